@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 
 from benchmarks.finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
-from benchmarks.support.as_rank import with_a_ranks_environment
+from benchmarks.support.as_rank import restart_in_rank_environment
 from benchmarks.support.command_line import names_from, parse_arguments
 from data_pipeline.batching.batch import MicroBatch
 from model.config.transformer import ModelConfig
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     parser.add_argument("--steps", type=int, help="of each engine in a round, after the warm-up")
     arguments = parse_arguments(parser, smoke="--rounds 1 --models tiny --steps 1")
-    with_a_ranks_environment()
+    restart_in_rank_environment()
     print("| model | precision | ms a step, fast | exact | ratio | range of the rounds |")
     print("|---|---|---|---|---|---|")
     precisions: tuple[Precision, ...] = ("fp32", "bf16")

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.support.as_rank import with_a_ranks_environment
+from benchmarks.support.as_rank import restart_in_rank_environment
 from benchmarks.support.command_line import names_from, parse_arguments
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     arguments = parse_arguments(parser, smoke="--pairs 1 --models tiny")
-    with_a_ranks_environment()
+    restart_in_rank_environment()
     placement = Placement()
     print("| model | precision | ms a step | cost, median | range of the ratios |")
     print("|---|---|---|---|---|")

@@ -17,11 +17,11 @@ def without_garbage_collection() -> Iterator[None]:
     Use it only in transloom's own processes, because it affects all objects, including existing
     garbage.
     """
-    was_looking = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        if was_looking:
+        if was_enabled:
             gc.enable()

@@ -35,7 +35,7 @@ from benchmarks.cost_curves.points import (
     one_rank,
 )
 from benchmarks.cost_curves.tables import Table
-from benchmarks.support.as_rank import with_a_ranks_environment
+from benchmarks.support.as_rank import restart_in_rank_environment
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import draw
 from model.config.transformer import AttentionBackend
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="default: none is drawn")
     arguments = parse_arguments(parser, smoke="")
-    with_a_ranks_environment()
+    restart_in_rank_environment()
     sizes = SMOKE if arguments.smoke else QUICK if arguments.quick else Sizes()
     tables, started = [], time.monotonic()
     measures = (over_tokens, over_lengths, over_layers, memory_over_lengths)

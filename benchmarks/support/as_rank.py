@@ -6,7 +6,7 @@ import sys
 from trainer.memory.host_memory import ALLOCATOR_ENVIRONMENT
 
 
-def with_a_ranks_environment() -> None:
+def restart_in_rank_environment() -> None:
     """Restart the script with a rank's environment variables, unless it already has them.
 
     A restart is necessary because libraries read these variables when a process starts.

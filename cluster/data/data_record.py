@@ -49,7 +49,7 @@ class DataRecord:
         self._manifest = manifest
         self._cursors: dict[int, Cursor] = {}  # before each step
         self.digests = {0: START}  # after each step
-        self._eras = [
+        self._periods = [
             ManifestPeriod(0, self._tombstones_of(run.card().dataset_identity, run.card_path.name))
         ]
         self._reached = 0  # the last step of the newest era; records of later steps are outdated
@@ -85,7 +85,7 @@ class DataRecord:
         return later[0].parent if later else self._manifest.identity
 
     def _tombstones_at(self, step: int) -> int:
-        return next(e.tombstones for e in reversed(self._eras) if e.after_step < max(step, 1))
+        return next(e.tombstones for e in reversed(self._periods) if e.after_step < max(step, 1))
 
     def _read_metrics(self) -> None:
         for line in read_metrics(self._run.metrics):
@@ -107,8 +107,8 @@ class DataRecord:
             tombstones = self._tombstones_of(newest.dataset_identity, f"step {newest.step}")
             if tombstones != self._tombstones_at(newest.step):
                 # The run had no checkpoint to resume from when the shard was quarantined.
-                self._eras = [ManifestPeriod(0, tombstones)]
-        if self._eras[-1].tombstones < len(self._manifest.tombstones):
+                self._periods = [ManifestPeriod(0, tombstones)]
+        if self._periods[-1].tombstones < len(self._manifest.tombstones):
             after_step = newest.step if newest else 0
             self._begin_period(after_step, len(self._manifest.tombstones))
 
@@ -116,7 +116,7 @@ class DataRecord:
         # A run that is killed before its next checkpoint resumes from the same checkpoint again.
         # The second start adds no period.
         if tombstones != self._tombstones_at(after_step + 1):
-            self._eras.append(ManifestPeriod(after_step, tombstones))
+            self._periods.append(ManifestPeriod(after_step, tombstones))
             self._reached = after_step
 
     def _tombstones_of(self, identity: str, where: str) -> int:

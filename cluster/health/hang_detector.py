@@ -22,7 +22,7 @@ from trainer.runs.vitals import Phase
 _ORDER: tuple[Phase, ...] = ("start", "data", "step", "validation", "save", "done")
 
 # The adaptive deadline of a step: a multiple of the median of the newest steps, within bounds.
-LEAST_STEP_SECONDS = 30.0
+MIN_STEP_SECONDS = 30.0
 MEDIANS = 10
 NEWEST_STEPS = 50
 # Steps that complete before the deadline adapts. The first steps compile and allocate.
@@ -65,9 +65,9 @@ class HangDetector:
         self._answered = [now] * len(names)
         self._moved = [now] * len(names)
         # Time at which the last of all ranks reached the position where the slowest ranks are now.
-        self._all_moved = now
+        self._slowest_position_since = now
         self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
-        self._count_hindmost()
+        self._count_slowest()
 
     def on_answer(self, rank: int, now: float) -> None:
         self._answered[rank] = now
@@ -76,15 +76,15 @@ class HangDetector:
         before = self.positions[rank].order
         self.positions[rank] = position
         self._moved[rank] = now
-        if before != self._hindmost_order or position.order == before:
+        if before != self._slowest_order or position.order == before:
             return
-        self._hindmost_ranks -= 1
-        if self._hindmost_ranks:
+        self._slowest_ranks -= 1
+        if self._slowest_ranks:
             return
         if before[1] == _ORDER.index("step"):
-            self._step_seconds.append(now - self._all_moved)
-        self._all_moved = now
-        self._count_hindmost()
+            self._step_seconds.append(now - self._slowest_position_since)
+        self._slowest_position_since = now
+        self._count_slowest()
 
     def silent_seconds(self, rank: int, now: float) -> float:
         """Return the seconds since the rank's last answer or progress report."""
@@ -109,7 +109,7 @@ class HangDetector:
         hindmost = min(self.positions[rank].order for rank in ranks)
         behind = [rank for rank in ranks if self.positions[rank].order == hindmost]
         last = min(behind, key=lambda rank: self._moved[rank])
-        waited = now - max(self._moved[last], self._all_moved)
+        waited = now - max(self._moved[last], self._slowest_position_since)
         if waited <= self._deadline(last):
             return None
         return RankHungError(
@@ -117,11 +117,11 @@ class HangDetector:
             f"{waited:.0f} s{self._other_ranks_text(last, ranks)}. {self._remedy(last)}"
         )
 
-    def _count_hindmost(self) -> None:
+    def _count_slowest(self) -> None:
         """Count the ranks at the earliest position, so that a report need not compare all ranks."""
         orders = [position.order for position in self.positions]
-        self._hindmost_order = min(orders)
-        self._hindmost_ranks = orders.count(self._hindmost_order)
+        self._slowest_order = min(orders)
+        self._slowest_ranks = orders.count(self._slowest_order)
 
     def _deadline(self, rank: int) -> float:
         """Return the seconds that a rank may spend in its phase."""
@@ -139,7 +139,7 @@ class HangDetector:
     def _adaptive_step_seconds(self) -> float:
         if not self._deadlines.adaptive_step or len(self._step_seconds) < FIRST_STEPS:
             return self._deadlines.step_seconds
-        return max(LEAST_STEP_SECONDS, MEDIANS * statistics.median(self._step_seconds))
+        return max(MIN_STEP_SECONDS, MEDIANS * statistics.median(self._step_seconds))
 
     def _remedy(self, rank: int) -> str:
         deadline, phase = self._deadline(rank), self.positions[rank].phase

@@ -223,8 +223,8 @@ def _estimate_speed(
         plan.speed = recorded_speed(like.metrics, f"the record of {like.path}")
     except _EXPECTED as error:
         plan.problems.append(PlanProblem("run", str(error)))
-    here_at_all = not any(p.refuses and p.about in ("memory", "GPUs") for p in plan.problems)
-    if plan.speed or not wanted.measured or dataset is None or not here_at_all:
+    fits_this_machine = not any(p.refuses and p.about in ("memory", "GPUs") for p in plan.problems)
+    if plan.speed or not wanted.measured or dataset is None or not fits_this_machine:
         return
     from cluster.planning.measurement import can_measure, measure  # imports torch
 

@@ -157,7 +157,7 @@ class RankGroup:
             return dict(enumerate(self._results))
         if self._rendezvous is not None:
             return {0: self._rendezvous}
-        return {rank: process.said_name for rank, process in enumerate(self.processes)}
+        return {rank: process.name_answer for rank, process in enumerate(self.processes)}
 
     def _advance_startup(self, now: float) -> Exception | None:
         """Advance the startup by one stage; return the error if the group cannot start, or None."""

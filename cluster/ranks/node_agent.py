@@ -181,7 +181,7 @@ class NodeAgents:
         self._sources = digest_of_sources()
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
-        self._have_met: set[str] = set()
+        self._checked_nodes: set[str] = set()
         self._uses_memory = False
         self._measuring: dict[str, Any] = {}  # pending answers with utilizations
 
@@ -307,7 +307,7 @@ class NodeAgents:
         Returns:
             Problems of nodes that have not been checked before.
         """
-        new = self.by_node.keys() - self._have_met
+        new = self.by_node.keys() - self._checked_nodes
         if not new:
             return []
         left = f"probe-{secrets.token_hex(4)}"
@@ -334,7 +334,7 @@ class NodeAgents:
         finally:
             for probe in work.glob(f"{left}*"):
                 probe.unlink()
-        self._have_met |= new
+        self._checked_nodes |= new
         return problems
 
 

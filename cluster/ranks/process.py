@@ -35,15 +35,15 @@ class RankProcess:
             scheduling_strategy=NodeAffinitySchedulingStrategy(rank_bundle.node, soft=False),
             runtime_env={"env_vars": dict(environment)},
         ).remote(rank_bundle.gpu)
-        self.said_name = self.actor.process.remote()
+        self.name_answer = self.actor.process.remote()
         self.actor.import_trainer.remote(device)  # runs while the group is being assembled
         self._name: ProcessName | None = None
 
     @property
     def name(self) -> ProcessName | None:
         """Name of the process, or None if it has not started yet or never will."""
-        if self._name is None and answered(self.said_name):
-            self._name = ray.get(self.said_name)
+        if self._name is None and answered(self.name_answer):
+            self._name = ray.get(self.name_answer)
         return self._name
 
 

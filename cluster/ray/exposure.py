@@ -162,10 +162,10 @@ def probe_program() -> str:
         Path(module.__file__ or "").read_text(encoding="utf-8")
         for module in (folder_access, head_probe)
     )
-    return first + second.replace(_IMPORT_BETWEEN, "")
+    return first + second.replace(_FOLDER_ACCESS_IMPORT, "")
 
 
-_IMPORT_BETWEEN = "from cluster.ray.folder_access import access_by_others, write_problem\n"
+_FOLDER_ACCESS_IMPORT = "from cluster.ray.folder_access import access_by_others, write_problem\n"
 
 
 def warning(cluster: str, endpoints: Sequence[str]) -> str:

@@ -122,8 +122,8 @@ class RankAttempt:
         self._node_samples = NodeSampler(
             context.run, context.supply, context.config.node_usage_seconds
         )
-        self._vitals_looks = Interval(VITALS_SECONDS)
-        self._worker_signs = WorkerMonitor()
+        self._vitals_checks = Interval(VITALS_SECONDS)
+        self._worker_monitor = WorkerMonitor()
         self._scale_up_timer = ScaleUpTimer()
         self._shutdown = RankShutdown()
 
@@ -266,9 +266,9 @@ class RankAttempt:
 
     def _collect_vitals(self, now: float) -> None:
         """Record the activity of ranks and data workers for the displays of the run."""
-        if self._vitals_looks.has_passed(now):
+        if self._vitals_checks.has_passed(now):
             context = self._context
             names = {node.id[:8]: node.name for node in context.view.nodes().values()}
-            heartbeats = self._worker_signs.poll(context.workers.handles, now)
+            heartbeats = self._worker_monitor.poll(context.workers.handles, now)
             context.vitals.update_ranks(self._group.heartbeats())
             context.vitals.update_workers(heartbeats, names)

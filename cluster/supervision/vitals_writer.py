@@ -39,13 +39,13 @@ STARTED_AGAIN = "another command has started the run again"
 class _Rank(NamedTuple):
     node: str
     position: Position
-    update_ranks: float  # time of its last heartbeat, by time.monotonic()
+    heartbeat_at: float  # time of its last heartbeat, by time.monotonic()
 
 
 class _Worker(NamedTuple):
     sign: WorkerHeartbeat
     node: str | None
-    looked: float  # time of this heartbeat's poll, by time.monotonic()
+    polled_at: float  # time of this heartbeat's poll, by time.monotonic()
 
 
 class VitalsWriter(PeriodicThread):
@@ -55,8 +55,8 @@ class VitalsWriter(PeriodicThread):
         super().__init__(
             "vitals",
             WRITE_SECONDS,
-            lambda: self._tell(over=False),
-            at_end=lambda: self._tell(over=True),
+            lambda: self._write(over=False),
+            at_end=lambda: self._write(over=True),
             join_seconds=LAST_WRITE_SECONDS,
         )
         self._run = run
@@ -145,7 +145,7 @@ class VitalsWriter(PeriodicThread):
         if self._being_written is not None and self._being_written <= step:
             self._being_written = None
 
-    def _tell(self, *, over: bool) -> None:
+    def _write(self, *, over: bool) -> None:
         if not self._attempt and self._cause in (None, STARTED_AGAIN):
             return  # the vitals of the previous owner are more informative
         vitals = self._snapshot(over)
@@ -172,7 +172,7 @@ def _rank_vitals(number: int, rank: _Rank, now: float) -> RankVitals:
         node=rank.node,
         phase=rank.position.phase,
         step=rank.position.step,
-        silent_seconds=round(max(0.0, now - rank.update_ranks), 2),
+        silent_seconds=round(max(0.0, now - rank.heartbeat_at), 2),
     )
 
 
@@ -183,5 +183,5 @@ def _worker_vitals(worker: _Worker, now: float) -> DataWorkerVitals:
         node=worker.node,
         alive=sign.is_alive,
         windows_read=sign.statistics.windows_read if sign.statistics else None,
-        silent_seconds=round(max(0.0, sign.silent_seconds + now - worker.looked), 2),
+        silent_seconds=round(max(0.0, sign.silent_seconds + now - worker.polled_at), 2),
     )

@@ -25,7 +25,7 @@ from foundation.wording import counted
 # If a corpus has at least this many shards per window, its windows begin at shard boundaries, so
 # that fewer shards are read for two windows. The corpus's number of pairs in a window then deviates
 # from its exact share by less than one shard, which is at most a quarter of that number.
-SHARDS_FOR_WHOLE_DEALING = 4
+SHARDS_PER_WINDOW_TO_ALIGN = 4
 
 PASSES_KEPT = 2  # cached orders of shards; few windows span more passes than this
 
@@ -162,7 +162,7 @@ class Mixture:
             return stream.pairs_before(epoch * stream.shards + window * stream.shards // windows)
         pairs = self.pairs_per_epoch[index]
         bound = epoch * pairs + window * pairs // windows
-        whole = pairs >= SHARDS_FOR_WHOLE_DEALING * windows * stream.largest_shard
+        whole = pairs >= SHARDS_PER_WINDOW_TO_ALIGN * windows * stream.largest_shard
         if whole and 0 < window < windows:
             bound = stream.pairs_before(stream.shard_of(bound))
         return bound

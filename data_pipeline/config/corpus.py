@@ -142,7 +142,7 @@ class CorpusConfig(_Weight, FilesConfig):
         """Check, before all other rules, that the settings name the files unambiguously."""
 
     @model_validator(mode="after")
-    def _form_is_clear(self) -> Self:
+    def _files_are_unambiguous(self) -> Self:
         self._check_form()
         return self
 

@@ -85,13 +85,13 @@ class Manifest(ManifestHeader):
     def _fields_agree(self) -> Self:
         """Check the keys of all mappings by field, the lengths, and the special ids."""
         names = [field.name for field in self.fields]
-        told_by_field: list[tuple[str, Mapping[str, Any]]] = [
+        mappings_by_field: list[tuple[str, Mapping[str, Any]]] = [
             ("tokenizers", self.tokenizers),
             ("lengths", self.lengths),
             *((f"tokens of {shard.name}", shard.tokens) for shard in self.shards),
             *((f"files of {use}", heldout.files) for use, heldout in self.heldout.items()),
         ]
-        for what, found in told_by_field:
+        for what, found in mappings_by_field:
             if not names or found.keys() != set(names):
                 raise ValueError(
                     f"{what}: expected the fields {join_items(names)}, found {join_items(found)}"

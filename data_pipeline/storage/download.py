@@ -49,7 +49,7 @@ def download(url: str, path: Path) -> None:
         # Each backend raises different exceptions.
         except Exception as error:
             reason = error_reason(error)
-            if delay is None or not _may_pass(error):
+            if delay is None or not _is_transient(error):
                 raise CorpusError(
                     f"{url} cannot be downloaded ({reason}). Check the address, the network and, "
                     f"if the server requires a password, {PASSWORDS}; or put the file into a "
@@ -75,7 +75,7 @@ def _file_system(url: Location) -> Any:
         ) from error
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     """Return whether the same request may succeed later."""
     status = getattr(error, "status", None)
     if isinstance(status, int):

@@ -241,7 +241,7 @@ class MarianTokenizer(Tokenizer):
 
     def _encoded(self, sentences: list[str]) -> FieldArrays:
         theirs = flattened(self._processor.encode(sentences))
-        ids = self._ids_of_theirs[theirs.ids]
+        ids = self._vocabulary_ids[theirs.ids]
         # The id of an unknown piece does not determine its characters, so sentences with such
         # pieces are encoded again, as pieces.
         unknown = np.flatnonzero(theirs.ids == self._processor.unk_id())
@@ -252,7 +252,7 @@ class MarianTokenizer(Tokenizer):
         return FieldArrays(ids, theirs.lengths)
 
     @cached_property
-    def _ids_of_theirs(self) -> Int32Array:
+    def _vocabulary_ids(self) -> Int32Array:
         """[pieces], id in vocab.json of each piece of this side's SentencePiece model."""
         processor = self._processor
         pieces = (processor.id_to_piece(n) for n in range(processor.get_piece_size()))

@@ -60,11 +60,11 @@ def set_aside(damaged: Path, work: Path) -> Path:
         OSError: another process owns the run, or the folder is write-protected.
     """
     aside = damaged.with_name(f"damaged-{damaged.name}")
-    on_the_way = work / aside.name
-    damaged.rename(on_the_way)
+    in_transit = work / aside.name
+    damaged.rename(in_transit)
     if aside.exists():
         aside.rename(work / f"condemned-{aside.name}")
-    on_the_way.rename(aside)
+    in_transit.rename(aside)
     sync_to_disk(aside.parent)
     discard(work / f"condemned-{aside.name}")
     return aside

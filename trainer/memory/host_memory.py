@@ -28,7 +28,7 @@ ALLOCATOR_ENVIRONMENT = {
 }
 # Capacity for the matrix products of one or two steps. This is enough if shapes recur only between
 # the layers of a step.
-_CODE_OF_A_STEP = str(2**8)
+_STEP_CACHE_CAPACITY = str(2**8)
 
 
 def allocator_environment(*, shapes_recur: bool) -> dict[str, str]:
@@ -40,7 +40,7 @@ def allocator_environment(*, shapes_recur: bool) -> dict[str, str]:
     """
     if shapes_recur:
         return dict(ALLOCATOR_ENVIRONMENT)
-    return ALLOCATOR_ENVIRONMENT | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": _CODE_OF_A_STEP}
+    return ALLOCATOR_ENVIRONMENT | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": _STEP_CACHE_CAPACITY}
 
 
 def available_bytes() -> int:

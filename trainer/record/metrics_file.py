@@ -126,7 +126,7 @@ def lines_after(path: Path, step: int) -> list[Line]:
     The file is read backwards from its end, so the duration depends only on the number of these
     lines.
     """
-    lines = takewhile(lambda line: not _is_by(step, line), read_backwards(path))
+    lines = takewhile(lambda line: not _is_step_up_to(step, line), read_backwards(path))
     return list(lines)[::-1]
 
 
@@ -183,7 +183,7 @@ def _position_after(path: Path, step: int) -> int:
     If the step has no line, the position is after the line of the last earlier step.
     """
     for start, line in _lines_backwards(path):
-        if _is_by(step, parsed(path, line)):
+        if _is_step_up_to(step, parsed(path, line)):
             return start + len(line) + 1
     return 0
 
@@ -223,7 +223,7 @@ def _lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
         yield from lines_backwards(ranges_of(file), file.seek(0, os.SEEK_END))
 
 
-def _is_by(step: int, line: Line) -> bool:
+def _is_step_up_to(step: int, line: Line) -> bool:
     """Return whether a line is a step line of the given step or of an earlier step."""
     return isinstance(line, StepLine) and line.step <= step
 

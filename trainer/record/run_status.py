@@ -39,7 +39,7 @@ State = Literal["training", "finished", "stopped", "failed", "abandoned", "damag
 # Bytes to read from the end of a metrics file: about 400 steps for a list of runs, and 100,000 for
 # one run.
 RECORD_BYTES_IN_LIST = 2**18
-BYTES_OF_ONE = 2**26
+RECORD_BYTES_OF_RUN = 2**26
 NOTICES = 5
 
 
@@ -171,7 +171,7 @@ def run_paths(
     return [path for path in paths if is_listed(path)]
 
 
-def run_status_of(path: Path, record_bytes: int = BYTES_OF_ONE) -> RunStatus:
+def run_status_of(path: Path, record_bytes: int = RECORD_BYTES_OF_RUN) -> RunStatus:
     """Return the current status of the run in a folder.
 
     Args:

@@ -34,7 +34,7 @@ from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import Network, sum_names
 from trainer.zero.frozen import FrozenWeights, freeze
-from trainer.zero.process_wide import changed_for_an_engine
+from trainer.zero.process_wide import engine_process_settings
 from trainer.zero.settings import (
     bucket_elements,
     build_optimizer,
@@ -133,7 +133,7 @@ class TrainingEngine:
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
         with contextlib.ExitStack() as process_wide:
-            process_wide.enter_context(changed_for_an_engine(exact=self.grids is not None))
+            process_wide.enter_context(engine_process_settings(exact=self.grids is not None))
             groups = parameter_groups(model, optimizer.weight_decay)
             self.moments, self._torch_optimizer = build_optimizer(groups, optimizer, engine)
             self._initialise(model, engine)

@@ -13,7 +13,7 @@ from trainer.zero.disable_compiler import disable_compiler_imports
 
 
 @contextlib.contextmanager
-def changed_for_an_engine(*, exact: bool) -> Iterator[None]:
+def engine_process_settings(*, exact: bool) -> Iterator[None]:
     """Apply all changes of this file within the context.
 
     Args:

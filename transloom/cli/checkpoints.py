@@ -246,13 +246,13 @@ def prune_run(
 
 
 def average_run(
-    run: Path, last: int | None, best_so_many: int | None, steps: list[int] | None
+    run: Path, last: int | None, best_count: int | None, steps: list[int] | None
 ) -> "Checkpoint":
     """Average the newest, the best, or given checkpoints of a run; by default average all.
 
     Args:
         last: the number of newest checkpoints.
-        best_so_many: the number of checkpoints with the best validation score.
+        best_count: the number of checkpoints with the best validation score.
         steps: the steps of the checkpoints.
 
     Raises:
@@ -270,13 +270,13 @@ def average_run(
     chosen = list(paths)
     if last is not None:
         chosen = chosen[-last:]
-    elif best_so_many is not None:
+    elif best_count is not None:
         metric = checkpoints_of_run(folder).best_by
         ranking = best({path: read_header(path) for path in paths.values()}, metric)
-        chosen = sorted(map(step_of, ranking[:best_so_many]))
+        chosen = sorted(map(step_of, ranking[:best_count]))
     elif steps is not None:
         chosen = [step for step in steps if step in paths]
-    wanted = last or best_so_many or (len(steps) if steps else 1)
+    wanted = last or best_count or (len(steps) if steps else 1)
     if len(chosen) < wanted:
         raise CheckpointError(
             f"{run} has only {len(chosen)} of the {counted(wanted, 'checkpoint')} to average; it "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transloom.inference.labeller import LabelledText, Labeller, TaggedText
 
 TEXTS_AT_ONCE = 512  # sorted by length, to reduce padding
-SHOWN_FROM = 2 * TEXTS_AT_ONCE  # fewer texts finish before a progress bar is useful
+MIN_TEXTS_FOR_PROGRESS = 2 * TEXTS_AT_ONCE  # fewer texts finish before a progress bar is useful
 
 
 def classify(
@@ -75,7 +75,7 @@ def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool)
 
     cut = 0
     with percentage_bars(Terminal(stderr=True)) as progress:
-        shown = len(texts) >= SHOWN_FROM and not sys.stdout.isatty()
+        shown = len(texts) >= MIN_TEXTS_FOR_PROGRESS and not sys.stdout.isatty()
         bar = progress.add_task("classify", total=len(texts), visible=shown)
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[start : start + TEXTS_AT_ONCE]

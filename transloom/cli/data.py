@@ -227,7 +227,7 @@ def verification_report(verified: dict[str, Any]) -> Group:
             table.add_row(problem["file"], problem["expected"], shown((problem["found"], "red")))
         count = f"{len(problems):,} of {counted(verified['files'], 'file')}"
         parts += [table, "", shown((f"{count} of {dataset} do not match the manifest.", "red"))]
-        parts.append(_how_to_go_on(dataset, [problem["file"] for problem in problems]))
+        parts.append(_remedy_text(dataset, [problem["file"] for problem in problems]))
     else:
         size = decimal(verified["bytes"])
         whole = f"{dataset} is intact: {counted(verified['files'], 'file')}, {size} of shards, "
@@ -244,7 +244,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:FILES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _how_to_go_on(dataset: str, files: list[str]) -> str:
+def _remedy_text(dataset: str, files: list[str]) -> str:
     from data_pipeline.config.corpus import is_remote
     from data_pipeline.storage.store import MANIFEST_NAME
 

@@ -204,7 +204,7 @@ def _overview(facts: Facts) -> Table:
     if facts["quarantined"]:
         table.add_row("origin", facts["origin"])
     for field in facts["fields"]:
-        table.add_row(field["role"], _what_it_holds(field))
+        table.add_row(field["role"], _field_text(field))
     noun = facts["noun"]
     table.add_row(f"{noun}s", f"{facts['pairs']:,}")
     table.add_row("shards", f"{facts['shards']:,} with {facts['bytes'] / 1e6:,.1f} MB")
@@ -220,7 +220,7 @@ def _overview(facts: Facts) -> Table:
     return table
 
 
-def _what_it_holds(field: Facts) -> str:
+def _field_text(field: Facts) -> str:
     if labels := field.get("labels"):
         named = f": {join_items(labels[:LABELS_SHOWN])}" + ", …" * (len(labels) > LABELS_SHOWN)
         return f"{field['name']}, of {counted(len(labels), 'label')}{named}"

@@ -95,7 +95,7 @@ def slurm(
         if output:
             note(f"Wrote the job's script to {output}.")
     elif output:
-        _tell_written(output, "the job", ["sbatch"])
+        _print_written(output, "the job", ["sbatch"])
     else:
         print_result(script, end="")
 
@@ -143,7 +143,7 @@ def kuberay(
         values = {"job": job, "run": str(folder), "manifests": documents}
         print_json_line(values | {"file": str(output) if output else None})
     elif output:
-        _tell_written(output, f"the RayJob {job}", ["kubectl", "apply", "-f"])
+        _print_written(output, f"the RayJob {job}", ["kubectl", "apply", "-f"])
     else:
         print_result(text, end="")
 
@@ -164,7 +164,7 @@ def _check_encodable(text: str) -> None:
         ) from error
 
 
-def _tell_written(output: Path, what: str, command: list[str]) -> None:
+def _print_written(output: Path, what: str, command: list[str]) -> None:
     """Print the path of the file that was written, and the command that submits it."""
     print_line(
         f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}"

@@ -107,7 +107,7 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
     from transloom.inference.text_input import argument_text
 
     task = task_of(asked.run)
-    if task not in _OF_TEXTS:
+    if task not in _PAGES_BY_TASK:
         translator = load_translator(asked.run, asked.checkpoint)
         other = load_other(asked.run, asked.against) if asked.against else None
         try:
@@ -119,18 +119,18 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
                 raise
             raise TranslationError(f"{error}, or allow more tokens with --max-tokens") from error
         return {**summary, "made": summary["translation"]}
-    of_translation = {
+    translation_options = {
         "--tag": asked.tag,
         "--against": asked.against,
         "--max-tokens": asked.max_tokens,
     }
-    for option, value in of_translation.items():
+    for option, value in translation_options.items():
         if value is not None:
             raise RunMismatchError(
                 f"{asked.run} was trained for {task}, but {option} is only for translation runs: "
                 f"leave out {option}"
             )
-    page, summary = _OF_TEXTS[task](asked.run, asked.checkpoint, argument_text(asked.text))
+    page, summary = _PAGES_BY_TASK[task](asked.run, asked.checkpoint, argument_text(asked.text))
     return _written(page, summary, file)
 
 
@@ -230,7 +230,7 @@ def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict
 
 
 # For each task, a function that returns the page about a text, and a summary of the page.
-_OF_TEXTS: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
+_PAGES_BY_TASK: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
     "masked_lm": _filling,
     "tlm": _filling,
     "causal_lm": _continuing,

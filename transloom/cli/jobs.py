@@ -126,7 +126,7 @@ def submit(
         listener,
         ENTRY_POINT,
     )
-    _tell_submitted(submitted, address, as_json)
+    _print_submitted(submitted, address, as_json)
     if follow:
         _follow(address, submitted.id)
 
@@ -255,7 +255,7 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
     listener = _Listener(silent=as_json)
     listener.connect(address)
     submitted = resubmit(found.record.request, address, listener, found.folder, ENTRY_POINT)
-    _tell_submitted(submitted, address, as_json)
+    _print_submitted(submitted, address, as_json)
 
 
 def _job_summary(job: str, address: str) -> "JobSummary":
@@ -303,7 +303,7 @@ class _Listener:
             note(f"{text} …")
 
 
-def _tell_submitted(submitted: "SubmittedJob", address: str, as_json: bool) -> None:
+def _print_submitted(submitted: "SubmittedJob", address: str, as_json: bool) -> None:
     """Print the job's id on standard output, and commands for the job on standard error."""
     if as_json:
         print_json_line(submitted.to_json())

@@ -115,7 +115,7 @@ class _Runs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._one_at_a_time = threading.Lock()
+        self._serve_lock = threading.Lock()
 
     def describe(self) -> "list[GaugeMetricFamily]":
         """Return nothing, so that registration reads no files."""
@@ -124,7 +124,7 @@ class _Runs:
     def collect(self) -> "Iterator[GaugeMetricFamily]":
         from trainer.record.run_metrics import node_values, run_values
 
-        with self._one_at_a_time:
+        with self._serve_lock:
             runs = runs_at(self._folder)
             values = list(
                 chain.from_iterable((*run_values(run), *node_values(run)) for run in runs)

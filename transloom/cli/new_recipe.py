@@ -109,9 +109,9 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
     there = sorted(named.get("train", {}))
     chosen: list[str | None] = [given or None for given in languages]
     if None in chosen and len(there) == 2:
-        chosen = [*there] if chosen == [None, None] else _the_other(chosen, there)
+        chosen = [*there] if chosen == [None, None] else _fill_other_language(chosen, there)
     if None in chosen or not {*map(str, chosen)} <= {*there} or chosen[0] == chosen[1]:
-        if sides := _two_sides(files, languages):
+        if sides := _source_and_target(files, languages):
             return files_named(*sides, None, languages)
         raise RecipeError(_no_corpus_reason(folder, files, there, languages))
     source, target = map(str, chosen)
@@ -151,7 +151,7 @@ def _no_corpus_reason(
     )
 
 
-def _two_sides(
+def _source_and_target(
     files: list[Path], languages: tuple[str | None, str | None]
 ) -> tuple[Path, Path] | None:
     """Return source and target if there are two files whose names tell them apart, else None."""
@@ -178,7 +178,7 @@ def _shown(files: list[Path]) -> str:
     )
 
 
-def _the_other(chosen: list[str | None], there: list[str]) -> list[str | None]:
+def _fill_other_language(chosen: list[str | None], there: list[str]) -> list[str | None]:
     given = next(language for language in chosen if language)
     rest = [language for language in there if language != given]
     return [language or (rest[0] if len(rest) == 1 else None) for language in chosen]

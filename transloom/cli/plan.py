@@ -222,7 +222,7 @@ def _time_lines(plan: "Plan") -> list[str]:
     if taken := plan.duration:
         how = " without validations and checkpoints" if not (speed and speed.goodput) else ""
         if taken.at_best and plan.steps_left:
-            how += _if_as_fast(plan)
+            how += _speed_assumption(plan)
         steps = counted(plan.steps_left, "step")
         lines.append(_line("time", f"{span(3600 * taken.hours)} for {steps}{how}"))
     return lines
@@ -253,7 +253,7 @@ def _cluster_lines(cluster: "ClusterFacts") -> list[str]:
     return [*lines, *(_line("held", text) for text in held), _line("capacity", capacity)]
 
 
-def _if_as_fast(plan: "Plan") -> str:
+def _speed_assumption(plan: "Plan") -> str:
     """Return, in words, the assumed speed of a number of ranks that was not measured.
 
     The text compares this speed with that of the measured number of ranks.

@@ -180,7 +180,7 @@ class Sweep:
         self._notice = notice
         self._waiting = deque(self.runs)
         self._children: dict[int, tuple[SweepRun, SweepChild]] = {}
-        self._told_to_stop = 0
+        self._stops_forwarded = 0
         self._looks = Interval(STATUS_SECONDS)
 
     def train(self, signals: SweepSignals, show: Callable[[], None] = lambda: None) -> int:
@@ -208,8 +208,8 @@ class Sweep:
         return self._exit_code(asked=bool(signals.asked))
 
     def _forward_stop(self, asked: int) -> None:
-        while self._told_to_stop < asked:
-            self._told_to_stop += 1
+        while self._stops_forwarded < asked:
+            self._stops_forwarded += 1
             for _, child in self._children.values():
                 child.ask_to_stop()
 

@@ -118,7 +118,7 @@ class Labeller(TextReader[LabelModel]):
         """
         self._require(of_words=True)
         words = [text.split() for text in texts]
-        read = [[self._as_learned(word) for word in of_one] for of_one in words]
+        read = [[self._normalised_case(word) for word in of_one] for of_one in words]
         parts = [self._parts(pieces) for pieces in encode_words(self.tokenizer, read)]
         found = iter(self._probabilities([part for of_one in parts for part in of_one]))
         tagged = []
@@ -126,11 +126,11 @@ class Labeller(TextReader[LabelModel]):
             probabilities_wl = torch.cat([next(found) for _ in rows])
             best = probabilities_wl.max(dim=1)
             told = zip(of_one, best.indices.tolist(), best.values.tolist(), strict=True)
-            words_told = [TaggedWord(word, self.labels[n], p) for word, n, p in told]
-            tagged.append(TaggedText(text, words_told))
+            tagged_words = [TaggedWord(word, self.labels[n], p) for word, n, p in told]
+            tagged.append(TaggedText(text, tagged_words))
         return tagged
 
-    def _as_learned(self, word: str) -> str:
+    def _normalised_case(self, word: str) -> str:
         return word.lower() if self._lower_cases else word
 
     @property

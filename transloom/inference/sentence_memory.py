@@ -19,7 +19,7 @@ from trainer.errors import TranslationError
 # and after the softmax.
 COPIES_OF_SCORES = 3
 # Maximum ratio of the decoder cache's capacity to the number of positions in use.
-ROOM_OF_CACHE = 2
+MAX_CACHE_OVERALLOCATION = 2
 
 # Approximate number of characters that one tokenizer call encodes when tokens are counted.
 CHARACTERS_COUNTED_AT_ONCE = 2**20
@@ -62,7 +62,7 @@ class SentenceMemory:
         """Return the maximum memory, in bytes, for a sentence with this number of tokens."""
         output = int(self.decoding.max_length_factor * tokens) + self.decoding.max_extra_length
         scores = COPIES_OF_SCORES * self.of_score * tokens**2
-        return scores + ROOM_OF_CACHE * self.of_position * (tokens + output)
+        return scores + MAX_CACHE_OVERALLOCATION * self.of_position * (tokens + output)
 
     def longest(self, available: int) -> int:
         """Return the maximum tokens of a sentence that can be translated with `available` bytes."""

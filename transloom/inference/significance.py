@@ -31,7 +31,7 @@ Metric = Literal["bleu", "chrf", "bleu_literature"]
 Report = Callable[[str, int, int], None]
 
 
-class _StatisticsOnce:
+class _CachedStatistics:
     """Mixin for sacreBLEU's metrics that caches statistics by sentence number and hypothesis.
 
     All calls to an object must have the same references. `_extract_corpus_statistics` is private in
@@ -53,15 +53,15 @@ class _StatisticsOnce:
         return [known[n, text] for n, text in enumerate(hypotheses)]
 
 
-class _Bleu(_StatisticsOnce, sacrebleu.BLEU):
+class _Bleu(_CachedStatistics, sacrebleu.BLEU):
     pass
 
 
-class _Chrf(_StatisticsOnce, sacrebleu.CHRF):
+class _Chrf(_CachedStatistics, sacrebleu.CHRF):
     pass
 
 
-class _Ter(_StatisticsOnce, sacrebleu.TER):
+class _Ter(_CachedStatistics, sacrebleu.TER):
     pass
 
 

@@ -23,7 +23,7 @@ from transloom.inference.scoring import dataset_of
 NEWEST = 6  # maximum number of files to score per test set
 _MAX_BYTES = 2**26
 # Matches the part of a file name after the name of the test set.
-_MADE_BY = re.compile(
+_NAME_SUFFIX = re.compile(
     r"-(?P<weights>\d{8}|average-of-.+)-beam(?P<beam>\d+)-alpha(?P<alpha>[\d.]+)\.txt"
 )
 
@@ -78,7 +78,8 @@ def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
     matches = [
         (file, made_by)
         for file in folder.iterdir()
-        if file.name.startswith(name) and (made_by := _MADE_BY.fullmatch(file.name[len(name) :]))
+        if file.name.startswith(name)
+        and (made_by := _NAME_SUFFIX.fullmatch(file.name[len(name) :]))
     ]
     matches.sort(key=lambda match: match[0].stat().st_mtime)
     return sorted(matches[-NEWEST:], key=lambda match: match[0].name)

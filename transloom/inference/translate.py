@@ -24,7 +24,9 @@ from transloom.inference.translation import Translation
 from transloom.inference.translator import Translator
 
 SENTENCES_AT_ONCE = 1024
-SENTENCES_OF_EACH = 2048  # per process; large, since processes wait for each other after each batch
+SENTENCES_PER_PROCESS = (
+    2048  # per process; large, since processes wait for each other after each batch
+)
 
 LINES_NAMED = 5  # maximum number of lines that a message about long lines lists
 
@@ -97,7 +99,7 @@ def translated_lines(
         check_lengths(counts, file, limit, wanted.long_lines)
         longest = min(max(counts, default=0), limit.tokens)
         processes = processes or translator.processes_for(len(sentences), longest)
-        at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_OF_EACH * processes
+        at_once = SENTENCES_AT_ONCE if processes == 1 else SENTENCES_PER_PROCESS * processes
         batches = _batches(sentences, beginnings, at_once)
     wanted = replace(wanted, max_tokens=limit.tokens)
     done = 0  # translated lines
@@ -224,7 +226,7 @@ def _translated(
 def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
     """Yield sentences one by one, as they are typed."""
     if prefixes is not None:
-        raise _not_counted(prefixes)
+        raise _prefixes_need_file(prefixes)
     note("Type a sentence and press Enter. Press Ctrl-D to end.")
     for line in typed_lines():
         yield [context.added(as_sentence(line))], None
@@ -233,7 +235,7 @@ def _typed(prefixes: str | None, context: Context) -> Iterator[Batch]:
 def _read(file: str, prefixes: str | None) -> Batch:
     """Read all sentences, and their prefixes if there is a file of prefixes."""
     if file == prefixes == "-":
-        raise _not_counted(prefixes)
+        raise _prefixes_need_file(prefixes)
     sentences = [as_sentence(line) for line in read_lines(file)]
     if prefixes is None:
         return sentences, None
@@ -247,7 +249,7 @@ def _read(file: str, prefixes: str | None) -> Batch:
     return sentences, beginnings
 
 
-def _not_counted(prefixes: str) -> CorpusError:
+def _prefixes_need_file(prefixes: str) -> CorpusError:
     return CorpusError(
         f"--prefixes {prefixes} needs all sentences before translation starts, but the sentences "
         "are typed or share standard input with the prefixes. Name a file with the sentences"

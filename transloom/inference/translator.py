@@ -42,7 +42,7 @@ from transloom.inference.word_alignment import fold, words_read, words_written
 # With a wide model, batches of more than 2,000 tokens are no faster than smaller ones. With a tiny
 # model, batches of up to 8,000 tokens are faster.
 TOKENS_PER_BATCH = 8192
-BYTES_REMEMBERED = 2**28
+CACHE_BYTES_PER_BATCH = 2**28
 BYTES_OF_SCORES = 2**28
 
 # Callback with the number of translated sentences.
@@ -102,7 +102,7 @@ class Translator:
         self._weights = loaded.weights
         self._longest_trained = loaded.longest_trained
         self._searcher = searcher or network_searcher(self.model, loaded.weights)
-        self._search_now: Search = self._searcher
+        self._active_search: Search = self._searcher
         self.ensemble = ensemble
         self.sentences_before = loaded.sentences_before
 
@@ -222,11 +222,11 @@ class Translator:
         Raises:
             TranslationError: a process was killed.
         """
-        with self._searcher.in_processes(processes) as self._search_now:
+        with self._searcher.in_processes(processes) as self._active_search:
             try:
                 yield
             finally:
-                self._search_now = self._searcher
+                self._active_search = self._searcher
 
     @property
     def tokenizers(self) -> tuple[Tokenizer, ...]:
@@ -517,7 +517,7 @@ class Translator:
         decoding = decoding or self.decoding
         # The longest sentences come first, so that all processes finish at about the same time.
         batches = self._batches(heldout)[::-1]
-        found = self._search_now.search(decoding, batches)
+        found = self._active_search.search(decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
             yield batch.pair_ids.tolist(), hypotheses
 
@@ -539,7 +539,7 @@ class Translator:
         )
 
     def _tokens_per_batch(self) -> int:
-        return min(TOKENS_PER_BATCH, max(1, BYTES_REMEMBERED // self.memory.of_position))
+        return min(TOKENS_PER_BATCH, max(1, CACHE_BYTES_PER_BATCH // self.memory.of_position))
 
     def _decode(self, found: list[list[Hypothesis]]) -> list[list[Translation]]:
         # Decode all sentences in one call, since the tokenizer starts threads in each call.

@@ -41,7 +41,7 @@ class Site:
             own |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         self._own_names = own
 
-    def is_asked_by_own_name(self, request: web.Request) -> bool:
+    def has_own_host(self, request: web.Request) -> bool:
         """Return whether a request's Host is a name of this machine or an IP address."""
         hosts = request.headers.getall("Host", [])
         if len(hosts) != 1:
@@ -53,7 +53,7 @@ class Site:
         return name in self._own_names or _is_address(name)
 
     @staticmethod
-    def is_asked_by_another_site(request: web.Request) -> bool:
+    def is_cross_site(request: web.Request) -> bool:
         """Return whether a page of another site sent a request, except by following a plain link.
 
         The browser reports this in the Sec-Fetch headers.
@@ -90,7 +90,7 @@ class SessionAuth:
     def has_cookie(self, request: web.Request) -> bool:
         return same(request.cookies.get(self._cookie, ""), self._session)
 
-    def let_in(self, request: web.Request) -> web.Response:
+    def start_session(self, request: web.Request) -> web.Response:
         """Set the session cookie, and redirect to the same address without the token."""
         rest = request.rel_url.without_query_params(TOKEN)
         # A browser would read a path with two leading slashes as the address of another host.
@@ -133,7 +133,7 @@ class RequestGuard:
             if self._session:
                 admit(request)
                 if TOKEN in request.query:
-                    return self._session.let_in(request)
+                    return self._session.start_session(request)
             return await handler(request)
 
         return guard
@@ -144,9 +144,9 @@ class RequestGuard:
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         needs_own_name = self._session is None or not self.for_programs
-        if needs_own_name and not self._site.is_asked_by_own_name(request):
+        if needs_own_name and not self._site.has_own_host(request):
             return self.refused(421, "the Host header does not name this machine")
-        if self._site.is_asked_by_another_site(request):
+        if self._site.is_cross_site(request):
             return self.refused(403, OTHER_SITE)
         by_page = "Origin" in request.headers or not self.for_programs
         changes = request.method not in SAFE_METHODS

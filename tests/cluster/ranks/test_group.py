@@ -126,7 +126,7 @@ def starting(nodes: str, answer: Any, config: ClusterConfig, clock: Any) -> Rank
         SimpleNamespace(
             actor=StartingRank(answer),
             rank_bundle=SimpleNamespace(node=node),
-            said_name=ray.put("name"),
+            name_answer=ray.put("name"),
         )
         for node in nodes
     ]
@@ -195,7 +195,7 @@ class GroupStory:
             ScriptedActor(rendezvous=[self.rendezvous], train=[result]) for result in self.results
         ]
         processes = [
-            SimpleNamespace(actor=actor, rank_bundle=SimpleNamespace(node=node), said_name=name)
+            SimpleNamespace(actor=actor, rank_bundle=SimpleNamespace(node=node), name_answer=name)
             for actor, node, name in zip(self.actors, nodes, self.started, strict=True)
         ]
         names = [f"Rank {rank}" for rank in range(len(nodes))]

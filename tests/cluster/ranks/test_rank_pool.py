@@ -68,7 +68,10 @@ class NewSpares:
     def take(self, rank_bundles):
         return [
             SimpleNamespace(
-                rank_bundle=rank_bundle, name=f"process {n}", actor=ScriptedActor(), said_name=None
+                rank_bundle=rank_bundle,
+                name=f"process {n}",
+                actor=ScriptedActor(),
+                name_answer=None,
             )
             for n, rank_bundle in enumerate(rank_bundles)
         ]

@@ -10,7 +10,12 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.batching.mixture import SHARDS_FOR_WHOLE_DEALING, Mixture, ShardSlice, shares_of
+from data_pipeline.batching.mixture import (
+    SHARDS_PER_WINDOW_TO_ALIGN,
+    Mixture,
+    ShardSlice,
+    shares_of,
+)
 from data_pipeline.config.pair import PairCorpusConfig, PairDataConfig
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import SHARD_SHUFFLE, permutation
@@ -132,7 +137,7 @@ def test_every_stretch_of_windows_has_the_corpora_in_their_shares(case: Case) ->
     windows = mixture.windows_per_epoch
     for corpus, per_epoch in enumerate(mixture.pairs_per_epoch):
         largest = max(case.sizes[corpus])
-        whole = per_epoch >= SHARDS_FOR_WHOLE_DEALING * windows * largest
+        whole = per_epoch >= SHARDS_PER_WINDOW_TO_ALIGN * windows * largest
         taken = 0
         for window, slices in enumerate(windows_of(mixture, epoch=3)):
             mine = [part for part in slices if case.corpus_of(part.shard) == corpus]
@@ -141,7 +146,7 @@ def test_every_stretch_of_windows_has_the_corpora_in_their_shares(case: Case) ->
             missing = (window + 1) * per_epoch / windows - taken
             assert -1e-9 < missing < (largest if whole else 1)
             if whole:
-                assert abs(part / (per_epoch / windows) - 1) < 1 / SHARDS_FOR_WHOLE_DEALING
+                assert abs(part / (per_epoch / windows) - 1) < 1 / SHARDS_PER_WINDOW_TO_ALIGN
 
 
 @reproducible

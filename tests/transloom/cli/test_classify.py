@@ -136,7 +136,7 @@ def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, 
     (tmp_path / "texts.txt").write_text("the cat\nle chat\r\n")
     given = lines(transloom("classify", language, "the cat", "le chat"))
     monkeypatch.setattr(classify, "TEXTS_AT_ONCE", 1)
-    monkeypatch.setattr(classify, "SHOWN_FROM", 2)
+    monkeypatch.setattr(classify, "MIN_TEXTS_FOR_PROGRESS", 2)
     result = transloom("classify", language, "--input", tmp_path / "texts.txt")
     assert lines(result) == given
     assert "classify" in result.stderr

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cluster.recipe import Recipe
 from transloom.cli.app import app
-from transloom.cli.explain import _OF_TEXTS
+from transloom.cli.explain import _PAGES_BY_TASK
 from transloom.cli.next_steps import next_commands
 from transloom.cli.train_run import TrainResult
 from transloom.inference.task_commands import COMMANDS, EXPLAINED_TASKS
@@ -77,7 +77,7 @@ def test_a_sample_that_a_command_would_not_take_is_left_out(tmp_path):
 
 
 def test_the_tasks_with_a_page_are_known():
-    assert set(EXPLAINED_TASKS) == {"translation", *_OF_TEXTS}
+    assert set(EXPLAINED_TASKS) == {"translation", *_PAGES_BY_TASK}
 
 
 def result(recipe, outcome="finished", began_at=0, step=40):

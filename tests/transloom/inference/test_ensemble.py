@@ -65,7 +65,7 @@ def test_other_source_tokenizers_read_the_same_sentences(together, members):
     other = Translator.load_ensemble(members)
     other._tokenizers = {**together._tokenizers, "src.2": together._tokenizers["src"]}
     origin = EnsembleOrigin(together._searcher._origin.members, ("src", "src.2"))
-    other._search_now = OwnSearcher(origin.open(), origin)
+    other._active_search = OwnSearcher(origin.open(), origin)
     expected = together.translate_n_best(SENTENCES, prefixes=["", "he", "", ""])
     assert other.translate_n_best(SENTENCES, prefixes=["", "he", "", ""]) == expected
     assert other.count_tokens(SENTENCES) == together.count_tokens(SENTENCES)

@@ -164,8 +164,8 @@ def test_batches_are_as_large_as_memory_allows(untrained_run, monkeypatch):
     translator = Translator.load(untrained_run.path, precision="bf16")
     assert translator._tokens_per_batch() == 8192
     config, beam = translator.model.config, translator.decoding.beam_size
-    monkeypatch.setattr("transloom.inference.translator.BYTES_REMEMBERED", 2**16)
+    monkeypatch.setattr("transloom.inference.translator.CACHE_BYTES_PER_BATCH", 2**16)
     expected = 2**16 // (2 * config.decoder_layers * config.width * 2 * beam)
     assert 1 < translator._tokens_per_batch() == expected < 8192
-    monkeypatch.setattr("transloom.inference.translator.BYTES_REMEMBERED", 1)
+    monkeypatch.setattr("transloom.inference.translator.CACHE_BYTES_PER_BATCH", 1)
     assert translator._tokens_per_batch() == 1

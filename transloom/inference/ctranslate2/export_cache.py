@@ -33,7 +33,7 @@ from transloom.inference.ctranslate2.library import library
 CARD = "export.json"
 HASH_CHARACTERS = 16
 UNFINISHED = ".unfinished"
-SECONDS_TO_FINISH = 24 * 3600  # killed processes left unfinished folders older than this
+UNFINISHED_MAX_AGE_SECONDS = 24 * 3600  # killed processes left unfinished folders older than this
 
 # Error numbers which mean that the run folder is not writable, while the run itself is intact.
 CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -108,14 +108,14 @@ def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        return _made_elsewhere(folder, origin, write, error)
+        return _convert_in_temporary_folder(folder, origin, write, error)
     try:
         files = _made(unfinished, origin, write)
         _publish(unfinished, folder)
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        return _made_elsewhere(folder, origin, write, error)
+        return _convert_in_temporary_folder(folder, origin, write, error)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     _remove_others(folder.parent, engines.parent / "checkpoints")
@@ -154,7 +154,9 @@ def _made(folder: Path, origin: ExportOrigin, write: Write) -> Files:
     return files
 
 
-def _made_elsewhere(folder: Path, origin: ExportOrigin, write: Write, error: OSError) -> Files:
+def _convert_in_temporary_folder(
+    folder: Path, origin: ExportOrigin, write: Write, error: OSError
+) -> Files:
     logger.warning(
         "%s cannot be written (%s), so the model is converted into a temporary folder. The next "
         "command converts it again",
@@ -190,7 +192,7 @@ def _remove_others(kept: Path, checkpoints: Path) -> None:
         checkpoint = folder.name[: -HASH_CHARACTERS - 1]
         with suppress(OSError):
             if folder.name.endswith(UNFINISHED):
-                gone = time.time() - folder.stat().st_mtime > SECONDS_TO_FINISH
+                gone = time.time() - folder.stat().st_mtime > UNFINISHED_MAX_AGE_SECONDS
             else:
                 gone = not os.path.lexists(checkpoints / checkpoint)
             if gone:

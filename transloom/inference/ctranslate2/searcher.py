@@ -245,7 +245,7 @@ class CTranslate2Searcher:
                 decoding, asked.exponent, answer.result(), asked.limits[row], of_prefix
             )
         if ours := [row for row, hypotheses in enumerate(found) if not hypotheses]:
-            again = self._searched_by_ours(decoding, asked, ours)
+            again = self._search_with_own_engine(decoding, asked, ours)
             for row, hypotheses in zip(ours, again, strict=True):
                 found[row] = hypotheses
         return found
@@ -283,7 +283,7 @@ class CTranslate2Searcher:
         hypotheses.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
         return hypotheses
 
-    def _searched_by_ours(
+    def _search_with_own_engine(
         self, decoding: DecodingConfig, asked: SearchedBatch, rows: list[int]
     ) -> list[list[Hypothesis]]:
         pad = self._network.vocabulary.pad_id

@@ -93,8 +93,8 @@ class Dispatcher:
         self._arriving = 0  # sentences whose tokens are being counted; the limit includes them
         self._arrived = asyncio.Event()
         self._replicas = replicas
-        self._standings: dict[str, tuple[float, ReplicaStatus]] = {}
-        self._under_way: list[float] = []  # send time of each batch without a response
+        self._replica_statuses: dict[str, tuple[float, ReplicaStatus]] = {}
+        self._batch_send_times: list[float] = []  # send time of each batch without a response
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -119,7 +119,7 @@ class Dispatcher:
             RefusedError: the request exceeds a limit, or its translation failed.
         """
         _check_numbers(request, self._limits)
-        self._check_room(len(request.sentences))
+        self._check_queue_limit(len(request.sentences))
         self._arriving += len(request.sentences)
         try:
             counts = await asyncio.to_thread(_counted_tokens, request, self._facts)
@@ -180,10 +180,12 @@ class Dispatcher:
     def _recent_replicas(self) -> list[ReplicaStatus]:
         # A replica that translates a batch cannot report its status. RECENT_SECONDS is therefore
         # counted back from the time when the oldest batch in progress was sent.
-        since = min([time.monotonic(), *self._under_way]) - RECENT_SECONDS
-        return [current_status for at, current_status in self._standings.values() if at >= since]
+        since = min([time.monotonic(), *self._batch_send_times]) - RECENT_SECONDS
+        return [
+            current_status for at, current_status in self._replica_statuses.values() if at >= since
+        ]
 
-    def _check_room(self, sentences: int) -> None:
+    def _check_queue_limit(self, sentences: int) -> None:
         most = self._limits.waiting_sentences
         waiting = len(self._waiting) + self._arriving
         if waiting + sentences > max(most, sentences) or waiting >= most:
@@ -227,7 +229,7 @@ class Dispatcher:
             tuple(one.text for one in sentences),
             tuple(one.prefix for one in sentences),
         )
-        self._under_way.append(began)
+        self._batch_send_times.append(began)
         try:
             answer = await self._ask(batch)
         except ReplicaLostError as error:
@@ -247,7 +249,7 @@ class Dispatcher:
             longest = max(one.tokens for one in sentences)
             metrics.batch_tokens.labels(name).observe(longest * len(sentences))
         finally:
-            self._under_way.remove(began)
+            self._batch_send_times.remove(began)
 
     async def _lost(self, sentences: list[Sentence[_Pending]], error: ReplicaLostError) -> None:
         logger.warning(
@@ -257,7 +259,7 @@ class Dispatcher:
             error,
         )
         self._metrics.lost_batches.labels(self.name).inc()
-        self._standings.clear()  # the lost one is unknown, and the others will report again
+        self._replica_statuses.clear()  # the lost one is unknown, and the others will report again
         again = [one for one in sentences if not one.owner.done.done()]
         for one in again:
             if one.losses + 1 >= MAX_LOSSES:
@@ -276,13 +278,13 @@ class Dispatcher:
         await asyncio.sleep(PAUSE_SECONDS)
 
     def _update_replica(self, current_status: ReplicaStatus) -> None:
-        _, before = self._standings.get(current_status.process, (0.0, None))
+        _, before = self._replica_statuses.get(current_status.process, (0.0, None))
         if before is None or before.checkpoint != current_status.checkpoint:
             logger.info("%s translates with %s", self.name, current_status.checkpoint)
         for problem in current_status.damaged:
             if before is None or problem not in before.damaged:
                 logger.warning("%s. The replica keeps %s", problem, current_status.checkpoint)
-        self._standings[current_status.process] = time.monotonic(), current_status
+        self._replica_statuses[current_status.process] = time.monotonic(), current_status
 
 
 def _check_numbers(request: TranslateRequest, most: Limits) -> None:

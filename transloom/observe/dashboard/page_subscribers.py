@@ -22,11 +22,11 @@ class PageSubscriber:
     """A subscribed page.
 
     Attributes:
-        is_let_go: True if the page is disconnected and receives no more messages.
+        is_disconnected: True if the page is disconnected and receives no more messages.
     """
 
     def __init__(self) -> None:
-        self.is_let_go = False
+        self.is_disconnected = False
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._wakes = asyncio.Event()
@@ -35,12 +35,12 @@ class PageSubscriber:
         self._bytes += len(message)
         if self._bytes > MAX_WAITING_BYTES:
             self.disconnect()
-        elif not self.is_let_go:
+        elif not self.is_disconnected:
             self._waiting.append(message)
             self._wakes.set()
 
     def disconnect(self) -> None:
-        self.is_let_go = True
+        self.is_disconnected = True
         self._waiting.clear()
         self._wakes.set()
 
@@ -50,13 +50,13 @@ class PageSubscriber:
         Return empty bytes if no message comes before the timeout, and None if the page is
         disconnected.
         """
-        if not self._waiting and not self.is_let_go:
+        if not self._waiting and not self.is_disconnected:
             try:
                 await asyncio.wait_for(self._wakes.wait(), timeout_seconds)
             except TimeoutError:
                 return b""
         self._wakes.clear()
-        if self.is_let_go:
+        if self.is_disconnected:
             return None
         messages = b"".join(self._waiting)
         self._waiting.clear()

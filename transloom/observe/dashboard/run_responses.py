@@ -96,9 +96,9 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     row = row_of(snapshot)
     known = len(snapshot.problems)
     curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
-    told_with_curves = ProblemCollector()
+    sample_problems = ProblemCollector()
     no_samples: list[Sample] = []
-    samples = told_with_curves.try_read(
+    samples = sample_problems.try_read(
         run.metrics, lambda: newest_samples(run.metrics, cache), no_samples
     )
     vitals, cleaning = snapshot.vitals, snapshot.cleaning

@@ -166,10 +166,10 @@ def _embedding(explained: Explanation) -> Section:
 
 
 def _positions(explained: Explanation) -> Section:
-    return _turned(explained) if explained.form.turned else _added_positions(explained)
+    return _rotary_positions(explained) if explained.form.turned else _added_positions(explained)
 
 
-def _turned(explained: Explanation) -> Section:
+def _rotary_positions(explained: Explanation) -> Section:
     return Section(
         group=GROUP,
         name="Positions",

@@ -102,7 +102,7 @@ def export_metrics(
     try:
         writer = WRITERS[to](unfinished)
         try:
-            read = _pass_on(_lines(record, report), writer)
+            read = _write_lines(_lines(record, report), writer)
         finally:
             writer.close()
         exported = Exported(
@@ -131,7 +131,7 @@ class _Read(NamedTuple):
     bytes: int = 0
 
 
-def _pass_on(lines: Iterable[tuple[int, Line]], writer: Writer) -> _Read:
+def _write_lines(lines: Iterable[tuple[int, Line]], writer: Writer) -> _Read:
     read = _Read()
     for position, line in lines:
         writer.add(line)

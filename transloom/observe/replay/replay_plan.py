@@ -184,7 +184,7 @@ def plan_replay(
     first = start.step + 1 if start else 1
     back = recorded.require_settings(first, steps.last)
     if back:
-        recipe = _set_back(recipe, back)
+        recipe = _with_former_settings(recipe, back)
     headers = _headers(run)
     before = start.header if start else next(iter(headers.values()), None)
     return ReplayPlan(
@@ -260,7 +260,7 @@ def _legs(data: DataRecord, first: int, last: int) -> tuple[Leg, ...]:
     return tuple(Leg(end, data.identity_at(end)) for end in [*ends, last])
 
 
-def _set_back(recipe: Recipe, values: dict[str, object]) -> Recipe:
+def _with_former_settings(recipe: Recipe, values: dict[str, object]) -> Recipe:
     """Return the recipe with the former values of settings that the run changed later.
 
     Args:

@@ -27,7 +27,7 @@ def processes(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> It
 def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[Row]:
     vitals = picture.vitals
     if vitals is None or not (vitals.ranks or picture.vitals_are_current):
-        return [labelled("ranks", _from_place(picture))]
+        return [labelled("ranks", _placement_text(picture))]
     if picture.state in ("finished", "stopped"):  # each rank's last state no longer matters
         where = ", ".join(_counts(vitals))
         return [labelled("ranks", f"none; until {clock(vitals.time)} {where}")]
@@ -45,7 +45,7 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
         order.sort(key=lambda node: -max(rank.silent_seconds for rank in nodes[node]))
     rows: list[Row] = []
     if not picture.vitals_are_current:
-        rows.append(labelled("ranks", _of_the_past(picture, vitals)))
+        rows.append(labelled("ranks", _former_ranks_text(picture, vitals)))
     for node in order:
         label = "" if rows else "ranks"
         rows.append(labelled(label, *_node(node, nodes[node], picture, age, glyphs)))
@@ -60,13 +60,13 @@ def _counts(vitals: Vitals) -> list[str]:
     return [f"{count} on {visible_line(node)}" for node, count in counts.items()]
 
 
-def _of_the_past(picture: RunPicture, vitals: Vitals) -> str:
+def _former_ranks_text(picture: RunPicture, vitals: Vitals) -> str:
     if picture.state == "training":  # a new owner has not started any rank yet
         return f"not restarted yet; at {clock(vitals.time)}:"
     return f"none; at {clock(vitals.time)}:"
 
 
-def _from_place(picture: RunPicture) -> str:
+def _placement_text(picture: RunPicture) -> str:
     """Describe on which nodes the ranks were last started, for a run without vitals."""
     if not picture.nodes:
         return "none yet" if picture.state == "training" else "none"

@@ -12,7 +12,7 @@ import pytest
 
 from transloom.inference.ctranslate2.export_cache import (
     CARD,
-    SECONDS_TO_FINISH,
+    UNFINISHED_MAX_AGE_SECONDS,
     ExportOrigin,
     cached_files,
 )
@@ -150,7 +150,10 @@ def test_without_a_place_to_write_a_temporary_folder_serves(origin, caplog):
 
 def test_what_a_killed_process_has_left_is_removed_after_a_day(engines, origin):
     old, young = (engines / "ctranslate2" / f".step-{age}.unfinished" for age in ("old", "young"))
-    for folder, seconds in ((old, SECONDS_TO_FINISH + 60), (young, SECONDS_TO_FINISH - 60)):
+    for folder, seconds in (
+        (old, UNFINISHED_MAX_AGE_SECONDS + 60),
+        (young, UNFINISHED_MAX_AGE_SECONDS - 60),
+    ):
         folder.mkdir(parents=True)
         begun = time.time() - seconds
         os.utime(folder, (begun, begun))

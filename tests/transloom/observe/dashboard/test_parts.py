@@ -230,7 +230,7 @@ def test_a_page_is_let_go_and_not_kept_for(monkeypatch):
         page.put(b"67890")
         assert await page.take(60) == b"1234567890"
         page.put(b"x" * 10)
-        assert not page.is_let_go
+        assert not page.is_disconnected
         page.put(b"y")
         assert await page.take(60) is None
         page.put(b"z")

@@ -515,9 +515,9 @@ def test_a_page_that_takes_nothing_holds_up_nobody(served):
             served.publish("curves", CurvesChanged(id=f"{number} {'x' * 1_000_000}"))
             while not other.next("curves")[1]["id"].startswith(f"{number} "):
                 pass  # of a run
-            if any(page.is_let_go for page in pages):
+            if any(page.is_disconnected for page in pages):
                 break
-        (let_go,) = (page for page in pages if page.is_let_go)
+        (let_go,) = (page for page in pages if page.is_disconnected)
         assert not let_go._waiting
 
 

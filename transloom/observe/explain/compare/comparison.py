@@ -155,7 +155,7 @@ def compare(
     )
 
 
-def what_does_not_fit(comparison: Comparison, translators: Sequence[Translator]) -> list[str]:
+def incompatibilities(comparison: Comparison, translators: Sequence[Translator]) -> list[str]:
     """Describe differences that prevent some comparisons, and those that remain possible."""
     first, second = (translator.model.config for translator in translators)
     found = []

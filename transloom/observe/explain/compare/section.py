@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.resources import files
 
 from transloom.inference.translator import Translator
-from transloom.observe.explain.compare.comparison import compare, what_does_not_fit
+from transloom.observe.explain.compare.comparison import compare, incompatibilities
 from transloom.observe.explain.live import scripts
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.packing import packed
@@ -54,7 +54,7 @@ def compare_section(
         ModelError: a network returns NaN.
     """
     comparison = compare(translators, names, sentence, tag)
-    misfits = what_does_not_fit(comparison, translators)
+    misfits = incompatibilities(comparison, translators)
     notes = "".join(f"<p>Limits of this comparison: {escape(misfit)}.</p>" for misfit in misfits)
     model, asleep = _second_model(translators[1], live)
     filling = {

@@ -15,7 +15,7 @@ from model.generation.search import greedy_search
 from model.inspection.trace import trace
 from model.networks.transformer import Transformer, Vocabulary
 from transloom.inference.translator import Translator
-from transloom.observe.explain.compare.comparison import compare, what_does_not_fit
+from transloom.observe.explain.compare.comparison import compare, incompatibilities
 from transloom.observe.explain.live.packing import packed
 
 SENTENCE = "elle 漢 sera journaliste demain"
@@ -122,7 +122,7 @@ def test_a_model_beside_itself_differs_in_nothing(model_of):
     assert {key: value for key, value in first.items() if key != "name"} == {
         key: value for key, value in second.items() if key != "name"
     }
-    assert what_does_not_fit(found, [model_of(0)] * 2) == []
+    assert incompatibilities(found, [model_of(0)] * 2) == []
 
 
 def test_what_does_not_fit_is_named_with_what_can_be_compared(model_of, other_tokenizer, tmp_path):
@@ -131,14 +131,14 @@ def test_what_does_not_fit_is_named_with_what_can_be_compared(model_of, other_to
     reads_other = with_tokenizers(first, other_tokenizer, target)
     writes_other = with_tokenizers(first, source, other_tokenizer)
     found = compare([first, reads_other], NAMES, SENTENCE, None)
-    (said,) = what_does_not_fit(found, [first, reads_other])
+    (said,) = incompatibilities(found, [first, reads_other])
     assert not found.same_source
     assert found.same_target
     assert "split this sentence into different pieces" in said
     assert "Predictions can still be compared" in said
 
     found = compare([first, writes_other], NAMES, SENTENCE, None)
-    (said,) = what_does_not_fit(found, [first, writes_other])
+    (said,) = incompatibilities(found, [first, writes_other])
     sizes = [first.model.vocabulary.target_size, 300]
     assert f"({sizes[0]:,} and 300 pieces)" in said
     assert "The translations and each model's own steps are shown" in said
@@ -152,6 +152,6 @@ def test_what_does_not_fit_is_named_with_what_can_be_compared(model_of, other_to
 
     smaller = model_of(0, heads=2, decoder_layers=1)
     found = compare([first, smaller], NAMES, SENTENCE, None)
-    (said,) = what_does_not_fit(found, [first, smaller])
+    (said,) = incompatibilities(found, [first, smaller])
     assert "2 encoder layers, 2 decoder layers, 4 heads and " in said
     assert "2 encoder layers, 1 decoder layer, 2 heads" in said
