@@ -67,6 +67,7 @@ TABLE = {
         "": "name extension_folder",
         "data": "mirror dataset cache cache_gigabytes max_heldout_length",
         "engine": "zero_stage attention activation_checkpointing",
+        "checkpoints": "memory_every_steps",
         "tracking": "wandb project group tags notes probe_sentences",
         "cluster": """
             address ranks cpus_per_rank niceness gpus_per_rank resources_per_rank node_labels

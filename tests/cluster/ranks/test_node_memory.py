@@ -164,10 +164,8 @@ def test_an_agent_that_was_restarted_copies_and_serves_files(stored, agents):
     original, other = stored
     again = NodeAgent.remote()
     with HeartbeatSender(lambda: [again]):
-        copy = copied(StoredFile(original.file, original.node, again), other)
-        ray.get(other.close_memory.remote())
-        copy = copied(original, again)
-    copy.file.verify()
+        copied(StoredFile(original.file, original.node, again), other).file.verify()
+        copied(original, again).file.verify()
     ray.kill(again)
 
 

@@ -40,6 +40,9 @@ class Agents:
     def kill(self, names):
         self.killed.append(list(names))
 
+    def close_memory(self):
+        self.closed = True
+
     def stacks(self, names):
         return {name: f"stacks of {name}" for name in names if name != "mute"}
 

@@ -147,7 +147,7 @@ def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ask", [job_status, stop_job, lambda *a: list(job_logs(*a, follow=True))])
 def test_an_unknown_job_is_named(ray_head: Any, ask: Any) -> None:
-    with pytest.raises(ClusterError, match=r"knows no job nothing\. `transloom jobs list"):
+    with pytest.raises(ClusterError, match=r"knows no job nothing\. .*`transloom jobs list"):
         ask(ray_head.dashboard, "nothing")
 
 
@@ -200,7 +200,7 @@ def test_the_port_that_drivers_join_is_no_dashboard(ray_head: Any, ask: Ask) -> 
     with pytest.raises(ClusterError, match=rf"No Ray dashboard answers at {address}") as caught:
         ask(address)
     assert "does not speak HTTP" in str(caught.value)  # and not the bytes of Ray's answer
-    assert "not 6379" in str(caught.value)
+    assert "6379 is the port for drivers" in str(caught.value)
     assert "x00" not in str(caught.value)
 
 

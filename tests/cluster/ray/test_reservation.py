@@ -144,7 +144,7 @@ def test_what_nodes_have_is_told_without_what_all_have():
 
 @pytest.mark.parametrize(
     ("resources", "told"),
-    [({"GPU": 1}, "cluster.gpus_per_rank: use that"), ({"rack": 0}, "greater than 0")],
+    [({"GPU": 1}, "cluster.gpus_per_rank sets a rank"), ({"rack": 0}, "greater than 0")],
 )
 def test_amounts_that_have_a_field_of_their_own_or_are_none_are_refused(resources, told):
     with pytest.raises(ValidationError, match=told):
