@@ -45,7 +45,7 @@ def trial(stage):
 
     def start(*options, nodes=0):
         for _ in range(nodes):
-            stage.cluster.add_node()
+            stage.cluster.add_node('--resources={"place": 1}')
         started.append(stage.trial(*MEMORY, *(APART if nodes else ()), *options))
         started[-1].start()
         return started[-1]
@@ -138,7 +138,9 @@ def test_a_lost_node_is_replaced_by_its_copy_on_the_next_node(stage, trial):
 
 
 def test_a_run_that_shrinks_to_one_rank_restores_both_shares(stage, trial):
-    run = trial("engine.numerics=exact", "cluster.ranks={min: 1, max: 2}", nodes=2)
+    one_for_each_node = "cluster.resources_per_rank={place: 1}"
+    elastic = "cluster.ranks={min: 1, max: 2}"
+    run = trial("engine.numerics=exact", elastic, one_for_each_node, nodes=2)
     held = reach_held(run)
     lose_node(stage, 1)
     held.release()
@@ -165,16 +167,19 @@ def test_the_disk_serves_when_both_copies_are_lost(stage, trial):
 
 def test_an_agent_killed_in_the_middle_of_a_copy_costs_one_memory_checkpoint(stage, trial):
     run = trial(nodes=2)
+    early = run.cluster.orders.want(replace(MID_STEP, step=EVERY + 1))
     copying = run.reach(PULL, rank=0)
-    order = run.cluster.orders.want(replace(MID_STEP, step=2 * EVERY + 1))
     os.kill(copying.process_id, signal.SIGKILL)
     copying.release()
-    reached = run.wait_for(order)
+    held = run.wait_for(early)
+    wait_until(lambda: "cannot be copied to node" in run.run.log.read_text())
+    later = run.cluster.orders.want(replace(MID_STEP, step=2 * EVERY + 1))
+    held.release()
+    reached = run.wait_for(later)
     wait_until(lambda: memory_step(run) == 2 * EVERY)
     os.kill(reached.process_id, signal.SIGKILL)
     reached.release()
     finish(stage, run, [2 * EVERY])
-    assert "cannot be copied to node" in run.run.log.read_text()
 
 
 def test_a_small_shared_memory_is_named_and_the_run_goes_on(tmp_path, phrasebook):

@@ -131,7 +131,7 @@ class NoRecomputation(CopyNetwork):
     ("network", "message"),
     [
         (NoWidth, r"NoWidth, which copy_task\.network:build .* width None, .* positive int"),
-        (WideByFloat, r"WideByFloat, .* width 16\.0, .* positive int .* Set self\.width"),
+        (WideByFloat, r"WideByFloat.* width 16\.0, .* positive int.* Set self\.width"),
         (NoRecomputation, r"no method checkpoint_activations\(on: bool\), .* Define it"),
     ],
 )

@@ -117,15 +117,19 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
 @pytest.mark.parametrize(
     ("task", "override", "message"),
     [
-        ("translation", "task=sorting", r"task is 'sorting', .*task: .*translation, causal_lm"),
+        (
+            "translation",
+            "task=sorting",
+            r"task is 'sorting', .*Choose one of translation, causal_lm",
+        ),
         (
             "causal_lm",
             "model.network=tree",
             r"model\.network is 'tree', .*transformer, decoder_only",
         ),
-        ("causal_lm", "trainer.loss=hinge", r"trainer\.loss.*'hinge'.*: there are cross_entropy"),
-        ("copy", "trainer.schedule.type=wave", r"'wave', .* schedule: there are paper"),
-        ("copy", "trainer.optimizer.type=sgd", r"'sgd', .* optimizer: there are adamw"),
+        ("causal_lm", "trainer.loss=hinge", r"trainer\.loss.*'hinge'.*Choose one of cross_entropy"),
+        ("copy", "trainer.schedule.type=wave", r"'wave', .* Choose one of paper"),
+        ("copy", "trainer.optimizer.type=sgd", r"'sgd', .* Choose one of adamw"),
         ("translation", "trainer.validation_scores=[ter]", r"trainer\.validation_scores is 'ter'"),
         ("copy", "trainer.validation_scores=[ter]", r"validation of copy generates no texts"),
         (
@@ -211,7 +215,9 @@ def test_other_code_than_the_checkpoints_is_not_imported(foreign, monkeypatch):
     as_in_another_process()
     monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     (folder / "ext_of_checkpoint.py").write_text("raise SystemExit('it was imported')\n")
-    with pytest.raises(RunMismatchError, match=r"ext_of_checkpoint is 0 sha256:.* here, but 0 sha"):
+    with pytest.raises(
+        RunMismatchError, match=r"ext_of_checkpoint is 0 sha256:.* on this machine, but 0 sha"
+    ):
         TrainingRecipe.of_checkpoint(values, identity)
 
 

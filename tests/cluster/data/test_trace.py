@@ -257,7 +257,7 @@ def test_a_quarantine_that_was_undone_is_named(trained):
     trained.quarantine_shard_of(ids[0])
     trained.train(STEPS + 1)
     (trained.dataset / "manifest.json").write_bytes(manifest)
-    with pytest.raises(RunMismatchError, match="continued without shards/"):
+    with pytest.raises(RunMismatchError, match="continued without the shards shards/"):
         trained.trace(2)
 
 

@@ -47,7 +47,7 @@ def test_every_field_has_a_class_and_a_description(model: type[BaseModel]) -> No
         ({"model": "a.model"}, "set both"),
         ({"model_sha256": SHA256}, "set both"),
         ({"model": "a.model", "model_sha256": SHA256, "joint": False}, "joint is false"),
-        ({"type": "word"}, "there are bpe, unigram, char"),
+        ({"type": "word"}, "Choose one of bpe, unigram, char"),
         ({"vocabulary_size": 4}, "greater than 4"),
         ({"character_coverage": 0.5}, "greater than or equal to 0.98"),
         ({"training_pairs": 0}, "greater than 0"),

@@ -58,7 +58,7 @@ def test_formats_follow_from_names() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"type": "words"}, r"tokenizer\.type is 'words', .* there are bpe, unigram, char"),
+        ({"type": "words"}, r"tokenizer\.type is 'words', .* Choose one of bpe, unigram, char"),
         ({"sampling": {"alpha": 0.1}}, "documents do not support subword sampling"),
         ({"joint": False}, "documents have only one tokenizer"),
     ],

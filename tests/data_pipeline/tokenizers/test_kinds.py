@@ -106,5 +106,5 @@ def test_an_unknown_kind_names_the_extension_as_remedy(dataset: Path, manifest: 
         for field, info in manifest.tokenizers.items()
     }
     other = manifest.model_copy(update={"tokenizers": infos})
-    with pytest.raises(ExtensionError, match=r"'lost'.*list the module that registers it"):
+    with pytest.raises(ExtensionError, match=r"'lost'.*list the module that registers 'lost'"):
         load_tokenizers(open_store(dataset), other)

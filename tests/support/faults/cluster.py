@@ -51,9 +51,12 @@ class FaultCluster:
                 process.kill()
         self._head.stop()
 
-    def add_node(self) -> None:
-        """Returns once the cluster has it."""
-        self.nodes.append(self._head.add_node(NODE_CPUS))
+    def add_node(self, *options: str) -> None:
+        """Return once the cluster has it.
+
+        options: of `ray start`.
+        """
+        self.nodes.append(self._head.add_node(NODE_CPUS, *options))
 
     def remove_nodes(self) -> None:
         while self.nodes:

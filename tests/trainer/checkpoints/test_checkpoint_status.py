@@ -38,7 +38,7 @@ def test_what_is_wrong_is_told(tmp_path):
     (folder / folder_name(3) / HEADER).write_text("{")
     (folder / folder_name(4)).rename(folder / f"damaged-{folder_name(4)}")
     found = problems(CheckpointFolder(folder))
-    assert found[1] == f"{STATE} has 2 bytes, {HEADER} says 3"
+    assert found[1] == f"{STATE} has 2 bytes, but {HEADER} says 3"
     assert found[2] == f"{STATE}: No such file or directory"
     assert "is damaged" in found[3]
     assert found[4] == "set aside as damaged"

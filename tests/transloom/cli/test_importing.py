@@ -132,7 +132,7 @@ def test_another_run_starts_from_its_weights(imported, given, tmp_path):
 def test_its_training_does_not_go_on(transloom, imported, given, tmp_path):
     imported()
     runs = Runs(given[1], tmp_path, address="")
-    message = r"imported from .*theirs, .* cannot resume\. .*trainer\.init_from=.*imported"
+    message = r"imported from .*theirs .* cannot resume .*trainer\.init_from=.*imported"
     with pytest.raises(RunMismatchError, match=message):
         runs.train("imported", inline=True)
     rows = json.loads(transloom("checkpoints", "list", tmp_path / "imported", "--json").stdout)

@@ -288,7 +288,9 @@ def test_other_code_than_that_of_the_run_is_not_executed(theirs, monkeypatch, ca
     monkeypatch.setenv(FOLDER_VARIABLE, str(other))
     code, said = outcome(case, found)
     assert (code, found.has_run_code()) == (1, False)
-    assert re.search(rf"{NAME} is 0 sha256:\w+ here, but 0 sha256:\w+ where the run was", said)
+    assert re.search(
+        rf"{NAME} is 0 sha256:\w+ on this machine, but 0 sha256:\w+ where the run was", said
+    )
 
 
 def test_a_click_in_the_dashboard_executes_no_code_of_a_run(theirs):

@@ -126,7 +126,7 @@ def test_a_person_gets_a_table_and_lines_for_the_recipe(run):
     assert "Multi30k" not in told
     assert "moses lower-cased, normalised, tokenised; nrefs:1|case:mixed|eff:no|tok:none" in told
     assert "decoding:\n  beam_size: 1\n  length_penalty: 0.6\n" in told  # the recipe's, of equals
-    assert "2 of 2 points (≈)" in told
+    assert "2 of 2 combinations (≈)" in told
     assert f"transloom translate {run} --checkpoint 2 --beam-size 1 --length-penalty 0.6" in told
 
 
@@ -161,7 +161,7 @@ def test_a_validation_set_that_is_a_test_set_is_refused(run, phrasebook):
 @pytest.mark.parametrize(
     ("checkpoints", "problem"),
     [
-        ("last:3", "has 2 of the 3 checkpoints"),
+        ("last:3", "has only 2 of the 3 checkpoints"),
         ("first:3", "'first:3' names no checkpoints"),
         ("best", r"has no best checkpoint: none of its checkpoints \(1, 2\)"),
         ("7", "no checkpoint of step 7"),

@@ -61,9 +61,9 @@ def _of_decoding(explained: Explanation) -> Iterator[Question]:
     )
     yield Question(
         "Is decoding parallel? And training?",
-        "Decoding is sequential: each step needs the piece that the previous step chose, so there "
-        f"are {steps} steps here. Training is parallel: the correct translation is known, so all "
-        "rows are computed in one pass, and the mask hides later pieces from each row.",
+        "Decoding is sequential: each step needs the piece that the previous step chose, so it "
+        f"takes {counted(steps, 'step')} here. Training is parallel: the correct translation is "
+        "known, so all rows are computed in one pass, and the mask hides later pieces from each row.",
         "decoder.softmax",
     )
     yield Question(

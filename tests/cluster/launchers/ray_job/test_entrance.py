@@ -37,5 +37,5 @@ def test_the_command_of_an_older_client_is_refused() -> None:
     command = [sys.executable, "-P", "-c", code, "job.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert "older transloom" in done.stderr
+    assert "older version of transloom" in done.stderr
     assert "Submit the job again" in done.stderr

@@ -85,7 +85,7 @@ def test_counts_and_shapes_are_those_of_the_model(model_and_answers):
     s = len(explained.source.ids)
     assert f"K is 8 × {s}, and Q·Kᵀ is {s} × {s}" in answer(answers, "K transposed")
     steps = len(explained.chosen.ids)
-    assert f"there are {steps} steps here" in answer(answers, "decoding parallel")
+    assert f"it takes {steps} steps here" in answer(answers, "decoding parallel")
     own = explained.trace.decoder.layers[0].self_attention.weights_bhts
     torch.testing.assert_close(own[0, :, 0, 0], torch.ones(4))  # "sees itself alone, with weight 1"
     row = model.target_embedding.weight.shape[0]

@@ -47,8 +47,8 @@ def test_another_checkpoint_of_the_run_stands_beside_it(untrained_run, tmp_path)
     assert sections[1:3] == ["live", "compare"]
     assert "#compare" in links[len(sections) :]
     spoken = command(untrained_run.path, "je suis", "--against", f"{untrained_run.path}@1")
-    size = f"the page has {len(text.encode()) / 1e6:.1f} MB"
-    assert f"tiny@2 and tiny@1 are compared: {size}" in spoken
+    size = f"{len(text.encode()) / 1e6:.1f} MB"
+    assert f"the page compares tiny@2 and tiny@1, and has {size}" in spoken
 
 
 def test_what_cannot_be_opened_is_said(untrained_run, tmp_path):
