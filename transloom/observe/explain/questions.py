@@ -63,7 +63,8 @@ def _of_decoding(explained: Explanation) -> Iterator[Question]:
         "Is decoding parallel? And training?",
         "Decoding is sequential: each step needs the piece that the previous step chose, so it "
         f"takes {counted(steps, 'step')} here. Training is parallel: the correct translation is "
-        "known, so all rows are computed in one pass, and the mask hides later pieces from each row.",
+        "known, so all rows are computed in one pass, and the mask hides later pieces from each "
+        "row.",
         "decoder.softmax",
     )
     yield Question(
