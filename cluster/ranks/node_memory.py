@@ -34,6 +34,7 @@ from trainer.errors import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 BLOCK_BYTES = 32_000_000
 BLOCKS_AHEAD = 2
@@ -239,12 +240,15 @@ class RemoteStateFile:
     def fragments(self) -> list[StoredFragment]:
         return self._layout[0]
 
-    def read_into(self, key: str, start: int, target: memoryview) -> None:
+    def read_into(self, key: str, start: int, target: "torch.Tensor") -> None:
+        import torch  # imported late, because agents start without torch
+
         position = self._layout[1][key] + start * BYTES_PER_ELEMENT
-        while target:
-            part = self._part(position)[: len(target)]
-            target[: len(part)] = part
-            target, position = target[len(part) :], position + len(part)
+        left = target.view(torch.uint8).numpy().data
+        while left:
+            part = self._part(position)[: len(left)]
+            left[: len(part)] = part
+            left, position = left[len(part) :], position + len(part)
 
     @cached_property
     def _layout(self) -> tuple[list[StoredFragment], dict[str, int]]:

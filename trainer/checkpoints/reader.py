@@ -122,17 +122,18 @@ class CheckpointReader:
     def _read_part(self, piece: _Piece, kind: str, begin: int, target: torch.Tensor) -> None:
         """Read and check elements from `begin` on, in chunks that stay in the processor's cache."""
         for chunk in target.split(ELEMENTS_AT_ONCE):
-            buffer = chunk.view(torch.uint8).numpy().data
-            piece.file.read_into(piece.key, begin - piece.start, buffer)
+            piece.file.read_into(piece.key, begin - piece.start, chunk)
             self._check(piece, kind, begin, chunk)
             begin += len(chunk)
 
     def _check(self, piece: _Piece, kind: str, begin: int, part: torch.Tensor) -> None:
-        # A moment may be infinite, because the square of a large gradient may overflow.
-        is_valid = torch.isfinite if kind in (MASTER, EMA) else _is_number
-        if is_valid(torch.stack(torch.aminmax(part))).all():  # both are NaN if an element is
+        if part.sum().isfinite():  # then every element is finite; the sum itself may overflow
             return
-        place = int((~is_valid(part)).nonzero()[0])
+        # A moment may be infinite, because the square of a large gradient may overflow.
+        is_valid = part.isfinite() if kind in (MASTER, EMA) else ~part.isnan()
+        if is_valid.all():
+            return
+        place = int((~is_valid).nonzero()[0])
         raise CheckpointError(
             f"{piece.file.label} has {part[place].item()} as element {begin + place} of {kind} "
             f"of {piece.key.split(':')[1]}, expected a number: no run can resume from it"
@@ -206,7 +207,3 @@ def require_same_shapes(
                 f"the recipe's model has {ours.get(name)} (None: no such parameter): use a "
                 "checkpoint of the recipe's model"
             )
-
-
-def _is_number(tensor: torch.Tensor) -> torch.Tensor:
-    return ~torch.isnan(tensor)

@@ -13,9 +13,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -23,6 +24,9 @@ from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 # These limits are a thousand times what a model with 100 layers on 100 ranks needs.
 HEADER_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
@@ -72,8 +76,8 @@ class StateFile(Protocol):
             CheckpointError: the file cannot be read, or is damaged.
         """
 
-    def read_into(self, key: str, start: int, target: memoryview) -> None:
-        """Fill a buffer with the bytes of a tensor in the file, from its element `start` on.
+    def read_into(self, key: str, start: int, target: "torch.Tensor") -> None:
+        """Fill a flat fp32 tensor on the host from a tensor in the file, from element `start` on.
 
         Raises:
             CheckpointError: the file cannot be read.
@@ -92,8 +96,8 @@ class LocalStateFile:
         self._path = path
         try:
             with open_regular(path) as file:
-                size = os.fstat(file.fileno()).st_size
-                self._fragments, self._positions = read_layout(file, size)
+                self._size = os.fstat(file.fileno()).st_size
+                self._fragments, self._positions = read_layout(file, self._size)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -102,21 +106,24 @@ class LocalStateFile:
     def fragments(self) -> list[StoredFragment]:
         return self._fragments
 
-    def read_into(self, key: str, start: int, target: memoryview) -> None:
+    def read_into(self, key: str, start: int, target: "torch.Tensor") -> None:
+        import torch  # imported late, because the supervisor reads headers without torch
+
         position = self._positions[key] + start * BYTES_PER_ELEMENT
+        part = self._content[position : position + target.nbytes]
+        target.view(torch.uint8).copy_(part)
+
+    @cached_property
+    def _content(self) -> "torch.Tensor":
+        """Bytes of the file, mapped; torch's mapping keeps no file open, unlike Python's."""
+        import torch
+
         try:
-            # Not kept open: a checkpoint may have more files than a process may open.
-            with open_regular(self._path) as file:
-                while target:
-                    count = os.preadv(file.fileno(), [target], position)
-                    if not count:
-                        raise CheckpointError(
-                            f"{self._path} is shorter than its header says: it was changed while "
-                            "it was read"
-                        )
-                    target, position = target[count:], position + count
-        except OSError as error:
-            raise CheckpointError(f"{self._path} cannot be read: {error.strerror}") from error
+            return torch.from_file(
+                str(self._path), shared=False, size=self._size, dtype=torch.uint8
+            )
+        except RuntimeError as error:
+            raise CheckpointError(f"{self._path} cannot be read: {error}") from error
 
 
 def fragment_key(kind: str, parameter: str, start: int) -> str:
