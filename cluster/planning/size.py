@@ -113,8 +113,8 @@ def recommended_memory_interval(size: StateSize, step_seconds: float) -> int:
     """Return the number of steps between memory checkpoints that costs little time.
 
     The copy stops training for at most `MAX_STALL_SHARE` of the time, and the work behind it
-    (checksum, copy to the next node) ends before the next copy. The rates are those of
-    benchmarks/memory_tier.py, halved.
+    (checksum, copy to the next node) ends before the next copy. The assumed rates
+    are less than half of those that benchmarks/memory_tier.py measured.
 
     Args:
         size: the size of a rank's state.
