@@ -216,6 +216,19 @@ def test_ranks_that_do_not_fit_into_memory(phrasebook, tmp_path, monkeypatch):
     assert [problem.about for problem in checked.problems] == ["cluster"]
 
 
+def test_memory_checkpoints_that_do_not_fit_are_named_and_refuse_nothing(
+    phrasebook, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(quick_checks, "shared_memory_bytes", lambda: 1000)
+    wanted = changed(phrasebook, checkpoints={"memory_every_steps": 5})
+    checked = quick_check(wanted, RunFolder(tmp_path / "run"))
+    assert refusals(checked) == []
+    (problem,) = checked.problems
+    assert "of /dev/shm, but only 0.0 MB are free" in str(problem.text)
+    assert "checkpoints.memory_every_steps" in str(problem.text)
+    assert not quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run")).problems
+
+
 def test_gpus_that_are_not_there(phrasebook, tmp_path, monkeypatch):
     from cluster.ray import private
 

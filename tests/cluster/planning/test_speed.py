@@ -11,6 +11,7 @@ from cluster.planning.plan import Plan
 from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
 from trainer.errors import TrainerError
+from trainer.memory.state_size import StateSize
 from trainer.record.metrics_lines import TrainLine
 from transloom.cli.plan import plan_text
 
@@ -113,6 +114,28 @@ def test_the_steps_of_an_epoch_have_a_fraction_where_there_is_one(tmp_path, step
     epoch = Epoch(steps, 1000, exact=True)
     text = plan_text(Plan(recipe(tmp_path, 1), tmp_path, 10, [], epoch=epoch))
     assert f"an epoch     {words} 1,000 target tokens" in text
+
+
+@pytest.mark.parametrize(
+    ("every_steps", "step_seconds", "words"),
+    [
+        (0, 1.0, "none; checkpoints.memory_every_steps=17 or more costs at most 2%"),
+        (0, 100.0, "none; checkpoints.memory_every_steps=1 or more costs at most 2%"),
+        (5, 1.0, "every 5 steps, 2.00 GB of /dev/shm for each rank, twice as much on several"),
+        (5, 1.0, "an interval of 17 steps or more costs at most 2%"),
+    ],
+)
+def test_an_interval_of_memory_checkpoints_that_costs_little(
+    tmp_path, every_steps, step_seconds, words
+):
+    """A rank's share of 1 GB: a copy of a third of a second at most every 17 s."""
+    wanted = recipe(tmp_path, 2)
+    checkpoints = wanted.checkpoints.model_copy(update={"memory_every_steps": every_steps})
+    wanted = wanted.model_copy(update={"checkpoints": checkpoints})
+    state = StateSize(0, 0, 0, 0, 0, 0, checkpoint_copy=1_000_000_000)
+    speed = Speed(2, step_seconds, 10.0, 3, None, "here")
+    text = plan_text(Plan(wanted, tmp_path, 10, [], state=state, parameters=1, speed=speed))
+    assert words in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from trainer.record.run_status import RunStatus, is_run, run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, ENDED, last_entries, log_entry
 from trainer.runs.rank_nodes import write_rank_nodes
+from trainer.runs.vitals import Vitals, write_vitals
 
 TWO_STEPS = (train_line(1), train_line(2))
 
@@ -38,6 +39,18 @@ def test_a_run_whose_owner_lives_is_trained(run):
     assert (standing.step, standing.max_steps) == (2, 20)
     assert standing.tokens_per_second == 10  # ten tokens each second, by the lines' times
     assert standing.seconds_left == 18
+
+
+@pytest.mark.parametrize(
+    ("seconds_since_owner", "step"), [(1, 8), (-1, None)], ids=["this owner's", "a former owner's"]
+)
+def test_the_step_in_memory_is_that_of_the_current_owner(run, seconds_since_owner, step):
+    with_owner(run, since=datetime.fromtimestamp(1000, UTC).isoformat())
+    said = Vitals(time=1000 + seconds_since_owner, memory_checkpoint=8)
+    write_vitals(RunFolder(run), said)
+    assert run_status_of(run).memory_checkpoint_step == step
+    RunFolder(run).vitals.write_text("{")
+    assert run_status_of(run).memory_checkpoint_step is None
 
 
 def test_operations_a_second_need_a_count_of_each_step(tmp_path):

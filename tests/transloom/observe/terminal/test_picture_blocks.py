@@ -162,6 +162,8 @@ def test_checkpoints_that_are_written_complete_and_damaged():
     assert "step 20 is being written" in said
     assert "complete: step 15 (1.2 MB, 30.0 s ago); earlier: 5" in said
     assert "step 10 is damaged: it has 2 bytes" in said
+    in_memory = a_run(checkpoints=checkpoints, vitals=vitals(rank(0), memory_checkpoint=18))
+    assert "in memory: step 18" in row_of(in_memory, "checkpoints")
     dead = a_run(vitals=writing, vitals_are_current=False, state="abandoned")
     assert "being written" not in text_of(dead)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from trainer.errors import RunMismatchError
 from trainer.record.run_status import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.rank_nodes import write_rank_nodes
+from trainer.runs.vitals import Vitals, write_vitals
 
 LINES = (train_line(1), train_line(2), validation_line(2))
 ATTACK = "\x1b]0;owned\x07[red]x"
@@ -64,11 +66,14 @@ def test_a_folder_without_runs_names_the_command_that_makes_it(transloom, tmp_pa
 def test_status_tells_all_of_one(transloom, folder):
     run = folder / "a-training"
     write_rank_nodes(RunFolder(run), ["10.0.0.1 (ab)", "10.0.0.2 (cd)"])
+    write_vitals(RunFolder(run), Vitals(time=time.time() + 1, memory_checkpoint=1))
     (run / "log.txt").write_text(f"2026-11-22T10:00:00.000+00:00 lost {ATTACK}\n")
     text = transloom("status", run).stdout
     assert "training" in text
     assert "10 target tokens/s; 18 s left" in text
     assert "2 ranks: 1 on 10.0.0.1 (ab), 1 on 10.0.0.2 (cd)" in text
+    assert "in memory" in text
+    assert "step 1, from which lost ranks restart" in text
     assert r"lost \x1b]0;owned\x07[red]x" in text
     assert "\x1b" not in text
     assert RunStatus.model_validate_json(transloom("status", run, "--json").stdout).step == 2
