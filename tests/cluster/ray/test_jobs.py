@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cluster.processes import wait_until
 
 from cluster.errors import ClusterError
 from cluster.ray.exposure import exposure_of_dashboard
@@ -137,7 +138,7 @@ def test_failed_and_stopped_jobs(ray_head: Any, tmp_path: Path) -> None:
     assert not job_status(address, sleeping).finished
     assert stop_job(address, sleeping)
     assert wait_for_job(address, sleeping).status == "STOPPED"
-    assert not stop_job(address, sleeping)
+    wait_until(lambda: not stop_job(address, sleeping))  # its supervisor may live a moment longer
 
     ids = [job.id for job in list_jobs(address)]
     assert [i for i in ids if i in {failing, homeless, sleeping}] == [failing, homeless, sleeping]

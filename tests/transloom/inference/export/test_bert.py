@@ -192,9 +192,21 @@ def test_a_run_may_begin_with_the_folder_if_pieces_mean_the_same(exported):
         (folder / "elsewhere").rename(model)
 
 
+def reader_of(folder, network):
+    """Return a function that reads a range of a parameter's state as a new tensor."""
+    fill = folder_weights(folder, SimpleNamespace(module=network))
+
+    def read(kind, name, start, stop):
+        target = torch.ones(stop - start)
+        fill(kind, name, start, target)
+        return target
+
+    return read
+
+
 def test_its_weights_are_a_runs_first_ones(exported):
     network, tokenizer, folder = exported
-    read = folder_weights(folder, SimpleNamespace(module=network))
+    read = reader_of(folder, network)
     for name, parameter in network.named_parameters():
         weight = parameter.detach().flatten()
         assert torch.equal(read(MASTER, name, 0, len(weight)), weight), name
@@ -209,7 +221,7 @@ def test_its_weights_are_a_runs_first_ones(exported):
     sentences = SentenceEncoder(
         SentenceEncoderConfig(**settings, pooling="first"), tokenizer.vocabulary_size, 64
     )
-    read = folder_weights(folder, SimpleNamespace(module=sentences))
+    read = reader_of(folder, sentences)
     for name, parameter in sentences.named_parameters():
         weight = network.get_parameter(name).detach().flatten()
         assert torch.equal(read(MASTER, name, 0, parameter.numel()), weight), name
