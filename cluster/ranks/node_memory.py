@@ -45,6 +45,11 @@ def memory_folder_name(name: str) -> str:
     return f"{name}-{ray.get_runtime_context().get_node_id()[:12]}"
 
 
+def _run_name(folder: Path) -> str:
+    """Return the name of the run of a folder, whose own name `memory_folder_name` made."""
+    return folder.name.rsplit("-", 1)[0]
+
+
 class NodeMemory:
     """Memory files on this node, as the node's agent serves them."""
 
@@ -94,7 +99,7 @@ class NodeMemory:
             DamagedCheckpointError: the file has changed meanwhile.
         """
         attempt = file.path.parent
-        if problem := self.open(attempt.parent.name.rsplit("-", 1)[0]):
+        if problem := self.open(_run_name(attempt.parent)):
             raise CheckpointError(problem)
         assert self._folder is not None
         folder = self._folder.path / attempt.name
@@ -135,7 +140,7 @@ def _of_this_node(path: Path) -> Path:
         CheckpointError: the path is not in a run's folder in this node's memory.
     """
     folder = path.parent.parent
-    name = memory_folder_name(folder.name.rsplit("-", 1)[0])
+    name = memory_folder_name(_run_name(folder))
     if folder.parent != user_folder() or folder.name != name or ".." in path.parts:
         raise CheckpointError(f"{path} is not in a run's folder in this node's memory")
     return path

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.ray.folder_access import replaceable_by_others
+from foundation.folder_lock import open_folder, remove_unlocked
 
 PREFIX = "tlray-"
 VARIABLE = "RAY_TMPDIR"
@@ -67,15 +68,7 @@ class PrivateFolder:
 
 def remove_stale_folders(parent: Path) -> None:
     """Remove this user's private folders that no process has locked."""
-    for folder in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # another user's, in use, or removed by another start
-            lock = _opened(folder)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(lock).st_uid == os.geteuid():
-                    shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
+    remove_unlocked(parent.glob(f"{PREFIX}*"))
 
 
 def _parent() -> Path:
@@ -110,12 +103,8 @@ def _new_locked_folder(parent: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # of mode 0700
         with suppress(FileNotFoundError):  # another start considered it stale and removed it
-            lock = _opened(folder)
+            lock = open_folder(folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():
                 return folder, lock
             os.close(lock)
-
-
-def _opened(folder: Path) -> int:
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -30,12 +30,14 @@ class _Step:
 
     Attributes:
         attempt: the attempt that saved the step.
+        ranks: the number of ranks of that attempt.
         files: for each rank its file, and then the copy of it.
         copies: the copies in progress, by rank.
         failed: whether a rank or a copy failed, so that the step will never be complete.
     """
 
     attempt: str
+    ranks: int
     header: CheckpointHeader | None = None
     files: dict[int, list[StoredFile]] = field(default_factory=dict)
     copies: dict[int, PendingCopy] = field(default_factory=dict)
@@ -156,13 +158,11 @@ class MemoryTier:
         return steps
 
     def _step(self, number: int) -> _Step:
-        return self._steps.setdefault(number, _Step(self._attempt))
+        return self._steps.setdefault(number, _Step(self._attempt, len(self._nodes)))
 
     def _is_written(self, step: _Step) -> bool:
         """Return whether every rank that saved the step has reported its file."""
-        ranks = step.files.keys()
-        expected = len(self._nodes) if step.attempt == self._attempt else len(ranks)
-        return not step.failed and len(ranks) == expected and bool(ranks)
+        return not step.failed and len(step.files) == step.ranks
 
     def _is_held(self, step: _Step) -> bool:
         return self._is_written(step) and not step.copies

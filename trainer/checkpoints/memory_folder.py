@@ -20,6 +20,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from foundation.folder_lock import open_folder, remove_unlocked
 from trainer.errors import CheckpointError
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -96,14 +97,7 @@ def remove_stale_folders() -> None:
     if not _user_path().exists():
         return
     with suppress(CheckpointError):
-        for folder in user_folder().iterdir():
-            with suppress(OSError):  # in use, or removed by another process
-                lock = _opened(folder)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
-                finally:
-                    os.close(lock)
+        remove_unlocked(user_folder().iterdir())
 
 
 def _locked(name: str) -> tuple[Path, int]:
@@ -111,7 +105,7 @@ def _locked(name: str) -> tuple[Path, int]:
         folder = user_folder() / name
         try:
             folder.mkdir(mode=_PRIVATE, exist_ok=True)
-            lock = _opened(folder)
+            lock = open_folder(folder)
             fcntl.flock(lock, fcntl.LOCK_SH)
             if folder.stat().st_ino == os.fstat(lock).st_ino:
                 return folder, lock
@@ -121,7 +115,3 @@ def _locked(name: str) -> tuple[Path, int]:
         except OSError as error:
             raise CheckpointError(f"{folder} cannot be created: {error.strerror}") from error
     raise CheckpointError(f"{folder} cannot be created: other processes remove it")
-
-
-def _opened(folder: Path) -> int:
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -23,17 +23,17 @@ import torch
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import SLOTS, MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import SHARED_MEMORY, free_bytes, used_bytes
-from trainer.checkpoints.state_file import (
-    BYTES_PER_ELEMENT,
-    CHUNK_BYTES,
-    fragment_key,
-    state_file_name,
-    state_header,
+from trainer.checkpoints.state_file import BYTES_PER_ELEMENT, state_file_name, state_header
+from trainer.checkpoints.writer import (
+    copy_fragments,
+    first_shortage,
+    fragment_sizes,
+    pin,
+    share_bytes,
+    unpin,
 )
-from trainer.checkpoints.writer import pin, unpin
 from trainer.errors import CheckpointError
 from trainer.memory.host_memory import available_bytes
-from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
 
@@ -75,11 +75,7 @@ class _Slot:
         )
 
     def crc32(self) -> int:
-        checksum = 0
-        with memoryview(self.content) as content:
-            for start in range(0, self.bytes, CHUNK_BYTES):
-                checksum = zlib.crc32(content[start : start + CHUNK_BYTES], checksum)
-        return checksum
+        return zlib.crc32(self.content)  # releases the GIL
 
 
 class MemoryWriter:
@@ -110,11 +106,9 @@ class MemoryWriter:
         self._owned = owned
         self._supervision = supervision
         self._sync_record = sync_record
-        self._cuda = placement.device == "cuda"
-        self._sizes = [fragment.tensor.numel() for fragment in owned()]
-        self._header = state_header(
-            {fragment_key(f.kind, f.parameter, f.start): f.tensor.numel() for f in owned()}
-        )
+        self._placement = placement
+        self._is_pinned = placement.device == "cuda"
+        self._sizes = fragment_sizes(owned())
         name = state_file_name(placement.rank, placement.world_size)
         self._paths = [folder / f"{name}.{number}" for number in range(SLOTS)]
         self._slots: list[_Slot] = []
@@ -143,7 +137,7 @@ class MemoryWriter:
     def close(self) -> None:
         """Wait for the thread; the files remain for the next attempt."""
         self._thread.shutdown()
-        if self._cuda:
+        if self._is_pinned:
             for slot in self._slots:
                 unpin(slot.data)
 
@@ -173,8 +167,8 @@ class MemoryWriter:
         try:
             for _ in range(slots):
                 path = self._paths[len(self._slots)]
-                slot = _Slot(path, self._header, sum(self._sizes))
-                if self._cuda:
+                slot = _Slot(path, state_header(self._sizes), sum(self._sizes.values()))
+                if self._is_pinned:
                     pin(slot.data)
                 self._slots.append(slot)
         except OSError as error:
@@ -185,10 +179,8 @@ class MemoryWriter:
 
     @torch.no_grad()
     def _copy(self, slot: _Slot) -> None:
-        for copy, fragment in zip(slot.data.split(self._sizes), self._owned(), strict=True):
-            copy.copy_(fragment.tensor, non_blocking=True)
-        if self._cuda:
-            torch.cuda.synchronize()
+        copies = slot.data.split(list(self._sizes.values()))
+        copy_fragments(self._owned(), copies, self._placement)
 
     def _finish(self, slot: _Slot, header: CheckpointHeader) -> None:
         try:
@@ -208,19 +200,14 @@ def memory_tier_problem(owned: Iterable[Fragment], placement: Placement) -> str:
     ranks. All ranks return a text if one of them does; only rank 0 needs to show it.
     """
     assert placement.memory_folder is not None
-    share = sum(fragment.tensor.numel() for fragment in owned) * BYTES_PER_ELEMENT
     ranks = placement.local_world_size + placement.memory_neighbor_ranks
-    needed = SLOTS * share * ranks
+    needed = SLOTS * share_bytes(owned) * ranks
     space = free_bytes(placement.memory_folder.parent)
     memory = available_bytes() + used_bytes(placement.memory_folder.parent)
-    table = torch.zeros(placement.world_size, 3, dtype=torch.float64)
-    table[placement.rank] = torch.tensor([needed, space, memory], dtype=torch.float64)
-    table = sum_over_ranks(table, placement)
-    lacking = table[:, 0] > table[:, 1:].min(dim=1).values
-    if not lacking.any():
+    shortage = first_shortage([needed, space, memory], placement)
+    if shortage is None:
         return ""
-    rank = int(lacking.nonzero()[0])
-    needed, space, memory = (int(value) for value in table[rank].tolist())
+    rank, needed, space, memory = shortage
     node = f"the node of rank {rank}"
     if needed > space:
         return (

@@ -7,7 +7,7 @@ for only one copy.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -73,7 +73,7 @@ class CheckpointWriter:
         self._placement = placement
         self._supervision = supervision
         self._sync_record = sync_record
-        self._sizes = _sizes(owned())
+        self._sizes = fragment_sizes(owned())
         numel = sum(self._sizes.values())
         self._buffer = torch.empty(numel, dtype=torch.float32).zero_()  # zeroing allocates pages
         self._is_pinned = placement.device == "cuda" and numel > 0
@@ -132,11 +132,8 @@ class CheckpointWriter:
     @torch.no_grad()
     def _copy(self) -> None:
         fragments = list(self._owned())
-        assert _sizes(fragments) == self._sizes
-        for copy, fragment in zip(self._copies, fragments, strict=True):
-            copy.copy_(fragment.tensor, non_blocking=True)
-        if self._placement.device == "cuda":
-            torch.cuda.synchronize()
+        assert fragment_sizes(fragments) == self._sizes
+        copy_fragments(fragments, self._copies, self._placement)
 
     def _write(self, header: CheckpointHeader) -> None:
         try:
@@ -186,9 +183,45 @@ class CheckpointWriter:
         return f"{self._path(step)} cannot be written: {error.strerror}"
 
 
-def _sizes(fragments: Iterable[Fragment]) -> dict[str, int]:
+def fragment_sizes(fragments: Iterable[Fragment]) -> dict[str, int]:
     """Return the number of elements of each fragment, by the fragment's name in the file."""
     return {fragment_key(f.kind, f.parameter, f.start): f.tensor.numel() for f in fragments}
+
+
+def share_bytes(owned: Iterable[Fragment]) -> int:
+    """Return the bytes of a rank's share of the state."""
+    return sum(fragment.tensor.numel() for fragment in owned) * BYTES_PER_ELEMENT
+
+
+def copy_fragments(
+    fragments: Iterable[Fragment], copies: Iterable[torch.Tensor], placement: Placement
+) -> None:
+    """Copy fragments to host memory, and wait until the copies are complete."""
+    for fragment, copy in zip(fragments, copies, strict=True):
+        copy.copy_(fragment.tensor, non_blocking=True)
+    if placement.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def first_shortage(amounts: Sequence[int], placement: Placement) -> list[int] | None:
+    """Return the first rank on whose host memory is short, and its amounts; a collective.
+
+    Args:
+        amounts: the bytes that this rank's host needs, then one or more numbers of bytes that it
+            has.
+        placement: this rank.
+
+    Returns:
+        The rank and its amounts, the same on all ranks; None if no number is below the need.
+    """
+    table = torch.zeros(placement.world_size, len(amounts), dtype=torch.float64)
+    table[placement.rank] = torch.tensor(amounts, dtype=torch.float64)
+    table = sum_over_ranks(table, placement)
+    short = table[:, 0] > table[:, 1:].min(dim=1).values
+    if not short.any():
+        return None
+    rank = int(short.nonzero()[0])
+    return [rank, *(int(amount) for amount in table[rank].tolist())]
 
 
 def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None:
@@ -199,15 +232,11 @@ def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None
     Raises:
         CheckpointError: one of the hosts has too little memory; raised on all ranks.
     """
-    share = sum(_sizes(owned).values()) * BYTES_PER_ELEMENT
-    needed = share * placement.local_world_size  # ranks of a node own about equal shares
-    available = available_bytes()
-    table = torch.zeros(placement.world_size, 3, dtype=torch.float64)
-    table[placement.rank] = torch.tensor([needed > available, needed, available])
-    table = sum_over_ranks(table, placement)
-    if table[:, 0].any():
-        rank = int(table[:, 0].argmax())
-        _, needed, available = table[rank].tolist()
+    needed = (
+        share_bytes(owned) * placement.local_world_size
+    )  # ranks of a node own about equal shares
+    if shortage := first_shortage([needed, available_bytes()], placement):
+        rank, needed, available = shortage
         raise CheckpointError(
             f"Writing checkpoints while training needs {needed / 1e9:.2f} GB of host memory for "
             f"all ranks on the node of rank {rank}, but only {available / 1e9:.2f} GB are free. "

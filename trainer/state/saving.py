@@ -61,6 +61,8 @@ class Saver:
         """
         self._job = context.job
         self._state = state
+        self._recipe_values = context.recipe.model_dump(mode="json")
+        self._identity = identity_of(context.recipe)
         self._numerics = numerics.fingerprint(context.recipe.engine, context.placement)
         require_host_memory(self._owned(), context.placement)
         self._writer = CheckpointWriter(
@@ -136,8 +138,8 @@ class Saver:
             cursor=progress.cursor.to_json(),
             data_digest=progress.data_digest,
             dataset_identity=self._job.manifest.identity,
-            recipe=self._job.recipe.model_dump(mode="json"),
-            identity=identity_of(self._job.recipe),
+            recipe=self._recipe_values,
+            identity=self._identity,
             numerics=self._numerics,
             parameters={n: list(shape) for n, shape in engine.parameter_shapes.items()},
             parameter_groups=engine.parameter_group_settings(),

@@ -74,7 +74,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Side:
-    """Numbers of one model in the comparison.
+    """Input, output and computed numbers of one of the two compared models.
 
     Attributes:
         source: the pieces that its encoder reads.
