@@ -86,7 +86,7 @@ chaos: setup  ## the long fault injections
 lab: setup  ## tests on hosts in namespaces, under Slurm, in a browser; installs them (Debian, root)
 	@scripts/lab
 
-fuzz: setup  ## mutate files of all formats for long, and renew the table in docs/security.md
+fuzz: setup  ## mutate files of all formats for long, and renew the table in docs/explanation/fuzzing.md
 	@$(BIN)/python scripts/fuzz $(if $(CASES),--cases $(CASES)) $(if $(MINUTES),--minutes $(MINUTES)) --table
 
 mutants: setup  ## plant known bugs in a copy and say which of them no test sees (before a release)

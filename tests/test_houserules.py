@@ -211,7 +211,7 @@ def is_recorded(name):
     return name.startswith("tests/fixtures/") and not name.endswith(".py")
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "SECURITY.md"])
+@pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "SECURITY.md"])
 def test_files_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
     for package in (*PACKAGES, "tests"):

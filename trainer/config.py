@@ -250,7 +250,7 @@ class EngineConfig(Section):
     numerics: Literal["fast", "exact"] = identity(
         "fast",
         "Summation of losses and gradients: with exact, losses and weights are bit-identical for "
-        "any number of ranks and any ZeRO stage; see docs/exactness.md.",
+        "any number of ranks and any ZeRO stage; see docs/explanation/exactness.md.",
     )
     attention: AttentionBackend | None = execution(
         None,

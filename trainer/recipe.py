@@ -52,7 +52,7 @@ class TrainingRecipe(Section):
         "text_classification, token_classification or an extension's.",
     )
     extensions: tuple[str, ...] = identity(
-        (), "Modules that register tasks, networks, losses and so on; see docs/extending.md."
+        (), "Modules that register tasks, networks, losses and so on; see docs/how-to/extending.md."
     )
     extension_folder: Location | None = execution(
         None, "Folder with the extensions' packages, on every node; null if they are installed."

@@ -12,7 +12,7 @@ of transloom, so it can have its own packages named `model` or `trainer`. Ray, t
 do not affect your program. A notebook keeps its event loop and its interrupt handling. The first
 interrupt during a call requests a stop, as Ctrl-C does: a run writes a checkpoint.
 
-docs/python.md documents the API in full, with an example that a test executes.
+docs/how-to/python.md documents the API in full, with an example that a test executes.
 """
 
 import html

@@ -16,7 +16,7 @@ from benchmarks.gpu_check.results import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "docs" / "operations.md"
+DOCS = ROOT / "docs" / "reference" / "what-ran-where.md"
 KEPT = ROOT / "docs" / "gpu-check.json"  # the rows that the table in the docs shows
 BEGIN = "<!-- scripts/gpu_check adopt writes this table -->"
 END = "<!-- end of the table -->"

@@ -163,7 +163,7 @@ def test_a_half_task_is_refused_by_the_names_of_what_it_lacks(dataset, monkeypat
 
 
 def test_a_realised_field_may_have_real_numbers(dataset, monkeypatch):
-    """As docs/extending.md says of real-valued targets: they are stored as text."""
+    """As docs/how-to/extending.md says of real-valued targets: they are stored as text."""
 
     class WithScores(CopyData):
         def texts_read(self, settings):

@@ -21,7 +21,7 @@ from support.leaving import LAST, OUTCOME, RAY, Leaving
 from support.recipes import tiny_values
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
 BEGINNING = "| who listens |"
 
 
@@ -65,7 +65,7 @@ def driver(folder, temporary, leaving, phrasebook):
 
 
 def documented_sockets():
-    """By process, where it listens, as the table in docs/operations.md has it."""
+    """By process, where it listens, as the table in docs/explanation/security.md has it."""
     lines = OPERATIONS.read_text().splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(BEGINNING))
     table = {}

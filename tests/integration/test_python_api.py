@@ -23,7 +23,7 @@ from transloom.inference.translator import Translator as InProcess
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "python.md"
+PAGE = ROOT / "docs" / "how-to" / "python.md"
 
 
 def example():

@@ -17,7 +17,7 @@ FAILED = Row("kernels", "varlen_fa3", "failed", detail="a | b\n<c>", **GPU)
 
 @pytest.fixture
 def docs(tmp_path):
-    path = tmp_path / "operations.md"
+    path = tmp_path / "what-ran-where.md"
     path.write_text(f"before\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n")
     return path
 

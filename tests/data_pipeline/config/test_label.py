@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data_pipeline.config.label import LabelledDataConfig, TaggedDataConfig
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "labels.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "labels.md"
 TEXTS = {"files": ["a.txt", "b.txt"], "labels": ["x", "y"]}
 TAGS = {"files": ["a.conll"]}
 BIO = ["O", "B-X", "I-X"]

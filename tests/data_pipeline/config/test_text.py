@@ -16,7 +16,7 @@ from data_pipeline.config.text import (
     TextTokenizerConfig,
 )
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "data.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "data.md"
 
 
 @pytest.mark.parametrize(

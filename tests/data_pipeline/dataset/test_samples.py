@@ -132,7 +132,7 @@ def test_what_webdataset_reads_otherwise_is_refused(
 def test_the_program_in_the_docs_reads_a_dataset(
     dataset: Path, tmp_path: Path, manifest: Manifest
 ) -> None:
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "datasets.md").read_text()
     (program,) = re.findall(r"```python\n([^`]*webdataset\.WebDataset[^`]*)```", text)
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "phrasebook").symlink_to(dataset)

@@ -1,4 +1,4 @@
-"""The commands of docs/clusters.md that need no cluster, on a smaller recipe; its recipes' parts.
+"""The commands of docs/how-to/clusters.md that need no cluster, on a smaller recipe; its recipes' parts.
 
 Those for hosts over ssh are in tests/lab.
 """
@@ -18,7 +18,7 @@ from transloom.cli.app import app
 
 pytestmark = pytest.mark.long
 
-PAGE = "clusters.md"
+PAGE = "how-to/clusters.md"
 
 
 @pytest.fixture(autouse=True)

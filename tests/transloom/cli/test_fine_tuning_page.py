@@ -1,4 +1,4 @@
-"""The commands of docs/fine-tuning.md on models of random weights, a small corpus and few steps."""
+"""The commands of docs/how-to/fine-tuning.md on models of random weights, a small corpus and few steps."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from transloom.inference.translator import Translator
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "fine-tuning.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "fine-tuning.md"
 LINES = 200
 SHORT = [
     *("decoding.max_length_factor=0.1", "decoding.max_extra_length=2", "decoding.beam_size=1"),

@@ -1,4 +1,4 @@
-"""The commands of docs/labels.md, one after the other, on smaller recipes."""
+"""The commands of docs/how-to/labels.md, one after the other, on smaller recipes."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from support.tasks import case_values, language_values
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "labels.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "labels.md"
 
 
 def commands():

@@ -1,4 +1,4 @@
-"""The commands of docs/language-models.md, one after the other, on a smaller recipe."""
+"""The commands of docs/how-to/language-models.md, one after the other, on a smaller recipe."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from support.tasks import language_model_values
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "language-models.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "language-models.md"
 
 
 def commands():

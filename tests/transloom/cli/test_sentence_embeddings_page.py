@@ -1,4 +1,4 @@
-"""The commands of docs/sentence-embeddings.md, one after the other, on smaller recipes."""
+"""The commands of docs/how-to/sentence-embeddings.md, one after the other, on smaller recipes."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from trainer.checkpoints.format import newest_intact
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "sentence-embeddings.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "sentence-embeddings.md"
 PIECES = 150
 SHORT = {"max_steps": 2, "validate_every_steps": 2}
 

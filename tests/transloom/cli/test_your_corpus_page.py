@@ -1,4 +1,4 @@
-"""The commands of docs/your-corpus.md, one after the other, on a small corpus and few steps."""
+"""The commands of docs/how-to/your-corpus.md, one after the other, on a small corpus and few steps."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from data_pipeline.storage.locations import cache_folder, open_location
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "your-corpus.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "your-corpus.md"
 LINES = 600
 MONOLINGUAL_LINES = 20
 

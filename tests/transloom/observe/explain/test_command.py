@@ -66,7 +66,7 @@ def test_what_it_cannot_explain_is_said(untrained_run, tmp_path):
 
 
 def test_the_documents_example_runs(untrained_run, tmp_path, capsys):
-    document = Path(__file__).parents[4] / "docs" / "looking-inside.md"
+    document = Path(__file__).parents[4] / "docs" / "how-to" / "looking-inside.md"
     (example,) = re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.S)
     assert '"runs/phrasebook"' in example
     program = tmp_path / "example.py"

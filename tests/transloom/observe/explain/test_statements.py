@@ -16,7 +16,7 @@ from transloom.observe.explain.page import render
 from transloom.observe.explain.parts import Section, Tokens, percent
 from transloom.observe.explain.sections import sections_of
 
-DOCUMENT = Path(__file__).parents[4] / "docs" / "looking-inside.md"
+DOCUMENT = Path(__file__).parents[4] / "docs" / "how-to" / "looking-inside.md"
 SENTENCE = "elle sera journaliste demain"
 ROUNDING = 0.5e-4
 

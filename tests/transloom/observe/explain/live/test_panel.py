@@ -77,6 +77,6 @@ def test_the_limit_is_in_weights_and_includes_itself(translator_of, monkeypatch)
 
 
 def test_the_documents_name_the_limit():
-    document = Path(__file__).parents[5] / "docs" / "looking-inside.md"
+    document = Path(__file__).parents[5] / "docs" / "how-to" / "looking-inside.md"
     (said,) = re.findall(r"networks of up to (\d+) million\s+weights", document.read_text("utf-8"))
     assert int(said) * 1_000_000 == packing.MOST_WEIGHTS
