@@ -40,18 +40,19 @@ class RayHead:
         cpus: int,
         environment: Mapping[str, str] = {},
         options: Sequence[str] = (),
-        token: str | None = None,
+        dashboard_port: int | None = None,
     ) -> None:
         """environment: of all processes of the cluster, beside this process's own and the token.
 
+        RAY_AUTH_TOKEN there replaces the new token.
         options: further ones of `ray start`; those of the head replace them.
-        token: what a client must show; None for a new one.
+        dashboard_port: None for a free one.
         """
-        port, dashboard_port = free_port(), free_port()
+        port, dashboard_port = free_port(), dashboard_port or free_port()
         self.folder = folder
         self.address = f"127.0.0.1:{port}"
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
-        self.token = token or secrets.token_hex(32)
+        self.token = environment.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
         self._environment = {
             **os.environ,
             "RAY_AUTH_MODE": "token",

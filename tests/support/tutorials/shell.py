@@ -22,8 +22,8 @@ from support.pages import Step
 
 MARK = "TRANSLOOM_TUTORIAL"
 BIN = Path(sys.executable).parent
-# Sourced before the commands. A block runs in the shell itself, so that its variables, functions
-# and background processes last. The first block that fails ends the shell.
+# A block runs in the shell itself, so that its variables, functions and background processes last.
+# The first block that fails ends the shell.
 LOOP = """
 for _block in "$TUTORIAL_BLOCKS"/*.sh; do
     source "$_block" >"${_block%.sh}.out" 2>&1
@@ -72,11 +72,8 @@ class TutorialShell:
             **more,
         }
 
-    def run(self, steps: Sequence[Step], preamble: str = "") -> list[Ran]:
-        """Run the commands up to the first that fails, and return what they did.
-
-        preamble: functions of the shell that replace commands.
-        """
+    def run(self, steps: Sequence[Step]) -> list[Ran]:
+        """Run the commands up to the first that fails, and return what they did."""
         folder = self.home / ".blocks"
         folder.mkdir()
         blocks = [folder / f"{number:02}.sh" for number in range(len(steps))]
@@ -84,7 +81,7 @@ class TutorialShell:
             block.write_text(step.command, encoding="utf-8")
         started = time.time()
         subprocess.run(
-            ["bash", "--noprofile", "--norc", "-c", f"{preamble}\n{LOOP}"],
+            ["bash", "--noprofile", "--norc", "-c", LOOP],
             cwd=self.home,
             env={**self.environment, "TUTORIAL_BLOCKS": str(folder)},
             stdin=subprocess.DEVNULL,

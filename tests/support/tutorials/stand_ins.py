@@ -1,12 +1,10 @@
-"""Programs that replace commands of a tutorial which would reach beyond the test.
+"""Programs that replace commands of a tutorial which would reach beyond the test, or take long.
 
-`ray start` runs on free ports, `ray stop` and `pgrep` know only the processes of the tutorial, and
+`ray start` uses free ports, `ray stop` and `pgrep` know only the processes of the tutorial, and
 `transloom watch`, which a reader ends by Ctrl-C, is ended when the run has made some steps.
 
-    python stand_ins.py ray-start FOLDER OPTION...      prints commands for the shell
-    python stand_ins.py ray-stop
-    python stand_ins.py pgrep [-a] [-o] -f PATTERN
-    python stand_ins.py watch RUN|JOB                   in a terminal
+    ray start OPTION...                     ray stop
+    pgrep [-a] [-o] -f PATTERN              transloom watch JOB
 """
 
 import fcntl
@@ -16,7 +14,6 @@ import re
 import struct
 import sys
 import termios
-import time
 from pathlib import Path
 
 import psutil
@@ -24,53 +21,68 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from support.cluster.processes import command_of
+from support.cluster.ray_head import RayHead
+from support.ranks.rank_pool import free_port
 from support.tutorials.shell import BIN, MARK, marked
 
-# Functions of the shell; `{python}` and `{file}` are replaced.
-FUNCTIONS = """
-_stand_in() {{ "{python}" "{file}" "$@"; }}
-ray() {{
-    case "$1" in
-    start) local _said && _said=$(_stand_in ray-start "${{@:2}}") && eval "$_said" ;;
-    stop) _stand_in ray-stop ;;
-    *) return 2 ;;
-    esac
-}}
-pgrep() {{ _stand_in pgrep "$@"; }}
-sleep() {{ command sleep 0.05; }}
-transloom() {{
-    if [ "$1" = watch ]; then _stand_in watch "${{@:2}}"; else command transloom "$@"; fi
-}}
-""".format(python=sys.executable, file=__file__)
+RAY_JOBS = "RAY_API_SERVER_ADDRESS"
 STEPS = int(os.environ.get("WATCH_STEPS", 30))  # that a run makes while it is watched
-SCREEN = struct.pack("HHHH", 50, 120, 0, 0)
+SCREEN = struct.pack("HHHH", 50, 100, 0, 0)
 CTRL_C = b"\x03"
+STAND_IN = """#!/bin/bash
+exec {python} {file} {name} "$@"
+"""
+# Replaced by the command itself, so that the process has its number. A run of one rank needs no Ray
+# and then starts in half the time.
+TRANSLOOM = """#!/bin/bash
+case "$*" in
+watch*) exec {python} {file} {name} "$@" ;;
+train*cluster.ranks=1*) exec {bin}/{name} "$@" --inline ;;
+*) exec {bin}/{name} "$@" ;;
+esac
+"""
+
+
+def install(folder: Path) -> dict[str, str]:
+    """Write the programs into a folder, and return variables for a shell that uses them."""
+    folder.mkdir()
+    programs = {name: STAND_IN for name in ("ray", "pgrep")} | {"transloom": TRANSLOOM}
+    for name, script in programs.items():
+        words = {"name": name, "python": sys.executable, "file": __file__, "bin": BIN}
+        (folder / name).write_text(script.format(**words))
+        (folder / name).chmod(0o700)
+    return {
+        "PATH": os.pathsep.join([str(folder), str(BIN), os.environ["PATH"]]),
+        RAY_JOBS: f"http://127.0.0.1:{free_port()}",
+    }
 
 
 def main() -> int:
-    what, *arguments = sys.argv[1:]
-    match what:
-        case "ray-start":
-            return ray_start(arguments)
-        case "ray-stop":
+    match sys.argv[1:]:
+        case ["ray", "start", *options]:
+            return ray_start(options)
+        case ["ray", "stop"]:
             return ray_stop()
-        case "pgrep":
+        case ["pgrep", *arguments]:
             return pgrep(arguments)
-        case "watch":
-            return watch(*arguments)
-    return 2
+        case ["transloom", "watch", job]:
+            return watch(job)
+    raise SystemExit(f"no stand-in for {sys.argv[1:]}")
 
 
 def ray_start(options: list[str]) -> int:
-    from support.cluster.ray_head import RayHead
-
     (folder,) = (
         Path(option.partition("=")[2]) for option in options if option.startswith("--temp-dir=")
     )
     token = (Path.home() / ".ray" / "auth_token").read_text()
-    # More CPUs than the commands need, whatever the machine has.
-    head = RayHead(folder.parent, cpus=4, options=options, token=token)
-    print(f"export RAY_API_SERVER_ADDRESS={head.dashboard}; echo Ray runtime started.")
+    RayHead(
+        folder.parent,
+        cpus=4,  # as many as the commands need, whatever the machine has
+        environment={"RAY_AUTH_TOKEN": token},
+        options=options,
+        dashboard_port=int(os.environ[RAY_JOBS].rpartition(":")[2]),
+    )
+    print("Ray runtime started.")
     return 0
 
 
