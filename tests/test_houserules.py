@@ -219,13 +219,46 @@ def test_files_that_a_page_names_exist(page):
             assert (ROOT / name).is_file(), name
 
 
-def test_commands_named_in_the_readme_exist():
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/features.md"])
+def test_commands_named_in_a_page_exist(page):
     from transloom.cli.app import app
 
     commands = app.registered_commands
     known = {c.name or c.callback.__name__.replace("_", "-") for c in commands}
     known |= {group.name for group in app.registered_groups}
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / page).read_text()
     used = set(re.findall(r"transloom ([a-z][a-z-]*)", text)) - {"trains"}
     assert len(used) > 6
     assert used <= known
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 700
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/reference/features.md", "docs/reference/recipes.md"]
+)
+def test_relative_links_of_a_page_lead_to_files_and_headings(page):
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+        name, _, heading = link.partition("#")
+        if name.startswith("https:"):
+            continue
+        file = (ROOT / page).parent / name if name else ROOT / page
+        if not file.exists() or (heading and heading not in anchors(file.read_text())):
+            broken.append(link)
+    assert broken == []
+
+
+def anchors(text):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_recipes_have_a_row_in_their_page():
+    text = (ROOT / "docs/reference/recipes.md").read_text()
+    assert {f"`{path.stem}`" for path in (ROOT / "recipes").glob("*.yaml")} <= set(
+        re.findall(r"`[a-z0-9-]+`", text)
+    )
