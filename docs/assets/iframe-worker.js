@@ -2,12 +2,13 @@
  *
  * Browsers refuse web workers from file: addresses. There, this class runs a worker's script in a
  * hidden frame instead, and passes messages in both directions. Material for MkDocs loads a file
- * of this name before its own scripts.
+ * of this name before its own scripts, and its worker looks for the name IFrameWorker.
  */
 if (location.protocol === "file:") {
-  window.Worker = class extends EventTarget {
-    constructor(url) {
+  window.IFrameWorker = window.Worker = class extends EventTarget {
+    constructor(address) {
       super();
+      const url = new URL(address, location.href);
       this.onmessage = null;
       const frame = document.createElement("iframe");
       frame.hidden = true;
@@ -17,7 +18,6 @@ if (location.protocol === "file:") {
       scope.document.open();
       scope.document.write("<!doctype html><title>search</title>");
       scope.document.close();
-      scope.parent = undefined;
       scope.postMessage = (data) => this.#deliver(data);
       scope.importScripts = (...urls) =>
         urls.reduce((done, each) => done.then(() => load(each)), Promise.resolve());

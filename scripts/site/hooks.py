@@ -32,6 +32,7 @@ HOME = "README.md"  # links to it go to the home page of the site
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 _LABEL = re.compile(r"^( *```\w+) [\w -]+$", re.MULTILINE)  # of a block that a test runs
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+_EMPTY_HEADER = re.compile(r"<th( [^>]*)?></th>")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
 
 
@@ -64,6 +65,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
     parts = _FENCE.split(_LABEL.sub(r"\1", markdown))
     return "".join(p if n % 2 else _LINK.sub(resolved, p) for n, p in enumerate(parts))
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Correct for screen readers what the theme leaves out.
+
+    The search dialog gets a name. Lists in the table of contents are no landmarks with the names
+    of sections of the site. Empty header cells become plain cells.
+    """
+    named = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    named = named.replace('<nav class="md-nav" aria-label="', '<nav class="md-nav" aria-label="Parts of ')
+    return _EMPTY_HEADER.sub(r"<td\1></td>", named)
 
 
 def _site_uri(name: str) -> str | None:
