@@ -170,7 +170,7 @@ def formats_page() -> str:
         "data_pipeline.dataset.manifest.Manifest",
     )
     return (
-        "# File formats\n\nEach format has a version. An unknown key or a wrong type is an error.\n\n"
+        "# File formats\n\nEach format has a version. Unknown keys and wrong types are errors.\n\n"
         + "\n".join(f"::: {name}" for name in names)
         + "\n"
     )
