@@ -10,7 +10,7 @@ memory. The times come from the run's log and record:
     new step       until the first step that had not been trained before
     repeated       steps that were trained again
 
-    .venv/bin/python benchmarks/recovery/parts.py [--widths N ...] [--kills N] [--json] [KEY=VALUE …]
+    .venv/bin/python benchmarks/recovery/parts.py [--widths N ...] [--kills N] [KEY=VALUE …]
 """
 
 import argparse

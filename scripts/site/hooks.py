@@ -74,7 +74,9 @@ def on_post_page(output: str, page: Any, config: Any) -> str:
     of sections of the site. Empty header cells become plain cells.
     """
     named = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
-    named = named.replace('<nav class="md-nav" aria-label="', '<nav class="md-nav" aria-label="Parts of ')
+    named = named.replace(
+        '<nav class="md-nav" aria-label="', '<nav class="md-nav" aria-label="Parts of '
+    )
     return _EMPTY_HEADER.sub(r"<td\1></td>", named)
 
 

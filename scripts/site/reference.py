@@ -1,8 +1,8 @@
 """Reference pages of the documentation site that are generated from the code.
 
-    commands        every command's help, from the Typer application
-    recipe fields   defaults, change classes and meanings, from the recipe's classes
-    Python API, formats     docstrings, by mkdocstrings
+commands        every command's help, from the Typer application
+recipe fields   defaults, change classes and meanings, from the recipe's classes
+Python API, formats     docstrings, by mkdocstrings
 """
 
 import inspect
@@ -66,7 +66,9 @@ def _command(command: Any, parent: Any, path: str, level: int) -> Iterator[str]:
         yield from ("```text", f"{path} {usage}", "```", "")
         yield from ("| argument or option | meaning | default |", "|---|---|---|", *rows, "")
     for name in command.list_commands(context) if hasattr(command, "commands") else ():
-        yield from _command(command.get_command(context, name), context, f"{path} {name}", level + 1)
+        yield from _command(
+            command.get_command(context, name), context, f"{path} {name}", level + 1
+        )
 
 
 def _is_example(paragraph: str) -> bool:
@@ -132,7 +134,9 @@ def _fields(heading: str, rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         default = row["default"]
         text = default if isinstance(default, str) else json.dumps(default, ensure_ascii=False)
-        shown = "required" if text == "required" else f"default `{text}`" if text else "default empty"
+        shown = (
+            "required" if text == "required" else f"default `{text}`" if text else "default empty"
+        )
         lines += [f"### `{row['field']}`", "", f"*{row['change']}*, {shown}", ""]
         lines += [_escaped(row["meaning"]), ""]
     return lines
@@ -166,7 +170,7 @@ def formats_page() -> str:
         "data_pipeline.dataset.manifest.Manifest",
     )
     return (
-        "# File formats\n\nJSON files have a version. An unknown key or a wrong type is an error.\n\n"
+        "# File formats\n\nEach format has a version. Unknown keys and wrong types are errors.\n\n"
         + "\n".join(f"::: {name}" for name in names)
         + "\n"
     )

@@ -4,7 +4,6 @@ import json
 import re
 from contextlib import closing
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
