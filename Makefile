@@ -62,7 +62,7 @@ demo: setup  ## train on the built-in phrase book, then translate (3 minutes on 
 	@$(BIN)/transloom demo
 
 docs: setup  ## the documentation site, into site/; open site/index.html
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "Open site/index.html, or serve it: $(BIN)/python -m http.server --directory site"
 
 test: setup  ## the tests, without those that need a GPU or long
