@@ -37,7 +37,7 @@ setup: $(STAMP)  ## make .venv with everything pinned; says whether for CPU or C
 $(STAMP): pyproject.toml $(wildcard locks/*.txt) hatch_build.py data_pipeline/tokenizers/segmenter.c
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "There is no $(PYTHON). Name one from 3.11 to 3.13: make setup PYTHON=..."; exit 1; }
-	@echo "Setting up .venv (once, takes minutes; 2.5 GB, with CUDA 6.3 GB)"
+	@echo "Setting up .venv (once, takes minutes; about 2 GB, with CUDA more)"
 	@$(PYTHON) -m venv .venv
 	@echo "  1 of 2: the packages of the lock, each with the sha256 that it must have"
 	@$(INSTALL) $(LOCKED) -r locks/build.txt
