@@ -69,7 +69,7 @@ def continuation_screen(explained: ContinuedText) -> FirstScreen:
             _tokens(explained.pieces.texts[: explained.given], "decoder.ids"),
             FlowBox(
                 "Decoder",
-                f"{layers}; every piece attends to earlier ones",
+                f"{layers}; every piece attends to itself and earlier ones",
                 "decoder.1.self_attention",
             ),
             FlowBox(
