@@ -3,9 +3,11 @@
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.packages import PACKAGES
 
@@ -262,3 +264,67 @@ def test_recipes_have_a_row_in_their_page():
     assert {f"`{path.stem}`" for path in (ROOT / "recipes").glob("*.yaml")} <= set(
         re.findall(r"`[a-z0-9-]+`", text)
     )
+
+
+# With the name alone, an installer would ask a package index, where transloom is not published.
+BY_NAME = re.compile(
+    r"\b(?:pipx? install|(?:uv|conda|poetry) (?:tool |pip )?(?:add|install|run)|uvx)"
+    r"(?:\W|\bf\W|\s-+\w[\w-]*)*transloom(?![\w-])"
+)
+
+
+def test_nothing_installs_transloom_by_its_name():
+    """Until it is published; docs/release.md says what changes then."""
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    folders = ("docs", "scripts", "deploy", "recipes")
+    pages += [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in [*pages, *SOURCES, API]
+        if path.is_file() and path.suffix not in (".png", ".pyc")
+        for match in BY_NAME.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install transloom",
+        "pip install --upgrade 'transloom[serve]'",
+        "Run `python -m pip install transloom==0.1.0`.",
+        '"Install it with pip install "\n    f"\'transloom[{scheme}]\'"',
+        "uv pip install transloom",
+        "uvx transloom demo",
+        "pipx install transloom",
+    ],
+)
+def test_the_rule_finds_an_installation_by_name(text):
+    assert BY_NAME.search(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install -r transloom-0.1.0-cpu.txt",
+        "pip install --no-deps dist/transloom-0.1.0-py3-none-any.whl",
+        "pip install 'pyarrow>=22,<27', and transloom reads it",
+        "pip install -e .",
+    ],
+)
+def test_the_rule_allows_files(text):
+    assert not BY_NAME.search(text)
+
+
+def test_the_citation_is_of_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    required = {"cff-version", "message", "title", "authors"}  # of the Citation File Format 1.2.0
+    assert required <= citation.keys()
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    for key in ("version", "license"):
+        assert citation[key] == project[key], key
+    assert citation["title"] == project["name"]
+    assert all(author["name"] for author in citation["authors"])
+    assert citation["abstract"].strip()

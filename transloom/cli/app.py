@@ -175,7 +175,10 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print_line(version("transloom"))
+        from cluster.supervision.invocation import own_code
+
+        code = own_code()
+        print_line(version("transloom") + (f" ({code})" if code else ""))
         raise typer.Exit
 
 
