@@ -16,7 +16,7 @@ LOCKED := --require-hashes --only-binary :all: --no-binary deepspeed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check bench bench-peers chaos lab mutants oldest pictures fuzz lock wheelhouse clean
+.PHONY: help setup demo docs test test-long check bench bench-peers chaos lab mutants oldest pictures fuzz lock wheel wheelhouse clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -37,14 +37,15 @@ setup: $(STAMP)  ## make .venv with everything pinned; says whether for CPU or C
 $(STAMP): pyproject.toml $(wildcard locks/*.txt) hatch_build.py data_pipeline/tokenizers/segmenter.c
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "There is no $(PYTHON). Name one from 3.11 to 3.13: make setup PYTHON=..."; exit 1; }
-	@echo "Setting up .venv (once, takes minutes; about 2 GB, with CUDA more)"
+	@echo "Setting up .venv (once, takes minutes)"
 	@$(PYTHON) -m venv .venv
-	@echo "  1 of 2: the packages of the lock, each with the sha256 that it must have"
-	@$(INSTALL) $(LOCKED) -r locks/build.txt
 	@lock=$(LOCK); if [ -z "$$lock" ]; then \
 		$(PIP) index versions torch $(INDEX) 2>/dev/null | grep -qF '$(CPU_TORCH)' \
 			&& lock=cpu || lock=cuda; fi; \
-		$(INSTALL) $(LOCKED) $(INDEX) -r locks/$$lock.txt
+		echo $$lock >.venv/lock; $(BIN)/python scripts/sizes.py $$lock .venv
+	@echo "  1 of 2: the packages of the lock, each with the sha256 that it must have"
+	@$(INSTALL) $(LOCKED) -r locks/build.txt
+	@$(INSTALL) $(LOCKED) $(INDEX) -r locks/$$(cat .venv/lock).txt
 	@echo "  2 of 2: transloom itself"
 	@$(INSTALL) --no-index --no-deps --editable .
 	@$(PIP) check >/dev/null || { $(PIP) check; \
@@ -55,11 +56,18 @@ lock:  ## renew the locks from pyproject.toml (TORCH_INDEX=URL: that for CPU, to
 	@[ -x $(BIN)/uv ] || $(MAKE) --no-print-directory setup
 	@TORCH_INDEX=$(TORCH_INDEX) scripts/lock
 
+wheel: setup  ## transloom's wheel with a lock for its installation without a clone, into dist/
+	@$(BIN)/python scripts/build_wheel.py
+
 wheelhouse: setup  ## all files for machines without network, into wheelhouse/, with their install
 	@TORCH_INDEX=$(TORCH_INDEX) scripts/wheelhouse $(LOCK)
 
 demo: setup  ## train on the built-in phrase book, then translate (3 minutes on 2 cores)
 	@$(BIN)/transloom demo
+
+docs: setup  ## the documentation site, into site/; open site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "Open site/index.html, or serve it: $(BIN)/python -m http.server --directory site"
 
 test: setup  ## the tests, without those that need a GPU or long
 	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) scripts/test
@@ -97,8 +105,9 @@ oldest: setup  ## tests with the oldest versions that pyproject.toml allows (bef
 
 pictures: setup  ## renew the pictures of README and docs, and the example of alignments (Chromium)
 	@$(BIN)/python scripts/screenshots $(RUNS)
+	@$(if $(RUNS),,$(BIN)/python scripts/one_curve_picture)
 
 clean:  ## remove caches and builds; .venv, datasets and runs stay
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d \
 		-exec rm -rf {} +

@@ -4,7 +4,8 @@
                           └─▶ .training  part of its kind in `trainer.task_kinds.TASKS`
 
 Both sides are import paths, imported on first use. So a process that prepares or reads data does
-not import torch. An extension registers its own task in both registries; see docs/how-to/extending.md.
+not import torch. An extension registers its own task in both registries; see
+docs/how-to/extending.md.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 Recipes are saved in run folders, checkpoints, W&B and manifests, and messages quote locations. So a
 `Location` cannot contain a user name, a password or a signature. Credentials belong in the
-environment, or in a file that the environment names; see docs/how-to/datasets.md.
+environment, or in a file that the environment names; see docs/how-to/s3.md.
 
 Texts from others, such as the error of a library, or of a server that redirects to a signed link,
 are cleaned by `without_credentials` before they are shown or stored.

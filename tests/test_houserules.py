@@ -3,9 +3,11 @@
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.packages import PACKAGES
 
@@ -219,13 +221,110 @@ def test_files_that_a_page_names_exist(page):
             assert (ROOT / name).is_file(), name
 
 
-def test_commands_named_in_the_readme_exist():
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/features.md"])
+def test_commands_named_in_a_page_exist(page):
     from transloom.cli.app import app
 
     commands = app.registered_commands
     known = {c.name or c.callback.__name__.replace("_", "-") for c in commands}
     known |= {group.name for group in app.registered_groups}
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / page).read_text()
     used = set(re.findall(r"transloom ([a-z][a-z-]*)", text)) - {"trains"}
     assert len(used) > 6
     assert used <= known
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 700
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/reference/features.md", "docs/reference/recipes.md"]
+)
+def test_relative_links_of_a_page_lead_to_files_and_headings(page):
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+        name, _, heading = link.partition("#")
+        if name.startswith("https:"):
+            continue
+        file = (ROOT / page).parent / name if name else ROOT / page
+        if not file.exists() or (heading and heading not in anchors(file.read_text())):
+            broken.append(link)
+    assert broken == []
+
+
+def anchors(text):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_recipes_have_a_row_in_their_page():
+    text = (ROOT / "docs/reference/recipes.md").read_text()
+    assert {f"`{path.stem}`" for path in (ROOT / "recipes").glob("*.yaml")} <= set(
+        re.findall(r"`[a-z0-9-]+`", text)
+    )
+
+
+# With the name alone, an installer would ask a package index, where transloom is not published.
+BY_NAME = re.compile(
+    r"\b(?:pipx? install|(?:uv|conda|poetry) (?:tool |pip )?(?:add|install|run)|uvx)"
+    r"(?:\W|\bf\W|\s-+\w[\w-]*)*transloom(?![\w-])"
+)
+
+
+def test_nothing_installs_transloom_by_its_name():
+    """Until it is published; docs/release.md says what changes then."""
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    folders = ("docs", "scripts", "deploy", "recipes")
+    pages += [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in [*pages, *SOURCES, API]
+        if path.is_file() and path.suffix not in (".png", ".pyc")
+        for match in BY_NAME.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install transloom",
+        "pip install --upgrade 'transloom[serve]'",
+        "Run `python -m pip install transloom==0.1.0`.",
+        '"Install it with pip install "\n    f"\'transloom[{scheme}]\'"',
+        "uv pip install transloom",
+        "uvx transloom demo",
+        "pipx install transloom",
+    ],
+)
+def test_the_rule_finds_an_installation_by_name(text):
+    assert BY_NAME.search(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install -r transloom-0.1.0-cpu.txt",
+        "pip install --no-deps dist/transloom-0.1.0-py3-none-any.whl",
+        "pip install 'pyarrow>=22,<27', and transloom reads it",
+        "pip install -e .",
+    ],
+)
+def test_the_rule_allows_files(text):
+    assert not BY_NAME.search(text)
+
+
+def test_the_citation_is_of_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    required = {"cff-version", "message", "title", "authors"}  # of the Citation File Format 1.2.0
+    assert required <= citation.keys()
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    for key in ("version", "license"):
+        assert citation[key] == project[key], key
+    assert citation["title"] == project["name"]
+    assert all(author["name"] for author in citation["authors"])
+    assert citation["abstract"].strip()

@@ -1,5 +1,6 @@
 """Locks: every package that is installed has hashes, and the locks agree with pyproject.toml."""
 
+import importlib.metadata
 import re
 import subprocess
 import tomllib
@@ -77,6 +78,43 @@ def test_the_locks_differ_in_torch_alone() -> None:
     assert {**cpu, "torch": ""} == {**both, "torch": ""}
     assert cpu["torch"] == cuda["torch"] + "+cpu"
     assert {name: cpu.get(name, version) for name, version in build.items()} == build
+
+
+RUNTIME = [
+    Requirement(line)
+    for line in (ROOT / "locks" / "runtime.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+
+
+def test_the_runtime_packages_have_the_versions_of_the_locks() -> None:
+    versions = {one.name: str(one.specifier).removeprefix("==") for one in RUNTIME}
+    cuda = locked("cuda")
+    assert versions == {name: cuda[name] for name in versions}
+    assert len(versions) == len(RUNTIME) < len(cuda)
+    assert {name for name in cuda if CUDA_ALONE.fullmatch(name)} <= versions.keys()
+
+
+def test_the_runtime_packages_are_what_the_installed_packages_require() -> None:
+    """The metadata here against uv's resolution for all Python versions."""
+    here = {one.name for one in RUNTIME if one.marker is None or one.marker.evaluate()}
+    of_torch = {name for name in here if CUDA_ALONE.fullmatch(name)}  # torch for CPU lacks them
+    assert closure(["transloom"]) - of_torch == here - of_torch
+
+
+def closure(names: list[str]) -> set[str]:
+    """Return the packages that these need here, with the extras that are asked for."""
+    seen: set[tuple[str, str]] = set()
+    pending = [(name, "") for name in names]
+    while pending:
+        name, extra = pending.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for one in map(Requirement, importlib.metadata.requires(name) or []):
+            if one.marker is None or one.marker.evaluate({"extra": extra}):
+                pending += [(normal(one.name), wanted) for wanted in ("", *one.extras)]
+    return {name for name, _ in seen} - set(names)
 
 
 def test_setup_installs_by_the_locks_or_offline() -> None:

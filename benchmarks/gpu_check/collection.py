@@ -30,6 +30,7 @@ BUILT = "deepspeed"
 OURS = "transloom"
 WITH_EXTRAS = f"{OURS}[serve]"  # the row `path/serve` needs this extra
 INSTALLER = "pip"
+FILE_TIME = "1580601600"  # of all files in a built wheel; hatchling uses the same time
 ROOTS = (
     *(Needed(Requirement(name), "scripts/gpu_check") for name in (WITH_EXTRAS, INSTALLER)),
     *(Needed(Requirement(name), "pytest -m gpu") for name in FOR_TESTS),
@@ -141,16 +142,14 @@ class Collection:
 
     def _get(self, names: set[str]) -> None:
         if BUILT in names:
-            self._build_deepspeed()
+            print(f"  building {BUILT} from its sources", flush=True)
+            with tempfile.TemporaryDirectory(dir=self.folder) as made:
+                build_deepspeed(self.pins[BUILT], Path(made))
+                self._take_built(Path(made))
         if INSTALLER in names:
             self._download([f"{INSTALLER}=={self._versions()[INSTALLER]}"])
         if locked := sorted(names - {BUILT, INSTALLER}):
-            self._download([self._locked(name) for name in locked], "--require-hashes")
-
-    def _locked(self, name: str) -> str:
-        pin = self.pins[name]
-        hashes = " ".join(f"--hash=sha256:{digest}" for digest in sorted(pin.hashes))
-        return f"{name}=={pin.version} {hashes}"
+            self._download([_locked(name, self.pins[name]) for name in locked], "--require-hashes")
 
     def _download(self, lines: list[str], *options: str) -> None:
         names = ", ".join(line.partition("==")[0] for line in lines)
@@ -158,30 +157,45 @@ class Collection:
         platforms = [f"--platform={name}" for name in self.target.platforms]
         command = ["download", "--no-deps", "--only-binary=:all:", *options, *platforms]
         command += ["--implementation=cp", f"--python-version={self.target.python}"]
-        self._pip(command, lines, self.folder)
-
-    def _build_deepspeed(self) -> None:
-        """Build DeepSpeed without compiled operators, for which the target's torch is missing."""
-        print("  building deepspeed from its sources", flush=True)
-        with tempfile.TemporaryDirectory(dir=self.folder) as made:
-            command = ["wheel", "--no-deps", "--no-cache-dir", "--no-build-isolation"]
-            command += ["--require-hashes", f"--no-binary={BUILT}"]
-            self._pip(command, [self._locked(BUILT)], Path(made), DS_BUILD_OPS="0")
-            self._take_built(Path(made))
+        _pip(command, lines, self.folder)
 
     def _take_built(self, made: Path) -> None:
         (wheel,) = made.glob("*.whl")
         print(f"  built: {wheel.name}", flush=True)
         wheel.replace(self.folder / wheel.name)
 
-    def _pip(self, command: list[str], lines: Iterable[str], into: Path, **variables: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            requirements = Path(folder, "requirements.txt")
-            requirements.write_text("\n".join(lines) + "\n")
-            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-            arguments = ["--quiet", "-r", str(requirements)]
-            where = f"--{'dest' if command[0] == 'download' else 'wheel-dir'}={into}"
-            _call([*pip, *command, *arguments, where], f"pip {command[0]}", variables)
+
+def build_deepspeed(pin: Pin, into: Path) -> None:
+    """Build DeepSpeed's wheel from its locked sources, as `make setup` does.
+
+    torch is hidden, because the sources record its version and look for compilers. The wheel has no
+    compiled operators, runs on any platform, and has the same bytes after each build.
+
+    Raises:
+        PartsError: pip cannot get or build the sources.
+    """
+    command = ["wheel", "--no-deps", "--no-cache-dir", "--no-build-isolation"]
+    command += ["--require-hashes", f"--no-binary={BUILT}"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "torch.py").write_text("raise ImportError('hidden from the build')\n")
+        variables = {"DS_BUILD_OPS": "0", "PYTHONPATH": folder}
+        variables |= {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": FILE_TIME}
+        _pip(command, [_locked(BUILT, pin)], into, **variables)
+
+
+def _locked(name: str, pin: Pin) -> str:
+    hashes = " ".join(f"--hash=sha256:{digest}" for digest in sorted(pin.hashes))
+    return f"{name}=={pin.version} {hashes}"
+
+
+def _pip(command: list[str], lines: Iterable[str], into: Path, **variables: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        requirements = Path(folder, "requirements.txt")
+        requirements.write_text("\n".join(lines) + "\n")
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        arguments = ["--quiet", "-r", str(requirements)]
+        where = f"--{'dest' if command[0] == 'download' else 'wheel-dir'}={into}"
+        _call([*pip, *command, *arguments, where], f"pip {command[0]}", variables)
 
 
 def _call(command: list[str], what: str, variables: Mapping[str, str]) -> None:

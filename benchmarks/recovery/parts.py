@@ -10,7 +10,7 @@ memory. The times come from the run's log and record:
     new step       until the first step that had not been trained before
     repeated       steps that were trained again
 
-    .venv/bin/python benchmarks/recovery/parts.py [--widths N ...] [--kills N] [--json]
+    .venv/bin/python benchmarks/recovery/parts.py [--widths N ...] [--kills N] [KEY=VALUE …]
 """
 
 import argparse
@@ -140,11 +140,12 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 768, 2560])
     parser.add_argument("--kills", type=int, default=3, help="of each width and tier")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
     arguments = parse_arguments(parser, smoke="--widths 32 --kills 1")
     rows: list[dict[str, float | str]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        common = [*SETTINGS, f"data.dataset={folder}/dataset"]
+        common = [*SETTINGS, f"data.dataset={folder}/dataset", *arguments.overrides]
         prepare(load_recipe(find_recipe(arguments.recipe), common).data_settings, lambda _: None)
         for width in arguments.widths:
             size = 0.0

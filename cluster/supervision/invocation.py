@@ -53,14 +53,18 @@ def as_variable(invocation: Invocation) -> dict[str, str]:
 
 def current_start() -> Start:
     """Return the record of a start of the run: this process, its code and the current time."""
-    # An installed transloom may be inside the checkout of another project.
-    code = code_of(INSTALLATION) if (INSTALLATION / ".git").exists() else None
     return Start(
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         invocation=current_invocation(),
-        code=code,
+        code=own_code(),
         versions={"python": python_version(), **_versions()},
     )
+
+
+def own_code() -> Code | None:
+    """Return the state of transloom's own checkout, or None if transloom is installed."""
+    # An installed transloom may be inside the checkout of another project.
+    return code_of(INSTALLATION) if (INSTALLATION / ".git").exists() else None
 
 
 def code_of(folder: Path) -> Code | None:

@@ -26,6 +26,7 @@ from data_pipeline.corpora.parquet_decoder import (
 )
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
+from foundation.optional_packages import install_command
 from foundation.wording import span
 
 _REMEDY = "Remove the file, or write it again as plain text or JSON if you trust its content"
@@ -50,7 +51,7 @@ def read_parquet(stream: BinaryIO, corpus: CorpusConfig) -> Iterator[Example]:
     if find_spec("pyarrow") is None:
         raise CorpusError(
             f"{location} is a Parquet file, but pyarrow, which is needed to read it, is not "
-            "installed. Install pyarrow with: pip install 'transloom[parquet]'."
+            f"installed. Install it with {install_command('parquet')}."
         )
     columns = ParquetColumns(
         texts=[str(column) for column in corpus.columns.texts],

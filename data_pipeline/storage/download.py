@@ -20,6 +20,7 @@ from data_pipeline.storage.remote import (
     wait_before_retry,
 )
 from foundation.location import Location
+from foundation.optional_packages import install_command
 
 MAX_DISK_SHARE = 0.95  # maximum share of the free bytes that a download may take
 
@@ -69,8 +70,8 @@ def _file_system(url: Location) -> Any:
         return file_system(url)
     except ImportError as error:
         raise CorpusError(
-            f"{url} needs a package that is not installed ({error}). Install it with pip install "
-            f"'transloom[{scheme}]', or put the file into a folder and name it with "
+            f"{url} needs a package that is not installed ({error}). Install it with "
+            f"{install_command(scheme)}, or put the file into a folder and name it with "
             "data.mirror=FOLDER."
         ) from error
 

@@ -37,6 +37,7 @@ from data_pipeline.storage.remote import (
 )
 from data_pipeline.storage.shard_cache import ShardCache
 from foundation.location import Location, path_escape, without_credentials
+from foundation.optional_packages import install_command
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
@@ -84,7 +85,8 @@ def open_store(
     except ImportError as error:
         raise DatasetError(
             f"The dataset {location} needs a Python package that is not installed: {error}. "
-            f"Install transloom[{scheme}] on every node, or copy the dataset to a folder."
+            f"Install it on every node with {install_command(scheme)}, or copy the dataset to a "
+            "folder."
         ) from error
     folder = (cache or cache_folder(None)) / "shards"
     return RemoteStore(location, ShardCache(folder, cache_bytes), retry_delays_seconds)

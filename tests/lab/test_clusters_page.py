@@ -1,4 +1,4 @@
-"""docs/how-to/clusters.md's commands for hosts over ssh, on hosts; and a host that is drained."""
+"""docs/how-to/ssh-hosts.md's commands, on hosts; and a host that is drained."""
 
 import os
 import sys
@@ -47,7 +47,7 @@ def page(hosts, environment, runs):
     (runs.folder / "phrasebook").write_text(yaml.safe_dump(values))
 
     def text(kind):
-        found = block("how-to/clusters.md", f"bash {kind}").replace("/shared", str(runs.folder))
+        found = block("how-to/ssh-hosts.md", f"bash {kind}").replace("/shared", str(runs.folder))
         return f"set -e; cd {runs.folder}\n" + found.replace("FIRST", hosts.addresses[0])
 
     return text

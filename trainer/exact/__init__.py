@@ -1,4 +1,6 @@
-"""Sums whose bits do not depend on their order (`numerics: exact`), see docs/explanation/exactness.md.
+"""Sums whose bits do not depend on their order: `numerics: exact`.
+
+docs/explanation/exactness.md describes the method.
 
 `grids` rounds each slot's gradient so that every sum of gradients is exact. `norm` computes the
 norm of the summed gradient from an exact sum of squares. `optimizer` defines the requirements on an

@@ -180,8 +180,8 @@ class Resumed(_Event):
 
     Attributes:
         from_step: the step of the checkpoint that the ranks resume from, or 0.
-        promise: description of how exactly the run continues its curve, see docs/explanation/exactness.md; None
-            without a checkpoint.
+        promise: description of how exactly the run continues its curve, see
+            docs/explanation/exactness.md; None without a checkpoint.
         numerics_changed: entries of the numerics fingerprint that have changed since the
             checkpoint, each as [value in the checkpoint, value now].
         settings_changed: continuable fields of the recipe that have changed since the checkpoint,

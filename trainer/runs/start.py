@@ -30,6 +30,9 @@ class Code(FileModel):
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
     dirty: bool
 
+    def __str__(self) -> str:
+        return f"commit {self.commit[:8]}{', with changes' if self.dirty else ''}"
+
 
 class Invocation(FileModel):
     """Command that the user typed, and the state of its directory.

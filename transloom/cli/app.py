@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -72,10 +73,16 @@ from transloom.cli.watch import watch
 
 
 class Commands(TyperGroup):
-    """Typer group that escapes control characters of arguments in usage errors.
+    """Typer group that wraps help texts to the terminal, and escapes what usage errors quote.
 
     Arguments may contain control characters, because a shell's `*` can expand to any file name.
     """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.help:
+            command.help = _unwrapped(command.help)
+        return command
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         with _visible_usage_errors():
@@ -84,6 +91,12 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _visible_usage_errors():
             return super().invoke(ctx)
+
+
+def _unwrapped(text: str) -> str:
+    """Join the lines of each paragraph of a docstring. Typer keeps these line ends otherwise."""
+    paragraphs = cleandoc(text).split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") else p.replace("\n", " ") for p in paragraphs)
 
 
 @contextmanager
@@ -133,7 +146,7 @@ for name, group, panel in (
     ("jobs", jobs_app, "On a cluster"),
     ("deploy", deploy_app, "On a cluster"),
 ):
-    app.add_typer(group, name=name, rich_help_panel=panel)
+    app.add_typer(group, name=name, rich_help_panel=panel, cls=Commands)
 
 
 def main() -> None:
@@ -162,7 +175,10 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print_line(version("transloom"))
+        from cluster.supervision.invocation import own_code
+
+        code = own_code()
+        print_line(version("transloom") + (f" ({code})" if code else ""))
         raise typer.Exit
 
 

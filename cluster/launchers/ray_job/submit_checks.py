@@ -49,7 +49,7 @@ def check_head(
     if missing := [name for name in CHECKED_PACKAGES if seen.versions.get(name) is None]:
         raise ClusterError(
             f"{head} has no {' and no '.join(missing)} in the environment of its Ray. Install "
-            "transloom's requirements there from the same lock file, as in docs/how-to/clusters.md"
+            "transloom's requirements there from the same lock file, as in docs/how-to/install.md"
         )
     if not any(seen.folders.values()):
         raise ClusterError(request.missing_folders_text(head))

@@ -2,13 +2,16 @@
 
 import os
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cluster.supervision import invocation
 from cluster.supervision.invocation import as_variable, code_of, current_invocation, current_start
 from trainer.runs.start import Code, Invocation
+from transloom.cli.app import app
 
 SECRET = "hunter2secret"
 
@@ -53,6 +56,24 @@ def test_a_checkout_is_its_commit_and_whether_it_differs(project: Path) -> None:
     assert now is not None
     assert now.commit != commit
     assert not now.dirty
+
+
+def test_the_version_names_the_commit_of_its_own_checkout_only(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version() -> str:
+        return CliRunner().invoke(app, ["--version"]).stdout
+
+    number = metadata.version("transloom")
+    commit = git(project, "rev-parse", "HEAD")[:8]
+    monkeypatch.setattr(invocation, "INSTALLATION", project)
+    assert version() == f"{number} (commit {commit})\n"
+    (project / "recipe.yaml").write_text("name: b\n")
+    assert version() == f"{number} (commit {commit}, with changes)\n"
+    packages = project / "packages"  # an installation inside the checkout of another project
+    packages.mkdir()
+    monkeypatch.setattr(invocation, "INSTALLATION", packages)
+    assert version() == f"{number}\n"
 
 
 def test_what_is_no_checkout_has_no_commit(

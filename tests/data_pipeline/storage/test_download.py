@@ -91,7 +91,7 @@ def test_a_missing_backend_is_named_with_its_extra(
     scheme: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(CorpusError, match=rf"pip install 'transloom\[{scheme}\]'"):
+    with pytest.raises(CorpusError, match=rf"pip install '{package}[^ ]+'"):
         download(f"{scheme}://bucket/a.gz", tmp_path / "new")
 
 

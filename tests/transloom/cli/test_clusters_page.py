@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/clusters.md that need no cluster, on a smaller recipe; its recipes' parts.
+"""The commands of resume.md, slurm.md and kubernetes.md in docs/how-to, on a smaller recipe.
 
 Those for hosts over ssh are in tests/lab.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.pages import block, blocks
+from support.pages import block
 from support.recipes import tiny_values
 from typer.testing import CliRunner
 
@@ -17,8 +17,6 @@ from cluster.recipe import Recipe
 from transloom.cli.app import app
 
 pytestmark = pytest.mark.long
-
-PAGE = "how-to/clusters.md"
 
 
 @pytest.fixture(autouse=True)
@@ -29,15 +27,15 @@ def folder(tmp_path, monkeypatch):
     Path("phrasebook").write_text(yaml.safe_dump(values))
 
 
-def commands(kind, *replaced):
-    text = block(PAGE, kind)
+def commands(page, kind, *replaced):
+    text = block(f"how-to/{page}", kind)
     for old, new in replaced:
         text = text.replace(old, new)
     return [shlex.split(line) for line in text.splitlines()]
 
 
 def test_on_a_laptop(transloom):
-    *found, (echo, sentence, pipe, *translate) = commands("bash laptop")
+    *found, (echo, sentence, pipe, *translate) = commands("resume.md", "bash laptop")
     assert [command[:2] for command in found] == [
         ["transloom", "prepare"],
         ["transloom", "train"],
@@ -57,7 +55,7 @@ def test_on_a_laptop(transloom):
 
 
 def test_for_slurm(transloom, tmp_path):
-    one, array = commands("bash slurm", ("/shared", str(tmp_path)))
+    one, array = commands("slurm.md", "bash slurm", ("/shared", str(tmp_path)))
     for _, *command in (one, array):
         assert transloom(*command).exit_code == 0
     for script in ("job.sbatch", "seeds.sbatch"):
@@ -67,17 +65,15 @@ def test_for_slurm(transloom, tmp_path):
 
 
 def test_for_kubernetes(transloom):
-    ((_, *command),) = commands("bash kuberay")
+    ((_, *command),) = commands("kubernetes.md", "bash kuberay")
     assert transloom(*command).exit_code == 0
     kinds = [document["kind"] for document in yaml.safe_load_all(Path("job.yaml").read_text())]
     assert kinds == ["ConfigMap", "RayJob"]
 
 
-def test_its_parts_of_recipes_can_be_loaded(tmp_path):
-    parts = blocks(PAGE, "yaml")
-    assert len(parts) == 2
-    for part in parts:
-        values = tiny_values(tmp_path)
-        values["batching"]["micro_batches_per_step"] = 8
-        values["cluster"] |= yaml.safe_load(part)["cluster"]
-        assert Recipe.of(values).cluster.max_ranks == 8
+@pytest.mark.parametrize("page", ["slurm.md", "kubernetes.md"])
+def test_the_part_of_a_recipe_can_be_loaded(page, tmp_path):
+    values = tiny_values(tmp_path)
+    values["batching"]["micro_batches_per_step"] = 8
+    values["cluster"] |= yaml.safe_load(block(f"how-to/{page}", "yaml"))["cluster"]
+    assert Recipe.of(values).cluster.max_ranks == 8

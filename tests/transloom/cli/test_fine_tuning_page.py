@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/fine-tuning.md on models of random weights, a small corpus and few steps."""
+"""The commands of docs/how-to/fine-tuning.md on random weights, a small corpus and few steps."""
 
 import json
 import re

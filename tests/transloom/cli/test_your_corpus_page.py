@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/your-corpus.md, one after the other, on a small corpus and few steps."""
+"""The commands of docs/how-to/your-corpus.md, in order, on a small corpus and few steps."""
 
 import re
 import shlex

@@ -1,7 +1,8 @@
-"""Lazy import of CTranslate2, an optional dependency (`transloom[ctranslate2]`)."""
+"""Lazy import of CTranslate2, an optional dependency (the extra `ctranslate2`)."""
 
 from typing import Any
 
+from foundation.optional_packages import install_command
 from trainer.errors import EngineError
 from transloom.inference.engine_names import ComputeType
 
@@ -16,8 +17,9 @@ def library() -> Any:
         import ctranslate2
     except ImportError as error:
         raise EngineError(
-            f"CTranslate2 cannot be imported ({error}). Install it with pip install "
-            "'transloom[ctranslate2]', or omit --engine to translate with transloom's own engine"
+            f"CTranslate2 cannot be imported ({error}). Install it with "
+            f"{install_command('ctranslate2')}, or omit --engine to translate with transloom's own "
+            "engine"
         ) from error
     return ctranslate2
 

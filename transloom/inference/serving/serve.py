@@ -21,6 +21,7 @@ from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.ray.embedded import EmbeddedRay, embedded_ray_is_lost
 from cluster.ray.session import ray_session
 from cluster.supervision.command_signals import ignore_signals
+from foundation.optional_packages import install_command
 from foundation.wording import counted
 from transloom.inference.engine_names import Engine
 from transloom.inference.serving.auth import ServingGuard
@@ -76,8 +77,7 @@ def _require_ray_serve() -> None:
         import ray.serve  # noqa: F401
     except ImportError as error:
         raise ClusterError(
-            f"Ray Serve cannot be imported ({error}). Install it with "
-            'pip install "transloom[serve]"'
+            f"Ray Serve cannot be imported ({error}). Install it with {install_command('serve')}"
         ) from error
     logging.getLogger(SERVE_LOGGER).setLevel(logging.ERROR)  # hides Ray Serve's progress
 

@@ -34,7 +34,8 @@
   function follow(arrived) {
     const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     const section = wanted?.closest("main > section");
-    if (!section) return show(here < 0 ? 0 : here);
+    // The page without a fragment is its first section, to which Back may lead.
+    if (!section) return show(location.hash && here >= 0 ? here : 0);
     show(sections.indexOf(section));
     for (let fold = wanted.closest("details"); fold; fold = fold.parentElement.closest("details")) {
       fold.open = true;

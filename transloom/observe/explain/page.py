@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 
+from transloom.observe.explain.first_screen import first_screen_markup
 from transloom.observe.explain.markup import escape, sentence
 from transloom.observe.explain.part_markup import PartMarkup
 from transloom.observe.explain.parts import Section
@@ -19,6 +20,7 @@ from transloom.observe.explain.parts import Section
 STYLES = (
     "palette.css",
     "page.css",
+    "first_screen.css",
     "blueprint/figure.css",
     "saving/saving.css",
     "time_lapse/lapse.css",
@@ -44,11 +46,15 @@ class LiveSection:
     """Section with its own style and script: the live model, or the comparison of two models.
 
     These sections follow the first ordinary section. Their scripts are joined into one.
+
+    Attributes:
+        translations: of a comparison, the name and the translation of each model.
     """
 
     html: str
     style: str
     script: str
+    translations: Sequence[tuple[str, str]] = ()
 
 
 def render(
@@ -66,7 +72,11 @@ def render(
     given = ((LIVE, live, "Live", "Your sentence"), (COMPARE, compare, "Compare", "Two models"))
     own = [(place, section, group, name) for place, section, group, name in given if section]
     places = _places(sections) | {place: f"#{place}" for place, *_ in own}
-    drawn = [_section(n, section, places) for n, section in enumerate(sections, start=1)]
+    translations = compare.translations if compare else ()
+    drawn = [
+        _section(n, section, places, live is not None, translations)
+        for n, section in enumerate(sections, start=1)
+    ]
     groups = _groups(sections)
     drawn[1:1] = [section.html for _, section, _, _ in own]
     groups[1:1] = [_group(group, [_entry(place, name)]) for place, _, group, name in own]
@@ -124,10 +134,18 @@ def _entry(place: str, name: str) -> str:
     return f'<li><a href="#{place}"><bdi>{escape(name)}</bdi></a></li>'
 
 
-def _section(n: int, section: Section, places: dict[str, str]) -> str:
+def _section(
+    n: int,
+    section: Section,
+    places: dict[str, str],
+    has_live_box: bool,
+    translations: Sequence[tuple[str, str]],
+) -> str:
     markup = PartMarkup(f"section-{n}", places)
     whose = "" if section.of_the_sentence else ' data-whose="own"'
+    first = section.first_screen
+    start = first_screen_markup(first, places, has_live_box, translations) if first else ""
     return (
-        f'<section id="section-{n}" tabindex="-1"{whose}><h1>{sentence(section.title)}</h1>'
+        f'<section id="section-{n}" tabindex="-1"{whose}><h1>{sentence(section.title)}</h1>{start}'
         f'<p class="lead">{sentence(section.lead)}</p>{markup.parts(section.parts)}</section>'
     )

@@ -168,6 +168,37 @@ Part = Lapse | Drawing | Link | Text | HeatMap | Tokens | Table | Bars | Heading
 
 
 @dataclass(frozen=True)
+class FlowBox:
+    """Box of the figure of the flow.
+
+    Attributes:
+        box: the key of a box of the model's figure; the link leads to the section that shows it.
+        pieces: pieces that the box reads or predicts; None represents pieces that are left out.
+        probability: the probability of the only piece, which is a prediction; None for input.
+    """
+
+    name: str
+    text: str
+    box: str
+    pieces: Sequence[str | None] = ()
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """Start of a page: the text, the model's output for it, and the figure of the flow.
+
+    Attributes:
+        given, made: a label and a text.
+    """
+
+    given: tuple[str, str]
+    made: tuple[str, str]
+    boxes: Sequence[FlowBox]
+    caption: str
+
+
+@dataclass(frozen=True)
 class Section:
     """Section of the page, about one stage of the model's computation.
 
@@ -178,6 +209,7 @@ class Section:
         shows: the keys of the figure's boxes that this section shows, by the key of the heading or
             fold that contains them; "" for the whole section.
         of_the_sentence: True if the section is about the page's sentence.
+        first_screen: the start of the page, between title and lead; only in the first section.
     """
 
     group: str
@@ -187,3 +219,4 @@ class Section:
     parts: Sequence[Part]
     shows: Mapping[str, Sequence[str]] = field(default_factory=dict)
     of_the_sentence: bool = True
+    first_screen: FirstScreen | None = None

@@ -4,6 +4,7 @@ from transloom.observe.explain import figures
 from transloom.observe.explain.decoder_sections import decoder_sections
 from transloom.observe.explain.encoder_sections import encoder_sections
 from transloom.observe.explain.explanation import Explanation, Pieces
+from transloom.observe.explain.first_screen import translation_screen
 from transloom.observe.explain.input_questions import rotation_of_last_pair
 from transloom.observe.explain.overview import LAYERS_DRAWN, about_figure, how_to_read, model_table
 from transloom.observe.explain.page import COMPARE, LIVE
@@ -60,7 +61,6 @@ def what_is_left_out(explained: Explanation) -> list[str]:
 
 def _overview(explained: Explanation) -> Section:
     config = explained.config
-    translation = f"“{explained.translation}”"
     same = explained.beam_translation == explained.translation
     found = "finds the same translation" if same else f"finds “{explained.beam_translation}”"
     layers = max(config.encoder_layers, config.decoder_layers)
@@ -95,13 +95,14 @@ def _overview(explained: Explanation) -> Section:
     return Section(
         group="The model",
         name="Overview",
-        title=f"From “{explained.sentence}” to {translation}",
+        title="From sentence to translation",
         lead=(
             "An encoder reads the sentence and turns each piece into a row of numbers. A decoder "
             "then writes the translation piece by piece. It looks at the encoder's rows, and at "
             "the pieces that it has written so far."
         ),
         parts=parts,
+        first_screen=translation_screen(explained),
     )
 
 

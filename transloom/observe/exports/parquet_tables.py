@@ -1,11 +1,12 @@
 """Export a metrics file as Parquet: one file per table, with typed columns.
 
-pyarrow is an extra (`transloom[parquet]`) and is imported on the first export.
+pyarrow is an extra (`parquet`) and is imported on the first export.
 """
 
 from pathlib import Path
 from typing import Any
 
+from foundation.optional_packages import install_command
 from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line
 from transloom.observe.exports.tables import TABLES, Kind, Row, Table, rows_of
@@ -27,8 +28,9 @@ class ParquetTables:
             from pyarrow import parquet
         except ImportError as error:
             raise TrainerError(
-                "--to parquet needs pyarrow, which is not installed. Install it with `pip install "
-                "'transloom[parquet]'`, or choose --to csv, which needs no further package"
+                "--to parquet needs pyarrow, which is not installed. Install it with "
+                f"`{install_command('parquet')}`, or choose --to csv, which needs no further "
+                "package"
             ) from error
         self._arrow = pyarrow
         self._schemas = {table.name: _schema(pyarrow, table) for table in TABLES}

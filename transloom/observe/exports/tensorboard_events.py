@@ -9,13 +9,14 @@
     event/NAME               the details of an event, as text
 
 Numbers are stored in double precision, so that token counts keep all their digits. tensorboard is
-an extra (`transloom[tensorboard]`) and is imported on the first export.
+an extra (`tensorboard`) and is imported on the first export.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from foundation.optional_packages import install_command
 from foundation.untrusted_text import visible
 from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
@@ -40,9 +41,9 @@ class TensorBoardEvents:
             from torch.utils.tensorboard.summary import text
         except ImportError as error:
             raise TrainerError(
-                "--to tensorboard needs tensorboard, which is not installed. Install it with `pip "
-                "install 'transloom[tensorboard]'`, or choose --to csv, which needs no further "
-                "package"
+                "--to tensorboard needs tensorboard, which is not installed. Install it "
+                f"with `{install_command('tensorboard')}`, or choose --to csv, which needs no "
+                "further package"
             ) from error
         self._summary, self._tensor, self._text = summary_pb2, tensor_pb2, text
         plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="scalars")

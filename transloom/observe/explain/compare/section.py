@@ -78,6 +78,7 @@ def compare_section(
         # A live section already brings this style and these scripts.
         style=style if live else f"{scripts.style()}\n{style}",
         script=own if live else f"{scripts.script(FIGURES)}\n{own}",
+        translations=[(side.name, side.translation) for side in comparison.sides],
     )
     return section, misfits
 

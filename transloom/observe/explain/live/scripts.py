@@ -40,6 +40,7 @@ VIEW = (
     "dropout_panel.js",
     "training_panel.js",
     "whose.js",
+    "first_screen_view.js",
     "panel.js",
 )
 

@@ -5,6 +5,7 @@ import math
 from foundation.wording import counted
 from transloom.observe.explain import figures
 from transloom.observe.explain.candidates import candidate_bars, others_share
+from transloom.observe.explain.first_screen import continuation_screen
 from transloom.observe.explain.parts import (
     Bar,
     Bars,
@@ -48,7 +49,8 @@ def _overview(explained: ContinuedText) -> Section:
     steps = counted(len(explained.chosen.ids), "step")
     return overview_section(
         explained,
-        f"How “{explained.text}” continues",
+        "From a text to its continuation",
+        continuation_screen(explained),
         "The model reads a text, and predicts for each piece the probability that it comes next. "
         "One piece is chosen and appended to the text, and the model predicts the next piece. It "
         "repeats this, and does nothing else.",

@@ -3,6 +3,7 @@
 from transloom.observe.explain import figures
 from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES
 from transloom.observe.explain.candidates import candidate_bars, others_share
+from transloom.observe.explain.first_screen import filling_screen
 from transloom.observe.explain.parts import Bars, Heading, Part, Section, Text, Tokens, percent
 from transloom.observe.explain.stack_sections import Stack, stack_sections
 from transloom.observe.explain.text.input_sections import input_sections
@@ -32,7 +33,8 @@ def masked_page_of(explained: FilledText) -> list[Section]:
 def _overview(explained: FilledText) -> Section:
     return overview_section(
         explained,
-        f"What is hidden in “{explained.text}”",
+        "From a text to its hidden pieces",
+        filling_screen(explained),
         "An encoder reads the whole text, and turns each piece into a row of numbers that depends "
         "on all other pieces. From the row of a hidden piece, a head predicts which piece it was.",
         [

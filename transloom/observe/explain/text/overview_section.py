@@ -4,14 +4,18 @@ from collections.abc import Sequence
 
 from transloom.observe.explain import figures
 from transloom.observe.explain.overview import LAYERS_DRAWN, about_figure, how_to_read, model_table
-from transloom.observe.explain.parts import Drawing, Heading, Part, Section
+from transloom.observe.explain.parts import Drawing, FirstScreen, Heading, Part, Section
 from transloom.observe.explain.text.text_explanation import TextExplanation
 
 
 def overview_section(
-    explained: TextExplanation, title: str, lead: str, about_the_text: Sequence[Part]
+    explained: TextExplanation,
+    title: str,
+    first_screen: FirstScreen,
+    lead: str,
+    about_the_text: Sequence[Part],
 ) -> Section:
-    """Return the section with the figure, the result for the text, and the model's sizes."""
+    """Return the section with the figures, the result for the text, and the model's sizes."""
     layers = explained.config.layers
     table = model_table(
         str(layers),
@@ -25,6 +29,7 @@ def overview_section(
         name="Overview",
         title=title,
         lead=lead,
+        first_screen=first_screen,
         parts=[
             *about_figure(explained.blueprint, "text"),
             Drawing(explained.blueprint, each_layer=layers <= LAYERS_DRAWN),

@@ -75,10 +75,3 @@ function* sideSlices(model, name, result, written) {
     }),
   };
 }
-
-// A piece of the sentence; of an unknown one its characters, too.
-function shownPiece(model, result, n) {
-  const piece = model.source.pieces[result.ids[n]];
-  const { text, note } = standsFor(model, result, n);
-  return note.startsWith("unknown") ? `${text} (${piece})` : piece;
-}

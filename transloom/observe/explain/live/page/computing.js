@@ -55,3 +55,10 @@ function standsFor(model, { sentence, parts, tag, ids }, n) {
   const note = { u: "unknown to the model", b: "a byte of its spelling" }[type] ?? "";
   return { text: sentence.slice(start, end), note };
 }
+
+// A piece of the sentence; of an unknown one its characters, too.
+function shownPiece(model, result, n) {
+  const piece = model.source.pieces[result.ids[n]];
+  const { text, note } = standsFor(model, result, n);
+  return note.startsWith("unknown") ? `${text} (${piece})` : piece;
+}

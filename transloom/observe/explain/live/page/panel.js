@@ -7,6 +7,7 @@
 {
   const section = document.getElementById("live");
   const part = (name) => section.querySelector(`[data-live="${name}"]`);
+  const first = firstScreen(part("sentence"));
   const state = {
     part,
     model: null,
@@ -20,7 +21,7 @@
     tree: null, // the panel of the beam tree
     training: null, // the panel of what training sees
     inTurn: { // what computes and draws each part
-      body: slicesInTurn([part("body")], refuse),
+      body: slicesInTurn([part("body"), ...first.shown], refuse),
       lens: slicesInTurn([part("lens")]),
       heads: slicesInTurn([part("small-maps")]),
       needed: slicesInTurn([part("needed")]),
@@ -39,6 +40,7 @@
     const took = Math.max(1, Math.round(performance.now() - started));
     part("state").textContent = `Computed here in ${took} ms.`;
     part("body").hidden = false;
+    first.show(state);
     showPieces(state);
     showTranslation(state);
     showSteps(state);
@@ -61,9 +63,10 @@
 
   // Say why nothing new was computed, and whose the results are that stay, dimmed.
   function refuse(message) {
-    part("state").replaceChildren(message, ...(state.plain ? [
-      " The dimmed results below are those of “", element("bdi", {}, visibleText(state.plain.sentence)),
-      "”."] : []));
+    for (const say of [(...said) => part("state").replaceChildren(...said), first.say]) {
+      say(message, ...(state.plain ? [" The dimmed results below are those of “",
+        element("bdi", {}, visibleText(state.plain.sentence)), "”."] : []));
+    }
   }
 
   function showChoices() {
@@ -115,6 +118,7 @@
     state.own = { sentence: state.model.sentence, tag: section.dataset.tag || null };
     state.tree = treePanel(part, state.model, () =>
       ({ ids: state.plain.ids, switches: state.switches }));
+    first.start();
     showChoices();
     showSwitches(state, compute);
     listen();

@@ -8,14 +8,17 @@ function sayWhose(own, typed) {
   const others = own.sentence !== typed.sentence || own.tag !== typed.tag;
   for (const section of document.querySelectorAll("main > section:not([data-whose])")) {
     section.querySelector(":scope > .whose")?.remove();
-    if (others) section.querySelector("h1").before(whoseNote(own, typed));
+    if (!others) continue;
+    const first = section.querySelector(":scope > .first-screen"); // shows the typed sentence
+    if (first) first.after(whoseNote(own, typed, "The rest of this section"));
+    else section.querySelector("h1").before(whoseNote(own, typed, "This section"));
   }
 }
 
-function whoseNote(own, typed) {
+function whoseNote(own, typed, what) {
   const quoted = ({ sentence, tag }) =>
     ["“", element("bdi", {}, visibleText(sentence)), "”", tag ? ` (${tag})` : ""];
   return element("p", { class: "whose", role: "note" },
-    "This section is about ", ...quoted(own), ", the sentence of this page. The section ",
+    `${what} is about `, ...quoted(own), ", the sentence of this page. The section ",
     element("a", { href: "#live" }, "Your sentence"), " shows the numbers of ", ...quoted(typed), ".");
 }

@@ -1,0 +1,89 @@
+"""MkDocs hooks of the documentation site: generated pages, and links that leave docs/.
+
+    pages of docs/ ─────────────────────────┐
+    CHANGELOG.md, benchmarks/README.md, … ──┼─▶ links resolved in the repository ──▶ site/
+    reference.py: commands, fields, … ──────┘
+
+A link to a file of the repository that is no page of the site becomes plain text.
+"""
+
+import posixpath
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from reference import GENERATED  # noqa: E402  (it lies beside this file)
+
+# Pages whose text lies outside docs/, by their place in the site.
+INCLUDED = {
+    "project/changelog.md": "CHANGELOG.md",
+    "project/contributing.md": "CONTRIBUTING.md",
+    "project/security-policy.md": "SECURITY.md",
+    "project/benchmarks.md": "benchmarks/README.md",
+}
+HOME = "README.md"  # links to it go to the home page of the site
+
+_FENCE = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
+_LABEL = re.compile(r"^( *```\w+) [\w -]+$", re.MULTILINE)  # of a block that a test runs
+_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+_EMPTY_HEADER = re.compile(r"<th( [^>]*)?></th>")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that are generated, and those whose text lies outside docs/."""
+    for uri, name in INCLUDED.items():
+        files.append(File.generated(config, uri, content=(ROOT / name).read_text()))
+    for uri, page in GENERATED.items():
+        files.append(File.generated(config, uri, content=page()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Make the links of a page relative to its place in the site."""
+    uri = page.file.src_uri
+    origin = INCLUDED.get(uri, f"docs/{uri}")
+
+    def resolved(match: re.Match[str]) -> str:
+        image, text, link = match.groups()
+        if link.startswith("#") or _SCHEME.match(link):
+            return match[0]
+        path, _, anchor = link.partition("#")
+        target = _site_uri(posixpath.normpath(posixpath.join(posixpath.dirname(origin), path)))
+        if target is None:
+            return text
+        if files.get_file_from_path(target) is None and (ROOT / "docs" / target).is_dir():
+            return text
+        relative = posixpath.relpath(target, posixpath.dirname(uri) or ".")
+        return f"{image}[{text}]({relative}{'#' + anchor if anchor else ''})"
+
+    parts = _FENCE.split(_LABEL.sub(r"\1", markdown))
+    return "".join(p if n % 2 else _LINK.sub(resolved, p) for n, p in enumerate(parts))
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Correct for screen readers what the theme leaves out.
+
+    The search dialog gets a name. Lists in the table of contents are no landmarks with the names
+    of sections of the site. Empty header cells become plain cells.
+    """
+    named = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    named = named.replace(
+        '<nav class="md-nav" aria-label="', '<nav class="md-nav" aria-label="Parts of '
+    )
+    return _EMPTY_HEADER.sub(r"<td\1></td>", named)
+
+
+def _site_uri(name: str) -> str | None:
+    """Return the place in the site of a file of the repository; None if it has none."""
+    if name == HOME:
+        return "index.md"
+    if name.startswith("docs/"):
+        return name.removeprefix("docs/")
+    return next((uri for uri, included in INCLUDED.items() if included == name), None)

@@ -1,0 +1,110 @@
+"""The documentation site: complete, and usable from a folder without a network."""
+
+import json
+import re
+from contextlib import closing
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from support.dashboard.browser import Watched
+
+from cluster.errors import EXIT_PREEMPTED
+from transloom import __all__ as API
+from transloom.cli.app import app
+from transloom.cli.fields import field_rows
+
+PAGES = (
+    "index.html",
+    "how-to/your-corpus.html",
+    "reference/commands.html",
+    "reference/recipe-fields.html",
+    "reference/python-api.html",
+    "reference/exit-codes.html",
+    "explanation/recovery.html",
+    "decisions/index.html",
+)
+SEARCH_BOX = "input[placeholder=Search]"
+
+
+class Resources(HTMLParser):
+    """The addresses that a page loads by itself, and those to which it links."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.loaded, self.linked = [], []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag == "a" and "href" in found:
+            self.linked.append(found["href"])
+        elif tag == "link" and found.get("rel") not in ("canonical", "prev", "next"):
+            self.loaded.append(found.get("href"))
+        elif "src" in found:
+            self.loaded.append(found["src"])
+
+
+@pytest.mark.long
+def test_pages_load_nothing_from_elsewhere_and_link_to_files_that_exist(site):
+    for page in site.rglob("*.html"):
+        if "exhibits" in page.parts:
+            continue  # files of their own, which the tests of their commands check
+        found = Resources(page)
+        assert [a for a in found.loaded if a and urlsplit(a).scheme not in ("", "data")] == [], page
+        for address in (*found.loaded, *found.linked):
+            parts = urlsplit(address or "")
+            if parts.scheme or not parts.path or page.name == "404.html":
+                continue
+            target = (page.parent / unquote(parts.path)).resolve()
+            assert target.exists(), f"{page.relative_to(site)}: {address}"
+
+
+@pytest.mark.long
+def test_the_reference_has_every_command_field_and_name(site):
+    commands = (site / "reference/commands.html").read_text()
+    for command in app.registered_commands:
+        if not command.hidden:
+            name = command.name or command.callback.__name__.replace("_", "-")
+            assert f'id="transloom-{name}"' in commands
+    fields = (site / "reference/recipe-fields.html").read_text()
+    assert all(f"<code>{row['field']}</code>" in fields for row in field_rows())
+    api = (site / "reference/python-api.html").read_text()
+    assert all(f'id="transloom.api.{name}"' in api for name in API)
+    codes = (site / "reference/exit-codes.html").read_text()
+    assert f"<td>{EXIT_PREEMPTED}</td>" in codes
+
+
+@pytest.mark.long
+def test_the_search_index_finds_a_field(site):
+    index = json.loads((site / "search/search_index.json").read_text())
+    titles = {re.sub("<[^>]*>", "", page["title"]) for page in index["docs"]}
+    assert {"trainer.ema_decay", "transloom train"} <= titles
+
+
+@pytest.mark.lab
+@pytest.mark.needs("browser")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_and_pages_fit_the_screen(site, browser, width, scheme):
+    with closing(Watched(browser, width, scheme)) as watched:
+        for name in PAGES:
+            watched.page.goto((site / name).as_uri())
+            watched.page.locator("h1").wait_for()
+            assert watched.violations() == [], name
+            assert not watched.is_wider_than_the_screen(), name
+        assert watched.complaints == []
+        assert [a for a in watched.asked if not a.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.lab
+@pytest.mark.needs("browser")
+def test_search_works_in_a_page_opened_from_a_folder(site, browser):
+    with closing(Watched(browser)) as watched:
+        page = watched.page
+        page.goto((site / "index.html").as_uri())
+        page.locator(SEARCH_BOX).click()
+        page.locator(SEARCH_BOX).press_sequentially("ema_decay")
+        page.locator(".md-search-result__link").first.click()
+        page.wait_for_url(re.compile("recipe-fields"))
+        assert watched.complaints == []

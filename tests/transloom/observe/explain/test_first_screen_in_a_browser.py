@@ -1,0 +1,190 @@
+"""The first screen in a browser: all of it is there before the reader scrolls, and it answers."""
+
+import re
+from contextlib import closing
+
+import pytest
+from support.dashboard.browser import Watched
+
+from model.config.transformer import DecodingConfig
+from transloom.inference.translator import Translator
+from transloom.observe.explain.compare.section import compare_section
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.first_screen import translation_screen
+from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.page import render
+from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.text.continued_page import continued_page_of
+from transloom.observe.explain.text.masked_page import masked_page_of
+from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
+
+pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
+
+SIZES = [(1280, 800), (390, 844)]
+SCHEMES = ["light", "dark"]
+SENTENCE = "elle sera journaliste demain"
+OTHER = "je 漢字 suis étudiant"
+LONG = "le garçon n'est pas allé au parc ce matin, et " * 6
+KINDS = ["live", "static", "long", "two", "masked", "continued"]
+# Elements of the first screen that are shown, with their distances from the edges of the viewport.
+PLACES = """() => [...document.querySelectorAll(
+    '.first-screen [data-first=given], .first-screen textarea, .first-screen [data-first=made],'
+    + '.first-screen [data-first=other], .flow-figure li')]
+  .filter((one) => one.checkVisibility())
+  .map((one) => {
+    const { left, top, right, bottom } = one.getBoundingClientRect();
+    const name = one.dataset.first ?? one.dataset.flow;
+    return [name, left, top, innerWidth - right, innerHeight - bottom];
+  })"""
+CUT_OFF = """() => [...document.querySelectorAll('.flow-figure li > *')].filter((one) =>
+  one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight).length"""
+
+
+@pytest.fixture(scope="module")
+def translators(untrained_run):
+    found = [Translator.load(untrained_run.path, step) for step in (2, 1)]
+    for one in found:
+        one.decoding = DecodingConfig(max_length_factor=0, max_extra_length=8)
+    return found
+
+
+@pytest.fixture
+def page_of_kind(translators, filler_of, generator_of, tmp_path):
+    def write(kind):
+        live = live_section(translators[0], SENTENCE, None) if kind in ("live", "two") else None
+        compare = None
+        if kind == "two":
+            names = ("tiny@2", "another/run@average-of-1-2")
+            compare, _ = compare_section(translators, names, SENTENCE, None, live)
+        if kind == "masked":
+            text = "the cat is [MASK] on[MASK]"
+            sections = masked_page_of(explain_filling(filler_of(), text))
+        elif kind == "continued":
+            sections = continued_page_of(explain_continuing(generator_of(), "the cat"))
+        else:
+            sentence = LONG if kind == "long" else SENTENCE
+            sections = page_of(explain(translators[0], sentence))
+        file = tmp_path / f"{kind}.html"
+        file.write_text(render(sections, "a title", live, compare), encoding="utf-8")
+        return file.as_uri()
+
+    return write
+
+
+def opened(watched, address, height):
+    page = watched.page
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+    page.goto(address)
+    page.locator("#section-1.here").wait_for()
+    if "live" in address or "two" in address:
+        page.get_by_text("The model is in this page").wait_for()
+        watched.settle()
+    return page
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_of_it_is_there_before_the_reader_scrolls(browser, page_of_kind, kind):
+    address = page_of_kind(kind)
+    for width, height in SIZES:
+        for scheme in SCHEMES:
+            with closing(Watched(browser, width, scheme)) as watched:
+                page = opened(watched, address, height)
+                assert page.evaluate("scrollY") == 0
+                places = page.evaluate(PLACES)
+                names = [name for name, *_ in places]
+                box = "sentence" if kind in ("live", "two") else "given"
+                assert names[:2] == [box, "made"]
+                assert ("other" in names) == (kind == "two")
+                for name, *distances in places:
+                    assert min(distances) >= 0, (name, width, distances)
+                assert page.evaluate(CUT_OFF) == 0, width
+                assert not watched.is_wider_than_the_screen()
+                assert watched.violations() == []
+                assert watched.complaints == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [320, 1280])
+def test_each_box_leads_to_its_part_of_the_page(browser, page_of_kind, kind, width):
+    with closing(Watched(browser, width)) as watched:
+        page = opened(watched, page_of_kind(kind), 800)
+        links = page.locator(".flow-figure a")
+        boxes = page.locator(".flow-figure li").count()
+        assert links.count() == boxes == (3 if kind in ("masked", "continued") else 5)
+        for number in range(boxes):
+            place = links.nth(number).get_attribute("href").removeprefix("#")
+            assert page.evaluate("place => Boolean(document.getElementById(place))", place)
+            links.nth(number).focus()
+            page.keyboard.press("Enter")
+            page.locator(f"section.here[id='{place}'], section.here [id='{place}']").wait_for()
+            page.go_back()
+            page.locator("#section-1.here").wait_for()
+        assert watched.complaints == []
+
+
+def test_keys_reach_each_box_and_the_focus_can_be_seen(browser, page_of_kind):
+    with closing(Watched(browser)) as watched:
+        page = opened(watched, page_of_kind("live"), 800)
+        page.locator("#first-sentence").focus()
+        for name in ("Tokens", "Encoder", "Memory", "Decoder", "Output"):
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.innerText").startswith(name)
+            style = page.evaluate(
+                "(({outlineStyle, outlineWidth}) => [outlineStyle, outlineWidth])"
+                "(getComputedStyle(document.activeElement))"
+            )
+            assert style == ["solid", "2px"]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_follows_what_is_typed(browser, page_of_kind, translators, width):
+    expected = explain(translators[0], OTHER)
+    screen = translation_screen(expected)
+    with closing(Watched(browser, width)) as watched:
+        page = opened(watched, page_of_kind("two"), 844)
+        before = page.locator(".flow-figure").inner_text()
+        page.locator("#first-sentence").fill(OTHER)
+        page.locator("[data-flow=tokens]", has_text="漢字").wait_for()
+        watched.settle()
+        pieces = page.locator("[data-flow=tokens] .pieces > *").all_inner_texts()
+        assert pieces == [piece or "…" for piece in screen.boxes[0].pieces]
+        shown = re.sub(r"\s+", " ", page.locator(".flow-figure ol").inner_text())
+        for box in screen.boxes:
+            assert f"{box.name} {box.text}" in shown
+        assert page.locator("[data-flow=output] .token").inner_text() == screen.boxes[-1].pieces[0]
+        share = page.locator("[data-flow=output] b").inner_text()
+        assert float(share.strip("<>% ")) == pytest.approx(
+            100 * screen.boxes[-1].probability, abs=0.0101
+        )
+        assert page.locator("[data-first=made]").inner_text() == expected.translation
+        assert page.locator("[data-first=other]").is_hidden()
+        assert page.locator("#live [data-live=sentence]").input_value() == OTHER
+        note = page.locator("#section-1 > .whose").inner_text()
+        assert note.startswith("The rest of this section is about")
+        assert not watched.is_wider_than_the_screen()
+        assert watched.violations() == []
+
+        page.locator("#first-sentence").fill("漢 je " * 90)
+        page.locator("[data-first=state]", has_text="shorten the sentence").wait_for()
+        assert page.locator(".flow-figure.stale").count() == 1
+        page.locator("#first-sentence").fill(SENTENCE)
+        page.locator("[data-first=state]", has_text="type any sentence").wait_for()
+        watched.settle()
+        assert page.locator(".flow-figure").inner_text() == before
+        assert page.locator("[data-first=other]").is_visible()
+        assert watched.complaints == []
+
+
+def test_a_reader_without_scripts_sees_it_all(browser, page_of_kind):
+    address = page_of_kind("live")
+    context = browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
+    with closing(context):
+        page = context.new_page()
+        page.goto(address)
+        assert SENTENCE in page.locator(".first-screen").inner_text()
+        assert page.locator("#first-sentence").is_hidden()
+        boxes = [one.bounding_box() for one in page.locator(".flow-figure li").all()]
+        assert len(boxes) == 5
+        assert all(box["y"] + box["height"] <= 844 for box in boxes)
+        page.locator(".flow-figure a").nth(2).click()
+        assert page.url.endswith(page.locator(".flow-figure a").nth(2).get_attribute("href"))
