@@ -60,7 +60,7 @@ PAGES = {
         },
         [
             [PREPARED, "The run is in runs/phrasebook."],
-            ["2,000 probabilities per row", "all\t\t918,528"],
+            ["2,000 probabilities per row", "918,528"],
             ["je suis étudiant → ", "runs/phrasebook/explain.html"],
             [" × √128 = "],
             [],
