@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -17,3 +18,24 @@ def blocks(page: str, kind: str) -> list[str]:
     """The texts of all of a page's blocks of that kind."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+class Step(NamedTuple):
+    """A command of a page, and the output that the page shows after it."""
+
+    command: str
+    shown: str
+
+
+def steps(page: str) -> list[Step]:
+    """Return all blocks `bash` of a page, each with the block `text` that follows it, if any."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    found: list[Step] = []
+    for kind, content in re.findall(r"^```(bash|text)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if kind == "bash":
+            found.append(Step(content, ""))
+        else:
+            last = found.pop()
+            assert not last.shown, f"two outputs of {last.command}"
+            found.append(Step(last.command, content))
+    return found

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,25 @@ class RayHead:
         token: what a client must show.
     """
 
-    def __init__(self, folder: Path, cpus: int, environment: Mapping[str, str] = {}) -> None:
-        """environment: of all processes of the cluster, beside this process's own and the token."""
-        port, dashboard_port = free_port(), free_port()
+    def __init__(
+        self,
+        folder: Path,
+        cpus: int,
+        environment: Mapping[str, str] = {},
+        options: Sequence[str] = (),
+        dashboard_port: int | None = None,
+    ) -> None:
+        """environment: of all processes of the cluster, beside this process's own and the token.
+
+        RAY_AUTH_TOKEN there replaces the new token.
+        options: further ones of `ray start`; those of the head replace them.
+        dashboard_port: None for a free one.
+        """
+        port, dashboard_port = free_port(), dashboard_port or free_port()
         self.folder = folder
         self.address = f"127.0.0.1:{port}"
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
-        self.token = secrets.token_hex(32)
+        self.token = environment.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
         self._environment = {
             **os.environ,
             "RAY_AUTH_MODE": "token",
@@ -52,6 +64,7 @@ class RayHead:
         self._process = _started(
             lambda: self.ask("jobs/") is not None,
             [
+                *options,
                 "--head",
                 f"--port={port}",
                 f"--dashboard-port={dashboard_port}",

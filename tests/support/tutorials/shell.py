@@ -1,0 +1,133 @@
+"""Run the commands of a tutorial in one shell, one after another, as a reader pastes them.
+
+The shell has an empty home directory and a user name of its own. All processes that the commands
+start inherit a variable, `MARK`, by which they are found and ended.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from support.cluster.processes import is_alive
+from support.pages import Step
+
+MARK = "TRANSLOOM_TUTORIAL"
+BIN = Path(sys.executable).parent
+# A block runs in the shell itself, so that its variables, functions and background processes last.
+# The first block that fails ends the shell.
+LOOP = """
+for _block in "$TUTORIAL_BLOCKS"/*.sh; do
+    source "$_block" >"${_block%.sh}.out" 2>&1
+    _code=$?
+    echo $_code >"${_block%.sh}.code"
+    [ $_code = 0 ] || break
+done
+"""
+
+
+class Ran(NamedTuple):
+    """A command, its exit code, its output, and the seconds that it took."""
+
+    step: Step
+    code: int
+    output: str
+    seconds: float
+
+
+class TutorialShell:
+    """A home directory for the commands of a page; `processes` are those that they started.
+
+    Attributes:
+        home: the reader's home directory.
+        environment: variables of the shell.
+    """
+
+    def __init__(self, home: Path, more: Mapping[str, str] = {}) -> None:
+        """more: further variables of the shell."""
+        self.home = home
+        self._mark = secrets.token_hex(8)
+        user = f"t{self._mark[:8]}"
+        self._ray_folder = Path("/tmp") / f"tl-{user}"  # of the pages
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RAY_", "TRANSLOOM_", "WANDB_"))
+        }
+        self.environment = {
+            **kept,
+            "HOME": str(home),
+            "USER": user,
+            "LOGNAME": user,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            MARK: self._mark,
+            **more,
+        }
+
+    def run(self, steps: Sequence[Step]) -> list[Ran]:
+        """Run the commands up to the first that fails, and return what they did."""
+        folder = self.home / ".blocks"
+        folder.mkdir()
+        blocks = [folder / f"{number:02}.sh" for number in range(len(steps))]
+        for block, step in zip(blocks, steps, strict=True):
+            block.write_text(step.command, encoding="utf-8")
+        started = time.time()
+        subprocess.run(
+            ["bash", "--noprofile", "--norc", "-c", LOOP],
+            cwd=self.home,
+            env={**self.environment, "TUTORIAL_BLOCKS": str(folder)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
+        )
+        found = []
+        for block, step in zip(blocks, steps, strict=True):
+            code = block.with_suffix(".code")
+            if not code.exists():
+                break
+            ended = code.stat().st_mtime
+            output = block.with_suffix(".out").read_text(encoding="utf-8", errors="replace")
+            found.append(Ran(step, int(code.read_text()), output, ended - started))
+            started = ended
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        return marked(self._mark)
+
+    def clean(self) -> None:
+        """Kill all that the commands started, and remove Ray's folder."""
+        while left := self.processes():
+            for process in left:
+                process.kill()
+            psutil.wait_procs(left, timeout=1)
+        shutil.rmtree(self._ray_folder, ignore_errors=True)
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Return the living processes with this mark, oldest first."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and is_alive(process.pid):
+                found.append((process.create_time(), process.pid, process))
+        except (psutil.Error, OSError):
+            continue  # it has ended, or belongs to another user
+    return [process for *_, process in sorted(found, key=lambda one: one[:2])]
+
+
+@contextmanager
+def tutorial_shell(home: Path, more: Mapping[str, str] = {}) -> Iterator[TutorialShell]:
+    """A shell whose processes end with the context."""
+    shell = TutorialShell(home, more)
+    try:
+        yield shell
+    finally:
+        shell.clean()

@@ -1,0 +1,140 @@
+"""Programs that replace commands of a tutorial which would reach beyond the test, or take long.
+
+`ray start` uses free ports, `ray stop` and `pgrep` know only the processes of the tutorial, and
+`transloom watch`, which a reader ends by Ctrl-C, is ended when the run has made some steps.
+
+    ray start OPTION...                     ray stop
+    pgrep [-a] [-o] -f PATTERN              transloom watch JOB
+"""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from support.cluster.processes import command_of
+from support.cluster.ray_head import RayHead
+from support.ranks.rank_pool import free_port
+from support.tutorials.shell import BIN, MARK, marked
+
+RAY_JOBS = "RAY_API_SERVER_ADDRESS"
+STEPS = int(os.environ.get("WATCH_STEPS", 30))  # that a run makes while it is watched
+SCREEN = struct.pack("HHHH", 50, 100, 0, 0)
+CTRL_C = b"\x03"
+STAND_IN = """#!/bin/bash
+exec {python} {file} {name} "$@"
+"""
+# Replaced by the command itself, so that the process has its number. A run of one rank needs no Ray
+# and then starts in half the time.
+TRANSLOOM = """#!/bin/bash
+case "$*" in
+watch*) exec {python} {file} {name} "$@" ;;
+train*cluster.ranks=1*) exec {bin}/{name} "$@" --inline ;;
+*) exec {bin}/{name} "$@" ;;
+esac
+"""
+
+
+def install(folder: Path) -> dict[str, str]:
+    """Write the programs into a folder, and return variables for a shell that uses them."""
+    folder.mkdir()
+    programs = {name: STAND_IN for name in ("ray", "pgrep")} | {"transloom": TRANSLOOM}
+    for name, script in programs.items():
+        words = {"name": name, "python": sys.executable, "file": __file__, "bin": BIN}
+        (folder / name).write_text(script.format(**words))
+        (folder / name).chmod(0o700)
+    return {
+        "PATH": os.pathsep.join([str(folder), str(BIN), os.environ["PATH"]]),
+        RAY_JOBS: f"http://127.0.0.1:{free_port()}",
+    }
+
+
+def main() -> int:
+    match sys.argv[1:]:
+        case ["ray", "start", *options]:
+            return ray_start(options)
+        case ["ray", "stop"]:
+            return ray_stop()
+        case ["pgrep", *arguments]:
+            return pgrep(arguments)
+        case ["transloom", "watch", job]:
+            return watch(job)
+    raise SystemExit(f"no stand-in for {sys.argv[1:]}")
+
+
+def ray_start(options: list[str]) -> int:
+    (folder,) = (
+        Path(option.partition("=")[2]) for option in options if option.startswith("--temp-dir=")
+    )
+    token = (Path.home() / ".ray" / "auth_token").read_text()
+    RayHead(
+        folder.parent,
+        cpus=4,  # as many as the commands need, whatever the machine has
+        environment={"RAY_AUTH_TOKEN": token},
+        options=options,
+        dashboard_port=int(os.environ[RAY_JOBS].rpartition(":")[2]),
+    )
+    print("Ray runtime started.")
+    return 0
+
+
+def ray_stop() -> int:
+    """Kill all processes of the tutorial but this one, its shell and their parents."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = [process for process in marked(os.environ[MARK]) if process.pid not in own]
+    for process in found:
+        process.kill()
+    psutil.wait_procs(found)
+    print(f"Stopped all {len(found)} Ray processes.")
+    return 0
+
+
+def pgrep(arguments: list[str]) -> int:
+    *options, pattern = arguments
+    letters = "".join(option.removeprefix("-") for option in options)
+    assert set(letters) <= set("aof") and "f" in letters, arguments
+    lines = [(process.pid, " ".join(command_of(process))) for process in marked(os.environ[MARK])]
+    found = [(pid, line) for pid, line in lines if re.search(pattern, line) and __file__ not in line]
+    for pid, line in found[:1] if "o" in letters else found:
+        print(f"{pid} {line}" if "a" in letters else pid)
+    return 0 if found else 1
+
+
+def watch(what: str) -> int:
+    """Show a run in a terminal, press Ctrl-C after some steps, and return the exit code."""
+    last = last_step()
+    child, screen = pty.fork()
+    if child == 0:
+        os.execv(BIN / "transloom", ["transloom", "watch", what])
+    fcntl.ioctl(screen, termios.TIOCSWINSZ, SCREEN)
+    pressed = False
+    while True:
+        try:
+            shown = os.read(screen, 65536)
+        except OSError:  # the terminal is closed
+            break
+        sys.stdout.buffer.write(shown)
+        if not pressed and last_step() >= last + STEPS:
+            os.write(screen, CTRL_C)
+            pressed = True
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def last_step() -> int:
+    """Return the last recorded step of the tutorial's one run; 0 if there is none."""
+    recorded = b"".join(file.read_bytes() for file in Path("runs").glob("*/metrics.jsonl"))
+    found = re.findall(rb'"step": (\d+),', recorded)
+    return int(found[-1]) if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
