@@ -107,17 +107,18 @@ class DeliveryThread:
             return self._waiting.popleft()
 
     def _deliver(self, notification: Notification) -> None:
-        attempts = 0
-        for pause_seconds in (*PAUSES_SECONDS, None):
-            attempts += 1
-            problem = self._attempt(notification)
-            if problem is None:
-                return
+        pauses = iter(PAUSES_SECONDS)
+        attempts = 1
+        while problem := self._attempt(notification):
+            pause_seconds = next(pauses, None)
             if not problem.is_temporary or pause_seconds is None:
                 break
             self._pause(pause_seconds)
             if self._seconds_left <= 0:
                 break
+            attempts += 1
+        if problem is None:
+            return
         with self._changed:
             if self._is_abandoned:
                 return

@@ -28,6 +28,7 @@ from cluster.terminal import full_message
 from foundation.wording import counted, span, steps_of
 from trainer.checkpoints.format import list_checkpoints, read_header
 from trainer.errors import TrainerError
+from trainer.notify_config import NotifyEvent
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from trainer.record.record_end import read_record_end
 from trainer.record.run_status import RECORD_BYTES_OF_RUN, end_reason
@@ -160,7 +161,7 @@ class RunEvents:
         events = self._recipe.tracking.notify.events
         # Errors of a retry budget that is used up.
         is_budget = isinstance(error, RankLostError | EmbeddedRayError)
-        event = "restarts" if is_budget and "failed" not in events else "failed"
+        event: NotifyEvent = "restarts" if is_budget and "failed" not in events else "failed"
         self._emit(
             RunEvent(
                 event,
@@ -176,8 +177,8 @@ class RunEvents:
             return  # it was complete before this driver started
         reason = None
         with suppress(TrainerError, OSError):
-            newest = list_checkpoints(self._run.checkpoints)[-1]
-            reason = end_reason(read_header(newest), self._recipe.trainer.max_steps)
+            for newest in list_checkpoints(self._run.checkpoints)[-1:]:
+                reason = end_reason(read_header(newest), self._recipe.trainer.max_steps)
         if reason is None:
             return
         measure = self._recipe.checkpoints.best_by

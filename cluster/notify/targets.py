@@ -176,7 +176,7 @@ def open_target(target: NotifyTarget, environment: Mapping[str, str]) -> Deliver
 
 def _argv_in(value: str, variable: str) -> list[str]:
     argv = None
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         argv = json.loads(value)
     if (
         not isinstance(argv, list)
@@ -206,7 +206,7 @@ def _is_url(value: str) -> bool:
 
 
 def _status_problem(code: int) -> DeliveryProblem:
-    phrase = HTTPStatus(code).phrase if code in HTTPStatus else "unknown status"
+    phrase = http.client.responses.get(code, "unknown status")
     text = f"it answered {code} ({phrase})"
     if 300 <= code < 400:
         return DeliveryProblem(

@@ -240,10 +240,11 @@ def job_environment(
         )
         return environment
     if missing := [name for name in notified if name not in request.environment]:
+        them = "it" if len(missing) == 1 else "them"
         notice(
-            f"tracking.notify reads {join_items(missing)}, and neither --env-file nor --env is "
-            "given for it. The driver reads it from the environment of `ray start` on the head "
-            "node, and otherwise sends no notifications. Give --env-file PATH, a file on the nodes"
+            f"tracking.notify reads {join_items(missing)}, and neither --env-file nor --env names "
+            f"{them}. Set {them} in the environment of `ray start` on the head node, or in a file "
+            "on the nodes that --env-file names. Otherwise the run sends no notifications there"
         )
     if mode == "online" and WANDB_KEY not in request.environment:
         notice(
