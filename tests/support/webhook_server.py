@@ -1,9 +1,9 @@
 """An HTTP server that receives notifications, and misbehaves as a test says.
 
-    with WebhookServer(500, 200) as server:    # the answer of each request; the last one stays
-        ...
-        server.wait_for(2)
-        server.messages[0]["event"]
+with WebhookServer(500, 200) as server:    # the answer of each request; the last one stays
+    ...
+    server.wait_for(2)
+    server.messages[0]["event"]
 """
 
 import enum

@@ -30,7 +30,9 @@ def no_proxy(monkeypatch):
 
 
 def notification(text="Run tiny has finished.", run="runs/tiny"):
-    return Notification.of(RunEvent("finished", text, 7, SCORE, ended=True), RunFolder(Path(run)), 9)
+    return Notification.of(
+        RunEvent("finished", text, 7, SCORE, ended=True), RunFolder(Path(run)), 9
+    )
 
 
 def http(url, kind="webhook"):
