@@ -16,6 +16,7 @@ from foundation.section import (
 )
 from foundation.wording import join_items
 from model.config.transformer import AttentionBackend
+from trainer.notify_config import NotifyConfig
 from trainer.registries.losses import LOSSES
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.registries.schedules import SCHEDULES
@@ -298,7 +299,7 @@ class CheckpointsConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Settings of Weights & Biases and of probing; a run writes metrics.jsonl in any case."""
+    """Weights & Biases, probing and notifications; a run writes metrics.jsonl in any case."""
 
     wandb: Literal["offline", "online", "disabled"] = execution(
         "offline", "Mode of W&B; the environment's WANDB_MODE takes precedence."
@@ -314,6 +315,7 @@ class TrackingConfig(Section):
         "Sentences, at most 4, whose translation and attention are saved at steps 0, 1, 2, 3, 4, "
         "6, 8, 12, 16, … as the run's time-lapse.",
     )
+    notify: NotifyConfig = NotifyConfig()
 
     @field_validator("tags")
     @classmethod

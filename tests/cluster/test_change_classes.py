@@ -69,6 +69,8 @@ TABLE = {
         "engine": "zero_stage attention activation_checkpointing",
         "checkpoints": "memory_every_steps",
         "tracking": "wandb project group tags notes probe_sentences",
+        "tracking.notify": "targets events stalled_minutes",
+        "tracking.notify.targets": "kind url_from command_from",
         "cluster": """
             address ranks cpus_per_rank niceness gpus_per_rank resources_per_rank node_labels
             placement data_workers cpus_per_data_worker
