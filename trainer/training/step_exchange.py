@@ -190,22 +190,23 @@ def skipped_line(
 
 def too_many_skipped(line: SkippedLine) -> str:
     """Return the error message of a run that ends after this skipped step; equal on all ranks."""
-    where = f"slots {line.slots} of ranks {line.ranks}"
+    slots = f"slots {line.slots} of ranks {line.ranks}"
     if line.cause == "spike":
-        what = "were skipped"
-        last = f"The last step was skipped, because {line.reason}, with the largest loss in {where}"
-        remedy = (
-            ", or with larger trainer.spike_guard thresholds. If only the data of these steps is "
-            "at fault, raise trainer.stop_after_skipped_steps and continue this run"
+        return (
+            f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, were not applied. "
+            f"The last one is a spike: {line.reason}. Its largest loss is in {slots}, with data "
+            f"from {line.cursor}. The run ends, because trainer.stop_after_skipped_steps is "
+            f"{line.in_a_row}. If only these steps have such data, raise this field and continue "
+            "the run. Otherwise, start a new run from the newest checkpoint (trainer.init_from) "
+            "with a lower learning rate, with trainer.gradient_clipping, or with more deviations "
+            "in trainer.spike_guard"
         )
-    else:
-        what = "had a loss or gradient that is not finite, and were not applied"
-        found = f"in {where}" if line.slots else "in the sum of all slots"
-        last = f"In the last step, the non-finite value was {found}"
-        remedy = ""
+    where = f"in {slots}" if line.slots else "in the sum of all slots"
     return (
-        f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, {what}. {last}, with "
-        f"data from {line.cursor}. The run ends, because trainer.stop_after_skipped_steps is "
-        f"{line.in_a_row}. Start a new run from the newest checkpoint (trainer.init_from) with a "
-        f"lower learning rate or with trainer.gradient_clipping{remedy}"
+        f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, had a loss or "
+        "gradient that is not finite, and were not applied. In the last step, the non-finite value "
+        f"was {where}, with data from {line.cursor}. The run ends, because "
+        f"trainer.stop_after_skipped_steps is {line.in_a_row}. Start a new run from the newest "
+        "checkpoint (trainer.init_from) with a lower learning rate or with "
+        "trainer.gradient_clipping"
     )
