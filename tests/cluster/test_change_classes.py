@@ -46,8 +46,10 @@ TABLE = {
         """,
         "trainer": """
             loss loss_options label_smoothing r_drop gradient_clipping ema_decay init_from frozen
+            spike_guard
         """,
         "trainer.optimizer": "type betas epsilon weight_decay options",
+        "trainer.spike_guard": "window minimum_steps loss_deviations norm_deviations",
         "trainer.schedule": """
             type warmup_steps scale peak_learning_rate initial_learning_rate decay_until_step
             final_learning_rate options

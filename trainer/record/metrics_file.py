@@ -261,7 +261,7 @@ def _differences(
 ) -> dict[str, list[Any]]:
     """Return the fields that a repeated step failed to reproduce, as [before, after]."""
     result: dict[str, list[Any]] = {}
-    for field in ("kind", "data_digest", "target_tokens", "learning_rate"):
+    for field in ("kind", "data_digest", "target_tokens", "learning_rate", "cause"):
         values = [getattr(line, field, None) for line in (before, after)]
         if values[0] != values[1]:
             result[field] = values
@@ -274,4 +274,4 @@ def _differences(
 def _loss(line: StepLine | ValidationLine) -> float | None:
     if isinstance(line, ValidationLine):
         return line.scores["loss"].value if "loss" in line.scores else None
-    return line.loss if isinstance(line, TrainLine) else None
+    return line.loss

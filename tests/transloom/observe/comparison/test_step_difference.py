@@ -47,7 +47,7 @@ def test_other_data_comes_before_whether_the_step_counts():
 
 def test_skipped_steps_differ_in_the_slots_that_are_not_finite():
     found = step_difference(skipped_line(1, slots=[1]), skipped_line(1, slots=[1, 4]))
-    assert found == ("slots that are not finite", [1], [1, 4])
+    assert found == ("slots of a skipped step", [1], [1, 4])
 
 
 def test_a_tolerance_is_relative_and_of_its_field_alone():
