@@ -81,7 +81,7 @@ def run_demo(console: Terminal) -> "Outcome":
 
     console.rule("4 of 4: translation")
     for source, translation in zip(SENTENCES, translator.translate(SENTENCES), strict=True):
-        console.print(shown(f"  {source}  →  ", (translation, "bold")))
+        console.print(shown(f"  {source}  →  ", (translation, "bold")), soft_wrap=True)
     page = write_explanation(translator, SENTENCES[0], None, result.run / "explain.html")
     console.print(
         _where_next(result.run, recipe, page["file"]),
