@@ -1,12 +1,9 @@
 """A pair of garbage among short sentences is a spike: skipped on any ranks, killed and resumed."""
 
-import json
-
 import pytest
-from support.poisoned import GARBAGE, poisoned_recipe
+from support.poisoned import poisoned_recipe
 from support.ranks import spike_jobs
 from support.records.checkpoints import commit_state, work_folder
-from support.runs import Runs
 
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import open_dataset
@@ -140,26 +137,3 @@ def test_with_fast_numerics_a_killed_run_on_equal_ranks_has_the_same_bits(
     (skipped,) = (line for line in whole.curve() if line["kind"] == "skipped")
     assert skipped["step"] == SPIKE
     assert_same(killed, whole)
-
-
-def test_the_commands_name_the_spike_and_its_sentences(poisoned, transloom):
-    runs = Runs(poisoned / "recipe.yaml", poisoned, "")
-    runs.train("run", *SAVING, f"trainer.spike_guard={GUARD}", inline=True)
-    run = poisoned / "run"
-    (skipped,) = runs.lines("run", "skipped")
-    command = f"transloom data trace {run} --steps {SPIKE}"
-    assert command in (run / "log.txt").read_text()
-    traced = transloom(*command.split()[1:], "--json")
-    assert GARBAGE in traced.stdout
-
-    again = json.loads(transloom("replay", run, "--steps", "36:38", "--look", "--json").stdout)
-    assert again["verdict"]["same"]
-    assert again["verdict"]["to_the_last_bit"]
-    assert again["replayed_from"] == 35
-    (step,) = (step for step in again["steps"] if step["step"] == SPIKE)
-    assert step["loss"] == step["recorded_loss"] == skipped["loss"]
-    assert step["examples"][0]["slot"] in skipped["slots"]
-    assert GARBAGE.replace(" ", "") in json.dumps(step["examples"][0]["texts"]).replace(" ", "")
-
-    metrics = transloom("metrics", run).stdout
-    assert 'transloom_run_skipped_spikes{run="run"} 1.0' in metrics

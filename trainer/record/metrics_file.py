@@ -261,7 +261,7 @@ def _differences(
 ) -> dict[str, list[Any]]:
     """Return the fields that a repeated step failed to reproduce, as [before, after]."""
     result: dict[str, list[Any]] = {}
-    for field in ("kind", "data_digest", "target_tokens", "learning_rate", "cause"):
+    for field in ("kind", "data_digest", "target_tokens", "learning_rate"):
         values = [getattr(line, field, None) for line in (before, after)]
         if values[0] != values[1]:
             result[field] = values

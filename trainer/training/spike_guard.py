@@ -108,5 +108,5 @@ def spike_notice(line: SkippedLine, run: Path) -> str:
     slots = f"{'slot' if len(line.slots) == 1 else 'slots'} {join_items(line.slots)}"
     return (
         f"step {line.step} is skipped, because {line.reason}, with the largest loss in {slots}: "
-        f"`transloom data trace {run} --steps {line.step}` shows its examples"
+        f"`transloom data trace {run} --steps {line.step} --texts` shows its sentences"
     )

@@ -151,7 +151,12 @@ def test_a_spike_is_not_applied_and_recorded_with_its_cause(tmp_path, story):
         else (line.loss, line.loss_threshold)
     )
     assert value > limit
-    for part in ("step 5", f"{value:.4g}", f"{limit:.4g}", f"data trace {tmp_path} --steps 5"):
+    for part in (
+        "step 5",
+        f"{value:.4g}",
+        f"{limit:.4g}",
+        f"data trace {tmp_path} --steps 5 --texts",
+    ):
         assert part in notice
     (progress, _) = story.saved[-1]
     assert (progress.skipped_steps, progress.skipped_spikes, progress.skipped_in_a_row) == (1, 1, 0)

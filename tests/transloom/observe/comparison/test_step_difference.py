@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from support.records.lines import skipped_line, train_line
+from support.records.lines import SPIKE, skipped_line, train_line
 
 from transloom.observe.comparison.step_difference import loss_difference, step_difference
 
@@ -43,6 +43,15 @@ def test_other_data_comes_before_whether_the_step_counts():
     assert step_difference(skipped, ONE) == ("whether the step counts", "skipped", "applied")
     other = skipped_line(1, data_digest="other")
     assert step_difference(ONE, other) == ("data", ONE.data_digest, "other")
+
+
+def test_skipped_steps_differ_in_cause_and_loss():
+    spike = skipped_line(1, **SPIKE)
+    assert step_difference(spike, spike) is None
+    assert step_difference(spike, skipped_line(1, **SPIKE | {"loss": 9.75})) == ("loss", 9.5, 9.75)
+    bad = skipped_line(1, **dict.fromkeys(SPIKE) | {"cause": "not finite"})
+    found = step_difference(spike.model_copy(update={"loss": None, "grad_norm": None}), bad)
+    assert found == ("cause of the skip", "spike", "not finite")
 
 
 def test_skipped_steps_differ_in_the_slots_that_are_not_finite():
