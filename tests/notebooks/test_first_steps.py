@@ -51,6 +51,13 @@ def test_nothing_is_installed_from_a_package_index(stored):
     assert not re.search(r"pip install[^\n]* transloom\b(?!-)", NOTEBOOK.read_text())
 
 
+def test_the_pages_to_which_it_links_exist(stored):
+    text = "".join(cell.source for cell in stored.cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\(([^)#]+)", text)
+    assert len(links) > 5
+    assert [link for link in links if not (NOTEBOOK.parent / link).is_file()] == []
+
+
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
     """Define a kernel of this test's Python, beside whatever kernels the user has."""
