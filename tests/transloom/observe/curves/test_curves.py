@@ -21,7 +21,7 @@ from transloom.observe.curves.curves import read_curves
 from transloom.observe.curves.record_blocks import OpenRecord
 
 STEPS = 9_000
-SPIKE = 4_321
+SPIKE_STEP = 4_321
 BYTES_OF_PLACES = 150_000  # what it may cost to find places, and both ends
 
 
@@ -29,7 +29,7 @@ BYTES_OF_PLACES = 150_000  # what it may cost to find places, and both ends
 def record(tmp_path_factory):
     """One of some 5 MB, with a spike, and torn at its end."""
     path = tmp_path_factory.mktemp("long") / "metrics.jsonl"
-    long_record(path, STEPS, spikes=(SPIKE,))
+    long_record(path, STEPS, spikes=(SPIKE_STEP,))
     with path.open("a") as file:
         file.write('{"version": 2, "step": 9001, "epo')
     return path
