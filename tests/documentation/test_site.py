@@ -91,9 +91,10 @@ def test_axe_finds_nothing_and_pages_fit_the_screen(site, browser, width, scheme
         for name in PAGES:
             watched.page.goto((site / name).as_uri())
             watched.page.locator("h1").wait_for()
-            assert watched.violations() == [], name
+            assert watched.complaints == [], name
             assert not watched.is_wider_than_the_screen(), name
-        assert watched.complaints == []
+            assert watched.violations() == [], name
+            watched.complaints.clear()  # axe tries to read style sheets, which a file may not
         assert [a for a in watched.asked if not a.startswith(("file:", "data:", "blob:"))] == []
 
 
