@@ -87,17 +87,19 @@ def write_recipe(folder, replaced):
 def test_the_commands_of_a_page_do_what_it_shows(name, tmp_path):
     replaced, contained = PAGES[name]
     page = steps(f"tutorials/{FILES.get(name, name)}.md")
+    of_shown = iter(contained)
+    texts = [next(of_shown) if step.shown else [] for step in page]
+    assert list(of_shown) == []
     home = tmp_path / "home"
     write_recipe(home / name, replaced)
     with tutorial_shell(home, install(tmp_path / "bin")) as shell:
-        ran = shell.run(page)
+        ran = shell.run(page, texts)
         for step, code, output, seconds in ran:
             print(f"{seconds:6.1f} s: {step.command}")  # shown when the test fails
             assert code == 0, (step.command, output)
         assert len(ran) == len(page)
-        shown = [(step, output) for step, _, output, _ in ran if step.shown]
-        for (step, output), texts in zip(shown, contained, strict=True):
-            for text in texts:
+        for (step, _, output, _), of_step in zip(ran, texts, strict=True):
+            for text in of_step:
                 assert text in step.shown, step
                 assert text in output, (step.command, output)
         wait_until(lambda: not shell.processes())

@@ -4,6 +4,7 @@ The shell has an empty home directory and a user name of its own. All processes 
 start inherit a variable, `MARK`, by which they are found and ended.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ BIN = Path(sys.executable).parent
 # The first block that fails ends the shell.
 LOOP = """
 for _block in "$TUTORIAL_BLOCKS"/*.sh; do
+    export TUTORIAL_TEXTS="${_block%.sh}.texts"
     source "$_block" >"${_block%.sh}.out" 2>&1
     _code=$?
     echo $_code >"${_block%.sh}.code"
@@ -72,13 +74,17 @@ class TutorialShell:
             **more,
         }
 
-    def run(self, steps: Sequence[Step]) -> list[Ran]:
-        """Run the commands up to the first that fails, and return what they did."""
+    def run(self, steps: Sequence[Step], texts: Sequence[Sequence[str]]) -> list[Ran]:
+        """Run the commands up to the first that fails, and return what they did.
+
+        texts: what the output of each command will contain; a display is left when it has that.
+        """
         folder = self.home / ".blocks"
         folder.mkdir()
         blocks = [folder / f"{number:02}.sh" for number in range(len(steps))]
-        for block, step in zip(blocks, steps, strict=True):
+        for block, step, contained in zip(blocks, steps, texts, strict=True):
             block.write_text(step.command, encoding="utf-8")
+            block.with_suffix(".texts").write_text(json.dumps(contained), encoding="utf-8")
         started = time.time()
         subprocess.run(
             ["bash", "--noprofile", "--norc", "-c", LOOP],

@@ -8,6 +8,7 @@
 """
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -110,23 +111,28 @@ def pgrep(arguments: list[str]) -> int:
     return 0 if found else 1
 
 
-def watch(what: str) -> int:
-    """Show a run in a terminal, press Ctrl-C after some steps, and return the exit code."""
+def watch(job: str) -> int:
+    """Show a job in a terminal, press Ctrl-C after some steps, and return the exit code.
+
+    Before that, the display must have had the texts of the file TUTORIAL_TEXTS.
+    """
+    texts = json.loads(Path(os.environ["TUTORIAL_TEXTS"]).read_text(encoding="utf-8"))
     last = last_step()
     child, screen = pty.fork()
     if child == 0:
-        os.execv(BIN / "transloom", ["transloom", "watch", what])
+        os.execv(BIN / "transloom", ["transloom", "watch", job])
     fcntl.ioctl(screen, termios.TIOCSWINSZ, SCREEN)
-    pressed = False
+    shown, pressed = b"", False
     while True:
         try:
-            shown = os.read(screen, 65536)
+            shown += os.read(screen, 65536)
         except OSError:  # the terminal is closed
             break
-        sys.stdout.buffer.write(shown)
-        if not pressed and last_step() >= last + STEPS:
+        seen = all(text.encode() in shown for text in texts)
+        if not pressed and seen and last_step() >= last + STEPS:
             os.write(screen, CTRL_C)
             pressed = True
+    sys.stdout.buffer.write(shown)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
