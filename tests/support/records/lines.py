@@ -14,7 +14,7 @@ COUNTED: dict[str, Any] = {
     "mfu": 0.4,
 }
 # Of a skipped step whose loss alone is above its threshold.
-SPIKE: dict[str, Any] = {
+SPIKE_FIELDS: dict[str, Any] = {
     "cause": "spike",
     "loss": 9.5,
     "grad_norm": 1.5,

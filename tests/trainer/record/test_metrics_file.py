@@ -5,7 +5,7 @@ from functools import partial
 from math import nan
 
 import pytest
-from support.records.lines import SPIKE, skipped_line, train_line, validation_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 
 from trainer.errors import TrainerError
 from trainer.record import line_reader, metrics_file
@@ -87,7 +87,7 @@ def test_a_step_is_skipped_again_when_it_is_repeated(tmp_path):
 
 def test_the_loss_of_a_repeated_spike_is_compared(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    first, other = (skipped_line(1, **SPIKE | {"loss": loss}) for loss in (9.5, 9.75))
+    first, other = (skipped_line(1, **SPIKE_FIELDS | {"loss": loss}) for loss in (9.5, 9.75))
     record = MetricsFile(path, 0)
     record.append(first)
     record.close()

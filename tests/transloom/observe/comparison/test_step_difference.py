@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from support.records.lines import SPIKE, skipped_line, train_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line
 
 from transloom.observe.comparison.step_difference import loss_difference, step_difference
 
@@ -46,10 +46,14 @@ def test_other_data_comes_before_whether_the_step_counts():
 
 
 def test_skipped_steps_differ_in_cause_and_loss():
-    spike = skipped_line(1, **SPIKE)
+    spike = skipped_line(1, **SPIKE_FIELDS)
     assert step_difference(spike, spike) is None
-    assert step_difference(spike, skipped_line(1, **SPIKE | {"loss": 9.75})) == ("loss", 9.5, 9.75)
-    bad = skipped_line(1, **dict.fromkeys(SPIKE) | {"cause": "not finite"})
+    assert step_difference(spike, skipped_line(1, **SPIKE_FIELDS | {"loss": 9.75})) == (
+        "loss",
+        9.5,
+        9.75,
+    )
+    bad = skipped_line(1, **dict.fromkeys(SPIKE_FIELDS) | {"cause": "not finite"})
     found = step_difference(spike.model_copy(update={"loss": None, "grad_norm": None}), bad)
     assert found == ("cause of the skip", "spike", "not finite")
 

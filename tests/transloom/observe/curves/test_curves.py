@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from support.records.lines import SPIKE, skipped_line, train_line, validation_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 from support.records.long_records import damaged, long_record
 
 from trainer.errors import TrainerError
@@ -382,7 +382,7 @@ def test_a_line_that_is_too_long_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("transloom.observe.curves.record_blocks.CHUNK_BYTES", 1_000)
     path = tmp_path / "metrics.jsonl"
     long_one = validation_line(1, text="x" * 5_000)
-    spike = skipped_line(3, **SPIKE)
+    spike = skipped_line(3, **SPIKE_FIELDS)
     lines = (train_line(1), long_one, train_line(2), spike)
     path.write_text("".join(line.to_json() + "\n" for line in lines))
     found = read_curves(path)

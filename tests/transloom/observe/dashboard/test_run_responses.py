@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.records.lines import SPIKE, skipped_line
+from support.records.lines import SPIKE_FIELDS, skipped_line
 from support.records.run_folders import made_run, with_checkpoint
 
 from trainer.record.run_snapshot import RunSnapshot
@@ -62,7 +62,7 @@ def test_the_command_that_repeats_a_run_loads_no_code_of_the_run(tmp_path: Path,
 
 
 def test_the_mark_of_a_skipped_step_tells_its_cause() -> None:
-    bad, spike = marks_of([skipped_line(3), skipped_line(4, **SPIKE)])
+    bad, spike = marks_of([skipped_line(3), skipped_line(4, **SPIKE_FIELDS)])
     assert bad.words == "not applied: its loss or gradient was not finite in 1 slot"
     assert spike.words == "not applied: its loss 9.5 was above the threshold 4.25"
     assert spike.details == {

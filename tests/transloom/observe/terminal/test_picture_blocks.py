@@ -5,7 +5,7 @@ from itertools import takewhile
 
 import pytest
 from rich.cells import cell_len
-from support.records.lines import SPIKE, skipped_line, train_line, validation_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 
 from cluster.terminal import Terminal
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
@@ -77,7 +77,9 @@ def test_the_numbers_of_a_run():
 
 
 def test_spikes_are_counted_among_the_skipped_steps():
-    picture = a_run(train_line(1), skipped_line(2, skipped_steps=3, skipped_spikes=1, **SPIKE))
+    picture = a_run(
+        train_line(1), skipped_line(2, skipped_steps=3, skipped_spikes=1, **SPIKE_FIELDS)
+    )
     assert "3 steps skipped, 1 spike" in row_of(picture, "gradient norm")
 
 
