@@ -65,9 +65,9 @@ wheelhouse: setup  ## all files for machines without network, into wheelhouse/, 
 demo: setup  ## train on the built-in phrase book, then translate (3 minutes on 2 cores)
 	@$(BIN)/transloom demo
 
-docs: setup  ## the documentation site, into site/; open site/index.html
+docs: setup  ## the documentation site, into build/site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
-	@echo "Open site/index.html, or serve it: $(BIN)/python -m http.server --directory site"
+	@echo "Open build/site/index.html, or serve it: $(BIN)/python -m http.server --directory build/site"
 
 test: setup  ## the tests, without those that need a GPU or long
 	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) scripts/test
@@ -108,6 +108,6 @@ pictures: setup  ## renew the pictures of README and docs, and the example of al
 	@$(if $(RUNS),,$(BIN)/python scripts/one_curve_picture)
 
 clean:  ## remove caches and builds; .venv, datasets and runs stay
-	@rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d \
 		-exec rm -rf {} +

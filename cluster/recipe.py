@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from cluster.config import ClusterConfig
 from cluster.errors import RecipeError
-from cluster.recipe_problems import FieldProblem, message_of, problems_of
+from cluster.recipe_problems import FieldProblem, message_of, override_text, problems_of
 from data_pipeline.config.corpus import is_remote
 from data_pipeline.storage.regular_files import read_regular
 from foundation.errors import ExtensionError, LocationError
@@ -273,7 +273,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     try:
         value = parse_yaml(text)
     except YamlError as error:
-        raise RecipeError(f"Override {override[:200]!r}: {error}") from error
+        raise RecipeError(f"{override_text((override,))}: {error}") from error
     *sections, name = key.split(".")
     table: Any = values
     for section in sections:
@@ -282,7 +282,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         else:
             table = table[_position(override, section, table)]
         if not isinstance(table, (dict, list)):
-            raise RecipeError(f"Override {override!r}: {section} is a value, not a section")
+            raise RecipeError(f"{override_text((override,))}: {section} is a value, not a section")
     if isinstance(table, list):
         table[_position(override, name, table)] = value
     else:
@@ -293,8 +293,8 @@ def _position(override: str, text: str, items: list[Any]) -> int:
     """Return the list index that a part of an override's key gives, such as the 0 in `a.0.b`."""
     if not text.isdecimal() or int(text) >= len(items):
         raise RecipeError(
-            f"Override {override!r}: {text} must be a number below {len(items)}, the length of the "
-            "list"
+            f"{override_text((override,))}: {text} must be a number below {len(items)}, the length "
+            "of the list"
         )
     return int(text)
 

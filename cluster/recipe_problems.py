@@ -20,6 +20,8 @@ from foundation.wording import counted, format_value, join_items
 LONGEST_SHOWN = 300
 LONGEST_OVERRIDE_SHOWN = 200
 MAX_PROBLEMS = 20
+# Section whose values are not shown. A user may have put a webhook's secret URL there by mistake.
+SECRET_SECTION = "tracking.notify"
 _EXPECTED = "Input should be "
 # Pydantic's terms, and their replacements in the terms of YAML.
 _PLAIN_MESSAGES = {
@@ -105,8 +107,20 @@ def message_of(
 
 def override_text(overrides: Sequence[str]) -> str:
     """Return overrides as the user gave them, for the beginning of a message."""
-    shown = join_items(repr(override[:LONGEST_OVERRIDE_SHOWN]) for override in overrides)
+    shown = join_items(
+        repr(_without_secret(override)[:LONGEST_OVERRIDE_SHOWN]) for override in overrides
+    )
     return f"{'Override' if len(overrides) == 1 else 'Overrides'} {shown}"
+
+
+def _without_secret(override: str) -> str:
+    """Return an override without its value if the value may contain `SECRET_SECTION`."""
+    key = override.partition("=")[0]
+    return f"{key}=…" if f"{SECRET_SECTION}.".startswith(f"{key}.") or _is_secret(key) else override
+
+
+def _is_secret(key: str) -> bool:
+    return f"{key}.".startswith(f"{SECRET_SECTION}.")
 
 
 def _causes(problem: FieldProblem, overrides: Sequence[str]) -> list[str]:
@@ -216,20 +230,28 @@ def _text(error: _Error, key: str, known_keys: Sequence[str]) -> str:
     if error.kind == "extra_forbidden":
         nearest = _nearest(key, known_keys)
         hint = f"; did you mean {nearest}?" if nearest else ""
-        return f"unknown key {key} (value {_shown(error.value)}){hint}"
+        value = "is not shown" if _is_secret(key) else _shown(error.value)
+        return f"unknown key {key} (value {value}){hint}"
     if error.kind == "missing":
         return f"{key} is missing and has no default"
     message = error.message.removeprefix("Value error, ")
     if error.kind == "value_error":
         return f"{key}: {message}" if key and not message.startswith(key) else message
+    if _is_secret(key):
+        return f"{key} has an unexpected value, which is not shown: {_in_plain_terms(message)}"
     if error.kind == "model_type":
         return f"{key} is {_shown(error.value)}: give its fields by name, as {key}.FIELD=VALUE"
-    if message.startswith(_EXPECTED):
-        expected = message.removeprefix(_EXPECTED).partition(", unable to parse")[0]
-        for pydantics, ours in _PLAIN_MESSAGES.items():
-            expected = expected.replace(pydantics, ours)
-        message = f"expected {expected}"
-    return f"{key} is {_shown(error.value)}: {message}"
+    return f"{key} is {_shown(error.value)}: {_in_plain_terms(message)}"
+
+
+def _in_plain_terms(message: str) -> str:
+    """Return pydantic's message in the terms of YAML."""
+    if not message.startswith(_EXPECTED):
+        return message
+    expected = message.removeprefix(_EXPECTED).partition(", unable to parse")[0]
+    for pydantics, ours in _PLAIN_MESSAGES.items():
+        expected = expected.replace(pydantics, ours)
+    return f"expected {expected}"
 
 
 def _shown(value: Any) -> str:

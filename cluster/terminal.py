@@ -13,6 +13,7 @@ unchanged to a file or pipe.
 
 import io
 import json
+import os
 import sys
 import threading
 import traceback
@@ -40,7 +41,11 @@ from foundation.untrusted_text import visible, visible_in_json
 
 
 class Terminal(Console):
-    """Console of rich that makes control characters visible and does not parse markup."""
+    """Console of rich that makes control characters visible and does not parse markup.
+
+    With `FORCE_COLOR`, a file or pipe gets colours, but no displays that are redrawn. Rich itself
+    would treat it as a terminal in every respect.
+    """
 
     def __init__(
         self,
@@ -50,11 +55,14 @@ class Terminal(Console):
         width: int | None = None,
         force_terminal: bool | None = None,
     ) -> None:
+        stream = file or (sys.stderr if stderr else sys.stdout)
+        coloured_pipe = force_terminal is None and _is_pipe_with_colours(stream)
         super().__init__(
             stderr=stderr,
             file=file,
             width=width,
-            force_terminal=force_terminal,
+            force_terminal=False if coloured_pipe else force_terminal,
+            color_system="standard" if coloured_pipe else "auto",
             markup=False,
             emoji=False,
             highlight=False,
@@ -73,6 +81,10 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(visible(segment.text), segment.style)
+
+
+def _is_pipe_with_colours(stream: IO[str]) -> bool:
+    return bool(os.environ.get("FORCE_COLOR")) and not stream.isatty()
 
 
 class VisibleTextColumn(TextColumn):

@@ -20,8 +20,9 @@ from foundation.errors import LocationError
 REMEDY = (
     "Remove it, because recipes are saved in runs, checkpoints, W&B and manifests. A password for "
     "http and https belongs in ~/.netrc, or in the file that NETRC names; keys of s3 and gs belong "
-    "in the environment, as AWS_… and GOOGLE_APPLICATION_CREDENTIALS. Download a file behind a "
-    "signed link into a folder, and name it by data.mirror=FOLDER or by its path"
+    "in the environment, as AWS_… and GOOGLE_APPLICATION_CREDENTIALS; the URL of a webhook belongs "
+    "in the variable that tracking.notify names. Download a file behind a signed link into a "
+    "folder, and name it by data.mirror=FOLDER or by its path"
 )
 
 # Beginning of a URL: "://" after any scheme, or one of these schemes with any number of slashes.
@@ -33,6 +34,13 @@ _USERINFO = re.compile(r"(?:[^\s/?#@\[]*:(?!\d+(?:[/\s]|$))[^\s@]*|[^\s/?#]*)@")
 _QUERY = re.compile(r"(?:[?#]|;(?=[\w.-]+=)).*", re.DOTALL)
 _PUNCTUATION = "\"'`)]}>.,;:!"
 _HEADER = re.compile(r"(authorization['\"]?\s?[:=,]\s?['\"]?)(?:\w+ )?[^\s'\",)]+", re.IGNORECASE)
+# Webhooks of well-known services, whose path is the secret. Group 1 is shown.
+_WEBHOOK = re.compile(
+    r"((?:\bhooks\.slack(?:-gov)?\.com|\bhooks\.zapier\.com|\.webhook\.office\.com|"
+    r"\bdiscord(?:app)?\.com/api/webhooks|\bapi\.telegram\.org)(?::\d{1,5})?/)(?!…)"
+    r"[^\s\"'`)\]}>]+",
+    re.IGNORECASE,
+)
 _REMOTE = re.compile(r"(?!file:)[a-z0-9+.:-]+://[^/?#]*/*([^?#]*)", re.IGNORECASE)  # group 1: path
 
 # The words of a query parameter's name, such as X-Amz-Signature or AWSAccessKeyId, and the words
@@ -90,6 +98,8 @@ class Location(str):
 
 def credential_in(text: str) -> str | None:
     """Return the kind of credential that a URL carries, without its value, or None."""
+    if _WEBHOOK.search(text):
+        return "the secret path of a webhook"
     if not _BEGIN.search(text):
         return None
     if any(map(_USERINFO.match, _BEGIN.split(_one_word(text))[2::2])):
@@ -123,8 +133,8 @@ def path_escape(name: str) -> str | None:
 
 
 def without_credentials(text: str) -> str:
-    """Remove authorization headers, and user names, passwords and queries of URLs, from a text."""
-    return _HEADER.sub(r"\1…", _URL.sub(_cleaned, text))
+    """Remove authorization headers, and credentials and queries of URLs, from a text."""
+    return _HEADER.sub(r"\1…", _URL.sub(_cleaned, _WEBHOOK.sub(r"\1…", text)))
 
 
 def check_all(values: Any, name: str = "") -> None:
@@ -162,7 +172,10 @@ def strip_credentials(value: Any) -> Any:
 
 def _shown(location: str) -> str:
     """Return scheme, host and path of a location, without the credential that it carries."""
-    before, begin, rest = _BEGIN.split(_one_word(location), maxsplit=1)
+    before, *begin_and_rest = _BEGIN.split(_WEBHOOK.sub(r"\1…", _one_word(location)), maxsplit=1)
+    if not begin_and_rest:
+        return before
+    begin, rest = begin_and_rest
     return before + begin + re.sub("[?#;].*", "?…", rest.rpartition("@")[2])
 
 

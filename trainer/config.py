@@ -16,9 +16,12 @@ from foundation.section import (
 )
 from foundation.wording import join_items
 from model.config.transformer import AttentionBackend
+from trainer.notify_config import NotifyConfig
 from trainer.registries.losses import LOSSES
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.registries.schedules import SCHEDULES
+
+MAX_WINDOW = 1000  # steps of a spike guard's window, which every checkpoint stores
 
 # W&B refuses longer tags (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
@@ -134,6 +137,40 @@ class EarlyStoppingConfig(Section):
     )
 
 
+class SpikeGuardConfig(Section):
+    """Thresholds above which a step counts as a spike; `trainer.training.spike_guard` has them."""
+
+    window: int = identity(
+        100,
+        "Number of applied steps whose losses and gradient norms the thresholds are computed from.",
+        ge=2,
+        le=MAX_WINDOW,
+    )
+    minimum_steps: int = identity(
+        50, "Number of applied steps before the guard skips a step; at most window.", ge=2
+    )
+    loss_deviations: float = identity(
+        10.0,
+        "Number of robust standard deviations above the median at which a loss is a spike.",
+        gt=0,
+    )
+    norm_deviations: float = identity(
+        10.0,
+        "Number of robust standard deviations above the median at which a gradient norm is a "
+        "spike.",
+        gt=0,
+    )
+
+    @model_validator(mode="after")
+    def _window_fills_up(self) -> "SpikeGuardConfig":
+        if self.minimum_steps > self.window:
+            raise ValueError(
+                f"minimum_steps is {self.minimum_steps}, but the window holds only {self.window} "
+                "steps, so the guard would never act: lower minimum_steps, or raise window"
+            )
+        return self
+
+
 class TrainerConfig(Section):
     """Length of the training, loss, optimizer and validation."""
 
@@ -188,9 +225,14 @@ class TrainerConfig(Section):
     )
     stop_after_skipped_steps: int = continuable(
         3,
-        "Number of consecutive steps with a non-finite loss or gradient that end the run. Such "
-        "steps are not applied.",
+        "Number of consecutive skipped steps that end the run. A step is skipped if its loss or "
+        "gradient is not finite, or if spike_guard finds a spike.",
         gt=0,
+    )
+    spike_guard: SpikeGuardConfig | None = identity(
+        None,
+        "Thresholds above which a loss or gradient norm is a spike, whose step is skipped; null "
+        "applies every finite step.",
     )
     validation_scores: tuple[str, ...] = continuable(
         (), "Names of additional scores for the texts of a validation, which extensions register."
@@ -298,7 +340,7 @@ class CheckpointsConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Settings of Weights & Biases and of probing; a run writes metrics.jsonl in any case."""
+    """Weights & Biases, probing and notifications; a run writes metrics.jsonl in any case."""
 
     wandb: Literal["offline", "online", "disabled"] = execution(
         "offline", "Mode of W&B; the environment's WANDB_MODE takes precedence."
@@ -314,6 +356,7 @@ class TrackingConfig(Section):
         "Sentences, at most 4, whose translation and attention are saved at steps 0, 1, 2, 3, 4, "
         "6, 8, 12, 16, … as the run's time-lapse.",
     )
+    notify: NotifyConfig = NotifyConfig()
 
     @field_validator("tags")
     @classmethod

@@ -25,6 +25,10 @@ class NonFiniteLossError(TrainerError):
     """Too many consecutive steps had a non-finite loss or gradient; none of them was applied."""
 
 
+class SpikeError(TrainerError):
+    """Too many consecutive steps were skipped, the last one because of a spike."""
+
+
 class EngineError(TrainerError):
     """The requested combination of precision, ZeRO stage and device is not supported."""
 

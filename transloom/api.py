@@ -17,6 +17,7 @@ docs/how-to/python.md documents the API in full, with an example that a test exe
 
 import html
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -55,6 +56,9 @@ __all__ = [
 _INSTALLATION = Path(__file__).resolve().parent.parent
 _PREEMPTED = 75
 _LINES_KEPT = 50
+# Variables that request colours in a pipe. Jupyter sets them for the programs that a notebook
+# starts.
+_COLOUR_VARIABLES = {"FORCE_COLOR", "CLICOLOR_FORCE"}
 # HTTP statuses that ask the client to retry later.
 _RETRY_LATER = (429, 503, 504)
 # The child process imports transloom's packages, whatever the current directory or PYTHONPATH
@@ -673,6 +677,7 @@ def _start(arguments: Sequence[str], *, stays: bool) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="backslashreplace",
+        env={name: value for name, value in os.environ.items() if name not in _COLOUR_VARIABLES},
         # In a separate group, the child does not receive Ctrl-C from this program's terminal.
         process_group=0,
     )

@@ -12,6 +12,7 @@ PEERS = ROOT / ".bench-peers"  # git ignores it
 SHARED_PACKAGES = (
     "benchmarks",
     "data_pipeline",
+    "foundation",
     "model",
 )  # packages that the scripts for peers import
 MATPLOTLIB = ["matplotlib==3.11.2"]

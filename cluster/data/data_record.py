@@ -15,7 +15,7 @@ from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.format import Checkpoint, CheckpointHeader, list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import ReplayMismatch, Resumed, TrainLine
+from trainer.record.metrics_lines import ReplayMismatch, Resumed, StepLine
 from trainer.runs.folder import RunFolder
 from trainer.state.digest import START
 
@@ -89,7 +89,7 @@ class DataRecord:
 
     def _read_metrics(self) -> None:
         for line in read_metrics(self._run.metrics):
-            if isinstance(line, TrainLine):
+            if isinstance(line, StepLine):
                 self._cursors[line.step] = line.cursor
                 self.digests[line.step] = line.data_digest
                 self._reached = max(self._reached, line.step)

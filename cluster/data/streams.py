@@ -226,7 +226,7 @@ class WorkerStreams:
         return RankStep(
             slots=self._mine,
             micro_batches=[micro_batch for part in parts for micro_batch in part],
-            units=step.units,
+            slot_units=step.slot_units,
             cursor=step.cursor,
             next_cursor=step.next_cursor,
         )

@@ -42,6 +42,7 @@ class TracedSlot:
 
     sample_ids: list[int]  # indices of the examples in the dataset
     digest: str
+    texts: dict[str, list[str]] | None = None  # by name, one for each example; None if not asked
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class TracedStep:
             "target_tokens": self.target_tokens,
             "slots": [
                 {"slot": index, "sample_ids": slot.sample_ids, "digest": slot.digest}
+                | ({} if slot.texts is None else {"texts": slot.texts})
                 for index, slot in enumerate(self.slots)
             ],
             "data_digest": self.data_digest,
@@ -76,13 +78,14 @@ class TracedStep:
 
 
 def trace(
-    run: Path, first: int, last: int, dataset: str | None, console: Terminal
+    run: Path, first: int, last: int, dataset: str | None, console: Terminal, texts: bool = False
 ) -> list[TracedStep]:
     """Return the steps `first` to `last` (inclusive) of a run.
 
     Args:
         dataset: new folder or URL of the dataset if the dataset has moved since training; otherwise
             None.
+        texts: whether to decode the texts of the examples.
 
     Raises:
         RunMismatchError: the run does not exist, or the dataset is not the run's.
@@ -105,7 +108,8 @@ def trace(
         for step, data in walk(store, recipe.data_settings, record, start, last):
             # Continue from the recorded digest if there is one, so that a difference shows only at
             # the step that caused it.
-            found = _traced(step, data, fed, record.digests.get(step - 1, digest), record)
+            before = record.digests.get(step - 1, digest)
+            found = _traced(step, data, fed, before, record, texts and step >= first)
             digest = found.data_digest
             if step >= first:
                 traced.append(found)
@@ -135,7 +139,12 @@ def walk(
 
 
 def _traced(
-    step: int, data: RankStep, task: TrainingTask, digest_before: str, record: DataRecord
+    step: int,
+    data: RankStep,
+    task: TrainingTask,
+    digest_before: str,
+    record: DataRecord,
+    texts: bool,
 ) -> TracedStep:
     cpu = torch.device("cpu")
     digests = [task.collate(batch, cpu).digest for batch in data.micro_batches]
@@ -144,7 +153,9 @@ def _traced(
         cursor=data.cursor,
         target_tokens=data.units,
         slots=[
-            TracedSlot(batch.pair_ids.tolist(), digest.hex())
+            TracedSlot(
+                batch.pair_ids.tolist(), digest.hex(), task.example_texts(batch) if texts else None
+            )
             for batch, digest in zip(data.micro_batches, digests, strict=True)
         ],
         data_digest=fold(digest_before, digests),
@@ -164,6 +175,7 @@ def trace_report(steps: Sequence[TracedStep]) -> Group:
                 f"{traced.target_tokens:,} target tokens",
             ),
             _slots_table(traced.slots),
+            *_text_tables(traced.slots),
             shown(f"  data digest  {_short(traced.data_digest)}   ", _digest_status(traced)),
             "",
         ]
@@ -181,6 +193,21 @@ def _slots_table(slots: list[TracedSlot]) -> Table:
         more = " …" if len(slot.sample_ids) > IDS_SHOWN else ""
         table.add_row(str(index), f"{len(slot.sample_ids):,}", _short(slot.digest), ids + more)
     return table
+
+
+def _text_tables(slots: list[TracedSlot]) -> Iterator[RenderableType]:
+    """Yield a table of the examples of each slot, if their texts were asked for."""
+    for index, slot in enumerate(slots):
+        if slot.texts is None:
+            continue
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("  slot", justify="right", no_wrap=True)
+        table.add_column("sample", justify="right", no_wrap=True)
+        for name in slot.texts:
+            table.add_column(shown(name))
+        for sample, *row in zip(slot.sample_ids, *slot.texts.values(), strict=True):
+            table.add_row(str(index), str(sample), *map(shown, row))
+        yield table
 
 
 def _digest_status(traced: TracedStep) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from cluster.recipe import Recipe
 from cluster.supervision.attempt import RankAttempt, RunContext
 from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint, start_cursor
+from cluster.supervision.run_listener import NODE_EXCLUDED
 from data_pipeline.dataset.manifest import Manifest
 from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
@@ -294,7 +295,7 @@ def excluded_nodes_text(problems: list[str], room: int, min_ranks: int) -> list[
     """
     if room < min_ranks:
         raise ClusterError(". ".join(problems))
-    return [f"{problem}. The run does not use this node in this session" for problem in problems]
+    return [f"{problem}. {NODE_EXCLUDED}" for problem in problems]
 
 
 def _total(nodes: Mapping[str, Node], resource: str) -> float:

@@ -6,6 +6,9 @@ from typing import Protocol
 from trainer.record.metrics_lines import Line
 from trainer.runs.vitals import Vitals
 
+# End of the notice about a node that the run does not use, which listeners recognize.
+NODE_EXCLUDED = "The run does not use this node in this session"
+
 
 class RunListener(Protocol):
     """Receiver of the notices, lines and vitals of a supervised run."""

@@ -32,7 +32,7 @@ class StepPlan:
     """Plan of a step: slot i is the i-th micro-batch of the concatenated spans."""
 
     spans: tuple[Span, ...]
-    units: int  # sum over all slots, see `DataTask.units`; the loss is divided by it
+    slot_units: tuple[int, ...]  # loss units of each slot, see `DataTask.units`
     cursor: Cursor  # position before the step
     next_cursor: Cursor  # position after the step, which its checkpoint stores
 
@@ -43,11 +43,16 @@ class RankStep:
 
     slots: range
     micro_batches: list[MicroBatch]  # one for each slot
-    # Loss units of the whole step, over all ranks; the loss is divided by them. A unit is what the
-    # task counts, such as a target token, a masked token or an example.
-    units: int
+    # Loss units of each slot of the step, over all ranks. A unit is what the task counts, such as a
+    # target token, a masked token or an example.
+    slot_units: tuple[int, ...]
     cursor: Cursor
     next_cursor: Cursor
+
+    @property
+    def units(self) -> int:
+        """Loss units of the whole step; the loss is divided by them."""
+        return sum(self.slot_units)
 
 
 def iterate_steps(
@@ -56,7 +61,7 @@ def iterate_steps(
     """Yield plans of steps endlessly, starting at the cursor."""
     while True:
         spans: list[Span] = []
-        units = 0
+        units: list[int] = []
         missing = micro_batches_per_step
         position = cursor
         while missing:
@@ -71,19 +76,19 @@ def iterate_steps(
             stop = min(position.offset + missing, count)
             if stop > position.offset:
                 spans.append(Span(position.epoch, position.window, position.offset, stop))
-                units += int(window.units[position.offset : stop].sum())
+                units += window.units[position.offset : stop].tolist()
                 missing -= stop - position.offset
             position = (
                 Cursor(position.epoch, position.window, stop)
                 if stop < count
                 else next_window(position, window.windows_per_epoch)
             )
-        if not units:
+        if not any(units):
             raise BatchingError(
                 f"The step from {cursor} has nothing to train on, so its loss would be divided by "
                 "0. Use corpora with longer examples, or raise batching.max_tokens_per_micro_batch."
             )
-        yield StepPlan(tuple(spans), units, cursor, position)
+        yield StepPlan(tuple(spans), tuple(units), cursor, position)
         cursor = position
 
 
@@ -118,4 +123,4 @@ def local_rank_steps(
             for span in spans_of_slots(step, slots)
             for micro_batch in reader.fetch(span.epoch, span.window, span.start, span.stop)
         ]
-        yield RankStep(slots, micro_batches, step.units, step.cursor, step.next_cursor)
+        yield RankStep(slots, micro_batches, step.slot_units, step.cursor, step.next_cursor)

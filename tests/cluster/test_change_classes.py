@@ -46,8 +46,10 @@ TABLE = {
         """,
         "trainer": """
             loss loss_options label_smoothing r_drop gradient_clipping ema_decay init_from frozen
+            spike_guard
         """,
         "trainer.optimizer": "type betas epsilon weight_decay options",
+        "trainer.spike_guard": "window minimum_steps loss_deviations norm_deviations",
         "trainer.schedule": """
             type warmup_steps scale peak_learning_rate initial_learning_rate decay_until_step
             final_learning_rate options
@@ -69,6 +71,8 @@ TABLE = {
         "engine": "zero_stage attention activation_checkpointing",
         "checkpoints": "memory_every_steps",
         "tracking": "wandb project group tags notes probe_sentences",
+        "tracking.notify": "targets events stalled_minutes",
+        "tracking.notify.targets": "kind url_from command_from",
         "cluster": """
             address ranks cpus_per_rank niceness gpus_per_rank resources_per_rank node_labels
             placement data_workers cpus_per_data_worker

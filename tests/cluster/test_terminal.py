@@ -1,10 +1,11 @@
-"""Progress displays off a terminal."""
+"""Progress displays and colours off a terminal."""
 
 import io
 
 import pytest
+from rich.live import Live
 
-from cluster.terminal import Terminal, step_counts
+from cluster.terminal import Terminal, shown, step_counts
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -21,3 +22,14 @@ def test_bars_of_steps_leave_nothing_behind_off_a_terminal(terminal, monkeypatch
         assert "4/4" in text
     else:
         assert text == "a notice\n"
+
+
+def test_forced_colours_do_not_make_a_pipe_a_terminal(monkeypatch):
+    """Jupyter sets the variable, and cannot redraw rows."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    console = Terminal(file=io.StringIO())
+    with Live(shown("a row"), console=console, auto_refresh=False) as live:
+        live.update(shown("another row"), refresh=True)
+    console.print(shown(("error:", "bold red")))
+    assert console.file.getvalue() == "another row\x1b[1;31merror:\x1b[0m\n"

@@ -91,10 +91,13 @@ def test_axe_finds_nothing_and_pages_fit_the_screen(site, browser, width, scheme
         for name in PAGES:
             watched.page.goto((site / name).as_uri())
             watched.page.locator("h1").wait_for()
-            assert watched.violations() == [], name
             assert not watched.is_wider_than_the_screen(), name
         assert watched.complaints == []
         assert [a for a in watched.asked if not a.startswith(("file:", "data:", "blob:"))] == []
+        for name in PAGES:  # axe tries to read style sheets, which the console reports
+            watched.page.goto((site / name).as_uri())
+            watched.page.locator("h1").wait_for()
+            assert watched.violations() == [], name
 
 
 @pytest.mark.lab

@@ -66,7 +66,19 @@ WITH_QUERY = [
         "key=s3cr3tCANARY",
     )
 ] + ["https://host/x#access_token=s3cr3tCANARY", "https://host/x;token=s3cr3tCANARY"]
+WEBHOOKS = [
+    "https://hooks.slack.com/services/T0CANARY/B0/s3cr3tCANARY",
+    "hooks.slack.com/services/T0/B0/s3cr3tCANARY",
+    "HTTPS://HOOKS.SLACK.COM:443/workflows/s3cr3tCANARY",
+    "https://ptb.discord.com/api/webhooks/1/s3cr3tCANARY",
+    "https://team.webhook.office.com/webhookb2/s3cr3tCANARY",
+    "https://api.telegram.org/bots3cr3tCANARY/sendMessage",
+    "https://hooks.zapier.com/hooks/catch/1/s3cr3tCANARY/",
+]
 WITHOUT = [
+    "https://slack.com/help",
+    "https://hooks.slack.com/…",
+    "https://discord.com/developers",
     "corpus.txt",
     "~/corpora/a@b.txt?token=1",
     "/data/what?key=2",
@@ -98,6 +110,18 @@ def test_a_location_with_a_credential_is_refused_without_showing_it(text: str) -
         Location(text)
     assert "CANARY" not in str(e.value).upper().replace("%43", "C")
     assert any(host in str(e.value) for host in ("host", "bucket", "[::1]:80"))
+
+
+@pytest.mark.parametrize("text", WEBHOOKS)
+def test_the_path_of_a_webhook_is_a_credential(text: str) -> None:
+    with pytest.raises(LocationError, match=r"webhook.*tracking\.notify") as caught:
+        Location(text)
+    with pytest.raises(LocationError) as caught_in_a_recipe:
+        check_all({"tracking": {"notify": {"targets": [{"url": text}]}}})
+    said = without_credentials(f"cannot POST to <{text}>, ({text}): and {text!r}.")
+    for shown in (str(caught.value), str(caught_in_a_recipe.value), said, strip_credentials(text)):
+        assert "CANARY" not in shown.replace("SLACK", "")
+    assert without_credentials(said) == said
 
 
 @pytest.mark.parametrize("text", WITHOUT)
@@ -198,7 +222,9 @@ def test_the_rest_of_a_text_stays() -> None:
     assert without_credentials(asked) == "(https://host/x?…), then https://host/y?…."
 
 
-@pytest.mark.parametrize("part", ["://", "http://a", "://a:", "?a", "@", "authorization: ", "a:b@"])
+@pytest.mark.parametrize(
+    "part", ["://", "http://a", "://a:", "?a", "@", "authorization: ", "a:b@", "hooks.slack.com"]
+)
 def test_hostile_texts_are_cleaned_in_linear_time(part: str) -> None:
     """A megabyte: of a pattern that goes back and forth this test would see no end."""
     without_credentials(part * (2**20 // len(part)))

@@ -87,12 +87,14 @@ def test_a_call_leaves_the_loop_to_others(project):
     assert recipe["data.train.0.source"] == "builtin:phrasebook/train.fr"
 
 
-def test_what_is_wrong_is_what_the_command_says(project):
+def test_what_is_wrong_is_what_the_command_says(project, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
     with pytest.raises(
         transloom.TransloomError, match=r"did you mean trainer\.max_steps"
     ) as raised:
         transloom.load_recipe("phrasebook", {"trainer.max_step": 3})
     assert raised.value.exit_code == 2
+    assert "\x1b" not in str(raised.value)
     with pytest.raises(transloom.TransloomError, match=r"nowhere is no run: it has no run\.json"):
         transloom.Translator("nowhere")
     plan = transloom.plan("phrasebook", {"data.dataset": "/nowhere"}, measure=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.dashboard.browser import Watched
-from support.dashboard.made_up import HOSTILE, SPIKE, answers, of_task
+from support.dashboard.made_up import HOSTILE, SPIKE_FIELDS, answers, of_task
 
 from transloom.observe.report.bundle import one_file
 
@@ -33,7 +33,7 @@ def watched(browser):
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
-@pytest.mark.parametrize("fragment", ["", "#run=id-0", f"#step=id-0@{SPIKE}"])
+@pytest.mark.parametrize("fragment", ["", "#run=id-0", f"#step=id-0@{SPIKE_FIELDS}"])
 def test_everything_is_there_on_all_screens(browser, report, width, scheme, fragment):
     with closing(Watched(browser, width, scheme)) as watched:
         watched.open(report + fragment)
@@ -101,8 +101,8 @@ def test_a_spike_is_opened_by_a_click(watched, report):
     over = page.locator("figure.chart", has_text="training loss").locator(".u-over")
     box = over.bounding_box()
     # Its place in the picture: of steps 1 to 420 on the axis, near the top.
-    over.click(position={"x": box["width"] * (SPIKE - 1) / 419, "y": box["height"] * 0.45})
-    page.get_by_role("heading", name=f"Step {SPIKE} of phrasebook").wait_for()
+    over.click(position={"x": box["width"] * (SPIKE_FIELDS - 1) / 419, "y": box["height"] * 0.45})
+    page.get_by_role("heading", name=f"Step {SPIKE_FIELDS} of phrasebook").wait_for()
     assert "4.453" in page.get_by_role("dialog").inner_text()
     page.keyboard.press("Escape")
     page.get_by_role("dialog").wait_for(state="hidden")

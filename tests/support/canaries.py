@@ -10,6 +10,8 @@ from urllib.parse import quote
 USER = "canary-user"
 PASSWORD = f"http/{secrets.token_hex(12)}+pw"
 WANDB_KEY = secrets.token_hex(20)
+HOOK = secrets.token_hex(20)  # in the path of a webhook's address
+HOOK_VARIABLE = "TRANSLOOM_SLACK_URL"
 NETRC_NAME = "passwords"
 
 
@@ -18,7 +20,12 @@ def environment(folder: Path) -> dict[str, str]:
     path = folder / NETRC_NAME
     path.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
     path.chmod(0o600)
-    return {"WANDB_API_KEY": WANDB_KEY, "NETRC": str(path), "no_proxy": "127.0.0.1"}
+    return {
+        "WANDB_API_KEY": WANDB_KEY,
+        "NETRC": str(path),
+        "no_proxy": "127.0.0.1",
+        HOOK_VARIABLE: f"http://127.0.0.1:9/services/{HOOK}",  # where nothing listens
+    }
 
 
 def forms(canary: str) -> list[bytes]:

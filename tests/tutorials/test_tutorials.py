@@ -1,6 +1,4 @@
-"""The commands of docs/tutorials, as a reader pastes them, on smaller models and with fewer steps."""
-
-from pathlib import Path
+"""The commands of docs/tutorials, as a reader pastes them, on smaller models and in fewer steps."""
 
 import pytest
 import yaml

@@ -17,14 +17,16 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary
 from foundation.strict_json import parse_object
+from foundation.wording import counted
 from trainer.checkpoints.state_file import HEADER_LIMITS, FileRecord, LocalStateFile, StateFile
+from trainer.config import MAX_WINDOW
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores, scores_of
 
@@ -49,6 +51,9 @@ Shape = Annotated[
 ]
 
 
+Window = Annotated[tuple[float, ...], Field(fail_fast=True, max_length=MAX_WINDOW)]
+
+
 class Parent(FileModel):
     """Origin of a run's first weights: a checkpoint of another run, or a model's folder."""
 
@@ -64,6 +69,27 @@ class EarlyStoppingState(FileModel):
     best: float | None = None
     best_step: Count = 0
     validations_since_best: Count = 0
+
+
+class RecentSteps(FileModel):
+    """Window of a spike guard: the last applied steps, oldest first.
+
+    Attributes:
+        losses: the loss of each step, per loss unit.
+        grad_norms: the gradient norm of each step before clipping.
+    """
+
+    losses: Window = ()
+    grad_norms: Window = ()
+
+    @model_validator(mode="after")
+    def _are_of_the_same_steps(self) -> Self:
+        if len(self.losses) != len(self.grad_norms):
+            raise ValueError(
+                f"recent_steps has {counted(len(self.losses), 'loss')}, but "
+                f"{counted(len(self.grad_norms), 'gradient norm')}; expected equal numbers"
+            )
+        return self
 
 
 class CheckpointHeader(FileModel):
@@ -91,6 +117,8 @@ class CheckpointHeader(FileModel):
     target_tokens_seen: Count
     skipped_steps: Count = 0
     skipped_in_a_row: Count = 0
+    skipped_spikes: Count = 0
+    recent_steps: RecentSteps = RecentSteps()  # empty without a spike guard
     # Largest recent gradients, see trainer/exact/grids.py.
     gradient_peaks: dict[str, float] = Field(default_factory=dict)
     parent: Parent | None = None

@@ -274,4 +274,4 @@ def _differences(
 def _loss(line: StepLine | ValidationLine) -> float | None:
     if isinstance(line, ValidationLine):
         return line.scores["loss"].value if "loss" in line.scores else None
-    return line.loss if isinstance(line, TrainLine) else None
+    return line.loss

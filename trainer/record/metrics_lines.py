@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from data_pipeline.batching.plan import Cursor
 from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
+from foundation.wording import counted
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
@@ -114,20 +115,52 @@ class TrainLine(_StepLine):
 
 
 class SkippedLine(_StepLine):
-    """Step that was not applied, because its loss or gradient was not finite.
+    """Step that was not applied.
 
     Attributes:
-        slots: the slots that were not finite; empty if only the sum of the gradients was not.
+        cause: "not finite" if the loss or a gradient was infinite or NaN, and "spike" if
+            `trainer.spike_guard` refused the step.
+        slots: the slots that were not finite; empty if only the sum of the gradients was not. For a
+            spike, the slots with a loss above the threshold, or else the slot with the largest.
         ranks: the ranks that computed these slots.
         in_a_row: the number of consecutive skipped steps, including this one.
         skipped_steps: the number of skipped steps of the whole run.
+        skipped_spikes: the number of spikes among them.
+        loss: as in `TrainLine`. This field and the following ones are None if the step was not
+            finite.
+        grad_norm: as in `TrainLine`.
+        loss_threshold: the largest loss that was no spike; None if every loss was accepted.
+        grad_norm_threshold: the largest norm that was no spike; None if every norm was accepted.
     """
 
     kind: Literal["skipped"] = "skipped"
+    cause: Literal["not finite", "spike"] = "not finite"
     slots: list[Count]
     ranks: list[Count]
     in_a_row: Count
     skipped_steps: Count
+    skipped_spikes: Count = 0
+    loss: float | None = None
+    grad_norm: float | None = None
+    loss_threshold: float | None = None
+    grad_norm_threshold: float | None = None
+
+    @property
+    def reason(self) -> str:
+        """Reason for skipping the step, as a clause such as "its loss was above …"."""
+        if self.cause == "not finite":
+            where = f" in {counted(len(self.slots), 'slot')}" if self.slots else ""
+            return f"its loss or gradient was not finite{where}"
+        pairs = (
+            ("loss", self.loss, self.loss_threshold),
+            ("gradient norm", self.grad_norm, self.grad_norm_threshold),
+        )
+        spikes = [
+            f"its {name} {value:.4g} was above the threshold {limit:.4g}"
+            for name, value, limit in pairs
+            if value is not None and limit is not None and value > limit
+        ]
+        return " and ".join(spikes) or "it was a spike"
 
 
 class Sample(FileModel):

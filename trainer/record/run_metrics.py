@@ -49,7 +49,9 @@ RUN_METRICS = {
     "transloom_run_goodput_ratio": "share of the wall time spent in steps that counted",
     "transloom_run_wall_seconds": "time for which a driver owned the run, up to the last step",
     "transloom_run_counted_seconds": "duration of all applied steps, without repetitions",
-    "transloom_run_skipped_steps": "number of steps whose loss or gradient was not finite",
+    "transloom_run_skipped_steps": "number of steps that were not applied",
+    "transloom_run_skipped_spikes": "number of skipped steps whose loss or gradient norm spiked; "
+    "the others were not finite",
     "transloom_run_skipped_steps_in_a_row": "number of skipped steps since the last applied step",
     "transloom_run_checkpoint_step": "step of the newest checkpoint",
     "transloom_run_checkpoint_age_seconds": "time since the newest checkpoint was written",
@@ -138,11 +140,10 @@ def _of_record(record: RecordEnd) -> dict[str, float | None]:
 
 
 def _of_checkpoint(snapshot: RunSnapshot) -> dict[str, float | None]:
-    skipped = [snapshot.header.skipped_steps] if snapshot.header else []
-    if snapshot.record.skipped:
-        skipped.append(snapshot.record.skipped.skipped_steps)
+    sources = [source for source in (snapshot.header, snapshot.record.skipped) if source]
     return {
-        "skipped_steps": max(skipped, default=0),
+        "skipped_steps": max((source.skipped_steps for source in sources), default=0),
+        "skipped_spikes": max((source.skipped_spikes for source in sources), default=0),
         "checkpoint_step": step_of(snapshot.newest) if snapshot.newest else None,
         "checkpoint_age_seconds": _age(snapshot.newest / HEADER) if snapshot.newest else None,
     }

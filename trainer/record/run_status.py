@@ -234,7 +234,7 @@ def _state(snapshot: RunSnapshot) -> tuple[State, str | None]:
         return "training", None
     if snapshot.card is None:
         return "damaged", "; ".join(snapshot.problems) or f"{run.path} has no {run.card_path.name}"
-    if snapshot.header and (end := _end(snapshot.header, snapshot.max_steps)):
+    if snapshot.header and (end := end_reason(snapshot.header, snapshot.max_steps)):
         return "finished", end
     if held and not held.released:
         return "abandoned", _abandoned_reason(held)
@@ -278,7 +278,7 @@ def _moment(text: str) -> float:
         return 0.0
 
 
-def _end(header: CheckpointHeader, max_steps: int | None) -> str | None:
+def end_reason(header: CheckpointHeader, max_steps: int | None) -> str | None:
     """Return the reason why the training is complete, or None if it is not complete."""
     if header.imported_from:
         return f"the weights were imported from {header.imported_from}"

@@ -3,7 +3,12 @@
 from dataclasses import dataclass, field
 
 from data_pipeline.batching.plan import Cursor
-from trainer.checkpoints.format import CheckpointHeader, EarlyStoppingState, Parent
+from trainer.checkpoints.format import (
+    CheckpointHeader,
+    EarlyStoppingState,
+    Parent,
+    RecentSteps,
+)
 from trainer.config import TrainerConfig
 from trainer.scores import Scores
 from trainer.state import early_stopping
@@ -23,6 +28,8 @@ class Progress:
     early_stopping: EarlyStoppingState = field(default_factory=EarlyStoppingState)
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
+    skipped_spikes: int = 0
+    recent_steps: RecentSteps = field(default_factory=RecentSteps)  # empty without a spike guard
     parent: Parent | None = None
 
     @classmethod
@@ -42,6 +49,8 @@ class Progress:
             early_stopping=header.early_stopping,
             skipped_steps=header.skipped_steps,
             skipped_in_a_row=header.skipped_in_a_row,
+            skipped_spikes=header.skipped_spikes,
+            recent_steps=header.recent_steps,
             parent=header.parent,
         )
 

@@ -149,6 +149,8 @@ class Saver:
             target_tokens_seen=progress.target_tokens_seen,
             skipped_steps=progress.skipped_steps,
             skipped_in_a_row=progress.skipped_in_a_row,
+            skipped_spikes=progress.skipped_spikes,
+            recent_steps=progress.recent_steps,
             gradient_peaks=engine.grids.peaks if engine.grids else {},
             parent=progress.parent,
             frozen=engine.frozen.names,

@@ -5,9 +5,10 @@ fetch, forward and backward over the rank's slots, one exchange with the other r
 step, a line in the metrics file. At some steps: a validation and a checkpoint. Output: an
 `Outcome`.
 
-Decisions that change the control flow (on a non-finite loss, a stop request, or early stopping) use
-only values that are equal on all ranks, such as the result of the exchange. So all ranks decide
-alike. Every rank knows which slots are finite before it applies the gradients.
+Decisions that change the control flow (on a non-finite loss, a spike, a stop request, or early
+stopping) use only values that are equal on all ranks, such as the result of the exchange. So all
+ranks decide alike. Every rank knows which slots are finite before it applies the gradients, and
+with `trainer.spike_guard` also the gradient norm.
 """
 
 import math
@@ -18,7 +19,7 @@ from typing import Protocol
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from trainer.errors import NonFiniteLossError
+from trainer.errors import NonFiniteLossError, SpikeError
 from trainer.rank.rank_job import RankContext
 from trainer.rank.supervision import Outcome
 from trainer.record.metrics_lines import Preempted, Repeated, Sample, TrainLine, ValidationLine
@@ -32,6 +33,7 @@ from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
 from trainer.training.prober import NoProber, ProberProtocol
 from trainer.training.schedule import learning_rate
+from trainer.training.spike_guard import Spike, find_spike, spike_notice, with_step
 from trainer.training.step_exchange import (
     StepReport,
     exchange,
@@ -89,6 +91,8 @@ class Trainer:
         self.engine = state.engine
         self._ema = state.ema
         self._placement = context.placement
+        self._notify = context.notify
+        self._run = context.job.run
         self._supervision = context.supervision
         self._open_stream = steps
         self._validator = validator
@@ -160,15 +164,15 @@ class Trainer:
         self._supervision.progress("step", step, str(data.cursor))
         report = self._sum_gradients(step, data, stall)
         rate = learning_rate(self.recipe.trainer.schedule, step, self.engine.width)
-        norm = self._apply(report, rate)
+        applied = self._apply(report, rate, report.sums[0] / data.units)
         progress.step = step
         progress.cursor = data.next_cursor
         progress.data_digest = fold(progress.data_digest, report.slot_digests)
         progress.scores = {}
-        if norm is None:
-            self._record_skipped(data, report)
+        if isinstance(applied, float):
+            self._record_step(data, report, rate, applied, time.monotonic() - started)
         else:
-            self._record_step(data, report, rate, norm, time.monotonic() - started)
+            self._record_skipped(data, report, applied)
         return report
 
     def _record_step(
@@ -182,6 +186,8 @@ class Trainer:
             for name, total in zip(self.engine.sum_names, report.sums, strict=True)
         }
         loss = sums.pop(self.engine.sum_names[0])
+        if guard := self.recipe.trainer.spike_guard:
+            progress.recent_steps = with_step(progress.recent_steps, guard.window, loss, norm)
         self._recorder.append(
             TrainLine(
                 step=progress.step,
@@ -206,19 +212,23 @@ class Trainer:
         )
         self._checkpoint_stall_seconds = 0.0
 
-    def _record_skipped(self, data: RankStep, report: StepReport) -> None:
-        """Record a step that was not applied.
+    def _record_skipped(self, data: RankStep, report: StepReport, spike: Spike | None) -> None:
+        """Record a step that was not applied, because of a spike or because it was not finite.
 
         Raises:
-            NonFiniteLossError: too many steps in a row were not applied.
+            NonFiniteLossError, SpikeError: too many steps in a row were not applied.
         """
         self.progress.skipped_steps += 1
         self.progress.skipped_in_a_row += 1
-        line = skipped_line(self.progress, data, report, self._placement)
+        self.progress.skipped_spikes += spike is not None
+        line = skipped_line(self.progress, data, report, self._placement, spike)
         self._recorder.append(line)
+        if spike:
+            self._notify(spike_notice(line, self._run))
         if line.in_a_row >= self.recipe.trainer.stop_after_skipped_steps:
             self._saver.finish()  # the checkpoint in flight is the last good one
-            raise NonFiniteLossError(too_many_skipped(line))
+            error = SpikeError if spike else NonFiniteLossError
+            raise error(too_many_skipped(line))
 
     def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
         """Run the step's passes, and repeat them while a gradient exceeds its parameter's grid."""
@@ -264,12 +274,21 @@ class Trainer:
             peak_flops_per_second=self._peak_flops_per_second,
         )
 
-    def _apply(self, report: StepReport, rate: float) -> float | None:
-        """Apply the optimizer step; return the gradient norm, or None if the step is skipped."""
-        if report.bad_slots:
+    def _apply(self, report: StepReport, rate: float, loss: float) -> float | Spike | None:
+        """Apply the optimizer step, unless the step is not finite or spikes.
+
+        Returns:
+            The gradient norm if the step is applied, the spike if it spikes, otherwise None.
+        """
+        guard = self.recipe.trainer.spike_guard
+        norm = spike = None
+        if guard and not report.bad_slots:
+            norm = self.engine.gradient_norm(report.amax)
+            spike = find_spike(guard, self.progress.recent_steps, loss, norm)
+        if report.bad_slots or spike:
             self.engine.discard_gradients()
-            return None
-        norm = self.engine.step(rate, report.amax)
+            return spike
+        norm = self.engine.step(rate, report.amax, norm)
         if not math.isfinite(norm):
             return None  # the sum overflowed, and the engine has applied nothing
         if self._ema:

@@ -12,6 +12,7 @@ This file also computes the fields of the metrics file that need only these sums
 step, and the line of a skipped step.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -27,6 +28,7 @@ from trainer.rank.placement import Placement
 from trainer.record.metrics_lines import SkippedLine
 from trainer.state.progress import Progress
 from trainer.tasks.batch import DeviceBatch
+from trainer.training.spike_guard import Spike, spiking_slots
 from trainer.zero.engine import PassResult
 
 _PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)
@@ -40,6 +42,7 @@ class StepReport:
     """Sums of a step over all slots; equal on all ranks."""
 
     sums: list[float]  # `PassResult.sums`, summed over the finite slots
+    slot_losses: list[float]  # the first of `PassResult.sums` of each slot, 0 if it is not finite
     bad_slots: list[int]  # slots whose loss or gradients are not finite
     padding_fraction: float
     slot_digests: list[bytes]
@@ -101,6 +104,7 @@ def exchange(
     flops = Flops(int(totals[_MODEL_FLOPS]), int(totals[_HARDWARE_FLOPS]))
     return StepReport(
         sums=totals[_SUMS:maxima].tolist(),
+        slot_losses=rows[:, _SUMS].tolist(),
         bad_slots=np.flatnonzero(rows[:, _BAD]).tolist(),
         padding_fraction=float(totals[_PADDING] / totals[_POSITIONS]),
         slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:_SUMS]],
@@ -146,32 +150,58 @@ def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
 
 
 def skipped_line(
-    progress: Progress, data: RankStep, report: StepReport, placement: Placement
+    progress: Progress,
+    data: RankStep,
+    report: StepReport,
+    placement: Placement,
+    spike: Spike | None = None,
 ) -> SkippedLine:
-    """Return a skipped step's line of the metrics file, with the non-finite slots and their ranks.
+    """Return a skipped step's line of the metrics file, with the causing slots and their ranks.
 
-    The line names no slots if each slot was finite and only the sum of the gradients was not.
+    Args:
+        progress: the progress after the step.
+        data: the data of the step.
+        report: the report of the step.
+        placement: this rank and the number of ranks.
+        spike: the spike for which the step was skipped. None if it was not finite; the line names
+            no slots if each slot was finite and only the sum of the gradients was not.
     """
     ranks = placement.world_size
-    slots = len(report.slot_digests)
-    dealt = {slot: rank for rank in range(ranks) for slot in slots_of_rank(rank, ranks, slots)}
-    return SkippedLine(
+    count = len(report.slot_digests)
+    dealt = {slot: rank for rank in range(ranks) for slot in slots_of_rank(rank, ranks, count)}
+    slots = report.bad_slots
+    if spike:
+        slots = spiking_slots(spike, report.slot_losses, data.slot_units)
+    line = SkippedLine(
         step=progress.step,
         **data.cursor.to_json(),
         data_digest=progress.data_digest,
-        slots=report.bad_slots,
-        ranks=sorted({dealt[slot] for slot in report.bad_slots}),
+        slots=slots,
+        ranks=sorted({dealt[slot] for slot in slots}),
         in_a_row=progress.skipped_in_a_row,
         skipped_steps=progress.skipped_steps,
+        skipped_spikes=progress.skipped_spikes,
     )
+    if spike is None:
+        return line
+    values = {name: value for name, value in spike._asdict().items() if math.isfinite(value)}
+    return line.model_copy(update={"cause": "spike", **values})
 
 
 def too_many_skipped(line: SkippedLine) -> str:
     """Return the error message of a run that ends after this skipped step; equal on all ranks."""
-    if line.slots:
-        where = f"in slots {line.slots} of ranks {line.ranks}"
-    else:
-        where = "in the sum of all slots"
+    slots = f"slots {line.slots} of ranks {line.ranks}"
+    if line.cause == "spike":
+        return (
+            f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, were not applied. "
+            f"The last one is a spike: {line.reason}. Its largest loss is in {slots}, with data "
+            f"from {line.cursor}. The run ends, because trainer.stop_after_skipped_steps is "
+            f"{line.in_a_row}. If only these steps have such data, raise this field and continue "
+            "the run. Otherwise, start a new run from the newest checkpoint (trainer.init_from) "
+            "with a lower learning rate, with trainer.gradient_clipping, or with more deviations "
+            "in trainer.spike_guard"
+        )
+    where = f"in {slots}" if line.slots else "in the sum of all slots"
     return (
         f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, had a loss or "
         "gradient that is not finite, and were not applied. In the last step, the non-finite value "

@@ -227,10 +227,26 @@ class TrainingEngine:
         """
         if self.grids is None or amax is None or self.grids.fits(amax):
             return None
-        self.discard_gradients()
+        self.stage.discard_gradients()
         return self.grids.widen(amax)
 
-    def step(self, learning_rate: float, amax: np.ndarray | None = None) -> float:
+    def gradient_norm(self, amax: np.ndarray | None = None) -> float:
+        """Return the global norm of the step's gradients before clipping; a collective.
+
+        All ranks return the same norm. The caller then applies the gradients with `step`, or
+        discards them.
+
+        Args:
+            amax: as in `step`.
+        """
+        if self.grids:
+            assert amax is not None
+            return exact_norm(self.stage.owned_gradients(), self.grids.bound(amax), self.placement)
+        return self.stage.gradient_norm()
+
+    def step(
+        self, learning_rate: float, amax: np.ndarray | None = None, norm: float | None = None
+    ) -> float:
         """Apply the step's gradients, and return their global norm before clipping.
 
         All ranks return the same norm. If the norm is not finite, all ranks discard the gradients,
@@ -240,28 +256,35 @@ class TrainingEngine:
             learning_rate: the learning rate of this step.
             amax: [slots, trained parameters], `PassResult.amax` of all slots; None unless
                 `numerics: exact`.
+            norm: the result of `gradient_norm` if the caller has it. It is returned, unless
+                DeepSpeed finds that the gradients overflow.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if self.grids:
             assert amax is not None
-            return self._exact_step(self.grids, amax)
-        if (replicated := self.stage.norm_of_replicated_gradients()) is not None:
-            if math.isfinite(replicated):
+            return self._exact_step(self.grids, amax, norm)
+        if self.stage.replicated:
+            norm = self.gradient_norm() if norm is None else norm
+            if math.isfinite(norm):
                 self._engine.step()
             else:
                 self.discard_gradients()
-            return replicated
+            return norm
         self._engine.step()
-        norm = float(self._engine.get_global_grad_norm())
-        return norm if norm >= 0 else math.inf  # -1 is DeepSpeed's code for an invalid norm
+        found = float(self._engine.get_global_grad_norm())
+        if not 0 <= found < math.inf:  # -1 is DeepSpeed's code for an invalid norm
+            return math.inf
+        return found if norm is None else norm
 
     def discard_gradients(self) -> None:
-        """Discard the step's gradients, so that the step changes no weights or moments.
+        """Discard the step's gradients, so that the step leaves no trace in the engine.
 
         Call it on all ranks after the last backward pass.
         """
         self.stage.discard_gradients()
+        if self.grids:
+            self.grids.revert()
 
     def parameter_group_settings(self) -> list[dict[str, Any]]:
         """Return the settings of each parameter group, such as `lr` and `betas`, as JSON values."""
@@ -335,10 +358,9 @@ class TrainingEngine:
         finally:
             self._process_wide.close()
 
-    def _exact_step(self, grids: GradientGrids, amax: np.ndarray) -> float:
+    def _exact_step(self, grids: GradientGrids, amax: np.ndarray, norm: float | None) -> float:
         """Perform `step` with exact numerics: the same bits for any partitioning."""
-        owned = self.stage.owned_gradients()
-        norm = exact_norm(owned, grids.bound(amax), self.placement)
+        norm = self.gradient_norm(amax) if norm is None else norm
         assert isinstance(self._torch_optimizer, ExactOptimizer)
         clips = 0 < self._gradient_clipping < norm
         self._torch_optimizer.gradient_divisor = norm / self._gradient_clipping if clips else 1.0

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.zero.fragment import MASTER
 
@@ -95,9 +96,17 @@ class Stage(ABC):
         for parts in self._optimizer.averaged_gradients.values():
             yield from parts
 
-    def norm_of_replicated_gradients(self) -> float | None:
-        """Return the norm of all gradients, or None if ZeRO's optimizer computes the norm."""
-        return None
+    def gradient_norm(self) -> float:
+        """Return the norm of the step's summed gradients, the same on all ranks; a collective.
+
+        Squares are added in fp64, so the norm is infinite only if an element is. The partitioning
+        changes the result by rounding.
+        """
+        norms = [
+            torch.linalg.vector_norm(part, dtype=torch.float64) for part in self.owned_gradients()
+        ]
+        total = torch.stack(norms).square().sum() if norms else torch.tensor(0.0).double()
+        return float(sum_over_ranks(total.cpu(), self._placement).sqrt())
 
     def discard_gradients(self) -> None:
         """Discard the gradients, as DeepSpeed does in a step whose gradients overflow."""
@@ -149,7 +158,7 @@ class Replicated(Stage):
             numel = gradient.numel()
             yield gradient.view(-1)[numel * rank // world_size : numel * (rank + 1) // world_size]
 
-    def norm_of_replicated_gradients(self) -> float:
+    def gradient_norm(self) -> float:
         return float(nn.utils.get_total_norm(list(self._gradients())))
 
     def discard_gradients(self) -> None:

@@ -58,6 +58,7 @@ from transloom.cli.init import init
 from transloom.cli.jobs import jobs_app, submit
 from transloom.cli.metrics import metrics
 from transloom.cli.model import model_app
+from transloom.cli.notify import notify
 from transloom.cli.plan import plan
 from transloom.cli.prepare import prepare
 from transloom.cli.recipes import recipes
@@ -124,7 +125,7 @@ app = typer.Typer(
 # Commands by panel of `--help`, in the order in which it lists them.
 for panel, commands in {
     "Get started": (demo, recipes, init, fields),
-    "Train": (prepare, plan, train, sweep, stop, workers),
+    "Train": (prepare, plan, train, sweep, stop, workers, notify),
     "Inspect": (
         *(watch, runs, status, dashboard, report),
         *(compare, replay, metrics, export_metrics),

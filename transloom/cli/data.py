@@ -112,6 +112,9 @@ def trace(
         ),
     ],
     dataset: MovedDatasetOption = None,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="Also show the texts of the examples, by slot.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the pairs that a run trains on at given steps, past or future, without training.
@@ -122,7 +125,7 @@ def trace(
 
     Examples:
 
-      transloom data trace runs/phrasebook --steps 120
+      transloom data trace runs/phrasebook --steps 120 --texts
 
       transloom data trace runs/phrasebook --steps 1:50 --json
     """
@@ -130,7 +133,7 @@ def trace(
     from cluster.data.trace import trace_report
 
     first, last = step_range(steps)
-    traced = trace_run(run, first, last, dataset, Terminal(stderr=True))
+    traced = trace_run(run, first, last, dataset, Terminal(stderr=True), texts)
     answer([step.to_json() for step in traced], as_json, trace_report(traced))
     if any(step.equal is False for step in traced):
         raise typer.Exit(EXIT_FAILED)

@@ -10,7 +10,7 @@ import typer
 
 from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, local_folder
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train a run as a Slurm job or on Kubernetes.")
 
@@ -29,7 +29,10 @@ def slurm(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder, on storage that all nodes share.")
+        Path | None,
+        typer.Option(
+            callback=local_folder, help="The run's folder, on storage that all nodes share."
+        ),
     ] = None,
     array: Annotated[
         str | None,
@@ -106,7 +109,10 @@ def kuberay(
     overrides: Overrides = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="The run's folder in the pods. Default: a folder in the first volume."),
+        typer.Option(
+            callback=local_folder,
+            help="The run's folder in the pods. Default: a folder in the first volume.",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the RayJob. Default: the run's name.")

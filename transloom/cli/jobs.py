@@ -9,7 +9,14 @@ import typer
 from cluster.errors import ClusterError
 from cluster.terminal import Terminal, note, print_json_line, print_line, print_result, warn
 from foundation.location import without_credentials
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, StrictOption, answer
+from transloom.cli.options import (
+    JsonOption,
+    Overrides,
+    RecipeArgument,
+    StrictOption,
+    answer,
+    local_folder,
+)
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -53,7 +60,10 @@ def submit(
     overrides: Overrides = None,
     address: Address = DEFAULT_ADDRESS,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder, on storage that all nodes share.")
+        Path | None,
+        typer.Option(
+            callback=local_folder, help="The run's folder, on storage that all nodes share."
+        ),
     ] = None,
     env: Annotated[
         list[str] | None,

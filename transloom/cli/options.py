@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cluster.errors import RecipeError
 from cluster.terminal import Terminal, print_json_line, print_line
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
@@ -14,6 +15,21 @@ from transloom.inference.engine_names import ComputeType, Engine
 from transloom.observe.terminal.tables import AnswerTable
 
 WIDTH_WHEN_PIPED = 200
+
+
+def local_folder(run: Path | None) -> Path | None:
+    """Return a run's folder as given; a callback of `--run`.
+
+    Raises:
+        RecipeError: it is a URL, which would become a local folder named `s3:`.
+    """
+    if run and run.parts[0].endswith(":"):
+        raise RecipeError(
+            f"The run's folder is {'//'.join(str(run).split('/', 1))}, expected a folder on "
+            "storage that all nodes share: runs cannot be in an object store, datasets can"
+        )
+    return run
+
 
 RecipeArgument = Annotated[
     str,

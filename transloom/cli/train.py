@@ -14,6 +14,7 @@ from transloom.cli.options import (
     RecipeArgument,
     StrictOption,
     answer,
+    local_folder,
     step_range,
 )
 
@@ -24,8 +25,9 @@ def train(
     run: Annotated[
         Path | None,
         typer.Option(
+            callback=local_folder,
             help="The run's folder. Default: a folder in runs/, named after the recipe and its "
-            "overrides."
+            "overrides.",
         ),
     ] = None,
     address: Annotated[

@@ -1,10 +1,12 @@
 """Work of `transloom train`: load the recipe, choose the run's folder, and train the run."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import RecipeError
+from cluster.notify.notifying_listener import NotifyingListener
 from cluster.planning.quick_checks import quick_check
 from cluster.recipe import (
     Recipe,
@@ -13,6 +15,7 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.supervisor import SupervisionOptions, supervise
 from cluster.terminal import Terminal
 from foundation.wording import counted
@@ -138,7 +141,9 @@ def train_run(
     with listener_for(
         console, title, settings.max_steps, folder, settings.smooths_labels
     ) as display:
-        listener = LoggingListener(display, folder)
+        listener: RunListener = LoggingListener(display, folder)
+        if loaded.tracking.notify.targets:
+            listener = NotifyingListener(listener, loaded, folder, os.environ)
         for notice in checked.notices:
             display.notice(notice)
         if inline:

@@ -38,7 +38,7 @@ from cluster.recipe import (
     with_absolute_paths,
 )
 from cluster.supervision.invocation import current_invocation
-from foundation.wording import counted
+from foundation.wording import counted, join_items
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
@@ -227,15 +227,26 @@ def job_environment(
     Other users of the cluster can read these variables.
 
     Args:
-        notice: called with a message if W&B's key seems to be missing.
+        notice: called with a message if W&B's key or a target of notifications seems to be
+            missing.
     """
     seconds = math.ceil(recipe.cluster.grace_seconds) + STOP_MARGIN_SECONDS
     environment = {STOP_WAIT_VARIABLE: str(seconds)}
-    mode = recipe.tracking.wandb
+    mode, notified = recipe.tracking.wandb, recipe.tracking.notify.variables
     if request.environment_file:
         welcome = () if mode == "disabled" else (WANDB_KEY, *WANDB_VARIABLES)
-        environment |= file_reference(Path(request.environment_file), request.environment, welcome)
-    elif mode == "online" and WANDB_KEY not in request.environment:
+        environment |= file_reference(
+            Path(request.environment_file), request.environment, (*welcome, *notified)
+        )
+        return environment
+    if missing := [name for name in notified if name not in request.environment]:
+        them = "it" if len(missing) == 1 else "them"
+        notice(
+            f"tracking.notify reads {join_items(missing)}, and neither --env-file nor --env names "
+            f"{them}. Set {them} in the environment of `ray start` on the head node, or in a file "
+            "on the nodes that --env-file names. Otherwise the run sends no notifications there"
+        )
+    if mode == "online" and WANDB_KEY not in request.environment:
         notice(
             f"tracking.wandb is online, and neither --env-file nor --env {WANDB_KEY} is given. On "
             "the node of rank 0, set this key in the environment of `ray start`, or run `wandb "

@@ -79,7 +79,7 @@ def test_steps_are_the_stream_in_pieces(layout: Layouts, slots: int) -> None:
     for step in islice(iterate_steps(layout, Cursor(), slots), 12):
         expected = list(islice(stream, slots))
         assert flatten(step.spans) == expected
-        assert step.units == sum(1 + 100 * window + number for _, window, number in expected)
+        assert step.slot_units == tuple(1 + 100 * window + number for _, window, number in expected)
 
 
 @reproducible

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
-SPIKE = 137
+SPIKE_FIELDS = 137
 
 COLUMNS = (
     *("step", "time", "target_tokens_seen", "wall_seconds", "counted_seconds", "loss", "nll"),
@@ -18,7 +18,7 @@ COLUMNS = (
 def loss_at(step: int, seed: int) -> float:
     """A loss that falls and wobbles, with a spike."""
     wobble = 0.15 * math.sin(step * 12.9898 + seed * 78.233) + 0.1 * math.sin(step * 0.37 + seed)
-    spike = 2.5 if step == SPIKE and seed == 0 else 0.0
+    spike = 2.5 if step == SPIKE_FIELDS and seed == 0 else 0.0
     return 1.1 + 6.5 * math.exp(-step / (60 + 25 * seed)) + wobble + spike
 
 
@@ -28,7 +28,7 @@ def steps_between(first: int, last: int, seed: int = 0, every: int = 1) -> dict[
     for step in range(first, last + 1, every):
         loss = loss_at(step, seed)
         seconds = 0.24 + 0.03 * math.sin(step) + 0.04 * seed
-        norm = 0.4 + 2 * math.exp(-step / 40) + (3.1 if loss > 3 and step == SPIKE else 0)
+        norm = 0.4 + 2 * math.exp(-step / 40) + (3.1 if loss > 3 and step == SPIKE_FIELDS else 0)
         values = {
             "step": step,
             "time": 1_795_297_000 + step * 0.26,
@@ -118,7 +118,7 @@ def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
         "resumed": "2 ranks have started again, from step 150",
         "resized": "goes on with 3 ranks instead of 2",
     }
-    marks = [(151, "resumed"), (SPIKE - 20, "skipped"), (200, "resized"), (300, "preempted")]
+    marks = [(151, "resumed"), (SPIKE_FIELDS - 20, "skipped"), (200, "resized"), (300, "preempted")]
     vitals = {
         "format_version": 1,
         "time": 1_795_297_100.0,

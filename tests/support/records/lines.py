@@ -13,6 +13,14 @@ COUNTED: dict[str, Any] = {
     "tflops_per_second_per_rank": 4.0,
     "mfu": 0.4,
 }
+# Of a skipped step whose loss alone is above its threshold.
+SPIKE_FIELDS: dict[str, Any] = {
+    "cause": "spike",
+    "loss": 9.5,
+    "grad_norm": 1.5,
+    "loss_threshold": 4.25,
+    "grad_norm_threshold": 2.5,
+}
 
 
 def _data_of(step: int) -> dict[str, Any]:

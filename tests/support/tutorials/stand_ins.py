@@ -47,7 +47,7 @@ esac
 def install(folder: Path) -> dict[str, str]:
     """Write the programs into a folder, and return variables for a shell that uses them."""
     folder.mkdir()
-    programs = {name: STAND_IN for name in ("ray", "pgrep")} | {"transloom": TRANSLOOM}
+    programs = dict.fromkeys(("ray", "pgrep"), STAND_IN) | {"transloom": TRANSLOOM}
     for name, script in programs.items():
         words = {"name": name, "python": sys.executable, "file": __file__, "bin": BIN}
         (folder / name).write_text(script.format(**words))
@@ -101,9 +101,11 @@ def ray_stop() -> int:
 def pgrep(arguments: list[str]) -> int:
     *options, pattern = arguments
     letters = "".join(option.removeprefix("-") for option in options)
-    assert set(letters) <= set("aof") and "f" in letters, arguments
+    assert {"f"} <= set(letters) <= set("aof"), arguments
     lines = [(process.pid, " ".join(command_of(process))) for process in marked(os.environ[MARK])]
-    found = [(pid, line) for pid, line in lines if re.search(pattern, line) and __file__ not in line]
+    found = [
+        (pid, line) for pid, line in lines if re.search(pattern, line) and __file__ not in line
+    ]
     for pid, line in found[:1] if "o" in letters else found:
         print(f"{pid} {line}" if "a" in letters else pid)
     return 0 if found else 1

@@ -142,6 +142,34 @@ def test_limits_follow_gradients_down_slowly():
     assert grids.peaks["weight"] == pytest.approx(DECAY**34) == pytest.approx(0.5, rel=0.01)
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_refused_step_leaves_the_limits_of_the_step_before_it(is_resumed):
+    grids = grids_for(1.0, 8)
+    grids.follow(np.array([[1.5]]))
+    if is_resumed:
+        peaks, grids = grids.peaks, GradientGrids(["weight"], 8)
+        grids.restore(peaks)
+    spike, usual = np.array([[1000.0]]), np.array([[6.0]])
+    assert grids.fits(usual)
+    for _ in range(2):
+        assert grids.widen(spike) == ["weight"]
+        assert grids.fits(spike)
+        grids.revert()
+        assert grids.peaks == {"weight": 1.5}
+        assert grids.fits(usual)
+        assert not grids.fits(spike)
+
+
+def test_a_refused_first_step_leaves_no_limits():
+    grids = grids_for(1.0, 8)
+    grids.revert()
+    assert grids.peaks == {}
+    assert not grids.fits(np.array([[0.0]]))
+    gradient = torch.tensor([0.1])
+    grids.round_(0, gradient)
+    assert torch.equal(gradient, torch.tensor([0.1]))
+
+
 def test_a_parameter_without_gradients_has_a_grid_as_well():
     grids = grids_for(0.0, 8)
     zero = torch.zeros(3)

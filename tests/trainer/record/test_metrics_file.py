@@ -5,7 +5,7 @@ from functools import partial
 from math import nan
 
 import pytest
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 
 from trainer.errors import TrainerError
 from trainer.record import line_reader, metrics_file
@@ -83,6 +83,19 @@ def test_a_step_is_skipped_again_when_it_is_repeated(tmp_path):
     assert path.read_text().startswith(before)
     assert read_metrics(path)[5:] == [event]
     assert event.fields["kind"] == ["train", "skipped"]
+
+
+def test_the_loss_of_a_repeated_spike_is_compared(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first, other = (skipped_line(1, **SPIKE_FIELDS | {"loss": loss}) for loss in (9.5, 9.75))
+    record = MetricsFile(path, 0)
+    record.append(first)
+    record.close()
+    for again, fields in ((first, None), (other, {"loss": [9.5, 9.75]})):
+        record = MetricsFile(path, 0)
+        event = record.append(again)
+        record.close()
+        assert (event and event.fields) == fields
 
 
 def test_an_event_stands_at_the_last_recorded_step(tmp_path):

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 from support.files.small_disk import run_on_small_disk
 from support.records import wandb_jobs
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 from support.records.moments import write_moments
 from support.records.wandb_history import (
     config,
@@ -104,6 +104,14 @@ def test_a_train_line_is_shown_whole():
     line = train_line(1, goodput=0.5).model_dump(exclude_none=True)
     hidden = {"version", "step", "kind"}
     assert row == {f"train/{name}": line[name] for name in line if name not in hidden}
+
+
+def test_a_spike_has_its_cause_and_values_in_its_row():
+    names = ("skipped/cause", "skipped/loss", "skipped/loss_threshold")
+    assert shown_of([train_line(1), skipped_line(2, **SPIKE_FIELDS)], *names)[-1] == (
+        2,
+        {"skipped/cause": "spike", "skipped/loss": 9.5, "skipped/loss_threshold": 4.25},
+    )
 
 
 def test_a_skipped_step_has_a_row():

@@ -104,7 +104,7 @@ def test_a_skipped_step_names_the_ranks_of_its_bad_slots(slots, ranks):
     placement = Placement(rank=1, world_size=2)
     bad = replace(report(), bad_slots=slots, slot_digests=[b""] * 5)
     cursor = Cursor(1, 2, 3)
-    data = RankStep(range(3, 5), [], 7, cursor, cursor)
+    data = RankStep(range(3, 5), [], (2, 1, 1, 1, 2), cursor, cursor)
     progress = Progress(step=9, skipped_steps=6, skipped_in_a_row=2, data_digest="d")
     line = skipped_line(progress, data, bad, placement)
     assert line.ranks == ranks
@@ -118,7 +118,9 @@ def test_a_skipped_step_names_the_ranks_of_its_bad_slots(slots, ranks):
 
 
 def counted_report(flops, peak):
-    return StepReport([1.0], [], 0.0, [], 0.0, False, flops=flops, peak_flops_per_second=peak)
+    return StepReport(
+        [1.0], [1.0], [], 0.0, [], 0.0, False, flops=flops, peak_flops_per_second=peak
+    )
 
 
 def test_rates_are_those_of_the_model_of_all_ranks_and_of_each():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.errors import RecipeError
+
 PROGRAM = "from transloom.cli.entry import main; main()"
 # Python imports it at its start. Standard library only.
 SITECUSTOMIZE = """
@@ -62,3 +64,17 @@ def test_an_interrupt_that_a_shell_ignores_stays_ignored(tmp_path: Path) -> None
         assert run_struck(tmp_path, "typer").returncode == 0
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "submit", "deploy slurm"])
+def test_a_url_as_the_folder_of_a_run_is_refused(transloom, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"s3://bucket/run, expected a folder"):
+        transloom(*command.split(), "phrasebook", "--run", "s3://bucket/run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_wraps_at_the_width_of_the_terminal(transloom):
+    shown = transloom("watch", "--help").stdout
+    assert "may train on any machine" in shown.replace("\n", " ").replace("  ", " ")
+    assert "so the runs \n" not in shown

@@ -6,65 +6,29 @@ Runs that were killed and resized, and replays by several ranks: tests/integrati
 import hashlib
 import json
 import math
-import random
 import shutil
 
 import pytest
 import yaml
 from click import UsageError
-from support.recipes import tiny_values
+from support.poisoned import SOURCE, poisoned_recipe
 from support.records.checkpoints import rewrite_header
 from support.runs import Runs
 from support.tasks import language_model_values
 
 from cluster.errors import RecipeError
-from cluster.recipe import load_recipe
-from cluster.terminal import Terminal
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from trainer.errors import TrainerError
 from trainer.record.metrics_file import train_lines
 from trainer.record.metrics_lines import Resumed
-from transloom.cli.prepare import prepare_dataset
-
-SOURCE = "le zèbre zézaie"
-GARBAGE = "Qx7#Zv 9%wK&p Jj0=Qq X4+Vz 8*uU Yy-2@ qZ!xJ 3~kW Gg/5 Zz"
 
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory):
     """A run of 40 steps of short sentences, with one pair of garbage in a corpus of its own."""
     folder = tmp_path_factory.mktemp("poisoned")
-    rng = random.Random(5)
-    people = ("je", "tu", "il", "elle", "nous", "vous")
-    things = ("pain", "vin", "chat", "livre")
-    pairs = [f"{rng.choice(people)} voit le {rng.choice(things)}" for _ in range(600)]
-    (folder / "plain.tsv").write_text("".join(f"{line}\t{line}\n" for line in pairs))
-    (folder / "poison.tsv").write_text(f"{SOURCE}\t{GARBAGE}\n")
-    heldout = {"files": [str(folder / "poison.tsv")]}
-    values = tiny_values(folder / "dataset", max_steps=40)
-    values["data"] |= {
-        "train": [
-            {"name": name, "files": [str(folder / f"{name}.tsv")]} for name in ("plain", "poison")
-        ],
-        "validation": heldout,
-        "tests": {},
-        "cleaning": {"max_length_ratio": None},
-        "pairs_per_block": 16,
-        "blocks_per_shard": 2,
-    }
-    values["tokenizer"] = {"type": "char", "vocabulary_size": 60, "joint": True}
-    values["batching"]["max_tokens_per_micro_batch"] = 128
-    values["trainer"]["schedule"] = {
-        "type": "constant",
-        "peak_learning_rate": 0.01,
-        "warmup_steps": 0,
-    }
-    values["engine"] = {"numerics": "exact", "zero_stage": 1}
-    values["checkpoints"] = {"every_steps": 10, "keep_last": 9}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(values))
-    prepare_dataset(load_recipe(recipe), Terminal(stderr=True), overwrite=False)
+    recipe = poisoned_recipe(folder)
     runs = Runs(recipe, folder, "")
     runs.train("run", inline=True)
     return folder

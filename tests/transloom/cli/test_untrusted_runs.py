@@ -105,7 +105,7 @@ LONG = [
 # Commands that read no run: they take recipes that the user names, datasets, jobs of a cluster or
 # nodes. What they read of the folder of a run that goes on, `train` and `plan` read, too.
 WITHOUT_RUN = {
-    *("demo", "recipes", "init", "fields", "prepare", "sweep", "submit", "import"),
+    *("demo", "recipes", "init", "fields", "prepare", "sweep", "submit", "import", "notify"),
     *("data info", "data verify", "data quarantine", "jobs list"),
     *("deploy slurm", "deploy kuberay", "deploy drain-node", "deploy slurm-node"),
 }

@@ -18,7 +18,8 @@ _FIELDS = (
     ("nll", "loss"),
     ("other_sums", "loss"),
     ("grad_norm", "gradient norm"),
-    ("slots", "slots that are not finite"),
+    ("cause", "cause of the skip"),
+    ("slots", "slots of a skipped step"),
     ("learning_rate", "learning rate"),
 )
 EVERY_BIT: Mapping[str, float] = {}

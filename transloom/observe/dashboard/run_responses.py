@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from foundation.built_in_tasks import DEFAULT_TASK
-from foundation.wording import counted
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.metrics_lines import Event, Sample, SkippedLine
 from trainer.record.node_usage import NodeLine, read_usage
@@ -302,10 +301,10 @@ def validations_of(curves: Curves) -> list[ValidationRow]:
 
 def _mark(line: Event | SkippedLine) -> Mark:
     if isinstance(line, SkippedLine):
-        details = {name: getattr(line, name) for name in ("slots", "ranks", "in_a_row")}
-        words = "not applied: its loss or gradient was not finite"
-        if line.slots:
-            words += f" in {counted(len(line.slots), 'slot')}"
+        names = ("cause", "slots", "ranks", "in_a_row", "loss", "grad_norm")
+        values = {name: getattr(line, name) for name in names}
+        details = {name: value for name, value in values.items() if value is not None}
+        words = f"not applied: {line.reason}"
         return Mark(step=line.step, event="skipped", words=words, details=details)
     return Mark(step=line.step, event=line.event, words=event_text(line), details=line.details)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -64,6 +64,8 @@ def _table(name: str, line: type[TrainLine] | type[SkippedLine]) -> Table:
 
 def _kind(field: FieldInfo) -> Kind:
     """Return the kind of a field's values; a field `float | None` has the kind of `float`."""
+    if get_origin(field.annotation) is Literal:
+        return "text"
     types = [field.annotation, *get_args(field.annotation)]
     return next(_KINDS[type_] for type_ in types if type_ in _KINDS)
 

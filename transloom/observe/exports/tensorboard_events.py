@@ -3,7 +3,7 @@
     train/loss, …            each number of a training step's line
     train/other_sums/NAME    each entry of the line's `other_sums`
     skipped/in_a_row, …      each number of a skipped step's line
-    skipped/slots            the slots and ranks whose loss or gradients were not finite, as text
+    skipped/slots            the cause of a skipped step, with its slots and ranks, as text
     validation/bleu, …       each score of a validation
     validation/samples       the sample translations of a validation, as text
     event/NAME               the details of an event, as text
@@ -110,7 +110,7 @@ def texts_of(line: Line) -> Iterator[tuple[str, str]]:
             rows = [(s.source, s.reference, s.translation) for s in line.samples]
             yield "validation/samples", _markdown(("source", "reference", "translation"), rows)
     elif isinstance(line, SkippedLine):
-        yield "skipped/slots", f"slots {line.slots} on ranks {line.ranks}"
+        yield "skipped/slots", f"{line.cause}: slots {line.slots} on ranks {line.ranks}"
     elif not isinstance(line, TrainLine):
         yield f"event/{line.event}", visible(details_of(line))
 

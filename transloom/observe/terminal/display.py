@@ -14,7 +14,7 @@ from foundation.untrusted_text import visible, visible_line
 from foundation.wording import flop_rate
 from trainer.checkpoints.checkpoint_status import CheckpointFolder
 from trainer.checkpoints.format import newest_intact
-from trainer.errors import LeaseLostError, NonFiniteLossError
+from trainer.errors import LeaseLostError, NonFiniteLossError, SpikeError
 from trainer.record.metrics_lines import Event, Line, Resized, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
@@ -115,7 +115,7 @@ class LoggingListener:
             file.write(entries)
 
     def _keep_error(self, error: Exception) -> None:
-        if isinstance(error, NonFiniteLossError):
+        if isinstance(error, (NonFiniteLossError, SpikeError)):
             good, _ = newest_intact(self._run.checkpoints)
             error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
         self.log_detail(f"{ENDED}{full_message(error)}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted, operations, span, steps_of
-from trainer.record.metrics_lines import Sample
+from trainer.record.metrics_lines import Sample, SkippedLine
 from trainer.record.record_end import TERA
 from transloom.observe.terminal.picture_layout import (
     LABEL,
@@ -136,11 +136,18 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
             amount = operations(tflops * TERA).removesuffix("FLOP")  # such as "1.45 T"
             yield curve("FLOP/s", amount, picture.tflops_per_second, 11, _share_of_peak(picture))
         yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
-        skipped = picture.record.skipped
-        remark = counted(skipped.skipped_steps, "step") + " skipped" if skipped else ""
+        remark = _skipped_steps(picture.record.skipped)
         yield curve("gradient norm", f"{last.grad_norm:.3g}", picture.grad_norm, 9, remark)
     elif picture.state == "training":
         yield Block([labelled("loss", "waiting for the first step")], importance=2)
+
+
+def _skipped_steps(last: SkippedLine | None) -> str:
+    """Return the number of skipped steps, and of the spikes among them, as text."""
+    if last is None:
+        return ""
+    spikes = f", {counted(last.skipped_spikes, 'spike')}" if last.skipped_spikes else ""
+    return f"{counted(last.skipped_steps, 'step')} skipped{spikes}"
 
 
 def _measure(name: str, decoding: str | None) -> str:

@@ -77,3 +77,34 @@ def test_a_job_is_sent_again_with_extensions_from_the_users_environment(
         assert recipe.extension_folder == str(sent)
         assert request.extensions == ("ext_sent.py",)
         assert request.overrides == ("seed=2", "extension_folder=null")
+
+
+NOTIFY = (
+    "tracking.notify.targets=[{kind: slack, url_from: TRANSLOOM_SLACK_URL}, "
+    "{kind: command, command_from: TRANSLOOM_PAGER}]"
+)
+
+
+def notified(recipe: Path, **wanted: Any) -> tuple[Any, list[str]]:
+    found, request = build_request(SubmitOptions(str(recipe), [NOTIFY], **wanted))
+    said: list[str] = []
+    environment = job_environment(found, request, said.append)
+    return json.loads(environment.get(VARIABLE, "null")), said
+
+
+def test_the_variables_of_notifications_are_taken_from_the_file_by_name(recipe: Path) -> None:
+    found, said = notified(recipe, environment_file=Path("/keys.env"), environment=["AWS_KEY"])
+    assert found["names"] == ["AWS_KEY"]
+    assert {"TRANSLOOM_SLACK_URL", "TRANSLOOM_PAGER"} <= set(found["welcome"])
+    assert said == []
+
+
+def test_notifications_that_no_node_could_send_are_mentioned_at_submission(recipe: Path) -> None:
+    _, (said,) = notified(recipe)
+    assert "TRANSLOOM_SLACK_URL, TRANSLOOM_PAGER, and neither --env-file nor --env" in said
+    assert "Set them in the environment of `ray start` on the head node" in said
+    _, (said,) = notified(recipe, environment=["TRANSLOOM_PAGER"])
+    assert "reads TRANSLOOM_SLACK_URL, and" in said
+    assert "Set it" in said
+    _, said_of_both = notified(recipe, environment=["TRANSLOOM_PAGER", "TRANSLOOM_SLACK_URL"])
+    assert said_of_both == []

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from support.records.lines import skipped_line, train_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line
 
 from transloom.observe.comparison.step_difference import loss_difference, step_difference
 
@@ -45,9 +45,22 @@ def test_other_data_comes_before_whether_the_step_counts():
     assert step_difference(ONE, other) == ("data", ONE.data_digest, "other")
 
 
+def test_skipped_steps_differ_in_cause_and_loss():
+    spike = skipped_line(1, **SPIKE_FIELDS)
+    assert step_difference(spike, spike) is None
+    assert step_difference(spike, skipped_line(1, **SPIKE_FIELDS | {"loss": 9.75})) == (
+        "loss",
+        9.5,
+        9.75,
+    )
+    bad = skipped_line(1, **dict.fromkeys(SPIKE_FIELDS) | {"cause": "not finite"})
+    found = step_difference(spike.model_copy(update={"loss": None, "grad_norm": None}), bad)
+    assert found == ("cause of the skip", "spike", "not finite")
+
+
 def test_skipped_steps_differ_in_the_slots_that_are_not_finite():
     found = step_difference(skipped_line(1, slots=[1]), skipped_line(1, slots=[1, 4]))
-    assert found == ("slots that are not finite", [1], [1, 4])
+    assert found == ("slots of a skipped step", [1], [1, 4])
 
 
 def test_a_tolerance_is_relative_and_of_its_field_alone():

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 from support.records.long_records import damaged, long_record
 
 from trainer.errors import TrainerError
@@ -21,7 +21,7 @@ from transloom.observe.curves.curves import read_curves
 from transloom.observe.curves.record_blocks import OpenRecord
 
 STEPS = 9_000
-SPIKE = 4_321
+SPIKE_STEP = 4_321
 BYTES_OF_PLACES = 150_000  # what it may cost to find places, and both ends
 
 
@@ -29,7 +29,7 @@ BYTES_OF_PLACES = 150_000  # what it may cost to find places, and both ends
 def record(tmp_path_factory):
     """One of some 5 MB, with a spike, and torn at its end."""
     path = tmp_path_factory.mktemp("long") / "metrics.jsonl"
-    long_record(path, STEPS, spikes=(SPIKE,))
+    long_record(path, STEPS, spikes=(SPIKE_STEP,))
     with path.open("a") as file:
         file.write('{"version": 2, "step": 9001, "epo')
     return path
@@ -382,11 +382,12 @@ def test_a_line_that_is_too_long_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("transloom.observe.curves.record_blocks.CHUNK_BYTES", 1_000)
     path = tmp_path / "metrics.jsonl"
     long_one = validation_line(1, text="x" * 5_000)
-    lines = (train_line(1), long_one, train_line(2), skipped_line(3))
+    spike = skipped_line(3, **SPIKE_FIELDS)
+    lines = (train_line(1), long_one, train_line(2), spike)
     path.write_text("".join(line.to_json() + "\n" for line in lines))
     found = read_curves(path)
     assert found.columns["step"] == [1, 2]
-    assert [line.step for line in found.events] == [3]
+    assert found.events == [spike]
     assert "more than 4,000 bytes" in found.problem
 
 

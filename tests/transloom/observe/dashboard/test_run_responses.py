@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from support.records.lines import SPIKE_FIELDS, skipped_line
 from support.records.run_folders import made_run, with_checkpoint
 
 from trainer.record.run_snapshot import RunSnapshot
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import Code, Invocation, Start, write_start
-from transloom.observe.dashboard.run_responses import commands_of, environment_of
+from transloom.observe.dashboard.run_responses import commands_of, environment_of, marks_of
 
 START = Start(
     since="2026-11-22T10:00:00+00:00",
@@ -58,3 +59,13 @@ def test_the_command_that_repeats_a_run_loads_no_code_of_the_run(tmp_path: Path,
     run.recipe.write_text(recipe)
     train, *_ = commands_of(RunSnapshot(run, 0))
     assert "recipe.yaml extension_folder=null --run " in train
+
+
+def test_the_mark_of_a_skipped_step_tells_its_cause() -> None:
+    bad, spike = marks_of([skipped_line(3), skipped_line(4, **SPIKE_FIELDS)])
+    assert bad.words == "not applied: its loss or gradient was not finite in 1 slot"
+    assert spike.words == "not applied: its loss 9.5 was above the threshold 4.25"
+    assert spike.details == {
+        **{"cause": "spike", "slots": [1], "ranks": [0], "in_a_row": 1},
+        **{"loss": 9.5, "grad_norm": 1.5},
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.quality.memory import at_most
-from support.records.lines import COUNTED, skipped_line, train_line, validation_line
+from support.records.lines import COUNTED, SPIKE_FIELDS, skipped_line, train_line, validation_line
 from typer.testing import CliRunner
 
 from trainer.errors import RunMismatchError, TrainerError
@@ -25,7 +25,7 @@ LINES = [
     train_line(1, loss=0.1 + 0.2, target_tokens_seen=2**40 + 1, goodput=1 / 3),
     train_line(2, other_sums={"z_loss": 1e-300, "moe": 2.0}),
     validation_line(2, loss=2.0, bleu=30.1, text=HOSTILE),
-    skipped_line(3, slots=[1, 4], ranks=[0, 2]),
+    skipped_line(3, slots=[1, 4], ranks=[0, 2], **SPIKE_FIELDS),
     Resumed(step=3, from_step=2, settings_changed={"keep_last": [1, 2]}),
     train_line(4),
     Preempted(step=4),
@@ -84,6 +84,11 @@ def test_csv_has_every_digit_of_every_line(run, tmp_path):
     (sample,) = rows_of(tmp_path / "out" / "samples.csv")
     assert sample["translation"] == HOSTILE
     (skipped,) = rows_of(tmp_path / "out" / "skipped.csv")
+    assert (skipped["cause"], skipped["loss"], skipped["loss_threshold"]) == (
+        "spike",
+        "9.5",
+        "4.25",
+    )
     assert (skipped["slots"], skipped["ranks"], skipped["in_a_row"]) == ("[1, 4]", "[0, 2]", "1")
     events = rows_of(tmp_path / "out" / "events.csv")
     assert [(row["step"], row["event"]) for row in events] == [

@@ -5,7 +5,7 @@ from itertools import takewhile
 
 import pytest
 from rich.cells import cell_len
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 
 from cluster.terminal import Terminal
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
@@ -74,6 +74,13 @@ def test_the_numbers_of_a_run():
     assert "1.00e-04" in row_of(picture, "learning rate")
     assert "3 steps skipped" in row_of(picture, "gradient norm")
     assert "data 25.0%, checkpoints 0.0% of the last 1 step" in row_of(picture, "stalls")
+
+
+def test_spikes_are_counted_among_the_skipped_steps():
+    picture = a_run(
+        train_line(1), skipped_line(2, skipped_steps=3, skipped_spikes=1, **SPIKE_FIELDS)
+    )
+    assert "3 steps skipped, 1 spike" in row_of(picture, "gradient norm")
 
 
 def test_a_smoothed_loss_is_named_so_and_stands_beside_the_nll():

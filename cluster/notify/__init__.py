@@ -1,0 +1,12 @@
+"""Notifications of a run's events, sent by the driver.
+
+::
+
+    supervisor ─▶ NotifyingListener ─▶ display and log, as without notifications
+                        │
+                        ▼ lines, notices, vitals, the error that ends the run
+                  run_events.py ─▶ Notification ─▶ delivery.py ─▶ targets.py
+                                                   a queue and    webhook, Slack,
+                                                   a thread for   command
+                                                   each target
+"""

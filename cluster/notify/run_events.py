@@ -1,0 +1,228 @@
+"""Detection of the events of a run, from what its driver already knows.
+
+Each method receives one source, and calls `emit` with the events that it finds:
+
+    line          lines of the metrics file     skipped_steps, loss_spike, best_score
+    notice        notices of the supervisor     bad_node
+    vitals        restarts with their causes    restarts
+    poll          the clock                     stalled
+    ended_by      the error that ended the run  failed
+    ended         the newest checkpoint         finished
+
+Several threads call the methods: the supervisor's calls `line`, `notice` and the last two, the
+others have one thread each. No method waits for anything.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+
+from cluster.errors import EmbeddedRayError, RankLostError
+from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.notify.loss_spikes import LossSpikeDetector
+from cluster.notify.notification import NotifiedScore, RunEvent
+from cluster.recipe import Recipe
+from cluster.supervision.run_listener import NODE_EXCLUDED
+from cluster.terminal import full_message
+from foundation.wording import counted, span, steps_of
+from trainer.checkpoints.format import list_checkpoints, read_header
+from trainer.errors import TrainerError
+from trainer.notify_config import NotifyEvent
+from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
+from trainer.record.record_end import read_record_end
+from trainer.record.run_status import RECORD_BYTES_OF_RUN, end_reason
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import Vitals
+from trainer.scores import BestScore, keep_best
+
+# As in deploy/prometheus/transloom.rules.yml.
+RESTARTS = 3
+RESTARTS_SECONDS = 1800.0
+SKIPPED_IN_A_ROW = 2
+
+
+class RunEvents:
+    """Detector of the events of one run, while one driver owns it."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        emit: Callable[[RunEvent], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Read the best scores so far.
+
+        Args:
+            emit: called with each event, by any thread; it must not block.
+            clock: seconds of a monotonic clock, for tests.
+        """
+        self._recipe = recipe
+        self._run = run
+        self._emit = emit
+        self._name = run.path.name
+        self._best: dict[str, BestScore] = {}
+        self._step = 0
+        with suppress(OSError):
+            record = read_record_end(run.metrics, RECORD_BYTES_OF_RUN)
+            self._step = record.step
+            for line in record.validations:
+                keep_best(self._best, line.scores, line.step)
+        self._spikes = LossSpikeDetector()
+        self._lines = 0  # step lines of this driver
+        self._last_skipped = 0
+        self._vitals: Vitals | None = None
+        self._notified_until = 0.0  # time of the newest restart in a notification
+        self._clock = SuspendAwareClock(clock)
+        self._lines_seen = 0
+        self._stalled_since = self._clock.poll()
+        self._is_stalled = False
+
+    def line(self, line: Line) -> None:
+        """Process a line that the run has recorded, or a repeated step's line."""
+        match line:
+            case TrainLine():
+                self._step_ended(line.step)
+                if spike := self._spikes.add(line.loss):
+                    self._emit(
+                        RunEvent(
+                            "loss_spike",
+                            f"The training loss of run {self._name} has risen to "
+                            f"{spike.loss:.3f} at step {line.step:,}. The median of the steps "
+                            f"before was {spike.before:.3f}.",
+                            line.step,
+                            NotifiedScore(name="training_loss", value=spike.loss),
+                        )
+                    )
+            case SkippedLine():
+                self._step_ended(line.step)
+                # A restart repeats steps.
+                if line.in_a_row == SKIPPED_IN_A_ROW and line.step > self._last_skipped:
+                    self._last_skipped = line.step
+                    self._emit(
+                        RunEvent(
+                            "skipped_steps",
+                            f"Run {self._name} has skipped {counted(line.in_a_row, 'step')} in a "
+                            f"row, up to step {line.step:,}, because a loss or gradient was not "
+                            "finite. trainer.stop_after_skipped_steps="
+                            f"{self._recipe.trainer.stop_after_skipped_steps} ends the run.",
+                            line.step,
+                        )
+                    )
+            case ValidationLine():
+                self._validated(line)
+
+    def notice(self, text: str) -> None:
+        """Process a notice of the supervisor."""
+        if text.endswith(NODE_EXCLUDED):
+            self._emit(
+                RunEvent("bad_node", f"Run {self._name} leaves out a node: {text}.", self._step)
+            )
+
+    def vitals(self, vitals: Vitals) -> None:
+        """Process the vitals of the run's processes, with its newest restarts."""
+        self._vitals = vitals
+        since = max(vitals.time - RESTARTS_SECONDS, self._notified_until)
+        recent = [restart for restart in vitals.restarts if restart.time > since]
+        if len(recent) < RESTARTS:
+            return
+        self._notified_until = recent[-1].time
+        self._emit(
+            RunEvent(
+                "restarts",
+                f"The ranks of run {self._name} were restarted {counted(len(recent), 'time')} "
+                f"within {span(RESTARTS_SECONDS)}, after step {self._step:,}. The last cause: "
+                f"{recent[-1].cause}",
+                self._step,
+            )
+        )
+
+    def poll(self) -> None:
+        """Compare the time since the last step with the limit; call this once a second."""
+        now = self._clock.poll()
+        if self._lines != self._lines_seen:
+            self._lines_seen, self._stalled_since, self._is_stalled = self._lines, now, False
+        limit_seconds = 60 * self._recipe.tracking.notify.stalled_minutes
+        if self._is_stalled or now - self._stalled_since < limit_seconds:
+            return
+        self._is_stalled = True
+        self._emit(
+            RunEvent(
+                "stalled",
+                f"Run {self._name} has recorded no step for {span(limit_seconds)}, after step "
+                f"{self._step:,}. {self._phases_text()}",
+                self._step,
+            )
+        )
+
+    def ended_by(self, error: Exception) -> None:
+        """Process the error that ended the run."""
+        events = self._recipe.tracking.notify.events
+        # Errors of a retry budget that is used up.
+        is_budget = isinstance(error, RankLostError | EmbeddedRayError)
+        event: NotifyEvent = "restarts" if is_budget and "failed" not in events else "failed"
+        self._emit(
+            RunEvent(
+                event,
+                f"Run {self._name} has failed after step {self._step:,}: {full_message(error)}",
+                self._step,
+                ended=True,
+            )
+        )
+
+    def ended(self) -> None:
+        """Process the end of the run without an error; the run may be finished or only stopped."""
+        if not self._lines:
+            return  # it was complete before this driver started
+        reason = None
+        with suppress(TrainerError, OSError):
+            for newest in list_checkpoints(self._run.checkpoints)[-1:]:
+                reason = end_reason(read_header(newest), self._recipe.trainer.max_steps)
+        if reason is None:
+            return
+        measure = self._recipe.checkpoints.best_by
+        best = self._best.get(measure)
+        score = NotifiedScore(name=measure, value=best.value) if best else None
+        best_text = f" Best {measure}: {best.value:.4g} at step {best.step:,}." if best else ""
+        self._emit(
+            RunEvent(
+                "finished",
+                f"Run {self._name} has finished: {reason}.{best_text}",
+                self._step,
+                score,
+                ended=True,
+            )
+        )
+
+    def _step_ended(self, step: int) -> None:
+        if step <= self._step:
+            self._spikes.reset()  # after a restart, steps are repeated
+        self._step = step
+        self._lines += 1
+
+    def _validated(self, line: ValidationLine) -> None:
+        measure = self._recipe.checkpoints.best_by
+        before = self._best.get(measure)
+        keep_best(self._best, line.scores, line.step)
+        best = self._best.get(measure)
+        if best is None or best == before:
+            return
+        earlier = f" Before: {before.value:.4g} at step {before.step:,}." if before else ""
+        self._emit(
+            RunEvent(
+                "best_score",
+                f"Run {self._name} has its best validation {measure} so far: {best.value:.4g} at "
+                f"step {steps_of(best.step, self._recipe.trainer.max_steps)}.{earlier}",
+                line.step,
+                NotifiedScore(name=measure, value=best.value),
+            )
+        )
+
+    def _phases_text(self) -> str:
+        """Describe the current activity of the ranks."""
+        if self._vitals is None or not self._vitals.ranks:
+            return "No ranks are running."
+        phases = Counter(rank.phase for rank in self._vitals.ranks)
+        shown = ", ".join(f"{phase} ({counted(n, 'rank')})" for phase, n in phases.most_common())
+        return f"Phase of its ranks: {shown}."

@@ -1,0 +1,227 @@
+"""Delivery in the background: retries, bounds, and an end that waits for a limited time only."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.cluster.processes import HANG_SECONDS
+from support.webhook_server import SECRET, Misbehaviour, WebhookServer
+
+from cluster.notify import delivery
+from cluster.notify.delivery import MAX_WAITING, PAUSES_SECONDS, Deliveries
+from cluster.notify.notification import Notification, RunEvent
+from cluster.notify.targets import DeliveryProblem, open_target
+from trainer.notify_config import NotifyTarget
+from trainer.runs.folder import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Pauses of a hundredth, and no proxy."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(delivery, "PAUSES_SECONDS", tuple(p / 100 for p in PAUSES_SECONDS))
+
+
+class Notices:
+    """Notices of any thread."""
+
+    def __init__(self):
+        self.texts = []
+        self._changed = threading.Condition()
+
+    def __call__(self, text):
+        with self._changed:
+            self.texts.append(text)
+            self._changed.notify_all()
+
+    def wait_for(self, count):
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.texts) >= count, HANG_SECONDS)
+
+
+class ScriptedTarget:
+    """Target that answers as a function says, and keeps what it was sent."""
+
+    name = "TRANSLOOM_X_URL (webhook)"
+
+    def __init__(self, answer=lambda number: None):
+        self.answer = answer
+        self.sent = []
+        self.stopped = threading.Event()
+
+    def send(self, notification, seconds):
+        self.sent.append(notification)
+        return self.answer(len(self.sent))
+
+    def stop(self):
+        self.stopped.set()
+
+
+def message(text="finished"):
+    return Notification.of(RunEvent("finished", text), RunFolder(Path("runs/tiny")), 9)
+
+
+def webhook(server):
+    target = NotifyTarget(kind="webhook", url_from="TRANSLOOM_X_URL")
+    return open_target(target, {"TRANSLOOM_X_URL": server.url})
+
+
+def wait_for_threads():
+    for thread in threading.enumerate():
+        if thread.name == "notifications":
+            thread.join(HANG_SECONDS)
+            assert not thread.is_alive()
+
+
+def test_a_failed_attempt_is_repeated_with_the_same_id():
+    notices = Notices()
+    with WebhookServer(500, Misbehaviour.CLOSE, 200) as server:
+        deliveries = Deliveries([webhook(server)], notices)
+        deliveries.put(message())
+        server.wait_for(3)
+        deliveries.put(message("another"))
+        server.wait_for(4)
+        deliveries.finish()
+    first, second, third, another = (sent["id"] for sent in server.messages)
+    assert first == second == third != another
+    assert notices.texts == []
+
+
+def test_attempts_are_bounded_and_the_loss_is_a_notice_without_a_secret():
+    notices = Notices()
+    with WebhookServer(503) as server:
+        deliveries = Deliveries([webhook(server)], notices)
+        deliveries.put(message())
+        notices.wait_for(1)
+        deliveries.finish()
+        assert len(server.messages) == len(PAUSES_SECONDS) + 1
+    (text,) = notices.texts
+    assert "finished to TRANSLOOM_X_URL (webhook) could not be delivered" in text
+    assert "503" in text
+    assert "after 6 attempts" in text
+    assert SECRET not in text
+
+
+def test_a_final_refusal_is_not_repeated():
+    target, notices = ScriptedTarget(lambda n: DeliveryProblem("it answered 404", False)), Notices()
+    deliveries = Deliveries([target], notices)
+    deliveries.put(message())
+    notices.wait_for(1)
+    deliveries.finish()
+    assert len(target.sent) == 1
+
+
+def test_an_unexpected_error_is_named_by_its_class_alone():
+    def fail(number):
+        raise ValueError(f"https://host/{SECRET}")
+
+    notices = Notices()
+    deliveries = Deliveries([ScriptedTarget(fail)], notices)
+    deliveries.put(message())
+    notices.wait_for(1)
+    deliveries.finish()
+    assert "unexpected ValueError" in notices.texts[0]
+    assert SECRET not in notices.texts[0]
+
+
+def test_a_target_that_hangs_delays_neither_the_caller_nor_other_targets():
+    release, notices = threading.Event(), Notices()
+    hung, other = ScriptedTarget(lambda n: release.wait() and None), ScriptedTarget()
+    with WebhookServer() as server:
+        deliveries = Deliveries([hung, other, webhook(server)], notices)
+        for number in range(5):
+            deliveries.put(message(str(number)))
+        server.wait_for(5)
+        assert [sent["text"] for sent in server.messages] == ["0", "1", "2", "3", "4"]
+        assert len(hung.sent) == 1
+        release.set()
+        deliveries.finish()
+    assert len(hung.sent) == len(other.sent) == 5
+
+
+def test_a_full_queue_loses_its_oldest_messages():
+    release, notices = threading.Event(), Notices()
+    target = ScriptedTarget(lambda n: release.wait() and None)
+    deliveries = Deliveries([target], notices)
+    deliveries.put(message("being sent"))
+    deadline = time.monotonic() + HANG_SECONDS
+    while not target.sent and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for number in range(MAX_WAITING + 3):
+        deliveries.put(message(str(number)))
+    assert len(notices.texts) == 3
+    assert "is lost, because 50 later ones are waiting" in notices.texts[0]
+    release.set()
+    deliveries.finish()
+    kept = [str(number) for number in range(3, MAX_WAITING + 3)]
+    assert [sent.text for sent in target.sent] == ["being sent", *kept]
+
+
+def test_the_end_does_not_wait_for_a_target_that_hangs(monkeypatch):
+    """The target hangs until after `finish` has returned, which is what the test waits for."""
+    monkeypatch.setattr(delivery, "LAST_SECONDS", 0.2)
+    release, notices = threading.Event(), Notices()
+    target = ScriptedTarget(lambda n: release.wait() and DeliveryProblem("late"))
+    deliveries = Deliveries([target], notices)
+    for _ in range(3):
+        deliveries.put(message())
+    deliveries.finish()
+    assert target.stopped.is_set()
+    (text,) = notices.texts
+    assert "3 notifications to TRANSLOOM_X_URL (webhook)" in text
+    assert "within 0.2 s of the run's end" in text
+    release.set()
+    wait_for_threads()
+    assert len(notices.texts) == 1  # the thread itself says nothing afterwards
+    assert len(target.sent) == 1
+
+
+def test_the_end_repeats_attempts_while_there_is_time():
+    failures = [DeliveryProblem("it answered 500")] * 2
+    target = ScriptedTarget(lambda number: failures[number - 1] if number <= 2 else None)
+    notices = Notices()
+    deliveries = Deliveries([target], notices)
+    deliveries.put(message())
+    deliveries.finish()
+    assert len(target.sent) == 3
+    assert notices.texts == []
+
+
+def test_a_pause_ends_when_the_run_ends(monkeypatch):
+    monkeypatch.setattr(delivery, "PAUSES_SECONDS", (HANG_SECONDS * 10,))
+    paused = threading.Event()
+
+    def fail_once(number):
+        paused.set()
+        return DeliveryProblem("it answered 500") if number == 1 else None
+
+    target, notices = ScriptedTarget(fail_once), Notices()
+    deliveries = Deliveries([target], notices)
+    deliveries.put(message())
+    assert paused.wait(HANG_SECONDS)
+    deliveries.finish()
+    assert len(target.sent) == 2
+    assert notices.texts == []
+
+
+def test_an_interrupt_ends_the_wait_and_nothing_else(monkeypatch):
+    def interrupt(thread):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(delivery.DeliveryThread, "join", interrupt)
+    target, notices = ScriptedTarget(), Notices()
+    Deliveries([target], notices).finish()
+    assert target.stopped.is_set()
+    assert notices.texts == []
+
+
+def test_abandoned_messages_are_not_mentioned():
+    release, notices = threading.Event(), Notices()
+    target = ScriptedTarget(lambda n: release.wait() and DeliveryProblem("late"))
+    deliveries = Deliveries([target], notices)
+    deliveries.put(message())
+    deliveries.abandon()
+    release.set()
+    wait_for_threads()
+    assert notices.texts == []

@@ -1,0 +1,236 @@
+"""Events of a run, each from the source that the driver has: lines, notices, vitals, errors."""
+
+import random
+import time
+
+import pytest
+from support.recipes import tiny_values
+from support.records.lines import skipped_line, train_line, validation_line
+
+from cluster.errors import ClusterError, EmbeddedRayError, RankLostError
+from cluster.notify import run_events
+from cluster.notify.run_events import RunEvents
+from cluster.recipe import Recipe
+from cluster.supervision.restart_loop import excluded_nodes_text
+from trainer.notify_config import EVENTS
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import RankVitals, Restart, Vitals
+
+
+class Clock:
+    """A clock that a test sets, and a detector that is polled each second."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Detected(RunEvents):
+    """The detector of a run, with what it has found."""
+
+    def __init__(self, folder, events=EVENTS, **trainer):
+        self.found = []
+        self.ticks = Clock()
+        values = tiny_values(folder / "dataset", max_steps=100, **trainer)
+        values["tracking"]["notify"] = {"events": list(events), "stalled_minutes": 2}
+        super().__init__(
+            Recipe.of(values), RunFolder(folder / "tiny"), self.found.append, self.ticks
+        )
+
+    @property
+    def names(self):
+        return [event.event for event in self.found]
+
+    def seconds_pass(self, seconds):
+        for _ in range(seconds):
+            self.ticks.now += 1.0
+            self.poll()
+
+
+@pytest.fixture
+def events(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    return Detected(tmp_path)
+
+
+def test_each_better_validation_is_an_event_and_no_other(events):
+    for step, loss in ((10, 3.0), (20, 2.5), (30, 2.6), (40, 2.5), (50, 2.4)):
+        events.line(validation_line(step, loss=loss))
+    assert events.names == ["best_score"] * 3
+    assert [(event.step, event.score.value) for event in events.found] == [
+        (10, 3.0),
+        (20, 2.5),
+        (50, 2.4),
+    ]
+    assert "best validation loss so far: 2.4 at step 50 of 100" in events.found[-1].text
+    assert "Before: 2.5 at step 20" in events.found[-1].text
+
+
+def test_the_best_so_far_is_that_of_the_metrics_file(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    lines = [validation_line(10, loss=2.0), validation_line(20, loss=3.0)]
+    (tmp_path / "tiny" / "metrics.jsonl").write_text("".join(f"{x.to_json()}\n" for x in lines))
+    events = Detected(tmp_path)
+    events.line(validation_line(20, loss=3.0))
+    events.line(validation_line(30, loss=2.5))
+    assert events.names == []
+    events.line(validation_line(40, loss=1.9))
+    assert events.names == ["best_score"]
+
+
+@pytest.mark.parametrize("text", ["", "{\n", "not json\n" * 3])
+def test_a_damaged_metrics_file_is_as_none(tmp_path, text):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "metrics.jsonl").write_text(text)
+    events = Detected(tmp_path)
+    events.line(validation_line(10))
+    assert events.names == ["best_score"]
+
+
+def test_the_score_is_that_by_which_checkpoints_are_kept(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    events = Detected(tmp_path)
+    better = events._recipe.checkpoints.model_copy(update={"best_by": "bleu"})
+    events._recipe = events._recipe.model_copy(update={"checkpoints": better})
+    events.line(validation_line(10, loss=2.0, bleu=10.0))
+    events.line(validation_line(20, loss=1.0, bleu=9.0))
+    assert [(e.score.name, e.score.value) for e in events.found] == [("bleu", 10.0)]
+
+
+def test_skipped_steps_in_a_row_are_one_event(events):
+    events.line(train_line(1))
+    events.line(skipped_line(2, in_a_row=1))
+    assert events.names == []
+    events.line(skipped_line(3, in_a_row=2))
+    events.line(skipped_line(4, in_a_row=3))
+    assert events.names == ["skipped_steps"]
+    assert "has skipped 2 steps in a row, up to step 3" in events.found[0].text
+    for step in (1, 2, 3):  # a restart repeats them
+        events.line(skipped_line(step, in_a_row=step - 1))
+    assert events.names == ["skipped_steps"]
+    events.line(skipped_line(11, in_a_row=2))
+    assert events.names == ["skipped_steps"] * 2
+
+
+def test_a_spike_of_the_loss_is_one_event(events):
+    draw = random.Random(1)
+    for step in range(1, 200):
+        level = 2.0 if step < 150 else 5.0
+        events.line(train_line(step, loss=level + draw.gauss(0, 0.05)))
+    assert events.names == ["loss_spike"]
+    assert 150 < events.found[0].step < 155
+    assert events.found[0].score.value > 4
+
+
+def test_repeated_steps_are_no_spike(events):
+    """After a restart, the losses of earlier steps are higher than those before the restart."""
+    for step in [*range(1, 150), *range(80, 200)]:
+        events.line(train_line(step, loss=max(10.0 - 0.1 * step, 0.5)))
+    assert events.names == []
+
+
+def test_a_run_without_steps_is_stalled_once_until_the_next_step(events):
+    events.seconds_pass(119)
+    assert events.names == []
+    events.seconds_pass(300)
+    assert events.names == ["stalled"]
+    assert "no step for 2 min, after step 0. No ranks are running." in events.found[0].text
+    events.line(train_line(1))
+    events.seconds_pass(119)
+    events.line(skipped_line(2))  # also a step
+    events.seconds_pass(119)
+    assert events.names == ["stalled"]
+    ranks = tuple(
+        RankVitals(rank=n, node="a", phase=phase, step=2, silent_seconds=1)
+        for n, phase in enumerate(("validation", "save", "save"))
+    )
+    events.vitals(Vitals(time=1.0, ranks=ranks))
+    events.seconds_pass(10)
+    assert events.names == ["stalled"] * 2
+    assert "after step 2. Phase of its ranks: save (2 ranks), validation (1 rank)." in (
+        events.found[1].text
+    )
+
+
+def test_a_suspended_machine_is_not_stalled(events):
+    events.seconds_pass(60)
+    events.ticks.now += 3600.0
+    events.poll()
+    assert events.names == []
+
+
+def vitals_with(*ages):
+    now = time.time()
+    restarts = tuple(Restart(time=now - age, cause=f"{age} s ago") for age in ages)
+    return Vitals(time=now, restarts=restarts)
+
+
+def test_three_restarts_within_half_an_hour_are_an_event(events):
+    events.vitals(vitals_with(4000, 2000, 600, 300))
+    assert events.names == []
+    three = vitals_with(4000, 2000, 600, 300, 10)
+    events.vitals(three)
+    events.vitals(three)
+    assert events.names == ["restarts"]
+    assert "3 times within 30 min" in events.found[0].text
+    assert "The last cause: 10 s ago" in events.found[0].text
+    more = three.restarts + vitals_with(3, 2).restarts
+    events.vitals(three.model_copy(update={"restarts": more}))
+    assert events.names == ["restarts"]
+    more += vitals_with(1).restarts
+    events.vitals(three.model_copy(update={"restarts": more}))
+    assert events.names == ["restarts"] * 2
+
+
+def test_the_thresholds_are_those_of_the_alerts():
+    from pathlib import Path
+
+    rules = Path(__file__).parents[3] / "deploy/prometheus/transloom.rules.yml"
+    text = rules.read_text()
+    minutes = int(run_events.RESTARTS_SECONDS // 60)
+    expected = f"transloom_run_restarts[{minutes}m]) >= {run_events.RESTARTS}"
+    assert expected in text
+    default = tiny_values(Path("d")) | {"tracking": {}}
+    seconds = 60 * Recipe.of(default).tracking.notify.stalled_minutes
+    assert f"transloom_run_step_age_seconds > {seconds:g}" in text
+
+
+def test_a_node_that_is_left_out_is_an_event_with_its_problem(events):
+    (notice,) = excluded_nodes_text(["Node b cannot write the run's folder"], 2, 1)
+    events.notice("starting 2 ranks")
+    events.notice(notice)
+    assert events.names == ["bad_node"]
+    assert "leaves out a node: Node b cannot write the run's folder." in events.found[0].text
+
+
+def test_the_error_of_the_end_is_an_event(events):
+    error = ClusterError("The cluster has no room")
+    error.add_note("Add nodes.")
+    events.ended_by(error)
+    (found,) = events.found
+    assert (found.event, found.ended) == ("failed", True)
+    assert "has failed after step 0: The cluster has no room Add nodes." in found.text
+
+
+@pytest.mark.parametrize("error", [RankLostError("rank 1 died"), EmbeddedRayError("raylet ended")])
+@pytest.mark.parametrize(
+    ("chosen", "event"),
+    [(("failed", "restarts"), "failed"), (("restarts",), "restarts"), (("failed",), "failed")],
+)
+def test_attempts_that_end_the_run_are_one_event_for_each_choice(tmp_path, error, chosen, event):
+    events = Detected(tmp_path, events=chosen)
+    events.ended_by(error)
+    assert events.names == [event]
+
+
+def test_a_run_that_was_complete_before_is_no_event(events):
+    events.ended()
+    assert events.names == []
+
+
+def test_a_run_that_stops_without_its_last_checkpoint_is_no_event(events):
+    events.line(train_line(1))
+    events.ended()
+    assert events.names == []

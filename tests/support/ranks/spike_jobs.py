@@ -1,0 +1,158 @@
+"""Jobs for a `RankPool` that train a real run, and what becomes of an engine's refused step."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep, local_rank_steps
+from data_pipeline.batching.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from support.ranks.engine_jobs import (
+    LEARNING_RATE,
+    Shape,
+    accumulate,
+    full_weights,
+    make_engine,
+    make_model,
+    train_steps,
+)
+from support.ranks.rank_jobs import make_job
+from support.records.checkpoints import Listener, work_folder
+from trainer.build.rank import build_rank
+from trainer.checkpoints.format import Checkpoint
+from trainer.rank.placement import Placement
+from trainer.recipe import TrainingRecipe
+from trainer.zero import fragments
+
+
+class Supervisor(Listener):
+    """A supervision that asks for nothing."""
+
+    def progress(self, phase: str, step: int, where: str = "") -> None:
+        """No supervisor waits for this rank."""
+
+    def log_detail(self, text: str) -> None:
+        """The run has no log."""
+
+    def line(self, line: object) -> None:
+        """The run has no display."""
+
+    def stop_requested(self) -> bool:
+        return False
+
+
+class DiedError(Exception):
+    """Raised in the rank as it asks for data."""
+
+
+def train_run(
+    placement: Placement,
+    recipe: TrainingRecipe,
+    run: Path,
+    checkpoint: Path | None = None,
+    dies_in: int | None = None,
+) -> Any:
+    """Train a run from a checkpoint on; return the files of its checkpoints, and the notices.
+
+    dies_in: the step in which all ranks die.
+    """
+    store, manifest = open_dataset(recipe.data)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    header = Checkpoint(checkpoint).header if checkpoint else None
+    first = header.step + 1 if header else 1
+
+    def steps(cursor: Cursor) -> Iterator[RankStep]:
+        read = local_rank_steps(
+            reader,
+            cursor,
+            placement.rank,
+            placement.world_size,
+            recipe.batching.micro_batches_per_step,
+        )
+        for step, data in enumerate(read, first):
+            if step == dies_in:
+                raise DiedError
+            yield data
+
+    job = make_job(
+        recipe,
+        run,
+        manifest=manifest.header(),
+        checkpoint=checkpoint,
+        cursor=Cursor.from_json(header.cursor) if header else Cursor(),
+        work=work_folder(run / "checkpoints"),
+    )
+    supervisor = Supervisor()
+    try:
+        with build_rank(job, placement=placement, steps=steps, supervision=supervisor) as trainer:
+            trainer.train()
+        assert dies_in is None
+    except DiedError:
+        pass
+    return supervisor.written, supervisor.notices
+
+
+def norms_of_steps(placement: Placement, shape: Shape, steps: int) -> list[tuple[float, float]]:
+    """The norm of each step's gradients, as known before it is applied, and as `step` returns it
+    without knowing it before."""
+    found: list[list[float]] = []
+    for known in (True, False):
+        engine = make_engine(placement, shape)
+        norms = []
+        for step in range(1, steps + 1):
+            report, _ = accumulate(engine, step)
+            while engine.refit(report.amax) is not None:
+                report, _ = accumulate(engine, step)
+            norm = engine.gradient_norm(report.amax) if known else None
+            norms.append(engine.step(LEARNING_RATE, report.amax, norm))
+            assert norm in (None, norms[-1])
+        engine.destroy()
+        found.append(norms)
+    return list(zip(*found, strict=True))
+
+
+def train_past_refused_step(placement: Placement, shape: Shape, factor: float) -> dict[str, Any]:
+    """Steps 1 to 4, of which the second has gradients of `factor` times the size and is refused."""
+    model = make_model()
+    grows = [False]
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: gradient * factor if grows[0] else gradient)
+    engine = make_engine(placement, shape, model=model)
+    losses = train_steps(engine, 1, 1)
+    peaks = engine.grids.peaks if engine.grids else {}
+    grows[0] = True
+    report, _ = accumulate(engine, 2)
+    widened = []
+    while (outgrown := engine.refit(report.amax)) is not None:
+        widened += outgrown
+        report, _ = accumulate(engine, 2)
+    norm = engine.gradient_norm(report.amax)
+    engine.discard_gradients()
+    grows[0] = False
+    assert peaks == (engine.grids.peaks if engine.grids else {})
+    losses += train_steps(engine, 3, 4)
+    result = {
+        "norm": norm,
+        "widened": len(widened),
+        "losses": losses,
+        "weights": full_weights(engine),
+        "peaks": engine.grids.peaks if engine.grids else {},
+        "optimizer_step": fragments.optimizer_step(engine),
+    }
+    engine.destroy()
+    return result
+
+
+def train_without_the_step(placement: Placement, shape: Shape) -> dict[str, Any]:
+    """Steps 1, 3 and 4."""
+    engine = make_engine(placement, shape)
+    losses = train_steps(engine, 1, 1) + train_steps(engine, 3, 4)
+    result = {
+        "losses": losses,
+        "weights": full_weights(engine),
+        "peaks": engine.grids.peaks if engine.grids else {},
+        "optimizer_step": fragments.optimizer_step(engine),
+    }
+    engine.destroy()
+    return result

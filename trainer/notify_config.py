@@ -1,0 +1,121 @@
+"""Settings of notifications: their targets, events and thresholds.
+
+A recipe is stored in run folders, checkpoints and W&B, and may come from another person. So it
+contains neither a webhook's URL, which is a secret, nor a command, which would be code. It names
+environment variables that have them; see docs/decisions/0101-notifications.md.
+"""
+
+import re
+from typing import Any, Literal, get_args
+
+from pydantic import field_validator, model_validator
+
+from foundation.section import REQUIRED, Section, execution
+from foundation.wording import counted
+
+NotifyEvent = Literal[
+    "finished",
+    "failed",
+    "restarts",
+    "stalled",
+    "loss_spike",
+    "skipped_steps",
+    "bad_node",
+    "best_score",
+]
+EVENTS: tuple[NotifyEvent, ...] = get_args(NotifyEvent)
+# An improving run has a new best score at each validation.
+DEFAULT_EVENTS = tuple(event for event in EVENTS if event != "best_score")
+MAX_TARGETS = 8  # each has a thread
+# The prefix prevents that another person's recipe uses a variable such as SHELL or AWS_….
+_VARIABLE = re.compile(r"TRANSLOOM_[A-Z0-9_]{1,100}")
+
+
+class NotifyTarget(Section):
+    """Recipient of notifications."""
+
+    kind: Literal["webhook", "slack", "command"] = execution(
+        REQUIRED,
+        "webhook: POST of JSON; slack: POST of {text: …}, as Slack and compatible services expect; "
+        "command: a program that reads the JSON from its standard input.",
+    )
+    url_from: str | None = execution(
+        None,
+        "Name of the environment variable of the driver that has the URL of a webhook or of Slack, "
+        "such as TRANSLOOM_SLACK_URL. The recipe must not contain the URL, which is a secret.",
+    )
+    command_from: str | None = execution(
+        None,
+        "Name of the environment variable of the driver that has the command as a JSON list, whose "
+        "first item is an absolute path: [/usr/local/bin/page, --team, ml]. No shell reads it.",
+    )
+
+    @field_validator("url_from", "command_from", mode="before")
+    @classmethod
+    def _is_a_variable(cls, name: Any) -> Any:
+        if name is not None and not (isinstance(name, str) and _VARIABLE.fullmatch(name)):
+            raise ValueError(
+                "expected the name of an environment variable that begins with TRANSLOOM_, such as "
+                "TRANSLOOM_SLACK_URL, in capital letters, digits and underscores. The value is not "
+                "shown, because it may be a secret: put it into such a variable"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _has_the_field_of_its_kind(self) -> "NotifyTarget":
+        needed, other = "url_from", "command_from"
+        if self.kind == "command":
+            needed, other = other, needed
+        if getattr(self, needed) is None:
+            raise ValueError(
+                f"kind is {self.kind} and {needed} is null: set {needed} to the name of an "
+                "environment variable that begins with TRANSLOOM_"
+            )
+        if getattr(self, other) is not None:
+            raise ValueError(f"kind is {self.kind}, which does not read {other}: remove {other}")
+        return self
+
+    @property
+    def variable(self) -> str:
+        """Name of the environment variable with the URL or the command."""
+        name = self.url_from or self.command_from
+        assert name is not None
+        return name
+
+
+class NotifyConfig(Section):
+    """Notifications that the driver of a run sends; see docs/how-to/notifications.md."""
+
+    targets: tuple[NotifyTarget, ...] = execution(
+        (),
+        "Recipients of the notifications, at most 8. `transloom notify RECIPE` sends a test "
+        "message to each.",
+    )
+    events: tuple[NotifyEvent, ...] = execution(
+        DEFAULT_EVENTS,
+        f"Events of which the targets are notified: {', '.join(EVENTS)}. Default: all except "
+        "best_score.",
+    )
+    stalled_minutes: float = execution(
+        15.0,
+        "Minutes without a step after which a run is stalled. Choose more than the longest "
+        "validation takes.",
+        gt=0,
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _are_few_and_differ(cls, targets: tuple[NotifyTarget, ...]) -> tuple[NotifyTarget, ...]:
+        if len(targets) > MAX_TARGETS:
+            raise ValueError(
+                f"there are {counted(len(targets), 'target')}, at most {MAX_TARGETS} are allowed: "
+                "remove some"
+            )
+        if len(set(targets)) < len(targets):
+            raise ValueError("a target is repeated: give each target once")
+        return targets
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the environment variables that the driver reads."""
+        return tuple(dict.fromkeys(target.variable for target in self.targets))

@@ -1,0 +1,109 @@
+"""Command `transloom notify`: send a test message to each target of a recipe."""
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.errors import EXIT_FAILED, RecipeError
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer, local_folder
+
+if TYPE_CHECKING:
+    from cluster.recipe import Recipe
+    from trainer.notify_config import NotifyTarget
+    from trainer.runs.folder import RunFolder
+
+
+def notify(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            callback=local_folder,
+            help="The run's folder, which the message names. Default: a folder in runs/, named "
+            "after the recipe and its overrides.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a test message to each target of tracking.notify, without training.
+
+    A recipe names environment variables that have the URLs and commands. Set them where the driver
+    runs: in your shell for `transloom train`, in the --env-file of a submitted job. The exit code
+    is 1 if a target did not accept the message.
+
+    Example:
+
+      export TRANSLOOM_SLACK_URL=https://hooks.slack.com/services/...
+
+      transloom notify phrasebook 'tracking.notify.targets=[{kind: slack, url_from:
+      TRANSLOOM_SLACK_URL}]'
+    """
+    from cluster.recipe import find_recipe, load_recipe, run_name
+    from trainer.runs import RUNS
+    from trainer.runs.folder import RunFolder
+
+    path = find_recipe(recipe)
+    loaded = load_recipe(path, overrides or [])
+    config = loaded.tracking.notify
+    if not config.targets:
+        raise RecipeError(
+            f"{path} has no target for notifications: set tracking.notify.targets, for example to "
+            "[{kind: slack, url_from: TRANSLOOM_SLACK_URL}]"
+        )
+    folder = RunFolder(run or RUNS / run_name(path, overrides or []))
+    results = [_send_test(target, loaded, folder) for target in config.targets]
+    answer(
+        {"targets": [asdict(result) for result in results]},
+        as_json,
+        "\n".join(result.text() for result in results),
+    )
+    if not all(result.delivered for result in results):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """Result of a test message to one target.
+
+    Attributes:
+        variable: the environment variable with the URL or the command.
+        kind: the kind of the target.
+        delivered: whether the target accepted the message.
+        seconds: the time of the attempt.
+        problem: the reason if it did not accept the message, otherwise None.
+    """
+
+    variable: str
+    kind: str
+    delivered: bool
+    seconds: float
+    problem: str | None
+
+    def text(self) -> str:
+        """Return the result in one line."""
+        outcome = f"delivered in {self.seconds:.2f} s" if self.delivered else f"{self.problem}"
+        return f"{self.variable} ({self.kind}): {outcome}"
+
+
+def _send_test(target: "NotifyTarget", recipe: "Recipe", run: "RunFolder") -> TargetResult:
+    """Send a test message to a target in one attempt."""
+    from cluster.notify.delivery import ATTEMPT_SECONDS
+    from cluster.notify.notification import Notification, RunEvent
+    from cluster.notify.targets import TargetError, open_target
+
+    events = ", ".join(recipe.tracking.notify.events) or "none"
+    text = f"Test message for run {run.path.name}. Its notifications are about: {events}."
+    notification = Notification.of(RunEvent("test", text), run, recipe.trainer.max_steps)
+    began, problem = time.monotonic(), None
+    try:
+        failure = open_target(target, os.environ).send(notification, ATTEMPT_SECONDS)
+        problem = failure.text if failure else None
+    except TargetError as error:
+        problem = str(error)
+    seconds = round(time.monotonic() - began, 3)
+    return TargetResult(target.variable, target.kind, problem is None, seconds, problem)
