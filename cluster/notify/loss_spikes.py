@@ -8,7 +8,9 @@
 The spread is the median absolute deviation, scaled to the standard deviation of a normal
 distribution. Medians ignore a few batches with an unusual loss.
 
-In the recorded trainings of benchmarks/multi30k (41,135 steps), r - m is at most 2.1 spreads.
+`trainer.spike_guard` decides about single steps before they are applied, and this detector about a
+level that lasts. In the recorded trainings of benchmarks/multi30k (41,135 steps), r - m is at most
+2.1 spreads.
 """
 
 import math
@@ -16,12 +18,13 @@ from collections import deque
 from statistics import median
 from typing import NamedTuple
 
+from trainer.training.spike_guard import DEVIATION_PER_MAD
+
 BEFORE = 100
 BEFORE_AT_LEAST = 50
 RECENT = 9
 SPREADS = 2.5
 SHARE = 0.1
-_NORMAL = 1.4826  # standard deviation of a normal distribution with a deviation of 1
 
 
 class LossSpike(NamedTuple):
@@ -58,7 +61,7 @@ class LossSpikeDetector:
         before, recent = median(self._before), median(self._recent)
         if recent <= before + SHARE * abs(before):
             return None
-        spread = _NORMAL * median(abs(loss - before) for loss in self._before)
+        spread = DEVIATION_PER_MAD * median(abs(loss - before) for loss in self._before)
         if recent <= before + SPREADS * spread:
             return None
         self.reset()

@@ -97,19 +97,9 @@ class RunEvents:
                     )
             case SkippedLine():
                 self._step_ended(line.step)
-                # A restart repeats steps.
-                if line.in_a_row == SKIPPED_IN_A_ROW and line.step > self._last_skipped:
+                if line.step > self._last_skipped:  # a restart repeats steps
                     self._last_skipped = line.step
-                    self._emit(
-                        RunEvent(
-                            "skipped_steps",
-                            f"Run {self._name} has skipped {counted(line.in_a_row, 'step')} in a "
-                            f"row, up to step {line.step:,}, because a loss or gradient was not "
-                            "finite. trainer.stop_after_skipped_steps="
-                            f"{self._recipe.trainer.stop_after_skipped_steps} ends the run.",
-                            line.step,
-                        )
-                    )
+                    self._skipped(line)
             case ValidationLine():
                 self._validated(line)
 
@@ -200,6 +190,30 @@ class RunEvents:
             self._spikes.reset()  # after a restart, steps are repeated
         self._step = step
         self._lines += 1
+
+    def _skipped(self, line: SkippedLine) -> None:
+        limit = self._recipe.trainer.stop_after_skipped_steps
+        if line.in_a_row == SKIPPED_IN_A_ROW:
+            self._emit(
+                RunEvent(
+                    "skipped_steps",
+                    f"Run {self._name} has skipped {counted(line.in_a_row, 'step')} in a row, up "
+                    f"to step {line.step:,}, because {line.reason}. The run ends after {limit} "
+                    "(trainer.stop_after_skipped_steps).",
+                    line.step,
+                )
+            )
+        elif line.cause == "spike" and line.in_a_row == 1:
+            score = NotifiedScore(name="training_loss", value=line.loss) if line.loss else None
+            self._emit(
+                RunEvent(
+                    "loss_spike",
+                    f"Run {self._name} has skipped step {line.step:,}, because {line.reason} "
+                    "(trainer.spike_guard).",
+                    line.step,
+                    score,
+                )
+            )
 
     def _validated(self, line: ValidationLine) -> None:
         measure = self._recipe.checkpoints.best_by

@@ -114,6 +114,19 @@ def test_skipped_steps_in_a_row_are_one_event(events):
     assert events.names == ["skipped_steps"] * 2
 
 
+def test_a_step_that_the_spike_guard_skips_is_a_spike(events):
+    spike = {"cause": "spike", "loss": 9.0, "grad_norm": 1.0}
+    limits = {"loss_threshold": 4.0, "grad_norm_threshold": 5.0}
+    events.line(skipped_line(5, in_a_row=1, **spike, **limits))
+    events.line(skipped_line(5, in_a_row=1, **spike, **limits))  # repeated after a restart
+    assert events.names == ["loss_spike"]
+    assert "skipped step 5, because its loss 9 was above the threshold 4" in events.found[0].text
+    assert events.found[0].score.value == 9.0
+    events.line(skipped_line(6, in_a_row=2, **spike, **limits))
+    assert events.names == ["loss_spike", "skipped_steps"]
+    assert "up to step 6, because its loss 9 was above" in events.found[1].text
+
+
 def test_a_spike_of_the_loss_is_one_event(events):
     draw = random.Random(1)
     for step in range(1, 200):
