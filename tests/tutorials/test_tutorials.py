@@ -26,7 +26,7 @@ PAGES = {
             ["submitting the job …", "transloom jobs logs -f phrasebook-"],
             ["starting 2 ranks", " of 2,000"],
             ["ray::RankActor"],
-            ["has died in phase", "starting 2 ranks from the checkpoint of step ", "1 restart"],
+            [" on node ", "starting 2 ranks from the checkpoint of step ", "1 restart"],
             ["state                   training"],
             ["STOPPED", "exit code 75"],
             [" of 2,000"],
