@@ -32,16 +32,18 @@ def notify(
 ) -> None:
     """Send a test message to each target of tracking.notify, without training.
 
-    A recipe names environment variables that have the URLs and commands. Set them where the driver
-    runs: in your shell for `transloom train`, in the --env-file of a submitted job. The exit code
-    is 1 if a target did not accept the message.
+    The recipe names environment variables that have the URLs and commands of its targets. Set them
+    where the driver runs: in your shell for `transloom train`, in the file of --env-file for a
+    submitted job. The exit code is 1 if a target did not accept the message.
+
+    A target in the recipe: tracking: {notify: {targets: [{kind: slack, url_from:
+    TRANSLOOM_SLACK_URL}]}}
 
     Example:
 
       export TRANSLOOM_SLACK_URL=https://hooks.slack.com/services/...
 
-      transloom notify phrasebook 'tracking.notify.targets=[{kind: slack, url_from:
-      TRANSLOOM_SLACK_URL}]'
+      transloom notify my.yaml
     """
     from cluster.recipe import find_recipe, load_recipe, run_name
     from trainer.runs import RUNS
