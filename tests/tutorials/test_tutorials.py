@@ -12,19 +12,22 @@ from cluster.recipe import find_recipe
 
 pytestmark = pytest.mark.long
 
-SMALL = {"encoder_layers": 1, "decoder_layers": 1, "width": 64, "feed_forward_width": 64}
+SMALL = {
+    "model": {"encoder_layers": 1, "decoder_layers": 1, "width": 32, "feed_forward_width": 32},
+    "trainer": {"validate_every_steps": 1000},
+}
 PREPARED = "datasets/phrasebook is ready: 28,147 pairs, 7 shards, 3.1 MB, manifest 99e4d743a181810e"
 DIGEST = "e9f293ba7f9b5a66d8e92d8d18d5f5f9f0ff6c0ac36871ed0ed2c74d43fb7451"
 # For each page: its folder, values that replace those of its recipe, and what its outputs contain,
 # in the page as here. The data are those of the page, so manifest and digests are, too.
 PAGES = {
     "first-day": (
-        {"model": SMALL},
+        SMALL,
         [
             ["Ray runtime started."],
             [PREPARED],
             ["submitting the job …", "transloom jobs logs -f phrasebook-"],
-            ["starting 2 ranks", " of 2,000"],
+            ["starting 2 ranks", " of 2,000", "checkpoint of step 50 is complete"],
             ["ray::RankActor"],
             [" on node ", "starting 2 ranks from the checkpoint of step ", "1 restart"],
             ["state                   training"],
@@ -37,7 +40,7 @@ PAGES = {
         ],
     ),
     "same-curve": (
-        {"model": SMALL, "cluster": {"warm_spares": False}},
+        SMALL | {"cluster": {"warm_spares": False}},
         [
             [PREPARED],
             ["1 CPU rank", "Finished at step 100. The run is in runs/one."],

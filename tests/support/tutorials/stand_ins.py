@@ -27,7 +27,7 @@ from support.ranks.rank_pool import free_port
 from support.tutorials.shell import BIN, MARK, marked
 
 RAY_JOBS = "RAY_API_SERVER_ADDRESS"
-STEPS = int(os.environ.get("WATCH_STEPS", 30))  # that a run makes while it is watched
+STEPS = 30  # that a run makes while it is watched
 SCREEN = struct.pack("HHHH", 50, 80, 0, 0)
 CTRL_C = b"\x03"
 STAND_IN = """#!/bin/bash
