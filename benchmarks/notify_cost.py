@@ -199,7 +199,7 @@ def cpu_share_of_deliveries(environment: dict[str, str], seconds: float) -> floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=40, help="of each window")
+    parser.add_argument("--steps", type=int, default=20, help="of each window")
     parser.add_argument("--validate-every", type=int, default=10, help="a divisor of --steps")
     parser.add_argument("--alone", type=float, default=40.0, help="seconds of deliveries alone")
     parser.add_argument("overrides", nargs="*")
