@@ -1,17 +1,21 @@
 """Cost of notifications for a run's speed: three bad servers against no notifications.
 
-Two trainings of the same recipe take turns: while one trains, the other is stopped by SIGSTOP. One
-has three webhooks, which never answer, always answer 503, and answer a byte at a time. Each
+Three trainings of the same recipe take turns: while one trains, the others are stopped by SIGSTOP.
+One has three webhooks, which never answer, always answer 503, and answer a byte at a time. Each
 validation with a better loss is a notification to all of them, which is repeated and kept in
-queues. The other training has no targets.
+queues. The other two have no targets. The second of these is the control: its ratio to the first
+shows the difference between two equal trainings.
 
-A window is a number of steps with the same number of validations. Two neighbouring windows, one of
-each training, are a pair, and the order within pairs alternates. The figures are the medians of the
-pairs' ratios of time and of CPU time, each with the interval that contains the true median with
-96 % (the 6th to the 15th of 20 ratios). Other processes hardly change CPU time. The model is small,
-so that a step is short and a fixed cost a large share of it.
+A window is a number of steps with the same number of validations. A round has a window of each
+training, and the order rotates. The figures are the medians of the rounds' ratios of time and of
+CPU time, each with the interval that contains the true median with 96 % (the 6th to the 15th of 20
+ratios). Other processes hardly change CPU time. The model is small, so that a step is short and a
+fixed cost a large share of it.
 
-    .venv/bin/python benchmarks/notify_cost.py [--pairs N] [--steps N] [KEY=VALUE …]
+These differences may be below those of equal trainings. So the CPU time of the deliveries is also
+measured alone, in a process that only sends a message to the three servers every two seconds.
+
+    .venv/bin/python benchmarks/notify_cost.py [--rounds N] [--steps N] [KEY=VALUE …]
 """
 
 import argparse
@@ -22,9 +26,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,11 +39,16 @@ import psutil
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.speed import cpu_seconds
 from benchmarks.support.trainings import has_ended, running, say
+from cluster.notify.delivery import Deliveries
+from cluster.notify.notification import Notification, RunEvent
+from cluster.notify.targets import open_target
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
 from trainer.errors import TrainerError
+from trainer.notify_config import NotifyTarget
 from trainer.record.metrics_file import train_lines
 from trainer.record.metrics_lines import TrainLine
+from trainer.runs.folder import RunFolder
 
 TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 START_SECONDS = 300.0
@@ -49,6 +60,7 @@ SMALL = [
     "decoding.max_length_factor=0.2",
     "decoding.max_extra_length=2",
 ]
+PLAIN, NOTIFYING, CONTROL = "plain", "notifying", "control"
 KINDS = ("HANG", "FAIL", "SLOW")
 
 
@@ -156,11 +168,10 @@ class Contestant:
 
 @contextmanager
 def contestants(runs: dict[str, Run]) -> Iterator[dict[str, Contestant]]:
-    """Start the trainings one after another, and stop each after its first steps."""
-    with running(runs["without"]) as first, running(runs["with"]) as second:
+    """Start all trainings, and stop each after its first steps."""
+    with ExitStack() as stack:
         found = {
-            "without": Contestant(runs["without"], first),
-            "with": Contestant(runs["with"], second),
+            name: Contestant(run, stack.enter_context(running(run))) for name, run in runs.items()
         }
         for contestant in found.values():
             contestant.wait_for_step(10)
@@ -168,16 +179,34 @@ def contestants(runs: dict[str, Run]) -> Iterator[dict[str, Contestant]]:
         yield found
 
 
+def cpu_share_of_deliveries(environment: dict[str, str], seconds: float) -> float:
+    """Return the share of a core that deliveries to the bad servers take in this process."""
+    names = [f"TRANSLOOM_{kind}_URL" for kind in KINDS]
+    targets = [
+        open_target(NotifyTarget(kind="webhook", url_from=name), environment) for name in names
+    ]
+    deliveries = Deliveries(targets, lambda text: None)
+    cpu, began = time.process_time(), time.monotonic()
+    while time.monotonic() - began < seconds:
+        event = RunEvent("best_score", "A message of a benchmark.")
+        deliveries.put(Notification.of(event, RunFolder(Path("run")), NEVER))
+        time.sleep(min(2.0, seconds))
+    share = (time.process_time() - cpu) / (time.monotonic() - began)
+    deliveries.abandon()
+    return share
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=20, help="of each window")
     parser.add_argument("--validate-every", type=int, default=10, help="a divisor of --steps")
+    parser.add_argument("--alone", type=float, default=40.0, help="seconds of deliveries alone")
     parser.add_argument("overrides", nargs="*")
     arguments = parse_arguments(
         parser,
-        smoke="--pairs 1 --steps 4 --validate-every 2 batching.max_tokens_per_micro_batch=64 "
-        "data.dataset={folder}/dataset tracking.wandb=disabled",
+        smoke="--rounds 1 --steps 4 --validate-every 2 --alone 2 data.dataset={folder}/dataset "
+        "batching.max_tokens_per_micro_batch=64 tracking.wandb=disabled",
     )
     overrides = [
         "batching.max_tokens_per_micro_batch=128",
@@ -190,40 +219,48 @@ def main() -> None:
     targets = ", ".join(f"{{kind: webhook, url_from: TRANSLOOM_{kind}_URL}}" for kind in KINDS)
     notify = f"tracking.notify={{targets: [{targets}], events: [best_score]}}"
     prepare(load_recipe(find_recipe("phrasebook"), overrides).data_settings, lambda progress: None)
-    pairs: list[tuple[Cost, Cost]] = []
+    rounds: list[dict[str, Cost]] = []
     server = BadServer()
     with tempfile.TemporaryDirectory() as temporary:
-        folders = {name: Path(temporary) / name for name in ("without", "with")}
-        for folder in folders.values():
-            folder.mkdir()
+        folder = Path(temporary)
         runs = {
-            "without": Run(folders["without"], overrides),
-            "with": Run(folders["with"], [*overrides, notify], server.environment),
+            PLAIN: Run(folder / PLAIN, overrides),
+            NOTIFYING: Run(folder / NOTIFYING, [*overrides, notify], server.environment),
+            CONTROL: Run(folder / CONTROL, overrides),
         }
+        for run in runs.values():
+            run.folder.mkdir()
         with contestants(runs) as taking_turns:
-            for pair in range(arguments.pairs):
-                order = ("without", "with") if pair % 2 else ("with", "without")
-                costs = {name: taking_turns[name].window(arguments.steps) for name in order}
-                pairs.append((costs["with"], costs["without"]))
+            for number in range(arguments.rounds):
+                first = number % len(runs)
+                order = [*runs, *runs][first : first + len(runs)]
+                rounds.append({name: taking_turns[name].window(arguments.steps) for name in order})
+                shown = ", ".join(
+                    f"{name} {cost.seconds:.2f} s (CPU {cost.cpu_seconds:.2f} s)"
+                    for name, cost in rounds[-1].items()
+                )
                 say(
-                    f"pair {pair + 1}: without {costs['without'].seconds:.2f} s, with "
-                    f"{costs['with'].seconds:.2f} s; CPU {costs['without'].cpu_seconds:.2f} s and "
-                    f"{costs['with'].cpu_seconds:.2f} s; load {os.getloadavg()[0]:.1f}, requests "
+                    f"round {number + 1}: {shown}; load {os.getloadavg()[0]:.1f}, requests "
                     f"{server.requests}"
                 )
-        lost = (folders["with"] / "run" / "log.txt").read_text().count("could not be delivered")
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            share = pool.submit(
+                cpu_share_of_deliveries, server.environment, arguments.alone
+            ).result()
+        log = (runs[NOTIFYING].folder / "run" / "log.txt").read_text()
     server.close()
+    print(f"{len(rounds)} rounds of {arguments.steps} steps, cost in time and in CPU time")
+    for name in (NOTIFYING, CONTROL):
+        shares = (_share(rounds, name, kind) for kind in Cost._fields)
+        print(f"{name} against {PLAIN}: {', '.join(shares)}")
     counts = ", ".join(f"{kind} {count}" for kind, count in server.requests.items())
-    print(
-        f"notifications to three bad servers cost {_share(pairs, 'seconds')} of a run's time and "
-        f"{_share(pairs, 'cpu_seconds')} of its CPU time ({len(pairs)} pairs of {arguments.steps} "
-        f"steps); requests: {counts}; {lost} notices of lost notifications"
-    )
+    print(f"deliveries alone: {share:.2%} of a core")
+    print(f"requests: {counts}; lost notifications: {log.count('could not be delivered')}")
 
 
-def _share(pairs: list[tuple[Cost, Cost]], kind: str) -> str:
+def _share(rounds: list[dict[str, Cost]], name: str, kind: str) -> str:
     """Return the median of the ratios minus 1, and its interval."""
-    ordered = sorted(getattr(given, kind) / getattr(plain, kind) for given, plain in pairs)
+    ordered = sorted(getattr(one[name], kind) / getattr(one[PLAIN], kind) for one in rounds)
     reach = len(ordered) * 5 // 20  # from the 6th to the 15th of 20
     low, high = ordered[reach], ordered[len(ordered) - 1 - reach]
     return f"{statistics.median(ordered) - 1:.2%} ({low - 1:.2%} to {high - 1:.2%})"
