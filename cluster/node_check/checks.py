@@ -1,6 +1,6 @@
 """Check nodes from the driver: each node once, in parallel, compared with all nodes of the run.
 
-processes of the nodes ──ready──▶ clocks ──▶ measure_node ──▶ slow ones once more
+processes of the nodes ──ready──▶ clocks ──▶ measure_node ──▶ slow ones again
     ──full level──▶ network ──▶ compare ──▶ NodeCheckReport
 """
 
@@ -27,6 +27,8 @@ from trainer.rank.placement import Placement
 
 POLL_SECONDS = 0.2
 CLOCK_ROUNDS = 3
+# How often a slow node is measured again, because other processes may have disturbed it.
+RETRIES = 2
 # Seconds for a node to answer. They bound the start of a run with a node that hangs, and are far
 # above the seconds that a check takes.
 ANSWER_SECONDS: dict[CheckLevel, float] = {"quick": 30.0, "full": 60.0}
@@ -130,10 +132,13 @@ class NodeChecks:
             return report
         since = time.monotonic()
         clocks = self._clocks(new)
-        measured = self._measure(new, folders)
+        measured = self._measure(new, folders, self._level)
         self._nodes |= {node: replace(measured[node], clock=clocks.get(node)) for node in measured}
-        if slow := {node: new[node] for node in suspects(self._nodes) if node in measured}:
-            for node, again in self._measure(slow, folders).items():
+        for _ in range(RETRIES):
+            slow = {node: new[node] for node in suspects(self._nodes) if node in measured}
+            if not slow:
+                break
+            for node, again in self._measure(slow, folders, "quick").items():
                 before = self._nodes[node]
                 figures = before.figures.faster(again.figures)
                 self._nodes[node] = replace(before, figures=figures, failure=again.failure)
@@ -186,10 +191,13 @@ class NodeChecks:
         return {node: offset_of(found) for node, found in trips.items()}
 
     def _measure(
-        self, nodes: Mapping[str, NodeProcesses], folders: Mapping[str, Path]
+        self,
+        nodes: Mapping[str, NodeProcesses],
+        folders: Mapping[str, Path],
+        level: CheckLevel,
     ) -> dict[str, MeasuredNode]:
         """Return the figures of the nodes, in parallel; nodes that are lost are left out."""
-        request = NodeCheckRequest(self._level, self._device, self._threads, folders)
+        request = NodeCheckRequest(level, self._device, self._threads, folders)
         of_gpu = replace(request, gpu_only=True)
         answers = {
             node: [

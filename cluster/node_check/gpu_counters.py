@@ -103,10 +103,12 @@ def gpu_counters(
         except library.NVMLError:
             yield None
             return
+        registered = False
         with suppress(library.NVMLError):
             events = library.nvmlEventSetCreate()
             library.nvmlDeviceRegisterEvents(handle, library.nvmlEventTypeXidCriticalError, events)
-        yield GpuCounters(device, library, handle, events)
+            registered = True
+        yield GpuCounters(device, library, handle, events if registered else None)
     finally:
         with suppress(library.NVMLError):
             if events is not None:

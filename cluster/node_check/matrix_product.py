@@ -18,9 +18,10 @@ from cluster.node_check.figures import CheckLevel, Precision, ProductFigures
 
 SECONDS: dict[CheckLevel, float] = {"quick": 0.3, "full": 3.0}
 LEAST_REPEATS = 3
-CPU_SIZE = 512  # of the matrices, for one thread: a few milliseconds
+# Of the matrices, for one thread: less than a millisecond, so that other processes rarely interrupt.
+CPU_SIZE = 256
 GPU_SIZE = 4096
-# A multiplicative sequence modulo a prime has no short period, and fills all bits of a mantissa.
+# Multiples modulo a prime, mixed by a shift, have no short period and fill all bits of a mantissa.
 PRIME, FACTORS = 2_147_483_647, (48_271, 69_621)
 # Variables that change the kernels of a CPU.
 KERNEL_VARIABLES = (
@@ -94,10 +95,9 @@ def multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 def matrix(size: int, number: int) -> torch.Tensor:
     """Return a square matrix of numbers between -1 and 1, which only depend on the arguments."""
-    columns = torch.arange(1, size + 1, dtype=torch.int64) * FACTORS[number] % PRIME
-    # Both factors are below 2³¹, so the products fit into 64 bits.
-    values = columns[:, None] * (columns.flip(0) + number)[None, :] % PRIME
-    return (values.double() / PRIME * 2 - 1).float()
+    values = (torch.arange(size * size, dtype=torch.int64) + 1) * FACTORS[number] % PRIME
+    values = (values ^ (values >> 13)) * FACTORS[1 - number] % PRIME
+    return (values.double() / PRIME * 2 - 1).float().view(size, size)
 
 
 def digest(values: torch.Tensor) -> str:

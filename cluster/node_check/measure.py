@@ -4,6 +4,7 @@ Each figure is the fastest of short repetitions. It shows what the hardware can 
 little on other processes that take a core for some milliseconds.
 """
 
+import itertools
 import mmap
 import os
 import shutil
@@ -28,7 +29,8 @@ from trainer.checkpoints.memory_folder import SHARED_MEMORY
 from trainer.memory.host_memory import available_bytes
 
 MEMORY_SECONDS: dict[CheckLevel, float] = {"quick": 0.1, "full": 1.0}
-MEMORY_BYTES = 128 * 2**20  # larger than the caches of most CPUs
+MEMORY_BYTES = 64 * 2**20  # twice this is larger than the caches of most CPUs
+PIECE_BYTES = 4 * 2**20  # a millisecond, so that other processes rarely interrupt
 STORAGE_SECONDS: dict[CheckLevel, float] = {"quick": 0.2, "full": 2.0}
 STORAGE_BYTES = 4 * 2**20
 LEAST_REPEATS = 2
@@ -64,14 +66,23 @@ def memory_speed(level: CheckLevel) -> float:
     """Return the bytes per second that a copy in memory reads and writes."""
     # Mapped memory returns to the kernel afterwards; a rank's allocator would keep it.
     with mmap.mmap(-1, 2 * MEMORY_BYTES) as mapped:
-        return 2 * MEMORY_BYTES / _copy_seconds(mapped, MEMORY_SECONDS[level])
+        return 2 * PIECE_BYTES / _copy_seconds(mapped, MEMORY_SECONDS[level])
 
 
 def _copy_seconds(memory: mmap.mmap, seconds: float) -> float:
-    """Return the duration of the fastest copy of the first half to the second."""
-    source, target = torch.frombuffer(memory, dtype=torch.uint8).view(2, MEMORY_BYTES)
+    """Return the duration of the fastest copy of a piece from the first half to the second.
+
+    The pieces follow each other, so none is in a cache.
+    """
+    source, target = torch.frombuffer(memory, dtype=torch.uint8).view(2, -1, PIECE_BYTES)
     source.fill_(1)
-    return min(_repeat(lambda: target.copy_(source), seconds))
+    target.fill_(1)  # the kernel provides pages at the first access
+    pieces = itertools.cycle(zip(target, source, strict=True))
+    return min(_repeat(lambda: _copy(*next(pieces)), seconds))
+
+
+def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
+    target.copy_(source)
 
 
 def measure_storage(folder: Path, level: CheckLevel) -> StorageFigures:

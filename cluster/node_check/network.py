@@ -29,19 +29,24 @@ def measure_network(placement: Placement) -> NetworkFigures:
     Args:
         placement: the place of this node among the nodes; its rank is the index of the node.
     """
+    with process_group(placement, TIMEOUT):
+        return measure_in_group(placement)
+
+
+def measure_in_group(placement: Placement) -> NetworkFigures:
+    """Measure the bandwidth of this node in the process group of all nodes."""
     nodes, node = placement.world_size, placement.rank
     device = placement.torch_device
-    with process_group(placement, TIMEOUT):
-        values = torch.ones(ALL_REDUCE_BYTES // 4, device=device)
-        seconds = _fastest(lambda: dist.all_reduce(values), device)
-        links = {}
-        for pairs in exchange_rounds(nodes):
-            dist.barrier()
-            for pair in pairs:
-                if node in pair:
-                    (neighbour,) = {*pair} - {node}
-                    links[neighbour] = 2 * LINK_BYTES / _exchange_seconds(neighbour, device)
+    values = torch.ones(ALL_REDUCE_BYTES // 4, device=device)
+    seconds = _fastest(lambda: dist.all_reduce(values), device)
+    links = {}
+    for pairs in exchange_rounds(nodes):
         dist.barrier()
+        for pair in pairs:
+            if node in pair:
+                (neighbour,) = {*pair} - {node}
+                links[neighbour] = 2 * LINK_BYTES / _exchange_seconds(neighbour, device)
+    dist.barrier()
     return NetworkFigures(2 * (nodes - 1) / nodes * ALL_REDUCE_BYTES / seconds, links)
 
 
