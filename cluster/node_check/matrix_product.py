@@ -18,7 +18,7 @@ from cluster.node_check.figures import CheckLevel, Precision, ProductFigures
 
 SECONDS: dict[CheckLevel, float] = {"quick": 0.3, "full": 3.0}
 LEAST_REPEATS = 3
-# Of the matrices, for one thread: less than a millisecond, so that other processes rarely interrupt.
+# For one thread: a product takes less than a millisecond, so other processes rarely interrupt it.
 CPU_SIZE = 256
 GPU_SIZE = 4096
 # Multiples modulo a prime, mixed by a shift, have no short period and fill all bits of a mantissa.

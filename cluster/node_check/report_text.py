@@ -35,7 +35,7 @@ def table(report: NodeCheckReport) -> list[str]:
         and set(column[1:]) != {UNKNOWN}
     ]
     failing = {verdict.node for verdict in report.verdicts if verdict.fails}
-    verdicts = ["", *("unfit" if node in failing else "fit" for node in nodes)]
+    verdicts = ["result", *("unfit" if node in failing else "fit" for node in nodes)]
     names = ["node", *(measured.name for measured in nodes.values())]
     widths = [max(map(len, column)) for column in (names, *columns)]
     lines = []

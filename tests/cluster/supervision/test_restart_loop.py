@@ -96,7 +96,8 @@ def test_a_run_goes_on_without_a_node_that_lacks_its_folder():
 
 
 def test_without_room_elsewhere_the_run_ends_and_names_the_node():
-    with pytest.raises(ClusterError, match=f"^{LACKS}. {LACKS}$"):
+    room = "The other nodes have capacity for 1 rank, but the run needs at least 2"
+    with pytest.raises(ClusterError, match=f"^{LACKS}. {LACKS}. {room}$"):
         excluded_nodes_text([LACKS, LACKS], room=1, min_ranks=2)
 
 
