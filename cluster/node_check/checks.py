@@ -27,8 +27,10 @@ from trainer.rank.placement import Placement
 
 POLL_SECONDS = 0.2
 CLOCK_ROUNDS = 3
-# How often a slow node is measured again, because other processes may have disturbed it.
+# How often a slow node is measured again, because other processes may have disturbed it. A second
+# time only if it will probably end within the bound.
 RETRIES = 2
+BOUND_SECONDS: dict[CheckLevel, float] = {"quick": 3.0, "full": 20.0}
 # Seconds for a node to answer. They bound the start of a run with a node that hangs, and are far
 # above the seconds that a check takes.
 ANSWER_SECONDS: dict[CheckLevel, float] = {"quick": 30.0, "full": 60.0}
@@ -132,12 +134,15 @@ class NodeChecks:
             return report
         since = time.monotonic()
         clocks = self._clocks(new)
+        begun = time.monotonic()
         measured = self._measure(new, folders, self._level)
         self._nodes |= {node: replace(measured[node], clock=clocks.get(node)) for node in measured}
-        for _ in range(RETRIES):
+        for attempt in range(RETRIES):
             slow = {node: new[node] for node in suspects(self._nodes) if node in measured}
-            if not slow:
+            now = time.monotonic()
+            if not slow or (attempt and 2 * now - begun - since > BOUND_SECONDS[self._level]):
                 break
+            begun = now
             for node, again in self._measure(slow, folders, "quick").items():
                 before = self._nodes[node]
                 figures = before.figures.faster(again.figures)

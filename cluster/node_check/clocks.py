@@ -12,11 +12,11 @@ class RoundTrip(NamedTuple):
 
     Attributes:
         asked, answered: the driver's time of the question and of the answer.
-        told: the node's time in between.
+        node_time: the node's time in between.
     """
 
     asked: float
-    told: float
+    node_time: float
     answered: float
 
 
@@ -29,6 +29,6 @@ def offset_of(trips: Iterable[RoundTrip]) -> ClockOffset:
     """Return the offset according to the shortest round trip, which has the least error."""
     shortest = min(trips, key=lambda trip: trip.answered - trip.asked)
     return ClockOffset(
-        seconds=shortest.told - (shortest.asked + shortest.answered) / 2,
+        seconds=shortest.node_time - (shortest.asked + shortest.answered) / 2,
         error_seconds=(shortest.answered - shortest.asked) / 2,
     )

@@ -34,6 +34,7 @@ PIECE_BYTES = 4 * 2**20  # a millisecond, so that other processes rarely interru
 STORAGE_SECONDS: dict[CheckLevel, float] = {"quick": 0.2, "full": 2.0}
 STORAGE_BYTES = 4 * 2**20
 LEAST_REPEATS = 2
+SLOW_SECONDS = 0.3
 
 
 def measure_node(request: NodeCheckRequest) -> NodeFigures:
@@ -116,13 +117,17 @@ def flush(descriptor: int) -> None:
 
 
 def _repeat(action: Callable[[], object], seconds: float) -> Iterator[float]:
-    """Yield the duration of each repetition of an action, for about `seconds` in total."""
-    begin, repeats = time.perf_counter(), 0
-    while repeats < LEAST_REPEATS or time.perf_counter() - begin < seconds:
+    """Yield the duration of each repetition of an action, for about `seconds` in total.
+
+    A fast action is repeated at least `LEAST_REPEATS` times, a slow one at least once.
+    """
+    begin, repeats, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < seconds or (repeats < LEAST_REPEATS and elapsed < SLOW_SECONDS):
         since = time.perf_counter()
         action()
-        yield time.perf_counter() - since
-        repeats += 1
+        now = time.perf_counter()
+        yield now - since
+        repeats, elapsed = repeats + 1, now - begin
 
 
 def _free_bytes(folder: Path) -> int | None:

@@ -17,8 +17,9 @@ from trainer.rank.distributed import process_group
 from trainer.rank.placement import Placement
 
 TIMEOUT = timedelta(seconds=30)
-ALL_REDUCE_BYTES = 32 * 2**20
-LINK_BYTES = 8 * 2**20
+LEAST_BYTES, MOST_BYTES = 2**20, 32 * 2**20
+# Longest duration of one collective, from which its size follows.
+COLLECTIVE_SECONDS = 0.3
 # All nodes repeat equally often, because each repetition is a collective.
 REPEATS = 4
 
@@ -37,7 +38,8 @@ def measure_in_group(placement: Placement) -> NetworkFigures:
     """Measure the bandwidth of this node in the process group of all nodes."""
     nodes, node = placement.world_size, placement.rank
     device = placement.torch_device
-    values = torch.ones(ALL_REDUCE_BYTES // 4, device=device)
+    size = _agreed_bytes(device)
+    values = torch.ones(size // 4, device=device)
     seconds = _fastest(lambda: dist.all_reduce(values), device)
     links = {}
     for pairs in exchange_rounds(nodes):
@@ -45,9 +47,18 @@ def measure_in_group(placement: Placement) -> NetworkFigures:
         for pair in pairs:
             if node in pair:
                 (neighbour,) = {*pair} - {node}
-                links[neighbour] = 2 * LINK_BYTES / _exchange_seconds(neighbour, device)
+                links[neighbour] = 2 * size / _exchange_seconds(neighbour, size, device)
     dist.barrier()
-    return NetworkFigures(2 * (nodes - 1) / nodes * ALL_REDUCE_BYTES / seconds, links)
+    return NetworkFigures(2 * (nodes - 1) / nodes * size / seconds, links)
+
+
+def _agreed_bytes(device: torch.device) -> int:
+    """Return the size of the collectives, the same on all nodes and smaller on a slow network."""
+    values = torch.ones(LEAST_BYTES // 4, device=device)
+    slowest = torch.tensor([_fastest(lambda: dist.all_reduce(values), device)], device=device)
+    dist.all_reduce(slowest, dist.ReduceOp.MAX)
+    fitting = int(LEAST_BYTES * COLLECTIVE_SECONDS / max(slowest.item(), 1e-6))
+    return min(MOST_BYTES, max(LEAST_BYTES, fitting)) // 4 * 4
 
 
 def exchange_rounds(nodes: int) -> list[list[tuple[int, int]]]:
@@ -59,8 +70,8 @@ def exchange_rounds(nodes: int) -> list[list[tuple[int, int]]]:
     return [pairs for pairs in (ring[::2], ring[1::2], last) if pairs]
 
 
-def _exchange_seconds(neighbour: int, device: torch.device) -> float:
-    sent = torch.ones(LINK_BYTES // 4, device=device)
+def _exchange_seconds(neighbour: int, size: int, device: torch.device) -> float:
+    sent = torch.ones(size // 4, device=device)
     received = torch.empty_like(sent)
 
     def exchange() -> None:

@@ -1,8 +1,8 @@
 """Compare the figures of nodes, and decide which nodes fail: a pure function.
 
     bits       within a kind (model and torch build): the minority fails; without a majority, all do
-    speeds     beside the median of the others: of the kind for products and memory, of all nodes
-               for storage and network
+    speeds     compared with the median of the others: of the kind for products and memory, of all
+               nodes for storage and network
     the rest   limits that do not depend on other nodes: clock, free space, counters of GPUs
 
 `docs/decisions/0104` justifies the thresholds.
@@ -44,7 +44,7 @@ class NodeVerdict:
         node: the node's id.
         fails: whether no ranks may start on the node; otherwise the problem is a warning.
         reason: the problem and the remedy, with the node's name, without a full stop.
-        figures: the node's figure beside those of the others, or beside the limit.
+        figures: the node's figure and those of the others, or the limit.
     """
 
     node: str

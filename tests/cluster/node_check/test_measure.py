@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,13 +98,23 @@ def test_all_figures_of_a_node_are_measured_and_no_file_stays(request_here, tmp_
     assert only == NodeFigures(products=only.products)
 
 
-def test_a_slow_disk_takes_no_longer_than_a_fast_one(tmp_path, monkeypatch):
-    """After the least number of writes, it is known to be slow."""
+@pytest.mark.parametrize(("seconds", "writes"), [(0.01, measure.LEAST_REPEATS), (60.0, 1)])
+def test_storage_is_written_a_few_times_and_a_very_slow_one_once(
+    tmp_path, monkeypatch, seconds, writes
+):
+    clock = SimpleNamespace(now=100.0)
     flushes = []
-    monkeypatch.setattr(measure, "flush", lambda descriptor: flushes.append(descriptor))
+
+    def flush(descriptor):
+        flushes.append(descriptor)
+        clock.now += seconds
+
+    monkeypatch.setattr(measure, "flush", flush)
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(measure, "STORAGE_SECONDS", {"quick": 0.0})
-    measure_storage(tmp_path, "quick")
-    assert len(flushes) == measure.LEAST_REPEATS
+    found = measure_storage(tmp_path, "quick")
+    assert found.bytes_per_second == pytest.approx(measure.STORAGE_BYTES / seconds)
+    assert len(flushes) == writes
 
 
 def test_storage_that_does_not_exist_yet_is_that_of_its_parent(tmp_path):
