@@ -1,0 +1,211 @@
+"""Detection of ranks that are slower than the others, from the times that the exchange collects.
+
+::
+
+    time of a rank   compute seconds, scaled to the mean work of a rank, and waiting for data
+    ratio            time of a rank / median of the times of the other ranks, in each step
+    factor           median of the ratios of the last WINDOW steps
+
+    normal ── factor > SLOW_FACTOR ──▶ slow ── factor < NORMAL_FACTOR ──▶ normal
+
+Work is the number of executed operations, because the micro-batches of a step have different
+lengths, and some ranks have one slot more than others. Even so, the time per operation depends on
+the length, and a rank waits for one slow page now and then. The median over the window ignores such
+steps. It needs neither a mean, which one stalled step would raise, nor an unbroken row of slow
+steps, which one lucky step would end.
+
+Only rank 0 does this, and only for messages and the metrics file. A new attempt starts with an
+empty window, because its ranks may be on other nodes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+
+from trainer.record.metrics_lines import (
+    RankRecovered,
+    SlowCause,
+    SlowRankFound,
+    SlowRankState,
+)
+
+WINDOW = 50
+SLOW_FACTOR = 1.3
+# The factor has to fall this far before a rank counts as normal. A rank near the limit would
+# otherwise be reported again and again.
+NORMAL_FACTOR = 1.15
+MAX_NAMED = 8  # slow ranks in the line of a step, the slowest ones
+
+
+class RankTimes(NamedTuple):
+    """Times of all ranks in a step: arrays of one value per rank.
+
+    Attributes:
+        compute: the seconds of its passes, without dummies, and without waits for other ranks.
+        wait: the seconds of its waits for other ranks. They include those of the update before the
+            step, and of the exchange before it.
+        data: the seconds of its wait for the step's data.
+        work: the operations that its passes execute or, if they are not counted, the positions.
+    """
+
+    compute: np.ndarray
+    wait: np.ndarray
+    data: np.ndarray
+    work: np.ndarray
+
+
+class RankTimeFields(TypedDict, total=False):
+    """Fields of a `TrainLine` that compare the ranks."""
+
+    compute_seconds_min: float
+    compute_seconds_median: float
+    compute_seconds_max: float
+    compute_slowest_rank: int
+    data_stall_seconds_median: float
+    data_stall_seconds_max: float
+    data_slowest_rank: int
+    wait_seconds: float
+
+
+def time_fields(times: RankTimes | None) -> RankTimeFields:
+    """Return the fields of a `TrainLine` that compare the ranks, except `slow_ranks`.
+
+    Args:
+        times: the times of the step; None with one rank, which has no such fields.
+    """
+    if times is None:
+        return {}
+    return {
+        "compute_seconds_min": _rounded(times.compute.min()),
+        "compute_seconds_median": _rounded(np.median(times.compute)),
+        "compute_seconds_max": _rounded(times.compute.max()),
+        "compute_slowest_rank": int(times.compute.argmax()),
+        "data_stall_seconds_median": _rounded(np.median(times.data)),
+        "data_stall_seconds_max": _rounded(times.data.max()),
+        "data_slowest_rank": int(times.data.argmax()),
+        "wait_seconds": _rounded(times.wait.mean()),
+    }
+
+
+class SlowRankDetector:
+    """Detector of slow ranks during one attempt."""
+
+    def __init__(self, node_names: Sequence[str] = ()) -> None:
+        """Create a detector that has seen no step.
+
+        Args:
+            node_names: the name of each rank's node; empty if they are unknown.
+        """
+        self._nodes = node_names
+        # [steps, ranks], of the last steps in any order.
+        self._ratios = self._own = self._others = self._excess = np.empty((0, 0))
+        self._steps = 0
+        self._factors = np.empty(0)
+        self._slow: dict[int, SlowRankState] = {}
+        self._skips_next = True  # the first step of an attempt allocates memory
+
+    def skip_next_step(self) -> None:
+        """Leave out the next step, because other work affects its times, such as a checkpoint."""
+        self._skips_next = True
+
+    def add(self, times: RankTimes, step: int) -> list[SlowRankFound | RankRecovered]:
+        """Add the times of a step; return the ranks that became slow or normal with it.
+
+        Args:
+            times: the times of all ranks.
+            step: the number of the step, for the events.
+        """
+        if self._skips_next:
+            self._skips_next = False
+            return []
+        self._remember(times)
+        if self._steps < WINDOW:
+            return []
+        self._factors = np.median(self._ratios, axis=0)
+        events: list[SlowRankFound | RankRecovered] = []
+        for rank in np.flatnonzero(self._factors > SLOW_FACTOR).tolist():
+            is_new = rank not in self._slow
+            state = self._slow[rank] = self._state(rank)
+            if is_new:
+                events.append(
+                    SlowRankFound(
+                        step=step,
+                        **state.model_dump(),
+                        seconds=_rounded(np.median(self._own[:, rank])),
+                        other_seconds=_rounded(np.median(self._others[:, rank])),
+                        steps=WINDOW,
+                    )
+                )
+        for rank in list(self._slow):
+            if self._factors[rank] > SLOW_FACTOR:
+                continue
+            self._slow[rank] = self._state(rank)
+            if self._factors[rank] < NORMAL_FACTOR:
+                del self._slow[rank]
+                events.append(
+                    RankRecovered(
+                        step=step, rank=rank, node=self._node(rank), factor=self._factor(rank)
+                    )
+                )
+        return events
+
+    @property
+    def slow_ranks(self) -> list[SlowRankState] | None:
+        """The slow ranks, slowest first, at most `MAX_NAMED`; None if there is none."""
+        by_factor = sorted(self._slow.values(), key=lambda state: -state.factor)
+        return by_factor[:MAX_NAMED] or None
+
+    def _remember(self, times: RankTimes) -> None:
+        compute = times.compute * (times.work.mean() / times.work)
+        own = compute + times.data
+        others = median_of_others(own)
+        # Positive if data delays the rank more than computing does, compared with the others.
+        excess = (times.data - median_of_others(times.data)) - (compute - median_of_others(compute))
+        ratios = np.divide(own, others, out=np.ones_like(own), where=others > 0)
+        if not self._steps:
+            self._ratios, self._own, self._others, self._excess = np.empty((4, WINDOW, len(own)))
+        place = self._steps % WINDOW
+        for kept, values in (
+            (self._ratios, ratios),
+            (self._own, own),
+            (self._others, others),
+            (self._excess, excess),
+        ):
+            kept[place] = values
+        self._steps += 1
+
+    def _state(self, rank: int) -> SlowRankState:
+        cause: SlowCause = "data" if np.median(self._excess[:, rank]) > 0 else "compute"
+        return SlowRankState(
+            rank=rank, node=self._node(rank), cause=cause, factor=self._factor(rank)
+        )
+
+    def _node(self, rank: int) -> str | None:
+        return self._nodes[rank] if rank < len(self._nodes) else None
+
+    def _factor(self, rank: int) -> float:
+        return round(float(self._factors[rank]), 3)
+
+
+def median_of_others(values: np.ndarray) -> np.ndarray:
+    """Return, for each value, the median of all other values.
+
+    Args:
+        values: at least two values.
+    """
+    count, order = len(values) - 1, np.argsort(values, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    ranked = values[order]
+
+    def other(index: int) -> np.ndarray:
+        """Return the value at an index among the sorted others."""
+        return ranked[np.where(index < place, index, index + 1)]
+
+    return (other((count - 1) // 2) + other(count // 2)) / 2
+
+
+def _rounded(seconds: float) -> float:
+    """Round to microseconds, because each digit is stored in each line."""
+    return round(float(seconds), 6)
