@@ -63,7 +63,7 @@ class SlowRankState(FileModel):
         rank: the number of the rank.
         node: its node's name in messages; None if it is unknown.
         cause: "compute" if it computes longer than the others, "data" if it waits longer for data.
-        factor: its time as a multiple of the median of the other ranks, in recent steps.
+        factor: its time as a multiple of the median of the other ranks; median of 25 steps.
     """
 
     rank: Count
@@ -327,10 +327,9 @@ class SlowRankFound(_Event):
 
     Attributes:
         rank, node, cause, factor: as in `SlowRankState`.
-        seconds: its time per step, computing and waiting for data; median over `steps`. Computing
-            is scaled to the mean work of a rank.
+        seconds: its time per step, computing and waiting for data. Computing is scaled to the mean
+            work of a rank.
         other_seconds: the median of the same times of the other ranks.
-        steps: the number of steps that were compared.
     """
 
     event: Literal["slow_rank"] = "slow_rank"
@@ -340,7 +339,6 @@ class SlowRankFound(_Event):
     factor: float
     seconds: float
     other_seconds: float
-    steps: Count
 
 
 class RankRecovered(_Event):

@@ -4,15 +4,16 @@
 
     time of a rank   compute seconds, scaled to the mean work of a rank, and waiting for data
     ratio            time of a rank / median of the times of the other ranks, in each step
-    factor           median of the ratios of the last WINDOW steps
+    factors          medians of the ratios in the two halves of the last WINDOW steps
 
-    normal ── factor > SLOW_FACTOR ──▶ slow ── factor < NORMAL_FACTOR ──▶ normal
+    normal ── both factors > SLOW_FACTOR ──▶ slow ── newer factor < NORMAL_FACTOR ──▶ normal
 
 Work is the number of executed operations, because the micro-batches of a step have different
 lengths, and some ranks have one slot more than others. Even so, the time per operation depends on
-the length, and a rank waits for one slow page now and then. The median over the window ignores such
-steps. It needs neither a mean, which one stalled step would raise, nor an unbroken row of slow
-steps, which one lucky step would end.
+the length, and now and then a step stalls. Medians ignore such steps. A mean would be raised by one
+stalled step, and an unbroken row of slow steps would be ended by one fast step. With two halves, a
+rank is named late enough for the newer half to be slow as a whole, so its factor is not mixed with
+normal steps.
 
 Only rank 0 does this, and only for messages and the metrics file. A new attempt starts with an
 empty window, because its ranks may be on other nodes.
@@ -25,12 +26,11 @@ import numpy as np
 
 from trainer.record.metrics_lines import (
     RankRecovered,
-    SlowCause,
     SlowRankFound,
     SlowRankState,
 )
 
-WINDOW = 50
+WINDOW = 50  # even
 SLOW_FACTOR = 1.3
 # The factor has to fall this far before a rank counts as normal. A rank near the limit would
 # otherwise be reported again and again.
@@ -46,13 +46,13 @@ class RankTimes(NamedTuple):
         wait: the seconds of its waits for other ranks. They include those of the update before the
             step, and of the exchange before it.
         data: the seconds of its wait for the step's data.
-        work: the operations that its passes execute or, if they are not counted, the positions.
+        equal_compute: the seconds for which it would compute the mean work of a rank.
     """
 
     compute: np.ndarray
     wait: np.ndarray
     data: np.ndarray
-    work: np.ndarray
+    equal_compute: np.ndarray
 
 
 class RankTimeFields(TypedDict, total=False):
@@ -98,10 +98,11 @@ class SlowRankDetector:
             node_names: the name of each rank's node; empty if they are unknown.
         """
         self._nodes = node_names
-        # [steps, ranks], of the last steps in any order.
+        # [WINDOW, ranks], with step n of the attempt in row n modulo WINDOW.
         self._ratios = self._own = self._others = self._excess = np.empty((0, 0))
         self._steps = 0
-        self._factors = np.empty(0)
+        self._newer = np.empty(0, int)  # the rows of the newer half
+        self._factors = np.empty(0)  # of the newer half, by rank
         self._slow: dict[int, SlowRankState] = {}
         self._skips_next = True  # the first step of an attempt allocates memory
 
@@ -122,31 +123,24 @@ class SlowRankDetector:
         self._remember(times)
         if self._steps < WINDOW:
             return []
-        self._factors = np.median(self._ratios, axis=0)
+        rows = np.arange(self._steps - WINDOW, self._steps) % WINDOW
+        older, self._newer = np.split(rows, 2)
+        self._factors = np.median(self._ratios[self._newer], axis=0)
         events: list[SlowRankFound | RankRecovered] = []
         for rank in np.flatnonzero(self._factors > SLOW_FACTOR).tolist():
-            is_new = rank not in self._slow
-            state = self._slow[rank] = self._state(rank)
-            if is_new:
-                events.append(
-                    SlowRankFound(
-                        step=step,
-                        **state.model_dump(),
-                        seconds=_rounded(np.median(self._own[:, rank])),
-                        other_seconds=_rounded(np.median(self._others[:, rank])),
-                        steps=WINDOW,
-                    )
-                )
+            if rank not in self._slow and np.median(self._ratios[older, rank]) > SLOW_FACTOR:
+                state = self._slow[rank] = self._state(rank)
+                seconds = {
+                    "seconds": _rounded(np.median(self._own[self._newer, rank])),
+                    "other_seconds": _rounded(np.median(self._others[self._newer, rank])),
+                }
+                events.append(SlowRankFound(step=step, **state.model_dump(), **seconds))
         for rank in list(self._slow):
-            if self._factors[rank] > SLOW_FACTOR:
-                continue
-            self._slow[rank] = self._state(rank)
-            if self._factors[rank] < NORMAL_FACTOR:
+            state = self._slow[rank] = self._state(rank)
+            if state.factor < NORMAL_FACTOR:
                 del self._slow[rank]
                 events.append(
-                    RankRecovered(
-                        step=step, rank=rank, node=self._node(rank), factor=self._factor(rank)
-                    )
+                    RankRecovered(step=step, **state.model_dump(include={"rank", "node", "factor"}))
                 )
         return events
 
@@ -157,7 +151,7 @@ class SlowRankDetector:
         return by_factor[:MAX_NAMED] or None
 
     def _remember(self, times: RankTimes) -> None:
-        compute = times.compute * (times.work.mean() / times.work)
+        compute = times.equal_compute
         own = compute + times.data
         others = median_of_others(own)
         # Positive if data delays the rank more than computing does, compared with the others.
@@ -176,16 +170,13 @@ class SlowRankDetector:
         self._steps += 1
 
     def _state(self, rank: int) -> SlowRankState:
-        cause: SlowCause = "data" if np.median(self._excess[:, rank]) > 0 else "compute"
+        excess = np.median(self._excess[self._newer, rank])
         return SlowRankState(
-            rank=rank, node=self._node(rank), cause=cause, factor=self._factor(rank)
+            rank=rank,
+            node=self._nodes[rank] if rank < len(self._nodes) else None,
+            cause="data" if excess > 0 else "compute",
+            factor=round(float(self._factors[rank]), 3),
         )
-
-    def _node(self, rank: int) -> str | None:
-        return self._nodes[rank] if rank < len(self._nodes) else None
-
-    def _factor(self, rank: int) -> float:
-        return round(float(self._factors[rank]), 3)
 
 
 def median_of_others(values: np.ndarray) -> np.ndarray:

@@ -135,12 +135,15 @@ def exchange(
 
 
 def _rank_times(rows: np.ndarray, ranks: int) -> RankTimes:
-    """Return the times and the work of each rank, from the table's rows of all slots."""
-    starts = [slots_of_rank(rank, ranks, len(rows)).start for rank in range(ranks)]
+    """Return the times of all ranks, from the table's rows of all slots."""
+    starts = np.array([slots_of_rank(rank, ranks, len(rows)).start for rank in range(ranks)])
+    compute, wait, data = np.add.reduceat(rows[:, [_COMPUTE, _WAIT, _DATA]], starts, axis=0).T
     # Networks of extensions may not count their operations.
-    work = _HARDWARE_FLOPS if rows[:, _HARDWARE_FLOPS].all() else _POSITIONS
-    of_ranks = np.add.reduceat(rows[:, [_COMPUTE, _WAIT, _DATA, work]], starts, axis=0)
-    return RankTimes(*of_ranks.T)
+    work = rows[:, _HARDWARE_FLOPS if rows[:, _HARDWARE_FLOPS].all() else _POSITIONS]
+    # [ranks, slots]: the slots of each rank that all ranks have at the same time.
+    common = starts[:, None] + np.arange(len(rows) // ranks)
+    seconds_per_work = rows[common, _COMPUTE].sum(axis=1) / work[common].sum(axis=1)
+    return RankTimes(compute, wait, data, seconds_per_work * work.sum() / ranks)
 
 
 class Throughput(TypedDict, total=False):
