@@ -71,6 +71,21 @@ class SlowRankState(FileModel):
     cause: SlowCause
     factor: float
 
+    @property
+    def name(self) -> str:
+        """Rank and node, such as "rank 1 on node-2"."""
+        return _rank_name(self.rank, self.node)
+
+    @property
+    def reason(self) -> str:
+        """Factor and cause, such as "2.03 times as long as the others, because it …"."""
+        cause = "computes longer" if self.cause == "compute" else "waits longer for data"
+        return f"{self.factor:.3g} times as long as the others, because it {cause}"
+
+
+def _rank_name(rank: int, node: str | None) -> str:
+    return f"rank {rank} on {node}" if node else f"rank {rank}"
+
 
 class TrainLine(_StepLine):
     """Step whose update was applied to the weights.
@@ -322,21 +337,16 @@ class ReplayMismatch(_Event):
     fields: dict[str, list[Any]]
 
 
-class SlowRankFound(_Event):
+class SlowRankFound(_Event, SlowRankState):
     """Rank that has become slower than the others, see `trainer.training.slow_ranks`.
 
     Attributes:
-        rank, node, cause, factor: as in `SlowRankState`.
         seconds: its time per step, computing and waiting for data. Computing is scaled to the mean
             work of a rank.
         other_seconds: the median of the same times of the other ranks.
     """
 
     event: Literal["slow_rank"] = "slow_rank"
-    rank: Count
-    node: str | None = None
-    cause: SlowCause
-    factor: float
     seconds: float
     other_seconds: float
 
@@ -352,6 +362,10 @@ class RankRecovered(_Event):
     rank: Count
     node: str | None = None
     factor: float
+
+    @property
+    def name(self) -> str:
+        return _rank_name(self.rank, self.node)
 
 
 StepLine = TrainLine | SkippedLine
