@@ -6,7 +6,7 @@
     ratio            time of a rank / median of the times of the other ranks, in each step
     factors          medians of the ratios in the two halves of the last WINDOW steps
 
-    normal ── both factors > SLOW_FACTOR ──▶ slow ── newer factor < NORMAL_FACTOR ──▶ normal
+    normal ── both factors > SLOW_FACTOR ──▶ slow ── both factors < NORMAL_FACTOR ──▶ normal
 
 Work is the number of executed operations, because the micro-batches of a step have different
 lengths, and some ranks have one slot more than others. Even so, the time per operation depends on
@@ -126,9 +126,10 @@ class SlowRankDetector:
         rows = np.arange(self._steps - WINDOW, self._steps) % WINDOW
         older, self._newer = np.split(rows, 2)
         self._factors = np.median(self._ratios[self._newer], axis=0)
+        before = np.median(self._ratios[older], axis=0)
         events: list[SlowRankFound | RankRecovered] = []
-        for rank in np.flatnonzero(self._factors > SLOW_FACTOR).tolist():
-            if rank not in self._slow and np.median(self._ratios[older, rank]) > SLOW_FACTOR:
+        for rank in np.flatnonzero(np.minimum(self._factors, before) > SLOW_FACTOR).tolist():
+            if rank not in self._slow:
                 state = self._slow[rank] = self._state(rank)
                 seconds = {
                     "seconds": _rounded(np.median(self._own[self._newer, rank])),
@@ -137,7 +138,7 @@ class SlowRankDetector:
                 events.append(SlowRankFound(step=step, **state.model_dump(), **seconds))
         for rank in list(self._slow):
             state = self._slow[rank] = self._state(rank)
-            if state.factor < NORMAL_FACTOR:
+            if max(self._factors[rank], before[rank]) < NORMAL_FACTOR:
                 del self._slow[rank]
                 events.append(
                     RankRecovered(step=step, **state.model_dump(include={"rank", "node", "factor"}))

@@ -19,7 +19,7 @@ from trainer.recipe import TrainingRecipe
 from trainer.training import slow_ranks
 
 # What every rank sleeps in each pass, so that a busy machine makes no rank look slow.
-USUAL_SECONDS = 0.006
+USUAL_SECONDS = 0.008
 SLOTS_OF_A_RANK = 2  # at least
 
 

@@ -71,7 +71,7 @@ def by_brute_force(steps):
                 slow.add(rank)
                 found.append((number, "slow_rank", rank))
         for rank in sorted(slow):
-            if round(newer[rank], 3) < NORMAL_FACTOR:
+            if max(older[rank], newer[rank]) < NORMAL_FACTOR:
                 slow.remove(rank)
                 found.append((number, "rank_recovered", rank))
     return found
@@ -130,7 +130,7 @@ def test_a_rank_of_twice_the_time_is_named_within_the_window_with_its_cause(rank
     assert isinstance(recovered, RankRecovered)
     assert (found.rank, recovered.rank, found.cause) == (slow, slow, cause)
     assert first + WINDOW // 2 < found.step < first + WINDOW
-    assert last + WINDOW // 5 < recovered.step < last + WINDOW // 2
+    assert last + WINDOW // 2 < recovered.step < last + WINDOW
     assert found.factor == pytest.approx(2.0, rel=0.1)
     assert found.seconds / found.other_seconds == pytest.approx(found.factor, rel=0.1)
     assert recovered.factor < NORMAL_FACTOR
@@ -217,8 +217,8 @@ def test_uneven_slots_and_lengths_do_not_matter(ranks, slots, counted):
 
 
 RUN_WINDOW = 16
-STEPS = 70
-DELAYS = (Delay(1, "compute", 3.0, 12, 32), Delay(0, "data", 3.0, 42, 62))
+STEPS = 80
+DELAYS = (Delay(1, "compute", 3.0, 12, 30), Delay(0, "data", 3.0, 44, 62))
 
 
 @pytest.fixture(scope="module")
@@ -261,18 +261,15 @@ def test_a_slow_rank_of_a_real_run_is_named_and_recovers(runs, delay):
 
 
 def test_the_times_of_a_real_run_are_those_of_its_delays(runs):
-    """The other rank waits for what the slow one needs longer: half of it in the mean of both."""
     lines = lines_of(runs / "2")
-    normal, *delayed = (lines[1:11], *(lines[d.first : d.last - 1] for d in DELAYS))
-    for part, delay in zip(delayed, DELAYS, strict=True):
-        longer = delay.seconds_of_step()
-        waits = [median(line.wait_seconds for line in steps) for steps in (normal, part)]
-        assert waits[1] - waits[0] > longer / 4
-    computing, fetching = delayed
+    computing, fetching = (lines[d.first : d.last - 1] for d in DELAYS)
     assert median(line.compute_slowest_rank for line in computing) == 1
     assert min(line.compute_seconds_max for line in computing) > 2 * 3 * slow_jobs.USUAL_SECONDS
     assert {line.data_slowest_rank for line in fetching} == {0}
-    assert min(line.data_stall_seconds_max for line in fetching) > DELAYS[1].seconds_of_step()
+    longer = DELAYS[1].seconds_of_step()
+    assert min(line.data_stall_seconds_max for line in fetching) > longer
+    # The other rank waits for most of it, which is half as much in the mean of both.
+    assert median(line.wait_seconds for line in fetching) > longer / 3
     for line in lines:
         assert line.compute_seconds_min <= line.compute_seconds_median <= line.compute_seconds_max
         assert line.compute_seconds_max < line.step_seconds

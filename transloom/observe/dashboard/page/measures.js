@@ -18,7 +18,7 @@ const OF_STEPS = [
   { key: "mfu", title: "MFU", unit: "share of the GPUs' peak" },
   { key: "step_seconds", title: "seconds per step", unit: "s" },
   { key: "data_stall_seconds", title: "waiting for data", unit: "s per step" },
-  { key: "compute_seconds_median", title: "computing", unit: "s per step; median rank, band to fastest and slowest",
+  { key: "compute_seconds_median", title: "computing", unit: "s per step; median and range",
     low: "compute_seconds_min", high: "compute_seconds_max", band: true },
   { key: "wait_seconds", title: "waiting for other ranks", unit: "s per step" },
   { key: "checkpoint_stall_seconds", title: "waiting for checkpoints", unit: "s" },
