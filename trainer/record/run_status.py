@@ -37,7 +37,7 @@ from trainer.scores import BestScore, Scores, keep_best
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
 
-# Bytes to read from the end of a metrics file: about 400 steps for a list of runs, and 100,000 for
+# Bytes to read from the end of a metrics file: about 300 steps for a list of runs, and 100,000 for
 # one run.
 RECORD_BYTES_IN_LIST = 2**18
 RECORD_BYTES_OF_RUN = 2**26

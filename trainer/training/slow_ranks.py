@@ -10,7 +10,7 @@
 
 Work is the number of executed operations, because the micro-batches of a step have different
 lengths, and some ranks have one slot more than others. Even so, the time per operation depends on
-the length, and now and then a step stalls. Medians ignore such steps. A mean would be raised by one
+the length, and some steps stall. Medians ignore such steps. A mean would be raised by one
 stalled step, and an unbroken row of slow steps would be ended by one fast step. With two halves, a
 rank is named late enough for the newer half to be slow as a whole, so its factor is not mixed with
 normal steps.
@@ -32,8 +32,8 @@ from trainer.record.metrics_lines import (
 
 WINDOW = 50  # even
 SLOW_FACTOR = 1.3
-# The factor has to fall this far before a rank counts as normal. A rank near the limit would
-# otherwise be reported again and again.
+# Both factors have to fall this far before a rank counts as normal. A rank near SLOW_FACTOR would
+# otherwise be reported repeatedly.
 NORMAL_FACTOR = 1.15
 MAX_NAMED = 8  # slow ranks in the line of a step, the slowest ones
 

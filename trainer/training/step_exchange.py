@@ -8,8 +8,8 @@ the same on all ranks and for any number of ranks. The ranks have them before th
 A NaN would spread to all sums that include it. So the row of a non-finite slot has a flag, and
 zeros instead of losses.
 
-The rows also have the times of the ranks: computing, waiting and fetching data. They tell which
-rank is slow (`trainer.training.slow_ranks`), and affect nothing else.
+The rows also have the times of the ranks: computing, waiting and fetching data. They serve only the
+detection of slow ranks (`trainer.training.slow_ranks`).
 
 This file also computes the fields of the metrics file that need only these sums: the rates of a
 step, and the line of a skipped step.
@@ -17,6 +17,7 @@ step, and the line of a skipped step.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TypedDict
 
 import numpy as np
@@ -136,7 +137,7 @@ def exchange(
 
 def _rank_times(rows: np.ndarray, ranks: int) -> RankTimes:
     """Return the times of all ranks, from the table's rows of all slots."""
-    starts = np.array([slots_of_rank(rank, ranks, len(rows)).start for rank in range(ranks)])
+    starts = _first_slots(ranks, len(rows))
     compute, wait, data = np.add.reduceat(rows[:, [_COMPUTE, _WAIT, _DATA]], starts, axis=0).T
     # Networks of extensions may not count their operations.
     work = rows[:, _HARDWARE_FLOPS if rows[:, _HARDWARE_FLOPS].all() else _POSITIONS]
@@ -144,6 +145,11 @@ def _rank_times(rows: np.ndarray, ranks: int) -> RankTimes:
     common = starts[:, None] + np.arange(len(rows) // ranks)
     seconds_per_work = rows[common, _COMPUTE].sum(axis=1) / work[common].sum(axis=1)
     return RankTimes(compute, wait, data, seconds_per_work * work.sum() / ranks)
+
+
+@cache
+def _first_slots(ranks: int, slots: int) -> np.ndarray:
+    return np.array([slots_of_rank(rank, ranks, slots).start for rank in range(ranks)])
 
 
 class Throughput(TypedDict, total=False):
