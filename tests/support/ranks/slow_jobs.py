@@ -6,16 +6,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep, local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
+from support.ranks.engine_jobs import (
+    LEARNING_RATE,
+    SLOTS,
+    VOCABULARY,
+    Shape,
+    make_engine,
+    micro_batch,
+)
 from support.ranks.rank_jobs import make_job
 from support.ranks.spike_jobs import Supervisor
 from support.records.checkpoints import work_folder
 from trainer.build.rank import build_rank
 from trainer.rank.placement import Placement
 from trainer.recipe import TrainingRecipe
+from trainer.tasks.batch import to_device
 from trainer.training import slow_ranks
 
 # What every rank sleeps in each pass, so that a busy machine makes no rank look slow.
@@ -93,3 +104,38 @@ def train_run(
             trainer.train()
     finally:
         slow_ranks.WINDOW = before
+
+
+def times_of_steps(
+    placement: Placement, shape: Shape, slow_rank: int, seconds: float, steps: int
+) -> list[tuple[float, float]]:
+    """Train with a rank that sleeps before the first pass of a step; return what a timer measures.
+
+    That is, for each step, the sum of the compute times of the passes, and the wait.
+    """
+    engine = make_engine(placement, shape)
+    measured = []
+    units = sum(micro_batch(1, slot).tokens("tgt") for slot in range(SLOTS))
+    for _ in range(steps):
+        with engine.timer.step():
+            for index in range(engine.slots_per_rank):
+                with engine.timer.compute():
+                    if index == 0 and placement.rank == slow_rank:
+                        time.sleep(seconds)
+                    batch = to_device(micro_batch(1, index), VOCABULARY, torch.device("cpu"))
+                    engine.forward_backward(
+                        batch,
+                        units_global=units,
+                        is_accumulation_boundary=index == engine.slots_per_rank - 1,
+                        is_dummy=False,
+                    )
+            taken = engine.timer.take()
+            engine.step(LEARNING_RATE)
+        measured.append((sum(taken.compute), taken.wait))
+        assert len(taken.compute) == engine.slots_per_rank
+        engine.timer.take()  # the waits of the update
+    with engine.timer.compute(), engine.timer.wait():  # outside of a step
+        pass
+    assert engine.timer.take() == ([], 0)
+    engine.destroy()
+    return measured
