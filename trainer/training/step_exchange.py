@@ -53,6 +53,7 @@ class StepReport:
     # [slots, parameters]: `PassResult.amax` of each slot. None if a slot is not finite, or if
     # numerics are not exact.
     amax: np.ndarray | None = None
+    check_words: np.ndarray | None = None  # sum of `StepChecks.words`; None if no check is due
 
 
 def exchange(
@@ -65,6 +66,7 @@ def exchange(
     stop_requested: bool,
     placement: Placement,
     peak_flops_per_second: float | None = None,
+    check_words: np.ndarray | None = None,
 ) -> StepReport:
     """Combine the results of all ranks' slots; a collective that every rank must call.
 
@@ -77,6 +79,7 @@ def exchange(
         stop_requested: whether this rank was asked to stop.
         placement: this rank and the number of ranks.
         peak_flops_per_second: the peak of this rank's device, or None if it is unknown.
+        check_words: `StepChecks.words` of this rank, in the steps in which all ranks have them.
     """
     assert results, "a rank without slots"
     amax = [result.amax for result in results if result.amax is not None]
@@ -98,7 +101,7 @@ def exchange(
         table[slot, _DIGEST:_SUMS] = np.frombuffer(batch.digest, dtype="<u4")
     known = peak_flops_per_second is not None
     table[-1, :4] = data_stall_seconds, stop_requested, known, peak_flops_per_second or 0.0
-    table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
+    table, check_words = _summed(table, check_words, placement)
     rows, flags = table[:-1], table[-1]
     totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # sum in slot order, unlike np.sum
     flops = Flops(int(totals[_MODEL_FLOPS]), int(totals[_HARDWARE_FLOPS]))
@@ -113,6 +116,21 @@ def exchange(
         flops=flops if flops.model else None,
         peak_flops_per_second=float(flags[3]) if flags[2] == placement.world_size else None,
         amax=rows[:, maxima:] if amax and not rows[:, _BAD].any() else None,
+        check_words=check_words,
+    )
+
+
+def _summed(
+    table: np.ndarray, check_words: np.ndarray | None, placement: Placement
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Sum both arrays over the ranks in one collective."""
+    if check_words is None:
+        return sum_over_ranks(torch.from_numpy(table), placement).numpy(), None
+    flat = np.concatenate([table.ravel(), check_words.ravel()])
+    total = sum_over_ranks(torch.from_numpy(flat), placement).numpy()
+    return (
+        total[: table.size].reshape(table.shape),
+        total[table.size :].reshape(check_words.shape),
     )
 
 
