@@ -93,6 +93,7 @@ class RankPool:
                 for r, rank_bundle in enumerate(rank_bundles)
             ],
             self._clock,
+            [names[rank_bundle.node] for rank_bundle in rank_bundles],
         )
         return self._group
 

@@ -19,10 +19,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from foundation.wording import counted
 from trainer.corruption import MAX_PARAMETERS, CorruptionFinding, SilentCorruptionError
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
-from trainer.training.check_plan import SlotCheck, extra_passes, planned_checks
+from trainer.training.check_plan import (
+    SlotCheck,
+    checks_until_all,
+    extra_passes,
+    planned_checks,
+)
 from trainer.training.verdict import Dispute, judge
 
 LOSS = "loss"  # name of the digest of the losses, which follows those of the parameters
@@ -105,6 +111,7 @@ class SlotChecks:
             placement: this rank, and the nodes of all ranks.
             first_step: the step of the checkpoint that the ranks start from.
         """
+        self._configured_steps = every_steps
         self._every_steps = every_steps if placement.world_size > 1 else 0
         self._slots = slots
         self._names = (*parameters, LOSS)
@@ -112,6 +119,29 @@ class SlotChecks:
         # By rank, the last step at which a check of the rank has passed.
         start = first_step // every_steps * every_steps if every_steps else 0
         self._passed = [start] * placement.world_size
+
+    @property
+    def schedule_text(self) -> str | None:
+        """Notice about the checks of these ranks; None if checks are disabled."""
+        if not self._configured_steps:
+            return None
+        ranks = self._placement.world_size
+        if ranks == 1:
+            return (
+                f"engine.verify_every_steps is {self._configured_steps}, but a single rank has no "
+                "other rank to compare with: silent data corruption is not detected"
+            )
+        if extra_passes(ranks, self._slots):
+            return (
+                f"every {counted(self._configured_steps, 'step')}, each rank repeats a slot of "
+                "another rank to detect silent data corruption"
+            )
+        until = self._configured_steps * checks_until_all(ranks, self._slots)
+        return (
+            f"every {counted(self._configured_steps, 'step')}, ranks with fewer slots repeat slots "
+            "of other ranks to detect silent data corruption; this needs no additional pass and "
+            f"includes every rank within {counted(until, 'step')}"
+        )
 
     def of_step(self, step: int) -> StepChecks:
         """Return the checks of a step."""

@@ -10,6 +10,7 @@ const KINDS = {
   skipped: { name: "skip", colour: "--mark-skip" },
   repeated: { name: "repeat", colour: "--mark-repeat" },
   preempted: { name: "stop", colour: "--mark-stop" },
+  corruption_found: { name: "corruption", colour: "--mark-skip" },
   replay_mismatch: { name: "mismatch", colour: "--mark-skip" },
 };
 const MOST = 500; // rows of the list; a run may skip thousands of steps
