@@ -20,12 +20,14 @@ from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RankAttempt, RunContext
+from cluster.supervision.corruption_response import CorruptionResponse
 from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint, start_cursor
 from cluster.supervision.run_listener import NODE_EXCLUDED
 from data_pipeline.dataset.manifest import Manifest
 from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
+from trainer.corruption import SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
@@ -60,8 +62,10 @@ class RestartLoop:
         # State of the previous attempt:
         self._ranks = 0
         self._nodes: dict[str, str] = {}  # names of its nodes, by node id
+        self._rank_nodes: list[str] = []  # the node id of each of its ranks
         self._nodes_left = False  # whether nodes left at its end
         self._losses = RankLosses()
+        self._corruption = CorruptionResponse(context)
         # Ranks hash a checkpoint while they start. After they find damage, the supervisor hashes
         # all files before the next start.
         self._damage_found = False
@@ -87,6 +91,10 @@ class RestartLoop:
                 except RankLostError as error:
                     self._context.supply.end_group()  # finds out which nodes do not answer
                     self._handle_rank_loss(error)
+                except SilentCorruptionError as error:
+                    self._context.supply.end_group()  # nobody writes a checkpoint any more
+                    self._context.vitals.attempt_ends(str(error))
+                    self._corruption.respond(error.finding, self._rank_nodes)
                 except DamagedCheckpointError as error:
                     remedy = self._handle_damage()
                     self._context.listener.notice(f"{error}. {remedy}")
@@ -125,6 +133,7 @@ class RestartLoop:
                 names = {node.id: node.name for node in nodes.values()}
                 if group := supply.start_group(places, names):
                     self._nodes = {node: names[node] for node in group.nodes}
+                    self._rank_nodes = list(group.nodes)
                     return group
                 found = f"Ray has not placed {counted(len(places), 'rank')} despite free capacity"
             elif self._nodes_left:
