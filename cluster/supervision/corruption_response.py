@@ -72,7 +72,7 @@ class CorruptionResponse:
     def _distrust_steps_after(self, verified: int) -> None:
         """Set checkpoints aside that a reproducible fault may have changed."""
         context = self._context
-        context.memory.drop()
+        context.memory.forget_after(verified)
         paths = list_checkpoints(context.run.checkpoints)
         later = [path for path in paths if step_of(path) > verified]
         if not later:

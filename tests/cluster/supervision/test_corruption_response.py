@@ -52,9 +52,8 @@ def checkpoint(run, step):
         dataset_identity=run.manifest.identity,
         identity=run.context.run.card().identity,
     )
-    return save_checkpoint(
-        run.context.run.checkpoints, header, [Fragment("master", "w", 0, torch.ones(4))]
-    ).path
+    share = [Fragment("master", "w", 0, torch.ones(4))]
+    return save_checkpoint(run.context.run.checkpoints, header, [share]).path
 
 
 def nodes(run):
@@ -67,7 +66,7 @@ def steps(run):
 
 def test_the_error_arrives_from_a_rank_as_it_was():
     error = found(1).failure
-    copy = pickle.loads(pickle.dumps(error))
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (copy.finding, str(copy)) == (error.finding, str(error))
 
 
@@ -75,7 +74,7 @@ def test_the_error_arrives_from_a_rank_as_it_was():
 def test_the_node_of_a_known_rank_is_left_out(scripted, reproducible):
     with scripted([[trained(6), found(1, reproducible=reproducible)], [FINISHED]]) as run:
         assert run.loop.run() == "finished"
-        (restart,) = read_vitals(run.context.run).restarts
+    (restart,) = read_vitals(run.context.run).restarts
     assert nodes(run) == [["a", "b", "c"], ["a", "c"]]
     assert run.supply.excluded.keys() == {"b"}
     assert "this session no longer uses node b" in run.listener.notices
@@ -105,9 +104,7 @@ def test_one_of_two_nodes_is_not_left_out_and_ends_the_run_at_the_second_time(sc
     open_one = found(0, 1, certain=False)
     with (
         scripted([[open_one], [trained(8), open_one]]) as run,
-        pytest.raises(
-            ClusterError, match=r"either rank 0 on node a or rank 1 on node b.*Test both"
-        ),
+        pytest.raises(ClusterError, match=r"either rank 0 on node a or rank 1.*Test both"),
     ):
         run.loop.run()
     assert nodes(run) == [["a", "b", "c"]] * 2
@@ -160,18 +157,17 @@ def test_without_an_older_checkpoint_the_newest_is_used_and_the_replay_is_named(
     assert "--steps 5:7" in said
 
 
-def test_the_memory_of_the_nodes_is_not_trusted_either(scripted):
-    def scripts(run):
-        yield write_memory(run, 8)
+@pytest.mark.parametrize(("verified", "trusted"), [(6, False), (8, True)])
+def test_the_memory_of_the_nodes_is_trusted_up_to_the_last_check(scripted, verified, trusted):
+    def first():
         yield trained(8)
-        yield found(1, verified=6)
+        yield write_memory(run, 8)
+        yield found(0, verified=verified, places=("a",))
 
-    class Later:
-        def __iter__(self):
-            return scripts(run)
-
-    with scripted([Later(), [FINISHED]], memory_every_steps=2) as run:
+    one = {"places": ("a",), "ranks": 1, "memory_every_steps": 4}
+    with scripted([first(), [FINISHED]], **one) as run:
         older = checkpoint(run, 5)
         assert run.loop.run() == "finished"
     job = run.supply.groups[-1].job
-    assert (job.checkpoint, job.memory_checkpoint) == (older, None)
+    assert job.checkpoint == older
+    assert (job.memory_checkpoint is not None) == trusted

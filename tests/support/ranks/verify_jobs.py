@@ -132,10 +132,9 @@ class Flipper:
                 self._undo = self._strike(weight)
 
     def _after(self, module: nn.Module, inputs: object, output: object) -> None:
-        if self._is_on and self._flip.kind == "activation" and module is self._module:
-            if isinstance(output, torch.Tensor) and output.is_floating_point():
-                if output.is_contiguous():
-                    self._strike(output)
+        is_hit = self._is_on and self._flip.kind == "activation" and module is self._module
+        if is_hit and isinstance(output, torch.Tensor) and output.is_floating_point():
+            self._strike(output)
 
     def _on_gradient(self, number: int, gradient: torch.Tensor) -> torch.Tensor | None:
         if self._is_on and self._flip.kind == "gradient" and number == self._parameter:

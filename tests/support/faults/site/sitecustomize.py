@@ -10,6 +10,7 @@ R is "driver" at the driver's moments; at those of a data worker it is "worker",
 micro-batch that it is asked for.
 The process goes on when the test has removed the file. A file ``nan.rank-R.step-S`` is no moment
 but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
+At a file ``flip.rank-R.step-S``, which is removed, a bit of that rank's weights flips in memory.
 
 Standard library only, since every process of Ray imports this.
 """
@@ -80,11 +81,21 @@ def position(progress):
     return wrapper
 
 
+def flip_bit(engine):
+    """Flip a high bit of the mantissa of one weight, if a test wants it now."""
+    ordered = FOLDER / f"flip.rank-{Here.rank}.step-{Here.step}"
+    if ordered.exists():
+        ordered.unlink()
+        weights = next(p for p in engine.module.parameters() if p.dim() == 2).data.view(-1)
+        weights.view(importlib.import_module("torch").int32)[100:101] ^= 2**20
+
+
 def step(forward_backward):
     """A rank has done one of its slots, and not all."""
 
     @functools.wraps(forward_backward)
-    def wrapper(engine, batch, *, units_global, is_accumulation_boundary, is_dummy):
+    def wrapper(engine, batch, *, units_global, is_accumulation_boundary, is_dummy, **others):
+        flip_bit(engine)
         poisoned = FOLDER / f"nan.rank-{Here.rank}.step-{Here.step}"
         if Here.slots_done == 0 and poisoned.exists():
             units_global = float("nan")
@@ -94,6 +105,7 @@ def step(forward_backward):
             units_global=units_global,
             is_accumulation_boundary=is_accumulation_boundary,
             is_dummy=is_dummy,
+            **others,
         )
         Here.slots_done = 0 if is_accumulation_boundary else Here.slots_done + 1
         if not is_accumulation_boundary:
