@@ -6,6 +6,7 @@ from foundation.wording import counted, join_items
 from trainer.errors import TrainerError
 
 MAX_PARAMETERS = 8  # of a finding; one flipped bit can change the gradients of all parameters
+SHOWN_PARAMETERS = 2  # in a text
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,14 @@ class CorruptionFinding:
         ]
         who = join_items(ranks) if self.is_certain else f"either {' or '.join(ranks)}"
         slots = f"{'slot' if len(self.slots) == 1 else 'slots'} {join_items(self.slots)}"
-        more = self.parameter_count - len(self.parameters)
-        names = join_items(
-            [*self.parameters, *([f"{counted(more, 'other parameter')}"] if more else [])]
-        )
+        shown = self.parameters[:SHOWN_PARAMETERS]
+        more = self.parameter_count - len(shown)
+        others = f" and {counted(more, 'other parameter')}" if more else ""
         how = "again" if self.is_reproducible else "but not again"
         return (
             f"silent data corruption: {who} computed other bits than the other ranks in {slots} of "
             f"step {self.checked_step}, {how} when the slot was repeated. The difference is in "
-            f"{names}. The step was not applied"
+            f"{join_items(shown)}{others}. The step was not applied"
         )
 
 

@@ -41,14 +41,16 @@ class CorruptionResponse:
             ClusterError: the run cannot continue on these nodes.
         """
         context = self._context
-        context.listener.notice(finding.text)
         nodes = {rank_nodes[rank] for rank in finding.ranks}
         names = _nodes_text(sorted(set(finding.nodes)))
         is_certain = finding.is_certain or len(nodes) == 1
         if is_certain and self._suffices_without(nodes):
             for node in sorted(nodes):
                 context.supply.exclude_node(node, finding.text)
-            context.listener.notice(f"this session no longer uses {names}")
+            context.listener.notice(
+                f"this session no longer uses {names}, because of the silent data corruption in "
+                f"step {finding.checked_step}"
+            )
         elif nodes & self._suspected:
             raise ClusterError(
                 f"{finding.text}. An earlier check of this session had found {names}, too, so the "
@@ -56,10 +58,13 @@ class CorruptionResponse:
             )
         else:
             self._suspected |= nodes
-            reason = "the run needs" if is_certain else "it is unknown which node is faulty of"
+            reason = (
+                f"silent data corruption on {names}, without which the run has too few ranks"
+                if is_certain
+                else f"silent data corruption on one of {names}, and it is unknown on which"
+            )
             context.listener.notice(
-                f"{reason} {names}: restarting once on the same nodes, which reads all weights "
-                "again"
+                f"{reason}: restarting once on the same nodes, which reads all weights again"
             )
         if finding.is_reproducible:
             self._distrust_steps_after(finding.last_verified_step)

@@ -299,6 +299,12 @@ class CorruptionFound(_Event):
     is_reproducible: bool
     last_verified_step: Count
 
+    @model_validator(mode="after")
+    def _each_rank_has_a_node(self) -> "CorruptionFound":
+        if len(self.nodes) != len(self.ranks):
+            raise ValueError(f"expected a node for each rank, found {len(self.nodes)} nodes")
+        return self
+
     @classmethod
     def of(cls, finding: CorruptionFinding, last_step: int) -> "CorruptionFound":
         """Return the event of a finding, after the last recorded step."""

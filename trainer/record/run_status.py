@@ -94,6 +94,7 @@ class RunStatus(FileModel):
         checkpoint_step: the step of the newest checkpoint.
         memory_checkpoint_step: the newest step that the memory of the nodes holds; None without
             memory checkpoints, or if the run is not being trained.
+        corruption: the last finding of silent data corruption, in a sentence; None for none.
         notices: the last entries of log.txt.
         problems: descriptions of the unreadable parts of the folder.
     """
@@ -122,6 +123,7 @@ class RunStatus(FileModel):
     checkpoint: str | None = None
     checkpoint_step: int | None = None
     memory_checkpoint_step: int | None = None
+    corruption: str | None = None
     notices: list[LogEntry] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
 
@@ -213,6 +215,7 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         checkpoint=str(newest) if newest else None,
         checkpoint_step=step_of(newest) if newest else None,
         memory_checkpoint_step=_memory_step(snapshot) if state == "training" else None,
+        corruption=record.corruption.text if record.corruption else None,
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),
     )

@@ -87,6 +87,10 @@ class Orders:
         """Let that step's gradients be NaN in the rank's first slot, whenever it is computed."""
         (self.folder / f"nan.rank-{rank}.step-{step}").touch()
 
+    def flip(self, step: int, rank: int) -> None:
+        """Let a bit of the rank's weights flip in memory when it first comes to that step."""
+        (self.folder / f"flip.rank-{rank}.step-{step}").touch()
+
     def clear(self) -> None:
         """Want nothing; whoever waits goes on."""
         for file in self.folder.iterdir():

@@ -1,7 +1,13 @@
 """The end of a record: its newest steps, and what is known of their speed."""
 
 import pytest
-from support.records.lines import COUNTED, skipped_line, train_line, validation_line
+from support.records.lines import (
+    COUNTED,
+    corruption_found,
+    skipped_line,
+    train_line,
+    validation_line,
+)
 
 from trainer.record.metrics_lines import Preempted, Resumed
 from trainer.record.record_end import RecordEnd, read_record_end
@@ -129,3 +135,19 @@ def test_lines_that_are_appended_lead_to_the_end_that_a_read_finds(tmp_path):
     assert (end.step, end.recent, end.skipped) == (read.step, read.recent, read.skipped)
     assert end.validations == read.validations[-1:]
     assert end.seconds_left(51) == pytest.approx(10 * read.seconds_per_step)
+
+
+def test_the_newest_finding_of_corruption_is_kept(tmp_path):
+    lines = [train_line(1), corruption_found(1), train_line(2), corruption_found(2), train_line(3)]
+    end = end_of(tmp_path, *lines)
+    assert end.corruption == corruption_found(2)
+    appended = RecordEnd()
+    for line in lines:
+        appended = appended.after(line)
+    assert appended.corruption == end.corruption
+
+
+def test_a_finding_without_the_node_of_a_rank_is_damage(tmp_path):
+    forged = corruption_found(2).model_copy(update={"nodes": []})
+    end = end_of(tmp_path, train_line(1), train_line(2), forged)
+    assert "a node for each rank" in end.problem

@@ -149,7 +149,7 @@ def test_a_finding_is_an_event_of_the_record():
     for part in (
         "either rank 0 on node a or rank 1 on node b",
         "slots 2, 3 of step 7",
-        "x.weight, loss, 7 other parameters",
+        "x.weight, loss and 7 other parameters",
     ):
         assert part in event.text
 

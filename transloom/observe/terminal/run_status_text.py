@@ -91,6 +91,7 @@ def status_text(run_status: RunStatus) -> str:
         ("ranks", _ranks_line(run_status)),
         ("checkpoint", run_status.checkpoint or "none"),
         ("in memory", _memory_line(run_status)),
+        ("corruption", run_status.corruption or ""),
         *(("problem", problem) for problem in run_status.problems),
         *((f"at {_clock(notice.time)}", notice.text) for notice in run_status.notices),
     ]

@@ -86,8 +86,9 @@ def flip_bit(engine):
     ordered = FOLDER / f"flip.rank-{Here.rank}.step-{Here.step}"
     if ordered.exists():
         ordered.unlink()
-        weights = next(p for p in engine.module.parameters() if p.dim() == 2).data.view(-1)
-        weights.view(importlib.import_module("torch").int32)[100:101] ^= 2**20
+        named = engine.module.named_parameters()
+        weight = next(p for name, p in named if ".layers." in name and p.dim() == 2)
+        weight.data.view(-1).view(importlib.import_module("torch").int32)[100:101] ^= 2**20
 
 
 def step(forward_backward):

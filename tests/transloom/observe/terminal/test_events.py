@@ -1,6 +1,7 @@
 """Events of a run in words: what of the curve stays the same, and what would keep the rest."""
 
 import pytest
+from support.records.lines import corruption_found
 
 from trainer.record.metrics_lines import Resized, Resumed
 from trainer.state.numerics import promise
@@ -57,3 +58,10 @@ def test_a_run_without_a_checkpoint_and_one_of_another_size():
     assert "Now trains on 3 ranks (before: 2)" in event_text(
         Resized(step=3, from_ranks=2, to_ranks=3)
     )
+
+
+def test_corruption_names_rank_node_step_slot_and_parameter():
+    text = event_text(corruption_found(7))
+    assert text.startswith("Silent data corruption: rank 1 on node far ")
+    for part in ("slot 3 of step 8", "x.weight", "was not applied."):
+        assert part in text

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.records.lines import COUNTED, train_line, validation_line
+from support.records.lines import COUNTED, corruption_found, train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.errors import RunMismatchError
@@ -134,3 +134,11 @@ def test_what_is_no_run_or_no_folder_of_runs_is_told(transloom, folder):
         transloom("runs", folder / "d-stopped")
     with pytest.raises(RunMismatchError, match="No such file or directory"):
         transloom("runs", folder / "nowhere")
+
+
+def test_status_names_the_rank_that_computed_wrong_bits(transloom, tmp_path):
+    run = made_run(tmp_path / "run", *LINES, corruption_found(2))
+    text = transloom("status", run).stdout
+    assert "corruption" in text
+    assert "rank 1 on node far" in " ".join(text.split())
+    assert "far" in json.loads(transloom("status", run, "--json").stdout)["corruption"]
