@@ -89,6 +89,24 @@ def test_every_flip_that_changes_what_is_checked_is_found(rank_pools, ranks, tra
     assert changed >= count / 3
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("ranks", "trained", "steps"),
+    [
+        (3, setting(1, 6), 1200),
+        (2, setting(2, 4, "bf16"), 1200),
+        (3, setting(3, 6), 500),
+        (3, setting(0, 8), 2500),
+    ],
+    ids=name,
+)
+def test_ten_thousand_checks_raise_no_false_alarm(rank_pools, ranks, trained, steps):
+    """3,600 + 2,400 + 1,500 + 2,500 comparisons; weights and grids move as in any training."""
+    results = rank_pools(ranks).run(verify_jobs.count_alarms, trained, steps)
+    per_step = ranks if trained.slots % ranks == 0 else 1
+    assert results == [(per_step * steps, 0)] * ranks
+
+
 @pytest.mark.parametrize(
     ("ranks", "trained"),
     [
