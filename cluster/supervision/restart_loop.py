@@ -92,7 +92,7 @@ class RestartLoop:
                     self._context.supply.end_group()  # finds out which nodes do not answer
                     self._handle_rank_loss(error)
                 except SilentCorruptionError as error:
-                    self._context.supply.end_group()  # nobody writes a checkpoint any more
+                    self._context.supply.end_group()  # no rank writes a checkpoint any more
                     self._context.vitals.attempt_ends(str(error))
                     self._corruption.respond(error.finding, self._rank_nodes)
                 except DamagedCheckpointError as error:

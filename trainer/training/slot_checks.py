@@ -3,7 +3,7 @@
     step due ──check_plan──▶ owner and verifier digest a slot ──exchange──▶ equal? ──▶ apply
                                                                    │ no
                                                                    ▼
-                       every rank repeats the slot ──verdict──▶ SilentCorruptionError on all ranks
+                       every rank repeats the slot ──judge──▶ SilentCorruptionError on all ranks
 
 With `numerics: exact`, healthy ranks compute the same bits for a slot. A step whose check fails is
 never applied. The supervisor then restarts the ranks from a checkpoint, without the node of the
@@ -29,7 +29,7 @@ from trainer.training.check_plan import (
     extra_passes,
     planned_checks,
 )
-from trainer.training.verdict import Dispute, judge
+from trainer.training.corruption_verdict import Dispute, judge
 
 LOSS = "loss"  # name of the digest of the losses, which follows those of the parameters
 MAX_DISPUTES = 4  # a faulty rank causes two; more occur if no rank can be trusted

@@ -203,6 +203,8 @@ class CheckedRank:
             checks=self.checks,
         )
 
+    nan_in = 0  # a step whose gradients are NaN on all ranks
+
     def stream(self, cursor: Cursor) -> Iterator[RankStep]:
         slots, placement = self.setting.slots, self.placement
         own = slots_of_rank(placement.rank, placement.world_size, slots)
@@ -214,6 +216,8 @@ class CheckedRank:
             def request(slot: int, step: int = step) -> Callable[[], Any]:
                 return lambda: micro_batch(step, slot)
 
+            if step == self.nan_in:
+                units = (float("nan"), *units[1:])
             parts = [micro_batch(step, slot) for slot in own]
             yield RankStep(own, parts, units, cursor, after, request)
             cursor = after
@@ -265,6 +269,15 @@ def try_flips(placement: Placement, setting: Setting, flips: list[Flip]) -> list
     found = [rank.try_step(3 + number, flip) for number, flip in enumerate(flips)]
     rank.engine.destroy()
     return found
+
+
+def train_past_nan(placement: Placement, setting: Setting) -> list[str]:
+    """The kinds of lines of a healthy training, of which the third step is not finite."""
+    rank = CheckedRank(placement, setting, steps=4)
+    rank.nan_in = 3
+    rank.trainer.train()
+    rank.engine.destroy()
+    return [line.kind for line in rank.story.lines]
 
 
 def count_alarms(placement: Placement, setting: Setting, steps: int) -> tuple[int, int]:

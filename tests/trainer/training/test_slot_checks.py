@@ -156,6 +156,11 @@ def test_a_step_with_a_flip_is_never_applied(rank_pools):
         assert details["nodes"] == ["far"]
 
 
+def test_a_step_that_is_not_finite_on_a_healthy_rank_is_skipped_as_usual(rank_pools):
+    (kinds,) = set(map(tuple, rank_pools(2).run(verify_jobs.train_past_nan, setting(1, 4))))
+    assert kinds[:4] == ("train", "train", "skipped", "train")
+
+
 def test_a_finding_is_an_event_of_the_record():
     finding = CorruptionFinding(
         7, (2, 3), (0, 1), ("a", "b"), ("x.weight", "loss"), 9, False, True, 6

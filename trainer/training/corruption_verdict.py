@@ -1,6 +1,6 @@
 """Verdict on ranks whose digests of the same slot differ.
 
-    digests of owner and verifier differ ──▶ every rank repeats the slot ──judge──▶ Verdict
+    digests of owner and verifier differ ──▶ all ranks repeat the slot ──judge──▶ CorruptionVerdict
 
 The repetition has the same weights, data and dropout. So its digest is the same on every healthy
 rank, and the same as in the step. The majority of the ranks decides which digest is right:
@@ -39,7 +39,7 @@ class Dispute(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CorruptionVerdict:
     """Result of all disputes of a step.
 
     Attributes:
@@ -57,14 +57,14 @@ class Verdict:
     is_reproducible: bool
 
 
-def judge(disputes: Sequence[Dispute]) -> Verdict:
+def judge(disputes: Sequence[Dispute]) -> CorruptionVerdict:
     """Return the verdict on at least one dispute; equal on all ranks.
 
     If some disputes are decided, the others are ignored, because the same fault explains them.
     """
     verdicts = [_verdict(dispute) for dispute in disputes]
     decided = [verdict for verdict in verdicts if verdict.is_certain] or verdicts
-    return Verdict(
+    return CorruptionVerdict(
         ranks=_union(verdict.ranks for verdict in decided),
         slots=_union(verdict.slots for verdict in decided),
         digests=_union(verdict.digests for verdict in decided),
@@ -73,7 +73,7 @@ def judge(disputes: Sequence[Dispute]) -> Verdict:
     )
 
 
-def _verdict(dispute: Dispute) -> Verdict:
+def _verdict(dispute: Dispute) -> CorruptionVerdict:
     check, repeated = dispute.check, dispute.repeated
     in_step = {check.owner: dispute.owners, check.verifier: dispute.verifiers}
     ((first, votes),) = Counter(row.tobytes() for row in repeated).most_common(1)
@@ -89,7 +89,7 @@ def _verdict(dispute: Dispute) -> Verdict:
         certain = len(changed) == 1
         ranks, reproducible = changed if certain else set(in_step), not certain
         different = dispute.owners != dispute.verifiers
-    return Verdict(
+    return CorruptionVerdict(
         tuple(sorted(ranks)),
         (check.slot,),
         tuple(np.flatnonzero(different).tolist()),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.training.check_plan import SlotCheck
-from trainer.training.verdict import Dispute, judge
+from trainer.training.corruption_verdict import Dispute, judge
 
 RIGHT = np.array([5, -7, 2**62, 0])
 
