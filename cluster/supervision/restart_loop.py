@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, RankLostError
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_memory import MemoryCheckpoint
@@ -140,7 +141,7 @@ class RestartLoop:
                 notice(f"{found}: the run leaves")
                 return None
             if time.monotonic() - since > config.wait_for_ranks_seconds:
-                raise no_capacity_error(found, config, nodes)
+                raise no_capacity_error(found, config, nodes, self._context.unfit)
             if not told:
                 told = True
                 notice(
@@ -255,17 +256,21 @@ class RestartLoop:
             self._context.listener.log_detail(str(error.__cause__))
 
 
-def no_capacity_error(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> ClusterError:
+def no_capacity_error(
+    found: str, config: ClusterConfig, nodes: Mapping[str, Node], unfit: UnfitNodes
+) -> ClusterError:
     """Return the error of a run that has waited too long for capacity.
 
     Args:
         found: the available capacity, as text.
+        unfit: nodes that the run does not use.
     """
+    left_out = f". Not used: {unfit.text}" if len(unfit) else ""
     cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
     return ClusterError(
         f"After {config.wait_for_ranks_seconds:g} s {found}, each with {_of_a_rank(config)}. The "
         f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in total, free or in use"
-        f"{missing_capacity_text(config, nodes)}. "
+        f"{missing_capacity_text(config, nodes)}{left_out}. "
         "Wait for other jobs to end (`transloom jobs list` shows them), add nodes, or lower "
         "cluster.ranks. Then run the command again"
     )

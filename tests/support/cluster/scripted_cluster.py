@@ -14,6 +14,7 @@ import pytest
 from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
 from cluster.health.hang_detector import Position
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks.group import Poll
 from cluster.ranks.node_memory import StoredFile
 from cluster.ranks.reports import MemoryWritten, RecordedLine, StateWritten
@@ -319,6 +320,7 @@ def scripted_run(
             listener=listener,
             vitals=vitals,
             clock=clock,
+            unfit=UnfitNodes(),
         )
         yield SimpleNamespace(
             loop=RestartLoop(recipe, manifest, context),
