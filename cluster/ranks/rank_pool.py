@@ -112,15 +112,6 @@ class RankPool:
         """Run `NodeAgents.check`; to be called while the processes of a group start."""
         return self._agents.check(work, run)
 
-    def exclude_node(self, node: str, reason: str) -> None:
-        """Offer no bundle on a node any more.
-
-        Args:
-            node: the id of the node.
-            reason: the reason, as text.
-        """
-        self._agents.unfit.add(node)
-
     def release_bundles(self) -> None:
         """Release the reserved bundles, so that data workers get the capacity first."""
         self._reservation.release()

@@ -45,11 +45,15 @@ class CorruptionResponse:
         names = _nodes_text(sorted(set(finding.nodes)))
         is_certain = finding.is_certain or len(nodes) == 1
         if is_certain and self._suffices_without(nodes):
-            for node in sorted(nodes):
-                context.supply.exclude_node(node, finding.text)
+            for rank, name in zip(finding.ranks, finding.nodes, strict=True):
+                context.unfit.add(
+                    rank_nodes[rank],
+                    f"Node {name} has computed wrong bits in step {finding.checked_step}. Test its "
+                    "processor and memory before it trains again",
+                )
             context.listener.notice(
-                f"this session no longer uses {names}, because of the silent data corruption in "
-                f"step {finding.checked_step}"
+                f"the run no longer uses {names}, because of the silent data corruption in step "
+                f"{finding.checked_step}"
             )
         elif nodes & self._suspected:
             raise ClusterError(

@@ -76,9 +76,11 @@ def test_the_node_of_a_known_rank_is_left_out(scripted, reproducible):
         assert run.loop.run() == "finished"
     (restart,) = read_vitals(run.context.run).restarts
     assert nodes(run) == [["a", "b", "c"], ["a", "c"]]
-    assert run.supply.excluded.keys() == {"b"}
+    (unfit,) = run.context.unfit
+    assert unfit.id == "b"
+    assert unfit.reason.startswith("Node b has computed wrong bits in step 9")
     (said,) = (text for text in run.listener.notices if "corruption" in text)
-    assert said.startswith("this session no longer uses node b")
+    assert said.startswith("the run no longer uses node b")
     assert "silent data corruption: rank 1 on node b" in restart.cause
 
 
@@ -87,7 +89,7 @@ def test_a_node_that_the_run_needs_gets_one_more_chance(scripted):
     with scripted([[found(0)], [trained(9), FINISHED]], **two) as run:
         assert run.loop.run() == "finished"
     assert nodes(run) == [["a", "b"], ["a", "b"]]
-    assert not run.supply.excluded
+    assert not len(run.context.unfit)
     assert any("restarting once on the same nodes" in text for text in run.listener.notices)
 
 
@@ -108,7 +110,7 @@ def test_one_of_two_nodes_is_not_left_out_and_ends_the_run_at_the_second_time(sc
     ):
         run.loop.run()
     assert nodes(run) == [["a", "b", "c"]] * 2
-    assert not run.supply.excluded
+    assert not len(run.context.unfit)
 
 
 def test_two_ranks_of_one_node_name_that_node(scripted):

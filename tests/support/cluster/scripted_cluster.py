@@ -139,7 +139,7 @@ class ScriptedSupply:
 
     Attributes:
         places: the nodes that are offered, one for each rank.
-        excluded: nodes that are no longer offered, with the reason.
+        unfit: nodes that are not offered.
         silent: the nodes whose agent does not answer.
         problems: of each check of the nodes, in order; none afterwards.
         trains: whether the ranks of groups train by the time that they are asked to leave.
@@ -150,7 +150,7 @@ class ScriptedSupply:
     def __init__(self, scripts, places, clock, wait_seconds) -> None:
         self._scripts = iter(scripts)
         self.places = places
-        self.excluded: dict[str, str] = {}
+        self.unfit = UnfitNodes()
         self.silent: set[str] = set()
         self.problems: list[list[str]] = []
         self.is_training = self.obeys = True
@@ -159,10 +159,7 @@ class ScriptedSupply:
         self._clock, self._wait_seconds = clock, wait_seconds
 
     def offer(self, nodes):
-        return [place for place in self.places if place in nodes and place not in self.excluded]
-
-    def exclude_node(self, node, reason):
-        self.excluded[node] = reason
+        return [place for place in self.places if place in nodes and place not in self.unfit]
 
     def start_group(self, places, names):
         group = ScriptedGroup(
@@ -320,7 +317,7 @@ def scripted_run(
             listener=listener,
             vitals=vitals,
             clock=clock,
-            unfit=UnfitNodes(),
+            unfit=supply.unfit,
         )
         yield SimpleNamespace(
             loop=RestartLoop(recipe, manifest, context),
