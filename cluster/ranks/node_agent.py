@@ -21,6 +21,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources, other_sources
 from cluster.ranks.node_memory import NodeMemory
@@ -175,9 +176,14 @@ class NodeAgent:
 class NodeAgents:
     """Client of all node agents, in the supervisor."""
 
-    def __init__(self) -> None:
+    def __init__(self, unfit: UnfitNodes) -> None:
+        """Create a client without agents.
+
+        Args:
+            unfit: receives the nodes without the run folder, or with other sources.
+        """
         self.by_node: dict[str, Any] = {}
-        self.unfit: set[str] = set()  # nodes without the run folder, or with other sources
+        self._unfit = unfit
         self._sources = digest_of_sources()
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
@@ -299,7 +305,7 @@ class NodeAgents:
         """Check that every node has the run folder and the same transloom as the driver.
 
         The supervisor and the agents create files in the folder. Nodes that do not see the files,
-        cannot write there or have other sources are added to `unfit`.
+        cannot write there or have other sources are added to the unfit nodes.
 
         Args:
             work: the supervisor's work folder within the run.
@@ -321,16 +327,16 @@ class NodeAgents:
         try:
             for node, folder_check in meetings.items():
                 if problem := _problem(folder_check, work / f"{left}-{node}"):
-                    self.unfit.add(node)
-                    problems.append(
+                    text = (
                         f"Node {self._names[node]} does not have the run's folder {run} "
                         f"({problem}). Use --run PATH to name a folder on storage that all nodes "
                         "see at the same path"
                     )
+                    problems.append(self._unfit.add(node, text).text)
                 elif (found := _reported_sources(sources[node])) and found != self._sources:
-                    self.unfit.add(node)
                     name = f"Node {self._names[node]}"
-                    problems.append(other_sources(name, found, self._sources, "train"))
+                    text = other_sources(name, found, self._sources, "train")
+                    problems.append(self._unfit.add(node, text).text)
         finally:
             for probe in work.glob(f"{left}*"):
                 probe.unlink()

@@ -18,6 +18,7 @@ from cluster.data.workers import DataWorkers, worker_numbers
 from cluster.health.hang_detector import Position
 from cluster.health.stacks import attach_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks.group import RankGroup
 from cluster.ranks.rank_pool import RankPool
 from cluster.ranks.reports import (
@@ -73,6 +74,7 @@ class RunContext:
     listener: RunListener
     vitals: VitalsWriter
     clock: SuspendAwareClock
+    unfit: UnfitNodes
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
         """Return the nodes about to leave the cluster, among `used` and this process's node."""
