@@ -292,7 +292,7 @@ class ObjectStateFile:
         import torch  # imported late, because the supervisor reads headers without torch
 
         position = self._positions[key] + start * BYTES_PER_ELEMENT
-        view = memoryview(target.view(torch.uint8).numpy()).cast("B")
+        view = target.view(torch.uint8).numpy().data
         self._objects.read_into(self._name, position, view, stop=self._ends[key])
 
 

@@ -1,0 +1,212 @@
+"""A run in an object store as a local folder.
+
+`RunPuller` writes the files that the head names, and for each checkpoint its `checkpoint.json` and
+its part list; state files stay in the object store. Drivers start from such a folder, and commands
+read one.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
+from pydantic import ValidationError
+
+from data_pipeline.storage.durable import write_atomically
+from foundation.file_model import error_summary
+from foundation.location import Location
+from foundation.strict_json import parse_object
+from trainer.checkpoints.format import HEADER
+from trainer.checkpoints.lease import RELEASED
+from trainer.checkpoints.state_file import HEADER_LIMITS
+from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
+from trainer.errors import CheckpointError, RunMismatchError
+from trainer.runs.remote.files import FileFetcher, local_files
+from trainer.runs.remote.head import (
+    HEAD_LIMITS,
+    FileIndex,
+    FilePart,
+    HeadObject,
+    RunHead,
+    RunOwner,
+    require_inside,
+)
+from trainer.runs.remote.location import run_url, view_folder
+
+MAX_TRIES = 5  # while the run's owner replaces objects
+LOCK = ".lock"
+
+
+class RunPuller:
+    """Copy of a run's files in a local folder, which is brought up to date by `pull`."""
+
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
+        self.folder = folder
+        self._store = store
+        self._head = HeadObject(store)
+        self._fetcher = FileFetcher(store, folder)
+        self._index: tuple[list[FilePart], dict[str, list[FilePart]]] = ([], {})
+
+    def pull(self, head: RunHead | None = None) -> RunHead:
+        """Make the folder equal to the run, and return the head that it is equal to.
+
+        Args:
+            head: the run's head if the caller owns the run, so that it cannot change; otherwise it
+                is read.
+
+        Raises:
+            RunMismatchError: there is no run, or it is damaged.
+            ObjectStoreError: the object store does not answer.
+            OSError: the folder cannot be written.
+        """
+        for left in reversed(range(MAX_TRIES)):
+            now = head or self._head.read()
+            if now is None:
+                raise RunMismatchError(
+                    f"{self._store.url} is no run: there is no HEAD.json. Name the URL of a run, "
+                    "such as s3://bucket/runs/phrasebook"
+                )
+            try:
+                self._pull(now)
+            except ObjectMissingError:
+                if not left or head:
+                    raise
+            else:
+                return now
+        raise AssertionError
+
+    def _pull(self, head: RunHead) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = self.files(head)
+        for name, parts in files.items():
+            self._fetcher.fetch(name, parts)
+        for name in set(local_files(self.folder)) - files.keys():
+            (self.folder / name).unlink(missing_ok=True)
+        checkpoints = self.folder / "checkpoints"
+        checkpoints.mkdir(exist_ok=True)
+        for name, prefix in head.checkpoints.items():
+            pull_checkpoint(self._store, prefix, checkpoints / name)
+        for path in checkpoints.iterdir():
+            if not path.name.startswith(".") and path.name not in head.checkpoints:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def files(self, head: RunHead) -> dict[str, list[FilePart]]:
+        """Return the parts of all files of a run, also of those in the index."""
+        return {**self.indexed(head), **head.files}
+
+    def indexed(self, head: RunHead) -> dict[str, list[FilePart]]:
+        """Return the parts of the files in the index of a head."""
+        if self._index[0] != head.index:
+            self._index = (head.index, read_index(self._store, head))
+        return self._index[1]
+
+    def remember_index(self, index: list[FilePart], files: dict[str, list[FilePart]]) -> None:
+        """Keep the content of an index that the caller has written."""
+        self._index = (index, files)
+
+
+def read_index(store: ObjectStore, head: RunHead) -> dict[str, list[FilePart]]:
+    """Read the index of a head.
+
+    Raises:
+        ObjectMissingError: the index has been replaced meanwhile.
+        ObjectStoreError: the object store does not answer.
+        RunMismatchError: the index is damaged.
+    """
+    data = b"".join(store.get(part.name, part.bytes).data for part in head.index)
+    if not data:
+        return {}
+    label = f"{store.url}/{head.index[0].name}"
+    try:
+        index = FileIndex.model_validate(parse_object(data, HEAD_LIMITS))
+    except ValidationError as error:
+        raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
+    except ValueError as error:
+        raise RunMismatchError(f"{label} is damaged: {error}") from error
+    for name in index.files:
+        require_inside(name, label)
+    return index.files
+
+
+def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> None:
+    """Write a checkpoint's `checkpoint.json` and its part list to a local folder, if they differ.
+
+    Raises:
+        ObjectMissingError: the checkpoint has been removed meanwhile.
+        ObjectStoreError: the object store does not answer.
+        CheckpointError: the part list is damaged.
+    """
+    url = Location(f"{store.url}/{prefix}")
+    with suppress(CheckpointError):
+        there = read_parts(folder)
+        if there and there.url == url and (folder / HEADER).exists():
+            return
+    parts = PartList.parse(
+        store.get(f"{prefix}/{PARTS}", PART_LIMITS.bytes).data, f"{url}/{PARTS}"
+    ).model_copy(update={"url": url})
+    header = store.get(f"{prefix}/{HEADER}", HEADER_LIMITS.bytes).data
+    unfinished = folder.with_name(f".unfinished-{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    (unfinished / PARTS).write_bytes(parts.to_json())
+    (unfinished / HEADER).write_bytes(header)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+class RunView(RunPuller):
+    """Copy of a run for commands that read runs; several processes may share it.
+
+    ::
+
+        view = RunView("s3://bucket/runs/phrasebook")
+        view.refresh()
+        RunFolder(view.folder)
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = run_url(url)
+        super().__init__(ObjectStore(self.url), view_folder(self.url))
+        self._seen: RunHead | None = None
+
+    def refresh(self) -> RunHead:
+        """Bring the copy up to date; see `pull` for the errors."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder / LOCK):
+            head = self.pull()
+            if self._seen is None or self._seen.owner != head.owner:
+                _write_owner(self.folder / "owners", head.owner)
+        self._seen = head
+        return head
+
+
+def run_view(url: str) -> Path:
+    """Return a local copy of a run in an object store, as up to date as the store."""
+    view = RunView(url)
+    view.refresh()
+    return view.folder
+
+
+def _write_owner(owners: Path, owner: RunOwner) -> None:
+    """Write the owner's file as `trainer.checkpoints.lease` does in a run folder."""
+    owners.mkdir(exist_ok=True)
+    name = f"{owner.number:08d}{RELEASED if owner.released else '.json'}"
+    for former in owners.iterdir():
+        if former.name != name:
+            former.unlink(missing_ok=True)
+    if owner.process is not None:
+        write_atomically(owners / name, json.dumps(owner.process.model_dump()))
+        os.utime(owners / name, (owner.renewed, owner.renewed))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock between processes, if the file system has locks."""
+    with path.open("ab") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
