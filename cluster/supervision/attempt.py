@@ -41,6 +41,7 @@ from cluster.supervision.attempt_end import (
 from cluster.supervision.interval import Interval
 from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.node_samples import NodeSampler
+from cluster.supervision.remote_run import RemoteRun
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
@@ -73,6 +74,7 @@ class RunContext:
     listener: RunListener
     vitals: VitalsWriter
     clock: SuspendAwareClock
+    remote: RemoteRun | None = None  # for a run in an object store
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
         """Return the nodes about to leave the cluster, among `used` and this process's node."""
@@ -149,7 +151,8 @@ class RankAttempt:
                 )
             if poll.outcomes is not None:
                 assert len(set(poll.outcomes)) == 1, poll.outcomes
-                self._committer.finish()
+                for step in self._committer.finish():
+                    self._report_checkpoint(step)
                 if poll.outcomes[0] == "finished":
                     self._context.stop.ignore_requests()
                 return poll.outcomes[0]
@@ -165,6 +168,7 @@ class RankAttempt:
                     "checkpoint will be repeated"
                 )
                 return "preempted"
+            self._take_published()
             self._scale_workers(now)
             self._poll_memory()
             self._collect_vitals(now)
@@ -194,8 +198,15 @@ class RankAttempt:
                 self._context.memory.failed(step)
             case StateWritten(file, header):
                 if committer.add(file, header):
-                    vitals.checkpoint_ends(header.step)
-                    listener.notice(f"checkpoint of step {header.step} is complete")
+                    self._report_checkpoint(header.step)
+
+    def _take_published(self) -> None:
+        for step in self._committer.take_published():
+            self._report_checkpoint(step)
+
+    def _report_checkpoint(self, step: int) -> None:
+        self._context.vitals.checkpoint_ends(step)
+        self._context.listener.notice(f"checkpoint of step {step} is complete")
 
     def _count_step(self, step: int) -> None:
         # Spares slow training while they start, so they start only once the lost steps are

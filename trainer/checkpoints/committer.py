@@ -7,6 +7,7 @@ before it is renamed. This takes time, so `take_committed` reports it later.
 """
 
 import secrets
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import NamedTuple, Protocol
 from data_pipeline.storage.durable import write_durably
 from foundation.location import Location
 from trainer.checkpoints.commit import commit, discard, partial_folder
-from trainer.checkpoints.final_save import final_save_attempts
+from trainer.checkpoints.final_save import FINAL_RETRY_SECONDS, final_save_attempts
 from trainer.checkpoints.format import CheckpointHeader, folder_name
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import prune
@@ -23,6 +24,8 @@ from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.state_objects import PARTS, PartList, UploadedFile
 from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError
+
+PUBLICATION_POLL_SECONDS = 0.05
 
 
 class _Complete(NamedTuple):
@@ -185,8 +188,11 @@ class CheckpointCommitter:
         discard(self._partial(step))
         return news
 
-    def finish(self) -> None:
+    def finish(self) -> list[int]:
         """Commit the last checkpoint if an earlier try failed, after the ranks have exited.
+
+        Returns:
+            The steps of checkpoints that were published meanwhile.
 
         Raises:
             CheckpointError: the last checkpoint could not be written or committed.
@@ -194,7 +200,7 @@ class CheckpointCommitter:
         """
         if self._uncommitted:
             self._commit_finally(self._uncommitted)
-        self._await_publication()
+        published = self._await_publication()
         missing = max(self._failed, default=0)
         if missing > self.newest_step:
             raise CheckpointError(
@@ -202,6 +208,7 @@ class CheckpointCommitter:
                 "has the cause. The previous checkpoint remains valid. Free disk space or fix the "
                 "permissions, then start the same command again"
             )
+        return published
 
     def _commit(self, complete: "_Complete") -> None:
         step = complete.step
@@ -219,23 +226,21 @@ class CheckpointCommitter:
         self.newest_step = step
         self._prune()
 
-    def _await_publication(self) -> None:
-        """Wait for some time until the last checkpoint is published, and give it up otherwise."""
-        if not self._publishing:
-            return
-        for left in final_save_attempts():
-            self.take_published()
+    def _await_publication(self) -> list[int]:
+        """Wait for some time until the last checkpoint is published, and give it up otherwise.
+
+        Returns:
+            The steps of the published checkpoints.
+        """
+        deadline = time.monotonic() + FINAL_RETRY_SECONDS
+        steps = self.take_published()
+        while self._publishing and time.monotonic() < deadline:
             self._lease.check()
-            if not self._publishing:
-                return
-            if left:
-                steps = ", ".join(str(complete.step) for complete in self._publishing.values())
-                self._announce(
-                    f"waiting for up to {left:.0f} s until the object store has the checkpoint of "
-                    f"step {steps}"
-                )
+            time.sleep(PUBLICATION_POLL_SECONDS)
+            steps += self.take_published()
         for complete in list(self._publishing.values()):
             self.give_up(complete.step)
+        return steps
 
     def _commit_finally(self, complete: "_Complete") -> None:
         for left in final_save_attempts():

@@ -51,12 +51,13 @@ class RunPuller:
         self._fetcher = FileFetcher(store, folder)
         self._index: tuple[list[FilePart], dict[str, list[FilePart]]] = ([], {})
 
-    def pull(self, head: RunHead | None = None) -> RunHead:
+    def pull(self, head: RunHead | None = None, *, with_files: bool = True) -> RunHead:
         """Make the folder equal to the run, and return the head that it is equal to.
 
         Args:
             head: the run's head if the caller owns the run, so that it cannot change; otherwise it
                 is read.
+            with_files: whether to pull more than the checkpoints.
 
         Raises:
             RunMismatchError: there is no run, or it is damaged.
@@ -71,7 +72,7 @@ class RunPuller:
                     "such as s3://bucket/runs/phrasebook"
                 )
             try:
-                self._pull(now)
+                self._pull(now, with_files=with_files)
             except ObjectMissingError:
                 if not left or head:
                     raise
@@ -79,13 +80,14 @@ class RunPuller:
                 return now
         raise AssertionError
 
-    def _pull(self, head: RunHead) -> None:
+    def _pull(self, head: RunHead, *, with_files: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        files = self.files(head)
-        for name, parts in files.items():
-            self._fetcher.fetch(name, parts)
-        for name in set(local_files(self.folder)) - files.keys():
-            (self.folder / name).unlink(missing_ok=True)
+        if with_files:
+            files = self.files(head)
+            for name, parts in files.items():
+                self._fetcher.fetch(name, parts)
+            for name in set(local_files(self.folder)) - files.keys():
+                (self.folder / name).unlink(missing_ok=True)
         checkpoints = self.folder / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
         for name, prefix in head.checkpoints.items():
