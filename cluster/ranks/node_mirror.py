@@ -112,7 +112,8 @@ class NodeMirror:
             known: the state of each file that the driver has.
             names: the files and directories to consider.
         """
-        changes, size = [], 0
+        changes: list[FileChange] = []
+        size = 0
         for name in self._names(names):
             if size >= MAX_ANSWER_BYTES:
                 return changes, False

@@ -15,6 +15,7 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.data.worker_heartbeats import WorkerMonitor
 from cluster.data.workers import DataWorkers, worker_numbers
+from cluster.health.failures import is_permanent
 from cluster.health.hang_detector import Position
 from cluster.health.stacks import attach_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
@@ -143,6 +144,8 @@ class RankAttempt:
             for rank, report in poll.reports:
                 self._handle_report(rank, report)
             if poll.failure:
+                if self._context.remote and is_permanent(poll.failure):
+                    self._context.remote.collect_finally()
                 raise attach_stacks(
                     poll.failure,
                     self._context.run,
@@ -151,6 +154,8 @@ class RankAttempt:
                 )
             if poll.outcomes is not None:
                 assert len(set(poll.outcomes)) == 1, poll.outcomes
+                if self._context.remote:
+                    self._context.remote.collect_finally()
                 for step in self._committer.finish():
                     self._report_checkpoint(step)
                 if poll.outcomes[0] == "finished":

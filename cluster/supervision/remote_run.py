@@ -35,6 +35,7 @@ COLLECT_SECONDS = 1.0
 # Longest wait for the object store and the nodes at the beginning and end of an attempt.
 FLUSH_SECONDS = 60.0
 LAST_COLLECTION_SECONDS = 15.0
+POLL_SECONDS = 0.05
 
 
 class RemoteRun:
@@ -86,16 +87,17 @@ class RemoteRun:
             if self._is_partial or time.monotonic() - self._began >= COLLECT_SECONDS:
                 self._begin_collection()
 
-    def end_attempt(self) -> None:
-        """Collect the last files of the ranks, for a limited time."""
-        if not self._known:
-            return
-        deadline, last = time.monotonic() + LAST_COLLECTION_SECONDS, time.monotonic()
-        while time.monotonic() < deadline:
+    def collect_finally(self) -> None:
+        """Collect the last files of the ranks, for a limited time, after the ranks have ended."""
+        now = time.monotonic()
+        while self._known and time.monotonic() < now + LAST_COLLECTION_SECONDS:
             self.poll()
-            if self._began > last and not self._answers and not self._is_partial:
+            if self._began > now and not self._answers and not self._is_partial:
                 break
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
+        self._began = time.monotonic()
+        if not self._is_partial:
+            self._forward_publications()
         self._known = {}
 
     def publish(self, folder: str, header: CheckpointHeader, parts: PartList) -> None:
@@ -129,7 +131,9 @@ class RemoteRun:
         try:
             changes, is_all = ray.get(answer, timeout=0)
         except RayError:  # the node is lost, which ends the attempt soon
-            self._is_partial = node == self._first_node
+            del self._known[node]
+            if node == self._first_node:  # without its record, nothing may be published
+                self._waiting.clear()
             return
         self._is_partial |= not is_all
         for change in changes:

@@ -232,8 +232,6 @@ class RestartLoop:
         try:
             return attempt.run()
         finally:
-            if context.remote:
-                context.remote.end_attempt()
             self._nodes_left = attempt.nodes_leave
             self._losses.reach(max(attempt.reached_step, committer.newest_step))
 
