@@ -66,9 +66,7 @@ class InlineSupervision:
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
         with self._committing:
-            published = self._committer.take_published()
-        for committed in published:
-            self._vitals.checkpoint_ends(committed)
+            self._committer.take_published()
         self._vitals.rank_moved(0, Position(phase, step, where))
         if phase == "save":
             self._vitals.checkpoint_begins(step)
@@ -84,9 +82,8 @@ class InlineSupervision:
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         with self._committing:
-            is_committed = self._committer.add(file, header)
-        if is_committed:
-            self._vitals.checkpoint_ends(header.step)
+            self._committer.add(file, header)
+        self._vitals.checkpoint_ends(header.step)
 
     def state_failed(self, step: int, reason: str) -> None:
         with self._committing:

@@ -10,7 +10,7 @@ import typer
 
 from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, local_folder
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, run_location
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train a run as a Slurm job or on Kubernetes.")
 
@@ -31,7 +31,7 @@ def slurm(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder, help="The run's folder, on storage that all nodes share."
+            callback=run_location, help="The run's folder, on storage that all nodes share."
         ),
     ] = None,
     array: Annotated[
@@ -110,7 +110,7 @@ def kuberay(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder,
+            callback=run_location,
             help="The run's folder in the pods. Default: a folder in the first volume.",
         ),
     ] = None,

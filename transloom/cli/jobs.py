@@ -15,7 +15,7 @@ from transloom.cli.options import (
     RecipeArgument,
     StrictOption,
     answer,
-    local_folder,
+    run_location,
 )
 from transloom.observe.terminal.tables import AnswerTable, Column
 
@@ -62,7 +62,7 @@ def submit(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder, help="The run's folder, on storage that all nodes share."
+            callback=run_location, help="The run's folder, on storage that all nodes share."
         ),
     ] = None,
     env: Annotated[

@@ -10,6 +10,7 @@ import typer
 from cluster.errors import RecipeError
 from cluster.terminal import Terminal, print_json_line, print_line
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
+from trainer.runs.remote.location import is_run_url
 from transloom.cli.completion import override_keys, recipe_names, run_folders
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.observe.terminal.tables import AnswerTable
@@ -17,16 +18,16 @@ from transloom.observe.terminal.tables import AnswerTable
 WIDTH_WHEN_PIPED = 200
 
 
-def local_folder(run: Path | None) -> Path | None:
-    """Return a run's folder as given; a callback of `--run`.
+def run_location(run: Path | None) -> Path | None:
+    """Return a run's folder or URL as given; a callback of `--run`.
 
     Raises:
-        RecipeError: it is a URL, which would become a local folder named `s3:`.
+        RecipeError: it is a URL of another kind, which would become a local folder named `http:`.
     """
-    if run and run.parts[0].endswith(":"):
+    if run and run.parts[0].endswith(":") and not is_run_url(run):
         raise RecipeError(
-            f"The run's folder is {'//'.join(str(run).split('/', 1))}, expected a folder on "
-            "storage that all nodes share: runs cannot be in an object store, datasets can"
+            f"The run's folder is {'//'.join(str(run).split('/', 1))}, expected a folder, or a URL "
+            "in an object store such as s3://BUCKET/PREFIX/NAME"
         )
     return run
 

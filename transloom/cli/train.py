@@ -14,7 +14,7 @@ from transloom.cli.options import (
     RecipeArgument,
     StrictOption,
     answer,
-    local_folder,
+    run_location,
     step_range,
 )
 
@@ -25,7 +25,7 @@ def train(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder,
+            callback=run_location,
             help="The run's folder. Default: a folder in runs/, named after the recipe and its "
             "overrides.",
         ),

@@ -25,6 +25,7 @@ from trainer.checkpoints.lease import RELEASED
 from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
 from trainer.errors import CheckpointError, RunMismatchError
+from trainer.runs.folder import RunFolder
 from trainer.runs.remote.files import FileFetcher, local_files
 from trainer.runs.remote.head import (
     HEAD_LIMITS,
@@ -184,6 +185,26 @@ class RunView(RunPuller):
                 _write_owner(self.folder / "owners", head.owner)
         self._seen = head
         return head
+
+
+def stored_run(run: RunFolder) -> RunFolder:
+    """Return a folder with the run as it is stored now, only to read.
+
+    This is the folder itself, or a view of a run in an object store. If there is no such run yet,
+    the view is empty.
+
+    Raises:
+        ObjectStoreError: the object store does not answer.
+        RunMismatchError: the run is damaged.
+    """
+    if run.url is None:
+        return run
+    view = RunView(run.url)
+    if HeadObject(ObjectStore(view.url)).read() is None:
+        shutil.rmtree(view.folder, ignore_errors=True)
+    else:
+        view.refresh()
+    return RunFolder(view.folder, run.url)
 
 
 def run_view(url: str) -> Path:
