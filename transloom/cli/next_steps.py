@@ -45,7 +45,8 @@ def next_commands(run: str, recipe: TrainingRecipe, sample: str | None) -> dict[
     found["evaluate"] = f"{this} evaluate {folder}{scored}"
     if task in EXPLAINED_TASKS:
         found["explain"] = f"{this} explain {folder} {text}"
-    found["curves"] = f"{this} dashboard {shlex.quote(run.rpartition('/')[0] or '.')}"
+    parent = run.rpartition("/")[0] or "."
+    found["curves"] = f"{this} dashboard {shlex.quote(parent)}"
     return found
 
 

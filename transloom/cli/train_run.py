@@ -84,10 +84,13 @@ class TrainResult:
         """Return one or two sentences that say how the run ended."""
         if self.outcome == "preempted":
             if self.checkpoint is None:
-                return f"Stopped before {self.location} had a checkpoint; the same command starts over."
+                return (
+                    f"Stopped before {self.location} had a checkpoint; the same command starts "
+                    "over."
+                )
             return (
-                f"Stopped. The newest checkpoint of {self.location} is of step {self.step}; the same "
-                "command continues from that step."
+                f"Stopped. The newest checkpoint of {self.location} is of step {self.step}; the "
+                "same command continues from that step."
             )
         if self.began_at == self.step:
             return self._nothing_left_text()
