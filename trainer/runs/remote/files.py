@@ -113,7 +113,9 @@ def local_files(folder: Path) -> Iterable[str]:
             directories[:] = [name for name in directories if name not in LOCAL_NAMES]
         directories[:] = [name for name in directories if not name.startswith(".")]
         for name in files:
-            if not name.startswith(".") and not name.endswith(UNFINISHED):
+            if name.startswith(".") or name.endswith(UNFINISHED):
+                continue
+            if not (folder / at / name).is_symlink():  # such as W&B's links to its last log
                 yield (at / name).as_posix()
 
 
