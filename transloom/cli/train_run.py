@@ -113,7 +113,7 @@ class TrainResult:
 class TrainOptions:
     """Options of `transloom train`; its `--help` describes them."""
 
-    run: Path | None = None
+    run: Path | str | None = None
     address: str | None = None
     inline: bool = False
     profile: StepRange | None = None
