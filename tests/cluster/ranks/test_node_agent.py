@@ -16,6 +16,7 @@ from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.ray.session import ray_session
 from trainer.checkpoints.process_identity import start_tick
+from trainer.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,6 @@ def test_where_a_process_stands_is_asked_on_its_node(agents):
     agents, node = agents
     program = """
 from cluster.health.stacks import enable_stack_dumps
-from trainer.runs.folder import RunFolder
 def waits_for_nobody():
     print("here", flush=True)
     input()
