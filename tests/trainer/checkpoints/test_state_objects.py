@@ -1,5 +1,6 @@
 """State files in an object store: the same numbers as on the disk, and damage that is found."""
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -103,8 +104,8 @@ def test_damage_is_found_and_named(remote, damage):
     store, folder = remote
     name = part_name("state-00001-of-00002.safetensors", 1)
     data = bytearray(store.get(name, 10**6).data)
-    data[17] ^= 1
     if damage == "flipped":
+        data[17] ^= 1
         store.put(name, bytes(data))
     elif damage == "short":
         store.put(name, bytes(data[:-1]))
@@ -123,7 +124,7 @@ def test_a_part_list_must_cover_the_files(remote):
     parts = read_parts(folder)
     values = parts.model_dump(mode="json")
     values["files"][0]["chunks"].pop()
-    (folder / PARTS).write_bytes(PartList.model_construct(**values).model_dump_json().encode())
+    (folder / PARTS).write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match=rf"{PARTS} is damaged: files\.0.*chunks"):
         Checkpoint(folder).verify_sizes()
 

@@ -122,7 +122,7 @@ def test_the_last_file_is_tried_again_for_some_time(work, url, monkeypatch, retu
         writer.save(make_header(10), final=True)
         assert [header.step for _, header in heard.written] == [10]
     else:
-        with pytest.raises(CheckpointError, match="the store is away.*the same command again"):
+        with pytest.raises(CheckpointError, match=r"the store is away.*the same command again"):
             writer.save(make_header(10), final=True)
     assert "retries continue" in heard.notices[0]
     writer.close()
