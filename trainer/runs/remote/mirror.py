@@ -112,7 +112,7 @@ class RunMirror:
         try:
             self.number = head.owner.number
             self._puller.pull(head)
-            self._indexed = set(self._puller.indexed(head))
+            self._indexed = self._puller.indexed(head).keys() - head.files.keys()
             self._files.parts = self._puller.files(head)
             self._files.mark_unchanged()
             self.current = head
