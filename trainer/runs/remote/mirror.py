@@ -21,7 +21,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from data_pipeline.storage.object_store import ObjectStore
+from data_pipeline.storage.object_store import ObjectInfo, ObjectStore
 from foundation.periodic_thread import PeriodicThread
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.final_save import final_save_attempts
