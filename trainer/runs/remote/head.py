@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Annotated
 
 from data_pipeline.storage.object_store import (
@@ -82,6 +83,8 @@ class RunHead(FileModel):
         owner: the current or last owner.
         checkpoints: the name under which each checkpoint's objects are stored, by its folder name.
         files: the parts of each file, by its path in the run folder.
+        additions: the parts of files that commands have written which do not own the run, such as
+            translations of an evaluation. The owner makes them its files.
         index: the parts of a JSON file with more entries of `files`, for files that have not
             changed lately.
         stop_request: a random text that is new in each request to stop; None without a request.
@@ -94,6 +97,7 @@ class RunHead(FileModel):
     owner: RunOwner = RunOwner(number=0, released=True)
     checkpoints: dict[str, str] = Field(default_factory=dict)
     files: dict[str, Parts] = Field(default_factory=dict)
+    additions: dict[str, Parts] = Field(default_factory=dict)
     index: Parts = Field(default_factory=list)
     stop_request: str | None = None
     data_workers_request: Annotated[int, Field(gt=0, lt=100_000)] | None = None
@@ -188,7 +192,8 @@ def _parse(data: bytes, label: str) -> RunHead:
         raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error}") from error
-    for name in [*head.files, *head.checkpoints, *head.checkpoints.values()]:
+    names = (head.files, head.additions, head.checkpoints, head.checkpoints.values())
+    for name in chain.from_iterable(names):
         require_inside(name, label)
     return head
 
