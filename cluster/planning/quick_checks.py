@@ -96,10 +96,11 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
             return QuickCheck(tuple(store_problems), None)
         run = stored
     dataset, problems = _dataset(recipe, run, trains_here)
-    problems += run_folder_problems(run) if trains_here or run.path.exists() else []
+    sees_run = trains_here or (run.url is None and run.path.exists())
+    problems += run_folder_problems(run) if sees_run else []
     if dataset is not None:
         parameters = min_parameters(recipe, dataset[1])
-        if trains_here or run.path.exists():
+        if sees_run:
             problems += disk_problems(recipe, run, parameters)
         if trains_here and recipe.cluster.address is None:
             problems += list(machine_problems(recipe, parameters))
@@ -112,7 +113,6 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
 def _stored_run(run: RunFolder) -> tuple[RunFolder | None, list[PlanProblem]]:
     """Return the run in an object store that can hold runs, or the problem of the store."""
     from data_pipeline.storage.object_store import ObjectStore  # imports obstore
-
     from trainer.runs.remote.probe import probe_store
     from trainer.runs.remote.pull import stored_run
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from data_pipeline.storage.object_store import ObjectStore
-
 from data_pipeline.storage.regular_files import open_regular
 from trainer.errors import RunMismatchError
 from trainer.runs.remote.head import FilePart
@@ -23,6 +22,8 @@ MAX_PART_BYTES = 8 * 1024**2
 # Directories and files that every node or process has for itself, or that can be built again.
 LOCAL_NAMES = ("owners", "control", "checkpoints", "engines")
 UNFINISHED = ".unfinished"
+# Directory of jobs' files; the process that runs a job writes them while the driver changes.
+JOBS = "jobs"
 
 
 class FileStamp(NamedTuple):
@@ -47,10 +48,11 @@ class UploadedFiles:
     _stamps: dict[str, FileStamp] = field(default_factory=dict)
 
     def mark_unchanged(self) -> None:
-        """Record that all local files are equal to their parts now."""
+        """Record that all local files are equal to their parts now, except those that are kept."""
         for name in self.parts:
             with suppress(OSError):
-                self._stamps[name] = FileStamp.of(self.folder / name)
+                if not is_kept(name):
+                    self._stamps[name] = FileStamp.of(self.folder / name)
 
     def changed(self) -> list[str]:
         """Return the names of files that have changed since their upload."""
@@ -80,21 +82,30 @@ class UploadedFiles:
             position = sum(part.bytes for part in parts)
             if position > status.st_size or not _ends_with(file, position, parts):
                 parts, position = [], 0
-            if position == status.st_size and position:
+            modified = max(0.0, status.st_mtime)
+            if position == status.st_size and position:  # only its time has changed
+                parts[-1] = parts[-1].model_copy(update={"modified": modified})
+                self.parts[name] = parts
                 self._stamps[name] = FileStamp.of(self.folder / name)
-                return  # only its time has changed
+                return
             added = status.st_size - position
             while parts and parts[-1].bytes <= added <= MAX_PART_BYTES - parts[-1].bytes:
                 added += parts.pop().bytes
             file.seek(status.st_size - added)
             while (data := file.read(min(added, MAX_PART_BYTES))) or not parts:
                 digest = hashlib.sha256(data).hexdigest()
-                parts.append(FilePart(name=put(data), bytes=len(data), sha256=digest))
+                stored = FilePart(name=put(data), bytes=len(data), sha256=digest, modified=modified)
+                parts.append(stored)
                 added -= len(data)
                 if not added or not data:
                     break
         self.parts[name] = parts
         self._stamps[name] = FileStamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def is_kept(name: str) -> bool:
+    """Return whether a driver's folder keeps its version of a file, which a job writes."""
+    return name.split("/", 1)[0] == JOBS
 
 
 def _ends_with(file: BinaryIO, position: int, parts: list[FilePart]) -> bool:
@@ -130,6 +141,8 @@ class FileFetcher:
     def fetch(self, name: str, parts: list[FilePart]) -> None:
         """Make a local file equal to the parts; the file changes atomically, or only grows.
 
+        Its modification time becomes that of the uploaded file.
+
         Raises:
             ObjectMissingError: a part has been replaced meanwhile; read the head again.
             ObjectStoreError: the object store does not answer.
@@ -156,6 +169,7 @@ class FileFetcher:
                 for part in parts[kept:]:
                     file.write(self._get(part))
             unfinished.replace(path)
+        os.utime(path, (parts[-1].modified, parts[-1].modified))
         self._fetched[name] = (parts, FileStamp.of(path))
 
     def _get(self, part: FilePart) -> bytes:

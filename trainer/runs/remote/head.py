@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Annotated
 
+from pydantic import Field, ValidationError
+
 from data_pipeline.storage.object_store import (
     ObjectConflictError,
     ObjectMissingError,
     ObjectStore,
     ObjectStoreError,
 )
-from pydantic import Field, ValidationError
-
 from foundation.file_model import Count, FileModel, error_summary
 from foundation.location import path_escape
 from foundation.strict_json import JsonLimits, parse_object
@@ -40,11 +40,14 @@ class FilePart(FileModel):
         name: the object's name within the run.
         bytes: its size.
         sha256: the hash of its content.
+        modified: time of the file's last change when this part was its last one, in seconds since
+            the epoch by the uploader's clock.
     """
 
     name: str
     bytes: Count
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    modified: Annotated[float, Field(ge=0)] = 0.0
 
 
 Parts = Annotated[list[FilePart], Field(fail_fast=True)]

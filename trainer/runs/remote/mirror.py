@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Self
 
 from data_pipeline.storage.object_store import ObjectStore
-
 from foundation.periodic_thread import PeriodicThread
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.final_save import final_save_attempts
@@ -89,7 +88,7 @@ class RunMirror:
         self._announce = announce
         self._store = ObjectStore(self.url)
         self._head = HeadObject(self._store)
-        self._puller = RunPuller(self._store, folder.path)
+        self._puller = RunPuller(self._store, folder.path, keeps_jobs=True)
         self._files = UploadedFiles(folder.path)
         self._indexed: set[str] = set()  # files that the index names
         self._last_changes: dict[str, float] = {}

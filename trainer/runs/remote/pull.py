@@ -8,16 +8,17 @@ read one.
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
 from pydantic import ValidationError
 
 from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
 from foundation.file_model import error_summary
 from foundation.location import Location
 from foundation.shown_urls import show_as_url
@@ -28,7 +29,7 @@ from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import FileFetcher, local_files
+from trainer.runs.remote.files import JOBS, FileFetcher, UploadedFiles, is_kept, local_files
 from trainer.runs.remote.head import (
     HEAD_LIMITS,
     FileIndex,
@@ -36,6 +37,7 @@ from trainer.runs.remote.head import (
     HeadObject,
     RunHead,
     RunOwner,
+    all_parts,
     require_inside,
 )
 from trainer.runs.remote.location import run_url, view_folder
@@ -47,8 +49,14 @@ LOCK = ".lock"
 class RunPuller:
     """Copy of a run's files in a local folder, which is brought up to date by `pull`."""
 
-    def __init__(self, store: ObjectStore, folder: Path) -> None:
+    def __init__(self, store: ObjectStore, folder: Path, *, keeps_jobs: bool = False) -> None:
+        """Prepare to pull into a folder.
+
+        Args:
+            keeps_jobs: whether files of jobs that are in the folder stay as they are.
+        """
         self.folder = folder
+        self._keeps_jobs = keeps_jobs
         self._store = store
         self._head = HeadObject(store)
         self._fetcher = FileFetcher(store, folder)
@@ -98,10 +106,12 @@ class RunPuller:
         self.folder.mkdir(parents=True, exist_ok=True)
         if with_files:
             files = self.files(head)
+            there = set(local_files(self.folder))
+            kept = {name for name in there if self._keeps_jobs and is_kept(name)}
             for name, parts in files.items():
-                if name.partition("/")[0] not in without:
+                if name not in kept and name.partition("/")[0] not in without:
                     self.fetch(name, parts)
-            for name in set(local_files(self.folder)) - files.keys():
+            for name in there - files.keys() - kept:
                 (self.folder / name).unlink(missing_ok=True)
         checkpoints = self.folder / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
@@ -245,6 +255,40 @@ def run_view(url: str) -> Path:
     view = RunView(url)
     view.refresh()
     return view.folder
+
+
+def upload_job_files(run: RunFolder) -> None:
+    """Upload the files of jobs in a run folder, unless a driver owns the run and does it.
+
+    Raises:
+        ObjectStoreError: the object store does not answer.
+        RunMismatchError: the run is damaged.
+        OSError: a file cannot be read.
+    """
+    assert run.url is not None
+    store = ObjectStore(run.url)
+    head = HeadObject(store)
+    now = head.read() or RunHead()
+    if not now.owner.released:
+        return
+    of_jobs = {name: parts for name, parts in now.files.items() if is_kept(name)}
+    files = UploadedFiles(run.path, dict(of_jobs))
+
+    def put(data: bytes) -> str:
+        name = f"{now.owner.folder}/files/{JOBS}/{secrets.token_hex(8)}"
+        store.put(name, data)
+        return name
+
+    for name in filter(is_kept, files.changed()):
+        files.upload(name, put)
+
+    def change(now: RunHead) -> RunHead:
+        if not now.owner.released:
+            return now
+        return now.model_copy(update={"files": {**now.files, **files.parts}})
+
+    named = {part.name for part in all_parts(head.change(change).files)}
+    store.delete([part.name for part in all_parts(of_jobs, files.parts) if part.name not in named])
 
 
 def _write_owner(owners: Path, owner: RunOwner) -> None:
