@@ -38,7 +38,7 @@ from trainer.runs.remote.head import (
     RunHead,
     RunOwner,
     all_parts,
-    require_inside,
+    require_file,
 )
 from trainer.runs.remote.location import run_url, view_folder
 
@@ -155,7 +155,7 @@ def read_index(store: ObjectStore, head: RunHead) -> dict[str, list[FilePart]]:
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error}") from error
     for name in index.files:
-        require_inside(name, label)
+        require_file(name, label)
     return index.files
 
 
