@@ -57,7 +57,9 @@ def test_nodes_without_a_shared_folder_train_the_same_bits(
     url = f"{bucket}/some/prefix/moved"
     runs = Runs(inline_runs.recipe, inline_runs.folder, cluster.address)
     runs.train_at(url, *EXACT, *SPREAD, "trainer.max_steps=10")
-    assert (cache / "cache-of-one").exists() and (cache / "cache-of-two").exists()
+    assert {path.name for path in cache.glob("cache-of-*")} == {
+        f"cache-of-{name}" for name in ("driver", "one", "two")
+    }
     for folder in cache.glob("cache-*"):
         shutil.rmtree(folder)
     runs.train_at(url, *EXACT, "engine.zero_stage=2", f"trainer.max_steps={STEPS}", inline=True)

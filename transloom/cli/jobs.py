@@ -348,6 +348,7 @@ def _follow(address: str, job_id: str) -> None:
 
 
 def _describe(summary: "JobSummary") -> str:
+    from trainer.runs.remote.location import is_run_url
     from transloom.observe.terminal.run_status_text import progress_text
 
     lines = [f"{summary.id}: {summary.status}", f"run      {summary.run or '?'}"]
@@ -356,7 +357,9 @@ def _describe(summary: "JobSummary") -> str:
         lines.append(f"started  {_time(job.started)}")
     if record and record.waits_for and not summary.finished:
         lines.append(f"waits    for {record.waits_for}")
-    folder = summary.folder.parent.parent if summary.folder else Path(summary.run)
+    folder = Path(summary.run)
+    if summary.folder and is_run_url(summary.run):
+        folder = summary.folder.parent.parent
     if summary.status == "RUNNING" and (step := progress_text(folder)):
         lines.append(f"step     {step}")
     if record and summary.folder:

@@ -20,8 +20,9 @@ from trainer.runs.remote.head import LOCAL_NAMES, FilePart
 
 MAX_PART_BYTES = 8 * 1024**2
 UNFINISHED = ".unfinished"
-# Directory of jobs' files; the process that runs a job writes them while the driver changes.
+# Files that the process around the driver writes: those of jobs, and the output of a sweep's run.
 JOBS = "jobs"
+SWEEP_OUTPUT = "output.txt"
 
 
 class FileStamp(NamedTuple):
@@ -102,8 +103,8 @@ class UploadedFiles:
 
 
 def is_kept(name: str) -> bool:
-    """Return whether a driver's folder keeps its version of a file, which a job writes."""
-    return name.split("/", 1)[0] == JOBS
+    """Return whether a driver that pulls its run keeps the folder's version of a file."""
+    return name.split("/", 1)[0] in (JOBS, SWEEP_OUTPUT)
 
 
 def _ends_with(file: BinaryIO, position: int, parts: list[FilePart]) -> bool:
