@@ -199,6 +199,27 @@ class StateObjects:
             raise CheckpointError(f"{self.url}/{PARTS} does not name {name}: it is damaged")
         return self._files[name].bytes
 
+    def verify_sizes(self) -> None:
+        """Check that all parts of all files exist and have their sizes, without reading them.
+
+        Raises:
+            CheckpointError: a part is missing, has another size, or cannot be listed.
+        """
+        try:
+            there = {object.name: object.bytes for object in self._store.list()}
+        except OSError as error:
+            raise CheckpointError(f"{self.url} cannot be listed: {error}") from error
+        for file in self._files.values():
+            for number, start in enumerate(range(0, file.bytes, PART_BYTES)):
+                part, size = part_name(file.name, number), min(PART_BYTES, file.bytes - start)
+                if part not in there:
+                    raise DamagedCheckpointError(f"{self.url}/{part} is missing")
+                if there[part] != size:
+                    raise DamagedCheckpointError(
+                        f"{self.url}/{part} has {there[part]:,} bytes, but {PARTS} says {size:,}: "
+                        "it is damaged"
+                    )
+
     def sha256(self, name: str) -> str:
         """Read a whole file and return its sha256.
 

@@ -65,12 +65,13 @@ def mirror_folder(url: str) -> Path:
 
 def view_folder(url: str) -> Path:
     """Return the folder on this node with the copy that commands read."""
-    return _folder("views", url)
+    parent, _, name = url.rpartition("/")
+    return views_folder(parent) / name
 
 
 def views_folder(url: str) -> Path:
-    """Return the folder on this node with links to the copies of all runs below a prefix."""
-    return _folder("prefixes", url)
+    """Return the folder on this node with the copies of runs directly below a prefix."""
+    return _folder("views", url).parent
 
 
 def _folder(kind: str, url: str) -> Path:

@@ -3,19 +3,19 @@
 ::
 
     s3://bucket/runs/phrasebook   one run     ─▶ RunView     its copy
-    s3://bucket/runs              a prefix    ─▶ PrefixView  a folder with links to the copies
+    s3://bucket/runs              a prefix    ─▶ PrefixView  the folder with the copies of its runs
 
 A copy has the layout of a run folder, so every view of runs reads it like one. Messages name the
 URL instead of the folder, see `foundation.shown_urls`.
 """
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
+from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore, ObjectStoreError
 from foundation.location import path_escape
 from foundation.periodic_thread import PeriodicThread
 from foundation.shown_urls import set_problem, show_as_url
@@ -49,7 +49,7 @@ class View(Protocol):
 
 
 class PrefixView:
-    """Folder with links to the copies of all runs directly below a prefix, by their names.
+    """Folder with the copies of all runs directly below a prefix, by their names.
 
     Attributes:
         problems: the runs that cannot be read, with the reasons, at the last refresh.
@@ -64,6 +64,10 @@ class PrefixView:
         self._views: dict[str, RunView] = {}
         self._listings_left = 0
         show_as_url(self.folder, self.url)
+
+    @property
+    def has_runs(self) -> bool:
+        return bool(self._views)
 
     def refresh(self) -> None:
         """List the runs now and then, and bring their copies up to date; see `View.refresh`."""
@@ -89,13 +93,9 @@ class PrefixView:
             self._views[name] = RunView(f"{self.url}/{name}", UNLISTED)
         for name in self._views.keys() - runs:
             del self._views[name]
-        links = {name: view.folder for name, view in self._views.items()}
         for path in self.folder.iterdir():
-            if path.name not in links or not path.is_symlink():
-                path.unlink()
-        for name, folder in links.items():
-            with suppress(FileExistsError):
-                (self.folder / name).symlink_to(folder)
+            if path.name not in runs:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def view_of(url: str) -> RunView | PrefixView:
@@ -155,4 +155,8 @@ def _damage_of(view: RunView) -> str | None:
         return str(error)
     except ObjectMissingError:
         return f"{view.url} changes too fast, or has lost objects"
+    except ObjectStoreError:
+        raise
+    except OSError as error:  # such as a name that is too long for a folder
+        return f"{view.url} cannot be copied here: {error.strerror}"
     return None
