@@ -127,6 +127,31 @@ def ray_head(orders: Any) -> Iterator[object]:
 
 
 @pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """An object store of this host (moto); see `support.storage.s3_server`."""
+    from support.storage.s3_server import S3Server
+
+    with S3Server.moto() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process uses `s3_server`, with a key from its environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An object store of this host (rclone) that accepts conditional writes unconditionally."""
+    from support.storage.s3_server import S3Server
+
+    with S3Server.rclone(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def phrasebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared phrase book."""
     from support.recipes import tiny_recipe

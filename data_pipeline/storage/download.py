@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from data_pipeline.errors import CorpusError
+from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.passwords import PASSWORDS
 from data_pipeline.storage.remote import (
     REMOTE_SCHEMES,
     RETRY_DELAYS_SECONDS,
     ByteLimit,
-    TooManyBytesError,
     error_reason,
     file_system,
     wait_before_retry,

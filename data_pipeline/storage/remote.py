@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.callbacks import Callback
 
+from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.passwords import SameOriginPassword, check_netrc, origin_of
 from foundation.location import Location, without_credentials
 from foundation.untrusted_text import logger_of
@@ -66,18 +67,6 @@ def file_system(
         }
         options = {"client_kwargs": client}
     return fsspec.filesystem(scheme, **options)
-
-
-class TooManyBytesError(ValueError):
-    """A file has more bytes than allowed.
-
-    Attributes:
-        found: text with the number of bytes that were found, exact or as a minimum.
-    """
-
-    def __init__(self, found: str) -> None:
-        super().__init__(found)
-        self.found = found
 
 
 def read_at_most(source: Any, url: str, most: int) -> bytes:

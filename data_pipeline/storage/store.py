@@ -21,7 +21,7 @@ from pathlib import Path
 import fsspec
 
 from data_pipeline.errors import DatasetError, DatasetFileError
-from data_pipeline.storage.budget import Budget
+from data_pipeline.storage.budget import Budget, TooManyBytesError
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.regular_files import open_regular
 from data_pipeline.storage.remote import (
@@ -29,7 +29,6 @@ from data_pipeline.storage.remote import (
     REMOTE_SCHEMES,
     RETRY_DELAYS_SECONDS,
     STALL_TIMEOUT_SECONDS,
-    TooManyBytesError,
     error_reason,
     file_system,
     read_at_most,
