@@ -168,7 +168,7 @@ class _Push:
         newest = max(
             (step_of(Path(n)) for n in seen.checkpoints if n.startswith("step-")), default=0
         )
-        ours = max((c.step for c in self._checkpoints), default=0)
+        ours = max(map(step_of, list_checkpoints(self._run.checkpoints)), default=0)
         if newest > ours:
             raise RunMismatchError(
                 f"{url} has a checkpoint of step {newest}, but the newest one of {here} is of step "

@@ -44,8 +44,8 @@ class TranslatorOrigin:
     """Description of a translator, from which an actor loads it.
 
     Attributes:
-        runs: (folder or URL, checkpoint, sha256 of checkpoint.json) of each run. Several runs form an
-            ensemble.
+        runs: (folder or URL, checkpoint, sha256 of checkpoint.json) of each run. Several runs form
+            an ensemble.
         threads: number of compute threads.
     """
 

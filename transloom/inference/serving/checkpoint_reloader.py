@@ -82,7 +82,7 @@ class CheckpointReloader(Generic[Loaded]):
         follow: Follow,
         checkpoint: str | None,
         load: Load[Loaded],
-        refresh: Callable[[], object] = lambda: None,
+        refresh: Callable[[], object] | None = None,
     ) -> None:
         """Load the first checkpoint.
 
@@ -123,7 +123,8 @@ class CheckpointReloader(Generic[Loaded]):
         if self._follow == "nothing":
             return False
         try:
-            self._refresh()
+            if self._refresh:
+                self._refresh()
         except REASONS as error:
             self.damaged = [str(error)]
             return False

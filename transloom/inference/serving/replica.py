@@ -40,7 +40,7 @@ class Replica:
 
         disable_replica_port()
         prepare_process(settings.cpus)
-        refresh: Callable[[], object] = lambda: None
+        refresh: Callable[[], object] | None = None
         if settings.url:  # each replica has a copy, because it may be on any node
             from trainer.runs.remote.pull import RunView
             from trainer.runs.remote.views import UNLISTED
