@@ -142,6 +142,17 @@ def s3_environment(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.fixture
+def fault_proxy(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A proxy before `s3_server` that fails on demand; this process uses the store through it."""
+    from support.storage.fault_proxy import FaultProxy
+
+    with FaultProxy(s3_server.url) as proxy:
+        for name, value in proxy.environment.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+
+
 @pytest.fixture(scope="session")
 def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An object store of this host (rclone) that accepts conditional writes unconditionally."""

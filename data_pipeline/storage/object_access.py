@@ -68,8 +68,8 @@ def access_for(scheme: str, environment: Mapping[str, str]) -> ObjectAccess:
         config = {"endpoint": address} if address else {}
     if found := credential_in(address):
         raise AccessError(
-            f"The endpoint {without_credentials(address)} carries {found}. Remove it; keys belong "
-            "in variables of their own"
+            f"The endpoint {without_credentials(address)} carries {found}. Remove it; keys have "
+            "separate variables"
         )
     client: dict[str, bool | bytes] = {"allow_http": address.startswith("http://")}
     if scheme == "s3" and (bundle := environment.get("AWS_CA_BUNDLE")):
