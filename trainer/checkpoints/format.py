@@ -250,7 +250,7 @@ class Checkpoint:
         try:
             found = self.objects.sha256(record.name) if self.objects else sha256_of(path)
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
         if found != record.sha256:
             raise CheckpointError(
                 f"{path} has sha256 {found}, but checkpoint.json says {record.sha256}: it is "

@@ -40,6 +40,7 @@ from trainer.errors import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     import torch
+
     from data_pipeline.storage.object_store import ObjectStore
 
 FORMAT = "transloom-parts/1"
@@ -171,7 +172,9 @@ def upload_state_file(
 class StateObjects:
     """State files of one checkpoint in an object store, read by verified chunks.
 
-    Readers of all files share a small cache of chunks. Several threads may read.
+    Readers of all files share a small cache of chunks. Several threads may read. If the object
+    store does not answer, each method raises its error, an `OSError`, because a later try may
+    succeed; a `CheckpointError` would end the run.
     """
 
     def __init__(self, parts: PartList) -> None:
@@ -289,8 +292,6 @@ class StateObjects:
             data = self._store.get_range(part_name(name, part), start, start + size)
         except FileNotFoundError as error:
             raise DamagedCheckpointError(f"{label} is missing") from error
-        except OSError as error:
-            raise CheckpointError(f"{label} cannot be read: {error}") from error
         found = hashlib.sha256(data).hexdigest()
         if found != file.chunks[number]:
             raise DamagedCheckpointError(

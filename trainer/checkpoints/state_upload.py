@@ -6,7 +6,7 @@ waits is given up. So a slow object store delays or drops checkpoints, but it ne
 """
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ class StateUploader:
         self._changed = threading.Condition()
         self._waiting: WrittenState | None = None
         self._is_working = False
+        self._working: Future[None] | None = None
 
     def enqueue(self, state: WrittenState) -> None:
         """Upload a file as soon as the upload in flight has ended; never blocks."""
@@ -67,7 +68,7 @@ class StateUploader:
             superseded, self._waiting = self._waiting, state
             if not self._is_working:
                 self._is_working = True
-                self._thread.submit(self._work)
+                self._working = self._thread.submit(self._work)
         if superseded:
             self._give_up(
                 superseded,
@@ -101,16 +102,29 @@ class StateUploader:
                 return
 
     def finish(self) -> None:
-        """Wait until no file waits and no upload is in flight."""
+        """Wait until no file waits and no upload is in flight; re-raise the thread's exception."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_working)
+        working, self._working = self._working, None
+        if working:
+            working.result()
 
     def close(self) -> None:
         """Finish the uploads and stop the thread."""
-        self.finish()
-        self._thread.shutdown()
+        try:
+            self.finish()
+        finally:
+            self._thread.shutdown()
 
     def _work(self) -> None:
+        try:
+            self._upload_waiting()
+        finally:
+            with self._changed:
+                self._is_working = False
+                self._changed.notify_all()
+
+    def _upload_waiting(self) -> None:
         while True:
             with self._changed:
                 state, self._waiting = self._waiting, None
