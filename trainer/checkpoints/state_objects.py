@@ -206,12 +206,10 @@ class StateObjects:
         """Check that all parts of all files exist and have their sizes, without reading them.
 
         Raises:
-            CheckpointError: a part is missing, has another size, or cannot be listed.
+            CheckpointError: a part is missing, or has another size.
+            ObjectStoreError: the object store does not answer.
         """
-        try:
-            there = {object.name: object.bytes for object in self._store.list()}
-        except OSError as error:
-            raise CheckpointError(f"{self.url} cannot be listed: {error}") from error
+        there = {object.name: object.bytes for object in self._store.list()}
         for file in self._files.values():
             for number, start in enumerate(range(0, file.bytes, PART_BYTES)):
                 part, size = part_name(file.name, number), min(PART_BYTES, file.bytes - start)

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from trainer.runs.remote.head import (
 )
 from trainer.runs.remote.location import run_url, view_folder
 
+FILES_AT_ONCE = 8
 MAX_TRIES = 5  # while the run's owner replaces objects
 LOCK = ".lock"
 
@@ -108,9 +110,14 @@ class RunPuller:
             files = self.files(head)
             there = set(local_files(self.folder))
             kept = {name for name in there if self._keeps_jobs and is_kept(name)}
-            for name, parts in files.items():
-                if name not in kept and name.partition("/")[0] not in without:
-                    self.fetch(name, parts)
+            wanted = [
+                name
+                for name in files
+                if name not in kept and name.partition("/")[0] not in without
+            ]
+            with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
+                for _ in pool.map(lambda name: self.fetch(name, files[name]), wanted):
+                    pass
             for name in there - files.keys() - kept:
                 (self.folder / name).unlink(missing_ok=True)
         checkpoints = self.folder / "checkpoints"

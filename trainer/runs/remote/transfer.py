@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ from trainer.runs.remote.head import (
 )
 from trainer.runs.remote.location import run_url
 from trainer.runs.remote.probe import probe_store
-from trainer.runs.remote.pull import MAX_TRIES, RunPuller
+from trainer.runs.remote.pull import FILES_AT_ONCE, MAX_TRIES, RunPuller
 
 Report = Callable[[int, int], None]
 
@@ -129,10 +130,10 @@ class _Push:
         }
         puller = RunPuller(self._store, self._run.path)
         stored = puller.files(seen)
-        files = {
-            name: self._push_file(name, stored.get(name), seen)
-            for name in local_files(self._run.path)
-        }
+        names = list(local_files(self._run.path))
+        with ThreadPoolExecutor(FILES_AT_ONCE, "push") as pool:
+            parts = pool.map(lambda name: self._push_file(name, stored.get(name), seen), names)
+            files = dict(zip(names, parts, strict=True))
         new_owner = RunOwner(number=owner.number + 1, released=True)
 
         def change(now: RunHead) -> RunHead:

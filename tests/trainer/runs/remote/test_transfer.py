@@ -42,38 +42,47 @@ def url(s3_server):
     return f"{s3_server.bucket('runs')}/some/runs/tiny"
 
 
-def save(folder, step):
+def save(folder, step, ranks=1):
     generator = torch.Generator().manual_seed(step)
-    flat = {name: torch.randn(shape, generator=generator).flatten() for name, shape in SHAPES.items()}
-    shares = [
-        [Fragment("master", name, 0, tensor[:30]) for name, tensor in flat.items()],
-        [Fragment("master", name, 30, tensor[30:]) for name, tensor in flat.items()],
-    ]
-    return save_checkpoint(folder, make_header(step, parameters=SHAPES), shares)
+    shares = [[] for _ in range(ranks)]
+    for name, shape in SHAPES.items():
+        flat, start = torch.randn(shape, generator=generator).flatten(), 0
+        for share, piece in zip(shares, flat.chunk(ranks), strict=True):
+            share.append(Fragment("master", name, start, piece))
+            start += len(piece)
+    save_checkpoint(folder, make_header(step, parameters=SHAPES), shares)
+    shutil.rmtree(folder / ".work-00000001-test")
 
 
 def made_run(folder, number="1"):
-    """A run with two checkpoints, their average, files in folders, and files that stay here."""
-    for name in ("owners", "control", "dataset", "engines/x", "translations", "checkpoints"):
-        (folder / name).mkdir(parents=True)
+    """A run with one checkpoint."""
+    (folder / "checkpoints").mkdir(parents=True)
     card = {"id": number, "name": "tiny", "dataset_identity": "d", "identity": {}}
     (folder / "run.json").write_text(json.dumps(card))
-    (folder / "metrics.jsonl").write_text('{"step": 1}\n' * 1000)
-    (folder / "dataset" / "manifest.json").write_text("{}")
-    (folder / "translations" / "a b ü.txt").write_text("x\n")
-    (folder / "empty.txt").write_text("")
-    (folder / "engines" / "x" / "model.bin").write_text("rebuilt when needed")
-    (folder / "owners" / "00000003.released").write_text("{}")
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n' * 100)
     save(folder / "checkpoints", 10)
-    save(folder / "checkpoints", 20)
-    average(folder / "checkpoints", [Checkpoint(p) for p in list_checkpoints(folder / "checkpoints")])
-    shutil.rmtree(folder / "checkpoints" / ".work-00000001-test")
     return folder
 
 
 @pytest.fixture
 def folder(tmp_path):
     return made_run(tmp_path / "tiny")
+
+
+@pytest.fixture
+def large(folder):
+    """With two checkpoints, their average, files in folders, and files that stay here."""
+    for name in ("owners", "control", "dataset", "engines/x", "translations"):
+        (folder / name).mkdir(parents=True)
+    (folder / "dataset" / "manifest.json").write_text("{}")
+    (folder / "translations" / "a b ü.txt").write_text("x\n")
+    (folder / "empty.txt").write_text("")
+    (folder / "engines" / "x" / "model.bin").write_text("rebuilt when needed")
+    (folder / "owners" / "00000003.released").write_text("{}")
+    checkpoints = folder / "checkpoints"
+    save(checkpoints, 20, ranks=2)
+    average(checkpoints, [Checkpoint(path) for path in list_checkpoints(checkpoints)])
+    return folder
 
 
 def content(folder, *, without=("owners", "control", "engines")):
@@ -91,11 +100,11 @@ def objects(url):
 
 
 
-def test_a_run_that_was_pushed_and_pulled_is_the_same(folder, url, tmp_path):
-    before, reports = content(folder), []
-    pushed = push_run(folder, url, lambda *counts: reports.append(counts))
+def test_a_run_that_was_pushed_and_pulled_is_the_same(large, url, tmp_path):
+    before, reports = content(large), []
+    pushed = push_run(large, url, lambda *counts: reports.append(counts))
     pulled = pull_run(url, tmp_path / "back" / "other", lambda *counts: reports.append(counts))
-    assert content(tmp_path / "back" / "other") == before == content(folder)
+    assert content(tmp_path / "back" / "other") == before == content(large)
     assert pushed == pulled
     assert (pushed.checkpoints, pushed.files) == (3, 5)
     assert pushed.bytes == sum(map(len, before.values())) - sum(
@@ -104,7 +113,7 @@ def test_a_run_that_was_pushed_and_pulled_is_the_same(folder, url, tmp_path):
     done, total = reports[-1]
     assert done == total == sum(len(d) for n, d in before.items() if n.endswith(".safetensors"))
     for name in ("metrics.jsonl", "translations/a b ü.txt"):
-        one, other = (path / name for path in (folder, tmp_path / "back" / "other"))
+        one, other = (path / name for path in (large, tmp_path / "back" / "other"))
         assert one.stat().st_mtime == pytest.approx(other.stat().st_mtime, abs=1e-3)
     assert not [path for path in (tmp_path / "back").iterdir() if path.name != "other"]
 
@@ -121,8 +130,8 @@ def test_the_pulled_run_can_be_owned_and_read(folder, url, tmp_path):
         assert all(torch.equal(found[name], expected[name]) for name in SHAPES)
 
 
-def test_the_head_names_all_objects_and_only_those(folder, url):
-    push_run(folder, url)
+def test_the_head_names_all_objects_and_only_those(large, url):
+    push_run(large, url)
     head = HeadObject(ObjectStore(url)).read()
     prefixes = tuple(head.checkpoints.values())
     files = {part.name for parts in head.files.values() for part in parts}
@@ -132,16 +141,16 @@ def test_the_head_names_all_objects_and_only_those(folder, url):
     assert rest and all(name.startswith(prefixes) for name in rest)
 
 
-def test_a_driver_continues_the_pushed_run(folder, url, tmp_path):
-    push_run(folder, url)
+def test_a_driver_continues_the_pushed_run(large, url, tmp_path):
+    push_run(large, url)
     with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
         assert mirror.number == 2
         (tmp_path / "node" / "log.txt").write_text("trained\n")
     assert content(tmp_path / "node", without=("owners", "checkpoints", "log.txt")) == content(
-        folder, without=("owners", "checkpoints", "engines")
+        large, without=("owners", "checkpoints", "engines")
     )
     pull_run(url, tmp_path / "back")
-    assert content(tmp_path / "back") == content(folder) | {"log.txt": b"trained\n"}
+    assert content(tmp_path / "back") == content(large) | {"log.txt": b"trained\n"}
 
 
 def test_pushing_again_uploads_only_what_is_new(folder, url, monkeypatch):
@@ -152,7 +161,7 @@ def test_pushing_again_uploads_only_what_is_new(folder, url, monkeypatch):
     save(folder / "checkpoints", 30)
     push_run(folder, url)
     head = HeadObject(ObjectStore(url)).read()
-    assert head.owner.number == 2 and len(head.checkpoints) == 4
+    assert head.owner.number == 2 and len(head.checkpoints) == 2
     new = [name for name in objects(url) if name not in before]
     assert all("metrics" in name or "step-00000030" in name for name in new)
     gone = [name for name in before if name not in objects(url)]
@@ -163,7 +172,7 @@ class Broken(ObjectStoreError):
     pass
 
 
-@pytest.mark.parametrize("requests", [0, 3, 9, 14])
+@pytest.mark.parametrize("requests", [0, 2, 5])
 def test_an_interrupted_push_leaves_no_run_and_continues(folder, url, tmp_path, monkeypatch, requests):
     put, count = ObjectStore.put, 0
 
@@ -198,19 +207,20 @@ def test_an_interrupted_push_leaves_no_run_and_continues(folder, url, tmp_path, 
 
 
 def test_an_interrupted_pull_leaves_no_folder_and_continues(folder, url, tmp_path, monkeypatch):
+    save(folder / "checkpoints", 20)
     push_run(folder, url)
     fetch, count = ObjectStore.get_range, 0
 
     def fail_later(self, *range_):
         nonlocal count
         count += 1
-        if count > 12:
+        if count > 8:
             raise Broken("broken")
         return fetch(self, *range_)
 
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "get_range", fail_later)
-        with pytest.raises(CheckpointError, match="broken"):
+        with pytest.raises(Broken):
             pull_run(url, tmp_path / "back")
     assert not (tmp_path / "back").exists()
     again = []
@@ -232,18 +242,18 @@ def test_another_run_is_not_overwritten(folder, url, tmp_path):
     assert objects(url) == before
 
 
-def test_a_newer_run_is_not_overwritten(folder, url):
-    push_run(folder, url)
-    shutil.rmtree(folder / "checkpoints" / "step-00000020")
+def test_a_newer_run_is_not_overwritten(large, url):
+    push_run(large, url)
+    shutil.rmtree(large / "checkpoints" / "step-00000020")
     with pytest.raises(RunMismatchError, match="step 20.*step 10.*runs pull"):
-        push_run(folder, url)
+        push_run(large, url)
 
 
-def test_what_only_the_store_has_stays(folder, url, tmp_path):
-    push_run(folder, url)
-    shutil.rmtree(folder / "checkpoints" / "average-of-10-20")
-    (folder / "translations" / "a b ü.txt").unlink()
-    push_run(folder, url)
+def test_what_only_the_store_has_stays(large, url, tmp_path):
+    push_run(large, url)
+    shutil.rmtree(large / "checkpoints" / "average-of-10-20")
+    (large / "translations" / "a b ü.txt").unlink()
+    push_run(large, url)
     pull_run(url, tmp_path / "back")
     assert list_averages(tmp_path / "back" / "checkpoints")
     assert (tmp_path / "back" / "translations" / "a b ü.txt").exists()
@@ -289,7 +299,7 @@ def test_a_driver_that_comes_meanwhile_wins(folder, url, tmp_path, monkeypatch):
 
 
 def test_a_damaged_checkpoint_is_not_pushed(folder, url):
-    state = next((folder / "checkpoints" / "step-00000020").glob("*.safetensors"))
+    state = next((folder / "checkpoints" / "step-00000010").glob("*.safetensors"))
     data = bytearray(state.read_bytes())
     data[-1] ^= 1
     state.write_bytes(data)
@@ -315,7 +325,7 @@ def test_a_damaged_checkpoint_is_not_pulled(folder, url, tmp_path):
 
 def test_a_header_with_other_hashes_is_not_pulled(folder, url, tmp_path):
     """The parts are intact, but not those of the checkpoint."""
-    checkpoint = folder / "checkpoints" / "step-00000020"
+    checkpoint = folder / "checkpoints" / "step-00000010"
     push_run(folder, url)
     header = read_header(checkpoint)
     files = [file.model_copy(update={"sha256": "0" * 64}) for file in header.files]
@@ -344,16 +354,16 @@ def test_no_run_is_pulled_from_where_none_is(url, tmp_path):
     assert not (tmp_path / "back").exists()
 
 
-def test_the_copy_of_a_driver_can_be_pushed_elsewhere(folder, url, tmp_path):
+def test_the_copy_of_a_driver_can_be_pushed_elsewhere(large, url, tmp_path):
     """Its checkpoints have no state files."""
-    push_run(folder, url)
+    push_run(large, url)
     node = RunFolder(tmp_path / "node")
     with RunMirror(url, node, lambda text: None):
         pass
     assert not list(node.path.rglob("*.safetensors"))
     push_run(node.path, f"{url}-moved")
     pull_run(f"{url}-moved", tmp_path / "back")
-    assert content(tmp_path / "back") == content(folder)
+    assert content(tmp_path / "back") == content(large)
 
 
 def test_links_are_not_followed(folder, url, tmp_path):
