@@ -56,7 +56,7 @@ class RemoteRun:
     def states_url(self) -> str:
         return self.mirror.states_url
 
-    def begin_attempt(self, nodes: list[str], work: Path) -> list[str]:
+    def prepare_nodes(self, nodes: list[str], work: Path) -> list[str]:
         """Prepare the nodes of the ranks, in rank order; return the problems of nodes.
 
         Raises:
@@ -117,8 +117,8 @@ class RemoteRun:
     def remove(self, names: Collection[str]) -> None:
         self.mirror.remove(names)
 
-    def request_sweep(self) -> None:
-        self.mirror.request_sweep()
+    def begin_attempt(self, attempt: str) -> None:
+        self.mirror.begin_attempt(attempt)
 
     def _begin_collection(self) -> None:
         self._began, self._is_partial = time.monotonic(), False

@@ -179,7 +179,7 @@ class RestartLoop:
         work = context.lease.work.absolute()
         problems = context.supply.check_nodes(work, context.run)
         if context.remote and not problems:
-            problems = context.remote.begin_attempt(group.nodes, work)
+            problems = context.remote.prepare_nodes(group.nodes, work)
         if problems:
             places = context.supply.offer(context.view.query_nodes())
             for notice in excluded_nodes_text(problems, len(places), context.config.min_ranks):

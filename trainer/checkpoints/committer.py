@@ -58,8 +58,8 @@ class CheckpointPublisher(Protocol):
     def remove(self, names: Collection[str]) -> None:
         """Remove published checkpoints, by their folder names."""
 
-    def request_sweep(self) -> None:
-        """Remove the leftovers of ranks that have ended."""
+    def begin_attempt(self, attempt: str) -> None:
+        """Remove the leftovers of former attempts, whose ranks have ended, some time from now."""
 
 
 class CheckpointCommitter:
@@ -97,7 +97,7 @@ class CheckpointCommitter:
         self._publishing: dict[str, _Complete] = {}  # by folder names, oldest first
         self.newest_step = 0
         if publisher:
-            publisher.request_sweep()
+            publisher.begin_attempt(self.attempt)
         for left_by_another_attempt in self.work.iterdir():
             discard(left_by_another_attempt)
 

@@ -102,9 +102,7 @@ class RayHead:
         processes = psutil.Process(self.process_id).children(recursive=True)
         return [p for p in processes if re.match(f"ray::{name}", " ".join(command_of(p)))]
 
-    def add_node(
-        self, cpus: int, *options: str, environment: Mapping[str, str] = {}
-    ) -> "RayNode":
+    def add_node(self, cpus: int, *options: str, environment: Mapping[str, str] = {}) -> "RayNode":
         """Another node of the cluster, on this machine; returns once the cluster has it.
 
         options: of `ray start`.

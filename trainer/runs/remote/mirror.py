@@ -97,6 +97,7 @@ class RunMirror:
         self._removed: set[str] = set()  # checkpoints to remove
         self._requests: set[str | int] = set()  # of other processes, not yet passed on
         self._sweep_requested = False
+        self._attempt: str | None = None
         self._published: list[str] = []
         self._lost: TrainerError | None = None
         self._problem: str | None = None
@@ -189,12 +190,20 @@ class RunMirror:
                     return False
         return not self._lost
 
-    def request_sweep(self) -> None:
-        """Delete objects that no head will name, soon; call it while no rank uploads."""
+    def begin_attempt(self, attempt: str) -> None:
+        """Delete what ranks of former attempts have uploaded in vain, some time from now.
+
+        Args:
+            attempt: the name of the attempt that begins, whose uploads are kept.
+        """
+        self._attempt = attempt
         self._sweep_requested = True
 
     def _sweep(self) -> None:
-        """Delete objects of this owner and of former owners that the head does not name."""
+        """Delete objects of this owner and of former owners that the head does not name.
+
+        What ranks of the current attempt upload is kept.
+        """
         self._sweep_requested = False
         named = {part.name for part in all_parts(self._files.parts, {"": self.current.index})}
         prefixes = tuple(f"{prefix}/" for prefix in self.current.checkpoints.values())
@@ -209,8 +218,16 @@ class RunMirror:
                 and number <= self.number
                 and object.name not in named
                 and not object.name.startswith(prefixes or "\0")
+                and not self._is_of_attempt(object.name)
             ]
         )
+
+    def _is_of_attempt(self, name: str) -> bool:
+        """Return whether ranks of the current attempt have uploaded an object."""
+        match name.split("/"):
+            case ["owners", _, folder, _, *_]:
+                return self._attempt is not None and folder.endswith(f"-{self._attempt}")
+        return False
 
     def _round(self) -> None:
         """Upload what has changed, change the head, and delete what the former head named."""
@@ -359,7 +376,7 @@ class RunMirror:
         for left in final_save_attempts():
             try:
                 self._upload_and_swap()
-                self._garbage = []
+                self._garbage, self._attempt = [], None
                 self._sweep()
                 self._release()
             except LeaseLostError as error:
