@@ -210,19 +210,28 @@ class Checkpoint:
     def verify(self) -> None:
         """Compare the size and hash of every file with the header.
 
-        Of state files in an object store, only the sizes are compared, because readers compare each
-        chunk with its hash.
-
         Raises:
             CheckpointError: a file differs from the header; the message has both values.
         """
         self.verify_sizes()
-        if self.objects:
-            self.objects.verify_sizes()
-            return
         with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
             for _ in pool.map(self.verify_file, self.header.files):
                 pass
+
+    def verify_before_reading(self) -> None:
+        """Verify what a reader of the checkpoint does not: each hash, or in an object store sizes.
+
+        Readers of an object store compare each chunk with its hash, so nothing is read twice.
+
+        Raises:
+            CheckpointError: a file differs from the header, or is missing.
+            ObjectStoreError: the object store does not answer.
+        """
+        if self.objects:
+            self.verify_sizes()
+            self.objects.verify_sizes()
+        else:
+            self.verify()
 
     def verify_sizes(self) -> None:
         """Check that every file exists and has its expected size, without reading the files.
@@ -297,8 +306,8 @@ def newest_intact(
 
     Args:
         checkpoints: the run's directory of checkpoints.
-        read_files: whether to compare the hashes of the files; otherwise only their sizes are
-            compared.
+        read_files: whether to compare the hashes of the files, see
+            `Checkpoint.verify_before_reading`; otherwise only their sizes are compared.
     """
     return _last_intact(list_checkpoints(checkpoints), read_files)
 
@@ -315,7 +324,7 @@ def _last_intact(
     for path in reversed(paths):
         try:
             checkpoint = Checkpoint(path)
-            checkpoint.verify() if read_files else checkpoint.verify_sizes()
+            checkpoint.verify_before_reading() if read_files else checkpoint.verify_sizes()
         except CheckpointError as error:
             damaged[path] = str(error)
         else:

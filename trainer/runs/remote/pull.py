@@ -111,9 +111,7 @@ class RunPuller:
             there = set(local_files(self.folder))
             kept = {name for name in there if self._keeps_jobs and is_kept(name)}
             wanted = [
-                name
-                for name in files
-                if name not in kept and name.partition("/")[0] not in without
+                name for name in files if name not in kept and name.partition("/")[0] not in without
             ]
             with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
                 for _ in pool.map(lambda name: self.fetch(name, files[name]), wanted):
