@@ -41,13 +41,15 @@ from trainer.runs.remote.head import (
     owner_of,
 )
 from trainer.runs.remote.location import run_url
-from trainer.runs.remote.probe import probe_store
+from trainer.runs.remote.probe import PROBES, probe_store
 from trainer.runs.remote.pull import RunPuller
 
 # Files that the head names directly. If there are more, those that changed least recently move to
 # the index.
 MAX_FILES_IN_HEAD = 48
 FILES_LEFT_IN_HEAD = 16
+# Age at which the object of a probe was left by a killed process.
+PROBE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class RunMirror:
         try:
             self.number = head.owner.number
             self._puller.pull(head)
-            self._indexed = set(self._puller.indexed(head))
+            self._indexed = self._puller.indexed(head).keys() - head.files.keys()
             self._files.parts = self._puller.files(head)
             self._files.mark_unchanged()
             self.current = head
@@ -210,17 +212,27 @@ class RunMirror:
         with self._lock:
             if self._publication:
                 prefixes += (f"{self._publication.prefix}/",)
+        objects = list(self._store.list())
+        now = max((found.modified for found in objects), default=0.0)  # by the store's clock
         self._store.delete(
             [
-                object.name
-                for object in self._store.list("owners/")
-                if (number := owner_of(object.name)) is not None
-                and number <= self.number
-                and object.name not in named
-                and not object.name.startswith(prefixes or "\0")
-                and not self._is_of_attempt(object.name)
+                found.name
+                for found in objects
+                if not self._is_needed(found, named, prefixes, now - PROBE_SECONDS)
             ]
         )
+
+    def _is_needed(
+        self, found: ObjectInfo, named: set[str], prefixes: tuple[str, ...], probed_since: float
+    ) -> bool:
+        """Return whether an object is named by the head, or may belong to another process."""
+        if found.name.startswith(f"{PROBES}/"):
+            return found.modified >= probed_since
+        number = owner_of(found.name)
+        if number is None or number > self.number:
+            return True
+        kept = found.name in named or found.name.startswith(prefixes or "\0")
+        return kept or self._is_of_attempt(found.name)
 
     def _is_of_attempt(self, name: str) -> bool:
         """Return whether ranks of the current attempt have uploaded an object."""

@@ -100,6 +100,12 @@ def killed_at(url, tmp_path, proxy, request, applied):
     return struck
 
 
+@pytest.fixture(autouse=True)
+def old_probes(monkeypatch):
+    """Those of killed drivers count as old at once."""
+    monkeypatch.setattr(mirror, "PROBE_SECONDS", -1.0)
+
+
 def check_kills(url, tmp_path, proxy, requests, applied):
     newest = set()
     for request in requests:
@@ -178,14 +184,14 @@ def test_an_outage_delays_a_checkpoint_and_is_announced_once(
 def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(lease, "is_dead", lambda known: False)
-    monkeypatch.setattr(mirror, "RENEW_SECONDS", 3600.0)  # the former driver seems to be paused
     with driving(url, tmp_path / "former") as former:
         former.save(10)
-        with (
-            driving(url, tmp_path / "new"),
-            pytest.raises(LeaseLostError, match=f"{url} is now owned by process"),
-        ):
-            former.save(20)
+        former.mirror._thread.stop()  # as if the process were paused
+        with driving(url, tmp_path / "new") as new:
+            former.mirror._round()  # and now went on
+            with pytest.raises(LeaseLostError, match=f"{url} is now owned by process"):
+                former.mirror.check()
+            new.mirror.check()
     assert check_run(url, tmp_path / "view", "after a takeover") == 10
 
 
