@@ -218,6 +218,21 @@ class Checkpoint:
             for _ in pool.map(self.verify_file, self.header.files):
                 pass
 
+    def verify_before_reading(self) -> None:
+        """Verify what a reader of the checkpoint does not: each hash, or in an object store sizes.
+
+        Readers of an object store compare each chunk with its hash, so nothing is read twice.
+
+        Raises:
+            CheckpointError: a file differs from the header, or is missing.
+            ObjectStoreError: the object store does not answer.
+        """
+        if self.objects:
+            self.verify_sizes()
+            self.objects.verify_sizes()
+        else:
+            self.verify()
+
     def verify_sizes(self) -> None:
         """Check that every file exists and has its expected size, without reading the files.
 
@@ -291,8 +306,8 @@ def newest_intact(
 
     Args:
         checkpoints: the run's directory of checkpoints.
-        read_files: whether to compare the hashes of the files; otherwise only their sizes are
-            compared.
+        read_files: whether to compare the hashes of the files, see
+            `Checkpoint.verify_before_reading`; otherwise only their sizes are compared.
     """
     return _last_intact(list_checkpoints(checkpoints), read_files)
 
@@ -309,7 +324,7 @@ def _last_intact(
     for path in reversed(paths):
         try:
             checkpoint = Checkpoint(path)
-            checkpoint.verify() if read_files else checkpoint.verify_sizes()
+            checkpoint.verify_before_reading() if read_files else checkpoint.verify_sizes()
         except CheckpointError as error:
             damaged[path] = str(error)
         else:

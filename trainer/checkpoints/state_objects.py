@@ -17,10 +17,11 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 from pydantic import Field, ValidationError, model_validator
@@ -125,13 +126,22 @@ def part_name(file: str, number: int) -> str:
     return f"{file}/{number:05d}"
 
 
-def upload_state_file(store: "ObjectStore", path: Path, record: FileRecord) -> UploadedFile:
+def upload_state_file(
+    store: "ObjectStore",
+    path: Path,
+    record: FileRecord,
+    there: Mapping[str, int] = MappingProxyType({}),
+    report: Callable[[int], object] = lambda size: None,
+) -> UploadedFile:
     """Upload a state file in parts, and return its entry with the hashes of its chunks.
 
     Args:
         store: the location of the checkpoint's objects.
         path: the local file.
         record: the file's entry.
+        there: sizes of parts by their names, which an interrupted upload of the same file has left;
+            they are not uploaded again.
+        report: receives the number of bytes of each finished part.
 
     Raises:
         OSError: the file cannot be read, or an upload has failed.
@@ -139,6 +149,12 @@ def upload_state_file(store: "ObjectStore", path: Path, record: FileRecord) -> U
     chunks: list[str] = []
     with path.open("rb") as file, ThreadPoolExecutor(PARTS_IN_FLIGHT, "upload") as pool:
         uploads: deque[Future[None]] = deque()
+
+        def upload(name: str, part: bytes) -> None:
+            if there.get(name) != len(part):
+                store.put(name, part)
+            report(len(part))
+
         for number, part in enumerate(iter(lambda: file.read(PART_BYTES), b"")):
             view = memoryview(part)
             chunks += [
@@ -147,9 +163,9 @@ def upload_state_file(store: "ObjectStore", path: Path, record: FileRecord) -> U
             ]
             if len(uploads) == PARTS_IN_FLIGHT:
                 uploads.popleft().result()
-            uploads.append(pool.submit(store.put, part_name(record.name, number), part))
-        for upload in uploads:
-            upload.result()
+            uploads.append(pool.submit(upload, part_name(record.name, number), part))
+        for started in uploads:
+            started.result()
     return UploadedFile(name=record.name, bytes=record.bytes, sha256=record.sha256, chunks=chunks)
 
 
@@ -185,6 +201,25 @@ class StateObjects:
         if name not in self._files:
             raise CheckpointError(f"{self.url}/{PARTS} does not name {name}: it is damaged")
         return self._files[name].bytes
+
+    def verify_sizes(self) -> None:
+        """Check that all parts of all files exist and have their sizes, without reading them.
+
+        Raises:
+            CheckpointError: a part is missing, or has another size.
+            ObjectStoreError: the object store does not answer.
+        """
+        there = {object.name: object.bytes for object in self._store.list()}
+        for file in self._files.values():
+            for number, start in enumerate(range(0, file.bytes, PART_BYTES)):
+                part, size = part_name(file.name, number), min(PART_BYTES, file.bytes - start)
+                if part not in there:
+                    raise DamagedCheckpointError(f"{self.url}/{part} is missing")
+                if there[part] != size:
+                    raise DamagedCheckpointError(
+                        f"{self.url}/{part} has {there[part]:,} bytes, but {PARTS} says {size:,}: "
+                        "it is damaged"
+                    )
 
     def sha256(self, name: str) -> str:
         """Read a whole file and return its sha256.

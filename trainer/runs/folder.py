@@ -37,6 +37,7 @@ from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from foundation.file_model import FileModel, error_summary
+from foundation.shown_urls import url_of
 from foundation.strict_json import SMALL, parse_object
 from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
@@ -66,7 +67,7 @@ class RunFolder:
 
     def __init__(self, path: Path, url: str | None = None) -> None:
         self.path = path
-        self.url = url
+        self.url = url or url_of(path)
 
     @classmethod
     def of(cls, location: Path | str) -> Self:

@@ -11,7 +11,8 @@ import typer
 from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
 from trainer.runs.remote.location import is_run_url, run_url
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, run_location
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument
+from transloom.cli.run_urls import run_location
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train a run as a Slurm job or on Kubernetes.")
 

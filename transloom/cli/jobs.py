@@ -15,8 +15,8 @@ from transloom.cli.options import (
     RecipeArgument,
     StrictOption,
     answer,
-    run_location,
 )
+from transloom.cli.run_urls import run_location
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:

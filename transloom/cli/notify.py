@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import EXIT_FAILED, RecipeError
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer, run_location
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
+from transloom.cli.run_urls import run_location
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe

@@ -10,7 +10,8 @@ import typer
 from cluster.errors import EXIT_FAILED
 from cluster.terminal import note
 from foundation.wording import counted, flop_rate, operations, span
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer, run_location
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
+from transloom.cli.run_urls import run_location
 
 if TYPE_CHECKING:
     from cluster.planning.cluster_facts import ClusterFacts

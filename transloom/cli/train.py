@@ -14,9 +14,9 @@ from transloom.cli.options import (
     RecipeArgument,
     StrictOption,
     answer,
-    run_location,
     step_range,
 )
+from transloom.cli.run_urls import run_location
 
 
 def train(

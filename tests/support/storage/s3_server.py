@@ -66,8 +66,9 @@ class S3Server:
 
     @classmethod
     def moto(cls) -> Self:
-        moto = str(Path(sys.executable).with_name("moto_server"))
-        return cls(moto, "-H", "127.0.0.1", "-p", "0", ready=r"Running on (http://\S+)")
+        program = str(Path(__file__).with_name("moto_program.py"))
+        address = ("-H", "127.0.0.1", "-p", "0")
+        return cls(sys.executable, program, *address, ready=r"Running on (http://\S+)")
 
     @classmethod
     def rclone(cls, folder: Path) -> Self:

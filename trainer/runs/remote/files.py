@@ -16,11 +16,9 @@ from typing import BinaryIO, NamedTuple
 from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.regular_files import open_regular
 from trainer.errors import RunMismatchError
-from trainer.runs.remote.head import FilePart
+from trainer.runs.remote.head import LOCAL_NAMES, FilePart
 
 MAX_PART_BYTES = 8 * 1024**2
-# Directories and files that every node or process has for itself, or that can be built again.
-LOCAL_NAMES = ("owners", "control", "checkpoints", "engines")
 UNFINISHED = ".unfinished"
 # Files that the process around the driver writes: those of jobs, and the output of a sweep's run.
 JOBS = "jobs"
@@ -155,12 +153,12 @@ class FileFetcher:
             if self._fetched.get(name) == (parts, FileStamp.of(path)):
                 return
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = _equal_parts(path, parts)
+        kept = equal_parts(path, parts)
         there = sum(part.bytes for part in parts[:kept])
         if kept and path.stat().st_size == there:
             with path.open("ab") as file:
                 for part in parts[kept:]:
-                    file.write(self._get(part))
+                    file.write(read_part(self._store, part))
         else:
             unfinished = path.with_name(f".{path.name}{UNFINISHED}")
             with unfinished.open("wb") as file:
@@ -168,23 +166,31 @@ class FileFetcher:
                     with open_regular(path) as old:
                         file.write(old.read(there))
                 for part in parts[kept:]:
-                    file.write(self._get(part))
+                    file.write(read_part(self._store, part))
             unfinished.replace(path)
         os.utime(path, (parts[-1].modified, parts[-1].modified))
         self._fetched[name] = (parts, FileStamp.of(path))
 
-    def _get(self, part: FilePart) -> bytes:
-        data = self._store.get(part.name, part.bytes).data
-        found = hashlib.sha256(data).hexdigest()
-        if found != part.sha256:
-            raise RunMismatchError(
-                f"{self._store.url}/{part.name} has sha256 {found}, expected {part.sha256}: it is "
-                "damaged. Restore the object from a copy or from an earlier version"
-            )
-        return data
+
+def read_part(store: ObjectStore, part: FilePart) -> bytes:
+    """Return the verified content of a part.
+
+    Raises:
+        ObjectMissingError: there is no such object.
+        ObjectStoreError: the object store does not answer.
+        RunMismatchError: the part is damaged.
+    """
+    data = store.get(part.name, part.bytes).data
+    found = hashlib.sha256(data).hexdigest()
+    if found != part.sha256:
+        raise RunMismatchError(
+            f"{store.url}/{part.name} has sha256 {found}, expected {part.sha256}: it is "
+            "damaged. Restore the object from a copy or from an earlier version"
+        )
+    return data
 
 
-def _equal_parts(path: Path, parts: list[FilePart]) -> int:
+def equal_parts(path: Path, parts: list[FilePart]) -> int:
     """Return how many of the parts are at the beginning of a local file."""
     try:
         with open_regular(path) as file:

@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Annotated
 
 from pydantic import Field, ValidationError
@@ -22,12 +23,14 @@ from data_pipeline.storage.object_store import (
 from foundation.file_model import Count, FileModel, error_summary
 from foundation.location import path_escape
 from foundation.strict_json import JsonLimits, parse_object
-from trainer.checkpoints.lease import OwnerMetadata
+from trainer.checkpoints.lease import OwnerMetadata, is_dead
 from trainer.errors import RunMismatchError
 
 FORMAT = "transloom-head/1"
 HEAD = "HEAD.json"
 HEAD_LIMITS = JsonLimits(bytes=16_000_000, values=500_000)
+# Directories and files that every node or process has for itself, or that can be built again.
+LOCAL_NAMES = ("owners", "control", "checkpoints", "engines")
 MAX_CONFLICTS = 30
 CONFLICT_PAUSE_SECONDS = 0.1
 
@@ -50,6 +53,7 @@ class FilePart(FileModel):
 
 
 Parts = Annotated[list[FilePart], Field(fail_fast=True)]
+Files = dict[str, Annotated[list[FilePart], Field(fail_fast=True, min_length=1)]]
 
 
 class RunOwner(FileModel):
@@ -74,6 +78,11 @@ class RunOwner(FileModel):
         """Name under which the owner's objects are stored."""
         return owner_folder(self.number)
 
+    @property
+    def is_known_dead(self) -> bool:
+        """Whether the owner was a process of this machine, and has ended."""
+        return self.process is not None and is_dead(self.process.model_dump())
+
 
 class RunHead(FileModel):
     """Content of HEAD.json.
@@ -85,6 +94,8 @@ class RunHead(FileModel):
         owner: the current or last owner.
         checkpoints: the name under which each checkpoint's objects are stored, by its folder name.
         files: the parts of each file, by its path in the run folder.
+        additions: the parts of files that commands have written which do not own the run, such as
+            translations of an evaluation. The owner makes them its files.
         index: the parts of a JSON file with more entries of `files`, for files that have not
             changed lately.
         stop_request: a random text that is new in each request to stop; None without a request.
@@ -96,7 +107,8 @@ class RunHead(FileModel):
     nonce: str = ""
     owner: RunOwner = RunOwner(number=0, released=True)
     checkpoints: dict[str, str] = Field(default_factory=dict)
-    files: dict[str, Parts] = Field(default_factory=dict)
+    files: Files = Field(default_factory=dict)
+    additions: Files = Field(default_factory=dict)
     index: Parts = Field(default_factory=list)
     stop_request: str | None = None
     data_workers_request: Annotated[int, Field(gt=0, lt=100_000)] | None = None
@@ -105,7 +117,7 @@ class RunHead(FileModel):
 class FileIndex(FileModel):
     """Content of the index: parts of files, by their paths in the run folder."""
 
-    files: dict[str, Parts]
+    files: Files
 
 
 class HeadObject:
@@ -191,9 +203,26 @@ def _parse(data: bytes, label: str) -> RunHead:
         raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error}") from error
-    for name in [*head.files, *head.checkpoints, *head.checkpoints.values()]:
+    names = (head.files, head.additions, head.checkpoints, head.checkpoints.values())
+    for name in chain.from_iterable(names):
         require_inside(name, label)
+    for name in (*head.files, *head.additions):
+        require_file(name, label)
     return head
+
+
+def require_file(name: str, label: str) -> None:
+    """Check that a path is that of a small file, which a head may list as one.
+
+    Raises:
+        RunMismatchError: it leads out of the run folder, or into a directory with other rules.
+    """
+    require_inside(name, label)
+    if name.split("/", 1)[0] in LOCAL_NAMES:
+        raise RunMismatchError(
+            f"{label} is damaged: it names {name[:200]!r}, but files of {', '.join(LOCAL_NAMES)} "
+            "are never listed as files of a run"
+        )
 
 
 def require_inside(name: str, label: str) -> None:

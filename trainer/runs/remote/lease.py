@@ -32,7 +32,7 @@ def acquire(head: HeadObject, announce: Callable[[str], None]) -> RunHead:
         RunInUseError: another process owns the run.
         ObjectStoreError: the object store does not answer.
     """
-    seen = _wait_until_abandoned(head, announce)
+    seen = wait_until_abandoned(head, announce)
     me = RunOwner(
         number=seen.number + 1,
         process=OwnerMetadata.model_validate(this_process()),
@@ -72,7 +72,7 @@ def owner_text(owner: RunOwner) -> str:
     return f"process {known.process} on {known.host} (since {known.since})"
 
 
-def _wait_until_abandoned(head: HeadObject, announce: Callable[[str], None]) -> RunOwner:
+def wait_until_abandoned(head: HeadObject, announce: Callable[[str], None]) -> RunOwner:
     """Wait until the owner has left, is dead, or has let its lease expire; return that owner.
 
     Raises:

@@ -273,7 +273,8 @@ class RunMirror:
             folder = publication.prefix
             self._store.put(f"{folder}/{PARTS}", publication.parts.to_json())
             self._store.put(f"{folder}/{HEADER}", publication.header.to_json().encode())
-        before = {part.name for part in all_parts(self._files.parts)}
+        taken = self._take_additions()
+        before = {part.name for part in all_parts(self._files.parts, taken)}
         self._upload_files()
         index = self._new_index()
         removed_prefixes: list[str] = []
@@ -288,9 +289,10 @@ class RunMirror:
             files = {k: v for k, v in self._files.parts.items() if k not in self._indexed}
             asked = (now.stop_request, now.data_workers_request)
             self._requests |= {request for request in asked if request is not None}
-            update = {"files": files, "index": index, "checkpoints": checkpoints}
-            taken = {"stop_request": None, "data_workers_request": None}
-            return now.model_copy(update=update | taken)
+            left = {k: v for k, v in now.additions.items() if taken.get(k) != v}
+            update = {"files": files, "additions": left, "index": index, "checkpoints": checkpoints}
+            no_requests = {"stop_request": None, "data_workers_request": None}
+            return now.model_copy(update=update | no_requests)
 
         former_index = self.current.index
         try:
@@ -312,6 +314,18 @@ class RunMirror:
         aside = f"{DAMAGED}{name}"
         folder = self._folder.checkpoints
         return aside if not (folder / name).exists() and (folder / aside).exists() else name
+
+    def _take_additions(self) -> dict[str, list[FilePart]]:
+        """Fetch the files that other processes have added to the run, and return their parts.
+
+        They are uploaded as files of the owner next. They are fetched once: the head names them
+        until it has been changed.
+        """
+        taken = dict(self.current.additions)
+        for name, parts in taken.items():
+            if self._files.parts.get(name) != parts:
+                self._puller.fetch(name, parts)
+        return taken
 
     def _upload_files(self) -> None:
         for name in self._files.removed():

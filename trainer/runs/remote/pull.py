@@ -10,7 +10,9 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
 from foundation.file_model import error_summary
 from foundation.location import Location
+from foundation.shown_urls import show_as_url
 from foundation.strict_json import parse_object
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.lease import RELEASED
@@ -36,10 +39,11 @@ from trainer.runs.remote.head import (
     RunHead,
     RunOwner,
     all_parts,
-    require_inside,
+    require_file,
 )
 from trainer.runs.remote.location import run_url, view_folder
 
+FILES_AT_ONCE = 8
 MAX_TRIES = 5  # while the run's owner replaces objects
 LOCK = ".lock"
 
@@ -60,13 +64,20 @@ class RunPuller:
         self._fetcher = FileFetcher(store, folder)
         self._index: tuple[list[FilePart], dict[str, list[FilePart]]] = ([], {})
 
-    def pull(self, head: RunHead | None = None, *, with_files: bool = True) -> RunHead:
+    def pull(
+        self,
+        head: RunHead | None = None,
+        *,
+        with_files: bool = True,
+        without: tuple[str, ...] = (),
+    ) -> RunHead:
         """Make the folder equal to the run, and return the head that it is equal to.
 
         Args:
             head: the run's head if the caller owns the run, so that it cannot change; otherwise it
                 is read.
             with_files: whether to pull more than the checkpoints.
+            without: directories of the run whose files are not needed.
 
         Raises:
             RunMismatchError: there is no run, or it is damaged.
@@ -81,7 +92,7 @@ class RunPuller:
                     "such as s3://bucket/runs/phrasebook"
                 )
             try:
-                self._pull(now, with_files=with_files)
+                self._pull(now, with_files=with_files, without=without)
             except ObjectMissingError:
                 if not left or head:
                     raise
@@ -89,15 +100,22 @@ class RunPuller:
                 return now
         raise AssertionError
 
-    def _pull(self, head: RunHead, *, with_files: bool) -> None:
+    def fetch(self, name: str, parts: list[FilePart]) -> None:
+        """Make one file equal to its parts; see `FileFetcher.fetch` for the errors."""
+        self._fetcher.fetch(name, parts)
+
+    def _pull(self, head: RunHead, *, with_files: bool, without: tuple[str, ...]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if with_files:
             files = self.files(head)
             there = set(local_files(self.folder))
             kept = {name for name in there if self._keeps_jobs and is_kept(name)}
-            for name, parts in files.items():
-                if name not in kept:
-                    self._fetcher.fetch(name, parts)
+            wanted = [
+                name for name in files if name not in kept and name.partition("/")[0] not in without
+            ]
+            with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
+                for _ in pool.map(lambda name: self.fetch(name, files[name]), wanted):
+                    pass
             for name in there - files.keys() - kept:
                 (self.folder / name).unlink(missing_ok=True)
         checkpoints = self.folder / "checkpoints"
@@ -110,7 +128,7 @@ class RunPuller:
 
     def files(self, head: RunHead) -> dict[str, list[FilePart]]:
         """Return the parts of all files of a run, also of those in the index."""
-        return {**self.indexed(head), **head.files}
+        return {**self.indexed(head), **head.files, **head.additions}
 
     def indexed(self, head: RunHead) -> dict[str, list[FilePart]]:
         """Return the parts of the files in the index of a head."""
@@ -142,7 +160,7 @@ def read_index(store: ObjectStore, head: RunHead) -> dict[str, list[FilePart]]:
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error}") from error
     for name in index.files:
-        require_inside(name, label)
+        require_file(name, label)
     return index.files
 
 
@@ -182,20 +200,39 @@ class RunView(RunPuller):
         RunFolder(view.folder)
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, without: tuple[str, ...] = ()) -> None:
+        """Prepare a view without any request.
+
+        Args:
+            url: the run's URL.
+            without: directories of the run whose files are not needed.
+        """
         self.url = run_url(url)
         super().__init__(ObjectStore(self.url), view_folder(self.url))
+        show_as_url(self.folder, self.url)
+        self._without = without
         self._seen: RunHead | None = None
+        self._seen_at = 0.0
 
     def refresh(self) -> RunHead:
         """Bring the copy up to date; see `pull` for the errors."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder / LOCK):
-            head = self.pull()
+            head = self.pull(without=self._without)
             if self._seen is None or self._seen.owner != head.owner:
                 _write_owner(self.folder / "owners", head.owner)
-        self._seen = head
+        self._seen, self._seen_at = head, time.time()
         return head
+
+    def preserve(self) -> None:
+        """Keep the age of the owner's heartbeat while the object store does not answer.
+
+        Otherwise the run would seem to be abandoned.
+        """
+        if self._seen and self._seen.owner.process and not self._seen.owner.released:
+            now = self._seen.owner.renewed + time.time() - self._seen_at
+            with suppress(OSError):
+                os.utime(self.folder / "owners" / _owner_file(self._seen.owner), (now, now))
 
 
 def stored_run(run: RunFolder) -> RunFolder:
@@ -262,13 +299,17 @@ def upload_job_files(run: RunFolder) -> None:
 def _write_owner(owners: Path, owner: RunOwner) -> None:
     """Write the owner's file as `trainer.checkpoints.lease` does in a run folder."""
     owners.mkdir(exist_ok=True)
-    name = f"{owner.number:08d}{RELEASED if owner.released else '.json'}"
+    name = _owner_file(owner)
     for former in owners.iterdir():
         if former.name != name:
             former.unlink(missing_ok=True)
     if owner.process is not None:
         write_atomically(owners / name, json.dumps(owner.process.model_dump()))
         os.utime(owners / name, (owner.renewed, owner.renewed))
+
+
+def _owner_file(owner: RunOwner) -> str:
+    return f"{owner.number:08d}{RELEASED if owner.released else '.json'}"
 
 
 @contextmanager

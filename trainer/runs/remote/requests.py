@@ -35,7 +35,7 @@ def _request(url: str, update: dict[str, str | int]) -> None:
     store = ObjectStore(run_url(url))
 
     def change(now: RunHead) -> RunHead:
-        if now.owner.released:
+        if now.owner.released or now.owner.is_known_dead:
             raise RunMismatchError(
                 f"{store.url} is not being trained, so nothing can receive the request. "
                 f"`transloom status {store.url}` shows its state"
