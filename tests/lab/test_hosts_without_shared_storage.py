@@ -17,6 +17,7 @@ from support.cluster.processes import wait_until
 from support.cluster.ray_on_hosts import BIN, join, start_head
 from support.faults.moments import Orders
 from support.recipes import tiny_values
+from support.storage import moto_program
 from support.storage.s3_server import environment_of
 
 from trainer.runs.remote.location import mirror_folder
@@ -26,6 +27,7 @@ pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 STEPS = 60
 CACHE = Path("/tmp/cache")  # of each host
 STORE = 3  # the host of the object store
+MOTO_PROGRAM = Path(moto_program.__file__)
 URL = "s3://bucket/runs/moved"
 TRAIN = [
     "cluster.placement=spread",
@@ -89,7 +91,8 @@ def test_hosts_without_shared_storage_shrink_and_grow(
     recipe = runs.folder / "in-store.yaml"
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
     with Hosts(4, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:
-        hosts.start(STORE, BIN / "moto_server", "-H", "0.0.0.0", "-p", "5000", env=environment)
+        serve = [sys.executable, MOTO_PROGRAM, "-H", "0.0.0.0", "-p", "5000"]
+        hosts.start(STORE, *serve, env=environment)
         wait_until(lambda: "moto" in str([p.cmdline() for p in hosts.processes(STORE)]))
         fill = [sys.executable, "-c", FILL, environment["AWS_ENDPOINT_URL"], phrasebook]
         wait_until(lambda: hosts.start(0, *fill, env=environment).wait() == 0)
