@@ -18,8 +18,6 @@ from foundation.location import credential_in, without_credentials
 # Settings of a profile that need a program, a browser or requests, and so are not supported.
 _UNSUPPORTED = ("role_arn", "credential_process", "sso_session", "sso_start_url")
 _SECRET_VARIABLES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "SAS")
-# Servers that give a machine's role, as in the text of obstore's errors.
-ROLE_SERVERS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal", "REDACTED")
 MISSING = {
     "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run on a machine "
     "with a role. For a public bucket, set AWS_SKIP_SIGNATURE=true",
@@ -130,7 +128,12 @@ def _aws(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _uses_environment(environment: Mapping[str, str]) -> bool:
     """Return True if obstore finds credentials in the environment, which come before a profile."""
-    if environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY"):
+    pair = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    named = [name for name in pair if environment.get(name)]
+    if len(named) == 1:
+        [missing] = set(pair) - set(named)
+        raise AccessError(f"The environment has {named[0]} without {missing}. Set or unset both")
+    if named:
         return True
     if environment.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1", "yes", "on", "y"):
         return True

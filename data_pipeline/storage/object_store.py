@@ -28,7 +28,6 @@ from typing import Any, NamedTuple, TypeVar
 from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.object_access import (
     MISSING,
-    ROLE_SERVERS,
     AccessError,
     ObjectAccess,
     access_for,
@@ -55,8 +54,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _STATUS = re.compile(r"status code: (\d{3}) ?([A-Za-z ]*)")
 _CODE = re.compile(r"<Code>(\w{1,100})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,300})")
-_ROLE_SERVER = re.compile(
-    rf"Error performing \w+ (?:https?://)?(?:{'|'.join(map(re.escape, ROLE_SERVERS))})"
+# A request for a machine's role; its URL is hidden if it has a token.
+_ROLE_REQUEST = re.compile(
+    r"Error performing \w+ (?:REDACTED|http://169\.254\.1(?:69\.254|70\.2)|http://metadata\.google\.|"
+    r"\S+/(?:latest/(?:api/token|meta-data)|computeMetadata|metadata/identity)\b)"
 )
 # Why there was no response: from the operating system, or by kind, such as Timeout.
 _CAUSE = re.compile(r'\bmessage: "([^"\n]{1,100})"')
@@ -434,7 +435,7 @@ def _failure(text: str, shown: str, scheme: str, access: ObjectAccess) -> Object
     for secret in access.secrets:
         reason = reason.replace(secret, "…")
     reason = f"{shown}: {visible_line(reason[:_MAX_REASON_CHARACTERS])}"
-    if _ROLE_SERVER.search(text):
+    if _ROLE_REQUEST.search(text):
         return ObjectAccessError(
             f"{shown}: there are no credentials, and this machine's role cannot be used. "
             f"{MISSING[scheme]}"

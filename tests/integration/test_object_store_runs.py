@@ -1,11 +1,13 @@
 """Runs in an object store: the same curve as in a folder, on nodes that share no folder."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 from support.cluster.ray_head import RayHead
+from support.command import transloom
 from support.runs import Runs
 
 from trainer.runs.remote.pull import run_view
@@ -67,3 +69,30 @@ def test_nodes_without_a_shared_folder_train_the_same_bits(
     comparison = compare_runs(inline_runs.folder / "whole", view)
     assert comparison.is_same, comparison
     assert (comparison.steps, comparison.checkpoint_step) == (STEPS, STEPS)
+
+
+@pytest.fixture
+def head(bucket, cache, s3_server):
+    """A head with room for a rank."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        head = RayHead(Path(folder), cpus=2, environment=s3_server.environment)
+        yield head
+        head.stop()
+
+
+def test_a_job_is_read_from_the_store_when_its_head_is_gone(
+    inline_runs, head, bucket, cache, monkeypatch
+):
+    """The record and log of the job are those of its end, which the driver has not seen."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    url = f"{bucket}/job"
+    overrides = ["trainer.max_steps=6", "cluster.cpus_per_rank=1", *EXACT]
+    options = ["--run", url, "--address", head.dashboard, "--follow"]
+    submitted = transloom("submit", inline_runs.recipe, *overrides, *options, cwd=cache)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    head.stop()
+    status = json.loads(transloom("jobs", "status", url, "--json", cwd=cache).stdout)
+    assert (status["status"], status["exit_code"]) == ("SUCCEEDED", 0)
+    assert status["run"] == url
+    log = transloom("jobs", "logs", url, cwd=cache).stdout
+    assert f"Finished at step 6. The run is in {url}." in log
