@@ -70,11 +70,13 @@ def short_pauses() -> Iterator[None]:
     Where a test damages a shard, each reading of it would take 10 s. The processes of `ray_head`
     do the same (support/faults/site), others pause as they do for users.
     """
-    from data_pipeline.storage import remote
+    from data_pipeline.storage import object_store, remote
 
     pauses = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 100))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote, "time", pauses)
+        patch.setattr(object_store, "_FIRST_RETRY_SECONDS", 0.001)
+        patch.setattr(object_store, "_LONGEST_RETRY_SECONDS", 0.01)
         yield
 
 

@@ -59,7 +59,7 @@ def access_for(scheme: str, environment: Mapping[str, str]) -> ObjectAccess:
         address = str(config.get("endpoint", ""))
     elif scheme == "gs":
         address = environment.get("STORAGE_EMULATOR_HOST", "")
-        config = {"base_url": address, "skip_signature": True} if address else {}
+        config = {"base_url": address, "bearer_token": "emulator"} if address else {}
     else:
         names = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
         address = next((environment[name] for name in names if environment.get(name)), "")

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
 
 from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.object_access import (
@@ -46,6 +47,7 @@ MIN_WRITE_BYTES_PER_SECOND = 500_000
 _SMALL_PUT_BYTES = 1024**2
 _CONFLICT_DELAYS_SECONDS = (0.2, 0.5, 1.0)
 _MAX_RETRIES = 3
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.1, 1.0
 _MAX_REASON_CHARACTERS = 300
 _LONG_SECONDS = 24 * 3600.0  # for reads, whose pace is checked here
 
@@ -153,6 +155,23 @@ class ObjectStore:
         self._clients: dict[int, Any] = {}
         self._pid: int | None = None  # the process of the clients
 
+    @classmethod
+    def of_object(cls, url: str) -> tuple[Self, str]:
+        """Return the store of an object's bucket, and the object's name there.
+
+        Raises:
+            LocationError: as for the class, or the URL names no object.
+        """
+        scheme, _, path = Location(url).partition("://")
+        bucket, _, name = path.partition("/")
+        store = cls(f"{scheme}://{bucket}")
+        if not name or name.endswith("/") or re.search("[?#]", name) or _is_odd(name):
+            raise LocationError(
+                f"{without_credentials(url)} is not the location of an object, expected "
+                f"{scheme}://BUCKET/NAME without a query. Correct the location."
+            )
+        return store, name
+
     def get(self, name: str, most: int) -> StoredObject:
         """Return an object of at most `most` bytes, and its etag.
 
@@ -165,12 +184,30 @@ class ObjectStore:
 
         def read(client: Any) -> StoredObject:
             result = obstore.get(client, key)
-            if result.meta["size"] > most:
-                raise TooManyBytesError(f"{result.meta['size']:,} bytes")
-            return StoredObject(self._content(result, most), self._etag(result.meta))
+            return StoredObject(b"".join(self._chunks(result, most)), self._etag(result.meta))
 
         key = self._key(name)
         return self._request(name, read)
+
+    def download(self, name: str, path: Path, most: int) -> None:
+        """Write an object of at most `most` bytes to a file, piece by piece.
+
+        Raises:
+            TooManyBytesError: the object is larger; it was not read to the end.
+            ObjectMissingError: there is no such object.
+            ObjectStoreError: the object cannot be read.
+            OSError: the file cannot be written.
+        """
+        import obstore
+
+        def read(client: Any) -> None:
+            result = obstore.get(client, key)
+            with path.open("wb") as file:
+                for chunk in self._chunks(result, most):
+                    file.write(chunk)
+
+        key = self._key(name)
+        self._request(name, read)
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop` (exclusive) of an object, all of them.
@@ -183,7 +220,7 @@ class ObjectStore:
 
         def read(client: Any) -> bytes:
             result = obstore.get(client, key, options={"range": (start, stop)})
-            return self._content(result, stop - start)
+            return b"".join(self._chunks(result, stop - start))
 
         assert 0 <= start <= stop, (start, stop)
         key = self._key(name)
@@ -285,11 +322,13 @@ class ObjectStore:
     def _etag(self, meta: Any) -> str:
         return meta["version" if self._scheme == "gs" else "e_tag"] or ""
 
-    def _content(self, result: Any, most: int) -> bytes:
-        """Return the rest of a response's body, of at most `most` bytes."""
-        chunks, size, start = [], 0, time.monotonic()
+    def _chunks(self, result: Any, most: int) -> Iterator[bytes]:
+        """Yield a response's body, of at most `most` bytes, as it arrives."""
+        stated = result.range[1] - result.range[0]
+        if stated > most:
+            raise TooManyBytesError(f"{stated:,} bytes")
+        size, start = 0, time.monotonic()
         for chunk in result.stream(min_chunk_size=1):
-            chunks.append(chunk)
             size += len(chunk)
             if size > most:
                 raise TooManyBytesError(f"at least {size:,} bytes")
@@ -299,7 +338,7 @@ class ObjectStore:
                     f"only {size:,} bytes have arrived in {seconds:.1f} s, expected at least "
                     f"{MIN_READ_BYTES_PER_SECOND:,} bytes per second"
                 )
-        return b"".join(chunks)
+            yield chunk
 
     def _key(self, name: str) -> str:
         """Return the key of a name.
@@ -341,6 +380,8 @@ class ObjectStore:
         except ObjectStoreError as error:
             failure: ObjectStoreError = type(error)(f"{shown}: {error}")
         except Exception as error:  # obstore raises its own, FileNotFoundError and ValueError
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the file that a download writes
             failure = _failure(str(error), shown, self._scheme, access)
         # Outside of the handlers: a traceback would show the library's error as the context.
         raise failure
@@ -384,8 +425,8 @@ class ObjectStore:
                     "max_retries": _MAX_RETRIES,
                     "retry_timeout": timedelta(seconds=min(connect, stall)),
                     "backoff": {
-                        "init_backoff": timedelta(seconds=0.1),
-                        "max_backoff": timedelta(seconds=1),
+                        "init_backoff": timedelta(seconds=_FIRST_RETRY_SECONDS),
+                        "max_backoff": timedelta(seconds=_LONGEST_RETRY_SECONDS),
                         "base": 3,
                     },
                 },

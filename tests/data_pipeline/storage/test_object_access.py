@@ -151,5 +151,5 @@ def test_other_clouds_are_configured_by_obstore() -> None:
     nothing = ObjectAccess({}, {"allow_http": False}, frozenset())
     assert access_for("gs", {}) == access_for("az", {}) == nothing
     emulator = access_for("gs", {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"})
-    assert emulator.config == {"base_url": "http://127.0.0.1:1", "skip_signature": True}
+    assert emulator.config == {"base_url": "http://127.0.0.1:1", "bearer_token": "emulator"}
     assert emulator.client == {"allow_http": True}

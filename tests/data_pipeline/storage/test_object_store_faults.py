@@ -20,7 +20,7 @@ from support.storage.fault_proxy import (
     StallBody,
     StallUpload,
 )
-from support.storage.s3_server import KEY_ID, SECRET_KEY, S3Server
+from support.storage.s3_server import KEY_ID, LISTED_AT_ONCE, SECRET_KEY, S3Server
 
 from data_pipeline.storage import object_store
 from data_pipeline.storage.budget import TooManyBytesError
@@ -270,7 +270,7 @@ def test_renewed_credentials_are_used(
 def test_a_listing_that_fails_in_its_middle_is_an_error(
     store: ObjectStore, fault_proxy: FaultProxy
 ) -> None:
-    for number in range(25):  # two pages
+    for number in range(LISTED_AT_ONCE + 1):  # two pages
         store.put(f"{number}", b"")
     fault_proxy.fail(Answer(403), kind="LIST", on={2})
 

@@ -18,7 +18,7 @@ from typing import Self
 import obstore.store
 
 KEY_ID, SECRET_KEY = "AKIAMOTOCANARY000001", "m0t0-CANARY-secret-0123456789abcdef"
-LISTED_AT_ONCE = 20  # objects by moto, which it lists in pages as S3 does
+LISTED_AT_ONCE = 10  # objects by moto, which it lists in pages as S3 does
 
 
 def environment_of(url: str) -> dict[str, str]:
