@@ -155,7 +155,7 @@ class FileFetcher:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = equal_parts(path, parts)
         there = sum(part.bytes for part in parts[:kept])
-        if kept and path.stat().st_size == there:
+        if kept and path.stat().st_size == there and not path.is_symlink():
             with path.open("ab") as file:
                 for part in parts[kept:]:
                     file.write(read_part(self._store, part))

@@ -208,6 +208,9 @@ def _parse(data: bytes, label: str) -> RunHead:
         require_inside(name, label)
     for name in (*head.files, *head.additions):
         require_file(name, label)
+    for name in head.checkpoints:
+        if "/" in name:
+            raise RunMismatchError(f"{label} is damaged: it names the checkpoint {name[:200]!r}")
     return head
 
 

@@ -94,6 +94,7 @@ class RunMirror:
         self._files = UploadedFiles(folder.path)
         self._indexed: set[str] = set()  # files that the index names
         self._last_changes: dict[str, float] = {}
+        self._taken: dict[str, list[FilePart]] = {}  # files that other processes have added
         self._garbage: list[str] = []  # objects that the head named before its last change
         self._publication: _Publication | None = None
         self._removed: set[str] = set()  # checkpoints to remove
@@ -318,13 +319,14 @@ class RunMirror:
     def _take_additions(self) -> dict[str, list[FilePart]]:
         """Fetch the files that other processes have added to the run, and return their parts.
 
-        They are uploaded as files of the owner next. They are fetched once: the head names them
-        until it has been changed.
+        They are uploaded as files of the owner next. Each is fetched once, although the head may
+        name it for some more rounds if the object store does not answer.
         """
         taken = dict(self.current.additions)
         for name, parts in taken.items():
-            if self._files.parts.get(name) != parts:
+            if parts not in (self._files.parts.get(name), self._taken.get(name)):
                 self._puller.fetch(name, parts)
+            self._taken[name] = parts
         return taken
 
     def _upload_files(self) -> None:

@@ -16,6 +16,7 @@ from trainer.runs.remote.head import HEAD, HeadObject, RunHead, owner_of
 
 CHANGES = 8
 WRITERS = 4
+PART = {"name": "owners/00000001/files/a/b", "bytes": 1, "sha256": "0" * 64}
 OBJECT = "owners/00000001/files/a/b"
 
 
@@ -83,10 +84,16 @@ def test_a_change_goes_on_after_an_answer_that_never_came(store, monkeypatch):
     "damage",
     [
         {"format": "transloom-head/9"},
-        {"files": {"../../etc/passwd": []}},
-        {"files": {"/etc/passwd": []}},
-        {"files": {"a\\b": []}},
+        {"files": {"../../etc/passwd": [PART]}},
+        {"files": {"/etc/passwd": [PART]}},
+        {"files": {"a\\b": [PART]}},
+        {"files": {"a": []}},
+        {"files": {"control/stop": [PART]}},
+        {"files": {"checkpoints/step-00000001/checkpoint.json": [PART]}},
+        {"additions": {"a/../../b": [PART]}},
+        {"additions": {"owners/00000009.json": [PART]}},
         {"checkpoints": {"..": "owners/1"}},
+        {"checkpoints": {"a/step-00000001": "owners/1"}},
         {"checkpoints": {"step-1": "../other"}},
         {"stop_request": 1},
         {"more": 1},
