@@ -98,8 +98,6 @@ def objects(url):
     return {object.name: object.bytes for object in ObjectStore(url).list()}
 
 
-
-
 def test_a_run_that_was_pushed_and_pulled_is_the_same(large, url, tmp_path):
     before, reports = content(large), []
     pushed = push_run(large, url, lambda *counts: reports.append(counts))
@@ -173,7 +171,9 @@ class Broken(ObjectStoreError):
 
 
 @pytest.mark.parametrize("requests", [0, 2, 5])
-def test_an_interrupted_push_leaves_no_run_and_continues(folder, url, tmp_path, monkeypatch, requests):
+def test_an_interrupted_push_leaves_no_run_and_continues(
+    folder, url, tmp_path, monkeypatch, requests
+):
     put, count = ObjectStore.put, 0
 
     def fail_later(self, name, data):
