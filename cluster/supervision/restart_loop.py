@@ -186,7 +186,10 @@ class RestartLoop:
         context.vitals.memory_checkpoint(start if self._restored else None)
         self._losses.begin(start)
         context.listener.notice(f"starting {counted(ranks, 'rank')}{source}")
-        problems = context.supply.check_nodes(context.lease.work.absolute(), context.run.path)
+        work = context.lease.work.absolute()
+        problems = context.supply.check_nodes(work, context.run)
+        if context.remote and not problems:
+            problems = context.remote.prepare_nodes(group.nodes, work)
         if problems:
             places = context.supply.offer(context.view.query_nodes())
             for notice in excluded_nodes_text(problems, len(places), context.config.min_ranks):
@@ -205,6 +208,7 @@ class RestartLoop:
             self._recipe.checkpoints,
             ranks,
             context.listener.notice,
+            context.remote,
         )
         has_memory_tier = self._recipe.checkpoints.memory_every_steps and self._replay is None
         group.start(
@@ -216,6 +220,8 @@ class RestartLoop:
                 cursor=start_cursor(self._recipe, self._manifest, self._restored or checkpoint),
                 work=committer.work.absolute(),
                 attempt=committer.attempt,
+                url=context.run.url,
+                states_url=context.remote.states_url if context.remote else None,
                 session_started=self._session_started,
                 verify_checkpoint=not verified or self._restored is not None,
                 memory_checkpoint=self._restored,

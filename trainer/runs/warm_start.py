@@ -114,7 +114,7 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
             f"steps with a checkpoint: {join_items(sorted(steps))}"
         )
     checkpoint = Checkpoint(steps[step])
-    checkpoint.verify()
+    checkpoint.verify_before_reading()
     return checkpoint
 
 

@@ -102,17 +102,18 @@ class RayHead:
         processes = psutil.Process(self.process_id).children(recursive=True)
         return [p for p in processes if re.match(f"ray::{name}", " ".join(command_of(p)))]
 
-    def add_node(self, cpus: int, *options: str) -> "RayNode":
+    def add_node(self, cpus: int, *options: str, environment: Mapping[str, str] = {}) -> "RayNode":
         """Another node of the cluster, on this machine; returns once the cluster has it.
 
         options: of `ray start`.
+        environment: of the node's processes, beside that of the head.
         """
         before = self._alive_nodes()
         return RayNode(
             _started(
                 lambda: self._alive_nodes() - before,
                 [f"--address={self.address}", f"--num-cpus={cpus}", *options],
-                self._environment,
+                {**self._environment, **environment},
             )
         )
 
