@@ -87,14 +87,13 @@ class RankPool:
         self._agents.start(
             {rank_bundle.node: names[rank_bundle.node] for rank_bundle in rank_bundles}
         )
+        node_names = [names[rank_bundle.node] for rank_bundle in rank_bundles]
         self._group = RankGroup(
             self._config,
             self._spares.take(rank_bundles),
-            [
-                f"Rank {r} on node {names[rank_bundle.node]}"
-                for r, rank_bundle in enumerate(rank_bundles)
-            ],
+            [f"Rank {rank} on node {node}" for rank, node in enumerate(node_names)],
             self._clock,
+            node_names,
         )
         return self._group
 

@@ -103,6 +103,8 @@ def test_hosts_without_shared_storage_shrink_and_grow(
         folder = hosts.seen_from_here(0, mirror_folder(URL))
         run = LabRun(hosts, 0, command, folder, orders, environment, url=URL)
         with run.standing_at(11):
+            # Rank 0 may be on the host that crashes, and its record is safe with the checkpoint.
+            run.wait_for_word("checkpoint of step 10 is complete")
             hosts.crash(1)
             run.wait_for_word("resized from 3 to 2 ranks")
         hosts.boot(1)

@@ -53,6 +53,40 @@ class _StepLine(_Line):
         return Cursor(self.epoch, self.window, self.offset)
 
 
+SlowCause = Literal["compute", "data"]
+
+
+class SlowRankState(FileModel):
+    """Rank that is slower than the others, see `trainer.training.slow_ranks`.
+
+    Attributes:
+        rank: the number of the rank.
+        node: its node's name in messages; None if it is unknown.
+        cause: "compute" if it computes longer than the others, "data" if it waits longer for data.
+        factor: its time as a multiple of the median of the other ranks; median of 25 steps.
+    """
+
+    rank: Count
+    node: str | None = None
+    cause: SlowCause
+    factor: float
+
+    @property
+    def name(self) -> str:
+        """Rank and node, such as "rank 1 on node-2"."""
+        return _rank_name(self.rank, self.node)
+
+    @property
+    def reason(self) -> str:
+        """Factor and cause, such as "2.03 times as long as the others, because it …"."""
+        cause = "computes longer" if self.cause == "compute" else "waits longer for data"
+        return f"{self.factor:.3g} times as long as the others, because it {cause}"
+
+
+def _rank_name(rank: int, node: str | None) -> str:
+    return f"rank {rank} on {node}" if node else f"rank {rank}"
+
+
 class TrainLine(_StepLine):
     """Step whose update was applied to the weights.
 
@@ -82,6 +116,20 @@ class TrainLine(_StepLine):
         tflops_per_second_per_rank: `model_flops` per second and rank, in units of 10¹².
         mfu: model FLOPs utilization: `model_flops` per second as a share of the ranks' peak. None
             if the peak is unknown.
+        compute_seconds_min: the compute time of the fastest rank, without waits for other ranks;
+            see `trainer.rank.step_timer`. This field and those up to `slow_ranks` are None with one
+            rank, and in lines of earlier versions.
+        compute_seconds_median: the median of the compute times of all ranks.
+        compute_seconds_max: the compute time of `compute_slowest_rank`.
+        compute_slowest_rank: the rank that computed for the longest time.
+        data_stall_seconds_median: the median of the times for which the ranks waited for the step's
+            data.
+        data_stall_seconds_max: the time for which `data_slowest_rank` waited.
+        data_slowest_rank: the rank that waited for data for the longest time.
+        wait_seconds: how long the ranks waited for each other, since the exchange of the step
+            before; mean over the ranks.
+        slow_ranks: the ranks that were slower than the others in the steps before this one, slowest
+            first; None if no rank was.
         restarts: one of the run's totals, like `lost_steps`, `wall_seconds`, `counted_seconds` and
             `goodput`; see `trainer.record.goodput`. The totals are None if the step was repeated,
             or if an early version recorded the line without totals.
@@ -112,6 +160,15 @@ class TrainLine(_StepLine):
     tflops_per_second: float | None = None
     tflops_per_second_per_rank: float | None = None
     mfu: float | None = None
+    compute_seconds_min: float | None = None
+    compute_seconds_median: float | None = None
+    compute_seconds_max: float | None = None
+    compute_slowest_rank: Count | None = None
+    data_stall_seconds_median: float | None = None
+    data_stall_seconds_max: float | None = None
+    data_slowest_rank: Count | None = None
+    wait_seconds: float | None = None
+    slow_ranks: list[SlowRankState] | None = None
 
 
 class SkippedLine(_StepLine):
@@ -280,8 +337,39 @@ class ReplayMismatch(_Event):
     fields: dict[str, list[Any]]
 
 
+class SlowRankFound(_Event, SlowRankState):
+    """Rank that has become slower than the others, see `trainer.training.slow_ranks`.
+
+    Attributes:
+        seconds: its time per step, computing and waiting for data. Computing is scaled to the mean
+            work of a rank.
+        other_seconds: the median of the same times of the other ranks.
+    """
+
+    event: Literal["slow_rank"] = "slow_rank"
+    seconds: float
+    other_seconds: float
+
+
+class RankRecovered(_Event):
+    """Rank that was slower than the others, and is no longer.
+
+    Attributes:
+        rank, node, factor: as in `SlowRankState`.
+    """
+
+    event: Literal["rank_recovered"] = "rank_recovered"
+    rank: Count
+    node: str | None = None
+    factor: float
+
+    @property
+    def name(self) -> str:
+        return _rank_name(self.rank, self.node)
+
+
 StepLine = TrainLine | SkippedLine
-Event = Resumed | Resized | Preempted | Repeated | ReplayMismatch
+Event = Resumed | Resized | Preempted | Repeated | ReplayMismatch | SlowRankFound | RankRecovered
 Line = StepLine | ValidationLine | Event
 
 _LINES: TypeAdapter[Line] = TypeAdapter(

@@ -25,6 +25,7 @@ from trainer.record.metrics_lines import (
     Line,
     Resumed,
     SkippedLine,
+    SlowRankState,
     TrainLine,
     ValidationLine,
 )
@@ -135,13 +136,24 @@ class RecordEnd:
         """Number of consecutive skipped steps at the end; 0 if the last step was applied."""
         return self.skipped.in_a_row if self.skipped and self.skipped.step == self.step else 0
 
+    @property
+    def slow_ranks(self) -> list[SlowRankState]:
+        """The slow ranks, slowest first; empty if the ranks were restarted since the last step."""
+        if self.last is None:
+            return []
+        restarts = (self.resumed.restarts if self.resumed else None) or 0
+        return (self.last.slow_ranks or []) if (self.last.restarts or 0) >= restarts else []
+
     def share_of_time(
-        self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds"]
+        self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds", "wait_seconds"]
     ) -> float | None:
         """Return the share of one kind of stall in the time of recent steps; None if unknown."""
         if len(self.recent) < 2 or not 0 < self._seconds < MAX_COUNT:
             return None
-        stalled: float = sum(getattr(line, field) for line in self.recent[1:])
+        stalls = [getattr(line, field) for line in self.recent[1:]]
+        if None in stalls:
+            return None
+        stalled: float = sum(stalls)
         return min(max(stalled / self._seconds, 0.0), 1.0)
 
     @property

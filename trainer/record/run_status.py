@@ -27,6 +27,7 @@ from foundation.wording import counted, span
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError
+from trainer.record.metrics_lines import SlowRankState
 from trainer.record.record_end import TERA, RecordEnd
 from trainer.record.run_snapshot import RunSnapshot, value_within
 from trainer.runs.folder import RunFolder
@@ -36,7 +37,7 @@ from trainer.scores import BestScore, Scores, keep_best
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
 
-# Bytes to read from the end of a metrics file: about 400 steps for a list of runs, and 100,000 for
+# Bytes to read from the end of a metrics file: about 300 steps for a list of runs, and 100,000 for
 # one run.
 RECORD_BYTES_IN_LIST = 2**18
 RECORD_BYTES_OF_RUN = 2**26
@@ -94,6 +95,8 @@ class RunStatus(FileModel):
         checkpoint_step: the step of the newest checkpoint.
         memory_checkpoint_step: the newest step that the memory of the nodes holds; None without
             memory checkpoints, or if the run is not being trained.
+        slow_ranks: the ranks that are slower than the others, slowest first; empty if the run is
+            not being trained.
         notices: the last entries of log.txt.
         problems: descriptions of the unreadable parts of the folder.
     """
@@ -122,6 +125,7 @@ class RunStatus(FileModel):
     checkpoint: str | None = None
     checkpoint_step: int | None = None
     memory_checkpoint_step: int | None = None
+    slow_ranks: list[SlowRankState] = Field(default_factory=list)
     notices: list[LogEntry] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
 
@@ -213,6 +217,7 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         checkpoint=str(newest) if newest else None,
         checkpoint_step=step_of(newest) if newest else None,
         memory_checkpoint_step=_memory_step(snapshot) if state == "training" else None,
+        slow_ranks=record.slow_ranks if state == "training" else [],
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),
     )

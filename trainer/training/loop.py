@@ -14,7 +14,7 @@ with `trainer.spike_guard` also the gradient norm.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Protocol
 
 from data_pipeline.batching.plan import Cursor
@@ -33,6 +33,7 @@ from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
 from trainer.training.prober import NoProber, ProberProtocol
 from trainer.training.schedule import learning_rate
+from trainer.training.slow_ranks import SlowRankDetector, time_fields
 from trainer.training.spike_guard import Spike, find_spike, spike_notice, with_step
 from trainer.training.step_exchange import (
     StepReport,
@@ -105,6 +106,7 @@ class Trainer:
         self._task = task
         self._dummy = task.dummy(self._placement.torch_device)
         self._checkpoint_stall_seconds = 0.0
+        self._slow_ranks = SlowRankDetector(self._placement.node_names)
 
     def train(self) -> Outcome:
         """Train until the end or a stop request, and write a last checkpoint."""
@@ -162,9 +164,10 @@ class Trainer:
         data = next(steps)
         stall = time.monotonic() - started
         self._supervision.progress("step", step, str(data.cursor))
-        report = self._sum_gradients(step, data, stall)
-        rate = learning_rate(self.recipe.trainer.schedule, step, self.engine.width)
-        applied = self._apply(report, rate, report.sums[0] / data.units)
+        with self.engine.timer.step():
+            report = self._sum_gradients(step, data, stall)
+            rate = learning_rate(self.recipe.trainer.schedule, step, self.engine.width)
+            applied = self._apply(report, rate, report.sums[0] / data.units)
         progress.step = step
         progress.cursor = data.next_cursor
         progress.data_digest = fold(progress.data_digest, report.slot_digests)
@@ -173,7 +176,14 @@ class Trainer:
             self._record_step(data, report, rate, applied, time.monotonic() - started)
         else:
             self._record_skipped(data, report, applied)
+        self._compare_ranks(report)
         return report
+
+    def _compare_ranks(self, report: StepReport) -> None:
+        """Record ranks that have become slow or normal; only rank 0 does."""
+        if self._placement.rank == 0 and report.rank_times:
+            for event in self._slow_ranks.add(report.rank_times, self._recorder.last_step):
+                self._recorder.append(event)
 
     def _record_step(
         self, data: RankStep, report: StepReport, rate: float, norm: float, seconds: float
@@ -208,6 +218,8 @@ class Trainer:
                 checkpoint_stall_seconds=self._checkpoint_stall_seconds,
                 world_size=self._placement.world_size,
                 **throughput(report, seconds, self._placement.world_size),
+                **time_fields(report.rank_times),
+                slow_ranks=self._slow_ranks.slow_ranks,
             )
         )
         self._checkpoint_stall_seconds = 0.0
@@ -237,6 +249,7 @@ class Trainer:
             outgrown = self.engine.refit(report.amax)
             if outgrown is None:
                 return report
+            self._slow_ranks.skip_next_step()  # the repetition
             if outgrown:
                 self._recorder.append(
                     Repeated(step=self._recorder.last_step, grids_widened=outgrown)
@@ -249,18 +262,20 @@ class Trainer:
         passes = self.engine.slots_per_rank
         for index in range(passes):
             is_dummy = index >= len(data.slots)
-            if not is_dummy:
-                batch = self._task.collate_for_training(
-                    data.micro_batches[index], self._placement.torch_device
+            # A dummy is no work that could be compared with that of other ranks.
+            with nullcontext() if is_dummy else self.engine.timer.compute():
+                if not is_dummy:
+                    batch = self._task.collate_for_training(
+                        data.micro_batches[index], self._placement.torch_device
+                    )
+                    batches.append(batch)
+                    seed_torch(self.recipe.seed, "dropout", step, data.slots[index])
+                result = self.engine.forward_backward(
+                    self._dummy if is_dummy else batch,
+                    units_global=data.units,
+                    is_accumulation_boundary=index == passes - 1,
+                    is_dummy=is_dummy,
                 )
-                batches.append(batch)
-                seed_torch(self.recipe.seed, "dropout", step, data.slots[index])
-            result = self.engine.forward_backward(
-                self._dummy if is_dummy else batch,
-                units_global=data.units,
-                is_accumulation_boundary=index == passes - 1,
-                is_dummy=is_dummy,
-            )
             if not is_dummy:
                 results.append(result)
         return exchange(
@@ -272,6 +287,7 @@ class Trainer:
             stop_requested=self._supervision.stop_requested(),
             placement=self._placement,
             peak_flops_per_second=self._peak_flops_per_second,
+            timer=self.engine.timer,
         )
 
     def _apply(self, report: StepReport, rate: float, loss: float) -> float | Spike | None:
@@ -299,6 +315,7 @@ class Trainer:
         """Validate the model. A validation that a stop request interrupts remains due."""
         progress = self.progress
         self._supervision.progress("validation", progress.step)
+        self._slow_ranks.skip_next_step()
         started = time.monotonic()
         with (self._ema or self.engine).inference_model() as model:
             result = self._validator.run(model, self._supervision.stop_requested)
@@ -331,10 +348,12 @@ class Trainer:
         """
         step = self.progress.step
         if self._prober.is_due(step):
+            self._slow_ranks.skip_next_step()
             self._supervision.progress("validation", step)
             with (self._ema or self.engine).inference_model() as model:
                 self._prober.take(model, step)
 
     def _save(self, *, final: bool) -> None:
+        self._slow_ranks.skip_next_step()
         self._supervision.progress("save", self.progress.step)
         self._checkpoint_stall_seconds += self._saver.save(final=final)

@@ -30,11 +30,12 @@ from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.rank.placement import Placement
+from trainer.rank.step_timer import StepTimer
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import Network, sum_names
 from trainer.zero.frozen import FrozenWeights, freeze
-from trainer.zero.process_wide import engine_process_settings
+from trainer.zero.process_wide import engine_process_settings, timed_collectives
 from trainer.zero.settings import (
     bucket_elements,
     build_optimizer,
@@ -77,6 +78,7 @@ class TrainingEngine:
         moments: the names of the optimizer's moments.
         grids: the grids on which gradients are summed; None with `numerics: fast`.
         frozen: the weights that are not trained.
+        timer: the timer of this rank, which measures the collectives.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class TrainingEngine:
         model = self._build()
         self.sum_names: tuple[str, ...] = ()
         self.placement = placement
+        self.timer = StepTimer(placement)
         self.zero_stage = engine.zero_stage
         self.slots_per_rank = len(slots_of_rank(0, placement.world_size, micro_batches_per_step))
         self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -137,6 +140,7 @@ class TrainingEngine:
             groups = parameter_groups(model, optimizer.weight_decay)
             self.moments, self._torch_optimizer = build_optimizer(groups, optimizer, engine)
             self._initialise(model, engine)
+            process_wide.enter_context(timed_collectives(self.timer))
             self._process_wide = process_wide.pop_all()
 
     def _initialise(self, model: nn.Module, engine: EngineConfig) -> None:
@@ -203,7 +207,8 @@ class TrainingEngine:
         loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         if is_accumulation_boundary:
-            self.stage.sum_gradients()
+            with self.timer.wait():
+                self.stage.sum_gradients()
         sums = torch.stack([value.detach() for value in named_sums])
         watched = [self._watched[index].flatten() for index in sorted(self._watched)]
         numbers = torch.cat([sums[:1], *watched])

@@ -13,6 +13,7 @@ from cluster.notify.run_events import RunEvents
 from cluster.recipe import Recipe
 from cluster.supervision.restart_loop import excluded_nodes_text
 from trainer.notify_config import EVENTS
+from trainer.record.metrics_lines import RankRecovered, SlowRankFound
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import RankVitals, Restart, Vitals
 
@@ -247,3 +248,15 @@ def test_a_run_that_stops_without_its_last_checkpoint_is_no_event(events):
     events.line(train_line(1))
     events.ended()
     assert events.names == []
+
+
+def test_a_slow_rank_is_an_event_and_its_recovery_none(events):
+    slow = {"rank": 3, "node": "node-2", "factor": 1.87}
+    events.line(SlowRankFound(step=60, **slow, cause="data", seconds=0.374, other_seconds=0.2))
+    events.line(RankRecovered(step=90, rank=3, node="node-2", factor=1.01))
+    assert events.names == ["slow_rank"]
+    assert events.found[0].step == 60
+    assert (
+        "waits for rank 3 on node-2, which needs 1.87 times as long as the others, because it "
+        "waits longer for data: 0.374 s per step, the others 0.2 s."
+    ) in events.found[0].text

@@ -89,6 +89,7 @@ def status_text(run_status: RunStatus) -> str:
         ("speed", _speed_line(run_status)),
         ("owner", _owner_line(run_status)),
         ("ranks", _ranks_line(run_status)),
+        *(("slow", f"{slow.name}: {slow.reason}") for slow in run_status.slow_ranks),
         ("checkpoint", run_status.checkpoint or "none"),
         ("in memory", _memory_line(run_status)),
         *(("problem", problem) for problem in run_status.problems),

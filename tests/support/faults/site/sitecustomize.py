@@ -10,6 +10,7 @@ R is "driver" at the driver's moments; at those of a data worker it is "worker",
 micro-batch that it is asked for.
 The process goes on when the test has removed the file. A file ``nan.rank-R.step-S`` is no moment
 but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
+A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass.
 
 Standard library only, since every process of Ray imports this.
 """
@@ -85,6 +86,9 @@ def step(forward_backward):
 
     @functools.wraps(forward_backward)
     def wrapper(engine, batch, *, units_global, is_accumulation_boundary, is_dummy):
+        slow = FOLDER / f"slow.rank-{Here.rank}"
+        if slow.exists():
+            time.sleep(float(slow.read_text()))
         poisoned = FOLDER / f"nan.rank-{Here.rank}.step-{Here.step}"
         if Here.slots_done == 0 and poisoned.exists():
             units_global = float("nan")
