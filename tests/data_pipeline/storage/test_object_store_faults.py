@@ -3,9 +3,11 @@
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.files.guarded_server import GuardedServer
 from support.storage.fault_proxy import (
     Answer,
     AppliedThen,
@@ -239,6 +241,15 @@ def test_what_a_server_quotes_is_not_shown(store: ObjectStore, fault_proxy: Faul
         assert KEY_ID not in shown
         assert SECRET_KEY not in shown
         assert "\x1b" not in str(raised.value)
+
+
+def test_a_redirect_gets_no_signature(store: ObjectStore, fault_proxy: FaultProxy) -> None:
+    with GuardedServer({"moved": b"1"}) as other:
+        moved = (("Location", f"{other.url}/moved"),)
+        fault_proxy.fail(Answer(307, headers=moved))
+        with suppress(ObjectStoreError):
+            store.get("a", 1)
+    assert other.shown == [None]
 
 
 def test_renewed_credentials_are_used(
