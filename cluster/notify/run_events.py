@@ -2,7 +2,8 @@
 
 Each method receives one source, and calls `emit` with the events that it finds:
 
-    line          lines of the metrics file     skipped_steps, loss_spike, slow_rank, best_score
+    line          lines of the metrics file     skipped_steps, loss_spike, slow_rank, best_score,
+                                                bad_node
     notice        notices of the supervisor     bad_node
     vitals        restarts with their causes    restarts
     poll          the clock                     stalled
@@ -30,6 +31,7 @@ from trainer.checkpoints.format import list_checkpoints, read_header
 from trainer.errors import TrainerError
 from trainer.notify_config import NotifyEvent
 from trainer.record.metrics_lines import (
+    CorruptionFound,
     Line,
     SkippedLine,
     SlowRankFound,
@@ -116,6 +118,10 @@ class RunEvents:
                         f"{line.seconds:.3g} s per step, the others {line.other_seconds:.3g} s.",
                         line.step,
                     )
+                )
+            case CorruptionFound():
+                self._emit(
+                    RunEvent("bad_node", f"Run {self._name} has found {line.text}.", line.step)
                 )
 
     def notice(self, text: str) -> None:

@@ -203,7 +203,8 @@ class RankGroup:
                     threads=self._config.threads_per_rank,
                     rendezvous=rendezvous,
                     memory_neighbor_ranks=copied.get(process.rank_bundle.node, 0),
-                    node_names=self._node_names if rank == 0 else (),
+                    node_ids=tuple(self.nodes),
+                    node_names=self._node_names,
                 ),
                 self._config,
             )

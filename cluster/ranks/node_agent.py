@@ -21,6 +21,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.health.stacks import COLLECT_SECONDS, stacks_of
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources, other_sources
 from cluster.ranks.node_memory import NodeMemory
@@ -208,10 +209,15 @@ class NodeAgent:
 class NodeAgents:
     """Client of all node agents, in the supervisor."""
 
-    def __init__(self) -> None:
+    def __init__(self, unfit: UnfitNodes) -> None:
+        """Create a client without agents.
+
+        Args:
+            unfit: receives the nodes without the run folder, or with other sources.
+        """
         self.by_node: dict[str, Any] = {}
         self.separate: set[str] = set()  # nodes that do not share the folder of a remote run
-        self.unfit: set[str] = set()  # nodes without the run folder, or with other sources
+        self._unfit = unfit
         self._sources = digest_of_sources()
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
@@ -340,7 +346,7 @@ class NodeAgents:
             first: the node of rank 0, which needs all files, if it is among them.
 
         Returns:
-            The state of the files on each node, and the problems of nodes, which become `unfit`.
+            The state of the files on each node, and the problems of nodes, which become unfit.
         """
         answers = {
             node: self.by_node[node].pull_run.remote(work, with_files=node in first)
@@ -349,19 +355,17 @@ class NodeAgents:
         _wait(list(answers.values()), PULL_SECONDS)
         files, problems = {}, []
         for node, answer in answers.items():
+            name = f"Node {self._names[node]}"
             try:
                 files[node] = ray.get(answer, timeout=0)
+                continue
             except GetTimeoutError:
-                problems.append(
-                    f"Node {self._names[node]} has not pulled the run within {PULL_SECONDS:.0f} s"
-                )
+                text = f"{name} has not pulled the run within {PULL_SECONDS:.0f} s"
             except RayTaskError as error:
-                problems.append(f"Node {self._names[node]} cannot pull the run: {error.cause}")
+                text = f"{name} cannot pull the run: {error.cause}"
             except RayError:
                 continue  # the node is lost, which ends the attempt
-            else:
-                continue
-            self.unfit.add(node)
+            problems.append(self._unfit.add(node, text).text)
         return files, problems
 
     def check(self, work: Path, run: RunFolder) -> list[str]:
@@ -370,7 +374,7 @@ class NodeAgents:
         Nodes without the folder of a run in an object store are not unfit, but `separate`.
 
         The supervisor and the agents create files in the folder. Nodes that do not see the files,
-        cannot write there or have other sources are added to `unfit`.
+        cannot write there or have other sources are added to the unfit nodes.
 
         Args:
             work: the supervisor's work folder within the run.
@@ -393,16 +397,16 @@ class NodeAgents:
                 if run.url and not answer.exists():
                     self.separate.add(node)
                 if problem:
-                    self.unfit.add(node)
-                    problems.append(
+                    text = (
                         f"Node {self._names[node]} does not have the run's folder {run.path} "
                         f"({problem}). Use --run PATH to name a folder on storage that all nodes "
                         "see at the same path, or --run s3://… for nodes without such storage"
                     )
+                    problems.append(self._unfit.add(node, text).text)
                 elif (found := _reported_sources(sources[node])) and found != self._sources:
-                    self.unfit.add(node)
                     name = f"Node {self._names[node]}"
-                    problems.append(other_sources(name, found, self._sources, "train"))
+                    text = other_sources(name, found, self._sources, "train")
+                    problems.append(self._unfit.add(node, text).text)
         finally:
             for probe in work.glob(f"{left}*"):
                 probe.unlink()

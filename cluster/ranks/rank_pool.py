@@ -14,6 +14,7 @@ import ray
 
 from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import NodeAgents
@@ -31,16 +32,22 @@ class RankPool:
     """Supply of rank groups, one group at a time, as large as the cluster's capacity allows."""
 
     def __init__(
-        self, config: ClusterConfig, clock: SuspendAwareClock, environment: Mapping[str, str]
+        self,
+        config: ClusterConfig,
+        clock: SuspendAwareClock,
+        environment: Mapping[str, str],
+        unfit: UnfitNodes,
     ) -> None:
         """Create an empty pool, which starts nothing yet.
 
         Args:
             environment: environment variables that a rank's libraries read at process start.
+            unfit: nodes that get no ranks; may grow while the pool lives.
         """
         self._config = config
         self._clock = clock
-        self._agents = NodeAgents()
+        self._unfit = unfit
+        self._agents = NodeAgents(unfit)
         self._reservation = Reservation(config)
         device = "cuda" if config.gpus_per_rank else "cpu"
         self._spares = SpareProcesses(device, environment, self._kill)
@@ -66,10 +73,14 @@ class RankPool:
         """Return the node of each rank of the largest group that these nodes have capacity for.
 
         A node is listed once for each of its ranks. Nodes are excluded if they are about to leave,
-        if `NodeAgents.check` found them unfit, or if their agent does not answer.
+        if they are unfit, or if their agent does not answer.
         """
-        out = self._agents.unresponsive(nodes) | self._agents.unfit
-        usable = {n.id: n for n in nodes.values() if n.leaves_at is None and n.id not in out}
+        silent = self._agents.unresponsive(nodes)
+        usable = {
+            n.id: n
+            for n in nodes.values()
+            if n.leaves_at is None and n.id not in silent and n.id not in self._unfit
+        }
         return self._reservation.offer(usable, self._config.max_ranks)
 
     def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:

@@ -19,6 +19,7 @@ from cluster.health.failures import is_permanent
 from cluster.health.hang_detector import Position
 from cluster.health.stacks import attach_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks.group import RankGroup
 from cluster.ranks.rank_pool import RankPool
 from cluster.ranks.reports import (
@@ -75,6 +76,7 @@ class RunContext:
     listener: RunListener
     vitals: VitalsWriter
     clock: SuspendAwareClock
+    unfit: UnfitNodes
     remote: RemoteRun | None = None  # for a run in an object store
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, RankLostError
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_memory import MemoryCheckpoint
@@ -20,12 +21,14 @@ from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RankAttempt, RunContext
+from cluster.supervision.corruption_response import CorruptionResponse
 from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint, start_cursor
 from cluster.supervision.run_listener import NODE_EXCLUDED
 from data_pipeline.dataset.manifest import Manifest
 from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
+from trainer.corruption import SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
@@ -60,8 +63,10 @@ class RestartLoop:
         # State of the previous attempt:
         self._ranks = 0
         self._nodes: dict[str, str] = {}  # names of its nodes, by node id
+        self._rank_nodes: list[str] = []  # the node id of each of its ranks
         self._nodes_left = False  # whether nodes left at its end
         self._losses = RankLosses()
+        self._corruption = CorruptionResponse(context)
         # Ranks hash a checkpoint while they start. After they find damage, the supervisor hashes
         # all files before the next start.
         self._damage_found = False
@@ -87,6 +92,10 @@ class RestartLoop:
                 except RankLostError as error:
                     self._context.supply.end_group()  # finds out which nodes do not answer
                     self._handle_rank_loss(error)
+                except SilentCorruptionError as error:
+                    self._context.supply.end_group()  # no rank writes a checkpoint any more
+                    self._context.vitals.attempt_ends(str(error))
+                    self._corruption.respond(error.finding, self._rank_nodes)
                 except DamagedCheckpointError as error:
                     remedy = self._handle_damage()
                     self._context.listener.notice(f"{error}. {remedy}")
@@ -125,13 +134,14 @@ class RestartLoop:
                 names = {node.id: node.name for node in nodes.values()}
                 if group := supply.start_group(places, names):
                     self._nodes = {node: names[node] for node in group.nodes}
+                    self._rank_nodes = list(group.nodes)
                     return group
                 found = f"Ray has not placed {counted(len(places), 'rank')} despite free capacity"
             elif self._nodes_left:
                 notice(f"{found}: the run leaves")
                 return None
             if time.monotonic() - since > config.wait_for_ranks_seconds:
-                raise no_capacity_error(found, config, nodes)
+                raise no_capacity_error(found, config, nodes, self._context.unfit)
             if not told:
                 told = True
                 notice(
@@ -252,17 +262,21 @@ class RestartLoop:
             self._context.listener.log_detail(str(error.__cause__))
 
 
-def no_capacity_error(found: str, config: ClusterConfig, nodes: Mapping[str, Node]) -> ClusterError:
+def no_capacity_error(
+    found: str, config: ClusterConfig, nodes: Mapping[str, Node], unfit: UnfitNodes
+) -> ClusterError:
     """Return the error of a run that has waited too long for capacity.
 
     Args:
         found: the available capacity, as text.
+        unfit: nodes that the run does not use.
     """
+    left_out = f". Not used: {unfit.text}" if len(unfit) else ""
     cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
     return ClusterError(
         f"After {config.wait_for_ranks_seconds:g} s {found}, each with {_of_a_rank(config)}. The "
         f"cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')} in total, free or in use"
-        f"{missing_capacity_text(config, nodes)}. "
+        f"{missing_capacity_text(config, nodes)}{left_out}. "
         "Wait for other jobs to end (`transloom jobs list` shows them), add nodes, or lower "
         "cluster.ranks. Then run the command again"
     )

@@ -13,6 +13,7 @@ from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers
 from cluster.errors import EmbeddedRayError
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks.rank_pool import RankPool
 from cluster.ray.cluster_view import ClusterView
 from cluster.ray.embedded import EmbeddedRay, require_gpus
@@ -71,6 +72,7 @@ class _OwnedRun:
     stop: StopRequests
     listener: RunListener
     vitals: VitalsWriter
+    unfit: UnfitNodes
 
 
 def supervise(
@@ -98,7 +100,7 @@ def supervise(
             stop.forget_file()
             open_run(recipe, run, store, manifest)
             sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
-            owned = _OwnedRun(run, lease, mirror, stop, listener, vitals)
+            owned = _OwnedRun(run, lease, mirror, stop, listener, vitals, UnfitNodes())
             while not is_run_complete(recipe, run, lease.work, manifest, listener):
                 try:
                     return _train_in_session(recipe, manifest, owned, options)
@@ -135,7 +137,7 @@ def _train_in_session(
     with (
         ray_session(config.address, _embedded_ray(config, listener), report_open_endpoints),
         ClusterView(config.wait_for_head_seconds, listener.notice) as view,
-        RankPool(config, clock, environment) as supply,
+        RankPool(config, clock, environment, owned.unfit) as supply,
         RayMetrics(run.path, config.address),
     ):
         require_gpus(config.least_gpus)
@@ -158,6 +160,7 @@ def _train_in_session(
             listener=listener,
             vitals=owned.vitals,
             clock=clock,
+            unfit=owned.unfit,
             remote=RemoteRun(owned.mirror, run, supply) if owned.mirror else None,
         )
         try:

@@ -9,6 +9,7 @@ converted when they are read. The JSON of a line leaves out values that are None
 """
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
@@ -17,6 +18,7 @@ from data_pipeline.batching.plan import Cursor
 from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
+from trainer.corruption import CorruptionFinding
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
@@ -368,8 +370,55 @@ class RankRecovered(_Event):
         return _rank_name(self.rank, self.node)
 
 
+class CorruptionFound(_Event):
+    """Step that was not applied because ranks computed different bits for the same slot.
+
+    The other fields are those of `trainer.corruption.CorruptionFinding`.
+    """
+
+    event: Literal["corruption_found"] = "corruption_found"
+    checked_step: Count
+    slots: list[Count]
+    ranks: list[Count]
+    nodes: list[str]
+    parameters: list[str]
+    parameter_count: Count
+    is_certain: bool
+    is_reproducible: bool
+    last_verified_step: Count
+
+    @model_validator(mode="after")
+    def _each_rank_has_a_node(self) -> "CorruptionFound":
+        if len(self.nodes) != len(self.ranks):
+            raise ValueError(f"expected a node for each rank, found {len(self.nodes)} nodes")
+        return self
+
+    @classmethod
+    def of(cls, finding: CorruptionFinding, last_step: int) -> "CorruptionFound":
+        """Return the event of a finding, after the last recorded step."""
+        return cls.model_validate({"step": last_step, **asdict(finding)})
+
+    @property
+    def text(self) -> str:
+        """Description in a sentence."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.details.items()
+        }
+        return CorruptionFinding(**values).text
+
+
 StepLine = TrainLine | SkippedLine
-Event = Resumed | Resized | Preempted | Repeated | ReplayMismatch | SlowRankFound | RankRecovered
+Event = (
+    Resumed
+    | Resized
+    | Preempted
+    | Repeated
+    | ReplayMismatch
+    | SlowRankFound
+    | RankRecovered
+    | CorruptionFound
+)
 Line = StepLine | ValidationLine | Event
 
 _LINES: TypeAdapter[Line] = TypeAdapter(

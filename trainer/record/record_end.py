@@ -22,6 +22,7 @@ from trainer.record.line_reader import ranges_of, whole_lines
 from trainer.record.metrics_file import parsed
 from trainer.record.metrics_lines import (
     MAX_FLOPS,
+    CorruptionFound,
     Line,
     Resumed,
     SkippedLine,
@@ -40,6 +41,7 @@ RECENT_STEPS = 30
 _VALIDATION = b'"kind": "validation"'
 _SKIPPED = b'"kind": "skipped"'
 _RESUMED = b'"event": "resumed"'
+_CORRUPTION = b'"event": "corruption_found"'
 _STEP = re.compile(rb'"kind": "(?:train|skipped)"')
 
 
@@ -56,6 +58,7 @@ class RecordEnd:
             one.
         skipped: the last step that was not applied, or None.
         resumed: the event of the last restart of the ranks, or None.
+        corruption: the last finding of silent data corruption, or None.
         problem: description of an unreadable line, or None. If there is such a line, the other
             attributes except `step` are empty.
     """
@@ -66,6 +69,7 @@ class RecordEnd:
     validations: tuple[ValidationLine, ...] = ()
     skipped: SkippedLine | None = None
     resumed: Resumed | None = None
+    corruption: CorruptionFound | None = None
     problem: str | None = None
 
     def after(self, line: Line) -> "RecordEnd":
@@ -84,6 +88,8 @@ class RecordEnd:
             return replace(self, step=max(self.step, line.step), skipped=line)
         if isinstance(line, ValidationLine):
             return replace(self, validations=(line,))
+        if isinstance(line, CorruptionFound):
+            return replace(self, corruption=line)
         return replace(self, resumed=line) if isinstance(line, Resumed) else self
 
     @property
@@ -183,6 +189,7 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
             validations=tuple(_validations(path, lines)),
             skipped=_last(path, lines, _SKIPPED, SkippedLine),
             resumed=_last(path, lines, _RESUMED, Resumed),
+            corruption=_last(path, lines, _CORRUPTION, CorruptionFound),
         )
     except TrainerError as error:
         return RecordEnd(step=_last_step(path, steps), problem=str(error))

@@ -97,6 +97,7 @@ class RunStatus(FileModel):
             memory checkpoints, or if the run is not being trained.
         slow_ranks: the ranks that are slower than the others, slowest first; empty if the run is
             not being trained.
+        corruption: the last finding of silent data corruption, in a sentence; None for none.
         notices: the last entries of log.txt.
         problems: descriptions of the unreadable parts of the folder.
     """
@@ -126,6 +127,7 @@ class RunStatus(FileModel):
     checkpoint_step: int | None = None
     memory_checkpoint_step: int | None = None
     slow_ranks: list[SlowRankState] = Field(default_factory=list)
+    corruption: str | None = None
     notices: list[LogEntry] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
 
@@ -218,6 +220,7 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         checkpoint_step=step_of(newest) if newest else None,
         memory_checkpoint_step=_memory_step(snapshot) if state == "training" else None,
         slow_ranks=record.slow_ranks if state == "training" else [],
+        corruption=record.corruption.text if record.corruption else None,
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),
     )

@@ -14,25 +14,34 @@ with `trainer.spike_guard` also the gradient norm.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Protocol
+from contextlib import AbstractContextManager, ExitStack
+from typing import NoReturn, Protocol
+
+import torch
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from trainer.errors import NonFiniteLossError, SpikeError
 from trainer.rank.rank_job import RankContext
 from trainer.rank.supervision import Outcome
-from trainer.record.metrics_lines import Preempted, Repeated, Sample, TrainLine, ValidationLine
+from trainer.record.metrics_lines import (
+    CorruptionFound,
+    Preempted,
+    Repeated,
+    Sample,
+    TrainLine,
+    ValidationLine,
+)
 from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.state import early_stopping
 from trainer.state.digest import fold
 from trainer.state.saving import SaverProtocol
 from trainer.state.training_state import TrainingState
-from trainer.tasks.batch import DeviceBatch
-from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
+from trainer.training.check_plan import SlotCheck
 from trainer.training.prober import NoProber, ProberProtocol
 from trainer.training.schedule import learning_rate
+from trainer.training.slot_checks import MAX_DISPUTES, SlotChecks
 from trainer.training.slow_ranks import SlowRankDetector, time_fields
 from trainer.training.spike_guard import Spike, find_spike, spike_notice, with_step
 from trainer.training.step_exchange import (
@@ -42,8 +51,8 @@ from trainer.training.step_exchange import (
     throughput,
     too_many_skipped,
 )
+from trainer.training.step_passes import StepPasses
 from trainer.training.validation import ValidatorProtocol
-from trainer.zero.engine import PassResult
 
 
 class StepObserver(Protocol):
@@ -70,6 +79,7 @@ class Trainer:
         resources: ExitStack,
         prober: ProberProtocol | None = None,
         peak_flops_per_second: float | None = None,
+        checks: SlotChecks | None = None,
     ) -> None:
         """Store the parts of the rank.
 
@@ -86,6 +96,7 @@ class Trainer:
                 in flight.
             prober: saves the network's outputs for probe sentences.
             peak_flops_per_second: the peak of this rank's device; None if it is unknown.
+            checks: the comparisons of slots with other ranks; None for none.
         """
         self.recipe = context.recipe
         self.progress = state.progress
@@ -103,8 +114,14 @@ class Trainer:
         self._resources = resources
         self._prober = prober or NoProber()
         self._peak_flops_per_second = peak_flops_per_second
-        self._task = task
-        self._dummy = task.dummy(self._placement.torch_device)
+        self._checks = checks
+        self._passes = StepPasses(
+            state.engine,
+            task,
+            seed=self.recipe.seed,
+            placement=self._placement,
+            checks=checks,
+        )
         self._checkpoint_stall_seconds = 0.0
         self._slow_ranks = SlowRankDetector(self._placement.node_names)
 
@@ -256,39 +273,47 @@ class Trainer:
                 )
 
     def _accumulate(self, step: int, data: RankStep, stall: float) -> StepReport:
-        """Run forward and backward for the rank's slots, then exchange results with other ranks."""
-        batches: list[DeviceBatch] = []
-        results: list[PassResult] = []
-        passes = self.engine.slots_per_rank
-        for index in range(passes):
-            is_dummy = index >= len(data.slots)
-            # A dummy is no work that could be compared with that of other ranks.
-            with nullcontext() if is_dummy else self.engine.timer.compute():
-                if not is_dummy:
-                    batch = self._task.collate_for_training(
-                        data.micro_batches[index], self._placement.torch_device
-                    )
-                    batches.append(batch)
-                    seed_torch(self.recipe.seed, "dropout", step, data.slots[index])
-                result = self.engine.forward_backward(
-                    self._dummy if is_dummy else batch,
-                    units_global=data.units,
-                    is_accumulation_boundary=index == passes - 1,
-                    is_dummy=is_dummy,
-                )
-            if not is_dummy:
-                results.append(result)
-        return exchange(
+        """Run forward and backward for the rank's slots, then exchange results with other ranks.
+
+        Raises:
+            SilentCorruptionError: ranks compute different bits for the same slot.
+        """
+        passed = self._passes.run(step, data)
+        report = exchange(
             data.slots,
-            batches,
-            results,
+            passed.batches,
+            passed.results,
             micro_batches_per_step=self.recipe.batching.micro_batches_per_step,
             data_stall_seconds=stall,
             stop_requested=self._supervision.stop_requested(),
             placement=self._placement,
             peak_flops_per_second=self._peak_flops_per_second,
             timer=self.engine.timer,
+            check_words=passed.checks.words(passed.digests),
         )
+        if self._checks:
+            if failed := passed.checks.failed(report.check_words):
+                self._report_corruption(step, data, failed[:MAX_DISPUTES], passed.digests)
+            self._checks.passed(step, passed.checks)
+        return report
+
+    def _report_corruption(
+        self, step: int, data: RankStep, failed: list[SlotCheck], digests: dict[int, torch.Tensor]
+    ) -> NoReturn:
+        """Find out which ranks compute wrong bits, record this, and raise the error on all ranks.
+
+        Args:
+            step: the step, which is not applied.
+            data: the data of the step.
+            failed: the failed checks of the step.
+            digests: the digests that this rank has computed in the step, by slot.
+        """
+        assert self._checks
+        self.engine.discard_gradients()
+        repeated = self._passes.repeat(step, data, sorted({check.slot for check in failed}))
+        error = self._checks.error(step, failed, digests, repeated)
+        self._recorder.append(CorruptionFound.of(error.finding, self._recorder.last_step))
+        raise error
 
     def _apply(self, report: StepReport, rate: float, loss: float) -> float | Spike | None:
         """Apply the optimizer step, unless the step is not finite or spikes.

@@ -64,6 +64,7 @@ class StepReport:
     # numerics are not exact.
     amax: np.ndarray | None = None
     rank_times: RankTimes | None = None  # None with one rank, and without a timer
+    check_words: np.ndarray | None = None  # sum of `StepChecks.words`; None if no check is due
 
 
 def exchange(
@@ -77,6 +78,7 @@ def exchange(
     placement: Placement,
     peak_flops_per_second: float | None = None,
     timer: StepTimer | None = None,
+    check_words: np.ndarray | None = None,
 ) -> StepReport:
     """Combine the results of all ranks' slots; a collective that every rank must call.
 
@@ -90,6 +92,7 @@ def exchange(
         placement: this rank and the number of ranks.
         peak_flops_per_second: the peak of this rank's device, or None if it is unknown.
         timer: the timer of this rank, which has measured the passes; None if nothing has.
+        check_words: `StepChecks.words` of this rank, in the steps in which all ranks have them.
     """
     timer = timer or StepTimer(placement)
     assert results, "a rank without slots"
@@ -116,7 +119,7 @@ def exchange(
     known = peak_flops_per_second is not None
     table[-1, :3] = stop_requested, known, peak_flops_per_second or 0.0
     with timer.wait():
-        table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
+        table, check_words = _summed(table, check_words, placement)
     rows, flags = table[:-1], table[-1]
     totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # sum in slot order, unlike np.sum
     flops = Flops(int(totals[_MODEL_FLOPS]), int(totals[_HARDWARE_FLOPS]))
@@ -132,6 +135,21 @@ def exchange(
         peak_flops_per_second=float(flags[2]) if flags[1] == placement.world_size else None,
         amax=rows[:, maxima:] if amax and not rows[:, _BAD].any() else None,
         rank_times=_rank_times(rows, placement.world_size) if seconds.compute else None,
+        check_words=check_words,
+    )
+
+
+def _summed(
+    table: np.ndarray, check_words: np.ndarray | None, placement: Placement
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Sum both arrays over the ranks in one collective."""
+    if check_words is None:
+        return sum_over_ranks(torch.from_numpy(table), placement).numpy(), None
+    flat = np.concatenate([table.ravel(), check_words.ravel()])
+    total = sum_over_ranks(torch.from_numpy(flat), placement).numpy()
+    return (
+        total[: table.size].reshape(table.shape),
+        total[table.size :].reshape(check_words.shape),
     )
 
 

@@ -12,8 +12,9 @@ from cluster.notify import run_events
 from cluster.notify.run_events import RunEvents
 from cluster.recipe import Recipe
 from cluster.supervision.restart_loop import excluded_nodes_text
+from trainer.corruption import CorruptionFinding
 from trainer.notify_config import EVENTS
-from trainer.record.metrics_lines import RankRecovered, SlowRankFound
+from trainer.record.metrics_lines import CorruptionFound, RankRecovered, SlowRankFound
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import RankVitals, Restart, Vitals
 
@@ -217,6 +218,16 @@ def test_a_node_that_is_left_out_is_an_event_with_its_problem(events):
     events.notice(notice)
     assert events.names == ["bad_node"]
     assert "leaves out a node: Node b cannot write the run's folder." in events.found[0].text
+
+
+def test_corruption_is_an_event_that_names_rank_node_step_slot_and_parameter(events):
+    finding = CorruptionFinding(8, (3,), (1,), ("far",), ("x.weight",), 1, True, True, 4)
+    events.line(CorruptionFound.of(finding, 7))
+    assert events.names == ["bad_node"]
+    (found,) = events.found
+    assert found.step == 7
+    for part in ("rank 1 on node far", "slot 3 of step 8", "x.weight"):
+        assert part in found.text
 
 
 def test_the_error_of_the_end_is_an_event(events):

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 from support.cluster.processes import HANG_SECONDS, wait_until
 
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.ray.session import ray_session
@@ -24,7 +25,7 @@ def started(ray_head):
     """An agent on this node, for all tests; and the node's id."""
     with ray_session(ray_head.address):
         node = ray.get_runtime_context().get_node_id()
-        agents = NodeAgents()
+        agents = NodeAgents(UnfitNodes())
         with HeartbeatSender(lambda: list(agents.by_node.values())):
             agents.start({node: "here"})
             agents.start({node: "here"})
@@ -36,7 +37,7 @@ def agents(started, monkeypatch):
     """An agent that answers, though it may be slow on a busy machine; the node's id."""
     monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 60.0)
     agents, node = started
-    anew = NodeAgents()
+    anew = NodeAgents(UnfitNodes())
     anew.by_node, anew._names = dict(agents.by_node), {node: "here"}
     anew.ping([node])
     wait_until(lambda: not anew.unresponsive([node]))  # the test before may have killed it
@@ -217,7 +218,7 @@ def test_how_busy_a_node_is_comes_when_it_comes(agents, ray_head, monkeypatch):
 def test_a_folder_that_both_see_is_fine(agents, tmp_path):
     agents, _ = agents
     assert agents.check(tmp_path, RunFolder(tmp_path)) == []
-    assert agents.unfit == set()
+    assert list(agents._unfit) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -237,7 +238,7 @@ def test_a_node_without_the_folder_is_named(agents, tmp_path):
     agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
     (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
     assert re.search(f"Node here .*{tmp_path}.*No such file.*--run PATH", problem)
-    assert agents.unfit == {node}
+    assert [unfit.id for unfit in agents._unfit] == [node]
     assert agents.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
     assert list(tmp_path.iterdir()) == []
 
@@ -276,7 +277,7 @@ def test_a_node_with_other_sources_is_named(agents, tmp_path, theirs):
     (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
     found = ours[:12] if theirs == "changed" else "unknown"
     assert re.search(f"Node here .*{found}….*{agents._sources[:12]}….*transloom submit", problem)
-    assert agents.unfit == {node}
+    assert [unfit.id for unfit in agents._unfit] == [node]
     assert agents.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
 
 

@@ -9,17 +9,19 @@ from support.cluster.scripted_ray import ScriptedActor, ScriptedRay
 
 from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks import rank_pool
 from cluster.ranks.rank_pool import RankPool
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import RankBundle
 
 
-def test_a_node_without_the_runs_folder_gets_no_ranks():
+def test_an_unfit_node_gets_no_ranks():
     nodes = {name: Node(name, name, {"CPU": 1.0}, {"CPU": 4.0}, None) for name in "ab"}
-    supply = RankPool(ClusterConfig(ranks={"min": 1, "max": 2}), SuspendAwareClock(), {})
+    unfit = UnfitNodes()
+    supply = RankPool(ClusterConfig(ranks={"min": 1, "max": 2}), SuspendAwareClock(), {}, unfit)
     assert supply.offer(nodes) == ["a", "b"]
-    supply._agents.unfit.add("b")
+    unfit.add("b", "Node b computes wrong products")
     assert supply.offer(nodes) == ["a"]
 
 
@@ -28,7 +30,7 @@ class Agents:
 
     def __init__(self):
         self.by_node = {}
-        self.unfit, self.silent_ones = set(), set()
+        self.silent_ones = set()
         self.killed, self.asked = [], []
 
     def start(self, names):
@@ -90,7 +92,7 @@ def supply(monkeypatch):
     def make(**config):
         scripted = ScriptedRay()
         monkeypatch.setattr(rank_pool, "ray", scripted)
-        supply = RankPool(ClusterConfig(**config), HandClock(), {})
+        supply = RankPool(ClusterConfig(**config), HandClock(), {}, UnfitNodes())
         supply._agents, supply._reservation = Agents(), Seats()
         supply._spares = NewSpares()
         return supply, scripted
@@ -191,7 +193,7 @@ def test_usage_is_asked_of_the_nodes_of_the_group(supply):
 def test_nodes_that_leave_or_are_silent_are_not_offered():
     nodes = {name: Node(name, name, {"CPU": 2.0}, {"CPU": 4.0}) for name in "abc"}
     nodes["c"] = replace(nodes["c"], leaves_at=2e9)
-    supply = RankPool(ClusterConfig(ranks=3), SuspendAwareClock(), {})
+    supply = RankPool(ClusterConfig(ranks=3), SuspendAwareClock(), {}, UnfitNodes())
     assert sorted(supply.offer(nodes)) == ["a", "a", "b"]
     supply._agents = Agents()
     supply._agents.silent_ones = {"a"}
@@ -201,7 +203,8 @@ def test_nodes_that_leave_or_are_silent_are_not_offered():
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "cuda")])
 def test_spares_are_made_for_the_device_and_killed_with_the_group_s(gpus, device):
     environment = {"A": "1"}
-    supply = RankPool(ClusterConfig(gpus_per_rank=gpus), SuspendAwareClock(), environment)
+    config = ClusterConfig(gpus_per_rank=gpus)
+    supply = RankPool(config, SuspendAwareClock(), environment, UnfitNodes())
     spares = supply._spares
     assert (spares._device, spares._environment) == (device, environment)
     supply._agents = Agents()

@@ -20,6 +20,7 @@ from support.records.checkpoints import make_header, save_checkpoint
 from cluster.config import ClusterConfig
 from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError, RankLostError
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
@@ -50,11 +51,20 @@ LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PAT
 def test_what_the_cluster_has_is_said_when_room_was_waited_for_in_vain():
     config = ClusterConfig(ranks=3, wait_for_ranks_seconds=20)
     nodes = {name: Node(name, name, {"CPU": 1.0}, {"CPU": 4.0}, None) for name in "ab"}
-    said = str(no_capacity_error("there is capacity for 2 ranks", config, nodes))
+    said = str(no_capacity_error("there is capacity for 2 ranks", config, nodes, UnfitNodes()))
     assert said.startswith(
         "After 20 s there is capacity for 2 ranks, each with 1 CPU and 0 GPUs. The cluster has 8 "
         "CPUs and 0 GPUs in total"
     )
+
+
+def test_unfit_nodes_are_named_when_room_was_waited_for_in_vain():
+    unfit = UnfitNodes()
+    unfit.add("b", "Node b computes other products", "digest 0f…, the others 1a…")
+    nodes = {name: Node(name, name, {"CPU": 4.0}, {"CPU": 4.0}) for name in "ab"}
+    config = ClusterConfig(ranks=5)
+    said = str(no_capacity_error("there is capacity for 4 ranks", config, nodes, unfit))
+    assert "Not used: Node b computes other products (digest 0f…, the others 1a…). Wait" in said
 
 
 def test_what_the_nodes_have_is_said_if_they_can_never_hold_the_ranks():
@@ -69,7 +79,9 @@ def test_what_the_nodes_have_is_said_if_they_can_never_hold_the_ranks():
         "GPU 0, rack_a 9 and pool=small labels"
     )
     assert missing_capacity_text(config, nodes) == told
-    assert told in str(no_capacity_error("there is capacity for 0 ranks", config, nodes))
+    assert told in str(
+        no_capacity_error("there is capacity for 0 ranks", config, nodes, UnfitNodes())
+    )
     fewer = config.model_copy(update={"ranks": 2})
     assert missing_capacity_text(fewer, nodes) == ""  # they may be held by others now
 

@@ -14,6 +14,7 @@ import pytest
 from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
 from cluster.health.hang_detector import Position
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks.group import Poll
 from cluster.ranks.node_memory import StoredFile
 from cluster.ranks.reports import MemoryWritten, RecordedLine, StateWritten
@@ -138,6 +139,7 @@ class ScriptedSupply:
 
     Attributes:
         places: the nodes that are offered, one for each rank.
+        unfit: nodes that are not offered.
         silent: the nodes whose agent does not answer.
         problems: of each check of the nodes, in order; none afterwards.
         trains: whether the ranks of groups train by the time that they are asked to leave.
@@ -148,6 +150,7 @@ class ScriptedSupply:
     def __init__(self, scripts, places, clock, wait_seconds) -> None:
         self._scripts = iter(scripts)
         self.places = places
+        self.unfit = UnfitNodes()
         self.silent: set[str] = set()
         self.problems: list[list[str]] = []
         self.is_training = self.obeys = True
@@ -156,7 +159,7 @@ class ScriptedSupply:
         self._clock, self._wait_seconds = clock, wait_seconds
 
     def offer(self, nodes):
-        return list(self.places)
+        return [place for place in self.places if place in nodes and place not in self.unfit]
 
     def start_group(self, places, names):
         group = ScriptedGroup(
@@ -314,6 +317,7 @@ def scripted_run(
             listener=listener,
             vitals=vitals,
             clock=clock,
+            unfit=supply.unfit,
         )
         yield SimpleNamespace(
             loop=RestartLoop(recipe, manifest, context),

@@ -93,6 +93,10 @@ class Orders:
             seconds = usual_seconds * (factor if each == rank else 1)
             (self.folder / f"slow.rank-{each}").write_text(str(seconds))
 
+    def flip(self, step: int, rank: int) -> None:
+        """Let a bit of the rank's weights flip in memory when it first comes to that step."""
+        (self.folder / f"flip.rank-{rank}.step-{step}").touch()
+
     def clear(self) -> None:
         """Want nothing; whoever waits goes on."""
         for file in self.folder.iterdir():

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from trainer.corruption import CorruptionFinding
 from trainer.record.metrics_lines import (
+    CorruptionFound,
     Sample,
     SkippedLine,
     SlowRankState,
@@ -68,6 +70,22 @@ def train_line(step: int, **fields: Any) -> TrainLine:
 def skipped_line(step: int, **fields: Any) -> SkippedLine:
     given: dict[str, Any] = {"slots": [1], "ranks": [0], "in_a_row": 1, "skipped_steps": 1}
     return SkippedLine(step=step, **_data_of(step) | given | fields)
+
+
+def corruption_found(last_step: int, **fields: Any) -> CorruptionFound:
+    """The step after the last one was not applied, because of rank 1."""
+    values: dict[str, Any] = {
+        "checked_step": last_step + 1,
+        "slots": (3,),
+        "ranks": (1,),
+        "nodes": ("far",),
+        "parameters": ("x.weight",),
+        "parameter_count": 1,
+        "is_certain": True,
+        "is_reproducible": True,
+        "last_verified_step": last_step,
+    }
+    return CorruptionFound.of(CorruptionFinding(**values | fields), last_step)
 
 
 def validation_line(

@@ -27,6 +27,7 @@ from data_pipeline.storage.durable import write_atomically
 from foundation.file_model import Count, FileModel
 from trainer.errors import TrainerError
 from trainer.record.metrics_lines import (
+    CorruptionFound,
     Preempted,
     RankRecovered,
     Repeated,
@@ -58,7 +59,14 @@ _SEAL_BYTES = 4096
 _SAVED_EVERY = 2**28
 
 Mark = Annotated[
-    Resumed | Resized | Preempted | Repeated | ReplayMismatch | SlowRankFound | RankRecovered,
+    Resumed
+    | Resized
+    | Preempted
+    | Repeated
+    | ReplayMismatch
+    | SlowRankFound
+    | RankRecovered
+    | CorruptionFound,
     Field(discriminator="event"),
 ]
 

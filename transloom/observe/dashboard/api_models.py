@@ -95,7 +95,7 @@ class Mark(FileModel):
 
     Attributes:
         event: "resumed", "resized", "preempted", "repeated", "replay_mismatch", "slow_rank",
-            "rank_recovered" or "skipped".
+            "rank_recovered", "corruption_found" or "skipped".
         words: description in a sentence.
         details: the other fields of the event's line in the record.
     """

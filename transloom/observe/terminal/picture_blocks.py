@@ -181,6 +181,9 @@ def _shares(picture: RunPicture, width: int, now: float) -> Iterable[Block]:
         if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
             text = f"no new step for {span(age)}"
             yield Block([labelled("waits", (text, "yellow"))], importance=3)
+    if record.corruption:
+        text = visible_line(record.corruption.text)
+        yield Block([labelled("corruption", (text, "red"))], importance=3)
     data = record.share_of_time("data_stall_seconds")
     saving = record.share_of_time("checkpoint_stall_seconds")
     if data is not None and saving is not None:

@@ -92,6 +92,7 @@ def status_text(run_status: RunStatus) -> str:
         *(("slow", f"{slow.name}: {slow.reason}") for slow in run_status.slow_ranks),
         ("checkpoint", run_status.checkpoint or "none"),
         ("in memory", _memory_line(run_status)),
+        ("corruption", run_status.corruption or ""),
         *(("problem", problem) for problem in run_status.problems),
         *((f"at {_clock(notice.time)}", notice.text) for notice in run_status.notices),
     ]

@@ -1,6 +1,7 @@
 """Events of a run in words: what of the curve stays the same, and what would keep the rest."""
 
 import pytest
+from support.records.lines import corruption_found
 
 from trainer.record.metrics_lines import RankRecovered, Resized, Resumed, SlowRankFound
 from trainer.state.numerics import promise
@@ -72,3 +73,10 @@ def test_a_slow_rank_is_named_with_its_factor_and_cause_even_if_it_is_the_first(
     assert event_text(RankRecovered(step=9, rank=0, factor=1.02)) == (
         "No longer slow: rank 0 (1.02 times the time of the others)."
     )
+
+
+def test_corruption_names_rank_node_step_slot_and_parameter():
+    text = event_text(corruption_found(7))
+    assert text.startswith("Silent data corruption: rank 1 on node far ")
+    for part in ("slot 3 of step 8", "x.weight", "was not applied."):
+        assert part in text

@@ -5,7 +5,14 @@ from itertools import takewhile
 
 import pytest
 from rich.cells import cell_len
-from support.records.lines import COMPARED, SPIKE_FIELDS, skipped_line, train_line, validation_line
+from support.records.lines import (
+    COMPARED,
+    SPIKE_FIELDS,
+    corruption_found,
+    skipped_line,
+    train_line,
+    validation_line,
+)
 
 from cluster.terminal import Terminal
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
@@ -274,3 +281,10 @@ def test_nothing_in_it_steers_a_terminal():
     assert "\x1b" not in said
     assert "\u202e" not in said
     assert "\\x1b]0;owned" in said
+
+
+def test_corruption_is_shown_as_long_as_the_run_is():
+    picture = a_run(train_line(6), corruption_found(6, nodes=(f"far{ATTACK}",)), train_line(7))
+    row = row_of(picture, "corruption", width=200)
+    assert "rank 1 on node far" in row
+    assert "\x1b" not in row

@@ -6,7 +6,13 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.records.lines import COMPARED, COUNTED, train_line, validation_line
+from support.records.lines import (
+    COMPARED,
+    COUNTED,
+    corruption_found,
+    train_line,
+    validation_line,
+)
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.errors import RunMismatchError
@@ -145,3 +151,11 @@ def test_status_names_slow_ranks_of_a_run_that_trains(transloom, tmp_path):
     assert slow == {"rank": 2, "node": "node-2", "cause": "compute", "factor": 2.0}
     stopped = made_run(tmp_path / "stopped", line)
     assert json.loads(transloom("status", stopped, "--json").stdout)["slow_ranks"] == []
+
+
+def test_status_names_the_rank_that_computed_wrong_bits(transloom, tmp_path):
+    run = made_run(tmp_path / "run", *LINES, corruption_found(2))
+    text = transloom("status", run).stdout
+    assert "corruption" in text
+    assert "rank 1 on node far" in " ".join(text.split())
+    assert "far" in json.loads(transloom("status", run, "--json").stdout)["corruption"]

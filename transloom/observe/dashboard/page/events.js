@@ -13,6 +13,7 @@ const KINDS = {
   preempted: { name: "stop", colour: "--mark-stop" },
   slow_rank: { name: "slow rank", colour: "--mark-skip" },
   rank_recovered: { name: "no longer slow", colour: "--mark-stop" },
+  corruption_found: { name: "corruption", colour: "--mark-skip" },
   replay_mismatch: { name: "mismatch", colour: "--mark-skip" },
 };
 const MOST = 500; // rows of the list; a run may skip thousands of steps
