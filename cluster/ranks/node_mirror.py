@@ -93,7 +93,6 @@ class NodeMirror:
             OSError: the object store does not answer, or the folder cannot be written.
         """
         from data_pipeline.storage.object_store import ObjectStore  # imports obstore
-
         from trainer.runs.remote.pull import RunPuller
 
         RunPuller(ObjectStore(self._url), self.folder).pull(with_files=with_files)

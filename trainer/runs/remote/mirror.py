@@ -194,7 +194,7 @@ class RunMirror:
         return not self._lost
 
     def begin_attempt(self, attempt: str) -> None:
-        """Delete what ranks of former attempts have uploaded in vain, some time from now.
+        """Delete what ranks of former attempts have uploaded without success, some time from now.
 
         Args:
             attempt: the name of the attempt that begins, whose uploads are kept.

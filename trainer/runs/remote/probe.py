@@ -9,7 +9,6 @@ from data_pipeline.storage.object_store import (
     ObjectStore,
     ObjectStoreError,
 )
-
 from trainer.errors import RunMismatchError
 
 PROBES = ".probe"
