@@ -214,9 +214,9 @@ class TrainerConfig(Section):
     )
     init_from: Location | None = identity(
         None,
-        "Source of the initial weights of a new run: RUN or RUN@STEP, or the folder of a Marian or "
-        "BERT model in Hugging Face's layout. The run begins at step 0 with new moments. null "
-        "starts from random weights.",
+        "Source of the initial weights of a new run: RUN or RUN@STEP, where RUN is a folder or "
+        "URL, or the folder of a Marian or BERT model in Hugging Face's layout. The run begins at "
+        "step 0 with new moments. null starts from random weights.",
     )
     frozen: tuple[Annotated[str, Field(min_length=1)], ...] = identity(
         (),

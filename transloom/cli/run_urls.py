@@ -9,15 +9,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from cluster.errors import RecipeError
 from cluster.terminal import warn
-from foundation.shown_urls import show_as_url, url_of
+from foundation.shown_urls import show_as_url
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.runs.folder import RunFolder
 from trainer.runs.remote.location import is_run_url, run_url
+
+if TYPE_CHECKING:
+    from trainer.runs.folder import RunFolder
 
 
 def run_location(run: Path | None) -> Path | None:
@@ -146,7 +149,7 @@ def followed_copy(
 
 
 @contextmanager
-def writable(run: RunFolder) -> Iterator[RunFolder]:
+def writable(run: "RunFolder") -> Iterator["RunFolder"]:
     """Yield a folder in which a command may write small files of a run, such as translations.
 
     For a run in an object store this is a temporary folder, whose files are uploaded at the end. If
@@ -155,6 +158,8 @@ def writable(run: RunFolder) -> Iterator[RunFolder]:
     if run.url is None:
         yield run
         return
+    from trainer.runs.folder import RunFolder
+
     with tempfile.TemporaryDirectory(prefix="transloom-") as name:
         folder = Path(name)
         show_as_url(folder, run.url)
@@ -166,16 +171,3 @@ def writable(run: RunFolder) -> Iterator[RunFolder]:
             copy_of_run(run.url)
         except (OSError, TrainerError) as error:
             warn(f"the results are not stored in {run.url}: {error}")
-
-
-def require_folder(run: Path, command: str) -> None:
-    """Check that a run is in a folder, for a command that does not support URLs.
-
-    Raises:
-        RunMismatchError: it is in an object store.
-    """
-    if url := url_of(run):
-        raise RunMismatchError(
-            f"{command} needs a run in a folder, but {url} is in an object store. Copy it with "
-            f"`transloom runs pull {url} FOLDER`"
-        )

@@ -1,15 +1,16 @@
 """Commands `transloom runs …`: list runs, and copy runs to and from an object store."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, bars_by_name, percentage_bars
+from cluster.terminal import Terminal, bars_by_name, percentage_bars, print_result
 from foundation.wording import counted
 from transloom.cli.completion import run_folders
-from transloom.cli.options import JsonOption, answer
+from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.cli.run_urls import current_copy, run_url_argument
 
 if TYPE_CHECKING:
@@ -114,6 +115,19 @@ def pull(
             lambda text: console.print(text, soft_wrap=True),
         )
     answer(_as_json(url, str(folder), copied), as_json, _in_words(str(folder), copied))
+
+
+@runs_app.command("record", hidden=True)
+def print_record(run: RunArgument) -> None:
+    """Print the metrics file of a run, for another program."""
+    from data_pipeline.storage.regular_files import open_regular
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    with suppress(FileNotFoundError), open_regular(folder.metrics) as file:
+        for line in file:
+            print_result(line.decode(errors="replace"), end="")
 
 
 def _as_json(source: str, target: str, copied: "TransferSummary") -> dict[str, object]:

@@ -6,19 +6,27 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from support.recipes import tiny_recipe
 from support.records.lines import train_line
 from typer.testing import CliRunner
 
+from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from data_pipeline.storage.store import open_store
 from foundation import shown_urls
+from foundation.location import Location
 from trainer.checkpoints import lease as folder_lease
+from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import RunInUseError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.head import HeadObject
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import run_view
 from trainer.runs.remote.transfer import pull_run, push_run
+from trainer.runs.warm_start import warm_start_of
 from transloom.cli.app import app
+from transloom.cli.run_urls import writable
 
 SENTENCE = "elle est là"
 
@@ -132,11 +140,9 @@ def test_runs_lists_those_below_a_prefix(said, prefix, folder):
     assert rows[0]["checkpoint_step"] == here[0]["checkpoint_step"]
     with pytest.raises(RunMismatchError, match=f"no run at {prefix}/tinyy, and none below"):
         said("runs", f"{prefix}/tinyy")
-    with pytest.raises(RunMismatchError, match=f"{prefix}/tiny`"):
-        try:
-            said("runs", f"{prefix}/tiny")
-        except RunMismatchError as error:
-            raise RunMismatchError(shown_urls.with_urls(str(error))) from None
+    with pytest.raises(RunMismatchError, match="is itself a run") as caught:
+        said("runs", f"{prefix}/tiny")
+    assert f"`transloom status {prefix}/tiny`" in shown_urls.with_urls(str(caught.value))
 
 
 def test_watch_shows_a_run_and_a_prefix(said, prefix):
@@ -166,24 +172,32 @@ def test_an_evaluation_is_stored_in_the_run(said, own, tmp_path):
     assert scores[0]["hypotheses"].startswith(f"{own}/translations/")
     head = HeadObject(ObjectStore(own)).read()
     added = sorted(head.additions)
-    assert len(added) == 2 and all(name.startswith("translations/") for name in added)
+    assert len(added) == 2
+    assert all(name.startswith("translations/") for name in added)
     stored = {name: (run_view(own) / name).read_bytes() for name in added}
     with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
         assert {name: (tmp_path / "node" / name).read_bytes() for name in added} == stored
         assert mirror.flush(30)
     head = HeadObject(ObjectStore(own)).read()
-    assert not head.additions and head.files.keys() >= set(added)
+    assert not head.additions
+    assert head.files.keys() >= set(added)
     assert {name: (run_view(own) / name).read_bytes() for name in added} == stored
 
 
-def test_a_running_driver_takes_over_what_a_command_adds(own, tmp_path, said):
+def test_a_running_driver_takes_over_what_a_command_adds(own, tmp_path):
     with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
-        said("evaluate", own, "--set", "validation", "--beam-size", 1)
-        name = sorted(HeadObject(ObjectStore(own)).read().additions)[0]
-        assert mirror.flush(30) and mirror.flush(30)
-        assert (tmp_path / "node" / name).read_bytes() == (run_view(own) / name).read_bytes()
+        run = RunFolder(run_view(own))
+        with writable(run) as written:
+            written.tuned_decoding.write_text("{}")
+        assert run.tuned_decoding.read_text() == "{}"
+        assert "tuned-decoding.json" in HeadObject(ObjectStore(own)).read().additions
+        assert mirror.flush(30)
+        assert mirror.flush(30)
+        assert (tmp_path / "node" / "tuned-decoding.json").read_text() == "{}"
         head = HeadObject(ObjectStore(own)).read()
-        assert name in head.files and not head.additions
+        assert "tuned-decoding.json" in head.files
+        assert not head.additions
+        assert RunFolder(run_view(own)).tuned_decoding.read_text() == "{}"
 
 
 def test_an_average_is_a_checkpoint_of_the_run(said, own, folder, tmp_path):
@@ -254,7 +268,32 @@ def test_push_and_pull(said, own, folder, tmp_path):
     assert (told["to"], told["checkpoints"]) == (url, 2)
     assert "all verified" in said("runs", "pull", url, tmp_path / "pulled")
     said("compare", tmp_path / "pulled", folder)
-    assert "push" in said("runs", "--help") and "FOLDER" in said("runs", "list", "--help")
+    assert "push" in said("runs", "--help")
+    assert "FOLDER" in said("runs", "list", "--help")
+
+
+def test_the_python_api_reads_the_record(prefix, folder, monkeypatch):
+    from transloom.api import Run
+
+    assert Run(f"{prefix}/tiny").lines() == Run(folder).lines() != []
+
+
+def test_another_run_starts_from_its_weights(prefix, folder, phrasebook, tmp_path):
+    recipe = tiny_recipe(phrasebook).training()
+
+    def start(origin):
+        trainer = recipe.trainer.model_copy(update={"init_from": Location(origin)})
+        wanted = recipe.model_copy(update={"trainer": trainer})
+        manifest = Manifest.load(open_store(str(phrasebook)))
+        return warm_start_of(wanted, RunFolder(tmp_path / "new"), manifest, None)
+
+    for step in ("", "@1"):
+        there, here = start(f"{prefix}/tiny{step}"), start(f"{folder}{step}")
+        assert there.parent == here.parent
+        assert there.url == f"{prefix}/tiny"
+        shutil.rmtree(there.path.parents[1])  # as on another node
+        found, expected = (CheckpointReader(s.checkpoint()).weights() for s in (there, here))
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_other_urls_are_refused(said, folder):

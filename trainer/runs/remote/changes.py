@@ -1,9 +1,8 @@
 """Changes of a run in an object store by processes that do not train it.
 
 Such a process stores its objects under the number of the next owner. The present owner deletes
-unnamed objects only of its own number and of former ones, so it leaves them alone. The next owner
-deletes them, unless the head names them by then. Therefore the head is changed only if the run
-still has the same owner.
+unnamed objects of no later number, so it leaves them alone. The next owner deletes them, unless the
+head names them by then. Therefore the head is changed only if the run still has the same owner.
 """
 
 import hashlib

@@ -80,7 +80,7 @@ class RunOwner(FileModel):
 
     @property
     def is_known_dead(self) -> bool:
-        """Whether the owner was a process of this machine, and has ended."""
+        """True if the owner was a process of this machine and has ended."""
         return self.process is not None and is_dead(self.process.model_dump())
 
 

@@ -3,7 +3,7 @@
 ::
 
     push   folder ─▶ objects under the number of the next owner ─▶ HEAD.json, last
-    pull   objects ─▶ hidden folder beside the target ─▶ renamed, last
+    pull   objects ─▶ hidden folder next to the target ─▶ renamed, last
 
 Both verify each state file by its sha256, and continue after an interruption. The target has the
 complete run at the end, or what it had before.

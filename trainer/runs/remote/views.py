@@ -70,7 +70,7 @@ class PrefixView:
         return bool(self._views)
 
     def refresh(self) -> None:
-        """List the runs now and then, and bring their copies up to date; see `View.refresh`."""
+        """List the runs periodically, and bring their copies up to date; see `View.refresh`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._listings_left:
             self._list()

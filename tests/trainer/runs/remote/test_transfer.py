@@ -1,7 +1,6 @@
 """Copies of whole runs between folders and an object store."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -133,10 +132,12 @@ def test_the_head_names_all_objects_and_only_those(large, url):
     head = HeadObject(ObjectStore(url)).read()
     prefixes = tuple(head.checkpoints.values())
     files = {part.name for parts in head.files.values() for part in parts}
-    assert head.owner.released and head.owner.number == 1
+    assert head.owner.released
+    assert head.owner.number == 1
     assert sorted(head.checkpoints) == ["average-of-10-20", "step-00000010", "step-00000020"]
     rest = set(objects(url)) - files - {HEAD}
-    assert rest and all(name.startswith(prefixes) for name in rest)
+    assert rest
+    assert all(name.startswith(prefixes) for name in rest)
 
 
 def test_a_driver_continues_the_pushed_run(large, url, tmp_path):
@@ -159,14 +160,16 @@ def test_pushing_again_uploads_only_what_is_new(folder, url, monkeypatch):
     save(folder / "checkpoints", 30)
     push_run(folder, url)
     head = HeadObject(ObjectStore(url)).read()
-    assert head.owner.number == 2 and len(head.checkpoints) == 2
+    assert head.owner.number == 2
+    assert len(head.checkpoints) == 2
     new = [name for name in objects(url) if name not in before]
     assert all("metrics" in name or "step-00000030" in name for name in new)
     gone = [name for name in before if name not in objects(url)]
-    assert gone and all("metrics" in name for name in gone)
+    assert gone
+    assert all("metrics" in name for name in gone)
 
 
-class Broken(ObjectStoreError):
+class BrokenError(ObjectStoreError):
     pass
 
 
@@ -180,12 +183,12 @@ def test_an_interrupted_push_leaves_no_run_and_continues(
         nonlocal count
         count += 1
         if count > requests:
-            raise Broken("broken")
+            raise BrokenError("broken")
         put(self, name, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "put", fail_later)
-        with pytest.raises(Broken):
+        with pytest.raises(BrokenError):
             push_run(folder, url)
     assert HeadObject(ObjectStore(url)).read() is None
     left = {name for name in objects(url) if "safetensors" in name}
@@ -215,12 +218,12 @@ def test_an_interrupted_pull_leaves_no_folder_and_continues(folder, url, tmp_pat
         nonlocal count
         count += 1
         if count > 8:
-            raise Broken("broken")
+            raise BrokenError("broken")
         return fetch(self, *range_)
 
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "get_range", fail_later)
-        with pytest.raises(Broken):
+        with pytest.raises(BrokenError):
             pull_run(url, tmp_path / "back")
     assert not (tmp_path / "back").exists()
     again = []
@@ -237,7 +240,7 @@ def test_another_run_is_not_overwritten(folder, url, tmp_path):
     push_run(folder, url)
     before = objects(url)
     other = made_run(tmp_path / "other", number="2")
-    with pytest.raises(RunMismatchError, match="id 1.*id 2.*Name a URL"):
+    with pytest.raises(RunMismatchError, match=r"id 1.*id 2.*Name a URL"):
         push_run(other, url)
     assert objects(url) == before
 
@@ -245,7 +248,7 @@ def test_another_run_is_not_overwritten(folder, url, tmp_path):
 def test_a_newer_run_is_not_overwritten(large, url):
     push_run(large, url)
     shutil.rmtree(large / "checkpoints" / "step-00000020")
-    with pytest.raises(RunMismatchError, match="step 20.*step 10.*runs pull"):
+    with pytest.raises(RunMismatchError, match=r"step 20.*step 10.*runs pull"):
         push_run(large, url)
 
 
@@ -295,7 +298,8 @@ def test_a_driver_that_comes_meanwhile_wins(folder, url, tmp_path, monkeypatch):
     with pytest.raises(RunMismatchError, match="changed meanwhile by process"):
         push_run(folder, url)
     head = HeadObject(ObjectStore(url)).read()
-    assert "step-00000030" not in head.checkpoints and head.owner.number == 2
+    assert "step-00000030" not in head.checkpoints
+    assert head.owner.number == 2
 
 
 def test_a_damaged_checkpoint_is_not_pushed(folder, url):
@@ -369,7 +373,7 @@ def test_the_copy_of_a_driver_can_be_pushed_elsewhere(large, url, tmp_path):
 def test_links_are_not_followed(folder, url, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    os.symlink(secret, folder / "link.txt")
+    (folder / "link.txt").symlink_to(secret)
     push_run(folder, url)
     assert "link.txt" not in HeadObject(ObjectStore(url)).read().files
 

@@ -83,7 +83,8 @@ def record(step, node):
 
 def test_a_copy_is_like_the_folder(url, trained, tmp_path):
     view = run_view(url)
-    assert view.name == "one" and url_of(view) == url == RunFolder(view).location
+    assert view.name == "one"
+    assert url_of(view) == url == RunFolder(view).location
     assert with_urls(f"see {view}/log.txt") == f"see {url}/log.txt"
     status = run_status_of(view)
     assert (status.state, status.step, status.path) == ("training", 1, str(view))
@@ -127,12 +128,14 @@ def test_a_follower_keeps_the_last_state_while_the_store_is_away(
         wait_for(lambda: feed.poll() or feed.picture.step == 2)
         proxy.fail(Answer(403))
         problem = wait_for(lambda: problem_of(view.folder))
-        assert "not current" in problem and url in problem
+        assert "not current" in problem
+        assert url in problem
         [owner] = (view.folder / "owners").iterdir()
         os.utime(owner, (0.0, 0.0))  # as if the heartbeat aged
         wait_for(lambda: run_status_of(view.folder).state == "training")
         feed.poll()
-        assert problem in feed.picture.problems and not feed.is_over
+        assert problem in feed.picture.problems
+        assert not feed.is_over
         assert feed.summary().startswith(f"{url}: step 2")
         proxy.heal()
         wait_for(lambda: not problem_of(view.folder))
@@ -143,7 +146,8 @@ def test_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypa
     monkeypatch.setattr(views, "REFRESHES_PER_LISTING", 1)
     view = view_of(prefix)
     view.refresh()
-    assert isinstance(view, PrefixView) and view.has_runs
+    assert isinstance(view, PrefixView)
+    assert view.has_runs
     assert [path.name for path in view.folder.iterdir()] == ["one"]
     push_run(made_run(tmp_path / "two", train_line(1), train_line(2)), f"{prefix}/two")
     push_run(made_run(tmp_path / "deeper", train_line(1)), f"{prefix}/more/deeper")
@@ -298,7 +302,8 @@ def test_a_table_shows_the_problem(prefix, url):
     console = Terminal(width=300)
     with console.capture() as captured:
         console.print(feed.rendered(console, None))
-    assert prefix in captured.get() and "not current" not in captured.get()
+    assert prefix in captured.get()
+    assert "not current" not in captured.get()
     with ViewFollower(Away(view)) as follower:
         follower._refresh()
         with console.capture() as captured:
