@@ -55,7 +55,7 @@ def cache(tmp_path: Path) -> ShardCache:
 
 @pytest.fixture
 def store(fault_proxy: FaultProxy, location: str, cache: ShardCache) -> RemoteStore:
-    return RemoteStore(location, cache, (0.001, 0.001), 10, STALL_SECONDS)
+    return RemoteStore(location, cache, (0.001,), 10, STALL_SECONDS)
 
 
 def read(store: RemoteStore, name: str = SHARD) -> bytes:
