@@ -296,6 +296,23 @@ def test_another_run_starts_from_its_weights(prefix, folder, phrasebook, tmp_pat
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.long
+def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server, tmp_path):
+    """These read most of a run: checkpoints with moments, the dataset's record, the recipe."""
+    options = ("trainer.max_steps=6", "checkpoints.every_steps=3", "engine.numerics=exact")
+    inline_runs.train("trained", *options, inline=True)
+    folder, url = inline_runs.folder / "trained", s3_server.bucket("own") + "/trained"
+    push_run(folder, url)
+    steps = ("--steps", "4:6", "--json")
+    replayed = json.loads(said("replay", url, *steps))
+    assert replayed["verdict"]["same"]
+    assert said("data", "trace", url, *steps) == said("data", "trace", folder, *steps)
+    said("compare", url, folder)
+    tuned = json.loads(said("tune-decoding", url, "--beam-sizes", 1, "--json"))
+    assert tuned["file"] == f"{url}/tuned-decoding.json"
+    assert "tuned-decoding.json" in HeadObject(ObjectStore(url)).read().additions
+
+
 def test_other_urls_are_refused(said, folder):
     from cluster.errors import RecipeError
 
