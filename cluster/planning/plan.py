@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
+from cluster.node_check.checks import NodeCheckReport
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
 from cluster.planning.problem import PlanProblem
@@ -50,11 +51,13 @@ class PlanOptions:
         address: address of a cluster to query, or None for this machine.
         measured: whether a few steps may be trained to measure the speed.
         like: run whose metrics file provides the speed; None for the planned run.
+        check_nodes: whether to check the hardware of the cluster's nodes, or of this machine.
     """
 
     address: str | None = None
     measured: bool = True
     like: RunFolder | None = None
+    check_nodes: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Plan:
     epoch: Epoch | None = None
     step_flops: StepFlops | None = None
     cluster: ClusterFacts | None = None
+    node_check: NodeCheckReport | None = None
     measurement: "Measurement | None" = None
     speed: Speed | None = None
     duration: Duration | None = None
@@ -150,6 +154,7 @@ class Plan:
             "speed": asdict(self.speed) if self.speed else None,
             "duration": asdict(self.duration) if self.duration else None,
             "cluster": self.cluster.to_json() if self.cluster else None,
+            "node_check": self.node_check.to_json() if self.node_check else None,
         }
 
 
@@ -170,7 +175,9 @@ def make_plan(
     if checked.dataset is not None:
         _estimate_sizes(plan, run, *checked.dataset)
     if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
-        _check_cluster(plan, run, wanted.address, checked.dataset, notice)
+        _check_cluster(plan, run, wanted, checked.dataset, notice)
+    elif wanted.address is None and wanted.check_nodes:
+        _check_this_machine(plan, notice)
     _estimate_speed(plan, run, wanted, checked.dataset, notice)
     if wanted.address is None:
         plan.problems += _measured_memory(plan)
@@ -196,16 +203,31 @@ def _estimate_sizes(plan: Plan, run: RunFolder, store: DatasetStore, manifest: M
 def _check_cluster(
     plan: Plan,
     run: RunFolder,
-    address: str,
+    wanted: PlanOptions,
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:
     identity = dataset[1].identity if dataset else None
+    assert wanted.address is not None
     try:
-        plan.cluster, found = ask_cluster(plan.recipe, run, address, identity, notice)
+        plan.cluster, found = ask_cluster(
+            plan.recipe, run, wanted.address, identity, notice, check_nodes=wanted.check_nodes
+        )
+        plan.node_check = plan.cluster.node_check
         plan.problems += found
     except ClusterError as error:
         plan.problems.append(PlanProblem("cluster", str(error)))
+
+
+def _check_this_machine(plan: Plan, notice: Callable[[str], None]) -> None:
+    """Check the hardware of this machine, unless it lacks the GPUs of the ranks."""
+    if any(problem.about == "GPUs" for problem in plan.problems):
+        return
+    from cluster.planning.hardware import check_this_machine
+
+    notice("checking the hardware of this machine")
+    plan.node_check, found = check_this_machine(plan.recipe, plan.run)
+    plan.problems += found
 
 
 def _estimate_speed(
