@@ -37,6 +37,7 @@ from rich.text import Text
 
 from cluster.errors import ClusterError
 from foundation.location import without_credentials
+from foundation.shown_urls import with_urls
 from foundation.untrusted_text import visible, visible_in_json
 
 
@@ -70,7 +71,7 @@ class Terminal(Console):
 
     def render_str(self, text: str, *args: Any, **options: Any) -> Text:
         """Render a string with control characters made visible, so that its width is correct."""
-        return super().render_str(visible(text), *args, **options)
+        return super().render_str(presentable(text), *args, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -147,17 +148,25 @@ def shown(*parts: str | tuple[str, str]) -> Text:
     `Text` itself would drop some control characters instead of making them visible.
     """
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
-    return Text.assemble(*((visible(text), style) for text, style in pairs))
+    return Text.assemble(*((presentable(text), style) for text, style in pairs))
+
+
+def presentable(text: str) -> str:
+    """Return a text with control characters made visible, and with the URLs of runs.
+
+    A command reads a run in an object store from a local copy, whose folder a message may name.
+    """
+    return visible(with_urls(text))
 
 
 def print_line(text: str) -> None:
     """Print a line on standard output."""
-    print(visible(text), flush=True)
+    print(presentable(text), flush=True)
 
 
 def print_json_line(value: Any) -> None:
     """Print a value on standard output as a line of JSON."""
-    print(visible_in_json(json.dumps(value, ensure_ascii=False)), flush=True)
+    print(visible_in_json(with_urls(json.dumps(value, ensure_ascii=False))), flush=True)
 
 
 def print_result(text: str, end: str = "\n") -> None:
@@ -187,7 +196,7 @@ def forward_output(output: bytes) -> None:
 
 def note(text: str) -> None:
     """Print a line on standard error, separate from the results on standard output."""
-    print(visible(text), file=sys.stderr, flush=True)
+    print(presentable(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

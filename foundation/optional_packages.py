@@ -1,18 +1,13 @@
 """Packages that a feature needs, for messages about a missing one.
 
-They are those of pyproject.toml, by the name of their extra or by the scheme of a location.
+They are those of pyproject.toml, by the name of their extra.
 """
 
-_AIOHTTP = "aiohttp>=3.14.4,<4"
 OPTIONAL_PACKAGES = {
-    "s3": "s3fs>=2025.9,<2026.10",
-    "gs": "gcsfs>=2025.9,<2026.11",
     "parquet": "pyarrow>=22,<27",
     "serve": "ray[serve]==2.60.0",
     "tensorboard": "tensorboard>=2.20,<2.22",
     "ctranslate2": "ctranslate2>=4.8,<4.9",
-    "http": _AIOHTTP,
-    "https": _AIOHTTP,
 }
 
 

@@ -70,11 +70,13 @@ def short_pauses() -> Iterator[None]:
     Where a test damages a shard, each reading of it would take 10 s. The processes of `ray_head`
     do the same (support/faults/site), others pause as they do for users.
     """
-    from data_pipeline.storage import remote
+    from data_pipeline.storage import object_store, remote
 
     pauses = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 100))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote, "time", pauses)
+        patch.setattr(object_store, "_FIRST_RETRY_SECONDS", 0.001)
+        patch.setattr(object_store, "_LONGEST_RETRY_SECONDS", 0.01)
         yield
 
 
@@ -124,6 +126,42 @@ def ray_head(orders: Any) -> Iterator[object]:
             os.environ.pop("RAY_AUTH_TOKEN")
             if before is not None:
                 os.environ["RAY_AUTH_TOKEN"] = before
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """An object store of this host (moto); see `support.storage.s3_server`."""
+    from support.storage.s3_server import S3Server
+
+    with S3Server.moto() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process uses `s3_server`, with a key from its environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def fault_proxy(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A proxy before `s3_server` that fails on demand; this process uses the store through it."""
+    from support.storage.fault_proxy import FaultProxy
+
+    with FaultProxy(s3_server.url) as proxy:
+        for name, value in proxy.environment.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An object store of this host (rclone) that accepts conditional writes unconditionally."""
+    from support.storage.s3_server import S3Server
+
+    with S3Server.rclone(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -214,9 +214,9 @@ class TrainerConfig(Section):
     )
     init_from: Location | None = identity(
         None,
-        "Source of the initial weights of a new run: RUN or RUN@STEP, or the folder of a Marian or "
-        "BERT model in Hugging Face's layout. The run begins at step 0 with new moments. null "
-        "starts from random weights.",
+        "Source of the initial weights of a new run: RUN or RUN@STEP, where RUN is a folder or "
+        "URL, or the folder of a Marian or BERT model in Hugging Face's layout. The run begins at "
+        "step 0 with new moments. null starts from random weights.",
     )
     frozen: tuple[Annotated[str, Field(min_length=1)], ...] = identity(
         (),
@@ -304,6 +304,12 @@ class EngineConfig(Section):
         "Recompute each layer's activations in the backward pass instead of storing them. This "
         "needs less memory and one more forward pass, and gives the same results.",
     )
+    verify_every_steps: int = execution(
+        0,
+        "Steps between checks for silent data corruption, which compare the gradient bits of two "
+        "ranks; 0 for none. Requires numerics exact; see docs/how-to/silent-corruption.md.",
+        ge=0,
+    )
 
     @model_validator(mode="after")
     def _bf16_needs_sharded_moments(self) -> "EngineConfig":
@@ -311,6 +317,16 @@ class EngineConfig(Section):
             raise ValueError(
                 "precision is bf16 and zero_stage is 0, but DeepSpeed keeps no fp32 master weights "
                 "in stage 0: use zero_stage 1, 2 or 3, or precision fp32"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _equal_bits_need_exact_numerics(self) -> "EngineConfig":
+        if self.verify_every_steps and self.numerics != "exact":
+            raise ValueError(
+                f"verify_every_steps is {self.verify_every_steps} and numerics is "
+                f"{self.numerics!r}, but only exact numerics promise that all ranks compute the "
+                "same bits: set verify_every_steps to 0, or start a new run with numerics exact"
             )
         return self
 

@@ -63,3 +63,7 @@ class TextError(TrainerError):
 
 class MemoryPreflightError(TrainerError):
     """The largest micro-batches of a run do not fit into a rank's memory."""
+
+
+class UnequalKernelsError(TrainerError):
+    """Ranks that are to be compared compute with different kernels, so their bits may differ."""

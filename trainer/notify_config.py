@@ -21,6 +21,7 @@ NotifyEvent = Literal[
     "loss_spike",
     "skipped_steps",
     "bad_node",
+    "slow_rank",
     "best_score",
 ]
 EVENTS: tuple[NotifyEvent, ...] = get_args(NotifyEvent)

@@ -59,6 +59,8 @@ _LINES_KEPT = 50
 # Variables that request colours in a pipe. Jupyter sets them for the programs that a notebook
 # starts.
 _COLOUR_VARIABLES = {"FORCE_COLOR", "CLICOLOR_FORCE"}
+# First parts of the paths of runs in an object store, such as Path("s3://bucket/run").
+_URL_PARTS = [("s3:",), ("gs:",), ("az:",)]
 # HTTP statuses that ask the client to retry later.
 _RETRY_LATER = (429, 503, 504)
 # The child process imports transloom's packages, whatever the current directory or PYTHONPATH
@@ -250,10 +252,10 @@ class Job:
 
 
 class Run:
-    """Run, identified by its folder.
+    """Run, identified by its folder or by its URL in an object store.
 
     Attributes:
-        path: the folder.
+        path: the folder, or the URL as a path.
         outcome: "finished" or "preempted" if a call of `train` returned this run, else None.
     """
 
@@ -279,7 +281,10 @@ class Run:
             kind: return only lines of this kind, such as `train` or `validation`; None returns all.
         """
         path = self.path / "metrics.jsonl"
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if self.path.parts[:1] in _URL_PARTS:
+            text = _text(["runs", "record", str(self.path)])
+        else:
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = [
             json.loads(line) for line in text.split("\n")[:-1]
         ]  # the last element is empty, or an incomplete line

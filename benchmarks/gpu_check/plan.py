@@ -275,7 +275,9 @@ ELSEWHERE = Stage(
             "cluster/ranks/node_agent.py",
         ),
         PlannedRow("wheels", "`make setup LOCK=cuda`", "Makefile"),
-        PlannedRow("gs", "datasets and corpora on gs and s3", "data_pipeline/storage/remote.py"),
+        PlannedRow(
+            "gs", "datasets and corpora on gs and s3", "data_pipeline/storage/object_store.py"
+        ),
     ),
 )
 

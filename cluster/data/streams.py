@@ -11,7 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
@@ -229,7 +230,19 @@ class WorkerStreams:
             slot_units=step.slot_units,
             cursor=step.cursor,
             next_cursor=step.next_cursor,
+            request=partial(self._request, step),
         )
+
+    def _request(self, step: StepPlan, slot: int) -> Callable[[], MicroBatch]:
+        """Request the micro-batch of one slot, which may belong to another rank."""
+        (span,) = spans_of_slots(step, range(slot, slot + 1))
+        request = self._client.ask("fetch", (span.epoch, span.window), span)
+
+        def received() -> MicroBatch:
+            (micro_batch,) = self._client.answer(request)
+            return cast(MicroBatch, micro_batch)
+
+        return received
 
 
 class _Layouts:

@@ -24,6 +24,7 @@ from cluster.launcher_config import KubernetesConfig
 from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.recipe import Recipe
 from data_pipeline.config.corpus import is_remote
+from trainer.runs.remote.location import is_run_url
 
 MAX_NAME = 47  # maximum length of a RayJob's name; KubeRay derives longer names from it
 FILES = "/etc/transloom"
@@ -38,14 +39,14 @@ Manifest = dict[str, Any]
 
 
 def manifests(
-    recipe: Recipe, recipe_text: str, overrides: Sequence[str], run: PurePosixPath, name: str
+    recipe: Recipe, recipe_text: str, overrides: Sequence[str], run: str, name: str
 ) -> list[Manifest]:
     """Return the ConfigMap and the RayJob.
 
     Args:
         recipe: the recipe, with the overrides applied.
         recipe_text: the text of the recipe's file.
-        run: the run's folder, as pods see it.
+        run: the run's folder, as pods see it, or its URL.
         name: name of the RayJob; see `job_name`.
 
     Raises:
@@ -59,7 +60,8 @@ def manifests(
             "deploy/Dockerfile, push it to a registry that the cluster can reach, and set "
             "cluster.kubernetes.image to its name"
         )
-    _check_on_volume(kubernetes, str(run), "the run's folder", "--run", written=True)
+    if not is_run_url(run):
+        _check_on_volume(kubernetes, run, "the run's folder", "--run", written=True)
     if not is_remote(recipe.data.dataset):
         _check_on_volume(kubernetes, recipe.data.dataset, "data.dataset", "data.dataset=")
     if recipe.extension_folder is not None:
@@ -279,13 +281,13 @@ def _labels(kubernetes: KubernetesConfig) -> dict[str, str]:
     return {**kubernetes.labels, **queue}
 
 
-def _script(name: str, cluster: ClusterConfig, overrides: Sequence[str], run: PurePosixPath) -> str:
+def _script(name: str, cluster: ClusterConfig, overrides: Sequence[str], run: str) -> str:
     """Return one of the pods' scripts, preceded by its settings."""
     train = ["transloom", "train", f"{FILES}/recipe.yaml", *overrides]
-    train += ["--address", "auto", "--run", str(run)]
+    train += ["--address", "auto", "--run", run]
     settings = [
         f"train=({shlex.join(train)})",
-        f"run={shlex.quote(str(run))}",
+        f"run={shlex.quote(run)}",
         f"grace_seconds={math.ceil(cluster.grace_seconds)}",
         f"preempted={EXIT_PREEMPTED}",
     ]

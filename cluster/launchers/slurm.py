@@ -20,6 +20,7 @@ from cluster.config import ClusterConfig
 from cluster.errors import EXIT_PREEMPTED, ClusterError, RecipeError
 from cluster.recipe import Recipe, run_name
 from foundation.wording import counted
+from trainer.runs.folder import RunFolder
 
 # Time reserved for the requeue, after cluster.grace_seconds and before the job's time limit. (Slurm
 # may send the signal up to a minute early.)
@@ -36,11 +37,11 @@ class SlurmRun:
 
     Attributes:
         overrides: overrides of the recipe, such as `seed=2`.
-        folder: absolute path, on storage that all nodes see.
+        location: absolute path on storage that all nodes see, or the URL of a run.
     """
 
     overrides: tuple[str, ...]
-    folder: Path
+    location: str
 
 
 def runs_of(
@@ -50,8 +51,8 @@ def runs_of(
 
     Args:
         array: KEY=VALUE,VALUE…; None for one run.
-        run: the folder of a single run; None for a folder below `parent`, named after the recipe
-            and its overrides.
+        run: the folder or URL of a single run; None for a folder below `parent`, named after the
+            recipe and its overrides.
         parent: parent folder of the runs.
 
     Raises:
@@ -64,13 +65,14 @@ def runs_of(
     runs: list[SlurmRun] = []
     for end in ends:
         own = (*overrides, *end)
-        folder = (run or parent / run_name(recipe_file, own)).absolute()
-        if folder in [other.folder for other in runs]:
+        folder = RunFolder.of(run or parent / run_name(recipe_file, own))
+        location = folder.url or str(folder.path.absolute())
+        if location in [other.location for other in runs]:
             raise RecipeError(
-                f"--array {array}: two of the values give the same run, {folder}. Give each value "
-                "once, for a field that changes a run's identity (see `transloom fields`)"
+                f"--array {array}: two of the values give the same run, {location}. Give each "
+                "value once, for a field that changes a run's identity (see `transloom fields`)"
             )
-        runs.append(SlurmRun(own, folder))
+        runs.append(SlurmRun(own, location))
     return runs
 
 
@@ -144,7 +146,7 @@ def slurm_script(
     lines += [f"{name}={shlex.join(value)}" for name, value in settings.items()]
     lines += ["# Overrides and folder of the run; in an array, of each task."]
     lines += [f"overrides_{n}=({shlex.join(run.overrides)})" for n, run in enumerate(runs)]
-    lines += [f"runs=({shlex.join(str(run.folder) for run in runs)})", ""]
+    lines += [f"runs=({shlex.join(run.location for run in runs)})", ""]
     if recipe.cluster.slurm.setup:
         lines += ["# cluster.slurm.setup", *recipe.cluster.slurm.setup, ""]
     return "\n".join(lines) + "\n" + JOB.read_text(encoding="utf-8")

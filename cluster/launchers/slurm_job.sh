@@ -10,6 +10,13 @@ set -u
 PATH=$programs:$PATH
 task=${SLURM_ARRAY_TASK_ID:-0}
 run=${runs[task]}
+folder=$run shared=$run
+case $run in
+s3://* | gs://* | az://*) # the run has no folder that all nodes see
+    folder=$(transloom deploy mirror-folder "$run")
+    shared=$PWD/$(basename "$run")
+    ;;
+esac
 declare -n overrides=overrides_$task
 train=(transloom train "$recipe" "${overrides[@]}" --run "$run")
 driver='' starting='' early='' asked='' nodes='' private='' earlier_stop=''
@@ -20,9 +27,9 @@ unset RAY_ADDRESS RAY_AUTH_TOKEN RAY_AUTH_TOKEN_PATH RAY_TMPDIR
 # standard input; a line on its standard output reports that a node is up. The input ends with this
 # script, and then each node ends its own Ray.
 start_ray() {
-    mkdir -p "$(dirname "$run")"
-    rm -rf "$run.slurm-$SLURM_JOB_ID".* # left by a killed start
-    private=$(mktemp -d "$run.slurm-$SLURM_JOB_ID.XXXXXX") || leave 1 # of mode 0700
+    mkdir -p "$(dirname "$shared")"
+    rm -rf "$shared.slurm-$SLURM_JOB_ID".* # left by a killed start
+    private=$(mktemp -d "$shared.slurm-$SLURM_JOB_ID.XXXXXX") || leave 1 # of mode 0700
     # All nodes must see the token, and no other user: a file of mode 0600 on the shared storage.
     (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$private/token")
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token
@@ -56,7 +63,7 @@ leave() { # CODE
     echo "transloom train left with $1, after ${SLURM_RESTART_COUNT:-0} restarts of the job"
     if [ "$1" = "$preempted" ]; then
         if [ -z "$asked" ] && [ "$(last_stop)" != "$earlier_stop" ]; then
-            echo "the run was stopped by $run/control/stop: the job does not go back to the queue"
+            echo "the run was stopped by $folder/control/stop: the job does not go back to the queue"
         else
             scontrol requeue "$SLURM_JOB_ID"
         fi
@@ -65,7 +72,7 @@ leave() { # CODE
 }
 
 last_stop() { # time of the last stop request that a driver of the run has accepted
-    stat -c %y "$run/control/stop.taken" 2>/dev/null
+    stat -c %y "$folder/control/stop.taken" 2>/dev/null
 }
 
 stop_request_reason() {

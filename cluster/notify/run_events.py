@@ -2,7 +2,8 @@
 
 Each method receives one source, and calls `emit` with the events that it finds:
 
-    line          lines of the metrics file     skipped_steps, loss_spike, best_score
+    line          lines of the metrics file     skipped_steps, loss_spike, slow_rank, best_score,
+                                                bad_node
     notice        notices of the supervisor     bad_node
     vitals        restarts with their causes    restarts
     poll          the clock                     stalled
@@ -29,7 +30,14 @@ from foundation.wording import counted, span, steps_of
 from trainer.checkpoints.format import list_checkpoints, read_header
 from trainer.errors import TrainerError
 from trainer.notify_config import NotifyEvent
-from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
+from trainer.record.metrics_lines import (
+    CorruptionFound,
+    Line,
+    SkippedLine,
+    SlowRankFound,
+    TrainLine,
+    ValidationLine,
+)
 from trainer.record.record_end import read_record_end
 from trainer.record.run_status import RECORD_BYTES_OF_RUN, end_reason
 from trainer.runs.folder import RunFolder
@@ -102,6 +110,19 @@ class RunEvents:
                     self._skipped(line)
             case ValidationLine():
                 self._validated(line)
+            case SlowRankFound():
+                self._emit(
+                    RunEvent(
+                        "slow_rank",
+                        f"Run {self._name} waits for {line.name}, which needs {line.reason}: "
+                        f"{line.seconds:.3g} s per step, the others {line.other_seconds:.3g} s.",
+                        line.step,
+                    )
+                )
+            case CorruptionFound():
+                self._emit(
+                    RunEvent("bad_node", f"Run {self._name} has found {line.text}.", line.step)
+                )
 
     def notice(self, text: str) -> None:
         """Process a notice of the supervisor."""

@@ -90,11 +90,17 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
             or folder is not a problem. No storage server is queried either, because only the nodes
             may have the credentials.
     """
+    if run.url and trains_here:
+        stored, store_problems = _stored_run(run)
+        if stored is None:
+            return QuickCheck(tuple(store_problems), None)
+        run = stored
     dataset, problems = _dataset(recipe, run, trains_here)
-    problems += run_folder_problems(run) if trains_here or run.path.exists() else []
+    sees_run = trains_here or (run.url is None and run.path.exists())
+    problems += run_folder_problems(run) if sees_run else []
     if dataset is not None:
         parameters = min_parameters(recipe, dataset[1])
-        if trains_here or run.path.exists():
+        if sees_run:
             problems += disk_problems(recipe, run, parameters)
         if trains_here and recipe.cluster.address is None:
             problems += list(machine_problems(recipe, parameters))
@@ -102,6 +108,21 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
         problems += package_problems()
         problems += cluster_problems(recipe, run)
     return QuickCheck(tuple(sorted(problems, key=lambda p: not p.refuses)), dataset)
+
+
+def _stored_run(run: RunFolder) -> tuple[RunFolder | None, list[PlanProblem]]:
+    """Return the run in an object store that can hold runs, or the problem of the store."""
+    from data_pipeline.storage.object_store import ObjectStore  # imports obstore
+    from trainer.runs.remote.probe import probe_store
+    from trainer.runs.remote.pull import stored_run
+
+    try:
+        assert run.url is not None
+        probe_store(ObjectStore(run.url))
+        return stored_run(run), []
+    except (OSError, TrainerError) as error:
+        refusal = error if isinstance(error, TrainerError) else None
+        return None, [PlanProblem("run", str(error), error=refusal)]
 
 
 def _dataset(
@@ -200,6 +221,8 @@ def disk_problems(recipe: Recipe, run: RunFolder, parameters: int | None) -> lis
     """Check the disk space for checkpoints; refuse the run if not even one checkpoint fits."""
     disk = disk_of(recipe, run, parameters)
     if disk is None or disk.free >= disk.wanted * disk.each:
+        return []
+    if run.url:  # a node's disk holds only what is being uploaded
         return []
     where = f"the disk of {run.path} has {gigabytes(disk.free)} free"
     remedy = "Free some space, or name a folder on another disk with --run PATH"

@@ -22,6 +22,7 @@ from cluster.health.watchdog import Watchdog
 from cluster.node_check.actor import NodeCheckMethods
 from cluster.ranks.node_agent import ProcessName
 from cluster.ranks.node_memory import memory_folder_name
+from cluster.ranks.node_mirror import job_on_this_node
 from cluster.ranks.reports import Mailbox, Report
 from cluster.ray.environment_file import read_environment
 from foundation.garbage_collection import without_garbage_collection
@@ -128,6 +129,7 @@ class RankActor(NodeCheckMethods):
         config: ClusterConfig,
     ) -> Outcome:
         """Train from a checkpoint, or from step 0; return the outcome."""
+        job = job_on_this_node(job)
         # Imported here because the supervisor imports this module, too, without torch.
         with without_garbage_collection():
             from trainer.rank.distributed import process_group

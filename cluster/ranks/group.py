@@ -59,15 +59,18 @@ class RankGroup:
         processes: list[RankProcess],
         names: list[str],
         clock: SuspendAwareClock,
+        node_names: Sequence[str] = (),
     ) -> None:
         """Create a group, which starts to train after `start`.
 
         Args:
             names: the ranks' names in messages.
+            node_names: the name of each rank's node in messages.
         """
         self.processes = processes
         self._config = config
         self._names = names
+        self._node_names = tuple(node_names)
         self._clock = clock
         self._since = clock.poll()  # time of the request for the pending answers
         self._hang_detector = HangDetector(config.deadlines, names, self._since)
@@ -200,6 +203,8 @@ class RankGroup:
                     threads=self._config.threads_per_rank,
                     rendezvous=rendezvous,
                     memory_neighbor_ranks=copied.get(process.rank_bundle.node, 0),
+                    node_ids=tuple(self.nodes),
+                    node_names=self._node_names,
                 ),
                 self._config,
             )

@@ -26,15 +26,19 @@ from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources, other_sources
 from cluster.ranks.node_memory import NodeMemory
 from cluster.ranks.node_meter import NodeMeter
+from cluster.ranks.node_mirror import FileChange, NodeMirror
 from cluster.ray.embedded import embedded_ray_is_lost
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import remove_stale_folders
 from trainer.checkpoints.process_identity import start_tick
 from trainer.record.node_usage import Usage
+from trainer.runs.folder import RunFolder
+from trainer.runs.remote.files import FileStamp
 
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0
+PULL_SECONDS = 120.0
 # Time for a killed process to end. With a CUDA context, freeing memory takes a second or two.
 DEATH_SECONDS = 30.0
 
@@ -75,7 +79,14 @@ class ProcessName:
 @ray.remote(
     num_cpus=0,
     max_restarts=-1,
-    concurrency_groups={"folder": 1, "stacks": 1, "usage": 1, "copies": 1, "memory": 4},
+    concurrency_groups={
+        "folder": 1,
+        "stacks": 1,
+        "usage": 1,
+        "copies": 1,
+        "memory": 4,
+        "mirror": 1,
+    },
 )
 class NodeAgent:
     """Actor that stays on a node for as long as the run's supervisor lives."""
@@ -137,6 +148,28 @@ class NodeAgent:
             return error.strerror or str(error)
         return None
 
+    @ray.method(concurrency_group="mirror")
+    def open_mirror(self, url: str, work: str, left: str, answer: str) -> str | None:
+        """Prepare the node's copy of a run in an object store; see `NodeMirror.answer_probe`."""
+        try:
+            self._mirror = NodeMirror(url)
+            self._mirror.answer_probe(work, left, answer)
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+    @ray.method(concurrency_group="mirror")
+    def pull_run(self, work: str, *, with_files: bool) -> dict[str, FileStamp]:
+        """Run `NodeMirror.pull`."""
+        return self._mirror.pull(work, with_files=with_files)
+
+    @ray.method(concurrency_group="mirror")
+    def changed_files(
+        self, known: dict[str, FileStamp], names: Collection[str]
+    ) -> tuple[list[FileChange], bool]:
+        """Run `NodeMirror.changes`."""
+        return self._mirror.changes(known, names)
+
     @ray.method(concurrency_group="memory")
     def open_memory(self, name: str) -> str | None:
         """Run `NodeMemory.open`."""
@@ -183,6 +216,7 @@ class NodeAgents:
             unfit: receives the nodes without the run folder, or with other sources.
         """
         self.by_node: dict[str, Any] = {}
+        self.separate: set[str] = set()  # nodes that do not share the folder of a remote run
         self._unfit = unfit
         self._sources = digest_of_sources()
         self._names: dict[str, str] = {}
@@ -305,8 +339,43 @@ class NodeAgents:
         if self._uses_memory and not embedded_ray_is_lost():
             _wait([agent.close_memory.remote() for agent in self.by_node.values()], ANSWER_SECONDS)
 
-    def check(self, work: Path, run: Path) -> list[str]:
+    def pull_run(
+        self, work: str, nodes: Collection[str], first: Collection[str]
+    ) -> tuple[dict[str, dict[str, FileStamp]], list[str]]:
+        """Pull a run in an object store to nodes that do not share the driver's folder.
+
+        Args:
+            work: the name of the owner's work folder.
+            nodes: the nodes that need only the checkpoints.
+            first: the node of rank 0, which needs all files, if it is among them.
+
+        Returns:
+            The state of the files on each node, and the problems of nodes, which become unfit.
+        """
+        answers = {
+            node: self.by_node[node].pull_run.remote(work, with_files=node in first)
+            for node in [*nodes, *first]
+        }
+        _wait(list(answers.values()), PULL_SECONDS)
+        files, problems = {}, []
+        for node, answer in answers.items():
+            name = f"Node {self._names[node]}"
+            try:
+                files[node] = ray.get(answer, timeout=0)
+                continue
+            except GetTimeoutError:
+                text = f"{name} has not pulled the run within {PULL_SECONDS:.0f} s"
+            except RayTaskError as error:
+                text = f"{name} cannot pull the run: {error.cause}"
+            except RayError:
+                continue  # the node is lost, which ends the attempt
+            problems.append(self._unfit.add(node, text).text)
+        return files, problems
+
+    def check(self, work: Path, run: RunFolder) -> list[str]:
         """Check that every node has the run folder and the same transloom as the driver.
+
+        Nodes without the folder of a run in an object store are not unfit, but `separate`.
 
         The supervisor and the agents create files in the folder. Nodes that do not see the files,
         cannot write there or have other sources are added to the unfit nodes.
@@ -322,19 +391,20 @@ class NodeAgents:
             return []
         left = f"probe-{secrets.token_hex(4)}"
         (work / left).touch()
-        meetings = {
-            node: self.by_node[node].check_shared_folder.remote(work, left, f"{left}-{node}")
-            for node in new
-        }
+        meetings = {node: self._meet(node, run, work, left) for node in new}
         sources = {node: self.by_node[node].sources.remote() for node in new}
         problems = []
         try:
             for node, folder_check in meetings.items():
-                if problem := _problem(folder_check, work / f"{left}-{node}"):
+                answer = work / f"{left}-{node}"
+                problem = _problem(folder_check, None if run.url else answer)
+                if run.url and not answer.exists():
+                    self.separate.add(node)
+                if problem:
                     text = (
-                        f"Node {self._names[node]} does not have the run's folder {run} "
+                        f"Node {self._names[node]} does not have the run's folder {run.path} "
                         f"({problem}). Use --run PATH to name a folder on storage that all nodes "
-                        "see at the same path"
+                        "see at the same path, or --run s3://… for nodes without such storage"
                     )
                     problems.append(self._unfit.add(node, text).text)
                 elif (found := _reported_sources(sources[node])) and found != self._sources:
@@ -347,9 +417,20 @@ class NodeAgents:
         self._checked_nodes |= new
         return problems
 
+    def _meet(self, node: str, run: RunFolder, work: Path, left: str) -> Any:
+        """Ask a node's agent to find the driver's file, and to create one next to it."""
+        agent, answer = self.by_node[node], f"{left}-{node}"
+        if run.url:
+            return agent.open_mirror.remote(run.url, work.name, left, answer)
+        return agent.check_shared_folder.remote(work, left, answer)
 
-def _problem(folder_check: Any, answer: Path) -> str | None:
-    """Return a node's problem with the folder; None if it has no problem or its agent is lost."""
+
+def _problem(folder_check: Any, answer: Path | None) -> str | None:
+    """Return a node's problem with the folder; None if it has no problem or its agent is lost.
+
+    Args:
+        answer: the file that the node must have created; None if it need not share the folder.
+    """
     _wait([folder_check], START_SECONDS)
     try:
         problem: str | None = ray.get(folder_check, timeout=0)
@@ -357,7 +438,7 @@ def _problem(folder_check: Any, answer: Path) -> str | None:
         return f"no answer within {START_SECONDS:.0f} s"
     except RayError:
         return None
-    if problem is None and not answer.exists():
+    if problem is None and answer and not answer.exists():
         return "files that the node writes there are not visible to the driver"
     return problem
 

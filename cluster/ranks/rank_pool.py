@@ -25,6 +25,8 @@ from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.record.node_usage import Usage
+from trainer.runs.folder import RunFolder
+from trainer.runs.remote.files import FileStamp
 
 
 class RankPool:
@@ -97,20 +99,35 @@ class RankPool:
         self._agents.start(
             {rank_bundle.node: names[rank_bundle.node] for rank_bundle in rank_bundles}
         )
+        node_names = [names[rank_bundle.node] for rank_bundle in rank_bundles]
         self._group = RankGroup(
             self._config,
             self._spares.take(rank_bundles),
-            [
-                f"Rank {r} on node {names[rank_bundle.node]}"
-                for r, rank_bundle in enumerate(rank_bundles)
-            ],
+            [f"Rank {rank} on node {node}" for rank, node in enumerate(node_names)],
             self._clock,
+            node_names,
         )
         return self._group
 
-    def check_nodes(self, work: Path, run: Path) -> list[str]:
+    def check_nodes(self, work: Path, run: RunFolder) -> list[str]:
         """Run `NodeAgents.check`; to be called while the processes of a group start."""
         return self._agents.check(work, run)
+
+    def separate_nodes(self, nodes: Collection[str]) -> set[str]:
+        """Return those of `nodes` that do not share the folder of a run in an object store."""
+        return self._agents.separate & set(nodes)
+
+    def pull_run(
+        self, work: str, nodes: Collection[str], first: Collection[str]
+    ) -> tuple[dict[str, dict[str, FileStamp]], list[str]]:
+        """Run `NodeAgents.pull_run`."""
+        return self._agents.pull_run(work, nodes, first)
+
+    def changed_files(
+        self, node: str, known: Mapping[str, FileStamp], names: Collection[str]
+    ) -> Any:
+        """Request the files that ranks have changed on a node; return the pending answer."""
+        return self._agents.by_node[node].changed_files.remote(dict(known), names)
 
     def check_hardware(
         self, folders: Mapping[str, Path], give_up: Callable[[], bool]

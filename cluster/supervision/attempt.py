@@ -15,6 +15,7 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.data.worker_heartbeats import WorkerMonitor
 from cluster.data.workers import DataWorkers, worker_numbers
+from cluster.health.failures import is_permanent
 from cluster.health.hang_detector import Position
 from cluster.health.stacks import attach_stacks
 from cluster.health.suspend_aware_clock import SuspendAwareClock
@@ -42,6 +43,7 @@ from cluster.supervision.attempt_end import (
 from cluster.supervision.interval import Interval
 from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.node_samples import NodeSampler
+from cluster.supervision.remote_run import RemoteRun
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
@@ -75,6 +77,7 @@ class RunContext:
     vitals: VitalsWriter
     clock: SuspendAwareClock
     unfit: UnfitNodes
+    remote: RemoteRun | None = None  # for a run in an object store
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
         """Return the nodes about to leave the cluster, among `used` and this process's node."""
@@ -143,6 +146,8 @@ class RankAttempt:
             for rank, report in poll.reports:
                 self._handle_report(rank, report)
             if poll.failure:
+                if self._context.remote and is_permanent(poll.failure):
+                    self._context.remote.collect_finally()
                 raise attach_stacks(
                     poll.failure,
                     self._context.run,
@@ -151,7 +156,10 @@ class RankAttempt:
                 )
             if poll.outcomes is not None:
                 assert len(set(poll.outcomes)) == 1, poll.outcomes
-                self._committer.finish()
+                if self._context.remote:
+                    self._context.remote.collect_finally()
+                for step in self._committer.finish():
+                    self._report_checkpoint(step)
                 if poll.outcomes[0] == "finished":
                     self._context.stop.ignore_requests()
                 return poll.outcomes[0]
@@ -167,6 +175,7 @@ class RankAttempt:
                     "checkpoint will be repeated"
                 )
                 return "preempted"
+            self._take_published()
             self._scale_workers(now)
             self._poll_memory()
             self._collect_vitals(now)
@@ -196,8 +205,15 @@ class RankAttempt:
                 self._context.memory.failed(step)
             case StateWritten(file, header):
                 if committer.add(file, header):
-                    vitals.checkpoint_ends(header.step)
-                    listener.notice(f"checkpoint of step {header.step} is complete")
+                    self._report_checkpoint(header.step)
+
+    def _take_published(self) -> None:
+        for step in self._committer.take_published():
+            self._report_checkpoint(step)
+
+    def _report_checkpoint(self, step: int) -> None:
+        self._context.vitals.checkpoint_ends(step)
+        self._context.listener.notice(f"checkpoint of step {step} is complete")
 
     def _count_step(self, step: int) -> None:
         # Spares slow training while they start, so they start only once the lost steps are

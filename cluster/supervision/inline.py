@@ -7,10 +7,12 @@ import socket
 import time
 from contextlib import ExitStack
 from datetime import timedelta
+from threading import Lock
 
 from cluster.health.hang_detector import Position
 from cluster.recipe import Recipe
 from cluster.supervision.node_samples import LocalNodeSampler
+from cluster.supervision.remote_run import mirror_of
 from cluster.supervision.run_checks import (
     is_run_complete,
     newest_checkpoint,
@@ -59,8 +61,12 @@ class InlineSupervision:
         self._listener = listener
         self._vitals = vitals
         self._stop = stop
+        # A run in an object store uploads its state from another thread.
+        self._committing = Lock()
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
+        with self._committing:
+            self._committer.take_published()
         self._vitals.rank_moved(0, Position(phase, step, where))
         if phase == "save":
             self._vitals.checkpoint_begins(step)
@@ -75,11 +81,13 @@ class InlineSupervision:
         self._listener.log_detail(f"{DETAIL}{text}")
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        self._committer.add(file, header)
+        with self._committing:
+            self._committer.add(file, header)
         self._vitals.checkpoint_ends(header.step)
 
     def state_failed(self, step: int, reason: str) -> None:
-        self._committer.give_up(step)
+        with self._committing:
+            self._committer.give_up(step)
         self._vitals.checkpoint_ends(step)
         self._listener.notice(reason)
 
@@ -135,6 +143,7 @@ def _train(
     with (
         StopRequests(run) as stop,
         Lease(run.path, listener.notice) as lease,
+        mirror_of(run, lease, listener.notice) as mirror,
         listener.logging(),
         VitalsWriter(run, listener) as vitals,
         ExitStack() as group,
@@ -154,7 +163,12 @@ def _train(
 
         checkpoint = newest_checkpoint(run, lease.work, manifest, listener)
         committer = CheckpointCommitter(
-            lease, run.checkpoints, recipe.checkpoints, world_size=1, announce=listener.notice
+            lease,
+            run.checkpoints,
+            recipe.checkpoints,
+            world_size=1,
+            announce=listener.notice,
+            publisher=mirror,
         )
         trainer = build_rank(
             RankJob(
@@ -165,6 +179,8 @@ def _train(
                 cursor=start_cursor(recipe, manifest, checkpoint),
                 work=lease.work,
                 attempt=committer.attempt,
+                url=run.url,
+                states_url=mirror.states_url if mirror else None,
                 session_started=time.time(),
                 warm_start=warm_start_of(recipe, run, manifest, run.card().parent),
                 profile=profile,

@@ -113,6 +113,11 @@ class MemoryTier:
         """Forget all steps, because the restored one is damaged."""
         self._steps.clear()
 
+    def forget_after(self, step: int) -> None:
+        """Forget the steps after this one, because they may be wrong."""
+        for later in [number for number in self._steps if number > step]:
+            del self._steps[later]
+
     def written(self, rank: int, file: MemoryFile, header: CheckpointHeader) -> None:
         """Record a rank's file, and have its node's neighbour copy it."""
         if header.step <= self._reported.settled:

@@ -24,6 +24,7 @@ from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RankAttempt, RunContext
+from cluster.supervision.corruption_response import CorruptionResponse
 from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint, start_cursor
 from cluster.supervision.run_listener import NODE_EXCLUDED
@@ -32,6 +33,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.locations import cache_folder
 from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
+from trainer.corruption import SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
@@ -66,8 +68,10 @@ class RestartLoop:
         # State of the previous attempt:
         self._ranks = 0
         self._nodes: dict[str, str] = {}  # names of its nodes, by node id
+        self._rank_nodes: list[str] = []  # the node id of each of its ranks
         self._nodes_left = False  # whether nodes left at its end
         self._losses = RankLosses()
+        self._corruption = CorruptionResponse(context)
         # Ranks hash a checkpoint while they start. After they find damage, the supervisor hashes
         # all files before the next start.
         self._damage_found = False
@@ -93,6 +97,10 @@ class RestartLoop:
                 except RankLostError as error:
                     self._context.supply.end_group()  # finds out which nodes do not answer
                     self._handle_rank_loss(error)
+                except SilentCorruptionError as error:
+                    self._context.supply.end_group()  # no rank writes a checkpoint any more
+                    self._context.vitals.attempt_ends(str(error))
+                    self._corruption.respond(error.finding, self._rank_nodes)
                 except DamagedCheckpointError as error:
                     remedy = self._handle_damage()
                     self._context.listener.notice(f"{error}. {remedy}")
@@ -131,6 +139,7 @@ class RestartLoop:
                 names = {node.id: node.name for node in nodes.values()}
                 if group := supply.start_group(places, names):
                     self._nodes = {node: names[node] for node in group.nodes}
+                    self._rank_nodes = list(group.nodes)
                     return group
                 found = f"Ray has not placed {counted(len(places), 'rank')} despite free capacity"
             elif self._nodes_left:
@@ -182,7 +191,10 @@ class RestartLoop:
         context.vitals.memory_checkpoint(start if self._restored else None)
         self._losses.begin(start)
         context.listener.notice(f"starting {counted(ranks, 'rank')}{source}")
-        problems = context.supply.check_nodes(context.lease.work.absolute(), context.run.path)
+        work = context.lease.work.absolute()
+        problems = context.supply.check_nodes(work, context.run)
+        if context.remote and not problems:
+            problems = context.remote.prepare_nodes(group.nodes, work)
         remedy = ""
         if not problems:
             problems, remedy = self._hardware_problems(), NODE_CHECK_REMEDY
@@ -206,6 +218,7 @@ class RestartLoop:
             self._recipe.checkpoints,
             ranks,
             context.listener.notice,
+            context.remote,
         )
         has_memory_tier = self._recipe.checkpoints.memory_every_steps and self._replay is None
         group.start(
@@ -217,6 +230,8 @@ class RestartLoop:
                 cursor=start_cursor(self._recipe, self._manifest, self._restored or checkpoint),
                 work=committer.work.absolute(),
                 attempt=committer.attempt,
+                url=context.run.url,
+                states_url=context.remote.states_url if context.remote else None,
                 session_started=self._session_started,
                 verify_checkpoint=not verified or self._restored is not None,
                 memory_checkpoint=self._restored,

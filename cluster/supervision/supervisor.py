@@ -7,6 +7,7 @@ a lost embedded Ray. This module builds all parts of the supervisor, one line ea
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers
@@ -23,6 +24,7 @@ from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
 from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.ray_metrics import RayMetrics
+from cluster.supervision.remote_run import RemoteRun, mirror_of
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
 from cluster.supervision.run_checks import is_run_complete, open_run, report_sampling
@@ -40,6 +42,9 @@ from trainer.replay.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
 from trainer.runs.step_range import StepRange
+
+if TYPE_CHECKING:
+    from trainer.runs.remote.mirror import RunMirror
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class _OwnedRun:
 
     folder: RunFolder
     lease: Lease
+    mirror: "RunMirror | None"
     stop: StopRequests
     listener: RunListener
     vitals: VitalsWriter
@@ -88,13 +94,14 @@ def supervise(
         with (
             StopRequests(run) as stop,
             Lease(run.path, listener.notice) as lease,
+            mirror_of(run, lease, listener.notice) as mirror,
             listener.logging(),
             VitalsWriter(run, listener, unfit) as vitals,
         ):
             stop.forget_file()
             open_run(recipe, run, store, manifest)
             sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
-            owned = _OwnedRun(run, lease, stop, listener, vitals, unfit)
+            owned = _OwnedRun(run, lease, mirror, stop, listener, vitals, unfit)
             while not is_run_complete(recipe, run, lease.work, manifest, listener):
                 try:
                     return _train_in_session(recipe, manifest, owned, options)
@@ -155,6 +162,7 @@ def _train_in_session(
             vitals=owned.vitals,
             clock=clock,
             unfit=owned.unfit,
+            remote=RemoteRun(owned.mirror, run, supply) if owned.mirror else None,
         )
         try:
             return RestartLoop(recipe, manifest, context, options.profile, options.replay).run()

@@ -9,6 +9,7 @@ of a window, so a rank can plan its steps without the data of other ranks.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor, slots_of_rank
@@ -37,6 +38,10 @@ class StepPlan:
     next_cursor: Cursor  # position after the step, which its checkpoint stores
 
 
+def _no_other_slots(slot: int) -> Callable[[], MicroBatch]:
+    raise AssertionError(f"this stream has no micro-batches of other ranks, such as slot {slot}")
+
+
 @dataclass(frozen=True, eq=False)
 class RankStep:
     """One rank's part of a step."""
@@ -48,6 +53,8 @@ class RankStep:
     slot_units: tuple[int, ...]
     cursor: Cursor
     next_cursor: Cursor
+    # Requests the micro-batch of any slot of the step; the returned function waits for it.
+    request: Callable[[int], Callable[[], MicroBatch]] = _no_other_slots
 
     @property
     def units(self) -> int:
@@ -118,9 +125,23 @@ def local_rank_steps(
     """Yield a rank's steps endlessly, reading windows in this process."""
     slots = slots_of_rank(rank, ranks, micro_batches_per_step)
     for step in iterate_steps(reader.layout, cursor, micro_batches_per_step):
-        micro_batches = [
-            micro_batch
-            for span in spans_of_slots(step, slots)
-            for micro_batch in reader.fetch(span.epoch, span.window, span.start, span.stop)
-        ]
-        yield RankStep(slots, micro_batches, step.slot_units, step.cursor, step.next_cursor)
+        yield RankStep(
+            slots,
+            _fetch(reader, step, slots),
+            step.slot_units,
+            step.cursor,
+            step.next_cursor,
+            partial(_request, reader, step),
+        )
+
+
+def _fetch(reader: WindowReader, step: StepPlan, slots: range) -> list[MicroBatch]:
+    return [
+        micro_batch
+        for span in spans_of_slots(step, slots)
+        for micro_batch in reader.fetch(span.epoch, span.window, span.start, span.stop)
+    ]
+
+
+def _request(reader: WindowReader, step: StepPlan, slot: int) -> Callable[[], MicroBatch]:
+    return lambda: _fetch(reader, step, range(slot, slot + 1))[0]

@@ -22,7 +22,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 LOCATION = (
-    "a local path, a URL (http, https, s3, gs) or builtin:phrasebook/{train,validation,test}"
+    "a local path, a URL (http, https, s3, gs, az) or builtin:phrasebook/{train,validation,test}"
     ".{fr,en}; the content may be plain or compressed with gz, xz or zst"
 )
 COMPRESSIONS = (".gz", ".xz", ".zst")
@@ -198,7 +198,7 @@ class CleaningConfig(_Duplicates, NormaliseConfig):
 
 
 def is_remote(location: str) -> bool:
-    """Return whether fsspec must open the location: a URL, not a path or a built-in corpus."""
+    """Return whether the location is a URL, not a path or a built-in corpus."""
     return "://" in location and not location.startswith("file://")
 
 

@@ -31,8 +31,8 @@ class CorporaConfig(Section):
     )
     dataset: Location = execution(
         REQUIRED,
-        "folder of the prepared dataset, or the URL (http, https, s3, gs) of a copy to train from; "
-        "the hash of the manifest identifies the dataset, not its location",
+        "folder of the prepared dataset, or the URL (http, https, s3, gs, az) of a copy to train "
+        "from; the hash of the manifest identifies the dataset, not its location",
         min_length=1,
     )
     cache: Location | None = execution(

@@ -36,3 +36,15 @@ class Budget:
 
     def __str__(self) -> str:
         return f"at most {self.limit:,} {self.what}"
+
+
+class TooManyBytesError(ValueError):
+    """A file has more bytes than allowed.
+
+    Attributes:
+        found: text with the number of bytes that were found, exact or as a minimum.
+    """
+
+    def __init__(self, found: str) -> None:
+        super().__init__(found)
+        self.found = found

@@ -1,104 +1,88 @@
-"""Remote files: access through http, https, s3 and gs, and delays before retries.
+"""Remote files: access through http and https, limits of other schemes, delays before retries.
 
-The file size that a server states is not trusted: bytes are counted as they arrive. Response bodies
-are stored as sent and never decompressed, so that a small body cannot become a large one.
+s3, gs and az are read by `object_store`. The file size that a server states is not trusted: bytes
+are counted as they arrive. Response bodies are stored as sent and never decompressed, so that a
+small body cannot become a large one.
 """
 
 import io
 import random
 import time
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.callbacks import Callback
 
+from data_pipeline.storage.budget import TooManyBytesError
+from data_pipeline.storage.object_store import (
+    CONNECT_TIMEOUT_SECONDS,
+    OBJECT_SCHEMES,
+    STALL_TIMEOUT_SECONDS,
+)
 from data_pipeline.storage.passwords import SameOriginPassword, check_netrc, origin_of
 from foundation.location import Location, without_credentials
 from foundation.untrusted_text import logger_of
 
-REMOTE_SCHEMES = ("http", "https", "s3", "gs")
+REMOTE_SCHEMES = ("http", "https", *OBJECT_SCHEMES)
 RETRY_DELAYS_SECONDS = (0.5, 2.0, 8.0)
-CONNECT_TIMEOUT_SECONDS = 10.0
-STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
 
 logger = logger_of(__name__)
 # A private generator: the global generator's state belongs to the code that seeded it.
 _jitter = random.SystemRandom()
 
 
-def file_system(
+def read_over_http(
     url: Location,
+    most: int,
     connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
     stall_timeout_seconds: float = STALL_TIMEOUT_SECONDS,
-) -> Any:
-    """Return fsspec's file system for a URL with one of the REMOTE_SCHEMES.
-
-    Call this for each use: fsspec keeps one connection pool per process, and a pool created before
-    a fork does not work after it.
-
-    aiohttp reads a password for http and https from the netrc file; s3fs and gcsfs read the
-    environment.
-
-    Raises:
-        ImportError: s3fs or gcsfs is missing.
-        LocationError: the netrc file cannot be read.
-    """
-    scheme = urlsplit(url).scheme
-    assert scheme in REMOTE_SCHEMES, url
-    options = {}
-    if scheme.startswith("http"):
-        # Importing aiohttp takes a third of a second, and local files do not need it.
-        from aiohttp import ClientTimeout
-
-        # aiohttp's default would end every download after five minutes.
-        timeout = ClientTimeout(
-            total=None, connect=connect_timeout_seconds, sock_read=stall_timeout_seconds
-        )
-        check_netrc()
-        client = {
-            "timeout": timeout,
-            "trust_env": True,  # for proxies and the netrc file
-            "middlewares": (SameOriginPassword(origin_of(url)),),
-            # Without these two options, a body of some kilobytes may expand to gigabytes in memory.
-            "headers": {"Accept-Encoding": "identity"},
-            "auto_decompress": False,
-        }
-        options = {"client_kwargs": client}
-    return fsspec.filesystem(scheme, **options)
-
-
-class TooManyBytesError(ValueError):
-    """A file has more bytes than allowed.
-
-    Attributes:
-        found: text with the number of bytes that were found, exact or as a minimum.
-    """
-
-    def __init__(self, found: str) -> None:
-        super().__init__(found)
-        self.found = found
-
-
-def read_at_most(source: Any, url: str, most: int) -> bytes:
-    """Return the content of a remote file; stop reading soon after `most` bytes.
-
-    Args:
-        source: the result of `file_system` for the URL.
+) -> bytes:
+    """Return the content of a file on a web server; stop reading soon after `most` bytes.
 
     Raises:
         TooManyBytesError: the file has more than `most` bytes.
-        Exception: errors of the backend.
+        LocationError: the netrc file cannot be read.
+        Exception: errors of fsspec and aiohttp.
     """
-    if urlsplit(url).scheme.startswith("http"):
-        buffer = _LimitedBuffer(most)
-        source.get_file(url, buffer)
-        return buffer.getvalue()
-    with source.open(url, "rb") as file:
-        data: bytes = file.read(most + 1)
-    if len(data) > most:
-        raise TooManyBytesError(f"at least {most + 1:,} bytes")
-    return data
+    buffer = _LimitedBuffer(most)
+    _web(url, connect_timeout_seconds, stall_timeout_seconds).get_file(url, buffer)
+    return buffer.getvalue()
+
+
+def download_over_http(url: Location, path: Path, most: int) -> None:
+    """Write the content of a file on a web server to `path`; stop soon after `most` bytes.
+
+    Raises:
+        Exception: as in `read_over_http`.
+    """
+    web = _web(url, CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS)
+    web.get_file(url, str(path), callback=_ByteLimit(most))
+
+
+def _web(url: Location, connect_timeout_seconds: float, stall_timeout_seconds: float) -> Any:
+    """Return fsspec's file system for http and https.
+
+    Call this for each use: fsspec keeps one connection pool per process, and a pool created before
+    a fork does not work after it.
+    """
+    # Importing aiohttp takes a third of a second, and local files do not need it.
+    from aiohttp import ClientTimeout
+
+    # aiohttp's default would end every download after five minutes.
+    timeout = ClientTimeout(
+        total=None, connect=connect_timeout_seconds, sock_read=stall_timeout_seconds
+    )
+    check_netrc()
+    client = {
+        "timeout": timeout,
+        "trust_env": True,  # for proxies and the netrc file
+        "middlewares": (SameOriginPassword(origin_of(url)),),
+        # Without these two options, a body of some kilobytes may expand to gigabytes in memory.
+        "headers": {"Accept-Encoding": "identity"},
+        "auto_decompress": False,
+    }
+    return fsspec.filesystem("http", client_kwargs=client)
 
 
 class _LimitedBuffer(io.BytesIO):
@@ -114,7 +98,7 @@ class _LimitedBuffer(io.BytesIO):
         return super().write(data)
 
 
-class ByteLimit(Callback):
+class _ByteLimit(Callback):
     """Callback for fsspec's `get_file` that aborts a download beyond a limit."""
 
     def __init__(self, most: int) -> None:

@@ -1,15 +1,15 @@
 """Sources of a prepared dataset's files: a folder, or a URL prefix with a cache.
 
     open_store(location) ──▶ LocalStore    a folder or file:// URL
-                         ──▶ RemoteStore   http, https, s3 or gs, through fsspec and shard_cache.py
+                         ──▶ RemoteStore   http, https (remote.py), s3, gs or az (object_store.py)
 
     read(name, sha256) ──fetch──▶ size and sha256 as expected? ──yes──▶ the bytes
                            ▲                                   ──no───▶ wait, then fetch again;
                            └──────────────────────────── DatasetFileError after the last attempt
 
 All failures are retried, including missing files and wrong hashes: a network file system or an
-object store may briefly show an old state. Stores hold no connections, so they can be pickled,
-forked and shared by threads.
+object store may briefly show an old state. Stores can be pickled and shared by threads. A forked
+process can use those of folders and web servers; `ObjectStore` says when it can use the others.
 """
 
 import hashlib
@@ -18,26 +18,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
-
 from data_pipeline.errors import DatasetError, DatasetFileError
-from data_pipeline.storage.budget import Budget
+from data_pipeline.storage.budget import Budget, TooManyBytesError
 from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.object_store import (
+    CONNECT_TIMEOUT_SECONDS,
+    OBJECT_SCHEMES,
+    STALL_TIMEOUT_SECONDS,
+    ObjectStore,
+)
 from data_pipeline.storage.regular_files import open_regular
 from data_pipeline.storage.remote import (
-    CONNECT_TIMEOUT_SECONDS,
     REMOTE_SCHEMES,
     RETRY_DELAYS_SECONDS,
-    STALL_TIMEOUT_SECONDS,
-    TooManyBytesError,
     error_reason,
-    file_system,
-    read_at_most,
+    read_over_http,
     wait_before_retry,
 )
 from data_pipeline.storage.shard_cache import ShardCache
 from foundation.location import Location, path_escape, without_credentials
-from foundation.optional_packages import install_command
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
@@ -66,8 +65,8 @@ def open_store(
         cache_bytes: maximum size of these copies.
 
     Raises:
-        DatasetError: the URL cannot be read with the installed packages, or its scheme is unknown.
-        LocationError: the URL carries a credential.
+        DatasetError: the URL's scheme is unknown.
+        LocationError: the URL carries a credential, or names no objects of an object store.
     """
     location = Location(str(location))
     scheme, separator, path = location.partition("://")
@@ -80,14 +79,6 @@ def open_store(
             f"The dataset {location} has the scheme {scheme!r}, expected one of file, "
             f"{', '.join(REMOTE_SCHEMES)}. Correct data.dataset, or copy the dataset to a folder."
         )
-    try:
-        fsspec.get_filesystem_class(scheme)
-    except ImportError as error:
-        raise DatasetError(
-            f"The dataset {location} needs a Python package that is not installed: {error}. "
-            f"Install it on every node with {install_command(scheme)}, or copy the dataset to a "
-            "folder."
-        ) from error
     folder = (cache or cache_folder(None)) / "shards"
     return RemoteStore(location, ShardCache(folder, cache_bytes), retry_delays_seconds)
 
@@ -240,6 +231,13 @@ class RemoteStore(DatasetStore):
         self._cache = cache
         self._connect_timeout_seconds = connect_timeout_seconds
         self._stall_timeout_seconds = stall_timeout_seconds
+        self._objects: ObjectStore | None = None
+        if self.location.partition("://")[0] in OBJECT_SCHEMES:
+            self._objects = ObjectStore(
+                self.location,
+                connect_timeout_seconds=connect_timeout_seconds,
+                stall_timeout_seconds=stall_timeout_seconds,
+            )
 
     def read(self, name: str, sha256: str, size: int | None = None) -> bytes:
         data = self._cache.get(sha256, SMALL_FILE.limit if size is None else min(size, SHARD.limit))
@@ -253,9 +251,11 @@ class RemoteStore(DatasetStore):
 
     def _fetch(self, name: str, most: int) -> bytes:
         url = Location(f"{self.location}/{name}")
+        timeouts = (self._connect_timeout_seconds, self._stall_timeout_seconds)
         try:
-            source = file_system(url, self._connect_timeout_seconds, self._stall_timeout_seconds)
-            return read_at_most(source, url, most)
+            if self._objects:
+                return self._objects.get(name, most).data
+            return read_over_http(url, most, *timeouts)
         except TooManyBytesError:
             raise
         except FileNotFoundError:

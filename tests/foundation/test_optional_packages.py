@@ -3,7 +3,6 @@
 import tomllib
 from pathlib import Path
 
-from data_pipeline.storage.remote import REMOTE_SCHEMES
 from foundation.optional_packages import OPTIONAL_PACKAGES, install_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,12 +14,6 @@ def test_each_extra_has_its_package() -> None:
     assert {name: [OPTIONAL_PACKAGES[name]] for name in extras.keys() - {"dev"}} == {
         name: packages for name, packages in extras.items() if name != "dev"
     }
-
-
-def test_each_scheme_has_its_package() -> None:
-    assert set(REMOTE_SCHEMES) <= OPTIONAL_PACKAGES.keys()
-    assert OPTIONAL_PACKAGES["http"] == OPTIONAL_PACKAGES["https"]
-    assert OPTIONAL_PACKAGES["https"] in PROJECT["dependencies"]
 
 
 def test_a_command_is_quoted_for_a_shell() -> None:

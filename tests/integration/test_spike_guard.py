@@ -11,6 +11,7 @@ from trainer.checkpoints.format import Checkpoint, folder_name
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import ReplayMismatch, SkippedLine, StepLine, TrainLine
 from trainer.runs.folder import RunFolder
+from trainer.training.slow_ranks import RankTimeFields
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 40
@@ -24,6 +25,8 @@ OF_THE_PLACE = {
     *("wall_seconds", "counted_seconds", "step_seconds", "data_stall_seconds"),
     *("checkpoint_stall_seconds", "target_tokens_per_second", "mfu"),
     *("tflops_per_second", "tflops_per_second_per_rank"),
+    *RankTimeFields.__annotations__,
+    "slow_ranks",
 }
 
 

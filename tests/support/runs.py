@@ -26,8 +26,18 @@ class Runs:
         profile: StepRange | None = None,
     ) -> TrainResult:
         """Train or continue the run of that name, under Ray or inline."""
+        return self.train_at(self.folder / name, *overrides, inline=inline, profile=profile)
+
+    def train_at(
+        self,
+        location: Path | str,
+        *overrides: str,
+        inline: bool = False,
+        profile: StepRange | None = None,
+    ) -> TrainResult:
+        """Train or continue the run in a folder or at a URL."""
         address = None if inline else self.address
-        options = TrainOptions(self.folder / name, address, inline, profile)
+        options = TrainOptions(location, address, inline, profile)
         # Tests stop ranks in the middle of a step for longer than such a step may take.
         changed = [*overrides, "cluster.deadlines.adaptive_step=false"]
         return train_run(str(self.recipe), changed, options, Console(stderr=True))

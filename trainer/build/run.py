@@ -23,12 +23,14 @@ from trainer.rank.supervision import Supervision
 from trainer.record.recorder import Recorder
 from trainer.record.recorder_protocol import NoRecorder
 from trainer.state import numerics
+from trainer.state.kernel_fingerprint import require_equal_kernels
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
 from trainer.state.verification import SharedVerification
 from trainer.tasks.task import training_task
 from trainer.training.loop import Trainer
 from trainer.training.prober import Prober
+from trainer.training.slot_checks import SlotChecks
 from trainer.training.step_profiler import StepProfiler
 from trainer.training.validation import Validator
 
@@ -67,6 +69,8 @@ def build_trainer(
         if checkpoint and job.verify_checkpoint:
             verification = SharedVerification(checkpoint, placement)
             resources.callback(verification.close)
+        if recipe.engine.verify_every_steps:
+            require_equal_kernels(recipe.engine, placement)
         engine = build_engine(recipe, task, placement)
         resources.callback(engine.destroy)
         times.end("engine")
@@ -95,6 +99,15 @@ def build_trainer(
         saver = Saver(context, state, recorder.sync if recorder else lambda: None)
         resources.callback(saver.close)
         times.end("recorder and buffers")
+        checks = SlotChecks(
+            recipe.engine.verify_every_steps,
+            slots=recipe.batching.micro_batches_per_step,
+            parameters=engine.trained,
+            placement=placement,
+            first_step=state.progress.step,
+        )
+        if recorder and checks.schedule_text:
+            supervision.notice(checks.schedule_text)
         profiler = StepProfiler(job.profile, context.run, placement.rank, supervision.notice)
         resources.callback(profiler.close)
         if _preflight_is_due(checkpoint, recipe.engine, placement):
@@ -120,6 +133,7 @@ def build_trainer(
                 supervision.notice,
             ),
             peak_flops_per_second=peak.flops_per_second,
+            checks=checks,
         )
 
 

@@ -38,7 +38,7 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
     """
     newest = averaged[-1].header
     for checkpoint in averaged:
-        checkpoint.verify()
+        checkpoint.verify_before_reading()
         if checkpoint.header.parameters != newest.parameters:
             raise CheckpointError(
                 f"{checkpoint.path} has other parameters than {averaged[-1].path}: average only "

@@ -18,6 +18,8 @@ from data_pipeline.storage.durable import sync_to_disk, write_durably
 from trainer.checkpoints.format import HEADER, Checkpoint, CheckpointHeader, folder_name
 from trainer.checkpoints.state_file import FileRecord
 
+DAMAGED = "damaged-"
+
 
 def partial_folder(work: Path, step: int, attempt: str) -> Path:
     """Return the partial folder for a step; each attempt has a separate one."""
@@ -59,7 +61,7 @@ def set_aside(damaged: Path, work: Path) -> Path:
     Raises:
         OSError: another process owns the run, or the folder is write-protected.
     """
-    aside = damaged.with_name(f"damaged-{damaged.name}")
+    aside = damaged.with_name(f"{DAMAGED}{damaged.name}")
     in_transit = work / aside.name
     damaged.rename(in_transit)
     if aside.exists():

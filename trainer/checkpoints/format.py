@@ -5,6 +5,8 @@
     checkpoints/step-00000500/
       checkpoint.json                     step, cursor, digest, recipe, every file's sha256
       state-00000-of-00002.safetensors    the fragments that rank 0 owned
+      parts.json                          instead of the state files, if an object store has them,
+                                          see `trainer.checkpoints.state_objects`
     checkpoints/average-of-400-500/       weights only, see `trainer.checkpoints.averaging`
 
 A folder named `step-…` is complete, even after a power loss (see `trainer.checkpoints.commit`). Its
@@ -15,6 +17,7 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
@@ -26,6 +29,7 @@ from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary
 from foundation.strict_json import parse_object
 from foundation.wording import counted
 from trainer.checkpoints.state_file import HEADER_LIMITS, FileRecord, LocalStateFile, StateFile
+from trainer.checkpoints.state_objects import StateObjects, read_parts
 from trainer.config import MAX_WINDOW
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores, scores_of
@@ -168,11 +172,17 @@ class SavedState(Protocol):
 
 
 class Checkpoint:
-    """Complete checkpoint on disk."""
+    """Complete checkpoint in a folder, whose state files may be in an object store."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header = read_header(path)
+
+    @cached_property
+    def objects(self) -> StateObjects | None:
+        """State files in an object store; None if they are in the folder."""
+        parts = read_parts(self.path)
+        return StateObjects(parts) if parts else None
 
     @property
     def step(self) -> int:
@@ -183,13 +193,18 @@ class Checkpoint:
         return str(self.path)
 
     def open_files(self) -> list[StateFile]:
+        if self.objects:
+            return [*self.objects.open_files([record.name for record in self.header.files])]
         return [LocalStateFile(path) for path in self.file_paths()]
 
     def verify_share(self, rank: int, world_size: int) -> None:
+        if self.objects:
+            return  # readers compare each chunk with its hash, and ranks read all of them
         for record in self.header.files[rank::world_size]:
             self.verify_file(record)
 
     def file_paths(self) -> list[Path]:
+        """Return the paths of the state files; none of them exists if `objects` has them."""
         return [self.path / record.name for record in self.header.files]
 
     def verify(self) -> None:
@@ -202,6 +217,21 @@ class Checkpoint:
         with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
             for _ in pool.map(self.verify_file, self.header.files):
                 pass
+
+    def verify_before_reading(self) -> None:
+        """Verify what a reader of the checkpoint does not: each hash, or in an object store sizes.
+
+        Readers of an object store compare each chunk with its hash, so nothing is read twice.
+
+        Raises:
+            CheckpointError: a file differs from the header, or is missing.
+            ObjectStoreError: the object store does not answer.
+        """
+        if self.objects:
+            self.verify_sizes()
+            self.objects.verify_sizes()
+        else:
+            self.verify()
 
     def verify_sizes(self) -> None:
         """Check that every file exists and has its expected size, without reading the files.
@@ -227,9 +257,9 @@ class Checkpoint:
         self._verify_size(record)
         path = self.path / record.name
         try:
-            found = sha256_of(path)
+            found = self.objects.sha256(record.name) if self.objects else sha256_of(path)
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
         if found != record.sha256:
             raise CheckpointError(
                 f"{path} has sha256 {found}, but checkpoint.json says {record.sha256}: it is "
@@ -238,9 +268,12 @@ class Checkpoint:
 
     def _verify_size(self, record: FileRecord) -> None:
         path = self.path / record.name
-        if not path.is_file():
+        if self.objects:
+            size = self.objects.size(record.name)
+        elif not path.is_file():
             raise CheckpointError(f"{path} is missing; checkpoint {self.path.name} is damaged")
-        size = path.stat().st_size
+        else:
+            size = path.stat().st_size
         if size != record.bytes:
             raise CheckpointError(
                 f"{path} has {size} bytes, but checkpoint.json says {record.bytes}: it is damaged"
@@ -273,8 +306,8 @@ def newest_intact(
 
     Args:
         checkpoints: the run's directory of checkpoints.
-        read_files: whether to compare the hashes of the files; otherwise only their sizes are
-            compared.
+        read_files: whether to compare the hashes of the files, see
+            `Checkpoint.verify_before_reading`; otherwise only their sizes are compared.
     """
     return _last_intact(list_checkpoints(checkpoints), read_files)
 
@@ -291,7 +324,7 @@ def _last_intact(
     for path in reversed(paths):
         try:
             checkpoint = Checkpoint(path)
-            checkpoint.verify() if read_files else checkpoint.verify_sizes()
+            checkpoint.verify_before_reading() if read_files else checkpoint.verify_sizes()
         except CheckpointError as error:
             damaged[path] = str(error)
         else:

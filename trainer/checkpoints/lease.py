@@ -109,6 +109,7 @@ class Lease:
         self._checkpoints = run / "checkpoints"
         self._announce = announce
         self._renewer = PeriodicThread("lease", RENEW_SECONDS, self._renew)
+        self._further_checks: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         self._owners.mkdir(parents=True, exist_ok=True)
@@ -133,12 +134,18 @@ class Lease:
     ) -> None:
         self._leave()
 
+    def require(self, check: Callable[[], None]) -> None:
+        """Call another check in each `check`, which raises an error if the run is lost."""
+        self._further_checks.append(check)
+
     def check(self) -> None:
         """Check that this process still owns the run.
 
         Raises:
             LeaseLostError: this process no longer owns the run.
         """
+        for check in self._further_checks:
+            check()
         newest = _newest(self._owners)
         if newest and newest != self._owner:
             raise LeaseLostError(
@@ -175,7 +182,7 @@ class Lease:
                 time.sleep(POLL_SECONDS)  # another contender has created the file
                 continue
             try:
-                write_durably(mine.file, json.dumps(_this_process()).encode())
+                write_durably(mine.file, json.dumps(this_process()).encode())
                 sync_to_disk(self._owners)
             except OSError:
                 mine.file.unlink(missing_ok=True)
@@ -190,7 +197,7 @@ class Lease:
         Raises:
             RunInUseError: the owner renewed its lease.
         """
-        if newest.file.suffix == RELEASED or _is_dead(_read(newest)):
+        if newest.file.suffix == RELEASED or is_dead(_read(newest)):
             return
         seen, since, told = _last_renewed(newest), time.monotonic(), False
         while time.monotonic() - since < LEASE_SECONDS:
@@ -245,7 +252,7 @@ def ownership(run: Path) -> Ownership | None:
     return Ownership(
         card=OwnerMetadata.model_validate(known) if known else None,
         released=newest.file.suffix == RELEASED,
-        is_dead=_is_dead(known),
+        is_dead=is_dead(known),
         renewed=newest.file.stat().st_mtime,
     )
 
@@ -295,7 +302,7 @@ def _last_renewed(owner: _Owner) -> int | None:
         return None
 
 
-def _this_process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
@@ -330,7 +337,7 @@ def _read(owner: _Owner) -> dict[str, Any]:
         return {}
 
 
-def _is_dead(known: dict[str, Any]) -> bool:
+def is_dead(known: dict[str, Any]) -> bool:
     """Return whether the owner's process is known to have ended."""
     if _host_identity() is None or known.get("place") != _host_identity():
         return False

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -24,6 +23,7 @@ from trainer.checkpoints.state_file import (
     state_file_name,
     write_state_file,
 )
+from trainer.checkpoints.state_upload import StateListener, StateUploader, WrittenState
 from trainer.errors import CheckpointError
 from trainer.memory.host_memory import available_bytes
 from trainer.rank.distributed import sum_over_ranks
@@ -31,16 +31,6 @@ from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
 
 REPORTED_WAIT_SECONDS = 0.1
-
-
-class StateListener(Protocol):
-    """Receiver of a writer's reports, implemented by `trainer.rank.supervision.Supervision`."""
-
-    def notice(self, text: str) -> None: ...
-
-    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None: ...
-
-    def state_failed(self, step: int, reason: str) -> None: ...
 
 
 class CheckpointWriter:
@@ -55,6 +45,7 @@ class CheckpointWriter:
         placement: Placement,
         supervision: StateListener,
         sync_record: Callable[[], None] = lambda: None,
+        uploader: StateUploader | None = None,
     ) -> None:
         """Allocate the host copy; pin it if the rank trains on a GPU.
 
@@ -66,7 +57,9 @@ class CheckpointWriter:
             supervision: receives notices, finished files and failures.
             sync_record: syncs the metrics file to the disk, because it must contain all steps up to
                 a checkpoint; raises CheckpointError if the sync fails.
+            uploader: uploads the files to the run's object store; None if the run is in a folder.
         """
+        self._uploader = uploader
         self._owned = owned
         self._work = work
         self._attempt = attempt
@@ -100,7 +93,7 @@ class CheckpointWriter:
             CheckpointError: `final` is set, and the file could not be written.
         """
         started = time.monotonic()
-        self.finish()
+        self._finish_writing()
         waited = time.monotonic() - started
         if waited > REPORTED_WAIT_SECONDS:
             self._supervision.notice(
@@ -115,16 +108,23 @@ class CheckpointWriter:
         return time.monotonic() - started
 
     def close(self) -> None:
-        """Wait for a write in flight, then stop the thread and unpin the host copy."""
+        """Wait for a write or upload in flight, then stop threads and unpin the host copy."""
         try:
             self.finish()
         finally:
             self._thread.shutdown()
+            if self._uploader:
+                self._uploader.close()
             if self._is_pinned:
                 unpin(self._buffer)
 
     def finish(self) -> None:
-        """Wait until no write is in flight; re-raise an exception of the writing thread."""
+        """Wait until no write or upload is in flight; re-raise an exception of the thread."""
+        self._finish_writing()
+        if self._uploader:
+            self._uploader.finish()
+
+    def _finish_writing(self) -> None:
         writing, self._writing = self._writing, None
         if writing:
             writing.result()
@@ -146,7 +146,10 @@ class CheckpointWriter:
                 "checkpoint",
             )
         else:
-            self._supervision.state_written(file, header)
+            if self._uploader:
+                self._uploader.enqueue(WrittenState(self._path(header.step), file, header))
+            else:
+                self._supervision.state_written(file, header)
 
     def _write_finally(self, header: CheckpointHeader) -> None:
         for left in final_save_attempts():
@@ -164,7 +167,10 @@ class CheckpointWriter:
                 f"{cause}. It is part of the run's last checkpoint, so retries continue for "
                 f"{left:.0f} s"
             )
-        self._supervision.state_written(file, header)
+        if self._uploader:
+            self._uploader.upload_finally(WrittenState(self._path(header.step), file, header))
+        else:
+            self._supervision.state_written(file, header)
 
     def _write_file(self, step: int) -> FileRecord:
         self._sync_record()

@@ -117,6 +117,20 @@ def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:
     return (int(high) << 53) + int(low)
 
 
+def gather_texts(text: str, placement: Placement) -> list[str]:
+    """Return the text of every rank, in rank order; a collective."""
+    if placement.world_size == 1:
+        return [text]
+    own = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    lengths = torch.zeros(placement.world_size, dtype=torch.int64)
+    lengths[placement.rank] = len(own)
+    lengths = sum_over_ranks(lengths, placement)
+    table = torch.zeros((placement.world_size, int(lengths.max())), dtype=torch.uint8)
+    table[placement.rank, : len(own)] = own  # the other ranks add zeros
+    rows = sum_over_ranks(table, placement).numpy()
+    return [row[:length].tobytes().decode() for row, length in zip(rows, lengths, strict=True)]
+
+
 def sum_over_ranks(values: torch.Tensor, placement: Placement) -> torch.Tensor:
     """Return the elementwise sum of a host tensor over all ranks, on the host; a collective."""
     if placement.world_size == 1:

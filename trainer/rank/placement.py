@@ -28,6 +28,8 @@ class Placement:
         memory_folder: the attempt's folder in the node's memory, for the memory tier of checkpoints
             (`trainer.checkpoints.memory_folder`); None without that tier.
         memory_neighbor_ranks: the number of ranks whose memory files this node copies.
+        node_ids: the id of each rank's node; empty if all ranks are on one node.
+        node_names: the name of each rank's node in messages; may be empty, too.
     """
 
     rank: int = 0
@@ -40,6 +42,8 @@ class Placement:
     node_address: str | None = None
     memory_folder: "Path | None" = None
     memory_neighbor_ranks: int = 0
+    node_ids: tuple[str, ...] = ()
+    node_names: tuple[str, ...] = ()
 
     @property
     def on_one_node(self) -> bool:

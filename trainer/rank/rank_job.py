@@ -31,6 +31,9 @@ class RankJob:
         memory_checkpoint: the state in the nodes' memory to resume from instead, or None. Its step
             is newer than that of `checkpoint`.
         memory_name: the name of the run's folders in the nodes' memory; None without that tier.
+        url: the run's location in an object store; None for a run in a folder. The paths of this
+            job are then those of the driver's node.
+        states_url: the location to which the ranks upload their state files, or None.
         work: the owner's work folder, see `trainer.checkpoints.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the run's owner started, in seconds since the epoch.
@@ -51,6 +54,8 @@ class RankJob:
     verify_checkpoint: bool = False
     memory_checkpoint: SavedState | None = None
     memory_name: str | None = None
+    url: str | None = None
+    states_url: str | None = None
     warm_start: WarmStart | None = None
     profile: StepRange | None = None
     replay: ReplayOptions | None = None

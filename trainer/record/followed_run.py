@@ -28,7 +28,7 @@ from trainer.runs.log import LogEntry, last_entries
 from trainer.runs.vitals import Vitals, are_current, read_vitals
 
 STATUS_SECONDS = 5.0
-TAIL_BYTES = 2**18  # holds about 400 steps; earlier lines are never read
+TAIL_BYTES = 2**18  # holds about 300 steps; earlier lines are never read
 READ_BYTES = 2**22  # maximum that one read of a metrics file returns
 
 T = TypeVar("T")

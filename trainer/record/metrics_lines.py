@@ -9,6 +9,7 @@ converted when they are read. The JSON of a line leaves out values that are None
 """
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
@@ -17,6 +18,7 @@ from data_pipeline.batching.plan import Cursor
 from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
+from trainer.corruption import CorruptionFinding
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
@@ -53,6 +55,40 @@ class _StepLine(_Line):
         return Cursor(self.epoch, self.window, self.offset)
 
 
+SlowCause = Literal["compute", "data"]
+
+
+class SlowRankState(FileModel):
+    """Rank that is slower than the others, see `trainer.training.slow_ranks`.
+
+    Attributes:
+        rank: the number of the rank.
+        node: its node's name in messages; None if it is unknown.
+        cause: "compute" if it computes longer than the others, "data" if it waits longer for data.
+        factor: its time as a multiple of the median of the other ranks; median of 25 steps.
+    """
+
+    rank: Count
+    node: str | None = None
+    cause: SlowCause
+    factor: float
+
+    @property
+    def name(self) -> str:
+        """Rank and node, such as "rank 1 on node-2"."""
+        return _rank_name(self.rank, self.node)
+
+    @property
+    def reason(self) -> str:
+        """Factor and cause, such as "2.03 times as long as the others, because it …"."""
+        cause = "computes longer" if self.cause == "compute" else "waits longer for data"
+        return f"{self.factor:.3g} times as long as the others, because it {cause}"
+
+
+def _rank_name(rank: int, node: str | None) -> str:
+    return f"rank {rank} on {node}" if node else f"rank {rank}"
+
+
 class TrainLine(_StepLine):
     """Step whose update was applied to the weights.
 
@@ -82,6 +118,20 @@ class TrainLine(_StepLine):
         tflops_per_second_per_rank: `model_flops` per second and rank, in units of 10¹².
         mfu: model FLOPs utilization: `model_flops` per second as a share of the ranks' peak. None
             if the peak is unknown.
+        compute_seconds_min: the compute time of the fastest rank, without waits for other ranks;
+            see `trainer.rank.step_timer`. This field and those up to `slow_ranks` are None with one
+            rank, and in lines of earlier versions.
+        compute_seconds_median: the median of the compute times of all ranks.
+        compute_seconds_max: the compute time of `compute_slowest_rank`.
+        compute_slowest_rank: the rank that computed for the longest time.
+        data_stall_seconds_median: the median of the times for which the ranks waited for the step's
+            data.
+        data_stall_seconds_max: the time for which `data_slowest_rank` waited.
+        data_slowest_rank: the rank that waited for data for the longest time.
+        wait_seconds: how long the ranks waited for each other, since the exchange of the step
+            before; mean over the ranks.
+        slow_ranks: the ranks that were slower than the others in the steps before this one, slowest
+            first; None if no rank was.
         restarts: one of the run's totals, like `lost_steps`, `wall_seconds`, `counted_seconds` and
             `goodput`; see `trainer.record.goodput`. The totals are None if the step was repeated,
             or if an early version recorded the line without totals.
@@ -112,6 +162,15 @@ class TrainLine(_StepLine):
     tflops_per_second: float | None = None
     tflops_per_second_per_rank: float | None = None
     mfu: float | None = None
+    compute_seconds_min: float | None = None
+    compute_seconds_median: float | None = None
+    compute_seconds_max: float | None = None
+    compute_slowest_rank: Count | None = None
+    data_stall_seconds_median: float | None = None
+    data_stall_seconds_max: float | None = None
+    data_slowest_rank: Count | None = None
+    wait_seconds: float | None = None
+    slow_ranks: list[SlowRankState] | None = None
 
 
 class SkippedLine(_StepLine):
@@ -280,8 +339,86 @@ class ReplayMismatch(_Event):
     fields: dict[str, list[Any]]
 
 
+class SlowRankFound(_Event, SlowRankState):
+    """Rank that has become slower than the others, see `trainer.training.slow_ranks`.
+
+    Attributes:
+        seconds: its time per step, computing and waiting for data. Computing is scaled to the mean
+            work of a rank.
+        other_seconds: the median of the same times of the other ranks.
+    """
+
+    event: Literal["slow_rank"] = "slow_rank"
+    seconds: float
+    other_seconds: float
+
+
+class RankRecovered(_Event):
+    """Rank that was slower than the others, and is no longer.
+
+    Attributes:
+        rank, node, factor: as in `SlowRankState`.
+    """
+
+    event: Literal["rank_recovered"] = "rank_recovered"
+    rank: Count
+    node: str | None = None
+    factor: float
+
+    @property
+    def name(self) -> str:
+        return _rank_name(self.rank, self.node)
+
+
+class CorruptionFound(_Event):
+    """Step that was not applied because ranks computed different bits for the same slot.
+
+    The other fields are those of `trainer.corruption.CorruptionFinding`.
+    """
+
+    event: Literal["corruption_found"] = "corruption_found"
+    checked_step: Count
+    slots: list[Count]
+    ranks: list[Count]
+    nodes: list[str]
+    parameters: list[str]
+    parameter_count: Count
+    is_certain: bool
+    is_reproducible: bool
+    last_verified_step: Count
+
+    @model_validator(mode="after")
+    def _each_rank_has_a_node(self) -> "CorruptionFound":
+        if len(self.nodes) != len(self.ranks):
+            raise ValueError(f"expected a node for each rank, found {len(self.nodes)} nodes")
+        return self
+
+    @classmethod
+    def of(cls, finding: CorruptionFinding, last_step: int) -> "CorruptionFound":
+        """Return the event of a finding, after the last recorded step."""
+        return cls.model_validate({"step": last_step, **asdict(finding)})
+
+    @property
+    def text(self) -> str:
+        """Description in a sentence."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.details.items()
+        }
+        return CorruptionFinding(**values).text
+
+
 StepLine = TrainLine | SkippedLine
-Event = Resumed | Resized | Preempted | Repeated | ReplayMismatch
+Event = (
+    Resumed
+    | Resized
+    | Preempted
+    | Repeated
+    | ReplayMismatch
+    | SlowRankFound
+    | RankRecovered
+    | CorruptionFound
+)
 Line = StepLine | ValidationLine | Event
 
 _LINES: TypeAdapter[Line] = TypeAdapter(

@@ -22,9 +22,11 @@ from trainer.record.line_reader import ranges_of, whole_lines
 from trainer.record.metrics_file import parsed
 from trainer.record.metrics_lines import (
     MAX_FLOPS,
+    CorruptionFound,
     Line,
     Resumed,
     SkippedLine,
+    SlowRankState,
     TrainLine,
     ValidationLine,
 )
@@ -39,6 +41,7 @@ RECENT_STEPS = 30
 _VALIDATION = b'"kind": "validation"'
 _SKIPPED = b'"kind": "skipped"'
 _RESUMED = b'"event": "resumed"'
+_CORRUPTION = b'"event": "corruption_found"'
 _STEP = re.compile(rb'"kind": "(?:train|skipped)"')
 
 
@@ -55,6 +58,7 @@ class RecordEnd:
             one.
         skipped: the last step that was not applied, or None.
         resumed: the event of the last restart of the ranks, or None.
+        corruption: the last finding of silent data corruption, or None.
         problem: description of an unreadable line, or None. If there is such a line, the other
             attributes except `step` are empty.
     """
@@ -65,6 +69,7 @@ class RecordEnd:
     validations: tuple[ValidationLine, ...] = ()
     skipped: SkippedLine | None = None
     resumed: Resumed | None = None
+    corruption: CorruptionFound | None = None
     problem: str | None = None
 
     def after(self, line: Line) -> "RecordEnd":
@@ -83,6 +88,8 @@ class RecordEnd:
             return replace(self, step=max(self.step, line.step), skipped=line)
         if isinstance(line, ValidationLine):
             return replace(self, validations=(line,))
+        if isinstance(line, CorruptionFound):
+            return replace(self, corruption=line)
         return replace(self, resumed=line) if isinstance(line, Resumed) else self
 
     @property
@@ -135,13 +142,24 @@ class RecordEnd:
         """Number of consecutive skipped steps at the end; 0 if the last step was applied."""
         return self.skipped.in_a_row if self.skipped and self.skipped.step == self.step else 0
 
+    @property
+    def slow_ranks(self) -> list[SlowRankState]:
+        """The slow ranks, slowest first; empty if the ranks were restarted since the last step."""
+        if self.last is None:
+            return []
+        restarts = (self.resumed.restarts if self.resumed else None) or 0
+        return (self.last.slow_ranks or []) if (self.last.restarts or 0) >= restarts else []
+
     def share_of_time(
-        self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds"]
+        self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds", "wait_seconds"]
     ) -> float | None:
         """Return the share of one kind of stall in the time of recent steps; None if unknown."""
         if len(self.recent) < 2 or not 0 < self._seconds < MAX_COUNT:
             return None
-        stalled: float = sum(getattr(line, field) for line in self.recent[1:])
+        stalls = [getattr(line, field) for line in self.recent[1:]]
+        if None in stalls:
+            return None
+        stalled: float = sum(stalls)
         return min(max(stalled / self._seconds, 0.0), 1.0)
 
     @property
@@ -171,6 +189,7 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
             validations=tuple(_validations(path, lines)),
             skipped=_last(path, lines, _SKIPPED, SkippedLine),
             resumed=_last(path, lines, _RESUMED, Resumed),
+            corruption=_last(path, lines, _CORRUPTION, CorruptionFound),
         )
     except TrainerError as error:
         return RecordEnd(step=_last_step(path, steps), problem=str(error))

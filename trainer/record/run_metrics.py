@@ -23,8 +23,10 @@ from trainer.runs.folder import RunFolder
 RECORD_BYTES = 2**17
 # Maximum age of a node's newest sample. If the newest sample is older, the node has left the run.
 SAMPLE_SECONDS = 600.0
+MAX_SLOW_RANKS = 8  # as many as the trainer writes into a line
 LARGEST = 1e300  # a forged record may have numbers that no float represents
 
+SLOW_RANK_FACTOR = "transloom_run_slow_rank_factor"
 RUN_METRICS = {
     "transloom_run_state": "1 for the current state of the run, 0 for the others",
     "transloom_run_step": "the last recorded step",
@@ -42,6 +44,10 @@ RUN_METRICS = {
     "transloom_run_nll": "training loss of the last applied step, in nats per target token, "
     "without label smoothing",
     "transloom_run_data_stall_ratio": "share of recent time in which ranks waited for data",
+    "transloom_run_rank_wait_ratio": "share of recent time in which ranks waited for each other; "
+    "mean over the ranks",
+    SLOW_RANK_FACTOR: "during training, time of a slow rank as a multiple of the "
+    "median of the others; cause is compute or data",
     "transloom_run_checkpoint_stall_ratio": "share of recent time in which a checkpoint stalled "
     "training",
     "transloom_run_restarts": "number of starts of the ranks after the first start",
@@ -97,10 +103,28 @@ def run_values(path: Path) -> list[MetricValue]:
         **_of_record(snapshot.record),
         **_of_checkpoint(snapshot),
     }
-    return states + [
-        MetricValue(f"transloom_run_{metric}", {"run": name}, float(value))
-        for metric, value in known.items()
-        if value is not None and abs(value) <= LARGEST
+    slow_ranks = [
+        MetricValue(
+            SLOW_RANK_FACTOR,
+            {
+                "run": name,
+                "rank": str(slow.rank),
+                "node": visible_line(slow.node or ""),
+                "cause": slow.cause,
+            },
+            slow.factor,
+        )
+        for slow in run_status.slow_ranks[:MAX_SLOW_RANKS]
+        if abs(slow.factor) <= LARGEST
+    ]
+    return [
+        *states,
+        *(
+            MetricValue(f"transloom_run_{metric}", {"run": name}, float(value))
+            for metric, value in known.items()
+            if value is not None and abs(value) <= LARGEST
+        ),
+        *slow_ranks,
     ]
 
 
@@ -129,6 +153,7 @@ def _of_record(record: RecordEnd) -> dict[str, float | None]:
         "model_flops_per_second": record.flops_per_second,
         "mfu_ratio": record.mfu,
         "data_stall_ratio": record.share_of_time("data_stall_seconds"),
+        "rank_wait_ratio": record.share_of_time("wait_seconds"),
         "checkpoint_stall_ratio": record.share_of_time("checkpoint_stall_seconds"),
         "restarts": max((n for n in restarts if n is not None), default=None),
         "lost_steps": max((n for n in lost_steps if n is not None), default=None),

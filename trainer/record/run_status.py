@@ -27,6 +27,7 @@ from foundation.wording import counted, span
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError
+from trainer.record.metrics_lines import SlowRankState
 from trainer.record.record_end import TERA, RecordEnd
 from trainer.record.run_snapshot import RunSnapshot, value_within
 from trainer.runs.folder import RunFolder
@@ -36,7 +37,7 @@ from trainer.scores import BestScore, Scores, keep_best
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
 
-# Bytes to read from the end of a metrics file: about 400 steps for a list of runs, and 100,000 for
+# Bytes to read from the end of a metrics file: about 300 steps for a list of runs, and 100,000 for
 # one run.
 RECORD_BYTES_IN_LIST = 2**18
 RECORD_BYTES_OF_RUN = 2**26
@@ -94,6 +95,9 @@ class RunStatus(FileModel):
         checkpoint_step: the step of the newest checkpoint.
         memory_checkpoint_step: the newest step that the memory of the nodes holds; None without
             memory checkpoints, or if the run is not being trained.
+        slow_ranks: the ranks that are slower than the others, slowest first; empty if the run is
+            not being trained.
+        corruption: the last finding of silent data corruption, in a sentence; None for none.
         unfit_nodes: nodes that the run does not use, each with the reason; empty if the run is not
             being trained.
         notices: the last entries of log.txt.
@@ -124,6 +128,8 @@ class RunStatus(FileModel):
     checkpoint: str | None = None
     checkpoint_step: int | None = None
     memory_checkpoint_step: int | None = None
+    slow_ranks: list[SlowRankState] = Field(default_factory=list)
+    corruption: str | None = None
     unfit_nodes: tuple[str, ...] = ()
     notices: list[LogEntry] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
@@ -217,6 +223,8 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         checkpoint=str(newest) if newest else None,
         checkpoint_step=step_of(newest) if newest else None,
         memory_checkpoint_step=vitals.memory_checkpoint if vitals else None,
+        slow_ranks=record.slow_ranks if state == "training" else [],
+        corruption=record.corruption.text if record.corruption else None,
         unfit_nodes=vitals.unfit_nodes if vitals else (),
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),

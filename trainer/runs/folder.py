@@ -27,7 +27,7 @@
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import ValidationError
@@ -37,10 +37,12 @@ from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from foundation.file_model import FileModel, error_summary
+from foundation.shown_urls import url_of
 from foundation.strict_json import SMALL, parse_object
 from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
+from trainer.runs.remote.location import is_run_url, mirror_folder, run_url
 
 REQUEST_BYTES = 5  # limits the requested number of data workers to 99,999
 
@@ -56,10 +58,36 @@ class RunMetadata(FileModel):
 
 
 class RunFolder:
-    """Paths in a run folder, and the run's identity."""
+    """Paths in a run folder, and the run's identity.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        path: the folder.
+        url: the run's location in an object store, if the folder is this node's copy; else None.
+    """
+
+    def __init__(self, path: Path, url: str | None = None) -> None:
         self.path = path
+        self.url = url or url_of(path)
+
+    @classmethod
+    def of(cls, location: Path | str) -> Self:
+        """Return the folder of a run that this process trains or will train.
+
+        Args:
+            location: a folder, or the URL of a run in an object store.
+
+        Raises:
+            RunMismatchError: the location is a URL of no run.
+        """
+        if not is_run_url(location):
+            return cls(Path(location))
+        url = run_url(location)
+        return cls(mirror_folder(url), url)
+
+    @property
+    def location(self) -> str:
+        """Location of the run as users write it: its URL, or else its folder."""
+        return self.url or str(self.path)
 
     @property
     def checkpoints(self) -> Path:

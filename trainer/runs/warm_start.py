@@ -27,14 +27,29 @@ from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.runs.model_folder import is_model_folder, origin_of
+from trainer.runs.remote.location import is_run_url
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Origin of a new run's first weights, and the path of that checkpoint or model folder."""
+    """Origin of a new run's first weights.
+
+    Attributes:
+        path: the path of that checkpoint or model folder.
+        url: the URL of the old run if it is in an object store, so that `path` is in the driver's
+            copy.
+    """
 
     parent: Parent
     path: Path
+    url: str | None = None
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the old run's checkpoint, also on a node without the driver's folders."""
+        path = self.path
+        if self.url:
+            path = _run_at(self.url).checkpoints / path.name
+        return Checkpoint(path)
 
 
 def warm_start_of(
@@ -73,7 +88,16 @@ def warm_start_of(
     )
     _require_pinned(run, pinned, found, checkpoint.path)
     _require_same_pieces(old, manifest)
-    return WarmStart(parent=found, path=checkpoint.path.absolute())
+    return WarmStart(parent=found, path=checkpoint.path.absolute(), url=old.url)
+
+
+def _run_at(location: str) -> RunFolder:
+    """Return a run by its folder, or as a local copy by its URL."""
+    if not is_run_url(location):
+        return RunFolder(Path(location))
+    from trainer.runs.remote.pull import run_view  # imports obstore
+
+    return RunFolder(run_view(location))
 
 
 def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: Path) -> None:
@@ -88,8 +112,8 @@ def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: 
 def _parse(reference: str) -> tuple[RunFolder, int | None]:
     path, at, step = reference.rpartition("@")
     if at and step.isdecimal() and not Path(reference).exists():
-        return RunFolder(Path(path)), int(step)
-    return RunFolder(Path(reference)), None
+        return _run_at(path), int(step)
+    return _run_at(reference), None
 
 
 def _find(run: RunFolder, step: int | None) -> Checkpoint:
@@ -114,7 +138,7 @@ def _find(run: RunFolder, step: int | None) -> Checkpoint:
             f"steps with a checkpoint: {join_items(sorted(steps))}"
         )
     checkpoint = Checkpoint(steps[step])
-    checkpoint.verify()
+    checkpoint.verify_before_reading()
     return checkpoint
 
 

@@ -38,7 +38,7 @@ def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
         read = folder_weights(warm_start.path, engine)
         fragments.load_state(engine, read, optimizer_step=0)
     else:
-        _load_transferred(engine, Checkpoint(warm_start.path), context)
+        _load_transferred(engine, warm_start.checkpoint(), context)
     parent = warm_start.parent if warm_start else None
     progress = Progress(cursor=context.job.cursor, parent=parent)
     return TrainingState(progress, engine, _ema(engine, context.recipe))

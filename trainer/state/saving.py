@@ -6,6 +6,7 @@ from typing import Protocol
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import SLOTS
 from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
+from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.rank.rank_job import RankContext
 from trainer.recipe import identity_of
@@ -72,6 +73,11 @@ class Saver:
             placement=context.placement,
             supervision=context.supervision,
             sync_record=sync_record,
+            uploader=(
+                StateUploader(context.job.states_url, context.supervision)
+                if context.job.states_url
+                else None
+            ),
         )
         self._memory = self._memory_writer(context, sync_record)
 

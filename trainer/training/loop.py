@@ -15,24 +15,34 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from typing import Protocol
+from typing import NoReturn, Protocol
+
+import torch
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from trainer.errors import NonFiniteLossError, SpikeError
 from trainer.rank.rank_job import RankContext
 from trainer.rank.supervision import Outcome
-from trainer.record.metrics_lines import Preempted, Repeated, Sample, TrainLine, ValidationLine
+from trainer.record.metrics_lines import (
+    CorruptionFound,
+    Preempted,
+    Repeated,
+    Sample,
+    TrainLine,
+    ValidationLine,
+)
 from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.state import early_stopping
 from trainer.state.digest import fold
 from trainer.state.saving import SaverProtocol
 from trainer.state.training_state import TrainingState
-from trainer.tasks.batch import DeviceBatch
-from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
+from trainer.training.check_plan import SlotCheck
 from trainer.training.prober import NoProber, ProberProtocol
 from trainer.training.schedule import learning_rate
+from trainer.training.slot_checks import MAX_DISPUTES, SlotChecks
+from trainer.training.slow_ranks import SlowRankDetector, time_fields
 from trainer.training.spike_guard import Spike, find_spike, spike_notice, with_step
 from trainer.training.step_exchange import (
     StepReport,
@@ -41,8 +51,8 @@ from trainer.training.step_exchange import (
     throughput,
     too_many_skipped,
 )
+from trainer.training.step_passes import StepPasses
 from trainer.training.validation import ValidatorProtocol
-from trainer.zero.engine import PassResult
 
 
 class StepObserver(Protocol):
@@ -69,6 +79,7 @@ class Trainer:
         resources: ExitStack,
         prober: ProberProtocol | None = None,
         peak_flops_per_second: float | None = None,
+        checks: SlotChecks | None = None,
     ) -> None:
         """Store the parts of the rank.
 
@@ -85,6 +96,7 @@ class Trainer:
                 in flight.
             prober: saves the network's outputs for probe sentences.
             peak_flops_per_second: the peak of this rank's device; None if it is unknown.
+            checks: the comparisons of slots with other ranks; None for none.
         """
         self.recipe = context.recipe
         self.progress = state.progress
@@ -102,9 +114,16 @@ class Trainer:
         self._resources = resources
         self._prober = prober or NoProber()
         self._peak_flops_per_second = peak_flops_per_second
-        self._task = task
-        self._dummy = task.dummy(self._placement.torch_device)
+        self._checks = checks
+        self._passes = StepPasses(
+            state.engine,
+            task,
+            seed=self.recipe.seed,
+            placement=self._placement,
+            checks=checks,
+        )
         self._checkpoint_stall_seconds = 0.0
+        self._slow_ranks = SlowRankDetector(self._placement.node_names)
 
     def train(self) -> Outcome:
         """Train until the end or a stop request, and write a last checkpoint."""
@@ -162,9 +181,10 @@ class Trainer:
         data = next(steps)
         stall = time.monotonic() - started
         self._supervision.progress("step", step, str(data.cursor))
-        report = self._sum_gradients(step, data, stall)
-        rate = learning_rate(self.recipe.trainer.schedule, step, self.engine.width)
-        applied = self._apply(report, rate, report.sums[0] / data.units)
+        with self.engine.timer.step():
+            report = self._sum_gradients(step, data, stall)
+            rate = learning_rate(self.recipe.trainer.schedule, step, self.engine.width)
+            applied = self._apply(report, rate, report.sums[0] / data.units)
         progress.step = step
         progress.cursor = data.next_cursor
         progress.data_digest = fold(progress.data_digest, report.slot_digests)
@@ -173,7 +193,14 @@ class Trainer:
             self._record_step(data, report, rate, applied, time.monotonic() - started)
         else:
             self._record_skipped(data, report, applied)
+        self._compare_ranks(report)
         return report
+
+    def _compare_ranks(self, report: StepReport) -> None:
+        """Record ranks that have become slow or normal; only rank 0 does."""
+        if self._placement.rank == 0 and report.rank_times:
+            for event in self._slow_ranks.add(report.rank_times, self._recorder.last_step):
+                self._recorder.append(event)
 
     def _record_step(
         self, data: RankStep, report: StepReport, rate: float, norm: float, seconds: float
@@ -208,6 +235,8 @@ class Trainer:
                 checkpoint_stall_seconds=self._checkpoint_stall_seconds,
                 world_size=self._placement.world_size,
                 **throughput(report, seconds, self._placement.world_size),
+                **time_fields(report.rank_times),
+                slow_ranks=self._slow_ranks.slow_ranks,
             )
         )
         self._checkpoint_stall_seconds = 0.0
@@ -237,42 +266,54 @@ class Trainer:
             outgrown = self.engine.refit(report.amax)
             if outgrown is None:
                 return report
+            self._slow_ranks.skip_next_step()  # the repetition
             if outgrown:
                 self._recorder.append(
                     Repeated(step=self._recorder.last_step, grids_widened=outgrown)
                 )
 
     def _accumulate(self, step: int, data: RankStep, stall: float) -> StepReport:
-        """Run forward and backward for the rank's slots, then exchange results with other ranks."""
-        batches: list[DeviceBatch] = []
-        results: list[PassResult] = []
-        passes = self.engine.slots_per_rank
-        for index in range(passes):
-            is_dummy = index >= len(data.slots)
-            if not is_dummy:
-                batch = self._task.collate_for_training(
-                    data.micro_batches[index], self._placement.torch_device
-                )
-                batches.append(batch)
-                seed_torch(self.recipe.seed, "dropout", step, data.slots[index])
-            result = self.engine.forward_backward(
-                self._dummy if is_dummy else batch,
-                units_global=data.units,
-                is_accumulation_boundary=index == passes - 1,
-                is_dummy=is_dummy,
-            )
-            if not is_dummy:
-                results.append(result)
-        return exchange(
+        """Run forward and backward for the rank's slots, then exchange results with other ranks.
+
+        Raises:
+            SilentCorruptionError: ranks compute different bits for the same slot.
+        """
+        passed = self._passes.run(step, data)
+        report = exchange(
             data.slots,
-            batches,
-            results,
+            passed.batches,
+            passed.results,
             micro_batches_per_step=self.recipe.batching.micro_batches_per_step,
             data_stall_seconds=stall,
             stop_requested=self._supervision.stop_requested(),
             placement=self._placement,
             peak_flops_per_second=self._peak_flops_per_second,
+            timer=self.engine.timer,
+            check_words=passed.checks.words(passed.digests),
         )
+        if self._checks:
+            if failed := passed.checks.failed(report.check_words):
+                self._report_corruption(step, data, failed[:MAX_DISPUTES], passed.digests)
+            self._checks.passed(step, passed.checks)
+        return report
+
+    def _report_corruption(
+        self, step: int, data: RankStep, failed: list[SlotCheck], digests: dict[int, torch.Tensor]
+    ) -> NoReturn:
+        """Find out which ranks compute wrong bits, record this, and raise the error on all ranks.
+
+        Args:
+            step: the step, which is not applied.
+            data: the data of the step.
+            failed: the failed checks of the step.
+            digests: the digests that this rank has computed in the step, by slot.
+        """
+        assert self._checks
+        self.engine.discard_gradients()
+        repeated = self._passes.repeat(step, data, sorted({check.slot for check in failed}))
+        error = self._checks.error(step, failed, digests, repeated)
+        self._recorder.append(CorruptionFound.of(error.finding, self._recorder.last_step))
+        raise error
 
     def _apply(self, report: StepReport, rate: float, loss: float) -> float | Spike | None:
         """Apply the optimizer step, unless the step is not finite or spikes.
@@ -299,6 +340,7 @@ class Trainer:
         """Validate the model. A validation that a stop request interrupts remains due."""
         progress = self.progress
         self._supervision.progress("validation", progress.step)
+        self._slow_ranks.skip_next_step()
         started = time.monotonic()
         with (self._ema or self.engine).inference_model() as model:
             result = self._validator.run(model, self._supervision.stop_requested)
@@ -331,10 +373,12 @@ class Trainer:
         """
         step = self.progress.step
         if self._prober.is_due(step):
+            self._slow_ranks.skip_next_step()
             self._supervision.progress("validation", step)
             with (self._ema or self.engine).inference_model() as model:
                 self._prober.take(model, step)
 
     def _save(self, *, final: bool) -> None:
+        self._slow_ranks.skip_next_step()
         self._supervision.progress("save", self.progress.step)
         self._checkpoint_stall_seconds += self._saver.save(final=final)

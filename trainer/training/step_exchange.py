@@ -8,12 +8,16 @@ the same on all ranks and for any number of ranks. The ranks have them before th
 A NaN would spread to all sums that include it. So the row of a non-finite slot has a flag, and
 zeros instead of losses.
 
+The rows also have the times of the ranks: computing, waiting and fetching data. They serve only the
+detection of slow ranks (`trainer.training.slow_ranks`).
+
 This file also computes the fields of the metrics file that need only these sums: the rates of a
 step, and the line of a skipped step.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TypedDict
 
 import numpy as np
@@ -25,13 +29,19 @@ from foundation.wording import counted
 from model.flops import Flops
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
+from trainer.rank.step_timer import StepTimer
 from trainer.record.metrics_lines import SkippedLine
 from trainer.state.progress import Progress
 from trainer.tasks.batch import DeviceBatch
+from trainer.training.slow_ranks import RankTimes
 from trainer.training.spike_guard import Spike, spiking_slots
 from trainer.zero.engine import PassResult
 
-_PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS, _DIGEST = range(6)
+_PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS = range(5)
+# Seconds. The computing time of a slot is in its row, the other times of a rank are in the row of
+# its first slot.
+_COMPUTE, _WAIT, _DATA = range(5, 8)
+_DIGEST = 8
 _DIGEST_WORDS = 8  # 32 bytes as eight 32-bit words, each exact in a double
 # First column of the passes' sums. The columns of the gradients' maxima follow the sums.
 _SUMS = _DIGEST + _DIGEST_WORDS
@@ -46,13 +56,15 @@ class StepReport:
     bad_slots: list[int]  # slots whose loss or gradients are not finite
     padding_fraction: float
     slot_digests: list[bytes]
-    data_stall_seconds: float  # whether any rank was asked to stop
+    data_stall_seconds: float  # how long the ranks waited for data; mean over the ranks
     stop_requested: bool  # whether any rank was asked to stop
     flops: Flops | None = None  # operations of all slots; None if they are not counted
     peak_flops_per_second: float | None = None  # sum over the ranks; None if one peak is unknown
     # [slots, parameters]: `PassResult.amax` of each slot. None if a slot is not finite, or if
     # numerics are not exact.
     amax: np.ndarray | None = None
+    rank_times: RankTimes | None = None  # None with one rank, and without a timer
+    check_words: np.ndarray | None = None  # sum of `StepChecks.words`; None if no check is due
 
 
 def exchange(
@@ -65,6 +77,8 @@ def exchange(
     stop_requested: bool,
     placement: Placement,
     peak_flops_per_second: float | None = None,
+    timer: StepTimer | None = None,
+    check_words: np.ndarray | None = None,
 ) -> StepReport:
     """Combine the results of all ranks' slots; a collective that every rank must call.
 
@@ -77,7 +91,10 @@ def exchange(
         stop_requested: whether this rank was asked to stop.
         placement: this rank and the number of ranks.
         peak_flops_per_second: the peak of this rank's device, or None if it is unknown.
+        timer: the timer of this rank, which has measured the passes; None if nothing has.
+        check_words: `StepChecks.words` of this rank, in the steps in which all ranks have them.
     """
+    timer = timer or StepTimer(placement)
     assert results, "a rank without slots"
     amax = [result.amax for result in results if result.amax is not None]
     maxima = _SUMS + len(results[0].sums)  # first column of the gradients' maxima
@@ -96,9 +113,13 @@ def exchange(
         table[slot, [_PADDING, _POSITIONS]] = batch.padding, batch.positions
         table[slot, [_MODEL_FLOPS, _HARDWARE_FLOPS]] = batch.flops or (0, 0)
         table[slot, _DIGEST:_SUMS] = np.frombuffer(batch.digest, dtype="<u4")
+    seconds = timer.take()  # after the copy of the losses to the host
+    table[own, _COMPUTE] = seconds.compute or 0.0
+    table[slots.start, [_WAIT, _DATA]] = seconds.wait, data_stall_seconds
     known = peak_flops_per_second is not None
-    table[-1, :4] = data_stall_seconds, stop_requested, known, peak_flops_per_second or 0.0
-    table = sum_over_ranks(torch.from_numpy(table), placement).numpy()
+    table[-1, :3] = stop_requested, known, peak_flops_per_second or 0.0
+    with timer.wait():
+        table, check_words = _summed(table, check_words, placement)
     rows, flags = table[:-1], table[-1]
     totals = np.add.accumulate(rows[:, :maxima], axis=0)[-1]  # sum in slot order, unlike np.sum
     flops = Flops(int(totals[_MODEL_FLOPS]), int(totals[_HARDWARE_FLOPS]))
@@ -108,12 +129,45 @@ def exchange(
         bad_slots=np.flatnonzero(rows[:, _BAD]).tolist(),
         padding_fraction=float(totals[_PADDING] / totals[_POSITIONS]),
         slot_digests=[row.astype("<u4").tobytes() for row in rows[:, _DIGEST:_SUMS]],
-        data_stall_seconds=float(flags[0]) / placement.world_size,
-        stop_requested=bool(flags[1] > 0),
+        data_stall_seconds=float(totals[_DATA]) / placement.world_size,
+        stop_requested=bool(flags[0] > 0),
         flops=flops if flops.model else None,
-        peak_flops_per_second=float(flags[3]) if flags[2] == placement.world_size else None,
+        peak_flops_per_second=float(flags[2]) if flags[1] == placement.world_size else None,
         amax=rows[:, maxima:] if amax and not rows[:, _BAD].any() else None,
+        rank_times=_rank_times(rows, placement.world_size) if seconds.compute else None,
+        check_words=check_words,
     )
+
+
+def _summed(
+    table: np.ndarray, check_words: np.ndarray | None, placement: Placement
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Sum both arrays over the ranks in one collective."""
+    if check_words is None:
+        return sum_over_ranks(torch.from_numpy(table), placement).numpy(), None
+    flat = np.concatenate([table.ravel(), check_words.ravel()])
+    total = sum_over_ranks(torch.from_numpy(flat), placement).numpy()
+    return (
+        total[: table.size].reshape(table.shape),
+        total[table.size :].reshape(check_words.shape),
+    )
+
+
+def _rank_times(rows: np.ndarray, ranks: int) -> RankTimes:
+    """Return the times of all ranks, from the table's rows of all slots."""
+    starts = _first_slots(ranks, len(rows))
+    compute, wait, data = np.add.reduceat(rows[:, [_COMPUTE, _WAIT, _DATA]], starts, axis=0).T
+    # Networks of extensions may not count their operations.
+    work = rows[:, _HARDWARE_FLOPS if rows[:, _HARDWARE_FLOPS].all() else _POSITIONS]
+    # [ranks, slots]: the slots of each rank that all ranks have at the same time.
+    common = starts[:, None] + np.arange(len(rows) // ranks)
+    seconds_per_work = rows[common, _COMPUTE].sum(axis=1) / work[common].sum(axis=1)
+    return RankTimes(compute, wait, data, seconds_per_work * work.sum() / ranks)
+
+
+@cache
+def _first_slots(ranks: int, slots: int) -> np.ndarray:
+    return np.array([slots_of_rank(rank, ranks, slots).start for rank in range(ranks)])
 
 
 class Throughput(TypedDict, total=False):

@@ -26,15 +26,17 @@ from torch import nn
 from data_pipeline.batching.plan import slots_of_rank
 from trainer.config import EngineConfig
 from trainer.errors import EngineError
+from trainer.exact.gradient_digest import digest_of
 from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.rank.placement import Placement
+from trainer.rank.step_timer import StepTimer
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import Network, sum_names
 from trainer.zero.frozen import FrozenWeights, freeze
-from trainer.zero.process_wide import engine_process_settings
+from trainer.zero.process_wide import engine_process_settings, timed_collectives
 from trainer.zero.settings import (
     bucket_elements,
     build_optimizer,
@@ -59,11 +61,14 @@ class PassResult(NamedTuple):
         finite: whether the loss and all gradients of this micro-batch are finite, a scalar.
         amax: [trained parameters], the gradients' largest absolute values; None unless `numerics:
             exact`.
+        digests: [trained parameters + 1], int64: the digest of each parameter's gradient before it
+            is rounded to its grid, and the digest of `sums`; None unless they were requested.
     """
 
     sums: torch.Tensor
     finite: torch.Tensor
     amax: torch.Tensor | None = None
+    digests: torch.Tensor | None = None
 
 
 class TrainingEngine:
@@ -77,6 +82,8 @@ class TrainingEngine:
         moments: the names of the optimizer's moments.
         grids: the grids on which gradients are summed; None with `numerics: fast`.
         frozen: the weights that are not trained.
+        timer: the timer of this rank, which measures the collectives.
+        trained: the names of the trained parameters, in the order of `PassResult.amax`.
     """
 
     def __init__(
@@ -110,11 +117,13 @@ class TrainingEngine:
         model = self._build()
         self.sum_names: tuple[str, ...] = ()
         self.placement = placement
+        self.timer = StepTimer(placement)
         self.zero_stage = engine.zero_stage
         self.slots_per_rank = len(slots_of_rank(0, placement.world_size, micro_batches_per_step))
         self.parameter_shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self.frozen = FrozenWeights(model, placement)
         trained = {n: p for n, p in model.named_parameters() if n not in self.frozen}
+        self.trained = tuple(trained)
         self.loss = loss
         self._gradient_clipping = gradient_clipping
         self.grids: GradientGrids | None = None
@@ -122,6 +131,7 @@ class TrainingEngine:
             _require_exact_division(engine, placement.world_size)
             self.grids = GradientGrids(list(trained), micro_batches_per_step)
         self._zero_gradients = False
+        self._digests: dict[int, torch.Tensor] | None = None  # by parameter, during a digested pass
         # By parameter, the tensors that show whether a pass is finite: a small gradient, or the sum
         # of a large gradient. With `numerics: exact`, they are the gradients' largest magnitudes.
         self._watched: dict[int, torch.Tensor] = {}
@@ -137,6 +147,7 @@ class TrainingEngine:
             groups = parameter_groups(model, optimizer.weight_decay)
             self.moments, self._torch_optimizer = build_optimizer(groups, optimizer, engine)
             self._initialise(model, engine)
+            process_wide.enter_context(timed_collectives(self.timer))
             self._process_wide = process_wide.pop_all()
 
     def _initialise(self, model: nn.Module, engine: EngineConfig) -> None:
@@ -183,6 +194,7 @@ class TrainingEngine:
         units_global: int,
         is_accumulation_boundary: bool,
         is_dummy: bool,
+        is_digested: bool = False,
     ) -> PassResult:
         """Run forward and backward on a micro-batch, and add its gradients to those of the step.
 
@@ -190,12 +202,14 @@ class TrainingEngine:
             batch: the micro-batch.
             units_global: the denominator of the loss for the whole step, such as its target tokens.
             is_accumulation_boundary: whether this is the rank's last micro-batch of the step.
-            is_dummy: whether the pass only makes the number of passes equal on all ranks. Its
-                gradients are then set to zero, and the pass counts as finite.
+            is_dummy: whether the pass only makes the number of passes equal on all ranks, or only
+                computes digests. Its gradients are then set to zero, and the pass counts as finite.
+            is_digested: whether to compute `PassResult.digests`.
         """
         self._engine.set_gradient_accumulation_boundary(is_accumulation_boundary)
         self._zero_gradients = is_dummy
         self._watched.clear()
+        self._digests = {} if is_digested else None
         named_sums = self._engine(*batch.inputs, self.loss)
         self.sum_names = sum_names(named_sums, self.module)
         # With grids, _on_gradient multiplies the gradients instead.
@@ -203,16 +217,18 @@ class TrainingEngine:
         loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         if is_accumulation_boundary:
-            self.stage.sum_gradients()
+            with self.timer.wait():
+                self.stage.sum_gradients()
         sums = torch.stack([value.detach() for value in named_sums])
+        digests = self._take_digests(sums)
+        if is_dummy:
+            return PassResult(sums, sums.new_ones((), dtype=torch.bool), digests=digests)
         watched = [self._watched[index].flatten() for index in sorted(self._watched)]
         numbers = torch.cat([sums[:1], *watched])
         finite = numbers.sum().isfinite()  # the sum is finite only if all numbers are
-        if is_dummy:
-            return PassResult(sums, torch.ones_like(finite))
         if self.grids is None:
-            return PassResult(sums, finite)
-        return PassResult(sums, finite & (numbers.max() <= LARGEST), numbers[1:])
+            return PassResult(sums, finite, digests=digests)
+        return PassResult(sums, finite & (numbers.max() <= LARGEST), numbers[1:], digests)
 
     def refit(self, amax: np.ndarray | None) -> list[str] | None:
         """Widen grids and discard the step's gradients if a gradient does not fit its grid.
@@ -368,6 +384,14 @@ class TrainingEngine:
         grids.follow(amax)
         return norm
 
+    def _take_digests(self, sums: torch.Tensor) -> torch.Tensor | None:
+        digests, self._digests = self._digests, None
+        if digests is None:
+            return None
+        none = torch.zeros((), dtype=torch.int64, device=sums.device)
+        gradients = [digests.get(index, none) for index in range(len(self.trained))]
+        return torch.stack([*gradients, digest_of(sums)])
+
     def _round(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
         assert self.grids is not None
         self.grids.round_(self._indices[parameter], gradient)
@@ -376,16 +400,19 @@ class TrainingEngine:
         """Process a parameter's gradient as soon as a backward pass has computed it.
 
         The gradients of a dummy are set to zero rather than multiplied by zero, because NaN × 0 is
-        NaN.
+        NaN. A digest is computed first, from the gradient that the backward pass has computed, so
+        it does not depend on the grids.
 
         To determine later whether a pass is finite, the method stores a small gradient whole,
         because an extra operation would cost more, and the sum of a large gradient. Torch sums bf16
         in fp32, and the bf16 result has the same range. With exact numerics, the method stores the
         largest magnitude.
         """
+        index = self._indices[parameter]
+        if self._digests is not None:
+            self._digests[index] = digest_of(gradient)
         if self._zero_gradients:
             return torch.zeros_like(gradient)
-        index = self._indices[parameter]
         if self.grids is None:
             small = gradient.numel() <= SMALL_GRADIENT
             self._watched[index] = gradient if small else gradient.sum()

@@ -1,15 +1,26 @@
 """Process-wide changes for an engine; undone when the engine is destroyed or cannot be created."""
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import deepspeed
 import torch
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch.nn import functional as F
 
+from trainer.rank.step_timer import StepTimer
 from trainer.zero.disable_compiler import disable_compiler_imports
+
+# Methods of DeepSpeed's backend through which its engine and its ZeRO optimizers communicate, as of
+# version 0.19.8.
+_COLLECTIVES = (
+    *("all_reduce", "all_reduce_coalesced", "reduce", "broadcast", "all_to_all_single"),
+    *("all_gather", "all_gather_into_tensor", "all_gather_coalesced"),
+    *("reduce_scatter", "reduce_scatter_tensor"),
+)
 
 
 @contextlib.contextmanager
@@ -26,6 +37,49 @@ def engine_process_settings(*, exact: bool) -> Iterator[None]:
         if exact:
             F.linear = zero3_linear_wrap
         yield
+
+
+@contextlib.contextmanager
+def timed_collectives(timer: StepTimer) -> Iterator[None]:
+    """Measure DeepSpeed's collectives as waits within the context; DeepSpeed is initialized.
+
+    Args:
+        timer: the timer of this rank.
+    """
+    backend = deepspeed.comm.comm.cdb
+    for name in _COLLECTIVES:
+        setattr(backend, name, _timed(timer, getattr(backend, name)))
+    try:
+        yield
+    finally:
+        for name in _COLLECTIVES:
+            delattr(backend, name)  # the class has the method
+
+
+def _timed(timer: StepTimer, collective: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(collective)
+    def timed(*arguments: Any, **options: Any) -> Any:
+        with timer.wait():
+            work = collective(*arguments, **options)
+        # An asynchronous collective has only begun, and the rank waits for it later.
+        return work if work is None else _TimedWork(timer, work)
+
+    return timed
+
+
+class _TimedWork:
+    """Asynchronous collective whose `wait` is measured."""
+
+    def __init__(self, timer: StepTimer, work: Any) -> None:
+        self._timer = timer
+        self._work = work
+
+    def wait(self, *arguments: Any, **options: Any) -> Any:
+        with self._timer.wait():
+            return self._work.wait(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._work, name)
 
 
 @contextlib.contextmanager

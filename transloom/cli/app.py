@@ -7,13 +7,9 @@ their bodies, so that `--help` answers at once.
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from inspect import cleandoc
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from cluster.errors import (
     EXIT_FAILED,
@@ -32,12 +28,12 @@ from cluster.terminal import (
 )
 from foundation.errors import DataError
 from foundation.openmp import limit_openmp_spin
-from foundation.untrusted_text import visible
 from model.errors import ModelError
 from trainer.errors import TrainerError
 from transloom.cli.answer_lines import answer_lines
 from transloom.cli.checkpoints import checkpoints_app
 from transloom.cli.classify import classify
+from transloom.cli.command_group import Commands, CommandsWithDefault
 from transloom.cli.compare import compare
 from transloom.cli.control import stop, workers
 from transloom.cli.dashboard import dashboard
@@ -64,51 +60,14 @@ from transloom.cli.prepare import prepare
 from transloom.cli.recipes import recipes
 from transloom.cli.replay import replay
 from transloom.cli.report import report
+from transloom.cli.runs import runs_app
 from transloom.cli.serve import serve
-from transloom.cli.status import runs, status
+from transloom.cli.status import status
 from transloom.cli.sweep import sweep
 from transloom.cli.train import train
 from transloom.cli.translate import translate
 from transloom.cli.tune_decoding import tune_decoding
 from transloom.cli.watch import watch
-
-
-class Commands(TyperGroup):
-    """Typer group that wraps help texts to the terminal, and escapes what usage errors quote.
-
-    Arguments may contain control characters, because a shell's `*` can expand to any file name.
-    """
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and command.help:
-            command.help = _unwrapped(command.help)
-        return command
-
-    def make_context(self, *args: Any, **options: Any) -> Any:
-        with _visible_usage_errors():
-            return super().make_context(*args, **options)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _visible_usage_errors():
-            return super().invoke(ctx)
-
-
-def _unwrapped(text: str) -> str:
-    """Join the lines of each paragraph of a docstring. Typer keeps these line ends otherwise."""
-    paragraphs = cleandoc(text).split("\n\n")
-    return "\n\n".join(p if p.startswith(" ") else p.replace("\n", " ") for p in paragraphs)
-
-
-@contextmanager
-def _visible_usage_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the class of usage errors has no public name in Typer
-        if isinstance(getattr(error, "message", None), str):
-            error.message = visible(error.message)  # type: ignore[attr-defined]
-        raise
-
 
 app = typer.Typer(
     cls=Commands,
@@ -127,7 +86,7 @@ for panel, commands in {
     "Get started": (demo, recipes, init, fields),
     "Train": (prepare, plan, train, sweep, stop, workers, notify),
     "Inspect": (
-        *(watch, runs, status, dashboard, report),
+        *(watch, status, dashboard, report),
         *(compare, replay, metrics, export_metrics),
     ),
     "Use a model": (
@@ -148,6 +107,7 @@ for name, group, panel in (
     ("deploy", deploy_app, "On a cluster"),
 ):
     app.add_typer(group, name=name, rich_help_panel=panel, cls=Commands)
+app.add_typer(runs_app, name="runs", rich_help_panel="Inspect", cls=CommandsWithDefault)
 
 
 def main() -> None:
@@ -168,7 +128,8 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        print_error(f"{error.filename or 'the system'}: {error.strerror or error}")
+        where = f"{error.filename or 'the system'}: " if error.errno else ""
+        print_error(full_message(error) if not where else f"{where}{error.strerror or error}")
         sys.exit(EXIT_FAILED)
 
 

@@ -1,6 +1,7 @@
 """Commands `transloom checkpoints …`: list, verify, prune and average a run's checkpoints."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from cluster.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
 from transloom.cli.options import JsonOption, RunArgument, answer
+from transloom.cli.run_urls import copy_of_run
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -241,7 +243,17 @@ def prune_run(
         )
     if dry_run:
         return superfluous(folder.checkpoints, config)
-    with Lease(run, lambda text: console.print(text, soft_wrap=True)) as lease:
+
+    def announce(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    if folder.url:
+        from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
+
+        removed = superfluous(folder.checkpoints, config)
+        remove_checkpoints(folder.url, [path.name for path in removed], announce)
+        return removed
+    with Lease(run, announce) as lease:
         return prune(folder.checkpoints, lease.work, config)
 
 
@@ -283,7 +295,15 @@ def average_run(
             f"has checkpoints of the steps {join_items(paths)}. Average fewer checkpoints, or let "
             "the run keep more of them by raising checkpoints.keep_last"
         )
-    return average(folder.checkpoints, [Checkpoint(paths[step]) for step in chosen])
+    averaged = [Checkpoint(paths[step]) for step in chosen]
+    if folder.url is None:
+        return average(folder.checkpoints, averaged)
+    from trainer.runs.remote.changes import add_checkpoint  # imports obstore
+
+    with tempfile.TemporaryDirectory(prefix="transloom-average-") as directory:
+        made = average(Path(directory), averaged)
+        add_checkpoint(folder.url, made)
+    return Checkpoint(copy_of_run(folder.url) / folder.checkpoints.name / made.path.name)
 
 
 def checkpoints_table(rows: list[dict[str, Any]]) -> AnswerTable:

@@ -17,6 +17,7 @@ from transloom.cli.options import (
     RunArgument,
     answer,
 )
+from transloom.cli.run_urls import local_runs
 
 if TYPE_CHECKING:
     from transloom.observe.comparison.comparison import Comparison, FirstDifference
@@ -31,7 +32,8 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Folder of the run to compare with; with --test, of one or more runs.",
+            help="Folder or URL of the run to compare with; with --test, of one or more runs.",
+            callback=local_runs,
         ),
     ],
     test: Annotated[

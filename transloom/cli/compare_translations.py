@@ -17,6 +17,7 @@ from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences
 from trainer.runs.folder import RunFolder
 from transloom.cli.load_translator import load_translator, named_run
+from transloom.cli.run_urls import writable
 from transloom.inference.breakdowns import frequencies_of
 from transloom.inference.hypotheses import Hypotheses, find_hypotheses, make_hypotheses, origin_of
 from transloom.inference.scoring import dataset_of
@@ -74,8 +75,9 @@ def compare_on_test_set(
         report = bars_by_name(progress)
         candidates = []
         for one in found:
-            hypotheses = _hypotheses(one, test_set, processes, report)
-            candidates.append(_candidate(one, hypotheses, _kind(one, kinds)))
+            with writable(one.run) as written:
+                hypotheses = _hypotheses(one, test_set, written, processes, report)
+                candidates.append(_candidate(one, hypotheses, _kind(one, kinds)))
         files = first.manifest.heldout[test_set].files
         references = first.heldout.texts[TARGET]
         frequencies = frequencies_of(
@@ -137,8 +139,14 @@ def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:
             )
 
 
-def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) -> Hypotheses:
-    """Return the run's translations of the test set, as `evaluate` stored them or newly made."""
+def _hypotheses(
+    one: _Found, test_set: str, written: RunFolder, processes: int | None, report: Any
+) -> Hypotheses:
+    """Return the run's translations of the test set, as `evaluate` stored them or newly made.
+
+    Args:
+        written: the folder for new ones.
+    """
     decoding = one.recipe.decoding
     assert isinstance(decoding, DecodingConfig)
     origin = origin_of(one.checkpoint, test_set, one.heldout, decoding, "fp32")
@@ -149,7 +157,7 @@ def _hypotheses(one: _Found, test_set: str, processes: int | None, report: Any) 
         load_translator(one.run.path, checkpoint_name(one.checkpoint.path)),
         test_set,
         one.heldout,
-        one.run.translations,
+        written.translations,
         lambda done, total: report(f"translations of {one.name}", done, total),
         processes,
     )

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cluster.terminal import print_line, warn
+from transloom.cli.run_urls import followed_copy
 
 COMMAND_LINE = "transloom.cli.app"
 
@@ -14,7 +15,8 @@ def dashboard(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="[FOLDER]", help="Folder that contains runs, or the folder of one run."
+            metavar="[FOLDER|URL]",
+            help="Folder or URL prefix that contains runs, or the folder or URL of one run.",
         ),
     ] = Path("runs"),
     host: Annotated[
@@ -40,4 +42,5 @@ def dashboard(
     """
     from transloom.observe.dashboard.serving import serve
 
-    serve(folder, host, port, command_line=COMMAND_LINE, print_line=print_line, warn=warn)
+    with followed_copy(folder, warn) as runs:
+        serve(runs, host, port, command_line=COMMAND_LINE, print_line=print_line, warn=warn)

@@ -10,7 +10,9 @@ import typer
 
 from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, local_folder
+from trainer.runs.remote.location import is_run_url, run_url
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument
+from transloom.cli.run_urls import run_location
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train a run as a Slurm job or on Kubernetes.")
 
@@ -31,7 +33,8 @@ def slurm(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder, help="The run's folder, on storage that all nodes share."
+            callback=run_location,
+            help="The run's folder, on storage that all nodes share, or its URL.",
         ),
     ] = None,
     array: Annotated[
@@ -90,7 +93,7 @@ def slurm(
         output.write_text(script, encoding="utf-8")
     job = slurm.submit(script) if submit else None
     if as_json:
-        folders = [str(one.folder) for one in runs]
+        folders = [one.location for one in runs]
         values = {"job": job, "runs": folders, "script": None if output else script}
         print_json_line(values | {"file": str(output) if output else None})
     elif job:
@@ -110,8 +113,8 @@ def kuberay(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder,
-            help="The run's folder in the pods. Default: a folder in the first volume.",
+            callback=run_location,
+            help="The run's folder in the pods, or its URL. Default: a folder in the first volume.",
         ),
     ] = None,
     name: Annotated[
@@ -133,7 +136,7 @@ def kuberay(
     path, changes = find_recipe(recipe), overrides or []
     loaded = load_recipe(path, changes)
     known_as = run_name(path, changes)
-    folder = PurePosixPath(run) if run else kuberay.default_run(loaded, known_as)
+    folder = _in_pods(run) if run else str(kuberay.default_run(loaded, known_as))
     job = kuberay.job_name(name or known_as)
     if name and job != name:
         raise typer.BadParameter(
@@ -146,12 +149,16 @@ def kuberay(
     if output:
         output.write_text(text, encoding="utf-8")
     if as_json:
-        values = {"job": job, "run": str(folder), "manifests": documents}
+        values = {"job": job, "run": folder, "manifests": documents}
         print_json_line(values | {"file": str(output) if output else None})
     elif output:
         _print_written(output, f"the RayJob {job}", ["kubectl", "apply", "-f"])
     else:
         print_result(text, end="")
+
+
+def _in_pods(run: Path) -> str:
+    return run_url(run) if is_run_url(run) else str(PurePosixPath(run))
 
 
 def _check_encodable(text: str) -> None:
@@ -175,6 +182,14 @@ def _print_written(output: Path, what: str, command: list[str]) -> None:
     print_line(
         f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}"
     )
+
+
+@deploy_app.command("mirror-folder", hidden=True)
+def mirror_folder_of(url: str) -> None:
+    """Print the folder on this node in which a run in an object store is trained."""
+    from trainer.runs.remote.location import mirror_folder
+
+    print_line(str(mirror_folder(run_url(url))))
 
 
 @deploy_app.command("drain-node", hidden=True)

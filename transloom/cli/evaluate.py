@@ -20,6 +20,7 @@ from transloom.cli.options import (
     RunsArgument,
     answer,
 )
+from transloom.cli.run_urls import writable
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.observe.terminal.tables import AnswerTable, Column
@@ -100,18 +101,19 @@ def evaluate_sets(
     with percentage_bars(console) as progress:
         for name in sets:
             task = progress.add_task(name, total=None)
-            evaluations.append(
-                evaluate(
-                    translator,
-                    data,
-                    name,
-                    RunFolder(run).translations,
-                    lambda done, total, task=task: progress.update(  # type: ignore[misc]
-                        task, completed=done, total=total
-                    ),
-                    processes,
+            with writable(RunFolder(run)) as written:
+                evaluations.append(
+                    evaluate(
+                        translator,
+                        data,
+                        name,
+                        written.translations,
+                        lambda done, total, task=task: progress.update(  # type: ignore[misc]
+                            task, completed=done, total=total
+                        ),
+                        processes,
+                    )
                 )
-            )
     return evaluations
 
 

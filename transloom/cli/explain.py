@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foundation.shown_urls import url_of
 from trainer.errors import RunMismatchError, TranslationError
 from transloom.cli.options import (
     CheckpointOption,
@@ -16,6 +17,7 @@ from transloom.cli.options import (
     TagOption,
     answer,
 )
+from transloom.cli.run_urls import name_with_copy
 
 if TYPE_CHECKING:
     from transloom.inference.translator import Translator
@@ -34,7 +36,8 @@ def explain(
             "--output",
             "-o",
             metavar="FILE",
-            help="HTML file to write. Default: explain.html in the run's folder.",
+            help="HTML file to write. Default: explain.html in the run's folder, or in the current "
+            "folder if the run is in an object store.",
         ),
     ] = None,
     checkpoint: CheckpointOption = None,
@@ -69,7 +72,8 @@ def explain(
       transloom explain runs/multi30k-masked "A man is [MASK] a bike."
     """
     asked = ExplainOptions(run, sentence, checkpoint, tag, against, max_tokens)
-    summary = explained_run(asked, output or run / "explain.html")
+    folder = Path() if url_of(run) else run
+    summary = explained_run(asked, output or folder / "explain.html")
     notes = "".join(f"{note}\n" for note in explanation_notes(summary))
     answer(summary, as_json, f"{sentence} → {summary['made']}\n{notes}{summary['file']}")
 
@@ -138,7 +142,7 @@ def load_other(run: Path, against: str) -> "Translator":
     """Load the model of `--against`: RUN, RUN@CHECKPOINT, or @CHECKPOINT of the same run."""
     from transloom.cli.load_translator import load_translator, named_run
 
-    other, checkpoint = named_run(against)
+    other, checkpoint = named_run(name_with_copy(against))
     return load_translator(run if other == Path() else other, checkpoint)
 
 

@@ -15,8 +15,8 @@ from transloom.cli.options import (
     RecipeArgument,
     StrictOption,
     answer,
-    local_folder,
 )
+from transloom.cli.run_urls import run_location
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def submit(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder, help="The run's folder, on storage that all nodes share."
+            callback=run_location,
+            help="The run's folder, on storage that all nodes share, or its URL "
+            "(s3://BUCKET/PREFIX/NAME).",
         ),
     ] = None,
     env: Annotated[
@@ -114,9 +116,10 @@ def submit(
     listener.connect(address)
     from cluster.ray.exposure import ClusterExposure
     from trainer.runs import RUNS
+    from trainer.runs.remote.location import is_run_url
 
-    beside = run.parent if run else RUNS
-    folders = [*([run] if run else []), beside, Path.cwd()]
+    shared = None if run and is_run_url(run) else run
+    folders = [*([shared] if shared else []), shared.parent if shared else RUNS, Path.cwd()]
     cluster_exposure = ClusterExposure(address, [str(folder.absolute()) for folder in folders])
     from cluster.launchers.ray_job import (
         submission,
@@ -280,11 +283,17 @@ def _stop_in(folder: str, as_json: bool) -> None:
     """Ask the latest job of a run to stop, by a file in the run's folder."""
     from cluster.launchers.ray_job.status import job_summary_in
     from trainer.runs.folder import RunFolder
+    from trainer.runs.remote.location import is_run_url
 
     found = job_summary_in(folder)
     if not found.finished:
         assert found.folder is not None
-        RunFolder(found.folder.parent.parent).ask_to_stop()
+        if is_run_url(folder):
+            from trainer.runs.remote.requests import request_stop  # imports obstore
+
+            request_stop(folder)
+        else:
+            RunFolder(found.folder.parent.parent).ask_to_stop()
     if as_json:
         print_json_line({"job": found.id, "stopped": not found.finished, "status": found.status})
     elif found.finished:
@@ -339,6 +348,7 @@ def _follow(address: str, job_id: str) -> None:
 
 
 def _describe(summary: "JobSummary") -> str:
+    from trainer.runs.remote.location import is_run_url
     from transloom.observe.terminal.run_status_text import progress_text
 
     lines = [f"{summary.id}: {summary.status}", f"run      {summary.run or '?'}"]
@@ -347,7 +357,10 @@ def _describe(summary: "JobSummary") -> str:
         lines.append(f"started  {_time(job.started)}")
     if record and record.waits_for and not summary.finished:
         lines.append(f"waits    for {record.waits_for}")
-    if summary.status == "RUNNING" and (step := progress_text(Path(summary.run))):
+    folder = Path(summary.run)
+    if summary.folder and is_run_url(summary.run):
+        folder = summary.folder.parent.parent
+    if summary.status == "RUNNING" and (step := progress_text(folder)):
         lines.append(f"step     {step}")
     if record and summary.folder:
         lines.append(f"log      {summary.folder / 'log.txt'}")

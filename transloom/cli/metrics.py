@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import note, print_line
+from cluster.terminal import note, print_line, warn
 from transloom.cli.completion import run_folders
+from transloom.cli.run_urls import followed_copy
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -26,8 +27,8 @@ def metrics(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="[RUN|FOLDER]",
-            help="A run's folder, or a folder that contains runs.",
+            metavar="[RUN|FOLDER|URL]",
+            help="A run's folder or URL, or a folder or URL prefix that contains runs.",
             autocompletion=run_folders,
         ),
     ] = Path("runs"),
@@ -47,10 +48,11 @@ def metrics(
 
     Example:  transloom metrics runs
     """
-    if port is None:
-        print_line(metrics_text(folder).rstrip("\n"))
-    else:
-        serve_metrics(folder, port)
+    with followed_copy(folder, warn, is_followed=port is not None) as runs:
+        if port is None:
+            print_line(metrics_text(runs).rstrip("\n"))
+        else:
+            serve_metrics(runs, port)
 
 
 def metrics_text(folder: Path) -> str:

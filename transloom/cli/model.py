@@ -12,6 +12,7 @@ from cluster.terminal import note
 from foundation.errors import DataError
 from transloom.cli.completion import runs_and_recipes
 from transloom.cli.options import JsonOption, Overrides, answer
+from transloom.cli.run_urls import copy_of_run
 from transloom.observe.terminal.tables import AnswerTable
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def figure_of(name: str, overrides: Sequence[str]) -> Figure:
     from trainer.runs.folder import RunFolder
     from transloom.observe.explain.blueprint.networks import blueprint_of_settings
 
-    run = RunFolder(Path(name))
+    run = RunFolder(copy_of_run(name))
     if run.card_path.is_file():
         if overrides:
             raise RecipeError(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import EXIT_FAILED, RecipeError
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer, local_folder
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
+from transloom.cli.run_urls import run_location
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
@@ -23,7 +24,7 @@ def notify(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder,
+            callback=run_location,
             help="The run's folder, which the message names. Default: a folder in runs/, named "
             "after the recipe and its overrides.",
         ),

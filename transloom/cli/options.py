@@ -7,28 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cluster.errors import RecipeError
 from cluster.terminal import Terminal, print_json_line, print_line
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
+from transloom.cli.run_urls import local_run, local_run_names
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.observe.terminal.tables import AnswerTable
 
 WIDTH_WHEN_PIPED = 200
-
-
-def local_folder(run: Path | None) -> Path | None:
-    """Return a run's folder as given; a callback of `--run`.
-
-    Raises:
-        RecipeError: it is a URL, which would become a local folder named `s3:`.
-    """
-    if run and run.parts[0].endswith(":"):
-        raise RecipeError(
-            f"The run's folder is {'//'.join(str(run).split('/', 1))}, expected a folder on "
-            "storage that all nodes share: runs cannot be in an object store, datasets can"
-        )
-    return run
 
 
 RecipeArgument = Annotated[
@@ -48,14 +34,30 @@ Overrides = Annotated[
     ),
 ]
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=run_folders)
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's folder, or its URL in an object store.",
+        callback=local_run,
+        autocompletion=run_folders,
+    ),
+]
+# The argument of a command that changes a run without reading it.
+RunLocationArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's folder, or its URL in an object store.",
+        autocompletion=run_folders,
+    ),
 ]
 RunsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="RUN...",
-        help="Folders of the runs; RUN@STEP names a checkpoint. Several runs translate as an "
-        "ensemble.",
+        help="Folders or URLs of the runs; RUN@STEP names a checkpoint. Several runs translate as "
+        "an ensemble.",
+        callback=local_run_names,
         autocompletion=run_folders,
     ),
 ]

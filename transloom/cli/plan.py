@@ -10,7 +10,8 @@ import typer
 from cluster.errors import EXIT_FAILED
 from cluster.terminal import note
 from foundation.wording import counted, flop_rate, operations, span
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer, local_folder
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
+from transloom.cli.run_urls import run_location
 
 if TYPE_CHECKING:
     from cluster.node_check.checks import NodeCheckReport
@@ -26,7 +27,7 @@ def plan(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder,
+            callback=run_location,
             help="The run's folder. Default: a folder in runs/, named after the recipe and its "
             "overrides.",
         ),

@@ -23,6 +23,7 @@ from data_pipeline.errors import DatasetFileError
 from foundation.location import Location, without_credentials
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.format import HEADER
+from trainer.checkpoints.state_objects import PARTS
 from trainer.rank.supervision import Outcome
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Line, SkippedLine, StepLine, TrainLine
@@ -120,8 +121,11 @@ def scratch_run(plan: ReplayPlan, where: Path | None) -> Iterator[RunFolder]:
             linked = scratch.checkpoints / plan.start.path.name
             linked.mkdir()
             shutil.copyfile(plan.start.path / HEADER, linked / HEADER)
-            for file in plan.start.file_paths():
-                (linked / file.name).symlink_to(file.resolve())
+            if plan.start.objects:  # an object store has its state files
+                shutil.copyfile(plan.start.path / PARTS, linked / PARTS)
+            else:
+                for file in plan.start.file_paths():
+                    (linked / file.name).symlink_to(file.resolve())
         yield scratch
 
 

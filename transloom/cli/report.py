@@ -7,13 +7,17 @@ import typer
 
 from transloom.cli.completion import run_folders
 from transloom.cli.options import JsonOption, answer
+from transloom.cli.run_urls import local_runs
 
 
 def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Folders of the runs to save.", autocompletion=run_folders
+            metavar="RUN...",
+            help="Folders or URLs of the runs to save.",
+            callback=local_runs,
+            autocompletion=run_folders,
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],

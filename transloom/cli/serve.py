@@ -8,6 +8,7 @@ import typer
 
 from cluster.errors import ClusterError
 from cluster.terminal import print_line, warn
+from foundation.shown_urls import url_of
 from transloom.cli.completion import run_folders
 from transloom.cli.options import (
     BeamOption,
@@ -17,6 +18,7 @@ from transloom.cli.options import (
     PenaltyOption,
     PrecisionOption,
 )
+from transloom.cli.run_urls import local_runs
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
@@ -29,7 +31,8 @@ def serve(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Folders of the runs. Each run is served under the name of its folder.",
+            help="Folders or URLs of the runs. Each run is served under the name of its folder.",
+            callback=local_runs,
             autocompletion=run_folders,
         ),
     ],
@@ -145,6 +148,7 @@ def serve(
     of_each = {
         name: ReplicaSettings(
             run=run,
+            url=url_of(run),
             checkpoint=checkpoint,
             follow=follow,
             decoding=decoding,

@@ -36,9 +36,9 @@ def sweep(
             "Default: each run starts Ray on this machine."
         ),
     ] = None,
-    folder: Annotated[Path, typer.Option("--folder", help="Parent folder of the runs.")] = Path(
-        "runs"
-    ),
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Parent folder or URL of the runs.")
+    ] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
     """Train a run for each combination of values, and compare the runs in a table.

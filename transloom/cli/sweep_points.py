@@ -15,6 +15,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import load_recipe, run_name
 from foundation.strict_yaml import YamlError, parse_yaml
 from foundation.wording import counted
+from trainer.runs.folder import RunFolder
 
 MAX_RUNS = 1_000
 
@@ -26,13 +27,15 @@ class SweepPoint:
     Attributes:
         overrides: all overrides that `transloom train` gets for the run, as KEY=VALUE.
         changed: the values that distinguish the run from the others, by field.
-        run: the run's folder.
+        run: the run's folder on this machine.
+        location: the folder, or the URL of a run in an object store.
         max_steps: trainer.max_steps of the run's recipe.
     """
 
     overrides: tuple[str, ...]
     changed: dict[str, str]
     run: Path
+    location: str
     max_steps: int
 
 
@@ -41,7 +44,7 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
 
     Args:
         overrides: fields with their values, as KEY=VALUE or KEY=VALUE,VALUE,….
-        folder: parent folder of the runs.
+        folder: parent folder of the runs, or a URL.
 
     Raises:
         RecipeError: the recipe is invalid with some of the values, two runs would be the same, or
@@ -72,7 +75,8 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
                 "only one value for a field that is not an identity field"
             )
         steps = load_recipe(recipe, given).trainer.max_steps
-        points[name] = SweepPoint(given, changed, folder / name, steps)
+        run = RunFolder.of(folder / name)
+        points[name] = SweepPoint(given, changed, run.path, run.location, steps)
     return list(points.values())
 
 

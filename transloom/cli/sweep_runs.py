@@ -24,11 +24,12 @@ from cluster.supervision.command_signals import SIGNALS
 from cluster.supervision.interval import Interval
 from foundation.wording import counted
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, RunStatus, run_status_of
+from trainer.runs.remote.files import SWEEP_OUTPUT
 from transloom.cli.sweep_points import SweepPoint
 
 POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0
-OUTPUT = "output.txt"  # in the run's folder: all output of its process
+OUTPUT = SWEEP_OUTPUT  # in the run's folder: all output of its process
 REASON_BYTES = 4096
 # -P keeps the current directory off Python's path, because it may contain packages of the same
 # names.
@@ -60,7 +61,7 @@ class TrainProcess:
             # In a separate session, the process receives a terminal's Ctrl-C only through this
             # process.
             self._process = subprocess.Popen(
-                [*command, "--run", str(point.run)],
+                [*command, "--run", point.location],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -149,7 +150,7 @@ class SweepRun:
     def to_json(self) -> dict[str, Any]:
         kept = {"step", "max_steps", "scores", "scores_step", "best", "checkpoint"}
         return {
-            "run": str(self.point.run),
+            "run": self.point.location,
             "changed": self.point.changed,
             "state": self.state,
             "exit_code": self.exit_code,

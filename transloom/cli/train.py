@@ -14,9 +14,9 @@ from transloom.cli.options import (
     RecipeArgument,
     StrictOption,
     answer,
-    local_folder,
     step_range,
 )
+from transloom.cli.run_urls import run_location
 
 
 def train(
@@ -25,7 +25,7 @@ def train(
     run: Annotated[
         Path | None,
         typer.Option(
-            callback=local_folder,
+            callback=run_location,
             help="The run's folder. Default: a folder in runs/, named after the recipe and its "
             "overrides.",
         ),

@@ -37,12 +37,15 @@ class TrainResult:
     """State of a run after `transloom train`.
 
     Attributes:
+        run: the folder in which the run was trained.
+        location: the run as users name it, a folder or a URL.
         began_at: step of the newest checkpoint when the command started; 0 if there was none.
         step: step of the newest checkpoint when the command ended; 0 if there was none.
     """
 
     outcome: Outcome
     run: Path
+    location: str
     recipe: Recipe
     began_at: int
     step: int
@@ -53,7 +56,7 @@ class TrainResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "outcome": self.outcome,
-            "run": str(self.run),
+            "run": self.location,
             "step": self.step,
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
             "validation": self._scores(),
@@ -73,7 +76,7 @@ class TrainResult:
         if self.outcome == "finished":
             samples = self.validation.samples if self.validation else []
             source = samples[0].source if samples else None
-            commands = next_commands(self.run, self.recipe, source)
+            commands = next_commands(self.location, self.recipe, source)
             text += "\n\nNext:\n" + "\n".join(f"  {command}" for command in commands.values())
         return text
 
@@ -81,24 +84,27 @@ class TrainResult:
         """Return one or two sentences that say how the run ended."""
         if self.outcome == "preempted":
             if self.checkpoint is None:
-                return f"Stopped before {self.run} had a checkpoint; the same command starts over."
+                return (
+                    f"Stopped before {self.location} had a checkpoint; the same command starts "
+                    "over."
+                )
             return (
-                f"Stopped. The newest checkpoint of {self.run} is of step {self.step}; the same "
-                "command continues from that step."
+                f"Stopped. The newest checkpoint of {self.location} is of step {self.step}; the "
+                "same command continues from that step."
             )
         if self.began_at == self.step:
             return self._nothing_left_text()
-        return f"Finished at step {self.step}. The run is in {self.run}."
+        return f"Finished at step {self.step}. The run is in {self.location}."
 
     def _nothing_left_text(self) -> str:
         wanted = self.recipe.trainer.max_steps
         if self.step < wanted:
             return (
-                f"Nothing left to train: {self.run} stopped early at step {self.step}. Raise "
+                f"Nothing left to train: {self.location} stopped early at step {self.step}. Raise "
                 "trainer.early_stopping.patience to continue it."
             )
         return (
-            f"Nothing left to train: {self.run} is already at step {self.step}, and "
+            f"Nothing left to train: {self.location} is already at step {self.step}, and "
             f"trainer.max_steps is {wanted}. Raise trainer.max_steps to continue it."
         )
 
@@ -107,7 +113,7 @@ class TrainResult:
 class TrainOptions:
     """Options of `transloom train`; its `--help` describes them."""
 
-    run: Path | None = None
+    run: Path | str | None = None
     address: str | None = None
     inline: bool = False
     profile: StepRange | None = None
@@ -130,13 +136,18 @@ def train_run(
             f"--inline trains in this process, but cluster.address is {loaded.cluster.address}: "
             "leave --inline out, or set cluster.address=null"
         )
-    folder = RunFolder(options.run or RUNS / run_name(path, overrides))
+    folder = RunFolder.of(options.run or RUNS / run_name(path, overrides))
     loaded = with_absolute_paths(loaded)
     checked = quick_check(loaded, folder)
     store, manifest = checked.require()
-    began_at = _newest_step(folder)
+    before = folder
+    if folder.url:
+        from trainer.runs.remote.pull import stored_run  # imports obstore
+
+        before = stored_run(folder)
+    began_at = _newest_step(before)
     if profile:
-        _check_profile(profile, loaded, folder)
+        _check_profile(profile, loaded, before)
     title, settings = title_of(loaded, folder), loaded.trainer
     with listener_for(
         console, title, settings.max_steps, folder, settings.smooths_labels
@@ -160,6 +171,7 @@ def train_run(
     return TrainResult(
         outcome=outcome,
         run=folder.path,
+        location=folder.location,
         recipe=loaded,
         began_at=began_at,
         step=step_of(newest) if newest else 0,
@@ -206,4 +218,4 @@ def title_of(recipe: Recipe, run: RunFolder) -> str:
     device = "GPU" if cluster.gpus_per_rank else "CPU"
     low, high = cluster.min_ranks, cluster.max_ranks
     ranks = ("" if low == high else f"{low} to ") + counted(high, f"{device} rank")
-    return f"{run.path}: {recipe.model}, {ranks}, ZeRO {engine.zero_stage}, {engine.precision}"
+    return f"{run.location}: {recipe.model}, {ranks}, ZeRO {engine.zero_stage}, {engine.precision}"

@@ -22,6 +22,7 @@ from transloom.cli.options import (
     ProcessesOption,
     TagOption,
 )
+from transloom.cli.run_urls import local_run_names
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
@@ -31,8 +32,9 @@ def translate(
         list[str],
         typer.Argument(
             metavar="RUN... [FILE|-]",
-            help="Folders of the runs, then a file with one sentence per line. RUN@STEP names a "
-            "checkpoint. The default for the file is -, standard input.",
+            help="Folders or URLs of the runs, then a file with one sentence per line. RUN@STEP "
+            "names a checkpoint. The default for the file is -, standard input.",
+            callback=local_run_names,
             autocompletion=run_folders,
         ),
     ],

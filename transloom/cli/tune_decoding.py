@@ -23,6 +23,7 @@ from transloom.cli.options import (
     RunArgument,
     answer,
 )
+from transloom.cli.run_urls import writable
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.observe.terminal.tables import AnswerTable, Column
 
@@ -186,7 +187,8 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
         for name in names:
             tuner.try_out(load_translator(run, name, decoding), options.processes)
         tuned = tuner.judge()
-    write_tuned_decoding(folder, tuned)
+    with writable(folder) as written:
+        write_tuned_decoding(written, tuned)
     return tuned
 
 

@@ -22,6 +22,7 @@ from foundation.untrusted_text import visible_line
 from transloom.cli.completion import run_folders
 from transloom.cli.jobs import DEFAULT_ADDRESS, Address
 from transloom.cli.options import JsonOption
+from transloom.cli.run_urls import followed_copy
 
 if TYPE_CHECKING:
     from transloom.observe.terminal.folder_feed import FolderFeed
@@ -40,8 +41,8 @@ def watch(
         str,
         typer.Argument(
             metavar="[RUN|FOLDER|JOB]",
-            help="A run's folder, a folder that contains runs, or a job id that `transloom "
-            "submit` printed.",
+            help="A run's folder or URL, a folder or URL prefix that contains runs, or a job id "
+            "that `transloom submit` printed.",
             autocompletion=run_folders,
         ),
     ] = "runs",
@@ -65,11 +66,12 @@ def watch(
     """
     try:
         os.nice(NICENESS)
-        feed = _feed(what, address)
-        if as_json:
-            print_json_line(_standing(feed))
-            return
-        show_feed(feed, Terminal(), once=once)
+        with followed_copy(what, is_followed=not (once or as_json)) as folder:
+            feed = _feed(str(folder), address)
+            if as_json:
+                print_json_line(_standing(feed))
+                return
+            show_feed(feed, Terminal(), once=once)
     except KeyboardInterrupt:
         return
 

@@ -161,5 +161,5 @@ def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Check
             f"[{', '.join([*steps, *averages])}]"
         )
     found = Checkpoint(path)
-    found.verify()
+    found.verify_before_reading()
     return found, []

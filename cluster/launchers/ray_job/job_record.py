@@ -27,6 +27,8 @@ from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import Count, FileModel, error_summary
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.process_identity import start_tick
+from trainer.runs.folder import RunFolder
+from trainer.runs.remote.location import is_run_url
 from trainer.runs.start import Invocation
 
 LIMITS = JsonLimits(bytes=8_000_000, values=200_000)
@@ -75,7 +77,7 @@ class JobRequest(FileModel):
         name: name of the recipe's file.
         recipe: text of the recipe's file.
         overrides: overrides of the recipe.
-        run: the run's folder, as the nodes see it.
+        run: the run's folder, as the nodes see it, or its URL.
         folder: base of the recipe's relative paths, if it exists on the node.
         dataset: location of the dataset, as the nodes see it.
         wait: whether the job may wait for capacity, instead of failing.
@@ -105,8 +107,18 @@ class JobRequest(FileModel):
     digest: str
 
     @property
+    def run_folder(self) -> RunFolder:
+        """The run's folder on this node, also if the run is in an object store."""
+        return RunFolder.of(self.run)
+
+    @property
     def required_folders(self) -> list[str]:
-        """Folders at least one of which must exist before the run's folder is created."""
+        """Folders at least one of which must exist before the run's folder is created.
+
+        A run in an object store needs none of them.
+        """
+        if is_run_url(self.run):
+            return []
         return [self.run, str(Path(self.run).parent), self.folder]
 
     def missing_folders_text(self, node: str) -> str:

@@ -115,8 +115,10 @@ def _run_folder(request: JobRequest) -> Path:
         ClusterError: none of the required folders exists, or this node cannot write the run's
             folder.
     """
-    run, node = Path(request.run), f"Node {os.uname().nodename}"
-    if not any(Path(place).is_dir() for place in request.required_folders):
+    run, node = request.run_folder.path, f"Node {os.uname().nodename}"
+    if request.required_folders and not any(
+        Path(place).is_dir() for place in request.required_folders
+    ):
         raise ClusterError(request.missing_folders_text(node))
     if problem := write_problem(run):
         raise ClusterError(

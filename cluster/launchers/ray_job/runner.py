@@ -34,6 +34,7 @@ from cluster.launchers.ray_job.job_record import (
 )
 from cluster.launchers.ray_job.queue import QueueView, waiting_reason
 from cluster.launchers.ray_job.training_process import argv_line, start
+from cluster.supervision.interval import Interval
 from cluster.supervision.invocation import as_variable
 from cluster.supervision.retry_budget import RetryBudget
 from cluster.supervision.stop_requests import JobStopRequest
@@ -41,11 +42,12 @@ from cluster.terminal import print_error
 from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints
 from trainer.checkpoints.lease import was_owned_by
+from trainer.errors import TrainerError
 from trainer.record.metrics_file import recorded_step
-from trainer.runs.folder import RunFolder
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
+UPLOAD_SECONDS = 30.0
 MAX_REASON_CHARACTERS = 500
 # Seconds for which Ray's head may fail to answer before a waiting job fails.
 HEAD_TIMEOUT_SECONDS = 120.0
@@ -73,7 +75,7 @@ class JobRunner:
             view: function that creates the view of the cluster.
             ready: process for the first attempt that already waits for `words`; None to start one.
         """
-        self._run = RunFolder(Path(request.run))
+        self._run = request.run_folder
         self._folder = JobFolder.of(self._run.path, job_id)
         self._words = words
         self._command = command
@@ -83,6 +85,7 @@ class JobRunner:
         self._stop = JobStopRequest(self._run)
         self._ready = DriverProcess(ready, self._log) if ready else None
         self._renewed = 0.0
+        self._uploads = Interval(UPLOAD_SECONDS)
         self._record = JobRecord(
             id=job_id,
             request=request,
@@ -105,6 +108,7 @@ class JobRunner:
         self._stop.clear()
         self._write(state=state, exit_code=code, message=message, waits_for=None)
         self._log.close()
+        self._upload()
         return code
 
     def _run_attempts(self) -> tuple[JobState, int, str | None]:
@@ -272,6 +276,19 @@ class JobRunner:
         if time.monotonic() - self._renewed > RENEW_SECONDS:
             self._renewed = time.monotonic()
             self._folder.renew()
+        if self._record.state == "WAITING" and self._uploads.has_passed(time.monotonic()):
+            self._upload()
+
+    def _upload(self) -> None:
+        """Upload the job's files if its run is in an object store and no driver does it."""
+        if self._run.url is None:
+            return
+        from trainer.runs.remote.pull import upload_job_files  # imports obstore
+
+        try:
+            upload_job_files(self._run)
+        except (OSError, TrainerError) as error:
+            self._log.write_line(f"warning: the job's files are not in {self._run.url}: {error}")
 
     def _write(self, **changes: Any) -> None:
         """Change the record. On a full disk the file stays unchanged, and the job continues."""

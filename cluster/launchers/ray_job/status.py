@@ -14,9 +14,11 @@ from cluster.launchers.ray_job.job_record import FINAL, LOST, JobFolder, JobReco
 from cluster.launchers.ray_job.job_unpacking import record_link
 from cluster.ray import jobs
 from cluster.ray.jobs import Job
+from trainer.runs.remote.location import is_run_url
 
 READERS = 8
 POLL_SECONDS = 0.5
+VIEW_SECONDS = 5.0
 FOLLOW_BYTES = 65_536
 
 
@@ -97,11 +99,20 @@ def job_summary_in(folder: str) -> JobSummary:
     Args:
         folder: the folder of the run, or of the job.
     """
-    path = Path(folder)
+    path = _local_folder(folder)
     job = JobFolder(path) if (path / "job.json").is_file() else JobFolder.newest_of(path)
     lost = job.is_lost()
     record = job.read()  # read after the check, during which the job may end
     return JobSummary(None, record, lost and record.state not in FINAL, job.path)
+
+
+def _local_folder(folder: str) -> Path:
+    """Return a folder, or a local copy of a run in an object store."""
+    if not is_run_url(folder):
+        return Path(folder)
+    from trainer.runs.remote.pull import run_view  # imports obstore
+
+    return run_view(folder)
 
 
 def job_summary_of(address: str, job_id: str) -> JobSummary:
@@ -130,7 +141,7 @@ def _with_record(address: str, job: Job) -> JobSummary:
         if data:
             record = parse_record(data, record_link(job.id))
             return JobSummary(
-                job, record, folder=JobFolder.of(Path(record.request.run), job.id).path
+                job, record, folder=JobFolder.of(record.request.run_folder.path, job.id).path
             )
     return JobSummary(job, None)
 
@@ -168,12 +179,13 @@ def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
             text = file.read()
             yield text if lines is None else _last(text, lines)
             while follow:
+                _local_folder(folder)  # refreshes a copy
                 ended = job_summary_in(str(summary.folder)).finished
                 while piece := file.read(FOLLOW_BYTES):
                     yield piece
                 if ended:
                     return
-                time.sleep(POLL_SECONDS)
+                time.sleep(VIEW_SECONDS if is_run_url(folder) else POLL_SECONDS)
     except OSError as error:
         raise ClusterError(f"{error.filename} cannot be read: {error.strerror}") from error
 

@@ -122,12 +122,13 @@ def submit(
             run folder is unusable as far as visible from here, or the cluster refuses the job.
     """
     recipe, request = build_request(wanted)
-    checked = quick_check(recipe, RunFolder(Path(request.run)), trains_here=False)
+    checked = quick_check(recipe, request.run_folder, trains_here=False)
     checked.raise_refusal()
     for scarce in checked.notices:
         listener.warn(scarce)
     # `resubmit` omits this check: the driver of a job whose head is lost may take a moment to end.
-    check_folder(Path(request.run))
+    if request.run_folder.url is None:  # only the nodes may have an object store's credentials
+        check_folder(Path(request.run))
     return send(recipe, request, cluster_exposure, listener, entry_point)
 
 
@@ -136,7 +137,7 @@ def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
     path = find_recipe(wanted.recipe)
     overrides = list(wanted.overrides)
     recipe = with_absolute_paths(load_recipe(path, overrides))
-    run = (wanted.run or RUNS / run_name(path, overrides)).absolute()
+    run = RunFolder.of(wanted.run or RUNS / run_name(path, overrides))
     if wanted.environment_file and not wanted.environment_file.is_absolute():
         raise ClusterError(
             f"--env-file {wanted.environment_file} is a relative path, but the nodes read the "
@@ -147,7 +148,7 @@ def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
         name=path.name,
         recipe=path.read_text(encoding="utf-8"),
         overrides=tuple(overrides),
-        run=str(run),
+        run=run.url or str(run.path.absolute()),
         folder=str(Path.cwd()),
         dataset=recipe.data.dataset,
         needs=Needs(
@@ -294,7 +295,11 @@ def rebuild_request(request: JobRequest, folder: Path | None) -> tuple[Recipe, J
     theirs = request.overrides
     if folder and request.extensions:
         theirs = (*theirs, f"extension_folder={json.dumps(str(folder / 'extensions'))}")
-    run = RunFolder(Path(request.run))
+    run = request.run_folder
+    if run.url:
+        from trainer.runs.remote.pull import stored_run  # imports obstore
+
+        run = stored_run(run)
     identity = run.card().identity if run.has_begun() else None
     with tempfile.TemporaryDirectory(prefix="transloom-job-") as here:
         path = Path(here) / request.name

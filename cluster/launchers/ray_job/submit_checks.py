@@ -51,9 +51,9 @@ def check_head(
             f"{head} has no {' and no '.join(missing)} in the environment of its Ray. Install "
             "transloom's requirements there from the same lock file, as in docs/how-to/install.md"
         )
-    if not any(seen.folders.values()):
+    if request.required_folders and not any(seen.folders.values()):
         raise ClusterError(request.missing_folders_text(head))
-    for folder in (request.run, str(Path(request.run).parent)):
+    for folder in request.required_folders[:2]:
         if problem := seen.unwritable.get(folder):
             raise ClusterError(
                 f"{head} cannot write the run's folder {request.run}: {problem}. Name another "
@@ -77,7 +77,7 @@ def check_jobs(address: str, run: str) -> None:
     for job in jobs.list_jobs(address):
         if job.finished or RUNNER_KEY not in job.metadata:
             continue
-        if Path(job.metadata.get(RUN_KEY, "")) != Path(run):
+        if job.metadata.get(RUN_KEY, "").rstrip("/") != run.rstrip("/"):
             continue
         found = job_summary_of(address, job.id)  # shows the end before Ray does
         if not found.finished:

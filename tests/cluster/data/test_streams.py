@@ -98,6 +98,17 @@ def test_the_stream_is_that_of_one_process(workers, expected, count, bytes_ahead
     check_equal(list(steps), expected)
 
 
+def test_a_rank_can_request_the_slots_of_others(workers, expected):
+    client = WorkerClient(workers(2).handles, print)
+    streams = WorkerStreams(
+        client, rank=1, ranks=3, slots=SLOTS, steps_ahead=2, bytes_ahead=MANY_BYTES
+    )
+    for step, whole in zip(streams.open(Cursor()), expected[:8], strict=False):
+        requested = [step.request(slot) for slot in range(SLOTS)]
+        received = [micro_batch() for micro_batch in requested]
+        check_equal([replace(whole, micro_batches=received)], [whole])
+
+
 def test_what_is_asked_for_ahead_is_bounded_in_bytes(workers, settings):
     asked = []
 

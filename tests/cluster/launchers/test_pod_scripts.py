@@ -27,7 +27,7 @@ def pod(tmp_path):
     values["cluster"]["kubernetes"] = {"image": "transloom:cpu", "volumes": volumes}
     recipe.write_text(yaml.safe_dump(values))
     run = PurePosixPath("/shared/run")
-    files, _ = kuberay.manifests(load_recipe(recipe), recipe.read_text(), [], run, "tiny")
+    files, _ = kuberay.manifests(load_recipe(recipe), recipe.read_text(), [], str(run), "tiny")
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "transloom").symlink_to(STAND_IN)

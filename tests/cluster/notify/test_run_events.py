@@ -12,7 +12,9 @@ from cluster.notify import run_events
 from cluster.notify.run_events import RunEvents
 from cluster.recipe import Recipe
 from cluster.supervision.restart_loop import excluded_nodes_text
+from trainer.corruption import CorruptionFinding
 from trainer.notify_config import EVENTS
+from trainer.record.metrics_lines import CorruptionFound, RankRecovered, SlowRankFound
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import RankVitals, Restart, Vitals
 
@@ -218,6 +220,16 @@ def test_a_node_that_is_left_out_is_an_event_with_its_problem(events):
     assert "leaves out a node: Node b cannot write the run's folder." in events.found[0].text
 
 
+def test_corruption_is_an_event_that_names_rank_node_step_slot_and_parameter(events):
+    finding = CorruptionFinding(8, (3,), (1,), ("far",), ("x.weight",), 1, True, True, 4)
+    events.line(CorruptionFound.of(finding, 7))
+    assert events.names == ["bad_node"]
+    (found,) = events.found
+    assert found.step == 7
+    for part in ("rank 1 on node far", "slot 3 of step 8", "x.weight"):
+        assert part in found.text
+
+
 def test_the_error_of_the_end_is_an_event(events):
     error = ClusterError("The cluster has no room")
     error.add_note("Add nodes.")
@@ -247,3 +259,15 @@ def test_a_run_that_stops_without_its_last_checkpoint_is_no_event(events):
     events.line(train_line(1))
     events.ended()
     assert events.names == []
+
+
+def test_a_slow_rank_is_an_event_and_its_recovery_none(events):
+    slow = {"rank": 3, "node": "node-2", "factor": 1.87}
+    events.line(SlowRankFound(step=60, **slow, cause="data", seconds=0.374, other_seconds=0.2))
+    events.line(RankRecovered(step=90, rank=3, node="node-2", factor=1.01))
+    assert events.names == ["slow_rank"]
+    assert events.found[0].step == 60
+    assert (
+        "waits for rank 3 on node-2, which needs 1.87 times as long as the others, because it "
+        "waits longer for data: 0.374 s per step, the others 0.2 s."
+    ) in events.found[0].text

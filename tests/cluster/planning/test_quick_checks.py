@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from support.cluster.another_user import NOBODY
 from support.files.small_disk import run_on_small_disk
 from support.recipes import tiny_recipe, tiny_values
+from support.runs import Runs
+from support.storage.fault_proxy import Answer, FaultProxy
 
 from cluster.errors import ClusterError
 from cluster.planning import quick_checks, versions
@@ -94,6 +97,37 @@ def test_another_runs_folder_is_refused(phrasebook, tmp_path):
     assert [problem.about for problem in checked.problems] == ["run"]
     with pytest.raises(RunMismatchError, match="seed: 3 there, 4 here"):
         checked.require()
+
+
+def test_an_object_store_that_cannot_be_written_is_named(
+    phrasebook, s3_server, s3_environment, monkeypatch
+):
+    """Before anything is started; a client does not ask, as it may lack the credentials."""
+    bucket = s3_server.bucket("quick")
+    with FaultProxy(s3_server.url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        assert refusals(quick_check(tiny_recipe(phrasebook), RunFolder.of(f"{bucket}/run"))) == []
+        for url in ("s3://no-such-bucket/run", f"{bucket}/other"):
+            (refusal,) = refusals(quick_check(tiny_recipe(phrasebook), RunFolder.of(url)))
+            assert url in refusal
+            proxy.fail(Answer(403), "PUT")
+        assert "Check the credentials and their permissions" in refusal
+        checked = quick_check(tiny_recipe(phrasebook), RunFolder.of(url), trains_here=False)
+        assert refusals(checked) == []
+
+
+def test_a_run_in_an_object_store_is_compared_with_the_recipe(
+    phrasebook, s3_server, s3_environment, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path / "cache"))
+    url = f"{s3_server.bucket('quick')}/run"
+    runs = Runs(tmp_path / "tiny.yaml", tmp_path, address="")
+    runs.recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    runs.train_at(url, "trainer.max_steps=1", inline=True)
+    shutil.rmtree(tmp_path / "cache")
+    other = changed(phrasebook, model={"width": 64})
+    (refusal,) = refusals(quick_check(other, RunFolder.of(url)))
+    assert "model.width" in refusal
 
 
 def test_a_file_where_the_run_should_lie_is_named(phrasebook, tmp_path):

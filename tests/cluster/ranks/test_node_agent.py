@@ -17,6 +17,7 @@ from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
 from cluster.ray.session import ray_session
 from trainer.checkpoints.process_identity import start_tick
+from trainer.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_how_busy_a_node_is_comes_when_it_comes(agents, ray_head, monkeypatch):
 
 def test_a_folder_that_both_see_is_fine(agents, tmp_path):
     agents, _ = agents
-    assert agents.check(tmp_path, tmp_path) == []
+    assert agents.check(tmp_path, RunFolder(tmp_path)) == []
     assert list(agents._unfit) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -235,10 +236,10 @@ class ElsewhereAgent:
 def test_a_node_without_the_folder_is_named(agents, tmp_path):
     agents, node = agents
     agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
-    (problem,) = agents.check(tmp_path, tmp_path)
+    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
     assert re.search(f"Node here .*{tmp_path}.*No such file.*--run PATH", problem)
     assert [unfit.id for unfit in agents._unfit] == [node]
-    assert agents.check(tmp_path, tmp_path) == []  # it is known
+    assert agents.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
     assert list(tmp_path.iterdir()) == []
 
 
@@ -253,7 +254,7 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_p
     twin = tmp_path / "twin"
     twin.mkdir()
     agents.by_node[node] = Twin(agents.by_node[node], twin)
-    (problem,) = agents.check(tmp_path, tmp_path)
+    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
     assert "files that the node writes there are not visible" in problem
 
 
@@ -273,11 +274,11 @@ def test_a_node_with_other_sources_is_named(agents, tmp_path, theirs):
             check_shared_folder=agent.check_shared_folder,
             sources=SimpleNamespace(remote=lambda: unknown.remote(1, 2, 3)),
         )
-    (problem,) = agents.check(tmp_path, tmp_path)
+    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
     found = ours[:12] if theirs == "changed" else "unknown"
     assert re.search(f"Node here .*{found}….*{agents._sources[:12]}….*transloom submit", problem)
     assert [unfit.id for unfit in agents._unfit] == [node]
-    assert agents.check(tmp_path, tmp_path) == []  # it is known
+    assert agents.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
 
 
 def test_deaths_are_waited_for_and_no_longer(sleeper, monkeypatch):

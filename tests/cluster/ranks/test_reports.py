@@ -58,8 +58,10 @@ def inline():
         return SimpleNamespace(**{name: note(name) for name in names})
 
     stop = SimpleNamespace(reason=None)
+    committer = noting("add", "give_up")
+    committer.take_published = list
     supervision = InlineSupervision(
-        noting("add", "give_up"),
+        committer,
         noting("line", "notice", "log_detail"),
         noting("rank_moved", "checkpoint_begins", "checkpoint_ends"),
         stop,

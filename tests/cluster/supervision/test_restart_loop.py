@@ -423,7 +423,7 @@ def test_unfit_nodes_end_the_run_if_the_others_are_too_few(scripted):
         run.supply.check_nodes = lambda *folders: checked.append(folders) or [LACKS]
         run.loop.run()
     (folders,) = checked
-    assert folders == (run.context.lease.work.absolute(), run.context.run.path)
+    assert folders == (run.context.lease.work.absolute(), run.context.run)
     assert run.supply.groups[0].job is None
 
 

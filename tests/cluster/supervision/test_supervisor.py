@@ -227,8 +227,8 @@ def test_a_session_is_put_together_from_the_recipe(session, folder):
     assert tell_open.keywords == {"strict": True, "notice": trained.heard.notice}
     assert made["view"] == (12.0, trained.heard.notice)
     assert made["metrics"] == (folder.path, None)
-    config, clock, environment = made["supply"]
-    assert (config, clock) == (recipe.cluster, context.clock)
+    config, clock, environment, unfit = made["supply"]
+    assert (config, clock, unfit) == (recipe.cluster, context.clock, context.unfit)
     assert environment == allocator_environment(shapes_recur=True)
     assert made["gpus"] == recipe.cluster.least_gpus > 0
     workers = context.workers

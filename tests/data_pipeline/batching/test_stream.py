@@ -182,6 +182,16 @@ def test_any_number_of_ranks_reads_the_same_stream(reader: WindowReader) -> None
     assert all(run(ranks, steps=10) == one for ranks in (2, 3, 7))
 
 
+def test_a_rank_can_request_the_slots_of_others(reader: WindowReader) -> None:
+    """Also those of a step that spans two windows."""
+    everything = islice(local_rank_steps(reader, Cursor(), 0, 1, 7), 10)
+    of_one_rank = islice(local_rank_steps(reader, Cursor(), 2, 3, 7), 10)
+    for whole, mine in zip(everything, of_one_rank, strict=True):
+        requested = [mine.request(slot) for slot in range(7)]
+        for received, expected in zip(requested, whole.micro_batches, strict=True):
+            assert content(received()) == content(expected)
+
+
 def test_epoch_has_every_pair_once(reader: WindowReader) -> None:
     seen: list[list[int]] = [[], [], []]
     for step in local_rank_steps(reader, Cursor(), 0, 1, 1):

@@ -109,6 +109,10 @@ class Hosts:
         assert process.returncode == 0, f"{command} left {process.returncode}:\n{output}"
         return output
 
+    def seen_from_here(self, host: int, path: Path) -> Path:
+        """A path of a host's own files, as this process has to name it."""
+        return Path(f"/proc/{self._first[host].pid}/root") / path.relative_to("/")
+
     def cut(self, host: int) -> None:
         """Take a host's cable out: it lives on, and nothing reaches it or comes from it."""
         _do([*self._switch, "set", f"h{host + 1}", "down"])

@@ -24,11 +24,15 @@ class LabRun:
         run: Path,
         orders: Orders,
         environment: Mapping[str, str],
+        url: str | None = None,
     ) -> None:
-        """command: trains the run; the first of its ranks stops at each moment that is wanted."""
+        """command: trains the run; the first of its ranks stops at each moment that is wanted.
+
+        url: of a run in an object store; `run` is then the driver's folder, seen from here.
+        """
         self.folder = RunFolder(run)
         self._orders = orders
-        self._driver = hosts.start(driver_on, *command, "--run", run, env=environment)
+        self._driver = hosts.start(driver_on, *command, "--run", url or run, env=environment)
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition holds, or fail as soon as the driver has ended."""

@@ -106,7 +106,7 @@ class RayHead:
         """Another node of the cluster, on this machine; returns once the cluster has it.
 
         options: of `ray start`.
-        environment: of the node's processes, beside the cluster's.
+        environment: of the node's processes, beside that of the head.
         """
         before = self._alive_nodes()
         return RayNode(

@@ -140,6 +140,7 @@ class ScriptedSupply:
 
     Attributes:
         places: the nodes that are offered, one for each rank.
+        unfit: nodes that are not offered.
         silent: the nodes whose agent does not answer.
         problems: of each check of the nodes, in order; none afterwards.
         reports: of each check of the nodes' hardware, in order; none afterwards.
@@ -151,6 +152,7 @@ class ScriptedSupply:
     def __init__(self, scripts, places, clock, wait_seconds) -> None:
         self._scripts = iter(scripts)
         self.places = places
+        self.unfit = UnfitNodes()
         self.silent: set[str] = set()
         self.problems: list[list[str]] = []
         self.reports: list[NodeCheckReport] = []
@@ -160,7 +162,7 @@ class ScriptedSupply:
         self._clock, self._wait_seconds = clock, wait_seconds
 
     def offer(self, nodes):
-        return list(self.places)
+        return [place for place in self.places if place in nodes and place not in self.unfit]
 
     def start_group(self, places, names):
         group = ScriptedGroup(
@@ -321,7 +323,7 @@ def scripted_run(
             listener=listener,
             vitals=vitals,
             clock=clock,
-            unfit=UnfitNodes(),
+            unfit=supply.unfit,
         )
         yield SimpleNamespace(
             loop=RestartLoop(recipe, manifest, context),

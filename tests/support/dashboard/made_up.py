@@ -11,6 +11,8 @@ COLUMNS = (
     *("learning_rate", "grad_norm", "target_tokens_per_second", "step_seconds"),
     *("tflops_per_second", "mfu"),
     *("data_stall_seconds", "checkpoint_stall_seconds", "world_size", "goodput"),
+    *("compute_seconds_min", "compute_seconds_median", "compute_seconds_max"),
+    *("compute_slowest_rank", "wait_seconds", "data_stall_seconds_max", "data_slowest_rank"),
     *("loss_min", "loss_max", "grad_norm_max"),
 )
 
@@ -47,6 +49,13 @@ def steps_between(first: int, last: int, seed: int = 0, every: int = 1) -> dict[
             "checkpoint_stall_seconds": 0.05 if step % 150 == 0 else 0.0,
             "world_size": 2 if step < 200 else 3,
             "goodput": 0.87,
+            "compute_seconds_min": 0.8 * seconds,
+            "compute_seconds_median": 0.85 * seconds,
+            "compute_seconds_max": (1.6 if step > 250 else 0.95) * seconds,
+            "compute_slowest_rank": 2,
+            "wait_seconds": (0.5 if step > 250 else 0.1) * seconds,
+            "data_stall_seconds_max": 0.01,
+            "data_slowest_rank": 1,
             "loss_min": loss - 0.2,
             "loss_max": loss + 0.3,
             "grad_norm_max": norm + 0.2,
@@ -95,6 +104,11 @@ def row(name: str, seed: int, steps: int, state: str) -> dict[str, Any]:
             "nodes": {"node-1": 2, "node-2": 1},
             "checkpoint": f"runs/{name}/checkpoints/step-00000300",
             "checkpoint_step": 300,
+            "slow_ranks": [
+                {"rank": 2, "node": "node-2", "cause": "compute", "factor": 1.88},
+            ]
+            if state == "training"
+            else [],
             "notices": [],
             "problems": [],
         },
@@ -117,8 +131,10 @@ def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
         "preempted": "SIGTERM was received: the ranks left after a checkpoint",
         "resumed": "2 ranks have started again, from step 150",
         "resized": "goes on with 3 ranks instead of 2",
+        "slow_rank": "Slow: rank 2 on node-2 needs 1.88 times as long as the others",
     }
     marks = [(151, "resumed"), (SPIKE_FIELDS - 20, "skipped"), (200, "resized"), (300, "preempted")]
+    marks += [(280, "slow_rank")]
     vitals = {
         "format_version": 1,
         "time": 1_795_297_100.0,

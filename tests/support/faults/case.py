@@ -36,14 +36,14 @@ class Result:
 def undergo(
     cluster: FaultCluster,
     recipe: Path,
-    folder: Path,
+    location: Path | str,
     fault: Fault,
     moment: Moment,
     oracle: Curve,
     options: Sequence[str] = (),
 ) -> Result:
     """Train a run that is struck at a moment, and compare it with the undisturbed one."""
-    trial = Trial(cluster, recipe, folder, *fault.options, *options)
+    trial = Trial(cluster, recipe, location, *fault.options, *options)
     try:
         if fault.poisons:
             cluster.orders.poison(*fault.poisons)

@@ -72,6 +72,13 @@ MEMORY_CASES = [
     if moment is not COMMIT and not isinstance(fault, DamagedCheckpoint | FullDisk)
 ]
 
+# Faults of the folder mean nothing for a run in an object store.
+STORE_CASES = [
+    (fault, moment)
+    for fault, moment in CASES
+    if not isinstance(fault, DamagedCheckpoint | FullDisk)
+]
+
 
 def name_of(fault: Fault, moment: Moment) -> str:
     """For pytest -k."""

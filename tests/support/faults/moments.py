@@ -87,6 +87,16 @@ class Orders:
         """Let that step's gradients be NaN in the rank's first slot, whenever it is computed."""
         (self.folder / f"nan.rank-{rank}.step-{step}").touch()
 
+    def slow_down(self, rank: int, usual_seconds: float, factor: float, ranks: int) -> None:
+        """Let all ranks sleep in each pass, and one of them longer."""
+        for each in range(ranks):
+            seconds = usual_seconds * (factor if each == rank else 1)
+            (self.folder / f"slow.rank-{each}").write_text(str(seconds))
+
+    def flip(self, step: int, rank: int) -> None:
+        """Let a bit of the rank's weights flip in memory when it first comes to that step."""
+        (self.folder / f"flip.rank-{rank}.step-{step}").touch()
+
     def clear(self) -> None:
         """Want nothing; whoever waits goes on."""
         for file in self.folder.iterdir():

@@ -46,14 +46,18 @@ class Stage:
                 trial.kill()
         return self._undisturbed[options, poisons]
 
-    def undergo(self, fault: Fault, moment: Moment, *options: str) -> Result:
+    def undergo(
+        self, fault: Fault, moment: Moment, *options: str, bucket: str | None = None
+    ) -> Result:
         """A run that is struck; fails unless it is the undisturbed one all the same.
 
         options: settings that do not change the curve.
+        bucket: URL of a bucket for the run; None for a folder.
         """
         oracle = self.undisturbed(poisons=fault.poisons)
         folder = self._new_folder()
-        return undergo(self.cluster, self._recipe, folder, fault, moment, oracle, options)
+        location = f"{bucket}/{folder.name}" if bucket else folder
+        return undergo(self.cluster, self._recipe, location, fault, moment, oracle, options)
 
     def _new_folder(self) -> Path:
         self._trials += 1

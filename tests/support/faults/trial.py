@@ -38,12 +38,17 @@ class Curve:
 class Trial:
     """A run of a recipe on a cluster, and all that has to do with it."""
 
-    def __init__(self, cluster: FaultCluster, recipe: Path, folder: Path, *options: str) -> None:
+    def __init__(
+        self, cluster: FaultCluster, recipe: Path, location: Path | str, *options: str
+    ) -> None:
+        """location: the run's folder or URL."""
         self.cluster = cluster
-        self.run = RunFolder(folder)
+        self.run = RunFolder.of(location)
+        folder = self.run.path
+        folder.parent.mkdir(parents=True, exist_ok=True)
         self.exit_codes: list[int] = []
         self._driver: subprocess.Popen[bytes] | None = None
-        self._command = [TRANSLOOM, "train", recipe, *options, "--run", folder, "--json"]
+        self._command = [TRANSLOOM, "train", recipe, *options, "--run", location, "--json"]
         self._output = folder.with_name(f"{folder.name}.out")
         self._errors = folder.with_name(f"{folder.name}.err")
 

@@ -22,6 +22,7 @@ from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_values
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext
+from trainer.rank.step_timer import StepTimer
 from trainer.recipe import TrainingRecipe
 from trainer.record.metrics_lines import Event, Line
 from trainer.runs.folder import RunFolder
@@ -83,6 +84,7 @@ class Engine:
 
     def __init__(self, story: Story, slots_per_rank: int) -> None:
         self.slots_per_rank = slots_per_rank
+        self.timer = StepTimer(Placement())
         self._story = story
         self._fits: Counter[int] = Counter()
 

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from trainer.record.metrics_lines import Sample, SkippedLine, TrainLine, ValidationLine
+from trainer.corruption import CorruptionFinding
+from trainer.record.metrics_lines import (
+    CorruptionFound,
+    Sample,
+    SkippedLine,
+    SlowRankState,
+    TrainLine,
+    ValidationLine,
+)
 from trainer.tasks.translation import translation_scores
 
 # Of a step of 0.5 s by two ranks, at 40 % of their peak.
@@ -12,6 +20,18 @@ COUNTED: dict[str, Any] = {
     "tflops_per_second": 8.0,
     "tflops_per_second_per_rank": 4.0,
     "mfu": 0.4,
+}
+# Of a step of three ranks, of which rank 2 is slow.
+COMPARED: dict[str, Any] = {
+    "compute_seconds_min": 0.125,
+    "compute_seconds_median": 0.25,
+    "compute_seconds_max": 0.5,
+    "compute_slowest_rank": 2,
+    "data_stall_seconds_median": 0.0,
+    "data_stall_seconds_max": 0.0625,
+    "data_slowest_rank": 1,
+    "wait_seconds": 0.25,
+    "slow_ranks": [SlowRankState(rank=2, node="node-2", cause="compute", factor=2.0)],
 }
 # Of a skipped step whose loss alone is above its threshold.
 SPIKE_FIELDS: dict[str, Any] = {
@@ -50,6 +70,22 @@ def train_line(step: int, **fields: Any) -> TrainLine:
 def skipped_line(step: int, **fields: Any) -> SkippedLine:
     given: dict[str, Any] = {"slots": [1], "ranks": [0], "in_a_row": 1, "skipped_steps": 1}
     return SkippedLine(step=step, **_data_of(step) | given | fields)
+
+
+def corruption_found(last_step: int, **fields: Any) -> CorruptionFound:
+    """The step after the last one was not applied, because of rank 1."""
+    values: dict[str, Any] = {
+        "checked_step": last_step + 1,
+        "slots": (3,),
+        "ranks": (1,),
+        "nodes": ("far",),
+        "parameters": ("x.weight",),
+        "parameter_count": 1,
+        "is_certain": True,
+        "is_reproducible": True,
+        "last_verified_step": last_step,
+    }
+    return CorruptionFound.of(CorruptionFinding(**values | fields), last_step)
 
 
 def validation_line(

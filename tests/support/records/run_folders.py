@@ -45,7 +45,7 @@ def with_owner(
 ) -> Path:
     """The run, owned by this process or by one that differs from it."""
     file = run / "owners" / ("00000007" + (".released" if released else ".json"))
-    file.write_text(json.dumps(lease_module._this_process() | changes))
+    file.write_text(json.dumps(lease_module.this_process() | changes))
     renewed = time.time() - silent_seconds
     os.utime(file, (renewed, renewed))
     return run

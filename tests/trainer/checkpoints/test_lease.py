@@ -46,7 +46,7 @@ def owner_file(run, number, **changes):
     owners = run / "owners"
     owners.mkdir(parents=True, exist_ok=True)
     file = owners / f"{number:08d}.json"
-    file.write_text(json.dumps(lease_module._this_process() | changes))
+    file.write_text(json.dumps(lease_module.this_process() | changes))
     return file
 
 
@@ -309,10 +309,10 @@ def test_a_new_owner_clears_what_former_ones_left_half_done(tmp_path):
 
 
 def test_another_users_process_is_not_taken_for_dead(another_users_process):
-    known = lease_module._this_process() | {"process": another_users_process}
+    known = lease_module.this_process() | {"process": another_users_process}
     with pytest.raises(PermissionError):
         os.kill(another_users_process, 0)
-    assert not lease_module._is_dead(known)
+    assert not lease_module.is_dead(known)
 
 
 def test_a_run_that_is_released_while_somebody_waits_is_taken_at_once(tmp_path, monkeypatch):

@@ -1,7 +1,14 @@
 """The end of a record: its newest steps, and what is known of their speed."""
 
 import pytest
-from support.records.lines import COUNTED, skipped_line, train_line, validation_line
+from support.records.lines import (
+    COMPARED,
+    COUNTED,
+    corruption_found,
+    skipped_line,
+    train_line,
+    validation_line,
+)
 
 from trainer.record.metrics_lines import Preempted, Resumed
 from trainer.record.record_end import RecordEnd, read_record_end
@@ -129,3 +136,44 @@ def test_lines_that_are_appended_lead_to_the_end_that_a_read_finds(tmp_path):
     assert (end.step, end.recent, end.skipped) == (read.step, read.recent, read.skipped)
     assert end.validations == read.validations[-1:]
     assert end.seconds_left(51) == pytest.approx(10 * read.seconds_per_step)
+
+
+def test_slow_ranks_are_those_of_the_last_step_since_the_ranks_were_started(tmp_path):
+    slow = train_line(1, restarts=1, slow_ranks=COMPARED["slow_ranks"])
+    again, restarted = Resumed(step=1, from_step=0, restarts=2), Resumed(step=0, from_step=0)
+    for lines, expected in (
+        ((), []),
+        ((slow,), slow.slow_ranks),
+        ((slow, train_line(2, restarts=1)), []),
+        ((slow, again), []),
+        ((slow, again, train_line(2, restarts=2, slow_ranks=slow.slow_ranks)), slow.slow_ranks),
+        ((restarted, slow), slow.slow_ranks),
+    ):
+        assert end_of(tmp_path, *lines).slow_ranks == expected
+        end = RecordEnd()
+        for line in lines:
+            end = end.after(line)
+        assert end.slow_ranks == expected
+
+
+def test_a_share_is_not_known_if_a_line_of_an_earlier_version_lacks_it(tmp_path):
+    assert end_of(tmp_path, *steps(3)).share_of_time("wait_seconds") is None
+    mixed = [*steps(2), train_line(3, wait_seconds=0.5)]
+    assert end_of(tmp_path, *mixed).share_of_time("wait_seconds") is None
+    assert end_of(tmp_path, *steps(3, wait_seconds=0.5)).share_of_time("wait_seconds") == 0.5
+
+
+def test_the_newest_finding_of_corruption_is_kept(tmp_path):
+    lines = [train_line(1), corruption_found(1), train_line(2), corruption_found(2), train_line(3)]
+    end = end_of(tmp_path, *lines)
+    assert end.corruption == corruption_found(2)
+    appended = RecordEnd()
+    for line in lines:
+        appended = appended.after(line)
+    assert appended.corruption == end.corruption
+
+
+def test_a_finding_without_the_node_of_a_rank_is_damage(tmp_path):
+    forged = corruption_found(2).model_copy(update={"nodes": []})
+    end = end_of(tmp_path, train_line(1), train_line(2), forged)
+    assert "a node for each rank" in end.problem

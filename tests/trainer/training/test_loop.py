@@ -272,3 +272,14 @@ def test_a_run_without_a_new_best_ends_early_with_a_checkpoint(tmp_path):
     assert (progress.step, final) == (12, True)
     state = progress.early_stopping
     assert (state.best, state.best_step, state.validations_since_best) == (1.0, 6, 2)
+
+
+def test_no_step_is_compared_that_follows_a_validation_a_probe_or_a_checkpoint(tmp_path):
+    """Nor is a repeated step; checkpoints are at steps 2, 4, …, validations at 5, 10, …"""
+    story = Story(refits={7: [["w"]]})
+    training = recipe(max_steps=14, validate_every_steps=5)
+    trainer = make_trainer(story, training, tmp_path, probes=True)
+    left_out = []
+    trainer._slow_ranks.skip_next_step = lambda: left_out.append(story.step)
+    trainer.train()
+    assert {step for step in range(15) if step not in left_out} == {1, 11, 13}

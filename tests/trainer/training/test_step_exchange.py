@@ -85,7 +85,8 @@ def test_any_rank_s_request_to_stop_counts_and_stalls_are_averaged(monkeypatch, 
         assert not values[0].any()  # its slot is zero here
         other = torch.zeros_like(values)
         other[0, :2] = torch.tensor([5.0, 30.0])
-        other[-1, :2] = torch.tensor([4.0, float(theirs)])
+        other[0, step_exchange._DATA] = 4.0
+        other[-1, 0] = float(theirs)
         return values + other
 
     monkeypatch.setattr(step_exchange, "sum_over_ranks", add_the_first_rank)

@@ -67,10 +67,10 @@ def test_an_interrupt_that_a_shell_ignores_stays_ignored(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("command", ["train", "plan", "submit", "deploy slurm"])
-def test_a_url_as_the_folder_of_a_run_is_refused(transloom, tmp_path, monkeypatch, command):
+def test_a_url_that_no_run_has_is_refused(transloom, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecipeError, match=r"s3://bucket/run, expected a folder"):
-        transloom(*command.split(), "phrasebook", "--run", "s3://bucket/run")
+    with pytest.raises(RecipeError, match=r"http://bucket/run, expected a folder"):
+        transloom(*command.split(), "phrasebook", "--run", "http://bucket/run")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SLOW = ("torch", "deepspeed", "wandb", "sacrebleu")
+SLOW = ("torch", "deepspeed", "wandb", "sacrebleu", "obstore")
 
 
 DRIVER = ("transloom.cli.app", "transloom.cli.train_run", "cluster.supervision.supervisor")
@@ -18,6 +18,17 @@ for module in {DRIVER}:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "".join(f"{module} []\n" for module in DRIVER), done.stderr
+
+
+def test_a_local_dataset_is_read_without_obstore(phrasebook):
+    program = f"""
+import sys
+from data_pipeline.storage.store import open_store
+open_store({str(phrasebook)!r}).read_manifest()
+print('obstore' in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_no_rank_imports_wandb_before_it_shows_a_record_there():

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
-from support.records.lines import COUNTED, skipped_line, train_line, validation_line
+from support.records.lines import COMPARED, COUNTED, skipped_line, train_line, validation_line
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from cluster.errors import ClusterError
 from trainer.errors import RunMismatchError
 from trainer.record.metrics_lines import Resumed
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
-from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS
+from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS, SLOW_RANK_FACTOR
 
 RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "transloom.rules.yml"
 GPU = GpuUsage(index=1, utilization_percent=75, memory_used_bytes=8, memory_bytes=10)
@@ -44,7 +44,7 @@ def step(number, seconds, **fields):
     """A step of now, of 10 s."""
     totals = {"restarts": 2, "lost_steps": 7, "wall_seconds": 400.0, "counted_seconds": 300.0}
     times = {"time": time.time() + seconds, "step_seconds": 9.0, "goodput": 0.75}
-    stalls = {"data_stall_seconds": 4.0, "checkpoint_stall_seconds": 1.0}
+    stalls = {"data_stall_seconds": 4.0, "checkpoint_stall_seconds": 1.0, "wait_seconds": 2.0}
     return train_line(number, **COUNTED | totals | times | stalls | fields)
 
 
@@ -61,7 +61,7 @@ def run(tmp_path):
 
 def test_all_that_is_known_of_a_run_is_told(transloom, run):
     (found,) = values(transloom("metrics", run).stdout).values()
-    assert {name for name, *_ in found} == {*RUN_METRICS, *NODE_METRICS}
+    assert {name for name, *_ in found} == {*RUN_METRICS, *NODE_METRICS} - {SLOW_RANK_FACTOR}
     ages = {
         name: found.pop((f"transloom_run_{name}_age_seconds",)) for name in ("step", "checkpoint")
     }
@@ -78,6 +78,7 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_run_loss",): pytest.approx(1 / 6),
         ("transloom_run_nll",): pytest.approx(0.9 / 6),
         ("transloom_run_data_stall_ratio",): pytest.approx(0.4, rel=0.01),
+        ("transloom_run_rank_wait_ratio",): pytest.approx(0.2, rel=0.01),
         ("transloom_run_checkpoint_stall_ratio",): pytest.approx(0.1, rel=0.01),
         ("transloom_run_restarts",): 3,  # one since the last step
         ("transloom_run_lost_steps",): 7,
@@ -99,6 +100,34 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
     assert [
         key[1] for key, value in found.items() if key[0] == "transloom_run_state" and value
     ] == ["training"]
+
+
+def test_a_slow_rank_is_told_while_the_run_trains_and_until_its_ranks_start_again(
+    transloom, tmp_path
+):
+    slow = [train_line(n, world_size=3, restarts=2, **COMPARED) for n in (1, 2)]
+    normal = train_line(3, world_size=3, restarts=2, **COMPARED | {"slow_ranks": None})
+    for name, lines in {
+        "slow": slow,
+        "normal": [*slow, normal],
+        "restarted": [*slow, Resumed(step=2, from_step=2, restarts=3)],
+        "resumed": [Resumed(step=0, from_step=0, restarts=2), *slow],
+    }.items():
+        with_owner(made_run(tmp_path / "runs" / name, *lines))
+    made_run(tmp_path / "runs" / "stopped", *slow)
+    found = values(transloom("metrics", tmp_path / "runs").stdout)
+    told = {
+        run: {key[1:]: value for key, value in each.items() if key[0] == SLOW_RANK_FACTOR}
+        for run, each in found.items()
+    }
+    named = {("compute", "node-2", "2"): 2.0}  # by its labels in the order of their names
+    assert told == {
+        "slow": named,
+        "resumed": named,
+        "normal": {},
+        "restarted": {},
+        "stopped": {},
+    }
 
 
 def test_every_run_of_a_folder_is_told_as_far_as_it_can_be(transloom, run, tmp_path):
@@ -232,6 +261,7 @@ def test_the_rules_ask_for_what_is_told(transloom, run):
         rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
     ]
     told = {name for name, *_ in values(transloom("metrics", run).stdout)["full"]}
+    told.add(SLOW_RANK_FACTOR)
     asked = set()
     for rule in rules:
         names = set(re.findall(r"\b\w+_\w+(?=[{\[ ]|$)", rule["expr"])) - {"max_over_time"}
@@ -240,5 +270,5 @@ def test_the_rules_ask_for_what_is_told(transloom, run):
         assert names <= told or rule["alert"] == "TransloomMetricsAway"
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["annotations"].keys() == {"summary", "remedy"}
-    assert len({rule["alert"] for rule in rules}) == len(rules) == 10
+    assert len({rule["alert"] for rule in rules}) == len(rules) == 11
     assert "transloom_run_step_age_seconds" in asked

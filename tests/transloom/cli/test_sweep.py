@@ -100,9 +100,10 @@ class Stage:
     """Points whose runs are folders, and children that follow a script."""
 
     def __init__(self, folder, count):
+        folders = [folder / f"run-{n}" for n in range(count)]
         self.points = [
-            SweepPoint((f"seed={n}",), {"seed": str(n)}, folder / f"run-{n}", 2)
-            for n in range(count)
+            SweepPoint((f"seed={n}",), {"seed": str(n)}, path, str(path), 2)
+            for n, path in enumerate(folders)
         ]
         self.children = []
         self.most = 0

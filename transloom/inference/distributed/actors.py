@@ -24,6 +24,7 @@ from model.config.transformer import DecodingConfig
 from model.errors import ModelError
 from trainer.checkpoints.format import HEADER, sha256_of
 from trainer.errors import RunMismatchError, TrainerError
+from trainer.runs.remote.location import is_run_url
 from transloom.inference.search_processes import prepare_process
 from transloom.inference.trained_network import Precision
 from transloom.inference.translate import LineOptions, lines_of_batch
@@ -43,8 +44,8 @@ class TranslatorOrigin:
     """Description of a translator, from which an actor loads it.
 
     Attributes:
-        runs: (folder, checkpoint, sha256 of checkpoint.json) of each run. Several runs form an
-            ensemble.
+        runs: (folder or URL, checkpoint, sha256 of checkpoint.json) of each run. Several runs form
+            an ensemble.
         threads: number of compute threads.
     """
 
@@ -61,7 +62,7 @@ class TranslatorOrigin:
             RunMismatchError: a run folder does not exist on this node, or has another checkpoint.
         """
         prepare_process(self.threads)
-        runs = [(Path(run), checkpoint) for run, checkpoint, _ in self.runs]
+        runs = [(_folder_of(run), checkpoint) for run, checkpoint, _ in self.runs]
         translator = Translator.load_ensemble(runs, self.decoding, self.device, self.precision)
         for (_, found), (run, checkpoint, expected) in zip(
             translator.members, self.runs, strict=True
@@ -73,6 +74,15 @@ class TranslatorOrigin:
                     "folder available on all nodes"
                 )
         return translator
+
+
+def _folder_of(run: str) -> Path:
+    """Return the folder of a run on this node, which is a copy if `run` is a URL."""
+    if not is_run_url(run):
+        return Path(run)
+    from trainer.runs.remote.pull import run_view  # imports obstore
+
+    return run_view(run)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})

@@ -16,6 +16,7 @@ from cluster.errors import ClusterError
 from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.session import ray_session
 from cluster.terminal import Terminal, percentage_bars, warn
+from foundation.shown_urls import url_of
 from trainer.checkpoints.format import HEADER, sha256_of
 from transloom.inference.distributed.actors import ActorResources, ChunkScheduler, TranslatorOrigin
 from transloom.inference.distributed.chunk_store import (
@@ -66,7 +67,7 @@ def translate_on_cluster(
     card = _card(translator, given, wanted, limit)
     origin = TranslatorOrigin(
         runs=tuple(
-            (str(weights.run.resolve()), weights.checkpoint, sha256)
+            (url_of(weights.run) or str(weights.run.resolve()), weights.checkpoint, sha256)
             for (weights, _), sha256 in zip(translator.members, card.checkpoints, strict=True)
         ),
         decoding=translator.decoding,

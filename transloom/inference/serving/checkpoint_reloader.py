@@ -7,6 +7,7 @@ A damaged checkpoint is read again only if its files have changed.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -75,18 +76,26 @@ class CheckpointReloader(Generic[Loaded]):
         damaged: problems of preferred checkpoints that could not be loaded.
     """
 
-    def __init__(self, run: Path, follow: Follow, checkpoint: str | None, load: Load[Loaded]):
+    def __init__(
+        self,
+        run: Path,
+        follow: Follow,
+        checkpoint: str | None,
+        load: Load[Loaded],
+        refresh: Callable[[], object] | None = None,
+    ) -> None:
         """Load the first checkpoint.
 
         Args:
             checkpoint: a step or the name of an average; this checkpoint is never replaced. None
                 loads the checkpoint that `follow` selects.
             load: loads and verifies a checkpoint.
+            refresh: brings the folder up to date, if it is a copy of a run in an object store.
 
         Raises:
             CheckpointError: no checkpoint can be loaded.
         """
-        self._run, self._load = RunFolder(run), load
+        self._run, self._load, self._refresh = RunFolder(run), load, refresh
         self._follow: Follow = follow if checkpoint is None else "nothing"
         self._refused: dict[Path, tuple[Signature, str]] = {}
         self.changes = 0
@@ -112,6 +121,12 @@ class CheckpointReloader(Generic[Loaded]):
     def reload(self) -> bool:
         """Load a checkpoint that is preferred to the current one; return True after a change."""
         if self._follow == "nothing":
+            return False
+        try:
+            if self._refresh:
+                self._refresh()
+        except REASONS as error:
+            self.damaged = [str(error)]
             return False
         found = self._first_intact(self.name)
         if found is None:

@@ -75,5 +75,5 @@ def _verified(run: RunFolder, checkpoint: str) -> Checkpoint:
             f"[{', '.join(named)}]"
         )
     found = Checkpoint(named[checkpoint])
-    found.verify()
+    found.verify_before_reading()
     return found

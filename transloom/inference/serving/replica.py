@@ -6,7 +6,9 @@ therefore imported only when a replica starts.
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from foundation.garbage_collection import without_garbage_collection
@@ -38,12 +40,21 @@ class Replica:
 
         disable_replica_port()
         prepare_process(settings.cpus)
+        refresh: Callable[[], object] | None = None
+        if settings.url:  # each replica has a copy, because it may be on any node
+            from trainer.runs.remote.pull import RunView
+            from trainer.runs.remote.views import UNLISTED
+
+            view = RunView(settings.url, UNLISTED)
+            view.refresh()
+            settings, refresh = replace(settings, run=view.folder), view.refresh
         self._settings = settings
         self._checkpoint_reloader: CheckpointReloader[Translator] = CheckpointReloader(
             settings.run,
             settings.follow,
             settings.checkpoint,
             lambda checkpoint: load(settings, checkpoint),
+            refresh,
         )
         self._name = f"{id(self):x}-{time.time_ns():x}"
         self._thread = ThreadPoolExecutor(1, "translate")

@@ -55,6 +55,7 @@ class ReplicaSettings:
 
     Attributes:
         run: absolute path of the run folder.
+        url: URL of the run if it is in an object store, so that `run` is this machine's copy.
         checkpoint: a step or the name of an average; this checkpoint is never replaced. None to use
             `follow`.
         decoding: options for all requests, except `n_best`, which each request sets.
@@ -73,6 +74,7 @@ class ReplicaSettings:
     max_tokens: int | None = None
     look_seconds: float = 2.0
     hang_seconds: float = 300.0
+    url: str | None = None
 
 
 @dataclass(frozen=True)

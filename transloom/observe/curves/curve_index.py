@@ -27,12 +27,15 @@ from data_pipeline.storage.durable import write_atomically
 from foundation.file_model import Count, FileModel
 from trainer.errors import TrainerError
 from trainer.record.metrics_lines import (
+    CorruptionFound,
     Preempted,
+    RankRecovered,
     Repeated,
     ReplayMismatch,
     Resized,
     Resumed,
     SkippedLine,
+    SlowRankFound,
 )
 from trainer.scores import Scores
 from transloom.observe.curves.curve_points import ROW, Points
@@ -56,7 +59,15 @@ _SEAL_BYTES = 4096
 _SAVED_EVERY = 2**28
 
 Mark = Annotated[
-    Resumed | Resized | Preempted | Repeated | ReplayMismatch, Field(discriminator="event")
+    Resumed
+    | Resized
+    | Preempted
+    | Repeated
+    | ReplayMismatch
+    | SlowRankFound
+    | RankRecovered
+    | CorruptionFound,
+    Field(discriminator="event"),
 ]
 
 
@@ -77,7 +88,7 @@ class _Header(FileModel):
         left_out: number of validations and events beyond `MAX_RARE`, which the index lacks.
     """
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     inode: int
     indexed_bytes: Count
     head_sha256: str

@@ -28,6 +28,8 @@ OF_THE_LAST = (
     "learning_rate",
     "world_size",
     "goodput",
+    "compute_slowest_rank",
+    "data_slowest_rank",
 )
 # Columns in which a point has the mean over its steps. The row stores the sum instead of the mean.
 # The mean is unknown (NaN) if one of the steps lacks the value.
@@ -41,9 +43,17 @@ MEANS = (
     "step_seconds",
     "data_stall_seconds",
     "checkpoint_stall_seconds",
+    "compute_seconds_min",
+    "compute_seconds_median",
+    "compute_seconds_max",
+    "data_stall_seconds_max",
+    "wait_seconds",
 )
 COLUMNS = ("step", *OF_THE_LAST, *MEANS, "loss_min", "loss_max", "grad_norm_max")
-_COUNTS = ("step", "target_tokens_seen", "world_size")  # whole numbers
+_COUNTS = (  # whole numbers
+    *("step", "target_tokens_seen", "world_size"),
+    *("compute_slowest_rank", "data_slowest_rank"),
+)
 
 # Indices into a point's row. A row has the first step, the number of steps, then `COLUMNS`.
 _FIRST, _STEPS, _STEP = 0, 1, 2

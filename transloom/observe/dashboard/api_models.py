@@ -94,7 +94,8 @@ class Mark(FileModel):
     """Event at a step, shown as a mark on the curves.
 
     Attributes:
-        event: "resumed", "resized", "preempted", "repeated", "replay_mismatch" or "skipped".
+        event: "resumed", "resized", "preempted", "repeated", "replay_mismatch", "slow_rank",
+            "rank_recovered", "corruption_found" or "skipped".
         words: description in a sentence.
         details: the other fields of the event's line in the record.
     """

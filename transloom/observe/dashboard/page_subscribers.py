@@ -9,6 +9,8 @@ from collections import deque
 
 from pydantic import BaseModel
 
+from foundation.shown_urls import with_urls
+
 # Maximum size in bytes of the messages that are queued for one page.
 MAX_WAITING_BYTES = 2_000_000
 MAX_PAGES = 32
@@ -93,7 +95,9 @@ class PageSubscribers:
     def publish(self, event: str, answer: BaseModel) -> None:
         """Send a server-sent event with this name and content to all pages."""
         if self._pages:
-            data = answer.model_dump_json(by_alias=True)  # a single line: JSON escapes line ends
+            data = with_urls(
+                answer.model_dump_json(by_alias=True)
+            )  # a single line: JSON escapes line ends
             message = f"event: {event}\ndata: {data}\n\n".encode()
             for page in self._pages:
                 page.put(message)

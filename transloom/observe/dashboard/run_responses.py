@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from foundation.built_in_tasks import DEFAULT_TASK
+from foundation.shown_urls import with_urls
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.metrics_lines import Event, Sample, SkippedLine
 from trainer.record.node_usage import NodeLine, read_usage
@@ -163,7 +164,12 @@ def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
 def commands_of(snapshot: RunSnapshot) -> list[str]:
     """Return the command of the last start, then commands that repeat the run and verify it."""
     run, start, settings = snapshot.run, snapshot.start, snapshot.settings
-    name = shlex.quote(str(run.path))
+    name, recipe = shlex.quote(str(run.path)), shlex.quote(str(run.recipe))
+    copying = []
+    if run.url:  # commands that train need a folder
+        name = shlex.quote(run.path.name)
+        recipe = shlex.quote(f"{run.path.name}/{run.recipe.name}")
+        copying = [f"transloom runs pull {shlex.quote(run.url)} {name}"]
     typed = start.invocation.command if start else None
     # `train` loads the extensions that a recipe names, and any user may have written this recipe.
     # The command therefore disables extensions, unless the recipe names none.
@@ -171,7 +177,8 @@ def commands_of(snapshot: RunSnapshot) -> list[str]:
     no_folder = "" if harmless else " extension_folder=null"
     return [
         *([typed] if typed else []),
-        f"transloom train {shlex.quote(str(run.recipe))}{no_folder} --run {name}-again",
+        *copying,
+        f"transloom train {recipe}{no_folder} --run {name}-again",
         f"transloom compare {name} {name}-again",
         f"transloom replay {name} --steps 1:20",
     ]
@@ -233,7 +240,7 @@ def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[
             answers[curves_path(name)] = curves_response(path, kept).model_dump(mode="json")
             answers[nodes_path(name)] = nodes_response(path).model_dump(mode="json")
             answers[time_lapse_path(name)] = time_lapse_response(path).model_dump(mode="json")
-    folder = paths[0].parent.name
+    folder = Path(with_urls(str(paths[0]))).parent.name
     table = RunsResponse(folder=folder, problems=[], bytes_read=0, runs=rows)
     return {RUNS: table.model_dump(mode="json"), **answers}
 

@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+from foundation.shown_urls import problem_of
 from trainer.checkpoints.format import HEADER
 from trainer.record.run_status import is_run, no_runs_in
 
@@ -44,6 +45,11 @@ class RunsFolder:
 
     def list_runs(self) -> tuple[dict[str, Path], list[str]]:
         """Return the runs by id, in the order of their names, and messages about problems."""
+        runs, problems = self._list_runs()
+        outdated = problem_of(self.path)
+        return runs, [*([outdated] if outdated else []), *problems]
+
+    def _list_runs(self) -> tuple[dict[str, Path], list[str]]:
         if is_run(self.path):
             return {run_id(self.path.name): self.path}, self._links_out(self.path)[:1]
         found: dict[str, Path] = {}

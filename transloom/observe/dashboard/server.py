@@ -22,6 +22,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from foundation.file_model import error_summary
+from foundation.shown_urls import with_urls
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
@@ -250,7 +251,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def _answer(answer: BaseModel, status: int = 200) -> web.Response:
-    body = answer.model_dump_json(by_alias=True).encode()
+    body = with_urls(answer.model_dump_json(by_alias=True)).encode()
     return web.Response(status=status, body=body, content_type="application/json")
 
 

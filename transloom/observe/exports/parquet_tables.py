@@ -82,6 +82,7 @@ def _schema(pyarrow: Any, table: Table) -> Any:
         "large integer": pyarrow.float64(),
         "number": pyarrow.float64(),
         "text": pyarrow.string(),
+        "JSON": pyarrow.string(),
         "integers": pyarrow.list_(pyarrow.int64()),
         "numbers by name": pyarrow.map_(pyarrow.string(), pyarrow.float64()),
         "truth": pyarrow.bool_(),

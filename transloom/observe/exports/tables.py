@@ -26,11 +26,14 @@ from trainer.record.metrics_lines import (
     FlopCount,
     Line,
     SkippedLine,
+    SlowRankState,
     TrainLine,
     ValidationLine,
 )
 
-Kind = Literal["integer", "large integer", "number", "text", "integers", "numbers by name", "truth"]
+Kind = Literal[
+    "integer", "large integer", "number", "text", "integers", "numbers by name", "truth", "JSON"
+]
 Row = list[Any]
 
 _KINDS: dict[Any, Kind] = {
@@ -41,6 +44,7 @@ _KINDS: dict[Any, Kind] = {
     str: "text",
     list[Count]: "integers",
     dict[str, float]: "numbers by name",
+    list[SlowRankState]: "JSON",  # as text
 }
 _OF_EVERY_LINE = ("version", "kind")  # not exported, because they are equal in all rows of a table
 
@@ -101,7 +105,7 @@ def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
     """Yield the rows that a line of the metrics file adds, each with its table."""
     if isinstance(line, (TrainLine, SkippedLine)):
         table = TRAIN if isinstance(line, TrainLine) else SKIPPED
-        yield table, [getattr(line, column) for column in table.columns]
+        yield table, [_value(getattr(line, name), kind) for name, kind in table.columns.items()]
     elif isinstance(line, ValidationLine):
         for name, score in line.scores.items():
             row = [line.step, line.seconds, name, score.value, score.more_is_better, score.decoding]
@@ -110,6 +114,12 @@ def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
             yield SAMPLES, [line.step, number, sample.source, sample.reference, sample.translation]
     else:
         yield EVENTS, [line.step, line.event, details_of(line)]
+
+
+def _value(value: Any, kind: Kind) -> Any:
+    if kind != "JSON" or value is None:
+        return value
+    return json.dumps([part.model_dump(exclude_none=True) for part in value], ensure_ascii=False)
 
 
 def details_of(event: Event) -> str:

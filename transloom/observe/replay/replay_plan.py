@@ -218,7 +218,7 @@ def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) ->
             continue
         try:
             checkpoint = Checkpoint(path)
-            checkpoint.verify()
+            checkpoint.verify_before_reading()
         except CheckpointError as error:
             notice(f"{error}; an earlier checkpoint is used instead")
         else:
@@ -247,7 +247,7 @@ def _intact_among(
     for path, header in headers.items():
         if header.step in steps:
             try:
-                Checkpoint(path).verify()
+                Checkpoint(path).verify_before_reading()
             except CheckpointError as error:
                 notice(f"{error}; the replay's state is not compared with this checkpoint")
             else:

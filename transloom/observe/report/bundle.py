@@ -22,6 +22,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
+from foundation.shown_urls import with_urls
+
 PAGE: Traversable = files("transloom.observe.dashboard") / "page"
 
 # Supported forms of imports and exports:
@@ -118,4 +120,5 @@ def _hash(text: str) -> str:
 def _json(answers: Mapping[str, Any]) -> str:
     """Return JSON that cannot end the script element that contains it."""
     text = json.dumps(answers, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = with_urls(text)
     return text.replace("<", "\\u003c")

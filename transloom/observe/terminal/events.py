@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from foundation.wording import counted, format_value, join_items
-from trainer.record.metrics_lines import Event, Resized, Resumed
+from trainer.record.metrics_lines import (
+    CorruptionFound,
+    Event,
+    RankRecovered,
+    Resized,
+    Resumed,
+    SlowRankFound,
+)
 
 # Settings that change the rounding of results unless the run has `engine.numerics=exact`.
 _COVERED_BY_EXACT = {"ranks", "zero_stage"}
@@ -18,6 +25,15 @@ def event_text(event: Event) -> str:
         return _resumed(event)
     if isinstance(event, Resized):
         return f"Now trains on {counted(event.to_ranks, 'rank')} (before: {event.from_ranks})."
+    if isinstance(event, SlowRankFound):
+        return (
+            f"Slow: {event.name} needs {event.reason} ({event.seconds:.3g} s per step, the others "
+            f"{event.other_seconds:.3g} s)."
+        )
+    if isinstance(event, RankRecovered):
+        return f"No longer slow: {event.name} ({event.factor:.3g} times the time of the others)."
+    if isinstance(event, CorruptionFound):
+        return f"{event.text[0].upper()}{event.text[1:]}."
     details = ", ".join(
         f"{key.replace('_', ' ')} {format_value(value)}"
         for key, value in event.details.items()

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from cluster.terminal import Terminal
+from foundation.shown_urls import problem_of, url_of
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.record.followed_run import STATUS_SECONDS, FollowedRuns
@@ -86,6 +87,10 @@ class FolderFeed:
         self._followed.refresh(runs)
 
     @property
+    def _title(self) -> str:
+        return url_of(self._folder) or str(self._folder)
+
+    @property
     def _known(self) -> dict[Path, _Known]:
         return self._followed.summaries
 
@@ -109,11 +114,11 @@ class FolderFeed:
             )
             for known in self._newest_first()
         ]
-        return folder_picture(str(self._folder), rows, console, height)
+        return folder_picture(self._title, rows, console, height, problem_of(self._folder))
 
     def summary(self) -> str:
         under_way = sum(known.is_under_way for known in self._known.values())
-        return f"{self._folder}: {counted(len(self._known), 'run')}, {under_way:,} under way"
+        return f"{self._title}: {counted(len(self._known), 'run')}, {under_way:,} under way"
 
     def changes(self) -> list[str]:
         """Return a line for each run whose state changed since the last call."""

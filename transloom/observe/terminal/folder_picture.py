@@ -55,21 +55,32 @@ class _Column:
 
 
 def folder_picture(
-    folder: str, rows: Sequence[FolderRow], console: Terminal, height: int | None
+    folder: str,
+    rows: Sequence[FolderRow],
+    console: Terminal,
+    height: int | None,
+    problem: str | None = None,
 ) -> Group:
-    """Return the table for a console, in at most `height` rows; None for any number of rows."""
+    """Return the table for a console, in at most `height` rows; None for any number of rows.
+
+    Args:
+        problem: the reason why the table is outdated, or None.
+    """
     width, glyphs = console.width, glyphs_of(console)
     states = Counter(row.state for row in rows)
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
     head: Row = [(visible_line(folder), "bold"), (f"  {counted(len(rows), 'run')}", "")]
     head.append((f": {counts}" if counts else "", ""))
     head.append((f"  at {clock(time.time())}", "dim"))
-    room = len(rows) if height is None else max(0, height - 2)
+    problems: list[Row] = (
+        [cut([(visible_line(problem), "red")], width, glyphs.dots)] if problem else []
+    )
+    room = len(rows) if height is None else max(0, height - 2 - len(problems))
     newest = list(rows)
     if room < len(rows):
         newest = newest[: max(0, room - 1)]
     columns = _that_fit(_columns(newest, glyphs), width)
-    picture = [head, _row([padded(c.heading, c.width) for c in columns], "bold")]
+    picture = [head, *problems, _row([padded(c.heading, c.width) for c in columns], "bold")]
     for number, row in enumerate(newest):
         cells = [
             f"{c.cells[number]:>{c.width}}" if c.is_number else padded(c.cells[number], c.width)

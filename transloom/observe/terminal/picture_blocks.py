@@ -39,6 +39,7 @@ WIDEST_CURVE = 120
 REMARK = 26  # columns kept free to the right of a curve for a remark
 WIDE = 120  # minimum width of a terminal to show samples as a table
 REASON_ROWS = 3
+SLOW_RANKS = 4  # shown at most
 # A run is reported as waiting if its last step is older than this many seconds, and also older than
 # the usual duration of this many steps.
 LONG_STEP_SECONDS = 60.0
@@ -60,7 +61,7 @@ def blocks_of(
         _progress(picture, width, glyphs),
         gap(),
         *_curves(picture, width, glyphs),
-        *_shares(picture, now),
+        *_shares(picture, width, now),
         gap(),
         *processes(picture, width, now, glyphs),
         *_samples(picture, width),
@@ -172,7 +173,7 @@ def _best(picture: RunPicture, name: str) -> str:
     return f"best {score_value(name, best.value)} at step {best.step:,}"
 
 
-def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
+def _shares(picture: RunPicture, width: int, now: float) -> Iterable[Block]:
     """Yield blocks about time that is not spent on training: a late step, stalls and goodput."""
     record, last = picture.record, picture.record.last
     if last and picture.state == "training":
@@ -180,12 +181,26 @@ def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
         if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
             text = f"no new step for {span(age)}"
             yield Block([labelled("waits", (text, "yellow"))], importance=3)
+    if record.corruption:
+        text = visible_line(record.corruption.text)
+        yield Block([labelled("corruption", (text, "red"))], importance=3)
     data = record.share_of_time("data_stall_seconds")
     saving = record.share_of_time("checkpoint_stall_seconds")
     if data is not None and saving is not None:
         steps = counted(len(record.recent) - 1, "step")
-        text = f"data {data:.1%}, checkpoints {saving:.1%} of the last {steps}"
+        waiting = record.share_of_time("wait_seconds")
+        others = "" if waiting is None else f"other ranks {waiting:.1%}, "
+        text = f"data {data:.1%}, {others}checkpoints {saving:.1%} of the last {steps}"
         yield Block([labelled("stalls", text)], importance=8)
+    if record.slow_ranks and picture.state == "training":
+        rows = [
+            row
+            for number, slow in enumerate(record.slow_ranks[:SLOW_RANKS])
+            for row in hanging(
+                "" if number else "slow", f"{slow.name}: {slow.reason}", width, 2, "yellow"
+            )
+        ]
+        yield Block(rows, importance=4, noun="slow ranks")
     if last and last.goodput is not None:
         text = f"{last.goodput:.1%}"
         if last.wall_seconds is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from cluster.terminal import Terminal
+from foundation.shown_urls import problem_of, with_urls
 from foundation.wording import steps_of
 from trainer.record.followed_run import FollowedRun
 from trainer.record.metrics_lines import Line
@@ -46,7 +47,7 @@ class RunFeed:
             job: returns the status of the run's job; None if the run has no job.
         """
         self.run = RunFolder(path)
-        self.picture = RunPicture(str(path))
+        self.picture = RunPicture(self.run.location)
         self._job = job
         self._followed = FollowedRun(self.run, CHECKPOINTS_SHOWN)
         self._run_status: RunStatus | None = None  # the status that the picture shows
@@ -83,7 +84,8 @@ class RunFeed:
         picture.checkpoints = followed.checkpoints
         picture.vitals = followed.vitals
         picture.vitals_are_current = followed.vitals_are_current
-        picture.problems = followed.problems
+        outdated = problem_of(self.run.path)
+        picture.problems = [*map(with_urls, followed.problems), *([outdated] if outdated else [])]
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
         """Return the picture for a console, in at most `height` rows; None for any number."""

@@ -10,8 +10,7 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
 
-from cluster.terminal import Terminal, shown
-from foundation.untrusted_text import visible
+from cluster.terminal import Terminal, presentable, shown
 
 # Upper limit of the minimum width of a column that may fold, in cells. The minimum is otherwise the
 # width of the column's longest word.
@@ -47,7 +46,7 @@ class AnswerTable:
 
     def add(self, *cells: str, style: str = "") -> None:
         assert len(cells) == len(self._columns), cells
-        self._rows.append([visible(cell) for cell in cells])
+        self._rows.append([presentable(cell) for cell in cells])
         self._styles.append(style)
 
     def plain(self) -> str:

@@ -327,7 +327,7 @@ def test_a_request_while_it_waits_ends_the_job_before_it_begins(run: Path) -> No
 
 def own_the_run() -> str:
     """Commands of a shell that take the run's lease."""
-    card = lease._this_process() | {"process": "PID"}
+    card = lease.this_process() | {"process": "PID"}
     written = json.dumps(card).replace('"PID"', "%d")
     return f"mkdir -p run/owners; printf '{written}' $$ > run/owners/00000001.json"
 

@@ -10,6 +10,8 @@ R is "driver" at the driver's moments; at those of a data worker it is "worker",
 micro-batch that it is asked for.
 The process goes on when the test has removed the file. A file ``nan.rank-R.step-S`` is no moment
 but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
+A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass.
+At a file ``flip.rank-R.step-S``, which is removed, a bit of that rank's weights flips in memory.
 
 TRANSLOOM_SICK_NODE is no moment either, but a list of what is wrong with a node, in the environment
 of its `ray start`: wrong-bits, unsteady-bits, slow-products, slow-disk, wrong-clock.
@@ -85,11 +87,25 @@ def position(progress):
     return wrapper
 
 
+def flip_bit(engine):
+    """Flip a high bit of the mantissa of one weight, if a test wants it now."""
+    ordered = FOLDER / f"flip.rank-{Here.rank}.step-{Here.step}"
+    if ordered.exists():
+        ordered.unlink()
+        named = engine.module.named_parameters()
+        weight = next(p for name, p in named if ".layers." in name and p.dim() == 2)
+        weight.data.view(-1).view(importlib.import_module("torch").int32)[100:101] ^= 2**20
+
+
 def step(forward_backward):
     """A rank has done one of its slots, and not all."""
 
     @functools.wraps(forward_backward)
-    def wrapper(engine, batch, *, units_global, is_accumulation_boundary, is_dummy):
+    def wrapper(engine, batch, *, units_global, is_accumulation_boundary, is_dummy, **others):
+        flip_bit(engine)
+        slow = FOLDER / f"slow.rank-{Here.rank}"
+        if slow.exists():
+            time.sleep(float(slow.read_text()))
         poisoned = FOLDER / f"nan.rank-{Here.rank}.step-{Here.step}"
         if Here.slots_done == 0 and poisoned.exists():
             units_global = float("nan")
@@ -99,6 +115,7 @@ def step(forward_backward):
             units_global=units_global,
             is_accumulation_boundary=is_accumulation_boundary,
             is_dummy=is_dummy,
+            **others,
         )
         Here.slots_done = 0 if is_accumulation_boundary else Here.slots_done + 1
         if not is_accumulation_boundary:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 from support.quality.memory import at_most
-from support.records.lines import COUNTED, SPIKE_FIELDS, skipped_line, train_line, validation_line
+from support.records.lines import (
+    COMPARED,
+    COUNTED,
+    SPIKE_FIELDS,
+    skipped_line,
+    train_line,
+    validation_line,
+)
 from typer.testing import CliRunner
 
 from trainer.errors import RunMismatchError, TrainerError
@@ -27,7 +34,7 @@ LINES = [
     validation_line(2, loss=2.0, bleu=30.1, text=HOSTILE),
     skipped_line(3, slots=[1, 4], ranks=[0, 2], **SPIKE_FIELDS),
     Resumed(step=3, from_step=2, settings_changed={"keep_last": [1, 2]}),
-    train_line(4),
+    train_line(4, **COMPARED),
     Preempted(step=4),
 ]
 
@@ -52,8 +59,10 @@ def rows_of(path):
 
 
 def train_rows(lines):
+    """The fields of each line, with slow ranks as they are in JSON."""
     return [
         {column: getattr(line, column) for column in TRAIN.columns}
+        | line.model_dump(include={"slow_ranks"})
         for line in lines
         if isinstance(line, TrainLine)
     ]
@@ -68,6 +77,7 @@ def test_csv_has_every_digit_of_every_line(run, tmp_path):
         "number": float,
         "text": str,
         "numbers by name": json.loads,
+        "JSON": json.loads,
     }
     found = [
         {name: kinds[TRAIN.columns[name]](text) if text else None for name, text in row.items()}
@@ -106,6 +116,8 @@ def test_parquet_keeps_types(run, tmp_path, monkeypatch):
     export_metrics(run, "parquet", tmp_path / "out")
     table = parquet.read_table(tmp_path / "out" / "train.parquet")
     found = table.to_pylist(maps_as_pydicts="strict")
+    for row in found:
+        row["slow_ranks"] = json.loads(row["slow_ranks"]) if row["slow_ranks"] else None
     assert found == train_rows(LINES)
     assert parquet.ParquetFile(tmp_path / "out" / "train.parquet").num_row_groups == 2
     types = {field.name: str(field.type) for field in table.schema}

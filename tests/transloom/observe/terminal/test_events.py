@@ -1,8 +1,9 @@
 """Events of a run in words: what of the curve stays the same, and what would keep the rest."""
 
 import pytest
+from support.records.lines import corruption_found
 
-from trainer.record.metrics_lines import Resized, Resumed
+from trainer.record.metrics_lines import RankRecovered, Resized, Resumed, SlowRankFound
 from trainer.state.numerics import promise
 from transloom.observe.terminal.events import event_text
 
@@ -57,3 +58,25 @@ def test_a_run_without_a_checkpoint_and_one_of_another_size():
     assert "Now trains on 3 ranks (before: 2)" in event_text(
         Resized(step=3, from_ranks=2, to_ranks=3)
     )
+
+
+def test_a_slow_rank_is_named_with_its_factor_and_cause_even_if_it_is_the_first():
+    slow = {"rank": 0, "node": "node-1", "factor": 2.034}
+    found = SlowRankFound(step=9, cause="data", seconds=0.4123, other_seconds=0.2031, **slow)
+    assert event_text(found) == (
+        "Slow: rank 0 on node-1 needs 2.03 times as long as the others, because it waits longer "
+        "for data (0.412 s per step, the others 0.203 s)."
+    )
+    assert "because it computes longer (" in event_text(
+        found.model_copy(update={"cause": "compute"})
+    )
+    assert event_text(RankRecovered(step=9, rank=0, factor=1.02)) == (
+        "No longer slow: rank 0 (1.02 times the time of the others)."
+    )
+
+
+def test_corruption_names_rank_node_step_slot_and_parameter():
+    text = event_text(corruption_found(7))
+    assert text.startswith("Silent data corruption: rank 1 on node far ")
+    for part in ("slot 3 of step 8", "x.weight", "was not applied."):
+        assert part in text

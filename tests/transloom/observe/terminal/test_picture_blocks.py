@@ -5,15 +5,23 @@ from itertools import takewhile
 
 import pytest
 from rich.cells import cell_len
-from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
+from support.records.lines import (
+    COMPARED,
+    SPIKE_FIELDS,
+    corruption_found,
+    skipped_line,
+    train_line,
+    validation_line,
+)
 
 from cluster.terminal import Terminal
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
+from trainer.record.metrics_lines import Resumed
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
 from trainer.scores import Score
 from transloom.observe.terminal.live_picture import rendered
-from transloom.observe.terminal.picture_blocks import blocks_of
+from transloom.observe.terminal.picture_blocks import SLOW_RANKS, blocks_of
 from transloom.observe.terminal.picture_layout import ASCII, UNICODE, fitted
 from transloom.observe.terminal.run_picture import JobPicture, RunPicture
 
@@ -74,6 +82,22 @@ def test_the_numbers_of_a_run():
     assert "1.00e-04" in row_of(picture, "learning rate")
     assert "3 steps skipped" in row_of(picture, "gradient norm")
     assert "data 25.0%, checkpoints 0.0% of the last 1 step" in row_of(picture, "stalls")
+
+
+def test_slow_ranks_are_named_with_their_cause_while_the_run_trains():
+    line = train_line(3, wait_seconds=0.25, world_size=3, slow_ranks=COMPARED["slow_ranks"])
+    picture = a_run(train_line(2, wait_seconds=0.25), line)
+    assert row_of(picture, "slow") == (
+        "slow rank 2 on node-2: 2 times as long as the others, because it computes longer"
+    )
+    said = row_of(picture, "stalls")
+    assert said == "stalls data 0.0%, other ranks 25.0%, checkpoints 0.0% of the last 1 step"
+    assert "\nslow" not in text_of(a_run(line, state="stopped"))
+    assert "\nslow" not in text_of(a_run(line, Resumed(step=3, from_step=3, restarts=1)))
+    assert "\nslow" not in text_of(a_run(line, train_line(4)))
+    many = [state.model_copy(update={"rank": n}) for n in range(9) for state in line.slow_ranks]
+    rows = text_of(a_run(line.model_copy(update={"slow_ranks": many}))).split("\n")
+    assert sum("as long as the others" in row for row in rows) == SLOW_RANKS
 
 
 def test_spikes_are_counted_among_the_skipped_steps():
@@ -265,3 +289,10 @@ def test_nothing_in_it_steers_a_terminal():
     assert "\x1b" not in said
     assert "\u202e" not in said
     assert "\\x1b]0;owned" in said
+
+
+def test_corruption_is_shown_as_long_as_the_run_is():
+    picture = a_run(train_line(6), corruption_found(6, nodes=(f"far{ATTACK}",)), train_line(7))
+    row = row_of(picture, "corruption", width=200)
+    assert "rank 1 on node far" in row
+    assert "\x1b" not in row

@@ -6,7 +6,13 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.records.lines import COUNTED, train_line, validation_line
+from support.records.lines import (
+    COMPARED,
+    COUNTED,
+    corruption_found,
+    train_line,
+    validation_line,
+)
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.errors import RunMismatchError
@@ -134,3 +140,22 @@ def test_what_is_no_run_or_no_folder_of_runs_is_told(transloom, folder):
         transloom("runs", folder / "d-stopped")
     with pytest.raises(RunMismatchError, match="No such file or directory"):
         transloom("runs", folder / "nowhere")
+
+
+def test_status_names_slow_ranks_of_a_run_that_trains(transloom, tmp_path):
+    line = train_line(2, world_size=3, **COMPARED)
+    run = with_owner(made_run(tmp_path / "run", line))
+    said = "slow rank 2 on node-2: 2 times as long as the others, because it computes longer"
+    assert said in " ".join(transloom("status", run).stdout.split())
+    (slow,) = json.loads(transloom("status", run, "--json").stdout)["slow_ranks"]
+    assert slow == {"rank": 2, "node": "node-2", "cause": "compute", "factor": 2.0}
+    stopped = made_run(tmp_path / "stopped", line)
+    assert json.loads(transloom("status", stopped, "--json").stdout)["slow_ranks"] == []
+
+
+def test_status_names_the_rank_that_computed_wrong_bits(transloom, tmp_path):
+    run = made_run(tmp_path / "run", *LINES, corruption_found(2))
+    text = transloom("status", run).stdout
+    assert "corruption" in text
+    assert "rank 1 on node far" in " ".join(text.split())
+    assert "far" in json.loads(transloom("status", run, "--json").stdout)["corruption"]

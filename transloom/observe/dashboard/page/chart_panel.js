@@ -223,7 +223,7 @@ function stepLine(run, measure, view) {
   const { columns, thinned } = run.curves;
   const values = columns[measure.key];
   const isSmooth = view.smooth > 0 && measure.key !== "world_size";
-  const room = thinned && measure.high && columns[measure.high];
+  const room = (thinned || measure.band) && measure.high && columns[measure.high];
   return {
     name: run.name, colour: run.colour, dash: run.dash, xs: xs(columns, view.x),
     ys: isSmooth ? smoothed(values, view.smooth) : values,

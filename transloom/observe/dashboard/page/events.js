@@ -1,4 +1,5 @@
-// Events of a run: restarts, changes of the number of ranks, skipped and repeated steps, stops.
+// Events of a run: restarts, changes of the number of ranks, skipped and repeated steps, slow ranks,
+// stops.
 // They are shown as marks on the curves, and as a list.
 
 import { element, fill } from "./dom.js";
@@ -10,6 +11,9 @@ const KINDS = {
   skipped: { name: "skip", colour: "--mark-skip" },
   repeated: { name: "repeat", colour: "--mark-repeat" },
   preempted: { name: "stop", colour: "--mark-stop" },
+  slow_rank: { name: "slow rank", colour: "--mark-skip" },
+  rank_recovered: { name: "no longer slow", colour: "--mark-stop" },
+  corruption_found: { name: "corruption", colour: "--mark-skip" },
   replay_mismatch: { name: "mismatch", colour: "--mark-skip" },
 };
 const MOST = 500; // rows of the list; a run may skip thousands of steps
@@ -36,7 +40,7 @@ export class EventList {
     const all = groups.flatMap((group) => group.events.map((event) => ({ ...group, event })));
     all.sort((a, b) => b.event.step - a.event.step);
     if (!all.length) {
-      fill(this.root, element("p", { class: "quiet" }, "No events: no restart, resize, skip, repeat or stop."));
+      fill(this.root, element("p", { class: "quiet" }, "No events: no restart, resize, skip, repeat, slow rank or stop."));
       return;
     }
     const rest = all.length > MOST ? `, the newest ${whole(MOST)} of ${whole(all.length)}` : "";

@@ -1,5 +1,5 @@
 // All charts, in their order on the page. `low` and `high` name columns with the smallest and the
-// largest value of the steps of a point. `unitOf` derives the chart's unit from the unit of the
+// largest value of the steps of a point. With `band` they are values of each step. `unitOf` derives the chart's unit from the unit of the
 // loss: runs with different units have separate charts.
 
 import { scoreTitle } from "./words.js";
@@ -18,6 +18,9 @@ const OF_STEPS = [
   { key: "mfu", title: "MFU", unit: "share of the GPUs' peak" },
   { key: "step_seconds", title: "seconds per step", unit: "s" },
   { key: "data_stall_seconds", title: "waiting for data", unit: "s per step" },
+  { key: "compute_seconds_median", title: "computing", unit: "s per step; median and range",
+    low: "compute_seconds_min", high: "compute_seconds_max", band: true },
+  { key: "wait_seconds", title: "waiting for other ranks", unit: "s per step" },
   { key: "checkpoint_stall_seconds", title: "waiting for checkpoints", unit: "s" },
   { key: "world_size", title: "ranks", unit: "" },
   { key: "goodput", title: "goodput", unit: "share of time in the curve" },

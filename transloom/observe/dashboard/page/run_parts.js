@@ -17,12 +17,18 @@ export function standing({ standing: run, card }) {
     ["operations", run.tflops_per_second ? flopsText(run) : null],
     ["time left", span(run.seconds_left)],
     ["ranks", run.ranks ? counted(run.ranks, "rank") + (nodes ? `: ${nodes}` : "") : null],
+    ["slow", run.slow_ranks?.length ? run.slow_ranks.map(slowText).join("; ") : null],
     ["trained by", run.owner && `process ${run.owner.process} on ${run.owner.host}, since ${moment(run.owner.since)}`],
     ["folder", run.path],
     ["run id", card?.id],
     ["dataset", card?.dataset_identity],
     ["first weights", card?.parent && settingText(card.parent)],
   ]).concat((run.problems ?? []).map((problem) => element("p", { class: "problem" }, problem)));
+}
+
+function slowText({ rank, node, cause, factor }) {
+  const why = cause === "data" ? "waits longer for data" : "computes longer";
+  return `rank ${rank}${node ? ` on ${node}` : ""}: ${factor.toFixed(2)} times as long as the others, because it ${why}`;
 }
 
 function flopsText({ tflops_per_second: rate, mfu }) {

@@ -13,7 +13,11 @@ const FIELDS = [
   ["nll", "training NLL"], ["grad_norm", "gradient norm"], ["learning_rate", "learning rate"],
   ["target_tokens_per_second", "target tokens/s"], ["tflops_per_second", "model TFLOP/s"], ["mfu", "MFU"],
   ["step_seconds", "seconds"],
-  ["data_stall_seconds", "waited for data (s)"], ["world_size", "ranks"], ["target_tokens_seen", "target tokens so far"],
+  ["data_stall_seconds", "waited for data (s)"],
+  ["compute_seconds_median", "computing, median rank (s)"], ["compute_seconds_max", "computing, slowest rank (s)"],
+  ["compute_slowest_rank", "slowest rank"], ["data_stall_seconds_max", "waited for data at most (s)"],
+  ["data_slowest_rank", "rank that waited for data"], ["wait_seconds", "waited for other ranks (s)"],
+  ["world_size", "ranks"], ["target_tokens_seen", "target tokens so far"],
 ];
 const LARGEST = ["loss", "grad_norm", "data_stall_seconds", "checkpoint_stall_seconds", "step_seconds"];
 const ASK_EVERY_MS = 1000;

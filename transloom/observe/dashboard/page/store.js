@@ -159,7 +159,7 @@ export class Store {
     const details = this.#details.get(id);
     if (details?.validations) {
       addNew(details.validations, validations ?? [], ({ step }) => step);
-      addNew(details.events, events ?? [], ({ step, event }) => `${step} ${event}`);
+      addNew(details.events, events ?? [], ({ step, event, words }) => `${step} ${event} ${words}`);
       if (validations?.length) this.#askAgain(id); // its samples, and the checkpoint's scores
     }
     this.#tell(id);

@@ -1,0 +1,277 @@
+"""Cost of a run in an object store: stall of a checkpoint, restore of a checkpoint, requests.
+
+Stall: one rank with SIZE GB of state saves with an interval, in turns to a folder, and to a folder
+and then to the object store. The figure is the time that training stands still; the goal is that of
+the folder plus 10 %.
+
+Restore: a checkpoint of two ranks is read as a restart reads it, in turns from the disk and from
+the object store, where each chunk is compared with its hash. The disk's pages are in memory. All
+bytes go through one process; a run's ranks read at the same time.
+
+Requests: those of a driver that idles for some time, and those of one checkpoint with two ranks.
+
+The server is the one of AWS_ENDPOINT_URL, with credentials in the environment; the bucket of --url
+must exist. What is written there is removed. Without --url, a moto server on this machine is used,
+which keeps objects in memory and takes part of the CPU time.
+
+    .venv/bin/python benchmarks/object_store.py [--url URL] [--gigabytes N] [--rounds N]
+        [--idle SECONDS]
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import torch
+
+from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.environments import ROOT
+from data_pipeline.storage.object_store import ObjectStore
+from foundation.location import Location
+from trainer.checkpoints.committer import CheckpointCommitter
+from trainer.checkpoints.format import Checkpoint, CheckpointHeader
+from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.state_file import FileRecord
+from trainer.checkpoints.state_upload import StateUploader
+from trainer.checkpoints.writer import CheckpointWriter
+from trainer.config import CheckpointsConfig
+from trainer.rank.placement import Placement
+from trainer.runs.folder import RunFolder
+from trainer.runs.remote.mirror import RunMirror
+from trainer.zero.fragment import MASTER, Fragment
+
+METHODS = ("get", "get_range", "put", "put_new", "put_over", "list", "delete")
+MOTO = ROOT / "tests" / "support" / "storage" / "moto_program.py"
+PARAMETERS = 48
+RANKS = 2
+
+
+class Listener:
+    """Receiver of a writer's reports, which passes files on to a committer."""
+
+    def __init__(self, committer: CheckpointCommitter | None = None) -> None:
+        self._committer = committer
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        if self._committer:
+            self._committer.add(file, header)
+
+    def state_failed(self, step: int, reason: str) -> None:
+        raise SystemExit(reason)
+
+    def notice(self, text: str) -> None:
+        print(text)
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count the calls of object stores, each of which is one request unless it is retried."""
+    calls: Counter[str] = Counter()
+    originals = {name: getattr(ObjectStore, name) for name in METHODS}
+
+    def counting(name: str) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            calls[name] += 1
+            return originals[name](*arguments, **options)
+
+        return call
+
+    for name in METHODS:
+        setattr(ObjectStore, name, counting(name))
+    try:
+        yield calls
+    finally:
+        for name, original in originals.items():
+            setattr(ObjectStore, name, original)
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    """Serve an object store on this machine; return the location in a new bucket."""
+    command = [sys.executable, str(MOTO), "-H", "127.0.0.1", "-p", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = None
+    try:
+        assert server.stdout
+        found = next(
+            filter(None, (re.search(r"Running on (http://\S+)", s) for s in server.stdout))
+        )
+        log = subprocess.Popen(["cat"], stdin=server.stdout, stdout=subprocess.DEVNULL)
+        os.environ |= {
+            "AWS_ENDPOINT_URL": found[1],
+            "AWS_ACCESS_KEY_ID": "benchmark",
+            "AWS_SECRET_ACCESS_KEY": "benchmark",
+            "AWS_REGION": "us-east-1",
+        }
+        put = urllib.request.Request(f"{found[1]}/benchmark", b"", method="PUT")
+        urllib.request.urlopen(put).close()
+        yield "s3://benchmark/runs"
+    finally:
+        server.kill()
+        server.wait()
+        if log:
+            log.wait()
+
+
+def share(gigabytes: float, rank: int, ranks: int) -> list[Fragment]:
+    """Return a rank's part of the state, which is split within each parameter."""
+    numel = int(gigabytes * 1e9 / 4 / PARAMETERS / ranks)
+    return [
+        Fragment(MASTER, f"parameter.{n}", rank * numel, torch.randn(numel))
+        for n in range(PARAMETERS)
+    ]
+
+
+def header_of(step: int, fragments: list[Fragment], ranks: int) -> CheckpointHeader:
+    return CheckpointHeader(
+        step=step,
+        optimizer_step=step,
+        cursor={},
+        data_digest="",
+        dataset_identity="",
+        recipe={},
+        identity={},
+        numerics={},
+        parameters={f.parameter: [ranks * f.tensor.numel()] for f in fragments},
+        parameter_groups=[],
+        target_tokens_seen=0,
+    )
+
+
+def compare_stalls(url: str, folder: Path, gigabytes: float, rounds: int) -> None:
+    """Print the stall of a save to a folder, and that of a save that is uploaded afterwards."""
+    fragments = share(gigabytes, 0, 1)
+    found: dict[str, list[float]] = {}
+    writers: dict[str, CheckpointWriter] = {}
+    for name in ("folder", "object store"):
+        work = folder / name / ".work-1-1"
+        work.mkdir(parents=True)
+        writers[name] = CheckpointWriter(
+            lambda: fragments,
+            work=work,
+            attempt="a",
+            placement=Placement(),
+            supervision=Listener(),  # type: ignore[arg-type]
+            uploader=StateUploader(f"{url}/stalls", Listener()) if "store" in name else None,  # type: ignore[arg-type]
+        )
+        found[name] = []
+    for step in range(rounds + 1):
+        for name, writer in writers.items():
+            stall = writer.save(header_of(step, fragments, 1), final=False)
+            if step:  # after a warm-up
+                found[name].append(stall)
+            writer.finish()
+    for writer in writers.values():
+        writer.close()
+    for name, stalls in found.items():
+        median = statistics.median(stalls)
+        print(f"stall, {name}: {median:.3f} s ({min(stalls):.3f} to {max(stalls):.3f})")
+    ratios = [b / a for a, b in zip(found["folder"], found["object store"], strict=True)]
+    print(f"object store against folder: {statistics.median(ratios) - 1:+.1%}, {rounds} pairs")
+    store = ObjectStore(url)
+    store.delete([info.name for info in store.list("stalls")])
+
+
+def run_driver(url: str, folder: Path, gigabytes: float, idle: float) -> Path:
+    """Print a driver's requests; return the folder of its checkpoint."""
+    run = RunFolder(folder / "driver", url)
+    run.path.mkdir(parents=True)
+    config = CheckpointsConfig(keep_last=1, keep_best=0)
+    with counted() as calls, Lease(run.path) as lease, RunMirror(url, run, print) as mirror:
+        committer = CheckpointCommitter(lease, run.checkpoints, config, RANKS, print, mirror)
+        print(f"requests of a start: {dict(calls)}")
+        calls.clear()
+        deadline = time.monotonic() + idle
+        while time.monotonic() < deadline:
+            with run.metrics.open("a") as record:  # as a run that records steps does
+                record.write("a step\n")
+            time.sleep(1.0)
+        hourly = {name: round(count * 3600 / idle) for name, count in calls.items()}
+        print(f"requests of an hour without checkpoints: {hourly}")
+        calls.clear()
+        for step in (1, 2):
+            for rank in range(RANKS):
+                fragments = share(gigabytes, rank, RANKS)
+                writer = CheckpointWriter(
+                    lambda: fragments,  # noqa: B023 (called at once)
+                    work=committer.work,
+                    attempt=committer.attempt,
+                    placement=Placement(rank=rank, world_size=RANKS),
+                    supervision=Listener(committer),  # type: ignore[arg-type]
+                    uploader=StateUploader(mirror.states_url, Listener(committer)),  # type: ignore[arg-type]
+                )
+                with closing(writer):
+                    writer.save(header_of(step, fragments, RANKS), final=True)
+            while committer.newest_step != step:
+                committer.take_published()
+                time.sleep(0.05)
+            print(f"requests until checkpoint {step} of {gigabytes:g} GB: {dict(calls)}")
+            calls.clear()
+        mirror.flush(60.0)
+        kept = folder / "kept" / "step-00000002"
+        kept.parent.mkdir()
+        (run.checkpoints / "step-00000002").rename(kept)
+        (run.checkpoints / "step-00000002").symlink_to(kept)
+    return kept
+
+
+def compare_restores(checkpoint: Path, folder: Path, rounds: int) -> None:
+    """Print the time to read a whole checkpoint from the disk, and from the object store."""
+    local = folder / "local" / checkpoint.name
+    local.mkdir(parents=True)
+    stored = Checkpoint(checkpoint)
+    assert stored.objects
+    (local / "checkpoint.json").write_bytes((checkpoint / "checkpoint.json").read_bytes())
+    for record in stored.header.files:
+        with (local / record.name).open("wb") as file:
+            stored.objects.copy_file(record.name, file)
+    size = sum(record.bytes for record in stored.header.files)
+    found: dict[str, list[float]] = {"disk": [], "disk with its hash": [], "object store": []}
+    for _ in range(rounds):
+        for name, times in found.items():
+            begun = time.monotonic()
+            source = Checkpoint(checkpoint if name == "object store" else local)
+            if name == "disk with its hash":
+                source.verify()
+            reader = CheckpointReader(source)
+            for parameter in source.header.parameters:
+                reader.whole(MASTER, parameter)
+            times.append(time.monotonic() - begun)
+    for name, times in found.items():
+        median = statistics.median(times)
+        print(
+            f"restore, {name}: {median:.2f} s ({min(times):.2f} to {max(times):.2f}), "
+            f"{size / 1e9 / median:.2f} GB/s"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--url", type=Location)
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--idle", type=float, default=60.0)
+    arguments = parse_arguments(parser, smoke="--gigabytes 0.001 --rounds 1 --idle 1")
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        url = (arguments.url or stack.enter_context(moto())).rstrip("/")
+        folder = Path(temporary)
+        compare_stalls(url, folder, arguments.gigabytes / RANKS, arguments.rounds)
+        checkpoint = run_driver(f"{url}/run", folder, arguments.gigabytes, arguments.idle)
+        compare_restores(checkpoint, folder, arguments.rounds)
+        store = ObjectStore(url)
+        store.delete([info.name for info in store.list()])
+
+
+if __name__ == "__main__":
+    main()

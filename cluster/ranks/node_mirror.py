@@ -1,0 +1,162 @@
+"""A node's copy of a run in an object store, if the node does not share the driver's folder.
+
+    NodeMirror.pull      object store ──▶ this node: the record, and the checkpoints' headers
+    NodeMirror.changes   this node ──▶ driver: bytes of files that the ranks have written
+
+Only the driver uploads these files, because it alone may change the run's head. The ranks' state
+files are large and go to the object store directly.
+"""
+
+import os
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cluster.ray.environment_file import read_environment
+from data_pipeline.storage.regular_files import open_regular
+from trainer.rank.rank_job import RankJob
+from trainer.runs.remote.files import FileStamp, local_files
+from trainer.runs.remote.location import mirror_folder
+
+# Files and directories in which ranks write; the driver writes the others.
+RANK_FILES = ("metrics.jsonl", "translations", "time-lapse", "wandb", "profile")
+# Those in which ranks other than rank 0 write, too.
+SHARED_RANK_FILES = ("profile",)
+MAX_ANSWER_BYTES = 16 * 1024**2
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """Bytes that a rank has written to a file.
+
+    Attributes:
+        name: the file's path in the run folder.
+        offset: the position of the bytes; at 0, they replace the whole file.
+        data: the bytes.
+        stamp: the state of the file that the receiver then has.
+    """
+
+    name: str
+    offset: int
+    data: bytes
+    stamp: FileStamp
+
+    def apply(self, folder: Path) -> None:
+        """Write the bytes to the same file in another folder.
+
+        Raises:
+            OSError: the file cannot be written, or is shorter than the offset.
+        """
+        path = folder / self.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.offset == 0:
+            unfinished = path.with_name(f".{path.name}.unfinished")
+            unfinished.write_bytes(self.data)
+            unfinished.replace(path)
+            return
+        with path.open("r+b") as file:
+            if file.seek(0, os.SEEK_END) < self.offset:
+                raise OSError(f"{path} has fewer than {self.offset:,} bytes")
+            file.seek(self.offset)
+            file.truncate()
+            file.write(self.data)
+
+
+class NodeMirror:
+    """The node's copy of a run, in the node's agent."""
+
+    def __init__(self, url: str) -> None:
+        read_environment()  # has the credentials of the object store
+        self.folder = mirror_folder(url)
+        self._url = url
+
+    def answer_probe(self, work: str, left: str, answer: str) -> None:
+        """Create a file next to the driver's, if this node sees it: it shares the folder then."""
+        folder = self.folder / "checkpoints" / work
+        if (folder / left).exists():
+            (folder / answer).touch()
+
+    def pull(self, work: str, *, with_files: bool) -> dict[str, FileStamp]:
+        """Make the copy equal to the run, with an empty work folder.
+
+        Args:
+            work: the name of the owner's work folder.
+            with_files: whether to copy the record and other small files, too, for rank 0.
+
+        Returns:
+            The state of each file in which ranks write.
+
+        Raises:
+            TrainerError: the run is damaged.
+            OSError: the object store does not answer, or the folder cannot be written.
+        """
+        from data_pipeline.storage.object_store import ObjectStore  # imports obstore
+        from trainer.runs.remote.pull import RunPuller
+
+        RunPuller(ObjectStore(self._url), self.folder).pull(with_files=with_files)
+        checkpoints = self.folder / "checkpoints"
+        for former in checkpoints.glob(".work-*"):
+            shutil.rmtree(former, ignore_errors=True)
+        (checkpoints / work).mkdir()
+        return {name: FileStamp.of(self.folder / name) for name in self._names(RANK_FILES)}
+
+    def changes(
+        self, known: Mapping[str, FileStamp], names: Collection[str] = RANK_FILES
+    ) -> tuple[list[FileChange], bool]:
+        """Return what ranks have written, and whether that is everything.
+
+        Args:
+            known: the state of each file that the driver has.
+            names: the files and directories to consider.
+        """
+        changes: list[FileChange] = []
+        size = 0
+        for name in self._names(names):
+            if size >= MAX_ANSWER_BYTES:
+                return changes, False
+            with suppress(OSError):  # the file was removed meanwhile
+                change, is_whole = _change(
+                    self.folder / name, name, known.get(name), MAX_ANSWER_BYTES - size
+                )
+                if change:
+                    changes.append(change)
+                    size += len(change.data)
+                if not is_whole:
+                    return changes, False
+        return changes, True
+
+    def _names(self, wanted: Collection[str]) -> Iterable[str]:
+        return [name for name in local_files(self.folder) if name.split("/")[0] in wanted]
+
+
+def _change(
+    path: Path, name: str, known: FileStamp | None, most: int
+) -> tuple[FileChange | None, bool]:
+    """Return the change of a file, at most `most` bytes of it, and whether that is all of it."""
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        now = FileStamp(status.st_size, status.st_mtime_ns, status.st_ino)
+        if now == known:
+            return None, True
+        has_grown = known and known.inode == now.inode and known.bytes < now.bytes
+        offset = known.bytes if known and has_grown else 0
+        file.seek(offset)
+        data = file.read(min(most, now.bytes - offset))
+    is_whole = offset + len(data) == now.bytes
+    return FileChange(name, offset, data, now._replace(bytes=offset + len(data))), is_whole
+
+
+def job_on_this_node(job: RankJob) -> RankJob:
+    """Return the job of a run in an object store with the paths of this node."""
+    if job.url is None:
+        return job
+    run = mirror_folder(job.url)
+    checkpoints = run / "checkpoints"
+    return replace(
+        job,
+        run=run,
+        work=checkpoints / job.work.name,
+        checkpoint=checkpoints / job.checkpoint.name if job.checkpoint else None,
+    )

@@ -1,0 +1,194 @@
+"""Options of object store clients: endpoint, region and credentials, from the usual places.
+
+    access_for("s3", os.environ) ──environment──▶ keys, web identity or container role: as obstore
+                                 ──profile──▶ ~/.aws/credentials, ~/.aws/config: read here
+                                 ──otherwise──▶ the machine's role, which obstore asks for
+
+obstore reads the environment and asks for a machine's role, but reads no profiles. This module
+executes no program: a profile with `credential_process` is refused.
+"""
+
+import configparser
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foundation.location import credential_in, without_credentials
+
+# Settings of a profile that need a program, a browser or requests, and so are not supported.
+_UNSUPPORTED = ("role_arn", "credential_process", "sso_session", "sso_start_url")
+_SECRET_VARIABLES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "SAS")
+MISSING = {
+    "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run on a machine "
+    "with a role. For a public bucket, set AWS_SKIP_SIGNATURE=true",
+    "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to the path of a service account's key, or run on a "
+    "machine with a service account",
+    "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or run on a machine with "
+    "a managed identity",
+}
+
+
+class AccessError(Exception):
+    """The environment or a profile cannot be used; the text has the remedy, and no secret."""
+
+
+@dataclass(frozen=True)
+class ObjectAccess:
+    """Options for obstore that differ from its defaults.
+
+    Attributes:
+        config: options of the store, which may be secret.
+        client: options of its HTTP client.
+        secrets: texts that must not be shown.
+    """
+
+    config: dict[str, str | bool] = field(repr=False)
+    client: dict[str, bool | bytes] = field(repr=False)
+    secrets: frozenset[str] = field(repr=False)
+
+
+def access_for(scheme: str, environment: Mapping[str, str]) -> ObjectAccess:
+    """Return the options for a scheme.
+
+    Raises:
+        AccessError: a profile or file cannot be used, or there are no credentials.
+    """
+    config: dict[str, str | bool]
+    if scheme == "s3":
+        config = {"conditional_put": "etag", **_aws(environment)}
+        address = str(config.get("endpoint", ""))
+    elif scheme == "gs":
+        address = environment.get("STORAGE_EMULATOR_HOST", "")
+        config = {"base_url": address, "bearer_token": "emulator"} if address else {}
+    else:
+        names = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+        address = next((environment[name] for name in names if environment.get(name)), "")
+        config = {"endpoint": address} if address else {}
+    if found := credential_in(address):
+        raise AccessError(
+            f"The endpoint {without_credentials(address)} carries {found}. Remove it; keys have "
+            "separate variables"
+        )
+    client: dict[str, bool | bytes] = {"allow_http": address.startswith("http://")}
+    if scheme == "s3" and (bundle := environment.get("AWS_CA_BUNDLE")):
+        try:
+            client["root_certificate"] = Path(bundle).expanduser().read_bytes()
+        except OSError as error:
+            raise AccessError(
+                f"{bundle}, the file of AWS_CA_BUNDLE, cannot be read ({error.strerror}). Correct "
+                "the path, or unset AWS_CA_BUNDLE"
+            ) from None
+    secrets = {
+        value
+        for name, value in environment.items()
+        if any(word in name.upper() for word in _SECRET_VARIABLES)
+    } | {str(config[key]) for key in _KEYS if key in config}
+    return ObjectAccess(config, client, frozenset(text for text in secrets if len(text) >= 8))
+
+
+_KEYS = {
+    "access_key_id": "aws_access_key_id",
+    "secret_access_key": "aws_secret_access_key",
+    "session_token": "aws_session_token",
+}
+
+
+def _aws(environment: Mapping[str, str]) -> dict[str, str]:
+    name, profile = _profile(environment)
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    endpoint = (
+        environment.get("AWS_ENDPOINT_URL_S3")
+        or environment.get("AWS_ENDPOINT_URL")
+        or environment.get("AWS_ENDPOINT")
+    )
+    config = {
+        "region": region or profile.get("region", ""),
+        "endpoint": (endpoint or profile.get("endpoint_url", "")).rstrip("/"),
+    }
+    if not _uses_environment(environment):
+        unsupported = next((key for key in _UNSUPPORTED if profile.get(key)), None)
+        if unsupported:
+            raise AccessError(
+                f"The profile {name!r} has {unsupported}, which transloom does not support. Run "
+                f'`eval "$(aws configure export-credentials --profile {name} --format env)"` in '
+                "the shell that starts it, or use a profile with keys"
+            )
+        keys = {ours: profile[theirs] for ours, theirs in _KEYS.items() if profile.get(theirs)}
+        if "access_key_id" in keys and "secret_access_key" in keys:
+            config |= keys
+        elif environment.get("AWS_PROFILE"):
+            raise AccessError(
+                f"The profile {name!r} of AWS_PROFILE has no aws_access_key_id and "
+                f"aws_secret_access_key. {MISSING['s3']}"
+            )
+        elif environment.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+            raise AccessError(f"There are no credentials. {MISSING['s3']}")
+    return {key: value for key, value in config.items() if value}
+
+
+def _uses_environment(environment: Mapping[str, str]) -> bool:
+    """Return True if obstore finds credentials in the environment, which come before a profile."""
+    pair = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    named = [name for name in pair if environment.get(name)]
+    if len(named) == 1:
+        [missing] = set(pair) - set(named)
+        raise AccessError(f"The environment has {named[0]} without {missing}. Set or unset both")
+    if named:
+        return True
+    if environment.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1", "yes", "on", "y"):
+        return True
+    roles = (
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    )
+    return not environment.get("AWS_PROFILE") and any(environment.get(role) for role in roles)
+
+
+def _profile(environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the name and settings of the profile; those of the credentials file come first.
+
+    Raises:
+        AccessError: a file cannot be read, or the profile that AWS_PROFILE names does not exist.
+    """
+    named = environment.get("AWS_PROFILE")
+    name = named or "default"
+    found: dict[str, str] = {}
+    paths = []
+    for variable, default, sections in (
+        ("AWS_CONFIG_FILE", "~/.aws/config", (name, f"profile {name}")),
+        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", (name,)),
+    ):
+        path = Path(environment.get(variable) or default).expanduser()
+        paths.append(str(path))
+        parser = _read(path)
+        for section in sections:
+            # Only the default profile of the config file has no prefix.
+            if parser.has_section(section) and (variable != "AWS_CONFIG_FILE" or _fits(section)):
+                found |= parser[section]
+    if named and not found:
+        raise AccessError(
+            f"There is no profile {name!r}, which AWS_PROFILE names, in {' or '.join(paths)}. "
+            "Correct AWS_PROFILE, or add the profile"
+        )
+    return name, found
+
+
+def _fits(section: str) -> bool:
+    return section == "default" or section.startswith("profile ")
+
+
+def _read(path: Path) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(default_section="", strict=False)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise AccessError(f"{path} cannot be read ({error.strerror}). Correct its mode") from None
+    except (configparser.Error, UnicodeDecodeError) as error:
+        # The error's text has a line of the file, which may be a key.
+        line = getattr(error, "lineno", None)
+        where = f"line {line} of it is invalid" if line else "it is not a file of AWS profiles"
+        raise AccessError(f"{path} cannot be read: {where}. Correct it") from None
+    return parser

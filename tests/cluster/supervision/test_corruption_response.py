@@ -1,0 +1,175 @@
+"""What a run does after ranks have found silent data corruption: which node it leaves out, when it
+tries again, when it ends, and which checkpoints it no longer trusts."""
+
+import pickle
+
+import pytest
+import torch
+from support.cluster.scripted_cluster import FINISHED, scripted_run, trained, write_memory
+from support.records.checkpoints import make_header, save_checkpoint
+
+from cluster.errors import ClusterError
+from cluster.ranks.group import Poll
+from cluster.supervision import restart_loop
+from trainer.checkpoints.format import list_checkpoints, step_of
+from trainer.corruption import CorruptionFinding, SilentCorruptionError
+from trainer.runs.vitals import read_vitals
+from trainer.zero.fragment import Fragment
+
+THREE = ("a", "b", "c")
+
+
+def found(*ranks, certain=True, reproducible=True, verified=0, places=THREE):
+    """A poll in which all ranks have raised the error of a finding."""
+    finding = CorruptionFinding(
+        checked_step=9,
+        slots=(2,),
+        ranks=ranks,
+        nodes=tuple(f"{places[rank]}" for rank in ranks),
+        parameters=("x.weight",),
+        parameter_count=1,
+        is_certain=certain,
+        is_reproducible=reproducible,
+        last_verified_step=verified,
+    )
+    return Poll([], failure=SilentCorruptionError(finding))
+
+
+@pytest.fixture
+def scripted(phrasebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(restart_loop, "WAIT_SECONDS", 0.001)
+
+    def start(scripts, **options):
+        options = {"places": THREE, "ranks": {"min": 2, "max": 3}} | options
+        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
+
+    return start
+
+
+def checkpoint(run, step):
+    header = make_header(
+        step,
+        dataset_identity=run.manifest.identity,
+        identity=run.context.run.card().identity,
+    )
+    share = [Fragment("master", "w", 0, torch.ones(4))]
+    return save_checkpoint(run.context.run.checkpoints, header, [share]).path
+
+
+def nodes(run):
+    return [group.nodes for group in run.supply.groups]
+
+
+def steps(run):
+    return [step_of(path) for path in list_checkpoints(run.context.run.checkpoints)]
+
+
+def test_the_error_arrives_from_a_rank_as_it_was():
+    error = found(1).failure
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (copy.finding, str(copy)) == (error.finding, str(error))
+
+
+@pytest.mark.parametrize("reproducible", [True, False])
+def test_the_node_of_a_known_rank_is_left_out(scripted, reproducible):
+    with scripted([[trained(6), found(1, reproducible=reproducible)], [FINISHED]]) as run:
+        assert run.loop.run() == "finished"
+    (restart,) = read_vitals(run.context.run).restarts
+    assert nodes(run) == [["a", "b", "c"], ["a", "c"]]
+    (unfit,) = run.context.unfit
+    assert unfit.id == "b"
+    assert unfit.reason.startswith("Node b has computed wrong bits in step 9")
+    (said,) = (text for text in run.listener.notices if "corruption" in text)
+    assert said.startswith("the run no longer uses node b")
+    assert "silent data corruption: rank 1 on node b" in restart.cause
+
+
+def test_a_node_that_the_run_needs_gets_one_more_chance(scripted):
+    two = {"places": ("a", "b"), "ranks": 2}
+    with scripted([[found(0)], [trained(9), FINISHED]], **two) as run:
+        assert run.loop.run() == "finished"
+    assert nodes(run) == [["a", "b"], ["a", "b"]]
+    assert not len(run.context.unfit)
+    assert any("restarting once on the same nodes" in text for text in run.listener.notices)
+
+
+def test_and_no_second_one(scripted):
+    two = {"places": ("a", "b"), "ranks": 2}
+    with (
+        scripted([[found(0)], [found(0, reproducible=False)]], **two) as run,
+        pytest.raises(ClusterError, match=r"An earlier check.*node a.*Test the processor"),
+    ):
+        run.loop.run()
+
+
+def test_one_of_two_nodes_is_not_left_out_and_ends_the_run_at_the_second_time(scripted):
+    open_one = found(0, 1, certain=False)
+    with (
+        scripted([[open_one], [trained(8), open_one]]) as run,
+        pytest.raises(ClusterError, match=r"either rank 0 on node a or rank 1.*Test both"),
+    ):
+        run.loop.run()
+    assert nodes(run) == [["a", "b", "c"]] * 2
+    assert not len(run.context.unfit)
+
+
+def test_two_ranks_of_one_node_name_that_node(scripted):
+    places = ("a", "a", "b", "b")
+    open_one = found(0, 1, certain=False, places=places)
+    with scripted([[open_one], [FINISHED]], places=places, ranks={"min": 2, "max": 4}) as run:
+        assert run.loop.run() == "finished"
+    assert nodes(run) == [["a", "a", "b", "b"], ["b", "b"]]
+
+
+def test_steps_after_the_last_check_that_passed_are_not_trusted(scripted):
+    with scripted([[found(1, verified=6)], [FINISHED]]) as run:
+        older, newer = checkpoint(run, 5), checkpoint(run, 7)
+        assert run.loop.run() == "finished"
+        assert steps(run) == [5]
+    assert [group.job.checkpoint for group in run.supply.groups] == [newer, older]
+    assert newer.with_name(f"damaged-{newer.name}").exists()
+    assert any("step 7 may be wrong" in text for text in run.listener.notices)
+
+
+def test_a_transient_fault_costs_no_checkpoint(scripted):
+    with scripted([[found(1, verified=6, reproducible=False)], [FINISHED]]) as run:
+        checkpoint(run, 5)
+        newer = checkpoint(run, 7)
+        assert run.loop.run() == "finished"
+        assert steps(run) == [5, 7]
+    assert [group.job.checkpoint for group in run.supply.groups] == [newer, newer]
+
+
+def test_a_run_that_was_never_verified_starts_over(scripted):
+    with scripted([[found(1)], [FINISHED]]) as run:
+        checkpoint(run, 5)
+        assert run.loop.run() == "finished"
+        assert steps(run) == []
+    assert run.supply.groups[-1].job.checkpoint is None
+
+
+def test_without_an_older_checkpoint_the_newest_is_used_and_the_replay_is_named(scripted):
+    with scripted([[found(1, verified=4)], [FINISHED]]) as run:
+        checkpoint(run, 5)
+        newer = checkpoint(run, 7)
+        assert run.loop.run() == "finished"
+        assert steps(run) == [5, 7]
+    assert run.supply.groups[-1].job.checkpoint == newer
+    (said,) = (text for text in run.listener.notices if "transloom replay" in text)
+    assert "--steps 5:7" in said
+
+
+@pytest.mark.parametrize(("verified", "trusted"), [(6, False), (8, True)])
+def test_the_memory_of_the_nodes_is_trusted_up_to_the_last_check(scripted, verified, trusted):
+    def first():
+        yield trained(8)
+        yield write_memory(run, 8)
+        yield found(0, verified=verified, places=("a",))
+
+    one = {"places": ("a",), "ranks": 1, "memory_every_steps": 4}
+    with scripted([first(), [FINISHED]], **one) as run:
+        older = checkpoint(run, 5)
+        assert run.loop.run() == "finished"
+    job = run.supply.groups[-1].job
+    assert job.checkpoint == older
+    assert (job.memory_checkpoint is not None) == trusted

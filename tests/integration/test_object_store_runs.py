@@ -1,0 +1,98 @@
+"""Runs in an object store: the same curve as in a folder, on nodes that share no folder."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from support.cluster.ray_head import RayHead
+from support.command import transloom
+from support.runs import Runs
+
+from trainer.runs.remote.pull import run_view
+from transloom.observe.comparison.comparison import compare_runs
+
+STEPS = 16
+EXACT = ["engine.numerics=exact", "checkpoints.every_steps=4"]
+SPREAD = ["cluster.ranks=2", "cluster.cpus_per_rank=1", "cluster.placement=spread"]
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """The URL of an empty bucket, with its credentials in the environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.bucket("runs")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The cache of this process, which is the driver of runs."""
+    monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path / "cache-of-driver"))
+    return tmp_path
+
+
+@pytest.fixture
+def cluster(bucket, cache, s3_server):
+    """A head without room for ranks, and two nodes with their own caches."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        head = RayHead(Path(folder), cpus=0, environment=s3_server.environment)
+        nodes = []
+        try:
+            for name in ("one", "two"):
+                own = {"TRANSLOOM_CACHE": str(cache / f"cache-of-{name}")}
+                nodes.append(head.add_node(1, environment=own))
+            yield head
+        finally:
+            for node in nodes:
+                node.kill()
+            head.stop()
+
+
+def test_nodes_without_a_shared_folder_train_the_same_bits(
+    inline_runs, cluster, bucket, cache, monkeypatch
+):
+    """Two nodes train, all caches are lost, and another shape continues the run."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
+    inline_runs.train("whole", *EXACT, f"trainer.max_steps={STEPS}", inline=True)
+    url = f"{bucket}/some/prefix/moved"
+    runs = Runs(inline_runs.recipe, inline_runs.folder, cluster.address)
+    runs.train_at(url, *EXACT, *SPREAD, "trainer.max_steps=10")
+    assert {path.name for path in cache.glob("cache-of-*")} == {
+        f"cache-of-{name}" for name in ("driver", "one", "two")
+    }
+    for folder in cache.glob("cache-*"):
+        shutil.rmtree(folder)
+    runs.train_at(url, *EXACT, "engine.zero_stage=2", f"trainer.max_steps={STEPS}", inline=True)
+    view = run_view(url)
+    comparison = compare_runs(inline_runs.folder / "whole", view)
+    assert comparison.is_same, comparison
+    assert (comparison.steps, comparison.checkpoint_step) == (STEPS, STEPS)
+
+
+@pytest.fixture
+def head(bucket, cache, s3_server):
+    """A head with room for a rank."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        head = RayHead(Path(folder), cpus=2, environment=s3_server.environment)
+        yield head
+        head.stop()
+
+
+def test_a_job_is_read_from_the_store_when_its_head_is_gone(
+    inline_runs, head, bucket, cache, monkeypatch
+):
+    """The record and log of the job are those of its end, which the driver has not seen."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    url = f"{bucket}/job"
+    overrides = ["trainer.max_steps=6", "cluster.cpus_per_rank=1", *EXACT]
+    options = ["--run", url, "--address", head.dashboard, "--follow"]
+    submitted = transloom("submit", inline_runs.recipe, *overrides, *options, cwd=cache)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    head.stop()
+    status = json.loads(transloom("jobs", "status", url, "--json", cwd=cache).stdout)
+    assert (status["status"], status["exit_code"]) == ("SUCCEEDED", 0)
+    assert status["run"] == url
+    log = transloom("jobs", "logs", url, cwd=cache).stdout
+    assert f"Finished at step 6. The run is in {url}." in log

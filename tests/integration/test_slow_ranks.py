@@ -1,0 +1,43 @@
+"""A slow rank of a run on a cluster is named by all that shows the run."""
+
+import re
+
+import pytest
+from support.webhook_server import SECRET, WebhookServer
+from typer.testing import CliRunner
+
+from trainer.training.slow_ranks import SLOW_FACTOR, WINDOW
+from transloom.cli.app import app
+
+USUAL_SECONDS = 0.01  # that each rank sleeps in a pass
+STEPS = WINDOW + 20
+
+
+@pytest.mark.long
+def test_a_slow_rank_is_named_with_its_node_in_log_record_and_a_notification(
+    runs, orders, monkeypatch
+):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    orders.slow_down(1, USUAL_SECONDS, 2.5, ranks=2)
+    with WebhookServer() as server:
+        monkeypatch.setenv("TRANSLOOM_HOOK_URL", f"{server.url}?{SECRET}")
+        target = "{kind: webhook, url_from: TRANSLOOM_HOOK_URL}"
+        options = ("cluster.ranks=2", f"trainer.max_steps={STEPS}")
+        runs.train("slow", *options, f"tracking.notify.targets=[{target}]")
+    orders.clear()
+    run = runs.folder / "slow"
+    (event,) = runs.lines("slow", "event")
+    assert (event["event"], event["rank"], event["cause"]) == ("slow_rank", 1, "compute")
+    assert WINDOW < event["step"] < STEPS
+    assert event["factor"] > SLOW_FACTOR
+    lines = runs.lines("slow")
+    assert [line["step"] for line in lines if "slow_ranks" in line] == list(
+        range(event["step"] + 1, STEPS + 1)
+    )
+    node = re.escape(event["node"])
+    said = rf"Slow: rank 1 on {node} needs [\d.]+ times as long as the others, because it computes"
+    assert len(re.findall(said, (run / "log.txt").read_text())) == 1
+    assert re.search(rf"2 on {node}", CliRunner().invoke(app, ["watch", str(run), "--once"]).stdout)
+    (message,) = [one for one in server.messages if one["event"] == "slow_rank"]
+    assert (message["step"], message["run"]) == (event["step"], "slow")
+    assert f"waits for rank 1 on {event['node']}, which needs" in message["text"]

@@ -1,0 +1,141 @@
+"""Jobs for a `RankPool` that train a real run in which a rank computes or gets data slowly."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep, local_rank_steps
+from data_pipeline.batching.window import WindowReader
+from data_pipeline.dataset.manifest import open_dataset
+from support.ranks.engine_jobs import (
+    LEARNING_RATE,
+    SLOTS,
+    VOCABULARY,
+    Shape,
+    make_engine,
+    micro_batch,
+)
+from support.ranks.rank_jobs import make_job
+from support.ranks.spike_jobs import Supervisor
+from support.records.checkpoints import work_folder
+from trainer.build.rank import build_rank
+from trainer.rank.placement import Placement
+from trainer.recipe import TrainingRecipe
+from trainer.tasks.batch import to_device
+from trainer.training import slow_ranks
+
+# What every rank sleeps in each pass, so that a busy machine makes no rank look slow.
+USUAL_SECONDS = 0.008
+SLOTS_OF_A_RANK = 2  # at least
+
+
+@dataclass(frozen=True)
+class Delay:
+    """What is slow, in which steps of which rank.
+
+    Attributes:
+        cause: "compute" or "data".
+        factor: by how much the rank needs longer than `USUAL_SECONDS` in each pass.
+    """
+
+    rank: int
+    cause: str
+    factor: float
+    first: int
+    last: int
+
+    def seconds(self, placement: Placement, step: int, cause: str) -> float:
+        """What the rank sleeps in a pass for a cause, besides the usual time."""
+        hits = placement.rank == self.rank and cause == self.cause
+        within = self.first <= step <= self.last
+        return (self.factor - 1) * USUAL_SECONDS if hits and within else 0.0
+
+    def seconds_of_step(self) -> float:
+        """The same, for a whole step of the rank."""
+        return SLOTS_OF_A_RANK * (self.factor - 1) * USUAL_SECONDS
+
+
+def train_run(
+    placement: Placement,
+    recipe: TrainingRecipe,
+    run: Path,
+    delays: Sequence[Delay],
+    window: int,
+) -> None:
+    """Train a run whose detector compares `window` steps; only runs with delays sleep."""
+    store, manifest = open_dataset(recipe.data)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+
+    def longer(step: int, cause: str) -> float:
+        return sum(delay.seconds(placement, step, cause) for delay in delays)
+
+    def steps(cursor: Cursor) -> Iterator[RankStep]:
+        slots = recipe.batching.micro_batches_per_step
+        read = local_rank_steps(reader, cursor, placement.rank, placement.world_size, slots)
+        for step, data in enumerate(read, 1):
+            time.sleep(SLOTS_OF_A_RANK * longer(step, "data"))
+            yield data
+
+    job = make_job(
+        recipe,
+        run,
+        manifest=manifest.header(),
+        cursor=Cursor(),
+        work=work_folder(run / "checkpoints"),
+    )
+    placement = replace(
+        placement, node_names=tuple(f"node-{rank}" for rank in range(placement.world_size))
+    )
+    supervisor = Supervisor()
+    before, slow_ranks.WINDOW = slow_ranks.WINDOW, window
+    try:
+        with build_rank(job, placement=placement, steps=steps, supervision=supervisor) as trainer:
+
+            def sleep(*_: Any) -> None:
+                time.sleep(USUAL_SECONDS + longer(trainer.progress.step + 1, "compute"))
+
+            if delays:
+                trainer.engine.module.register_forward_pre_hook(sleep)
+            trainer.train()
+    finally:
+        slow_ranks.WINDOW = before
+
+
+def times_of_steps(
+    placement: Placement, shape: Shape, slow_rank: int, seconds: float, steps: int
+) -> list[tuple[float, float]]:
+    """Train with a rank that sleeps before the first pass of a step; return what a timer measures.
+
+    That is, for each step, the sum of the compute times of the passes, and the wait.
+    """
+    engine = make_engine(placement, shape)
+    measured = []
+    units = sum(micro_batch(1, slot).tokens("tgt") for slot in range(SLOTS))
+    for _ in range(steps):
+        with engine.timer.step():
+            for index in range(engine.slots_per_rank):
+                with engine.timer.compute():
+                    if index == 0 and placement.rank == slow_rank:
+                        time.sleep(seconds)
+                    batch = to_device(micro_batch(1, index), VOCABULARY, torch.device("cpu"))
+                    engine.forward_backward(
+                        batch,
+                        units_global=units,
+                        is_accumulation_boundary=index == engine.slots_per_rank - 1,
+                        is_dummy=False,
+                    )
+            taken = engine.timer.take()
+            engine.step(LEARNING_RATE)
+        measured.append((sum(taken.compute), taken.wait))
+        assert len(taken.compute) == engine.slots_per_rank
+        engine.timer.take()  # the waits of the update
+    with engine.timer.compute(), engine.timer.wait():  # outside of a step
+        pass
+    assert engine.timer.take() == ([], 0)
+    engine.destroy()
+    return measured

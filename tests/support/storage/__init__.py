@@ -1,0 +1,1 @@
+"""Object stores of this host for tests, and a proxy that makes them fail."""

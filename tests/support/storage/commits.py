@@ -1,0 +1,121 @@
+"""Drivers that save checkpoints of a run in an object store, killed or hindered at each request."""
+
+import multiprocessing.process
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_pipeline.storage.object_store import ObjectStore
+from support.records.checkpoints import Listener, make_header
+from trainer.checkpoints.committer import CheckpointCommitter
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.state_upload import StateUploader
+from trainer.checkpoints.writer import CheckpointWriter
+from trainer.config import CheckpointsConfig
+from trainer.rank.placement import Placement
+from trainer.runs.folder import RunFolder
+from trainer.runs.remote.head import HEAD, HeadObject, all_parts
+from trainer.runs.remote.mirror import RunMirror
+from trainer.runs.remote.pull import RunPuller, read_index
+from trainer.zero.fragment import Fragment
+
+RANKS = 2
+KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)
+SECONDS = 120.0
+
+
+class Driver:
+    """A driver without ranks of its own; its local folder is new unless one is given."""
+
+    def __init__(self, run: RunFolder, lease: Lease, mirror: RunMirror) -> None:
+        self.run = run
+        self.mirror = mirror
+        self._lease = lease
+        self.committer = CheckpointCommitter(lease, run.checkpoints, KEEP_ONE, RANKS, print, mirror)
+
+    def save(self, step: int) -> None:
+        """Record a step and save it as the ranks and the supervisor do, until it is published."""
+        with self.run.metrics.open("a") as record:
+            record.write(f"{step}\n")
+        listener = Listener(self.committer)
+        for rank in range(RANKS):
+            share = [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
+            writer = CheckpointWriter(
+                lambda: share,  # noqa: B023 (called at once)
+                work=self.committer.work,
+                attempt=self.committer.attempt,
+                placement=Placement(rank=rank, world_size=RANKS),
+                supervision=listener,  # type: ignore[arg-type]
+                uploader=StateUploader(self.mirror.states_url, listener),  # type: ignore[arg-type]
+            )
+            with closing(writer):
+                writer.save(make_header(step), final=True)
+        deadline = time.monotonic() + SECONDS
+        while self.committer.newest_step != step:
+            assert time.monotonic() < deadline, f"step {step} is not published"
+            self._lease.check()
+            self.committer.take_published()
+            time.sleep(0.01)
+
+
+@contextmanager
+def driving(url: str, folder: Path) -> Iterator[Driver]:
+    """A driver that owns the run for the time of the context."""
+    run = RunFolder(folder, url)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Lease(folder) as lease, RunMirror(url, run, print) as mirror:
+        lease.require(mirror.check)
+        yield Driver(run, lease, mirror)
+
+
+def save_in_process(
+    url: str, folder: Path, environment: Mapping[str, str], steps: tuple[int, ...]
+) -> None:
+    """What a process does that a test kills."""
+    os.environ.update(environment)
+    with driving(url, folder) as driver:
+        for step in steps:
+            driver.save(step)
+
+
+def check_run(url: str, folder: Path, when: str) -> int:
+    """What any reader finds: whole checkpoints alone, and their record; returns the newest step."""
+    shutil.rmtree(folder, ignore_errors=True)
+    RunPuller(ObjectStore(url), folder).pull()
+    found = [Checkpoint(path) for path in list_checkpoints(folder / "checkpoints")]
+    assert found, when
+    for checkpoint in found:
+        checkpoint.verify()
+        weights = CheckpointReader(checkpoint).weights()["w"]
+        assert torch.equal(weights, torch.arange(4.0) + checkpoint.step), when
+    recorded = [int(line) for line in (folder / "metrics.jsonl").read_text().split()]
+    assert max(recorded) >= found[-1].step, when
+    return found[-1].step
+
+
+def check_no_orphans(url: str, when: str) -> None:
+    """The head names every object, and every object that it names exists."""
+    store = ObjectStore(url)
+    head = HeadObject(store).read()
+    assert head is not None
+    files = {**read_index(store, head), **head.files}  # of files in both, the head has the parts
+    named = {part.name for part in all_parts(files, {"": head.index})}
+    there = {info.name for info in store.list()}
+    prefixes = tuple(f"{prefix}/" for prefix in head.checkpoints.values())
+    orphans = {n for n in there if n not in named and n != HEAD and not n.startswith(prefixes)}
+    assert orphans == set(), when
+    assert named <= there, when
+
+
+def new_process(context: Any, target: Callable[..., None], *arguments: Any) -> Any:
+    process: multiprocessing.process.BaseProcess = context.Process(target=target, args=arguments)
+    process.start()
+    return process

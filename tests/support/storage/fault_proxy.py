@@ -1,0 +1,420 @@
+"""An HTTP proxy before an object store of this host, which makes requests fail on demand.
+
+    with FaultProxy(s3_server.url) as proxy:
+        proxy.fail(Answer(503), "PUT", "/lease$", on={1, 2})   # the next two of these requests
+        proxy.fail(LostAnswer(), kind="PUT_OVER")              # all of them, from now on
+        proxy.fail(Delay(0.2), probability=0.3, seed=1)        # three in ten, of all kinds
+        run_in_a_process(..., env=os.environ | proxy.environment)
+        assert proxy.requests["PUT_NEW"] == 1
+        proxy.heal()
+
+    hold = Hold()                       # reorders requests without waiting for some time
+    proxy.fail(hold, "PUT", on={1})
+    ...                                 # a thread or process writes
+    hold.arrived.wait(60)
+    ...                                 # meanwhile another one writes
+    hold.release.set()
+
+The first rule that holds decides. Whether the n-th request of a rule fails depends on nothing
+else. The proxy is transparent otherwise: it forwards the Host header unchanged, because S3's
+signatures cover it.
+"""
+
+import http.client
+import random
+import re
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+from support.storage.s3_server import environment_of
+
+CODES = {
+    401: "Unauthorized",
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    409: "ConditionalRequestConflict",
+    412: "PreconditionFailed",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "SlowDown",
+}
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a request instead of only forwarding it."""
+
+
+@dataclass(frozen=True)
+class Answer(Fault):
+    """An error of S3; the request is not forwarded. `text` comes after S3's code and message."""
+
+    status: int
+    code: str = ""  # of S3, if not the usual one of the status
+    text: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Delay(Fault):
+    """The request is forwarded after some seconds, when later ones may have overtaken it."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hold(Fault):
+    """The request is forwarded (or if `after`, answered) when a test says so."""
+
+    after: bool = False
+    arrived: threading.Event = field(default_factory=threading.Event, hash=False)
+    release: threading.Event = field(default_factory=threading.Event, hash=False)
+
+
+@dataclass(frozen=True)
+class Slow(Fault):
+    """The answer's body comes in pieces of `size` bytes, each after some seconds."""
+
+    seconds: float
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Stall(Fault):
+    """No answer for some seconds, then the end of the connection; nothing is forwarded."""
+
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class StallBody(Fault):
+    """Half of the answer's body, then nothing for some seconds, then the rest."""
+
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class StallUpload(Fault):
+    """The request's body is not read for some seconds, then the connection ends."""
+
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class CutRequest(Fault):
+    """A connection reset in the middle of the request's body; nothing is forwarded."""
+
+
+@dataclass(frozen=True)
+class CutAnswer(Fault):
+    """A connection reset in the middle of the answer's body."""
+
+
+@dataclass(frozen=True)
+class LostAnswer(Fault):
+    """The request is applied, then the connection is reset before the answer."""
+
+
+@dataclass(frozen=True)
+class AppliedThen(Fault):
+    """The request is applied, and answered with an error nevertheless."""
+
+    status: int = 500
+
+
+@dataclass(frozen=True)
+class Skew(Fault):
+    """The Date of the answer is so many seconds ahead, or behind if negative."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Rewrite(Fault):
+    """The answer's body is changed, its length with it."""
+
+    change: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a test may look for afterwards.
+
+    Attributes:
+        kind: GET, HEAD, LIST, PUT, PUT_NEW, PUT_OVER, DELETE or another method.
+        path: decoded, with its query.
+        status: of the store's answer; None if the request was not forwarded.
+    """
+
+    kind: str
+    method: str
+    path: str
+    fault: Fault | None
+    status: int | None
+
+
+Rule = Callable[[str, str, str], Fault | None]  # from method, kind and path, at each request
+
+
+class FaultProxy:
+    """Forwards to `target` from a free port of this host, in threads of this process.
+
+    Attributes:
+        requests: number of requests by kind, failed ones included.
+        log: all requests, in the order of their ends.
+        environment: variables for processes that use the store through the proxy.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = urlsplit(target).netloc
+        self.requests: Counter[str] = Counter()
+        self.log: list[Request] = []
+        self.closing = threading.Event()
+        self._rules: list[Rule] = []
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"proxy": self})
+        self._server = _QuietServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self.environment = environment_of(self.url)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def fail(
+        self,
+        fault: Fault,
+        method: str = "",
+        path: str = "",
+        *,
+        kind: str | None = None,
+        on: Collection[int] | None = None,
+        probability: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """Adds a rule for requests whose method and path (patterns) and kind match.
+
+        Of these, those with a number in `on` fail, of which the next one is 1; or each with the
+        probability.
+        """
+        seen = 0
+
+        def rule(its_method: str, its_kind: str, its_path: str) -> Fault | None:
+            nonlocal seen
+            if not re.search(method, its_method) or not re.search(path, its_path):
+                return None
+            if kind not in (None, its_kind):
+                return None
+            seen += 1
+            hit = on is None or seen in on
+            return fault if hit and random.Random(f"{seed} {seen}").random() < probability else None
+
+        with self._lock:
+            self._rules.append(rule)
+
+    def heal(self) -> None:
+        """Forgets all rules."""
+        with self._lock:
+            self._rules.clear()
+
+    def decide(self, method: str, kind: str, path: str) -> Fault | None:
+        with self._lock:
+            self.requests[kind] += 1
+            answers = [rule(method, kind, path) for rule in self._rules]  # all, since they count
+            return next((answer for answer in answers if answer is not None), None)
+
+    def note(self, request: Request) -> None:
+        with self._lock:
+            self.log.append(request)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing: clients that give up are what this proxy is for."""
+
+
+@dataclass
+class _Response:
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class _Handler(BaseHTTPRequestHandler):
+    proxy: FaultProxy
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def handle_one_request(self) -> None:
+        with suppress(ConnectionError):
+            super().handle_one_request()
+            return
+        self.close_connection = True
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("do_"):
+            return self._serve
+        raise AttributeError(name)
+
+    def _serve(self) -> None:
+        path = unquote(self.path)
+        kind = self._kind()
+        fault = self.proxy.decide(self.command, kind, path)
+        self._status: int | None = None
+        try:
+            self._misbehave(fault)
+        finally:
+            self.proxy.note(Request(kind, self.command, path, fault, self._status))
+
+    def _misbehave(self, fault: Fault | None) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        match fault:
+            case CutRequest():
+                self.rfile.read(length // 2)
+                self._reset()
+            case StallUpload(seconds):
+                self.proxy.closing.wait(seconds)
+                self._reset()
+            case Answer():
+                self.rfile.read(length)
+                self._send(self._error(fault))
+            case Stall(seconds):
+                self.rfile.read(length)
+                self.proxy.closing.wait(seconds)
+                self._reset()
+            case _:
+                self._forward_and_answer(self.rfile.read(length), fault)
+
+    def _forward_and_answer(self, body: bytes, fault: Fault | None) -> None:
+        match fault:
+            case Delay(seconds):
+                self.proxy.closing.wait(seconds)
+            case Hold(after=False):
+                self._hold(fault)
+        response = self._forward(body)
+        half = len(response.body) // 2
+        match fault:
+            case LostAnswer():
+                self._reset()
+            case AppliedThen(status):
+                self._send(self._error(Answer(status)))
+            case Hold(after=True):
+                self._hold(fault)
+                self._send(response)
+            case Slow(seconds, size):
+                self._send_head(response)
+                for start in range(0, len(response.body), size):
+                    self.proxy.closing.wait(seconds)
+                    self.wfile.write(response.body[start : start + size])
+            case StallBody(seconds):
+                self._send_head(response)
+                self.wfile.write(response.body[:half])
+                self.proxy.closing.wait(seconds)
+                self.wfile.write(response.body[half:])
+            case CutAnswer():
+                self._send_head(response)
+                self.wfile.write(response.body[:half])
+                self._reset()
+            case Skew(seconds):
+                date = formatdate(time.time() + seconds, usegmt=True)
+                others = [item for item in response.headers if item[0].lower() != "date"]
+                response.headers = [*others, ("Date", date)]
+                self._send(response)
+            case Rewrite(change):
+                response.body = change(response.body)
+                self._send(response)
+            case _:
+                self._send(response)
+
+    def _kind(self) -> str:
+        query = urlsplit(self.path).query
+        if self.command == "GET" and re.search(r"\b(list-type|prefix|delimiter)=", query):
+            return "LIST"
+        if self.command == "POST" and query.startswith("delete"):
+            return "DELETE"
+        if self.command == "PUT" and "If-None-Match" in self.headers:
+            return "PUT_NEW"
+        if self.command == "PUT" and "If-Match" in self.headers:
+            return "PUT_OVER"
+        return str(self.command)
+
+    def _hold(self, hold: Hold) -> None:
+        hold.arrived.set()
+        while not (hold.release.wait(0.02) or self.proxy.closing.is_set()):
+            continue
+
+    def _forward(self, body: bytes) -> _Response:
+        connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
+        try:
+            connection.putrequest(
+                self.command, self.path, skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in self.headers.items():
+                if name.lower() not in HOP_BY_HOP:
+                    connection.putheader(name, value)
+            if "Content-Length" in self.headers:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            self._status = answer.status
+            headers = [item for item in answer.getheaders() if item[0].lower() not in HOP_BY_HOP]
+            if self.command == "HEAD" and (length := answer.getheader("Content-Length")):
+                headers.append(("Content-Length", length))
+            return _Response(answer.status, answer.reason, headers, answer.read())
+        finally:
+            connection.close()
+
+    def _error(self, answer: Answer) -> _Response:
+        code = answer.code or CODES.get(answer.status, "Error")
+        body = f"<Error><Code>{code}</Code><Message>by the proxy</Message>{answer.text}</Error>"
+        reason = http.client.responses.get(answer.status, "")
+        return _Response(answer.status, reason, [*answer.headers], body.encode())
+
+    def _send(self, response: _Response) -> None:
+        self._send_head(response)
+        if self.command != "HEAD":
+            self.wfile.write(response.body)
+
+    def _send_head(self, response: _Response) -> None:
+        self.send_response_only(response.status, response.reason)
+        for name, value in response.headers:
+            self.send_header(name, value)
+        if self.command != "HEAD" and response.status not in (204, 304):
+            self.send_header("Content-Length", str(len(response.body)))
+        self.end_headers()
+
+    def _reset(self) -> None:
+        """Ends the connection by RST, which is no regular end of a body."""
+        self.close_connection = True
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        # The socket's own close waits for its other users and would end it in good order.
+        socket.close(self.connection.detach())
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""

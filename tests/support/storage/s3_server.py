@@ -1,0 +1,115 @@
+"""S3 servers of this host, as processes: moto, and rclone, which ignores conditions of writes.
+
+def test_it(s3_server: S3Server, s3_environment: None) -> None:     # fixtures of conftest.py
+    store = ObjectStore(s3_server.bucket("runs") + "/prefix")
+
+run_in_a_process(..., env=os.environ | s3_server.environment)
+"""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Self
+
+import obstore.store
+
+KEY_ID, SECRET_KEY = "AKIAMOTOCANARY000001", "m0t0-CANARY-secret-0123456789abcdef"
+LISTED_AT_ONCE = 10  # objects by moto, which it lists in pages as S3 does
+
+
+def environment_of(url: str) -> dict[str, str]:
+    """What makes clients use a server: its address and a key, and no file of the user."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+class S3Server:
+    """A server with one process, which `with` ends.
+
+    Attributes:
+        url: its address, http://127.0.0.1:PORT.
+        environment: variables for processes that use it.
+    """
+
+    def __init__(self, *command: str, ready: str) -> None:
+        """ready: a pattern in the server's output, whose group 1 is its address."""
+        environment = os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": str(LISTED_AT_ONCE)}
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self._process.stdout is not None
+        lines = []
+        for line in self._process.stdout:
+            lines.append(line)
+            if found := re.search(ready, line):
+                break
+        else:
+            self._process.wait()
+            raise AssertionError(f"{command} has ended: {''.join(lines)}")
+        # A log that nobody reads would fill the pipe.
+        self._log = subprocess.Popen(["cat"], stdin=self._process.stdout, stdout=subprocess.DEVNULL)
+        self._process.stdout.close()
+        self.url = found[1].rstrip("/")
+        self.environment = environment_of(self.url)
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    def moto(cls) -> Self:
+        program = str(Path(__file__).with_name("moto_program.py"))
+        address = ("-H", "127.0.0.1", "-p", "0")
+        return cls(sys.executable, program, *address, ready=r"Running on (http://\S+)")
+
+    @classmethod
+    def rclone(cls, folder: Path) -> Self:
+        """Serves the folders in `folder` as buckets."""
+        rclone = str(Path(sys.executable).with_name("rclone"))
+        server = cls(
+            *(rclone, "serve", "s3", str(folder), "--addr", "127.0.0.1:0"),
+            *("--auth-key", f"{KEY_ID},{SECRET_KEY}", "--config", "/nonexistent"),
+            ready=r"(http://127\.0\.0\.1:[1-9]\d*)",
+        )
+        server._folder = folder
+        return server
+
+    _folder: Path | None = None
+
+    def bucket(self, name: str) -> str:
+        """Makes a new bucket, whose name begins so, and returns its URL."""
+        bucket = f"{name}-{next(self._numbers)}"
+        if self._folder:
+            (self._folder / bucket).mkdir()
+        else:
+            body = urllib.request.Request(
+                f"{self.url}/{bucket}", b"", {"x-amz-acl": "private"}, method="PUT"
+            )
+            urllib.request.urlopen(body).close()
+        return f"s3://{bucket}"
+
+    def client(self, bucket_url: str) -> obstore.store.S3Store:
+        """A client beside the tested one, for what tests put there and look for."""
+        return obstore.store.S3Store(
+            bucket_url.removeprefix("s3://"),
+            endpoint=self.url,
+            access_key_id=KEY_ID,
+            secret_access_key=SECRET_KEY,
+            client_options={"allow_http": True},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.wait()

@@ -1,0 +1,139 @@
+"""State files in an object store: the same numbers as on the disk, and damage that is found."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.records.checkpoints import make_header, save_checkpoint
+
+from data_pipeline.storage.object_store import ObjectStore
+from foundation.location import Location
+from trainer.checkpoints import state_objects
+from trainer.checkpoints.format import HEADER, Checkpoint
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.state_objects import (
+    PARTS,
+    PartList,
+    UploadedFile,
+    part_name,
+    read_parts,
+    upload_state_file,
+)
+from trainer.errors import CheckpointError, DamagedCheckpointError
+from trainer.zero.fragment import Fragment
+
+SIZES = {"v": 5000, "w": 12_000, "x": 3}
+CHUNK = 4096
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(state_objects, "CHUNK_BYTES", CHUNK)
+    monkeypatch.setattr(state_objects, "CHUNKS_PER_PART", 3)
+    monkeypatch.setattr(state_objects, "PART_BYTES", 3 * CHUNK)
+
+
+@pytest.fixture
+def local(tmp_path):
+    """A checkpoint of two ranks on the disk."""
+    tensors = {name: torch.randn(size) for name, size in SIZES.items()}
+    header = make_header(10, parameters={name: [size] for name, size in SIZES.items()})
+    shares = [
+        [
+            Fragment("master", name, 0, tensor[: len(tensor) // 3])
+            for name, tensor in tensors.items()
+        ],
+        [
+            Fragment("master", name, len(tensor) // 3, tensor[len(tensor) // 3 :])
+            for name, tensor in tensors.items()
+        ],
+    ]
+    return save_checkpoint(tmp_path / "local" / "checkpoints", header, shares)
+
+
+@pytest.fixture
+def remote(local, tmp_path, s3_server, s3_environment):
+    """The same checkpoint in an object store: its store, and a folder that stands for it."""
+    url = Location(f"{s3_server.bucket('states')}/run/owners/00000001/{local.path.name}")
+    store = ObjectStore(url)
+    files = [
+        upload_state_file(store, local.path / record.name, record) for record in local.header.files
+    ]
+    folder = tmp_path / "remote" / local.path.name
+    folder.mkdir(parents=True)
+    shutil.copy(local.path / HEADER, folder)
+    (folder / PARTS).write_bytes(PartList(url=url, files=files).to_json())
+    return store, folder
+
+
+def test_any_range_is_read_as_from_the_disk(local, remote):
+    ours, theirs = CheckpointReader(Checkpoint(remote[1])), CheckpointReader(local)
+    draw = random.Random(1)
+    for _ in range(50):
+        name = draw.choice(list(SIZES))
+        start, stop = sorted(draw.randint(0, SIZES[name]) for _ in range(2))
+        found = ours.read("master", name, start, stop)
+        assert torch.equal(found, theirs.read("master", name, start, stop))
+    assert Checkpoint(remote[1]).header == local.header
+    Checkpoint(remote[1]).verify()
+
+
+def test_a_reader_fetches_only_the_chunks_of_its_range(remote, monkeypatch):
+    fetched = []
+    get_range = ObjectStore.get_range
+
+    def counted(self, name, start, stop):
+        fetched.append((name, start, stop))
+        return get_range(self, name, start, stop)
+
+    monkeypatch.setattr(ObjectStore, "get_range", counted)
+    reader = CheckpointReader(Checkpoint(remote[1]))
+    fetched.clear()
+    reader.read("master", "w", 0, 100)  # in the first file
+    reader.read("master", "w", 0, 100)  # in the cache
+    whole = sum(stop - start for _, start, stop in fetched)
+    assert {name.partition("/")[0] for name, *_ in fetched} == {"state-00000-of-00002.safetensors"}
+    assert whole <= 4000 * 4 + 2 * CHUNK
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "missing"])
+def test_damage_is_found_and_named(remote, damage):
+    store, folder = remote
+    name = part_name("state-00001-of-00002.safetensors", 1)
+    data = bytearray(store.get(name, 10**6).data)
+    if damage == "flipped":
+        data[17] ^= 1
+        store.put(name, bytes(data))
+    elif damage == "short":
+        store.put(name, bytes(data[:-1]))
+    else:
+        store.delete([name])
+    checkpoint = Checkpoint(folder)
+    checkpoint.verify_sizes()  # which does not read the files
+    for read in (checkpoint.verify, lambda: CheckpointReader(Checkpoint(folder)).check_numbers()):
+        with pytest.raises((CheckpointError, OSError), match=f"{store.url}/{name}") as caught:
+            read()
+        assert isinstance(caught.value, DamagedCheckpointError) == (damage != "short")
+
+
+def test_a_part_list_must_cover_the_files(remote):
+    folder = remote[1]
+    parts = read_parts(folder)
+    values = parts.model_dump(mode="json")
+    values["files"][0]["chunks"].pop()
+    (folder / PARTS).write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=rf"{PARTS} is damaged: files\.0.*chunks"):
+        Checkpoint(folder).verify_sizes()
+
+
+def test_a_header_keeps_no_hashes_of_chunks(local):
+    """Its format is that of checkpoints on disk."""
+    (record, _) = local.header.files
+    chunks = ["0" * 64] * -(-record.bytes // CHUNK)
+    uploaded = UploadedFile(**record.model_dump(), chunks=chunks)
+    header = local.header.model_copy(update={"files": [uploaded]})
+    assert "chunks" not in header.to_json()
+    assert Path(local.path / HEADER).exists()

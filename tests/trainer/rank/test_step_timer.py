@@ -1,0 +1,116 @@
+"""What a rank computes, and what it waits for other ranks, in every ZeRO stage."""
+
+import time
+from statistics import median
+
+import pytest
+import torch
+from support.ranks import slow_jobs
+from support.ranks.engine_jobs import Shape
+
+from trainer.rank.placement import Placement
+from trainer.rank.step_timer import StepTimer
+
+TWO = Placement(world_size=2)
+SECONDS = 0.15
+# Stage 3 gathers weights in each layer, asynchronously, and stage 1 in bf16 sums gradients itself.
+SHAPES = [Shape(0), Shape(1), Shape(1, "bf16"), Shape(2), Shape(3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_rank_that_waits_does_not_compute(rank_pools, shape):
+    slow, steps = 1, 3
+    fast_times, slow_times = rank_pools(2).run(
+        slow_jobs.times_of_steps, shape, slow, SECONDS, steps
+    )
+    computed, waited = (median(values) for values in zip(*fast_times, strict=True))
+    assert waited > 0.8 * SECONDS
+    slow_computed, slow_waited = (median(values) for values in zip(*slow_times, strict=True))
+    assert slow_computed > SECONDS
+    assert computed < slow_computed - 0.5 * SECONDS
+    assert slow_waited < waited - 0.5 * SECONDS
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self):
+        self.moment = 0.0
+
+    def now(self):
+        return self.moment
+
+    def seconds(self, start, end):
+        return end - start
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def timer(clock):
+    timer = StepTimer(TWO)
+    timer._clock = clock
+    return timer
+
+
+def test_waits_are_part_of_no_pass_and_count_once(timer, clock):
+    with timer.step():
+        with timer.wait():  # the exchange of the step before
+            clock.moment += 2
+        clock.moment += 100  # the update
+        with timer.compute():
+            clock.moment += 4
+        with timer.compute():
+            clock.moment += 8
+            with timer.wait(), timer.wait():
+                clock.moment += 16
+            clock.moment += 32
+            with timer.wait():
+                clock.moment += 64
+    assert timer.take() == ([4, 40], 2 + 16 + 64)
+    assert timer.take() == ([], 0)
+
+
+def test_an_error_in_a_collective_leaves_the_timer_usable(timer, clock):
+    with pytest.raises(OSError, match="lost"), timer.step(), timer.wait():
+        raise OSError("the connection is lost")
+    with timer.step(), timer.wait():
+        clock.moment += 2
+    assert timer.take() == ([], 2)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_one_rank_and_other_work_than_a_step_are_not_measured(device):
+    """Not even an event is made, so this needs no GPU."""
+    for timer in (StepTimer(Placement(device=device)), StepTimer(Placement(1, 2, device=device))):
+        if timer._is_needed:
+            with timer.compute(), timer.wait():
+                pass
+        else:
+            with timer.step(), timer.compute(), timer.wait():
+                pass
+        assert timer.take() == ([], 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_events_measure_the_stream_and_not_the_host():
+    timer = StepTimer(Placement(world_size=2, device="cuda"))
+    matrix = torch.randn(4096, 4096, device="cuda")
+    matrix @ matrix  # initializes cuBLAS
+    torch.cuda.synchronize()
+    with timer.step(), timer.compute():
+        for _ in range(20):
+            matrix @ matrix
+        with timer.wait():
+            for _ in range(20):
+                matrix @ matrix
+        enqueued = time.monotonic()
+    torch.cuda.synchronize()
+    busy = time.monotonic() - enqueued
+    seconds = timer.take()
+    assert seconds.compute[0] == pytest.approx(seconds.wait, rel=0.5)
+    assert seconds.compute[0] + seconds.wait > 0.5 * busy

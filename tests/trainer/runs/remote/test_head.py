@@ -1,0 +1,153 @@
+"""The head changes only by compare-and-swap, whoever else changes it at the same time."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from data_pipeline.storage.object_store import (
+    ObjectConflictError,
+    ObjectStore,
+    ObjectStoreError,
+)
+from trainer.errors import LeaseLostError, RunInUseError, RunMismatchError
+from trainer.runs.remote import lease
+from trainer.runs.remote.head import HEAD, HeadObject, RunHead, owner_of
+
+CHANGES = 8
+WRITERS = 4
+PART = {"name": "owners/00000001/files/a/b", "bytes": 1, "sha256": "0" * 64}
+OBJECT = "owners/00000001/files/a/b"
+
+
+@pytest.fixture
+def store(s3_server, s3_environment):
+    return ObjectStore(f"{s3_server.bucket('heads')}/run")
+
+
+def test_concurrent_changes_are_all_made(store):
+    def work(writer):
+        head = HeadObject(store)
+        for number in range(CHANGES):
+            name = f"step-{writer}-{number}"
+            head.change(lambda now: with_checkpoint(now, name))  # noqa: B023 (called at once)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(work, range(WRITERS)))
+    found = HeadObject(store).read()
+    assert found.revision == WRITERS * CHANGES
+    assert len(found.checkpoints) == WRITERS * CHANGES
+
+
+def with_checkpoint(now, name):
+    return now.model_copy(update={"checkpoints": {**now.checkpoints, name: f"owners/{name}"}})
+
+
+@pytest.mark.parametrize("lost", ["put_new", "put_over"])
+def test_a_change_whose_answer_is_lost_is_made_once(store, lost, monkeypatch):
+    """The store repeats the request, which then fails the condition that it has itself broken."""
+    head = HeadObject(store)
+    if lost == "put_over":
+        head.change(lambda now: with_checkpoint(now, "first"))
+    put = getattr(store, lost)
+
+    def put_twice(*arguments):
+        put(*arguments)
+        raise ObjectConflictError("412")
+
+    monkeypatch.setattr(store, lost, put_twice)
+    head.change(lambda now: with_checkpoint(now, "second"))
+    monkeypatch.undo()
+    found = HeadObject(store).read()
+    assert found.revision == (2 if lost == "put_over" else 1)
+    assert "second" in found.checkpoints
+
+
+def test_a_change_goes_on_after_an_answer_that_never_came(store, monkeypatch):
+    head = HeadObject(store)
+    head.change(lambda now: with_checkpoint(now, "first"))
+    put = store.put_over
+
+    def put_and_stall(*arguments):
+        put(*arguments)
+        raise ObjectStoreError("timeout")
+
+    monkeypatch.setattr(store, "put_over", put_and_stall)
+    with pytest.raises(ObjectStoreError):
+        head.change(lambda now: with_checkpoint(now, "second"))
+    monkeypatch.setattr(store, "put_over", put)
+    head.change(lambda now: with_checkpoint(now, "third"))
+    assert set(HeadObject(store).read().checkpoints) == {"first", "second", "third"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"format": "transloom-head/9"},
+        {"files": {"../../etc/passwd": [PART]}},
+        {"files": {"/etc/passwd": [PART]}},
+        {"files": {"a\\b": [PART]}},
+        {"files": {"a": []}},
+        {"files": {"control/stop": [PART]}},
+        {"files": {"checkpoints/step-00000001/checkpoint.json": [PART]}},
+        {"additions": {"a/../../b": [PART]}},
+        {"additions": {"owners/00000009.json": [PART]}},
+        {"checkpoints": {"..": "owners/1"}},
+        {"checkpoints": {"a/step-00000001": "owners/1"}},
+        {"checkpoints": {"step-1": "../other"}},
+        {"stop_request": 1},
+        {"more": 1},
+    ],
+)
+def test_a_hostile_head_is_refused(store, damage):
+    store.put(HEAD, json.dumps(RunHead().model_dump(mode="json") | damage).encode())
+    with pytest.raises(RunMismatchError, match=f"{store.url}/{HEAD} is damaged"):
+        HeadObject(store).read()
+
+
+def test_the_owner_of_an_object_is_in_its_name():
+    assert owner_of("owners/00000007/files/a/b") == 7
+    assert owner_of("HEAD.json") is None
+    assert owner_of("owners/00000007") is None
+
+
+class TestLease:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch):
+        monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
+        monkeypatch.setattr(lease, "WATCH_SECONDS", 0.1)
+        # This process owns both leases of a test, so its life must not decide.
+        monkeypatch.setattr(lease, "is_dead", lambda known: False)
+
+    def test_contenders_have_one_winner(self, store):
+        def contend(_):
+            head = HeadObject(store)
+            try:
+                return lease.acquire(head, print).owner.number
+            except RunInUseError:
+                return None
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            numbers = list(pool.map(contend, range(WRITERS)))
+        assert sorted(numbers, key=str) == [1, None, None, None]
+
+    def test_a_lease_that_is_renewed_is_not_taken(self, store):
+        owner = HeadObject(store)
+        number = lease.acquire(owner, print).owner.number
+
+        def renew(now):
+            return lease.renewed(owner, now, number)
+
+        with ThreadPoolExecutor(1) as pool:
+            contender = pool.submit(lease.acquire, HeadObject(store), print)
+            while not contender.done():
+                owner.change(renew)
+            with pytest.raises(RunInUseError, match=f"{store.url} is in use by process"):
+                contender.result()
+
+    def test_an_expired_lease_is_taken_and_its_owner_notices(self, store):
+        former = HeadObject(store)
+        number = lease.acquire(former, print).owner.number
+        assert lease.acquire(HeadObject(store), print).owner.number == number + 1
+        with pytest.raises(LeaseLostError, match=f"{store.url} is now owned by process"):
+            former.change(lambda now: lease.renewed(former, now, number))

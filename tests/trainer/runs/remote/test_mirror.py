@@ -1,0 +1,218 @@
+"""A driver's mirror: nothing is lost, nothing is left, whatever the object store does."""
+
+import shutil
+from contextlib import ExitStack
+from itertools import count
+
+import pytest
+from support.ranks.rank_pool import preloaded_context
+from support.storage.commits import (
+    check_no_orphans,
+    check_run,
+    driving,
+    new_process,
+    save_in_process,
+)
+from support.storage.fault_proxy import (
+    Answer,
+    AppliedThen,
+    CutAnswer,
+    CutRequest,
+    Delay,
+    FaultProxy,
+    Hold,
+    LostAnswer,
+)
+
+from data_pipeline.storage.object_store import ObjectStore
+from trainer.errors import LeaseLostError, RunInUseError
+from trainer.runs.remote import lease, mirror
+from trainer.runs.remote.head import HeadObject
+from trainer.runs.remote.requests import request_data_workers, request_stop
+
+SHORT = (9, 14, 19, 24, 29)  # of the requests of a driver that saves a checkpoint
+
+
+@pytest.fixture
+def url(s3_server, s3_environment):
+    return f"{s3_server.bucket('mirror')}/runs/one"
+
+
+@pytest.fixture
+def proxy(s3_server):
+    with FaultProxy(s3_server.url) as proxy:
+        yield proxy
+
+
+def begin(url, tmp_path):
+    """A run with a checkpoint of step 10, whose driver has left."""
+    with driving(url, tmp_path / "first") as driver:
+        driver.save(10)
+
+
+def go_on(url, tmp_path, when):
+    """A driver on another machine continues the run, and leaves nothing behind."""
+    folder = tmp_path / "other"
+    shutil.rmtree(folder, ignore_errors=True)
+    with driving(url, folder) as driver:
+        driver.save(40)
+    assert check_run(url, tmp_path / "view", when) == 40
+    head = HeadObject(ObjectStore(url)).read()
+    assert list(head.checkpoints) == ["step-00000040"], when
+    check_no_orphans(url, when)
+
+
+def test_what_a_driver_leaves_is_complete_and_nothing_else(url, tmp_path):
+    with driving(url, tmp_path / "first") as driver:
+        for step in (10, 20, 30):
+            driver.save(step)
+        (driver.run.path / "translations").mkdir()
+        for number in range(2 * mirror.MAX_FILES_IN_HEAD):
+            (driver.run.path / "translations" / f"{number}.txt").write_text(str(number))
+        assert driver.mirror.flush(60)
+        (driver.run.path / "translations" / "0.txt").unlink()
+        (driver.run.path / "translations" / "1.txt").write_text("changed")
+    assert check_run(url, tmp_path / "view", "after three checkpoints") == 30
+    texts = {path.name: path.read_text() for path in (tmp_path / "view" / "translations").iterdir()}
+    expected = {f"{n}.txt": str(n) for n in range(1, 2 * mirror.MAX_FILES_IN_HEAD)}
+    assert texts == expected | {"1.txt": "changed"}
+    head = HeadObject(ObjectStore(url)).read()
+    assert len(head.files) <= mirror.MAX_FILES_IN_HEAD
+    check_no_orphans(url, "after three checkpoints")
+    go_on(url, tmp_path, "afterwards")
+
+
+def killed_at(url, tmp_path, proxy, request, applied):
+    """Kill a driver when it makes its n-th request; return whether it made so many."""
+    hold = Hold(after=applied)
+    proxy.heal()
+    proxy.fail(hold, on={request})
+    folder = tmp_path / f"killed-{request}-{applied}"
+    arguments = (url, folder, proxy.environment, (20,))
+    process = new_process(preloaded_context(), save_in_process, *arguments)
+    while not hold.arrived.wait(0.02) and process.is_alive():
+        pass
+    struck = hold.arrived.is_set()
+    process.kill()
+    process.join()
+    hold.release.set()
+    assert struck or process.exitcode == 0
+    return struck
+
+
+@pytest.fixture(autouse=True)
+def old_probes(monkeypatch):
+    """Those of killed drivers count as old at once."""
+    monkeypatch.setattr(mirror, "PROBE_SECONDS", -1.0)
+
+
+def check_kills(url, tmp_path, proxy, requests, applied):
+    newest = set()
+    for request in requests:
+        begin(f"{url}-{request}", tmp_path / str(request))
+        if not killed_at(f"{url}-{request}", tmp_path, proxy, request, applied):
+            return newest
+        when = f"killed at request {request}, {'after' if applied else 'before'} it was applied"
+        newest.add(check_run(f"{url}-{request}", tmp_path / "view", when))
+        go_on(f"{url}-{request}", tmp_path, when)
+    return newest
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["before", "after"])
+def test_a_driver_killed_at_some_requests_loses_no_checkpoint(url, tmp_path, proxy, applied):
+    check_kills(url, tmp_path, proxy, SHORT[applied::2], applied)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("applied", [False, True], ids=["before", "after"])
+def test_a_driver_killed_at_every_request_loses_no_checkpoint(url, tmp_path, proxy, applied):
+    assert check_kills(url, tmp_path, proxy, count(1), applied) == {10, 20}
+
+
+FAULTS = [
+    Answer(500),
+    Answer(503),
+    Answer(409),
+    AppliedThen(500),
+    CutAnswer(),
+    CutRequest(),
+    Delay(0.05),
+    LostAnswer(),
+]
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.chaos)])
+def test_a_driver_survives_a_store_that_fails_often(url, tmp_path, proxy, monkeypatch, seed):
+    """One in seven requests fails, in each way; two checkpoints become complete nevertheless."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    for number, fault in enumerate(FAULTS):
+        proxy.fail(fault, probability=0.02, seed=f"{seed} {number}")
+    with ExitStack() as stack:
+        for _ in range(20):  # a start that fails is repeated, as a job does
+            try:
+                driver = stack.enter_context(driving(url, tmp_path / "driver"))
+                break
+            except OSError:
+                continue
+        for step in (10, 20):
+            driver.save(step)
+    proxy.heal()
+    assert check_run(url, tmp_path / "view", f"seed {seed}") == 20
+    assert {request.fault for request in proxy.log} - {None}
+    go_on(url, tmp_path, f"seed {seed}")
+
+
+def test_an_outage_delays_a_checkpoint_and_is_announced_once(
+    url, tmp_path, proxy, monkeypatch, capsys
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    with driving(url, tmp_path / "driver") as driver:
+        driver.save(10)
+        proxy.fail(Answer(403), "PUT", "/HEAD.json")
+        (driver.run.path / "log.txt").write_text("during the outage")
+        assert not driver.mirror.flush(1.0)
+        assert not driver.mirror.flush(1.0)
+        proxy.heal()
+        driver.save(20)
+    said = capsys.readouterr().out
+    assert said.count("Training goes on; checkpoints and the record are uploaded when") == 1
+    assert said.count(f"{url} answers again") == 1
+    assert check_run(url, tmp_path / "view", "after an outage") == 20
+    assert (tmp_path / "view" / "log.txt").read_text() == "during the outage"
+
+
+def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "is_dead", lambda known: False)
+    with driving(url, tmp_path / "former") as former:
+        former.save(10)
+        former.mirror._thread.stop()  # as if the process were paused
+        with driving(url, tmp_path / "new") as new:
+            former.mirror._round()  # and now went on
+            with pytest.raises(LeaseLostError, match=f"{url} is now owned by process"):
+                former.mirror.check()
+            new.mirror.check()
+    assert check_run(url, tmp_path / "view", "after a takeover") == 10
+
+
+def test_a_run_has_one_driver(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.2)
+    with (
+        driving(url, tmp_path / "first"),
+        pytest.raises(RunInUseError, match=f"{url} is in use by process"),
+        driving(url, tmp_path / "second"),
+    ):
+        pass
+
+
+def test_requests_of_others_reach_the_control_files(url, tmp_path):
+    with driving(url, tmp_path / "first") as driver:
+        request_stop(url)
+        request_data_workers(url, 3)
+        assert driver.mirror.flush(60)
+        assert driver.run.stop_requested_at() is not None
+        assert driver.run.take_data_workers_request() == 3
+        head = HeadObject(ObjectStore(url)).read()
+        assert (head.stop_request, head.data_workers_request) == (None, None)
+    with driving(url, tmp_path / "second") as driver:
+        assert driver.run.stop_requested_at() is None

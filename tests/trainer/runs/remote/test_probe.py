@@ -1,0 +1,28 @@
+"""Stores that cannot hold runs are refused before anything is started."""
+
+import pytest
+
+from data_pipeline.storage.object_store import ObjectAccessError, ObjectStore
+from trainer.errors import RunMismatchError
+from trainer.runs.remote.probe import probe_store
+
+
+def test_a_store_with_conditional_writes_passes_and_is_left_empty(s3_server, s3_environment):
+    store = ObjectStore(f"{s3_server.bucket('probe')}/runs/one")
+    for _ in range(5):
+        probe_store(store)
+    assert list(store.list()) == []
+
+
+def test_a_store_that_ignores_conditions_is_refused(rclone_server, monkeypatch):
+    for name, value in rclone_server.environment.items():
+        monkeypatch.setenv(name, value)
+    url = f"{rclone_server.bucket('probe')}/runs/one"
+    with pytest.raises(RunMismatchError, match=rf"(?s){url} cannot hold runs.*--run FOLDER"):
+        probe_store(ObjectStore(url))
+    assert list(ObjectStore(url).list()) == []
+
+
+def test_a_missing_bucket_is_named(s3_environment):
+    with pytest.raises(ObjectAccessError, match="s3://no-such-bucket-anywhere"):
+        probe_store(ObjectStore("s3://no-such-bucket-anywhere/run"))

@@ -1,0 +1,319 @@
+"""Copies of runs for readers: kept up to date, shared, and never outside of their folders."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.dashboard.running import RunningDashboard
+from support.records.lines import train_line
+from support.records.run_folders import made_run
+from support.storage.fault_proxy import Answer, FaultProxy
+
+from cluster.terminal import Terminal
+from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from foundation.shown_urls import problem_of, url_of, with_urls
+from trainer.errors import RunMismatchError
+from trainer.record.run_status import run_status_of
+from trainer.runs.folder import RunFolder
+from trainer.runs.remote import views
+from trainer.runs.remote.head import HEAD, HeadObject, RunHead
+from trainer.runs.remote.location import prefix_url, run_url, view_folder
+from trainer.runs.remote.mirror import RunMirror
+from trainer.runs.remote.pull import RunView, run_view
+from trainer.runs.remote.transfer import push_run
+from trainer.runs.remote.views import PrefixView, ViewFollower, view_of
+from transloom.observe.terminal.folder_feed import FolderFeed
+from transloom.observe.terminal.run_feed import RunFeed
+
+pytestmark = pytest.mark.usefixtures("s3_environment")
+
+SECONDS = 60.0
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def prefix(s3_server):
+    return f"{s3_server.bucket('views')}/our/runs"
+
+
+@pytest.fixture
+def url(prefix, tmp_path):
+    """A run that nobody trains."""
+    push_run(made_run(tmp_path / "made" / "one", train_line(1)), f"{prefix}/one")
+    return f"{prefix}/one"
+
+
+@pytest.fixture
+def trained(url, tmp_path):
+    """The mirror of a driver that trains the run in `tmp_path / "node"`."""
+    with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
+        yield mirror
+
+
+@pytest.fixture
+def proxy(s3_server, monkeypatch):
+    """Readers that are made after this reach the store by a proxy."""
+    with FaultProxy(s3_server.url) as proxy:
+        for name, value in proxy.environment.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def record(step, node):
+    with (node / "metrics.jsonl").open("a") as file:
+        file.write(train_line(step).to_json() + "\n")
+
+
+def test_a_copy_is_like_the_folder(url, trained, tmp_path):
+    view = run_view(url)
+    assert view.name == "one"
+    assert url_of(view) == url == RunFolder(view).location
+    assert with_urls(f"see {view}/log.txt") == f"see {url}/log.txt"
+    status = run_status_of(view)
+    assert (status.state, status.step, status.path) == ("training", 1, str(view))
+    record(2, tmp_path / "node")
+    assert trained.flush(SECONDS)
+    assert run_status_of(run_view(url)).step == 2
+
+
+def test_several_processes_share_a_copy(url, trained, tmp_path):
+    """Here they are threads with their own views; files are locked for each opening alike."""
+    over = threading.Event()
+
+    def follow(_):
+        view = RunView(url)
+        while not over.is_set():
+            view.refresh()
+            lines = (view.folder / "metrics.jsonl").read_text().splitlines()
+            assert [json.loads(line)["step"] for line in lines] == [*range(1, len(lines) + 1)]
+
+    with ThreadPoolExecutor(3) as pool:
+        following = [pool.submit(follow, n) for n in range(3)]
+        for step in range(2, 10):
+            record(step, tmp_path / "node")
+            assert trained.flush(SECONDS)
+        over.set()
+        for one in following:
+            one.result()
+    assert run_status_of(run_view(url)).step == 9
+
+
+def test_a_follower_keeps_the_last_state_while_the_store_is_away(
+    url, trained, proxy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(views, "REFRESH_SECONDS", 0.05)
+    view, told = view_of(url), []
+    view.refresh()
+    feed = RunFeed(view.folder)
+    with ViewFollower(view, told.append):
+        record(2, tmp_path / "node")
+        assert trained.flush(SECONDS)
+        wait_for(lambda: feed.poll() or feed.picture.step == 2)
+        proxy.fail(Answer(403))
+        problem = wait_for(lambda: problem_of(view.folder))
+        assert "not current" in problem
+        assert url in problem
+        [owner] = (view.folder / "owners").iterdir()
+        os.utime(owner, (0.0, 0.0))  # as if the heartbeat aged
+        wait_for(lambda: run_status_of(view.folder).state == "training")
+        feed.poll()
+        assert problem in feed.picture.problems
+        assert not feed.is_over
+        assert feed.summary().startswith(f"{url}: step 2")
+        proxy.heal()
+        wait_for(lambda: not problem_of(view.folder))
+    assert told == [problem]
+
+
+def test_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(views, "REFRESHES_PER_LISTING", 1)
+    view = view_of(prefix)
+    view.refresh()
+    assert isinstance(view, PrefixView)
+    assert view.has_runs
+    assert [path.name for path in view.folder.iterdir()] == ["one"]
+    push_run(made_run(tmp_path / "two", train_line(1), train_line(2)), f"{prefix}/two")
+    push_run(made_run(tmp_path / "deeper", train_line(1)), f"{prefix}/more/deeper")
+    feed = FolderFeed(view.folder)
+    view.refresh()
+    feed._next_look = 0.0
+    feed.poll()
+    assert sorted(row["name"] for row in feed.run_statuses()) == ["one", "two"]
+    assert feed.summary().startswith(f"{prefix}: 2 runs")
+    store = ObjectStore(f"{prefix}/one")
+    store.delete([object.name for object in store.list()])
+    view.refresh()
+    assert [path.name for path in view.folder.iterdir()] == ["two"]
+
+
+def test_the_dashboard_shows_a_prefix(prefix, url, tmp_path, cache):
+    view = view_of(prefix)
+    view.refresh()
+    with RunningDashboard(view.folder, tmp_path / "curves") as running:
+        answers = [running.get(path).body.decode() for path in ("/api/runs", "/api/runs/one")]
+        assert all(str(cache) not in answer for answer in answers)
+        table = json.loads(answers[0])
+        assert (table["folder"], table["problems"]) == (prefix, [])
+        assert [run["standing"]["path"] for run in table["runs"]] == [url]
+        with ViewFollower(view) as follower:
+            follower._view = Away(view)
+            follower._refresh()
+            table = running.get("/api/runs").json
+            assert table["problems"] == ["the state shown is not current: away"]
+            assert len(table["runs"]) == 1
+            follower._view = view
+            follower._refresh()
+        assert running.get("/api/runs").json["problems"] == []
+
+
+class Away:
+    """A view of a store that does not answer."""
+
+    def __init__(self, view):
+        self.folder, self.preserve = view.folder, view.preserve
+
+    def refresh(self):
+        raise ObjectStoreError("away")
+
+
+def test_a_damaged_run_hides_no_other(prefix, url):
+    ObjectStore(f"{prefix}/broken").put(HEAD, b"{}{")
+    ObjectStore(f"{prefix}/{'long' * 70}").put(HEAD, RunHead().model_dump_json().encode())
+    view = view_of(prefix)
+    view.refresh()
+    assert {"one"} <= {path.name for path in view.folder.iterdir()}
+    assert any(f"{prefix}/broken/{HEAD} is damaged" in problem for problem in view.problems)
+    assert any("too long" in problem for problem in view.problems)
+    assert len(view.problems) == 2
+
+
+def snapshot(folder, without):
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and without not in path.parents
+    }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"files": {"../other/metrics.jsonl": None}},
+        {"files": {"a/../../../x": None}},
+        {"files": {"/tmp/x": None}},
+        {"files": {"..\\x": None}},
+        {"files": {"%2e%2e/x": None}},
+        {"files": {".lock": None}},
+        {"files": {"owners/00000009.json": None}},
+        {"additions": {"../x": None}},
+        {"checkpoints": {"../../x": "owners/00000001/c"}},
+        {"checkpoints": {"step-00000001": "../two/owners/00000001/c"}},
+        {"checkpoints": {".": "owners/00000001/c"}},
+    ],
+)
+def test_a_hostile_head_writes_nothing_elsewhere(url, cache, tmp_path, damage):
+    """The objects are there, so only the names decide."""
+    store = ObjectStore(url)
+    head = HeadObject(store).read()
+    part = head.files["metrics.jsonl"][0].model_dump()
+    values = {
+        field: {name: [part] if value is None else value for name, value in names.items()}
+        for field, names in damage.items()
+    }
+    run_view(url)
+    view = view_folder(url)
+    before = snapshot(tmp_path, view)
+    bad = json.loads(head.model_dump_json()) | values
+    store.put(HEAD, json.dumps(bad).encode())
+    with pytest.raises(RunMismatchError, match=f"{url}/{HEAD} is damaged"):
+        run_view(url)
+    assert snapshot(tmp_path, view) == before
+
+
+def test_a_hostile_index_writes_nothing_elsewhere(url, tmp_path):
+    store = ObjectStore(url)
+    head = HeadObject(store).read()
+    part = head.files["metrics.jsonl"][0].model_dump()
+    store.put("index", json.dumps({"files": {"../x": [part]}}).encode())
+    bad = json.loads(head.model_dump_json())
+    bad["index"] = [part | {"name": "index", "bytes": len(store.get("index", 9999).data)}]
+    store.put(HEAD, json.dumps(bad).encode())
+    with pytest.raises(RunMismatchError, match="damaged"):
+        run_view(url)
+    assert not (view_folder(url).parent / "x").exists()
+
+
+def test_a_part_that_is_no_name_of_an_object_is_refused(url):
+    store = ObjectStore(url)
+    bad = json.loads(HeadObject(store).read().model_dump_json())
+    bad["files"]["metrics.jsonl"][0]["name"] = "../two/secret"
+    store.put(HEAD, json.dumps(bad).encode())
+    with pytest.raises(ObjectStoreError, match="not the name of an object"):
+        run_view(url)
+
+
+def test_links_in_a_copy_are_replaced_and_not_followed(url, tmp_path):
+    """Someone has put links into the cache."""
+    view, victim = run_view(url), tmp_path / "victim"
+    victim.write_text((view / "metrics.jsonl").read_text())
+    (view / "metrics.jsonl").unlink()
+    (view / "metrics.jsonl").symlink_to(victim)
+    store = ObjectStore(url)
+    with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
+        record(2, tmp_path / "node")
+        assert mirror.flush(SECONDS)
+    run_view(url)
+    assert victim.read_text().count("\n") == 1
+    assert (view / "metrics.jsonl").read_text().count("\n") == 2
+    assert store.url == url
+
+
+def test_the_names_of_urls():
+    assert prefix_url("s3:/bucket") == "s3://bucket" == prefix_url("s3://bucket/")
+    assert run_url("s3:/bucket/a/b/") == "s3://bucket/a/b"
+    for text in ("s3://", "http://host/x"):
+        with pytest.raises(RunMismatchError, match="expected s3"):
+            prefix_url(text)
+    assert view_folder("s3://b/p/one").parent == view_folder("s3://b/p/two").parent
+    assert view_folder("s3://b/p/one").parent != view_folder("s3://b/q/one").parent
+
+
+def test_a_table_shows_the_problem(prefix, url):
+    view = view_of(prefix)
+    view.refresh()
+    feed = FolderFeed(view.folder)
+    console = Terminal(width=300)
+    with console.capture() as captured:
+        console.print(feed.rendered(console, None))
+    assert prefix in captured.get()
+    assert "not current" not in captured.get()
+    with ViewFollower(Away(view)) as follower:
+        follower._refresh()
+        with console.capture() as captured:
+            console.print(feed.rendered(console, None))
+        assert "the state shown is not current: away" in captured.get()
+        follower._view = view
+        follower._refresh()
+
+
+def test_nothing_is_kept_of_a_run_that_is_gone(url):
+    view = run_view(url)
+    shutil.rmtree(view)
+    assert (run_view(url) / "run.json").exists()

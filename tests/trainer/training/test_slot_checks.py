@@ -1,0 +1,226 @@
+"""Flipped bits of one rank are found and the rank is named; a healthy training is undisturbed.
+
+Real engines and the real loop on real ranks. Bits flip in memory: in weights, in activations, and
+in gradients as the backward pass has computed them.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.ranks import verify_jobs
+from support.ranks.engine_jobs import Shape
+from support.ranks.verify_jobs import KINDS, Flip, Setting
+
+from trainer.corruption import CorruptionFinding, SilentCorruptionError
+from trainer.rank.placement import Placement
+from trainer.record.metrics_lines import CorruptionFound, parse_line
+from trainer.training.check_plan import SlotCheck
+from trainer.training.slot_checks import SlotChecks, StepChecks
+
+STEPS = 5
+
+
+def setting(stage, slots, precision="fp32", **others):
+    return Setting(Shape(stage, precision, numerics="exact"), slots, **others)
+
+
+def name(value):
+    if not isinstance(value, Setting):
+        return None
+    guarded = " guarded" if value.guard else ""
+    return f"stage {value.shape.zero_stage} {value.shape.precision} {value.slots} slots{guarded}"
+
+
+# Ranks, what they train, flips: with an additional pass, and in the passes of dummies.
+SHORT = [
+    (2, setting(0, 4), 6),
+    (3, setting(1, 5), 6),
+    (3, setting(3, 6), 5),
+    (2, setting(2, 5, "bf16"), 5),
+]
+LONG = [
+    (ranks, setting(stage, slots, precision), 25)
+    for ranks, stage, slots, precision in [
+        (2, 0, 5, "fp32"),
+        (3, 0, 6, "fp32"),
+        (2, 1, 4, "bf16"),
+        (3, 1, 7, "fp32"),
+        (2, 2, 4, "fp32"),
+        (3, 2, 8, "bf16"),
+        (2, 3, 6, "fp32"),
+        (3, 3, 5, "fp32"),
+    ]
+]
+
+
+def flips(ranks, count):
+    """Of each kind, transient or not, on each rank."""
+    return [
+        Flip(rank=seed % ranks, kind=KINDS[seed % 3], sticks=seed % 4 != 3, seed=1000 + seed)
+        for seed in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "trained", "count"),
+    [*SHORT, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)],
+    ids=name,
+)
+def test_every_flip_that_changes_what_is_checked_is_found(rank_pools, ranks, trained, count):
+    drawn = flips(ranks, count)
+    by_rank = rank_pools(ranks).run(verify_jobs.try_flips, trained, drawn)
+    changed = 0
+    for index, flip in enumerate(drawn):
+        found = [results[index] for results in by_rank]
+        (finding,) = {finding for _, finding in found}  # equal on all ranks
+        assert not any(changes for rank, (changes, _) in enumerate(found) if rank != flip.rank)
+        assert (finding is not None) == found[flip.rank][0], flip
+        if finding is None:
+            continue
+        changed += 1
+        assert flip.rank in finding.ranks, (flip, finding)
+        assert finding.checked_step == 3 + index
+        assert finding.parameter_count > 0
+        assert finding.is_reproducible == flip.sticks
+        assert finding.is_certain == (ranks > 2 or not flip.sticks)
+        if finding.is_certain:
+            assert finding.ranks == (flip.rank,)
+    assert changed >= count / 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("ranks", "trained", "steps"),
+    [
+        (3, setting(1, 3), 1500),
+        (2, setting(2, 2, "bf16"), 1200),
+        (3, setting(3, 3), 500),
+        (3, setting(0, 4), 800),
+    ],
+    ids=name,
+)
+def test_ten_thousand_checks_raise_no_false_alarm(rank_pools, ranks, trained, steps):
+    """4,500 + 2,400 + 1,500 + 1,600 comparisons; weights and grids move as in any training."""
+    results = rank_pools(ranks).run(verify_jobs.count_alarms, trained, steps)
+    per_step = ranks - trained.slots % ranks
+    assert results == [(per_step * steps, 0)] * ranks
+
+
+@pytest.mark.parametrize(
+    ("ranks", "trained"),
+    [
+        (2, setting(0, 4, every=2)),
+        (3, setting(1, 6, every=1, guard=True)),
+        (3, setting(2, 5)),
+        (2, setting(3, 5, every=2)),
+        pytest.param(2, setting(1, 4, "bf16"), marks=pytest.mark.long),
+    ],
+    ids=name,
+)
+def test_checks_change_no_bit_of_a_training(rank_pools, ranks, trained):
+    pool = rank_pools(ranks)
+    checked, plain = (
+        pool.run(verify_jobs.train, replace(trained, every=every), STEPS)
+        for every in (trained.every, 0)
+    )
+    for mine, other in zip(checked, plain, strict=True):
+        assert mine["finding"] is None
+        assert mine["weights"] == other["weights"]
+        assert mine["losses"] == other["losses"]
+        assert len(mine["losses"]) == STEPS
+    # The first step is repeated, as its passes only measure the gradients for the grids.
+    checks = STEPS // trained.every + (trained.every == 1)
+    more = 0 if trained.slots % ranks else checks
+    assert [
+        mine["passes"] - other["passes"] for mine, other in zip(checked, plain, strict=True)
+    ] == [more] * ranks
+    assert sum(mine["digested"] for mine in checked) >= 2 * checks
+    assert not any(other["digested"] for other in plain)
+
+
+def test_a_step_with_a_flip_is_never_applied(rank_pools):
+    trained = setting(1, 6, guard=True, node_names=("near", "far", "farther"))
+    flip = Flip(rank=1, kind="weight", sticks=True, seed=2)
+    pool = rank_pools(3)
+    results = pool.run(verify_jobs.train, trained, STEPS, flip, 4)
+    undisturbed = pool.run(verify_jobs.train, trained, 3)
+    for result, other in zip(results, undisturbed, strict=True):
+        assert result["losses"] == other["losses"]
+        finding = result["finding"]
+        assert (finding.ranks, finding.nodes, finding.checked_step) == ((1,), ("far",), 4)
+        assert finding.last_verified_step == 3
+        assert result["said"].startswith("silent data corruption: rank 1 on node far computed")
+        ((_, _, details),) = result["events"]
+        assert details["checked_step"] == 4
+        assert details["nodes"] == ["far"]
+
+
+def test_a_step_that_is_not_finite_on_a_healthy_rank_is_skipped_as_usual(rank_pools):
+    (kinds,) = set(map(tuple, rank_pools(2).run(verify_jobs.train_past_nan, setting(1, 4))))
+    assert kinds[:4] == ("train", "train", "skipped", "train")
+
+
+def test_a_finding_is_an_event_of_the_record():
+    finding = CorruptionFinding(
+        7, (2, 3), (0, 1), ("a", "b"), ("x.weight", "loss"), 9, False, True, 6
+    )
+    event = CorruptionFound.of(finding, 6)
+    assert parse_line(event.to_json().encode()) == event
+    assert event.step == 6
+    assert event.text == finding.text == str(SilentCorruptionError(finding))
+    for part in (
+        "either rank 0 on node a or rank 1 on node b",
+        "slots 2, 3 of step 7",
+        "x.weight, loss and 7 other parameters",
+    ):
+        assert part in event.text
+
+
+def checks(rank, every=4, slots=6, **placement):
+    return SlotChecks(
+        every,
+        slots=slots,
+        parameters=("a", "b"),
+        placement=Placement(rank=rank, world_size=3, **placement),
+    )
+
+
+def test_checks_are_due_at_multiples_of_the_interval():
+    assert [step for step in range(1, 13) if checks(0).of_step(step).checks] == [4, 8, 12]
+    assert not checks(0, every=0).of_step(4).checks
+    alone = SlotChecks(1, slots=6, parameters=(), placement=Placement())
+    assert not alone.of_step(1).checks
+    assert "single rank" in alone.schedule_text
+
+
+def test_words_cancel_only_if_all_bits_are_equal():
+    """Digests near both ends of 64 bits, of which one differs by one bit."""
+    digests = torch.tensor([2**63 - 1, -(2**63), -1, 0])
+    check = SlotCheck(slot=2, owner=0, verifier=1)
+    for bit in (None, 0, 31, 32, 62, 63):
+        other = digests.clone()
+        if bit is not None:
+            other[1] ^= -(2**63) if bit == 63 else 2**bit
+        ranks = [StepChecks((check,), rank, 1, len(digests)) for rank in range(3)]
+        words = [
+            rank.words({2: mine} if mine is not None else {})
+            for rank, mine in zip(ranks, (digests, other, None), strict=True)
+        ]
+        assert {share.shape for share in words} == {(1, 8)}
+        assert ranks[2].failed(sum(words)) == ([] if bit is None else [check])
+
+
+def test_the_last_verified_step_of_a_restart_is_the_check_before_it():
+    schedule = SlotChecks(
+        4, slots=6, parameters=("a",), placement=Placement(world_size=3), first_step=11
+    )
+    assert schedule._passed == [8, 8, 8]
+
+
+def test_notices_of_the_schedule():
+    assert "each rank repeats a slot" in checks(0).schedule_text
+    uneven = checks(0, slots=8).schedule_text
+    assert "no additional pass" in uneven
+    assert "within 8 steps" in uneven
+    assert checks(0, every=0).schedule_text is None

@@ -1,0 +1,334 @@
+"""Commands take the URL of a run as they take its folder, and show the URL."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.recipes import tiny_recipe
+from support.records.lines import train_line
+from typer.testing import CliRunner
+
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from data_pipeline.storage.store import open_store
+from foundation import shown_urls
+from foundation.location import Location
+from trainer.checkpoints import lease as folder_lease
+from trainer.checkpoints.reader import CheckpointReader
+from trainer.errors import RunInUseError, RunMismatchError
+from trainer.runs.folder import RunFolder
+from trainer.runs.remote.head import HeadObject
+from trainer.runs.remote.mirror import RunMirror
+from trainer.runs.remote.pull import run_view
+from trainer.runs.remote.transfer import pull_run, push_run
+from trainer.runs.warm_start import warm_start_of
+from transloom.cli.app import app
+from transloom.cli.run_urls import writable
+
+SENTENCE = "elle est là"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def environment(cache, s3_environment, monkeypatch):
+    """All tests share the copies of runs."""
+    monkeypatch.setenv("TRANSLOOM_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.fixture(scope="module")
+def folder(untrained_run, tmp_path_factory):
+    """A run with a record and two checkpoints."""
+    folder = tmp_path_factory.mktemp("folder") / "runs" / "tiny"
+    shutil.copytree(untrained_run.path, folder)
+    record = "".join(f"{train_line(step).to_json()}\n" for step in (1, 2))
+    (folder / "metrics.jsonl").write_text(record)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prefix(s3_server, folder, cache):
+    """A prefix with one run, which tests only read."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        patch.setenv("TRANSLOOM_CACHE", str(cache))
+        url = s3_server.bucket("read") + "/our/runs"
+        push_run(folder, f"{url}/tiny")
+    return url
+
+
+@pytest.fixture
+def own(s3_server, folder):
+    """The URL of a run that a test may change."""
+    url = s3_server.bucket("own") + "/tiny"
+    push_run(folder, url)
+    return url
+
+
+@pytest.fixture
+def said(cache):
+    """What a command prints, which never names the folder of a copy."""
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        assert str(cache) not in result.output, result.output
+        return result.stdout
+
+    return run
+
+
+def comparable(text):
+    """A command's output without what depends on the time, on the owner, or on widths."""
+    varying = r"(\d\d:\d\d:\d\d|\"bytes\": \d+|owner .*|(?<=seconds\{).*)"
+    return re.sub(" +", " ", re.sub(varying, "", text))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "RUN"),
+        ("checkpoints", "list", "RUN", "--json"),
+        ("checkpoints", "verify", "RUN"),
+        ("model", "show", "RUN"),
+        ("explain", "RUN", SENTENCE, "-o", "TMP/page.html", "--json"),
+        ("checkpoints", "prune", "RUN", "--keep-last", "1", "--dry-run"),
+        ("compare", "RUN", "FOLDER", "--json"),
+        ("metrics", "RUN"),
+        ("export-metrics", "RUN", "--to", "csv", "-o", "TMP/csv", "--force"),
+    ],
+)
+def test_it_says_the_same_about_a_url(said, prefix, folder, tmp_path, command):
+    url = f"{prefix}/tiny"
+    words = {"FOLDER": str(folder)}
+    words |= {f"TMP/{name}": str(tmp_path / name) for name in ("page.html", "csv")}
+
+    def answer(run):
+        return said(*(words.get(word, word) if word != "RUN" else run for word in command))
+
+    there, here = answer(url), answer(folder)
+    assert comparable(there).replace(url, str(folder)) == comparable(here)
+    assert (url in there) == (command[0] in ("status", "checkpoints"))
+
+
+def test_it_translates_the_same(said, prefix, folder, tmp_path):
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text(f"{SENTENCE}\nje suis là\n")
+    names = [f"{prefix}/tiny@1", f"{prefix}/tiny"]
+    here = [f"{folder}@1", folder]
+    options = (sentences, "--beam-size", 1, "--processes", 1)
+    assert said("translate", *names, *options) == said("translate", *here, *options)
+
+
+def test_runs_lists_those_below_a_prefix(said, prefix, folder):
+    rows = json.loads(said("runs", prefix, "--json"))
+    assert [(row["name"], row["path"], row["state"]) for row in rows] == [
+        ("tiny", f"{prefix}/tiny", "stopped")
+    ]
+    assert rows == json.loads(said("runs", "list", prefix, "--json"))
+    here = json.loads(said("runs", folder.parent, "--json"))
+    assert rows[0]["checkpoint_step"] == here[0]["checkpoint_step"]
+    with pytest.raises(RunMismatchError, match=f"no run at {prefix}/tinyy, and none below"):
+        said("runs", f"{prefix}/tinyy")
+    with pytest.raises(RunMismatchError, match="is itself a run") as caught:
+        said("runs", f"{prefix}/tiny")
+    assert f"`transloom status {prefix}/tiny`" in shown_urls.with_urls(str(caught.value))
+
+
+def test_watch_shows_a_run_and_a_prefix(said, prefix):
+    assert f"{prefix}/tiny" in said("watch", f"{prefix}/tiny", "--once")
+    assert prefix in said("watch", prefix, "--once")
+    assert json.loads(said("watch", f"{prefix}/tiny", "--json"))["standing"]["step"] == 2
+
+
+def test_a_report_names_the_url(said, prefix, cache, tmp_path):
+    said("report", f"{prefix}/tiny", "-o", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert str(cache) not in page
+    assert f"transloom runs pull {prefix}/tiny tiny" in page
+
+
+def test_an_export_equals_that_of_the_folder(said, prefix, folder, tmp_path):
+    options = ("--to", "huggingface")
+    said("export", f"{prefix}/tiny", tmp_path / "there", *options)
+    said("export", folder, tmp_path / "here", *options)
+    for path in (tmp_path / "here").rglob("*.safetensors"):
+        assert (tmp_path / "there" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_evaluation_is_stored_in_the_run(said, own, tmp_path):
+    """A driver that trains next takes the translations over, and a reader finds them."""
+    scores = json.loads(said("evaluate", own, "--set", "validation", "--beam-size", 1, "--json"))
+    assert scores[0]["hypotheses"].startswith(f"{own}/translations/")
+    head = HeadObject(ObjectStore(own)).read()
+    added = sorted(head.additions)
+    assert len(added) == 2
+    assert all(name.startswith("translations/") for name in added)
+    stored = {name: (run_view(own) / name).read_bytes() for name in added}
+    with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
+        assert {name: (tmp_path / "node" / name).read_bytes() for name in added} == stored
+        assert mirror.flush(30)
+    head = HeadObject(ObjectStore(own)).read()
+    assert not head.additions
+    assert head.files.keys() >= set(added)
+    assert {name: (run_view(own) / name).read_bytes() for name in added} == stored
+
+
+def test_a_running_driver_takes_over_what_a_command_adds(own, tmp_path):
+    with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
+        run = RunFolder(run_view(own))
+        with writable(run) as written:
+            written.tuned_decoding.write_text("{}")
+        assert run.tuned_decoding.read_text() == "{}"
+        assert "tuned-decoding.json" in HeadObject(ObjectStore(own)).read().additions
+        assert mirror.flush(30)
+        assert mirror.flush(30)
+        assert (tmp_path / "node" / "tuned-decoding.json").read_text() == "{}"
+        head = HeadObject(ObjectStore(own)).read()
+        assert "tuned-decoding.json" in head.files
+        assert not head.additions
+        assert RunFolder(run_view(own)).tuned_decoding.read_text() == "{}"
+
+
+def test_an_average_is_a_checkpoint_of_the_run(said, own, folder, tmp_path):
+    told = said("checkpoints", "average", own)
+    assert f"transloom translate {own} --checkpoint average-of-1-2" in told
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    said("checkpoints", "average", copy)
+    sentence = tmp_path / "sentence.txt"
+    sentence.write_text(SENTENCE)
+    options = (sentence, "--checkpoint", "average-of-1-2", "--beam-size", 1)
+    assert said("translate", own, *options) == said("translate", copy, *options)
+    pull_run(own, tmp_path / "pulled")
+    ours, theirs = (
+        sorted((run / "checkpoints" / "average-of-1-2").iterdir())
+        for run in (tmp_path / "pulled", copy)
+    )
+    assert [p.read_bytes() for p in ours] == [p.read_bytes() for p in theirs]
+    before = {object.name for object in ObjectStore(own).list()}
+    said("checkpoints", "average", own)  # replaces it
+    assert len({object.name for object in ObjectStore(own).list()}) == len(before)
+
+
+def test_an_average_is_added_while_a_driver_trains(said, own, tmp_path):
+    with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
+        said("checkpoints", "average", own)
+        mirror.begin_attempt("next")
+        assert mirror.flush(30)
+    assert "average-of-1-2" in said("checkpoints", "list", own)
+    said("checkpoints", "verify", own)
+
+
+def test_checkpoints_are_pruned_from_a_run_that_does_not_train(said, own, tmp_path):
+    removed = json.loads(said("checkpoints", "prune", own, "--keep-last", 1, "--json"))["removed"]
+    assert removed == [f"{own}/checkpoints/step-00000001"]
+    assert not [o for o in ObjectStore(own).list() if "step-00000001" in o.name]
+    assert "step-00000001" not in said("checkpoints", "list", own, "--json")
+    said("checkpoints", "verify", own)
+
+
+def test_checkpoints_of_a_run_that_trains_are_not_pruned(said, own, tmp_path, monkeypatch):
+    from trainer.runs.remote import lease
+
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.05)
+    with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
+        mirror._thread._interval_seconds = 0.1
+        mirror._thread.wake()
+        with pytest.raises(RunInUseError, match=f"{own} is in use by process"):
+            said("checkpoints", "prune", own, "--keep-last", 1)
+    assert "step-00000001" in said("checkpoints", "list", own, "--json")
+
+
+def test_requests_reach_the_driver_alone(said, own, tmp_path):
+    for command in (("stop", own), ("workers", own, 3)):
+        with pytest.raises(RunMismatchError, match=f"{own} is not being trained"):
+            said(*command)
+    node = RunFolder(tmp_path / "node")
+    with RunMirror(own, node, lambda text: None) as mirror:
+        assert json.loads(said("stop", own, "--json"))["run"] == own
+        said("workers", own, 3)
+        assert mirror.flush(30)
+        assert node.stop_requested_at() is not None
+        assert node.take_data_workers_request() == 3
+
+
+def test_push_and_pull(said, own, folder, tmp_path):
+    url = f"{own}-again"
+    told = json.loads(said("runs", "push", folder, url, "--json"))
+    assert (told["to"], told["checkpoints"]) == (url, 2)
+    assert "all verified" in said("runs", "pull", url, tmp_path / "pulled")
+    said("compare", tmp_path / "pulled", folder)
+    assert "push" in said("runs", "--help")
+    assert "FOLDER" in said("runs", "list", "--help")
+
+
+def test_the_python_api_reads_the_record(prefix, folder, monkeypatch):
+    from transloom.api import Run
+
+    assert Run(f"{prefix}/tiny").lines() == Run(folder).lines() != []
+
+
+def test_another_run_starts_from_its_weights(prefix, folder, phrasebook, tmp_path):
+    recipe = tiny_recipe(phrasebook).training()
+
+    def start(origin):
+        trainer = recipe.trainer.model_copy(update={"init_from": Location(origin)})
+        wanted = recipe.model_copy(update={"trainer": trainer})
+        manifest = Manifest.load(open_store(str(phrasebook)))
+        return warm_start_of(wanted, RunFolder(tmp_path / "new"), manifest, None)
+
+    for step in ("", "@1"):
+        there, here = start(f"{prefix}/tiny{step}"), start(f"{folder}{step}")
+        assert there.parent == here.parent
+        assert there.url == f"{prefix}/tiny"
+        shutil.rmtree(there.path.parents[1])  # as on another node
+        found, expected = (CheckpointReader(s.checkpoint()).weights() for s in (there, here))
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.long
+def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server, tmp_path):
+    """These read most of a run: checkpoints with moments, the dataset's record, the recipe."""
+    options = ("trainer.max_steps=6", "checkpoints.every_steps=3", "engine.numerics=exact")
+    inline_runs.train("trained", *options, inline=True)
+    folder, url = inline_runs.folder / "trained", s3_server.bucket("own") + "/trained"
+    push_run(folder, url)
+    steps = ("--steps", "4:6", "--json")
+    replayed = json.loads(said("replay", url, *steps))
+    assert replayed["verdict"]["same"]
+    assert said("data", "trace", url, *steps) == said("data", "trace", folder, *steps)
+    said("compare", url, folder)
+    tuned = json.loads(said("tune-decoding", url, "--beam-sizes", 1, "--json"))
+    assert tuned["file"] == f"{url}/tuned-decoding.json"
+    assert "tuned-decoding.json" in HeadObject(ObjectStore(url)).read().additions
+
+
+def test_other_urls_are_refused(said, folder):
+    from cluster.errors import RecipeError
+
+    for command in (
+        ("status", "http://host/run"),
+        ("runs", "push", folder, "http://host/run"),
+        ("runs", "pull", "runs/here", "there"),
+    ):
+        with pytest.raises(RecipeError, match="s3://BUCKET/PREFIX/NAME"):
+            said(*command)
+    with pytest.raises(RunMismatchError, match="expected s3"):
+        said("status", "s3://bucket")
+
+
+def test_a_store_that_does_not_answer_is_an_error(said, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ObjectStoreError, match="s3://nowhere/run"):
+        said("status", "s3://nowhere/run")
+    assert folder_lease.LEASE_SECONDS  # the message is of the store, not of a lease

@@ -1,0 +1,65 @@
+"""Finding of silent data corruption, and the error with which all ranks report it."""
+
+from dataclasses import dataclass
+
+from foundation.wording import counted, join_items
+from trainer.errors import TrainerError
+
+MAX_PARAMETERS = 8  # of a finding; one flipped bit can change the gradients of all parameters
+SHOWN_PARAMETERS = 2  # in a text
+
+
+@dataclass(frozen=True)
+class CorruptionFinding:
+    """Result of a failed check (`engine.verify_every_steps`).
+
+    Attributes:
+        checked_step: the step of the check, which was not applied.
+        slots: the slots whose losses or gradients differ.
+        ranks: the ranks that computed wrong bits, or two ranks of which one did.
+        nodes: the name of the node of each of these ranks.
+        parameters: the first parameters whose gradients differ; "loss" stands for the losses.
+        parameter_count: the number of all such parameters.
+        is_certain: whether all of `ranks` were wrong; otherwise it is open which one was.
+        is_reproducible: whether the wrong result was repeated with the same inputs.
+        last_verified_step: the last step at which the checks of all these ranks passed.
+    """
+
+    checked_step: int
+    slots: tuple[int, ...]
+    ranks: tuple[int, ...]
+    nodes: tuple[str, ...]
+    parameters: tuple[str, ...]
+    parameter_count: int
+    is_certain: bool
+    is_reproducible: bool
+    last_verified_step: int
+
+    @property
+    def text(self) -> str:
+        """Description in a sentence."""
+        ranks = [
+            f"rank {rank} on node {node}" for rank, node in zip(self.ranks, self.nodes, strict=True)
+        ]
+        who = join_items(ranks) if self.is_certain else f"either {' or '.join(ranks)}"
+        slots = f"{'slot' if len(self.slots) == 1 else 'slots'} {join_items(self.slots)}"
+        shown = self.parameters[:SHOWN_PARAMETERS]
+        more = self.parameter_count - len(shown)
+        others = f" and {counted(more, 'other parameter')}" if more else ""
+        how = "again" if self.is_reproducible else "but not again"
+        return (
+            f"silent data corruption: {who} computed other bits than the other ranks in {slots} of "
+            f"step {self.checked_step}, {how} when the slot was repeated. The difference is in "
+            f"{join_items(shown)}{others}. The step was not applied"
+        )
+
+
+class SilentCorruptionError(TrainerError):
+    """A rank has computed wrong bits; the step in which this was found is not applied."""
+
+    def __init__(self, finding: CorruptionFinding) -> None:
+        super().__init__(finding)
+        self.finding = finding
+
+    def __str__(self) -> str:
+        return self.finding.text

@@ -1,0 +1,15 @@
+"""Runs in an object store.
+
+A run's driver works in a folder on its node's disk, and mirrors the folder to the object store:
+
+    location  URLs of runs, and the local folders that stand for them
+    head      HEAD.json, which names all objects of a run and its owner; changed by compare-and-swap
+    files     a run's small files as objects: parts that are appended, hashed and fetched
+    lease     ownership of a run by one driver at a time
+    mirror    the driver's thread that uploads files, publishes checkpoints and renews the lease
+    pull      the run as a local folder, for a driver that starts, and for commands that read runs
+    probe     checks that an object store can hold runs
+
+State files of checkpoints go from the ranks to the object store directly, see
+`trainer.checkpoints.state_upload`.
+"""

@@ -1,0 +1,177 @@
+"""Changes of a run in an object store by processes that do not train it.
+
+Such a process stores its objects under the number of the next owner. The present owner deletes
+unnamed objects of no later number, so it leaves them alone. The next owner deletes them, unless the
+head names them by then. Therefore the head is changed only if the run still has the same owner.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from trainer.checkpoints.format import HEADER, Checkpoint
+from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
+from trainer.errors import RunMismatchError
+from trainer.runs.remote import lease
+from trainer.runs.remote.files import MAX_PART_BYTES, local_files
+from trainer.runs.remote.head import FilePart, HeadObject, RunHead, all_parts, owner_folder
+from trainer.runs.remote.location import run_url
+
+
+def add_checkpoint(url: str, checkpoint: Checkpoint) -> None:
+    """Upload a checkpoint from a local folder into a run, replacing one of the same name.
+
+    A driver may train the run at the same time.
+
+    Raises:
+        RunMismatchError: there is no such run, or another process has become its owner meanwhile.
+        ObjectStoreError: the object store does not answer, or cannot be written.
+    """
+    store = ObjectStore(run_url(url))
+    head = HeadObject(store)
+    seen = _existing(head)
+    name = checkpoint.path.name
+    prefix = f"{next_folder(seen)}/{name}-{secrets.token_hex(8)}"
+    replaced: list[str] = []
+    with _removed_on_failure(store, prefix):
+        objects = ObjectStore(f"{store.url}/{prefix}")
+        files = [
+            upload_state_file(objects, checkpoint.path / record.name, record)
+            for record in checkpoint.header.files
+        ]
+        objects.put(PARTS, PartList(files=files).to_json())
+        objects.put(HEADER, (checkpoint.path / HEADER).read_bytes())
+
+        def change(now: RunHead) -> RunHead:
+            require_same_owner(store, seen, now)
+            replaced[:] = [now.checkpoints[name]] if name in now.checkpoints else []
+            return now.model_copy(update={"checkpoints": {**now.checkpoints, name: prefix}})
+
+        head.change(change)
+    with suppress(ObjectStoreError):
+        delete_below(store, [at for at in replaced if at != prefix])
+
+
+def remove_checkpoints(
+    url: str, names: Collection[str], announce: Callable[[str], None] = lambda text: None
+) -> None:
+    """Remove checkpoints from a run that no driver owns, as its owner for a moment.
+
+    Args:
+        names: the names of their folders.
+        announce: receives a message about a wait for another owner's lease.
+
+    Raises:
+        RunInUseError: a driver owns the run.
+        RunMismatchError: there is no such run.
+        ObjectStoreError: the object store does not answer, or cannot be written.
+    """
+    head = HeadObject(ObjectStore(run_url(url)))
+    _existing(head)
+    number = lease.acquire(head, announce).owner.number
+    removed: list[str] = []
+
+    def change(now: RunHead) -> RunHead:
+        mine = lease.renewed(head, now, number)
+        removed[:] = [at for name, at in now.checkpoints.items() if name in names]
+        kept = {name: at for name, at in now.checkpoints.items() if name not in names}
+        owner = mine.owner.model_copy(update={"released": True})
+        return mine.model_copy(update={"checkpoints": kept, "owner": owner})
+
+    head.change(change)
+    with suppress(ObjectStoreError):  # the next owner deletes what is left
+        delete_below(head.store, removed)
+
+
+def add_files(url: str, folder: Path) -> None:
+    """Add the files in a local folder to a run, under their paths in that folder.
+
+    A driver may train the run at the same time; it takes the files over.
+
+    Raises:
+        RunMismatchError: there is no such run, or another process has become its owner meanwhile.
+        ObjectStoreError: the object store does not answer, or cannot be written.
+        OSError: a file cannot be read.
+    """
+    store = ObjectStore(run_url(url))
+    head = HeadObject(store)
+    seen = _existing(head)
+    names = list(local_files(folder))
+    if not names:
+        return
+    added = {
+        name: upload_file(store, f"{next_folder(seen)}/files/{name}", folder / name)
+        for name in names
+    }
+    replaced: list[str] = []
+
+    def change(now: RunHead) -> RunHead:
+        require_same_owner(store, seen, now)
+        former = {name: parts for name, parts in now.additions.items() if name in added}
+        new = {part.name for part in all_parts(added)}
+        replaced[:] = [part.name for part in all_parts(former) if part.name not in new]
+        return now.model_copy(update={"additions": {**now.additions, **added}})
+
+    head.change(change)
+    with suppress(ObjectStoreError):
+        store.delete(replaced)
+
+
+def upload_file(store: ObjectStore, prefix: str, path: Path) -> list[FilePart]:
+    """Upload a small file as new objects below a prefix, and return its parts."""
+    parts: list[FilePart] = []
+    with path.open("rb") as file:
+        modified = max(0.0, path.stat().st_mtime)
+        while (data := file.read(MAX_PART_BYTES)) or not parts:
+            name = f"{prefix}/{secrets.token_hex(6)}"
+            store.put(name, data)
+            digest = hashlib.sha256(data).hexdigest()
+            parts.append(FilePart(name=name, bytes=len(data), sha256=digest, modified=modified))
+    return parts
+
+
+def next_folder(head: RunHead) -> str:
+    """Return the name under which processes that do not own the run store their objects."""
+    return owner_folder(head.owner.number + 1)
+
+
+def require_same_owner(store: ObjectStore, seen: RunHead, now: RunHead) -> None:
+    """Check that no other process became the owner of a run since its head was read.
+
+    Raises:
+        RunMismatchError: another process did, and may have deleted the new objects.
+    """
+    if now.owner.number != seen.owner.number:
+        raise RunMismatchError(
+            f"Nothing was written to {store.url}, because another command began to train or change "
+            f"the run meanwhile: {lease.owner_text(now.owner)}. Start the same command again"
+        )
+
+
+def delete_below(store: ObjectStore, prefixes: Collection[str]) -> None:
+    """Delete all objects below some prefixes."""
+    for prefix in prefixes:
+        store.delete([object.name for object in store.list(f"{prefix}/")])
+
+
+def _existing(head: HeadObject) -> RunHead:
+    found = head.read()
+    if found is None:
+        raise RunMismatchError(
+            f"{head.store.url} is no run: there is no HEAD.json. Name the URL of a run, such as "
+            "s3://bucket/runs/phrasebook"
+        )
+    return found
+
+
+@contextmanager
+def _removed_on_failure(store: ObjectStore, prefix: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(ObjectStoreError):
+            delete_below(store, [prefix])
+        raise

@@ -1,0 +1,81 @@
+"""URLs of runs in an object store, and the local folders that stand for them."""
+
+import hashlib
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from foundation.location import Location
+from trainer.errors import RunMismatchError
+
+RUN_SCHEMES = ("s3", "gs", "az")
+# Servers on which runs were trained by the project's tests; others are accepted after a probe.
+TESTED_SCHEMES = ("s3",)
+
+
+def is_run_url(text: str | os.PathLike[str]) -> bool:
+    """Return whether a run's name is a URL with one of the `RUN_SCHEMES`."""
+    scheme, colon, _ = os.fspath(text).partition(":")
+    return bool(colon) and scheme in RUN_SCHEMES
+
+
+def run_url(text: str | os.PathLike[str]) -> Location:
+    """Return the URL of a run, in the form that all commands use.
+
+    Args:
+        text: the URL as given; `pathlib` may have removed one of its two slashes.
+
+    Raises:
+        RunMismatchError: the URL names no bucket or no run.
+        LocationError: the URL carries a credential.
+    """
+    scheme, _, rest = os.fspath(text).partition(":")
+    url = Location(f"{scheme}://{rest.strip('/')}")
+    parts = urlsplit(url)
+    if scheme not in RUN_SCHEMES or not parts.netloc or not parts.path.strip("/"):
+        raise RunMismatchError(
+            f"{url} is not the URL of a run, expected {'|'.join(RUN_SCHEMES)}://BUCKET/PREFIX/NAME"
+        )
+    return url
+
+
+def prefix_url(text: str | os.PathLike[str]) -> Location:
+    """Return the URL of a bucket or prefix that holds runs, in the form that all commands use.
+
+    Args:
+        text: the URL as given; `pathlib` may have removed one of its two slashes.
+
+    Raises:
+        RunMismatchError: the URL names no bucket.
+        LocationError: the URL carries a credential.
+    """
+    scheme, _, rest = os.fspath(text).partition(":")
+    url = Location(f"{scheme}://{rest.strip('/')}")
+    if scheme not in RUN_SCHEMES or not urlsplit(url).netloc:
+        raise RunMismatchError(
+            f"{url} names no bucket, expected {'|'.join(RUN_SCHEMES)}://BUCKET/PREFIX"
+        )
+    return url
+
+
+def mirror_folder(url: str) -> Path:
+    """Return the folder on this node in which a run in an object store is trained."""
+    return _folder("runs", url)
+
+
+def view_folder(url: str) -> Path:
+    """Return the folder on this node with the copy that commands read."""
+    parent, _, name = url.rpartition("/")
+    return views_folder(parent) / name
+
+
+def views_folder(url: str) -> Path:
+    """Return the folder on this node with the copies of runs directly below a prefix."""
+    return _folder("views", url).parent
+
+
+def _folder(kind: str, url: str) -> Path:
+    from data_pipeline.storage.locations import cache_folder  # imports pydantic
+
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return cache_folder(None).absolute() / kind / digest / url.rpartition("/")[2]

@@ -1,0 +1,415 @@
+"""The driver's mirror of its run: it uploads files, publishes checkpoints, and renews the lease.
+
+::
+
+    run folder ──changed files──▶ objects ─┐
+    ranks ──state files──▶ objects ────────┼──compare-and-swap──▶ HEAD.json ──▶ delete the rest
+    committer ──complete checkpoint────────┘
+
+One thread does all of it, at least every `RENEW_SECONDS`. Nothing waits for it except the end of
+the run. If the object store does not answer, the next try includes everything that is missing.
+"""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from data_pipeline.storage.object_store import ObjectInfo, ObjectStore
+from foundation.periodic_thread import PeriodicThread
+from trainer.checkpoints.commit import DAMAGED
+from trainer.checkpoints.final_save import final_save_attempts
+from trainer.checkpoints.format import HEADER, CheckpointHeader, folder_name
+from trainer.checkpoints.lease import RENEW_SECONDS
+from trainer.checkpoints.state_objects import PARTS, PartList
+from trainer.errors import LeaseLostError, RunMismatchError, TrainerError
+from trainer.runs.folder import RunFolder
+from trainer.runs.remote import lease
+from trainer.runs.remote.files import UploadedFiles
+from trainer.runs.remote.head import (
+    FileIndex,
+    FilePart,
+    HeadObject,
+    RunHead,
+    all_parts,
+    owner_of,
+)
+from trainer.runs.remote.location import run_url
+from trainer.runs.remote.probe import PROBES, probe_store
+from trainer.runs.remote.pull import RunPuller
+
+# Files that the head names directly. If there are more, those that changed least recently move to
+# the index.
+MAX_FILES_IN_HEAD = 48
+FILES_LEFT_IN_HEAD = 16
+# Age at which the object of a probe was left by a killed process.
+PROBE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class _Publication:
+    """Checkpoint that all ranks have uploaded, to be named by the head."""
+
+    header: CheckpointHeader
+    parts: PartList
+    prefix: str
+
+    @property
+    def name(self) -> str:
+        return folder_name(self.header.step)
+
+
+class RunMirror:
+    """Mirror of a run folder in an object store, as a context manager of the run's owner.
+
+    Entering acquires the run and makes the local folder equal to it; leaving uploads the rest and
+    releases the run.
+
+    Raises:
+        RunInUseError: on entering, another process owns the run.
+        RunMismatchError: on entering, the object store cannot hold runs.
+        ObjectStoreError: on entering, the object store cannot be reached or written.
+    """
+
+    def __init__(self, url: str, folder: RunFolder, announce: Callable[[str], None]) -> None:
+        """Prepare a mirror without any request.
+
+        Args:
+            url: the run's location in the object store.
+            folder: the local folder, which this process owns.
+            announce: receives messages about a wait for another owner, or about failures.
+        """
+        self.url = run_url(url)
+        self._folder = folder
+        self._announce = announce
+        self._store = ObjectStore(self.url)
+        self._head = HeadObject(self._store)
+        self._puller = RunPuller(self._store, folder.path, keeps_jobs=True)
+        self._files = UploadedFiles(folder.path)
+        self._indexed: set[str] = set()  # files that the index names
+        self._last_changes: dict[str, float] = {}
+        self._taken: dict[str, list[FilePart]] = {}  # files that other processes have added
+        self._garbage: list[str] = []  # objects that the head named before its last change
+        self._publication: _Publication | None = None
+        self._removed: set[str] = set()  # checkpoints to remove
+        self._requests: set[str | int] = set()  # of other processes, not yet passed on
+        self._sweep_requested = False
+        self._attempt: str | None = None
+        self._published: list[str] = []
+        self._lost: TrainerError | None = None
+        self._problem: str | None = None
+        self._lock = threading.Lock()
+        self._flushed = threading.Condition()
+        self._rounds = 0
+        self._thread = PeriodicThread("mirror", RENEW_SECONDS, self._round, at_once=True)
+
+    def __enter__(self) -> Self:
+        probe_store(self._store)
+        head = lease.acquire(self._head, self._announce)
+        try:
+            self.number = head.owner.number
+            self._puller.pull(head)
+            self._indexed = self._puller.indexed(head).keys() - head.files.keys()
+            self._files.parts = self._puller.files(head)
+            self._files.mark_unchanged()
+            self.current = head
+            self._sweep()
+        except BaseException:
+            self._release()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._thread.stop()
+        if self._lost is None:
+            self._finish()
+
+    @property
+    def states_url(self) -> str:
+        """Location under which the ranks upload the state files of this owner's checkpoints."""
+        return f"{self.url}/{self.current.owner.folder}"
+
+    def check(self) -> None:
+        """Check that this process still owns the run, as far as it knows.
+
+        Raises:
+            LeaseLostError: another process owns the run now.
+            TrainerError: the run's head is damaged.
+        """
+        if self._lost:
+            raise self._lost
+
+    def publish(self, folder: str, header: CheckpointHeader, parts: PartList) -> None:
+        """Name a complete checkpoint in the head as soon as possible; replaces an older one.
+
+        Args:
+            folder: the name under which the ranks have uploaded its state files.
+            header: its header, with all files.
+        """
+        prefix = f"{self.current.owner.folder}/{folder}"
+        with self._lock:
+            self._publication = _Publication(header, parts, prefix)
+        self._thread.wake()
+
+    def retract(self, step: int) -> None:
+        """Withdraw a checkpoint that is not published yet."""
+        with self._lock:
+            publication = self._publication
+            if publication and publication.header.step == step:
+                self._publication = None
+
+    def take_published(self) -> list[str]:
+        """Return the names of checkpoints that were published since the last call."""
+        with self._lock:
+            names, self._published = self._published, []
+        return names
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove checkpoints, by their folder names, from the head and then from the store."""
+        with self._lock:
+            self._removed |= set(names)
+        self._thread.wake()
+
+    def flush(self, seconds: float) -> bool:
+        """Upload everything that exists now; return False if this did not succeed in time."""
+        deadline = time.monotonic() + seconds
+        with self._flushed:
+            wanted = self._rounds + 2  # the round in progress may have missed the latest changes
+            while self._rounds < wanted and not self._lost:
+                self._thread.wake()
+                if not self._flushed.wait(max(0.0, deadline - time.monotonic())):
+                    return False
+        return not self._lost
+
+    def begin_attempt(self, attempt: str) -> None:
+        """Delete what ranks of former attempts have uploaded without success, some time from now.
+
+        Args:
+            attempt: the name of the attempt that begins, whose uploads are kept.
+        """
+        self._attempt = attempt
+        self._sweep_requested = True
+
+    def _sweep(self) -> None:
+        """Delete objects of this owner and of former owners that the head does not name.
+
+        What ranks of the current attempt upload is kept.
+        """
+        self._sweep_requested = False
+        named = {part.name for part in all_parts(self._files.parts, {"": self.current.index})}
+        prefixes = tuple(f"{prefix}/" for prefix in self.current.checkpoints.values())
+        with self._lock:
+            if self._publication:
+                prefixes += (f"{self._publication.prefix}/",)
+        objects = list(self._store.list())
+        now = max((found.modified for found in objects), default=0.0)  # by the store's clock
+        self._store.delete(
+            [
+                found.name
+                for found in objects
+                if not self._is_needed(found, named, prefixes, now - PROBE_SECONDS)
+            ]
+        )
+
+    def _is_needed(
+        self, found: ObjectInfo, named: set[str], prefixes: tuple[str, ...], probed_since: float
+    ) -> bool:
+        """Return whether an object is named by the head, or may belong to another process."""
+        if found.name.startswith(f"{PROBES}/"):
+            return found.modified >= probed_since
+        number = owner_of(found.name)
+        if number is None or number > self.number:
+            return True
+        kept = found.name in named or found.name.startswith(prefixes or "\0")
+        return kept or self._is_of_attempt(found.name)
+
+    def _is_of_attempt(self, name: str) -> bool:
+        """Return whether ranks of the current attempt have uploaded an object."""
+        match name.split("/"):
+            case ["owners", _, folder, _, *_]:
+                return self._attempt is not None and folder.endswith(f"-{self._attempt}")
+        return False
+
+    def _round(self) -> None:
+        """Upload what has changed, change the head, and delete what the former head named."""
+        if self._lost:
+            return
+        try:
+            self._upload_and_swap()
+        except LeaseLostError as error:
+            self._lost = error
+        except (RunMismatchError, TrainerError) as error:
+            self._lost = error
+        except OSError as error:
+            if self._problem is None:
+                self._announce(
+                    f"{error}. Training goes on; checkpoints and the record are uploaded when the "
+                    "object store answers again"
+                )
+            self._problem = str(error)
+        else:
+            if self._problem is not None:
+                self._announce(f"{self.url} answers again, and has received everything")
+            self._problem = None
+            with self._flushed:
+                self._rounds += 1
+                self._flushed.notify_all()
+
+    def _upload_and_swap(self) -> None:
+        with self._lock:
+            publication, removed = self._publication, set(self._removed)
+        if publication:
+            folder = publication.prefix
+            self._store.put(f"{folder}/{PARTS}", publication.parts.to_json())
+            self._store.put(f"{folder}/{HEADER}", publication.header.to_json().encode())
+        taken = self._take_additions()
+        before = {part.name for part in all_parts(self._files.parts, taken)}
+        self._upload_files()
+        index = self._new_index()
+        removed_prefixes: list[str] = []
+
+        def change(now: RunHead) -> RunHead:
+            now = lease.renewed(self._head, now, self.number)
+            there = {self._present_name(name): at for name, at in now.checkpoints.items()}
+            checkpoints = {name: at for name, at in there.items() if name not in removed}
+            removed_prefixes[:] = [now.checkpoints[k] for k in now.checkpoints if k in removed]
+            if publication:
+                checkpoints[publication.name] = publication.prefix
+            files = {k: v for k, v in self._files.parts.items() if k not in self._indexed}
+            asked = (now.stop_request, now.data_workers_request)
+            self._requests |= {request for request in asked if request is not None}
+            left = {k: v for k, v in now.additions.items() if taken.get(k) != v}
+            update = {"files": files, "additions": left, "index": index, "checkpoints": checkpoints}
+            no_requests = {"stop_request": None, "data_workers_request": None}
+            return now.model_copy(update=update | no_requests)
+
+        former_index = self.current.index
+        try:
+            self.current = self._head.change(change)
+        finally:
+            self._pass_on_requests()
+        with self._lock:
+            self._removed -= removed
+            if publication:
+                self._published.append(publication.name)
+                if self._publication is publication:
+                    self._publication = None
+        self._delete_garbage(before, former_index, removed_prefixes)
+        if self._sweep_requested:
+            self._sweep()
+
+    def _present_name(self, name: str) -> str:
+        """Return the name of a checkpoint's local folder, which changes if it is damaged."""
+        aside = f"{DAMAGED}{name}"
+        folder = self._folder.checkpoints
+        return aside if not (folder / name).exists() and (folder / aside).exists() else name
+
+    def _take_additions(self) -> dict[str, list[FilePart]]:
+        """Fetch the files that other processes have added to the run, and return their parts.
+
+        They are uploaded as files of the owner next. Each is fetched once, although the head may
+        name it for some more rounds if the object store does not answer.
+        """
+        taken = dict(self.current.additions)
+        for name, parts in taken.items():
+            if parts not in (self._files.parts.get(name), self._taken.get(name)):
+                self._puller.fetch(name, parts)
+            self._taken[name] = parts
+        return taken
+
+    def _upload_files(self) -> None:
+        for name in self._files.removed():
+            del self._files.parts[name]
+            self._indexed.discard(name)
+        for name in self._files.changed():
+            with suppress(FileNotFoundError):  # removed meanwhile
+                self._files.upload(name, partial(self._put, name))
+                self._indexed.discard(name)
+                self._last_changes[name] = time.monotonic()
+
+    def _put(self, file: str, data: bytes) -> str:
+        name = f"{self.current.owner.folder}/files/{file}/{secrets.token_hex(6)}"
+        self._store.put(name, data)
+        return name
+
+    def _new_index(self) -> list[FilePart]:
+        """Return the parts of the index, after moving files to it if the head names too many."""
+        direct = [name for name in self._files.parts if name not in self._indexed]
+        # The index may list outdated parts of files that the head names, but no file that is gone.
+        is_stale = bool(self._puller.indexed(self.current).keys() - self._files.parts.keys())
+        if len(direct) <= MAX_FILES_IN_HEAD and not is_stale:
+            return self.current.index
+        if len(direct) > MAX_FILES_IN_HEAD:
+            direct.sort(key=lambda name: self._last_changes.get(name, 0.0))
+            self._indexed |= set(direct[:-FILES_LEFT_IN_HEAD])
+        files = {name: self._files.parts[name] for name in sorted(self._indexed)}
+        data = FileIndex(files=files).model_dump_json().encode()
+        digest = hashlib.sha256(data).hexdigest()
+        part = FilePart(name=self._put("index", data), bytes=len(data), sha256=digest)
+        self._puller.remember_index([part], files)
+        return [part]
+
+    def _pass_on_requests(self) -> None:
+        """Write requests that other processes left in the head to the run's control files."""
+        for request in self._requests:
+            if isinstance(request, int):
+                self._folder.request_data_workers(request)
+            else:
+                self._folder.ask_to_stop()
+        self._requests.clear()
+
+    def _delete_garbage(
+        self, before: set[str], former_index: list[FilePart], prefixes: list[str]
+    ) -> None:
+        """Delete the objects that only heads before the last two named.
+
+        Readers of the last head may still fetch the others.
+        """
+        deleted, self._garbage = self._garbage, []
+        named = {part.name for part in all_parts(self._files.parts, {"": self.current.index})}
+        self._garbage = sorted((before | {part.name for part in former_index}) - named)
+        for prefix in prefixes:
+            deleted += [object.name for object in self._store.list(f"{prefix}/")]
+        if deleted:
+            self._store.delete(deleted)
+
+    def _finish(self) -> None:
+        """Upload the rest, delete the garbage, and release the run."""
+        for left in final_save_attempts():
+            try:
+                self._upload_and_swap()
+                self._garbage, self._attempt = [], None
+                self._sweep()
+                self._release()
+            except LeaseLostError as error:
+                self._announce(str(error))
+            except OSError as error:
+                if left:
+                    continue
+                self._announce(
+                    f"the last files of the run are not in {self.url}: {error}. They are in "
+                    f"{self._folder.path}; start the same command again on this machine, or copy "
+                    f"them with `transloom runs push`"
+                )
+            return
+
+    def _release(self) -> None:
+        def release(now: RunHead) -> RunHead:
+            mine = lease.renewed(self._head, now, self.number)
+            owner = mine.owner.model_copy(update={"released": True})
+            return mine.model_copy(update={"owner": owner})
+
+        with suppress(LeaseLostError):
+            self.current = self._head.change(release)

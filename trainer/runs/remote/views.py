@@ -1,0 +1,162 @@
+"""Local copies of runs for commands that read runs, and a thread that keeps them up to date.
+
+::
+
+    s3://bucket/runs/phrasebook   one run     ─▶ RunView     its copy
+    s3://bucket/runs              a prefix    ─▶ PrefixView  the folder with the copies of its runs
+
+A copy has the layout of a run folder, so every view of runs reads it like one. Messages name the
+URL instead of the folder, see `foundation.shown_urls`.
+"""
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore, ObjectStoreError
+from foundation.location import path_escape
+from foundation.periodic_thread import PeriodicThread
+from foundation.shown_urls import set_problem, show_as_url
+from trainer.errors import TrainerError
+from trainer.runs.remote.head import HEAD, HEAD_LIMITS
+from trainer.runs.remote.location import prefix_url, views_folder
+from trainer.runs.remote.pull import RunView
+
+REFRESH_SECONDS = 5.0
+REFRESHES_PER_LISTING = 6  # a listing costs a request for each thousand objects
+RUNS_AT_ONCE = 8
+# Directories that no list of runs and no dashboard reads.
+UNLISTED = ("profile", "stacks", "translations", "wandb")
+
+
+class View(Protocol):
+    """Copy of something in an object store: a run, or the runs below a prefix."""
+
+    folder: Path
+
+    def refresh(self) -> object:
+        """Bring the copy up to date.
+
+        Raises:
+            TrainerError: there is no run, or it is damaged.
+            OSError: the object store does not answer, or the folder cannot be written.
+        """
+
+    def preserve(self) -> None:
+        """Keep the shown state of runs while the object store does not answer."""
+
+
+class PrefixView:
+    """Folder with the copies of all runs directly below a prefix, by their names.
+
+    Attributes:
+        problems: the runs that cannot be read, with the reasons, at the last refresh.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Prepare a view without any request."""
+        self.url = prefix_url(url)
+        self.folder = views_folder(self.url)
+        self.problems: list[str] = []
+        self._store = ObjectStore(self.url)
+        self._views: dict[str, RunView] = {}
+        self._listings_left = 0
+        show_as_url(self.folder, self.url)
+
+    @property
+    def has_runs(self) -> bool:
+        return bool(self._views)
+
+    def refresh(self) -> None:
+        """List the runs periodically, and bring their copies up to date; see `View.refresh`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._listings_left:
+            self._list()
+        self._listings_left = (self._listings_left or REFRESHES_PER_LISTING) - 1
+        with ThreadPoolExecutor(RUNS_AT_ONCE, "views") as pool:
+            problems = list(pool.map(_damage_of, self._views.values()))
+        self.problems = [problem for problem in problems if problem]
+
+    def preserve(self) -> None:
+        for view in self._views.values():
+            view.preserve()
+
+    def _list(self) -> None:
+        names = [object.name.split("/") for object in self._store.list()]
+        runs = {parts[0] for parts in names if len(parts) == 2 and parts[1] == HEAD}
+        runs = {
+            name for name in runs if name and not name.startswith(".") and not path_escape(name)
+        }
+        for name in runs - self._views.keys():
+            self._views[name] = RunView(f"{self.url}/{name}", UNLISTED)
+        for name in self._views.keys() - runs:
+            del self._views[name]
+        for path in self.folder.iterdir():
+            if path.name not in runs:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def view_of(url: str) -> RunView | PrefixView:
+    """Return the view of a run, or that of the runs below a prefix if the URL names no run.
+
+    Raises:
+        RunMismatchError: the URL names no bucket.
+        ObjectStoreError: the object store does not answer.
+    """
+    prefix = prefix_url(url)
+    try:
+        ObjectStore(prefix).get(HEAD, HEAD_LIMITS.bytes)
+    except ObjectMissingError:
+        return PrefixView(prefix)
+    return RunView(prefix)
+
+
+class ViewFollower(PeriodicThread):
+    """Thread that keeps a view up to date, as a context manager.
+
+    If the object store does not answer, the copy keeps its last state, and views of the folder show
+    the problem (see `foundation.shown_urls.problem_of`).
+    """
+
+    def __init__(self, view: View, announce: Callable[[str], None] = lambda text: None) -> None:
+        """Prepare the thread.
+
+        Args:
+            announce: receives a problem once, until the object store answers again.
+        """
+        # A request may take as long as its retries, and the end of a command waits for none.
+        super().__init__("view", REFRESH_SECONDS, self._refresh, join_seconds=0.0)
+        self._view = view
+        self._announce = announce
+        self._has_problem = False
+
+    def _refresh(self) -> None:
+        try:
+            self._view.refresh()
+        except (OSError, TrainerError) as error:
+            problem = f"the state shown is not current: {error}"
+            if not self._has_problem:
+                self._announce(problem)
+            self._has_problem = True
+            set_problem(self._view.folder, problem)
+            self._view.preserve()
+        else:
+            self._has_problem = False
+            set_problem(self._view.folder, None)
+
+
+def _damage_of(view: RunView) -> str | None:
+    """Refresh a run's view, and return why the run cannot be shown, or None."""
+    try:
+        view.refresh()
+    except TrainerError as error:
+        return str(error)
+    except ObjectMissingError:
+        return f"{view.url} changes too fast, or has lost objects"
+    except ObjectStoreError:
+        raise
+    except OSError as error:  # such as a name that is too long for a folder
+        return f"{view.url} cannot be copied here: {error.strerror}"
+    return None

@@ -1,0 +1,203 @@
+"""Detection of ranks that are slower than the others, from the times that the exchange collects.
+
+::
+
+    time of a rank   compute seconds, scaled to the mean work of a rank, and waiting for data
+    ratio            time of a rank / median of the times of the other ranks, in each step
+    factors          medians of the ratios in the two halves of the last WINDOW steps
+
+    normal ── both factors > SLOW_FACTOR ──▶ slow ── both factors < NORMAL_FACTOR ──▶ normal
+
+Work is the number of executed operations, because the micro-batches of a step have different
+lengths, and some ranks have one slot more than others. Even so, the time per operation depends on
+the length, and some steps stall. Medians ignore such steps. A mean would be raised by one
+stalled step, and an unbroken row of slow steps would be ended by one fast step. With two halves, a
+rank is named late enough for the newer half to be slow as a whole, so its factor is not mixed with
+normal steps.
+
+Only rank 0 does this, and only for messages and the metrics file. A new attempt starts with an
+empty window, because its ranks may be on other nodes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+
+from trainer.record.metrics_lines import (
+    RankRecovered,
+    SlowRankFound,
+    SlowRankState,
+)
+
+WINDOW = 50  # even
+SLOW_FACTOR = 1.3
+# Both factors have to fall this far before a rank counts as normal. A rank near SLOW_FACTOR would
+# otherwise be reported repeatedly.
+NORMAL_FACTOR = 1.15
+MAX_NAMED = 8  # slow ranks in the line of a step, the slowest ones
+
+
+class RankTimes(NamedTuple):
+    """Times of all ranks in a step: arrays of one value per rank.
+
+    Attributes:
+        compute: the seconds of its passes, without dummies, and without waits for other ranks.
+        wait: the seconds of its waits for other ranks. They include those of the update before the
+            step, and of the exchange before it.
+        data: the seconds of its wait for the step's data.
+        equal_compute: the seconds for which it would compute the mean work of a rank.
+    """
+
+    compute: np.ndarray
+    wait: np.ndarray
+    data: np.ndarray
+    equal_compute: np.ndarray
+
+
+class RankTimeFields(TypedDict, total=False):
+    """Fields of a `TrainLine` that compare the ranks."""
+
+    compute_seconds_min: float
+    compute_seconds_median: float
+    compute_seconds_max: float
+    compute_slowest_rank: int
+    data_stall_seconds_median: float
+    data_stall_seconds_max: float
+    data_slowest_rank: int
+    wait_seconds: float
+
+
+def time_fields(times: RankTimes | None) -> RankTimeFields:
+    """Return the fields of a `TrainLine` that compare the ranks, except `slow_ranks`.
+
+    Args:
+        times: the times of the step; None with one rank, which has no such fields.
+    """
+    if times is None:
+        return {}
+    return {
+        "compute_seconds_min": _rounded(times.compute.min()),
+        "compute_seconds_median": _rounded(np.median(times.compute)),
+        "compute_seconds_max": _rounded(times.compute.max()),
+        "compute_slowest_rank": int(times.compute.argmax()),
+        "data_stall_seconds_median": _rounded(np.median(times.data)),
+        "data_stall_seconds_max": _rounded(times.data.max()),
+        "data_slowest_rank": int(times.data.argmax()),
+        "wait_seconds": _rounded(times.wait.mean()),
+    }
+
+
+class SlowRankDetector:
+    """Detector of slow ranks during one attempt."""
+
+    def __init__(self, node_names: Sequence[str] = ()) -> None:
+        """Create a detector that has seen no step.
+
+        Args:
+            node_names: the name of each rank's node; empty if they are unknown.
+        """
+        self._nodes = node_names
+        # [WINDOW, ranks], with step n of the attempt in row n modulo WINDOW.
+        self._ratios = self._own = self._others = self._excess = np.empty((0, 0))
+        self._steps = 0
+        self._newer = np.empty(0, int)  # the rows of the newer half
+        self._factors = np.empty(0)  # of the newer half, by rank
+        self._slow: dict[int, SlowRankState] = {}
+        self._skips_next = True  # the first step of an attempt allocates memory
+
+    def skip_next_step(self) -> None:
+        """Leave out the next step, because other work affects its times, such as a checkpoint."""
+        self._skips_next = True
+
+    def add(self, times: RankTimes, step: int) -> list[SlowRankFound | RankRecovered]:
+        """Add the times of a step; return the ranks that became slow or normal with it.
+
+        Args:
+            times: the times of all ranks.
+            step: the number of the step, for the events.
+        """
+        if self._skips_next:
+            self._skips_next = False
+            return []
+        self._remember(times)
+        if self._steps < WINDOW:
+            return []
+        rows = np.arange(self._steps - WINDOW, self._steps) % WINDOW
+        older, self._newer = np.split(rows, 2)
+        self._factors = np.median(self._ratios[self._newer], axis=0)
+        before = np.median(self._ratios[older], axis=0)
+        events: list[SlowRankFound | RankRecovered] = []
+        for rank in np.flatnonzero(np.minimum(self._factors, before) > SLOW_FACTOR).tolist():
+            if rank not in self._slow:
+                state = self._slow[rank] = self._state(rank)
+                seconds = {
+                    "seconds": _rounded(np.median(self._own[self._newer, rank])),
+                    "other_seconds": _rounded(np.median(self._others[self._newer, rank])),
+                }
+                events.append(SlowRankFound(step=step, **state.model_dump(), **seconds))
+        for rank in list(self._slow):
+            state = self._slow[rank] = self._state(rank)
+            if max(self._factors[rank], before[rank]) < NORMAL_FACTOR:
+                del self._slow[rank]
+                events.append(
+                    RankRecovered(step=step, **state.model_dump(include={"rank", "node", "factor"}))
+                )
+        return events
+
+    @property
+    def slow_ranks(self) -> list[SlowRankState] | None:
+        """The slow ranks, slowest first, at most `MAX_NAMED`; None if there is none."""
+        by_factor = sorted(self._slow.values(), key=lambda state: -state.factor)
+        return by_factor[:MAX_NAMED] or None
+
+    def _remember(self, times: RankTimes) -> None:
+        compute = times.equal_compute
+        own = compute + times.data
+        others = median_of_others(own)
+        # Positive if data delays the rank more than computing does, compared with the others.
+        excess = (times.data - median_of_others(times.data)) - (compute - median_of_others(compute))
+        ratios = np.divide(own, others, out=np.ones_like(own), where=others > 0)
+        if not self._steps:
+            self._ratios, self._own, self._others, self._excess = np.empty((4, WINDOW, len(own)))
+        place = self._steps % WINDOW
+        for kept, values in (
+            (self._ratios, ratios),
+            (self._own, own),
+            (self._others, others),
+            (self._excess, excess),
+        ):
+            kept[place] = values
+        self._steps += 1
+
+    def _state(self, rank: int) -> SlowRankState:
+        excess = np.median(self._excess[self._newer, rank])
+        return SlowRankState(
+            rank=rank,
+            node=self._nodes[rank] if rank < len(self._nodes) else None,
+            cause="data" if excess > 0 else "compute",
+            factor=round(float(self._factors[rank]), 3),
+        )
+
+
+def median_of_others(values: np.ndarray) -> np.ndarray:
+    """Return, for each value, the median of all other values.
+
+    Args:
+        values: at least two values.
+    """
+    count, order = len(values) - 1, np.argsort(values, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    ranked = values[order]
+
+    def other(index: int) -> np.ndarray:
+        """Return the value at an index among the sorted others."""
+        return ranked[np.where(index < place, index, index + 1)]
+
+    return (other((count - 1) // 2) + other(count // 2)) / 2
+
+
+def _rounded(seconds: float) -> float:
+    """Round to microseconds, because each digit is stored in each line."""
+    return round(float(seconds), 6)

@@ -1,0 +1,139 @@
+"""Commands `transloom runs …`: list runs, and copy runs to and from an object store."""
+
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.terminal import Terminal, bars_by_name, percentage_bars, print_result
+from foundation.wording import counted
+from transloom.cli.completion import run_folders
+from transloom.cli.options import JsonOption, RunArgument, answer
+from transloom.cli.run_urls import current_copy, run_url_argument
+
+if TYPE_CHECKING:
+    from trainer.runs.remote.transfer import TransferSummary
+
+runs_app = typer.Typer(
+    no_args_is_help=False,
+    help="List runs, and copy runs to and from an object store. `transloom runs FOLDER` is short "
+    "for `transloom runs list FOLDER`.",
+)
+
+UrlArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL",
+        callback=run_url_argument,
+        help="URL of the run in an object store, such as s3://BUCKET/PREFIX/NAME.",
+    ),
+]
+
+
+@runs_app.command("list")
+def list_runs(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="[FOLDER|URL]", help="Parent folder of the runs, or its URL."),
+    ] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """List runs with their state, step, scores, speed, time left and owner.
+
+    The command only reads the runs, so they may train on any machine.
+
+    Examples:
+
+      transloom runs
+
+      transloom runs s3://bucket/runs
+    """
+    from transloom.observe.terminal.run_status_text import runs_in, runs_table
+
+    run_statuses = runs_in(current_copy(folder))
+    answer([s.model_dump(mode="json") for s in run_statuses], as_json, runs_table(run_statuses))
+
+
+@runs_app.command("push")
+def push(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A run's folder.", autocompletion=run_folders)
+    ],
+    url: UrlArgument,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a run, with all its checkpoints, into an object store, where it can be continued.
+
+    Each checkpoint is verified before it is copied. If the command is interrupted, start it again:
+    it continues, and until its end the URL has no run, or the former one. A run that trains, or
+    another run at the URL, is refused.
+
+    Example:
+
+      transloom runs push runs/phrasebook s3://bucket/runs/phrasebook
+    """
+    from trainer.runs.remote.transfer import push_run
+
+    console = Terminal(stderr=True)
+    with percentage_bars(console) as progress:
+        bars = bars_by_name(progress)
+        copied = push_run(
+            folder,
+            url,
+            lambda done, total: bars("checkpoints", done, total),
+            lambda text: console.print(text, soft_wrap=True),
+        )
+    answer(_as_json(str(folder), url, copied), as_json, _in_words(url, copied))
+
+
+@runs_app.command("pull")
+def pull(
+    url: UrlArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a run, with all its checkpoints, from an object store into a new folder.
+
+    The result is an ordinary run folder, in which the run can be continued. Each file is verified.
+    If the command is interrupted, start it again: it continues.
+
+    Example:
+
+      transloom runs pull s3://bucket/runs/phrasebook runs/phrasebook
+    """
+    from trainer.runs.remote.transfer import pull_run
+
+    console = Terminal(stderr=True)
+    with percentage_bars(console) as progress:
+        bars = bars_by_name(progress)
+        copied = pull_run(
+            url,
+            folder,
+            lambda done, total: bars("checkpoints", done, total),
+            lambda text: console.print(text, soft_wrap=True),
+        )
+    answer(_as_json(url, str(folder), copied), as_json, _in_words(str(folder), copied))
+
+
+@runs_app.command("record", hidden=True)
+def print_record(run: RunArgument) -> None:
+    """Print the metrics file of a run, for another program."""
+    from data_pipeline.storage.regular_files import open_regular
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    with suppress(FileNotFoundError), open_regular(folder.metrics) as file:
+        for line in file:
+            print_result(line.decode(errors="replace"), end="")
+
+
+def _as_json(source: str, target: str, copied: "TransferSummary") -> dict[str, object]:
+    return {"from": source, "to": target, **asdict(copied)}
+
+
+def _in_words(target: str, copied: "TransferSummary") -> str:
+    what = f"{counted(copied.checkpoints, 'checkpoint')} and {counted(copied.files, 'other file')}"
+    return f"{target} has the run: {what}, {copied.bytes / 1e6:,.1f} MB, all verified"
