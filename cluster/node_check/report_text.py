@@ -1,6 +1,6 @@
-"""Text of a node check: one line as a summary, and a table with a row for each node."""
+"""Text of a node check: one line as a summary, and tables with a row for each node."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster.node_check.checks import NodeCheckReport
 from cluster.node_check.figures import MeasuredNode
@@ -8,7 +8,7 @@ from cluster.node_check.verdicts import bytes_text, flops_text, speed_text, stor
 from foundation.wording import counted
 
 UNKNOWN = "–"
-_Column = Callable[[MeasuredNode], str | None]
+_Column = Callable[[MeasuredNode], str | None]  # a node's value in a column
 
 
 def summary(report: NodeCheckReport) -> str:
@@ -26,28 +26,46 @@ def summary(report: NodeCheckReport) -> str:
 
 
 def table(report: NodeCheckReport) -> list[str]:
-    """Return a header and a line for each node of the check, without empty columns."""
+    """Return two tables with a header and a line for each node of the check: speeds, and the rest.
+
+    Columns without values are left out. The tables fit into 100 columns of a terminal.
+    """
     nodes = {node: report.nodes[node] for node in report.checked}
-    columns = [
-        column
-        for title, value in _columns(nodes).items()
-        if (column := [title, *(value(node) or UNKNOWN for node in nodes.values())])
-        and set(column[1:]) != {UNKNOWN}
-    ]
     failing = {verdict.node for verdict in report.verdicts if verdict.fails}
-    verdicts = ["result", *("unfit" if node in failing else "fit" for node in nodes)]
     names = ["node", *(measured.name for measured in nodes.values())]
-    widths = [max(map(len, column)) for column in (names, *columns)]
+    results = ["result", *("unfit" if node in failing else "fit" for node in nodes)]
+    speeds = _filled(_speed_columns(nodes), nodes)
+    return [
+        *_aligned([names, *speeds], results),
+        *_aligned([names, *_filled(_OTHER_COLUMNS, nodes)]),
+    ]
+
+
+def _filled(columns: Mapping[str, _Column], nodes: Mapping[str, MeasuredNode]) -> list[list[str]]:
+    """Return the columns that have a value of any node, each with its title first."""
+    found = [
+        [title, *(value(node) or UNKNOWN for node in nodes.values())]
+        for title, value in columns.items()
+    ]
+    return [column for column in found if set(column[1:]) - {UNKNOWN}]
+
+
+def _aligned(columns: Sequence[Sequence[str]], last: Sequence[str] | None = None) -> list[str]:
+    """Return the rows of a table: its first column to the left, the others to the right.
+
+    Args:
+        last: a further column, to the left.
+    """
+    widths = [max(map(len, column)) for column in columns]
     lines = []
-    for name, *values in zip(names, *columns, verdicts, strict=True):
-        cells = [name.ljust(widths[0])]
-        cells += [value.rjust(width) for value, width in zip(values, widths[1:], strict=False)]
-        lines.append("  ".join([*cells, values[-1]]).rstrip())
+    for place, (name, *values) in enumerate(zip(*columns, strict=True)):
+        cells = [name.ljust(widths[0]), *map(str.rjust, values, widths[1:])]
+        lines.append("  ".join([*cells, *([last[place]] if last else [])]))
     return lines
 
 
-def _columns(nodes: Mapping[str, MeasuredNode]) -> dict[str, _Column]:
-    """Return the columns by title, each a function of a node."""
+def _speed_columns(nodes: Mapping[str, MeasuredNode]) -> dict[str, _Column]:
+    """Return the columns with speeds by title."""
     folders = dict.fromkeys(name for node in nodes.values() for name in node.figures.storage)
     precisions = dict.fromkeys(
         product.precision for node in nodes.values() for product in node.figures.products
@@ -55,14 +73,8 @@ def _columns(nodes: Mapping[str, MeasuredNode]) -> dict[str, _Column]:
     return {
         **{precision: _product(precision) for precision in precisions},
         "memory": lambda node: _text(node.figures.memory_bytes_per_second, speed_text),
-        **{folder: _storage(folder) for folder in folders},
+        **{folder.replace("temporary", "temp"): _storage(folder) for folder in folders},
         "network": lambda node: _text(node.link_bytes_per_second, speed_text),
-        "clock": lambda node: f"{node.clock.seconds:+.3f} s" if node.clock else None,
-        "free memory": lambda node: _text(node.figures.free_memory_bytes, bytes_text),
-        "/dev/shm": lambda node: _text(node.figures.free_shared_memory_bytes, bytes_text),
-        "free disk": lambda node: _text(
-            min((s.free_bytes for s in node.figures.storage.values()), default=None), bytes_text
-        ),
     }
 
 
@@ -86,3 +98,14 @@ def _storage(folder: str) -> _Column:
 
 def _text(value: float | None, shown: Callable[[float], str]) -> str | None:
     return None if value is None else shown(value)
+
+
+_OTHER_COLUMNS: dict[str, _Column] = {
+    "clock": lambda node: f"{node.clock.seconds:+.3f} s" if node.clock else None,
+    "free memory": lambda node: _text(node.figures.free_memory_bytes, bytes_text),
+    "/dev/shm": lambda node: _text(node.figures.free_shared_memory_bytes, bytes_text),
+    "free disk": lambda node: _text(
+        min((storage.free_bytes for storage in node.figures.storage.values()), default=None),
+        bytes_text,
+    ),
+}

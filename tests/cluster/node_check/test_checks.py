@@ -73,8 +73,10 @@ def test_a_node_is_checked_once_and_new_ones_are_compared_with_it(actors):
     assert (verdict.node, verdict.fails) == ("unsteady", True)
     assert "Node node unsteady computes different bits when it repeats" in verdict.text
     assert set(second.nodes) == {"a", "b", "unsteady"}
-    header, row = table(second)
+    header, row, other_header, other_row = table(second)
     assert header.split()[:3] == ["node", "fp32", "memory"]
+    assert other_header.split()[:3] == ["node", "clock", "free"]
+    assert re.fullmatch(r"node unsteady +[+-]0\.\d{3} s +[\d.,]+ [GM]B +.*", other_row)
     assert re.fullmatch(r"node unsteady +[\d.]+ [GT]FLOP/s .* unfit", row)
     assert "quick check of 1 node in " in summary(second)
     assert check.check(known, {}).checked == ()
