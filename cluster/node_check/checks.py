@@ -1,7 +1,7 @@
 """Check nodes from the driver: each node once, in parallel, compared with all nodes of the run.
 
 processes of the nodes ──ready──▶ clocks ──▶ measure_node ──▶ slow ones again
-    ──full level──▶ network ──▶ compare ──▶ NodeCheckReport
+    ──full level──▶ network, again if a node is slow ──▶ compare ──▶ NodeCheckReport
 """
 
 import time
@@ -129,7 +129,7 @@ class NodeChecks:
         """
         self._give_up = give_up
         new = {node: processes for node, processes in nodes.items() if node not in self._nodes}
-        report = NodeCheckReport(self._level, self._nodes)
+        report = NodeCheckReport(self._level, dict(self._nodes))
         if not new or not self._wait_until_ready(new):
             return report
         since = time.monotonic()
@@ -151,6 +151,8 @@ class NodeChecks:
         answering = {n: new[n] for n in measured if self._nodes[n].failure is None}
         if self._level == "full" and len(answering) > 1:
             all_reduce = self._measure_network(answering, warnings)
+            if suspects(self._nodes) & answering.keys() and not warnings:
+                self._measure_network(answering, warnings)
         if self._give_up():
             return report
         if warning := driver_clock_warning(self._nodes):
@@ -163,7 +165,7 @@ class NodeChecks:
         ]
         return NodeCheckReport(
             self._level,
-            self._nodes,
+            dict(self._nodes),
             checked=tuple(measured),
             verdicts=tuple(verdicts),
             seconds=time.monotonic() - since,
@@ -260,7 +262,8 @@ class NodeChecks:
             warnings.append(f"the bandwidth between nodes was not measured: {_last_line(error)}")
             return None
         for node, figures in zip(nodes, found, strict=True):
-            best = max(figures.links.values())
+            before = self._nodes[node].link_bytes_per_second or 0.0
+            best = max(before, *figures.links.values())
             self._nodes[node] = replace(self._nodes[node], link_bytes_per_second=best)
         return min(figures.all_reduce_bytes_per_second for figures in found)
 

@@ -169,7 +169,7 @@ def test_hosts_are_checked_before_ranks_start_and_when_they_come_back(
         hosts.boot(1)
         with run.standing_at(22):
             join(hosts, 1, environment)
-            run.wait_for_word("resized from 1 to 2 ranks")
+            run.wait_for_word("there is capacity for more ranks: the ranks leave")
         run.end()
     log = run.folder.log.read_text()
     sick, slow = hosts.addresses[2:]
