@@ -11,6 +11,7 @@ from foundation.section import Section, execution
 RankCount = Annotated[int, Field(gt=0)]
 ExitCode = Annotated[int, Field(gt=0, le=255)]
 Placement = Literal["pack", "spread"]
+NodeCheck = Literal["auto", "off", "quick", "full"]
 Amount = Annotated[float, Field(gt=0)]
 # Ray resources that have separate recipe fields; `resources_per_rank` must not contain them.
 OWN_FIELDS = {"CPU": "cluster.cpus_per_rank", "GPU": "cluster.gpus_per_rank"}
@@ -155,6 +156,12 @@ class ClusterConfig(Section):
         "0 disables it.",
         ge=0,
     )
+    node_check: NodeCheck = execution(
+        "auto",
+        "Check of each node before ranks start on it: quick takes a second or two, full up to 20 "
+        "s. A node that fails gets no ranks. auto is quick on a cluster, and off for the Ray that "
+        "this command starts.",
+    )
     retry_exit_codes: tuple[ExitCode, ...] = execution(
         (75,),
         "Exit codes after which a submitted job is restarted automatically. A driver killed by a "
@@ -178,6 +185,23 @@ class ClusterConfig(Section):
                 f"it has {name}, but {OWN_FIELDS[name]} sets a rank's {name}. Use that field"
             )
         return resources
+
+    @field_validator("node_check", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML reads a plain off as false
+
+    @property
+    def node_check_level(self) -> Literal["quick", "full"] | None:
+        """The level of the node check, or None without a check."""
+        if self.node_check == "auto":
+            return None if self.address is None else "quick"
+        return None if self.node_check == "off" else self.node_check
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """The device of a rank."""
+        return "cuda" if self.gpus_per_rank else "cpu"
 
     @property
     def resources_of_a_rank(self) -> dict[str, float]:

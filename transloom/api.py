@@ -156,6 +156,7 @@ def plan(
     run: "str | Path | Run | None" = None,
     address: str | None = None,
     measure: bool = True,
+    check_nodes: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Estimate the memory, disk space and hours of a run, and return the estimates and problems.
@@ -167,11 +168,14 @@ def plan(
         run: the run's folder; by default a folder in runs/ named after the recipe.
         address: a running Ray cluster to inspect, HOST:PORT or auto.
         measure: if no run has recorded the speed, train one rank for a few steps to measure it.
+        check_nodes: check the hardware of the cluster's nodes, or of this machine, for up to 20 s.
         quiet: hide the output of the command.
     """
     flags = [*_option("--run", run), *_option("--address", address)]
     if not measure:
         flags.append("--no-measure")
+    if check_nodes:
+        flags.append("--check-nodes")
     told: dict[str, Any] = _call(
         ["plan", *_recipe(recipe, overrides), *flags], quiet=quiet, answers=(0, 1)
     )

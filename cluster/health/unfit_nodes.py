@@ -20,7 +20,7 @@ class UnfitNode:
     Attributes:
         id: Ray's id of the node.
         reason: a sentence that names the node, its problem and the remedy, without a full stop.
-        figures: the measured values of the node next to the expected ones, as text; may be empty.
+        figures: the measured values of the node and the expected ones, as text; may be empty.
     """
 
     id: str

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cluster.node_check.checks import NodeCheckReport
 from cluster.planning.nodes import NodeFacts, ask_nodes, facts_of_this_machine, node_problems
 from cluster.planning.problem import PlanProblem
 from cluster.ray.cluster_view import ClusterView, Node
@@ -31,6 +32,7 @@ class ClusterFacts:
         room: number of ranks that fit into the free resources.
         room_at_all: number of ranks that would fit if all resources were free.
         said: facts of the nodes that answered.
+        node_check: the report of the hardware check, or None without a check.
     """
 
     nodes: tuple[Node, ...]
@@ -38,6 +40,7 @@ class ClusterFacts:
     room: int
     room_at_all: int
     said: tuple[NodeFacts, ...]
+    node_check: NodeCheckReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         facts = {fact.name: fact for fact in self.said}
@@ -65,12 +68,15 @@ def ask_cluster(
     address: str,
     manifest: str | None,
     notice: Callable[[str], None],
+    *,
+    check_nodes: bool = False,
 ) -> tuple[ClusterFacts, list[PlanProblem]]:
     """Join the cluster, collect its facts and problems, and leave it.
 
     Args:
         manifest: sha256 of the dataset's manifest, or None if this machine has no manifest.
         notice: called with notices about the cluster itself, such as open endpoints.
+        check_nodes: whether to check the hardware of the nodes, too.
 
     Raises:
         ClusterError: the cluster cannot be joined.
@@ -83,7 +89,18 @@ def ask_cluster(
     ):
         file = None if is_remote(dataset) else Path(dataset) / MANIFEST_NAME
         said, problems = ask_nodes(view.nodes().values(), run.path, file, gpu=gpu)
+        if run.url:  # each node has its own folder
+            said = [replace(node, folder=None) for node in said]
         nodes, held = _consistent_snapshot(view)
+        node_check = None
+        if check_nodes:
+            from cluster.planning.hardware import check_cluster
+
+            notice("checking the hardware of the nodes")
+            code = facts_of_this_machine().code
+            comparable = {node.name for node in said if node.code == code and not node.folder}
+            node_check, found = check_cluster(recipe, run.path, nodes, comparable)
+            problems += found
     here, alone = facts_of_this_machine(), len(nodes) == 1
     for node in said:
         problems += node_problems(node, here, run.path, manifest, alone=alone)
@@ -99,6 +116,7 @@ def ask_cluster(
         room=sum(room(node.free, bundle) for node in fitting),
         room_at_all=max_possible_ranks(config, fitting),
         said=tuple(said),
+        node_check=node_check,
     )
     return facts, [*capacity_problems(recipe, facts), *problems]
 

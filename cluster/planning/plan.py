@@ -8,11 +8,13 @@ A failure of a stage becomes a problem in the plan, and the other stages still r
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
+from cluster.node_check.checks import NodeCheckReport
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
 from cluster.planning.problem import PlanProblem
@@ -50,11 +52,13 @@ class PlanOptions:
         address: address of a cluster to query, or None for this machine.
         measured: whether a few steps may be trained to measure the speed.
         like: run whose metrics file provides the speed; None for the planned run.
+        check_nodes: whether to check the hardware of the cluster's nodes, or of this machine.
     """
 
     address: str | None = None
     measured: bool = True
     like: RunFolder | None = None
+    check_nodes: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,11 @@ class Plan:
     epoch: Epoch | None = None
     step_flops: StepFlops | None = None
     cluster: ClusterFacts | None = None
+    node_check: NodeCheckReport | None = None
     measurement: "Measurement | None" = None
     speed: Speed | None = None
     duration: Duration | None = None
+    url: str | None = None  # of a run in an object store
 
     @property
     def activation_bytes(self) -> int | None:
@@ -127,7 +133,7 @@ class Plan:
         tier, measured = self.memory_checkpoints, self.measurement
         return {
             "trainable": self.trainable,
-            "run": str(self.run),
+            "run": self.url or str(self.run),
             "problems": [problem.to_json() for problem in self.problems],
             "parameters": self.parameters,
             "frozen_parameters": self.frozen_parameters,
@@ -150,6 +156,7 @@ class Plan:
             "speed": asdict(self.speed) if self.speed else None,
             "duration": asdict(self.duration) if self.duration else None,
             "cluster": self.cluster.to_json() if self.cluster else None,
+            "node_check": self.node_check.to_json() if self.node_check else None,
         }
 
 
@@ -163,15 +170,23 @@ def make_plan(
         notice: called with a message before each slow stage.
     """
     checked = quick_check(recipe, run)
-    checkpoints = list_checkpoints(run.checkpoints)
+    stored = run
+    if run.url:
+        from trainer.runs.remote.pull import stored_run  # imports obstore
+
+        with suppress(*_EXPECTED):  # the quick check reports it
+            stored = stored_run(run)
+    checkpoints = list_checkpoints(stored.checkpoints)
     begun = step_of(checkpoints[-1]) if checkpoints else 0
     left = max(0, recipe.trainer.max_steps - begun)
-    plan = Plan(recipe, run.path, left, list(checked.problems))
+    plan = Plan(recipe, run.path, left, list(checked.problems), url=run.url)
     if checked.dataset is not None:
-        _estimate_sizes(plan, run, *checked.dataset)
+        _estimate_sizes(plan, stored, *checked.dataset)
     if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
-        _check_cluster(plan, run, wanted.address, checked.dataset, notice)
-    _estimate_speed(plan, run, wanted, checked.dataset, notice)
+        _check_cluster(plan, run, wanted, checked.dataset, notice)
+    elif wanted.address is None and wanted.check_nodes:
+        _check_this_machine(plan, notice)
+    _estimate_speed(plan, stored, wanted, checked.dataset, notice)
     if wanted.address is None:
         plan.problems += _measured_memory(plan)
     if plan.speed is not None:
@@ -196,16 +211,31 @@ def _estimate_sizes(plan: Plan, run: RunFolder, store: DatasetStore, manifest: M
 def _check_cluster(
     plan: Plan,
     run: RunFolder,
-    address: str,
+    wanted: PlanOptions,
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:
     identity = dataset[1].identity if dataset else None
+    assert wanted.address is not None
     try:
-        plan.cluster, found = ask_cluster(plan.recipe, run, address, identity, notice)
+        plan.cluster, found = ask_cluster(
+            plan.recipe, run, wanted.address, identity, notice, check_nodes=wanted.check_nodes
+        )
+        plan.node_check = plan.cluster.node_check
         plan.problems += found
     except ClusterError as error:
         plan.problems.append(PlanProblem("cluster", str(error)))
+
+
+def _check_this_machine(plan: Plan, notice: Callable[[str], None]) -> None:
+    """Check the hardware of this machine, unless it lacks the GPUs of the ranks."""
+    if any(problem.about == "GPUs" for problem in plan.problems):
+        return
+    from cluster.planning.hardware import check_this_machine
+
+    notice("checking the hardware of this machine")
+    plan.node_check, found = check_this_machine(plan.recipe, plan.run)
+    plan.problems += found
 
 
 def _estimate_speed(
@@ -220,7 +250,7 @@ def _estimate_speed(
     try:
         if wanted.like:
             wanted.like.card()
-        plan.speed = recorded_speed(like.metrics, f"the record of {like.path}")
+        plan.speed = recorded_speed(like.metrics, f"the record of {like.location}")
     except _EXPECTED as error:
         plan.problems.append(PlanProblem("run", str(error)))
     fits_this_machine = not any(p.refuses and p.about in ("memory", "GPUs") for p in plan.problems)

@@ -6,7 +6,6 @@ may wait as a warm spare, which has imported everything but has not initialized 
 
 import importlib
 import os
-import socket
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from cluster.data.streams import GIVE_UP_SECONDS, WorkerClient, WorkerStreams
 from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import enable_stack_dumps
 from cluster.health.watchdog import Watchdog
+from cluster.node_check.actor import NodeCheckMethods
 from cluster.ranks.node_agent import ProcessName
 from cluster.ranks.node_memory import memory_folder_name
 from cluster.ranks.node_mirror import job_on_this_node
@@ -39,7 +39,7 @@ SHARE_FOR_DATA = 0.8
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})
-class RankActor:
+class RankActor(NodeCheckMethods):
     """Ray actor that becomes one rank of one attempt."""
 
     def __init__(self, gpu: str | None) -> None:
@@ -77,10 +77,7 @@ class RankActor:
         """Return a rendezvous address: a file for one node, otherwise a free port of this node."""
         if one_node:
             return f"file://{ProcessName.of_this_process().new_rendezvous()}"
-        with socket.socket() as probe:
-            probe.bind(("", 0))  # on all interfaces, as torch's store listens
-            host = ray.util.get_node_ip_address()
-            return f"tcp://{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
+        return self.tcp_rendezvous()
 
     @ray.method(concurrency_group="control")
     def poll(self) -> list[Report]:

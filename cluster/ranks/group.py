@@ -199,7 +199,7 @@ class RankGroup:
                     world_size=len(self.processes),
                     local_rank=local_ranks[rank],
                     local_world_size=ranks_of[process.rank_bundle.node],
-                    device="cuda" if self._config.gpus_per_rank else "cpu",
+                    device=self._config.device,
                     threads=self._config.threads_per_rank,
                     rendezvous=rendezvous,
                     memory_neighbor_ranks=copied.get(process.rank_bundle.node, 0),

@@ -238,6 +238,10 @@ class NodeAgents:
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
                 ).remote()
 
+    def name(self, node: str) -> str:
+        """Return the name in messages of a node with an agent."""
+        return self._names[node]
+
     def kill(self, processes: Iterable[ProcessName]) -> None:
         """Kill processes on all nodes, and wait until they are gone.
 

@@ -5,7 +5,7 @@ the spares of its nodes, and starts processes where spares are missing. When the
 its processes are killed.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
+from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import NodeAgents
 from cluster.ranks.node_memory import PendingCopy, StoredFile
@@ -49,8 +50,8 @@ class RankPool:
         self._unfit = unfit
         self._agents = NodeAgents(unfit)
         self._reservation = Reservation(config)
-        device = "cuda" if config.gpus_per_rank else "cpu"
-        self._spares = SpareProcesses(device, environment, self._kill)
+        self._spares = SpareProcesses(config.device, environment, self._kill)
+        self._node_checks = _node_checks(config)
         self._group: RankGroup | None = None
         self._heartbeat = HeartbeatSender(self._actors)
 
@@ -128,6 +129,35 @@ class RankPool:
         """Request the files that ranks have changed on a node; return the pending answer."""
         return self._agents.by_node[node].changed_files.remote(dict(known), names)
 
+    def check_hardware(
+        self, folders: Mapping[str, Path], give_up: Callable[[], bool]
+    ) -> NodeCheckReport | None:
+        """Check the nodes of the group that have not been checked, and add unfit ones to the list.
+
+        The processes of the group measure their nodes before they train.
+
+        Args:
+            folders: folders whose storage is measured, by their names in messages.
+            give_up: returns True if the check should end early, because the run must stop.
+
+        Returns:
+            The report, or None if the recipe has no node check.
+        """
+        if self._node_checks is None or self._group is None:
+            return None
+        processes: dict[str, NodeProcesses] = {}
+        for process in self._group.processes:
+            node = process.rank_bundle.node
+            name = self._agents.name(node)
+            before = processes.get(node, NodeProcesses(name, ()))
+            if self._config.gpus_per_rank or not before.actors:
+                processes[node] = NodeProcesses(name, (*before.actors, process.actor))
+        report = self._node_checks.check(processes, folders, give_up)
+        for verdict in report.verdicts:
+            if verdict.fails:
+                self._unfit.add(verdict.node, verdict.reason, verdict.figures)
+        return report
+
     def release_bundles(self) -> None:
         """Release the reserved bundles, so that data workers get the capacity first."""
         self._reservation.release()
@@ -195,3 +225,9 @@ class RankPool:
         group = self._group  # another thread may end the group in the meantime
         processes = [*self._spares.waiting, *(group.processes if group else ())]
         yield from (process.actor for process in processes)
+
+
+def _node_checks(config: ClusterConfig) -> NodeChecks | None:
+    if (level := config.node_check_level) is None:
+        return None
+    return NodeChecks(level, config.device, config.threads_per_rank, config.deadlines.start_seconds)

@@ -10,11 +10,14 @@ when too few nodes remain after others have left.
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
+from cluster.node_check.report_text import summary, table
+from cluster.node_check.verdicts import NODE_CHECK_REMEDY
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_memory import MemoryCheckpoint
 from cluster.ray.cluster_view import Node
@@ -25,7 +28,9 @@ from cluster.supervision.corruption_response import CorruptionResponse
 from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint, start_cursor
 from cluster.supervision.run_listener import NODE_EXCLUDED
+from data_pipeline.config.corpus import is_remote
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.locations import cache_folder
 from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.corruption import SilentCorruptionError
@@ -190,9 +195,14 @@ class RestartLoop:
         problems = context.supply.check_nodes(work, context.run)
         if context.remote and not problems:
             problems = context.remote.prepare_nodes(group.nodes, work)
+        remedy = ""
+        if not problems:
+            problems, remedy = self._hardware_problems(), NODE_CHECK_REMEDY
         if problems:
             places = context.supply.offer(context.view.query_nodes())
-            for notice in excluded_nodes_text(problems, len(places), context.config.min_ranks):
+            for notice in excluded_nodes_text(
+                problems, len(places), context.config.min_ranks, remedy
+            ):
                 context.listener.notice(notice)
         if problems or self._should_stop():
             return "preempted"
@@ -244,6 +254,20 @@ class RestartLoop:
         finally:
             self._nodes_left = attempt.nodes_leave
             self._losses.reach(max(attempt.reached_step, committer.newest_step))
+
+    def _hardware_problems(self) -> list[str]:
+        """Check nodes that were not checked before; return the problems of those that fail."""
+        listener = self._context.listener
+        report = self._context.supply.check_hardware(
+            hardware_check_folders(self._recipe, self._context.lease.work), self._should_stop
+        )
+        if report is None or not report.checked:
+            return []
+        listener.notice(summary(report))
+        listener.log_detail("\n".join(f"{DETAIL}{line}" for line in table(report)))
+        for warning in [*report.warnings, *(v.text for v in report.verdicts if not v.fails)]:
+            listener.notice(warning)
+        return [verdict.text for verdict in report.verdicts if verdict.fails]
 
     def _handle_damage(self) -> str:
         """Prepare the next start after ranks found damage; return the remedy, in words."""
@@ -302,19 +326,33 @@ def _of_a_rank(config: ClusterConfig) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}{where}"
 
 
-def excluded_nodes_text(problems: list[str], room: int, min_ranks: int) -> list[str]:
+def hardware_check_folders(recipe: Recipe, run: Path) -> dict[str, Path]:
+    """Return the folders whose storage a node check measures, by their names in messages."""
+    folders = {"run folder": run.absolute()}
+    if is_remote(recipe.data.dataset):
+        folders["shard cache"] = cache_folder(recipe.data.cache)
+    return folders
+
+
+def excluded_nodes_text(
+    problems: list[str], room: int, min_ranks: int, remedy: str = ""
+) -> list[str]:
     """Return the notices of a run that continues without unfit nodes.
 
     Args:
         problems: the problem of each unfit node.
         room: the number of ranks that fit into the other nodes.
         min_ranks: the minimum number of ranks of the run.
+        remedy: what to do if the other nodes are too few, besides the remedy for each node.
 
     Raises:
         ClusterError: the other nodes have capacity for fewer ranks than the run needs.
     """
     if room < min_ranks:
-        raise ClusterError(". ".join(problems))
+        raise ClusterError(
+            f"{'. '.join(problems)}. The other nodes have capacity for {counted(room, 'rank')}, "
+            f"but the run needs at least {min_ranks}{remedy}"
+        )
     return [f"{problem}. {NODE_EXCLUDED}" for problem in problems]
 
 

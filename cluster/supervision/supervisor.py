@@ -89,18 +89,19 @@ def supervise(
         RunInUseError: another process trains the run.
         ClusterError, DataError, ModelError, TrainerError: the run cannot continue.
     """
+    unfit = UnfitNodes()
     try:
         with (
             StopRequests(run) as stop,
             Lease(run.path, listener.notice) as lease,
             mirror_of(run, lease, listener.notice) as mirror,
             listener.logging(),
-            VitalsWriter(run, listener) as vitals,
+            VitalsWriter(run, listener, unfit) as vitals,
         ):
             stop.forget_file()
             open_run(recipe, run, store, manifest)
             sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
-            owned = _OwnedRun(run, lease, mirror, stop, listener, vitals, UnfitNodes())
+            owned = _OwnedRun(run, lease, mirror, stop, listener, vitals, unfit)
             while not is_run_complete(recipe, run, lease.work, manifest, listener):
                 try:
                     return _train_in_session(recipe, manifest, owned, options)

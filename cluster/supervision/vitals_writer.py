@@ -10,10 +10,12 @@ writes, so the vitals stay correct while the supervisor itself is blocked.
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple, Self
 
 from cluster.data.worker_heartbeats import WorkerHeartbeat
 from cluster.health.hang_detector import Position
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.supervision.run_listener import RunListener
 from foundation.location import without_credentials
 from foundation.periodic_thread import PeriodicThread
@@ -22,6 +24,7 @@ from trainer.runs.vitals import (
     MAX_CHARACTERS,
     MAX_PROCESSES,
     MAX_RESTARTS,
+    MAX_UNFIT_NODES,
     DataWorkerVitals,
     RankVitals,
     Restart,
@@ -51,7 +54,14 @@ class _Worker(NamedTuple):
 class VitalsWriter(PeriodicThread):
     """Thread that writes the activity of a run's processes while the context lasts."""
 
-    def __init__(self, run: RunFolder, listener: RunListener) -> None:
+    def __init__(
+        self, run: RunFolder, listener: RunListener, unfit: UnfitNodes | None = None
+    ) -> None:
+        """Create a writer; entering the context starts it.
+
+        Args:
+            unfit: nodes that the run does not use; None if it has no cluster.
+        """
         super().__init__(
             "vitals",
             WRITE_SECONDS,
@@ -67,6 +77,7 @@ class VitalsWriter(PeriodicThread):
         self._being_written: int | None = None
         self._last_written = 0  # step of the last checkpoint written or given up
         self._memory_checkpoint: int | None = None
+        self._unfit = UnfitNodes() if unfit is None else unfit
         self._restarts: tuple[Restart, ...] = ()
         self._cause: str | None = None  # reason for the next start of ranks, if it is a restart
 
@@ -163,6 +174,10 @@ class VitalsWriter(PeriodicThread):
             checkpoint_being_written=self._being_written,
             memory_checkpoint=self._memory_checkpoint,
             restarts=self._restarts,
+            unfit_nodes=tuple(
+                without_credentials(node.text)[:MAX_CHARACTERS]
+                for node in islice(self._unfit, MAX_UNFIT_NODES)
+            ),
         )
 
 

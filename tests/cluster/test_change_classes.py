@@ -77,7 +77,7 @@ TABLE = {
             address ranks cpus_per_rank niceness gpus_per_rank resources_per_rank node_labels
             placement data_workers cpus_per_data_worker
             steps_ahead data_memory_megabytes warm_spares grace_seconds wait_for_ranks_seconds
-            wait_for_head_seconds node_usage_seconds retry_exit_codes retries
+            wait_for_head_seconds node_usage_seconds node_check retry_exit_codes retries
         """,
         "cluster.deadlines": """
             start_seconds step_seconds adaptive_step validation_seconds save_seconds answer_seconds

@@ -5,6 +5,7 @@ make the number of ranks leave no trace in the bits.
 """
 
 import os
+import re
 import secrets
 import time
 
@@ -140,6 +141,44 @@ def test_a_run_outlasts_cables_that_are_out(
         run.end()
     assert lost_before == 0
     assert "is lost, which does not count as a failure" in run.folder.log.read_text()
+    assert run.world_sizes == [2, 1, 2]
+    check_bits(runs, exact_on_one_host, STEPS)
+
+
+def test_hosts_are_checked_before_ranks_start_and_when_they_come_back(
+    environment, runs, orders, exact_on_one_host, tmp_path_factory
+):
+    """A host with wrong bits and one with a slow cable get no ranks; one that is back is checked.
+
+    The ranks measure the network and then train, so each process joins two groups.
+    """
+    with Hosts(4, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:
+        head = start_head(hosts, environment, cpus=1)
+        join(hosts, 1, environment)
+        join(hosts, 2, {**environment, "TRANSLOOM_SICK_NODE": "wrong-bits"})
+        join(hosts, 3, environment)
+        slow = "qdisc add dev eth0 root tbf rate 200mbit burst 64kbit latency 400ms"
+        hosts.run(3, "tc", *slow.split(), env=environment)
+        ranks = ["cluster.ranks={min: 1, max: 4}", "cluster.node_check=full"]
+        train = [*TRAIN, *ranks, f"trainer.max_steps={STEPS}", "--address", head]
+        command = [BIN / "transloom", "train", runs.recipe, *train]
+        run = LabRun(hosts, 0, command, runs.folder / "run", orders, environment)
+        with run.standing_at(11):
+            hosts.crash(1)
+            run.wait_for_word("resized from 2 to 1 rank")
+        hosts.boot(1)
+        with run.standing_at(22):
+            join(hosts, 1, environment)
+            run.wait_for_word("there is capacity for more ranks: the ranks leave")
+        run.end()
+    log = run.folder.log.read_text()
+    sick, slow = hosts.addresses[2:]
+    assert re.search(rf"Node {sick} \(\w+\) computes other bits .*, the 3 others of kind", log)
+    assert re.search(rf"Node {slow} \(\w+\) has slow links .* \([\d.]+ MB/s; the others: ", log)
+    used = {name.split()[0] for name in read_rank_nodes(run.folder).nodes}
+    assert used == set(hosts.addresses[:2])
+    assert len(re.findall(r"full check of 4 nodes in .*: 2 unfit", log)) == 1
+    assert len(re.findall(r"full check of 1 node in .*: no problem", log)) == 1
     assert run.world_sizes == [2, 1, 2]
     check_bits(runs, exact_on_one_host, STEPS)
 

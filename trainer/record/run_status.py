@@ -98,6 +98,8 @@ class RunStatus(FileModel):
         slow_ranks: the ranks that are slower than the others, slowest first; empty if the run is
             not being trained.
         corruption: the last finding of silent data corruption, in a sentence; None for none.
+        unfit_nodes: nodes that the run does not use, each with the reason; empty if the run is not
+            being trained.
         notices: the last entries of log.txt.
         problems: descriptions of the unreadable parts of the folder.
     """
@@ -128,6 +130,7 @@ class RunStatus(FileModel):
     memory_checkpoint_step: int | None = None
     slow_ranks: list[SlowRankState] = Field(default_factory=list)
     corruption: str | None = None
+    unfit_nodes: tuple[str, ...] = ()
     notices: list[LogEntry] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
 
@@ -192,6 +195,7 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
     path = snapshot.run.path
     state, reason = _state(snapshot)
     record, newest = snapshot.record, snapshot.newest
+    vitals = _current_vitals(snapshot) if state == "training" else None
     scores, scores_step = _newest_scores(record, snapshot.header)
     flops_rate = record.flops_per_second
     return RunStatus(
@@ -218,21 +222,22 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         nodes=snapshot.rank_nodes.nodes if snapshot.rank_nodes else {},
         checkpoint=str(newest) if newest else None,
         checkpoint_step=step_of(newest) if newest else None,
-        memory_checkpoint_step=_memory_step(snapshot) if state == "training" else None,
+        memory_checkpoint_step=vitals.memory_checkpoint if vitals else None,
         slow_ranks=record.slow_ranks if state == "training" else [],
         corruption=record.corruption.text if record.corruption else None,
+        unfit_nodes=vitals.unfit_nodes if vitals else (),
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),
     )
 
 
-def _memory_step(snapshot: RunSnapshot) -> int | None:
-    """Return the newest step in the memory of the nodes, according to the owner's vitals."""
+def _current_vitals(snapshot: RunSnapshot) -> Vitals | None:
+    """Return the vitals of the run's owner, or None if it has not written any."""
     card = snapshot.ownership.card if snapshot.ownership else None
     with suppress(ValueError):  # damaged vitals say nothing
         vitals = Vitals.model_validate(snapshot.vitals)
         if card and are_current(vitals, card.since):
-            return vitals.memory_checkpoint
+            return vitals
     return None
 
 

@@ -18,11 +18,13 @@ from trainer.runs.folder import RunFolder
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MAX_PROCESSES = 50_000
 MAX_RESTARTS = 20
+MAX_UNFIT_NODES = 100
 MAX_CHARACTERS = 500  # maximum length of a restart's cause, which may be a library's message
 
 Phase = Literal["start", "data", "step", "validation", "save", "done"]
 
 Seconds = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
 
 class RankVitals(FileModel):
@@ -70,7 +72,7 @@ class Restart(FileModel):
     """
 
     time: Seconds
-    cause: Annotated[str, Field(max_length=MAX_CHARACTERS)]
+    cause: Text
 
 
 class Vitals(FileModel):
@@ -86,6 +88,7 @@ class Vitals(FileModel):
         memory_checkpoint: the newest step whose state is complete in the memory of the nodes, or
             None.
         restarts: the newest restarts, oldest first.
+        unfit_nodes: nodes that the run does not use, each with the reason and its figures.
     """
 
     format_version: Literal[1] = 1
@@ -97,6 +100,7 @@ class Vitals(FileModel):
     checkpoint_being_written: Count | None = None
     memory_checkpoint: Count | None = None
     restarts: Annotated[tuple[Restart, ...], Field(max_length=MAX_RESTARTS)] = ()
+    unfit_nodes: Annotated[tuple[Text, ...], Field(max_length=MAX_UNFIT_NODES)] = ()
 
 
 def write_vitals(run: RunFolder, vitals: Vitals) -> None:

@@ -14,6 +14,7 @@ from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
 from transloom.cli.run_urls import run_location
 
 if TYPE_CHECKING:
+    from cluster.node_check.checks import NodeCheckReport
     from cluster.planning.cluster_facts import ClusterFacts
     from cluster.planning.plan import MemoryCheckpoints, Plan, PlanOptions
 
@@ -54,6 +55,14 @@ def plan(
             "steps in this process.",
         ),
     ] = True,
+    check_nodes: Annotated[
+        bool,
+        typer.Option(
+            "--check-nodes",
+            help="Also check the hardware of all nodes with free capacity, for up to 20 s: "
+            "products, memory, storage, clocks and network. Without --address, check this machine.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory, disk space and hours of a run, and list problems that would stop it.
@@ -76,7 +85,7 @@ def plan(
         recipe,
         overrides or [],
         run=run,
-        wanted=PlanOptions(address, measure, RunFolder(like) if like else None),
+        wanted=PlanOptions(address, measure, RunFolder(like) if like else None, check_nodes),
         notice=note,
     )
     answer(made.to_json(), as_json, plan_text(made))
@@ -102,7 +111,7 @@ def plan_run(
     if wanted.address is not None:
         overrides = [*overrides, f"cluster.address={wanted.address}"]
     loaded = with_absolute_paths(load_recipe(path, overrides))
-    folder = RunFolder(run or RUNS / run_name(path, overrides))
+    folder = RunFolder.of(run or RUNS / run_name(path, overrides))
     return make_plan(loaded, folder, replace(wanted, address=loaded.cluster.address), notice)
 
 
@@ -112,10 +121,11 @@ def plan_text(plan: "Plan") -> str:
     from transloom.cli.train_run import title_of
 
     lines = [
-        f"{title_of(plan.recipe, RunFolder(plan.run))}",
+        f"{title_of(plan.recipe, RunFolder(plan.run, plan.url))}",
         *_size_lines(plan),
         *_time_lines(plan),
         *(_cluster_lines(plan.cluster) if plan.cluster else ()),
+        *(_node_check_lines(plan.node_check) if plan.node_check else ()),
         *(f"{'problem' if p.refuses else 'note'}: {p.text}" for p in plan.problems),
     ]
     refusing = sum(problem.refuses for problem in plan.problems)
@@ -253,6 +263,13 @@ def _cluster_lines(cluster: "ClusterFacts") -> list[str]:
     held = (f"{resources_text(holder)} by {holder_text(holder)}" for holder in cluster.holders)
     capacity = f"{counted(cluster.room, 'rank')} now, {cluster.room_at_all} in all"
     return [*lines, *(_line("held", text) for text in held), _line("capacity", capacity)]
+
+
+def _node_check_lines(report: "NodeCheckReport") -> list[str]:
+    from cluster.node_check.report_text import summary, table
+
+    lines = [_line("node check", summary(report))]
+    return [*lines, *(f"  {line}" for line in table(report))]
 
 
 def _speed_assumption(plan: "Plan") -> str:

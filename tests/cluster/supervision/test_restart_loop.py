@@ -21,6 +21,9 @@ from cluster.config import ClusterConfig
 from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.unfit_nodes import UnfitNodes
+from cluster.node_check.checks import NodeCheckReport
+from cluster.node_check.figures import MeasuredNode
+from cluster.node_check.verdicts import NodeVerdict
 from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
@@ -30,6 +33,7 @@ from cluster.supervision.restart_loop import (
     missing_capacity_text,
     no_capacity_error,
 )
+from cluster.supervision.run_listener import NODE_EXCLUDED
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.errors import (
@@ -92,7 +96,8 @@ def test_a_run_goes_on_without_a_node_that_lacks_its_folder():
 
 
 def test_without_room_elsewhere_the_run_ends_and_names_the_node():
-    with pytest.raises(ClusterError, match=f"^{LACKS}. {LACKS}$"):
+    room = "The other nodes have capacity for 1 rank, but the run needs at least 2"
+    with pytest.raises(ClusterError, match=f"^{LACKS}. {LACKS}. {room}$"):
         excluded_nodes_text([LACKS, LACKS], room=1, min_ranks=2)
 
 
@@ -420,6 +425,51 @@ def test_unfit_nodes_end_the_run_if_the_others_are_too_few(scripted):
     (folders,) = checked
     assert folders == (run.context.lease.work.absolute(), run.context.run)
     assert run.supply.groups[0].job is None
+
+
+def checked(*verdicts):
+    """The report of a check of two nodes."""
+    nodes = {name: MeasuredNode(name) for name in "ab"}
+    return NodeCheckReport("quick", nodes, ("a", "b"), verdicts, 1.25, ("the clock is wrong",))
+
+
+SLOW = NodeVerdict("b", True, "Node b is slow", "3 GFLOP/s; the other: 90 GFLOP/s")
+HOT = NodeVerdict("a", False, "Node a is throttled", "reasons: power brake")
+
+
+def test_ranks_start_again_without_a_node_that_fails_the_check(scripted):
+    with scripted([[], [FINISHED]], places=("a", "b"), ranks={"min": 1, "max": 2}) as run:
+        run.supply.reports = [checked(SLOW, HOT)]
+        offered = iter([["a", "b"]])
+        run.supply.offer = lambda nodes: next(offered, ["a"])
+        assert run.loop.run() == "finished"
+    assert [bool(group.job) for group in run.supply.groups] == [False, True]
+    notices = run.listener.notices
+    assert f"{SLOW.text}. {NODE_EXCLUDED}" in notices
+    assert HOT.text in notices
+    assert "the clock is wrong" in notices
+    assert "quick check of 2 nodes in 1.2 s: 1 unfit, 1 with a warning" in notices
+
+
+def test_a_check_without_failures_does_not_end_an_attempt(scripted):
+    with scripted([[FINISHED]], places=("a", "b"), ranks=2) as run:
+        run.supply.reports = [checked(HOT)]
+        assert run.loop.run() == "finished"
+    assert run.supply.groups[0].job is not None
+
+
+def test_nodes_that_fail_the_check_end_the_run_if_the_others_are_too_few(scripted):
+    ending = pytest.raises(ClusterError)
+    with scripted([[]], places=("a", "b"), ranks=2) as run, ending as error:
+        run.supply.reports = [checked(SLOW)]
+        offers = iter([["a", "b"]])
+        run.supply.offer = lambda nodes: next(offers, ["a"])
+        run.loop.run()
+    assert str(error.value) == (
+        f"{SLOW.text}. The other nodes have capacity for 1 rank, but the run needs at least 2. "
+        "Repair or replace the nodes, lower cluster.ranks, or train on all nodes regardless with "
+        "cluster.node_check=off"
+    )
 
 
 def test_a_run_that_was_taken_over_starts_no_ranks_again(scripted):

@@ -11,6 +11,7 @@ from support.records.run_folders import made_run
 from cluster.data.worker_heartbeats import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
 from cluster.data.workers import WorkerStatistics
 from cluster.health.hang_detector import Position
+from cluster.health.unfit_nodes import UnfitNodes
 from cluster.supervision import vitals_writer
 from cluster.supervision.vitals_writer import STARTED_AGAIN, VitalsWriter
 from trainer.runs.folder import RunFolder
@@ -57,6 +58,17 @@ def test_the_audience_gets_what_is_written(run):
     with VitalsWriter(run, listener) as keeper:
         begin(keeper)
     assert listener.told[-1] == read_vitals(run)
+
+
+def test_unfit_nodes_are_listed_with_their_figures(run):
+    unfit = UnfitNodes()
+    unfit.add("b", "Node b is slow", "3 GFLOP/s; the other: 90 GFLOP/s")
+    with VitalsWriter(run, Audience(), unfit) as keeper:
+        begin(keeper)
+        unfit.add("c", "word " * 500)
+    first, second = read_vitals(run).unfit_nodes
+    assert first == "Node b is slow (3 GFLOP/s; the other: 90 GFLOP/s)"
+    assert len(second) == MAX_CHARACTERS
 
 
 def test_after_the_owner_has_left_its_last_picture_is_not_current(run):

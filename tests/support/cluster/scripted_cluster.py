@@ -15,6 +15,7 @@ from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
 from cluster.health.hang_detector import Position
 from cluster.health.unfit_nodes import UnfitNodes
+from cluster.node_check.checks import NodeCheckReport
 from cluster.ranks.group import Poll
 from cluster.ranks.node_memory import StoredFile
 from cluster.ranks.reports import MemoryWritten, RecordedLine, StateWritten
@@ -142,6 +143,7 @@ class ScriptedSupply:
         unfit: nodes that are not offered.
         silent: the nodes whose agent does not answer.
         problems: of each check of the nodes, in order; none afterwards.
+        reports: of each check of the nodes' hardware, in order; none afterwards.
         trains: whether the ranks of groups train by the time that they are asked to leave.
         obeys: whether ranks that train leave when they are asked to.
         ended: how many times a group was ended.
@@ -153,6 +155,7 @@ class ScriptedSupply:
         self.unfit = UnfitNodes()
         self.silent: set[str] = set()
         self.problems: list[list[str]] = []
+        self.reports: list[NodeCheckReport] = []
         self.is_training = self.obeys = True
         self.ended = 0
         self.groups: list[ScriptedGroup] = []
@@ -178,6 +181,9 @@ class ScriptedSupply:
 
     def check_nodes(self, work, run):
         return self.problems.pop(0) if self.problems else []
+
+    def check_hardware(self, folders, give_up):
+        return self.reports.pop(0) if self.reports else None
 
     def unresponsive_nodes(self, nodes):
         return self.silent & set(nodes)

@@ -46,9 +46,11 @@ def test_a_run_whose_owner_lives_is_trained(run):
 )
 def test_the_step_in_memory_is_that_of_the_current_owner(run, seconds_since_owner, step):
     with_owner(run, since=datetime.fromtimestamp(1000, UTC).isoformat())
-    said = Vitals(time=1000 + seconds_since_owner, memory_checkpoint=8)
+    left_out = ("Node b is slow (3 GFLOP/s)",)
+    said = Vitals(time=1000 + seconds_since_owner, memory_checkpoint=8, unfit_nodes=left_out)
     write_vitals(RunFolder(run), said)
     assert run_status_of(run).memory_checkpoint_step == step
+    assert run_status_of(run).unfit_nodes == (left_out if step else ())
     RunFolder(run).vitals.write_text("{")
     assert run_status_of(run).memory_checkpoint_step is None
 

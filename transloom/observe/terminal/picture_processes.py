@@ -20,6 +20,7 @@ def processes(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> It
     yield Block(_ranks(picture, width, now, glyphs), importance=4, noun="nodes")
     if vitals := picture.vitals:
         yield from _workers(vitals, picture, width, now, glyphs)
+        yield from _unfit_nodes(vitals, picture, width)
     yield from _checkpoints(picture, width, now)
     yield from _restarts(picture, width)
 
@@ -196,6 +197,14 @@ def _restarts(picture: RunPicture, width: int) -> Iterable[Block]:
             rows += hanging("" if rows else "restarts", text, width, 2)
     if rows:
         yield Block(rows, importance=7, noun="rows of restarts")
+
+
+def _unfit_nodes(vitals: Vitals, picture: RunPicture, width: int) -> Iterable[Block]:
+    rows: list[Row] = []
+    for text in vitals.unfit_nodes if picture.vitals_are_current else ():
+        rows += hanging("" if rows else "left out", text, width, 2, "yellow")
+    if rows:
+        yield Block(rows, importance=5, noun="rows of nodes that are left out")
 
 
 def _age(vitals: Vitals, picture: RunPicture, now: float) -> float:

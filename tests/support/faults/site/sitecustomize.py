@@ -13,6 +13,9 @@ but stays: that step's gradients are NaN in the first slot of that rank, however
 A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass.
 At a file ``flip.rank-R.step-S``, which is removed, a bit of that rank's weights flips in memory.
 
+TRANSLOOM_SICK_NODE is no moment either, but a list of what is wrong with a node, in the environment
+of its `ray start`: wrong-bits, unsteady-bits, slow-products, slow-disk, wrong-clock.
+
 Standard library only, since every process of Ray imports this.
 """
 
@@ -24,6 +27,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("TRANSLOOM_FAULTS", ""))
+SICK = os.environ.get("TRANSLOOM_SICK_NODE", "").split()
 LONGEST_STOP_SECONDS = 600.0
 
 
@@ -34,6 +38,7 @@ class Here:
     phase = "start"
     step = 0
     slots_done = 0
+    products = 0
 
 
 def reach(moment, step, who=None):
@@ -216,7 +221,47 @@ def pause(wait_before_retry):
     return wrapper
 
 
+def product(multiply):
+    """A sick node computes one wrong bit, always or only when it repeats a product; or slowly."""
+
+    @functools.wraps(multiply)
+    def wrapper(left, right):
+        for _ in range(4 if "slow-products" in SICK else 1):
+            result = multiply(left, right)
+        Here.products += 1
+        if "wrong-bits" in SICK or ("unsteady-bits" in SICK and Here.products > 1):
+            result.view(-1)[:1].mul_(1 + 2**-23)
+        return result
+
+    return wrapper
+
+
+def flush(flush_file):
+    """A sick node takes a fifth of a second for each flush."""
+
+    @functools.wraps(flush_file)
+    def wrapper(descriptor):
+        if "slow-disk" in SICK:
+            time.sleep(0.2)
+        return flush_file(descriptor)
+
+    return wrapper
+
+
+def clock(clock_of_node):
+    """A sick node's clock is a minute ahead."""
+
+    @functools.wraps(clock_of_node)
+    def wrapper():
+        return clock_of_node() + (60 if "wrong-clock" in SICK else 0)
+
+    return wrapper
+
+
 HOOKS = {
+    "cluster.node_check.clocks": {"clock": clock},
+    "cluster.node_check.matrix_product": {"multiply": product},
+    "cluster.node_check.measure": {"flush": flush},
     "trainer.rank.distributed": {"process_group": joining},
     "trainer.state.restore": {"restore": loading},
     "cluster.ranks.reports": {"Mailbox.progress": position},

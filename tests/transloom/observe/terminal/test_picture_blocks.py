@@ -205,6 +205,13 @@ def test_restarts_have_causes_newest_first():
     assert said.index("newer") < said.index("older")
 
 
+def test_nodes_that_are_left_out_are_named_while_the_run_is_trained():
+    left_out = vitals(rank(0), unfit_nodes=("Node b is slow (3 GFLOP/s; the other: 90 GFLOP/s)",))
+    assert "Node b is slow (3 GFLOP/s" in row_of(a_run(vitals=left_out), "left out")
+    ended = a_run(vitals=left_out, vitals_are_current=False, state="abandoned")
+    assert "left out" not in text_of(ended)
+
+
 def test_a_job_that_waits_says_what_for():
     job = JobPicture("tiny-1", "waiting", True, waits_for="room: it needs 8 CPU")
     picture = RunPicture("runs/x", state="waiting", job=job)
@@ -273,6 +280,7 @@ def test_nothing_in_it_steers_a_terminal():
             rank(0, ATTACK),
             data_workers=(worker(0, ATTACK),),
             restarts=(Restart(time=NOW, cause=ATTACK),),
+            unfit_nodes=(ATTACK,),
         ),
         checkpoints=[CheckpointStatus(step=1, time=NOW, problem=ATTACK)],
         notices=[LogEntry(time=ATTACK, text=ATTACK)],

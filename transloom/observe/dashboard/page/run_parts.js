@@ -91,9 +91,11 @@ export function vitals({ vitals: found, standing: run }) {
   const workers = found.data_workers.map((worker) => [
     worker.node ?? "–", whole(worker.number), worker.alive ? "alive" : "silent",
     whole(worker.windows_read), span(worker.silent_seconds)]);
+  const unfit = found.unfit_nodes ?? [];
   return [
     element("p", { class: "quiet" }, `${isOld ? "Last state, at" : "State at"} ${moment(found.time)}, start ${whole(found.attempt)} of the ranks.`),
     ranks.length ? tall(table("Ranks by node", ["node", "rank", "phase", "step", "silent for"], ranks)) : null,
+    unfit.length ? table("Nodes that are left out", ["reason"], unfit.map((text) => [text]), { texts: [0] }) : null,
     workers.length ? tall(table("Data workers", ["node", "worker", "state", "windows read", "silent for"], workers)) : null,
     found.restarts.length ? table("Restarts", ["time", "cause"],
       found.restarts.toReversed().map(({ time, cause }) => [moment(time), cause]), { texts: [1] }) : null,

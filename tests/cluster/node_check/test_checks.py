@@ -1,0 +1,138 @@
+"""The check from the driver: actors on one node of a real Ray stand for several nodes.
+
+What is wrong with an actor's node is in its environment: see support/faults/site.
+"""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from cluster.node_check import checks, verdicts
+from cluster.node_check.actor import NodeCheckActor
+from cluster.node_check.checks import NodeChecks, NodeProcesses
+from cluster.node_check.figures import MeasuredNode, NodeFigures
+from cluster.node_check.report_text import summary, table
+from cluster.ray.session import ray_session
+
+READY_SECONDS = 300.0
+
+
+@pytest.fixture(scope="module")
+def session(ray_head):
+    with ray_session(ray_head.address):
+        yield
+
+
+@pytest.fixture(scope="module")
+def actors(session):
+    """Three healthy nodes, and one that computes wrong bits when it repeats a product."""
+    started = {
+        name: NodeCheckActor.options(
+            runtime_env={"env_vars": {"TRANSLOOM_SICK_NODE": wrong}}
+        ).remote(None)
+        for name, wrong in {"a": "", "b": "", "c": "", "unsteady": "unsteady-bits"}.items()
+    }
+    yield started
+    for actor in started.values():
+        ray.kill(actor)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Answers may take long on a busy machine, on which nothing is slow for a reason."""
+    monkeypatch.setattr(checks, "ANSWER_SECONDS", {"quick": 120.0, "full": 120.0})
+    monkeypatch.setattr(checks, "suspects", lambda nodes: set())
+
+
+def processes(actors, *names):
+    return {name: NodeProcesses(f"node {name}", (actors[name],)) for name in names}
+
+
+def only_bits(report):
+    """Verdicts that do not depend on the load of this machine."""
+    return [verdict for verdict in report.verdicts if " slow " not in verdict.reason]
+
+
+def test_a_node_is_checked_once_and_new_ones_are_compared_with_it(actors):
+    check = NodeChecks("quick", "cpu", 1, READY_SECONDS)
+    first = check.check(processes(actors, "a", "b"), {})
+    assert first.checked == ("a", "b")
+    assert only_bits(first) == []
+    assert all(abs(first.nodes[name].clock.seconds) < 1 for name in "ab")
+    unused = SimpleNamespace()  # has no method that a check could call
+    known = {name: NodeProcesses(f"node {name}", (unused,)) for name in "ab"}
+    second = check.check({**known, **processes(actors, "unsteady")}, {})
+    assert second.checked == ("unsteady",)
+    (verdict,) = only_bits(second)
+    assert (verdict.node, verdict.fails) == ("unsteady", True)
+    assert "Node node unsteady computes different bits when it repeats" in verdict.text
+    assert set(second.nodes) == {"a", "b", "unsteady"}
+    header, row = table(second)
+    assert header.split()[:3] == ["node", "fp32", "memory"]
+    assert re.fullmatch(r"node unsteady +[\d.]+ [GT]FLOP/s .* unfit", row)
+    assert "quick check of 1 node in " in summary(second)
+    assert check.check(known, {}).checked == ()
+
+
+def test_the_network_is_measured_in_a_full_check(actors, monkeypatch):
+    """A process can join more than one group, one after another, as a rank does after its check."""
+    check = NodeChecks("full", "cpu", 1, READY_SECONDS)
+    nodes = processes(actors, "a", "b", "c")
+    measure = check._measure
+    monkeypatch.setattr(check, "_measure", lambda *given: measure(*given[:2], "quick"))
+    report = check.check(nodes, {})
+    assert report.all_reduce_bytes_per_second > 0
+    assert all(report.nodes[name].link_bytes_per_second > 0 for name in nodes)
+    assert report.warnings == ()
+    assert check._measure_network(nodes, []) > 0
+
+
+def test_a_node_that_does_not_answer_or_fails_is_named_and_a_lost_one_is_checked_later(
+    actors, monkeypatch
+):
+    monkeypatch.setattr(checks, "ANSWER_SECONDS", {"quick": 0.0, "full": 0.0})
+    check = NodeChecks("quick", "cpu", 1, READY_SECONDS)
+    (verdict,) = check.check(processes(actors, "a"), {}).verdicts
+    assert verdict.fails
+    assert verdict.text.endswith("(no answer within 0 s)")
+    monkeypatch.setattr(checks, "ANSWER_SECONDS", {"quick": 120.0, "full": 120.0})
+    fails = NodeChecks("quick", "cuda", 1, READY_SECONDS)  # this machine has no GPU
+    (verdict,) = fails.check(processes(actors, "b"), {}).verdicts
+    assert "Node node b cannot be checked" in verdict.text
+    assert "the check failed: " in verdict.figures
+    lost = NodeCheckActor.remote(None)
+    ray.kill(lost)
+    check = NodeChecks("quick", "cpu", 1, READY_SECONDS)
+    assert check.check({"l": NodeProcesses("l", (lost,))}, {}).checked == ()
+    assert check.check({"l": NodeProcesses("l", (actors["c"],))}, {}).checked == ("l",)
+
+
+def test_a_check_ends_early_when_the_run_must_stop(actors):
+    check = NodeChecks("quick", "cpu", 1, READY_SECONDS)
+    assert check.check(processes(actors, "a"), {}, give_up=lambda: True).checked == ()
+    assert check.check(processes(actors, "a"), {}).checked == ("a",)
+
+
+def test_a_slow_node_is_measured_again_and_may_have_been_disturbed(monkeypatch):
+    """Scripted figures: the second measurement of b is fast, those of c never are."""
+    monkeypatch.setattr(checks, "suspects", verdicts.suspects)
+    speeds = {"a": [100], "b": [10, 99], "c": [10, 10, 11], "d": [101]}
+    check = NodeChecks("quick", "cpu", 1, READY_SECONDS)
+    levels = []
+
+    def measure(nodes, folders, level):
+        levels.append((level, sorted(nodes)))
+        return {
+            node: MeasuredNode(node, NodeFigures(memory_bytes_per_second=speeds[node].pop(0)))
+            for node in nodes
+        }
+
+    monkeypatch.setattr(check, "_measure", measure)
+    monkeypatch.setattr(check, "_wait_until_ready", lambda nodes: True)
+    monkeypatch.setattr(check, "_clocks", lambda nodes: {})
+    report = check.check({name: NodeProcesses(name, ()) for name in speeds}, {})
+    assert levels == [("quick", ["a", "b", "c", "d"]), ("quick", ["b", "c"]), ("quick", ["c"])]
+    assert [verdict.node for verdict in report.verdicts] == ["c"]
+    assert report.nodes["c"].figures.memory_bytes_per_second == 11

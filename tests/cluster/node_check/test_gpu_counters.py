@@ -1,0 +1,84 @@
+"""Counters of GPUs, from a made-up library in place of NVIDIA's; never run on a GPU.
+
+The real bindings load the library, which has the real one's name, in a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import support.files
+
+from cluster.node_check.figures import GpuFigures
+from cluster.node_check.gpu_counters import gpu_counters
+
+SOURCE = Path(support.files.__file__).parent / "fake_nvml.c"
+READ = """
+import ctypes, json, sys
+from dataclasses import asdict
+from pathlib import Path
+from cluster.node_check.gpu_counters import gpu_counters
+found = []
+for uuid in json.loads(sys.argv[1]):
+    with gpu_counters("GPU 3", uuid, control=Path("/")) as counters:
+        found.append(counters and asdict(counters.figures()))
+opened = ctypes.CDLL("libnvidia-ml.so.1").fake_open_count()
+print(json.dumps([opened, found]))
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nvml")
+    target = folder / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-std=gnu11", "-shared", "-fPIC", "-o", target, SOURCE], check=True)
+    return folder
+
+
+def read(uuids, library):
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(library)}
+    program = [sys.executable, "-c", READ, json.dumps(uuids)]
+    done = subprocess.run(
+        program,
+        env=environment,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_counters_of_each_gpu_are_read(library):
+    """A GPU is found by its UUID, with or without its prefix; None is the first one."""
+    opened, found = read(["sick", "GPU-well", None, "absent"], library)
+    sick = GpuFigures("GPU 3", 3, failed_remapping=True, throttling=("hardware slowdown",))
+    well = GpuFigures("GPU 3", 0)
+    assert [counters and of_json(counters) for counters in found] == [
+        GpuFigures(**{**vars(sick), "xid_errors": (48, 79)}),
+        well,
+        well,
+        None,
+    ]
+    assert opened == 0  # it is closed as often as it is opened
+
+
+def of_json(values):
+    lists = {name: tuple(values[name]) for name in ("throttling", "xid_errors")}
+    return GpuFigures(**values | lists)
+
+
+def test_without_a_driver_no_library_is_loaded(tmp_path):
+    with gpu_counters("GPU 0", None, control=tmp_path / "nvidiactl") as counters:
+        assert counters is None
+
+
+def test_a_driver_without_a_library_has_no_counters(tmp_path):
+    if (Path("/dev") / "nvidiactl").exists():
+        pytest.skip("this machine has NVIDIA's library")
+    with gpu_counters("GPU 0", None, control=tmp_path) as counters:
+        assert counters is None

@@ -1,0 +1,154 @@
+"""The node check on a cluster of several nodes on this machine, some of which are sick.
+
+What is wrong with a node is in its environment: see support/faults/site.
+"""
+
+import json
+import re
+
+import pytest
+from support.cluster.processes import wait_until
+from support.webhook_server import WebhookServer
+
+from cluster.errors import ClusterError
+from cluster.planning.plan import PlanOptions
+from trainer.runs.folder import RunFolder
+from trainer.runs.rank_nodes import read_rank_nodes
+from trainer.runs.vitals import read_vitals
+from transloom.cli.plan import plan_run, plan_text
+
+OPTIONS = [
+    "cluster.cpus_per_rank=1",
+    "cluster.placement=spread",
+    "cluster.node_check=quick",
+    "trainer.max_steps=3",
+]
+# What is wrong with a node, and how it is named with its figures.
+FAULTS = {
+    "wrong-bits": r"computes other bits .* digest \w{12}, the \d others of kind .*: \w{12} \(",
+    "slow-products": r"has slow matrix products .* \([\d.]+ [GT]FLOP/s; the .*others: .*FLOP/s",
+    "slow-disk": r"has slow storage of the run folder, .* \(\d[\d.]* MB/s; the .*others: .*B/s",
+    "wrong-clock": r"is wrong\..* \(\+(59|60)\.\d\d s from the driver's clock, ± 0\.\d+; at most",
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_head):
+    """Start nodes of two CPUs, each with what is wrong with it; return the ids."""
+    nodes = []
+
+    def start(*wrong):
+        found = []
+        for fault in wrong:
+            before = alive(ray_head)
+            nodes.append(ray_head.add_node(2, environment={"TRANSLOOM_SICK_NODE": fault}))
+            (new,) = alive(ray_head) - before
+            found.append(new[:8])
+        return found
+
+    wait_until(ray_head.is_alone)
+    yield start
+    for node in nodes:
+        node.kill()
+    wait_until(ray_head.is_alone)
+
+
+@pytest.fixture(scope="module")
+def pair(cluster):
+    """A healthy node, and one with which everything is wrong."""
+    return cluster("", " ".join(FAULTS))
+
+
+def alive(head):
+    nodes = head.ask("v0/nodes")["data"]["result"]["result"]
+    return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
+
+
+def log_of(runs, name):
+    return (runs.folder / name / "log.txt").read_text()
+
+
+def problems_of(log, node):
+    """The notices that exclude a node."""
+    lines = [line for line in log.split("\n") if node in line]
+    return [
+        line for line in lines if line.endswith("The run does not use this node in this session")
+    ]
+
+
+def test_a_sick_node_is_named_with_its_figures_and_gets_no_ranks(runs, pair, monkeypatch):
+    healthy, sick = pair
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with WebhookServer() as server:
+        monkeypatch.setenv("TRANSLOOM_HOOK_URL", server.url)
+        target = "tracking.notify.targets=[{kind: webhook, url_from: TRANSLOOM_HOOK_URL}]"
+        runs.train("run", *OPTIONS, "cluster.ranks={min: 2, max: 3}", target)
+        messages = [message["text"] for message in server.messages]
+    log = log_of(runs, "run")
+    problems = problems_of(log, sick)
+    for fault, pattern in FAULTS.items():
+        assert [problem for problem in problems if re.search(pattern, problem)], (fault, log)
+    assert problems_of(log, healthy) == []
+    assert re.search(r"quick check of 3 nodes in \d+\.\d s: 1 unfit", log)
+    assert re.search(rf"detail: .*{sick}.* unfit", log)
+    places = read_rank_nodes(RunFolder(runs.folder / "run")).nodes
+    assert sorted(places.values()) == [1, 2]
+    assert not any(sick in name for name in places)
+    assert len(runs.lines("run")) == 3
+    assert any(sick in text and "leaves out a node" in text for text in messages)
+    unfit = read_vitals(RunFolder(runs.folder / "run")).unfit_nodes
+    assert [sick in text for text in unfit] == [True]
+
+
+@pytest.mark.long
+def test_a_run_with_too_few_nodes_ends_with_their_figures_and_the_remedy(runs, pair):
+    with pytest.raises(ClusterError) as error:
+        runs.train("few", *OPTIONS, "cluster.ranks=4", "cluster.cpus_per_rank=2")
+    text = str(error.value)
+    assert pair[1] in text
+    for pattern in FAULTS.values():
+        assert re.search(pattern, text)
+    assert text.endswith(
+        "but the run needs at least 4. Repair or replace the nodes, lower cluster.ranks, or train "
+        "on all nodes regardless with cluster.node_check=off"
+    )
+
+
+@pytest.mark.long
+def test_a_plan_shows_the_figures_of_all_nodes(runs, pair, ray_head, capsys):
+    healthy, sick = pair
+    overrides = ["cluster.cpus_per_rank=1", "cluster.ranks={min: 2, max: 3}"]
+    options = PlanOptions(ray_head.address, measured=False, check_nodes=True)
+    plan = plan_run(
+        str(runs.recipe), overrides, run=runs.folder / "p", wanted=options, notice=print
+    )
+    text = plan_text(plan)
+    with capsys.disabled():
+        print(text)
+    assert plan.trainable
+    report = json.loads(json.dumps(plan.to_json()))["node_check"]
+    assert report["level"] == "full"
+    assert report["all_reduce_bytes_per_second"] > 0
+    fit = {node["name"]: node["fit"] for node in report["nodes"]}
+    assert len(fit) == 3
+    assert [name for name in fit if not fit[name]] == [name for name in fit if sick in name]
+    for pattern in FAULTS.values():
+        assert re.search(rf"note: .*{sick}.*{pattern}", text)
+    rows = [line for line in text.split("\n") if line.startswith("  ")]
+    assert rows[0].split()[:2] == ["node", "fp32"]
+    assert [row.split()[-1] for row in rows[1:] if healthy in row] == ["fit"]
+
+
+@pytest.mark.long
+def test_each_fault_is_named_on_its_node(runs, cluster, pair):
+    """Four nodes with one fault each, beside two healthy ones and the one of `pair`."""
+    sick = dict(zip(FAULTS, cluster(*FAULTS), strict=True))
+    runs.train("each", *OPTIONS, "cluster.ranks={min: 2, max: 7}")
+    log = log_of(runs, "each")
+    for fault, node in sick.items():
+        problems = problems_of(log, node)
+        assert problems, (fault, log)
+        own = FAULTS[fault]
+        assert all(re.search(own, problem) or "temporary" in problem for problem in problems)
+    places = read_rank_nodes(RunFolder(runs.folder / "each")).nodes
+    assert len(places) == 2
