@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from trainer.training.slow_ranks import SLOW_FACTOR, WINDOW
 from transloom.cli.app import app
 
-USUAL_SECONDS = 0.01  # that each rank sleeps in a pass
+USUAL_SECONDS = 0.03  # that each rank sleeps in a pass
 STEPS = WINDOW + 20
 
 
@@ -18,7 +18,7 @@ def test_a_slow_rank_is_named_with_its_node_in_log_record_and_a_notification(
     runs, orders, monkeypatch
 ):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    orders.slow_down(1, USUAL_SECONDS, 2.5, ranks=2)
+    orders.slow_down(1, USUAL_SECONDS, 3.0, ranks=2)
     with WebhookServer() as server:
         monkeypatch.setenv("TRANSLOOM_HOOK_URL", f"{server.url}?{SECRET}")
         target = "{kind: webhook, url_from: TRANSLOOM_HOOK_URL}"
