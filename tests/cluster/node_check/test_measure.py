@@ -1,8 +1,6 @@
 """Figures of this machine: products beside numpy's, the same bits in another process, storage."""
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,22 +39,12 @@ def test_matrices_are_dense_and_their_product_is_that_of_integers():
     np.testing.assert_allclose(multiply(left, right).numpy(), exact, atol=1e-4)
 
 
-def test_another_process_computes_the_same_digest():
-    program = f"""
-import torch
-from cluster.node_check.matrix_product import digest, matrix, multiply
-torch.set_num_threads(1)
-print(digest(multiply(matrix({SIZE}, 0), matrix({SIZE}, 1))))
-"""
-    root = Path(__file__).parents[3]
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
-    )
-    torch.set_num_threads(1)
+def test_one_bit_changes_the_digest():
     product = multiply(matrix(SIZE, 0), matrix(SIZE, 1))
-    assert done.stdout.strip() == digest(product)
+    before = digest(product)
+    assert digest(multiply(matrix(SIZE, 0), matrix(SIZE, 1))) == before
     product[5, 7] = torch.nextafter(product[5, 7], torch.tensor(2.0))
-    assert done.stdout.strip() != digest(product)
+    assert digest(product) != before
 
 
 def test_a_product_that_is_wrong_once_is_noticed(request_here, monkeypatch):
