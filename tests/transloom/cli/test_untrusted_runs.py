@@ -38,7 +38,8 @@ class Case:
 
     Attributes:
         words: RUN, RUNS, MINE, OUT and LINES stand for the run, the folder that has it, a recipe
-            of the user's, a path that does not exist, and a file of sentences; BUCKET for the URL of a bucket.
+            of the user's, a path that does not exist, and a file of sentences; BUCKET for the URL
+            of a bucket.
         asks: the first of `KINDS` of runs that makes it ask for the extension; None: none does.
         refusal: part of another message with which it refuses the run; None: it does not.
         own_process: whether it changes signals or the priority of its process.
