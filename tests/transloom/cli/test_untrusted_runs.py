@@ -82,6 +82,7 @@ CASES = [
     Case("watch RUN --json", own_process=True),
     Case("runs list RUNS"),
     Case("runs push RUN BUCKET/run"),
+    Case("runs record RUN"),
     Case("metrics RUN"),
     Case("report RUN -o OUT"),
     Case("export-metrics RUN --to csv -o OUT"),
