@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,8 @@ def ask_cluster(
     ):
         file = None if is_remote(dataset) else Path(dataset) / MANIFEST_NAME
         said, problems = ask_nodes(view.nodes().values(), run.path, file, gpu=gpu)
+        if run.url:  # each node has its own folder
+            said = [replace(node, folder=None) for node in said]
         nodes, held = _consistent_snapshot(view)
         node_check = None
         if check_nodes:

@@ -8,6 +8,7 @@ A failure of a stage becomes a problem in the plan, and the other stages still r
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,7 @@ class Plan:
     measurement: "Measurement | None" = None
     speed: Speed | None = None
     duration: Duration | None = None
+    url: str | None = None  # of a run in an object store
 
     @property
     def activation_bytes(self) -> int | None:
@@ -131,7 +133,7 @@ class Plan:
         tier, measured = self.memory_checkpoints, self.measurement
         return {
             "trainable": self.trainable,
-            "run": str(self.run),
+            "run": self.url or str(self.run),
             "problems": [problem.to_json() for problem in self.problems],
             "parameters": self.parameters,
             "frozen_parameters": self.frozen_parameters,
@@ -168,17 +170,23 @@ def make_plan(
         notice: called with a message before each slow stage.
     """
     checked = quick_check(recipe, run)
-    checkpoints = list_checkpoints(run.checkpoints)
+    stored = run
+    if run.url:
+        from trainer.runs.remote.pull import stored_run  # imports obstore
+
+        with suppress(*_EXPECTED):  # the quick check reports it
+            stored = stored_run(run)
+    checkpoints = list_checkpoints(stored.checkpoints)
     begun = step_of(checkpoints[-1]) if checkpoints else 0
     left = max(0, recipe.trainer.max_steps - begun)
-    plan = Plan(recipe, run.path, left, list(checked.problems))
+    plan = Plan(recipe, run.path, left, list(checked.problems), url=run.url)
     if checked.dataset is not None:
-        _estimate_sizes(plan, run, *checked.dataset)
+        _estimate_sizes(plan, stored, *checked.dataset)
     if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
         _check_cluster(plan, run, wanted, checked.dataset, notice)
     elif wanted.address is None and wanted.check_nodes:
         _check_this_machine(plan, notice)
-    _estimate_speed(plan, run, wanted, checked.dataset, notice)
+    _estimate_speed(plan, stored, wanted, checked.dataset, notice)
     if wanted.address is None:
         plan.problems += _measured_memory(plan)
     if plan.speed is not None:
@@ -242,7 +250,7 @@ def _estimate_speed(
     try:
         if wanted.like:
             wanted.like.card()
-        plan.speed = recorded_speed(like.metrics, f"the record of {like.path}")
+        plan.speed = recorded_speed(like.metrics, f"the record of {like.location}")
     except _EXPECTED as error:
         plan.problems.append(PlanProblem("run", str(error)))
     fits_this_machine = not any(p.refuses and p.about in ("memory", "GPUs") for p in plan.problems)

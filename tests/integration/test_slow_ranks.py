@@ -6,11 +6,11 @@ import pytest
 from support.webhook_server import SECRET, WebhookServer
 from typer.testing import CliRunner
 
-from trainer.training.slow_ranks import SLOW_FACTOR, WINDOW
+from trainer.training.slow_ranks import SLOW_FACTOR
 from transloom.cli.app import app
 
-USUAL_SECONDS = 0.01  # that each rank sleeps in a pass
-STEPS = WINDOW + 20
+WINDOW, STEPS = 12, 26
+SECONDS = 0.4  # that a rank sleeps in each of its passes, much longer than they take
 
 
 @pytest.mark.long
@@ -18,7 +18,7 @@ def test_a_slow_rank_is_named_with_its_node_in_log_record_and_a_notification(
     runs, orders, monkeypatch
 ):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    orders.slow_down(1, USUAL_SECONDS, 2.5, ranks=2)
+    orders.slow_down(1, SECONDS, WINDOW)
     with WebhookServer() as server:
         monkeypatch.setenv("TRANSLOOM_HOOK_URL", f"{server.url}?{SECRET}")
         target = "{kind: webhook, url_from: TRANSLOOM_HOOK_URL}"

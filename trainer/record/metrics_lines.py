@@ -390,7 +390,8 @@ class CorruptionFound(_Event):
     @model_validator(mode="after")
     def _each_rank_has_a_node(self) -> "CorruptionFound":
         if len(self.nodes) != len(self.ranks):
-            raise ValueError(f"expected a node for each rank, found {len(self.nodes)} nodes")
+            found = counted(len(self.nodes), "node")
+            raise ValueError(f"expected a node for each rank, found {found}")
         return self
 
     @classmethod

@@ -94,7 +94,7 @@ def _where_next(run: Path, recipe: "Recipe", page: str) -> str:
     from transloom.cli.next_steps import next_commands, own_command
 
     command = own_command()
-    commands = next_commands(str(run), recipe, "elle est agricultrice")
+    commands = next_commands(run, recipe, "elle est agricultrice")
     return f"""
 The run          {run}
 Its checkpoints  {run}/checkpoints

@@ -27,14 +27,15 @@ def own_command() -> str:
     return shlex.quote(str(command))
 
 
-def next_commands(run: str, recipe: TrainingRecipe, sample: str | None) -> dict[str, str]:
+def next_commands(run: Path | str, recipe: TrainingRecipe, sample: str | None) -> dict[str, str]:
     """Return commands that use, score and explain a run, and a command that shows its curves.
 
     Args:
         run: the run's folder or URL.
         sample: an input of the run's task, such as a sentence of its validation set.
     """
-    this, task, folder = own_command(), recipe.task, shlex.quote(run)
+    location = str(run)
+    this, task, folder = own_command(), recipe.task, shlex.quote(location)
     text = shlex.quote(_usable(sample, task))
     found = {}
     if use := COMMANDS.get(task):
@@ -45,7 +46,7 @@ def next_commands(run: str, recipe: TrainingRecipe, sample: str | None) -> dict[
     found["evaluate"] = f"{this} evaluate {folder}{scored}"
     if task in EXPLAINED_TASKS:
         found["explain"] = f"{this} explain {folder} {text}"
-    parent = run.rpartition("/")[0] or "."
+    parent = location.rpartition("/")[0] or "."
     found["curves"] = f"{this} dashboard {shlex.quote(parent)}"
     return found
 

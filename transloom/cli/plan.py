@@ -111,7 +111,7 @@ def plan_run(
     if wanted.address is not None:
         overrides = [*overrides, f"cluster.address={wanted.address}"]
     loaded = with_absolute_paths(load_recipe(path, overrides))
-    folder = RunFolder(run or RUNS / run_name(path, overrides))
+    folder = RunFolder.of(run or RUNS / run_name(path, overrides))
     return make_plan(loaded, folder, replace(wanted, address=loaded.cluster.address), notice)
 
 
@@ -121,7 +121,7 @@ def plan_text(plan: "Plan") -> str:
     from transloom.cli.train_run import title_of
 
     lines = [
-        f"{title_of(plan.recipe, RunFolder(plan.run))}",
+        f"{title_of(plan.recipe, RunFolder(plan.run, plan.url))}",
         *_size_lines(plan),
         *_time_lines(plan),
         *(_cluster_lines(plan.cluster) if plan.cluster else ()),

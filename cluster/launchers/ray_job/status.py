@@ -14,6 +14,8 @@ from cluster.launchers.ray_job.job_record import FINAL, LOST, JobFolder, JobReco
 from cluster.launchers.ray_job.job_unpacking import record_link
 from cluster.ray import jobs
 from cluster.ray.jobs import Job
+from foundation.errors import DataError
+from trainer.errors import TrainerError
 from trainer.runs.remote.location import is_run_url
 
 READERS = 8
@@ -137,7 +139,7 @@ def _with_record(address: str, job: Job) -> JobSummary:
     data = None
     with suppress(ClusterError):
         data = jobs.file_next_to_logs(address, job.node, record_link(job.id))
-    with suppress(ClusterError):
+    with suppress(ClusterError, TrainerError, DataError):  # damaged, or with the URL of no run
         if data:
             record = parse_record(data, record_link(job.id))
             return JobSummary(

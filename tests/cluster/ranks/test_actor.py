@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cluster.node_check import actor as node_check_actor
 from cluster.ranks import actor as actor_module
 from cluster.ranks.actor import RankActor
 from cluster.ranks.node_agent import ProcessName
@@ -89,7 +90,7 @@ def test_calls_of_the_supervisor_reach_the_rank(actor):
 )
 def test_ranks_of_several_nodes_meet_at_a_free_port(actor, monkeypatch, address, host):
     util = SimpleNamespace(get_node_ip_address=lambda: address)
-    monkeypatch.setattr(actor_module, "ray", SimpleNamespace(util=util))
+    monkeypatch.setattr(node_check_actor, "ray", SimpleNamespace(util=util))
     scheme, _, place = actor().rendezvous(one_node=False).partition("://")
     found, _, port = place.rpartition(":")
     assert (scheme, found) == ("tcp", host)

@@ -87,11 +87,10 @@ class Orders:
         """Let that step's gradients be NaN in the rank's first slot, whenever it is computed."""
         (self.folder / f"nan.rank-{rank}.step-{step}").touch()
 
-    def slow_down(self, rank: int, usual_seconds: float, factor: float, ranks: int) -> None:
-        """Let all ranks sleep in each pass, and one of them longer."""
-        for each in range(ranks):
-            seconds = usual_seconds * (factor if each == rank else 1)
-            (self.folder / f"slow.rank-{each}").write_text(str(seconds))
+    def slow_down(self, rank: int, seconds: float, window: int) -> None:
+        """Let a rank sleep in each pass, and ranks that start now compare so many steps."""
+        (self.folder / f"slow.rank-{rank}").write_text(str(seconds))
+        (self.folder / "slow.window").write_text(str(window))
 
     def flip(self, step: int, rank: int) -> None:
         """Let a bit of the rank's weights flip in memory when it first comes to that step."""

@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -27,10 +29,9 @@ from trainer.build.rank import build_rank
 from trainer.rank.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.tasks.batch import to_device
-from trainer.training import slow_ranks
+from trainer.training import loop, slow_ranks
 
-# What every rank sleeps in each pass, so that a busy machine makes no rank look slow.
-USUAL_SECONDS = 0.008
+USUAL_SECONDS = 0.02  # that each pass takes, besides the CPU time
 SLOTS_OF_A_RANK = 2  # at least
 
 
@@ -50,7 +51,7 @@ class Delay:
     last: int
 
     def seconds(self, placement: Placement, step: int, cause: str) -> float:
-        """What the rank sleeps in a pass for a cause, besides the usual time."""
+        """What the rank needs longer for a cause, in a pass."""
         hits = placement.rank == self.rank and cause == self.cause
         within = self.first <= step <= self.last
         return (self.factor - 1) * USUAL_SECONDS if hits and within else 0.0
@@ -60,6 +61,22 @@ class Delay:
         return SLOTS_OF_A_RANK * (self.factor - 1) * USUAL_SECONDS
 
 
+class WorkClock:
+    """CPU time of the thread that trains, and delays that nobody waits for.
+
+    The time of a rank is then the same on a busy machine.
+    """
+
+    def __init__(self) -> None:
+        self.delays = 0.0
+
+    def now(self) -> float:
+        return time.thread_time() + self.delays
+
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
+
+
 def train_run(
     placement: Placement,
     recipe: TrainingRecipe,
@@ -67,9 +84,10 @@ def train_run(
     delays: Sequence[Delay],
     window: int,
 ) -> None:
-    """Train a run whose detector compares `window` steps; only runs with delays sleep."""
+    """Train a run whose detector compares `window` steps; its times are those of a `WorkClock`."""
     store, manifest = open_dataset(recipe.data)
     reader = WindowReader(store, manifest, recipe.data_settings)
+    clock = WorkClock()
 
     def longer(step: int, cause: str) -> float:
         return sum(delay.seconds(placement, step, cause) for delay in delays)
@@ -78,7 +96,7 @@ def train_run(
         slots = recipe.batching.micro_batches_per_step
         read = local_rank_steps(reader, cursor, placement.rank, placement.world_size, slots)
         for step, data in enumerate(read, 1):
-            time.sleep(SLOTS_OF_A_RANK * longer(step, "data"))
+            clock.delays += SLOTS_OF_A_RANK * longer(step, "data")
             yield data
 
     job = make_job(
@@ -91,36 +109,36 @@ def train_run(
     placement = replace(
         placement, node_names=tuple(f"node-{rank}" for rank in range(placement.world_size))
     )
-    supervisor = Supervisor()
-    before, slow_ranks.WINDOW = slow_ranks.WINDOW, window
-    try:
-        with build_rank(job, placement=placement, steps=steps, supervision=supervisor) as trainer:
+    times = SimpleNamespace(monotonic=clock.now, time=time.time)
+    with (
+        patch.object(slow_ranks, "WINDOW", window),
+        patch.object(loop, "time", times),
+        build_rank(job, placement=placement, steps=steps, supervision=Supervisor()) as trainer,
+    ):
 
-            def sleep(*_: Any) -> None:
-                time.sleep(USUAL_SECONDS + longer(trainer.progress.step + 1, "compute"))
+        def delay_pass(*_: Any) -> None:
+            clock.delays += USUAL_SECONDS + longer(trainer.progress.step + 1, "compute")
 
-            if delays:
-                trainer.engine.module.register_forward_pre_hook(sleep)
-            trainer.train()
-    finally:
-        slow_ranks.WINDOW = before
+        trainer.engine.timer._clock = clock
+        trainer.engine.module.register_forward_pre_hook(delay_pass)
+        trainer.train()
 
 
 def times_of_steps(
     placement: Placement, shape: Shape, slow_rank: int, seconds: float, steps: int
 ) -> list[tuple[float, float]]:
-    """Train with a rank that sleeps before the first pass of a step; return what a timer measures.
+    """Train with a rank that sleeps in each step but the first; return what a timer measures.
 
-    That is, for each step, the sum of the compute times of the passes, and the wait.
+    That is, for each of these steps, the sum of the compute times of the passes, and the wait.
     """
     engine = make_engine(placement, shape)
     measured = []
     units = sum(micro_batch(1, slot).tokens("tgt") for slot in range(SLOTS))
-    for _ in range(steps):
+    for step in range(steps + 1):
         with engine.timer.step():
             for index in range(engine.slots_per_rank):
                 with engine.timer.compute():
-                    if index == 0 and placement.rank == slow_rank:
+                    if step and index == 0 and placement.rank == slow_rank:
                         time.sleep(seconds)
                     batch = to_device(micro_batch(1, index), VOCABULARY, torch.device("cpu"))
                     engine.forward_backward(
@@ -138,4 +156,4 @@ def times_of_steps(
         pass
     assert engine.timer.take() == ([], 0)
     engine.destroy()
-    return measured
+    return measured[1:]

@@ -1,7 +1,6 @@
 """What a rank computes, and what it waits for other ranks, in every ZeRO stage."""
 
 import time
-from statistics import median
 
 import pytest
 import torch
@@ -12,20 +11,16 @@ from trainer.rank.placement import Placement
 from trainer.rank.step_timer import StepTimer
 
 TWO = Placement(world_size=2)
-SECONDS = 0.15
+SECONDS = 0.8
 # Stage 3 gathers weights in each layer, asynchronously, and stage 1 in bf16 sums gradients itself.
 SHAPES = [Shape(0), Shape(1), Shape(1, "bf16"), Shape(2), Shape(3)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_rank_that_waits_does_not_compute(rank_pools, shape):
-    slow, steps = 1, 3
-    fast_times, slow_times = rank_pools(2).run(
-        slow_jobs.times_of_steps, shape, slow, SECONDS, steps
-    )
-    computed, waited = (median(values) for values in zip(*fast_times, strict=True))
-    assert waited > 0.8 * SECONDS
-    slow_computed, slow_waited = (median(values) for values in zip(*slow_times, strict=True))
+    (fast,), (slow,) = rank_pools(2).run(slow_jobs.times_of_steps, shape, 1, SECONDS, 1)
+    (computed, waited), (slow_computed, slow_waited) = fast, slow
+    assert waited > 0.5 * SECONDS
     assert slow_computed > SECONDS
     assert computed < slow_computed - 0.5 * SECONDS
     assert slow_waited < waited - 0.5 * SECONDS

@@ -245,7 +245,7 @@ def lines_of(run):
 
 @pytest.mark.parametrize("delay", DELAYS, ids=lambda delay: delay.cause)
 def test_a_slow_rank_of_a_real_run_is_named_and_recovers(runs, delay):
-    """The ranks have three and two slots; a delay triples the sleep that most of a step is."""
+    """The ranks have three and two slots; a delay triples the usual time of a pass."""
     events = [line for line in read_metrics(runs / "2" / "metrics.jsonl") if line.kind == "event"]
     found, recovered = [event for event in events if event.rank == delay.rank]
     assert isinstance(found, SlowRankFound)
@@ -265,14 +265,12 @@ def test_the_times_of_a_real_run_are_those_of_its_delays(runs):
     computing, fetching = (lines[d.first : d.last - 1] for d in DELAYS)
     assert median(line.compute_slowest_rank for line in computing) == 1
     assert min(line.compute_seconds_max for line in computing) > 2 * 3 * slow_jobs.USUAL_SECONDS
+    assert median(line.wait_seconds for line in lines) < slow_jobs.USUAL_SECONDS  # not CPU time
     assert {line.data_slowest_rank for line in fetching} == {0}
     longer = DELAYS[1].seconds_of_step()
     assert min(line.data_stall_seconds_max for line in fetching) > longer
-    # The other rank waits for most of it, which is half as much in the mean of both.
-    assert median(line.wait_seconds for line in fetching) > longer / 3
     for line in lines:
         assert line.compute_seconds_min <= line.compute_seconds_median <= line.compute_seconds_max
-        assert line.compute_seconds_max < line.step_seconds
 
 
 def test_one_rank_has_nothing_to_compare_and_the_same_curve(runs):

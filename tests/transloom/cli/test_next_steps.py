@@ -81,7 +81,7 @@ def test_the_tasks_with_a_page_are_known():
 
 
 def result(recipe, outcome="finished", began_at=0, step=40):
-    return TrainResult(outcome, Path("runs/x"), recipe, began_at, step, None, None)
+    return TrainResult(outcome, Path("runs/x"), "runs/x", recipe, began_at, step, None, None)
 
 
 def test_a_finished_run_says_what_to_do_next_and_one_that_is_stopped_does_not(tmp_path):

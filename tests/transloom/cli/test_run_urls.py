@@ -166,6 +166,7 @@ def test_an_export_equals_that_of_the_folder(said, prefix, folder, tmp_path):
         assert (tmp_path / "there" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.long
 def test_an_evaluation_is_stored_in_the_run(said, own, tmp_path):
     """A driver that trains next takes the translations over, and a reader finds them."""
     scores = json.loads(said("evaluate", own, "--set", "validation", "--beam-size", 1, "--json"))
@@ -272,6 +273,7 @@ def test_push_and_pull(said, own, folder, tmp_path):
     assert "FOLDER" in said("runs", "list", "--help")
 
 
+@pytest.mark.long
 def test_the_python_api_reads_the_record(prefix, folder, monkeypatch):
     from transloom.api import Run
 

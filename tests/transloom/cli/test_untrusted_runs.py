@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Case:
 
     Attributes:
         words: RUN, RUNS, MINE, OUT and LINES stand for the run, the folder that has it, a recipe
-            of the user's, a path that does not exist, and a file of sentences.
+            of the user's, a path that does not exist, and a file of sentences; BUCKET for the URL
+            of a bucket.
         asks: the first of `KINDS` of runs that makes it ask for the extension; None: none does.
         refusal: part of another message with which it refuses the run; None: it does not.
         own_process: whether it changes signals or the priority of its process.
@@ -57,7 +58,7 @@ class Case:
 
 # Where a run names its extension: in its recipe alone, or in its checkpoints, too.
 RECIPE, CHECKPOINTS = KINDS = ("recipe", "checkpoints")
-GROUPS = ("data", "checkpoints", "model", "jobs", "deploy")
+GROUPS = ("data", "checkpoints", "model", "jobs", "deploy", "runs")
 OTHER_TASK = "was trained for translation"
 OTHER_RUN = "extensions.ext_theirs"
 CASES = [
@@ -79,7 +80,9 @@ CASES = [
     Case("stop RUN"),
     Case("workers RUN 2"),
     Case("watch RUN --json", own_process=True),
-    Case("runs RUNS"),
+    Case("runs list RUNS"),
+    Case("runs push RUN BUCKET/run"),
+    Case("runs record RUN"),
     Case("metrics RUN"),
     Case("report RUN -o OUT"),
     Case("export-metrics RUN --to csv -o OUT"),
@@ -108,6 +111,7 @@ WITHOUT_RUN = {
     *("demo", "recipes", "init", "fields", "prepare", "sweep", "submit", "import", "notify"),
     *("data info", "data verify", "data quarantine", "jobs list"),
     *("deploy slurm", "deploy kuberay", "deploy drain-node", "deploy slurm-node"),
+    *("deploy mirror-folder", "runs pull"),  # copies bytes, as `runs push` does
 }
 BY_THE_DASHBOARD = {"dashboard"}
 
@@ -243,8 +247,10 @@ KINDS_OF_CASES = [
 @pytest.mark.parametrize(
     ("case", "kind"), KINDS_OF_CASES, ids=[f"{case.words}-{kind}" for case, kind in KINDS_OF_CASES]
 )
-def test_no_command_executes_code_of_a_run(theirs, case, kind):
+def test_no_command_executes_code_of_a_run(theirs, case, kind, s3_server, s3_environment):
     found = theirs(kind)
+    if "BUCKET" in case.words:
+        case = replace(case, words=case.words.replace("BUCKET", s3_server.bucket("theirs")))
     code, said = outcome(case, found)
     assert not found.has_run_code()
     if case.asks is not None and KINDS.index(kind) >= KINDS.index(case.asks):

@@ -10,7 +10,8 @@ R is "driver" at the driver's moments; at those of a data worker it is "worker",
 micro-batch that it is asked for.
 The process goes on when the test has removed the file. A file ``nan.rank-R.step-S`` is no moment
 but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
-A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass.
+A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass. ``slow.window``
+has the number of steps that a rank compares to find a slow one, from its start on.
 At a file ``flip.rank-R.step-S``, which is removed, a bit of that rank's weights flips in memory.
 
 TRANSLOOM_SICK_NODE is no moment either, but a list of what is wrong with a node, in the environment
@@ -123,6 +124,11 @@ def step(forward_backward):
         return result
 
     return wrapper
+
+
+def compared_steps(window):
+    file = FOLDER / "slow.window"
+    return int(file.read_text()) if file.exists() else window
 
 
 def validation(greedy_search):
@@ -266,6 +272,7 @@ HOOKS = {
     "trainer.state.restore": {"restore": loading},
     "cluster.ranks.reports": {"Mailbox.progress": position},
     "trainer.zero.engine": {"TrainingEngine.forward_backward": step},
+    "trainer.training.slow_ranks": {"WINDOW": compared_steps},
     "trainer.tasks.translation": {"greedy_search": validation},
     "trainer.zero.fragments": {"owned_fragments": copy},
     "trainer.checkpoints.state_file": {"write_state_file": write},
