@@ -96,15 +96,15 @@ def measure_storage(folder: Path, level: CheckLevel) -> StorageFigures:
     data = os.urandom(STORAGE_BYTES)
 
     def write() -> None:
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        file.seek(0)
         view = memoryview(data)
         while view:
-            view = view[os.write(file.fileno(), view) :]
+            view = view[file.write(view) :]
         flush(file.fileno())
 
     free = _free_bytes(folder) or 0
     try:
-        with tempfile.TemporaryFile(dir=folder, prefix=".transloom-node-check-") as file:
+        with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
             fastest = min(_repeat(write, STORAGE_SECONDS[level]))
     except OSError as error:
         return StorageFigures(None, free, error.strerror or str(error))
