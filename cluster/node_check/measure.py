@@ -104,9 +104,7 @@ def measure_storage(folder: Path, level: CheckLevel) -> StorageFigures:
 
     free = _free_bytes(folder) or 0
     try:
-        with tempfile.TemporaryFile(
-            dir=folder, prefix=".transloom-node-check-", buffering=0
-        ) as file:
+        with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
             fastest = min(_repeat(write, STORAGE_SECONDS[level]))
     except OSError as error:
         return StorageFigures(None, free, error.strerror or str(error))
