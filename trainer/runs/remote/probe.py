@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from data_pipeline.storage.object_store import (
+    ObjectAccessError,
     ObjectConflictError,
     ObjectStore,
     ObjectStoreError,
@@ -46,9 +47,12 @@ def probe_store(store: ObjectStore) -> None:
 
 
 def _create(store: ObjectStore, name: str) -> str | None:
+    """Create an object; return its etag, or None if the other write has won or disturbed it."""
     try:
         return store.put_new(name, b"1")
-    except ObjectConflictError:
+    except ObjectAccessError:
+        raise
+    except ObjectStoreError:
         return None
 
 
