@@ -77,6 +77,7 @@ class S3Server:
         server = cls(
             *(rclone, "serve", "s3", str(folder), "--addr", "127.0.0.1:0"),
             *("--auth-key", f"{KEY_ID},{SECRET_KEY}", "--config", "/nonexistent"),
+            *("--dir-cache-time", "0s"),  # a new bucket is seen at once
             ready=r"(http://127\.0\.0\.1:[1-9]\d*)",
         )
         server._folder = folder
