@@ -130,7 +130,7 @@ def local_files(folder: Path) -> Iterable[str]:
 
 
 class FileFetcher:
-    """Fetch files of a run from the object store into a folder, keeping what is there already."""
+    """Fetcher of a run's files from the object store that keeps what a folder already has."""
 
     def __init__(self, store: ObjectStore, folder: Path) -> None:
         self._store = store

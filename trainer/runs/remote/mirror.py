@@ -28,7 +28,7 @@ from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.format import HEADER, CheckpointHeader, folder_name
 from trainer.checkpoints.lease import RENEW_SECONDS
 from trainer.checkpoints.state_objects import PARTS, PartList
-from trainer.errors import LeaseLostError, RunMismatchError, TrainerError
+from trainer.errors import LeaseLostError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.files import UploadedFiles
@@ -248,9 +248,7 @@ class RunMirror:
             return
         try:
             self._upload_and_swap()
-        except LeaseLostError as error:
-            self._lost = error
-        except (RunMismatchError, TrainerError) as error:
+        except TrainerError as error:
             self._lost = error
         except OSError as error:
             if self._problem is None:
