@@ -197,6 +197,7 @@ def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch
 
 def test_a_run_has_one_driver(url, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(mirror, "PROBE_SECONDS", 600.0)  # the first leaves the second's probe alone
     with (
         driving(url, tmp_path / "first"),
         pytest.raises(RunInUseError, match=f"{url} is in use by process"),
