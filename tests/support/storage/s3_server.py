@@ -11,10 +11,10 @@ import os
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Self
 
+import boto3
 import obstore.store
 
 KEY_ID, SECRET_KEY = "AKIAMOTOCANARY000001", "m0t0-CANARY-secret-0123456789abcdef"
@@ -72,29 +72,25 @@ class S3Server:
 
     @classmethod
     def rclone(cls, folder: Path) -> Self:
-        """Serves the folders in `folder` as buckets."""
+        """Keeps the buckets as folders in `folder`."""
         rclone = str(Path(sys.executable).with_name("rclone"))
-        server = cls(
+        return cls(
             *(rclone, "serve", "s3", str(folder), "--addr", "127.0.0.1:0"),
             *("--auth-key", f"{KEY_ID},{SECRET_KEY}", "--config", "/nonexistent"),
-            *("--dir-cache-time", "0s"),  # a new bucket is seen at once
             ready=r"(http://127\.0\.0\.1:[1-9]\d*)",
         )
-        server._folder = folder
-        return server
-
-    _folder: Path | None = None
 
     def bucket(self, name: str) -> str:
         """Makes a new bucket, whose name begins so, and returns its URL."""
         bucket = f"{name}-{next(self._numbers)}"
-        if self._folder:
-            (self._folder / bucket).mkdir()
-        else:
-            body = urllib.request.Request(
-                f"{self.url}/{bucket}", b"", {"x-amz-acl": "private"}, method="PUT"
-            )
-            urllib.request.urlopen(body).close()
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=KEY_ID,
+            aws_secret_access_key=SECRET_KEY,
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket=bucket)
         return f"s3://{bucket}"
 
     def client(self, bucket_url: str) -> obstore.store.S3Store:
