@@ -22,8 +22,14 @@ class FileModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def error_summary(error: ValidationError) -> str:
-    """Return a file's first problems in one line, with the values found."""
+def error_summary(error: ValueError) -> str:
+    """Return a file's first problems in one line, with the values found.
+
+    Args:
+        error: a `ValidationError`, or another error of reading the file, whose text is returned.
+    """
+    if not isinstance(error, ValidationError):
+        return str(error)
     problems = error.errors(include_url=False)
     lines = [
         f"{'.'.join(map(str, problem['loc']))[:200] or 'the whole file'}: "

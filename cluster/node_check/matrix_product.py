@@ -9,12 +9,12 @@ import math
 import os
 import platform
 import time
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from cluster.node_check.figures import CheckLevel, Precision, ProductFigures
+from foundation.cpu_info import cpu_fields
 
 SECONDS: dict[CheckLevel, float] = {"quick": 0.3, "full": 3.0}
 LEAST_REPEATS = 3
@@ -131,17 +131,14 @@ def _gpu_kind(device: torch.device) -> tuple[str, str]:
     return hashlib.sha256("\n".join(described).encode()).hexdigest(), name
 
 
-def _cpu_model(file: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
+def _cpu_model() -> tuple[str, str]:
     """Return the model of this CPU, and its instruction sets."""
-    try:
-        lines = file.read_text().split("\n\n")[0].split("\n")
-    except OSError:
+    fields = cpu_fields()
+    if not fields:
         return platform.processor() or platform.machine(), ""
-    found = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    values = {name: value.strip() for name, value in found.items()}
-    model = values.get("model name") or values.get("CPU part") or platform.machine()
-    numbers = [values.get(name, "") for name in ("cpu family", "model", "stepping")]
-    flags = values.get("flags") or values.get("Features") or ""
+    model = fields.get("model name") or fields.get("CPU part") or platform.machine()
+    numbers = [fields.get(name, "") for name in ("cpu family", "model", "stepping")]
+    flags = fields.get("flags") or fields.get("Features") or ""
     return model, " ".join([*numbers, *sorted(flags.split())])
 
 

@@ -17,6 +17,8 @@ from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.node_check.clocks import RoundTrip, offset_of
+from cluster.node_check.verdicts import CLOCK_WARNING_SECONDS
 from cluster.packages import INSTALLATION
 from cluster.planning import node_probe
 from cluster.planning.problem import PlanProblem
@@ -26,7 +28,6 @@ from cluster.ray.folder_access import existing_part
 
 # Seconds for a node to start a process and import torch, as it will do for a rank.
 ANSWER_SECONDS = 120.0
-MAX_SKEW_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ def _started(node: Node) -> Any:
 
 
 def _facts(node: Node, said: dict[str, Any], probe: Any, answer: Path) -> NodeFacts:
-    asked_at = time.time()
-    clock = ray.get(probe.clock.remote(), timeout=ANSWER_SECONDS)
-    answered_at = time.time()
+    asked = time.time()
+    node_time = ray.get(probe.clock.remote(), timeout=ANSWER_SECONDS)
+    offset = offset_of([RoundTrip(asked, node_time, time.time())])
     folder = said["folder"]
     if folder is None and not answer.exists():
         folder = "files that the node writes there are not visible on this machine"
@@ -134,8 +135,8 @@ def _facts(node: Node, said: dict[str, Any], probe: Any, answer: Path) -> NodeFa
         folder=folder,
         manifest=said["manifest"],
         interface=said["interface"],
-        skew_seconds=clock - (asked_at + answered_at) / 2,
-        skew_error_seconds=(answered_at - asked_at) / 2,
+        skew_seconds=offset.seconds,
+        skew_error_seconds=offset.error_seconds,
     )
 
 
@@ -180,14 +181,15 @@ def node_problems(
         lines.append(f"has no network interface for ranks: {node.interface.removeprefix('!')}")
     problems = [PlanProblem("node", f"Node {node.name} {line}") for line in lines]
     skew = abs(node.skew_seconds) - node.skew_error_seconds
-    if skew > MAX_SKEW_SECONDS:
+    if skew > CLOCK_WARNING_SECONDS:
         way = "ahead of" if node.skew_seconds > 0 else "behind"
         problems.append(
             PlanProblem(
                 "node",
                 f"The clock of node {node.name} is {skew:.1f} s {way} this machine's clock. A "
-                f"difference of more than {MAX_SKEW_SECONDS:g} s distorts times in records and the "
-                "deadline of a drained node. Synchronize the clocks, for example with chrony",
+                f"difference of more than {CLOCK_WARNING_SECONDS:g} s distorts times in records "
+                "and the deadline of a drained node. Synchronize the clocks, for example with "
+                "chrony",
                 refuses=False,
             )
         )

@@ -8,7 +8,6 @@ A failure of a stage becomes a problem in the plan, and the other stages still r
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,23 +169,17 @@ def make_plan(
         notice: called with a message before each slow stage.
     """
     checked = quick_check(recipe, run)
-    stored = run
-    if run.url:
-        from trainer.runs.remote.pull import stored_run  # imports obstore
-
-        with suppress(*_EXPECTED):  # the quick check reports it
-            stored = stored_run(run)
-    checkpoints = list_checkpoints(stored.checkpoints)
+    checkpoints = list_checkpoints(checked.stored.checkpoints)
     begun = step_of(checkpoints[-1]) if checkpoints else 0
     left = max(0, recipe.trainer.max_steps - begun)
     plan = Plan(recipe, run.path, left, list(checked.problems), url=run.url)
     if checked.dataset is not None:
-        _estimate_sizes(plan, stored, *checked.dataset)
+        _estimate_sizes(plan, checked.stored, *checked.dataset)
     if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
         _check_cluster(plan, run, wanted, checked.dataset, notice)
     elif wanted.address is None and wanted.check_nodes:
         _check_this_machine(plan, notice)
-    _estimate_speed(plan, stored, wanted, checked.dataset, notice)
+    _estimate_speed(plan, checked.stored, wanted, checked.dataset, notice)
     if wanted.address is None:
         plan.problems += _measured_memory(plan)
     if plan.speed is not None:

@@ -49,10 +49,13 @@ class QuickCheck:
         problems: the problems; those that refuse the run come first.
         dataset: the recipe's dataset and its manifest; None if the dataset has a problem or is not
             checked.
+        stored: the run as it is stored now, only to read: its folder, or a view of a run in an
+            object store.
     """
 
     problems: tuple[PlanProblem, ...]
     dataset: tuple[DatasetStore, Manifest] | None
+    stored: RunFolder
 
     def raise_refusal(self) -> None:
         """Raise the first problem that refuses the run, if there is one.
@@ -93,7 +96,7 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
     if run.url and trains_here:
         stored, store_problems = _stored_run(run)
         if stored is None:
-            return QuickCheck(tuple(store_problems), None)
+            return QuickCheck(tuple(store_problems), None, run)
         run = stored
     dataset, problems = _dataset(recipe, run, trains_here)
     sees_run = trains_here or (run.url is None and run.path.exists())
@@ -107,7 +110,7 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
     if trains_here:
         problems += package_problems()
         problems += cluster_problems(recipe, run)
-    return QuickCheck(tuple(sorted(problems, key=lambda p: not p.refuses)), dataset)
+    return QuickCheck(tuple(sorted(problems, key=lambda p: not p.refuses)), dataset, run)
 
 
 def _stored_run(run: RunFolder) -> tuple[RunFolder | None, list[PlanProblem]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Base64Bytes, Field, ValidationError
+from pydantic import Base64Bytes, Field
 from sentencepiece import SentencePieceProcessor
 
 from data_pipeline.arrays import FieldArrays, Int32Array, flattened
@@ -92,10 +92,8 @@ def unpack(packed: bytes, name: str) -> PackedTokenizer:
     """
     try:
         return PackedTokenizer.model_validate(parse_object(packed, FILE_LIMITS))
-    except ValidationError as error:
-        problem = error_summary(error)
     except ValueError as error:
-        problem = str(error)
+        problem = error_summary(error)
     raise TokenizerError(
         f"{name} is not a Marian tokenizer: {problem}. Name the folder of a Marian model, with "
         f"{join_items(FILES)}, or a tokenizer.model that `transloom prepare` wrote."

@@ -22,7 +22,7 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary
@@ -367,10 +367,8 @@ def read_header(path: Path) -> CheckpointHeader:
             return header
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise CheckpointError(f"{file} is damaged: {error_summary(error)}") from error
     except ValueError as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
+        raise CheckpointError(f"{file} is damaged: {error_summary(error)}") from error
     raise CheckpointFormatError(
         f"{file} has format {written_as!r:.80}, but this version reads {FORMAT_1!r} and "
         f"{FORMAT!r}: use the version of transloom that wrote the file"

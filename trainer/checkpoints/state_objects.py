@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import FileModel, error_summary
@@ -100,10 +100,8 @@ class PartList(FileModel):
         """
         try:
             return cls.model_validate(parse_object(data, PART_LIMITS))
-        except ValidationError as error:
-            raise CheckpointError(f"{label} is damaged: {error_summary(error)}") from error
         except ValueError as error:
-            raise CheckpointError(f"{label} is damaged: {error}") from error
+            raise CheckpointError(f"{label} is damaged: {error_summary(error)}") from error
 
 
 def read_parts(folder: Path) -> PartList | None:

@@ -18,8 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.file_model import error_summary
@@ -59,14 +57,12 @@ class ProblemCollector(list[str]):
         """Return the result of `read`; if it fails, add a problem of `what`, return `default`."""
         try:
             return read()
-        except ValidationError as error:
-            self.append(f"{what} is damaged: {error_summary(error)}")
         except TrainerError as error:
             self.append(str(error))
         except OSError as error:
             self.append(f"{what} cannot be read: {error.strerror or error}")
         except ValueError as error:
-            self.append(f"{what} is damaged: {error}")
+            self.append(f"{what} is damaged: {error_summary(error)}")
         return default
 
 

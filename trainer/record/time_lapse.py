@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
@@ -94,12 +94,10 @@ def read_frame(path: Path) -> TimeLapseFrame:
     """
     try:
         return TimeLapseFrame.model_validate(parse_object(read_regular(path, LIMITS.bytes), LIMITS))
-    except ValidationError as error:
+    except ValueError as error:
         raise ValueError(
             f"{path} is not a frame of a time-lapse: {error_summary(error)}"
         ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not a frame of a time-lapse: {error}") from error
 
 
 def read_time_lapse(folder: Path, last_step: int | None = None) -> TimeLapse:

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_atomically
@@ -245,9 +244,8 @@ class RunFolder:
                 "Name the folder of a run, such as runs/phrasebook"
             ) from error
         except ValueError as error:
-            problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
             raise RunMismatchError(
-                f"{self.card_path} is damaged: {problem}. Restore it from a copy"
+                f"{self.card_path} is damaged: {error_summary(error)}. Restore it from a copy"
             ) from error
         except OSError as error:
             raise RunMismatchError(

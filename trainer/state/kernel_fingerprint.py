@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from foundation.cpu_info import CPU_INFO, cpu_fields
 from foundation.wording import join_items
 from trainer.config import EngineConfig
 from trainer.errors import UnequalKernelsError
@@ -30,7 +31,7 @@ _VERBOSE = re.compile(r"\w*(VERBOSE|LOG)\w*")
 
 
 def kernel_fingerprint(
-    engine: EngineConfig, placement: Placement, cpuinfo: Path = Path("/proc/cpuinfo")
+    engine: EngineConfig, placement: Placement, cpuinfo: Path = CPU_INFO
 ) -> dict[str, Any]:
     """Return what selects the kernels of this rank.
 
@@ -77,11 +78,9 @@ def require_equal_kernels(engine: EngineConfig, placement: Placement) -> None:
 
 def _processor(cpuinfo: Path) -> str:
     """Return the processor's model and a hash of its instruction sets."""
-    try:
-        lines = cpuinfo.read_text().split("\n\n")[0].splitlines()
-    except OSError:
+    fields = cpu_fields(cpuinfo)
+    if not fields:
         return "unknown"
-    fields = {name.strip(): value.strip() for name, _, value in (ln.partition(":") for ln in lines)}
     flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
     chosen = sorted(flag for flag in flags if _INSTRUCTIONS.search(flag))
     identity = " ".join(fields[name] for name in _IDENTITY if name in fields)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -158,8 +158,9 @@ def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
             for reason, dropped in report.get(corpus.name, {}).items():
                 dropped.check(reason, corpus.dropped)
     except ValueError as error:
-        problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
-        raise DatasetFileError(file, "a report on what was dropped", problem) from error
+        raise DatasetFileError(
+            file, "a report on what was dropped", error_summary(error)
+        ) from error
     return {
         corpus: {reason: {"examples": dropped.examples} for reason, dropped in reasons.items()}
         for corpus, reasons in report.items()

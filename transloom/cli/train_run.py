@@ -140,14 +140,9 @@ def train_run(
     loaded = with_absolute_paths(loaded)
     checked = quick_check(loaded, folder)
     store, manifest = checked.require()
-    before = folder
-    if folder.url:
-        from trainer.runs.remote.pull import stored_run  # imports obstore
-
-        before = stored_run(folder)
-    began_at = _newest_step(before)
+    began_at = _newest_step(checked.stored)
     if profile:
-        _check_profile(profile, loaded, before)
+        _check_profile(profile, loaded, checked.stored)
     title, settings = title_of(loaded, folder), loaded.trainer
     with listener_for(
         console, title, settings.max_steps, folder, settings.smooths_labels

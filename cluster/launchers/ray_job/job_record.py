@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from cluster.errors import ClusterError
 from data_pipeline.storage.durable import write_atomically
@@ -331,10 +331,10 @@ def parse_record(data: bytes, name: str) -> JobRecord:
     try:
         return JobRecord.model_validate(parse_object(data, LIMITS))
     except ValueError as error:
-        problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
         raise ClusterError(
-            f"{name} is no record of a job: {problem}. If another version of transloom wrote this "
-            "file, read it with that version. The job's log is log.txt in the same folder"
+            f"{name} is no record of a job: {error_summary(error)}. If another version of "
+            "transloom wrote this file, read it with that version. The job's log is log.txt in the "
+            "same folder"
         ) from error
 
 

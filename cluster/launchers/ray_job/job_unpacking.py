@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_record import LIMITS, JobFolder, JobRequest
 from cluster.launchers.ray_job.queue import QueueView
@@ -58,7 +56,7 @@ def unpack_job(payload: Path) -> UnpackedJob:
     """
     try:
         sent = JobPayload.model_validate(parse_object(read_regular(payload, LIMITS.bytes), LIMITS))
-    except ValidationError as error:
+    except ValueError as error:
         raise ClusterError(
             f"The submitted file {payload} is no valid job: {error_summary(error)}. Submit the job "
             "with the version of transloom that this node has"

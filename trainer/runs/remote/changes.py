@@ -5,7 +5,6 @@ unnamed objects of no later number, so it leaves them alone. The next owner dele
 head names them by then. Therefore the head is changed only if the run still has the same owner.
 """
 
-import hashlib
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,14 @@ from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
 from trainer.errors import RunMismatchError
 from trainer.runs.remote import lease
 from trainer.runs.remote.files import MAX_PART_BYTES, local_files
-from trainer.runs.remote.head import FilePart, HeadObject, RunHead, all_parts, owner_folder
+from trainer.runs.remote.head import (
+    FilePart,
+    HeadObject,
+    RunHead,
+    all_parts,
+    file_part,
+    owner_folder,
+)
 from trainer.runs.remote.location import run_url
 
 
@@ -32,7 +38,7 @@ def add_checkpoint(url: str, checkpoint: Checkpoint) -> None:
     """
     store = ObjectStore(run_url(url))
     head = HeadObject(store)
-    seen = _existing(head)
+    seen = head.read_existing()
     name = checkpoint.path.name
     prefix = f"{next_folder(seen)}/{name}-{secrets.token_hex(8)}"
     replaced: list[str] = []
@@ -70,7 +76,7 @@ def remove_checkpoints(
         ObjectStoreError: the object store does not answer, or cannot be written.
     """
     head = HeadObject(ObjectStore(run_url(url)))
-    _existing(head)
+    head.read_existing()
     number = lease.acquire(head, announce).owner.number
     removed: list[str] = []
 
@@ -98,7 +104,7 @@ def add_files(url: str, folder: Path) -> None:
     """
     store = ObjectStore(run_url(url))
     head = HeadObject(store)
-    seen = _existing(head)
+    seen = head.read_existing()
     names = list(local_files(folder))
     if not names:
         return
@@ -128,8 +134,7 @@ def upload_file(store: ObjectStore, prefix: str, path: Path) -> list[FilePart]:
         while (data := file.read(MAX_PART_BYTES)) or not parts:
             name = f"{prefix}/{secrets.token_hex(6)}"
             store.put(name, data)
-            digest = hashlib.sha256(data).hexdigest()
-            parts.append(FilePart(name=name, bytes=len(data), sha256=digest, modified=modified))
+            parts.append(file_part(name, data, modified))
     return parts
 
 
@@ -155,16 +160,6 @@ def delete_below(store: ObjectStore, prefixes: Collection[str]) -> None:
     """Delete all objects below some prefixes."""
     for prefix in prefixes:
         store.delete([object.name for object in store.list(f"{prefix}/")])
-
-
-def _existing(head: HeadObject) -> RunHead:
-    found = head.read()
-    if found is None:
-        raise RunMismatchError(
-            f"{head.store.url} is no run: there is no HEAD.json. Name the URL of a run, such as "
-            "s3://bucket/runs/phrasebook"
-        )
-    return found
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.regular_files import open_regular
 from trainer.errors import RunMismatchError
-from trainer.runs.remote.head import LOCAL_NAMES, FilePart
+from trainer.runs.remote.head import LOCAL_NAMES, FilePart, file_part
 
 MAX_PART_BYTES = 8 * 1024**2
 UNFINISHED = ".unfinished"
@@ -92,9 +92,7 @@ class UploadedFiles:
                 added += parts.pop().bytes
             file.seek(status.st_size - added)
             while (data := file.read(min(added, MAX_PART_BYTES))) or not parts:
-                digest = hashlib.sha256(data).hexdigest()
-                stored = FilePart(name=put(data), bytes=len(data), sha256=digest, modified=modified)
-                parts.append(stored)
+                parts.append(file_part(put(data), data, modified))
                 added -= len(data)
                 if not added or not data:
                     break

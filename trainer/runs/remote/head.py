@@ -5,14 +5,15 @@ lost the run can still upload objects, but no head will name them. Objects that 
 name are garbage, which the owner deletes.
 """
 
+import hashlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from data_pipeline.storage.object_store import (
     ObjectConflictError,
@@ -143,6 +144,21 @@ class HeadObject:
         self._head, self._etag = _parse(found.data, f"{self.store.url}/{HEAD}"), found.etag
         return self._head
 
+    def read_existing(self) -> RunHead:
+        """Return the current head of a run that must exist.
+
+        Raises:
+            ObjectStoreError: the object store cannot be read.
+            RunMismatchError: there is no run, or the head is damaged.
+        """
+        found = self.read()
+        if found is None:
+            raise RunMismatchError(
+                f"{self.store.url} is no run: there is no {HEAD}. Name the URL of a run, such as "
+                "s3://bucket/runs/phrasebook"
+            )
+        return found
+
     def change(self, change: Callable[[RunHead], RunHead]) -> RunHead:
         """Change the head by compare-and-swap, and return the result.
 
@@ -196,13 +212,34 @@ def owner_of(name: str) -> int | None:
     return None
 
 
+def unnamed_objects(
+    objects: Iterable[str], parts: Iterable[FilePart], prefixes: Collection[str], number: int
+) -> list[str]:
+    """Return those of some objects that a head does not name, without those of later owners.
+
+    Args:
+        objects: their names.
+        parts: the parts of all files that the head names.
+        prefixes: the names under which the objects of its checkpoints are stored.
+        number: the number of the last owner whose objects are returned.
+    """
+    named = {part.name for part in parts}
+    checkpoints = tuple(f"{prefix}/" for prefix in prefixes)
+    return [
+        name
+        for name in objects
+        if (owner := owner_of(name)) is not None
+        and owner <= number
+        and name not in named
+        and not name.startswith(checkpoints)
+    ]
+
+
 def _parse(data: bytes, label: str) -> RunHead:
     try:
         head = RunHead.model_validate(parse_object(data, HEAD_LIMITS))
-    except ValidationError as error:
-        raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     except ValueError as error:
-        raise RunMismatchError(f"{label} is damaged: {error}") from error
+        raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     names = (head.files, head.additions, head.checkpoints, head.checkpoints.values())
     for name in chain.from_iterable(names):
         require_inside(name, label)
@@ -238,6 +275,12 @@ def require_inside(name: str, label: str) -> None:
         raise RunMismatchError(
             f"{label} is damaged: it names {name[:200]!r}, which leads out of the run's folder"
         )
+
+
+def file_part(name: str, data: bytes, modified: float = 0.0) -> FilePart:
+    """Describe an object with this content; see `FilePart` for the arguments."""
+    digest = hashlib.sha256(data).hexdigest()
+    return FilePart(name=name, bytes=len(data), sha256=digest, modified=modified)
 
 
 def all_parts(*tables: dict[str, list[FilePart]]) -> Iterator[FilePart]:

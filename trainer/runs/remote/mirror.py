@@ -10,18 +10,17 @@ One thread does all of it, at least every `RENEW_SECONDS`. Nothing waits for it 
 the run. If the object store does not answer, the next try includes everything that is missing.
 """
 
-import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
 
-from data_pipeline.storage.object_store import ObjectInfo, ObjectStore
+from data_pipeline.storage.object_store import ObjectStore
 from foundation.periodic_thread import PeriodicThread
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.final_save import final_save_attempts
@@ -31,6 +30,7 @@ from trainer.checkpoints.state_objects import PARTS, PartList
 from trainer.errors import LeaseLostError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
+from trainer.runs.remote.changes import delete_below
 from trainer.runs.remote.files import UploadedFiles
 from trainer.runs.remote.head import (
     FileIndex,
@@ -38,7 +38,8 @@ from trainer.runs.remote.head import (
     HeadObject,
     RunHead,
     all_parts,
-    owner_of,
+    file_part,
+    unnamed_objects,
 )
 from trainer.runs.remote.location import run_url
 from trainer.runs.remote.probe import PROBES, probe_store
@@ -208,32 +209,26 @@ class RunMirror:
         What ranks of the current attempt upload is kept.
         """
         self._sweep_requested = False
-        named = {part.name for part in all_parts(self._files.parts, {"": self.current.index})}
-        prefixes = tuple(f"{prefix}/" for prefix in self.current.checkpoints.values())
+        prefixes = list(self.current.checkpoints.values())
         with self._lock:
             if self._publication:
-                prefixes += (f"{self._publication.prefix}/",)
+                prefixes.append(self._publication.prefix)
         objects = list(self._store.list())
-        now = max((found.modified for found in objects), default=0.0)  # by the store's clock
-        self._store.delete(
-            [
-                found.name
-                for found in objects
-                if not self._is_needed(found, named, prefixes, now - PROBE_SECONDS)
-            ]
+        unnamed = unnamed_objects(
+            (found.name for found in objects), self._named_parts(), prefixes, self.number
         )
+        garbage = [name for name in unnamed if not self._is_of_attempt(name)]
+        now = max((found.modified for found in objects), default=0.0)  # by the store's clock
+        garbage += [
+            found.name
+            for found in objects
+            if found.name.startswith(f"{PROBES}/") and found.modified < now - PROBE_SECONDS
+        ]
+        self._store.delete(garbage)
 
-    def _is_needed(
-        self, found: ObjectInfo, named: set[str], prefixes: tuple[str, ...], probed_since: float
-    ) -> bool:
-        """Return whether an object is named by the head, or may belong to another process."""
-        if found.name.startswith(f"{PROBES}/"):
-            return found.modified >= probed_since
-        number = owner_of(found.name)
-        if number is None or number > self.number:
-            return True
-        kept = found.name in named or found.name.startswith(prefixes or "\0")
-        return kept or self._is_of_attempt(found.name)
+    def _named_parts(self) -> Iterator[FilePart]:
+        """Yield the objects of all files, including the index."""
+        return all_parts(self._files.parts, {"": self.current.index})
 
     def _is_of_attempt(self, name: str) -> bool:
         """Return whether ranks of the current attempt have uploaded an object."""
@@ -354,8 +349,7 @@ class RunMirror:
             self._indexed |= set(direct[:-FILES_LEFT_IN_HEAD])
         files = {name: self._files.parts[name] for name in sorted(self._indexed)}
         data = FileIndex(files=files).model_dump_json().encode()
-        digest = hashlib.sha256(data).hexdigest()
-        part = FilePart(name=self._put("index", data), bytes=len(data), sha256=digest)
+        part = file_part(self._put("index", data), data)
         self._puller.remember_index([part], files)
         return [part]
 
@@ -376,12 +370,10 @@ class RunMirror:
         Readers of the last head may still fetch the others.
         """
         deleted, self._garbage = self._garbage, []
-        named = {part.name for part in all_parts(self._files.parts, {"": self.current.index})}
+        named = {part.name for part in self._named_parts()}
         self._garbage = sorted((before | {part.name for part in former_index}) - named)
-        for prefix in prefixes:
-            deleted += [object.name for object in self._store.list(f"{prefix}/")]
-        if deleted:
-            self._store.delete(deleted)
+        self._store.delete(deleted)
+        delete_below(self._store, prefixes)
 
     def _finish(self) -> None:
         """Upload the rest, delete the garbage, and release the run."""

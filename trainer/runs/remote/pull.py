@@ -16,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
 from foundation.file_model import error_summary
@@ -30,7 +28,14 @@ from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import JOBS, FileFetcher, UploadedFiles, is_kept, local_files
+from trainer.runs.remote.files import (
+    JOBS,
+    FileFetcher,
+    UploadedFiles,
+    is_kept,
+    local_files,
+    read_part,
+)
 from trainer.runs.remote.head import (
     HEAD_LIMITS,
     FileIndex,
@@ -85,12 +90,7 @@ class RunPuller:
             OSError: the folder cannot be written.
         """
         for left in reversed(range(MAX_TRIES)):
-            now = head or self._head.read()
-            if now is None:
-                raise RunMismatchError(
-                    f"{self._store.url} is no run: there is no HEAD.json. Name the URL of a run, "
-                    "such as s3://bucket/runs/phrasebook"
-                )
+            now = head or self._head.read_existing()
             try:
                 self._pull(now, with_files=with_files, without=without)
             except ObjectMissingError:
@@ -149,16 +149,14 @@ def read_index(store: ObjectStore, head: RunHead) -> dict[str, list[FilePart]]:
         ObjectStoreError: the object store does not answer.
         RunMismatchError: the index is damaged.
     """
-    data = b"".join(store.get(part.name, part.bytes).data for part in head.index)
+    data = b"".join(read_part(store, part) for part in head.index)
     if not data:
         return {}
     label = f"{store.url}/{head.index[0].name}"
     try:
         index = FileIndex.model_validate(parse_object(data, HEAD_LIMITS))
-    except ValidationError as error:
-        raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     except ValueError as error:
-        raise RunMismatchError(f"{label} is damaged: {error}") from error
+        raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     for name in index.files:
         require_file(name, label)
     return index.files

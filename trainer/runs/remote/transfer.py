@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from pydantic import ValidationError
-
 from data_pipeline.storage.durable import sync_to_disk
 from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
 from foundation.file_model import error_summary
@@ -49,7 +47,7 @@ from trainer.runs.remote.head import (
     RunHead,
     RunOwner,
     all_parts,
-    owner_of,
+    unnamed_objects,
 )
 from trainer.runs.remote.location import run_url
 from trainer.runs.remote.probe import probe_store
@@ -227,17 +225,10 @@ class _Push:
 
     def _delete_garbage(self, head: RunHead) -> None:
         """Delete what interrupted copies and former owners have left."""
-        named = {part.name for part in all_parts(head.files)}
-        prefixes = tuple(f"{prefix}/" for prefix in head.checkpoints.values())
+        objects = (found.name for found in self._store.list("owners/"))
+        prefixes = head.checkpoints.values()
         self._store.delete(
-            [
-                object.name
-                for object in self._store.list("owners/")
-                if (number := owner_of(object.name)) is not None
-                and number <= head.owner.number
-                and object.name not in named
-                and not object.name.startswith(prefixes or "\0")
-            ]
+            unnamed_objects(objects, all_parts(head.files), prefixes, head.owner.number)
         )
 
     def _advance(self, size: int) -> None:
@@ -374,8 +365,9 @@ def _card_of(store: ObjectStore, head: RunHead) -> RunMetadata | None:
     try:
         return RunMetadata.model_validate(parse_object(data))
     except ValueError as error:
-        problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
-        raise RunMismatchError(f"{store.url}/run.json is damaged: {problem}") from error
+        raise RunMismatchError(
+            f"{store.url}/run.json is damaged: {error_summary(error)}"
+        ) from error
 
 
 def _is_intact(path: Path, record: FileRecord) -> bool:

@@ -21,8 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from pydantic import ValidationError
-
 from cluster.errors import ClusterError
 from data_pipeline.corpora.lines import BYTE_ORDER_MARK
 from data_pipeline.errors import CorpusError
@@ -207,9 +205,8 @@ class ChunkStore:
         try:
             begun = WorkMetadata.model_validate(parse_object(file.read_bytes()[: SMALL.bytes + 1]))
         except ValueError as error:
-            problem = error_summary(error) if isinstance(error, ValidationError) else str(error)
             raise ClusterError(
-                f"{file} is damaged: {problem}. Remove {self.folder} to start over"
+                f"{file} is damaged: {error_summary(error)}. Remove {self.folder} to start over"
             ) from error
         there, here = begun.model_dump(), card.model_dump()
         changed = [name for name in here if there[name] != here[name]]

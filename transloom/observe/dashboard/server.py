@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from foundation.file_model import error_summary
 from foundation.shown_urls import with_urls
@@ -182,10 +182,8 @@ class Dashboard:
             values = parse_object(await request.read(), REQUEST_LIMITS)
             wanted = InspectionRequest.model_validate(values)
             look = self._now.looks.start(run, path, wanted.first_step, wanted.last_step)
-        except ValidationError as error:
-            raise web.HTTPBadRequest(text=f"invalid steps: {error_summary(error)}") from error
         except ValueError as error:
-            raise web.HTTPBadRequest(text=f"invalid steps: {error}") from error
+            raise web.HTTPBadRequest(text=f"invalid steps: {error_summary(error)}") from error
         except InspectionRefusedError as error:
             raise web.HTTPConflict(text=str(error)) from error
         return web.Response(status=202, body=look.answer(), content_type="application/json")
