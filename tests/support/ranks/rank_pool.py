@@ -5,22 +5,32 @@ ranks, which are one process group, and returns their results. The ranks of all 
 from one process that has imported it.
 """
 
+import faulthandler
 import gc
 import itertools
 import multiprocessing
+import os
+import signal
 import socket
+import tempfile
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 from trainer.rank.placement import Placement
 
+# A job that hangs is ended by then, so that one deadlock does not become a timeout of pytest in
+# each test with these ranks.
+JOB_SECONDS = 300.0
 # What a rank waits in a collective. One that has more to do than the others does it on a busy
 # machine too.
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
+STACKS_SIGNAL = signal.SIGUSR1
 IMPORTED = ["trainer.build.rank", "torch._dynamo"]  # which ZeRO-3 imports
 LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
 JOBS_UNTIL_CLEANING = 10
@@ -46,35 +56,76 @@ class RankPool:
     ) -> None:
         """method: "spawn" for ranks whose libraries are to read the environment as it is now."""
         self._world_size = world_size
+        self._folder = tempfile.TemporaryDirectory()  # with the stacks of ranks, by their pids
         self._context: Any = (
             preloaded_context() if method == "forkserver" else multiprocessing.get_context(method)
         )
         self._start()
 
     def run(self, job: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Return the job's results by rank.
+
+        Raises:
+            AssertionError: the job has failed on a rank, or has not ended within `JOB_SECONDS`. The
+                next job gets new ranks, as it does if anything else interrupts the wait.
+        """
+        try:
+            answers = self._run(job, arguments)
+        except BaseException:
+            self._restart()
+            raise
+        if max(answer.threads for answer in answers) > MOST_THREADS:
+            self._restart()
+        return [answer.result for answer in answers]
+
+    def _run(self, job: Callable[..., Any], arguments: tuple[Any, ...]) -> list["_Answer"]:
         for pipe in self._pipes:
-            pipe.send((job, arguments))
-        answers: dict[int, Any] = {}
+            with suppress(BrokenPipeError):  # reading finds that the process has ended
+                pipe.send((job, arguments))
+        answers: dict[int, _Answer] = {}
+        deadline = time.monotonic() + JOB_SECONDS
         failures: dict[int, str] = {}
-        most_threads = 0
         while pending := [pipe for rank, pipe in enumerate(self._pipes) if rank not in answers]:
-            ready = wait(pending, timeout=LAST_WORDS_SECONDS if failures else None)
-            if not ready:  # ranks that wait for one that has failed
+            if failures:  # ranks that wait for one that has failed
+                deadline = min(deadline, time.monotonic() + LAST_WORDS_SECONDS)
+            ready = cast("list[Connection]", wait(pending, max(0.0, deadline - time.monotonic())))
+            if not ready:
                 break
             for pipe in ready:
                 rank = self._pipes.index(pipe)
-                ok, answers[rank], threads = _answer(pipe)
-                most_threads = max(most_threads, threads)
-                if not ok:
-                    failures[rank] = answers[rank]
-        if failures or most_threads > MOST_THREADS:
-            self.close()
-            self._start()
+                answers[rank] = _receive(pipe)
+                if not answers[rank].ok:
+                    failures[rank] = answers[rank].result
+        if not failures and len(answers) < self._world_size:
+            failures = {
+                rank: f"no result within {JOB_SECONDS:g} s\n{self._stacks(rank)}"
+                for rank in range(self._world_size)
+                if rank not in answers
+            }
         assert not failures, "\n".join(f"Rank {rank}: {text}" for rank, text in failures.items())
         return [answers[rank] for rank in range(self._world_size)]
 
+    def _stacks(self, rank: int) -> str:
+        """Return the stacks of a rank's threads."""
+        process = self._processes[rank]
+        os.kill(process.pid, STACKS_SIGNAL)
+        file = Path(self._folder.name) / str(process.pid)
+        for _ in range(20):
+            time.sleep(0.1)
+            if file.exists() and (text := file.read_text()):
+                return text
+        return "(no stacks)"
+
+    def _restart(self) -> None:
+        self._end()
+        self._start()
+
     def close(self) -> None:
-        """At once: there is nothing that they would have to bring to an end."""
+        self._end()
+        self._folder.cleanup()
+
+    def _end(self) -> None:
+        """At once: there is nothing that the ranks would have to bring to an end."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -92,19 +143,28 @@ class RankPool:
                 rendezvous=rendezvous,
             )
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=_serve, args=(placement, theirs), daemon=True)
+            process = self._context.Process(
+                target=_serve, args=(placement, theirs, Path(self._folder.name)), daemon=True
+            )
             process.start()
             theirs.close()  # or nobody would notice that the process has ended
             self._pipes.append(ours)
             self._processes.append(process)
 
 
-def _answer(pipe: Connection) -> tuple[bool, Any, int]:
+class _Answer(NamedTuple):
+    """Result of a job on one rank, or its error's text, with the number of the rank's threads."""
+
+    ok: bool
+    result: Any
+    threads: int
+
+
+def _receive(pipe: Connection) -> _Answer:
     try:
-        answer: tuple[bool, Any, int] = pipe.recv()
-    except EOFError:
-        return False, "the process has ended", 0
-    return answer
+        return _Answer(*pipe.recv())
+    except (EOFError, ConnectionResetError):
+        return _Answer(False, "the process has ended", 0)
 
 
 def _threads() -> int:
@@ -118,9 +178,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(placement: Placement, pipe: Connection) -> None:
+def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:
     from trainer.rank.distributed import process_group
 
+    stacks = (folder / str(os.getpid())).open("w")
+    faulthandler.register(STACKS_SIGNAL, stacks)
     gc.freeze()  # DeepSpeed collects garbage for each engine, and would look at all of torch
     with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):
         for number in itertools.count(1):

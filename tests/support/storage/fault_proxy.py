@@ -172,7 +172,8 @@ class FaultProxy:
 
     Attributes:
         requests: number of requests by kind, failed ones included.
-        log: all requests, in the order of their ends.
+        log: all requests, in the order in which the store answered or the proxy failed them. A
+            client that has its answer finds its request there.
         environment: variables for processes that use the store through the proxy.
     """
 
@@ -285,14 +286,19 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(self.path)
         kind = self._kind()
         fault = self.proxy.decide(self.command, kind, path)
-        self._status: int | None = None
-        try:
-            self._misbehave(fault)
-        finally:
-            self.proxy.note(Request(kind, self.command, path, fault, self._status))
-
-    def _misbehave(self, fault: Fault | None) -> None:
         length = int(self.headers.get("Content-Length") or 0)
+
+        def note(status: int | None) -> None:
+            self.proxy.note(Request(kind, self.command, path, fault, status))
+
+        match fault:
+            case CutRequest() | StallUpload() | Answer() | Stall():
+                note(None)
+                self._refuse(fault, length)
+            case _:
+                self._forward_and_answer(self.rfile.read(length), fault, note)
+
+    def _refuse(self, fault: Fault, length: int) -> None:
         match fault:
             case CutRequest():
                 self.rfile.read(length // 2)
@@ -307,16 +313,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self.rfile.read(length)
                 self.proxy.closing.wait(seconds)
                 self._reset()
-            case _:
-                self._forward_and_answer(self.rfile.read(length), fault)
 
-    def _forward_and_answer(self, body: bytes, fault: Fault | None) -> None:
+    def _forward_and_answer(
+        self, body: bytes, fault: Fault | None, note: Callable[[int | None], None]
+    ) -> None:
         match fault:
             case Delay(seconds):
                 self.proxy.closing.wait(seconds)
             case Hold(after=False):
                 self._hold(fault)
-        response = self._forward(body)
+        try:
+            response = self._forward(body)
+        except OSError:
+            note(None)
+            raise
+        note(response.status)
         half = len(response.body) // 2
         match fault:
             case LostAnswer():
@@ -381,7 +392,6 @@ class _Handler(BaseHTTPRequestHandler):
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
             answer = connection.getresponse()
-            self._status = answer.status
             headers = [item for item in answer.getheaders() if item[0].lower() not in HOP_BY_HOP]
             if self.command == "HEAD" and (length := answer.getheader("Content-Length")):
                 headers.append(("Content-Length", length))

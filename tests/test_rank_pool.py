@@ -1,0 +1,73 @@
+"""The rank processes of the tests, which must survive tests that fail."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from support.ranks import rank_pool
+from support.ranks.rank_pool import RankPool
+
+from trainer.rank.placement import Placement
+
+
+def rank_of(placement: Placement) -> int:
+    return placement.rank
+
+
+def hang_on_rank_1(placement: Placement) -> None:
+    if placement.rank == 1:
+        time.sleep(3600)
+
+
+def process_id(placement: Placement) -> int:
+    return os.getpid()
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RankPool]:
+    started = RankPool(2)
+    yield started
+    started.close()
+
+
+def test_a_job_that_hangs_ends_with_the_stacks_of_its_ranks(
+    pool: RankPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_pool, "JOB_SECONDS", 0.5)
+
+    with pytest.raises(AssertionError, match=r"Rank 1: no result within 0\.5 s") as error:
+        pool.run(hang_on_rank_1)
+
+    assert "in hang_on_rank_1" in str(error.value)
+    assert "Rank 0" not in str(error.value)
+    monkeypatch.undo()
+    assert pool.run(rank_of) == [0, 1]
+
+
+def test_a_wait_that_is_interrupted_leaves_no_job_behind(
+    pool: RankPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rank_pool, "wait", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(hang_on_rank_1)
+
+    monkeypatch.undo()
+    assert pool.run(rank_of) == [0, 1]
+
+
+def test_ranks_that_ended_between_jobs_are_replaced(pool: RankPool) -> None:
+    killed = pool.run(process_id)
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
+    time.sleep(0.2)
+
+    with pytest.raises(AssertionError, match="Rank 0: the process has ended"):
+        pool.run(rank_of)
+
+    assert pool.run(rank_of) == [0, 1]
