@@ -9,12 +9,16 @@ import pytest
 from support.cluster.ray_head import RayHead
 from support.command import transloom
 from support.runs import Runs
+from support.serving.asking import ask
+from support.serving.served import served
 
 from trainer.runs.remote.pull import run_view
+from trainer.runs.remote.transfer import push_run
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 16
 EXACT = ["engine.numerics=exact", "checkpoints.every_steps=4"]
+SENTENCES = ["je suis étudiant", "elle est là", "non"]
 SPREAD = ["cluster.ranks=2", "cluster.cpus_per_rank=1", "cluster.placement=spread"]
 
 
@@ -96,3 +100,34 @@ def test_a_job_is_read_from_the_store_when_its_head_is_gone(
     assert status["run"] == url
     log = transloom("jobs", "logs", url, cwd=cache).stdout
     assert f"Finished at step 6. The run is in {url}." in log
+
+
+@pytest.mark.long
+def test_nodes_of_a_cluster_read_a_run_in_a_store(inline_runs, head, bucket, cache, monkeypatch):
+    """Translation, replay and a server, whose actors have copies of their own."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    inline_runs.train("here", *EXACT, "trainer.max_steps=48", inline=True)
+    folder, url = inline_runs.folder / "here", f"{bucket}/runs/there"
+    push_run(folder, url)
+    file = cache / "sentences.txt"
+    file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
+    address = ("--address", head.address)
+
+    def said(*arguments):
+        result = transloom(*arguments, cwd=cache)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    to = ("--on-cluster", "--output", cache / "out.txt", "--cpus-per-actor", 0.5)
+    said("translate", url, file, *to, *address)
+    texts = (cache / "out.txt").read_text().splitlines()
+    assert texts == said("translate", folder, file).splitlines()
+    assert any(texts)
+
+    shared = ("--scratch", cache)
+    replayed = said("replay", url, "--steps", "45:48", "--json", "--ranks", 2, *address, *shared)
+    assert json.loads(replayed)["verdict"]["same"]
+
+    with served(url, *address) as server:
+        _, answer = ask(server.address, SENTENCES)
+    assert [best["text"] for best, *_ in answer["translations"]] == texts

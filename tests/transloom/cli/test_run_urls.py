@@ -7,11 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from support.recipes import tiny_recipe
 from support.records.lines import train_line
+from support.runs import Runs
+from support.tasks import (
+    embedding_values,
+    language_model_values,
+    language_values,
+    masked_values,
+)
 from typer.testing import CliRunner
 
+from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
 from data_pipeline.storage.store import open_store
 from foundation import shown_urls
@@ -313,6 +323,34 @@ def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server
     tuned = json.loads(said("tune-decoding", url, "--beam-sizes", 1, "--json"))
     assert tuned["file"] == f"{url}/tuned-decoding.json"
     assert "tuned-decoding.json" in HeadObject(ObjectStore(url)).read().additions
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("values", "command"),
+    [
+        (language_values, ("classify", "RUN", SENTENCE, "--json")),
+        (embedding_values, ("embed", "RUN", SENTENCE)),
+        (masked_values, ("fill", "RUN", "the [MASK] is", "--json")),
+        (language_model_values, ("generate", "RUN", "the", "--seed", 5)),
+    ],
+)
+def test_runs_of_other_tasks_say_the_same(said, s3_server, tmp_path, values, command):
+    chosen = values(tmp_path / "dataset")
+    chosen["trainer"] |= {"max_steps": 2, "validate_every_steps": 2}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(chosen))
+    prepare(load_recipe(recipe).data_settings, lambda progress: None)
+    Runs(recipe, tmp_path, address="").train("run", inline=True)
+    url = s3_server.bucket("task") + "/run"
+    push_run(tmp_path / "run", url)
+
+    there, here = (
+        said(*(run if word == "RUN" else word for word in command))
+        for run in (url, tmp_path / "run")
+    )
+
+    assert there.replace(url, str(tmp_path / "run")) == here != ""
 
 
 def test_other_urls_are_refused(said, folder):

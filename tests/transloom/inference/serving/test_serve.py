@@ -4,42 +4,25 @@ Most tests share the server on an embedded Ray, and their order counts: the run'
 checkpoints, and the last of them kills that Ray. The server on a cluster is told to stop.
 """
 
-import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from ipaddress import ip_address
-from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
 from support.cluster.processes import wait_until
 from support.dashboard.running import HANG_SECONDS
 from support.serving.asking import ask, numbers, standing
+from support.serving.served import REPLICA, served
 
 from transloom import ServedTranslator
-from transloom.cli.sweep_runs import TRANSLOOM
 from transloom.inference.translator import Translator
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 REQUESTS = 200
 SMALL_BATCHES = ("--batch-tokens", "256", "--max-waiting", "2000")
-REPLICA = "ray::ServeReplica"
-
-
-class Serving(NamedTuple):
-    """A server, and the run that it serves."""
-
-    process: "subprocess.Popen[str]"
-    address: str
-    run: Path
-
-    def replicas(self) -> list[psutil.Process]:
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in below if child.name().startswith(REPLICA)]
 
 
 @contextmanager
@@ -52,26 +35,6 @@ def stopped(processes: list[psutil.Process]) -> Iterator[None]:
     finally:
         for process in processes:
             process.resume()
-
-
-@contextmanager
-def served(run: Path, *options: str) -> Iterator[Serving]:
-    with subprocess.Popen(
-        [*TRANSLOOM, "serve", run, *options, "--timeout-seconds", "240"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        said = []
-        address = None
-        try:
-            while not address:
-                said.append(process.stdout.readline())
-                assert said[-1], said
-                address = re.search(r"Serving phrases: (http://127\.0\.0\.1:\d+)$", said[-1])
-            yield Serving(process, address[1], run)
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")
