@@ -129,11 +129,12 @@ def ray_head(orders: Any) -> Iterator[object]:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[Any]:
-    """An object store of this host (moto); see `support.storage.s3_server`."""
-    from support.storage.s3_server import S3Server
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An object store of this host: moto, or with TRANSLOOM_TEST_S3=seaweedfs SeaweedFS."""
+    from support.storage.s3_server import USES_SEAWEEDFS, S3Server
 
-    with S3Server.moto() as server:
+    folder = tmp_path_factory.mktemp("objects")
+    with S3Server.seaweedfs(folder) if USES_SEAWEEDFS else S3Server.moto() as server:
         yield server
 
 

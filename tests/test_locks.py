@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = ("build", "cpu", "cuda")
+LOCKS = ("build", "cpu", "cuda", "lab")
 CUDA_ALONE = re.compile(r"triton|nvidia-.+|cuda-.+")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -64,6 +64,10 @@ def test_what_is_built_with_is_locked() -> None:
     assert_all_are_held(wanted, locked("build"))
 
 
+def test_what_the_lab_adds_is_locked() -> None:
+    assert_all_are_held(asked_for(PROJECT["dependency-groups"]["lab"]), locked("lab"))
+
+
 def test_what_transloom_knows_the_insides_of_is_exact_and_the_rest_a_range() -> None:
     wanted = asked_for(PROJECT["project"]["dependencies"])
     exact = {name for name, allowed in wanted.items() if str(allowed).startswith("==")}
@@ -73,7 +77,7 @@ def test_what_transloom_knows_the_insides_of_is_exact_and_the_rest_a_range() -> 
 
 
 def test_the_locks_differ_in_torch_alone() -> None:
-    build, cpu, cuda = map(locked, LOCKS)
+    build, cpu, cuda, _ = map(locked, LOCKS)
     both = {name: version for name, version in cuda.items() if not CUDA_ALONE.fullmatch(name)}
     assert {**cpu, "torch": ""} == {**both, "torch": ""}
     assert cpu["torch"] == cuda["torch"] + "+cpu"

@@ -22,7 +22,7 @@ from support.storage.fault_proxy import (
     StallBody,
     StallUpload,
 )
-from support.storage.s3_server import KEY_ID, LISTED_AT_ONCE, SECRET_KEY, S3Server
+from support.storage.s3_server import KEY_ID, LISTED_AT_ONCE, SECRET_KEY, S3Server, only_moto
 
 from data_pipeline.storage import object_store
 from data_pipeline.storage.budget import TooManyBytesError
@@ -252,6 +252,7 @@ def test_a_redirect_gets_no_signature(store: ObjectStore, fault_proxy: FaultProx
     assert other.shown == [None]
 
 
+@only_moto
 def test_renewed_credentials_are_used(
     store: ObjectStore,
     fault_proxy: FaultProxy,
@@ -278,6 +279,7 @@ def test_renewed_credentials_are_used(
         store.get("a", 1)
 
 
+@only_moto
 def test_a_listing_that_fails_in_its_middle_is_an_error(
     store: ObjectStore, fault_proxy: FaultProxy
 ) -> None:

@@ -1,4 +1,7 @@
-"""S3 servers of this host, as processes: moto, and rclone, which ignores conditions of writes.
+"""S3 servers of this host, as processes.
+
+moto starts within a second and keeps objects in memory. SeaweedFS is what clusters use, with all
+of its services in one process; `make lab` installs it. rclone ignores conditions of writes.
 
 def test_it(s3_server: S3Server, s3_environment: None) -> None:     # fixtures of conftest.py
     store = ObjectStore(s3_server.bucket("runs") + "/prefix")
@@ -7,6 +10,7 @@ run_in_a_process(..., env=os.environ | s3_server.environment)
 """
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -16,8 +20,14 @@ from typing import Self
 
 import boto3
 import obstore.store
+import pytest
+
+from support.ranks.rank_pool import free_port
 
 KEY_ID, SECRET_KEY = "AKIAMOTOCANARY000001", "m0t0-CANARY-secret-0123456789abcdef"
+# Tests with SeaweedFS are part of `make lab`.
+USES_SEAWEEDFS = os.environ.get("TRANSLOOM_TEST_S3") == "seaweedfs"
+only_moto = pytest.mark.skipif(USES_SEAWEEDFS, reason="the test depends on how moto answers")
 LISTED_AT_ONCE = 10  # objects by moto, which it lists in pages as S3 does
 
 
@@ -43,7 +53,7 @@ class S3Server:
     """
 
     def __init__(self, *command: str, ready: str) -> None:
-        """ready: a pattern in the server's output, whose group 1 is its address."""
+        """ready: a pattern in the server's output, whose group 1 is its address or port."""
         environment = os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": str(LISTED_AT_ONCE)}
         self._process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -60,7 +70,8 @@ class S3Server:
         # A log that nobody reads would fill the pipe.
         self._log = subprocess.Popen(["cat"], stdin=self._process.stdout, stdout=subprocess.DEVNULL)
         self._process.stdout.close()
-        self.url = found[1].rstrip("/")
+        address = found[1].rstrip("/")
+        self.url = f"http://127.0.0.1:{address}" if address.isdecimal() else address
         self.environment = environment_of(self.url)
         self._numbers = itertools.count(1)
 
@@ -69,6 +80,25 @@ class S3Server:
         program = str(Path(__file__).with_name("moto_program.py"))
         address = ("-H", "127.0.0.1", "-p", "0")
         return cls(sys.executable, program, *address, ready=r"Running on (http://\S+)")
+
+    @classmethod
+    def seaweedfs(cls, folder: Path) -> Self:
+        """Keeps the objects in `folder`."""
+        key = {"accessKey": KEY_ID, "secretKey": SECRET_KEY}
+        owner = {"name": "owner", "credentials": [key], "actions": ["Admin"]}
+        config = folder / "s3.json"
+        config.write_text(json.dumps({"identities": [owner]}))
+        services = ("master", "volume", "filer", "s3")
+        ports = [
+            f"-{service}.port{kind}={free_port()}" for service in services for kind in ("", ".grpc")
+        ]
+        return cls(
+            *(str(Path(sys.executable).with_name("weed")), "-logtostderr", "server"),
+            *(f"-dir={folder}", "-ip=127.0.0.1", "-master.telemetry=false", "-volume.max=100000"),
+            *("-s3", "-s3.autoCreateBucket=false", f"-s3.config={config}"),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0", *ports),
+            ready=r"Start Seaweed S3 API Server .* at http port (\d+)",
+        )
 
     @classmethod
     def rclone(cls, folder: Path) -> Self:
