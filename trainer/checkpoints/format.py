@@ -16,10 +16,12 @@ files cannot execute code: the tensors are safetensors, the rest is JSON.
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Protocol, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -300,7 +302,10 @@ def list_averages(checkpoints: Path) -> list[Path]:
 
 
 def newest_intact(
-    checkpoints: Path, *, read_files: bool = True
+    checkpoints: Path,
+    *,
+    read_files: bool = True,
+    damaged: Mapping[Path, str] = MappingProxyType({}),
 ) -> tuple[Checkpoint | None, dict[Path, str]]:
     """Return the newest intact checkpoint or None, and the problem of each newer one by its path.
 
@@ -308,20 +313,26 @@ def newest_intact(
         checkpoints: the run's directory of checkpoints.
         read_files: whether to compare the hashes of the files, see
             `Checkpoint.verify_before_reading`; otherwise only their sizes are compared.
+        damaged: the problems of checkpoints that are known to be damaged, by their paths.
     """
-    return _last_intact(list_checkpoints(checkpoints), read_files)
+    return _last_intact(list_checkpoints(checkpoints), damaged, read_files)
 
 
-def newest_intact_average(checkpoints: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """Return the newest intact average or None, and the problem of each newer one by its path."""
-    return _last_intact(list_averages(checkpoints))
+def newest_intact_average(
+    checkpoints: Path, damaged: Mapping[Path, str] = MappingProxyType({})
+) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """Return the newest intact average or None; see `newest_intact`."""
+    return _last_intact(list_averages(checkpoints), damaged)
 
 
 def _last_intact(
-    paths: list[Path], read_files: bool = True
+    paths: list[Path], known: Mapping[Path, str], read_files: bool = True
 ) -> tuple[Checkpoint | None, dict[Path, str]]:
     damaged = {}
     for path in reversed(paths):
+        if path in known:
+            damaged[path] = known[path]
+            continue
         try:
             checkpoint = Checkpoint(path)
             checkpoint.verify_before_reading() if read_files else checkpoint.verify_sizes()

@@ -1,7 +1,9 @@
 """A run's network, loaded from one of its checkpoints and ready for use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -21,7 +23,7 @@ from trainer.checkpoints.format import (
     step_of,
 )
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
-from trainer.errors import CheckpointError, RunMismatchError
+from trainer.errors import CheckpointError, DamagedCheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.tasks.network import build_network, parameter_shapes
@@ -87,9 +89,31 @@ def load_network(
     """
     folder = RunFolder(run)
     folder.card()
-    found, passed_over = find_checkpoint(folder, checkpoint)
+    damaged: dict[Path, str] = {}
+    while True:
+        found, passed_over = find_checkpoint(folder, checkpoint, damaged)
+        try:
+            return _load(folder, found, passed_over, device, precision)
+        except DamagedCheckpointError as error:
+            if checkpoint is not None:
+                raise
+            damaged[found.path] = str(error)
+
+
+def _load(
+    run: RunFolder,
+    found: Checkpoint,
+    passed_over: list[str],
+    device: str,
+    precision: Precision,
+) -> TrainedNetwork:
+    """Load the weights of a checkpoint.
+
+    Raises:
+        DamagedCheckpointError: they differ from their hashes.
+    """
     recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
-    store = open_store(folder.dataset)
+    store = open_store(run.dataset)
     tokenizers = load_tokenizers(store, Manifest.load(store))
     if not recipe.extensions:  # check the shapes before a network is allocated
         require_same_shapes(found, parameter_shapes(recipe, tokenizers))
@@ -97,7 +121,7 @@ def load_network(
     require_same_shapes(found, {name: p.shape for name, p in model.named_parameters()})
     model.load_state_dict(CheckpointReader(found).weights())
     model.to(device, torch.bfloat16 if precision == "bf16" else None)
-    weights = Weights(run, checkpoint_name(found.path), precision)
+    weights = Weights(run.path, checkpoint_name(found.path), precision)
     return TrainedNetwork(model.eval(), tokenizers, recipe, found, weights, passed_over)
 
 
@@ -125,13 +149,16 @@ def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int
     return None if recipe.extensions else parameter_shapes(recipe, tokenizers)
 
 
-def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Checkpoint, list[str]]:
+def find_checkpoint(
+    run: RunFolder, checkpoint: int | str | None, damaged: Mapping[Path, str] = MappingProxyType({})
+) -> tuple[Checkpoint, list[str]]:
     """Find and verify the requested checkpoint, or the newest intact one.
 
     If no checkpoint of a step is intact, the newest intact average is used instead.
 
     Args:
         checkpoint: a step or the name of an average, or None for the newest.
+        damaged: the problems of checkpoints that are known to be damaged, by their paths.
 
     Returns:
         The checkpoint, and the reasons why checkpoints that are normally preferred were not chosen.
@@ -140,15 +167,15 @@ def find_checkpoint(run: RunFolder, checkpoint: int | str | None) -> tuple[Check
         CheckpointError: the run has no such checkpoint, or it is damaged.
     """
     if checkpoint is None:
-        newest, damaged = newest_intact(run.checkpoints)
-        passed_over = list(damaged.values())
+        newest, damaged_steps = newest_intact(run.checkpoints, damaged=damaged)
+        passed_over = list(damaged_steps.values())
         if newest is None:
-            newest, damaged_averages = newest_intact_average(run.checkpoints)
+            newest, damaged_averages = newest_intact_average(run.checkpoints, damaged)
             passed_over += damaged_averages.values()
             if newest is None:
                 reason = "; ".join(passed_over) or "it has not reached its first checkpoint"
                 raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
-            if not damaged:
+            if not damaged_steps:
                 passed_over.append(f"{run.path} has no checkpoint of a step, only averages")
         return newest, passed_over
     steps = {str(step_of(path)): path for path in list_checkpoints(run.checkpoints)}

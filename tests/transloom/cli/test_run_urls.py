@@ -28,7 +28,7 @@ from foundation import shown_urls
 from foundation.location import Location
 from trainer.checkpoints import lease as folder_lease
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import RunInUseError, RunMismatchError
+from trainer.errors import DamagedCheckpointError, RunInUseError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.head import HeadObject
 from trainer.runs.remote.mirror import RunMirror
@@ -138,6 +138,23 @@ def test_it_translates_the_same(said, prefix, folder, tmp_path):
     here = [f"{folder}@1", folder]
     options = (sentences, "--beam-size", 1, "--processes", 1)
     assert said("translate", *names, *options) == said("translate", *here, *options)
+
+
+def test_a_damaged_checkpoint_is_passed_over(said, own, tmp_path):
+    """The hash of a part is compared when its weights are read."""
+    sentence = tmp_path / "sentence.txt"
+    sentence.write_text(SENTENCE)
+    options = (sentence, "--beam-size", 1)
+    expected = said("translate", f"{own}@1", *options)
+    store = ObjectStore(own)
+    (part,) = (o.name for o in store.list() if "step-00000002" in o.name and "state-" in o.name)
+    data = bytearray(store.get(part, 10**8).data)
+    data[-1] ^= 1
+    store.put(part, bytes(data))
+
+    assert said("translate", own, *options) == expected
+    with pytest.raises(DamagedCheckpointError, match="sha256"):
+        said("translate", f"{own}@2", *options)
 
 
 def test_runs_lists_those_below_a_prefix(said, prefix, folder):
