@@ -59,6 +59,8 @@ RUN_METRICS = {
     "transloom_run_skipped_spikes": "number of skipped steps whose loss or gradient norm spiked; "
     "the others were not finite",
     "transloom_run_skipped_steps_in_a_row": "number of skipped steps since the last applied step",
+    "transloom_run_corruption_step": "the last step in which ranks computed different bits for the "
+    "same data",
     "transloom_run_checkpoint_step": "step of the newest checkpoint",
     "transloom_run_checkpoint_age_seconds": "time since the newest checkpoint was written",
     "transloom_run_problems": "number of files in the run folder that cannot be read",
@@ -160,6 +162,7 @@ def _of_record(record: RecordEnd) -> dict[str, float | None]:
         "goodput_ratio": last.goodput if last else None,
         "wall_seconds": last.wall_seconds if last else None,
         "counted_seconds": last.counted_seconds if last else None,
+        "corruption_step": record.corruption.checked_step if record.corruption else None,
         "skipped_steps_in_a_row": record.skipped_in_a_row if record.step else None,
     }
 

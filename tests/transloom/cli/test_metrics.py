@@ -14,7 +14,14 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
-from support.records.lines import COMPARED, COUNTED, skipped_line, train_line, validation_line
+from support.records.lines import (
+    COMPARED,
+    COUNTED,
+    corruption_found,
+    skipped_line,
+    train_line,
+    validation_line,
+)
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from cluster.errors import ClusterError
@@ -53,6 +60,7 @@ def run(tmp_path):
     """A run that trains, with all that can be known of it."""
     lines = [step(5, -30), step(6, -20), skipped_line(7, in_a_row=1, skipped_steps=4)]
     lines += [skipped_line(8, in_a_row=2, skipped_steps=5, skipped_spikes=3)]
+    lines += [corruption_found(6), corruption_found(8)]
     run = made_run(tmp_path / "full", *lines, Resumed(step=8, from_step=4, restarts=3))
     with_owner(with_checkpoint(run, 4), since="2026-01-01T00:00:00+00:00")
     append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time(), 6, "gpu-7")])
@@ -88,6 +96,7 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_run_skipped_steps",): 5,
         ("transloom_run_skipped_spikes",): 3,
         ("transloom_run_skipped_steps_in_a_row",): 2,
+        ("transloom_run_corruption_step",): 9,
         ("transloom_run_checkpoint_step",): 4,
         ("transloom_run_problems",): 0,
         ("transloom_node_cpu_ratio", "gpu-7"): 0.25,
@@ -270,5 +279,5 @@ def test_the_rules_ask_for_what_is_told(transloom, run):
         assert names <= told or rule["alert"] == "TransloomMetricsAway"
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["annotations"].keys() == {"summary", "remedy"}
-    assert len({rule["alert"] for rule in rules}) == len(rules) == 11
+    assert len({rule["alert"] for rule in rules}) == len(rules) == 12
     assert "transloom_run_step_age_seconds" in asked
