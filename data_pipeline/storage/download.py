@@ -11,11 +11,8 @@ from urllib.parse import urlsplit
 
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import TooManyBytesError
-from data_pipeline.storage.object_store import (
-    OBJECT_SCHEMES,
-    ObjectAccessError,
-    ObjectStore,
-)
+from data_pipeline.storage.object_errors import ObjectAccessError
+from data_pipeline.storage.object_store import OBJECT_SCHEMES, ObjectStore
 from data_pipeline.storage.passwords import PASSWORDS
 from data_pipeline.storage.remote import (
     REMOTE_SCHEMES,

@@ -27,11 +27,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 from data_pipeline.storage.budget import TooManyBytesError
-from data_pipeline.storage.object_access import (
-    MISSING,
-    AccessError,
-    ObjectAccess,
-    access_for,
+from data_pipeline.storage.object_access import AccessError, ObjectAccess, access_for
+from data_pipeline.storage.object_errors import (
+    BusyError,
+    ObjectAccessError,
+    ObjectMissingError,
+    ObjectStoreError,
+    failure_of,
 )
 from foundation.errors import LocationError
 from foundation.location import Location, path_escape, without_credentials
@@ -48,44 +50,13 @@ _SMALL_PUT_BYTES = 1024**2
 _CONFLICT_DELAYS_SECONDS = (0.2, 0.5, 1.0)
 _MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.1, 1.0
-_MAX_REASON_CHARACTERS = 300
 _LONG_SECONDS = 24 * 3600.0  # for reads, whose pace is checked here
 
 _BUCKET = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_STATUS = re.compile(r"status code: (\d{3}) ?([A-Za-z ]*)")
-_CODE = re.compile(r"<Code>(\w{1,100})</Code>")
-_MESSAGE = re.compile(r"<Message>([^<]{1,300})")
-# A request for a machine's role; its URL is hidden if it has a token.
-_ROLE_REQUEST = re.compile(
-    r"Error performing \w+ (?:REDACTED|http://169\.254\.1(?:69\.254|70\.2)|http://metadata\.google\.|"
-    r"\S+/(?:latest/(?:api/token|meta-data)|computeMetadata|metadata/identity)\b)"
-)
-# Why there was no response: from the operating system, or by kind, such as Timeout.
-_CAUSE = re.compile(r'\bmessage: "([^"\n]{1,100})"')
-_KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
-_WRONG_REGION = "Received redirect without LOCATION"
-_MISSING_BUCKETS = ("NoSuchBucket", "ContainerNotFound")
-
 _T = TypeVar("_T")
 # The process in which obstore has started its threads, which do not exist after a fork.
 _user_of_obstore: int | None = None
-
-
-class ObjectStoreError(OSError):
-    """A request to an object store has failed."""
-
-
-class ObjectMissingError(ObjectStoreError, FileNotFoundError):
-    """There is no such object."""
-
-
-class ObjectConflictError(ObjectStoreError):
-    """A conditional write was refused: the object exists, or has another etag."""
-
-
-class ObjectAccessError(ObjectStoreError):
-    """Credentials are missing or refused, or there is no such bucket."""
 
 
 class StoredObject(NamedTuple):
@@ -363,7 +334,7 @@ class ObjectStore:
             except ObjectAccessError:
                 if not self._are_renewed():
                     raise
-            except _BusyError as error:
+            except BusyError as error:
                 delay = next(delays, None)
                 if delay is None or time.monotonic() > last:
                     raise ObjectStoreError(*error.args) from None
@@ -382,7 +353,7 @@ class ObjectStore:
         except Exception as error:  # obstore raises its own, FileNotFoundError and ValueError
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the file that a download writes
-            failure = _failure(str(error), shown, self._scheme, access)
+            failure = failure_of(str(error), shown, self._scheme, access)
         # Outside of the handlers: a traceback would show the library's error as the context.
         raise failure
 
@@ -432,7 +403,7 @@ class ObjectStore:
                 },
             )
         except Exception as error:
-            failure = _failure(str(error), shown, self._scheme, access)
+            failure = failure_of(str(error), shown, self._scheme, access)
         raise ObjectAccessError(*failure.args)
 
     def _are_renewed(self) -> bool:
@@ -448,54 +419,6 @@ class ObjectStore:
 
     def _shown(self, name: str) -> str:
         return visible_line(f"{self.url}/{name}".rstrip("/"))
-
-
-class _BusyError(ObjectStoreError):
-    """The server has answered 409 and may accept the same request later."""
-
-
-def _failure(text: str, shown: str, scheme: str, access: ObjectAccess) -> ObjectStoreError:
-    """Return the error for the text of one of obstore's errors.
-
-    The text has the response's body, in which servers quote keys and signatures, so only its code
-    and message are shown.
-    """
-    text, _, details = text.partition("\n\nDebug source")
-    status_match, code_match, message = (p.search(text) for p in (_STATUS, _CODE, _MESSAGE))
-    status = int(status_match[1]) if status_match else None
-    code = code_match[1] if code_match else ""
-    if status_match:
-        reason = f"{status} {status_match[2].strip()}".strip()
-        reason += f", {code}" if code else ""
-        reason += f" ({message[1].strip()})" if message else ""
-    else:
-        reason = text.rpartition(" - ")[2].partition("\n")[0]
-        if cause := _CAUSE.search(details) or _KIND.search(details):
-            reason += f" ({cause[1].lower()})"
-    reason = without_credentials(reason)
-    for secret in access.secrets:
-        reason = reason.replace(secret, "…")
-    reason = f"{shown}: {visible_line(reason[:_MAX_REASON_CHARACTERS])}"
-    if _ROLE_REQUEST.search(text):
-        return ObjectAccessError(
-            f"{shown}: there are no credentials, and this machine's role cannot be used. "
-            f"{MISSING[scheme]}"
-        )
-    if code in _MISSING_BUCKETS:
-        return ObjectAccessError(f"{reason}. Correct the name of the bucket, or create it")
-    if _WRONG_REGION in text or code == "AuthorizationHeaderMalformed":
-        return ObjectAccessError(
-            f"{reason}. The bucket is in another region: set AWS_REGION to its region"
-        )
-    if status in (401, 403):
-        return ObjectAccessError(f"{reason}. Check the credentials and their permissions")
-    if status == 412 or code == "BlobAlreadyExists":
-        return ObjectConflictError(reason)
-    if text.startswith("Request precondition failure") and status == 404:  # an update of nothing
-        return ObjectConflictError(reason)
-    if status == 404:
-        return ObjectMissingError(reason)
-    return _BusyError(reason) if status == 409 else ObjectStoreError(reason)
 
 
 def _is_odd(path: str) -> bool:

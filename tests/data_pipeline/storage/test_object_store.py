@@ -10,14 +10,13 @@ import pytest
 from support.storage.s3_server import LISTED_AT_ONCE, S3Server, only_moto
 
 from data_pipeline.storage.budget import TooManyBytesError
-from data_pipeline.storage.object_store import (
+from data_pipeline.storage.object_errors import (
     ObjectAccessError,
     ObjectConflictError,
-    ObjectInfo,
     ObjectMissingError,
-    ObjectStore,
     ObjectStoreError,
 )
+from data_pipeline.storage.object_store import ObjectInfo, ObjectStore
 from foundation.errors import LocationError
 
 pytestmark = pytest.mark.usefixtures("s3_environment")

@@ -26,13 +26,13 @@ from support.storage.s3_server import KEY_ID, LISTED_AT_ONCE, SECRET_KEY, S3Serv
 
 from data_pipeline.storage import object_store
 from data_pipeline.storage.budget import TooManyBytesError
-from data_pipeline.storage.object_store import (
+from data_pipeline.storage.object_errors import (
     ObjectAccessError,
     ObjectConflictError,
     ObjectMissingError,
-    ObjectStore,
     ObjectStoreError,
 )
+from data_pipeline.storage.object_store import ObjectStore
 
 CONNECT_SECONDS, STALL_SECONDS = 0.4, 0.4
 # The documented limit, and time for a busy machine.

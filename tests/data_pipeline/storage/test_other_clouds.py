@@ -10,12 +10,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from data_pipeline.storage.object_store import (
+from data_pipeline.storage.object_errors import (
     ObjectAccessError,
     ObjectConflictError,
     ObjectMissingError,
-    ObjectStore,
 )
+from data_pipeline.storage.object_store import ObjectStore
 
 BUCKET = "bucket"
 MODIFIED = "Wed, 21 Oct 2026 07:28:00 GMT"

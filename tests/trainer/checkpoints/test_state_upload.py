@@ -7,7 +7,8 @@ import pytest
 import torch
 from support.records.checkpoints import Listener, make_header, work_folder
 
-from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from data_pipeline.storage.object_errors import ObjectStoreError
+from data_pipeline.storage.object_store import ObjectStore
 from trainer.checkpoints import final_save
 from trainer.checkpoints.state_objects import UploadedFile
 from trainer.checkpoints.state_upload import StateUploader

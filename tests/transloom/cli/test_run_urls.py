@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.preparation.prepare import prepare
-from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from data_pipeline.storage.object_errors import ObjectStoreError
+from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.store import open_store
 from foundation import shown_urls
 from foundation.location import Location

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from data_pipeline.storage.object_errors import ObjectStoreError
+from data_pipeline.storage.object_store import ObjectStore
 from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
 from trainer.errors import RunMismatchError

@@ -15,12 +15,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from data_pipeline.storage.object_store import (
+from data_pipeline.storage.object_errors import (
     ObjectConflictError,
     ObjectMissingError,
-    ObjectStore,
     ObjectStoreError,
 )
+from data_pipeline.storage.object_store import ObjectStore
 from foundation.file_model import Count, FileModel, error_summary
 from foundation.location import path_escape
 from foundation.strict_json import JsonLimits, parse_object

@@ -4,12 +4,12 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from data_pipeline.storage.object_store import (
+from data_pipeline.storage.object_errors import (
     ObjectAccessError,
     ObjectConflictError,
-    ObjectStore,
     ObjectStoreError,
 )
+from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import RunMismatchError
 
 PROBES = ".probe"

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
+from data_pipeline.storage.object_errors import ObjectMissingError
+from data_pipeline.storage.object_store import ObjectStore
 from foundation.file_model import error_summary
 from foundation.location import Location
 from foundation.shown_urls import show_as_url

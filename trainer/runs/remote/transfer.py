@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from data_pipeline.storage.durable import sync_to_disk
-from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore
+from data_pipeline.storage.object_errors import ObjectMissingError
+from data_pipeline.storage.object_store import ObjectStore
 from foundation.file_model import error_summary
 from foundation.strict_json import SMALL, parse_object
 from trainer.checkpoints.commit import DAMAGED

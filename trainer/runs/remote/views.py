@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from data_pipeline.storage.object_store import ObjectMissingError, ObjectStore, ObjectStoreError
+from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
+from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import path_escape
 from foundation.periodic_thread import PeriodicThread
 from foundation.shown_urls import set_problem, show_as_url

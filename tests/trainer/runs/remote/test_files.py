@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.storage.object_store import ObjectMissingError, StoredObject
+from data_pipeline.storage.object_errors import ObjectMissingError
+from data_pipeline.storage.object_store import StoredObject
 from trainer.errors import RunMismatchError
 from trainer.runs.remote import files as files_module
 from trainer.runs.remote.files import FileFetcher, UploadedFiles, local_files

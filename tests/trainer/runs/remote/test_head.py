@@ -5,11 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from data_pipeline.storage.object_store import (
-    ObjectConflictError,
-    ObjectStore,
-    ObjectStoreError,
-)
+from data_pipeline.storage.object_errors import ObjectConflictError, ObjectStoreError
+from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, RunMismatchError
 from trainer.runs.remote import lease
 from trainer.runs.remote.head import HEAD, HeadObject, RunHead, owner_of

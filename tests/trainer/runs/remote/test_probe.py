@@ -2,7 +2,8 @@
 
 import pytest
 
-from data_pipeline.storage.object_store import ObjectAccessError, ObjectStore
+from data_pipeline.storage.object_errors import ObjectAccessError
+from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import RunMismatchError
 from trainer.runs.remote.probe import probe_store
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from support.records.checkpoints import make_header, rewrite_header, save_checkpoint
 
-from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from data_pipeline.storage.object_errors import ObjectStoreError
+from data_pipeline.storage.object_store import ObjectStore
 from trainer.checkpoints import state_objects
 from trainer.checkpoints.averaging import average
 from trainer.checkpoints.format import Checkpoint, list_averages, list_checkpoints, read_header

@@ -14,7 +14,8 @@ from support.records.run_folders import made_run
 from support.storage.fault_proxy import Answer, FaultProxy
 
 from cluster.terminal import Terminal
-from data_pipeline.storage.object_store import ObjectStore, ObjectStoreError
+from data_pipeline.storage.object_errors import ObjectStoreError
+from data_pipeline.storage.object_store import ObjectStore
 from foundation.shown_urls import problem_of, url_of, with_urls
 from trainer.errors import RunMismatchError
 from trainer.record.run_status import run_status_of
