@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.support.checkpoint_headers import bare_header
 from benchmarks.support.command_line import parse_arguments
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer, Vocabulary
@@ -94,26 +95,10 @@ def be_a_rank(pipe: Connection, work: Path, network: str, rank: int, world_size:
     while (task := pipe.recv()) is not None:
         step, final = task
         heard.written.clear()
-        stall = writer.save(header(step), final=final)
+        stall = writer.save(bare_header(step), final=final)
         heard.written.wait()
         pipe.send(stall)
     writer.close()
-
-
-def header(step: int) -> CheckpointHeader:
-    return CheckpointHeader(
-        step=step,
-        optimizer_step=step,
-        cursor={},
-        data_digest="",
-        dataset_identity="",
-        recipe={},
-        identity={},
-        numerics={},
-        parameters={},
-        parameter_groups=[],
-        target_tokens_seen=0,
-    )
 
 
 def stalls(

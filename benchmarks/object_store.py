@@ -34,6 +34,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.support.checkpoint_headers import bare_header
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import ROOT
 from data_pipeline.storage.object_store import ObjectStore
@@ -134,19 +135,7 @@ def share(gigabytes: float, rank: int, ranks: int) -> list[Fragment]:
 
 
 def header_of(step: int, fragments: list[Fragment], ranks: int) -> CheckpointHeader:
-    return CheckpointHeader(
-        step=step,
-        optimizer_step=step,
-        cursor={},
-        data_digest="",
-        dataset_identity="",
-        recipe={},
-        identity={},
-        numerics={},
-        parameters={f.parameter: [ranks * f.tensor.numel()] for f in fragments},
-        parameter_groups=[],
-        target_tokens_seen=0,
-    )
+    return bare_header(step, {f.parameter: [ranks * f.tensor.numel()] for f in fragments})
 
 
 def compare_stalls(url: str, folder: Path, gigabytes: float, rounds: int) -> None:

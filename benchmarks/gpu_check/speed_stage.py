@@ -16,10 +16,11 @@ from support.records.checkpoints import Listener, work_folder
 from torch import Tensor, nn
 
 import benchmarks.gpu_check.path_stage as commands
-from benchmarks.checkpoint_stall import GOAL_SECONDS, header
+from benchmarks.checkpoint_stall import GOAL_SECONDS
 from benchmarks.exact_cost import clock
 from benchmarks.gpu_check.engine_stage import placement
 from benchmarks.gpu_check.outcomes import CannotRunError, Measurement, Work, WrongResultError
+from benchmarks.support.checkpoint_headers import bare_header
 from model.blocks.attention import additive_mask
 from model.blocks.attention import attention as attend
 from model.blocks.packing import PackedMask, packings
@@ -298,7 +299,7 @@ def checkpoint_stall(work: Work) -> Measurement:
     with closing(writer):
         stalls = []
         for step in range(4):
-            stalls.append(writer.save(header(step), final=False))
+            stalls.append(writer.save(bare_header(step), final=False))
             writer.finish()
     if heard.failed:
         raise WrongResultError(heard.failed[0][1])

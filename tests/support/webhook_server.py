@@ -11,10 +11,11 @@ import json
 import socket
 import struct
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 
 from support.cluster.processes import HANG_SECONDS
+from support.quiet_server import QuietServer
 
 SECRET = "s3cr3t-CANARY-0123456789"  # in the path of the address, as Slack has it
 
@@ -46,7 +47,7 @@ class WebhookServer:
         self.closing = threading.Event()
         self._changed = threading.Condition()
         handler = type("Handler", (_Handler,), {"hook": self})
-        self._server = _QuietServer(("127.0.0.1", 0), handler)
+        self._server = QuietServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
@@ -86,13 +87,6 @@ class WebhookServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-class _QuietServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing: clients that give up are what this server is for."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,9 @@
 """Commands `transloom runs …`: list runs, and copy runs to and from an object store."""
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,15 +78,8 @@ def push(
     """
     from trainer.runs.remote.transfer import push_run
 
-    console = Terminal(stderr=True)
-    with percentage_bars(console) as progress:
-        bars = bars_by_name(progress)
-        copied = push_run(
-            folder,
-            url,
-            lambda done, total: bars("checkpoints", done, total),
-            lambda text: console.print(text, soft_wrap=True),
-        )
+    with _transfer_display() as receivers:
+        copied = push_run(folder, url, *receivers)
     answer(_as_json(str(folder), url, copied), as_json, _in_words(url, copied))
 
 
@@ -105,15 +100,8 @@ def pull(
     """
     from trainer.runs.remote.transfer import pull_run
 
-    console = Terminal(stderr=True)
-    with percentage_bars(console) as progress:
-        bars = bars_by_name(progress)
-        copied = pull_run(
-            url,
-            folder,
-            lambda done, total: bars("checkpoints", done, total),
-            lambda text: console.print(text, soft_wrap=True),
-        )
+    with _transfer_display() as receivers:
+        copied = pull_run(url, folder, *receivers)
     answer(_as_json(url, str(folder), copied), as_json, _in_words(str(folder), copied))
 
 
@@ -128,6 +116,15 @@ def print_record(run: RunArgument) -> None:
     with suppress(FileNotFoundError), open_regular(folder.metrics) as file:
         for line in file:
             print_result(line.decode(errors="replace"), end="")
+
+
+@contextmanager
+def _transfer_display() -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
+    """Yield the receivers of a transfer's progress and of its messages, which stderr shows."""
+    console = Terminal(stderr=True)
+    with percentage_bars(console) as progress:
+        bars = bars_by_name(progress)
+        yield partial(bars, "checkpoints"), partial(console.print, soft_wrap=True)
 
 
 def _as_json(source: str, target: str, copied: "TransferSummary") -> dict[str, object]:

@@ -21,10 +21,12 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import unquote, urlsplit
+
+from support.quiet_server import QuietServer
 
 
 class Fault(enum.Enum):
@@ -68,7 +70,7 @@ class FaultyServer:
         self.closing = threading.Event()
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
-        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
+        self._server = QuietServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
@@ -135,13 +137,6 @@ class FaultyServer:
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         return type("Handler", (_Handler,), {"faulty": self})
-
-
-class _QuietServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing: clients that give up are what this server is for."""
 
 
 class _Handler(BaseHTTPRequestHandler):
