@@ -256,23 +256,20 @@ def _others_text(others: Collection[float], shown: Callable[[float], str]) -> st
 
 
 def _clocks(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
-    clocks = {node: measured.clock for node, measured in nodes.items() if measured.clock}
-    if not clocks:
-        return
-    # If the driver's clock differs from most nodes' clocks, the driver is the one that is wrong.
-    middle = statistics.median(clock.seconds for clock in clocks.values())
-    driver = len(clocks) >= 3 and abs(middle) > CLOCK_WARNING_SECONDS
-    reference = middle if driver else 0.0
-    name = "the median of the nodes" if driver else "the driver's clock"
-    for node, clock in clocks.items():
-        offset = clock.seconds - reference
+    median = _offset_from_driver(nodes)
+    name = "the driver's clock" if median is None else "the median of the nodes"
+    for node, measured in nodes.items():
+        clock = measured.clock
+        if clock is None:
+            continue
+        offset = clock.seconds - (median or 0.0)
         certain = abs(offset) - clock.error_seconds
         if certain <= CLOCK_WARNING_SECONDS:
             continue
         yield NodeVerdict(
             node,
             certain > CLOCK_LIMIT_SECONDS,
-            f"The clock of node {nodes[node].name} is wrong. Times in records and deadlines of "
+            f"The clock of node {measured.name} is wrong. Times in records and deadlines of "
             "drained nodes depend on it. Synchronize the clocks, for example with chrony",
             f"{offset:+.2f} s from {name}, ± {clock.error_seconds:.3f}; at most "
             f"{CLOCK_LIMIT_SECONDS:g} s allowed",
@@ -281,14 +278,25 @@ def _clocks(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
 
 def driver_clock_warning(nodes: Mapping[str, MeasuredNode]) -> str | None:
     """Return a warning if the driver's clock differs from those of most nodes, or None."""
-    offsets = [measured.clock.seconds for measured in nodes.values() if measured.clock]
-    if len(offsets) < 3 or abs(middle := statistics.median(offsets)) <= CLOCK_WARNING_SECONDS:
+    median = _offset_from_driver(nodes)
+    if median is None:
         return None
+    asked = sum(measured.clock is not None for measured in nodes.values())
     return (
-        f"the driver's clock is {abs(middle):.2f} s {'behind' if middle > 0 else 'ahead of'} the "
-        f"median of {counted(len(offsets), 'node')}. Synchronize the clocks, for example with "
-        "chrony"
+        f"the driver's clock is {abs(median):.2f} s {'behind' if median > 0 else 'ahead of'} the "
+        f"median of {counted(asked, 'node')}. Synchronize the clocks, for example with chrony"
     )
+
+
+def _offset_from_driver(nodes: Mapping[str, MeasuredNode]) -> float | None:
+    """Return the median of the nodes' offsets if the driver's clock is the wrong one, or None.
+
+    It is the wrong one if it differs from the median of at least three nodes.
+    """
+    offsets = [measured.clock.seconds for measured in nodes.values() if measured.clock]
+    if len(offsets) < 3 or abs(median := statistics.median(offsets)) <= CLOCK_WARNING_SECONDS:
+        return None
+    return median
 
 
 def _space(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
