@@ -91,7 +91,7 @@ bench-peers: setup  ## training speed beside Eole and Hugging Face (1 hour; DATA
 chaos: setup  ## the long fault injections
 	@$(BIN)/pytest -m "chaos and not gpu and not lab"
 
-lab: setup  ## tests on hosts in namespaces, under Slurm, in a browser; installs them (Debian, root)
+lab: setup  ## tests on hosts in namespaces, under Slurm, in a browser, with SeaweedFS; installs them (Debian, root)
 	@scripts/lab
 
 fuzz: setup  ## mutate files of all formats for long, and renew the table in docs/explanation/fuzzing.md
