@@ -396,19 +396,13 @@ class NodeAgents:
         problems = []
         try:
             for node, folder_check in meetings.items():
-                answer = work / f"{left}-{node}"
-                problem = _problem(folder_check, None if run.url else answer)
+                name, answer = f"Node {self._names[node]}", work / f"{left}-{node}"
+                problem = _problem(name, folder_check, run, answer)
                 if run.url and not answer.exists():
                     self.separate.add(node)
                 if problem:
-                    text = (
-                        f"Node {self._names[node]} does not have the run's folder {run.path} "
-                        f"({problem}). Use --run PATH to name a folder on storage that all nodes "
-                        "see at the same path, or --run s3://… for nodes without such storage"
-                    )
-                    problems.append(self._unfit.add(node, text).text)
+                    problems.append(self._unfit.add(node, problem).text)
                 elif (found := _reported_sources(sources[node])) and found != self._sources:
-                    name = f"Node {self._names[node]}"
                     text = other_sources(name, found, self._sources, "train")
                     problems.append(self._unfit.add(node, text).text)
         finally:
@@ -425,22 +419,33 @@ class NodeAgents:
         return agent.check_shared_folder.remote(work, left, answer)
 
 
-def _problem(folder_check: Any, answer: Path | None) -> str | None:
+def _problem(name: str, folder_check: Any, run: RunFolder, answer: Path) -> str | None:
     """Return a node's problem with the folder; None if it has no problem or its agent is lost.
 
     Args:
-        answer: the file that the node must have created; None if it need not share the folder.
+        name: the node's name for the message.
+        answer: the file that the node must have created; not needed if the run is in an object
+            store.
     """
     _wait([folder_check], START_SECONDS)
     try:
         problem: str | None = ray.get(folder_check, timeout=0)
     except GetTimeoutError:
-        return f"no answer within {START_SECONDS:.0f} s"
+        return (
+            f"{name} has not answered within {START_SECONDS:.0f} s whether it has {run.path}, the "
+            "run's folder. Check the load of this node, its storage, and Ray's logs there"
+        )
     except RayError:
         return None
-    if problem is None and answer and not answer.exists():
-        return "files that the node writes there are not visible to the driver"
-    return problem
+    if run.url:
+        return problem and f"{name} cannot keep a copy of {run.url} in {run.path}: {problem}"
+    if problem is None and not answer.exists():
+        problem = "files that the node writes there are not visible to the driver"
+    return problem and (
+        f"{name} does not have the run's folder {run.path} ({problem}). Use --run PATH to name a "
+        "folder on storage that all nodes see at the same path, or --run s3://… for nodes without "
+        "such storage"
+    )
 
 
 def _reported_sources(answer: Any) -> str | None:

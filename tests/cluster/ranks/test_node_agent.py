@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -256,6 +257,35 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_p
     agents.by_node[node] = Twin(agents.by_node[node], twin)
     (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
     assert "files that the node writes there are not visible" in problem
+
+
+def test_a_node_that_does_not_answer_is_not_said_to_lack_the_folder(agents, tmp_path, monkeypatch):
+    agents, node = agents
+    monkeypatch.setattr("cluster.ranks.node_agent.START_SECONDS", 0.5)
+
+    class Silent(ElsewhereAgent):
+        def remote(self, folder, left, answer):
+            return ray.remote(lambda: time.sleep(60)).options(num_cpus=0).remote()
+
+    agents.by_node[node] = Silent(agents.by_node[node], tmp_path)
+    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
+    assert problem.startswith(f"Node here has not answered within 0 s whether it has {tmp_path}")
+
+
+def test_a_node_that_cannot_keep_a_copy_says_why(agents, tmp_path):
+    agents, node = agents
+
+    class Full(ElsewhereAgent):
+        def remote(self, url, work, left, answer):
+            return ray.put("No space left on device")
+
+    full = Full(agents.by_node[node], tmp_path)
+    full.open_mirror = full
+    agents.by_node[node] = full
+    (problem,) = agents.check(tmp_path, RunFolder(tmp_path, "s3://bucket/run"))
+    assert problem == (
+        f"Node here cannot keep a copy of s3://bucket/run in {tmp_path}: No space left on device"
+    )
 
 
 @pytest.mark.parametrize("theirs", ["changed", "older"])
