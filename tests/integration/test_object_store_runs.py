@@ -84,6 +84,7 @@ def head(bucket, cache, s3_server):
         head.stop()
 
 
+@pytest.mark.long
 def test_a_job_is_read_from_the_store_when_its_head_is_gone(
     inline_runs, head, bucket, cache, monkeypatch
 ):
