@@ -86,8 +86,6 @@ class RankPool:
         deadline = time.monotonic() + JOB_SECONDS
         failures: dict[int, str] = {}
         while pending := [pipe for rank, pipe in enumerate(self._pipes) if rank not in answers]:
-            if failures:  # ranks that wait for one that has failed
-                deadline = min(deadline, time.monotonic() + LAST_WORDS_SECONDS)
             ready = cast("list[Connection]", wait(pending, max(0.0, deadline - time.monotonic())))
             if not ready:
                 break
@@ -96,6 +94,7 @@ class RankPool:
                 answers[rank] = _receive(pipe)
                 if not answers[rank].ok:
                     failures[rank] = answers[rank].result
+                    deadline = min(deadline, time.monotonic() + LAST_WORDS_SECONDS)
         if not failures and len(answers) < self._world_size:
             failures = {
                 rank: f"no result within {JOB_SECONDS:g} s\n{self._stacks(rank)}"

@@ -58,7 +58,12 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Answer(Fault):
+class Refusal(Fault):
+    """A request that is not forwarded."""
+
+
+@dataclass(frozen=True)
+class Answer(Refusal):
     """An error of S3; the request is not forwarded. `text` comes after S3's code and message."""
 
     status: int
@@ -92,7 +97,7 @@ class Slow(Fault):
 
 
 @dataclass(frozen=True)
-class Stall(Fault):
+class Stall(Refusal):
     """No answer for some seconds, then the end of the connection; nothing is forwarded."""
 
     seconds: float = 60.0
@@ -106,14 +111,14 @@ class StallBody(Fault):
 
 
 @dataclass(frozen=True)
-class StallUpload(Fault):
+class StallUpload(Refusal):
     """The request's body is not read for some seconds, then the connection ends."""
 
     seconds: float = 60.0
 
 
 @dataclass(frozen=True)
-class CutRequest(Fault):
+class CutRequest(Refusal):
     """A connection reset in the middle of the request's body; nothing is forwarded."""
 
 
@@ -284,14 +289,13 @@ class _Handler(BaseHTTPRequestHandler):
         def note(status: int | None) -> None:
             self.proxy.note(Request(kind, self.command, path, fault, status))
 
-        match fault:
-            case CutRequest() | StallUpload() | Answer() | Stall():
-                note(None)
-                self._refuse(fault, length)
-            case _:
-                self._forward_and_answer(self.rfile.read(length), fault, note)
+        if isinstance(fault, Refusal):
+            note(None)
+            self._refuse(fault, length)
+        else:
+            self._forward_and_answer(self.rfile.read(length), fault, note)
 
-    def _refuse(self, fault: Fault, length: int) -> None:
+    def _refuse(self, fault: Refusal, length: int) -> None:
         match fault:
             case CutRequest():
                 self.rfile.read(length // 2)

@@ -6,13 +6,10 @@ from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
-import yaml
-from support.runs import Runs
+from support.runs import trained_run
 from support.tasks import case_values, language_values, masked_values
 
 import transloom as transloom_module
-from cluster.recipe import load_recipe
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from trainer.errors import RunMismatchError
 from transloom.cli import classify
@@ -25,12 +22,7 @@ LONG = "Le petit chat noir de Marie est sous la grande table du jardin. Il dort 
 
 def trained(folder, values):
     values["data"]["train"][0]["part"] = [0, 0.05]
-    values["trainer"] |= {"max_steps": 12, "validate_every_steps": 12}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(values))
-    prepare(load_recipe(recipe).data_settings, lambda progress: None)
-    Runs(recipe, folder, address="").train("run", inline=True)
-    return folder / "run"
+    return trained_run(values, folder, 12)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,10 @@ from io import BytesIO, TextIOWrapper
 import numpy as np
 import pytest
 import torch
-import yaml
-from support.runs import Runs
+from support.runs import trained_run
 from support.tasks import embedding_values
 
 import transloom as transloom_module
-from cluster.recipe import load_recipe
-from data_pipeline.preparation.prepare import prepare
 from trainer.errors import RunMismatchError
 from transloom.inference import sentence_embedder
 from transloom.inference.mask_filler import MaskFiller
@@ -26,12 +23,7 @@ def run(tmp_path_factory):
     """A run that has learned a little."""
     folder = tmp_path_factory.mktemp("embedding")
     values = embedding_values(folder / "dataset")
-    values["trainer"] |= {"max_steps": 20, "validate_every_steps": 20}
-    recipe = folder / "embedding.yaml"
-    recipe.write_text(yaml.safe_dump(values))
-    prepare(load_recipe(recipe).data_settings, lambda progress: None)
-    Runs(recipe, folder, address="").train("embedding", inline=True)
-    return folder / "embedding"
+    return trained_run(values, folder, 20, "embedding")
 
 
 @pytest.fixture(scope="module")

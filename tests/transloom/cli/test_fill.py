@@ -5,13 +5,10 @@ from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
-import yaml
 from support.explained_page import PageReader
-from support.runs import Runs
+from support.runs import trained_run
 from support.tasks import masked_values, pair_masked_values
 
-from cluster.recipe import load_recipe
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masked_text import masked_ids
 from trainer.errors import RunMismatchError, TextError
 from transloom.inference.mask_filler import MaskFiller
@@ -27,23 +24,14 @@ def run(tmp_path_factory):
     for corpus in values["data"]["train"]:
         corpus["part"] = [0, 0.05]
     values["tokenizer"] = {"type": "unigram", "vocabulary_size": 120, "byte_fallback": False}
-    return trained(values, folder)
+    return trained_run(values, folder, 6)
 
 
 @pytest.fixture(scope="module")
 def pair_run(tmp_path_factory):
     """A run of pairs that has learned a little."""
     folder = tmp_path_factory.mktemp("pairs")
-    return trained(pair_masked_values(folder / "dataset"), folder)
-
-
-def trained(values, folder):
-    values["trainer"] |= {"max_steps": 6, "validate_every_steps": 6}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(values))
-    prepare(load_recipe(recipe).data_settings, lambda progress: None)
-    Runs(recipe, folder, address="").train("run", inline=True)
-    return folder / "run"
+    return trained_run(pair_masked_values(folder / "dataset"), folder, 6)
 
 
 def lines(result):

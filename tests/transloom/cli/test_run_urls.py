@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from support.recipes import tiny_recipe
 from support.records.lines import train_line
-from support.runs import Runs
+from support.runs import trained_run
 from support.tasks import (
     embedding_values,
     language_model_values,
@@ -19,9 +18,7 @@ from support.tasks import (
 )
 from typer.testing import CliRunner
 
-from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.store import open_store
@@ -354,21 +351,15 @@ def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server
     ],
 )
 def test_runs_of_other_tasks_say_the_same(said, s3_server, tmp_path, values, command):
-    chosen = values(tmp_path / "dataset")
-    chosen["trainer"] |= {"max_steps": 2, "validate_every_steps": 2}
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(chosen))
-    prepare(load_recipe(recipe).data_settings, lambda progress: None)
-    Runs(recipe, tmp_path, address="").train("run", inline=True)
+    folder = trained_run(values(tmp_path / "dataset"), tmp_path, 2)
     url = s3_server.bucket("task") + "/run"
-    push_run(tmp_path / "run", url)
+    push_run(folder, url)
 
     there, here = (
-        said(*(run if word == "RUN" else word for word in command))
-        for run in (url, tmp_path / "run")
+        said(*(run if word == "RUN" else word for word in command)) for run in (url, folder)
     )
 
-    assert there.replace(url, str(tmp_path / "run")) == here != ""
+    assert there.replace(url, str(folder)) == here != ""
 
 
 def test_other_urls_are_refused(said, folder):
