@@ -16,9 +16,9 @@ from pathlib import Path
 
 from cluster.ray.environment_file import read_environment
 from data_pipeline.storage.regular_files import open_regular
+from trainer.checkpoints.run_copies import mirror_folder
 from trainer.rank.rank_job import RankJob
 from trainer.runs.remote.files import FileStamp, local_files
-from trainer.runs.remote.location import mirror_folder
 
 # Files and directories in which ranks write; the driver writes the others.
 RANK_FILES = ("metrics.jsonl", "translations", "time-lapse", "wandb", "profile")

@@ -100,7 +100,8 @@ def test_it_backs_off_while_calls_fail_and_recovers():
 
     def fail():
         if (failing := next(answers, None)) is None:
-            return done.set()
+            done.set()
+            return
         if failing:
             raise ValueError
 
