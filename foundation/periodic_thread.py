@@ -1,15 +1,37 @@
 """Background thread that calls a function periodically."""
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from foundation.untrusted_text import logger_of
+
 MAX_FAILURES_IN_A_ROW = 10
 EXCEPTIONS_PER_LOGGED_ONE = 100
 LONGEST_BACKOFF = 16  # intervals
+
+logger = logger_of(__name__)
+
+
+class ExceptionLog:
+    """Log of the exceptions of a task that goes on after them.
+
+    It has the first exception of each class with its traceback, and then every
+    `EXCEPTIONS_PER_LOGGED_ONE`-th.
+    """
+
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self._counts: Counter[type[Exception]] = Counter()
+
+    def add(self, error: Exception) -> None:
+        before = self._counts[type(error)]
+        self._counts[type(error)] += 1
+        if before % EXCEPTIONS_PER_LOGGED_ONE == 0:
+            text = "%s goes on after an exception (%d of this class before): %r"
+            logger.error(text, self._task, before, error, exc_info=error)
 
 
 class PeriodicThread:
@@ -18,9 +40,9 @@ class PeriodicThread:
     As a context manager, it starts on entry and stops on exit. Classes with a periodic task inherit
     from it, and so become context managers, too.
 
-    The thread survives exceptions of the function. It logs the first of each class with its
-    traceback, and then every `EXCEPTIONS_PER_LOGGED_ONE`-th. While calls keep failing, the interval
-    doubles up to `LONGEST_BACKOFF` intervals. A thread that others rely on has `give_up` instead.
+    The thread survives exceptions of the function, and logs some of them (see `ExceptionLog`).
+    While calls keep failing, the interval doubles up to `LONGEST_BACKOFF` intervals. A thread that
+    others rely on has `give_up` instead.
     """
 
     def __init__(
@@ -52,7 +74,7 @@ class PeriodicThread:
         self._join_seconds = join_seconds
         self._give_up = give_up
         self._failures_in_a_row = 0
-        self._exceptions: Counter[type[Exception]] = Counter()
+        self._exceptions = ExceptionLog(f"the thread {name!r}")
         self._wakes = threading.Event()
         self._over = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -95,7 +117,7 @@ class PeriodicThread:
                 self._call()
             except Exception as error:
                 self._failures_in_a_row += 1
-                self._log(error)
+                self._exceptions.add(error)
                 if self._give_up and self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
                     self._give_up(error)
                     break
@@ -110,15 +132,3 @@ class PeriodicThread:
         if self._give_up:
             return self._interval_seconds
         return self._interval_seconds * min(2**self._failures_in_a_row, LONGEST_BACKOFF)
-
-    def _log(self, error: Exception) -> None:
-        kind = type(error)
-        if self._exceptions[kind] % EXCEPTIONS_PER_LOGGED_ONE == 0:
-            logging.getLogger(__name__).error(
-                "the thread %r goes on after an exception (%d of this class before): %r",
-                self._thread.name,
-                self._exceptions[kind],
-                error,
-                exc_info=error,
-            )
-        self._exceptions[kind] += 1

@@ -1,4 +1,4 @@
-"""Names of the folders directly below a URL in an object store, whoever serves it.
+"""Names of the folders directly below a URL in an object store.
 
 A client of an object store reads each response of a listing whole, and a server decides how long it
 is. A child process therefore makes the listing, with limited memory, and this process reads a
@@ -84,7 +84,7 @@ def _names(child: "subprocess.Popen[bytes]") -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the names of folders below a URL, or an error, as lines of JSON.
+    """Write the names of folders below a URL, or an error, as lines of JSON.
 
     The arguments are the URL and the maximum memory in bytes.
     """
@@ -93,6 +93,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         for name in ObjectStore(url).folders():
-            print(json.dumps(name))
+            sys.stdout.write(f"{json.dumps(name)}\n")
     except ObjectStoreError as error:
-        print(json.dumps({"error": type(error).__name__, "text": str(error)}))
+        answer = {"error": type(error).__name__, "text": str(error)}
+        sys.stdout.write(f"{json.dumps(answer)}\n")

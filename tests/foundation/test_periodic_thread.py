@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from foundation.periodic_thread import PeriodicThread
+from foundation.periodic_thread import ExceptionLog, PeriodicThread
 
 
 def test_it_acts_again_and_again_and_once_more_at_the_end():
@@ -88,9 +88,9 @@ def test_it_survives_exceptions_and_logs_the_first_of_each_class(caplog):
 
 
 def test_every_hundredth_exception_of_a_class_is_logged(caplog):
-    thread = PeriodicThread("test", 600.0, lambda: None)
+    log = ExceptionLog("the test")
     for number in range(201):
-        thread._log(ValueError(number))
+        log.add(ValueError(number))
     assert [of.exc_info[1].args for of in caplog.records] == [(0,), (100,), (200,)]
 
 

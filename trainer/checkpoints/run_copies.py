@@ -56,7 +56,7 @@ def require_named_url(checkpoint: Path, url: str) -> None:
 
     Raises:
         CheckpointError: the folder is neither in the cache under that URL nor a copy of this
-            process; it may be somebody else's.
+            process; it may be of another user.
     """
     for folder in checkpoint.resolve().parents:
         run = _copies.get(folder)

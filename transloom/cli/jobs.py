@@ -254,7 +254,7 @@ def retry(
         typer.Option(
             metavar="PATH",
             help="File of variables on the nodes, if the job was submitted with one. A record may "
-            "be somebody else's, so only a file that you name is used.",
+            "be another user's, so only a file that you name is used.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -265,7 +265,7 @@ def retry(
 
       transloom jobs retry phrasebook-3f9a1c2b
 
-      transloom jobs retry phrasebook-3f9a1c2b --env-file /home/me/keys.env
+      transloom jobs retry phrasebook-3f9a1c2b --env-file /secure/keys.env
 
       transloom jobs retry /shared/runs/phrasebook --address http://new-head:8265
     """
@@ -292,7 +292,7 @@ def retry(
 def _require_named_environment(recorded: str | None, named: Path | None, job: str) -> None:
     """Check that the user has named the file of variables in a record, and owns it.
 
-    Otherwise the record of somebody else could send the user's secrets to a job.
+    Otherwise the record of another user could send this user's secrets to a job.
 
     Raises:
         ClusterError: the user names no file or another one, or the file belongs to another user.

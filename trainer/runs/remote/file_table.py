@@ -3,7 +3,7 @@
 ::
 
     FileTable   entries   in HEAD.json: files that changed lately
-                index     in objects of their own: all other files, as JSON
+                index     in separate objects: all other files, as JSON
     usage                 share of the limits that a table takes; writers stop at 1
     name_problem          reason why a path cannot be listed; readers and writers share it
 
@@ -39,7 +39,7 @@ LATEST_TIME = 2.0**33  # in the year 2242; file systems and datetime accept it
 WARNING_SHARE = 0.8  # of the limits
 # Files that a head names directly, since it is rewritten every few seconds.
 MAX_ENTRIES = 48
-# Upper limit of an entry's size as JSON, beside the names of the file and of its parts.
+# Upper limit of an entry's size as JSON, in addition to the names of the file and of its parts.
 _BYTES_PER_FILE, _BYTES_PER_PART = 8, 180
 _VALUES_PER_FILE, _VALUES_PER_PART = 2, 5
 # Directories and files that every node or process has for itself, or that can be built again.

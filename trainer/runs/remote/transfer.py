@@ -317,7 +317,7 @@ def _require_own_folder(unfinished: Path) -> None:
     """Check that the folder of an interrupted copy is one of this user's, and no link.
 
     Raises:
-        RunMismatchError: somebody else may have made it.
+        RunMismatchError: another user may have made it.
     """
     with suppress(FileNotFoundError):
         status = unfinished.lstat()

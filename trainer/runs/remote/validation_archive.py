@@ -18,7 +18,7 @@ _TEXT = re.compile(r"validation-(\d{8,})\.txt")
 def archive_validations(folder: Path) -> Path | None:
     """Pack the oldest texts of validations in a folder if there are two archives' worth of them.
 
-    An interruption leaves texts beside the archive that has them; they are packed again.
+    An interruption leaves texts that an archive also has; they are packed again.
 
     Returns:
         The new archive, or None if there are too few texts.

@@ -37,7 +37,7 @@ class ViewCache:
         """Remove other copies until there is room for one of some size.
 
         Raises:
-            RunMismatchError: there is no room beside the copies that this process uses.
+            RunMismatchError: there is no room in addition to the copies that this process uses.
         """
         with self._lock:
             self._reserved[copy] = size
