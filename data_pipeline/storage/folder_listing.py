@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from data_pipeline.storage.object_errors import (
     ObjectAccessError,
@@ -91,9 +92,13 @@ def main() -> None:
     url, memory_bytes = sys.argv[1], int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        for name in ObjectStore(url).folders():
-            sys.stdout.write(f"{json.dumps(name)}\n")
-    except ObjectStoreError as error:
-        answer = {"error": type(error).__name__, "text": str(error)}
-        sys.stdout.write(f"{json.dumps(answer)}\n")
+    with open(1, "wb") as pipe:
+        try:
+            for name in ObjectStore(url).folders():
+                _send(pipe, name)
+        except ObjectStoreError as error:
+            _send(pipe, {"error": type(error).__name__, "text": str(error)})
+
+
+def _send(pipe: BinaryIO, message: str | dict[str, str]) -> None:
+    pipe.write(json.dumps(message).encode() + b"\n")

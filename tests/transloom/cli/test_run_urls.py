@@ -337,7 +337,7 @@ def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server
     said("compare", url, folder)
     tuned = json.loads(said("tune-decoding", url, "--beam-sizes", 1, "--json"))
     assert tuned["file"] == f"{url}/tuned-decoding.json"
-    assert "tuned-decoding.json" in HeadObject(ObjectStore(url)).read().additions
+    assert "tuned-decoding.json" in HeadObject(ObjectStore(url)).read().additions.entries
 
 
 @pytest.mark.long
