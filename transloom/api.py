@@ -74,8 +74,8 @@ if sys.argv.pop(1) == "called":
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 sys.argv[0] = "transloom"
-from transloom.cli.app import main
-main()
+from transloom.cli.entry import import_app
+import_app().main()
 """
 
 Overrides = Mapping[str, Any]
