@@ -109,6 +109,10 @@ class RankPool:
         )
         return self._group
 
+    def silent_nodes(self, nodes: Mapping[str, Node]) -> list[str]:
+        """Return the names of those nodes whose agent does not answer."""
+        return sorted(self._agents.name(node) for node in self._agents.unresponsive(nodes))
+
     def check_nodes(self, work: Path, run: RunFolder) -> list[str]:
         """Run `NodeAgents.check`; to be called while the processes of a group start."""
         return self._agents.check(work, run)
