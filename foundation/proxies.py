@@ -39,12 +39,12 @@ def proxy_hint(address: str) -> str:
 
     Append it to the reason why a request failed. It shows no credential and no part of the URL.
     """
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib.request import getproxies_environment, proxy_bypass
 
     url = _split(address)
     proxies = getproxies_environment()
     kind = next((kind for kind in (url.scheme, "all") if proxies.get(kind)), None)
-    if not url.scheme or kind is None or proxy_bypass_environment(url.netloc.rpartition("@")[2], proxies):
+    if not url.scheme or kind is None or proxy_bypass(url.netloc.rpartition("@")[2]):
         return ""
     variable = next(name for name in os.environ if name.lower() == f"{kind}_proxy")
     proxy = _split(proxies[kind]).netloc.rpartition("@")[2]

@@ -26,14 +26,13 @@ from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources, other_sources
 from cluster.ranks.node_memory import NodeMemory
 from cluster.ranks.node_meter import NodeMeter
-from cluster.ranks.node_mirror import FileChange, NodeMirror
+from cluster.ranks.node_mirror import FileChange, NodeMirror, SentFile
 from cluster.ray.embedded import embedded_ray_is_lost, is_embedded
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import remove_stale_folders
 from trainer.checkpoints.process_identity import start_tick
 from trainer.record.node_usage import Usage
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import FileStamp
 
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.5
@@ -163,13 +162,13 @@ class NodeAgent:
         return None
 
     @ray.method(concurrency_group="mirror")
-    def pull_run(self, work: str, *, with_files: bool) -> dict[str, FileStamp]:
+    def pull_run(self, work: str, *, with_files: bool) -> dict[str, SentFile]:
         """Run `NodeMirror.pull`."""
         return self._mirror.pull(work, with_files=with_files)
 
     @ray.method(concurrency_group="mirror")
     def changed_files(
-        self, known: dict[str, FileStamp], names: Collection[str]
+        self, known: dict[str, SentFile], names: Collection[str]
     ) -> tuple[list[FileChange], bool]:
         """Run `NodeMirror.changes`."""
         return self._mirror.changes(known, names)
@@ -345,7 +344,7 @@ class NodeAgents:
 
     def pull_run(
         self, work: str, nodes: Collection[str], first: Collection[str]
-    ) -> tuple[dict[str, dict[str, FileStamp]], list[str]]:
+    ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
         """Pull a run in an object store to nodes that do not share the driver's folder.
 
         Args:

@@ -20,13 +20,13 @@ from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import NodeAgents
 from cluster.ranks.node_memory import PendingCopy, StoredFile
+from cluster.ranks.node_mirror import SentFile
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.record.node_usage import Usage
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import FileStamp
 
 
 class RankPool:
@@ -123,12 +123,12 @@ class RankPool:
 
     def pull_run(
         self, work: str, nodes: Collection[str], first: Collection[str]
-    ) -> tuple[dict[str, dict[str, FileStamp]], list[str]]:
+    ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
         """Run `NodeAgents.pull_run`."""
         return self._agents.pull_run(work, nodes, first)
 
     def changed_files(
-        self, node: str, known: Mapping[str, FileStamp], names: Collection[str]
+        self, node: str, known: Mapping[str, SentFile], names: Collection[str]
     ) -> Any:
         """Request the files that ranks have changed on a node; return the pending answer."""
         return self._agents.by_node[node].changed_files.remote(dict(known), names)
