@@ -55,14 +55,16 @@ def _message(installation: Path, name: str, *, is_missing: bool) -> str:
     others = " ".join(owner for owner in owners if owner != _DISTRIBUTION)
     path = installation / name
     repair = (
-        "install transloom's wheel again, with `pip install --force-reinstall --no-deps WHEEL`. Use "
-        "an environment of transloom alone to keep other projects' packages from its names"
+        "install transloom's wheel again, with `pip install --force-reinstall --no-deps WHEEL`. "
+        "Use an environment of transloom alone to keep other projects' packages from its names"
     )
     if is_missing:
-        return f"{path} is missing, as after the removal of another project with this file: {repair}"
+        return (
+            f"{path} is missing, as after the removal of another project with this file: {repair}"
+        )
     if others:
         return (
-            f"{path} is not transloom's: the project {others} has overwritten it. Run `pip uninstall "
-            f"{others}`, then {repair}"
+            f"{path} is not transloom's: the project {others} has overwritten it. Run "
+            f"`pip uninstall {others}`, then {repair}"
         )
     return f"{path} is not the file of transloom's wheel, as its RECORD shows: {repair}"

@@ -1,7 +1,7 @@
 """HTTP proxies of the environment, and servers that are reached without them.
 
-Many companies set `http_proxy` for all programs of a machine. A proxy cannot reach 127.0.0.1 of that
-machine, where Ray's dashboard, `transloom serve` or a test object store often listens.
+Many companies set `http_proxy` for all programs of a machine. A proxy cannot reach 127.0.0.1 of
+that machine, where Ray's dashboard, `transloom serve` or a test object store often listens.
 """
 
 import os

@@ -83,6 +83,7 @@ def test_the_ranks_of_a_pool_meet_where_nobody_else_can_be(pool: RankPool) -> No
     folder = Path(pool._folder.name)
     assert folder.stat().st_mode & 0o777 == 0o700
     first, second = pool.run(rendezvous_of)
-    assert first == second and Path(first.removeprefix("file://")).parent == folder
+    assert first == second
+    assert Path(first.removeprefix("file://")).parent == folder
     pool._restart()
     assert pool.run(rendezvous_of)[0] != first

@@ -106,7 +106,9 @@ def test_its_record_shows_a_file_that_another_project_has_overwritten(unpacked: 
     file.write_text("another = True")
     problem = overwritten_package(unpacked)
     file.write_bytes(content)
-    assert problem and str(file) in problem and "--force-reinstall" in problem
+    assert problem
+    assert str(file) in problem
+    assert "--force-reinstall" in problem
 
 
 def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:

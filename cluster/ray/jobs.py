@@ -316,7 +316,8 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
     # 6379, may cause an HTTPException.
     except (OSError, aiohttp.ClientError, HTTPException) as error:
         raise ClusterError(
-            f"No Ray dashboard answers at {address} ({_reason(error)}{proxy_hint(address)}). {_COMPARE}"
+            f"No Ray dashboard answers at {address} ({_reason(error)}{proxy_hint(address)}). "
+            f"{_COMPARE}"
         ) from error
     except RuntimeError as error:
         if job_id is not None and "status code 404" in str(error):
@@ -329,6 +330,7 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
         raise ClusterError(
             f"The Ray cluster at {address} refused the request: {reason}{proxy_hint(address)}"
         ) from error
+
 
 def _reason(error: Exception) -> str:
     """Return why a request failed, without the bytes of a server that does not speak HTTP."""

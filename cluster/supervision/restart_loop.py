@@ -308,7 +308,9 @@ def no_capacity_error(
     """
     left_out = f". Not used: {unfit.text}" if len(unfit) else ""
     if silent:
-        left_out += f". Without an answer: {join_items(silent)}; check their load and Ray's logs there"
+        left_out += (
+            f". Without an answer: {join_items(silent)}; check their load and Ray's logs there"
+        )
     cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
     return ClusterError(
         f"After {config.wait_for_ranks_seconds:g} s {found}, each with {_of_a_rank(config)}. The "

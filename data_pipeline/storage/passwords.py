@@ -54,7 +54,10 @@ def check_netrc() -> None:
     """
     named = os.environ.get("NETRC") or None
     path = Path(named) if named else home_folder() / ".netrc"
-    if not named and not os.path.isfile(path):  # false, too, if the home cannot be entered
+    try:
+        if not named and not path.is_file():
+            return
+    except OSError:  # a home that this user cannot enter
         return
     try:
         netrc.netrc(named)  # if `named` is None, this also checks owner and mode

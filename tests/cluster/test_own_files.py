@@ -46,21 +46,27 @@ def test_a_package_that_another_project_has_overwritten_is_named(
     assert overwritten_package(installation) is None
     install_over(installation, package, "raise SystemExit('executed')")
     problem = overwritten_package(installation)
-    assert problem and f"{package}/__init__.py" in problem
-    assert f"pip uninstall {package}_project" in problem and "--force-reinstall" in problem
+    assert problem
+    assert f"{package}/__init__.py" in problem
+    assert f"pip uninstall {package}_project" in problem
+    assert "--force-reinstall" in problem
 
 
 def test_the_file_that_its_removal_deletes_is_missed(installation: Path) -> None:
     (installation / "trainer" / "__init__.py").unlink()
     problem = overwritten_package(installation)
-    assert problem and "trainer/__init__.py is missing" in problem
-    assert "--force-reinstall" in problem and "uninstall" not in problem
+    assert problem
+    assert "trainer/__init__.py is missing" in problem
+    assert "--force-reinstall" in problem
+    assert "uninstall" not in problem
 
 
 def test_a_changed_file_without_another_project(installation: Path) -> None:
     (installation / "model" / "__init__.py").write_text("x = 1")
     problem = overwritten_package(installation)
-    assert problem and "model/__init__.py" in problem and "--force-reinstall" in problem
+    assert problem
+    assert "model/__init__.py" in problem
+    assert "--force-reinstall" in problem
 
 
 def test_a_record_of_a_failed_update_is_no_problem(installation: Path) -> None:

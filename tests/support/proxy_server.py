@@ -8,6 +8,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+
 from support.quiet_server import QuietServer
 
 
@@ -36,7 +37,11 @@ class _Refusal(BaseHTTPRequestHandler):
         self.server.requests.append(self.path)
         self.send_error(self.server.status, explain="from the proxy")
 
-    do_GET = do_POST = do_PUT = _refuse
+    def do_GET(self) -> None:
+        self._refuse()
+
+    def do_POST(self) -> None:
+        self._refuse()
 
     def log_message(self, *args: Any) -> None:
         pass

@@ -62,7 +62,7 @@ def user_folder() -> Path:
     """Return this user's folder in the node's memory, and create it unless it exists.
 
     Any user can create any name in `/dev/shm` first. If the usual name is taken, the folder gets a
-    random suffix, which nobody can know beforehand.
+    random suffix, which no other user can predict.
 
     Raises:
         CheckpointError: this node has no `/dev/shm`, or the folder cannot be created there.
@@ -79,7 +79,7 @@ def user_folder() -> Path:
     if folders := user_folders():
         return folders[0]
     raise CheckpointError(
-        f"No folder of mode 0700 can be created in {SHARED_MEMORY}: run `umask 077` before transloom"
+        f"No folder of mode 0700 can be created in {SHARED_MEMORY}: run `umask 077` first"
     )
 
 

@@ -89,4 +89,5 @@ def test_without_a_temporary_directory_the_variable_to_set_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "/proc" in done.stderr and "TMPDIR" in done.stderr
+    assert "/proc" in done.stderr
+    assert "TMPDIR" in done.stderr

@@ -22,4 +22,5 @@ def test_an_end_without_an_exit_code_has_words(exit_code: int | None, words: str
         _describe(JobSummary(None, record, folder=Path("/shared/run/jobs/mine"))),
         *_picture("mine", "RUNNING", record).restarts,
     ):
-        assert words in text and "None" not in text
+        assert words in text
+        assert "None" not in text
