@@ -3,8 +3,8 @@
 The names of our packages are generic, and pip lets a project with a package `trainer` overwrite
 `trainer/__init__.py`. When that project is removed, pip deletes the file.
 
-This file needs only Python's standard library, and `transloom.cli.entry` runs it by its path:
-importing `cluster` could already execute another project's code.
+This file needs only Python's standard library, and the command line runs it by its path: importing
+`cluster` could already execute another project's code.
 """
 
 import base64

@@ -35,8 +35,7 @@ def import_app() -> ModuleType:
     """Import the command line from this installation, unless another project has overwritten it."""
     check = runpy.run_path(str(_INSTALLATION / "cluster" / "own_files.py"))["overwritten_package"]
     if problem := check(_INSTALLATION):
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {problem}")  # on standard error, with exit code 1
     # Before other directories with packages of our names, as an editable installation has them.
     sys.path.insert(0, str(_INSTALLATION))
     try:
