@@ -25,18 +25,16 @@ def overwritten_package(installation: Path) -> str | None:
     records = sorted(installation.glob(f"{_DISTRIBUTION}-*.dist-info/RECORD"))
     expected = [_digests(record) for record in records]  # more than one after a failed update
     for name in sorted({name for digests in expected for name in digests}):
-        try:
-            content = (installation / name).read_bytes()
-        except OSError:
-            content = b""
-        if not any(digests.get(name) in ("", _digest(content)) for digests in expected):
-            return _message(installation, name, is_missing=not content)
+        path = installation / name
+        found = _digest(path.read_bytes()) if path.is_file() else None
+        if not any(digests.get(name) in ("", found) for digests in expected):
+            return _message(installation, name, is_missing=found is None)
     return None
 
 
 def _digests(record: Path) -> dict[str, str]:
     """Return the digests of the top-level packages' `__init__.py` in a `RECORD`, "" without one."""
-    with record.open(encoding="utf-8", newline="") as file:
+    with record.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = [row for row in csv.reader(file) if len(row) > 1]
     return {row[0]: row[1] for row in rows if re.fullmatch(r"\w+/__init__\.py", row[0])}
 

@@ -387,10 +387,10 @@ class NodeAgents:
         The supervisor and the agents create files in the folder. Nodes that do not see the files,
         cannot write there or have other sources are added to the unfit nodes.
 
+        An embedded Ray has one node, the driver's, so no agent is asked.
+
         Args:
             work: the supervisor's work folder within the run.
-
-        An embedded Ray has one node, the driver's, so no agent is asked.
 
         Returns:
             Problems of nodes that have not been checked before.
@@ -455,7 +455,7 @@ def _raise_if_silent(silent: list[str], problems: list[str]) -> None:
     """Raise the error of silent nodes, which also names the problems of other nodes."""
     if silent:
         text = ". ".join([*problems, *silent])
-        raise SilentNodesError(f"{text}. Check the load of this node, its storage, and Ray's logs")
+        raise SilentNodesError(f"{text}. Check the node's load, its storage, and Ray's logs there")
 
 
 def _folder_problem(name: str, folder_check: Any, run: RunFolder, answer: Path) -> str | None:

@@ -39,12 +39,13 @@ def install_over(installation: Path, package: str, code: str) -> None:
     write_record(installation, f"{package}_project-2.1", [f"{package}/__init__.py"])
 
 
+@pytest.mark.parametrize("code", ["", "raise SystemExit('executed')"])
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_that_another_project_has_overwritten_is_named(
-    installation: Path, package: str
+    installation: Path, package: str, code: str
 ) -> None:
     assert overwritten_package(installation) is None
-    install_over(installation, package, "raise SystemExit('executed')")
+    install_over(installation, package, code)
     problem = overwritten_package(installation)
     assert problem
     assert f"{package}/__init__.py" in problem
