@@ -33,6 +33,7 @@ from data_pipeline.storage.compression import BLOCK_BYTES, PLAIN, XZ_MEMORY_BYTE
 from data_pipeline.storage.download import download
 from data_pipeline.storage.regular_files import open_regular
 from foundation.errors import LocationError
+from foundation.home import home_folder
 from foundation.location import Location, path_escape
 
 BUILTIN = "builtin:"
@@ -54,7 +55,7 @@ LEFTOVER_SECONDS = 24 * 3600  # no download is still in progress after this time
 
 def cache_folder(cache: str | None) -> Path:
     """Return the folder for remote files: `cache`, $TRANSLOOM_CACHE or ~/.cache/transloom."""
-    default = Path.home() / ".cache" / "transloom"
+    default = home_folder() / ".cache" / "transloom"
     return Path(cache or os.environ.get("TRANSLOOM_CACHE") or default).expanduser()
 
 

@@ -395,12 +395,13 @@ def _follow(address: str, job_id: str) -> None:
 
 
 def _describe(summary: "JobSummary") -> str:
+    from cluster.launchers.ray_job.job_record import exit_code_text
     from trainer.runs.remote.location import is_run_url
     from transloom.observe.terminal.run_status_text import progress_text
 
     lines = [f"{summary.id}: {summary.status}", f"run      {summary.run or '?'}"]
     record, job = summary.record, summary.job
-    if job:
+    if job and job.started:
         lines.append(f"started  {_time(job.started)}")
     if record and record.waits_for and not summary.finished:
         lines.append(f"waits    for {record.waits_for}")
@@ -420,7 +421,7 @@ def _describe(summary: "JobSummary") -> str:
         )
     elif summary.finished:
         ended = f"{_time(job.ended)}, " if job and job.ended else ""
-        lines.append(f"ended    {ended}exit code {summary.exit_code}")
+        lines.append(f"ended    {ended}{exit_code_text(summary.exit_code)}")
     message = (record.message if record else None) or (job.message if job and not record else "")
     if message:
         lines.append(f"message  {message}")
@@ -429,8 +430,8 @@ def _describe(summary: "JobSummary") -> str:
 
 def _restart(attempt: "Attempt") -> str:
     return (
-        f"restart  after exit code {attempt.exit_code} at step {attempt.step}, "
-        f"{_time(attempt.ended)}: {_log_lines(attempt)}: {attempt.why}"
+        f"restart  after {attempt.end_text}, {_time(attempt.ended)}: {_log_lines(attempt)}: "
+        f"{attempt.why}"
     )
 
 
