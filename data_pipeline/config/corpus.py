@@ -19,7 +19,8 @@ from foundation.wording import counted, join_items
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Location of a text in a line or sample: the number of a TSV column, from 0, or a name.
-Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
+# YAML reads `no` as false, which must not become the number 0.
+Column = Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)]
 
 LOCATION = (
     "a local path, a URL (http, https, s3, gs, az) or builtin:phrasebook/{train,validation,test}"

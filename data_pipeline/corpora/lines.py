@@ -169,7 +169,7 @@ def _other_encoding(start: bytes) -> str | None:
     for mark, encoding in OTHER_MARKS.items():
         if start.startswith(mark):
             return encoding
-    # Without a mark, the upper bytes of UTF-16 are 0 in most alphabets, and the lower bytes are not.
+    # Without a mark: in most alphabets, the upper bytes of UTF-16 are 0 and the lower are not.
     units = start[: 2 * ENCODING_UNITS]
     zeros = [units[half::2].count(0) for half in (0, 1)]
     if max(zeros) > len(units) / 4 and min(zeros) < len(units) / 16:

@@ -1,5 +1,6 @@
 """Command `transloom init`: write a recipe for a user's parallel text."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,11 +117,12 @@ def init(
 
 
 def _where_next(summary: dict[str, Any]) -> str:
-    recipe = summary["recipe"]
+    recipe = shlex.quote(summary["recipe"])
+    notes = "".join(f"\n{note}" for note in summary["notes"])
     held = f", {summary['held_out']:,} held out" if summary["held_out"] else ""
     return (
         f"{summary['pairs']:,} training pairs{held}: settings for a {summary['scale']} corpus, "
-        f"{counted(summary['steps'], 'step')}"
+        f"{counted(summary['steps'], 'step')}{notes}"
         f"\nWrote {', '.join(summary['written'])}. Next:\n\n"
         f"  transloom prepare {recipe}\n  transloom plan {recipe}\n  transloom train {recipe}"
     )

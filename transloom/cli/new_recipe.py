@@ -1,42 +1,59 @@
 """Work of `transloom init`: write a recipe for a user's corpus, with settings that suit its size.
 
-    FILES ──read once──▶ pairs, characters ──▶ a scale ──▶ RECIPE, with a comment for each choice
+    FILES ──read──▶ pairs, characters, words ──▶ a scale ──▶ RECIPE, with a comment for each choice
       └── no validation set given ──▶ STEM-corpus/{train,validation}.{SOURCE,TARGET}
 
 The source sentence alone determines whether a pair is held out. Pairs with equal source sentences
 therefore stay together, and no source sentence is both trained on and scored.
+
+Everything is written into a hidden folder and checked there. Recipe and corpus appear only when
+all of it has succeeded, so a call that fails can be repeated.
 """
 
 import hashlib
-import math
 import re
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from heapq import heappush, heapreplace
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
-from data_pipeline.config.corpus import name_suffix
+from data_pipeline.config.corpus import plain_name
+from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.corpora.corpus import CorpusReader
 from data_pipeline.corpora.formats import parse
+from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.regular_files import open_regular
+from data_pipeline.tokenizers.sentence_piece import SPECIAL_PIECES, vocabulary_range
 from foundation.location import Location
 from foundation.wording import counted, join_items
-from transloom.cli.model_sections import ModelSections, own_sections, quoted, sections_of
+from transloom.cli.model_sections import ModelSections, own_sections, sections_of
 from transloom.cli.recipe_scales import Scale, scale_of, tuning_scale
-from transloom.cli.recipe_template import TEMPLATE
+from transloom.cli.recipe_template import TEMPLATE, Block, fill
 
 PAIRS_PER_CHUNK = 4096
 MAX_HELD_OUT = 1000
 HELD_OUT_SHARE = 0.05
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
-COMMENT_COLUMN = 40
 NAMES_SHOWN = 8
-_COMMENT = re.compile(r"^( *[^#\s].*?) {2,}# ", re.MULTILINE)  # a comment after a value
+# Files that other systems put into folders and archives.
+SYSTEM_FILES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+# Different words of a corpus that are kept, and words per piece from which the possible vocabulary
+# sizes are determined. Other words could only add pieces.
+MAX_WORDS = 100_000
+WORDS_PER_PIECE = 8
+# `prepare` cleans the text first, which can change the possible sizes. Therefore a vocabulary stays
+# this far below the maximum, and above the minimum, where possible.
+VOCABULARY_MARGIN = 1.25
 # Words that mark the source and the target in file names without languages.
 SIDES = ({"source", "src"}, {"target", "tgt", "trg"})
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z]+)?")
@@ -57,13 +74,72 @@ class Files:
     languages: tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Numbers of pairs and target characters in the training files."""
+@dataclass
+class TextStatistics:
+    """Properties of the training text that determine the settings.
 
-    pairs: int
-    held_out: int
-    target_characters: int
+    Attributes:
+        characters: all different characters.
+        words: up to `MAX_WORDS` different words, in the order in which they occur.
+        return_ended: files whose lines end at carriage returns.
+    """
+
+    pairs: int = 0
+    held_out: int = 0
+    target_characters: int = 0
+    characters: set[str] = field(default_factory=set)
+    words: dict[str, None] = field(default_factory=dict)
+    return_ended: tuple[str, ...] = ()
+
+    def add(self, source: str, target: str) -> None:
+        self.pairs += 1
+        self.target_characters += len(target)
+        self.characters.update(source, target)
+        if len(self.words) < MAX_WORDS:
+            self.words.update(dict.fromkeys(source.split() + target.split()))
+
+
+class _HoldOut:
+    """Selection of the source sentences with the smallest hashes, in constant memory."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._pairs: dict[int, int] = {}  # number of pairs, by the hash of their source
+        self._largest: list[int] = []  # heap of the negated hashes
+
+    def add(self, source: str) -> None:
+        number = _number(source)
+        self.total += 1
+        if number in self._pairs:
+            self._pairs[number] += 1
+        elif len(self._pairs) < MAX_HELD_OUT:
+            heappush(self._largest, -number)
+            self._pairs[number] = 1
+        elif number < -self._largest[0]:
+            del self._pairs[-heapreplace(self._largest, -number)]
+            self._pairs[number] = 1
+
+    def chosen(self, name: object) -> frozenset[int]:
+        """Return the hashes of the sources to hold out.
+
+        Raises:
+            RecipeError: there are no two different sources.
+        """
+        if len(self._pairs) < 2:
+            raise RecipeError(
+                f"{name} has {counted(self.total, 'pair')} and only one different source sentence, "
+                "so none can be held out for validation: no source sentence is both trained on and "
+                "validated. Add pairs with other source sentences, or name a validation set with "
+                "--validation-source and --validation-target"
+            )
+        goal = min(MAX_HELD_OUT, int(self.total * HELD_OUT_SHARE))
+        chosen, held = set(), 0
+        for number, pairs in sorted(self._pairs.items()):
+            if held + pairs <= goal:
+                chosen.add(number)
+                held += pairs
+        rarest = min(self._pairs, key=lambda number: (self._pairs[number], number))
+        return frozenset(chosen or {rarest})
 
 
 def files_named(
@@ -100,11 +176,11 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
         RecipeError: the folder has no such files, or files of more than two languages.
     """
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    files = [path for path in inside if not path.name.startswith(".")]
+    files = [p for p in inside if not p.name.startswith(".") and p.name not in SYSTEM_FILES]
     named: dict[str, dict[str, Path]] = {}
     for path in files:
         if language := _language(path):
-            use = path.name.split(".")[0]
+            use = path.name.split(".")[0].lower()
             named.setdefault(use, {})[language] = path
     there = sorted(named.get("train", {}))
     chosen: list[str | None] = [given or None for given in languages]
@@ -186,7 +262,7 @@ def _fill_other_language(chosen: list[str | None], there: list[str]) -> list[str
 
 def _language(path: Path) -> str | None:
     """Return the language that ends a file's name, such as fr for train.fr.gz, or None."""
-    suffix = name_suffix(path.name).removeprefix(".")
+    suffix = plain_name(PurePosixPath(path.name)).suffix.removeprefix(".")
     return suffix if _LANGUAGE.fullmatch(suffix) else None
 
 
@@ -205,35 +281,95 @@ def write_recipe(
         CorpusError: a file cannot be read, or the two sides have different numbers of lines.
     """
     folder = path.with_name(f"{path.stem}-corpus")
-    for there in (path, *(() if files.validation else (folder,))):
-        if there.exists():
+    for new in (path, *(() if files.validation else (folder,))):
+        if new.exists():
             raise RecipeError(
-                f"{there} already exists, and `transloom init` does not overwrite it: name another "
-                f"recipe file, or remove {there} first"
+                f"{new} already exists, and `transloom init` does not overwrite it: name another "
+                f"recipe file, or remove {new} first"
             )
-    theirs = (
-        None if init_from is None else sections_of(init_from, tag)
-    )  # raises an error before the corpus is read, which may take hours
-    counts = _read(files, None if files.validation else folder)
-    written = [str(path)]
-    if files.validation is None:
-        files = _of_folder(files, folder)
-        written.append(str(folder))
-    scale = scale_of(counts.pairs, counts.target_characters)
-    if init_from is not None:
-        scale = tuning_scale(scale, f"The run starts from the weights of {init_from.name}.")
-    sections = theirs or own_sections(scale)
-    text = _recipe_text(path, files, counts, scale, sections, tag)
-    path.write_text(text, encoding="utf-8")
-    load_recipe(path)  # raises an error if the written recipe is invalid
+    _require_readable(files)
+    # Read first, because an error in the folder should not appear only after hours of reading.
+    sections = None if init_from is None else sections_of(init_from, tag)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.stem}-", suffix=".unfinished", dir=path.parent
+    ) as hidden:
+        corpus = None if files.validation else Path(hidden) / folder.name
+        statistics = _read(files, corpus)
+        if corpus is not None:
+            files = _of_folder(files, folder)
+        scale = scale_of(statistics.pairs, statistics.target_characters)
+        if init_from is not None:
+            scale = tuning_scale(scale, f"The run starts from the weights of {init_from.name}.")
+        else:
+            vocabulary = _possible_vocabulary(statistics, scale.vocabulary)
+            scale = replace(scale, vocabulary=vocabulary)
+        text = _recipe_text(path, files, statistics, scale, sections or own_sections(scale), tag)
+        recipe = Path(hidden) / path.name
+        recipe.write_text(text, encoding="utf-8")
+        try:
+            load_recipe(recipe)
+        except RecipeError as error:
+            raise RecipeError(str(error).replace(str(recipe), str(path))) from error
+        _publish(recipe, path, corpus, folder)
     return {
         "recipe": str(path),
-        "written": written,
-        "pairs": counts.pairs,
-        "held_out": counts.held_out,
+        "written": [str(path), *([str(folder)] if corpus else [])],
+        "pairs": statistics.pairs,
+        "held_out": statistics.held_out,
         "scale": scale.name,
         "steps": scale.steps,
+        "notes": _notes(statistics, sections),
     }
+
+
+def _require_readable(files: Files) -> None:
+    """Open all files, because errors of other readers assume that a recipe names the files."""
+    for path in (*files.train, *(files.validation or ()), *sum(files.tests.values(), ())):
+        try:
+            open_regular(path.expanduser()).close()
+        except OSError as error:
+            raise CorpusError(
+                f"{path} cannot be read ({error.strerror}). Correct the path on the command line."
+            ) from error
+
+
+def _publish(recipe: Path, path: Path, corpus: Path | None, folder: Path) -> None:
+    """Move the recipe and its corpus to their final places; on an error, move neither."""
+    if corpus is not None:
+        corpus.rename(folder)
+    try:
+        recipe.rename(path)
+    except BaseException:
+        if corpus is not None:
+            shutil.rmtree(folder)
+        raise
+
+
+def _notes(statistics: TextStatistics, sections: ModelSections | None) -> list[str]:
+    """Return what the user should know before training."""
+    notes = []
+    if statistics.return_ended:
+        notes.append(
+            f"The lines of {join_items(statistics.return_ended)} end at carriage returns (\\r), "
+            "which are read as line ends."
+        )
+    return notes
+
+
+def _possible_vocabulary(statistics: TextStatistics, wanted: int) -> int:
+    """Return the vocabulary size nearest to the wanted one that a tokenizer of the text can have.
+
+    Raises:
+        TokenizerError: no tokenizer can be trained.
+    """
+    words = islice(statistics.words, WORDS_PER_PIECE * wanted)
+    characters = len(statistics.characters) + len(SPECIAL_PIECES)
+    limit = int(VOCABULARY_MARGIN * max(wanted, 2 * characters))
+    fewest, most = vocabulary_range(words, TokenizerConfig(vocabulary_size=limit))
+    fewest = min(max(fewest, characters), most)  # every character needs a piece
+    below, above = int(most / VOCABULARY_MARGIN), int(fewest * VOCABULARY_MARGIN)
+    return max(fewest, min(max(wanted, above), below))
 
 
 def _of_folder(files: Files, folder: Path) -> Files:
@@ -245,19 +381,22 @@ def _of_folder(files: Files, folder: Path) -> Files:
     return Files(both("train"), both("validation"), files.tests, files.languages)
 
 
-def _read(files: Files, folder: Path | None) -> Counts:
-    """Count the pairs of the training files.
+def _read(files: Files, folder: Path | None) -> TextStatistics:
+    """Return the statistics of the training files.
 
-    If `folder` is given, also split the pairs into training and validation files in that folder.
+    If `folder` is given, also split the pairs into training and validation files in that new
+    folder.
     """
-    pairs = held_out = characters = 0
+    statistics = TextStatistics()
     if folder is None:
-        for _, target in _pairs(files.train):
-            pairs, characters = pairs + 1, characters + len(target)
-        return Counts(pairs, 0, characters)
-    total = sum(1 for _ in _pairs(files.train))
-    one_in = max(2, math.ceil(total / max(1, min(MAX_HELD_OUT, total * HELD_OUT_SHARE))))
-    folder.mkdir(parents=True)
+        for source, target in _pairs(files.train, statistics):
+            statistics.add(source, target)
+        return statistics
+    hold_out = _HoldOut()
+    for source, _ in _pairs(files.train, statistics):
+        hold_out.add(source)
+    held = hold_out.chosen(files.train[0])
+    folder.mkdir()
     with ExitStack() as opened:
         outputs: dict[str, tuple[TextIO, ...]] = {}
         of_folder = _of_folder(files, folder)
@@ -267,28 +406,25 @@ def _read(files: Files, folder: Path | None) -> Counts:
                 opened.enter_context(path.open("x", encoding="utf-8", newline="\n"))
                 for path in paths
             )
-        for pair in _pairs(files.train):
-            use = "validation" if _number(pair[0]) % one_in == 0 else "train"
+        for pair in _pairs(files.train, statistics):
+            use = "validation" if _number(pair[0]) in held else "train"
             for output, text in zip(outputs[use], pair, strict=True):
                 output.write(f"{text}\n")
-            held_out += use == "validation"
-            pairs += use == "train"
-            characters += len(pair[1]) * (use == "train")
-    if not pairs or not held_out:
-        raise RecipeError(
-            f"{files.train[0]} has only {counted(total, 'pair')}, too few to hold out a validation "
-            "set. Add pairs to the corpus, or name a validation set with --validation-source and "
-            "--validation-target"
-        )
-    return Counts(pairs, held_out, characters)
+            if use == "train":
+                statistics.add(*pair)
+            else:
+                statistics.held_out += 1
+    return statistics
 
 
-def _pairs(files: tuple[Path, Path]) -> Iterator[tuple[str, ...]]:
+def _pairs(files: tuple[Path, Path], statistics: TextStatistics) -> Iterator[tuple[str, str]]:
     corpus = PairCorpusConfig(source=Location(str(files[0])), target=Location(str(files[1])))
     reader = CorpusReader(corpus, mirror=None, cache=cache_folder(None))
     for chunk in reader.chunks(PAIRS_PER_CHUNK):
         for example in parse(chunk):
-            yield example.texts
+            source, target = example.texts
+            yield source, target
+    statistics.return_ended = reader.return_ended
 
 
 def _number(text: str) -> int:
@@ -298,7 +434,7 @@ def _number(text: str) -> int:
 def _recipe_text(
     path: Path,
     files: Files,
-    counts: Counts,
+    statistics: TextStatistics,
     scale: Scale,
     sections: ModelSections,
     tag: str | None,
@@ -307,31 +443,36 @@ def _recipe_text(
     source, target = files.languages
     name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-") or "mine"
     held = (
-        f"\n# {counted(counts.held_out, 'pair')} of the corpus were held out for validation. No "
-        "source sentence is\n# in both sets."
-        if counts.held_out
+        f"\n# {counted(statistics.held_out, 'pair')} of the corpus were held out for validation. "
+        "No source sentence is\n# in both sets."
+        if statistics.held_out
         else ""
     )
-    tests = "".join(f"\n    {use}: {_both(paths, tag)}" for use, paths in files.tests.items())
-    text = TEMPLATE.format(
-        path=path,
+    tests = "".join(
+        f"\n    {re.sub(r'[^a-z0-9_.-]', '-', use)}: {_both(paths, tag)}"
+        for use, paths in files.tests.items()
+    )
+    return fill(
+        TEMPLATE,
+        path=shlex.quote(str(path)),
         name=name,
+        dataset=f"datasets/{name}",
         source=source,
         target=target,
-        pairs=counted(counts.pairs, "training pair"),
-        held=held,
+        pairs=counted(statistics.pairs, "training pair"),
+        held=Block(held),
         train=_both(files.train, tag),
         validation=_both(files.validation, tag),
-        tests=tests or "{}",
-        scale=scale,
-        rate=f"{scale.rate:f}".rstrip("0"),  # YAML reads 5e-05 as a string
+        tests=Block(tests or "{}"),
         tokenizer=sections.tokenizer,
         model=sections.model,
-        first_weights=sections.first_weights,
+        first_weights=sections.first_weights or Block(""),
+        **scale.for_template(),
     )
-    return _COMMENT.sub(lambda found: f"{found[1]:<{COMMENT_COLUMN}}  # ", text)
 
 
-def _both(paths: tuple[Path, Path], tag: str | None) -> str:
-    more = "" if tag is None else f", tag: {quoted(tag)}"
-    return f"{{source: {quoted(paths[0])}, target: {quoted(paths[1])}{more}}}"
+def _both(paths: tuple[Path, Path], tag: str | None) -> Block:
+    more = "" if tag is None else ", tag: {tag}"
+    sides = dict(zip(("source", "target"), map(str, paths), strict=True))
+    pair = fill(f"{{{{source: {{source}}, target: {{target}}{more}}}}}", **sides, tag=tag)
+    return Block(pair.rstrip("\n"))
