@@ -224,11 +224,11 @@ def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | Non
             _fill_cache(location, sha256, path)
         return path
     if location.startswith("file://"):
-        return _in_stored_form(Path(unquote(urlsplit(location).path)))
-    return _in_stored_form(Path(location).expanduser())
+        return in_stored_form(Path(unquote(urlsplit(location).path)))
+    return in_stored_form(Path(location).expanduser())
 
 
-def _in_stored_form(path: Path) -> Path:
+def in_stored_form(path: Path) -> Path:
     """Return the path in the Unicode form in which a file exists; unchanged if there is none.
 
     Archives made on macOS may have names in NFD, where an accent is a separate character.
@@ -246,7 +246,7 @@ def _find_in_mirror(location: str, mirror: Path) -> Path:
         )
     plain = plain_name(PurePosixPath(name)).name
     for candidate in (name, plain, *(plain + suffix for suffix in COMPRESSIONS)):
-        if (file := _in_stored_form(mirror / candidate)).is_file():
+        if (file := in_stored_form(mirror / candidate)).is_file():
             return file
     raise CorpusError(
         f"The mirror {mirror} has neither {plain} nor {plain}{{{','.join(COMPRESSIONS)}}} as a "

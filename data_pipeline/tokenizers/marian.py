@@ -180,7 +180,8 @@ class MarianTokenizer(Tokenizer):
         if len(self._ids) < len(self._packed.pieces):
             raise TokenizerError(f"{name} has the same piece twice. Prepare the dataset again.")
         bos = self._packed.bos or PADDING
-        missing = [piece for piece in (EOS, UNKNOWN, PADDING, bos) if piece not in self._ids]
+        special = dict.fromkeys((EOS, UNKNOWN, PADDING, bos))
+        missing = [piece for piece in special if piece not in self._ids]
         if missing:
             raise TokenizerError(
                 f"{name} has {counted(len(self._ids), 'piece')}, but {join_items(missing)} is not "

@@ -1,10 +1,11 @@
-"""Marian or BERT model in Hugging Face's layout, from which a run can start.
+"""Marian, BERT, GPT-2 or Llama model in Hugging Face's layout, from which a run can start.
 
     config.json, model.safetensors (or several and their index) ──sha256──▶ Parent, pinned by a run
     Marian's pytorch_model.bin, if alone ──converted once, in the same folder──▶ model.safetensors
 
 Each row of an embedding is the vector of one piece, so the folder must have the dataset's
-tokenizer: Marian's files, or for BERT the SentencePiece model that `transloom export` writes.
+tokenizer: Marian's files, or for other models the SentencePiece model that `transloom export`
+writes.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PYTORCH_WEIGHTS = "pytorch_model.bin"
 TOKENIZER = "tokenizer.model"
-BERT = "bert"  # value of `model_type` in config.json
+MARIAN = "marian"  # value of `model_type` in config.json
 
 
 def is_model_folder(path: Path) -> bool:
@@ -40,10 +41,10 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
         TokenizerError: the folder has no Marian tokenizers.
         RunMismatchError: the folder's tokenizers are not those of the dataset.
     """
-    if _model_type(folder) == BERT:
-        _require_same_model(folder, manifest)
-    else:
+    if model_type(folder) == MARIAN:
         _require_same_pieces(folder, manifest)
+    else:
+        _require_same_model(folder, manifest)
     files = [folder / CONFIG, *weights_files(folder)]
     hashes = {file.name: sha256_of(file) for file in files}
     text = json.dumps(hashes, sort_keys=True)
@@ -60,7 +61,7 @@ def weights_files(folder: Path) -> list[Path]:
             be converted.
     """
     several = (folder / INDEX).is_file()  # the reader of the weights prefers an index, too
-    if several or _model_type(folder) == BERT:
+    if several or model_type(folder) != MARIAN:
         from model.hugging_face.files import weight_files  # importing torch takes seconds
 
         return [*([folder / INDEX] if several else []), *weight_files(folder)]
@@ -71,7 +72,12 @@ def weights_files(folder: Path) -> list[Path]:
     return [folder / WEIGHTS]
 
 
-def _model_type(folder: Path) -> object:
+def model_type(folder: Path) -> object:
+    """Return the family of a folder's network, such as marian or bert.
+
+    Raises:
+        ModelError: config.json cannot be read.
+    """
     try:
         return parse_object((folder / CONFIG).read_bytes()).get("model_type")
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from cluster.errors import RecipeError
 from data_pipeline.tokenizers.marian import MarianTokenizer
 from foundation.strict_yaml import inline_yaml
 from foundation.wording import counted, join_items
-from trainer.runs.model_folder import is_model_folder, weights_files
+from trainer.runs.model_folder import weights_files
 from transloom.cli.recipe_scales import Scale
 from transloom.cli.recipe_template import (
     OWN_MODEL,
@@ -56,19 +56,13 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
         tag: tag to prepend to each source sentence, for a model with several target languages.
 
     Raises:
-        RecipeError: the folder has no model, or the model needs a tag.
+        RecipeError: the model needs a tag.
         ModelError, TokenizerError: the network or a tokenizer cannot be read, or the tag does not
             exist.
     """
     from model.hugging_face.files import read_model  # imports torch
     from model.hugging_face.marian import from_marian
 
-    if not is_model_folder(folder):
-        raise RecipeError(
-            f"{folder} has no config.json, so it does not contain a model. Name the folder of a "
-            "model in Hugging Face's layout. To start from a run's weights, set trainer.init_from "
-            "in the recipe"
-        )
     tokenizer = MarianTokenizer.load(folder)
     if tokenizer.tags and tag is None:
         raise RecipeError(

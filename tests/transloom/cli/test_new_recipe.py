@@ -11,7 +11,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
 from data_pipeline.errors import CorpusError
 from data_pipeline.phrasebook.sampler import generate
-from transloom.cli.new_recipe import files_in
+from transloom.cli.corpus_files import files_in
 from transloom.cli.recipe_scales import scale_of
 
 
