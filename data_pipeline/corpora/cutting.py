@@ -154,7 +154,7 @@ def cut_file(
 def _records(reader: LineReader, count: int, blank: bytes) -> Iterator[ChunkLines]:
     """Yield parts of at most `count` lines, without the blank lines at the end of the file.
 
-    Of blank lines before other lines, the first is a part of its own, whose parsing fails.
+    If other lines follow, the first blank line is yielded separately, so that its parsing fails.
 
     Args:
         blank: the characters of blank lines; empty if no line is blank.

@@ -16,6 +16,12 @@ FIRST_FEED_BYTES = 4096  # first input of a frame; each further input is twice a
 PLAIN = "plain"
 REFUSED = {  # unsupported compressions, by their first bytes
     b"PK\x03\x04": ("zip", "Unpack it"),
+    b"PK\x05\x06": ("zip", "Unpack it"),  # without a member
+    b"7z\xbc\xaf\x27\x1c": ("7z", "Unpack it"),
+    b"Rar!\x1a\x07": ("rar", "Unpack it"),
+    b"\x04\x22\x4d\x18": ("lz4", "Compress it again, for example with lz4cat FILE | zstd"),
+    b"\x1f\x9d": ("compress", "Compress it again, for example with zcat FILE | zstd"),
+    b"\x5d\0\0": ("lzma", "Compress it again, for example with xzcat FILE | zstd"),
 }
 # Memory limits of decompressors, sufficient for xz -9 and zstd --ultra -22.
 XZ_MEMORY_BYTES = 128 * 1024**2

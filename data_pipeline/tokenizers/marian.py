@@ -149,9 +149,9 @@ def _begin_of_targets(folder: Path, pieces: Sequence[str]) -> str | None:
     except (OSError, ValueError):
         return None
     start = config.get("decoder_start_token_id")
-    if not isinstance(start, int) or not 0 <= start < len(pieces):
+    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < len(pieces):
         return None
-    return pieces[start] if pieces[start] not in (PADDING, EOS) else None
+    return pieces[start] if pieces[start] not in (PADDING, EOS, UNKNOWN) else None
 
 
 class MarianTokenizer(Tokenizer):

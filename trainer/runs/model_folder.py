@@ -24,7 +24,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PYTORCH_WEIGHTS = "pytorch_model.bin"
 TOKENIZER = "tokenizer.model"
-MARIAN = "marian"  # value of `model_type` in config.json
+# Values of `model_type` in config.json with a SentencePiece model; other folders are Marian's.
+WITH_SENTENCE_PIECE = ("bert", "gpt2", "llama")
 
 
 def is_model_folder(path: Path) -> bool:
@@ -41,10 +42,10 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
         TokenizerError: the folder has no Marian tokenizers.
         RunMismatchError: the folder's tokenizers are not those of the dataset.
     """
-    if model_type(folder) == MARIAN:
-        _require_same_pieces(folder, manifest)
-    else:
+    if model_type(folder) in WITH_SENTENCE_PIECE:
         _require_same_model(folder, manifest)
+    else:
+        _require_same_pieces(folder, manifest)
     files = [folder / CONFIG, *weights_files(folder)]
     hashes = {file.name: sha256_of(file) for file in files}
     text = json.dumps(hashes, sort_keys=True)
@@ -61,7 +62,7 @@ def weights_files(folder: Path) -> list[Path]:
             be converted.
     """
     several = (folder / INDEX).is_file()  # the reader of the weights prefers an index, too
-    if several or model_type(folder) != MARIAN:
+    if several or model_type(folder) in WITH_SENTENCE_PIECE:
         from model.hugging_face.files import weight_files  # importing torch takes seconds
 
         return [*([folder / INDEX] if several else []), *weight_files(folder)]

@@ -58,7 +58,9 @@ class FolderWeights:
         )
 
 
-def folder_weights(folder: Path, engine: TrainingEngine, labels: tuple[str, ...]) -> FolderWeights:
+def folder_weights(
+    folder: Path, engine: TrainingEngine, labels: tuple[str, ...] = ()
+) -> FolderWeights:
     """Return the weights of a folder for the network of an engine.
 
     Args:

@@ -19,7 +19,7 @@ from transloom.cli.recipe_template import (
     THEIR_MODEL,
     THEIR_TOKENIZER,
     THEIR_WEIGHTS,
-    Block,
+    RecipePart,
     fill,
 )
 
@@ -35,9 +35,9 @@ class ModelSections:
             are random.
     """
 
-    tokenizer: Block
-    model: Block
-    first_weights: Block | None = None
+    tokenizer: RecipePart
+    model: RecipePart
+    first_weights: RecipePart | None = None
 
 
 def own_sections(scale: Scale) -> ModelSections:
@@ -83,6 +83,6 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
             folder=str(folder),
             sha256=hashlib.sha256(tokenizer.model).hexdigest(),
         ),
-        model=fill(THEIR_MODEL, settings=Block(settings)),
-        first_weights=Block(fill(THEIR_WEIGHTS, folder=str(folder)).rstrip("\n")),
+        model=fill(THEIR_MODEL, settings=RecipePart(settings)),
+        first_weights=RecipePart(fill(THEIR_WEIGHTS, folder=str(folder)).rstrip("\n")),
     )

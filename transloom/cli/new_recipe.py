@@ -34,11 +34,11 @@ from data_pipeline.storage.locations import cache_folder
 from data_pipeline.tokenizers.sentence_piece import SPECIAL_PIECES, vocabulary_range
 from foundation.location import Location
 from foundation.wording import counted, join_items
-from trainer.runs.model_folder import MARIAN, is_model_folder, model_type
+from trainer.runs.model_folder import WITH_SENTENCE_PIECE, is_model_folder, model_type
 from transloom.cli.corpus_files import Files, TextFiles, require_readable
 from transloom.cli.model_sections import ModelSections, own_sections, sections_of
 from transloom.cli.recipe_scales import Scale, scale_of, tuning_scale
-from transloom.cli.recipe_template import TEMPLATE, Block, fill
+from transloom.cli.recipe_template import TEMPLATE, RecipePart, fill
 from transloom.cli.tuning_recipe import (
     TunedModel,
     recipe_text,
@@ -56,7 +56,7 @@ MAX_WORDS = 100_000
 WORDS_PER_PIECE = 8
 # `prepare` cleans the text first, which can change the possible sizes. Therefore a vocabulary stays
 # this far below the maximum, and above the minimum, where possible.
-VOCABULARY_MARGIN = 1.25
+VOCABULARY_MARGIN = 1.1
 
 
 @dataclass
@@ -208,7 +208,7 @@ def _model_of(
             "in the recipe"
         )
     of_pairs = isinstance(files, Files)
-    if model_type(folder) == MARIAN:
+    if model_type(folder) not in WITH_SENTENCE_PIECE:
         if of_pairs:
             return sections_of(folder, tag)
         raise RecipeError(
@@ -284,10 +284,10 @@ def _possible_vocabulary(statistics: TextStatistics, wanted: int) -> int:
     """
     words = islice(statistics.words, WORDS_PER_PIECE * wanted)
     characters = len(statistics.characters) + len(SPECIAL_PIECES)
-    limit = int(VOCABULARY_MARGIN * max(wanted, 2 * characters))
+    limit = round(VOCABULARY_MARGIN * max(wanted, 2 * characters))
     fewest, most = vocabulary_range(words, TokenizerConfig(vocabulary_size=limit))
     fewest = min(max(fewest, characters), most)  # every character needs a piece
-    below, above = int(most / VOCABULARY_MARGIN), int(fewest * VOCABULARY_MARGIN)
+    below, above = round(most / VOCABULARY_MARGIN), round(fewest * VOCABULARY_MARGIN)
     return max(fewest, min(max(wanted, above), below))
 
 
@@ -388,22 +388,22 @@ def _recipe_text(
         source=source,
         target=target,
         pairs=counted(statistics.pairs, "training pair"),
-        held=Block(held),
+        held=RecipePart(held),
         train=_both(files.train, tag),
         validation=_both(files.validation, tag),
-        tests=Block(tests or "{}"),
+        tests=RecipePart(tests or "{}"),
         tokenizer=sections.tokenizer,
         model=sections.model,
-        first_weights=sections.first_weights or Block(""),
+        first_weights=sections.first_weights or RecipePart(""),
         **scale.for_template(),
     )
 
 
-def _both(paths: tuple[Path, Path], tag: str | None) -> Block:
+def _both(paths: tuple[Path, Path], tag: str | None) -> RecipePart:
     more = "" if tag is None else ", tag: {tag}"
     template = f"{{{{source: {{source}}, target: {{target}}{more}}}}}"
     pair = fill(template, **_sides(paths), tag=tag)
-    return Block(pair.rstrip("\n"))
+    return RecipePart(pair.rstrip("\n"))
 
 
 def _sides(paths: tuple[Path, Path]) -> dict[str, str]:

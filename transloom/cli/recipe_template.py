@@ -9,11 +9,11 @@ COMMENT_COLUMN = 40
 _COMMENT = "  # "
 
 
-def fill(template: str, **values: Any) -> "Block":
+def fill(template: str, **values: Any) -> "RecipePart":
     """Return a template with its values, and with aligned comments.
 
-    In a setting, a value that is not a `Block` is quoted wherever YAML requires it; in a comment,
-    its control characters are escaped.
+    A value that is not a `RecipePart` is quoted in a setting wherever YAML requires it, and its
+    control characters are escaped in a comment.
     """
     lines = []
     for line in template.splitlines():
@@ -25,23 +25,23 @@ def fill(template: str, **values: Any) -> "Block":
         if mark:
             setting = f"{setting:<{COMMENT_COLUMN}}{_COMMENT}{comment.format_map(_Shown(values))}"
         lines.append(setting)
-    return Block("\n".join(lines) + "\n")
+    return RecipePart("\n".join(lines) + "\n")
 
 
-class Block(str):
+class RecipePart(str):
     """Text of a template's result, which is inserted unchanged into another template."""
 
 
 class _Quoted(dict[str, Any]):
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
-        return value if isinstance(value, Block) else inline_yaml(value)
+        return value if isinstance(value, RecipePart) else inline_yaml(value)
 
 
 class _Shown(dict[str, Any]):
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
-        return value if isinstance(value, Block) else visible_line(str(value))
+        return value if isinstance(value, RecipePart) else visible_line(str(value))
 
 
 TEMPLATE = """\

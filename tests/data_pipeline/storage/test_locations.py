@@ -284,7 +284,14 @@ def test_reading_in_any_steps_is_the_same(tmp_path: Path) -> None:
     assert found.getvalue() == TEXT
 
 
-@pytest.mark.parametrize(("start", "name"), [(b"PK\x03\x04..", "zip")])
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"PK\x03\x04..", "zip"),
+        (b"\x1f\x9d\x90", "compress"),
+        (lzma.compress(TEXT, format=lzma.FORMAT_ALONE), "lzma"),
+    ],
+)
 def test_compressions_that_are_not_read_are_named(tmp_path: Path, start: bytes, name: str) -> None:
     (tmp_path / "a").write_bytes(start)
     with pytest.raises(CorpusError, match=f"is a {name} file"):
