@@ -268,6 +268,11 @@ def _publish(recipe: Path, path: Path, corpus: Path | None, folder: Path) -> Non
 def _notes(statistics: TextStatistics, model: ModelSections | TunedModel | None) -> list[str]:
     """Return what the user should know before training."""
     notes = []
+    if model is None:
+        notes.append(
+            "model.norm is pre, which `transloom export` writes only for CTranslate2. For Hugging "
+            "Face, set model.norm to post before training."
+        )
     if statistics.return_ended:
         notes.append(
             f"The lines of {join_items(statistics.return_ended)} end at carriage returns (\\r), "

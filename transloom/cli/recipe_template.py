@@ -116,7 +116,7 @@ model:
   feed_forward_width: {scale_feed_forward}
   heads: {scale_heads}
   dropout: {scale_dropout}  # higher for little text
-  norm: pre  # trains without a careful warm-up
+  norm: pre  # trains with a short warm-up; the export to Hugging Face needs post
 """
 
 # Sections of a model that starts from the weights in a folder.

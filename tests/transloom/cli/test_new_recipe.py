@@ -278,6 +278,12 @@ def test_sets_of_an_earlier_split_can_be_split_again(transloom, corpus, use):
     assert summary["pairs"] + summary["held_out"] == len(pairs(Path("my-corpus"), use))
 
 
+def test_norm_that_hugging_face_lacks_is_named_before_training(transloom, corpus):
+    result = transloom(*INIT)
+    assert load_recipe(Path("my.yaml")).model.norm == "pre"
+    assert "For Hugging Face, set model.norm to post" in result.stdout
+
+
 def test_about_five_percent_are_held_out(transloom, corpus):
     summary = json.loads(transloom(*INIT, "--json").stdout)
     assert 20 <= summary["held_out"] <= 25
