@@ -3,42 +3,27 @@
     FILES ──read──▶ pairs, characters, words ──▶ a scale ──▶ RECIPE, with a comment for each choice
       └── no validation set given ──▶ STEM-corpus/{train,validation}.{SOURCE,TARGET}
 
-The source sentence alone determines whether a pair is held out. Pairs with equal source sentences
-therefore stay together, and no source sentence is both trained on and scored.
-
 Everything is written into a hidden folder and checked there. Recipe and corpus appear only when
 all of it has succeeded, so a call that fails can be repeated.
 """
 
-import hashlib
 import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from heapq import heappush, heapreplace
-from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
-from data_pipeline.config.corpus import CorpusConfig
-from data_pipeline.config.data import TokenizerConfig
-from data_pipeline.config.pair import PairCorpusConfig
-from data_pipeline.corpora.corpus import CorpusReader
-from data_pipeline.corpora.formats import parse
-from data_pipeline.storage.locations import cache_folder
-from data_pipeline.tokenizers.sentence_piece import SPECIAL_PIECES, vocabulary_range
-from foundation.location import Location
 from foundation.wording import counted, join_items
 from trainer.runs.model_folder import WITH_SENTENCE_PIECE, is_model_folder, model_type
 from transloom.cli.corpus_files import Files, TextFiles, require_readable
+from transloom.cli.held_out import files_of_folder, read_pairs, read_texts
 from transloom.cli.model_sections import ModelSections, own_sections, sections_of
 from transloom.cli.recipe_scales import Scale, scale_of, tuning_scale
 from transloom.cli.recipe_template import TEMPLATE, RecipePart, fill
+from transloom.cli.text_statistics import TextStatistics, fitted_scale
 from transloom.cli.tuning_recipe import (
     TunedModel,
     recipe_text,
@@ -46,85 +31,6 @@ from transloom.cli.tuning_recipe import (
     text_data,
     tuned_model,
 )
-
-PAIRS_PER_CHUNK = 4096
-MAX_HELD_OUT = 1000
-HELD_OUT_SHARE = 0.05
-# Different words of a corpus that are kept, and words per piece from which the possible vocabulary
-# sizes are determined. Other words could only add pieces.
-MAX_WORDS = 100_000
-WORDS_PER_PIECE = 8
-# `prepare` cleans the text first, which can change the possible sizes. Therefore a vocabulary stays
-# this far below the maximum, and above the minimum, where possible.
-VOCABULARY_MARGIN = 1.1
-
-
-@dataclass
-class TextStatistics:
-    """Properties of the training text that determine the settings.
-
-    Attributes:
-        characters: all different characters.
-        words: up to `MAX_WORDS` different words, in the order in which they occur.
-        return_ended: files whose lines end at carriage returns.
-    """
-
-    pairs: int = 0
-    held_out: int = 0
-    target_characters: int = 0
-    characters: set[str] = field(default_factory=set)
-    words: dict[str, None] = field(default_factory=dict)
-    return_ended: tuple[str, ...] = ()
-
-    def add(self, source: str, target: str) -> None:
-        self.pairs += 1
-        self.target_characters += len(target)
-        self.characters.update(source, target)
-        if len(self.words) < MAX_WORDS:
-            self.words.update(dict.fromkeys(source.split() + target.split()))
-
-
-class _HoldOut:
-    """Selection of the source sentences with the smallest hashes, in constant memory."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._pairs: dict[int, int] = {}  # number of pairs, by the hash of their source
-        self._largest: list[int] = []  # heap of the negated hashes
-
-    def add(self, source: str) -> None:
-        number = _number(source)
-        self.total += 1
-        if number in self._pairs:
-            self._pairs[number] += 1
-        elif len(self._pairs) < MAX_HELD_OUT:
-            heappush(self._largest, -number)
-            self._pairs[number] = 1
-        elif number < -self._largest[0]:
-            del self._pairs[-heapreplace(self._largest, -number)]
-            self._pairs[number] = 1
-
-    def chosen(self, name: object) -> frozenset[int]:
-        """Return the hashes of the sources to hold out.
-
-        Raises:
-            RecipeError: there are no two different sources.
-        """
-        if len(self._pairs) < 2:
-            raise RecipeError(
-                f"{name} has {counted(self.total, 'pair')} and only one different source sentence, "
-                "so none can be held out for validation: no source sentence is both trained on and "
-                "validated. Add pairs with other source sentences, or name a validation set with "
-                "--validation-source and --validation-target"
-            )
-        goal = min(MAX_HELD_OUT, int(self.total * HELD_OUT_SHARE))
-        chosen, held = set(), 0
-        for number, pairs in sorted(self._pairs.items()):
-            if held + pairs <= goal:
-                chosen.add(number)
-                held += pairs
-        rarest = min(self._pairs, key=lambda number: (self._pairs[number], number))
-        return frozenset(chosen or {rarest})
 
 
 def write_recipe(
@@ -162,18 +68,17 @@ def write_recipe(
         recipe = Path(hidden) / path.name
         corpus = Path(hidden) / folder.name if splits else None
         if isinstance(files, Files):
-            statistics = _read(files, corpus)
-            files = _of_folder(files, folder) if splits else files
+            statistics = read_pairs(files, corpus)
+            files = files_of_folder(files, folder) if splits else files
         else:
             assert isinstance(model, TunedModel)
             draft = _tuned_text(path, files, model, tuning_scale(scale_of(1, 1), ""))
-            statistics = _read_texts(_write(draft, recipe, path).data.train[0])
+            statistics = read_texts(_write(draft, recipe, path).data.train[0])
         scale = scale_of(statistics.pairs, statistics.target_characters)
         if init_from is not None:
             scale = tuning_scale(scale, f"The run starts from the weights of {init_from.name}.")
         else:
-            vocabulary = _possible_vocabulary(statistics, scale.vocabulary)
-            scale = replace(scale, vocabulary=vocabulary)
+            scale = fitted_scale(scale, statistics)
         if isinstance(model, TunedModel):
             text = _tuned_text(path, files, model, scale)
         else:
@@ -279,90 +184,6 @@ def _notes(statistics: TextStatistics, model: ModelSections | TunedModel | None)
             "which are read as line ends."
         )
     return notes
-
-
-def _possible_vocabulary(statistics: TextStatistics, wanted: int) -> int:
-    """Return the vocabulary size nearest to the wanted one that a tokenizer of the text can have.
-
-    Raises:
-        TokenizerError: no tokenizer can be trained.
-    """
-    words = islice(statistics.words, WORDS_PER_PIECE * wanted)
-    characters = len(statistics.characters) + len(SPECIAL_PIECES)
-    limit = round(VOCABULARY_MARGIN * max(wanted, 2 * characters))
-    fewest, most = vocabulary_range(words, TokenizerConfig(vocabulary_size=limit))
-    fewest = min(max(fewest, characters), most)  # every character needs a piece
-    below, above = round(most / VOCABULARY_MARGIN), round(fewest * VOCABULARY_MARGIN)
-    return max(fewest, min(max(wanted, above), below))
-
-
-def _of_folder(files: Files, folder: Path) -> Files:
-    source, target = files.languages
-
-    def both(use: str) -> tuple[Path, Path]:
-        return folder / f"{use}.{source}", folder / f"{use}.{target}"
-
-    return Files(both("train"), both("validation"), files.tests, files.languages)
-
-
-def _read(files: Files, folder: Path | None) -> TextStatistics:
-    """Return the statistics of the training files.
-
-    If `folder` is given, also split the pairs into training and validation files in that new
-    folder.
-    """
-    statistics = TextStatistics()
-    if folder is None:
-        for source, target in _pairs(files.train, statistics):
-            statistics.add(source, target)
-        return statistics
-    hold_out = _HoldOut()
-    for source, _ in _pairs(files.train, statistics):
-        hold_out.add(source)
-    held = hold_out.chosen(files.train[0])
-    folder.mkdir()
-    with ExitStack() as opened:
-        outputs: dict[str, tuple[TextIO, ...]] = {}
-        of_folder = _of_folder(files, folder)
-        assert of_folder.validation is not None
-        for use, paths in (("train", of_folder.train), ("validation", of_folder.validation)):
-            outputs[use] = tuple(
-                opened.enter_context(path.open("x", encoding="utf-8", newline="\n"))
-                for path in paths
-            )
-        for pair in _pairs(files.train, statistics):
-            use = "validation" if _number(pair[0]) in held else "train"
-            for output, text in zip(outputs[use], pair, strict=True):
-                output.write(f"{text}\n")
-            if use == "train":
-                statistics.add(*pair)
-            else:
-                statistics.held_out += 1
-    return statistics
-
-
-def _read_texts(corpus: CorpusConfig) -> TextStatistics:
-    statistics = TextStatistics()
-    reader = CorpusReader(corpus, mirror=None, cache=cache_folder(None))
-    for chunk in reader.chunks(PAIRS_PER_CHUNK):
-        for example in parse(chunk):
-            statistics.pairs += 1
-            statistics.target_characters += len(example.texts[0])
-    return statistics
-
-
-def _pairs(files: tuple[Path, Path], statistics: TextStatistics) -> Iterator[tuple[str, str]]:
-    corpus = PairCorpusConfig(source=Location(str(files[0])), target=Location(str(files[1])))
-    reader = CorpusReader(corpus, mirror=None, cache=cache_folder(None))
-    for chunk in reader.chunks(PAIRS_PER_CHUNK):
-        for example in parse(chunk):
-            source, target = example.texts
-            yield source, target
-    statistics.return_ended = reader.return_ended
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _recipe_text(

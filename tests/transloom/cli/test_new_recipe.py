@@ -9,8 +9,10 @@ import pytest
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
+from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import CorpusError
 from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.store import open_store
 from transloom.cli.corpus_files import files_in
 from transloom.cli.recipe_scales import scale_of
 
@@ -316,6 +318,30 @@ def test_vocabulary_fits_the_text(transloom, corpus, name):
     transloom(*INIT)
     transloom("prepare", "my.yaml")
     assert Path("datasets/my/manifest.json").is_file()
+
+
+@pytest.mark.parametrize(("words", "longest"), [(10, 64), (100, 256)])
+def test_maximum_length_keeps_most_pairs(transloom, corpus, words, longest):
+    for language in ("fr", "en"):
+        lines = (f"{n} " + " ".join(f"w{(n * k) % 70}" for k in range(words)) for n in range(600))
+        Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
+    transloom(*INIT)
+    recipe = load_recipe(Path("my.yaml"))
+    assert recipe.data.max_source_length == longest
+    assert recipe.batching.max_tokens_per_micro_batch >= longest
+    transloom("prepare", "my.yaml")
+    manifest = Manifest.load(open_store("datasets/my"))
+    assert sum(shard.pairs for shard in manifest.shards) > 500
+
+
+def test_sentences_that_are_too_long_to_score_are_not_held_out(transloom, corpus):
+    for language in ("fr", "en"):
+        lines = (f"{n} " * (1 if n < 40 else 600) for n in range(300))
+        Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
+    transloom(*INIT)
+    held = pairs(Path("my-corpus"), "validation")
+    assert held
+    assert all(len(side) < 1000 for pair in held for side in pair)
 
 
 def test_vocabulary_of_ordinary_text_is_that_of_its_size(transloom, tmp_path, monkeypatch):
