@@ -12,9 +12,9 @@ change within a run. An `execution` field changes neither the data nor the curve
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from foundation.file_model import FileModel
@@ -32,6 +32,16 @@ LARGEST_NUMBER = 2**63 - 1  # largest integer of numpy and torch
 
 class Section(FileModel):
     """A section of a recipe."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_flags(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse the flags that YAML reads for `no` and `yes`, which pydantic takes for 0 and 1."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = set(get_args(annotation) or (annotation,))
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError(f"it is {str(value).lower()}, expected a number. Write the number")
+        return value
 
     @field_validator("*")
     @classmethod
