@@ -148,3 +148,27 @@ class TestLease:
         assert lease.acquire(HeadObject(store), print).owner.number == number + 1
         with pytest.raises(LeaseLostError, match=f"{store.url} is now owned by process"):
             former.change(lambda now: lease.renewed(former, now, number))
+
+
+@pytest.mark.parametrize("renewals", [0, 1, 3])
+def test_an_owner_that_renews_its_lease_before_the_swap_keeps_the_run(store, monkeypatch, renewals):
+    """The lease seemed to have expired, as after a pause of the owner."""
+    monkeypatch.setattr(lease, "is_dead", lambda owner: False)
+    head = HeadObject(store)
+    number = lease.acquire(head, print).owner.number
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)
+    wait = lease.wait_until_abandoned
+
+    def overtaken(*arguments):
+        seen = wait(*arguments)
+        for _ in range(renewals):
+            head.change(lambda now: lease.renewed(head, now, number))
+        return seen
+
+    monkeypatch.setattr(lease, "wait_until_abandoned", overtaken)
+    if renewals:
+        with pytest.raises(RunInUseError):
+            lease.acquire(HeadObject(store), print)
+        assert head.read().owner.number == number
+    else:
+        assert lease.acquire(HeadObject(store), print).owner.number == number + 1
