@@ -195,3 +195,20 @@ def test_a_node_without_a_folder_says_why(monkeypatch):
 def test_each_node_copies_the_files_of_the_node_before_it():
     assert next_nodes(["a", "a", "b", "c", "b"]) == {"a": "b", "b": "c", "c": "a"}
     assert next_nodes(["a", "a"]) == {}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_the_ranks_of_a_restart_verify_each_file_once(world_size):
+    verified = []
+
+    class Stored:
+        def __init__(self, number):
+            self.number = number
+
+        def verify(self):
+            verified.append(self.number)
+
+    checkpoint = MemoryCheckpoint(make_header(5), tuple(map(Stored, range(3))))
+    for rank in range(world_size):
+        checkpoint.verify_share(rank, world_size)
+    assert sorted(verified) == [0, 1, 2]

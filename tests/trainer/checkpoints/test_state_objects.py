@@ -137,3 +137,26 @@ def test_a_header_keeps_no_hashes_of_chunks(local):
     header = local.header.model_copy(update={"files": [uploaded]})
     assert "chunks" not in header.to_json()
     assert Path(local.path / HEADER).exists()
+
+
+def test_an_interrupted_upload_is_completed_with_the_parts_that_lack_or_differ_in_size(
+    local, tmp_path, s3_server, s3_environment
+):
+    store = ObjectStore(Location(f"{s3_server.bucket('resumed')}/step"))
+    record = local.header.files[1]
+    path = local.path / record.name
+    names = [part_name(record.name, number) for number in range(-(-record.bytes // (3 * CHUNK)))]
+    assert len(names) >= 4
+    content = [path.read_bytes()[start : start + 3 * CHUNK] for start in range(0, 10**6, 3 * CHUNK)]
+    store.put(names[0], content[0])
+    store.put(names[1], content[1][:-1])
+    store.put(names[2], content[2] + b"1")
+    there = {part.name: part.bytes for part in store.list()}
+    puts, reported = [], []
+    put = store.put
+    store.put = lambda name, part: (puts.append(name), put(name, part))
+    uploaded = upload_state_file(store, path, record, there, reported.append)
+    assert sorted(puts) == names[1:]
+    assert sum(reported) == record.bytes
+    assert [store.get(name, 10**6).data for name in names] == content[: len(names)]
+    assert len(uploaded.chunks) == -(-record.bytes // CHUNK)
