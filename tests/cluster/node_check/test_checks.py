@@ -12,7 +12,7 @@ import ray
 from cluster.node_check import checks, verdicts
 from cluster.node_check.actor import NodeCheckActor
 from cluster.node_check.checks import NodeChecks, NodeProcesses
-from cluster.node_check.figures import MeasuredNode, NetworkFigures, NodeFigures
+from cluster.node_check.figures import ClockOffset, MeasuredNode, NetworkFigures, NodeFigures
 from cluster.node_check.matrix_product import measure_products
 from cluster.node_check.report_text import summary, table
 from cluster.ray.session import ray_session
@@ -202,3 +202,12 @@ def test_the_better_of_two_measurements_of_a_link_stays(monkeypatch, no_ray, spe
     for _ in speeds:
         assert check._measure_network(nodes, []) == 7.0
     assert [check._nodes[name].link_bytes_per_second for name in "ab"] == [100.0, 100.0]
+
+
+def test_a_repeated_measurement_keeps_better_figures_and_the_clock(monkeypatch):
+    check, nodes = scripted_check(monkeypatch, {"a": [100], "b": [10, 5, 7], "c": [101]})
+    clock = ClockOffset(0.25, 0.01)
+    monkeypatch.setattr(check, "_clocks", lambda nodes: dict.fromkeys(nodes, clock))
+    report = check.check(nodes, {})
+    assert report.nodes["b"].figures.memory_bytes_per_second == 10
+    assert {node.clock for node in report.nodes.values()} == {clock}

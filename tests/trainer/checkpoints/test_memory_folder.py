@@ -102,3 +102,8 @@ def test_used_bytes_are_those_of_allocated_blocks_in_all_subfolders(tmp_path):
     with (tmp_path / "sparse").open("wb") as sparse:
         sparse.truncate(10**9)
     assert 2_000_000 <= used_bytes(tmp_path) < 2_100_000
+
+
+def test_bytes_that_a_run_uses_now_are_free_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_folder, "used_bytes", lambda folder: 10**15)
+    assert 10**15 < free_bytes(tmp_path) < 2 * 10**15

@@ -172,3 +172,18 @@ def test_an_owner_that_renews_its_lease_before_the_swap_keeps_the_run(store, mon
         assert head.read().owner.number == number
     else:
         assert lease.acquire(HeadObject(store), print).owner.number == number + 1
+
+
+def test_an_owner_that_has_released_the_run_cannot_change_it(store):
+    head = HeadObject(store)
+    number = lease.acquire(head, print).owner.number
+
+    def release(now):
+        owner = now.owner.model_copy(update={"released": True})
+        return now.model_copy(update={"owner": owner})
+
+    head.change(lambda now: release(lease.renewed(head, now, number)))
+    for _ in range(2):
+        with pytest.raises(LeaseLostError):
+            head.change(lambda now: lease.renewed(head, now, number))
+    assert head.read().owner.released

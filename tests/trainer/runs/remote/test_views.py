@@ -421,3 +421,14 @@ def test_a_checkpoint_that_was_replaced_under_its_name_is_read_anew(url, tmp_pat
             reader.refresh()
             weights = CheckpointReader(Checkpoint(reader.folder / "checkpoints" / stored.name))
             assert weights.weights()["w"].tolist() == [expected] * 4
+
+
+def test_a_damaged_run_is_a_problem_once_and_until_it_is_repaired(prefix, url):
+    store = ObjectStore(url)
+    intact = store.get(HEAD, 10**7).data
+    view = PrefixView(prefix)
+    for data, problems in ((b"{", 1), (b"{", 1), (intact, 0), (b"[]", 1), (intact, 0)):
+        store.put(HEAD, data)
+        view.refresh()
+        assert len(view.problems) == problems
+        assert all(url in problem for problem in view.problems)
