@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.own_files import overwritten_package
 from cluster.ray.head_probe import PACKAGES, digest_of
 
 INSTALLATION = Path(__file__).resolve().parent.parent
@@ -49,8 +50,10 @@ def import_own_packages() -> None:
 
     Raises:
         ClusterError: this process has already imported another module under the name of one of our
-            packages.
+            packages, or another project has overwritten one of them.
     """
+    if problem := overwritten_package(INSTALLATION):
+        raise ClusterError(problem)
     sys.path.insert(0, str(INSTALLATION))
     try:
         imported = {name: importlib.import_module(name) for name in PACKAGES}

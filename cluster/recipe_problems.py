@@ -8,7 +8,8 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import UnionType
+from datetime import date
+from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -34,6 +35,12 @@ _PLAIN_MESSAGES = {
     "a valid boolean": "true or false",
     "greater than": "a number greater than",
     "less than": "a number less than",
+}
+# Words without quotes that YAML does not read as text, and an example, by the value in Python.
+_YAML_WORDS = {
+    "False": ("no, off and false", "no"),
+    "True": ("yes, on and true", "yes"),
+    "None": ("null, ~ and nothing", "null"),
 }
 
 
@@ -241,7 +248,20 @@ def _text(error: _Error, key: str, known_keys: Sequence[str]) -> str:
         return f"{key} has an unexpected value, which is not shown: {_in_plain_terms(message)}"
     if error.kind == "model_type":
         return f"{key} is {_shown(error.value)}: give its fields by name, as {key}.FIELD=VALUE"
-    return f"{key} is {_shown(error.value)}: {_in_plain_terms(message)}"
+    return f"{key} is {_shown(error.value)}: {_in_plain_terms(message)}{_quoting_hint(error)}"
+
+
+def _quoting_hint(error: _Error) -> str:
+    """Return the remedy if a text was expected and YAML reads a text without quotes otherwise."""
+    value = error.value
+    expects_text = error.kind == "string_type" or error.message.endswith("a text")
+    if not expects_text or not isinstance(value, (bool, int, float, date, NoneType)):
+        return ""
+    words, example = _YAML_WORDS.get(str(value), ("it", _shown(value).strip("'")))
+    return (
+        f". Without quotes, YAML reads {words} as {_shown(value)}: quote the text, such as "
+        f'"{example}"; in an override, \'"{example}"\''
+    )
 
 
 def _in_plain_terms(message: str) -> str:

@@ -1,4 +1,6 @@
-"""YAML of recipes, parsed within limits and without repeated keys.
+"""YAML of recipes, written for one reader and parsed within limits, without repeated keys.
+
+    values ──dump_yaml, inline_yaml──▶ text, quoted wherever the reader needs it
 
     text ──events, counted──▶ small enough, no recursive alias ──▶ values, no repeated key
 
@@ -6,6 +8,7 @@ The events of a text are counted before any value is built. With aliases, a few 
 more values than fit into memory (an attack called "billion laughs").
 """
 
+import math
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -38,6 +41,31 @@ def parse_yaml(text: str) -> Any:
         raise YamlError(f"it is not YAML: {_problem(error)}") from error
     except ValueError as error:  # such as an impossible date, or a number of 5,000 digits
         raise YamlError(f"a value in it is invalid: {error}") from error
+
+
+def dump_yaml(values: Any) -> str:
+    """Return values as a YAML document."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def inline_yaml(value: str | float | None) -> str:
+    """Return a value for one line of a YAML document, also between brackets."""
+    text: str = yaml.dump(
+        [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf
+    )
+    return text.strip()[1:-1]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writer that escapes characters that are not printable, which readers may change."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = None if text.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 class _Loader(yaml.SafeLoader):

@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 import yaml
 from support.machine_parts import lacks, missing
+from support.quality.targets import check_targets
 from support.real_data import MULTI30K
 
 from cluster.supervision.command_signals import restore_signal_handlers
@@ -45,6 +46,12 @@ def pytest_collection_finish() -> None:
     """Look for garbage only in what comes from now on."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests that no target runs, before `-m` deselects any."""
+    check_targets(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.ranks import rank_pool
@@ -19,6 +20,10 @@ def rank_of(placement: Placement) -> int:
 def hang_on_rank_1(placement: Placement) -> None:
     if placement.rank == 1:
         time.sleep(3600)
+
+
+def rendezvous_of(placement: Placement) -> str | None:
+    return placement.rendezvous
 
 
 def process_id(placement: Placement) -> int:
@@ -71,3 +76,14 @@ def test_ranks_that_ended_between_jobs_are_replaced(pool: RankPool) -> None:
         pool.run(rank_of)
 
     assert pool.run(rank_of) == [0, 1]
+
+
+def test_the_ranks_of_a_pool_meet_where_nobody_else_can_be(pool: RankPool) -> None:
+    """Each start has a new file in the pool's private folder, and no port."""
+    folder = Path(pool._folder.name)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    first, second = pool.run(rendezvous_of)
+    assert first == second
+    assert Path(first.removeprefix("file://")).parent == folder
+    pool._restart()
+    assert pool.run(rendezvous_of)[0] != first

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import wheel as built
 
+from cluster.own_files import overwritten_package
 from cluster.packages import PACKAGES
 
 pytestmark = pytest.mark.long
@@ -96,6 +97,18 @@ def test_its_names_belong_to_transloom_alone(unpacked: Path) -> None:
     owners = json.loads(run_installed(unpacked, program))
     names = PACKAGES
     assert {name: set(owners[name]) for name in names} == {name: {"transloom"} for name in names}
+
+
+def test_its_record_shows_a_file_that_another_project_has_overwritten(unpacked: Path) -> None:
+    assert overwritten_package(unpacked) is None
+    file = unpacked / "trainer" / "__init__.py"
+    content = file.read_bytes()
+    file.write_text("another = True")
+    problem = overwritten_package(unpacked)
+    file.write_bytes(content)
+    assert problem
+    assert str(file) in problem
+    assert "--force-reinstall" in problem
 
 
 def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:

@@ -21,6 +21,10 @@ class RunMismatchError(TrainerError):
     """The recipe or the dataset differs from the one with which the run was started."""
 
 
+class NoRunError(RunMismatchError):
+    """There is no run at a URL."""
+
+
 class NonFiniteLossError(TrainerError):
     """Too many consecutive steps had a non-finite loss or gradient; none of them was applied."""
 

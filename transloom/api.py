@@ -35,7 +35,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 __all__ = [
     "Explanation",
@@ -74,8 +74,8 @@ if sys.argv.pop(1) == "called":
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 sys.argv[0] = "transloom"
-from transloom.cli.app import main
-main()
+from transloom.cli.entry import import_app
+import_app().main()
 """
 
 Overrides = Mapping[str, Any]
@@ -549,6 +549,19 @@ class ServedTranslator:
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._patience_seconds = patience_seconds
+        # As in foundation/proxies.py, which programs of users do not import.
+        url = urlsplit(self._url)
+        host = url.hostname or ""
+        is_local = host in ("localhost", "::1") or host.startswith("127.")
+        proxies = {} if is_local else urllib.request.getproxies()
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        self._proxy_hint = ""
+        if url.scheme in proxies and not urllib.request.proxy_bypass(host):
+            proxy = proxies[url.scheme].rpartition("@")[2].rpartition("//")[2]
+            self._proxy_hint = (
+                f", through the proxy {proxy} of {url.scheme}_proxy; add the host to no_proxy if "
+                "it can be reached without the proxy"
+            )
 
     def translate(
         self,
@@ -596,12 +609,12 @@ class ServedTranslator:
             pause = 0.5
             try:
                 request = urllib.request.Request(self._url, body, self._headers)
-                with urllib.request.urlopen(request) as response:
+                with self._opener.open(request) as response:
                     answer: dict[str, Any] = json.load(response)
                     return answer
             except HTTPError as error:
                 with error:
-                    problem = error.read().decode(errors="replace")
+                    problem = error.read().decode(errors="replace") + self._proxy_hint
                 with suppress(ValueError, KeyError, TypeError):
                     problem = json.loads(problem)["problem"]
                 if error.code not in _RETRY_LATER:
@@ -610,7 +623,8 @@ class ServedTranslator:
                     pause = float(error.headers.get("Retry-After", pause))
             # The server may be starting or may be replaced by another one.
             except (URLError, ConnectionError, HTTPException) as error:
-                problem = f"{self._url} cannot be reached: {getattr(error, 'reason', error)}"
+                reason = f"{getattr(error, 'reason', error)}{self._proxy_hint}"
+                problem = f"{self._url} cannot be reached: {reason}"
             if time.monotonic() + pause > until:
                 raise TransloomError(problem, 1)
             time.sleep(pause)

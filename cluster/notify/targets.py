@@ -19,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib import request
@@ -27,6 +27,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from cluster.notify.notification import Notification
+from foundation.proxies import bypass_proxies, proxy_hint
 from trainer.notify_config import NotifyTarget
 
 _PRINTABLE = re.compile(r"[!-~]+")
@@ -75,6 +76,7 @@ class HttpTarget:
 
     def __init__(self, name: str, url: str, body: Callable[[Notification], bytes]) -> None:
         """Prepare requests to a valid URL."""
+        bypass_proxies(url)
         self.name = name
         self._url = url
         self._body = body
@@ -99,12 +101,14 @@ class HttpTarget:
             self._opener.open(post, timeout=seconds).close()
         except HTTPError as error:
             error.close()
-            return _status_problem(error.code)
+            problem = _status_problem(error.code)
         except URLError as error:
-            return _connection_problem(error.reason, seconds)
+            problem = _connection_problem(error.reason, seconds)
         except (OSError, http.client.HTTPException) as error:
-            return _connection_problem(error, seconds)
-        return None
+            problem = _connection_problem(error, seconds)
+        else:
+            return None
+        return replace(problem, text=f"{problem.text}{proxy_hint(self._url)}")
 
     def stop(self) -> None:
         """Do nothing: the thread of the attempt ends with the process."""

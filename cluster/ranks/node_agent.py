@@ -26,14 +26,13 @@ from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources, other_sources
 from cluster.ranks.node_memory import NodeMemory
 from cluster.ranks.node_meter import NodeMeter
-from cluster.ranks.node_mirror import FileChange, NodeMirror
-from cluster.ray.embedded import embedded_ray_is_lost
+from cluster.ranks.node_mirror import FileChange, NodeMirror, SentFile
+from cluster.ray.embedded import embedded_ray_is_lost, is_embedded
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import remove_stale_folders
 from trainer.checkpoints.process_identity import start_tick
 from trainer.record.node_usage import Usage
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import FileStamp
 
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.5
@@ -41,6 +40,10 @@ START_SECONDS = 60.0
 PULL_SECONDS = 120.0
 # Time for a killed process to end. With a CUDA context, freeing memory takes a second or two.
 DEATH_SECONDS = 30.0
+
+
+class SilentNodesError(Exception):
+    """Nodes that did not answer in time; they get no ranks until they answer."""
 
 
 @dataclass(frozen=True)
@@ -159,13 +162,13 @@ class NodeAgent:
         return None
 
     @ray.method(concurrency_group="mirror")
-    def pull_run(self, work: str, *, with_files: bool) -> dict[str, FileStamp]:
+    def pull_run(self, work: str, *, with_files: bool) -> dict[str, SentFile]:
         """Run `NodeMirror.pull`."""
         return self._mirror.pull(work, with_files=with_files)
 
     @ray.method(concurrency_group="mirror")
     def changed_files(
-        self, known: dict[str, FileStamp], names: Collection[str]
+        self, known: dict[str, SentFile], names: Collection[str]
     ) -> tuple[list[FileChange], bool]:
         """Run `NodeMirror.changes`."""
         return self._mirror.changes(known, names)
@@ -341,7 +344,7 @@ class NodeAgents:
 
     def pull_run(
         self, work: str, nodes: Collection[str], first: Collection[str]
-    ) -> tuple[dict[str, dict[str, FileStamp]], list[str]]:
+    ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
         """Pull a run in an object store to nodes that do not share the driver's folder.
 
         Args:
@@ -351,25 +354,29 @@ class NodeAgents:
 
         Returns:
             The state of the files on each node, and the problems of nodes, which become unfit.
+
+        Raises:
+            SilentNodesError: nodes have not answered in time.
         """
         answers = {
             node: self.by_node[node].pull_run.remote(work, with_files=node in first)
             for node in [*nodes, *first]
         }
         _wait(list(answers.values()), PULL_SECONDS)
-        files, problems = {}, []
+        files, problems, silent = {}, [], []
         for node, answer in answers.items():
             name = f"Node {self._names[node]}"
             try:
                 files[node] = ray.get(answer, timeout=0)
-                continue
             except GetTimeoutError:
-                text = f"{name} has not pulled the run within {PULL_SECONDS:.0f} s"
+                self._asked[node] = answer
+                silent.append(f"{name} has not pulled the run within {PULL_SECONDS:.0f} s")
             except RayTaskError as error:
                 text = f"{name} cannot pull the run: {error.cause}"
+                problems.append(self._unfit.add(node, text).text)
             except RayError:
-                continue  # the node is lost, which ends the attempt
-            problems.append(self._unfit.add(node, text).text)
+                pass  # the node is lost, which ends the attempt
+        _raise_if_silent(silent, problems)
         return files, problems
 
     def check(self, work: Path, run: RunFolder) -> list[str]:
@@ -380,36 +387,61 @@ class NodeAgents:
         The supervisor and the agents create files in the folder. Nodes that do not see the files,
         cannot write there or have other sources are added to the unfit nodes.
 
+        An embedded Ray has one node, the driver's, so no agent is asked.
+
         Args:
             work: the supervisor's work folder within the run.
 
         Returns:
             Problems of nodes that have not been checked before.
+
+        Raises:
+            SilentNodesError: nodes have not answered in time. Another call asks them again.
         """
-        new = self.by_node.keys() - self._checked_nodes
+        new = self.by_node.keys() - self._checked_nodes - self._asked.keys()
         if not new:
             return []
+        if is_embedded():
+            self._checked_nodes |= new
+            return [p for node in new if (p := self._other_sources(node, digest_of_sources()))]
         left = f"probe-{secrets.token_hex(4)}"
         (work / left).touch()
-        meetings = {node: self._meet(node, run, work, left) for node in new}
+        folder_checks = {node: self._meet(node, run, work, left) for node in new}
         sources = {node: self.by_node[node].sources.remote() for node in new}
-        problems = []
+        problems, silent = [], []
         try:
-            for node, folder_check in meetings.items():
+            _wait([*folder_checks.values(), *sources.values()], START_SECONDS)
+            for node, folder_check in folder_checks.items():
                 name, answer = f"Node {self._names[node]}", work / f"{left}-{node}"
-                problem = _problem(name, folder_check, run, answer)
+                try:
+                    problem = _folder_problem(name, folder_check, run, answer)
+                    found = None if problem else _reported_sources(sources[node])
+                except GetTimeoutError:
+                    self._asked[node] = sources[node]  # answered after the folder check
+                    silent.append(
+                        f"{name} has not answered within {START_SECONDS:.0f} s whether it has "
+                        f"{run.path}, the run's folder"
+                    )
+                    continue
+                self._checked_nodes.add(node)
                 if run.url and not answer.exists():
                     self.separate.add(node)
                 if problem:
                     problems.append(self._unfit.add(node, problem).text)
-                elif (found := _reported_sources(sources[node])) and found != self._sources:
-                    text = other_sources(name, found, self._sources, "train")
-                    problems.append(self._unfit.add(node, text).text)
+                elif problem := self._other_sources(node, found):
+                    problems.append(problem)
         finally:
             for probe in work.glob(f"{left}*"):
                 probe.unlink()
-        self._checked_nodes |= new
+        _raise_if_silent(silent, problems)
         return problems
+
+    def _other_sources(self, node: str, found: str | None) -> str | None:
+        """Return the problem of a node whose sources differ, which becomes unfit, or None."""
+        if found is None or found == self._sources:
+            return None
+        text = other_sources(f"Node {self._names[node]}", found, self._sources, "train")
+        return self._unfit.add(node, text).text
 
     def _meet(self, node: str, run: RunFolder, work: Path, left: str) -> Any:
         """Ask a node's agent to find the driver's file, and to create one next to it."""
@@ -419,22 +451,28 @@ class NodeAgents:
         return agent.check_shared_folder.remote(work, left, answer)
 
 
-def _problem(name: str, folder_check: Any, run: RunFolder, answer: Path) -> str | None:
+def _raise_if_silent(silent: list[str], problems: list[str]) -> None:
+    """Raise the error of silent nodes, which also names the problems of other nodes."""
+    if silent:
+        text = ". ".join([*problems, *silent])
+        raise SilentNodesError(f"{text}. Check the node's load, its storage, and Ray's logs there")
+
+
+def _folder_problem(name: str, folder_check: Any, run: RunFolder, answer: Path) -> str | None:
     """Return a node's problem with the folder; None if it has no problem or its agent is lost.
 
     Args:
         name: the node's name for the message.
         answer: the file that the node must have created; not needed if the run is in an object
             store.
+
+    Raises:
+        GetTimeoutError: the node has not answered.
     """
-    _wait([folder_check], START_SECONDS)
     try:
         problem: str | None = ray.get(folder_check, timeout=0)
     except GetTimeoutError:
-        return (
-            f"{name} has not answered within {START_SECONDS:.0f} s whether it has {run.path}, the "
-            "run's folder. Check the load of this node, its storage, and Ray's logs there"
-        )
+        raise
     except RayError:
         return None
     if run.url:
@@ -449,10 +487,15 @@ def _problem(name: str, folder_check: Any, run: RunFolder, answer: Path) -> str 
 
 
 def _reported_sources(answer: Any) -> str | None:
-    """Return the digest that an agent reported, or None if the agent is lost or silent."""
-    _wait([answer], START_SECONDS)
+    """Return the digest that an agent reported, or None if the agent is lost.
+
+    Raises:
+        GetTimeoutError: the agent has not answered.
+    """
     try:
         found: str = ray.get(answer, timeout=0)
+    except GetTimeoutError:
+        raise
     except RayTaskError:  # the request failed on the agent
         return "unknown"
     except RayError:

@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile
-from trainer.checkpoints.memory_folder import MemoryFolder, user_folder
+from trainer.checkpoints.memory_folder import MemoryFolder, user_folders
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     LENGTH_BYTES,
@@ -141,7 +141,7 @@ def _of_this_node(path: Path) -> Path:
     """
     folder = path.parent.parent
     name = memory_folder_name(_run_name(folder))
-    if folder.parent != user_folder() or folder.name != name or ".." in path.parts:
+    if folder.parent not in user_folders() or folder.name != name or ".." in path.parts:
         raise CheckpointError(f"{path} is not in a run's folder in this node's memory")
     return path
 

@@ -9,22 +9,44 @@ files are large and go to the object store directly.
 
 import os
 import shutil
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from cluster.ray.environment_file import read_environment
 from data_pipeline.storage.regular_files import open_regular
+from trainer.checkpoints.run_copies import mirror_folder
 from trainer.rank.rank_job import RankJob
 from trainer.runs.remote.files import FileStamp, local_files
-from trainer.runs.remote.location import mirror_folder
 
 # Files and directories in which ranks write; the driver writes the others.
 RANK_FILES = ("metrics.jsonl", "translations", "time-lapse", "wandb", "profile")
 # Those in which ranks other than rank 0 write, too.
 SHARED_RANK_FILES = ("profile",)
 MAX_ANSWER_BYTES = 16 * 1024**2
+# Bytes before the new ones that are compared, so that a rewritten file does not count as grown.
+COMPARED_BYTES = 4 * 1024**2
+
+
+class SentFile(NamedTuple):
+    """State of a file that the receiver has.
+
+    Attributes:
+        stamp: by which a change is noticed.
+        crc32: checksum of the last `COMPARED_BYTES`, by which a change is known to be growth.
+    """
+
+    stamp: FileStamp
+    crc32: int
+
+    @classmethod
+    def of(cls, path: Path) -> "SentFile":
+        stamp = FileStamp.of(path)
+        with open_regular(path) as file:
+            return cls(stamp, zlib.crc32(_bytes_before(file, stamp.bytes)))
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class FileChange:
     name: str
     offset: int
     data: bytes
-    stamp: FileStamp
+    stamp: SentFile
 
     def apply(self, folder: Path) -> None:
         """Write the bytes to the same file in another folder.
@@ -78,7 +100,7 @@ class NodeMirror:
         if (folder / left).exists():
             (folder / answer).touch()
 
-    def pull(self, work: str, *, with_files: bool) -> dict[str, FileStamp]:
+    def pull(self, work: str, *, with_files: bool) -> dict[str, SentFile]:
         """Make the copy equal to the run, with an empty work folder.
 
         Args:
@@ -100,10 +122,10 @@ class NodeMirror:
         for former in checkpoints.glob(".work-*"):
             shutil.rmtree(former, ignore_errors=True)
         (checkpoints / work).mkdir()
-        return {name: FileStamp.of(self.folder / name) for name in self._names(RANK_FILES)}
+        return {name: SentFile.of(self.folder / name) for name in self._names(RANK_FILES)}
 
     def changes(
-        self, known: Mapping[str, FileStamp], names: Collection[str] = RANK_FILES
+        self, known: Mapping[str, SentFile], names: Collection[str] = RANK_FILES
     ) -> tuple[list[FileChange], bool]:
         """Return what ranks have written, and whether that is everything.
 
@@ -132,20 +154,32 @@ class NodeMirror:
 
 
 def _change(
-    path: Path, name: str, known: FileStamp | None, most: int
+    path: Path, name: str, known: SentFile | None, most: int
 ) -> tuple[FileChange | None, bool]:
     """Return the change of a file, at most `most` bytes of it, and whether that is all of it."""
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
         now = FileStamp(status.st_size, status.st_mtime_ns, status.st_ino)
-        if now == known:
+        if known and now == known.stamp:
             return None, True
-        has_grown = known and known.inode == now.inode and known.bytes < now.bytes
-        offset = known.bytes if known and has_grown else 0
+        offset, before = 0, b""
+        if known and known.stamp.inode == now.inode and known.stamp.bytes < now.bytes:
+            before = _bytes_before(file, known.stamp.bytes)
+            offset = known.stamp.bytes
+            if zlib.crc32(before) != known.crc32:  # truncated in place, and regrown
+                offset, before = 0, b""
         file.seek(offset)
         data = file.read(min(most, now.bytes - offset))
-    is_whole = offset + len(data) == now.bytes
-    return FileChange(name, offset, data, now._replace(bytes=offset + len(data))), is_whole
+    end = offset + len(data)
+    sent = SentFile(now._replace(bytes=end), zlib.crc32((before + data)[-COMPARED_BYTES:]))
+    return FileChange(name, offset, data, sent), end == now.bytes
+
+
+def _bytes_before(file: BinaryIO, position: int) -> bytes:
+    """Return the last `COMPARED_BYTES` before a position."""
+    start = max(0, position - COMPARED_BYTES)
+    file.seek(start)
+    return file.read(position - start)
 
 
 def job_on_this_node(job: RankJob) -> RankJob:

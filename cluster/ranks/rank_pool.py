@@ -20,13 +20,13 @@ from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import NodeAgents
 from cluster.ranks.node_memory import PendingCopy, StoredFile
+from cluster.ranks.node_mirror import SentFile
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.record.node_usage import Usage
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import FileStamp
 
 
 class RankPool:
@@ -109,6 +109,10 @@ class RankPool:
         )
         return self._group
 
+    def silent_nodes(self, nodes: Mapping[str, Node]) -> list[str]:
+        """Return the names of those nodes whose agent does not answer."""
+        return sorted(self._agents.name(node) for node in self._agents.unresponsive(nodes))
+
     def check_nodes(self, work: Path, run: RunFolder) -> list[str]:
         """Run `NodeAgents.check`; to be called while the processes of a group start."""
         return self._agents.check(work, run)
@@ -119,12 +123,12 @@ class RankPool:
 
     def pull_run(
         self, work: str, nodes: Collection[str], first: Collection[str]
-    ) -> tuple[dict[str, dict[str, FileStamp]], list[str]]:
+    ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
         """Run `NodeAgents.pull_run`."""
         return self._agents.pull_run(work, nodes, first)
 
     def changed_files(
-        self, node: str, known: Mapping[str, FileStamp], names: Collection[str]
+        self, node: str, known: Mapping[str, SentFile], names: Collection[str]
     ) -> Any:
         """Request the files that ranks have changed on a node; return the pending answer."""
         return self._agents.by_node[node].changed_files.remote(dict(known), names)

@@ -15,8 +15,10 @@ from ray.exceptions import AuthenticationError
 
 from cluster.errors import ClusterError
 from cluster.ray import private
+from foundation.home import home_folder
 
 MODE_VARIABLE = "RAY_AUTH_MODE"
+TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
 REMEDY = (
     "put the cluster's token (`ray get-auth-token` on its head node prints it) into "
     "~/.ray/auth_token or RAY_AUTH_TOKEN, or set RAY_AUTH_MODE=disabled if the cluster runs "
@@ -29,7 +31,8 @@ def enable_authentication(*, create_token: bool) -> None:
 
     Args:
         create_token: whether to create a token for this user if none exists; a new cluster needs
-            one.
+            one. If the user's home cannot be written, the token is in the environment of this
+            process and its children only.
 
     Raises:
         ClusterError: no token exists and none may be created, or the token cannot be read.
@@ -44,7 +47,10 @@ def enable_authentication(*, create_token: bool) -> None:
         raise ClusterError(f"Ray's authentication token cannot be read: {error}") from error
     if not create_token:
         raise ClusterError(f"A Ray cluster requires a token, but this user has none: {REMEDY}")
-    _create_token(Path.home() / ".ray" / "auth_token")
+    try:
+        _create_token(home_folder() / ".ray" / "auth_token")
+    except OSError:  # a read-only home, as in many containers
+        os.environ[TOKEN_VARIABLE] = secrets.token_hex(32)
     private.forget_token()
 
 

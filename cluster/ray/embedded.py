@@ -89,6 +89,11 @@ def embedded_ray(wanted: EmbeddedRay) -> Iterator[None]:
             folder.remove()
 
 
+def is_embedded() -> bool:
+    """Return whether this process has started the Ray that it uses."""
+    return private.started_processes() is not None
+
+
 def embedded_ray_is_lost() -> bool:
     """Return whether this process has started a Ray that has since died; thread-safe."""
     return bool(_dead_processes())
@@ -105,7 +110,7 @@ def check_embedded_ray(alive_nodes: int) -> None:
     """
     if dead := _dead_processes():
         raise EmbeddedRayError(f"Ray is lost on this machine: {' and '.join(dead)} has ended")
-    if alive_nodes == 0 and private.started_processes() is not None:
+    if alive_nodes == 0 and is_embedded():
         raise EmbeddedRayError("Ray is lost on this machine: its raylet does not answer its head")
 
 
@@ -128,7 +133,7 @@ def require_gpus(gpus: float) -> None:
         ClusterError: the embedded Ray has too few GPUs.
     """
     found = ray.cluster_resources().get("GPU", 0.0)
-    if private.started_processes() is not None and found < gpus:
+    if is_embedded() and found < gpus:
         raise ClusterError(
             f"The run needs {counted(gpus, 'GPU')}, but Ray has only {found:g} here. Lower "
             "cluster.ranks or cluster.gpus_per_rank, or join a larger cluster with --address"

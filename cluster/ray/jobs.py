@@ -35,6 +35,7 @@ from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.job_command import Attachment, Word, readable, shell_command
 from cluster.ray.private import NOISY_LOGGERS
 from foundation.location import credential_in, without_credentials
+from foundation.proxies import bypass_proxies, proxy_hint
 
 POLL_SECONDS = 0.1
 COMMAND_KEY = "command"  # in a job's metadata: the submitted command, without the shell around it
@@ -288,7 +289,7 @@ def _client(address: str) -> JobSubmissionClient:
                 raise
             raise ClusterError(
                 f"The server at {address} is not a Ray dashboard, because it does not report Ray's "
-                f"version ({error}). {_COMPARE}"
+                f"version ({error}{proxy_hint(address)}). {_COMPARE}"
             ) from error
         finally:
             os.environ.update(hidden)
@@ -300,18 +301,23 @@ def _client(address: str) -> JobSubmissionClient:
 
 @contextmanager
 def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
-    """Convert errors of the Jobs API to a ClusterError: one paragraph with a remedy."""
+    """Convert errors of the Jobs API to a ClusterError: one paragraph with a remedy.
+
+    Requests to an address of this machine bypass a proxy of the environment.
+    """
+    bypass_proxies(address)
     try:
         yield
     except AuthenticationError as error:
         raise ClusterError(
-            f"The Ray cluster at {address} refuses this user's token: {REMEDY}"
+            f"The Ray cluster at {address} refuses this user's token{proxy_hint(address)}: {REMEDY}"
         ) from error
     # requests' exceptions are OSErrors. A server that does not speak HTTP, as at Ray's own port
     # 6379, may cause an HTTPException.
     except (OSError, aiohttp.ClientError, HTTPException) as error:
         raise ClusterError(
-            f"No Ray dashboard answers at {address} ({_reason(error)}). {_COMPARE}"
+            f"No Ray dashboard answers at {address} ({_reason(error)}{proxy_hint(address)}). "
+            f"{_COMPARE}"
         ) from error
     except RuntimeError as error:
         if job_id is not None and "status code 404" in str(error):
@@ -321,7 +327,9 @@ def jobs_api_errors(address: str, job_id: str | None = None) -> Iterator[None]:
             ) from error
         reasons = re.findall(r"^\w*(?:Error|Exception): (.+)$", str(error), re.MULTILINE)
         reason = reasons[-1] if reasons else error
-        raise ClusterError(f"The Ray cluster at {address} refused the request: {reason}") from error
+        raise ClusterError(
+            f"The Ray cluster at {address} refused the request: {reason}{proxy_hint(address)}"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

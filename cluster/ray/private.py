@@ -246,7 +246,7 @@ def answers_without_token(head: str, timeout_seconds: float) -> bool:
     """Return whether the head accepts a request without a token."""
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):  # parsed as Ray parses it
         return False  # with TLS, a client needs a certificate
-    with grpc.insecure_channel(head) as channel:
+    with grpc.insecure_channel(head, ray_constants.GLOBAL_GRPC_OPTIONS) as channel:
         stub = NodeInfoGcsServiceStub(channel)
         try:
             stub.GetClusterId(GetClusterIdRequest(), timeout=timeout_seconds)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.ray.folder_access import replaceable_by_others
+from cluster.ray.folder_access import replaceable_by_others, write_problem
 from foundation.folder_lock import open_folder, remove_unlocked
 
 PREFIX = "tlray-"
@@ -42,8 +42,9 @@ class PrivateFolder:
         """Create and lock the folder, and remove stale ones.
 
         Raises:
-            ClusterError: other users could replace a folder on the path of RAY_TMPDIR, or the path
-                is so long that paths of sockets below it would exceed their limit.
+            ClusterError: the folder that RAY_TMPDIR names is missing or cannot be written, other
+                users could replace a folder on its path, or paths of sockets below it would exceed
+                their limit.
             OSError: no folder can be created or locked there.
         """
         parent = _parent()
@@ -94,9 +95,9 @@ def _unsuitable(parent: Path) -> str | None:
             f"its path has {length} bytes, but may have at most {LONGEST_PARENT}, because the "
             "paths of Ray's sockets would be too long"
         )
-    with suppress(OSError):  # a missing parent is reported when the folder is created
-        return replaceable_by_others(parent)
-    return None
+    if not parent.is_dir():
+        return "there is no such folder"
+    return write_problem(parent) or replaceable_by_others(parent)
 
 
 def _new_locked_folder(parent: Path) -> tuple[Path, int]:

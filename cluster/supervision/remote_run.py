@@ -20,13 +20,12 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.errors import RankLostError
-from cluster.ranks.node_mirror import RANK_FILES, SHARED_RANK_FILES, FileChange
+from cluster.ranks.node_mirror import RANK_FILES, SHARED_RANK_FILES, FileChange, SentFile
 from cluster.ranks.rank_pool import RankPool
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.state_objects import PartList
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import FileStamp
 
 if TYPE_CHECKING:
     from trainer.runs.remote.mirror import RunMirror
@@ -45,7 +44,7 @@ class RemoteRun:
         self.mirror = mirror
         self._run = run
         self._supply = supply
-        self._known: dict[str, dict[str, FileStamp]] = {}  # of each node with a separate folder
+        self._known: dict[str, dict[str, SentFile]] = {}  # of each node with a separate folder
         self._first_node = ""  # of rank 0
         self._answers: dict[str, Any] = {}
         self._began = 0.0  # when the current collection began

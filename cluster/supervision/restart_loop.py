@@ -9,7 +9,7 @@ when too few nodes remain after others have left.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.config import ClusterConfig
@@ -19,6 +19,7 @@ from cluster.health.watchdog import HeartbeatSender
 from cluster.node_check.report_text import summary, table
 from cluster.node_check.verdicts import NODE_CHECK_REMEDY
 from cluster.ranks.group import RankGroup
+from cluster.ranks.node_agent import SilentNodesError
 from cluster.ranks.node_memory import MemoryCheckpoint
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import max_possible_ranks, node_capabilities
@@ -46,6 +47,7 @@ from trainer.runs.warm_start import warm_start_of
 WAIT_SECONDS = 0.5
 # Seconds to wait for data workers that reserve CPUs, which they must do before the ranks.
 WORKERS_SECONDS = 10.0
+NODES_ASKED_AGAIN = "No rank starts there until it answers; meanwhile the run waits for capacity"
 
 
 class RestartLoop:
@@ -97,6 +99,8 @@ class RestartLoop:
                 except RankLostError as error:
                     self._context.supply.end_group()  # finds out which nodes do not answer
                     self._handle_rank_loss(error)
+                except SilentNodesError as error:
+                    self._context.listener.notice(f"{error}. {NODES_ASKED_AGAIN}")
                 except SilentCorruptionError as error:
                     self._context.supply.end_group()  # no rank writes a checkpoint any more
                     self._context.vitals.attempt_ends(str(error))
@@ -146,7 +150,9 @@ class RestartLoop:
                 notice(f"{found}: the run leaves")
                 return None
             if time.monotonic() - since > config.wait_for_ranks_seconds:
-                raise no_capacity_error(found, config, nodes, self._context.unfit)
+                raise no_capacity_error(
+                    found, config, nodes, self._context.unfit, supply.silent_nodes(nodes)
+                )
             if not told:
                 told = True
                 notice(
@@ -287,15 +293,24 @@ class RestartLoop:
 
 
 def no_capacity_error(
-    found: str, config: ClusterConfig, nodes: Mapping[str, Node], unfit: UnfitNodes
+    found: str,
+    config: ClusterConfig,
+    nodes: Mapping[str, Node],
+    unfit: UnfitNodes,
+    silent: Sequence[str] = (),
 ) -> ClusterError:
     """Return the error of a run that has waited too long for capacity.
 
     Args:
         found: the available capacity, as text.
         unfit: nodes that the run does not use.
+        silent: the names of nodes that do not answer.
     """
     left_out = f". Not used: {unfit.text}" if len(unfit) else ""
+    if silent:
+        left_out += (
+            f". Without an answer: {join_items(silent)}; check their load and Ray's logs there"
+        )
     cpus, gpus = (_total(nodes, resource) for resource in ("CPU", "GPU"))
     return ClusterError(
         f"After {config.wait_for_ranks_seconds:g} s {found}, each with {_of_a_rank(config)}. The "

@@ -19,13 +19,16 @@ from foundation.wording import counted, join_items
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Location of a text in a line or sample: the number of a TSV column, from 0, or a name.
-Column = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
+# YAML reads `no` as false, which must not become the number 0.
+Column = Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1)]
 
 LOCATION = (
     "a local path, a URL (http, https, s3, gs, az) or builtin:phrasebook/{train,validation,test}"
-    ".{fr,en}; the content may be plain or compressed with gz, xz or zst"
+    ".{fr,en}; the content may be plain or compressed with gz, bz2, xz or zst"
 )
-COMPRESSIONS = (".gz", ".xz", ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+# Suffixes of compressed archives, and the suffix of the archive.
+_ARCHIVES = {".tgz": ".tar", ".tbz2": ".tar", ".txz": ".tar", ".tzst": ".tar"}
 
 READERS = Registry[Callable[..., Iterable[Any]]]("format", "format")
 """Readers of formats whose files are not cut into chunks; see `data_pipeline.corpora.readers`."""
@@ -203,6 +206,12 @@ def is_remote(location: str) -> bool:
 
 
 def name_suffix(location: str) -> str:
-    """Return the suffix of a name that indicates the file's format, such as .tsv for a.tsv.gz."""
-    name = PurePosixPath(urlsplit(location).path)
-    return (name.with_suffix("") if name.suffix in COMPRESSIONS else name).suffix
+    """Return the suffix of a name that indicates the file's format, such as .tsv for A.TSV.GZ."""
+    path = urlsplit(location).path if "://" in location else location
+    suffix = plain_name(PurePosixPath(path.lower())).suffix
+    return _ARCHIVES.get(suffix, suffix)
+
+
+def plain_name(name: PurePosixPath) -> PurePosixPath:
+    """Return the name without the suffix of a compression, in upper or lower case."""
+    return name.with_suffix("") if name.suffix.lower() in COMPRESSIONS else name

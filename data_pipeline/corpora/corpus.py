@@ -85,6 +85,8 @@ class CorpusReader:
         bytes_read: number of bytes read so far, of the files as stored (compressed).
         total_bytes: size of the files as stored.
         sha256s: hash of each location's decompressed content; complete after the last chunk.
+        return_ended: aligned files whose lines end at carriage returns; complete after the last
+            chunk.
     """
 
     def __init__(self, corpus: CorpusConfig, *, mirror: str | None, cache: Path) -> None:
@@ -98,6 +100,7 @@ class CorpusReader:
             CorpusError: a file cannot be found or fetched.
         """
         self.sha256s: tuple[str, ...] = ()
+        self.return_ended: tuple[str, ...] = ()
         self._corpus = corpus
         self._mirror = mirror
         self._cache = cache
@@ -137,6 +140,7 @@ class CorpusReader:
                 readers = [LineReader(stream) for stream in streams]
                 yield from cut_aligned(readers, examples_per_chunk)
             check_alignment(readers)
+            self.return_ended = tuple(r.location for r in readers if r.ends_at_return)
             return
         if isinstance(corpus, TextCorpusConfig) and corpus.files_are_documents:
             yield from self._whole_files(examples_per_chunk)

@@ -7,8 +7,7 @@ are limited, so that memory is constant for any file, including binaries and dec
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import BinaryIO, cast
 
@@ -36,6 +35,9 @@ from data_pipeline.storage.locations import LocationStream
 from data_pipeline.storage.tar import NAME_SHOWN, TarMember, read_members
 from foundation.wording import counted, join_items
 
+# Characters of blank lines at the end of a file. 0x1a ends files of CP/M and MS-DOS.
+BLANK = b" \r\n\x1a"
+JSON_BLANK = BLANK + b"\t"
 ALIGNED_STEP = 64  # lines taken at a time from each of two aligned files
 MAX_MEMBER_BYTES = MAX_DOCUMENT_BYTES
 # Only a 16-byte digest of each sample's key is kept. In a set, a digest takes about 110 bytes.
@@ -140,11 +142,39 @@ def cut_file(
     if file_format == "tsv":
         named = any(isinstance(c, str) for c in (*columns.texts, columns.of_score))
         numbers = TsvColumns.resolve(columns, reader.take(1) if named else None)
-        make: Callable[[ChunkLines], Content] = partial(TsvLines, columns=numbers)
+        # Without other columns, a blank line is an empty value.
+        blank = BLANK if max(*numbers.texts, numbers.score or 0) else b""
+        for lines in _records(reader, examples_per_part, blank):
+            yield TsvLines(lines, numbers)
     else:
-        make = partial(JsonLines, columns=columns, are_documents=corpus.has_documents)
-    while (lines := reader.take(examples_per_part)).count:
-        yield make(lines)
+        for lines in _records(reader, examples_per_part, JSON_BLANK):
+            yield JsonLines(lines, columns, corpus.has_documents)
+
+
+def _records(reader: LineReader, count: int, blank: bytes) -> Iterator[ChunkLines]:
+    """Yield parts of at most `count` lines, without the blank lines at the end of the file.
+
+    If other lines follow, the first blank line is yielded separately, so that its parsing fails.
+
+    Args:
+        blank: the characters of blank lines; empty if no line is blank.
+    """
+    held: ChunkLines | None = None
+    while (lines := reader.take(count)).count:
+        stop = len(lines.data)
+        if blank:
+            text = lines.data.rstrip(blank)
+            stop = (lines.data.find(b"\n", len(text)) + 1 or stop) if text else 0
+        if stop and held:
+            yield held
+            held = None
+        rest = lines.data[stop:]
+        records = lines.count - rest.count(b"\n") - (rest[-1:] not in (b"", b"\n"))
+        if rest and not held:
+            first = rest[: rest.find(b"\n") + 1] or rest
+            held = ChunkLines(lines.location, lines.first + records, 1, first)
+        if records:
+            yield ChunkLines(lines.location, lines.first, records, lines.data[:stop])
 
 
 def _cut_tagged(
@@ -153,7 +183,7 @@ def _cut_tagged(
     words, tags = corpus.columns.texts
     if corpus.files_format == "jsonl":
         reader = LineReader(stream, MAX_DOCUMENT_BYTES, span)
-        while (lines := reader.take(examples_per_part)).count:
+        for lines in _records(reader, examples_per_part, JSON_BLANK):
             yield TaggedLines(lines, words, tags)
     else:
         word = words if isinstance(words, int) else 0

@@ -82,7 +82,7 @@ def read_file(stream: LocationStream, span: range = WHOLE_FILE) -> Documents:
     Raises:
         CorpusError: the file is too long for a document.
     """
-    reader = LineReader(stream, MAX_DOCUMENT_BYTES, span)
+    reader = LineReader(stream, MAX_DOCUMENT_BYTES, span, returns_end_lines=False)
     lines = reader.take(sys.maxsize, MAX_DOCUMENT_BYTES + 1)
     if len(lines.data) > MAX_DOCUMENT_BYTES:
         raise _too_long(stream.location, lines.first)

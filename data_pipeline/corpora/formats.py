@@ -11,11 +11,11 @@ WithTexts     another format's part whose examples all have additional texts, su
 
 documents.py handles plain text, and tagged.py handles words with tags.
 
-Lines end only at \\n. Sentences may contain other characters that Unicode calls line ends, and
-splitting there would shift the alignment of all following lines. A dataset stores one sentence per
-line. A line end after a sentence is therefore removed, and each \\n, \\r and \\t inside it becomes
-a space. There is one exception: in aligned files, a tab is kept, because it separates nothing
-there. A document keeps its line ends, but \\r\\n becomes \\n.
+Lines end only at \\n, or only at \\r in a file without \\n. Sentences may contain other characters
+that Unicode calls line ends, and splitting there would shift the alignment of all following lines.
+A dataset stores one sentence per line. A line end after a sentence is therefore removed, and each
+\\n, \\r and \\t inside it becomes a space. There is one exception: in aligned files, a tab is kept,
+because it separates nothing there. A document keeps its line ends, but \\r\\n becomes \\n.
 """
 
 import math

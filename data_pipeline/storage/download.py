@@ -23,6 +23,7 @@ from data_pipeline.storage.remote import (
 )
 from foundation.errors import LocationError
 from foundation.location import Location
+from foundation.proxies import proxy_hint
 
 MAX_DISK_SHARE = 0.95  # maximum share of the free bytes that a download may take
 
@@ -57,9 +58,9 @@ def download(url: str, path: Path) -> None:
             reason = error_reason(error)
             if delay is None or not _is_transient(error):
                 raise CorpusError(
-                    f"{url} cannot be downloaded ({reason}). Check the address, the network"
-                    f"{_credentials_of(url)}; or put the file into a folder and name it with "
-                    "data.mirror=FOLDER."
+                    f"{url} cannot be downloaded ({reason}{proxy_hint(url)}). Check the address, "
+                    f"the network{_credentials_of(url)}; or put the file into a folder and name "
+                    "it with data.mirror=FOLDER."
                 ) from None
         wait_before_retry(delay, url, reason)
 

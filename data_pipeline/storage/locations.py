@@ -1,6 +1,6 @@
 """Locations in a recipe, paths or URLs, opened as streams of decompressed, hashed bytes.
 
-    location ──mirror, cache or download──▶ file ──gunzip, unxz, unzstd──▶ sha256 ──▶ bytes
+    location ──mirror, cache or download──▶ file ──decompress──▶ sha256 ──▶ bytes
 
 A remote file is downloaded completely, to CACHE/corpora/SHA256, before it is read. SHA256 is the
 hash of its decompressed content, which the recipe must give. Only content with that hash enters the
@@ -16,16 +16,17 @@ import os
 import shutil
 import tempfile
 import time
+import unicodedata
 import zlib
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from backports import zstd
 
-from data_pipeline.config.corpus import COMPRESSIONS, is_remote
+from data_pipeline.config.corpus import COMPRESSIONS, is_remote, plain_name
 from data_pipeline.errors import CorpusError
 from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage.budget import Budget
@@ -33,6 +34,7 @@ from data_pipeline.storage.compression import BLOCK_BYTES, PLAIN, XZ_MEMORY_BYTE
 from data_pipeline.storage.download import download
 from data_pipeline.storage.regular_files import open_regular
 from foundation.errors import LocationError
+from foundation.home import home_folder
 from foundation.location import Location, path_escape
 
 BUILTIN = "builtin:"
@@ -54,7 +56,7 @@ LEFTOVER_SECONDS = 24 * 3600  # no download is still in progress after this time
 
 def cache_folder(cache: str | None) -> Path:
     """Return the folder for remote files: `cache`, $TRANSLOOM_CACHE or ~/.cache/transloom."""
-    default = Path.home() / ".cache" / "transloom"
+    default = home_folder() / ".cache" / "transloom"
     return Path(cache or os.environ.get("TRANSLOOM_CACHE") or default).expanduser()
 
 
@@ -223,22 +225,30 @@ def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | Non
             _fill_cache(location, sha256, path)
         return path
     if location.startswith("file://"):
-        return Path(unquote(urlsplit(location).path))
-    return Path(location).expanduser()
+        return in_stored_form(Path(unquote(urlsplit(location).path)))
+    return in_stored_form(Path(location).expanduser())
+
+
+def in_stored_form(path: Path) -> Path:
+    """Return the path in the Unicode form in which a file exists; unchanged if there is none.
+
+    Archives made on macOS may have names in NFD, where an accent is a separate character.
+    """
+    forms = (path, *(Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")))
+    return next((form for form in forms if form.exists()), path)
 
 
 def _find_in_mirror(location: str, mirror: Path) -> Path:
-    name = plain = unquote(Path(urlsplit(location).path).name)
+    name = unquote(Path(urlsplit(location).path).name)
     if Path(name).name != name or path_escape(name):
         raise LocationError(
             f"{location} ends with the name {name!r}, which leads out of data.mirror, the folder "
             f"{mirror}. Correct the location, which must end with the name of the mirror's file."
         )
-    if Path(name).suffix in COMPRESSIONS:
-        plain = Path(name).stem
+    plain = plain_name(PurePosixPath(name)).name
     for candidate in (name, plain, *(plain + suffix for suffix in COMPRESSIONS)):
-        if (mirror / candidate).is_file():
-            return mirror / candidate
+        if (file := in_stored_form(mirror / candidate)).is_file():
+            return file
     raise CorpusError(
         f"The mirror {mirror} has neither {plain} nor {plain}{{{','.join(COMPRESSIONS)}}} as a "
         f"copy of {location}. Put the file there, or remove data.mirror to read from the "

@@ -4,6 +4,7 @@ import re
 
 from data_pipeline.storage.object_access import MISSING, ObjectAccess
 from foundation.location import without_credentials
+from foundation.proxies import proxy_hint
 from foundation.untrusted_text import visible_line
 
 _MAX_REASON_CHARACTERS = 300
@@ -18,6 +19,12 @@ _ROLE_REQUEST = re.compile(
 # Why there was no response: from the operating system, or by kind, such as Timeout.
 _CAUSE = re.compile(r'\bmessage: "([^"\n]{1,100})"')
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
+# Where requests go without an endpoint in the environment; the host decides about proxies.
+_ENDPOINTS = {
+    "s3": "https://s3.amazonaws.com",
+    "gs": "https://storage.googleapis.com",
+    "az": "https://blob.core.windows.net",
+}
 _WRONG_REGION = "Received redirect without LOCATION"
 _MISSING_BUCKETS = ("NoSuchBucket", "ContainerNotFound")
 
@@ -64,6 +71,8 @@ def failure_of(text: str, shown: str, scheme: str, access: ObjectAccess) -> Obje
         reason = text.rpartition(" - ")[2].partition("\n")[0]
         if cause := _CAUSE.search(details) or _KIND.search(details):
             reason += f" ({cause[1].lower()})"
+        endpoint = access.config.get("endpoint") or access.config.get("base_url")
+        reason += proxy_hint(str(endpoint or _ENDPOINTS[scheme]))
     reason = without_credentials(reason)
     for secret in access.secrets:
         reason = reason.replace(secret, "…")

@@ -43,6 +43,9 @@ OBJECT_SCHEMES = ("s3", "gs", "az")
 CONNECT_TIMEOUT_SECONDS = 10.0
 STALL_TIMEOUT_SECONDS = 30.0  # longest wait for the next byte
 MAX_PUT_BYTES = 64 * 1024**2  # of one object; there are no multipart uploads
+# Limits of a listing, which may be that of another user's bucket.
+MAX_LISTED = 100_000
+MAX_LIST_SECONDS = 60.0
 # Slower transfers fail.
 MIN_READ_BYTES_PER_SECOND = 100_000
 MIN_WRITE_BYTES_PER_SECOND = 500_000
@@ -237,8 +240,18 @@ class ObjectStore:
             )
         return self._put(name, data, {"version" if self._scheme == "gs" else "e_tag": etag})
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield the objects below a folder, which is relative to the URL like their names."""
+    def list(
+        self, prefix: str = "", *, most: int = MAX_LISTED, seconds: float = MAX_LIST_SECONDS
+    ) -> Iterator[ObjectInfo]:
+        """Yield the objects below a folder, which is relative to the URL like their names.
+
+        Args:
+            most: maximum number of objects.
+            seconds: maximum time between the first request and the last object.
+
+        Raises:
+            ObjectStoreError: a request has failed, or there are more objects, or the time is over.
+        """
         import obstore
 
         def begin(client: Any) -> tuple[Any, Any]:
@@ -246,8 +259,15 @@ class ObjectStore:
             return entries, next(entries, None)
 
         folder = self._key(prefix.rstrip("/")) + "/" if prefix.strip("/") else self._prefix
+        count, deadline = 0, time.monotonic() + seconds
         entries, chunk = self._request(prefix, begin)
         while chunk is not None:
+            count += len(chunk)
+            if count > most or time.monotonic() > deadline:
+                raise ObjectStoreError(
+                    f"{self._shown(prefix)}: its list has {count:,} objects so far, expected at "
+                    f"most {most:,} within {seconds:.0f} s"
+                )
             for meta in chunk:
                 key = meta["path"]
                 if key.startswith(folder) and key != folder:  # not the marker of a folder
@@ -255,6 +275,27 @@ class ObjectStore:
                     yield ObjectInfo(name, meta["size"], meta["last_modified"].timestamp())
             # No retry: after an error, the iterator would end as if the listing were complete.
             chunk = self._attempt(prefix, lambda _: next(entries, None))
+
+    def folders(self) -> "set[str]":
+        """Return the names of the folders directly below the URL.
+
+        The memory for the list is not limited, see `data_pipeline.storage.folder_listing`.
+        """
+        import obstore
+
+        def read(client: Any) -> Any:
+            return obstore.list_with_delimiter(client, self._prefix.rstrip("/") or None)
+
+        found = self._request("", read)
+        # Some servers ignore the delimiter, and list all objects.
+        keys = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
+        names = (key.removeprefix(self._prefix).split("/") for key in keys)
+        is_folder = set(found["common_prefixes"])
+        return {
+            parts[0]
+            for key, parts in zip(keys, names, strict=True)
+            if key.startswith(self._prefix) and (key in is_folder or len(parts) > 1) and parts[0]
+        }
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; missing ones are ignored.

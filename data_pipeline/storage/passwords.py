@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from foundation.errors import LocationError
+from foundation.home import home_folder
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientResponse
@@ -52,8 +53,11 @@ def check_netrc() -> None:
             none of the file's content.
     """
     named = os.environ.get("NETRC") or None
-    path = Path(named) if named else Path.home() / ".netrc"
-    if not named and not path.is_file():
+    path = Path(named) if named else home_folder() / ".netrc"
+    try:
+        if not named and not path.is_file():
+            return
+    except OSError:  # a home that this user cannot enter
         return
     try:
         netrc.netrc(named)  # if `named` is None, this also checks owner and mode

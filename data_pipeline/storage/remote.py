@@ -22,6 +22,7 @@ from data_pipeline.storage.object_store import (
 )
 from data_pipeline.storage.passwords import SameOriginPassword, check_netrc, origin_of
 from foundation.location import Location, without_credentials
+from foundation.proxies import bypass_proxies
 from foundation.untrusted_text import logger_of
 
 REMOTE_SCHEMES = ("http", "https", *OBJECT_SCHEMES)
@@ -74,6 +75,7 @@ def _web(url: Location, connect_timeout_seconds: float, stall_timeout_seconds: f
         total=None, connect=connect_timeout_seconds, sock_read=stall_timeout_seconds
     )
     check_netrc()
+    bypass_proxies(url)
     client = {
         "timeout": timeout,
         "trust_env": True,  # for proxies and the netrc file

@@ -37,6 +37,7 @@ from data_pipeline.storage.remote import (
 )
 from data_pipeline.storage.shard_cache import ShardCache
 from foundation.location import Location, path_escape, without_credentials
+from foundation.proxies import proxy_hint
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
@@ -264,4 +265,4 @@ class RemoteStore(DatasetStore):
         except Exception as error:
             # fsspec's timeout error has no text, but its cause names the slow operation.
             told = error if str(error) or error.__cause__ is None else error.__cause__
-            raise OSError(error_reason(told)) from None
+            raise OSError(f"{error_reason(told)}{proxy_hint(url)}") from None

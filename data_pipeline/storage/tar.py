@@ -13,6 +13,11 @@ read in three steps:
 The output consists of members with WebDataset's names. The key of a member is its folder and its
 base name up to the first dot; the suffix is the rest of the base name, in lower case.
 
+Archives of other systems may have names with backslashes or in other encodings, directories that
+are marked only by the end of their names, and hidden files that macOS adds, such as ._a.txt and
+__MACOSX/a.txt. `read_members` accepts such archives and, like webdataset, skips hidden files. Our
+own shards have none of these, so `TarReader` refuses them by default.
+
 Python's tarfile is not used here. It takes a damaged header, a header of zeros or a truncation
 between two members for the end of the archive. It also reads sparse files as regular ones, and
 holds PAX headers of any size in memory.
@@ -40,7 +45,8 @@ HEADERS = Budget("headers of members in one archive", 100_000_000, "Split the ar
 NAME_SHOWN = 200
 PICKLE_SUFFIXES = frozenset({"pkl", "pickle", "pyd", "pth", "pt"})
 
-_REGULAR, _DIRECTORY = (b"0", b"\0"), b"5"
+_REGULAR, _DIRECTORY = (b"0", b"\0", b"7"), b"5"  # 7: contiguous, which is read as regular (POSIX)
+_HIDDEN = re.compile(r"(?:^|/)(?:__MACOSX/|\.[^/]*$)")  # AppleDouble files, .DS_Store and others
 _GNU_LONG_NAME, _PAX, _PAX_GLOBAL = b"L", b"x", b"g"
 _REFUSED = {
     b"1": "hard link",
@@ -86,7 +92,7 @@ def read_members(
             unless their suffix is in `decoded` (".pt" may be Portuguese, and decoding here never
             unpickles). The message names the archive and the member.
     """
-    reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes)
+    reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes, foreign=True)
     for key, suffix in reader:
         if suffix in decoded:
             yield TarMember(key, suffix, reader.read(decoded[suffix]))
@@ -114,9 +120,18 @@ class TarReader:
         TarContentError: the archive has contents that the module's docstring rules out.
     """
 
-    def __init__(self, file: BinaryIO, *, archive: str, max_member_bytes: int) -> None:
+    def __init__(
+        self, file: BinaryIO, *, archive: str, max_member_bytes: int, foreign: bool = False
+    ) -> None:
+        """Start at the beginning of an archive.
+
+        Args:
+            foreign: True if another program may have written the archive; see the module's
+                docstring.
+        """
         self._file = file
         self._archive = archive
+        self._foreign = foreign
         self._max_member_bytes = max_member_bytes
         self._offset = 0  # offset of the next byte to read
         self._start = 0  # offset of the first header of the current member
@@ -136,7 +151,8 @@ class TarReader:
                     f"expected at most {self._max_member_bytes:,} bytes, found {size:,}"
                 )
             self._data_bytes, self._padding_bytes = size, -size % BLOCK_BYTES
-            yield self._split_name()
+            if not (self._foreign and _HIDDEN.search(self.name)):
+                yield self._split_name()
             self._skip(self._data_bytes + self._padding_bytes)
         self._check_end()
 
@@ -176,6 +192,9 @@ class TarReader:
                 raise self._error(f"expected a regular file, found a {found} of type {kind!r}")
             if extended:  # other names have at most 256 bytes
                 NAME.check(len(name), self._error)
+            if self._foreign:
+                name = self.name = name.replace("\\", "/")
+                kind = _DIRECTORY if name.endswith("/") else kind
             self._check_name(name)
             return kind, name, int(extended.get("size", size))
 
@@ -235,6 +254,8 @@ class TarReader:
         try:
             return name.decode()
         except UnicodeDecodeError:
+            if self._foreign:  # a name in an older encoding; it serves only as a key
+                return name.decode("latin-1")
             raise self._error(f"expected a name in UTF-8, found {name[:200]!r}") from None
 
     def _check_name(self, name: str) -> None:

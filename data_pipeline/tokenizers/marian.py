@@ -5,9 +5,10 @@
 
 Each side has a SentencePiece model for segmentation. Both sides share the ids of vocab.json; a
 piece that is missing there is <unk>. Consecutive characters that a side's model does not know form
-one piece, which may be in vocab.json because of the other side. There is no BOS: a target begins
-with padding, so `bos` is the id of padding. `>>fra<<` is a tag of models with many target
-languages.
+one piece, which may be in vocab.json because of the other side. Marian's own models have no BOS: a
+target begins with padding, so `bos` is the id of padding. In a folder that `transloom export`
+wrote, config.json may name another first token, which is then BOS. `>>fra<<` is a tag of models
+with many target languages.
 
 Ids equal those of `transformers.MarianTokenizer` (5.23), except for texts that contain `</s>`,
 `<unk>`, `<pad>`, or begin with a tag. MarianTokenizer interprets these strings, which are ordinary
@@ -42,6 +43,10 @@ SPACE = "▁"
 SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE = "source.spm", "target.spm", "vocab.json"
 FILES = (SOURCE_FILE, TARGET_FILE, VOCABULARY_FILE)
 SECOND_VOCABULARY_FILE = "target_vocab.json"
+CONFIG_FILE = "config.json"  # of the network
+Format = Literal["transloom-marian-tokenizer/1", "transloom-marian-tokenizer/2"]
+FORMAT: Format = "transloom-marian-tokenizer/1"
+FORMAT_WITH_BOS: Format = "transloom-marian-tokenizer/2"
 # Sufficient for SentencePiece models and vocabularies of a million pieces.
 FILE_LIMITS = JsonLimits(bytes=64_000_000, values=4_000_000, keys=1_000_000)
 
@@ -52,12 +57,14 @@ class PackedTokenizer(FileModel):
     Attributes:
         source, target: SentencePiece models.
         pieces: the pieces of vocab.json, in the order of their ids.
+        bos: the piece that begins a target, or None if padding does; new in version 2.
     """
 
-    format: Literal["transloom-marian-tokenizer/1"] = "transloom-marian-tokenizer/1"
+    format: Format = FORMAT
     source: Base64Bytes
     target: Base64Bytes
     pieces: Annotated[tuple[str, ...], Field(fail_fast=True)]
+    bos: str | None = None
 
 
 def pack(folder: Path) -> bytes:
@@ -72,12 +79,16 @@ def pack(folder: Path) -> bytes:
             "only models with one vocabulary can be read. Use another model."
         )
     source, target, vocabulary = (_read(folder / name) for name in FILES)
+    pieces = _pieces(vocabulary, folder / VOCABULARY_FILE)
+    bos = _begin_of_targets(folder, pieces)
     packed = {
-        "format": PackedTokenizer.model_fields["format"].default,
+        "format": FORMAT if bos is None else FORMAT_WITH_BOS,
         "source": base64.b64encode(source).decode(),
         "target": base64.b64encode(target).decode(),
-        "pieces": _pieces(vocabulary, folder / VOCABULARY_FILE),
+        "pieces": pieces,
     }
+    if bos is not None:
+        packed["bos"] = bos
     return json.dumps(packed, separators=(",", ":")).encode()
 
 
@@ -128,6 +139,21 @@ def _pieces(vocabulary: bytes, path: Path) -> list[str]:
     return [piece for piece in pieces if piece is not None]
 
 
+def _begin_of_targets(folder: Path, pieces: Sequence[str]) -> str | None:
+    """Return the piece that begins a target by config.json, or None if it is padding.
+
+    Errors in config.json are left to the reader of the network.
+    """
+    try:
+        config = parse_object(read_regular(folder / CONFIG_FILE, FILE_LIMITS.bytes))
+    except (OSError, ValueError):
+        return None
+    start = config.get("decoder_start_token_id")
+    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < len(pieces):
+        return None
+    return pieces[start] if pieces[start] not in (PADDING, EOS, UNKNOWN) else None
+
+
 class MarianTokenizer(Tokenizer):
     """Tokenizer of one side of a Marian model.
 
@@ -153,15 +179,19 @@ class MarianTokenizer(Tokenizer):
         self._ids: Mapping[str, int] = {piece: n for n, piece in enumerate(self._packed.pieces)}
         if len(self._ids) < len(self._packed.pieces):
             raise TokenizerError(f"{name} has the same piece twice. Prepare the dataset again.")
-        missing = [piece for piece in (EOS, UNKNOWN, PADDING) if piece not in self._ids]
+        bos = self._packed.bos or PADDING
+        special = dict.fromkeys((EOS, UNKNOWN, PADDING, bos))
+        missing = [piece for piece in special if piece not in self._ids]
         if missing:
             raise TokenizerError(
                 f"{name} has {counted(len(self._ids), 'piece')}, but {join_items(missing)} is not "
                 f"one of them. Use the {VOCABULARY_FILE} of a Marian model."
             )
-        padding = self._ids[PADDING]
         self.special_ids = SpecialIds(
-            pad=padding, unk=self._ids[UNKNOWN], bos=padding, eos=self._ids[EOS]
+            pad=self._ids[PADDING],
+            unk=self._ids[UNKNOWN],
+            bos=self._ids[bos],
+            eos=self._ids[EOS],
         )
         self.sentence_piece_model = self._packed.target if of_target else self._packed.source
         self._processor = _processor(
@@ -223,7 +253,7 @@ class MarianTokenizer(Tokenizer):
         )
 
     def decode(self, ids: list[list[int]]) -> list[str]:
-        """Return the text of each sequence; EOS, padding and tags are omitted."""
+        """Return the text of each sequence; EOS, padding, BOS and tags are omitted."""
         left_out = self._never_text
         pieces = self._packed.pieces
         texts = [
@@ -257,13 +287,14 @@ class MarianTokenizer(Tokenizer):
         return np.array([self._id_in_text(piece) for piece in pieces], dtype=np.int32)
 
     def _id_in_text(self, piece: str) -> int:
-        """Return the id of a piece of a text; it is never the id of EOS, padding or a tag."""
+        """Return the id of a piece of a text, never that of EOS, padding, BOS or a tag."""
         number = self._ids.get(piece, self.unk_id)
         return self.unk_id if number in self._never_text else number
 
     @cached_property
     def _never_text(self) -> frozenset[int]:
-        return frozenset({self.eos_id, self.pad_id, *(self._ids[tag] for tag in self.tags)})
+        special = self.eos_id, self.pad_id, self.bos_id
+        return frozenset({*special, *(self._ids[tag] for tag in self.tags)})
 
 
 def _is_tag(piece: str) -> bool:

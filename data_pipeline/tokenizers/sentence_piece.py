@@ -4,8 +4,9 @@
     texts ──best or sampled segmentation──▶ [tag] pieces EOS, flat ──decode──▶ texts
 
 Trained models have pad 0, unk 1, bos 2 and eos 3, and depend only on the text, its order and the
-settings. By default SentencePiece normalises text by NFKC and joins consecutive spaces, so decoded
-text is normalised, too.
+settings. A given model may lack pad, bos or eos; with spm_train's defaults, it has no pad. Each
+missing piece gets an id after the model's own pieces. By default SentencePiece normalises text by
+NFKC and joins consecutive spaces, so decoded text is normalised, too.
 
 A verbatim model decodes ids to exactly the encoded text, because it has no normalisation.
 SentencePiece writes a space as "▁"; its training ignores line ends, and sentences that contain "▅".
@@ -65,7 +66,11 @@ def unescape(text: str) -> str:
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Tokenizer of a SentencePiece model."""
+    """Tokenizer of a SentencePiece model.
+
+    Attributes:
+        added: special pieces that `model` lacks, with the ids after its own pieces.
+    """
 
     kind: ClassVar[str | None] = None
 
@@ -77,36 +82,47 @@ class SentencePieceTokenizer(Tokenizer):
             name: the model's name in errors.
 
         Raises:
-            TokenizerError: the bytes are not a SentencePiece model, or a special id is missing.
+            TokenizerError: the bytes are not a SentencePiece model, or a special piece can be text.
         """
-        # By default SentencePiece starts a thread for every CPU of the machine, regardless of the
-        # number of CPUs assigned to the process.
-        self._processor = SentencePieceProcessor(num_threads=1)
-        try:
-            self._processor.load_from_serialized_proto(model)
-        except RuntimeError as error:
-            raise TokenizerError(
-                f"{name} is not a SentencePiece model ({len(model):,} bytes: {error}). Give a "
-                ".model file that spm_train or `transloom prepare` wrote."
-            ) from error
         self.model = model
         self.name = name
-        special = {
-            "pad": self._processor.pad_id(),
-            "unk": self._processor.unk_id(),
-            "bos": self._processor.bos_id(),
-            "eos": self._processor.eos_id(),
-        }
-        missing = [piece for piece, number in special.items() if number < 0]
-        if missing:
+        self.added: tuple[str, ...] = ()
+        self._processor = _processor(model, name)
+        missing = [special for special, number in self._special().items() if number < 0]
+        proto = self.proto()
+        own = {piece.piece for piece in proto.pieces}
+        named = [getattr(proto.trainer_spec, f"{special}_piece") for special in missing]
+        self.added = tuple(piece for piece in named if piece not in own)
+        if self.added:
+            self._processor = _processor(self.proto().SerializeToString(), name)
+        special = self._special()
+        if unusable := [special for special, number in special.items() if number < 0]:
             raise TokenizerError(
                 f"{name} has {self._processor.get_piece_size()} pieces with the special ids "
-                f"{special}, but {', '.join(missing)} is missing. All four are needed: "
-                "train the model with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3, or remove "
-                "tokenizer.model to train a new model."
+                f"{special}, but text may contain the piece of {', '.join(unusable)}. Train the "
+                "model without this user-defined symbol, or remove tokenizer.model to train a new "
+                "model."
             )
         self.special_ids = SpecialIds(**special)
-        self.is_verbatim = _is_verbatim(model)
+        self.is_verbatim = VERBATIM in proto.trainer_spec.accept_language
+
+    def _special(self) -> dict[str, int]:
+        """Return the special ids; a special piece that is missing has the id -1."""
+        processor = self._processor
+        return {
+            "pad": processor.pad_id(),
+            "unk": processor.unk_id(),
+            "bos": processor.bos_id(),
+            "eos": processor.eos_id(),
+        }
+
+    def proto(self) -> ModelProto:
+        """Return the parsed model, with the special pieces that it lacks."""
+        proto = ModelProto()
+        proto.ParseFromString(self.model)
+        for piece in self.added:
+            proto.pieces.add(piece=piece, type=ModelProto.SentencePiece.CONTROL)
+        return proto
 
     @classmethod
     def train(
@@ -119,32 +135,8 @@ class SentencePieceTokenizer(Tokenizer):
                 f"has {', '.join(sorted(SPECIAL_PIECES))}. Give the tag another name, such as "
                 "<2de>."
             )
-        model = io.BytesIO()
-        try:
-            SentencePieceTrainer.train(
-                sentence_iterator=map(escape, texts) if config.verbatim else iter(texts),
-                model_writer=model,
-                model_type=config.type,
-                vocab_size=config.vocabulary_size,
-                character_coverage=config.character_coverage,
-                pad_id=0,
-                unk_id=1,
-                bos_id=2,
-                eos_id=3,
-                control_symbols=list(dict.fromkeys(tags)),
-                max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default skips 4 kB or more
-                num_threads=1,  # several threads would add floating-point counts in another order
-                minloglevel=LOG_ERRORS_ONLY,
-                **_options(config),
-            )
-        except RuntimeError as error:
-            reason = str(error).rpartition("] ")[2] or str(error)
-            raise TokenizerError(
-                f"{name} cannot be trained with tokenizer.vocabulary_size="
-                f"{config.vocabulary_size}: {reason} Change tokenizer.vocabulary_size accordingly, "
-                "or give more text."
-            ) from error
-        return cls(_marked(model.getvalue()) if config.verbatim else model.getvalue(), name)
+        model = _trained(texts, config, name, tags)
+        return cls(_marked(model) if config.verbatim else model, name)
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -187,8 +179,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @cached_property
     def _segmentations(self) -> RandomSegmentation:
-        model = ModelProto()
-        model.ParseFromString(self.model)
+        model = self.proto()
         kinds = ModelProto.SentencePiece
         model_type = model.trainer_spec.model_type
         fixed = [p.piece for p in model.pieces if p.type in (kinds.USER_DEFINED, kinds.UNUSED)]
@@ -263,6 +254,66 @@ def _lines(text: str) -> list[str]:
     return [line + "\n" for line in lines] + ([last] if last else [])
 
 
+def vocabulary_range(texts: Iterable[str], config: TokenizerConfig) -> tuple[int, int]:
+    """Return the smallest and largest vocabulary size that a model of the texts can have.
+
+    The largest is at most the vocabulary size of `config`.
+
+    Raises:
+        TokenizerError: no model can be trained, for example because the texts have more characters
+            than the vocabulary size of `config`.
+    """
+    model = ModelProto()
+    model.ParseFromString(_trained(texts, config, "tokenizer.model", (), exact_size=False))
+    merged = sum(
+        piece.type == ModelProto.SentencePiece.NORMAL and len(piece.piece) > 1
+        for piece in model.pieces
+    )
+    return len(model.pieces) - merged, len(model.pieces)
+
+
+def _trained(
+    texts: Iterable[str],
+    config: TokenizerConfig,
+    name: str,
+    tags: Sequence[str],
+    *,
+    exact_size: bool = True,
+) -> bytes:
+    """Train a model.
+
+    Args:
+        exact_size: False for a smaller vocabulary if the texts have too few pieces.
+    """
+    model = io.BytesIO()
+    options = _options(config) if exact_size else _options(config) | {"hard_vocab_limit": False}
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=map(escape, texts) if config.verbatim else iter(texts),
+            model_writer=model,
+            model_type=config.type,
+            vocab_size=config.vocabulary_size,
+            character_coverage=config.character_coverage,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            control_symbols=list(dict.fromkeys(tags)),
+            max_sentence_length=LONGEST_SENTENCE_BYTES,  # the default skips 4 kB or more
+            num_threads=1,  # several threads would add floating-point counts in another order
+            minloglevel=LOG_ERRORS_ONLY,
+            **options,
+        )
+    except RuntimeError as error:
+        reason = str(error).rpartition("] ")[2] or str(error)
+        raise TokenizerError(
+            f"{name} cannot be trained with tokenizer.vocabulary_size="
+            f"{config.vocabulary_size}: {reason} Change tokenizer.vocabulary_size accordingly, "
+            "or give more text."
+        ) from error
+    return model.getvalue()
+
+
 def _options(config: TokenizerConfig) -> dict[str, Any]:
     """Return the training options that differ from SentencePiece's defaults."""
     options: dict[str, Any] = {}
@@ -288,8 +339,15 @@ def _marked(model: bytes) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _is_verbatim(model: bytes) -> bool:
-    """Return whether a model was trained here on escaped text; no other model has the mark."""
-    proto = ModelProto()
-    proto.ParseFromString(model)
-    return VERBATIM in proto.trainer_spec.accept_language
+def _processor(model: bytes, name: str) -> SentencePieceProcessor:
+    # By default SentencePiece starts a thread for every CPU of the machine, regardless of the
+    # number of CPUs assigned to the process.
+    processor = SentencePieceProcessor(num_threads=1)
+    try:
+        processor.load_from_serialized_proto(model)
+    except RuntimeError as error:
+        raise TokenizerError(
+            f"{name} is not a SentencePiece model ({len(model):,} bytes: {error}). Give a "
+            ".model file that spm_train or `transloom prepare` wrote."
+        ) from error
+    return processor

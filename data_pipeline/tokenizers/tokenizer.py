@@ -40,8 +40,10 @@ class Tokenizer(ABC):
         model: the bytes written into the dataset, in the format of the class.
         name: the model's name in errors.
         special_ids: pad, unk, bos and eos, which all tokenizers have.
+        added: special pieces that the class adds because `model` lacks them.
     """
 
+    added: tuple[str, ...] = ()
     kind: ClassVar[str | None]
     model: bytes
     name: str
@@ -216,8 +218,10 @@ def load_existing(config: TokenizerConfig) -> Tokenizer:
             "tokenizer.model_sha256."
         )
     if tokenizer.vocabulary_size != config.vocabulary_size:
+        added = ", ".join(tokenizer.added)
         raise TokenizerError(
-            f"tokenizer.model {config.model} has {tokenizer.vocabulary_size} pieces, but "
+            f"tokenizer.model {config.model} has {tokenizer.vocabulary_size} pieces"
+            f"{f', with {added}, which the file lacks' if added else ''}, but "
             f"tokenizer.vocabulary_size is {config.vocabulary_size}. Set "
             f"tokenizer.vocabulary_size to {tokenizer.vocabulary_size}."
         )

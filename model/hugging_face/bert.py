@@ -2,6 +2,7 @@
 
     MaskedLanguageModel ─▶ to_bert ─▶ config, weights
     config, weights ─▶ from_bert ─▶ MaskedLanguageModel
+    config, weights of any class ─▶ read_bert ─▶ BertWeights: the encoder's, and the head's
     LabelModel ─▶ to_bert_labels ─▶ config, weights
     any network's encoder ─▶ to_bert_encoder ─▶ config, weights of BertModel
 
@@ -11,8 +12,8 @@ row with a single part here. Published files also have a pooler for the first to
 "next sentence", which were trained together with the masked head. The conversion drops both.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -200,6 +201,71 @@ def from_bert(
     return network
 
 
+class BertWeights(NamedTuple):
+    """Weights of a BERT of any class, by our names of parameters.
+
+    Attributes:
+        weights: the encoder's weights, and those of a masked or label head if there is one.
+        labels: names of the labels of a label head; empty if there is none, or it names none.
+    """
+
+    config: EncoderOnlyConfig
+    vocabulary_size: int
+    context_length: int
+    weights: dict[str, Tensor]
+    labels: tuple[str, ...] = ()
+
+
+def read_bert(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> BertWeights:
+    """Return the weights that a config and weights of any class of BERT contain.
+
+    The class may be that of a masked language model, a classifier, or the encoder alone, as in
+    sentence-transformers.
+
+    Raises:
+        ModelError: the network is of another family or architecture, or the weights do not fit it.
+    """
+    if any(name.startswith("cls.predictions.") for name in weights):
+        network = from_bert(config, weights)
+        encoder = network.encoder
+        sizes = encoder.vocabulary_size, encoder.context_length
+        return BertWeights(encoder.config, *sizes, dict(network.named_parameters()))
+    config = {**DEFAULTS, **config}
+    if not any(name.startswith(OF_THE_ENCODER) for name in weights):
+        weights = {OF_THE_ENCODER + name: weight for name, weight in weights.items()}
+    classifier = weights.get(f"{LABEL_HEAD['classifier']}.weight")
+    head = {} if classifier is None else LABEL_HEAD
+    theirs = _with_current_names(weights, head.values())
+    _require_sizes(theirs, config)
+    try:
+        ours = _read(config)
+    except ValidationError as error:
+        raise invalid_config_error(error) from error
+    sizes = count(config, "vocab_size"), count(config, "max_position_embeddings")
+    with torch.device("meta"):  # only the shapes are needed
+        parameters = nn.ModuleDict({"encoder": EncoderOnly(ours, *sizes)}).named_parameters()
+    shapes = {name: parameter.shape for name, parameter in parameters}
+    places = _encoder_places(ours)
+    for module, name in head.items():
+        rows = ours.width if module == "pooler" else len(theirs[f"{name}.weight"])
+        if f"{name}.weight" in theirs:  # a classifier of tokens has no pooler
+            places |= _module_places({module: [name]}, ours.width)
+            shapes |= {f"{module}.weight": torch.Size((rows, ours.width))}
+            shapes |= {f"{module}.bias": torch.Size((rows,))}
+    found = {name: join_parameter(theirs, place, shapes[name]) for name, place in places.items()}
+    refuse_unused_weights(theirs, "BERT", "without a head, for masked tokens or for labels")
+    return BertWeights(ours, *sizes, found, _labels(config) if head else ())
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the labels in the network's order, or nothing without valid names."""
+    named = config.get("id2label")
+    if not isinstance(named, Mapping):
+        return ()
+    labels = tuple(named.get(str(number)) for number in range(len(named)))
+    return tuple(label for label in labels if isinstance(label, str))
+
+
 def _config_of(encoder: EncoderOnly, architecture: str, pad_id: int) -> dict[str, Any]:
     ours = encoder.config
     return {
@@ -267,15 +333,20 @@ def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> N
         )
 
 
-def _with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_current_names(
+    weights: Mapping[str, Tensor], used: Collection[str] = ()
+) -> dict[str, Tensor]:
     """Return the weights that are used, each under its current name.
+
+    Args:
+        used: modules that are used, although they are in `UNUSED`.
 
     Raises:
         ModelError: the output matrix or its bias occurs twice, with different values.
     """
     named: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        if name.startswith(UNUSED):
+        if name.startswith(UNUSED) and name.rpartition(".")[0] not in used:
             continue
         for old, new in OLD_NAMES.items():
             name = name.removesuffix(old) + new if name.endswith(old) else name

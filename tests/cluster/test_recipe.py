@@ -283,3 +283,29 @@ def test_a_field_is_read_by_a_function_that_takes_one_of_several_configs(tmp_pat
     config.write_text(CONFIG + "\nEither = Inner | Outer\n")
     reader.write_text("def name_of(config: Either) -> str:\n    return config.name\n")
     assert Sources([config, reader]).reads([reader]) == {("Inner", "name"), ("Outer", "name")}
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "quoted"),
+    [
+        ("name", "no", '"no"'),
+        ("name", "ON", '"yes"'),
+        ("name", "", '"null"'),
+        ("name", "2026-11-26", '"2026-11-26"'),
+        ("name", "12", '"12"'),
+        ("data.source_language", "no", '"no"'),
+        ("data.train.0.columns.source", "no", '"no"'),
+    ],
+)
+def test_text_that_yaml_reads_otherwise_must_be_quoted(
+    tmp_path: Path, key: str, word: str, quoted: str
+) -> None:
+    values = tiny_values(tmp_path)
+    values["data"]["train"] = [{"files": ["a.tsv"], "columns": {"source": 0, "target": 1}}]
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(
+        RecipeError, match=f"{key} is .*Without quotes, YAML reads.*quote.*{quoted}"
+    ):
+        load_recipe(path, [f"{key}={word}"])
+    assert load_recipe(path, [f"name='{word or 'x'}'"]).name == (word or "x")

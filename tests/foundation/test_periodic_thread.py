@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from foundation.periodic_thread import PeriodicThread
+from foundation.periodic_thread import ExceptionLog, PeriodicThread
 
 
 def test_it_acts_again_and_again_and_once_more_at_the_end():
@@ -70,13 +70,59 @@ def test_it_can_be_woken():
             acted.clear()
 
 
-def test_an_exception_ends_it(monkeypatch):
-    raised = []
-    monkeypatch.setattr(threading, "excepthook", raised.append)
+def test_it_survives_exceptions_and_logs_the_first_of_each_class(caplog):
+    errors = iter([ValueError("a"), OSError("b"), ValueError("c"), ValueError("d")])
+    over = threading.Event()
 
     def fail():
-        raise ValueError
+        if error := next(errors, None):
+            raise error
+        over.set()
 
-    with PeriodicThread("test", 0.001, fail) as periodic:
+    with PeriodicThread("test", 0.001, fail):
+        assert over.wait(60)
+    assert [(of.exc_info[0], of.exc_info[1].args) for of in caplog.records] == [
+        (ValueError, ("a",)),
+        (OSError, ("b",)),
+    ]
+
+
+def test_every_hundredth_exception_of_a_class_is_logged(caplog):
+    log = ExceptionLog("the test")
+    for number in range(201):
+        log.add(ValueError(number))
+    assert [of.exc_info[1].args for of in caplog.records] == [(0,), (100,), (200,)]
+
+
+def test_it_backs_off_while_calls_fail_and_recovers():
+    pauses, answers = [], iter([True] * 6 + [False, True])
+    done = threading.Event()
+
+    def fail():
+        if (failing := next(answers, None)) is None:
+            done.set()
+            return
+        if failing:
+            raise ValueError
+
+    thread = PeriodicThread("test", 0.001, fail)
+    measured = thread._pause_seconds
+    thread._pause_seconds = lambda: pauses.append(measured()) or 0.0
+    with thread:
+        assert done.wait(60)
+    assert [round(pause * 1000) for pause in pauses[:8]] == [2, 4, 8, 16, 16, 16, 1, 2]
+
+
+def test_a_thread_that_others_rely_on_gives_up_after_ten_failures_in_a_row(caplog):
+    calls, given_up = [], []
+
+    def fail():
+        calls.append(None)
+        if len(calls) != 5:
+            raise ValueError(len(calls))
+
+    with PeriodicThread("test", 0.001, fail, give_up=given_up.append) as periodic:
         periodic._thread.join(60)
-    assert [of.exc_type for of in raised] == [ValueError]
+        assert periodic._pause_seconds() == 0.001
+    assert [error.args for error in given_up] == [(15,)]
+    assert len(calls) == 15

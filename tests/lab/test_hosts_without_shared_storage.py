@@ -20,7 +20,7 @@ from support.recipes import tiny_values
 from support.storage import moto_program
 from support.storage.s3_server import environment_of
 
-from trainer.runs.remote.location import mirror_folder
+from trainer.checkpoints.run_copies import mirror_folder
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 

@@ -3,12 +3,16 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+import transloom
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "first-steps.ipynb"
 KERNEL = "first-steps-test"
@@ -56,6 +60,20 @@ def test_the_pages_to_which_it_links_exist(stored):
     links = re.findall(r"\]\(([^)#]+)", text)
     assert len(links) > 5
     assert [link for link in links if not (NOTEBOOK.parent / link).is_file()] == []
+
+
+@pytest.mark.parametrize("cell_id", ["kill-run", "resume-run"])
+def test_a_command_that_fails_shows_its_errors(stored, tmp_path, monkeypatch, cell_id):
+    command = tmp_path / "transloom"
+    command.write_text("#!/bin/sh\necho 'error: no space left' >&2\nexit 1\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (cell,) = (cell for cell in stored.cells if cell.id == cell_id)
+    names = {"Path": Path, "transloom": transloom, "STEPS": 60}
+    names |= {"subprocess": subprocess, "command": [command]}
+    with pytest.raises(AssertionError, match="no space left"):
+        exec(cell.source, names)  # noqa: S102
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary
 from foundation.strict_json import parse_object
 from foundation.wording import counted
+from trainer.checkpoints.run_copies import require_named_url
 from trainer.checkpoints.state_file import HEADER_LIMITS, FileRecord, LocalStateFile, StateFile
 from trainer.checkpoints.state_objects import StateObjects, read_parts
 from trainer.config import MAX_WINDOW
@@ -182,9 +183,16 @@ class Checkpoint:
 
     @cached_property
     def objects(self) -> StateObjects | None:
-        """State files in an object store; None if they are in the folder."""
+        """State files in an object store; None if they are in the folder.
+
+        Raises:
+            CheckpointError: the part list is damaged, or the user has not named its URL.
+        """
         parts = read_parts(self.path)
-        return StateObjects(parts) if parts else None
+        if parts is None:
+            return None
+        require_named_url(self.path, parts.url or "")
+        return StateObjects(parts)
 
     @property
     def step(self) -> int:

@@ -108,7 +108,8 @@ class Lease:
         self._owners = run / "owners"
         self._checkpoints = run / "checkpoints"
         self._announce = announce
-        self._renewer = PeriodicThread("lease", RENEW_SECONDS, self._renew)
+        self._renewer = PeriodicThread("lease", RENEW_SECONDS, self._renew, give_up=self._give_up)
+        self._failure: Exception | None = None  # of the thread
         self._further_checks: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
@@ -146,6 +147,11 @@ class Lease:
         """
         for check in self._further_checks:
             check()
+        if self._failure:
+            raise LeaseLostError(
+                f"The lease of {self._run} cannot be renewed: {self._failure!r}. Committed "
+                "checkpoints remain valid; start the same command again"
+            )
         newest = _newest(self._owners)
         if newest and newest != self._owner:
             raise LeaseLostError(
@@ -233,6 +239,9 @@ class Lease:
         for owner in _owners_in(self._owners):
             if owner.number < self._owner.number:
                 owner.file.unlink(missing_ok=True)
+
+    def _give_up(self, error: Exception) -> None:
+        self._failure = error
 
     def _renew(self) -> None:
         with suppress(OSError):  # `check` detects whether another process took over meanwhile

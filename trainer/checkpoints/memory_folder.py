@@ -2,7 +2,7 @@
 
 ::
 
-    /dev/shm/transloom-1000/            one per user, mode 0700
+    /dev/shm/transloom-1000/            one per user, mode 0700, with a suffix if the name is taken
       5f3c…-9a41…/                      one per run and node, locked while a process of it lives
         1b2c3d4e/                       one per attempt
           state-00000-of-00002.0        slot 0 of rank 0
@@ -17,6 +17,8 @@ holds a shared lock on it. A folder without a lock belongs to a run whose proces
 import fcntl
 import os
 import shutil
+import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +44,7 @@ class MemoryFolder:
             name: name of the folder, which identifies the run's owner and the node.
 
         Raises:
-            CheckpointError: this node has no `/dev/shm`, or another user could access the folder.
+            CheckpointError: this node has no `/dev/shm`, or the folder cannot be created there.
         """
         self.path, self._lock = _locked(name)
 
@@ -59,26 +61,44 @@ class MemoryFolder:
 def user_folder() -> Path:
     """Return this user's folder in the node's memory, and create it unless it exists.
 
+    Any user can create any name in `/dev/shm` first. If the usual name is taken, the folder gets a
+    random suffix, which no other user can predict.
+
     Raises:
-        CheckpointError: this node has no `/dev/shm`, or another user could access the folder.
+        CheckpointError: this node has no `/dev/shm`, or the folder cannot be created there.
     """
-    path = _user_path()
+    usual = SHARED_MEMORY / f"transloom-{os.geteuid()}"
     try:
-        path.mkdir(mode=_PRIVATE, exist_ok=True)
-        status = path.lstat()
+        if not user_folders():
+            with suppress(FileExistsError):
+                usual.mkdir(mode=_PRIVATE)
+        if not user_folders():
+            tempfile.mkdtemp(prefix=f"{usual.name}-", dir=SHARED_MEMORY)  # of mode 0700
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be created: {error.strerror}") from error
-    if status.st_uid != os.geteuid() or status.st_mode & 0o7777 != _PRIVATE or path.is_symlink():
-        raise CheckpointError(
-            f"{path} is not a private folder of this user (owner {status.st_uid}, mode "
-            f"{status.st_mode & 0o7777:04o}), expected owner {os.geteuid()} and mode 0700: remove "
-            "it"
+        raise CheckpointError(f"{usual} cannot be created: {error.strerror}") from error
+    if folders := user_folders():
+        return folders[0]
+    raise CheckpointError(
+        f"No folder of mode 0700 can be created in {SHARED_MEMORY}: run `umask 077` first"
+    )
+
+
+def user_folders() -> list[Path]:
+    """Return this user's folders in the node's memory that no other user can access."""
+    names = [f"transloom-{os.geteuid()}", f"transloom-{os.geteuid()}-*"]
+    found = (path for name in names for path in sorted(SHARED_MEMORY.glob(name)))
+    return [path for path in found if _is_private(path)]
+
+
+def _is_private(path: Path) -> bool:
+    with suppress(OSError):  # it was removed meanwhile
+        status = path.lstat()
+        return (
+            stat.S_ISDIR(status.st_mode)
+            and status.st_uid == os.geteuid()
+            and stat.S_IMODE(status.st_mode) == _PRIVATE
         )
-    return path
-
-
-def _user_path() -> Path:
-    return SHARED_MEMORY / f"transloom-{os.geteuid()}"
+    return False
 
 
 def free_bytes(folder: Path) -> int:
@@ -94,10 +114,8 @@ def used_bytes(folder: Path) -> int:
 
 def remove_stale_folders() -> None:
     """Remove this user's folders that no process has locked."""
-    if not _user_path().exists():
-        return
-    with suppress(CheckpointError):
-        remove_unlocked(user_folder().iterdir())
+    for folder in user_folders():
+        remove_unlocked(folder.iterdir())
 
 
 def _locked(name: str) -> tuple[Path, int]:

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 FORMAT = "transloom-parts/1"
 PARTS = "parts.json"
-PART_LIMITS = JsonLimits(bytes=256_000_000, values=4_000_000, keys=100_000)
+# Enough for 3.5 TB, the state of 290 billion weights.
+PART_LIMITS = JsonLimits(bytes=64_000_000, values=1_000_000, keys=100_000)
 CHUNK_BYTES = 4 * 1024**2
 CHUNKS_PER_PART = 16
 PART_BYTES = CHUNKS_PER_PART * CHUNK_BYTES
@@ -89,7 +90,20 @@ class PartList(FileModel):
     files: Annotated[list[UploadedFile], Field(fail_fast=True)]
 
     def to_json(self) -> bytes:
-        return self.model_dump_json(indent=1).encode() + b"\n"
+        """Return the content of parts.json.
+
+        Raises:
+            CheckpointError: readers would refuse it.
+        """
+        data = self.model_dump_json(indent=1).encode() + b"\n"
+        if len(data) > PART_LIMITS.bytes:
+            size = sum(file.bytes for file in self.files)
+            raise CheckpointError(
+                f"a checkpoint of {size:,} bytes has a part list of {len(data):,} bytes, expected "
+                f"at most {PART_LIMITS.bytes:,}. Train with --run FOLDER on storage that all "
+                "nodes share"
+            )
+        return data
 
     @classmethod
     def parse(cls, data: bytes, label: str) -> "PartList":

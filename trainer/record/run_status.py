@@ -23,6 +23,7 @@ from typing import Literal
 from pydantic import Field
 
 from foundation.file_model import FileModel
+from foundation.periodic_thread import ExceptionLog
 from foundation.wording import counted, span
 from trainer.checkpoints.format import CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
@@ -135,6 +136,9 @@ class RunStatus(FileModel):
     problems: list[str] = Field(default_factory=list)
 
 
+_exceptions = ExceptionLog("the list of runs")
+
+
 def is_run(path: Path) -> bool:
     """Return whether a folder has at least one of the files that identify a run folder."""
     run = RunFolder(path)
@@ -183,11 +187,24 @@ def run_paths(
 def run_status_of(path: Path, record_bytes: int = RECORD_BYTES_OF_RUN) -> RunStatus:
     """Return the current status of the run in a folder.
 
+    An exception while it is computed becomes the run's problem, so that no run hides others.
+
     Args:
         path: the folder.
         record_bytes: the number of bytes to read from the end of its metrics file.
     """
-    return run_status_from(RunSnapshot(RunFolder(path), record_bytes))
+    try:
+        return run_status_from(RunSnapshot(RunFolder(path), record_bytes))
+    except Exception as error:
+        problem = f"{path} cannot be read: {error!r}"
+        _exceptions.add(error)
+        return RunStatus(
+            name=path.name or str(path),
+            path=str(path),
+            state="damaged",
+            reason=problem,
+            problems=[problem],
+        )
 
 
 def run_status_from(snapshot: RunSnapshot) -> RunStatus:

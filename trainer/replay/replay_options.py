@@ -16,12 +16,15 @@ class ReplayOptions:
         checkpoints: the run's checkpoints with which the state is compared, by step.
         goes_on: whether to save the state after the last step. It is True if the replay continues
             from that state with another version of the dataset.
+        url: the location of the run if it is in an object store; the folder that the ranks train in
+            stands for it.
     """
 
     folder: Path
     looked_at: StepRange | None = None
     checkpoints: dict[int, Path] = field(default_factory=dict)
     goes_on: bool = False
+    url: str | None = None
 
     @property
     def numerics_file(self) -> Path:

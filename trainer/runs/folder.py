@@ -29,8 +29,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
@@ -38,10 +36,12 @@ from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from foundation.file_model import FileModel, error_summary
 from foundation.shown_urls import url_of
 from foundation.strict_json import SMALL, parse_object
+from foundation.strict_yaml import dump_yaml
 from trainer.checkpoints.format import Parent, list_checkpoints, read_header
+from trainer.checkpoints.run_copies import mirror_folder
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
-from trainer.runs.remote.location import is_run_url, mirror_folder, run_url
+from trainer.runs.remote.location import is_run_url, run_url
 
 REQUEST_BYTES = 5  # limits the requested number of data workers to 99,999
 
@@ -304,10 +304,7 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._keep_tokenizers(store, manifest)
             write_atomically(self.card_path, card.model_dump_json(indent=1) + "\n")
-        resolved = yaml.safe_dump(
-            recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-        )
-        write_atomically(self.recipe, resolved)
+        write_atomically(self.recipe, dump_yaml(recipe.model_dump(mode="json")))
 
     def _keep_tokenizers(self, store: DatasetStore, manifest: Manifest) -> None:
         self.dataset.mkdir(exist_ok=True)

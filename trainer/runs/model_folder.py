@@ -1,10 +1,11 @@
-"""Marian or BERT model in Hugging Face's layout, from which a run can start.
+"""Marian, BERT, GPT-2 or Llama model in Hugging Face's layout, from which a run can start.
 
     config.json, model.safetensors (or several and their index) ──sha256──▶ Parent, pinned by a run
     Marian's pytorch_model.bin, if alone ──converted once, in the same folder──▶ model.safetensors
 
 Each row of an embedding is the vector of one piece, so the folder must have the dataset's
-tokenizer: Marian's files, or for BERT the SentencePiece model that `transloom export` writes.
+tokenizer: Marian's files, or for other models the SentencePiece model that `transloom export`
+writes.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PYTORCH_WEIGHTS = "pytorch_model.bin"
 TOKENIZER = "tokenizer.model"
-BERT = "bert"  # value of `model_type` in config.json
+# Values of `model_type` in config.json with a SentencePiece model; other folders are Marian's.
+WITH_SENTENCE_PIECE = ("bert", "gpt2", "llama")
 
 
 def is_model_folder(path: Path) -> bool:
@@ -40,7 +42,7 @@ def origin_of(folder: Path, manifest: Manifest) -> Parent:
         TokenizerError: the folder has no Marian tokenizers.
         RunMismatchError: the folder's tokenizers are not those of the dataset.
     """
-    if _model_type(folder) == BERT:
+    if model_type(folder) in WITH_SENTENCE_PIECE:
         _require_same_model(folder, manifest)
     else:
         _require_same_pieces(folder, manifest)
@@ -60,7 +62,7 @@ def weights_files(folder: Path) -> list[Path]:
             be converted.
     """
     several = (folder / INDEX).is_file()  # the reader of the weights prefers an index, too
-    if several or _model_type(folder) == BERT:
+    if several or model_type(folder) in WITH_SENTENCE_PIECE:
         from model.hugging_face.files import weight_files  # importing torch takes seconds
 
         return [*([folder / INDEX] if several else []), *weight_files(folder)]
@@ -71,7 +73,12 @@ def weights_files(folder: Path) -> list[Path]:
     return [folder / WEIGHTS]
 
 
-def _model_type(folder: Path) -> object:
+def model_type(folder: Path) -> object:
+    """Return the family of a folder's network, such as marian or bert.
+
+    Raises:
+        ModelError: config.json cannot be read.
+    """
     try:
         return parse_object((folder / CONFIG).read_bytes()).get("model_type")
     except (OSError, ValueError) as error:

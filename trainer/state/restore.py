@@ -35,8 +35,11 @@ def begin(engine: TrainingEngine, context: RankContext) -> TrainingState:
     if warm_start is None:
         fragments.create_moments(engine, optimizer_step=0)
     elif is_model_folder(warm_start.path):
-        read = folder_weights(warm_start.path, engine)
-        fragments.load_state(engine, read, optimizer_step=0)
+        labels = tuple(getattr(context.recipe.data, "labels", ()))
+        found = folder_weights(warm_start.path, engine, labels)
+        if found.fresh_text:
+            context.notify(found.fresh_text)
+        fragments.load_state(engine, found.read, optimizer_step=0, fresh=found.fresh)
     else:
         _load_transferred(engine, warm_start.checkpoint(), context)
     parent = warm_start.parent if warm_start else None

@@ -28,6 +28,7 @@ from cluster.terminal import (
 )
 from foundation.errors import DataError
 from foundation.openmp import limit_openmp_spin
+from foundation.proxies import LOOPBACK, bypass_proxies
 from model.errors import ModelError
 from trainer.errors import TrainerError
 from transloom.cli.answer_lines import answer_lines
@@ -116,6 +117,7 @@ def main() -> None:
     show_tracebacks_visibly()
     print_in_any_locale()
     limit_openmp_spin()
+    bypass_proxies(*LOOPBACK)
     outlive_raylet()
     try:
         app()
@@ -129,7 +131,10 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
     except OSError as error:
         where = f"{error.filename or 'the system'}: " if error.errno else ""
-        print_error(full_message(error) if not where else f"{where}{error.strerror or error}")
+        text = f"{where}{error.strerror or error}" if where else full_message(error)
+        if "usable temporary directory" in text:  # as Python's module tempfile says
+            text += ". Set TMPDIR to a folder that you can write"
+        print_error(text)
         sys.exit(EXIT_FAILED)
 
 

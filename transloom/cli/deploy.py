@@ -187,7 +187,7 @@ def _print_written(output: Path, what: str, command: list[str]) -> None:
 @deploy_app.command("mirror-folder", hidden=True)
 def mirror_folder_of(url: str) -> None:
     """Print the folder on this node in which a run in an object store is trained."""
-    from trainer.runs.remote.location import mirror_folder
+    from trainer.checkpoints.run_copies import mirror_folder
 
     print_line(str(mirror_folder(run_url(url))))
 

@@ -6,9 +6,13 @@ hundredths of a second, in which Python starts, remain unprotected.
 """
 
 import os
+import runpy
 import signal
-from types import FrameType
+import sys
+from pathlib import Path
+from types import FrameType, ModuleType
 
+_INSTALLATION = Path(__file__).resolve().parents[2]
 INTERRUPTED = 128 + signal.SIGINT  # exit code that a shell reports for a command ended by Ctrl-C
 
 
@@ -18,14 +22,27 @@ def main() -> None:
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ):  # otherwise the parent process has made this process ignore SIGINT
         signal.signal(signal.SIGINT, _leave)
-    from transloom.cli import app
-
+    app = import_app()
     try:
         if signal.getsignal(signal.SIGINT) is _leave:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         app.main()
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)
+
+
+def import_app() -> ModuleType:
+    """Import the command line from this installation, unless another project has overwritten it."""
+    check = runpy.run_path(str(_INSTALLATION / "cluster" / "own_files.py"))["overwritten_package"]
+    if problem := check(_INSTALLATION):
+        sys.exit(f"error: {problem}")  # on standard error, with exit code 1
+    # Before other directories with packages of our names, as an editable installation has them.
+    sys.path.insert(0, str(_INSTALLATION))
+    try:
+        from transloom.cli import app
+    finally:
+        sys.path.remove(str(_INSTALLATION))
+    return app
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

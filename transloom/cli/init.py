@@ -1,5 +1,6 @@
-"""Command `transloom init`: write a recipe for a user's parallel text."""
+"""Command `transloom init`: write a recipe for a user's text."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,23 @@ def init(
             metavar="FILE", help="File with the translations of the validation sentences."
         ),
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --init-from: file with texts, instead of pairs. For a language model or a "
+            "masked model: one document per line, or JSON lines. For a classifier: TSV with text "
+            "and label, JSON lines, or CoNLL.",
+        ),
+    ] = None,
+    validation_text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with texts for validation. Default: the recipe holds out a part of the "
+            "file of --text.",
+        ),
+    ] = None,
     source_language: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +79,8 @@ def init(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of a Marian model to fine-tune, in Hugging Face's layout.",
+            help="Folder of a model to fine-tune, in Hugging Face's layout, such as `transloom "
+            "export` writes: a Marian model, BERT, GPT-2, Llama or sentence encoder.",
         ),
     ] = None,
     tag: Annotated[
@@ -73,11 +92,12 @@ def init(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a recipe for your own parallel text, with settings that suit its size.
+    """Write a recipe for your own text, with settings that suit its size.
 
-    Comments in the recipe explain its settings. The command asks no questions and overwrites
-    nothing. If you give no validation set, the command splits the corpus into training and
-    validation files, in a new folder next to the recipe.
+    The text is parallel, unless you fine-tune a model of single texts. Comments in the recipe
+    explain its settings. The command asks no questions and overwrites nothing. If you give no
+    validation set, the command splits parallel text into training and validation files, in a new
+    folder next to the recipe. For single texts, the recipe holds out the end of the file.
 
     Examples:
 
@@ -86,8 +106,11 @@ def init(
       transloom init my.yaml corpora/fr-en
 
       transloom init my.yaml corpora/fr-en --init-from opus-mt-fr-en
+
+      transloom init my.yaml --text letters.txt --init-from exported-gpt2
     """
-    from transloom.cli.new_recipe import files_in, files_named, write_recipe
+    from transloom.cli.corpus_files import Files, TextFiles, files_in, files_named
+    from transloom.cli.new_recipe import write_recipe
 
     languages = source_language, target_language
     if (validation_source is None) != (validation_target is None):
@@ -95,7 +118,21 @@ def init(
             "only one of --validation-source and --validation-target is given: give both, or "
             "neither"
         )
-    if folder is not None and source is None and target is None and validation_source is None:
+    files: Files | TextFiles
+    pairs = (source, target, validation_source, *languages)
+    if text is not None and folder is None and not any(pairs):
+        if init_from is None:
+            raise typer.BadParameter(
+                "--text is given without --init-from: name the folder of the model to fine-tune "
+                "with --init-from, or name pairs with --source and --target"
+            )
+        files = TextFiles(text, validation_text)
+    elif text is not None or validation_text is not None:
+        raise typer.BadParameter(
+            "--text and --validation-text are given with other options of a corpus: name texts "
+            "with --text FILE, or pairs with a FOLDER, or --source FILE and --target FILE"
+        )
+    elif folder is not None and source is None and target is None and validation_source is None:
         files = files_in(folder, languages)
     elif folder is None and source is not None and target is not None:
         validation = None
@@ -104,7 +141,8 @@ def init(
         files = files_named(source, target, validation, languages)
     else:
         raise typer.BadParameter(
-            "the corpus is not clear: name either a FOLDER, or --source FILE and --target FILE"
+            "the corpus is not clear: name a FOLDER, or --source FILE and --target FILE, or, for a "
+            "model of texts, --text FILE and --init-from FOLDER"
         )
     if tag is not None and init_from is None:
         raise typer.BadParameter(
@@ -116,11 +154,13 @@ def init(
 
 
 def _where_next(summary: dict[str, Any]) -> str:
-    recipe = summary["recipe"]
+    recipe = shlex.quote(summary["recipe"])
+    notes = "".join(f"\n{note}" for note in summary["notes"])
     held = f", {summary['held_out']:,} held out" if summary["held_out"] else ""
+    examples = counted(summary["pairs"], summary["noun"])
     return (
-        f"{summary['pairs']:,} training pairs{held}: settings for a {summary['scale']} corpus, "
-        f"{counted(summary['steps'], 'step')}"
+        f"{examples}{held}: settings for a {summary['scale']} corpus, "
+        f"{counted(summary['steps'], 'step')}{notes}"
         f"\nWrote {', '.join(summary['written'])}. Next:\n\n"
         f"  transloom prepare {recipe}\n  transloom plan {recipe}\n  transloom train {recipe}"
     )

@@ -1,7 +1,10 @@
 """Commands `transloom submit` and `transloom jobs`: runs as Ray jobs on a cluster."""
 
+import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -243,12 +246,26 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
 
 
 @jobs_app.command()
-def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
+def retry(
+    job: JobId,
+    address: Address = DEFAULT_ADDRESS,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="File of variables on the nodes, if the job was submitted with one. A record may "
+            "be another user's, so only a file that you name is used.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Submit a job again under a new id, with the same recipe, overrides and options.
 
     Examples:
 
       transloom jobs retry phrasebook-3f9a1c2b
+
+      transloom jobs retry phrasebook-3f9a1c2b --env-file /secure/keys.env
 
       transloom jobs retry /shared/runs/phrasebook --address http://new-head:8265
     """
@@ -265,10 +282,40 @@ def retry(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = 
             f"The record of {found.id}'s submission cannot be read on this machine. Name the run's "
             "folder instead of the job id, or submit the recipe again"
         )
+    _require_named_environment(found.record.request.environment_file, env_file, job)
     listener = _Listener(silent=as_json)
     listener.connect(address)
     submitted = resubmit(found.record.request, address, listener, found.folder, ENTRY_POINT)
     _print_submitted(submitted, address, as_json)
+
+
+def _require_named_environment(recorded: str | None, named: Path | None, job: str) -> None:
+    """Check that the user has named the file of variables in a record, and owns it.
+
+    Otherwise the record of another user could send this user's secrets to a job.
+
+    Raises:
+        ClusterError: the user names no file or another one, or the file belongs to another user.
+    """
+    if recorded is None and named is None:
+        return
+    if recorded is None or named is None or Path(recorded) != named:
+        raise ClusterError(
+            f"The record of {job} names "
+            f"{f'the file of variables {recorded!r}' if recorded else 'no file of variables'}, but "
+            f"--env-file is {str(named) if named else 'not given'}. "
+            + (
+                f"If the file is yours and the job may read it, add --env-file {quote(recorded)}"
+                if recorded
+                else "Omit --env-file, or submit the recipe again"
+            )
+        )
+    with suppress(FileNotFoundError):  # it may exist on the nodes alone
+        if named.stat().st_uid != os.geteuid():
+            raise ClusterError(
+                f"--env-file {named} belongs to another user, expected a file of yours: submit the "
+                "recipe again with one"
+            )
 
 
 def _job_summary(job: str, address: str) -> "JobSummary":
@@ -348,12 +395,13 @@ def _follow(address: str, job_id: str) -> None:
 
 
 def _describe(summary: "JobSummary") -> str:
+    from cluster.launchers.ray_job.job_record import exit_code_text
     from trainer.runs.remote.location import is_run_url
     from transloom.observe.terminal.run_status_text import progress_text
 
     lines = [f"{summary.id}: {summary.status}", f"run      {summary.run or '?'}"]
     record, job = summary.record, summary.job
-    if job:
+    if job and job.started:
         lines.append(f"started  {_time(job.started)}")
     if record and record.waits_for and not summary.finished:
         lines.append(f"waits    for {record.waits_for}")
@@ -373,7 +421,7 @@ def _describe(summary: "JobSummary") -> str:
         )
     elif summary.finished:
         ended = f"{_time(job.ended)}, " if job and job.ended else ""
-        lines.append(f"ended    {ended}exit code {summary.exit_code}")
+        lines.append(f"ended    {ended}{exit_code_text(summary.exit_code)}")
     message = (record.message if record else None) or (job.message if job and not record else "")
     if message:
         lines.append(f"message  {message}")
@@ -382,8 +430,8 @@ def _describe(summary: "JobSummary") -> str:
 
 def _restart(attempt: "Attempt") -> str:
     return (
-        f"restart  after exit code {attempt.exit_code} at step {attempt.step}, "
-        f"{_time(attempt.ended)}: {_log_lines(attempt)}: {attempt.why}"
+        f"restart  after {attempt.end_text}, {_time(attempt.ended)}: {_log_lines(attempt)}: "
+        f"{attempt.why}"
     )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cluster.errors import RecipeError
 from data_pipeline.tokenizers.marian import MarianTokenizer
+from foundation.strict_yaml import inline_yaml
 from foundation.wording import counted, join_items
-from trainer.runs.model_folder import is_model_folder, weights_files
+from trainer.runs.model_folder import weights_files
 from transloom.cli.recipe_scales import Scale
 from transloom.cli.recipe_template import (
     OWN_MODEL,
@@ -18,6 +19,8 @@ from transloom.cli.recipe_template import (
     THEIR_MODEL,
     THEIR_TOKENIZER,
     THEIR_WEIGHTS,
+    RecipePart,
+    fill,
 )
 
 MAX_LISTED_TAGS = 8
@@ -28,18 +31,20 @@ class ModelSections:
     """Sections of a recipe that depend on the origin of its model.
 
     Attributes:
-        first_weights: lines of the section `trainer` that name the initial weights; empty if the
-            initial weights are random.
+        first_weights: lines of the section `trainer` that name the initial weights; None if these
+            are random.
     """
 
-    tokenizer: str
-    model: str
-    first_weights: str = ""
+    tokenizer: RecipePart
+    model: RecipePart
+    first_weights: RecipePart | None = None
 
 
 def own_sections(scale: Scale) -> ModelSections:
     """Return the sections for a randomly initialized model whose size suits the corpus."""
-    return ModelSections(OWN_TOKENIZER.format(scale=scale), OWN_MODEL.format(scale=scale))
+    return ModelSections(
+        fill(OWN_TOKENIZER, **scale.for_template()), fill(OWN_MODEL, **scale.for_template())
+    )
 
 
 def sections_of(folder: Path, tag: str | None) -> ModelSections:
@@ -51,19 +56,13 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
         tag: tag to prepend to each source sentence, for a model with several target languages.
 
     Raises:
-        RecipeError: the folder has no model, or the model needs a tag.
+        RecipeError: the model needs a tag.
         ModelError, TokenizerError: the network or a tokenizer cannot be read, or the tag does not
             exist.
     """
     from model.hugging_face.files import read_model  # imports torch
     from model.hugging_face.marian import from_marian
 
-    if not is_model_folder(folder):
-        raise RecipeError(
-            f"{folder} has no config.json, so it does not contain a model. Name the folder of a "
-            "model in Hugging Face's layout. To start from a run's weights, set trainer.init_from "
-            "in the recipe"
-        )
     tokenizer = MarianTokenizer.load(folder)
     if tokenizer.tags and tag is None:
         raise RecipeError(
@@ -76,18 +75,14 @@ def sections_of(folder: Path, tag: str | None) -> ModelSections:
     weights_files(folder)
     network = from_marian(*read_model(folder))
     values = network.config.model_dump(mode="json", exclude={"network"}, exclude_none=True)
-    settings = "\n".join(f"  {name}: {str(value).lower()}" for name, value in values.items())
+    settings = "\n".join(f"  {name}: {inline_yaml(value)}" for name, value in values.items())
     return ModelSections(
-        tokenizer=THEIR_TOKENIZER.format(
+        tokenizer=fill(
+            THEIR_TOKENIZER,
             pieces=tokenizer.vocabulary_size,
-            folder=quoted(folder),
+            folder=str(folder),
             sha256=hashlib.sha256(tokenizer.model).hexdigest(),
         ),
-        model=THEIR_MODEL.format(settings=settings),
-        first_weights=THEIR_WEIGHTS.format(folder=quoted(folder)),
+        model=fill(THEIR_MODEL, settings=RecipePart(settings)),
+        first_weights=RecipePart(fill(THEIR_WEIGHTS, folder=str(folder)).rstrip("\n")),
     )
-
-
-def quoted(path: Path | str) -> str:
-    """Return a text as a YAML string in single quotes, with the quotes inside doubled."""
-    return "'" + str(path).replace("'", "''") + "'"

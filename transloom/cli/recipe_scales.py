@@ -7,6 +7,7 @@ et al. 2017.
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 # Approximate characters per subword piece, in languages with an alphabet.
 CHARACTERS_PER_PIECE = 3.5
@@ -60,6 +61,10 @@ class Scale(_Tier):
     every: int
     ranks: int
     precision: str
+
+    def for_template(self) -> dict[str, Any]:
+        """Return the settings by the names that the recipe's template uses."""
+        return {f"scale_{name}": value for name, value in vars(self).items()}
 
 
 def scale_of(pairs: int, target_characters: int) -> Scale:

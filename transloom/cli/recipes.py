@@ -84,9 +84,9 @@ def recipes_table(rows: list[dict[str, Any]]) -> AnswerTable:
 
 def recipe_text(values: dict[str, Any]) -> str:
     """Return a recipe as YAML."""
-    import yaml
+    from foundation.strict_yaml import dump_yaml
 
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n")
+    return dump_yaml(values).rstrip("\n")
 
 
 def needs_of(recipe: "Recipe") -> str:

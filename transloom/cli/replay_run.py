@@ -23,6 +23,7 @@ from data_pipeline.errors import DatasetFileError
 from foundation.location import Location, without_credentials
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.format import HEADER
+from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_objects import PARTS
 from trainer.rank.supervision import Outcome
 from trainer.record.metrics_file import read_metrics
@@ -121,7 +122,8 @@ def scratch_run(plan: ReplayPlan, where: Path | None) -> Iterator[RunFolder]:
             linked = scratch.checkpoints / plan.start.path.name
             linked.mkdir()
             shutil.copyfile(plan.start.path / HEADER, linked / HEADER)
-            if plan.start.objects:  # an object store has its state files
+            if plan.run.url:  # an object store has its state files
+                register_copy(scratch.path, plan.run.url)
                 shutil.copyfile(plan.start.path / PARTS, linked / PARTS)
             else:
                 for file in plan.start.file_paths():
@@ -147,6 +149,7 @@ def _train(
             looked_at=plan.steps if request.look else None,
             checkpoints=plan.checkpoints,
             goes_on=leg is not plan.legs[-1],
+            url=plan.run.url,
         )
         try:
             outcome = _train_leg(plan, leg, request, scratch, order, listener)

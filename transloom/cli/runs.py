@@ -11,6 +11,7 @@ import typer
 
 from cluster.terminal import Terminal, bars_by_name, percentage_bars, print_result
 from foundation.wording import counted
+from trainer.runs.remote.location import MAX_RUN_BYTES
 from transloom.cli.completion import run_folders
 from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.cli.run_urls import current_copy, run_url_argument
@@ -87,6 +88,9 @@ def push(
 def pull(
     url: UrlArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create.")],
+    max_bytes: Annotated[
+        int, typer.Option(min=1, help="Maximum size of the copy; a larger run is refused.")
+    ] = MAX_RUN_BYTES,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a run, with all its checkpoints, from an object store into a new folder.
@@ -101,7 +105,7 @@ def pull(
     from trainer.runs.remote.transfer import pull_run
 
     with _transfer_display() as receivers:
-        copied = pull_run(url, folder, *receivers)
+        copied = pull_run(url, folder, *receivers, max_bytes=max_bytes)
     answer(_as_json(url, str(folder), copied), as_json, _in_words(str(folder), copied))
 
 

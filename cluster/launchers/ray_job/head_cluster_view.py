@@ -47,11 +47,19 @@ class HeadClusterView:
         ]
 
 
+def state_without_record(job: Job) -> str:
+    """Return the state of a transloom job whose record cannot be read: Ray's, or PENDING at first.
+
+    For Ray, a job is running as soon as its runner starts, long before the run's ranks.
+    """
+    begins = time.time() - (job.started or 0.0) < RECORD_SECONDS
+    return "PENDING" if begins and job.status == "RUNNING" else job.status
+
+
 def _queued(job: Job) -> QueuedJob:
     submitted = job.started or 0.0
     try:
         record = JobFolder.of(Path(job.metadata[RUN_KEY]), job.id).read()
     except ClusterError:
-        begins = job.status == "PENDING" or time.time() - submitted < RECORD_SECONDS
-        return QueuedJob(job.id, submitted, "PENDING" if begins else "RUNNING")
+        return QueuedJob(job.id, submitted, state_without_record(job))
     return QueuedJob(job.id, submitted, record.state, record.request.needs)

@@ -149,6 +149,12 @@ class Attempt(FileModel):
     last_line: Count | None = None
     step: Count | None = None
 
+    @property
+    def end_text(self) -> str:
+        """The exit code and the step, for messages."""
+        code = exit_code_text(self.exit_code)
+        return code if self.step is None else f"{code} at step {self.step}"
+
 
 class Runner(FileModel):
     """The process that supervises a job."""
@@ -317,6 +323,11 @@ class JobFolder:
     def _last_heartbeat(self) -> int:
         with self.record_file.open("rb") as file:  # opening makes NFS fetch the attributes again
             return os.fstat(file.fileno()).st_mtime_ns
+
+
+def exit_code_text(code: int | None) -> str:
+    """Return words about the exit code of a process, or of a job that may have ended without."""
+    return "no exit code" if code is None else f"exit code {code}"
 
 
 def parse_record(data: bytes, name: str) -> JobRecord:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED, ClusterError
@@ -152,12 +153,13 @@ class JobRunner:
             return None
         cause = ", often sent because memory ran out" if name == "SIGKILL" else ""
         checkpoints = list_checkpoints(self._run.checkpoints)
+        command = f"transloom jobs retry {self._record.id}"
+        if file := self._request.environment_file:
+            command += f" --env-file {quote(file)}"
         newest = (
-            f"To continue from the newest checkpoint, {checkpoints[-1]}, run `transloom jobs retry "
-            f"{self._record.id}`"
+            f"To continue from the newest checkpoint, {checkpoints[-1]}, run `{command}`"
             if checkpoints
-            else "There is no checkpoint. To start the run over, use `transloom jobs retry "
-            f"{self._record.id}`"
+            else f"There is no checkpoint. To start the run over, use `{command}`"
         )
         text = (
             f"The driver was killed by {name} (exit code {code}{cause}) after step "

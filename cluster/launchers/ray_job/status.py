@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
+from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY, state_without_record
 from cluster.launchers.ray_job.job_record import FINAL, LOST, JobFolder, JobRecord, parse_record
 from cluster.launchers.ray_job.job_unpacking import record_link
 from cluster.ray import jobs
@@ -53,6 +53,8 @@ class JobSummary:
         if self.lost:
             return LOST
         if self.record is None:
+            if self.job and RUNNER_KEY in self.job.metadata:
+                return state_without_record(self.job)
             return self.job.status if self.job else LOST
         if self.job and self.job.finished and self.record.state not in FINAL:
             return self.job.status  # its runner was killed

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster.processes import HANG_SECONDS
+from support.proxy_server import proxy_of_environment
 from support.webhook_server import SECRET, Misbehaviour, WebhookServer
 
 from cluster.notify.notification import Notification, NotifiedScore, RunEvent
@@ -124,6 +125,16 @@ def test_a_server_that_misbehaves_is_left(answer, said):
     assert problem.is_temporary
     assert said in problem.text
     assert SECRET not in problem.text
+
+
+def test_a_proxy_gets_no_request_to_this_machine_and_is_named_otherwise():
+    with proxy_of_environment() as proxy, WebhookServer() as server:
+        assert http(server.url).send(notification(), LONG) is None
+        assert proxy.requests == []
+        problem = http("http://hook.example/secret-path").send(notification(), LONG)
+    assert f"proxy {proxy.netloc} of http_proxy" in problem.text
+    assert problem.is_temporary
+    assert "secret" not in problem.text
 
 
 def test_a_port_without_a_server_and_one_without_tls():

@@ -1,11 +1,11 @@
 """What is done on each node: processes killed at once, the run's folder looked for."""
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +15,7 @@ from support.cluster.processes import HANG_SECONDS, wait_until
 
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
-from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName
+from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName, SilentNodesError
 from cluster.ray.session import ray_session
 from trainer.checkpoints.process_identity import start_tick
 from trainer.runs.folder import RunFolder
@@ -259,17 +259,80 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_p
     assert "files that the node writes there are not visible" in problem
 
 
-def test_a_node_that_does_not_answer_is_not_said_to_lack_the_folder(agents, tmp_path, monkeypatch):
+class SilentAgent:
+    """An agent that answers no question about the folder until it may."""
+
+    def __init__(self, agent):
+        self._agent, self._may = agent, SignalActor.options(num_cpus=0).remote()
+        self.heartbeat = agent.heartbeat
+        self.sources = self.check_shared_folder = self.open_mirror = self
+
+    def remote(self, *arguments):
+        return self._may.wait.remote()
+
+    def answer(self):
+        ray.get(self._may.send.remote())
+
+
+@ray.remote
+class SignalActor:
+    def __init__(self):
+        self._sent = asyncio.Event()
+
+    async def wait(self):
+        await self._sent.wait()
+
+    async def send(self):
+        self._sent.set()
+
+
+@pytest.mark.parametrize("url", [None, "s3://bucket/run"])
+def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
+    agents, tmp_path, monkeypatch, url
+):
     agents, node = agents
     monkeypatch.setattr("cluster.ranks.node_agent.START_SECONDS", 0.5)
+    agent = agents.by_node[node]
+    silent = agents.by_node[node] = SilentAgent(agent)
+    with pytest.raises(SilentNodesError, match=f"Node here has not answered .*{tmp_path}.*load"):
+        agents.check(tmp_path, RunFolder(tmp_path, url))
+    assert agents.unresponsive([node]) == {node}  # it gets no ranks
+    assert agents.check(tmp_path, RunFolder(tmp_path, url)) == []  # others may start meanwhile
+    assert (list(agents._unfit), agents.separate) == ([], set())
+    assert list(tmp_path.iterdir()) == []
 
-    class Silent(ElsewhereAgent):
-        def remote(self, folder, left, answer):
-            return ray.remote(lambda: time.sleep(60)).options(num_cpus=0).remote()
+    silent.answer()
+    wait_until(lambda: not agents.unresponsive([node]))
+    monkeypatch.setattr("cluster.ranks.node_agent.START_SECONDS", HANG_SECONDS)
+    agents.by_node[node] = ElsewhereAgent(agent, tmp_path / "elsewhere")
+    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))  # the answer counts
+    assert "does not have the run's folder" in problem
 
-    agents.by_node[node] = Silent(agents.by_node[node], tmp_path)
-    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
-    assert problem.startswith(f"Node here has not answered within 0 s whether it has {tmp_path}")
+
+def test_a_pull_without_an_answer_leaves_the_node_fit(agents, monkeypatch):
+    agents, node = agents
+    monkeypatch.setattr("cluster.ranks.node_agent.PULL_SECONDS", 0.5)
+    silent = SilentAgent(agents.by_node[node])
+    silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
+    agents.by_node[node] = silent
+    with pytest.raises(SilentNodesError, match="Node here has not pulled the run"):
+        agents.pull_run("work", [node], [])
+    assert (list(agents._unfit), agents.unresponsive([node])) == ([], {node})
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_an_embedded_ray_is_not_asked(agents, tmp_path, monkeypatch, is_changed):
+    agents, node = agents
+    monkeypatch.setattr("cluster.ranks.node_agent.is_embedded", lambda: True)
+    monkeypatch.setattr("cluster.ranks.node_agent.START_SECONDS", 0.0)
+    agents.by_node[node] = SilentAgent(agents.by_node[node])
+    if is_changed:
+        agents._sources = "0" * 64
+    problems = agents.check(tmp_path, RunFolder(tmp_path))
+    assert [bool(re.search(r"Node here .*0{12}…", problem)) for problem in problems] == (
+        [True] if is_changed else []
+    )
+    assert agents.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
 
 
 def test_a_node_that_cannot_keep_a_copy_says_why(agents, tmp_path):

@@ -9,6 +9,8 @@ from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authe
 
 from cluster.errors import ClusterError
 from cluster.ray.authentication import enable_authentication
+from data_pipeline.storage.locations import cache_folder
+from foundation.home import home_folder
 
 
 @pytest.fixture
@@ -71,6 +73,30 @@ def test_the_token_of_the_environment_needs_no_file(
     enable_authentication(create_token=True)
     assert token_of_this_process() == "a" * 64
     assert not (new_user / ".ray").exists()
+
+
+def test_without_a_writable_home_the_token_is_in_this_process_and_its_children(
+    new_user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # restored afterwards
+    os.environ.pop("RAY_AUTH_TOKEN")
+    (new_user / ".ray").write_text("")  # in the way, as a read-only file system would be
+    with pytest.raises(ClusterError, match="RAY_AUTH_TOKEN"):
+        enable_authentication(create_token=False)  # a token of ours would not be the cluster's
+    enable_authentication(create_token=True)
+    assert re.fullmatch("[0-9a-f]{64}", token_of_this_process())
+    assert os.environ["RAY_AUTH_TOKEN"] == token_of_this_process()
+    enable_authentication(create_token=True)
+    assert os.environ["RAY_AUTH_TOKEN"] == token_of_this_process()
+
+
+def test_a_user_without_a_home_has_the_root_folder(
+    new_user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # not in the list of users
+    assert home_folder() == Path("/")
+    assert cache_folder(None) == Path("/.cache/transloom")
 
 
 def test_a_user_who_disables_authentication_is_obeyed(

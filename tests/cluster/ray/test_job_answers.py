@@ -1,5 +1,6 @@
 """What Ray says of jobs, and what its errors mean, without a cluster."""
 
+from contextlib import suppress
 from http.client import BadStatusLine
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -7,9 +8,11 @@ from urllib.error import URLError
 import pytest
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobType
+from support.proxy_server import proxy_of_environment, refusing_server
 
 from cluster.errors import ClusterError
 from cluster.ray import jobs
+from cluster.ray.exposure import _lists_jobs_to_anyone
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
 from cluster.ray.jobs import COMMAND_KEY, PROBE_KEY, jobs_api_errors, list_jobs, submit
 
@@ -139,6 +142,26 @@ def test_without_files_nothing_travels(client, tmp_path):
 def test_errors_are_told_in_one_paragraph_with_a_remedy(error, job_id, said):
     with pytest.raises(ClusterError, match=said), jobs_api_errors(ADDRESS, job_id):
         raise error
+
+
+@pytest.mark.parametrize("status", [403, 407, 503])
+def test_a_proxy_in_the_way_is_named(monkeypatch, status):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    with (
+        proxy_of_environment(status) as proxy,
+        pytest.raises(ClusterError, match=f"proxy {proxy.netloc} of http_proxy.*no_proxy") as error,
+    ):
+        list_jobs("http://head.example:8265")
+    assert proxy.requests == ["http://head.example:8265/api/version"]
+    assert "secret" not in str(error.value)
+
+
+def test_a_dashboard_on_this_machine_is_reached_without_a_proxy(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    for request in (list_jobs, _lists_jobs_to_anyone):
+        with proxy_of_environment() as proxy, refusing_server() as head, suppress(ClusterError):
+            request(f"http://{head.netloc}")
+        assert (proxy.requests, len(head.requests)) == ([], 1)
 
 
 @pytest.mark.parametrize(

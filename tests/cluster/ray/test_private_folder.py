@@ -99,7 +99,10 @@ def test_ray_tmpdir_must_be_short_and_nobody_elses_to_change(
     with pytest.raises(ClusterError, match=f"has {length} bytes, but may have at most "):
         PrivateFolder()
     monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(ClusterError, match=r"/proc/nowhere: there is no such folder.*RAY_TMPDIR"):
+        PrivateFolder()
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/self")
+    with pytest.raises(ClusterError, match=r"in /proc/self: .*RAY_TMPDIR"):
         PrivateFolder()
 
 
@@ -110,6 +113,11 @@ def test_where_tmpdir_will_not_do_it_is_tmp(parent: Path, monkeypatch: pytest.Mo
         parent.chmod(mode)
         folder = PrivateFolder()
         assert folder.path.parent.parent == expected
+        folder.remove()
+    for unsuitable in (parent / "missing", Path("/proc/self")):  # as on a read-only file system
+        monkeypatch.setenv("TMPDIR", str(unsuitable))
+        folder = PrivateFolder()
+        assert folder.path.parent.parent == Path("/tmp")
         folder.remove()
 
 

@@ -25,6 +25,7 @@ from cluster.node_check.checks import NodeCheckReport
 from cluster.node_check.figures import MeasuredNode
 from cluster.node_check.verdicts import NodeVerdict
 from cluster.ranks.group import Poll
+from cluster.ranks.node_agent import SilentNodesError
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
 from cluster.supervision.restart_loop import (
@@ -33,6 +34,7 @@ from cluster.supervision.restart_loop import (
     missing_capacity_text,
     no_capacity_error,
 )
+from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
 from cluster.supervision.run_listener import NODE_EXCLUDED
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.memory_file import MemorySteps
@@ -425,6 +427,30 @@ def test_unfit_nodes_end_the_run_if_the_others_are_too_few(scripted):
     (folders,) = checked
     assert folders == (run.context.lease.work.absolute(), run.context.run)
     assert run.supply.groups[0].job is None
+
+
+def test_nodes_that_do_not_answer_end_no_run_and_are_asked_again(scripted):
+    silences = 2 * ATTEMPTS_WITHOUT_PROGRESS
+    with scripted([[]] * silences + [[FINISHED]], places=("a",)) as run:
+        answers = [SilentNodesError("Node a has not answered")] * silences
+
+        def check_nodes(work, folder):
+            if answers:
+                raise answers.pop()
+            return []
+
+        run.supply.check_nodes = check_nodes
+        assert run.loop.run() == "finished"
+    asked = [text for text in run.listener.notices if "Node a has not answered" in text]
+    assert len(asked) == silences
+
+
+def test_nodes_that_do_not_answer_are_named_when_the_wait_for_capacity_ends(scripted):
+    with scripted([], places=("a", "b"), ranks=2, wait_for_ranks_seconds=0) as run:
+        run.supply.silent = {"b"}
+        run.supply.offer = lambda nodes: ["a"]
+        with pytest.raises(ClusterError, match=r"capacity for 1 rank.*Without an answer: b; check"):
+            run.loop.run()
 
 
 def checked(*verdicts):

@@ -130,3 +130,19 @@ def test_a_given_format_goes_before_the_name() -> None:
 def test_wrong_cleaning_is_refused(rules: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PairCleaningConfig.model_validate(rules)
+
+
+@pytest.mark.parametrize(
+    ("name", "file_format"),
+    [
+        ("A.TSV", "tsv"),
+        ("a.Jsonl.GZ", "jsonl"),
+        ("a.tsv.bz2", "tsv"),
+        ("A.TAR.XZ", "webdataset"),
+        ("a.TGZ", "webdataset"),
+        ("part #1?.tsv", "tsv"),
+        ("file:///x/a.tsv.ZST", "tsv"),
+    ],
+)
+def test_format_by_name(name: str, file_format: str) -> None:
+    assert corpus(files=[name], columns=NAMED).files_format == file_format

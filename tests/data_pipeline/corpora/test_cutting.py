@@ -6,6 +6,7 @@ import tarfile
 import tracemalloc
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,78 @@ def test_decompression_bomb_is_refused_at_its_beginning() -> None:
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("block_bytes", [7, 100])
+@pytest.mark.parametrize("end", [b"", b"\r", b"\r\r"])
+def test_carriage_returns_end_the_lines_of_a_file_without_newlines(
+    block_bytes: int, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipeline.corpora.lines.BLOCK_BYTES", block_bytes)
+    data = b"\r".join(b"%d" % (i % 70) for i in range(31)) + end
+    newlines = data.replace(b"\r", b"\n")
+    assert read_all(reader_of(data), 4) == read_all(reader_of(newlines), 4)
+    assert b"".join(lines.data for lines in read_all(reader_of(data))) == newlines
+
+
+def test_carriage_returns_before_a_newline_are_part_of_a_line() -> None:
+    data = b"a\rb\nc\r\n"
+    assert [lines.data for lines in read_all(reader_of(data))] == [data]
+
+
+def test_line_ends_of_two_kinds_are_named() -> None:
+    data = b"one\r" * MAX_LINE_BYTES + b"two\n"
+    with pytest.raises(CorpusError, match=r"a has lines that end at a carriage return .*tr '\\r'"):
+        read_all(reader_of(data), 10**9)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16", "UTF-16LE", "UTF-16BE", "UTF-32"])
+@pytest.mark.parametrize("text", ["été\nhiver\n", "a"])
+def test_text_in_another_encoding_is_named(encoding: str, text: str) -> None:
+    if encoding == "UTF-16BE" and len(text) == 1:
+        text *= 2  # a NUL and a letter are valid UTF-8
+    with pytest.raises(
+        CorpusError, match=rf"a is text in {encoding}.*iconv -f {encoding} -t UTF-8"
+    ):
+        reader_of(text.encode(encoding)).take(1)
+
+
+RECORDS = {
+    "tsv": (b"un\tone\ndeux\ttwo\n", PairColumns(source=0, target=1)),
+    "jsonl": (
+        b'{"f": "un", "e": "one"}\n{"f": "deux", "e": "two"}\n',
+        PairColumns(source="f", target="e"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n \n", b"  ", b"\n" * 50, b"\x1a"])
+@pytest.mark.parametrize("per_part", [1, 2, 3, 1000])
+def test_blank_lines_at_the_end_are_no_records(name: str, end: bytes, per_part: int) -> None:
+    data, columns = RECORDS[name]
+    corpus = PairCorpusConfig(files=(f"a.{name}",), columns=columns)
+    for text in (data, data[:-1], data + end):
+        parts = list(cut_file(stream_of(text), corpus, WHOLE_FILE, per_part))
+        found = [example.texts for part in parts for example in part.examples()]
+        assert found == [("un", "one"), ("deux", "two")]
+        assert sum(part.count for part in parts) == 2
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("per_part", [1, 2, 3, 4, 1000])
+def test_blank_line_between_records_is_named(name: str, per_part: int) -> None:
+    data, columns = RECORDS[name]
+    corpus = PairCorpusConfig(files=(f"a.{name}",), columns=columns)
+    parts = cut_file(stream_of(data + b"\n\n" + data), corpus, WHOLE_FILE, per_part)
+    with pytest.raises(CorpusError, match="a, line 3: expected"):
+        list(chain.from_iterable(part.examples() for part in parts))
+
+
+def test_empty_values_of_a_single_column_stay_at_the_end() -> None:
+    corpus = PairCorpusConfig(files=("a.tsv",), columns=PairColumns(source=0, target=0))
+    (part,) = cut_file(stream_of(b"un\n\n"), corpus, WHOLE_FILE, 10)
+    assert part.count == 2
 
 
 # WebDataset tars

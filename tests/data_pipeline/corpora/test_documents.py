@@ -102,7 +102,8 @@ def test_paragraphs_are_what_stands_between_blank_lines(
     path = tmp_path_factory.mktemp("t") / "a.txt"
     expected: list[str] = []
     was_blank = True
-    for line in f"x{text}".replace("\r\n", "\n").split("\n"):
+    ends = "\n" if "\n" in text else "\r"
+    for line in f"x{text}".replace("\r\n", "\n").split(ends):
         is_blank = not line.strip(" \t\r")
         if not is_blank:
             expected[len(expected) :] = [line] if was_blank else [f"{expected.pop()}\n{line}"]

@@ -1,11 +1,13 @@
 """Locations: the same bytes from everywhere, however they are compressed, or an error."""
 
+import bz2
 import gzip
 import hashlib
 import io
 import lzma
 import random
 import tracemalloc
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,12 @@ CHECKED = {zstd.CompressionParameter.checksum_flag: 1}  # as the command zstd wr
 COMPRESSORS = {
     "": lambda data: data,
     ".gz": lambda data: gzip.compress(data, 1),
+    ".bz2": lambda data: bz2.compress(data, 1),
     ".xz": lambda data: lzma.compress(data, preset=0),
     ".zst": lambda data: zstd.compress(data, options=CHECKED),
 }
 COMPRESSED = {suffix: compress(TEXT) for suffix, compress in COMPRESSORS.items()}
-NAMES = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}
+NAMES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 
 
 def read(location: str | Path, cache: Path = Path("/none"), **options: str | None) -> bytes:
@@ -136,7 +139,7 @@ def test_mirror_stands_in_for_paths_and_urls(asked: str, there: str, tmp_path: P
 
 
 def test_mirror_without_the_file_names_what_it_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"has neither b\.fr nor b\.fr\{\.gz,\.xz,\.zst\}"):
+    with pytest.raises(CorpusError, match=r"has neither b\.fr nor b\.fr\{\.gz,\.bz2,\.xz,\.zst\}"):
         read("/x/b.fr.xz", mirror=str(tmp_path))
 
 
@@ -281,8 +284,52 @@ def test_reading_in_any_steps_is_the_same(tmp_path: Path) -> None:
     assert found.getvalue() == TEXT
 
 
-@pytest.mark.parametrize(("start", "name"), [(b"BZh91AY", "bzip2"), (b"PK\x03\x04..", "zip")])
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"PK\x03\x04..", "zip"),
+        (b"\x1f\x9d\x90", "compress"),
+        (lzma.compress(TEXT, format=lzma.FORMAT_ALONE), "lzma"),
+    ],
+)
 def test_compressions_that_are_not_read_are_named(tmp_path: Path, start: bytes, name: str) -> None:
     (tmp_path / "a").write_bytes(start)
     with pytest.raises(CorpusError, match=f"is a {name} file"):
         open_location(str(tmp_path / "a"), mirror=None, cache=tmp_path)
+
+
+def zstd_skippable(data: bytes) -> bytes:
+    return b"\x50\x2a\x4d\x18" + len(data).to_bytes(4, "little") + data
+
+
+@pytest.mark.parametrize(
+    ("suffix", "before", "between", "after"),
+    [
+        (".xz", b"", bytes(4), b""),
+        (".xz", b"", bytes(8), bytes(4)),
+        (".xz", b"", b"", bytes(3 * compression.BLOCK_BYTES)),
+        (".gz", b"", bytes(7), bytes(512)),
+        (".zst", zstd_skippable(b"x"), zstd_skippable(bytes(9)), zstd_skippable(b"")),
+        (".bz2", b"", b"", bz2.compress(b"")),
+    ],
+)
+def test_padding_and_several_frames_are_read(
+    suffix: str, before: bytes, between: bytes, after: bytes, tmp_path: Path
+) -> None:
+    halves = [COMPRESSORS[suffix](part) for part in (TEXT[:5000], TEXT[5000:])]
+    (tmp_path / "a").write_bytes(before + halves[0] + between + halves[1] + after)
+    assert read(tmp_path / "a") == TEXT
+
+
+@pytest.mark.parametrize("after", [bytes(3), bytes(4) + b"x", bytes(4) + COMPRESSED[".gz"]])
+def test_padding_of_xz_that_the_format_forbids_is_damage(after: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(COMPRESSED[".xz"] + after)
+    with pytest.raises(CorpusError, match="a is a damaged xz file"):
+        read(tmp_path / "a")
+
+
+def test_name_in_another_unicode_form_is_found(tmp_path: Path) -> None:
+    (tmp_path / unicodedata.normalize("NFD", "donne\u0301es")).write_bytes(TEXT)
+    composed = unicodedata.normalize("NFC", "donne\u0301es")
+    assert read(tmp_path / composed) == TEXT
+    assert read(f"/elsewhere/{composed}", mirror=str(tmp_path)) == TEXT

@@ -305,3 +305,10 @@ def test_without_credentials_the_remedy_is_named(
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(ObjectAccessError, match=r"machine's role.*AWS_PROFILE"):
         store.get("a", 1)
+
+
+def test_a_proxy_in_the_way_is_named(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://objects.invalid:9")
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(ObjectStoreError, match=r"through the proxy 127\.0\.0\.1:9 of http_proxy"):
+        store.get("a", 10)

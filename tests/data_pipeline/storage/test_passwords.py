@@ -12,6 +12,7 @@ from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError
 from data_pipeline.storage import download as download_module
 from data_pipeline.storage.download import download
 from data_pipeline.storage.locations import open_location
+from data_pipeline.storage.passwords import check_netrc
 from data_pipeline.storage.shard_cache import ShardCache
 from data_pipeline.storage.store import LocalStore, RemoteStore, open_store
 from foundation.errors import LocationError
@@ -174,6 +175,17 @@ def test_a_netrc_file_that_others_may_read_is_refused_at_home(
         download(f"{guarded.url}/a.txt", tmp_path / "a")
     path.chmod(0o600)
     download(f"{guarded.url}/a.txt", tmp_path / "a")
+
+
+def test_a_home_that_this_user_cannot_enter_has_no_netrc_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def is_file(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setattr(Path, "is_file", is_file)
+    check_netrc()
 
 
 @pytest.mark.parametrize("query", ["", f"?{SIGNED}"])

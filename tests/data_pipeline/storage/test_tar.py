@@ -17,7 +17,7 @@ from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
 from data_pipeline.errors import TarContentError
-from data_pipeline.storage.tar import EXTENDED_HEADER, TarMember
+from data_pipeline.storage.tar import EXTENDED_HEADER, TarMember, TarReader
 
 
 def test_the_hand_made_archive_is_right() -> None:
@@ -212,3 +212,33 @@ def test_the_error_crosses_process_borders() -> None:
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made in this line
     assert (copy.archive, copy.member, copy.problem) == ("a.tar", "x.txt", "expected 1, found 2")
     assert str(copy) == str(error)
+
+
+def test_archives_of_other_systems() -> None:
+    """Hidden files of macOS, names of Windows and of older encodings, directories by name."""
+    apple = pax((b"LIBARCHIVE.xattr.com.apple.quarantine", b"x"))
+    archive = b"".join(
+        [
+            entry(b"a/", b"", b"0"),
+            entry(b"a/._1.txt", b"\0\5\x16\7"),
+            apple + entry(b"a/1.txt", b"1"),
+            entry(b"a/.DS_Store", b"x"),
+            entry(b"__MACOSX/a/._1.txt", b"x"),
+            entry(b"__MACOSX/a/1.txt", b"x"),
+            entry(b"b\\2.TXT", b"2"),
+            entry("é.txt".encode("latin-1"), b"3", b"7"),
+            ZEROS,
+        ]
+    )
+    assert read(archive) == [
+        TarMember("a/1", "txt", b"1"),
+        TarMember("b/2", "txt", b"2"),
+        TarMember("é", "txt", b"3"),
+    ]
+
+
+@pytest.mark.parametrize("name", [b"b\\2.txt", b"._1.txt", b"a/", "é.txt".encode("latin-1")])
+def test_own_archives_have_no_such_names(name: bytes) -> None:
+    archive = io.BytesIO(entry(name, b"") + ZEROS)
+    with pytest.raises(TarContentError):
+        list(TarReader(archive, archive="a.tar", max_member_bytes=10))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,30 @@ def test_a_damaged_packed_file_is_refused(content: bytes, message: str) -> None:
 def test_a_recipe_cannot_have_one_trained() -> None:
     with pytest.raises(ValueError, match=r"type is marian and model is not set"):
         TokenizerConfig(type="marian", vocabulary_size=100)
+
+
+def test_first_token_of_the_config_is_bos(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    before = MarianTokenizer.load(copy)
+    ids = json.loads((copy / "vocab.json").read_text())
+    ids["<s>"] = len(ids)
+    (copy / "vocab.json").write_text(json.dumps(ids))
+    config = {"pad_token_id": ids["<pad>"], "decoder_start_token_id": ids["<s>"]}
+    (copy / "config.json").write_text(json.dumps(config))
+    found = MarianTokenizer.load(copy)
+    assert found.special_ids == before.special_ids.model_copy(update={"bos": ids["<s>"]})
+    assert MarianTokenizer(found.model, "packed").special_ids == found.special_ids
+    assert ids["<s>"] not in found.encode(["<s> a <s>"])[0]
+    assert found.decode([[found.bos_id, *found.encode(["ab"])[0]]]) == found.decode(
+        [found.encode(["ab"])[0].tolist()]
+    )
+
+
+@pytest.mark.parametrize("start", [None, "2", 10**9, -1, True])
+def test_without_a_valid_first_token_padding_begins(
+    folder: Path, tmp_path: Path, start: Any
+) -> None:
+    """Equal bytes as without a config: datasets keep their identity."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "config.json").write_text(json.dumps({"decoder_start_token_id": start}))
+    assert pack(copy) == pack(folder)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -262,12 +262,52 @@ def test_existing_model_is_used_as_it_is(tmp_path: Path, text: list[str]) -> Non
         load_existing(config)
 
 
-def test_existing_model_without_pad_is_refused(tmp_path: Path, text: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "added"),
+    [
+        ({}, {"pad": 100}),  # spm_train's defaults: unk 0, bos 1, eos 2
+        ({"bos_id": -1}, {"pad": 100, "bos": 101}),
+        ({"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, {"bos": 100}),  # as in T5
+        ({"pad_piece": "[PAD]", "bos_id": -1, "eos_id": -1}, {"pad": 100, "bos": 101, "eos": 102}),
+    ],
+)
+def test_special_pieces_that_a_model_lacks_are_added(
+    tmp_path: Path, text: list[str], options: dict[str, Any], added: dict[str, int]
+) -> None:
     model = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_writer=model, vocab_size=100, minloglevel=2
+        sentence_iterator=iter(text), model_writer=model, vocab_size=100, minloglevel=2, **options
     )
-    with pytest.raises(TokenizerError, match=r"'pad': -1.*pad is missing.*--pad_id=0"):
+    size = 100 + len(added)
+    with pytest.raises(
+        TokenizerError, match=f"has {size} pieces, with .*which the file lacks.*to {size}"
+    ):
+        load_existing(existing(tmp_path / "m.model", model.getvalue(), 100))
+    tokenizer = load_existing(existing(tmp_path / "m.model", model.getvalue(), size))
+    assert tokenizer.model == model.getvalue()
+    special = tokenizer.special_ids.model_dump()
+    assert {name: special[name] for name in added} == added
+    assert len({*special.values()}) == 4
+    plain = SentencePieceProcessor(model_proto=model.getvalue())
+    sentence = f"{text[0]} <pad> <s>"
+    field = tokenizer.encode_field([sentence])
+    assert field.ids.tolist() == [*plain.encode(sentence), tokenizer.eos_id]
+    assert tokenizer.decode([[*special.values(), *plain.encode(text[0])]]) == plain.decode(
+        [[tokenizer.unk_id, *plain.encode(text[0])]]
+    )
+    assert tokenizer.piece(tokenizer.pad_id) == options.get("pad_piece", "<pad>")
+
+
+def test_special_piece_that_text_may_contain_is_refused(tmp_path: Path, text: list[str]) -> None:
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(text),
+        model_writer=model,
+        vocab_size=100,
+        user_defined_symbols="<pad>",
+        minloglevel=2,
+    )
+    with pytest.raises(TokenizerError, match=r"'pad': -1.*text may contain the piece of pad"):
         load_existing(existing(tmp_path / "m.model", model.getvalue(), 100))
 
 

@@ -1,14 +1,31 @@
 """The network in BERT's layout, against the class that reads it."""
 
+import json
+
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertForPreTraining
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+)
 
-from model.config.encoder_only import EncoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
+from model.heads.label_head import LabelModel
 from model.heads.masked_head import MaskedLanguageModel
-from model.hugging_face.bert import BIAS, TIED, VECTORS, from_bert, to_bert
+from model.hugging_face.bert import (
+    BIAS,
+    TIED,
+    VECTORS,
+    from_bert,
+    read_bert,
+    to_bert,
+    to_bert_encoder,
+    to_bert_labels,
+)
 from model.hugging_face.files import read_model, write_model
 
 PIECES, CONTEXT, PAD = 40, 24, 0
@@ -180,3 +197,72 @@ def test_weights_that_are_not_its_own_are_refused():
         from_bert(config, weights | other)
     with pytest.raises(ModelError, match=r"in torch\.int64"):
         from_bert(config, weights | {VECTORS: weights[VECTORS].long()})
+
+
+def sentence_classifier():
+    config = LabelTextsConfig(preset="bert", layers=1, width=16, heads=2)
+    return LabelModel(config, PIECES, CONTEXT, labels=3)
+
+
+def token_classifier():
+    config = LabelTokensConfig(preset="bert", layers=1, width=16, heads=2)
+    return LabelModel(config, PIECES, CONTEXT, labels=3)
+
+
+@pytest.mark.parametrize("build", [sentence_classifier, token_classifier])
+def test_classifier_is_read_with_its_labels(build):
+    network = build()
+    found = read_bert(*to_bert_labels(network, PAD, ["no", "b", "c"]))
+    assert found.labels == ("no", "b", "c")
+    assert (found.vocabulary_size, found.context_length) == (PIECES, CONTEXT)
+    parameters = dict(network.named_parameters())
+    assert found.weights.keys() == parameters.keys()
+    assert all(torch.equal(found.weights[name], x) for name, x in parameters.items())
+
+
+def test_encoder_alone_is_read():
+    network = network_of()
+    found = read_bert(*to_bert_encoder(network.encoder, PAD))
+    ours = {f"encoder.{name}": x for name, x in network.encoder.named_parameters()}
+    assert found.weights.keys() == ours.keys()
+    assert all(torch.equal(found.weights[name], x) for name, x in ours.items())
+    assert found.labels == ()
+    assert found.config == network.encoder.config
+
+
+def test_masked_model_is_read_with_its_head():
+    network = network_of()
+    found = read_bert(*to_bert(network, PAD))
+    assert found.weights.keys() == dict(network.named_parameters()).keys()
+
+
+def test_classifier_of_transformers_is_read():
+    config = BertConfig(
+        vocab_size=PIECES, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=4
+    )
+    theirs = BertForSequenceClassification(config)
+    found = read_bert(json.loads(theirs.config.to_json_string()), theirs.state_dict())
+    assert found.labels == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")
+    assert torch.equal(found.weights["classifier.weight"], theirs.classifier.weight)
+    assert torch.equal(found.weights["pooler.bias"], theirs.bert.pooler.dense.bias)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("classifier.bias"), r"classifier\.bias is missing"),
+        (
+            lambda w: w.update({"bert.pooler.dense.bias": torch.zeros(5)}),
+            r"pooler\.dense\.bias has",
+        ),
+        (
+            lambda w: w.update({"qa_outputs.weight": torch.zeros(2, 16)}),
+            r"such as qa_outputs\.weig",
+        ),
+    ],
+)
+def test_wrong_classifier_is_refused(change, message):
+    config, weights = to_bert_labels(sentence_classifier(), PAD, ["a", "b", "c"])
+    change(weights)
+    with pytest.raises(ModelError, match=message):
+        read_bert(config, weights)

@@ -185,6 +185,9 @@ class ScriptedSupply:
     def check_hardware(self, folders, give_up):
         return self.reports.pop(0) if self.reports else None
 
+    def silent_nodes(self, nodes):
+        return sorted(self.silent & set(nodes))
+
     def unresponsive_nodes(self, nodes):
         return self.silent & set(nodes)
 

@@ -1,5 +1,6 @@
 """Archives: corpora of others, plain and compressed, and shards with their npz members."""
 
+import bz2
 import gzip
 import io
 import lzma
@@ -25,6 +26,7 @@ from support.fuzz.target import Target
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "tar": bytes,
     "tar.gz": lambda data: gzip.compress(data, 1, mtime=0),
+    "tar.bz2": lambda data: bz2.compress(data, 1),
     "tar.xz": lambda data: lzma.compress(data, preset=0),
     "tar.zst": lambda data: zstd.compress(data, 1),
 }

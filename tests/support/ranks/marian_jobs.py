@@ -19,7 +19,7 @@ def tune(
     theirs = from_marian(*read_model(folder))
     model = Transformer(theirs.config, theirs.vocabulary)
     engine = make_engine(placement, shape, model=model, frozen=frozen)
-    fragments.load_state(engine, folder_weights(folder, engine), 0)
+    fragments.load_state(engine, folder_weights(folder, engine).read, 0)
     first = full_weights(engine)
     losses = train_steps(engine, 1, steps)
     found = first, losses, full_weights(engine)

@@ -10,6 +10,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import secrets
 import signal
 import socket
 import tempfile
@@ -131,7 +132,8 @@ class RankPool:
             process.join()
 
     def _start(self) -> None:
-        rendezvous = f"tcp://127.0.0.1:{free_port()}"
+        # A file, as in the product: another process could take a port before rank 0 listens.
+        rendezvous = f"file://{self._folder.name}/rendezvous-{secrets.token_hex(8)}"
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(self._world_size):

@@ -22,9 +22,10 @@ from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
 from trainer.rank.placement import Placement
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.head import HEAD, HeadObject, all_parts
+from trainer.runs.remote.file_table import TableReader, all_parts
+from trainer.runs.remote.head import HEAD, HeadObject
 from trainer.runs.remote.mirror import RunMirror
-from trainer.runs.remote.pull import RunPuller, read_index
+from trainer.runs.remote.pull import RunPuller
 from trainer.zero.fragment import Fragment
 
 RANKS = 2
@@ -67,11 +68,11 @@ class Driver:
 
 
 @contextmanager
-def driving(url: str, folder: Path) -> Iterator[Driver]:
+def driving(url: str, folder: Path, announce: Callable[[str], None] = print) -> Iterator[Driver]:
     """A driver that owns the run for the time of the context."""
     run = RunFolder(folder, url)
     folder.mkdir(parents=True, exist_ok=True)
-    with Lease(folder) as lease, RunMirror(url, run, print) as mirror:
+    with Lease(folder) as lease, RunMirror(url, run, announce) as mirror:
         lease.require(mirror.check)
         yield Driver(run, lease, mirror)
 
@@ -106,8 +107,9 @@ def check_no_orphans(url: str, when: str) -> None:
     store = ObjectStore(url)
     head = HeadObject(store).read()
     assert head is not None
-    files = {**read_index(store, head), **head.files}  # of files in both, the head has the parts
-    named = {part.name for part in all_parts(files, {"": head.index})}
+    files = TableReader(store).files(head.files, head.additions)
+    indexes = [*head.files.index, *head.additions.index]
+    named = {part.name for part in all_parts(files, {"": indexes})}
     there = {info.name for info in store.list()}
     prefixes = tuple(f"{prefix}/" for prefix in head.checkpoints.values())
     orphans = {n for n in there if n not in named and n != HEAD and not n.startswith(prefixes)}

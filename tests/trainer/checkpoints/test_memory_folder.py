@@ -66,19 +66,38 @@ def test_several_processes_share_a_folder():
         assert first.path.exists()
 
 
-@pytest.mark.parametrize("obstacle", ["open to others", "a link", "a file"])
-def test_a_foreign_folder_is_refused(shared_memory, obstacle):
-    path = shared_memory / f"transloom-{os.geteuid()}"
-    if obstacle == "open to others":
-        path.mkdir(mode=0o755)
-    elif obstacle == "a link":
-        path.symlink_to("/tmp")
-    else:
-        path.write_text("")
-    with pytest.raises(CheckpointError, match=f"transloom-{os.geteuid()}"):
-        MemoryFolder("run")
+OBSTACLES = {
+    "open to others": lambda path: path.mkdir(mode=0o755),
+    "a link": lambda path: path.symlink_to("/tmp"),
+    "a file": lambda path: path.write_text(""),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_a_name_that_is_taken_turns_nothing_off(shared_memory, obstacle):
+    usual = shared_memory / f"transloom-{os.geteuid()}"
+    OBSTACLES[obstacle](usual)
+    OBSTACLES[obstacle](shared_memory / f"{usual.name}-1")
+    with closing(MemoryFolder("run")) as folder, closing(MemoryFolder("run")) as again:
+        assert folder.path == again.path  # the agent and the ranks of a node share it
+        assert folder.path.parent.parent == shared_memory
+        assert folder.path.parent.stat().st_mode & 0o777 == 0o700
+        remove_stale_folders()
+        assert folder.path.exists()
+        usual.rmdir() if usual.is_dir() and not usual.is_symlink() else usual.unlink()
+        assert user_folder() == folder.path.parent  # also once the name is free
     remove_stale_folders()
-    assert path.lstat()
+    assert not folder.path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as two users")
+def test_another_user_s_private_folder_turns_nothing_off(shared_memory):
+    usual = shared_memory / f"transloom-{os.geteuid()}"
+    usual.mkdir(mode=0o700)
+    os.chown(usual, 65534, 65534)
+    with closing(MemoryFolder("run")) as folder:
+        assert folder.path.parent not in (usual, shared_memory)
+    assert not list(usual.iterdir())
 
 
 def test_a_machine_without_shared_memory_is_named(shared_memory, monkeypatch):

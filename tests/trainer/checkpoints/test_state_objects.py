@@ -20,6 +20,7 @@ from foundation.location import Location
 from trainer.checkpoints import state_objects
 from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.state_objects import (
     PARTS,
@@ -72,6 +73,7 @@ def remote(local, tmp_path, s3_server, s3_environment):
     ]
     folder = tmp_path / "remote" / local.path.name
     folder.mkdir(parents=True)
+    register_copy(folder.parent, url.partition("/owners/")[0])
     shutil.copy(local.path / HEADER, folder)
     (folder / PARTS).write_bytes(PartList(url=url, files=files).to_json())
     return store, folder

@@ -10,7 +10,7 @@ from support.records.lines import COUNTED, skipped_line, train_line, validation_
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.checkpoints.lease import LEASE_SECONDS
-from trainer.record import record_end
+from trainer.record import record_end, run_status
 from trainer.record.metrics_lines import Preempted
 from trainer.record.run_status import RunStatus, is_run, run_status_of
 from trainer.runs.folder import RunFolder
@@ -39,6 +39,19 @@ def test_a_run_whose_owner_lives_is_trained(run):
     assert (standing.step, standing.max_steps) == (2, 20)
     assert standing.tokens_per_second == 10  # ten tokens each second, by the lines' times
     assert standing.seconds_left == 18
+
+
+def test_an_exception_of_any_class_is_a_problem_of_the_run(run, monkeypatch, caplog):
+    def fail(snapshot):
+        raise OverflowError("timestamp out of range")
+
+    monkeypatch.setattr(run_status, "run_status_from", fail)
+    standing = run_status_of(run)
+    assert (standing.name, standing.state) == ("run", "damaged")
+    assert standing.problems == [
+        f"{run} cannot be read: {OverflowError('timestamp out of range')!r}"
+    ]
+    assert caplog.records[0].exc_info[0] is OverflowError
 
 
 @pytest.mark.parametrize(

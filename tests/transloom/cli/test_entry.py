@@ -78,3 +78,16 @@ def test_help_wraps_at_the_width_of_the_terminal(transloom):
     shown = transloom("watch", "--help").stdout
     assert "may train on any machine" in shown.replace("\n", " ").replace("  ", " ")
     assert "so the runs \n" not in shown
+
+
+def test_without_a_temporary_directory_the_variable_to_set_is_named() -> None:
+    program = (
+        "import tempfile; from transloom.cli import app\n"
+        "tempfile._candidate_tempdir_list = lambda: ['/proc']\n"
+        "app.app = tempfile.gettempdir\n"
+        "app.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "/proc" in done.stderr
+    assert "TMPDIR" in done.stderr

@@ -2,14 +2,18 @@
 
 import gzip
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
+from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import CorpusError
-from transloom.cli.new_recipe import files_in
+from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.store import open_store
+from transloom.cli.corpus_files import files_in
 from transloom.cli.recipe_scales import scale_of
 
 
@@ -171,3 +175,200 @@ def test_every_size_gets_settings_that_fit_together(count):
     assert scale.warm_up < scale.steps
     assert scale.every < scale.steps
     assert scale_of(10 * count, 600 * count).vocabulary >= scale.vocabulary
+
+
+INIT = ("init", "my.yaml", "--source", "corpus.fr", "--target", "corpus.en")
+
+
+@pytest.mark.parametrize(
+    "language", ["no", "on", "null", "1", "2026-11-26", "a: b # c", "é'\n\"", "{x}"]
+)
+def test_every_value_is_quoted_where_yaml_needs_it(transloom, corpus, language):
+    transloom(*INIT, "--source-language", language, "--target-language", "y")
+    data = load_recipe(Path("my.yaml")).data
+    assert (data.source_language, data.target_language) == (language, "y")
+
+
+@pytest.mark.parametrize(
+    "stem", ["no", "12", "1e3", "2026-11-26", "my recipe  # 1", "{x}", "it's", "å\n"]
+)
+def test_names_of_all_kinds_are_read_as_they_are(transloom, corpus, stem):
+    for language in ("fr", "en"):
+        Path(f"corpus.{language}").rename(f"{stem}.{language}")
+    command = ["init", f"{stem}.yaml", "--source", f"{stem}.fr", "--target", f"{stem}.en"]
+    result = transloom(*command)
+    recipe = load_recipe(Path(f"{stem}.yaml"))
+    assert recipe.data.train[0].source == f"{stem}-corpus/train.fr"
+    assert shlex.quote(f"{stem}.yaml") in result.stdout
+    transloom(
+        "init",
+        "second.yaml",
+        *command[2:],
+        "--validation-source",
+        f"{stem}.fr",
+        "--validation-target",
+        f"{stem}.en",
+    )
+    assert load_recipe(Path("second.yaml")).data.validation.target == f"{stem}.en"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "error"),
+    [
+        (lambda: Path("corpus.en").write_text("one\n"), CorpusError),
+        (lambda: Path("corpus.en").write_bytes(b"\xff\n" * 500), CorpusError),
+        (lambda: Path("corpus.fr").write_text("same\n" * 500), RecipeError),
+        (lambda: Path("corpus.en").unlink(), CorpusError),
+    ],
+)
+def test_failed_call_leaves_nothing_and_can_be_repeated(transloom, corpus, break_it, error):
+    good = {name: Path(name).read_bytes() for name in ("corpus.fr", "corpus.en")}
+    break_it()
+    before = sorted(corpus.iterdir())
+    with pytest.raises(error):
+        transloom(*INIT)
+    assert sorted(corpus.iterdir()) == before
+    for name, data in good.items():
+        Path(name).write_bytes(data)
+    transloom(*INIT)
+    assert load_recipe(Path("my.yaml")).name == "my"
+
+
+@pytest.mark.parametrize("step", ["load_recipe", "_recipe_text", "_publish"])
+def test_interruption_at_any_step_leaves_nothing(transloom, corpus, monkeypatch, step):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"transloom.cli.new_recipe.{step}", interrupted)
+    before = sorted(corpus.iterdir())
+    assert transloom(*INIT).exit_code
+    assert sorted(corpus.iterdir()) == before
+
+
+def test_recipe_that_cannot_be_moved_takes_its_corpus_back(transloom, corpus, monkeypatch):
+    rename = Path.rename
+
+    def fail_for_recipes(path, target):
+        if path.suffix == ".yaml":
+            raise PermissionError(13, "Permission denied", str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_recipes)
+    before = sorted(corpus.iterdir())
+    with pytest.raises(PermissionError):
+        transloom(*INIT)
+    assert sorted(corpus.iterdir()) == before
+
+
+def test_corpus_without_two_different_sources_is_named(transloom, corpus):
+    Path("corpus.fr").write_text("same\n" * 50)
+    Path("corpus.en").write_text("".join(f"{n}\n" for n in range(50)))
+    with pytest.raises(
+        RecipeError, match=r"50 pairs and only one different source.*--validation-so"
+    ):
+        transloom(*INIT)
+
+
+@pytest.mark.parametrize("use", ["train", "validation"])
+def test_sets_of_an_earlier_split_can_be_split_again(transloom, corpus, use):
+    transloom(*INIT)
+    sides = [f"my-corpus/{use}.{language}" for language in ("fr", "en")]
+    command = ["init", "again.yaml", "--source", sides[0], "--target", sides[1], "--json"]
+    summary = json.loads(transloom(*command).stdout)
+    assert summary["held_out"] > 0
+    assert summary["pairs"] > summary["held_out"]
+    assert summary["pairs"] + summary["held_out"] == len(pairs(Path("my-corpus"), use))
+
+
+def test_norm_that_hugging_face_lacks_is_named_before_training(transloom, corpus):
+    result = transloom(*INIT)
+    assert load_recipe(Path("my.yaml")).model.norm == "pre"
+    assert "For Hugging Face, set model.norm to post" in result.stdout
+
+
+def test_about_five_percent_are_held_out(transloom, corpus):
+    summary = json.loads(transloom(*INIT, "--json").stdout)
+    assert 20 <= summary["held_out"] <= 25
+
+
+def test_missing_file_is_corrected_on_the_command_line(transloom, corpus):
+    command = ["init", "my.yaml", "--source", "corpus.fr", "--target", "nowhere.en"]
+    with pytest.raises(
+        CorpusError, match=r"nowhere\.en cannot be read .*on the command line"
+    ) as found:
+        transloom(*command)
+    assert "recipe" not in str(found.value)
+
+
+WORDS = {
+    "few words": [f"{a} {b}" for a in ("red", "blue", "old") for b in ("cat", "dog", "tree")] * 40,
+    "one letter": ["a", "b", "a b"] * 50,
+    "codes": [f"x{n % 7}y{n % 5}" for n in range(300)],
+    "many characters": [
+        "".join(chr(0x4E00 + (n * 37 + k * 101) % 1500) for k in range(9)) for n in range(900)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_vocabulary_fits_the_text(transloom, corpus, name):
+    text = "".join(f"{line} {n % 3}\n" for n, line in enumerate(WORDS[name]))
+    for language in ("fr", "en"):
+        Path(f"corpus.{language}").write_text(text)
+    transloom(*INIT)
+    transloom("prepare", "my.yaml")
+    assert Path("datasets/my/manifest.json").is_file()
+
+
+@pytest.mark.parametrize(("words", "longest"), [(10, 64), (100, 256)])
+def test_maximum_length_keeps_most_pairs(transloom, corpus, words, longest):
+    for language in ("fr", "en"):
+        lines = (f"{n} " + " ".join(f"w{(n * k) % 70}" for k in range(words)) for n in range(600))
+        Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
+    transloom(*INIT)
+    recipe = load_recipe(Path("my.yaml"))
+    assert recipe.data.max_source_length == longest
+    assert recipe.batching.max_tokens_per_micro_batch >= longest
+    transloom("prepare", "my.yaml")
+    manifest = Manifest.load(open_store("datasets/my"))
+    assert sum(shard.pairs for shard in manifest.shards) > 500
+
+
+def test_sentences_that_are_too_long_to_score_are_not_held_out(transloom, corpus):
+    for language in ("fr", "en"):
+        lines = (f"{n} " * (1 if n < 40 else 600) for n in range(300))
+        Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
+    transloom(*INIT)
+    held = pairs(Path("my-corpus"), "validation")
+    assert held
+    assert all(len(side) < 1000 for pair in held for side in pair)
+
+
+def test_vocabulary_of_ordinary_text_is_that_of_its_size(transloom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for side, language in enumerate(("fr", "en")):
+        lines = [pair[side] for pair in generate("train")][:2000]
+        Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
+    summary = json.loads(transloom(*INIT, "--json").stdout)
+    scale = scale_of(summary["pairs"], 1)
+    assert scale.vocabulary == 500
+    assert load_recipe(Path("my.yaml")).tokenizer.vocabulary_size == scale.vocabulary
+
+
+def test_carriage_returns_are_read_and_named(transloom, corpus):
+    for language in ("fr", "en"):
+        path = Path(f"corpus.{language}")
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    result = transloom(*INIT)
+    assert "corpus.fr, corpus.en end at carriage returns" in result.stdout
+    assert len(pairs(Path("my-corpus"), "train")) > 400
+
+
+def test_test_sets_get_names_that_recipes_allow(transloom, corpus):
+    folder = Path("folder")
+    folder.mkdir()
+    for use in ("train", "test 1", "Thumbs"):
+        for language in ("fr", "en"):
+            (folder / f"{use}.{language}").write_bytes(Path(f"corpus.{language}").read_bytes())
+    transloom("init", "my.yaml", folder, "--source-language", "fr")
+    assert load_recipe(Path("my.yaml")).data.tests["test-1"].source == "folder/test 1.fr"

@@ -12,19 +12,24 @@ from pathlib import Path
 
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
+from data_pipeline.storage.regular_files import open_regular
 from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
 from trainer.errors import RunMismatchError
 from trainer.runs.remote import lease
-from trainer.runs.remote.files import MAX_PART_BYTES, local_files
-from trainer.runs.remote.head import (
+from trainer.runs.remote.file_table import (
+    MAX_FILES,
+    MAX_PART_BYTES,
     FilePart,
-    HeadObject,
-    RunHead,
+    FileTable,
+    TableReader,
     all_parts,
     file_part,
-    owner_folder,
+    name_problem,
+    too_many_files,
 )
+from trainer.runs.remote.files import local_files
+from trainer.runs.remote.head import HeadObject, RunHead, owner_folder
 from trainer.runs.remote.location import run_url
 
 
@@ -99,39 +104,66 @@ def add_files(url: str, folder: Path) -> None:
     A driver may train the run at the same time; it takes the files over.
 
     Raises:
-        RunMismatchError: there is no such run, or another process has become its owner meanwhile.
+        RunMismatchError: there is no such run, another process has become its owner meanwhile, or
+            a file cannot be stored.
         ObjectStoreError: the object store does not answer, or cannot be written.
         OSError: a file cannot be read.
     """
     store = ObjectStore(run_url(url))
     head = HeadObject(store)
     seen = head.read_existing()
-    names = list(local_files(folder))
+    names = storable_files(folder)
     if not names:
         return
+    tables = TableReader(store)
     added = {
         name: upload_file(store, f"{next_folder(seen)}/files/{name}", folder / name)
         for name in names
     }
     replaced: list[str] = []
 
+    def put(data: bytes) -> str:
+        name = f"{next_folder(seen)}/files/index/{secrets.token_hex(6)}"
+        store.put(name, data)
+        return name
+
     def change(now: RunHead) -> RunHead:
         require_same_owner(store, seen, now)
-        former = {name: parts for name, parts in now.additions.items() if name in added}
+        former = tables.files(now.additions)
+        table = FileTable.of({**former, **added}, put)
         new = {part.name for part in all_parts(added)}
-        replaced[:] = [part.name for part in all_parts(former) if part.name not in new]
-        return now.model_copy(update={"additions": {**now.additions, **added}})
+        outdated = {name: parts for name, parts in former.items() if name in added}
+        old = all_parts(outdated, {"": now.additions.index})
+        replaced[:] = [part.name for part in old if part.name not in new]
+        return now.model_copy(update={"additions": table})
 
     head.change(change)
     with suppress(ObjectStoreError):
         store.delete(replaced)
 
 
+def storable_files(folder: Path) -> list[str]:
+    """Return the paths of the small files in a folder, relative to the folder.
+
+    Raises:
+        RunMismatchError: a file cannot be stored, or there are too many.
+    """
+    names = list(local_files(folder))
+    for name in names:
+        if problem := name_problem(name):
+            raise RunMismatchError(
+                f"{str(folder / name)!r} cannot be stored: its name {problem}. Rename or remove it"
+            )
+    if len(names) > MAX_FILES:
+        raise too_many_files(len(names))
+    return names
+
+
 def upload_file(store: ObjectStore, prefix: str, path: Path) -> list[FilePart]:
     """Upload a small file as new objects below a prefix, and return its parts."""
     parts: list[FilePart] = []
-    with path.open("rb") as file:
-        modified = max(0.0, path.stat().st_mtime)
+    with open_regular(path) as file:
+        modified = path.stat().st_mtime
         while (data := file.read(MAX_PART_BYTES)) or not parts:
             name = f"{prefix}/{secrets.token_hex(6)}"
             store.put(name, data)

@@ -15,10 +15,16 @@ from typing import BinaryIO, NamedTuple
 
 from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.regular_files import open_regular
-from trainer.errors import RunMismatchError
-from trainer.runs.remote.head import LOCAL_NAMES, FilePart, file_part
+from trainer.runs.remote.file_table import (
+    LOCAL_NAMES,
+    MAX_PART_BYTES,
+    FilePart,
+    Files,
+    file_part,
+    file_time,
+    read_part,
+)
 
-MAX_PART_BYTES = 8 * 1024**2
 UNFINISHED = ".unfinished"
 # Files that the process around the driver writes: those of jobs, and the output of a sweep's run.
 JOBS = "jobs"
@@ -43,7 +49,7 @@ class UploadedFiles:
     """Files of a run folder that are in the object store, with their parts."""
 
     folder: Path
-    parts: dict[str, list[FilePart]] = field(default_factory=dict)
+    parts: Files = field(default_factory=dict)
     _stamps: dict[str, FileStamp] = field(default_factory=dict)
 
     def mark_unchanged(self) -> None:
@@ -77,27 +83,37 @@ class UploadedFiles:
         """
         with open_regular(self.folder / name) as file:
             status = os.fstat(file.fileno())
-            parts = list(self.parts.get(name, []))
-            position = sum(part.bytes for part in parts)
-            if position > status.st_size or not _ends_with(file, position, parts):
-                parts, position = [], 0
-            modified = max(0.0, status.st_mtime)
-            if position == status.st_size and position:  # only its time has changed
-                parts[-1] = parts[-1].model_copy(update={"modified": modified})
-                self.parts[name] = parts
-                self._stamps[name] = FileStamp.of(self.folder / name)
-                return
-            added = status.st_size - position
-            while parts and parts[-1].bytes <= added <= MAX_PART_BYTES - parts[-1].bytes:
-                added += parts.pop().bytes
+            stamp = FileStamp(status.st_size, status.st_mtime_ns, status.st_ino)
+            parts = self._unchanged_parts(name, file, stamp)
+            added = status.st_size - sum(part.bytes for part in parts)
+            if added:
+                while parts and parts[-1].bytes <= added <= MAX_PART_BYTES - parts[-1].bytes:
+                    added += parts.pop().bytes
             file.seek(status.st_size - added)
-            while (data := file.read(min(added, MAX_PART_BYTES))) or not parts:
-                parts.append(file_part(put(data), data, modified))
-                added -= len(data)
-                if not added or not data:
+            while added or not parts:
+                data = file.read(min(added, MAX_PART_BYTES))
+                if not data and parts:  # the file was truncated meanwhile
                     break
+                parts.append(file_part(put(data), data))
+                added -= len(data)
+        parts[-1] = parts[-1].model_copy(update={"modified": file_time(status.st_mtime)})
         self.parts[name] = parts
-        self._stamps[name] = FileStamp(status.st_size, status.st_mtime_ns, status.st_ino)
+        self._stamps[name] = stamp
+
+    def _unchanged_parts(self, name: str, file: BinaryIO, now: FileStamp) -> list[FilePart]:
+        """Return the uploaded parts that the file still begins with.
+
+        Of a file that has grown in place, such as the record, only the last part is read.
+        """
+        parts = self.parts.get(name, [])
+        before = self._stamps.get(name)
+        size = sum(part.bytes for part in parts)
+        if parts and before and before.inode == now.inode and before.bytes == size < now.bytes:
+            file.seek(size - parts[-1].bytes)
+            if _is_content(parts[-1], file.read(parts[-1].bytes)):
+                return list(parts)
+            file.seek(0)
+        return parts[: _equal_parts(file, parts)]
 
 
 def is_kept(name: str) -> bool:
@@ -105,16 +121,11 @@ def is_kept(name: str) -> bool:
     return name.split("/", 1)[0] in (JOBS, SWEEP_OUTPUT)
 
 
-def _ends_with(file: BinaryIO, position: int, parts: list[FilePart]) -> bool:
-    """Return whether the bytes before a position are those of the last part."""
-    if not parts:
-        return True
-    file.seek(position - parts[-1].bytes)
-    return hashlib.sha256(file.read(parts[-1].bytes)).hexdigest() == parts[-1].sha256
-
-
 def local_files(folder: Path) -> Iterable[str]:
-    """Yield the paths of a run folder's small files, relative to the folder."""
+    """Yield the paths of a run folder's small files, relative to the folder.
+
+    Some of them cannot be stored in an object store, see `file_table.name_problem`.
+    """
     for directory, directories, files in os.walk(folder):
         at = Path(directory).relative_to(folder)
         if at == Path():
@@ -159,7 +170,7 @@ class FileFetcher:
                     file.write(read_part(self._store, part))
         else:
             unfinished = path.with_name(f".{path.name}{UNFINISHED}")
-            with unfinished.open("wb") as file:
+            with new_file(unfinished) as file:
                 if kept:
                     with open_regular(path) as old:
                         file.write(old.read(there))
@@ -170,32 +181,27 @@ class FileFetcher:
         self._fetched[name] = (parts, FileStamp.of(path))
 
 
-def read_part(store: ObjectStore, part: FilePart) -> bytes:
-    """Return the verified content of a part.
-
-    Raises:
-        ObjectMissingError: there is no such object.
-        ObjectStoreError: the object store does not answer.
-        RunMismatchError: the part is damaged.
-    """
-    data = store.get(part.name, part.bytes).data
-    found = hashlib.sha256(data).hexdigest()
-    if found != part.sha256:
-        raise RunMismatchError(
-            f"{store.url}/{part.name} has sha256 {found}, expected {part.sha256}: it is "
-            "damaged. Restore the object from a copy or from an earlier version"
-        )
-    return data
-
-
 def equal_parts(path: Path, parts: list[FilePart]) -> int:
     """Return how many of the parts are at the beginning of a local file."""
     try:
         with open_regular(path) as file:
-            for number, part in enumerate(parts):
-                data = file.read(part.bytes)
-                if hashlib.sha256(data).hexdigest() != part.sha256:
-                    return number
+            return _equal_parts(file, parts)
     except OSError:
         return 0
+
+
+def _equal_parts(file: BinaryIO, parts: list[FilePart]) -> int:
+    for number, part in enumerate(parts):
+        if not _is_content(part, file.read(part.bytes)):
+            return number
     return len(parts)
+
+
+def _is_content(part: FilePart, data: bytes) -> bool:
+    return hashlib.sha256(data).hexdigest() == part.sha256
+
+
+def new_file(path: Path) -> BinaryIO:
+    """Create a file for writing; one that exists is removed, and a link is not followed."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")

@@ -5,16 +5,15 @@ lost the run can still upload objects, but no head will name them. Objects that 
 name are garbage, which the owner deletes.
 """
 
-import hashlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import chain
-from typing import Annotated
+from collections.abc import Callable, Collection, Iterable
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.object_errors import (
     ObjectConflictError,
     ObjectMissingError,
@@ -24,37 +23,27 @@ from data_pipeline.storage.object_store import ObjectStore
 from foundation.file_model import Count, FileModel, error_summary
 from foundation.location import path_escape
 from foundation.strict_json import JsonLimits, parse_object
+from foundation.wording import counted
 from trainer.checkpoints.lease import OwnerMetadata, is_dead
-from trainer.errors import RunMismatchError
+from trainer.errors import NoRunError, RunMismatchError
+from trainer.runs.remote.file_table import (
+    MAX_COMPONENT_BYTES,
+    FilePart,
+    FileTable,
+    Time,
+    require_listable,
+)
 
-FORMAT = "transloom-head/1"
+FORMAT = "transloom-head/2"
+FORMAT_1 = "transloom-head/1"
 HEAD = "HEAD.json"
 HEAD_LIMITS = JsonLimits(bytes=16_000_000, values=500_000)
-# Directories and files that every node or process has for itself, or that can be built again.
-LOCAL_NAMES = ("owners", "control", "checkpoints", "engines")
+MAX_CHECKPOINTS = 20_000
+# Limits on the list of all objects of a run that this process may write.
+MAX_OBJECTS = 5_000_000
+MAX_SWEEP_SECONDS = 3600.0
 MAX_CONFLICTS = 30
 CONFLICT_PAUSE_SECONDS = 0.1
-
-
-class FilePart(FileModel):
-    """Object with consecutive bytes of a file.
-
-    Attributes:
-        name: the object's name within the run.
-        bytes: its size.
-        sha256: the hash of its content.
-        modified: time of the file's last change when this part was its last one, in seconds since
-            the epoch by the uploader's clock.
-    """
-
-    name: str
-    bytes: Count
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    modified: Annotated[float, Field(ge=0)] = 0.0
-
-
-Parts = Annotated[list[FilePart], Field(fail_fast=True)]
-Files = dict[str, Annotated[list[FilePart], Field(fail_fast=True, min_length=1)]]
 
 
 class RunOwner(FileModel):
@@ -71,7 +60,7 @@ class RunOwner(FileModel):
     number: Count
     process: OwnerMetadata | None = None
     renewals: Count = 0
-    renewed: float = 0.0
+    renewed: Time = 0.0
     released: bool = False
 
     @property
@@ -94,11 +83,9 @@ class RunHead(FileModel):
             finds out that its change has arrived.
         owner: the current or last owner.
         checkpoints: the name under which each checkpoint's objects are stored, by its folder name.
-        files: the parts of each file, by its path in the run folder.
-        additions: the parts of files that commands have written which do not own the run, such as
+        files: the table of the owner's files.
+        additions: the table of files that commands have written which do not own the run, such as
             translations of an evaluation. The owner makes them its files.
-        index: the parts of a JSON file with more entries of `files`, for files that have not
-            changed lately.
         stop_request: a random text that is new in each request to stop; None without a request.
         data_workers_request: the requested number of data workers, or None.
     """
@@ -107,18 +94,24 @@ class RunHead(FileModel):
     revision: Count = 0
     nonce: str = ""
     owner: RunOwner = RunOwner(number=0, released=True)
-    checkpoints: dict[str, str] = Field(default_factory=dict)
-    files: Files = Field(default_factory=dict)
-    additions: Files = Field(default_factory=dict)
-    index: Parts = Field(default_factory=list)
+    checkpoints: Annotated[dict[str, str], Field(max_length=MAX_CHECKPOINTS)] = Field(
+        default_factory=dict
+    )
+    files: FileTable = FileTable()
+    additions: FileTable = FileTable()
     stop_request: str | None = None
     data_workers_request: Annotated[int, Field(gt=0, lt=100_000)] | None = None
 
-
-class FileIndex(FileModel):
-    """Content of the index: parts of files, by their paths in the run folder."""
-
-    files: Files
+    @model_validator(mode="before")
+    @classmethod
+    def _convert(cls, values: Any) -> Any:
+        """Convert a head in the first format, which named most files without a table."""
+        if not isinstance(values, dict) or values.get("format") != FORMAT_1:
+            return values
+        table = {"entries": values.get("files", {}), "index": values.get("index", [])}
+        tables = {"files": table, "additions": {"entries": values.get("additions", {})}}
+        others = {name: value for name, value in values.items() if name != "index"}
+        return others | tables | {"format": FORMAT}
 
 
 class HeadObject:
@@ -141,6 +134,11 @@ class HeadObject:
             found = self.store.get(HEAD, HEAD_LIMITS.bytes)
         except ObjectMissingError:
             return None
+        except TooManyBytesError as error:
+            raise RunMismatchError(
+                f"{self.store.url}/{HEAD} has {error.found}, expected at most "
+                f"{HEAD_LIMITS.bytes:,}: it is damaged"
+            ) from error
         self._head, self._etag = _parse(found.data, f"{self.store.url}/{HEAD}"), found.etag
         return self._head
 
@@ -149,11 +147,12 @@ class HeadObject:
 
         Raises:
             ObjectStoreError: the object store cannot be read.
-            RunMismatchError: there is no run, or the head is damaged.
+            NoRunError: there is no run.
+            RunMismatchError: the head is damaged.
         """
         found = self.read()
         if found is None:
-            raise RunMismatchError(
+            raise NoRunError(
                 f"{self.store.url} is no run: there is no {HEAD}. Name the URL of a run, such as "
                 "s3://bucket/runs/phrasebook"
             )
@@ -168,6 +167,7 @@ class HeadObject:
 
         Raises:
             ObjectStoreError: the object store does not answer, or the head keeps changing.
+            RunMismatchError: readers would refuse the new head, or the current one is damaged.
             Exception: errors of `change`.
         """
         for attempt in range(MAX_CONFLICTS):
@@ -178,6 +178,7 @@ class HeadObject:
                 update={"revision": before.revision + 1, "nonce": secrets.token_hex(8)}
             )
             data = after.model_dump_json().encode()
+            self._require_readable(after, data)
             try:
                 if self._etag is None:
                     self._etag = self.store.put_new(HEAD, data)
@@ -197,6 +198,15 @@ class HeadObject:
         raise ObjectStoreError(
             f"{self.store.url}/{HEAD} was changed by other processes {MAX_CONFLICTS} times in a row"
         )
+
+    def _require_readable(self, head: RunHead, data: bytes) -> None:
+        count, size = len(head.checkpoints), len(data)
+        if count > MAX_CHECKPOINTS or size > HEAD_LIMITS.bytes:
+            raise RunMismatchError(
+                f"{self.store.url}/{HEAD} would have {counted(count, 'checkpoint')} in {size:,} "
+                f"bytes, expected at most {MAX_CHECKPOINTS:,} in {HEAD_LIMITS.bytes:,}. Remove "
+                "some with `transloom checkpoints remove`, or keep fewer with checkpoints.keep_last"
+            )
 
 
 def owner_folder(number: int) -> str:
@@ -240,51 +250,17 @@ def _parse(data: bytes, label: str) -> RunHead:
         head = RunHead.model_validate(parse_object(data, HEAD_LIMITS))
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
-    names = (head.files, head.additions, head.checkpoints, head.checkpoints.values())
-    for name in chain.from_iterable(names):
-        require_inside(name, label)
-    for name in (*head.files, *head.additions):
-        require_file(name, label)
-    for name in head.checkpoints:
-        if "/" in name:
-            raise RunMismatchError(f"{label} is damaged: it names the checkpoint {name[:200]!r}")
+    require_listable((*head.files.entries, *head.additions.entries), label)
+    for name, prefix in head.checkpoints.items():
+        for path in (name, prefix):
+            if path_escape(path) or any(part in ("", ".", "..") for part in path.split("/")):
+                raise RunMismatchError(
+                    f"{label} is damaged: it names {path[:200]!r}, which leads out of the run's "
+                    "folder"
+                )
+        if "/" in name or len(name.encode()) > MAX_COMPONENT_BYTES:
+            raise RunMismatchError(
+                f"{label} is damaged: it names the checkpoint {name[:200]!r}, expected the name of "
+                f"a folder of at most {MAX_COMPONENT_BYTES} bytes"
+            )
     return head
-
-
-def require_file(name: str, label: str) -> None:
-    """Check that a path is that of a small file, which a head may list as one.
-
-    Raises:
-        RunMismatchError: it leads out of the run folder, or into a directory with other rules.
-    """
-    require_inside(name, label)
-    if name.split("/", 1)[0] in LOCAL_NAMES:
-        raise RunMismatchError(
-            f"{label} is damaged: it names {name[:200]!r}, but files of {', '.join(LOCAL_NAMES)} "
-            "are never listed as files of a run"
-        )
-
-
-def require_inside(name: str, label: str) -> None:
-    """Check that a path leads to a file within the run folder.
-
-    Raises:
-        RunMismatchError: it leads out of the folder.
-    """
-    if path_escape(name) or not name or "//" in name or name.startswith("."):
-        raise RunMismatchError(
-            f"{label} is damaged: it names {name[:200]!r}, which leads out of the run's folder"
-        )
-
-
-def file_part(name: str, data: bytes, modified: float = 0.0) -> FilePart:
-    """Describe an object with this content; see `FilePart` for the arguments."""
-    digest = hashlib.sha256(data).hexdigest()
-    return FilePart(name=name, bytes=len(data), sha256=digest, modified=modified)
-
-
-def all_parts(*tables: dict[str, list[FilePart]]) -> Iterator[FilePart]:
-    """Yield the parts of all files in some tables."""
-    for table in tables:
-        for parts in table.values():
-            yield from parts

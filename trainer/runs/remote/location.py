@@ -1,8 +1,6 @@
-"""URLs of runs in an object store, and the local folders that stand for them."""
+"""URLs of runs in an object store."""
 
-import hashlib
 import os
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from foundation.location import Location
@@ -11,6 +9,8 @@ from trainer.errors import RunMismatchError
 RUN_SCHEMES = ("s3", "gs", "az")
 # Servers on which runs were trained by the project's tests; others are accepted after a probe.
 TESTED_SCHEMES = ("s3",)
+# Size of a run that is copied without being asked for.
+MAX_RUN_BYTES = 50 * 10**9
 
 
 def is_run_url(text: str | os.PathLike[str]) -> bool:
@@ -56,26 +56,3 @@ def prefix_url(text: str | os.PathLike[str]) -> Location:
             f"{url} names no bucket, expected {'|'.join(RUN_SCHEMES)}://BUCKET/PREFIX"
         )
     return url
-
-
-def mirror_folder(url: str) -> Path:
-    """Return the folder on this node in which a run in an object store is trained."""
-    return _folder("runs", url)
-
-
-def view_folder(url: str) -> Path:
-    """Return the folder on this node with the copy that commands read."""
-    parent, _, name = url.rpartition("/")
-    return views_folder(parent) / name
-
-
-def views_folder(url: str) -> Path:
-    """Return the folder on this node with the copies of runs directly below a prefix."""
-    return _folder("views", url).parent
-
-
-def _folder(kind: str, url: str) -> Path:
-    from data_pipeline.storage.locations import cache_folder  # imports pydantic
-
-    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return cache_folder(None).absolute() / kind / digest / url.rpartition("/")[2]

@@ -20,35 +20,49 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
-from foundation.periodic_thread import PeriodicThread
+from foundation.periodic_thread import MAX_FAILURES_IN_A_ROW, PeriodicThread
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.format import HEADER, CheckpointHeader, folder_name
 from trainer.checkpoints.lease import RENEW_SECONDS
 from trainer.checkpoints.state_objects import PARTS, PartList
-from trainer.errors import LeaseLostError, TrainerError
+from trainer.errors import LeaseLostError, RunMismatchError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.changes import delete_below
+from trainer.runs.remote.file_table import (
+    MAX_ENTRIES,
+    MAX_FILES,
+    WARNING_SHARE,
+    FilePart,
+    Files,
+    FileTable,
+    IndexPart,
+    all_parts,
+    name_problem,
+    too_many_files,
+    usage,
+    write_index,
+)
 from trainer.runs.remote.files import UploadedFiles
 from trainer.runs.remote.head import (
-    FileIndex,
-    FilePart,
+    MAX_CHECKPOINTS,
+    MAX_OBJECTS,
+    MAX_SWEEP_SECONDS,
     HeadObject,
     RunHead,
-    all_parts,
-    file_part,
     unnamed_objects,
 )
 from trainer.runs.remote.location import run_url
 from trainer.runs.remote.probe import PROBES, probe_store
 from trainer.runs.remote.pull import RunPuller
+from trainer.runs.remote.validation_archive import archive_validations
 
-# Files that the head names directly. If there are more, those that changed least recently move to
-# the index.
-MAX_FILES_IN_HEAD = 48
-FILES_LEFT_IN_HEAD = 16
+# If there are more files than `MAX_ENTRIES` in the head, those that changed least recently move to
+# the index, except for this number.
+ENTRIES_LEFT = 16
 # Age at which the object of a probe was left by a killed process.
 PROBE_SECONDS = 600.0
 
@@ -95,7 +109,8 @@ class RunMirror:
         self._files = UploadedFiles(folder.path)
         self._indexed: set[str] = set()  # files that the index names
         self._last_changes: dict[str, float] = {}
-        self._taken: dict[str, list[FilePart]] = {}  # files that other processes have added
+        self._taken: Files = {}  # files that other processes have added
+        self._refused: set[str] = set()  # files that were announced as not stored
         self._garbage: list[str] = []  # objects that the head named before its last change
         self._publication: _Publication | None = None
         self._removed: set[str] = set()  # checkpoints to remove
@@ -108,7 +123,9 @@ class RunMirror:
         self._lock = threading.Lock()
         self._flushed = threading.Condition()
         self._rounds = 0
-        self._thread = PeriodicThread("mirror", RENEW_SECONDS, self._round, at_once=True)
+        self._thread = PeriodicThread(
+            "mirror", RENEW_SECONDS, self._round, at_once=True, give_up=self._give_up
+        )
 
     def __enter__(self) -> Self:
         probe_store(self._store)
@@ -116,7 +133,8 @@ class RunMirror:
         try:
             self.number = head.owner.number
             self._puller.pull(head)
-            self._indexed = self._puller.indexed(head).keys() - head.files.keys()
+            indexed = self._puller.tables.indexed(head.files).keys()
+            self._indexed = set(indexed - head.files.entries.keys())
             self._files.parts = self._puller.files(head)
             self._files.mark_unchanged()
             self.current = head
@@ -136,6 +154,9 @@ class RunMirror:
         self._thread.stop()
         if self._lost is None:
             self._finish()
+        elif not isinstance(self._lost, LeaseLostError):
+            with suppress(TrainerError, OSError):
+                self._release()
 
     @property
     def states_url(self) -> str:
@@ -147,7 +168,7 @@ class RunMirror:
 
         Raises:
             LeaseLostError: another process owns the run now.
-            TrainerError: the run's head is damaged.
+            TrainerError: the run's head is damaged, or the mirror keeps failing.
         """
         if self._lost:
             raise self._lost
@@ -213,7 +234,7 @@ class RunMirror:
         with self._lock:
             if self._publication:
                 prefixes.append(self._publication.prefix)
-        objects = list(self._store.list())
+        objects = list(self._store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS))
         unnamed = unnamed_objects(
             (found.name for found in objects), self._named_parts(), prefixes, self.number
         )
@@ -227,8 +248,8 @@ class RunMirror:
         self._store.delete(garbage)
 
     def _named_parts(self) -> Iterator[FilePart]:
-        """Yield the objects of all files, including the index."""
-        return all_parts(self._files.parts, {"": self.current.index})
+        """Yield the objects of all files, including the indexes."""
+        return all_parts(self._files.parts, {"": self._named_indexes()})
 
     def _is_of_attempt(self, name: str) -> bool:
         """Return whether ranks of the current attempt have uploaded an object."""
@@ -244,7 +265,7 @@ class RunMirror:
         try:
             self._upload_and_swap()
         except TrainerError as error:
-            self._lost = error
+            self._lose(error)
         except OSError as error:
             if self._problem is None:
                 self._announce(
@@ -260,6 +281,21 @@ class RunMirror:
                 self._rounds += 1
                 self._flushed.notify_all()
 
+    def _give_up(self, error: Exception) -> None:
+        self._lose(
+            TrainerError(
+                f"The mirror of {self.url} has failed {MAX_FAILURES_IN_A_ROW} times in a row: "
+                f"{error!r}. Nothing is lost: checkpoints and record are in {self._folder.path}; "
+                "start the same command again on this machine"
+            )
+        )
+
+    def _lose(self, error: TrainerError) -> None:
+        """Stop uploading; `check` raises the error from now on."""
+        with self._flushed:
+            self._lost = error
+            self._flushed.notify_all()
+
     def _upload_and_swap(self) -> None:
         with self._lock:
             publication, removed = self._publication, set(self._removed)
@@ -269,8 +305,10 @@ class RunMirror:
             self._store.put(f"{folder}/{HEADER}", publication.header.to_json().encode())
         taken = self._take_additions()
         before = {part.name for part in all_parts(self._files.parts, taken)}
+        before |= {part.name for part in self._named_indexes()}
         self._upload_files()
         index = self._new_index()
+        former_additions = self.current.additions
         removed_prefixes: list[str] = []
 
         def change(now: RunHead) -> RunHead:
@@ -280,15 +318,19 @@ class RunMirror:
             removed_prefixes[:] = [now.checkpoints[k] for k in now.checkpoints if k in removed]
             if publication:
                 checkpoints[publication.name] = publication.prefix
-            files = {k: v for k, v in self._files.parts.items() if k not in self._indexed}
+            entries = {k: v for k, v in self._files.parts.items() if k not in self._indexed}
             asked = (now.stop_request, now.data_workers_request)
             self._requests |= {request for request in asked if request is not None}
-            left = {k: v for k, v in now.additions.items() if taken.get(k) != v}
-            update = {"files": files, "additions": left, "index": index, "checkpoints": checkpoints}
-            no_requests = {"stop_request": None, "data_workers_request": None}
-            return now.model_copy(update=update | no_requests)
+            return now.model_copy(
+                update={
+                    "files": FileTable(entries=entries, index=index),
+                    "additions": _without(now.additions, former_additions, taken),
+                    "checkpoints": checkpoints,
+                    "stop_request": None,
+                    "data_workers_request": None,
+                }
+            )
 
-        former_index = self.current.index
         try:
             self.current = self._head.change(change)
         finally:
@@ -299,7 +341,8 @@ class RunMirror:
                 self._published.append(publication.name)
                 if self._publication is publication:
                     self._publication = None
-        self._delete_garbage(before, former_index, removed_prefixes)
+        self._warn_at_limit(len(self.current.checkpoints) / MAX_CHECKPOINTS, "checkpoints")
+        self._delete_garbage(before, removed_prefixes)
         if self._sweep_requested:
             self._sweep()
 
@@ -309,49 +352,114 @@ class RunMirror:
         folder = self._folder.checkpoints
         return aside if not (folder / name).exists() and (folder / aside).exists() else name
 
-    def _take_additions(self) -> dict[str, list[FilePart]]:
+    def _take_additions(self) -> Files:
         """Fetch the files that other processes have added to the run, and return their parts.
 
         They are uploaded as files of the owner next. Each is fetched once, although the head may
-        name it for some more rounds if the object store does not answer.
+        name it for some more rounds if the object store does not answer. One that is damaged, or
+        cannot be a file of this folder, is left out.
         """
-        taken = dict(self.current.additions)
-        for name, parts in taken.items():
+        try:
+            additions = self._puller.tables.files(self.current.additions)
+        except (RunMismatchError, ObjectMissingError) as error:
+            self._refuse("additions", f"files that were added are left out: {error}")
+            return dict(self.current.additions.entries)
+        for name, parts in additions.items():
             if parts not in (self._files.parts.get(name), self._taken.get(name)):
-                self._puller.fetch(name, parts)
+                self._take(name, parts)
             self._taken[name] = parts
-        return taken
+        return additions
+
+    def _take(self, name: str, parts: list[FilePart]) -> None:
+        try:
+            self._puller.fetch(name, parts)
+        except ObjectStoreError as error:
+            if not isinstance(error, ObjectMissingError):
+                raise
+            self._refuse(name, f"the file {name!r}, which was added, is left out: {error}")
+        except (RunMismatchError, OSError) as error:  # an OSError if it is a directory here
+            self._refuse(name, f"the file {name!r}, which was added, is left out: {error}")
 
     def _upload_files(self) -> None:
+        with suppress(OSError):  # packed next time
+            archive_validations(self._folder.translations)
         for name in self._files.removed():
             del self._files.parts[name]
             self._indexed.discard(name)
-        for name in self._files.changed():
-            with suppress(FileNotFoundError):  # removed meanwhile
+        changed = self._files.changed()
+        share = 0.0 if self._files.parts.keys() >= set(changed) else usage(self._files.parts)
+        for name in changed:
+            is_new = name not in self._files.parts
+            if is_new and not self._may_add(name, share):
+                continue
+            try:
                 self._files.upload(name, partial(self._put, name))
-                self._indexed.discard(name)
-                self._last_changes[name] = time.monotonic()
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except ObjectStoreError:
+                raise
+            except OSError as error:  # such as a FIFO, or a file of another user
+                if name == self._folder.metrics.name:
+                    raise  # no checkpoint is published without the record of its steps
+                self._refuse(name, f"the file {name!r} is not in {self.url}: {error}")
+                continue
+            self._indexed.discard(name)
+            self._last_changes[name] = time.monotonic()
+            share += usage({name: self._files.parts[name]}) if is_new else 0.0
+
+    def _may_add(self, name: str, share: float) -> bool:
+        """Return whether a new file can be stored; announce once if not.
+
+        Args:
+            share: the share of the limits that the files in the object store take.
+        """
+        if problem := name_problem(name):
+            self._refuse(name, f"the file {name!r} is not in {self.url}, since its name {problem}")
+            return False
+        self._warn_at_limit(share, "files")
+        if share > 1.0 - 0.5 / MAX_FILES:
+            error = too_many_files(len(self._files.parts))
+            self._refuse("limit", f"{self.url} receives no further files: {error}")
+            return False
+        return True
+
+    def _warn_at_limit(self, share: float, what: str) -> None:
+        if share >= WARNING_SHARE:
+            self._refuse(
+                f"most {what}",
+                f"{self.url} has {share:.0%} of the {what} that a run in an object store can have. "
+                f"Remove some in {self._folder.path}",
+            )
+
+    def _refuse(self, about: str, message: str) -> None:
+        """Announce once that something is not stored, or will not be."""
+        if about not in self._refused:
+            self._refused.add(about)
+            self._announce(message)
 
     def _put(self, file: str, data: bytes) -> str:
         name = f"{self.current.owner.folder}/files/{file}/{secrets.token_hex(6)}"
         self._store.put(name, data)
         return name
 
-    def _new_index(self) -> list[FilePart]:
+    def _named_indexes(self) -> list[IndexPart]:
+        return [*self.current.files.index, *self.current.additions.index]
+
+    def _new_index(self) -> list[IndexPart]:
         """Return the parts of the index, after moving files to it if the head names too many."""
+        current, tables = self.current.files, self._puller.tables
         direct = [name for name in self._files.parts if name not in self._indexed]
         # The index may list outdated parts of files that the head names, but no file that is gone.
-        is_stale = bool(self._puller.indexed(self.current).keys() - self._files.parts.keys())
-        if len(direct) <= MAX_FILES_IN_HEAD and not is_stale:
-            return self.current.index
-        if len(direct) > MAX_FILES_IN_HEAD:
+        is_stale = bool(tables.indexed(current).keys() - self._files.parts.keys())
+        if len(direct) <= MAX_ENTRIES and not is_stale:
+            return current.index
+        if len(direct) > MAX_ENTRIES:
             direct.sort(key=lambda name: self._last_changes.get(name, 0.0))
-            self._indexed |= set(direct[:-FILES_LEFT_IN_HEAD])
+            self._indexed |= set(direct[:-ENTRIES_LEFT])
         files = {name: self._files.parts[name] for name in sorted(self._indexed)}
-        data = FileIndex(files=files).model_dump_json().encode()
-        part = file_part(self._put("index", data), data)
-        self._puller.remember_index([part], files)
-        return [part]
+        index = write_index(files, partial(self._put, "index")) if files else []
+        tables.remember(index, files)
+        return index
 
     def _pass_on_requests(self) -> None:
         """Write requests that other processes left in the head to the run's control files."""
@@ -362,16 +470,14 @@ class RunMirror:
                 self._folder.ask_to_stop()
         self._requests.clear()
 
-    def _delete_garbage(
-        self, before: set[str], former_index: list[FilePart], prefixes: list[str]
-    ) -> None:
+    def _delete_garbage(self, before: set[str], prefixes: list[str]) -> None:
         """Delete the objects that only heads before the last two named.
 
         Readers of the last head may still fetch the others.
         """
         deleted, self._garbage = self._garbage, []
         named = {part.name for part in self._named_parts()}
-        self._garbage = sorted((before | {part.name for part in former_index}) - named)
+        self._garbage = sorted(before - named)
         self._store.delete(deleted)
         delete_below(self._store, prefixes)
 
@@ -385,6 +491,10 @@ class RunMirror:
                 self._release()
             except LeaseLostError as error:
                 self._announce(str(error))
+            except TrainerError as error:
+                self._announce(str(error))
+                with suppress(TrainerError, OSError):
+                    self._release()
             except OSError as error:
                 if left:
                     continue
@@ -403,3 +513,15 @@ class RunMirror:
 
         with suppress(LeaseLostError):
             self.current = self._head.change(release)
+
+
+def _without(additions: FileTable, former: FileTable, taken: Files) -> FileTable:
+    """Return the additions that the owner has not seen yet.
+
+    Args:
+        additions: the present additions.
+        former: the additions from which the owner has taken files.
+        taken: the parts of these files.
+    """
+    left = {name: parts for name, parts in additions.entries.items() if taken.get(name) != parts}
+    return FileTable(entries=left, index=[] if additions.index == former.index else additions.index)

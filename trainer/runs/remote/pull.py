@@ -5,70 +5,79 @@ its part list; state files stay in the object store. Drivers start from such a f
 read one.
 """
 
-import fcntl
 import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.object_errors import ObjectMissingError
 from data_pipeline.storage.object_store import ObjectStore
-from foundation.file_model import error_summary
 from foundation.location import Location
 from foundation.shown_urls import show_as_url
-from foundation.strict_json import parse_object
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.lease import RELEASED
+from trainer.checkpoints.run_copies import register_copy, view_folder
 from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
+from trainer.runs.remote.file_table import (
+    FilePart,
+    Files,
+    TableReader,
+    all_parts,
+    name_problem,
+    read_object,
+)
 from trainer.runs.remote.files import (
     JOBS,
     FileFetcher,
     UploadedFiles,
     is_kept,
     local_files,
-    read_part,
 )
-from trainer.runs.remote.head import (
-    HEAD_LIMITS,
-    FileIndex,
-    FilePart,
-    HeadObject,
-    RunHead,
-    RunOwner,
-    all_parts,
-    require_file,
-)
-from trainer.runs.remote.location import run_url, view_folder
+from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
+from trainer.runs.remote.location import MAX_RUN_BYTES, run_url
+from trainer.runs.remote.view_cache import MAX_CACHE_BYTES, ViewCache, locked
 
 FILES_AT_ONCE = 8
 MAX_TRIES = 5  # while the run's owner replaces objects
-LOCK = ".lock"
 
 
 class RunPuller:
     """Copy of a run's files in a local folder, which is brought up to date by `pull`."""
 
-    def __init__(self, store: ObjectStore, folder: Path, *, keeps_jobs: bool = False) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        folder: Path,
+        *,
+        keeps_jobs: bool = False,
+        max_bytes: int = MAX_RUN_BYTES,
+        remedy: str = "",
+    ) -> None:
         """Prepare to pull into a folder.
 
         Args:
             keeps_jobs: whether files of jobs that are in the folder stay as they are.
+            max_bytes: maximum size of all files in the folder.
+            remedy: a sentence for the error of a run that is larger.
         """
         self.folder = folder
+        self.tables = TableReader(store)
         self._keeps_jobs = keeps_jobs
+        self._max_bytes = max_bytes
+        self._remedy = remedy
         self._store = store
         self._head = HeadObject(store)
         self._fetcher = FileFetcher(store, folder)
-        self._index: tuple[list[FilePart], dict[str, list[FilePart]]] = ([], {})
+        register_copy(folder, store.url)
 
     def pull(
         self,
@@ -86,7 +95,7 @@ class RunPuller:
             without: directories of the run whose files are not needed.
 
         Raises:
-            RunMismatchError: there is no run, or it is damaged.
+            RunMismatchError: there is no run, or it is damaged or too large.
             ObjectStoreError: the object store does not answer.
             OSError: the folder cannot be written.
         """
@@ -107,6 +116,7 @@ class RunPuller:
 
     def _pull(self, head: RunHead, *, with_files: bool, without: tuple[str, ...]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        size = 0
         if with_files:
             files = self.files(head)
             there = set(local_files(self.folder))
@@ -114,6 +124,8 @@ class RunPuller:
             wanted = [
                 name for name in files if name not in kept and name.partition("/")[0] not in without
             ]
+            size = sum(part.bytes for name in wanted for part in files[name])
+            self.require_size(size)
             with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
                 for _ in pool.map(lambda name: self.fetch(name, files[name]), wanted):
                     pass
@@ -122,64 +134,50 @@ class RunPuller:
         checkpoints = self.folder / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
         for name, prefix in head.checkpoints.items():
-            pull_checkpoint(self._store, prefix, checkpoints / name)
+            size += pull_checkpoint(self._store, prefix, checkpoints / name)
+            self.require_size(size)
         for path in checkpoints.iterdir():
             if not path.name.startswith(".") and path.name not in head.checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def files(self, head: RunHead) -> dict[str, list[FilePart]]:
-        """Return the parts of all files of a run, also of those in the index."""
-        return {**self.indexed(head), **head.files, **head.additions}
+    def require_size(self, size: int) -> None:
+        """Check that a run of some size may be copied.
 
-    def indexed(self, head: RunHead) -> dict[str, list[FilePart]]:
-        """Return the parts of the files in the index of a head."""
-        if self._index[0] != head.index:
-            self._index = (head.index, read_index(self._store, head))
-        return self._index[1]
+        Raises:
+            RunMismatchError: it is larger than the limit.
+        """
+        if size > self._max_bytes:
+            raise RunMismatchError(
+                f"{self._store.url} has at least {size:,} bytes to copy, expected at most "
+                f"{self._max_bytes:,}.{self._remedy}"
+            )
 
-    def remember_index(self, index: list[FilePart], files: dict[str, list[FilePart]]) -> None:
-        """Keep the content of an index that the caller has written."""
-        self._index = (index, files)
-
-
-def read_index(store: ObjectStore, head: RunHead) -> dict[str, list[FilePart]]:
-    """Read the index of a head.
-
-    Raises:
-        ObjectMissingError: the index has been replaced meanwhile.
-        ObjectStoreError: the object store does not answer.
-        RunMismatchError: the index is damaged.
-    """
-    data = b"".join(read_part(store, part) for part in head.index)
-    if not data:
-        return {}
-    label = f"{store.url}/{head.index[0].name}"
-    try:
-        index = FileIndex.model_validate(parse_object(data, HEAD_LIMITS))
-    except ValueError as error:
-        raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
-    for name in index.files:
-        require_file(name, label)
-    return index.files
+    def files(self, head: RunHead) -> Files:
+        """Return the parts of all files of a run; see `TableReader.files` for the errors."""
+        return self.tables.files(head.files, head.additions)
 
 
-def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> None:
+def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> int:
     """Write a checkpoint's `checkpoint.json` and its part list to a local folder, if they differ.
+
+    Returns:
+        The size of both files in bytes.
 
     Raises:
         ObjectMissingError: the checkpoint has been removed meanwhile.
         ObjectStoreError: the object store does not answer.
         CheckpointError: the part list is damaged.
+        RunMismatchError: a file is too large.
     """
     url = Location(f"{store.url}/{prefix}")
     with suppress(CheckpointError):
         there = read_parts(folder)
         if there and there.url == url and (folder / HEADER).exists():
-            return
+            return _size_of(folder)
     parts = PartList.parse(
-        store.get(f"{prefix}/{PARTS}", PART_LIMITS.bytes).data, f"{url}/{PARTS}"
+        read_object(store, f"{prefix}/{PARTS}", PART_LIMITS.bytes), f"{url}/{PARTS}"
     ).model_copy(update={"url": url})
-    header = store.get(f"{prefix}/{HEADER}", HEADER_LIMITS.bytes).data
+    header = read_object(store, f"{prefix}/{HEADER}", HEADER_LIMITS.bytes)
     unfinished = folder.with_name(f".unfinished-{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -187,6 +185,11 @@ def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> None:
     (unfinished / HEADER).write_bytes(header)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+    return _size_of(folder)
+
+
+def _size_of(checkpoint: Path) -> int:
+    return sum((checkpoint / name).stat().st_size for name in (PARTS, HEADER))
 
 
 class RunView(RunPuller):
@@ -207,8 +210,14 @@ class RunView(RunPuller):
             without: directories of the run whose files are not needed.
         """
         self.url = run_url(url)
-        super().__init__(ObjectStore(self.url), view_folder(self.url))
+        remedy = (
+            f" Copy it with `transloom runs pull {self.url} FOLDER`, and name the folder instead "
+            "of the URL"
+        )
+        folder = view_folder(self.url)
+        super().__init__(ObjectStore(self.url), folder, max_bytes=MAX_CACHE_BYTES, remedy=remedy)
         show_as_url(self.folder, self.url)
+        self._cache = _view_cache(self.folder.parents[1])
         self._without = without
         self._seen: RunHead | None = None
         self._seen_at = 0.0
@@ -216,12 +225,16 @@ class RunView(RunPuller):
     def refresh(self) -> RunHead:
         """Bring the copy up to date; see `pull` for the errors."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / LOCK):
+        with locked(self.folder):
             head = self.pull(without=self._without)
             if self._seen is None or self._seen.owner != head.owner:
                 _write_owner(self.folder / "owners", head.owner)
         self._seen, self._seen_at = head, time.time()
         return head
+
+    def require_size(self, size: int) -> None:
+        super().require_size(size)
+        self._cache.reserve(self.folder, size)
 
     def preserve(self) -> None:
         """Keep the age of the owner's heartbeat while the object store does not answer.
@@ -232,6 +245,12 @@ class RunView(RunPuller):
             now = self._seen.owner.renewed + time.time() - self._seen_at
             with suppress(OSError):
                 os.utime(self.folder / "owners" / _owner_file(self._seen.owner), (now, now))
+
+
+@cache
+def _view_cache(folder: Path) -> ViewCache:
+    """Return the cache of views in a folder, which all views of this process share."""
+    return ViewCache(folder)
 
 
 def stored_run(run: RunFolder) -> RunFolder:
@@ -275,7 +294,8 @@ def upload_job_files(run: RunFolder) -> None:
     now = head.read() or RunHead()
     if not now.owner.released:
         return
-    of_jobs = {name: parts for name, parts in now.files.items() if is_kept(name)}
+    tables = TableReader(store)
+    of_jobs = {name: parts for name, parts in tables.files(now.files).items() if is_kept(name)}
     files = UploadedFiles(run.path, dict(of_jobs))
 
     def put(data: bytes) -> str:
@@ -284,14 +304,17 @@ def upload_job_files(run: RunFolder) -> None:
         return name
 
     for name in filter(is_kept, files.changed()):
-        files.upload(name, put)
+        if not name_problem(name):
+            files.upload(name, put)
 
     def change(now: RunHead) -> RunHead:
         if not now.owner.released:
             return now
-        return now.model_copy(update={"files": {**now.files, **files.parts}})
+        entries = {**now.files.entries, **files.parts}
+        table = now.files.model_copy(update={"entries": entries})
+        return now.model_copy(update={"files": table})
 
-    named = {part.name for part in all_parts(head.change(change).files)}
+    named = {part.name for part in all_parts(tables.files(head.change(change).files))}
     store.delete([part.name for part in all_parts(of_jobs, files.parts) if part.name not in named])
 
 
@@ -309,12 +332,3 @@ def _write_owner(owners: Path, owner: RunOwner) -> None:
 
 def _owner_file(owner: RunOwner) -> str:
     return f"{owner.number:08d}{RELEASED if owner.released else '.json'}"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes, if the file system has locks."""
-    with path.open("ab") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

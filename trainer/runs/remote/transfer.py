@@ -11,12 +11,15 @@ complete run at the end, or what it had before.
 
 import hashlib
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -40,17 +43,29 @@ from trainer.checkpoints.state_objects import PARTS, PartList, UploadedFile, upl
 from trainer.errors import DamagedCheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.remote import lease
-from trainer.runs.remote.changes import next_folder, upload_file
-from trainer.runs.remote.files import UNFINISHED, equal_parts, local_files, read_part
-from trainer.runs.remote.head import (
+from trainer.runs.remote.changes import next_folder, storable_files, upload_file
+from trainer.runs.remote.file_table import (
+    MAX_FILES,
+    WARNING_SHARE,
     FilePart,
+    Files,
+    FileTable,
+    TableReader,
+    all_parts,
+    file_time,
+    read_part,
+    too_many_files,
+)
+from trainer.runs.remote.files import UNFINISHED, equal_parts, local_files, new_file
+from trainer.runs.remote.head import (
+    MAX_OBJECTS,
+    MAX_SWEEP_SECONDS,
     HeadObject,
     RunHead,
     RunOwner,
-    all_parts,
     unnamed_objects,
 )
-from trainer.runs.remote.location import run_url
+from trainer.runs.remote.location import MAX_RUN_BYTES, run_url
 from trainer.runs.remote.probe import probe_store
 from trainer.runs.remote.pull import FILES_AT_ONCE, MAX_TRIES, RunPuller
 
@@ -114,6 +129,7 @@ class _Push:
         self._card = card
         self._report = report
         self._head = HeadObject(store)
+        self._tables = TableReader(store)
         self._done = 0
         paths = [*list_checkpoints(run.checkpoints), *list_averages(run.checkpoints)]
         self._checkpoints = [Checkpoint(path) for path in paths]
@@ -122,18 +138,22 @@ class _Push:
     def push(self, announce: Callable[[str], None]) -> TransferSummary:
         owner = lease.wait_until_abandoned(self._head, announce)
         seen = self._head.read() or RunHead()
-        self._require_same_run(seen)
+        stored = self._tables.files(seen.files, seen.additions)
+        self._require_same_run(seen, stored)
+        names = storable_files(self._run.path)
+        if (count := len(stored.keys() | set(names))) > MAX_FILES:
+            raise too_many_files(count)
+        if count >= WARNING_SHARE * MAX_FILES:
+            announce(f"The run has {count:,} small files, and can have {MAX_FILES:,}")
         checkpoints = {
             checkpoint.path.name: self._push_checkpoint(checkpoint, seen)
             for checkpoint in self._checkpoints
         }
-        puller = RunPuller(self._store, self._run.path)
-        stored = puller.files(seen)
-        names = list(local_files(self._run.path))
         with ThreadPoolExecutor(FILES_AT_ONCE, "push") as pool:
             parts = pool.map(lambda name: self._push_file(name, stored.get(name), seen), names)
             files = dict(zip(names, parts, strict=True))
         new_owner = RunOwner(number=owner.number + 1, released=True)
+        table = FileTable.of({**stored, **files}, partial(self._put_index, seen))
 
         def change(now: RunHead) -> RunHead:
             if now.owner not in (owner, new_owner):
@@ -144,19 +164,19 @@ class _Push:
             return RunHead(
                 owner=new_owner,
                 checkpoints={**seen.checkpoints, **checkpoints},
-                files={**stored, **files},
+                files=table,
             )
 
         self._delete_garbage(self._head.change(change))
         size = sum(part.bytes for part in all_parts(files))
         return TransferSummary(len(checkpoints), len(files), size + self._total)
 
-    def _require_same_run(self, seen: RunHead) -> None:
+    def _require_same_run(self, seen: RunHead, stored: Files) -> None:
         """Check that the URL has no other run, and none that is ahead of the folder."""
-        if not seen.files and not seen.checkpoints:
+        if not stored and not seen.checkpoints:
             return
         url, here = self._store.url, self._run.path
-        there = _card_of(self._store, seen)
+        there = _card_of(self._store, stored)
         if there is None or there.id != self._card.id:
             other = (
                 f"the run {there.name} with id {there.id}" if there else "a run without run.json"
@@ -220,17 +240,24 @@ class _Push:
         if stored and equal_parts(path, stored) == len(stored):
             status = path.stat()
             same = (sum(part.bytes for part in stored), stored[-1].modified)
-            if same == (status.st_size, max(0.0, status.st_mtime)):
+            if same == (status.st_size, file_time(status.st_mtime)):
                 return stored
         return upload_file(self._store, f"{next_folder(seen)}/files/{name}", path)
 
+    def _put_index(self, seen: RunHead, data: bytes) -> str:
+        name = f"{next_folder(seen)}/files/index/{secrets.token_hex(6)}"
+        self._store.put(name, data)
+        return name
+
     def _delete_garbage(self, head: RunHead) -> None:
         """Delete what interrupted copies and former owners have left."""
-        objects = (found.name for found in self._store.list("owners/"))
-        prefixes = head.checkpoints.values()
-        self._store.delete(
-            unnamed_objects(objects, all_parts(head.files), prefixes, head.owner.number)
+        objects = (
+            found.name
+            for found in self._store.list("owners/", most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS)
         )
+        prefixes = head.checkpoints.values()
+        named = all_parts(self._tables.files(head.files), {"": head.files.index})
+        self._store.delete(unnamed_objects(objects, named, prefixes, head.owner.number))
 
     def _advance(self, size: int) -> None:
         self._done += size
@@ -242,15 +269,18 @@ def pull_run(
     folder: Path,
     report: Report = lambda done, total: None,
     announce: Callable[[str], None] = lambda text: None,
+    max_bytes: int = MAX_RUN_BYTES,
 ) -> TransferSummary:
     """Copy a run from an object store into a new folder, as an ordinary run folder.
 
     Args:
         report: receives the number of bytes of checkpoints that are copied, and of all of them.
         announce: receives a message about a checkpoint that is left out.
+        max_bytes: maximum size of the copy.
 
     Raises:
-        RunMismatchError: there is no such run, it is damaged, or the folder is not empty.
+        RunMismatchError: there is no such run, it is damaged or too large, or the folder is not
+            empty.
         CheckpointError: a checkpoint is damaged, or cannot be read.
         ObjectStoreError: the object store does not answer.
         OSError: the folder cannot be written.
@@ -261,11 +291,13 @@ def pull_run(
         raise RunMismatchError(f"{folder} is a file or a folder with files: name a new folder")
     digest = hashlib.sha256(store.url.encode()).hexdigest()[:16]
     unfinished = target.with_name(f".{target.name}.{digest}{UNFINISHED}")
-    puller = RunPuller(store, unfinished)
+    _require_own_folder(unfinished)
+    remedy = " If this is the run that you want, allow more with --max-bytes"
+    puller = RunPuller(store, unfinished, max_bytes=max_bytes, remedy=remedy)
     for left in reversed(range(MAX_TRIES)):
         head = puller.pull()
         try:
-            summary = _pull_checkpoints(unfinished, head, report, announce)
+            summary = _pull_checkpoints(puller, head, report, announce)
             break
         except DamagedCheckpointError:
             # A run that trains may have removed the checkpoint meanwhile.
@@ -281,19 +313,35 @@ def pull_run(
     return TransferSummary(summary.checkpoints, len(files), summary.bytes + size)
 
 
+def _require_own_folder(unfinished: Path) -> None:
+    """Check that the folder of an interrupted copy is one of this user's, and no link.
+
+    Raises:
+        RunMismatchError: another user may have made it.
+    """
+    with suppress(FileNotFoundError):
+        status = unfinished.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise RunMismatchError(
+                f"{unfinished} is not a folder of yours, expected one that an interrupted copy has "
+                "left, or nothing. Remove it, or name another target"
+            )
+
+
 def _pull_checkpoints(
-    run: Path, head: RunHead, report: Report, announce: Callable[[str], None]
+    puller: RunPuller, head: RunHead, report: Report, announce: Callable[[str], None]
 ) -> TransferSummary:
     """Fetch the state files of all checkpoints, then remove the part lists."""
     checkpoints = []
     for name in head.checkpoints:
-        path = run / "checkpoints" / name
+        path = puller.folder / "checkpoints" / name
         if name.startswith(DAMAGED):
             announce(f"the damaged checkpoint {name} is left out")
             shutil.rmtree(path, ignore_errors=True)
         else:
             checkpoints.append(Checkpoint(path))
     done, total = 0, sum(_bytes_of(checkpoint) for checkpoint in checkpoints)
+    puller.require_size(total)
 
     def advance(size: int) -> None:
         nonlocal done
@@ -324,7 +372,7 @@ def _fetch_state_file(
     """
     assert checkpoint.objects is not None
     unfinished = path.with_name(f".{path.name}{UNFINISHED}")
-    with unfinished.open("wb") as file:
+    with new_file(unfinished) as file:
         hashed = _HashingWriter(file, advance)
         checkpoint.objects.copy_file(record.name, cast("BinaryIO", hashed))
         file.flush()
@@ -355,11 +403,9 @@ class _HashingWriter:
         return self._file.write(data)
 
 
-def _card_of(store: ObjectStore, head: RunHead) -> RunMetadata | None:
+def _card_of(store: ObjectStore, files: Files) -> RunMetadata | None:
     """Return the content of run.json of a run in an object store, or None without the file."""
-    parts = head.files.get("run.json")
-    if parts is None:
-        parts = RunPuller(store, Path()).files(head).get("run.json")
+    parts = files.get("run.json")
     if parts is None or sum(part.bytes for part in parts) > SMALL.bytes:
         return None
     data = b"".join(read_part(store, part) for part in parts)

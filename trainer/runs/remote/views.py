@@ -15,18 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from data_pipeline.storage.budget import TooManyBytesError
+from data_pipeline.storage.folder_listing import list_folders
 from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import path_escape
 from foundation.periodic_thread import PeriodicThread
 from foundation.shown_urls import set_problem, show_as_url
-from trainer.errors import TrainerError
+from trainer.checkpoints.run_copies import views_folder
+from trainer.errors import NoRunError, TrainerError
 from trainer.runs.remote.head import HEAD, HEAD_LIMITS
-from trainer.runs.remote.location import prefix_url, views_folder
+from trainer.runs.remote.location import prefix_url
 from trainer.runs.remote.pull import RunView
 
 REFRESH_SECONDS = 5.0
-REFRESHES_PER_LISTING = 6  # a listing costs a request for each thousand objects
+REFRESHES_PER_LISTING = 6  # a listing costs a process, and a request for each thousand folders
 RUNS_AT_ONCE = 8
 # Directories that no list of runs and no dashboard reads.
 UNLISTED = ("profile", "stacks", "translations", "wandb")
@@ -61,7 +64,6 @@ class PrefixView:
         self.url = prefix_url(url)
         self.folder = views_folder(self.url)
         self.problems: list[str] = []
-        self._store = ObjectStore(self.url)
         self._views: dict[str, RunView] = {}
         self._listings_left = 0
         show_as_url(self.folder, self.url)
@@ -77,18 +79,28 @@ class PrefixView:
             self._list()
         self._listings_left = (self._listings_left or REFRESHES_PER_LISTING) - 1
         with ThreadPoolExecutor(RUNS_AT_ONCE, "views") as pool:
-            problems = list(pool.map(_damage_of, self._views.values()))
-        self.problems = [problem for problem in problems if problem]
+            errors = dict(zip(self._views, pool.map(_refresh, self._views.values()), strict=True))
+        for name, error in errors.items():
+            if isinstance(error, NoRunError):
+                shutil.rmtree(self._views.pop(name).folder, ignore_errors=True)
+        failures = {name: error for name in self._views if (error := errors[name])}
+        if (
+            failures
+            and len(failures) == len(self._views)
+            and all(map(_is_of_store, failures.values()))
+        ):
+            raise next(iter(failures.values()))
+        self.problems = [_problem_of(self._views[name], error) for name, error in failures.items()]
 
     def preserve(self) -> None:
         for view in self._views.values():
             view.preserve()
 
     def _list(self) -> None:
-        names = [object.name.split("/") for object in self._store.list()]
-        runs = {parts[0] for parts in names if len(parts) == 2 and parts[1] == HEAD}
         runs = {
-            name for name in runs if name and not name.startswith(".") and not path_escape(name)
+            name
+            for name in list_folders(self.url)
+            if not name.startswith(".") and not path_escape(name)
         }
         for name in runs - self._views.keys():
             self._views[name] = RunView(f"{self.url}/{name}", UNLISTED)
@@ -111,6 +123,8 @@ def view_of(url: str) -> RunView | PrefixView:
         ObjectStore(prefix).get(HEAD, HEAD_LIMITS.bytes)
     except ObjectMissingError:
         return PrefixView(prefix)
+    except TooManyBytesError:
+        pass  # its error is that of the run
     return RunView(prefix)
 
 
@@ -136,28 +150,43 @@ class ViewFollower(PeriodicThread):
     def _refresh(self) -> None:
         try:
             self._view.refresh()
-        except (OSError, TrainerError) as error:
-            problem = f"the state shown is not current: {error}"
+        except Exception as error:
+            is_known = isinstance(error, (OSError, TrainerError))
+            problem = f"the state shown is not current: {error if is_known else repr(error)}"
             if not self._has_problem:
                 self._announce(problem)
             self._has_problem = True
             set_problem(self._view.folder, problem)
             self._view.preserve()
+            if not is_known:
+                raise  # for the log
         else:
             self._has_problem = False
             set_problem(self._view.folder, None)
 
 
-def _damage_of(view: RunView) -> str | None:
-    """Refresh a run's view, and return why the run cannot be shown, or None."""
+def _refresh(view: RunView) -> Exception | None:
+    """Refresh a run's view, and return what has prevented it, so that no run stops the others."""
     try:
         view.refresh()
-    except TrainerError as error:
-        return str(error)
-    except ObjectMissingError:
-        return f"{view.url} changes too fast, or has lost objects"
-    except ObjectStoreError:
-        raise
-    except OSError as error:  # such as a name that is too long for a folder
-        return f"{view.url} cannot be copied here: {error.strerror}"
+    except Exception as error:
+        view.preserve()
+        return error
     return None
+
+
+def _is_of_store(error: Exception) -> bool:
+    """Return whether an error is that of an object store which does not answer."""
+    return isinstance(error, ObjectStoreError) and not isinstance(error, ObjectMissingError)
+
+
+def _problem_of(view: RunView, error: Exception) -> str:
+    """Return why a run cannot be shown."""
+    match error:
+        case ObjectMissingError():
+            return f"{view.url} changes too fast, or has lost objects"
+        case TrainerError() | ObjectStoreError():
+            return str(error)
+        case OSError():  # such as a name that is too long for a folder
+            return f"{view.url} cannot be copied here: {error.strerror}"
+    return f"{view.url} cannot be read: {error!r}"

@@ -89,8 +89,7 @@ def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
             f"{tokenizer.name} is of the kind {tokenizer.kind}, but tokenizer.json is written "
             "only for SentencePiece models. Export a run with a SentencePiece tokenizer."
         )
-    model = ModelProto()
-    model.ParseFromString(tokenizer.model)
+    model = tokenizer.proto()
     trainer, rules = model.trainer_spec, model.normalizer_spec
     verbatim = tokenizer.is_verbatim
     fits = {

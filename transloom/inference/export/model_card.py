@@ -6,7 +6,6 @@ It describes the run, but contains no paths of the machine on which the run was 
 from pathlib import Path
 
 import sacrebleu
-import yaml
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.pair import TARGET, PairCorpusConfig, PairDataConfig
@@ -14,6 +13,7 @@ from data_pipeline.corpora.context import SEPARATOR
 from foundation.errors import DataError
 from foundation.location import Location
 from foundation.strict_json import SMALL, parse_object
+from foundation.strict_yaml import dump_yaml
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
 from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
@@ -132,7 +132,7 @@ def model_card(trained: TrainedNetwork, folder: Path, positions: int, template: 
         extra=counted(decoding.max_extra_length, "token"),
         positions=positions,
         corpora=", ".join(_described(corpus) for corpus in data.train),
-        recipe=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        recipe=dump_yaml(settings),
         hashes="\n".join(f"| {name} | `{value}` |" for name, value in hashes.items()),
     )
 

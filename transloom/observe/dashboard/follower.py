@@ -14,10 +14,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from foundation.periodic_thread import ExceptionLog
 from trainer.errors import TrainerError
 from trainer.record.line_reader import LineTail
 from trainer.runs.folder import RunFolder
@@ -92,6 +92,7 @@ class Follower:
         self._table, self._subscribers, self._executor = table, subscribers, executor
         self._other = other
         self._tails: dict[str, Tail] = {}
+        self._exceptions = ExceptionLog("the dashboard")
         self._rows_due = 0.0
         self._wakes = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._follow())
@@ -119,9 +120,12 @@ class Follower:
                 self._wakes.clear()
                 await self._wakes.wait()
             if time.monotonic() >= self._rows_due:
-                # `RunsTable.answer` reports these errors.
-                with suppress(OSError, ValueError, TrainerError):
+                try:
                     await self._refresh_rows()
+                except (OSError, ValueError, TrainerError):
+                    pass  # `RunsTable.answer` reports these errors
+                except Exception as error:
+                    self._exceptions.add(error)
                 self._rows_due = time.monotonic() + ROWS_SECONDS
             for run, tail in list(self._tails.items()):
                 if tail.due <= time.monotonic():
@@ -146,7 +150,9 @@ class Follower:
         wait_seconds = tail.wait_seconds if trains else float("inf")
         try:
             lines, is_other = await self._in_thread(tail.read)
-        except (OSError, ValueError):  # the row of the run reports the problem
+        except Exception as error:
+            if not isinstance(error, (OSError, ValueError)):  # which the run's row reports
+                self._exceptions.add(error)
             tail.due = time.monotonic() + ROWS_SECONDS
             return
         tail.due = time.monotonic() + wait_seconds

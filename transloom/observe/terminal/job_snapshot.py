@@ -85,8 +85,8 @@ def _picture(job_id: str, state: str, record: JobRecord) -> JobPicture:
         waits_for=record.waits_for if is_under_way else None,
         message=record.message,
         restarts=tuple(
-            f"{clock(one.ended or one.started)}  the job's command was restarted after exit "
-            f"code {one.exit_code} at step {one.step}: {one.why}"
+            f"{clock(one.ended or one.started)}  the job's command was restarted after "
+            f"{one.end_text}: {one.why}"
             for one in record.attempts[:-1]
         ),
     )

@@ -1,5 +1,6 @@
 """How jobs stand by Ray and by their records, and their logs, as they are followed."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,16 @@ def test_a_log_that_is_gone_is_named(job: JobFolder, tmp_path: Path) -> None:
 
 
 def standings(
-    monkeypatch: pytest.MonkeyPatch, status_of_ray: str, answer: Callable[[], bytes | None]
+    monkeypatch: pytest.MonkeyPatch,
+    status_of_ray: str,
+    answer: Callable[[], bytes | None],
+    started: float = 1.0,
 ) -> list[JobSummary]:
     """A job of ours whose record the cluster gives so, and one of somebody else's."""
     facts: dict[str, Any] = {
         "command": "",
         "message": "",
-        "started": 1.0,
+        "started": started,
         "ended": None,
         "exit_code": None,
     }
@@ -133,6 +137,35 @@ def test_a_job_stands_as_its_record_says_until_ray_has_seen_its_end(
     assert (ours.status, ours.finished) == (shown, shown not in ("WAITING", "RUNNING"))
     assert ours.folder == Path("/shared/run/jobs/mine")
     assert (other.status, other.record) == ("RUNNING", None)
+
+
+def test_a_job_passes_through_its_states_once_from_its_submission(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def written(**changes: Any) -> Callable[[], bytes]:
+        return lambda: a_record(Path("/shared/run"), **changes).model_dump_json().encode()
+
+    now = time.time()
+    shown = [
+        standings(monkeypatch, by_ray, answer, started=now)
+        for by_ray, answer in [
+            ("PENDING", no_answer),
+            ("RUNNING", no_answer),  # the runner has started
+            ("RUNNING", lambda: None),
+            ("RUNNING", written(state="WAITING")),
+            ("RUNNING", written(state="STARTING")),
+            ("RUNNING", written(state="RUNNING")),
+            ("RUNNING", written(state="SUCCEEDED")),
+            ("SUCCEEDED", written(state="SUCCEEDED")),
+        ]
+    ]
+    assert list(dict.fromkeys(ours.status for ours, _ in shown)) == [
+        *("PENDING", "WAITING", "STARTING", "RUNNING", "SUCCEEDED")
+    ]
+    assert [ours.finished for ours, _ in shown] == [False] * 6 + [True] * 2
+    assert {other.status for _, other in shown} == {"RUNNING"}  # Ray's word, also when it is new
+    (failed, _) = standings(monkeypatch, "FAILED", lambda: None, started=now)
+    assert failed.status == "FAILED"  # its runner refused the submission
 
 
 def no_answer() -> bytes:

@@ -142,7 +142,9 @@ def test_a_damaged_part_is_named_and_changes_nothing(tmp_path):
     (source / NAME).write_bytes(b"a")
     uploaded.upload(NAME, objects.put)
     objects.objects["object-0"] = b"b"
-    with pytest.raises(RunMismatchError, match="s3://bucket/run/object-0 has sha256"):
+    with pytest.raises(
+        RunMismatchError, match=r"s3://bucket/run/object-0 has .* expected 1 .* damaged"
+    ):
         FileFetcher(objects, target).fetch(NAME, uploaded.parts[NAME])
     assert not (target / NAME).exists()
 
@@ -174,3 +176,33 @@ def test_bytes_that_are_appended_during_an_upload_are_a_change(tmp_path):
     assert uploaded.changed() == []
     FileFetcher(objects, target).fetch(NAME, uploaded.parts[NAME])
     assert (target / NAME).read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_rewrite_of_equal_size_and_tail_is_uploaded(tmp_path, in_place):
+    objects, uploaded = Objects(), UploadedFiles(tmp_path)
+    path = tmp_path / NAME
+    path.write_bytes(b"first part, ")
+    uploaded.upload(NAME, objects.put)
+    with path.open("ab") as file:
+        file.write(b"tail")
+    uploaded.upload(NAME, objects.put)
+    assert len(uploaded.parts[NAME]) == 2
+    changed = b"other part, tail"
+    path.write_bytes(changed) if in_place else write(path, changed)
+    uploaded.upload(NAME, objects.put)
+    assert b"".join(objects.objects[part.name] for part in uploaded.parts[NAME]) == changed
+
+
+@pytest.mark.parametrize("size", [0, 5, 12, 14])
+def test_what_is_cut_off_is_not_stored(tmp_path, size):
+    objects, uploaded = Objects(), UploadedFiles(tmp_path)
+    path = tmp_path / NAME
+    for data in (b"first part, ", b"tail"):
+        with path.open("ab") as file:
+            file.write(data)
+        uploaded.upload(NAME, objects.put)
+    os.truncate(path, size)
+    uploaded.upload(NAME, objects.put)
+    stored = b"".join(objects.objects[part.name] for part in uploaded.parts[NAME])
+    assert stored == b"first part, tail"[:size]

@@ -1,5 +1,6 @@
 """A driver's mirror: nothing is lost, nothing is left, whatever the object store does."""
 
+import os
 import shutil
 from contextlib import ExitStack
 from itertools import count
@@ -25,13 +26,15 @@ from support.storage.fault_proxy import (
 )
 
 from data_pipeline.storage.object_store import ObjectStore
-from trainer.errors import LeaseLostError, RunInUseError
-from trainer.runs.remote import lease, mirror
+from trainer.errors import LeaseLostError, RunInUseError, TrainerError
+from trainer.runs.remote import file_table, lease, mirror, validation_archive
 from trainer.runs.remote.changes import add_files
+from trainer.runs.remote.file_table import MAX_ENTRIES, FileTable, IndexPart, file_part
 from trainer.runs.remote.head import HeadObject
 from trainer.runs.remote.pull import RunPuller
 from trainer.runs.remote.requests import request_data_workers, request_stop
 
+SECONDS = 60.0
 SHORT = (9, 14, 19, 24, 29)  # of the requests of a driver that saves a checkpoint
 
 
@@ -69,17 +72,17 @@ def test_what_a_driver_leaves_is_complete_and_nothing_else(url, tmp_path):
         for step in (10, 20, 30):
             driver.save(step)
         (driver.run.path / "translations").mkdir()
-        for number in range(2 * mirror.MAX_FILES_IN_HEAD):
+        for number in range(2 * MAX_ENTRIES):
             (driver.run.path / "translations" / f"{number}.txt").write_text(str(number))
         assert driver.mirror.flush(60)
         (driver.run.path / "translations" / "0.txt").unlink()
         (driver.run.path / "translations" / "1.txt").write_text("changed")
     assert check_run(url, tmp_path / "view", "after three checkpoints") == 30
     texts = {path.name: path.read_text() for path in (tmp_path / "view" / "translations").iterdir()}
-    expected = {f"{n}.txt": str(n) for n in range(1, 2 * mirror.MAX_FILES_IN_HEAD)}
+    expected = {f"{n}.txt": str(n) for n in range(1, 2 * MAX_ENTRIES)}
     assert texts == expected | {"1.txt": "changed"}
     head = HeadObject(ObjectStore(url)).read()
-    assert len(head.files) <= mirror.MAX_FILES_IN_HEAD
+    assert len(head.files.entries) <= MAX_ENTRIES
     check_no_orphans(url, "after three checkpoints")
     go_on(url, tmp_path, "afterwards")
 
@@ -248,7 +251,7 @@ def test_a_reader_of_the_head_before_can_still_pull(url, tmp_path, monkeypatch):
 
     def delete_and_pull(self, names):
         delete(self, names)
-        if heads and heads[-1] and heads[-1].files:
+        if heads and heads[-1]:
             try:
                 RunPuller(ObjectStore(url), tmp_path / "view").pull(heads[-1])
                 pulls.append((tmp_path / "view" / "log.txt").read_text())
@@ -279,7 +282,7 @@ def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path,
         add()
 
         def overtaken(self, function):
-            if texts and "score.json" in driver.mirror.current.additions:  # it was read
+            if texts and "score.json" in driver.mirror.current.additions.entries:  # it was read
                 monkeypatch.setattr(HeadObject, "change", change)
                 add()
             return change(self, function)
@@ -305,3 +308,111 @@ def test_state_files_of_a_checkpoint_that_was_not_completed_do_not_stay(url, tmp
         names = [found.name for found in ObjectStore(url).list()]
         assert any(name.endswith(part) for name in names)  # another rank may still upload
     check_no_orphans(url, "after an incomplete checkpoint")
+
+
+def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path, monkeypatch):
+    told = []
+    begin(url, tmp_path)
+    store = ObjectStore(url)
+    with driving(url, tmp_path / "driver", told.append) as driver:
+        (driver.run.path / "folder").mkdir()
+        (driver.run.path / "folder" / "x").write_text("a directory here")
+        assert driver.mirror.flush(SECONDS)
+        store.put("owners/00000009/x", b"xy")
+        good = file_part("owners/00000009/x", b"xy")
+        bad = {
+            "longer.txt": good.model_copy(update={"bytes": 1}),
+            "damaged.txt": file_part("owners/00000009/x", b"zz"),
+            "missing.txt": file_part("owners/00000009/none", b"xy"),
+            "folder": good,
+        }
+        for name, part in bad.items():
+            head = HeadObject(store)
+            head.change(
+                lambda now: now.model_copy(
+                    update={"additions": FileTable(entries={name: [part]})}  # noqa: B023
+                )
+            )
+            driver.save(20 + len(told))
+            assert driver.mirror.flush(SECONDS)
+            assert not HeadObject(store).read().additions.entries
+            assert f"{name!r}, which was added, is left out" in told[-1]
+    assert len(told) == len(bad)
+    go_on(url, tmp_path, "after bad additions")
+
+
+def test_an_addition_whose_index_is_damaged_is_left_out(url, tmp_path):
+    told = []
+    begin(url, tmp_path)
+    store = ObjectStore(url)
+    store.put("owners/00000009/index", b"{}")
+    index = [IndexPart(**file_part("owners/00000009/index", b"{}").model_dump())]
+    with driving(url, tmp_path / "driver", told.append) as driver:
+        HeadObject(store).change(
+            lambda now: now.model_copy(update={"additions": FileTable(index=index)})
+        )
+        driver.save(20)
+        assert driver.mirror.flush(SECONDS)
+        assert HeadObject(store).read().additions == FileTable()
+    assert "left out" in told[0]
+
+
+def test_files_that_cannot_be_stored_are_named_once_and_stop_nothing(url, tmp_path):
+    told = []
+    with driving(url, tmp_path / "driver", told.append) as driver:
+        folder = driver.run.path
+        (folder / "line\nbreak.txt").write_text("x")
+        (folder / "long" / ("n" * 250)).parent.mkdir()
+        (folder / "long" / ("n" * 250)).write_text("x")
+        os.mkfifo(folder / "fifo")
+        (folder / "good.txt").write_text("good")
+        driver.save(10)
+        driver.save(20)
+    assert sorted(text.split(" is not in")[0] for text in told) == sorted(
+        f"the file {name!r}" for name in ("fifo", "line\nbreak.txt", f"long/{'n' * 250}")
+    )
+    assert check_run(url, tmp_path / "view", "with odd files") == 20
+    assert (tmp_path / "view" / "good.txt").read_text() == "good"
+
+
+def test_more_files_than_a_reader_accepts_are_not_added(url, tmp_path, monkeypatch):
+    told = []
+    for module in (mirror, file_table):
+        monkeypatch.setattr(module, "MAX_FILES", 20)
+    with driving(url, tmp_path / "driver", told.append) as driver:
+        for number in range(30):
+            (driver.run.path / f"{number}.txt").write_text("x")
+        driver.save(10)
+        assert driver.mirror.flush(SECONDS)
+        files = driver.mirror._files.parts
+        assert len(files) == 20
+    assert any("80%" in text for text in told)
+    assert sum("receives no further files" in text for text in told) == 1
+    assert check_run(url, tmp_path / "view", "with many files") == 10
+
+
+def test_a_mirror_that_keeps_failing_ends_the_run_and_releases_it(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.01)
+    begin(url, tmp_path)
+    failing = pytest.raises(TrainerError, match="failed 10 times in a row: ZeroDivisionError")
+    with failing, driving(url, tmp_path / "driver", print) as driver:
+        driver.mirror._upload_and_swap = lambda: 1 // 0
+        assert not driver.mirror.flush(SECONDS)
+        driver._lease.check()
+    assert HeadObject(ObjectStore(url)).read().owner.released
+    go_on(url, tmp_path, "after a mirror that failed")
+
+
+def test_old_validations_are_stored_as_an_archive(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation_archive, "TEXTS_PER_ARCHIVE", 3)
+    with driving(url, tmp_path / "driver") as driver:
+        driver.run.translations.mkdir()
+        for step in range(7):
+            (driver.run.translations / f"validation-{step:08d}.txt").write_text(f"{step}\n")
+            assert driver.mirror.flush(SECONDS)
+        driver.save(10)
+    names = HeadObject(ObjectStore(url)).read().files.entries
+    assert [name for name in sorted(names) if name.startswith("translations")] == [
+        "translations/validation-00000000-00000002.zip",
+        *(f"translations/validation-{step:08d}.txt" for step in range(3, 7)),
+    ]

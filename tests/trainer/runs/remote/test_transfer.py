@@ -1,5 +1,6 @@
 """Copies of whole runs between folders and an object store."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.records.checkpoints import make_header, rewrite_header, save_checkpoint
+from support.storage.commits import check_no_orphans
 
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
@@ -19,6 +21,8 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError, RunInUseError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease as remote_lease
+from trainer.runs.remote import transfer
+from trainer.runs.remote.file_table import MAX_ENTRIES
 from trainer.runs.remote.head import HEAD, HeadObject
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.transfer import pull_run, push_run
@@ -133,7 +137,7 @@ def test_the_head_names_all_objects_and_only_those(large, url):
     push_run(large, url)
     head = HeadObject(ObjectStore(url)).read()
     prefixes = tuple(head.checkpoints.values())
-    files = {part.name for parts in head.files.values() for part in parts}
+    files = {part.name for parts in head.files.entries.values() for part in parts}
     assert head.owner.released
     assert head.owner.number == 1
     assert sorted(head.checkpoints) == ["average-of-10-20", "step-00000010", "step-00000020"]
@@ -206,7 +210,7 @@ def test_an_interrupted_push_leaves_no_run_and_continues(
     pull_run(url, tmp_path / "back")
     assert content(tmp_path / "back") == content(folder)
     head = HeadObject(ObjectStore(url)).read()
-    files = {part.name for parts in head.files.values() for part in parts}
+    files = {part.name for parts in head.files.entries.values() for part in parts}
     rest = set(objects(url)) - files - {HEAD}
     assert all(name.startswith(tuple(head.checkpoints.values())) for name in rest)
 
@@ -377,7 +381,7 @@ def test_links_are_not_followed(folder, url, tmp_path):
     secret.write_text("secret")
     (folder / "link.txt").symlink_to(secret)
     push_run(folder, url)
-    assert "link.txt" not in HeadObject(ObjectStore(url)).read().files
+    assert "link.txt" not in HeadObject(ObjectStore(url)).read().files.entries
 
 
 def test_the_folder_is_a_run(url, tmp_path):
@@ -401,3 +405,81 @@ def test_pulled_state_files_and_headers_are_on_the_disk(large, url, tmp_path, mo
     files = list((tmp_path / "pulled" / "checkpoints").rglob("state-*"))
     assert len(files) >= 4
     assert [path.name for path in files if path.stat().st_ino not in synced] == []
+
+
+def test_many_files_are_pushed_and_pulled_by_an_index(folder, url, tmp_path):
+    (folder / "translations").mkdir()
+    for number in range(2 * MAX_ENTRIES):
+        (folder / "translations" / f"{number}.txt").write_text(str(number))
+    push_run(folder, url)
+    head = HeadObject(ObjectStore(url)).read()
+    assert not head.files.entries
+    assert head.files.index
+    (folder / "translations" / "0.txt").write_text("changed")
+    push_run(folder, url)
+    check_no_orphans(url, "after two pushes")
+    pull_run(url, tmp_path / "back")
+    for number in range(2 * MAX_ENTRIES):
+        text = (tmp_path / "back" / "translations" / f"{number}.txt").read_text()
+        assert text == (str(number) if number else "changed")
+
+
+def test_a_push_of_too_many_files_is_refused_before_an_upload(folder, url, monkeypatch):
+    monkeypatch.setattr(transfer, "MAX_FILES", 5)
+    told = []
+    for number in range(2):
+        (folder / f"{number}.txt").write_text("x")
+    push_run(folder, url, announce=told.append)
+    assert told == ["The run has 4 small files, and can have 5"]
+    for number in range(4):
+        (folder / f"{number}.txt").write_text("x")
+    before = {found.name for found in ObjectStore(url).list()}
+    with pytest.raises(RunMismatchError, match="here are 6"):
+        push_run(folder, url)
+    assert {found.name for found in ObjectStore(url).list()} == before
+
+
+@pytest.mark.parametrize("name", ["line\nbreak", "n" * 241, "/".join(40 * "d")])
+def test_a_file_that_cannot_be_stored_is_named_before_an_upload(folder, url, name):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("x")
+    with pytest.raises(RunMismatchError, match=r"cannot be stored: its name .* Rename or remove"):
+        push_run(folder, url)
+    assert HeadObject(ObjectStore(url)).read() is None
+
+
+def test_a_run_above_the_limit_is_pulled_only_if_it_is_allowed(folder, url, tmp_path):
+    push_run(folder, url)
+    for limit in (100, 4000):  # less than the record, and less than the state files
+        with pytest.raises(RunMismatchError, match=rf"at most {limit:,}\. .*--max-bytes"):
+            pull_run(url, tmp_path / "back", max_bytes=limit)
+    assert not (tmp_path / "back").exists()
+    pull_run(url, tmp_path / "back", max_bytes=1_000_000)
+
+
+def test_a_pull_follows_no_link_that_somebody_else_has_made(folder, url, tmp_path):
+    push_run(folder, url)
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    unfinished, elsewhere = tmp_path / f".back.{digest}.unfinished", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    unfinished.symlink_to(elsewhere)
+    with pytest.raises(RunMismatchError, match=f"{unfinished} is not a folder of yours"):
+        pull_run(url, tmp_path / "back")
+    unfinished.unlink()
+    unfinished.mkdir()
+    (unfinished / ".run.json.unfinished").symlink_to(elsewhere / "victim")
+    pull_run(url, tmp_path / "back")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_checkpoint_of_a_foreign_folder_requests_nothing(folder, url, tmp_path):
+    """A folder from elsewhere whose checkpoints name a bucket."""
+    push_run(folder, url)
+    with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None):
+        pass
+    shutil.copytree(tmp_path / "node", tmp_path / "foreign")
+    [path] = list_checkpoints(tmp_path / "foreign" / "checkpoints")
+    with pytest.raises(CheckpointError, match=f"transloom checkpoints verify {url}"):
+        Checkpoint(path).verify()
+    [path] = list_checkpoints(tmp_path / "node" / "checkpoints")
+    Checkpoint(path).verify()

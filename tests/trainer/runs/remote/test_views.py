@@ -23,13 +23,15 @@ from trainer.checkpoints.averaging import average
 from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.checkpoints.lease import OwnerMetadata, this_process
 from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.run_copies import view_folder
 from trainer.errors import RunMismatchError
 from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote import views
+from trainer.runs.remote import view_cache, views
 from trainer.runs.remote.changes import add_checkpoint
+from trainer.runs.remote.file_table import file_part
 from trainer.runs.remote.head import HEAD, HeadObject, RunHead
-from trainer.runs.remote.location import prefix_url, run_url, view_folder
+from trainer.runs.remote.location import prefix_url, run_url
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import RunView, run_view
 from trainer.runs.remote.transfer import push_run
@@ -213,6 +215,78 @@ def test_a_damaged_run_hides_no_other(prefix, url):
     assert len(view.problems) == 2
 
 
+def part_of(store, data=b"x", **changes):
+    """An object, and its part in a head."""
+    name = f"owners/00000001/files/{len(data)}-{len(changes)}"
+    store.put(name, data)
+    return file_part(name, data).model_dump() | changes
+
+
+BAD_HEADS = {
+    "time": lambda store: {"files": {"a": [part_of(store, modified=1e308)]}},
+    "owner": lambda store: {"owner": {"number": 1, "renewed": 1e308}},
+    "depth": lambda store: {"files": {"/".join(2_000 * ["d"]): [part_of(store)]}},
+    "longer": lambda store: {"files": {"a": [part_of(store, b"xy", bytes=1)]}},
+    "shorter": lambda store: {"files": {"a": [part_of(store, b"xy", bytes=3)]}},
+    "part": lambda store: {"files": {"a": [part_of(store, bytes=2**40)]}},
+    "twice": lambda store: {"files": {"a": 2 * [part_of(store)]}},
+    "object": lambda store: {"files": {"a": [part_of(store, name="a/../b")]}},
+    "missing": lambda store: {"files": {"a": [part_of(store, name="owners/none")]}},
+    "folder": lambda store: {"files": {"a": [part_of(store)], "a/b": [part_of(store, b"ab")]}},
+    "surrogate": lambda store: {"files": {"a\udcff": [part_of(store)]}},
+    "checkpoint": lambda store: {"checkpoints": {"step-00000001": "owners/none"}},
+}
+
+
+@pytest.mark.parametrize("kind", BAD_HEADS)
+def test_no_run_stops_the_others_whatever_is_wrong_with_it(prefix, url, kind):
+    bad = ObjectStore(f"{prefix}/bad")
+    values = {"format": "transloom-head/1", "owner": {"number": 1, "released": True}}
+    bad.put(HEAD, json.dumps(values | BAD_HEADS[kind](bad)).encode())
+    view = view_of(prefix)
+    view.refresh()
+    [problem] = view.problems
+    assert f"{prefix}/bad" in problem
+    assert (view.folder / "one" / "metrics.jsonl").exists()
+
+
+def test_an_error_of_any_class_is_the_problem_of_its_run(prefix, url, tmp_path, monkeypatch):
+    push_run(made_run(tmp_path / "two", train_line(1)), f"{prefix}/two")
+    refresh = RunView.refresh
+
+    def refresh_one(view):
+        if view.url.endswith("/two"):
+            raise OverflowError("timestamp out of range")
+        return refresh(view)
+
+    monkeypatch.setattr(RunView, "refresh", refresh_one)
+    view = view_of(prefix)
+    view.refresh()
+    [problem] = view.problems
+    assert f"{prefix}/two cannot be read: OverflowError" in problem
+
+
+def test_a_follower_survives_every_exception(url, monkeypatch, caplog):
+    view, told = view_of(url), []
+    view.refresh()
+    monkeypatch.setattr(views, "REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr(RunView, "refresh", lambda view: 1 // 0)
+    with ViewFollower(view, told.append):
+        problem = wait_for(lambda: problem_of(view.folder))
+        assert "ZeroDivisionError" in problem
+        monkeypatch.undo()
+        wait_for(lambda: problem_of(view.folder) is None)
+    assert told == [problem]
+    assert [of.exc_info[0] for of in caplog.records] == [ZeroDivisionError]
+
+
+def test_a_run_larger_than_the_cache_is_refused_before_it_is_fetched(url, monkeypatch):
+    monkeypatch.setattr(view_cache, "MAX_CACHE_BYTES", 100)
+    with pytest.raises(RunMismatchError, match="more than 100 bytes"):
+        run_view(url)
+    assert not (view_folder(url) / "metrics.jsonl").exists()
+
+
 def snapshot(folder, without):
     return {
         path: path.read_bytes()
@@ -241,15 +315,16 @@ def test_a_hostile_head_writes_nothing_elsewhere(url, cache, tmp_path, damage):
     """The objects are there, so only the names decide."""
     store = ObjectStore(url)
     head = HeadObject(store).read()
-    part = head.files["metrics.jsonl"][0].model_dump()
+    part = head.files.entries["metrics.jsonl"][0].model_dump()
     values = {
         field: {name: [part] if value is None else value for name, value in names.items()}
         for field, names in damage.items()
     }
+    tables = {field: {"entries": values[field]} for field in values if field != "checkpoints"}
     run_view(url)
     view = view_folder(url)
     before = snapshot(tmp_path, view)
-    bad = json.loads(head.model_dump_json()) | values
+    bad = json.loads(head.model_dump_json()) | values | tables
     store.put(HEAD, json.dumps(bad).encode())
     with pytest.raises(RunMismatchError, match=f"{url}/{HEAD} is damaged"):
         run_view(url)
@@ -259,10 +334,10 @@ def test_a_hostile_head_writes_nothing_elsewhere(url, cache, tmp_path, damage):
 def test_a_hostile_index_writes_nothing_elsewhere(url, tmp_path):
     store = ObjectStore(url)
     head = HeadObject(store).read()
-    part = head.files["metrics.jsonl"][0].model_dump()
+    part = head.files.entries["metrics.jsonl"][0].model_dump()
     store.put("index", json.dumps({"files": {"../x": [part]}}).encode())
     bad = json.loads(head.model_dump_json())
-    bad["index"] = [part | {"name": "index", "bytes": len(store.get("index", 9999).data)}]
+    bad["files"]["index"] = [part | {"name": "index", "bytes": len(store.get("index", 9999).data)}]
     store.put(HEAD, json.dumps(bad).encode())
     with pytest.raises(RunMismatchError, match="damaged"):
         run_view(url)
@@ -272,10 +347,21 @@ def test_a_hostile_index_writes_nothing_elsewhere(url, tmp_path):
 def test_a_part_that_is_no_name_of_an_object_is_refused(url):
     store = ObjectStore(url)
     bad = json.loads(HeadObject(store).read().model_dump_json())
-    bad["files"]["metrics.jsonl"][0]["name"] = "../two/secret"
+    bad["files"]["entries"]["metrics.jsonl"][0]["name"] = "../two/secret"
     store.put(HEAD, json.dumps(bad).encode())
-    with pytest.raises(ObjectStoreError, match="not the name of an object"):
+    with pytest.raises(RunMismatchError, match="not the name of an object"):
         run_view(url)
+
+
+def test_a_driver_that_died_in_the_first_format_is_continued(url, tmp_path):
+    store = ObjectStore(url)
+    head = json.loads(HeadObject(store).read().model_dump_json())
+    first = head | {"format": "transloom-head/1", "files": head["files"]["entries"], "index": []}
+    store.put(HEAD, json.dumps(first | {"additions": {}}).encode())
+    with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
+        record(2, tmp_path / "node")
+        assert mirror.flush(SECONDS)
+    assert run_status_of(run_view(url)).step == 2
 
 
 def test_links_in_a_copy_are_replaced_and_not_followed(url, tmp_path):

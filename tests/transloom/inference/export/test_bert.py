@@ -15,10 +15,13 @@ from data_pipeline.config.pair import SOURCE, TARGET, PairDataConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.masking import MASK
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
-from model.config.encoder_only import EncoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig
 from model.config.sentence_encoder import SentenceEncoderConfig
+from model.heads.label_head import LabelModel
 from model.heads.masked_head import MaskedLanguageModel
 from model.heads.sentence_encoder import SentenceEncoder
+from model.hugging_face.bert import to_bert_labels
+from model.hugging_face.files import write_model
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.model_folder import origin_of, weights_files
 from trainer.state.model_folder import folder_weights
@@ -192,9 +195,17 @@ def test_a_run_may_begin_with_the_folder_if_pieces_mean_the_same(exported):
         (folder / "elsewhere").rename(model)
 
 
+def engine_of(network):
+    """The parts of an engine that `folder_weights` uses."""
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    return SimpleNamespace(module=network, parameter_shapes=shapes)
+
+
 def reader_of(folder, network):
     """Return a function that reads a range of a parameter's state as a new tensor."""
-    fill = folder_weights(folder, SimpleNamespace(module=network))
+    found = folder_weights(folder, engine_of(network))
+    assert not found.fresh
+    fill = found.read
 
     def read(kind, name, start, stop):
         target = torch.ones(stop - start)
@@ -216,7 +227,7 @@ def test_its_weights_are_a_runs_first_ones(exported):
     other = MaskedLanguageModel(config, tokenizer.vocabulary_size, 32)
     named = r"norm_epsilon: 0\.1 in the recipe, 1e-12 in .*; batching\.context_length: 32 in"
     with pytest.raises(RunMismatchError, match=named):
-        folder_weights(folder, SimpleNamespace(module=other))
+        folder_weights(folder, engine_of(other))
     settings = network.encoder.config.model_dump(exclude={"network"})
     sentences = SentenceEncoder(
         SentenceEncoderConfig(**settings, pooling="first"), tokenizer.vocabulary_size, 64
@@ -226,4 +237,31 @@ def test_its_weights_are_a_runs_first_ones(exported):
         weight = network.get_parameter(name).detach().flatten()
         assert torch.equal(read(MASTER, name, 0, parameter.numel()), weight), name
     with pytest.raises(RunMismatchError, match="network is a Linear"):
-        folder_weights(folder, SimpleNamespace(module=torch.nn.Linear(2, 2)))
+        folder_weights(folder, engine_of(torch.nn.Linear(2, 2)))
+
+
+HEAD = {"pooler.weight", "pooler.bias", "classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "fresh"),
+    [
+        (("a", "b"), set()),
+        (("b", "a"), {"classifier.weight", "classifier.bias"}),
+        (("a", "b", "c"), {"classifier.weight", "classifier.bias"}),
+    ],
+)
+def test_head_of_a_classifier_is_taken_with_the_same_labels(exported, tmp_path, labels, fresh):
+    network, tokenizer, folder = exported
+    settings = network.encoder.config.model_dump(exclude={"network"})
+    config, context = LabelTextsConfig(**settings), network.encoder.context_length
+    trained = LabelModel(config, tokenizer.vocabulary_size, context, labels=2)
+    write_model(tmp_path, to_bert_labels(trained, tokenizer.pad_id, ["a", "b"]))
+    new = LabelModel(config, tokenizer.vocabulary_size, context, labels=len(labels))
+    found = folder_weights(tmp_path, engine_of(new), labels)
+    assert set(found.fresh) == fresh
+    assert (found.fresh_text is None) == (not fresh)
+    target = torch.ones(2)
+    found.read(MASTER, "pooler.bias", 3, target)
+    assert torch.equal(target, trained.pooler.bias[3:5])
+    assert set(folder_weights(folder, engine_of(new), labels).fresh) == HEAD  # no classifier

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from support.cluster.processes import wait_until
 from support.gate import Gate
+from support.proxy_server import proxy_of_environment
 from support.serving.running import HANG_SECONDS, RunningServer, problem
 
 from transloom import ServedTranslator, TransloomError
@@ -36,6 +37,18 @@ def test_sentences_of_several_requests_share_a_batch(server, monkeypatch):
         gate.open()
         assert {one.result().status for one in (first, *others)} == {200}
     assert [len(batch.texts) for batch in server.batches] == [1, 4]
+
+
+def test_a_proxy_gets_no_request_to_this_machine_and_is_named_otherwise(server):
+    with proxy_of_environment() as proxy:
+        assert len(ServedTranslator(server.address).translate(SENTENCES)) == len(SENTENCES)
+        assert proxy.requests == []
+        elsewhere = ServedTranslator("http://server.example:8644", patience_seconds=0.0)
+        with pytest.raises(
+            TransloomError, match=f"proxy {proxy.netloc} of http_proxy.*no_proxy"
+        ) as error:
+            elsewhere.translate(SENTENCES)
+    assert "secret" not in str(error.value)
 
 
 def test_a_sentence_whose_replica_is_lost_is_translated_by_another(server, samples, monkeypatch):

@@ -44,8 +44,7 @@ def packed_tokenizer(tokenizer: Tokenizer) -> PackedTokenizer:
             f"{tokenizer.name} is a tokenizer of the kind {tokenizer.kind}, which a page does not "
             "support"
         )
-    model = ModelProto()
-    model.ParseFromString(tokenizer.model)
+    model = tokenizer.proto()
     trainer, normaliser = model.trainer_spec, model.normalizer_spec
     if trainer.model_type not in _TYPES:
         kind = TrainerSpec.ModelType.Name(trainer.model_type).lower()

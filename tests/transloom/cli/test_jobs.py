@@ -1,0 +1,58 @@
+"""Jobs in words, made from records without a cluster, and what `jobs retry` refuses."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.launchers.job_records import a_record
+
+from cluster.errors import ClusterError
+from cluster.launchers.ray_job.job_record import Attempt
+from cluster.launchers.ray_job.status import JobSummary
+from cluster.ray.jobs import Job
+from transloom.cli.jobs import _describe, _require_named_environment
+from transloom.observe.terminal.job_snapshot import _picture
+
+
+@pytest.mark.parametrize(("exit_code", "words"), [(None, "no exit code"), (3, "exit code 3")])
+def test_an_end_without_an_exit_code_has_words(exit_code: int | None, words: str) -> None:
+    job = Job("mine", "STOPPED", "", "", None, 2.0, exit_code, {}, "a")
+    attempt = Attempt(started=1.0, first_line=1, first_byte=0, exit_code=exit_code)
+    record = a_record(Path("/shared/run"), attempts=(attempt, attempt))
+    for text in (
+        _describe(JobSummary(job, None)),
+        _describe(JobSummary(None, record, folder=Path("/shared/run/jobs/mine"))),
+        *_picture("mine", "RUNNING", record).restarts,
+    ):
+        assert words in text
+        assert "None" not in text
+
+
+def test_a_file_that_the_user_names_and_owns_is_used(tmp_path):
+    keys = tmp_path / "keys.env"
+    keys.touch()
+    _require_named_environment(str(keys), keys, "mine")
+    _require_named_environment(None, None, "mine")
+    _require_named_environment("/on/the/nodes.env", Path("/on/the/nodes.env"), "mine")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "named", "remedy"),
+    [
+        ("/secure/my keys.env", None, r"add --env-file '/secure/my keys\.env'"),
+        ("/secure/keys.env", Path("/secure/other.env"), r"add --env-file /secure/keys\.env"),
+        (None, Path("/secure/keys.env"), "Omit --env-file"),
+    ],
+)
+def test_a_file_that_only_the_record_names_is_refused(recorded, named, remedy):
+    with pytest.raises(ClusterError, match=rf"record of mine .*{remedy}"):
+        _require_named_environment(recorded, named, "mine")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file to another user")
+def test_a_file_of_another_user_is_refused(tmp_path):
+    keys = tmp_path / "keys.env"
+    keys.touch()
+    os.chown(keys, 12345, 12345)
+    with pytest.raises(ClusterError, match="another user"):
+        _require_named_environment(str(keys), keys, "mine")
