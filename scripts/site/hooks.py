@@ -1,10 +1,11 @@
-"""MkDocs hooks of the documentation site: generated pages, and links that leave docs/.
+"""MkDocs hooks of the documentation site: generated pages, links that leave docs/, search.
 
     pages of docs/ ─────────────────────────┐
     CHANGELOG.md, benchmarks/README.md, … ──┼─▶ links resolved in the repository ──▶ site/
     reference.py: commands, fields, … ──────┘
 
-A link to a file of the repository that is no page of the site becomes plain text.
+A link to a file of the repository that is no page of the site becomes plain text. Decision records
+stay out of the search index: they repeat the words of guides, and would rank above them.
 """
 
 import posixpath
@@ -28,9 +29,12 @@ INCLUDED = {
     "project/benchmarks.md": "benchmarks/README.md",
 }
 HOME = "README.md"  # links to it go to the home page of the site
+NOT_SEARCHED = "decisions/"
 
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 _LABEL = re.compile(r"^( *```\w+) [\w -]+$", re.MULTILINE)  # of a block that a test runs
+_TABLE_ROW = re.compile(r"^ *\|.*$", re.MULTILINE)
+_CODE_SPAN = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _EMPTY_HEADER = re.compile(r"<th( [^>]*)?></th>")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
@@ -46,8 +50,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Make the links of a page relative to its place in the site."""
+    """Adapt the links and tables of a page to the site, and choose what search finds."""
     uri = page.file.src_uri
+    if uri.startswith(NOT_SEARCHED):
+        page.meta["search"] = {"exclude": True}
     origin = INCLUDED.get(uri, f"docs/{uri}")
 
     def resolved(match: re.Match[str]) -> str:
@@ -64,7 +70,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return f"{image}[{text}]({relative}{'#' + anchor if anchor else ''})"
 
     parts = _FENCE.split(_LABEL.sub(r"\1", markdown))
-    return "".join(p if n % 2 else _LINK.sub(resolved, p) for n, p in enumerate(parts))
+    return "".join(
+        p if n % 2 else _unescape_pipes(_LINK.sub(resolved, p)) for n, p in enumerate(parts)
+    )
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
@@ -78,6 +86,18 @@ def on_post_page(output: str, page: Any, config: Any) -> str:
         '<nav class="md-nav" aria-label="', '<nav class="md-nav" aria-label="Parts of '
     )
     return _EMPTY_HEADER.sub(r"<td\1></td>", named)
+
+
+def _unescape_pipes(markdown: str) -> str:
+    r"""Replace `\|` by `|` in code spans of tables.
+
+    GitHub needs the backslash there and hides it; Python-Markdown needs none and shows it.
+    """
+
+    def unescape(span: re.Match[str]) -> str:
+        return span[0].replace("\\|", "|")
+
+    return _TABLE_ROW.sub(lambda row: _CODE_SPAN.sub(unescape, row[0]), markdown)
 
 
 def _site_uri(name: str) -> str | None:

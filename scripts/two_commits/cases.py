@@ -46,6 +46,14 @@ POLL_SECONDS = 0.01
 
 PHRASES = "source: 'builtin:phrasebook/{0}.fr', target: 'builtin:phrasebook/{0}.en'"
 SAMPLING = "tokenizer.sampling.alpha=0.1"
+# Thresholds near the median, which a normal step exceeds.
+SPIKES = (
+    "trainer.spike_guard={window: 3, minimum_steps: 2, loss_deviations: 0.01, "
+    "norm_deviations: 0.01}",
+    "trainer.stop_after_skipped_steps=8",
+)
+FROZEN = "trainer.frozen=['encoder.*']"
+CHECKS = "engine.verify_every_steps=2"
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,8 @@ CASES = [
     Case("moving-average", "phrasebook", ("trainer.ema_decay=0.9", "engine.zero_stage=3"), 2),
     Case("bpe-dropout", "phrasebook", (SAMPLING,), 1, under_ray=False, is_quick=True),
     Case("two-corpora", "two-corpora", (SAMPLING,), 1, under_ray=False),
+    Case("spikes-skipped-and-parts-frozen", "phrasebook", (*SPIKES, FROZEN), 2),
+    Case("slots-checked", "phrasebook", ("engine.numerics=exact", CHECKS), 2),
     _shape(1, 1, "fast", "fp32", "multi30k"),
     _shape(2, 2, "exact", "bf16", "multi30k"),
     Case("killed-and-resumed", "phrasebook", FAST_2X, 2, "killed"),

@@ -2,12 +2,14 @@
 
 Differences are sentences in the order in which a run computes: step by step, the data before the
 loss and the loss before the gradients. The first difference is therefore nearest to its cause.
-Clocks, paths and ids are not compared, because they differ between any two runs.
+Clocks, paths and ids are not compared, because they differ between any two runs. A field that no
+list below names is an error, so that a new field is either compared or deliberately left out.
 """
 
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,55 @@ FIELDS = {
         "nll",
         "learning_rate",
         "grad_norm",
+        "other_sums",
         "target_tokens_seen",
         "world_size",
+        "model_flops",
+        "hardware_flops",
+        # of skipped steps
+        "cause",
+        "slots",
+        "ranks",
+        "in_a_row",
+        "skipped_steps",
+        "skipped_spikes",
+        "loss_threshold",
+        "grad_norm_threshold",
     ),
     "validation": ("loss", "perplexity", "bleu", "samples"),
+}
+# Fields of these lines that depend on clocks, machines, or the time of a kill.
+UNCOMPARED_FIELDS = {
+    "train": {
+        "target_tokens_per_second",
+        "step_seconds",
+        "data_stall_seconds",
+        "checkpoint_stall_seconds",
+        "restarts",
+        "lost_steps",
+        "wall_seconds",
+        "counted_seconds",
+        "goodput",
+        "tflops_per_second",
+        "tflops_per_second_per_rank",
+        "mfu",
+        "compute_seconds_min",
+        "compute_seconds_median",
+        "compute_seconds_max",
+        "compute_slowest_rank",
+        "data_stall_seconds_median",
+        "data_stall_seconds_max",
+        "data_slowest_rank",
+        "wait_seconds",
+        "slow_ranks",
+    },
+    "validation": {"seconds"},
+}
+LINE_FIELDS = {"version", "step", "kind", "time", "scores"}  # of every line; scores have own names
+# Events that follow from what the steps compute, with the fields that are compared, and all others.
+EVENTS = ("repeated", "replay_mismatch", "corruption_found")
+UNCOMPARED_EVENTS = {
+    *("resumed", "resized", "preempted", "slow_rank", "rank_recovered"),
 }
 # Fields that every line must have. Without them, equal lines would prove little.
 REQUIRED = {"train": ("data_digest", "loss", "grad_norm"), "validation": ("loss",)}
@@ -48,14 +95,24 @@ HEADER_FIELDS = (
     "parameters",
     "parameter_groups",
     "validation_loss",
+    "validation_perplexity",
     "validation_bleu",
     "validation_due",
     "early_stopping",
     "target_tokens_seen",
     "skipped_steps",
     "skipped_in_a_row",
+    "skipped_spikes",
+    "recent_steps",
     "gradient_peaks",
+    "frozen",
+    "averaged_steps",
+    "imported_from",
 )
+UNCOMPARED_HEADER_FIELDS = {
+    *("format", "dataset_identity", "recipe", "identity", "numerics", "parent", "scores"),
+    *("files", "sha256"),
+}
 LONGEST_VALUE = 70
 
 
@@ -104,9 +161,12 @@ def compare_runs(base: Path, here: Path) -> Comparison:
     differences = []
     for place in sorted(ours.keys() | theirs.keys()):
         differences += _compare_lines(place, ours.get(place), theirs.get(place))
-    mismatches = [_mismatches(folder / "metrics.jsonl") for folder in (base, here)]
-    if mismatches[0] != mismatches[1]:
-        differences.append(f"steps that gave another result when repeated: {_both(*mismatches)}")
+    events = [_events(folder / "metrics.jsonl") for folder in (base, here)]
+    differences += [
+        f"events {name}: {_both(*(found[name] for found in events))}"
+        for name in EVENTS
+        if events[0][name] != events[1][name]
+    ]
 
     checkpoints = [_checkpoints(folder) for folder in (base, here)]
     if not checkpoints[0]:
@@ -146,9 +206,13 @@ def _record(path: Path) -> dict[tuple[int, str], Line]:
     lines: dict[tuple[int, str], Line] = {}
     for line in _lines(path):
         kind = "train" if line["kind"] == "skipped" else line["kind"]
-        if kind not in FIELDS:
+        if kind == "event":
             continue
+        if kind not in FIELDS:
+            raise _unknown(path, "kind", {kind})
         line |= {name: score.get("value") for name, score in line.get("scores", {}).items()}
+        if unknown := line.keys() - LINE_FIELDS - {*FIELDS[kind]} - UNCOMPARED_FIELDS[kind]:
+            raise _unknown(path, f"field of a {line['kind']} line", unknown)
         missing = [field for field in REQUIRED[kind] if field not in line]
         if missing and line["kind"] != "skipped":
             raise ComparisonError(
@@ -161,9 +225,29 @@ def _record(path: Path) -> dict[tuple[int, str], Line]:
     return lines
 
 
-def _mismatches(path: Path) -> list[Line]:
-    """Return the lines of steps that gave another result when a restart repeated them."""
-    return [line for line in _lines(path) if line.get("event") == "replay_mismatch"]
+def _events(path: Path) -> dict[str, list[str]]:
+    """Return the events of a record that are compared, as distinct lines of JSON.
+
+    A restart may record an event again, depending on the time of the kill.
+    """
+    events: dict[str, set[str]] = {name: set() for name in EVENTS}
+    for line in _lines(path):
+        if line["kind"] != "event":
+            continue
+        name = line["event"]
+        if name in events:
+            fields = {key: value for key, value in line.items() if key not in ("time", "version")}
+            events[name].add(json.dumps(fields, sort_keys=True, ensure_ascii=False))
+        elif name not in UNCOMPARED_EVENTS:
+            raise _unknown(path, "event", {name})
+    return {name: sorted(lines) for name, lines in events.items()}
+
+
+def _unknown(path: Path, noun: str, names: Iterable[str]) -> ComparisonError:
+    return ComparisonError(
+        f"{path} has an unknown {noun}, {', '.join(sorted(names))}: add it to the lists of "
+        f"{Path(__file__).name}, which say what is compared and what is not"
+    )
 
 
 def _lines(path: Path) -> list[Line]:
@@ -178,9 +262,13 @@ def _checkpoints(run: Path) -> dict[str, Path]:
 def _compare_checkpoints(base: Path, here: Path) -> tuple[list[str], int]:
     """Return the differences between two checkpoints, and the first one's number of tensors."""
     headers = [json.loads((path / "checkpoint.json").read_bytes()) for path in (base, here)]
-    for header in headers:  # the first checkpoint format had a field for each score
+    for path, header in zip(
+        (base, here), headers, strict=True
+    ):  # the first checkpoint format had a field for each score
         for name, score in header.get("scores", {}).items():
             header[f"validation_{name}"] = score["value"]
+        if unknown := header.keys() - {*HEADER_FIELDS} - UNCOMPARED_HEADER_FIELDS:
+            raise _unknown(path, "field of checkpoint.json", unknown)
     differences = [
         f"checkpoint.json: {field} {_both(*(header.get(field) for header in headers))}"
         for field in HEADER_FIELDS

@@ -82,6 +82,28 @@ def test_the_search_index_finds_a_field(site):
     assert {"trainer.ema_decay", "transloom train"} <= titles
 
 
+@pytest.mark.long
+def test_search_leaves_out_decision_records(site):
+    index = json.loads((site / "search/search_index.json").read_text())
+    assert (site / "decisions/0105-ranks-check-each-other.html").exists()
+    assert [e["location"] for e in index["docs"] if e["location"].startswith("decisions/")] == []
+
+
+@pytest.mark.long
+def test_no_code_shows_the_backslash_of_an_escaped_pipe(site):
+    shown = {
+        (str(page.relative_to(site)), code)
+        for page in site.rglob("*.html")
+        if "exhibits" not in page.parts
+        for code in re.findall(r"<code>([^<]*)</code>", page.read_text(encoding="utf-8"))
+        if r"\|" in code
+    }
+    assert shown == set()
+    assert "<code>transloom watch RUN|FOLDER|JOB</code>" in (
+        site / "how-to/watching.html"
+    ).read_text(encoding="utf-8")
+
+
 @pytest.mark.lab
 @pytest.mark.needs("browser")
 @pytest.mark.parametrize("width", [390, 1280])

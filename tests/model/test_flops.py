@@ -240,3 +240,38 @@ def test_a_part_alone_is_trained_with_activations_computed_again(part):
         parameter.requires_grad_(name in trained)
     case.network.checkpoint_activations(True)
     assert case.counted(Training(trained, True)).hardware == case.measured()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_module_outside_the_layers_can_be_trained_alone(name):
+    case = CASES[name]()
+    parameters = dict(case.network.named_parameters())
+    modules = {n.rpartition(".")[0] for n in parameters if "layers." not in n} - {""}
+    assert modules
+    for module in sorted(modules):
+        trained = {n for n in parameters if n.rpartition(".")[0] == module}
+        for n, parameter in parameters.items():
+            parameter.requires_grad_(n in trained)
+        assert case.counted(Training(trained)).hardware == case.measured(), module
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"), [("pre-norm", "decoder.last_norm"), ("masked", "head.norm")]
+)
+def test_a_trained_norm_before_the_output_needs_the_gradient_of_its_result(name, norm):
+    """That is one more product with the output matrix; the loss always computes it."""
+    case = CASES[name]()
+    trained = {n for n, _ in case.network.named_parameters() if n.startswith(f"{norm}.")}
+    assert trained
+    frozen = case.counted(Training(frozenset())).model
+    product = 2 * SMALL["width"] * PIECES * case.sizes.outputs
+    assert case.counted(Training(trained)).model == frozen + product
+
+
+def test_padding_counts_for_the_hardware_alone():
+    flops = encoder_decoder().count(Training())
+    real = BatchSizes(10, 30, 8, 20, 25, 8)
+    padded = BatchSizes(16, 64, 12, 48, 60, 8)
+    assert flops.of(real, padded).model == flops.of(real, real).model
+    assert flops.of(real, padded).hardware == flops.of(padded, padded).hardware
+    assert flops.of(real, padded).hardware > flops.of(real, real).hardware

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,10 +19,23 @@ from safetensors.numpy import save_file
 from support.covering import value_pairs
 from two_commits.cases import CASES, STEPS, Case, Sides
 from two_commits.checkout import CheckoutError, check_out_commit, copy_working_tree
-from two_commits.comparison import ComparisonError, compare_datasets, compare_runs
+from two_commits.comparison import (
+    EVENTS,
+    FIELDS,
+    HEADER_FIELDS,
+    LINE_FIELDS,
+    UNCOMPARED_EVENTS,
+    UNCOMPARED_FIELDS,
+    UNCOMPARED_HEADER_FIELDS,
+    ComparisonError,
+    compare_datasets,
+    compare_runs,
+)
 from two_commits.speed import interval_of_median, measure_in_turn
 
 from cluster.recipe import find_recipe, load_recipe
+from trainer.checkpoints.format import CheckpointHeader
+from trainer.record import metrics_lines
 
 WEIGHTS = np.array([0.0, 1.5, -2.0, 3.25], np.float32)
 
@@ -117,7 +130,7 @@ def test_a_validation_and_a_repeated_step_that_was_another(differences):
     event = at(3, "event", event="replay_mismatch", fields={"loss": [1, 2]})
     found = differences(lambda line: (at(3, "validation", bleu=0.2)(line), event(line)))
     assert found[0] == "validation at step 3: bleu 0.1 / 0.2"
-    assert found[1].startswith("steps that gave another result when repeated: [] / [")
+    assert found[1].startswith('events replay_mismatch: [] / ["{')
 
 
 @pytest.mark.parametrize("element", range(4))
@@ -151,6 +164,61 @@ def test_tensors_that_one_run_lacks_and_fragments_with_a_gap(tmp_path, differenc
 def test_what_a_checkpoint_knows_besides_tensors(differences):
     (found,) = differences(header={"gradient_peaks": {"weight": 4.0}})
     assert found.endswith('checkpoint.json: gradient_peaks {"weight": 2.0} / {"weight": 4.0}')
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("recent_steps", {"losses": [4.5], "grad_norms": [0.5]}),
+        ("skipped_spikes", 1),
+        ("frozen", ["weight"]),
+    ],
+)
+def test_the_spike_guard_and_frozen_parameters_of_a_checkpoint(differences, field, value):
+    (found,) = differences(header={field: value})
+    assert f"checkpoint.json: {field} null / " in found
+
+
+@pytest.mark.parametrize("field", ["model_flops", "hardware_flops", "other_sums", "slots"])
+def test_operations_other_sums_and_skipped_slots_of_a_step(differences, field):
+    assert differences(at(2, **{field: 7})) == [
+        f"step 2: data_digest equal, {field} (absent) / 7",
+    ]
+
+
+def test_events_that_follow_from_the_steps(differences):
+    (found,) = differences(at(3, "event", event="corruption_found", ranks=[1]))
+    assert found.startswith('events corruption_found: [] / ["{')
+
+
+def test_unknown_fields_kinds_and_events_are_errors(tmp_path):
+    base = write_run(tmp_path / "base")
+    unknown: dict[str, dict[str, Any]] = {
+        "train line, new_field": {"change": at(1, new_field=1)},
+        "validation line, f1": {"change": at(3, "validation", scores={"f1": {"value": 0.5}})},
+        "kind, moved": {
+            "change": lambda line: line["kind"] == "event" or line.update(kind="moved")
+        },
+        "event, moved": {"change": at(3, "event", event="moved")},
+        "checkpoint.json, new_field": {"header": {"new_field": 1}},
+    }
+    for number, (message, changes) in enumerate(unknown.items()):
+        here = write_run(tmp_path / str(number), **changes)
+        for runs in ((base, here), (here, base)):
+            with pytest.raises(ComparisonError, match=message) as error:
+                compare_runs(*runs)
+            assert str(here) in str(error.value)
+
+
+def test_every_field_that_this_version_writes_is_known():
+    def fields(*models: type) -> set[str]:
+        return {name for model in models for name in model.model_fields}  # type: ignore[attr-defined]
+
+    steps = fields(metrics_lines.TrainLine, metrics_lines.SkippedLine) - LINE_FIELDS
+    assert steps == {*FIELDS["train"]} - {"kind"} | UNCOMPARED_FIELDS["train"]
+    assert fields(CheckpointHeader) <= {*HEADER_FIELDS} | UNCOMPARED_HEADER_FIELDS
+    events = {event.model_fields["event"].default for event in get_args(metrics_lines.Event)}
+    assert events == {*EVENTS} | UNCOMPARED_EVENTS
 
 
 def test_nothing_is_not_equal_to_nothing(tmp_path):

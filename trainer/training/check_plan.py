@@ -9,6 +9,7 @@ ranks with fewer slots repeat slots in their dummy passes, and a check needs no 
 Ranks take turns, and a rank on another node is preferred.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,14 +69,15 @@ def checks_until_all(ranks: int, slots: int) -> int:
 def _checks_by_dummies(number: int, ranks: int, slots: int, nodes: np.ndarray) -> list[SlotCheck]:
     full = slots % ranks  # the first ranks have one slot more than the others
     verifiers = np.arange(full, ranks)
-    turns = np.arange(len(verifiers))
-    owners = (number * len(verifiers) + turns) % full
+    owners = (number * len(verifiers) + np.arange(len(verifiers))) % full
     orders = [np.roll(owners, shift) for shift in range(len(verifiers))]
     chosen = _most_distant(orders, verifiers, nodes, number)
-    return [
-        _check(number + turn // full, int(owner), int(rank), ranks, slots)
-        for turn, owner, rank in zip(turns.tolist(), chosen, verifiers, strict=True)
-    ]
+    checks = []
+    checks_of = Counter[int]()  # by owner: each of its verifiers repeats another slot
+    for owner, rank in zip(chosen.tolist(), verifiers.tolist(), strict=True):
+        checks.append(_check(number + checks_of[owner], owner, rank, ranks, slots))
+        checks_of[owner] += 1
+    return checks
 
 
 def _check(turn: int, owner: int, verifier: int, ranks: int, slots: int) -> SlotCheck:

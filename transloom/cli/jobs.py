@@ -106,8 +106,8 @@ def submit(
     """Submit `transloom train` as a Ray job to a cluster, and print the job's id.
 
     The job includes the recipe, and also transloom's code unless the cluster has the same version.
-    Dataset and run must be on storage that all nodes share. Run the same command again to continue
-    the run.
+    Dataset and run must be on storage that all nodes share, or at URLs of an object store. Run the
+    same command again to continue the run.
 
     Examples:
 

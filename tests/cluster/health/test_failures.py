@@ -74,3 +74,10 @@ def test_a_message_says_nothing_twice_and_shows_no_traceback():
     for _ in range(2):
         error.add_note("(Rank 1 raised this in phase step of step 3.)")
     assert full_message(error) == f"{message} (Rank 1 raised this in phase step of step 3.)"
+
+
+def test_a_failure_shows_the_beginning_of_a_long_error_and_keeps_all_of_it():
+    long = raised(RuntimeError("x" * 10_000))
+    assert "RuntimeError: xxx" in str(long)
+    assert len(str(long)) < 700
+    assert "a traceback" in str(long.__cause__)

@@ -161,3 +161,21 @@ def test_a_recipe_can_keep_the_setting_for_all_steps():
         detector.on_progress(rank, Position("step", 21), now)
     assert hung(detector, now + 600) is None
     assert "raise cluster.deadlines.step_seconds" in hung(detector, now + 601)
+
+
+def test_progress_of_one_rank_within_a_phase_does_not_excuse_the_other():
+    detector = detector_at(Position("step", 7), Position("step", 7))
+    for now in (3.0, 6.0, 9.0):
+        detector.on_progress(0, Position("step", 7, f"window {now}"), now)
+    assert hung(detector, 10.0) is None
+    assert "Rank 1 on node b hangs: it has been in phase step of step 7" in hung(detector, 10.1)
+
+
+def test_a_progress_report_ends_the_silence_of_a_rank():
+    detector = detector_at(Position("step", 7), Position("step", 7))
+    detector.on_answer(0, 2.0)
+    assert detector.silent_seconds(0, 10.0) == 8.0
+    detector.on_progress(0, Position("save", 7), 9.0)
+    assert detector.silent_seconds(0, 10.0) == 1.0
+    assert detector.silent_seconds(0, 8.5) == 0.0  # a report is newer than the question
+    assert detector.silent_seconds(1, 10.0) == 10.0

@@ -4,9 +4,10 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import count
 
 from cluster.health import watchdog
-from cluster.health.watchdog import HeartbeatSender
+from cluster.health.watchdog import HeartbeatSender, Watchdog
 
 # Its clock goes on when it is told to, by half a second for each line; it says when it looks.
 PROGRAM = """
@@ -64,3 +65,15 @@ def test_an_actor_that_cannot_be_told_does_not_silence_the_supervisor(monkeypatc
     with HeartbeatSender(lambda: [gone, alive]):
         assert alive.often.wait(60)
     assert gone.times >= 3
+
+
+def test_an_error_at_the_end_does_not_keep_the_process(monkeypatch):
+    killed, errors = threading.Event(), []
+    monkeypatch.setattr(watchdog.os, "kill", lambda pid, signal: killed.set())
+    monkeypatch.setattr(threading, "excepthook", lambda error: errors.append(error.exc_value))
+
+    def fail():
+        raise OSError("the disk is full")
+
+    Watchdog(timeout_seconds=1.0, clock=count().__next__, pause=lambda _: None, at_end=fail)
+    assert killed.wait(30)

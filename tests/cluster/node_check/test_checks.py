@@ -12,7 +12,7 @@ import ray
 from cluster.node_check import checks, verdicts
 from cluster.node_check.actor import NodeCheckActor
 from cluster.node_check.checks import NodeChecks, NodeProcesses
-from cluster.node_check.figures import MeasuredNode, NodeFigures
+from cluster.node_check.figures import ClockOffset, MeasuredNode, NetworkFigures, NodeFigures
 from cluster.node_check.matrix_product import measure_products
 from cluster.node_check.report_text import summary, table
 from cluster.ray.session import ray_session
@@ -142,3 +142,72 @@ def test_a_slow_node_is_measured_again_and_may_have_been_disturbed(monkeypatch):
     assert levels == [("quick", ["a", "b", "c", "d"]), ("quick", ["b", "c"]), ("quick", ["c"])]
     assert [verdict.node for verdict in report.verdicts] == ["c"]
     assert report.nodes["c"].figures.memory_bytes_per_second == 11
+
+
+def scripted_check(monkeypatch, script, level="quick"):
+    """A check whose nodes give the figures of a script, in order, or a failure."""
+    monkeypatch.setattr(checks, "suspects", verdicts.suspects)
+    check = NodeChecks(level, "cpu", 1, READY_SECONDS)
+
+    def measure(nodes, folders, level):
+        answers = {node: script[node].pop(0) for node in nodes}
+        return {
+            node: MeasuredNode(node, failure=answer)
+            if isinstance(answer, str)
+            else MeasuredNode(node, NodeFigures(memory_bytes_per_second=answer))
+            for node, answer in answers.items()
+        }
+
+    monkeypatch.setattr(check, "_measure", measure)
+    monkeypatch.setattr(check, "_wait_until_ready", lambda nodes: True)
+    monkeypatch.setattr(check, "_clocks", lambda nodes: {})
+    return check, {name: NodeProcesses(name, (FakeActor(),)) for name in script}
+
+
+class FakeActor:
+    """An actor whose network has the bandwidths of a script; calls return their results."""
+
+    def __init__(self, *bytes_per_second):
+        self.bandwidths = list(bytes_per_second)
+        self.tcp_rendezvous = SimpleNamespace(remote=lambda: "tcp://localhost:1")
+        self.check_network = SimpleNamespace(remote=self._network)
+
+    def _network(self, placement):
+        links = {(placement.rank + 1) % 2: self.bandwidths.pop(0)}
+        return NetworkFigures(all_reduce_bytes_per_second=7.0, links=links)
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Results of fake actors are there at once."""
+    fake = SimpleNamespace(get=lambda value, timeout: value, wait=lambda values, **_: (values, []))
+    monkeypatch.setattr(checks, "ray", fake)
+
+
+def test_a_node_that_fails_in_its_second_measurement_fails(monkeypatch):
+    silence = "no answer within 30 s"
+    check, nodes = scripted_check(
+        monkeypatch, {"a": [100], "b": [10, silence, silence], "c": [101]}
+    )
+    report = check.check(nodes, {})
+    silent = [verdict for verdict in report.verdicts if silence in verdict.text]
+    assert [(verdict.node, verdict.fails) for verdict in silent] == [("b", True)]
+
+
+@pytest.mark.parametrize("speeds", [(100.0, 40.0), (40.0, 100.0)])
+def test_the_better_of_two_measurements_of_a_link_stays(monkeypatch, no_ray, speeds):
+    check, _ = scripted_check(monkeypatch, {"a": [100], "b": [100]}, "full")
+    nodes = {name: NodeProcesses(name, (FakeActor(*speeds),)) for name in "ab"}
+    check._nodes = {name: MeasuredNode(name) for name in nodes}
+    for _ in speeds:
+        assert check._measure_network(nodes, []) == 7.0
+    assert [check._nodes[name].link_bytes_per_second for name in "ab"] == [100.0, 100.0]
+
+
+def test_a_repeated_measurement_keeps_better_figures_and_the_clock(monkeypatch):
+    check, nodes = scripted_check(monkeypatch, {"a": [100], "b": [10, 5, 7], "c": [101]})
+    clock = ClockOffset(0.25, 0.01)
+    monkeypatch.setattr(check, "_clocks", lambda nodes: dict.fromkeys(nodes, clock))
+    report = check.check(nodes, {})
+    assert report.nodes["b"].figures.memory_bytes_per_second == 10
+    assert {node.clock for node in report.nodes.values()} == {clock}

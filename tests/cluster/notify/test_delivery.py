@@ -9,7 +9,7 @@ from support.cluster.processes import HANG_SECONDS
 from support.webhook_server import SECRET, Misbehaviour, WebhookServer
 
 from cluster.notify import delivery
-from cluster.notify.delivery import MAX_WAITING, PAUSES_SECONDS, Deliveries
+from cluster.notify.delivery import MAX_WAITING, PAUSES_SECONDS, Deliveries, DeliveryThread
 from cluster.notify.notification import Notification, RunEvent
 from cluster.notify.targets import DeliveryProblem, open_target
 from trainer.notify_config import NotifyTarget
@@ -225,3 +225,52 @@ def test_abandoned_messages_are_not_mentioned():
     release.set()
     wait_for_threads()
     assert notices.texts == []
+
+
+def test_a_message_whose_loss_is_reported_is_not_counted_again_at_the_end():
+    left = []
+    target = ScriptedTarget(lambda number: DeliveryProblem("refused", is_temporary=False))
+    reported = threading.Event()
+
+    def notice(text):
+        left.append(thread.abandon())  # the run ends in this moment
+        reported.set()
+
+    thread = DeliveryThread(target, notice)
+    thread.put(message())
+    assert reported.wait(HANG_SECONDS)
+    assert left == [0]
+    wait_for_threads()
+
+
+def test_all_targets_share_the_deadline_of_the_end(monkeypatch):
+    calls = []
+    monkeypatch.setattr(DeliveryThread, "begin_end", lambda self, deadline: calls.append(deadline))
+    monkeypatch.setattr(DeliveryThread, "join", lambda self: calls.append("join"))
+    deliveries = Deliveries([ScriptedTarget() for _ in range(3)], Notices())
+    deliveries.finish()
+    assert len(set(calls[:3])) == 1
+    assert calls[3:] == ["join"] * 3
+    deliveries.abandon()
+    wait_for_threads()
+
+
+def test_an_attempt_at_the_end_has_no_more_time_than_is_left(monkeypatch):
+    seconds, ending = [], threading.Event()
+
+    class Slow(ScriptedTarget):
+        def send(self, notification, most):
+            seconds.append(most)
+            assert ending.wait(HANG_SECONDS)
+            return DeliveryProblem("503", is_temporary=True) if len(seconds) == 1 else None
+
+    thread = DeliveryThread(Slow(), Notices())
+    thread.put(message())
+    while not seconds:
+        time.sleep(0.001)
+    thread.begin_end(time.monotonic() + 3.0)
+    ending.set()
+    thread.join()
+    assert seconds[0] == delivery.ATTEMPT_SECONDS
+    assert 0 < seconds[1] <= 3.0
+    wait_for_threads()

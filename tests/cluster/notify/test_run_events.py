@@ -4,7 +4,9 @@ import random
 import time
 
 import pytest
+import torch
 from support.recipes import tiny_values
+from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import skipped_line, train_line, validation_line
 
 from cluster.errors import ClusterError, EmbeddedRayError, RankLostError
@@ -17,6 +19,7 @@ from trainer.notify_config import EVENTS
 from trainer.record.metrics_lines import CorruptionFound, RankRecovered, SlowRankFound
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import RankVitals, Restart, Vitals
+from trainer.zero.fragment import Fragment
 
 
 class Clock:
@@ -271,3 +274,18 @@ def test_a_slow_rank_is_an_event_and_its_recovery_none(events):
         "waits for rank 3 on node-2, which needs 1.87 times as long as the others, because it "
         "waits longer for data: 0.374 s per step, the others 0.2 s."
     ) in events.found[0].text
+
+
+def test_a_session_without_a_step_of_a_complete_run_is_no_event(tmp_path):
+    """The record and the last checkpoint are those of an earlier session."""
+    run = RunFolder(tmp_path / "tiny")
+    run.path.mkdir()
+    run.metrics.write_text(train_line(100).to_json() + "\n")
+    share = [Fragment("master", "w", 0, torch.ones(4))]
+    save_checkpoint(run.checkpoints, make_header(100), [share])
+    for lines, names in (([], []), ([train_line(100)], ["finished"])):
+        events = Detected(tmp_path)
+        for line in lines:
+            events.line(line)
+        events.ended()
+        assert events.names == names

@@ -2,7 +2,9 @@
 
 import os
 import stat
+import zlib
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -22,6 +24,7 @@ from cluster.ranks.node_memory import (
     next_nodes,
 )
 from cluster.ray.session import ray_session
+from trainer.checkpoints import memory_folder
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
 from trainer.checkpoints.memory_writer import MemoryWriter
@@ -195,3 +198,131 @@ def test_a_node_without_a_folder_says_why(monkeypatch):
 def test_each_node_copies_the_files_of_the_node_before_it():
     assert next_nodes(["a", "a", "b", "c", "b"]) == {"a": "b", "b": "c", "c": "a"}
     assert next_nodes(["a", "a"]) == {}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_the_ranks_of_a_restart_verify_each_file_once(world_size):
+    verified = []
+
+    class Stored:
+        def __init__(self, number):
+            self.number = number
+
+        def verify(self):
+            verified.append(self.number)
+
+    checkpoint = MemoryCheckpoint(make_header(5), tuple(map(Stored, range(3))))
+    for rank in range(world_size):
+        checkpoint.verify_share(rank, world_size)
+    assert sorted(verified) == [0, 1, 2]
+
+
+class LocalNode:
+    """A node without Ray: its memory, and an agent whose calls return their results."""
+
+    current = ""
+
+    def __init__(self, name):
+        self.name = name
+        self.memory = NodeMemory()
+        self.ranges = []
+        self.read_memory = SimpleNamespace(remote=self._read)
+
+    def __enter__(self):
+        LocalNode.current = self.name
+        return self.memory
+
+    def __exit__(self, *_):
+        LocalNode.current = ""
+
+    def _read(self, path, start, stop):
+        caller, LocalNode.current = LocalNode.current, self.name
+        try:
+            self.ranges.append((start, stop))
+            return self.memory.read(path, start, stop)
+        finally:
+            LocalNode.current = caller
+
+    def write(self, data, slot=0):
+        """Write a memory file, as a rank of the node does."""
+        with self as memory:
+            assert memory.open("run") is None
+            folder = memory._folder.path / "attempt"
+        folder.mkdir(exist_ok=True)
+        (folder / f"state.{slot}").write_bytes(data)
+        return MemoryFile(folder / f"state.{slot}", len(data), zlib.crc32(data))
+
+
+@pytest.fixture
+def two_nodes(tmp_path, monkeypatch):
+    """Two nodes of one machine, whose blocks have 10 bytes."""
+    context = SimpleNamespace(get_node_id=lambda: LocalNode.current)
+    fake = SimpleNamespace(get=lambda value: value, get_runtime_context=lambda: context)
+    monkeypatch.setattr(node_memory, "ray", fake)
+    monkeypatch.setattr(node_memory, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(memory_folder, "SHARED_MEMORY", tmp_path)
+    nodes = LocalNode("first"), LocalNode("second")
+    yield nodes
+    for node in nodes:
+        with node as memory:
+            memory.close()
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 11, 20, 35])
+def test_a_copy_has_all_blocks_and_each_is_requested_once(two_nodes, size):
+    first, second = two_nodes
+    file = first.write(bytes(range(size)))
+    with second as memory:
+        copy = memory.copy(first, file)
+    assert copy.path.read_bytes() == bytes(range(size))
+    assert (copy.bytes, copy.crc32) == (file.bytes, file.crc32)
+    assert first.ranges == [(start, min(start + 10, size)) for start in range(0, size, 10)]
+
+
+def test_a_copy_over_a_longer_one_of_the_same_slot_has_the_new_size(two_nodes):
+    first, second = two_nodes
+    for data in (b"1" * 35, b"2" * 12, b"3" * 40):
+        file = first.write(data)
+        with second as memory:
+            assert memory.copy(first, file).path.read_bytes() == data
+    other = first.write(b"4" * 5, slot=1)
+    with second as memory:
+        copies = [memory.copy(first, file), memory.copy(first, other)]
+    assert [copy.path.read_bytes() for copy in copies] == [b"3" * 40, b"4" * 5]
+
+
+def test_a_file_that_changes_while_it_is_copied_is_damage(two_nodes):
+    first, second = two_nodes
+    file = first.write(b"1" * 35)
+    file.path.write_bytes(b"1" * 34 + b"2")
+    with second as memory, pytest.raises(DamagedCheckpointError, match="is damaged"):
+        memory.copy(first, file)
+
+
+def test_a_folder_that_was_closed_can_be_opened_again(two_nodes):
+    node = two_nodes[0]
+    for data in (b"1", b"2"):
+        file = node.write(data)
+        with node as memory:
+            memory.verify(file)
+            memory.close()
+        assert not file.path.exists()
+
+
+def test_the_files_of_all_named_attempts_stay(two_nodes):
+    node = two_nodes[0]
+    file = node.write(b"1")
+    folder = file.path.parent
+    for name in ("former", "restored"):
+        (folder.parent / name).mkdir()
+        (folder.parent / name / "state.0").touch()
+    with node as memory:
+        memory.keep_attempts(["attempt", "restored"])
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["attempt", "restored"]
+    assert file.path.exists()
+
+
+def test_a_node_alone_has_no_neighbour_and_nodes_with_many_ranks_have_one():
+    assert next_nodes(["a", "a"]) == {}
+    assert next_nodes(["a", "a", "b", "b"]) == {"a": "b", "b": "a"}
+    assert next_nodes(["c", "a", "b", "a"]) == {"c": "a", "a": "b", "b": "c"}

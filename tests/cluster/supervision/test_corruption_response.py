@@ -173,3 +173,20 @@ def test_the_memory_of_the_nodes_is_trusted_up_to_the_last_check(scripted, verif
     job = run.supply.groups[-1].job
     assert job.checkpoint == older
     assert (job.memory_checkpoint is not None) == trusted
+
+
+def test_ranks_end_before_their_checkpoints_are_set_aside(scripted, monkeypatch):
+    """A rank that still lives could write another checkpoint, or commit one."""
+    with scripted([[found(1, verified=6)], [FINISHED]]) as run:
+        checkpoint(run, 5)
+        checkpoint(run, 7)
+        steps_at_ends, end_group = [], run.supply.end_group
+
+        def end():
+            steps_at_ends.append(steps(run))
+            end_group()
+
+        monkeypatch.setattr(run.supply, "end_group", end)
+        assert run.loop.run() == "finished"
+    assert steps_at_ends[0] == [5, 7]
+    assert steps(run) == [5]

@@ -112,3 +112,17 @@ def test_the_space_of_a_run_includes_what_it_uses():
         (folder.path / "file").write_bytes(b"1" * 100_000)
         assert used_bytes(folder.path) >= 100_000
         assert free_bytes(folder.path) > before - 50_000_000  # other processes write, too
+
+
+def test_used_bytes_are_those_of_allocated_blocks_in_all_subfolders(tmp_path):
+    (tmp_path / "attempt").mkdir()
+    for name in ("file", "attempt/file"):
+        (tmp_path / name).write_bytes(b"1" * 1_000_000)
+    with (tmp_path / "sparse").open("wb") as sparse:
+        sparse.truncate(10**9)
+    assert 2_000_000 <= used_bytes(tmp_path) < 2_100_000
+
+
+def test_bytes_that_a_run_uses_now_are_free_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_folder, "used_bytes", lambda folder: 10**15)
+    assert 10**15 < free_bytes(tmp_path) < 2 * 10**15

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from support.records.checkpoints import make_header
 
 from trainer.checkpoints import memory_writer
-from trainer.checkpoints.memory_file import MemorySteps
+from trainer.checkpoints.memory_file import SLOTS, MemorySteps
 from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.checkpoints.state_file import read_state_header
+from trainer.checkpoints.writer import share_bytes
 from trainer.errors import CheckpointError, DamagedCheckpointError
 from trainer.rank.placement import Placement
 from trainer.zero.fragment import Fragment
@@ -185,3 +186,33 @@ def test_too_little_memory_is_named(state, tmp_path, monkeypatch, space, memory,
     assert bool(problem) == bool(found)
     if found:
         assert "checkpoints.memory_every_steps" in found
+
+
+@pytest.mark.parametrize(
+    ("own", "neighbors"), [(1, 0), (2, 0), (1, 1), (1, 3)], ids=lambda number: str(number)
+)
+def test_the_slots_of_all_ranks_of_a_node_and_of_its_neighbour_must_fit(
+    state, tmp_path, monkeypatch, own, neighbors
+):
+    """Exactly the slots fit, and one byte less does not."""
+    needed = SLOTS * share_bytes(iter(state)) * (own + neighbors)
+    placement = Placement(
+        local_world_size=own,
+        memory_folder=tmp_path / "attempt",
+        memory_neighbor_ranks=neighbors,
+    )
+    monkeypatch.setattr(memory_writer, "available_bytes", lambda: needed)
+    for space in (needed, needed - 1):
+        monkeypatch.setattr(memory_writer, "free_bytes", lambda folder, space=space: space)
+        assert bool(memory_tier_problem(iter(state), placement)) == (space < needed)
+
+
+def test_memory_that_the_run_uses_now_is_available_to_it(state, tmp_path, monkeypatch):
+    needed = SLOTS * share_bytes(iter(state))
+    monkeypatch.setattr(memory_writer, "free_bytes", lambda folder: needed)
+    monkeypatch.setattr(memory_writer, "available_bytes", lambda: needed - 4096)
+    placement = Placement(memory_folder=tmp_path / "run" / "attempt")
+    placement.memory_folder.mkdir(parents=True)
+    assert memory_tier_problem(iter(state), placement)
+    (placement.memory_folder / "former").write_bytes(b"1" * 4096)
+    assert memory_tier_problem(iter(state), placement) == ""

@@ -138,3 +138,63 @@ def test_another_exception_of_the_thread_is_not_lost(work, url):
     writer.save(make_header(10), final=False)
     with pytest.raises(LeaseLostError, match="somebody else's"):
         writer.close()
+
+
+def files_in(work):
+    return [path.name for path in work.rglob("*") if path.is_file()]
+
+
+def test_a_file_whose_upload_fails_leaves_nothing_on_the_disk(work, url, monkeypatch):
+    monkeypatch.setattr(ObjectStore, "put", fail)
+    heard = Listener()
+    with closing(make_writer(work, url, heard)) as writer:
+        writer.save(make_header(10), final=False)
+        writer.finish()
+        assert files_in(work) == []
+    assert [step for step, _ in heard.failed] == [10]
+
+
+def test_files_that_are_given_up_leave_nothing_on_the_disk(work, url, gate):
+    heard = Listener()
+    with closing(make_writer(work, url, heard)) as writer:
+        for step in (10, 20, 30):
+            writer.save(make_header(step), final=False)
+            writer._finish_writing()
+        assert len(files_in(work)) == 3 - len(heard.failed)
+        gate.set()
+    assert heard.failed
+    assert files_in(work) == []
+
+
+def test_the_last_checkpoint_waits_for_the_upload_in_flight(work, url, monkeypatch):
+    """An older file that is uploaded later would be reported after the last checkpoint."""
+    heard, put, last_began = Listener(), ObjectStore.put, threading.Event()
+
+    def slow(self, name, data):
+        if "step-00000020" in self.url:
+            last_began.set()
+        elif last_began.wait(0.3):
+            raise AssertionError("the last checkpoint is uploaded beside an older one")
+        put(self, name, data)
+
+    monkeypatch.setattr(ObjectStore, "put", slow)
+    with closing(make_writer(work, url, heard)) as writer:
+        writer.save(make_header(10), final=False)
+        writer.save(make_header(20), final=True)
+        assert [header.step for _, header in heard.written] == [10, 20]
+
+
+def test_an_upload_that_fails_once_works_the_next_time_without_a_step_in_between(
+    work, url, monkeypatch
+):
+    """The thread goes on after a failure, and `finish` waits for each file anew."""
+    heard = Listener()
+    with closing(make_writer(work, url, heard)) as writer:
+        for step in (10, 20, 30):
+            with monkeypatch.context() as patched:
+                if step == 20:
+                    patched.setattr(ObjectStore, "put", fail)
+                writer.save(make_header(step), final=False)
+                writer.finish()
+    assert [header.step for _, header in heard.written] == [10, 30]
+    assert [step for step, _ in heard.failed] == [20]

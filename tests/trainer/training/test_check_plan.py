@@ -66,6 +66,18 @@ def test_ranks_of_other_nodes_are_preferred(nodes, slots):
         assert distant == (2 if nodes == "aab" else len(checks))
 
 
+@pytest.mark.parametrize("nodes_of", [None, 1, 2])
+@pytest.mark.parametrize(("ranks", "slots"), SHAPES)
+def test_verifiers_of_one_owner_repeat_different_slots(ranks, slots, nodes_of):
+    nodes = [str(rank // nodes_of) for rank in range(ranks)] if nodes_of else ()
+    for number in range(6):
+        checks = planned_checks(number, ranks, slots, nodes)
+        for owner in range(ranks):
+            repeated = [check.slot for check in checks if check.owner == owner]
+            own = slots_of_rank(owner, ranks, slots)
+            assert len(set(repeated)) == min(len(repeated), len(own))
+
+
 def test_partners_take_turns():
     partners = {planned_checks(number, 5, 10)[0].owner for number in range(4)}
     assert partners == {1, 2, 3, 4}

@@ -4,6 +4,8 @@ Real engines and the real loop on real ranks. Bits flip in memory: in weights, i
 in gradients as the backward pass has computed them.
 """
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -12,10 +14,11 @@ from support.ranks import verify_jobs
 from support.ranks.engine_jobs import Shape
 from support.ranks.verify_jobs import KINDS, Flip, Setting
 
-from trainer.corruption import CorruptionFinding, SilentCorruptionError
+from trainer.corruption import MAX_PARAMETERS, CorruptionFinding, SilentCorruptionError
 from trainer.rank.placement import Placement
 from trainer.record.metrics_lines import CorruptionFound, parse_line
-from trainer.training.check_plan import SlotCheck
+from trainer.training import slot_checks
+from trainer.training.check_plan import SlotCheck, planned_checks
 from trainer.training.slot_checks import SlotChecks, StepChecks
 
 STEPS = 5
@@ -224,3 +227,82 @@ def test_notices_of_the_schedule():
     assert "no additional pass" in uneven
     assert "within 8 steps" in uneven
     assert checks(0, every=0).schedule_text is None
+
+
+def test_ranks_and_slots_take_turns_by_the_number_of_the_check():
+    placement = Placement(rank=1, world_size=3)
+    schedule = SlotChecks(10, slots=7, parameters=["w"], placement=placement)
+    for number in range(1, 6):
+        checks = schedule.of_step(10 * number).checks
+        assert checks == tuple(planned_checks(number, 3, 7))
+
+
+NAMES = [f"layer.{number}" for number in range(MAX_PARAMETERS + 3)]
+HEALTHY = torch.arange(len(NAMES) + 1)
+
+
+class Ranks:
+    """The schedules of three ranks in threads, of which rank 2 only repeats slots of the others."""
+
+    def __init__(self, monkeypatch):
+        self._barrier = threading.Barrier(3)
+        self._tables = {}
+        monkeypatch.setattr(slot_checks, "sum_over_ranks", self._sum)
+        self.schedules = [
+            SlotChecks(10, slots=5, parameters=NAMES, placement=Placement(rank=rank, world_size=3))
+            for rank in range(3)
+        ]
+
+    def _sum(self, table, placement):
+        self._tables[placement.rank] = table
+        self._barrier.wait(60)
+        return sum(self._tables.values())
+
+    def pass_check(self, step):
+        for schedule in self.schedules:
+            schedule.passed(step, schedule.of_step(step))
+
+    def finding(self, step, in_step, repeated):
+        """The finding of a failed check, equal on all ranks, from digests of each rank."""
+        (check,) = self.schedules[0].of_step(step).checks
+
+        def error(rank):
+            mine = {check.slot: in_step[rank]} if rank in in_step else {}
+            schedule = self.schedules[rank]
+            return schedule.error(step, [check], mine, {check.slot: repeated[rank]}).finding
+
+        with ThreadPoolExecutor(3) as pool:
+            (finding,) = set(pool.map(error, range(3)))
+        return check, finding
+
+
+@pytest.fixture
+def ranks(monkeypatch):
+    return Ranks(monkeypatch)
+
+
+@pytest.mark.parametrize("faulty", ["owner", "verifier"])
+def test_a_transient_fault_is_that_of_the_rank_whose_digest_differs(ranks, faulty):
+    (check,) = ranks.schedules[0].of_step(10).checks
+    assert check.verifier == 2
+    wrong = HEALTHY.clone()
+    wrong[: MAX_PARAMETERS + 2] += 1
+    in_step = {check.owner: HEALTHY, check.verifier: HEALTHY} | {getattr(check, faulty): wrong}
+    _, finding = ranks.finding(10, in_step, [HEALTHY] * 3)
+    assert finding.ranks == (getattr(check, faulty),)
+    assert (finding.is_certain, finding.is_reproducible) == (True, False)
+    assert finding.parameters == tuple(NAMES[:MAX_PARAMETERS])
+    assert finding.parameter_count == MAX_PARAMETERS + 2
+
+
+def test_checkpoints_are_trusted_until_the_last_check_of_each_suspect(ranks):
+    """Rank 2 takes part in all checks, ranks 0 and 1 in turn."""
+    first, second = (ranks.schedules[0].of_step(step).checks[0].owner for step in (10, 20))
+    assert {first, second} == {0, 1}
+    ranks.pass_check(10)
+    in_step = {second: HEALTHY, 2: HEALTHY + 1}
+    assert ranks.finding(20, in_step, [HEALTHY] * 3)[1].last_verified_step == 10
+    disagreeing = [HEALTHY + rank for rank in range(3)]
+    _, finding = ranks.finding(20, {rank: disagreeing[rank] for rank in (second, 2)}, disagreeing)
+    assert set(finding.ranks) == {second, 2}
+    assert finding.last_verified_step == 0

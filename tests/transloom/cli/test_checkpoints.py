@@ -146,10 +146,11 @@ def test_prune_is_refused_while_the_run_trains(transloom, run, monkeypatch):
     assert steps(run) == STEPS
 
 
-def test_prune_removes_nothing_while_the_newest_is_damaged(transloom, run):
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_prune_removes_and_lists_nothing_while_the_newest_is_damaged(transloom, run, dry_run):
     damage(run, 6)
     with pytest.raises(CheckpointError, match=r"step-00000006.* bytes.*Nothing is removed"):
-        transloom("checkpoints", "prune", run, "--keep-last", 1)
+        transloom("checkpoints", "prune", run, "--keep-last", 1, *dry_run)
     assert steps(run) == STEPS
 
 

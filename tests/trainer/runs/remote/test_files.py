@@ -158,6 +158,26 @@ def test_links_and_files_of_one_node_are_not_mirrored(tmp_path):
     assert sorted(local_files(tmp_path)) == ["a/b", "metrics.jsonl"]
 
 
+def test_bytes_that_are_appended_during_an_upload_are_a_change(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    objects, uploaded = Objects(), UploadedFiles(source)
+    (source / NAME).write_bytes(b"one\n")
+
+    def put_while_written(data):
+        with (source / NAME).open("ab") as file:
+            file.write(b"two\n")
+        return objects.put(data)
+
+    uploaded.upload(NAME, put_while_written)
+    assert uploaded.changed() == [NAME]
+    uploaded.upload(NAME, objects.put)
+    assert uploaded.changed() == []
+    FileFetcher(objects, target).fetch(NAME, uploaded.parts[NAME])
+    assert (target / NAME).read_bytes() == b"one\ntwo\n"
+
+
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_rewrite_of_equal_size_and_tail_is_uploaded(tmp_path, in_place):
     objects, uploaded = Objects(), UploadedFiles(tmp_path)

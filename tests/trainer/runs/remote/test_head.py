@@ -162,6 +162,45 @@ class TestLease:
             former.change(lambda now: lease.renewed(former, now, number))
 
 
+@pytest.mark.parametrize("renewals", [0, 1, 3])
+def test_an_owner_that_renews_its_lease_before_the_swap_keeps_the_run(store, monkeypatch, renewals):
+    """The lease seemed to have expired, as after a pause of the owner."""
+    monkeypatch.setattr(lease, "is_dead", lambda owner: False)
+    head = HeadObject(store)
+    number = lease.acquire(head, print).owner.number
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)
+    wait = lease.wait_until_abandoned
+
+    def overtaken(*arguments):
+        seen = wait(*arguments)
+        for _ in range(renewals):
+            head.change(lambda now: lease.renewed(head, now, number))
+        return seen
+
+    monkeypatch.setattr(lease, "wait_until_abandoned", overtaken)
+    if renewals:
+        with pytest.raises(RunInUseError):
+            lease.acquire(HeadObject(store), print)
+        assert head.read().owner.number == number
+    else:
+        assert lease.acquire(HeadObject(store), print).owner.number == number + 1
+
+
+def test_an_owner_that_has_released_the_run_cannot_change_it(store):
+    head = HeadObject(store)
+    number = lease.acquire(head, print).owner.number
+
+    def release(now):
+        owner = now.owner.model_copy(update={"released": True})
+        return now.model_copy(update={"owner": owner})
+
+    head.change(lambda now: release(lease.renewed(head, now, number)))
+    for _ in range(2):
+        with pytest.raises(LeaseLostError):
+            head.change(lambda now: lease.renewed(head, now, number))
+    assert head.read().owner.released
+
+
 def test_a_head_in_the_first_format_is_read_and_written_in_the_present_one(store):
     store.put(HEAD, json.dumps(HEAD_1).encode())
     head = HeadObject(store)

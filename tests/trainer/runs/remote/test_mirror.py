@@ -28,8 +28,10 @@ from support.storage.fault_proxy import (
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, TrainerError
 from trainer.runs.remote import file_table, lease, mirror, validation_archive
+from trainer.runs.remote.changes import add_files
 from trainer.runs.remote.file_table import MAX_ENTRIES, FileTable, IndexPart, file_part
 from trainer.runs.remote.head import HeadObject
+from trainer.runs.remote.pull import RunPuller
 from trainer.runs.remote.requests import request_data_workers, request_stop
 
 SECONDS = 60.0
@@ -220,6 +222,92 @@ def test_requests_of_others_reach_the_control_files(url, tmp_path):
         assert (head.stop_request, head.data_workers_request) == (None, None)
     with driving(url, tmp_path / "second") as driver:
         assert driver.run.stop_requested_at() is None
+
+
+def write(driver, text, name="log.txt"):
+    """Replace a file of the run, and wait until the store has it."""
+    (driver.run.path / name).write_text(text)
+    assert driver.mirror.flush(60)
+
+
+def test_a_file_that_changes_all_the_time_has_few_objects_while_the_run_lives(url, tmp_path):
+    """Those of the head, and at most those of the head before it."""
+    store = ObjectStore(url)
+    with driving(url, tmp_path / "first") as driver:
+        write(driver, "0")
+        before = len(list(store.list()))
+        for number in range(1, 6):
+            write(driver, f"{number}" * number)
+            assert len(list(store.list())) <= before + 1
+
+
+def test_a_reader_of_the_head_before_can_still_pull(url, tmp_path, monkeypatch):
+    heads, errors, pulls = [], [], []
+    change, delete = HeadObject.change, ObjectStore.delete
+
+    def recorded(self, function):
+        heads.append(self.read())
+        return change(self, function)
+
+    def delete_and_pull(self, names):
+        delete(self, names)
+        if heads and heads[-1]:
+            try:
+                RunPuller(ObjectStore(url), tmp_path / "view").pull(heads[-1])
+                pulls.append((tmp_path / "view" / "log.txt").read_text())
+            except OSError as error:
+                errors.append(error)
+
+    with driving(url, tmp_path / "first") as driver:
+        write(driver, "0")
+        monkeypatch.setattr(HeadObject, "change", recorded)
+        monkeypatch.setattr(ObjectStore, "delete", delete_and_pull)
+        for number in range(1, 4):
+            write(driver, str(number))
+        monkeypatch.undo()
+    assert errors == []
+    assert {"0", "1", "2"} <= set(pulls)
+
+
+def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path, monkeypatch):
+    texts = ["the second, which is longer", "the first"]
+
+    def add():
+        (tmp_path / "added").mkdir(exist_ok=True)
+        (tmp_path / "added" / "score.json").write_text(texts.pop())
+        add_files(url, tmp_path / "added")
+
+    with driving(url, tmp_path / "first") as driver:
+        change = HeadObject.change
+        add()
+
+        def overtaken(self, function):
+            if texts and "score.json" in driver.mirror.current.additions.entries:  # it was read
+                monkeypatch.setattr(HeadObject, "change", change)
+                add()
+            return change(self, function)
+
+        monkeypatch.setattr(HeadObject, "change", overtaken)
+        assert driver.mirror.flush(60)
+        assert driver.mirror.flush(60)
+        assert (driver.run.path / "score.json").read_text() == "the second, which is longer"
+    assert texts == []
+    RunPuller(ObjectStore(url), tmp_path / "view").pull()
+    assert (tmp_path / "view" / "score.json").read_text() == "the second, which is longer"
+    check_no_orphans(url, "after an addition that was replaced")
+
+
+def test_state_files_of_a_checkpoint_that_was_not_completed_do_not_stay(url, tmp_path):
+    with driving(url, tmp_path / "first") as driver:
+        driver.save(10)
+        attempt = driver.committer.attempt
+        driver.mirror.begin_attempt(attempt)
+        part = f"step-00000020-{attempt}/state-00000-of-00002.safetensors/00000"
+        ObjectStore(driver.mirror.states_url).put(part, b"of one of two ranks")
+        assert driver.mirror.flush(60)
+        names = [found.name for found in ObjectStore(url).list()]
+        assert any(name.endswith(part) for name in names)  # another rank may still upload
+    check_no_orphans(url, "after an incomplete checkpoint")
 
 
 def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -388,6 +389,22 @@ def test_the_folder_is_a_run(url, tmp_path):
         push_run(tmp_path, url)
     assert not (tmp_path / "owners").exists()
     assert Path(tmp_path).exists()
+
+
+def test_pulled_state_files_and_headers_are_on_the_disk(large, url, tmp_path, monkeypatch):
+    """After a power failure, a checkpoint that seems complete is complete."""
+    push_run(large, url)
+    synced, fsync = set(), os.fsync
+
+    def recorded(file):
+        synced.add(os.fstat(file if isinstance(file, int) else file.fileno()).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    pull_run(url, tmp_path / "pulled")
+    files = list((tmp_path / "pulled" / "checkpoints").rglob("state-*"))
+    assert len(files) >= 4
+    assert [path.name for path in files if path.stat().st_ino not in synced] == []
 
 
 def test_many_files_are_pushed_and_pulled_by_an_index(folder, url, tmp_path):

@@ -8,7 +8,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from support.dashboard.running import RunningDashboard
+from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 from support.storage.fault_proxy import Answer, FaultProxy
@@ -17,11 +19,16 @@ from cluster.terminal import Terminal
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.shown_urls import problem_of, url_of, with_urls
+from trainer.checkpoints.averaging import average
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.lease import OwnerMetadata, this_process
+from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.run_copies import view_folder
 from trainer.errors import RunMismatchError
 from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import view_cache, views
+from trainer.runs.remote.changes import add_checkpoint
 from trainer.runs.remote.file_table import file_part
 from trainer.runs.remote.head import HEAD, HeadObject, RunHead
 from trainer.runs.remote.location import prefix_url, run_url
@@ -29,6 +36,7 @@ from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import RunView, run_view
 from trainer.runs.remote.transfer import push_run
 from trainer.runs.remote.views import PrefixView, ViewFollower, view_of
+from trainer.zero.fragment import Fragment
 from transloom.observe.terminal.folder_feed import FolderFeed
 from transloom.observe.terminal.run_feed import RunFeed
 
@@ -404,3 +412,109 @@ def test_nothing_is_kept_of_a_run_that_is_gone(url):
     view = run_view(url)
     shutil.rmtree(view)
     assert (run_view(url) / "run.json").exists()
+
+
+class ScriptedView:
+    """A view whose refreshes fail as a script says, and then succeed."""
+
+    def __init__(self, folder, failures):
+        self.folder = folder
+        self.preserved = 0
+        self.over = threading.Event()
+        self._failures = iter(failures)
+
+    def refresh(self):
+        match next(self._failures, None):
+            case None:
+                self.over.set()
+            case str() as failure:
+                raise ObjectStoreError(failure)
+
+    def preserve(self):
+        self.preserved += 1
+
+
+def test_each_outage_of_the_store_is_announced_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(views, "REFRESH_SECONDS", 0.001)
+    announced = []
+    view = ScriptedView(tmp_path, ["away", "still away", False, False, "away again", "away", False])
+    with ViewFollower(view, announced.append):
+        assert view.over.wait(SECONDS)
+    assert [text.rpartition(": ")[2] for text in announced] == ["away", "away again"]
+    assert view.preserved == 4
+    assert problem_of(tmp_path) is None
+
+
+def renew(url, seconds_ago):
+    """Renew the lease as an owner on another machine did, some time ago."""
+
+    def change(now):
+        process = this_process() | {"host": "elsewhere"}
+        owner = now.owner.model_copy(
+            update={
+                "process": OwnerMetadata.model_validate(process),
+                "released": False,
+                "renewals": now.owner.renewals + 1,
+                "renewed": time.time() - seconds_ago,
+            }
+        )
+        return now.model_copy(update={"owner": owner})
+
+    HeadObject(ObjectStore(url)).change(change)
+
+
+def heartbeat_age(view):
+    (file,) = (view.folder / "owners").iterdir()
+    return time.time() - file.stat().st_mtime
+
+
+def test_a_refreshed_view_shows_the_newest_heartbeat_of_the_owner(url):
+    view = RunView(url)
+    for seconds_ago in (900, 500, 100):
+        renew(url, seconds_ago)
+        view.refresh()
+        assert seconds_ago <= heartbeat_age(view) < seconds_ago + 90
+
+
+def test_an_outage_keeps_the_age_of_a_silent_owner(url):
+    renew(url, 600)
+    view = RunView(url)
+    view.refresh()
+    for _ in range(2):
+        view.preserve()
+        assert 590 <= heartbeat_age(view) < 690
+
+
+def average_of(folder, steps):
+    checkpoints = folder / "checkpoints"
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    for step in steps:
+        tensor = torch.full((4,), float(step))
+        save_checkpoint(checkpoints, make_header(step), [[Fragment("master", "w", 0, tensor)]])
+    made = average(checkpoints, [Checkpoint(path) for path in list_checkpoints(checkpoints)])
+    return made if isinstance(made, Checkpoint) else Checkpoint(made)
+
+
+def test_a_checkpoint_that_was_replaced_under_its_name_is_read_anew(url, tmp_path):
+    """Both by a view that is refreshed, and by another process that shares its folder."""
+    view = RunView(url)
+    for steps, expected in (((10, 20), 15.0), ((30, 50), 40.0)):
+        made = average_of(tmp_path / "averages", steps)
+        stored = made.path.rename(made.path.with_name("average-of-10-20"))
+        add_checkpoint(url, Checkpoint(stored))
+        view.refresh()
+        for reader in (view, RunView(url)):
+            reader.refresh()
+            weights = CheckpointReader(Checkpoint(reader.folder / "checkpoints" / stored.name))
+            assert weights.weights()["w"].tolist() == [expected] * 4
+
+
+def test_a_damaged_run_is_a_problem_once_and_until_it_is_repaired(prefix, url):
+    store = ObjectStore(url)
+    intact = store.get(HEAD, 10**7).data
+    view = PrefixView(prefix)
+    for data, problems in ((b"{", 1), (b"{", 1), (intact, 0), (b"[]", 1), (intact, 0)):
+        store.put(HEAD, data)
+        view.refresh()
+        assert len(view.problems) == problems
+        assert all(url in problem for problem in view.problems)

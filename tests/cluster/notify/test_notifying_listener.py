@@ -1,0 +1,142 @@
+"""Which ends of a run are notified, and that notifications never harm the run."""
+
+import pytest
+from support.cluster.scripted_cluster import Notices
+from support.recipes import tiny_values
+from support.records.checkpoints import make_header, save_checkpoint
+from support.records.lines import train_line, validation_line
+
+from cluster.notify import notifying_listener
+from cluster.notify.notifying_listener import NotifyingListener
+from cluster.notify.run_events import RunEvents
+from cluster.notify.targets import TargetError
+from cluster.recipe import Recipe
+from trainer.errors import LeaseLostError, TrainerError
+from trainer.runs.folder import RunFolder
+
+
+class Target:
+    """A target that keeps the names of events."""
+
+    name = "TRANSLOOM_X_URL (webhook)"
+
+    def __init__(self):
+        self.events, self.stops = [], 0
+
+    def send(self, notification, seconds):
+        self.events.append(notification.event)
+
+    def stop(self):
+        self.stops += 1
+
+
+class Log(Notices):
+    def logging(self):
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+@pytest.fixture
+def target(monkeypatch):
+    target = Target()
+    monkeypatch.setattr(notifying_listener, "open_target", lambda config, environment: target)
+    return target
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = RunFolder(tmp_path / "tiny")
+    folder.path.mkdir()
+    return folder
+
+
+def make_listener(run: RunFolder, events=("finished", "failed", "best_score"), targets=1):
+    values = tiny_values(run.path.parent / "dataset", max_steps=10)
+    values["tracking"]["notify"] = {
+        "events": list(events),
+        "targets": [{"kind": "webhook", "url_from": f"TRANSLOOM_{n}_URL"} for n in range(targets)],
+    }
+    return NotifyingListener(Log(), Recipe.of(values), run, {})
+
+
+def end(listener, error):
+    with pytest.raises(type(error)), listener.logging():
+        raise error
+
+
+@pytest.mark.parametrize("error", [LeaseLostError("another driver"), KeyboardInterrupt()])
+def test_a_driver_that_lost_its_run_or_is_interrupted_sends_nothing(run, target, error):
+    end(make_listener(run), error)
+    assert target.events == []
+    assert target.stops == 1
+
+
+def test_an_error_is_sent_and_raised(run, target):
+    end(make_listener(run), TrainerError("no space"))
+    assert target.events == ["failed"]
+
+
+def test_events_that_the_recipe_does_not_select_are_not_sent(run, target):
+    end(make_listener(run, events=["finished"]), TrainerError("no space"))
+    assert target.events == []
+
+
+def finish(listener, run, tensors):
+    with listener.logging():
+        listener.line(train_line(10))
+        listener.line(validation_line(10, loss=1.0))
+        save_checkpoint(run.checkpoints, make_header(10), [tensors])
+
+
+def test_a_finished_run_is_sent_after_its_events_in_each_session(run, target):
+    import torch
+
+    from trainer.zero.fragment import Fragment
+
+    listener = make_listener(run)
+    finish(listener, run, [Fragment("master", "w", 0, torch.ones(4))])
+    assert target.events == ["best_score", "finished"]
+    # Outside the context, and in a second one without a step, there is nothing to send.
+    listener.line(validation_line(20, loss=0.5))
+    with listener.logging():
+        pass
+    assert target.events == ["best_score", "finished"]
+
+
+def test_all_targets_receive_an_event_and_one_that_is_not_configured_is_named(
+    run, target, monkeypatch
+):
+    opened = [target, Target()]
+
+    def open_target(config, environment):
+        if config.url_from == "TRANSLOOM_1_URL":
+            raise TargetError("TRANSLOOM_1_URL is not set")
+        return opened[config.url_from == "TRANSLOOM_2_URL"]
+
+    monkeypatch.setattr(notifying_listener, "open_target", open_target)
+    listener = make_listener(run, targets=3)
+    end(listener, TrainerError("no space"))
+    assert [sent.events for sent in opened] == [["failed"], ["failed"]]
+    (notice,) = listener._listener.notices
+    assert "TRANSLOOM_1_URL is not set" in notice
+
+
+@pytest.mark.parametrize("method", ["line", "notice", "vitals", "ended_by"])
+def test_an_error_in_a_detector_does_not_reach_the_run(run, target, monkeypatch, method):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(RunEvents, method, fail)
+    listener = make_listener(run)
+    error = TrainerError("no space")
+
+    def log_and_fail():
+        listener.line(train_line(1))
+        listener.notice("a notice")
+        raise error
+
+    with pytest.raises(TrainerError) as caught, listener.logging():
+        log_and_fail()
+    assert caught.value is error
+    assert "a notice" in listener._listener.notices

@@ -1,0 +1,106 @@
+"""The follower sends the lines after the position that a page has, and each line once."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.records.lines import train_line
+
+from transloom.observe.dashboard.follower import Follower
+
+HANG_SECONDS = 30.0
+
+
+class Table:
+    def __init__(self, run):
+        self.paths = {"run": run}
+
+    def refresh(self):
+        return []
+
+    def trains(self, run):
+        return True
+
+
+class Pages:
+    """Pages that are subscribed, and the steps that they receive."""
+
+    def __init__(self, number=0):
+        self.number = number
+        self.steps = []
+        self.received = asyncio.Event()
+
+    def __len__(self):
+        return self.number
+
+    def publish(self, kind, message):
+        if kind == "steps":
+            self.steps += message.columns["step"]
+            self.received.set()
+
+
+@pytest.fixture
+def record(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.touch()
+    return path
+
+
+def append(record, *steps):
+    """Append lines of steps, and return the position of the end."""
+    with record.open("a") as file:
+        for step in steps:
+            file.write(train_line(step, step_seconds=0.01).to_json() + "\n")
+    return record.stat().st_size
+
+
+def followed(record, script):
+    """Run a script with a follower and its pages, and return the steps that were published."""
+
+    async def follow():
+        pages = Pages()
+        with ThreadPoolExecutor(1) as pool:
+            follower = Follower(Table(record.parent), pages, pool)
+            await script(follower, pages)
+            await follower.close()
+        return pages.steps
+
+    return asyncio.run(follow())
+
+
+def test_the_position_of_the_last_answer_before_a_page_subscribes_counts(record):
+    async def script(follower, pages):
+        follower.expect("run", record, append(record, 1))
+        follower.expect("run", record, append(record, 2, 3))  # a page that is opened again
+        append(record, 4)
+        pages.number = 1
+        follower.wake()
+        await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
+
+    assert followed(record, script) == [4]
+
+
+def test_an_answer_to_another_page_does_not_move_the_position_of_subscribed_ones(record):
+    async def script(follower, pages):
+        follower.expect("run", record, append(record, 1))
+        pages.number = 1
+        end = append(record, 2)
+        follower.expect("run", record, end)
+        follower.wake()
+        await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
+
+    assert followed(record, script) == [2]
+
+
+def test_pages_that_leave_and_return_do_not_get_lines_twice(record):
+    async def script(follower, pages):
+        for step in (1, 2):
+            follower.expect("run", record, append(record, 10 * step))
+            pages.number = 1
+            append(record, 10 * step + 1)
+            pages.received.clear()
+            follower.wake()
+            await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
+            pages.number = 0
+
+    assert followed(record, script) == [11, 21]
