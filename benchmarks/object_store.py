@@ -43,6 +43,7 @@ from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import Checkpoint, CheckpointHeader
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
+from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter
@@ -210,6 +211,7 @@ def run_driver(url: str, folder: Path, gigabytes: float, idle: float) -> Path:
         mirror.flush(60.0)
         kept = folder / "kept" / "step-00000002"
         kept.parent.mkdir()
+        register_copy(kept.parent, url)
         (run.checkpoints / "step-00000002").rename(kept)
         (run.checkpoints / "step-00000002").symlink_to(kept)
     return kept
