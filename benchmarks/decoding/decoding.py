@@ -14,9 +14,10 @@ each (CTranslate2: a translating thread), which `transloom translate` has of its
 Face not: there the sentences are dealt out to as many runs of it at once, and their rates are added
 up. A model that was not trained never ends its sentences, so a run of base has to be trained, too.
 
-The runs in benchmarks/multi30k/kept are trained and need only the dataset.
+The first 600 steps of multi30k-ende are enough for that:
 
     .venv/bin/transloom prepare multi30k-ende
+    .venv/bin/transloom train multi30k-ende trainer.max_steps=600 --run RUN
     .venv/bin/python benchmarks/decoding/decoding.py RUN [--sentences 2000] [--rounds 3] [--json]
 
 `--python PATH` names an environment that has transformers; without it one of its own is made.
