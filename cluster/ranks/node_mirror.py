@@ -117,7 +117,9 @@ class NodeMirror:
         from data_pipeline.storage.object_store import ObjectStore  # imports obstore
         from trainer.runs.remote.pull import RunPuller
 
-        RunPuller(ObjectStore(self._url), self.folder).pull(with_files=with_files)
+        RunPuller(ObjectStore(self._url), self.folder).pull(
+            with_files=with_files, with_additions=False
+        )
         checkpoints = self.folder / "checkpoints"
         for former in checkpoints.glob(".work-*"):
             shutil.rmtree(former, ignore_errors=True)

@@ -132,10 +132,10 @@ class RunMirror:
         head = lease.acquire(self._head, self._announce)
         try:
             self.number = head.owner.number
-            self._puller.pull(head)
+            self._puller.pull(head, with_additions=False)  # the first round takes them
             indexed = self._puller.tables.indexed(head.files).keys()
             self._indexed = set(indexed - head.files.entries.keys())
-            self._files.parts = self._puller.files(head)
+            self._files.parts = self._puller.tables.files(head.files)
             self._files.mark_unchanged()
             self.current = head
             self._sweep()
@@ -235,9 +235,8 @@ class RunMirror:
             if self._publication:
                 prefixes.append(self._publication.prefix)
         objects = list(self._store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS))
-        unnamed = unnamed_objects(
-            (found.name for found in objects), self._named_parts(), prefixes, self.number
-        )
+        named = [*self._named_parts(), *all_parts(self._additions())]
+        unnamed = unnamed_objects((found.name for found in objects), named, prefixes, self.number)
         garbage = [name for name in unnamed if not self._is_of_attempt(name)]
         now = max((found.modified for found in objects), default=0.0)  # by the store's clock
         garbage += [
@@ -359,16 +358,20 @@ class RunMirror:
         name it for some more rounds if the object store does not answer. One that is damaged, or
         cannot be a file of this folder, is left out.
         """
-        try:
-            additions = self._puller.tables.files(self.current.additions)
-        except (RunMismatchError, ObjectMissingError) as error:
-            self._refuse("additions", f"files that were added are left out: {error}")
-            return dict(self.current.additions.entries)
+        additions = self._additions()
         for name, parts in additions.items():
             if parts not in (self._files.parts.get(name), self._taken.get(name)):
                 self._take(name, parts)
             self._taken[name] = parts
         return additions
+
+    def _additions(self) -> Files:
+        """Return the parts of files that other processes have added; none from a damaged index."""
+        try:
+            return self._puller.tables.files(self.current.additions)
+        except (RunMismatchError, ObjectMissingError) as error:
+            self._refuse("additions", f"files that were added are left out: {error}")
+            return dict(self.current.additions.entries)
 
     def _take(self, name: str, parts: list[FilePart]) -> None:
         try:

@@ -84,6 +84,7 @@ class RunPuller:
         head: RunHead | None = None,
         *,
         with_files: bool = True,
+        with_additions: bool = True,
         without: tuple[str, ...] = (),
     ) -> RunHead:
         """Make the folder equal to the run, and return the head that it is equal to.
@@ -92,6 +93,7 @@ class RunPuller:
             head: the run's head if the caller owns the run, so that it cannot change; otherwise it
                 is read.
             with_files: whether to pull more than the checkpoints.
+            with_additions: whether to pull files that the owner has not taken yet.
             without: directories of the run whose files are not needed.
 
         Raises:
@@ -102,7 +104,9 @@ class RunPuller:
         for left in reversed(range(MAX_TRIES)):
             now = head or self._head.read_existing()
             try:
-                self._pull(now, with_files=with_files, without=without)
+                tables = (now.files, *((now.additions,) if with_additions else ()))
+                files = self.tables.files(*tables) if with_files else None
+                self._pull(now, files, without)
             except ObjectMissingError:
                 if not left or head:
                     raise
@@ -114,11 +118,10 @@ class RunPuller:
         """Make one file equal to its parts; see `FileFetcher.fetch` for the errors."""
         self._fetcher.fetch(name, parts)
 
-    def _pull(self, head: RunHead, *, with_files: bool, without: tuple[str, ...]) -> None:
+    def _pull(self, head: RunHead, files: Files | None, without: tuple[str, ...]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         size = 0
-        if with_files:
-            files = self.files(head)
+        if files is not None:
             there = set(local_files(self.folder))
             kept = {name for name in there if self._keeps_jobs and is_kept(name)}
             wanted = [
@@ -151,10 +154,6 @@ class RunPuller:
                 f"{self._store.url} has at least {size:,} bytes to copy, expected at most "
                 f"{self._max_bytes:,}.{self._remedy}"
             )
-
-    def files(self, head: RunHead) -> Files:
-        """Return the parts of all files of a run; see `TableReader.files` for the errors."""
-        return self.tables.files(head.files, head.additions)
 
 
 def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> int:

@@ -19,6 +19,7 @@ from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.folder_listing import list_folders
 from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
+from foundation.errors import LocationError
 from foundation.location import path_escape
 from foundation.periodic_thread import PeriodicThread
 from foundation.shown_urls import set_problem, show_as_url
@@ -65,6 +66,7 @@ class PrefixView:
         self.folder = views_folder(self.url)
         self.problems: list[str] = []
         self._views: dict[str, RunView] = {}
+        self._unusable: dict[str, str] = {}  # names of folders that cannot be in the URL of a run
         self._listings_left = 0
         show_as_url(self.folder, self.url)
 
@@ -90,7 +92,8 @@ class PrefixView:
             and all(map(_is_of_store, failures.values()))
         ):
             raise next(iter(failures.values()))
-        self.problems = [_problem_of(self._views[name], error) for name, error in failures.items()]
+        problems = [_problem_of(self._views[name], error) for name, error in failures.items()]
+        self.problems = [*problems, *self._unusable.values()]
 
     def preserve(self) -> None:
         for view in self._views.values():
@@ -102,8 +105,12 @@ class PrefixView:
             for name in list_folders(self.url)
             if not name.startswith(".") and not path_escape(name)
         }
+        self._unusable = {}
         for name in runs - self._views.keys():
-            self._views[name] = RunView(f"{self.url}/{name}", UNLISTED)
+            try:
+                self._views[name] = RunView(f"{self.url}/{name}", UNLISTED)
+            except (LocationError, TrainerError) as error:  # such as a name with a question mark
+                self._unusable[name] = str(error)
         for name in self._views.keys() - runs:
             del self._views[name]
         for path in self.folder.iterdir():

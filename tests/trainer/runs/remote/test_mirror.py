@@ -341,6 +341,33 @@ def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path, monkeypatch
     go_on(url, tmp_path, "after bad additions")
 
 
+def test_a_driver_starts_with_additions_good_and_bad(url, tmp_path):
+    begin(url, tmp_path)
+    store = ObjectStore(url)
+    good = {"good.txt": "good", **{f"many-{n}.txt": str(n) for n in range(2 * MAX_ENTRIES)}}
+    (tmp_path / "added").mkdir()
+    for name, text in good.items():
+        (tmp_path / "added" / name).write_text(text)
+    add_files(url, tmp_path / "added")
+    assert HeadObject(store).read().additions.index
+    store.put("owners/00000002/bad", b"xy")
+    bad = {"bad.txt": [file_part("owners/00000002/bad", b"zz")]}
+    HeadObject(store).change(
+        lambda now: now.model_copy(
+            update={"additions": now.additions.model_copy(update={"entries": bad})}
+        )
+    )
+    told = []
+    with driving(url, tmp_path / "driver", told.append) as driver:
+        driver.save(20)
+        assert driver.mirror.flush(SECONDS)
+        found = {name: (driver.run.path / name).read_text() for name in good}
+        assert found == good
+    assert ["'bad.txt', which was added, is left out" in text for text in told] == [True]
+    check_no_orphans(url, "after additions")
+    go_on(url, tmp_path, "after additions")
+
+
 def test_an_addition_whose_index_is_damaged_is_left_out(url, tmp_path):
     told = []
     begin(url, tmp_path)

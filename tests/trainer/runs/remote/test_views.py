@@ -250,6 +250,15 @@ def test_no_run_stops_the_others_whatever_is_wrong_with_it(prefix, url, kind):
     assert (view.folder / "one" / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize("name", ["a?b", "user:pw@host", "a#b", "n" * 240 + "ä" * 40])
+def test_a_folder_whose_name_is_in_no_url_hides_no_run(prefix, url, name):
+    ObjectStore(prefix).put(f"{name}/{HEAD}", b"{")
+    view = view_of(prefix)
+    view.refresh()
+    assert (view.folder / "one" / "metrics.jsonl").exists()
+    assert len(view.problems) == 1
+
+
 def test_an_error_of_any_class_is_the_problem_of_its_run(prefix, url, tmp_path, monkeypatch):
     push_run(made_run(tmp_path / "two", train_line(1)), f"{prefix}/two")
     refresh = RunView.refresh
