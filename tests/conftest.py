@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 import yaml
 from support.machine_parts import lacks, missing
-from support.quality.targets import check_targets
+from support.quality.targets import check_targets, mark_long
 from support.real_data import MULTI30K
 
 from cluster.supervision.command_signals import restore_signal_handlers
@@ -49,8 +49,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests that no target runs, before `-m` deselects any."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Decide which target runs each test, before `-m` deselects any."""
+    mark_long(items, config.rootpath)
     check_targets(items)
 
 

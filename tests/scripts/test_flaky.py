@@ -1,5 +1,7 @@
 """`scripts/flaky` lists the tests that failed in some round, with how often."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,14 +24,31 @@ def test_fails_every_other_time():
     assert not mark.exists()
 """
 
+OTHER_TESTS = """\
+def test_fails():
+    assert False
+"""
+CONFIGURATION = """\
+[tool.pytest.ini_options]
+pythonpath = ["tests"]
+markers = ["long", "gpu", "chaos", "lab"]
+addopts = "--import-mode=importlib"
+"""
+
 
 @pytest.fixture
 def checkout(tmp_path):
     """The scripts with two tests, one of which fails in every other round."""
-    for name in ("scripts/flaky", "scripts/test"):
+    plugin = [f"tests/support/quality/{name}.py" for name in ("tiers", "targets")]
+    for name in ("scripts/flaky", "scripts/test", *plugin):
         target = tmp_path / name
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
+    script = tmp_path / "scripts" / "test"
+    halves = re.sub(
+        r"without_ray=\(.*?\n\)", "without_ray=(tests/model)", script.read_text(), flags=re.S
+    )
+    script.write_text(halves)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     without_plugins = "-p no:cacheprovider -p no:hypothesispytest"
@@ -37,10 +56,12 @@ def checkout(tmp_path):
         f'#!/bin/sh\nexec "{sys.executable}" -m pytest {without_plugins} "$@"\n'
     )
     (programs / "pytest").chmod(0o755)
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "cluster").mkdir()
-    (tmp_path / "tests" / "cluster" / "test_some.py").write_text(TESTS)
+    (tmp_path / "pyproject.toml").write_text(CONFIGURATION)
+    tiers = {"make test": {"tests/cluster/test_some.py": 2, "tests/model/test_other.py": 1}}
+    (tmp_path / "tests" / "tiers.json").write_text(json.dumps(tiers))
+    for name, text in (("cluster/test_some.py", TESTS), ("model/test_other.py", OTHER_TESTS)):
+        (tmp_path / "tests" / name).parent.mkdir()
+        (tmp_path / "tests" / name).write_text(text)
     return tmp_path
 
 
@@ -53,10 +74,24 @@ def flaky(checkout, *arguments):
 def test_it_lists_what_failed_in_some_round(checkout):
     done = flaky(checkout, "3")
     assert done.returncode == 1
-    assert "round 2 of 3: 0 failed" in done.stdout
+    assert "round 2 of 3: 1 failed" in done.stdout
     name = "tests/cluster/test_some.py::test_fails_every_other_time"
-    assert f"2 of 3  {name}\n1 test failed" in done.stdout
+    assert f"3 of 3  tests/model/test_other.py::test_fails\n2 of 3  {name}\n2 tests" in done.stdout
     assert "test_steady" not in done.stdout
+
+
+def test_it_repeats_one_half_or_the_long_tests(checkout):
+    done = flaky(checkout, "1", "--half", "rest")
+    assert "1 of 1  tests/model/test_other.py::test_fails\n1 test failed" in done.stdout
+    done = flaky(checkout, "1", "--long")
+    assert done.stdout.endswith("\n0 tests failed at least once\n")
+
+
+def test_a_test_that_is_not_in_the_committed_tiers_is_refused(checkout):
+    (checkout / "tests" / "model" / "test_new.py").write_text(OTHER_TESTS)
+    done = flaky(checkout, "1", "--half", "rest")
+    assert "tests/model/test_new.py has 1 tests in make test, expected 0" in done.stderr
+    assert "scripts/tiers" in done.stderr
 
 
 def test_arguments_for_pytest_are_passed_on(checkout):
