@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 import yaml
 from support.machine_parts import lacks, missing
+from support.quality import hangs
 from support.quality.targets import check_targets, mark_long
 from support.real_data import MULTI30K
 
@@ -31,6 +32,9 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # More threads than cores: one that waits for another must not keep it from its core by spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+_watch = hangs.HangWatch()
+_ORDERS = pytest.StashKey[Any]()
 
 # The same examples in every run, and no deadline on a machine that others use too.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
@@ -55,11 +59,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     check_targets(items)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End a test that hangs; see `support.quality.hangs`."""
+    is_long = any(item.get_closest_marker(mark) for mark in ("long", "proof", "chaos", "lab"))
+    _watch.begin(float("inf") if is_long else hangs.CPU_SECONDS)
+    try:
+        return (yield)
+    finally:
+        _watch.end()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test of a part that this machine lacks; see `support.machine_parts`."""
     for marker in item.iter_markers("needs"):
         if reason := lacks(*marker.args):
             missing(reason)
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Cancel the orders of a test that failed: the runs of later tests would stop there."""
+    if orders := item.config.stash.get(_ORDERS, None):
+        orders.clear()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -106,11 +127,12 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def orders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def orders(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Any:
     """Moments at which the processes that `ray_head` starts stop, for a test to strike there."""
     from support.faults.moments import Orders
 
-    return Orders(tmp_path_factory.mktemp("orders"))
+    pytestconfig.stash[_ORDERS] = Orders(tmp_path_factory.mktemp("orders"))
+    return pytestconfig.stash[_ORDERS]
 
 
 @pytest.fixture(scope="session")
