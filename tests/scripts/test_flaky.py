@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.cluster.processes import is_alive, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = """\
@@ -98,3 +100,19 @@ def test_arguments_for_pytest_are_passed_on(checkout):
     done = flaky(checkout, "1", "--busy", "1", "-k", "steady")
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith("\n0 tests failed at least once\n")
+
+
+def test_nothing_that_a_test_has_started_is_left(checkout):
+    """A test starts a process in a session of its own, as a Ray head is, and pytest is killed."""
+    test = """\
+import os, signal, subprocess
+
+def test_is_killed():
+    print(subprocess.Popen(["sleep", "600"], start_new_session=True).pid, file=open("left", "w"))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (checkout / "tests" / "model" / "test_other.py").write_text(test)
+    done = subprocess.run([checkout / "scripts" / "test", "--half=rest"], capture_output=True)
+    assert done.returncode == 128 + signal.SIGKILL
+    left = int((checkout / "left").read_text())
+    wait_until(lambda: not is_alive(left))
