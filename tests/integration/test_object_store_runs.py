@@ -54,6 +54,7 @@ def cluster(bucket, cache, s3_server):
             head.stop()
 
 
+@pytest.mark.proof
 def test_nodes_without_a_shared_folder_train_the_same_bits(
     inline_runs, cluster, bucket, cache, monkeypatch
 ):

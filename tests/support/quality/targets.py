@@ -4,8 +4,12 @@ A test belongs to several targets, or to none, by the marks of its function, cla
 mark `needs` is left out, because `make lab` repeats such tests with the parts that they need.
 
 `make test` has the unit tests, and one test of complete runs for each promise: that one has the
-mark `proof`. Other tests get the mark `long` if they use a costly fixture or are in a directory of
-complete runs, without an edit of their own.
+mark `proof`. By rules, these tests get the mark `long` without an edit:
+
+- tests with a costly fixture: a cluster of Ray, a browser;
+- tests in a directory of complete runs and commands;
+- cases of a test with rank processes, except for the first and the last one, which are as unlike as
+  its parameters allow.
 """
 
 from collections.abc import Collection, Iterable
@@ -27,21 +31,29 @@ _EXPRESSIONS = {name: Expression.compile(text) for name, (_, text) in TARGETS.it
 # A cluster of Ray starts in 5 s of CPU time and needs 1 s for each group of ranks, Chromium in 2 s.
 COSTLY_FIXTURES = {"ray_head", "browser"}
 # Their tests run complete commands, each in a process with torch or in a new environment.
-LONG_DIRECTORIES = [
-    f"tests/{name}" for name in ("documentation", "integration", "notebooks", "tutorials")
-]
+LONG_DIRECTORIES = {
+    f"tests/{name}"
+    for name in ("benchmarks", "documentation", "integration", "notebooks", "tutorials")
+}
+RANK_PROCESSES = "rank_pools"
 # A test with one of these is in its target already.
 _DECIDED = {"proof", "long", "gpu", "chaos", "lab"}
 
 
 def mark_long(items: Iterable[pytest.Item], root: PurePath) -> None:
     """Give the mark `long` to tests that are too costly for `make test` and prove no promise."""
+    cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if _marks(item) & _DECIDED:
             continue
         fixtures = set(getattr(item, "fixturenames", ()))
         directories = {parent.as_posix() for parent in item.path.relative_to(root).parents}
-        if fixtures & COSTLY_FIXTURES or directories & set(LONG_DIRECTORIES):
+        if fixtures & COSTLY_FIXTURES or directories & LONG_DIRECTORIES:
+            item.add_marker("long")
+        elif RANK_PROCESSES in fixtures:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases_of_test in cases.values():
+        for item in cases_of_test[1:-1]:
             item.add_marker("long")
 
 
