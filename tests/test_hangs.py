@@ -32,35 +32,36 @@ def compute_for_ever():
 
 
 def test_a_wait_for_what_never_comes_is_ended(watch):
-    watch.begin(cpu_seconds=100)
+    watch.begin()
     with pytest.raises(pytest.fail.Exception, match="active for 1 s"):
         threading.Event().wait(30)
 
 
 def test_a_wait_for_a_child_that_sleeps_is_ended(watch):
     with subprocess.Popen(["sleep", "30"]) as child:
-        watch.begin(cpu_seconds=100)
+        watch.begin()
         with pytest.raises(pytest.fail.Exception, match="active for 1 s"):
             child.wait()
         watch.end()
         child.kill()
 
 
-def test_an_endless_loop_is_ended(watch):
-    watch.begin(cpu_seconds=0.5)
+def test_an_endless_loop_is_ended(watch, monkeypatch):
+    monkeypatch.setattr(hangs, "CPU_SECONDS", 0.5)
+    watch.begin()
     with pytest.raises(pytest.fail.Exception, match=r"computed for 0\.5 s"):
         compute_for_ever()
 
 
 def test_a_wait_for_a_child_that_computes_is_not_ended(watch):
     loop = "import time; end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
-    watch.begin(cpu_seconds=100)
+    watch.begin()
     subprocess.run([sys.executable, "-c", loop], check=True)
 
 
 def test_tests_that_end_are_not_watched(watch):
     for _ in range(5):
-        watch.begin(cpu_seconds=100)
+        watch.begin()
         time.sleep(0.3)
         watch.end()
 

@@ -46,6 +46,7 @@ def checkout(tmp_path):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
+    (tmp_path / "tests" / "trainer").mkdir()
     script = tmp_path / "scripts" / "test"
     halves = re.sub(
         r"without_ray=\(.*?\n\)", "without_ray=(tests/model)", script.read_text(), flags=re.S
