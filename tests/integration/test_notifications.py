@@ -157,7 +157,6 @@ def test_a_process_that_does_not_own_the_run_sends_nothing(runs, monkeypatch):
     assert server.events == []
 
 
-@pytest.mark.proof
 def test_a_run_under_ray_sends_its_end(runs, ray_head, monkeypatch):
     runs.address = ray_head.address
     with WebhookServer() as server:

@@ -137,7 +137,6 @@ def test_a_worker_with_other_sources_than_the_driver_batches_nothing(workers):
         next(steps_of(WorkerClient(handles, print)))
 
 
-@pytest.mark.proof
 def test_killed_workers_are_asked_again_and_it_is_said(workers, expected):
     started = workers(2)
     notices = []

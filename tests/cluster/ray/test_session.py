@@ -97,7 +97,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "driver.py", *arguments]
 
 
-@pytest.mark.proof
+@pytest.mark.long
 def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing_behind(
     decoys: Path, tmp_path: Path
 ) -> None:
