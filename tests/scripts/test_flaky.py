@@ -117,3 +117,12 @@ def test_is_killed():
     assert done.returncode == 128 + signal.SIGKILL
     left = int((checkout / "left").read_text())
     wait_until(lambda: not is_alive(left))
+
+
+def test_both_halves_are_run_and_a_failure_in_one_counts(checkout):
+    (checkout / "mark").touch()  # lets the tests of the first half pass
+    done = subprocess.run([checkout / "scripts" / "test", "-q"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout
+    assert "2 passed" in done.stdout
+    assert "FAILED tests/model/test_other.py::test_fails" in done.stdout
+    assert not done.stderr
