@@ -80,6 +80,7 @@ def test_it_lists_what_failed_in_some_round(checkout):
     assert "round 2 of 3: 1 failed" in done.stdout
     name = "tests/cluster/test_some.py::test_fails_every_other_time"
     assert f"3 of 3  tests/model/test_other.py::test_fails\n2 of 3  {name}\n2 tests" in done.stdout
+    assert "assert False" in (checkout / "build" / "flaky" / "3-rest.txt").read_text()
     assert "test_steady" not in done.stdout
 
 
