@@ -16,7 +16,7 @@ LOCKED := --require-hashes --only-binary :all: --no-binary deepspeed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test test-long check bench bench-peers chaos lab mutants oldest pictures fuzz lock wheel wheelhouse clean
+.PHONY: help setup demo docs test test-long check bench bench-peers chaos lab mutants nightly oldest pictures fuzz lock wheel wheelhouse clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -69,12 +69,11 @@ docs: setup  ## the documentation site, into build/site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "Open build/site/index.html, or serve it: $(BIN)/python -m http.server --directory build/site"
 
-test: setup  ## the tests, without those that need a GPU or long
+test: setup  ## the unit tests, and one complete run for each promise (6 minutes on 2 cores)
 	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) scripts/test
 
-test-long: setup  ## tests that need a fresh environment, a browser, or minutes by themselves
-	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) \
-		$(BIN)/pytest -m "long and not gpu and not chaos and not lab"
+test-long: setup  ## the other tests of CI: Ray, browsers, commands of the documentation, fresh environments
+	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) scripts/test --long
 
 check: setup  ## lint, format, types, and the direction of imports
 	@scripts/check
@@ -99,6 +98,9 @@ fuzz: setup  ## mutate files of all formats for long, and renew the table in doc
 
 mutants: setup  ## plant known bugs in a copy and say which of them no test sees (before a release)
 	@$(BIN)/python scripts/mutants
+
+nightly: setup  ## chaos, lab, mutants, fuzz, oldest and same_bits; goes on where it stopped (TARGETS="chaos lab")
+	@$(BIN)/python scripts/nightly $(TARGETS)
 
 oldest: setup  ## tests with the oldest versions that pyproject.toml allows (before a release)
 	@scripts/oldest

@@ -15,7 +15,8 @@ import hypothesis
 import pytest
 import yaml
 from support.machine_parts import lacks, missing
-from support.quality.targets import check_targets
+from support.quality import hangs
+from support.quality.targets import check_targets, mark_long
 from support.real_data import MULTI30K
 
 from cluster.supervision.command_signals import restore_signal_handlers
@@ -31,6 +32,9 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # More threads than cores: one that waits for another must not keep it from its core by spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+_watch = hangs.HangWatch()
+_ORDERS = pytest.StashKey[Any]()
 
 # The same examples in every run, and no deadline on a machine that others use too.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
@@ -49,9 +53,21 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests that no target runs, before `-m` deselects any."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Decide which target runs each test, before `-m` deselects any."""
+    mark_long(items, config.rootpath)
     check_targets(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End a unit test that hangs; see `support.quality.hangs`."""
+    if not any(item.get_closest_marker(mark) for mark in ("proof", "long", "chaos", "lab", "gpu")):
+        _watch.begin()
+    try:
+        return (yield)
+    finally:
+        _watch.end()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -59,6 +75,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         if reason := lacks(*marker.args):
             missing(reason)
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Cancel the orders of a test that failed: the runs of later tests would stop there."""
+    if orders := item.config.stash.get(_ORDERS, None):
+        orders.clear()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -105,11 +127,12 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def orders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def orders(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Any:
     """Moments at which the processes that `ray_head` starts stop, for a test to strike there."""
     from support.faults.moments import Orders
 
-    return Orders(tmp_path_factory.mktemp("orders"))
+    pytestconfig.stash[_ORDERS] = Orders(tmp_path_factory.mktemp("orders"))
+    return pytestconfig.stash[_ORDERS]
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,7 @@ def run(checkout, *arguments):
     return done.returncode, done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
 def test_the_script_tells_what_survives(checkout):
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.cluster.processes import is_alive, wait_until
 from support.ranks import rank_pool
 from support.ranks.rank_pool import RankPool
 
@@ -20,6 +21,11 @@ def rank_of(placement: Placement) -> int:
 def hang_on_rank_1(placement: Placement) -> None:
     if placement.rank == 1:
         time.sleep(3600)
+
+
+def compute_for_ever_on_rank_1(placement: Placement) -> None:
+    while placement.rank == 1:
+        pass
 
 
 def rendezvous_of(placement: Placement) -> str | None:
@@ -40,13 +46,28 @@ def pool() -> Iterator[RankPool]:
 def test_a_job_that_hangs_ends_with_the_stacks_of_its_ranks(
     pool: RankPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank_pool, "JOB_SECONDS", 0.5)
+    pool.run(rank_of)  # its ranks have started, and have imported this file
+    monkeypatch.setattr(rank_pool, "IDLE_SECONDS", 2.0)
 
-    with pytest.raises(AssertionError, match=r"Rank 1: no result within 0\.5 s") as error:
+    with pytest.raises(AssertionError, match=r"Rank 1: no result, and idle for 2 s") as error:
         pool.run(hang_on_rank_1)
 
     assert "in hang_on_rank_1" in str(error.value)
     assert "Rank 0" not in str(error.value)
+    monkeypatch.undo()
+    assert pool.run(rank_of) == [0, 1]
+
+
+def test_a_job_that_computes_for_too_long_is_ended(
+    pool: RankPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.run(rank_of)
+    monkeypatch.setattr(rank_pool, "JOB_CPU_SECONDS", 1.0)
+
+    with pytest.raises(AssertionError, match=r"Rank 1: no result after 1 s of CPU time") as error:
+        pool.run(compute_for_ever_on_rank_1)
+
+    assert "in compute_for_ever_on_rank_1" in str(error.value)
     monkeypatch.undo()
     assert pool.run(rank_of) == [0, 1]
 
@@ -70,7 +91,7 @@ def test_ranks_that_ended_between_jobs_are_replaced(pool: RankPool) -> None:
     killed = pool.run(process_id)
     for process in killed:
         os.kill(process, signal.SIGKILL)
-    time.sleep(0.2)
+        wait_until(lambda ended=process: not is_alive(ended))
 
     with pytest.raises(AssertionError, match="Rank 0: the process has ended"):
         pool.run(rank_of)

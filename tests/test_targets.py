@@ -2,13 +2,15 @@
 
 import ast
 import itertools
+import json
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.quality.targets import TARGETS, check_targets, targets_of
+from support.quality.targets import TARGETS, check_targets, mark_long, targets_of
+from support.quality.tiers import FILE, differences, tiers_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,3 +86,73 @@ def test_marks_that_no_target_or_several_select_are_refused(marks):
     else:
         with pytest.raises(pytest.UsageError, match=r"test_x.py::test_y is run by no target.*lab"):
             check_targets([item])
+
+
+class Item:
+    """A collected test, as far as the rules look at it."""
+
+    def __init__(self, nodeid: str, *marks: str, fixtures: tuple[str, ...] = ()) -> None:
+        self.nodeid = nodeid
+        self.path = ROOT / nodeid.partition("::")[0]
+        self.location = (nodeid.partition("::")[0], 0, "")
+        self.fixturenames = fixtures
+        self.marks = [*marks]
+
+    def add_marker(self, name: str) -> None:
+        self.marks.append(name)
+
+    def iter_markers(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=mark) for mark in self.marks]
+
+
+def is_long(*items: Item) -> list[bool]:
+    mark_long(items, ROOT)
+    return ["long" in item.marks for item in items]
+
+
+def test_costly_tests_are_long_unless_they_prove_a_promise():
+    ray = Item("tests/cluster/test_x.py::test_y", fixtures=("runs", "ray_head"))
+    proof = Item("tests/integration/test_x.py::test_y", "proof", fixtures=("ray_head",))
+    complete = Item("tests/integration/test_x.py::test_z")
+    unit = Item("tests/model/test_x.py::test_y", fixtures=("tmp_path",))
+    assert is_long(ray, proof, complete, unit) == [True, False, True, False]
+
+
+def test_a_test_for_chaos_does_not_become_long():
+    chaos = Item("tests/integration/test_x.py::test_y", "chaos", fixtures=("ray_head",))
+    assert is_long(chaos) == [False]
+
+
+def test_the_first_and_last_case_with_rank_processes_stay():
+    cases = [
+        Item(f"tests/trainer/test_x.py::test_y[{n}]", *marks, fixtures=("rank_pools",))
+        for n, marks in enumerate(((), ("chaos",), (), (), ()))
+    ]
+    alone = Item("tests/trainer/test_x.py::test_z", fixtures=("rank_pools",))
+    assert is_long(*cases, alone) == [False, False, True, True, False, False]
+
+
+def test_a_proof_has_no_other_target():
+    with pytest.raises(pytest.UsageError, match=r"test_y has the marks proof and long.*remove"):
+        check_targets([Item("tests/integration/test_x.py::test_y", "proof", "long")])
+
+
+def test_every_test_file_is_in_the_committed_tiers():
+    """Their numbers of tests are compared by scripts/test, which collects them anyway."""
+    committed = json.loads(FILE.read_text(encoding="utf-8"))
+    assert set(committed) == set(TARGETS)
+    files = {file for counts in committed.values() for file in counts}
+    present = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/**/test_*.py")}
+    assert files == present, "Run scripts/tiers"
+
+
+def test_a_test_that_changes_its_target_is_named():
+    file = "tests/model/test_x.py"
+    found = tiers_of([Item(f"{file}::test_y"), Item(f"{file}::test_z", "long")])
+    assert found["make test"] == found["make test-long"] == {file: 1}
+    committed = {"make test": {file: 2, "tests/model/test_not_collected.py": 3}}
+    assert differences(found, committed) == [
+        f"{file} has 1 tests in make test, expected 2",
+        f"{file} has 1 tests in make test-long, expected 0",
+    ]
+    assert differences(found, found) == []

@@ -1,6 +1,6 @@
 """Every benchmark runs in its smoke form, so that none breaks unseen.
 
-`make test` runs the smoke forms of those that take a second or two, and checks the imports of all.
+`make test-long` runs the smoke forms of those that take a second or two, and checks all imports.
 The others' are marked `chaos`, since most of them train.
 """
 

@@ -39,10 +39,12 @@ def spins(**environment: str) -> str | None:
     return found and found[1]
 
 
+@pytest.mark.long
 def test_a_command_has_threads_that_fall_asleep_soon() -> None:
     assert spins() == "10000"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],

@@ -15,6 +15,7 @@ TARGETS += ("state-file", "recipe", "sentencepiece")
 TARGETS += ("marian-tokenizer", "marian-vocabulary", "marian-config", "marian-pytorch")
 
 
+@pytest.mark.long
 def test_no_file_does_harm() -> None:
     """One process for all, since most of the time goes by until it has everything imported."""
     kept = Job.kept()

@@ -15,7 +15,9 @@ STEPS = "trainer.max_steps=60"
 
 
 # One of two, or both.
-@pytest.mark.parametrize("killed", [pytest.param(1, marks=pytest.mark.chaos), 2])
+@pytest.mark.parametrize(
+    "killed", [pytest.param(1, marks=pytest.mark.chaos), pytest.param(2, marks=pytest.mark.proof)]
+)
 def test_killed_workers_change_no_number(runs, one_rank, orders, monkeypatch, capsys, killed):
     """One is killed while it answers, so that its answer is lost."""
     started = remember(monkeypatch, supervisor, "DataWorkers")

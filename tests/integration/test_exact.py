@@ -1,6 +1,9 @@
 """`numerics: exact` on the real path: the same bits under every shape that a run comes to have."""
 
 import pytest
+from support.cluster.sabotage import kill
+from support.cluster.strike import Strike
+from support.faults.moments import MID_STEP
 
 from transloom.observe.comparison.comparison import compare_runs
 
@@ -15,18 +18,21 @@ def undisturbed(runs):
     return runs.folder / "whole"
 
 
-def test_a_run_that_changes_ranks_and_stage_has_the_bits_of_one_that_does_not(runs, undisturbed):
+@pytest.mark.proof
+def test_a_run_that_changes_ranks_and_stage_and_loses_a_rank_has_the_bits_of_one_that_does_not(
+    runs, undisturbed, orders
+):
+    shape = ("cluster.ranks=2", "engine.zero_stage=2", f"trainer.max_steps={STEPS}")
     runs.train("moved", EXACT, "engine.zero_stage=3", "trainer.max_steps=10", inline=True)
-    runs.train(
-        "moved", EXACT, "cluster.ranks=2", "engine.zero_stage=2", f"trainer.max_steps={STEPS}"
-    )
+    with Strike(orders, MID_STEP, lambda reached: kill(reached.process_id)):
+        runs.train("moved", EXACT, *shape)
     comparison = compare_runs(undisturbed, runs.folder / "moved")
     assert comparison.is_same, comparison
     assert (comparison.steps, comparison.checkpoint_step) == (STEPS, STEPS)
     assert comparison.tensors > 50
     norms = [[line["grad_norm"] for line in runs.lines(name)] for name in ("whole", "moved")]
     assert norms[0] == norms[1]
-    resumed, resized = runs.lines("moved", "event")
+    resumed, resized, recovered, _ = runs.lines("moved", "event")
     assert resumed["promise"] == (
         "same data, and the same losses and weights to the last bit although ranks was 1 and is 2 "
         "and zero_stage was 3 and is 2, because numerics are exact"
@@ -34,6 +40,8 @@ def test_a_run_that_changes_ranks_and_stage_has_the_bits_of_one_that_does_not(ru
     assert resumed["numerics_changed"] == {"ranks": [1, 2], "zero_stage": [3, 2]}
     assert resized["event"] == "resized"
     assert (resized["from_ranks"], resized["to_ranks"]) == (1, 2)
+    assert (recovered["event"], recovered["from_step"]) == ("resumed", 10)
+    assert recovered["lost_steps"] > 0
 
 
 def test_fast_numerics_promise_less_and_cannot_become_exact(inline_runs):

@@ -54,6 +54,7 @@ def served_dataset(phrasebook):
         yield server
 
 
+@pytest.mark.proof
 def test_a_job_from_a_folder_with_decoys_reads_behind_a_password_and_leaves_no_credential(
     runs, one_rank, decoys, ray_head, served_dataset, monkeypatch, tmp_path
 ):

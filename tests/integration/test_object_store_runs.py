@@ -54,23 +54,35 @@ def cluster(bucket, cache, s3_server):
             head.stop()
 
 
+@pytest.mark.proof
+def test_a_run_continues_from_the_store_alone(inline_runs, bucket, cache):
+    url = f"{bucket}/some/prefix/moved"
+    inline_runs.train_at(url, *EXACT, "trainer.max_steps=10", inline=True)
+    assert_it_continues_in_another_shape(inline_runs, url, cache)
+
+
 def test_nodes_without_a_shared_folder_train_the_same_bits(
     inline_runs, cluster, bucket, cache, monkeypatch
 ):
-    """Two nodes train, all caches are lost, and another shape continues the run."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
-    inline_runs.train("whole", *EXACT, f"trainer.max_steps={STEPS}", inline=True)
     url = f"{bucket}/some/prefix/moved"
     runs = Runs(inline_runs.recipe, inline_runs.folder, cluster.address)
     runs.train_at(url, *EXACT, *SPREAD, "trainer.max_steps=10")
     assert {path.name for path in cache.glob("cache-of-*")} == {
         f"cache-of-{name}" for name in ("driver", "one", "two")
     }
+    assert_it_continues_in_another_shape(runs, url, cache)
+
+
+def assert_it_continues_in_another_shape(runs, url, cache):
+    """Lose all caches, continue the run at the URL, and compare it with one in a folder."""
     for folder in cache.glob("cache-*"):
         shutil.rmtree(folder)
-    runs.train_at(url, *EXACT, "engine.zero_stage=2", f"trainer.max_steps={STEPS}", inline=True)
+    to_the_end = [*EXACT, f"trainer.max_steps={STEPS}"]
+    runs.train_at(url, *to_the_end, "engine.zero_stage=2", inline=True)
+    runs.train("whole", *to_the_end, inline=True)
     view = run_view(url)
-    comparison = compare_runs(inline_runs.folder / "whole", view)
+    comparison = compare_runs(runs.folder / "whole", view)
     assert comparison.is_same, comparison
     assert (comparison.steps, comparison.checkpoint_step) == (STEPS, STEPS)
 

@@ -22,6 +22,7 @@ from support.recipes import tiny_values
 
 TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPERATIONS = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
+pytestmark = pytest.mark.proof
 BEGINNING = "| who listens |"
 
 

@@ -119,6 +119,7 @@ def test_data_that_does_not_come_ends_the_run_before_it_is_taken_for_a_hang(
     wait_until(lambda: not is_alive(stopped[0]))
 
 
+@pytest.mark.proof
 def test_a_failure_that_comes_again_ends_the_run_with_its_cause(runs, groups, monkeypatch):
     monkeypatch.setattr(retry_budget, "ATTEMPTS_WITHOUT_PROGRESS", 2)
     run = runs.folder / "run"

@@ -52,6 +52,7 @@ def test_a_request_from_before_the_start_is_not_obeyed(runs, folder):
     assert runs.train("run", "trainer.max_steps=4", inline=True).outcome == "finished"
 
 
+@pytest.mark.proof
 def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
     groups = remember(monkeypatch, rank_pool, "RankGroup")
 

@@ -33,7 +33,7 @@ def network(build, randomise_vectors):
 
 
 @pytest.mark.parametrize("kind", EVERY_NETWORK)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(lengths=BATCHES, more=st.tuples(st.integers(0, 9), st.integers(0, 9)), seed=SEEDS)
 def test_a_sentence_alone_is_the_same_in_any_batch(
     network, sentences, as_input, kind, lengths, more, seed
@@ -57,7 +57,7 @@ def test_a_sentence_alone_is_the_same_in_any_batch(
 
 
 @pytest.mark.parametrize("kind", EVERY_NETWORK)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(data=st.data(), lengths=BATCHES, seed=SEEDS)
 def test_a_later_target_piece_changes_no_earlier_logit(
     network, sentences, as_input, kind, data, lengths, seed

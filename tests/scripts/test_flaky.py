@@ -1,11 +1,15 @@
 """`scripts/flaky` lists the tests that failed in some round, with how often."""
 
+import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.cluster.processes import is_alive, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = """\
@@ -22,14 +26,32 @@ def test_fails_every_other_time():
     assert not mark.exists()
 """
 
+OTHER_TESTS = """\
+def test_fails():
+    assert False
+"""
+CONFIGURATION = """\
+[tool.pytest.ini_options]
+pythonpath = ["tests"]
+markers = ["long", "gpu", "chaos", "lab"]
+addopts = "--import-mode=importlib"
+"""
+
 
 @pytest.fixture
 def checkout(tmp_path):
     """The scripts with two tests, one of which fails in every other round."""
-    for name in ("scripts/flaky", "scripts/test"):
+    plugin = [f"tests/support/quality/{name}.py" for name in ("tiers", "targets")]
+    for name in ("scripts/flaky", "scripts/test", *plugin):
         target = tmp_path / name
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
+    (tmp_path / "tests" / "trainer").mkdir()
+    script = tmp_path / "scripts" / "test"
+    halves = re.sub(
+        r"without_ray=\(.*?\n\)", "without_ray=(tests/model)", script.read_text(), flags=re.S
+    )
+    script.write_text(halves)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     without_plugins = "-p no:cacheprovider -p no:hypothesispytest"
@@ -37,10 +59,12 @@ def checkout(tmp_path):
         f'#!/bin/sh\nexec "{sys.executable}" -m pytest {without_plugins} "$@"\n'
     )
     (programs / "pytest").chmod(0o755)
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "cluster").mkdir()
-    (tmp_path / "tests" / "cluster" / "test_some.py").write_text(TESTS)
+    (tmp_path / "pyproject.toml").write_text(CONFIGURATION)
+    tiers = {"make test": {"tests/cluster/test_some.py": 2, "tests/model/test_other.py": 1}}
+    (tmp_path / "tests" / "tiers.json").write_text(json.dumps(tiers))
+    for name, text in (("cluster/test_some.py", TESTS), ("model/test_other.py", OTHER_TESTS)):
+        (tmp_path / "tests" / name).parent.mkdir()
+        (tmp_path / "tests" / name).write_text(text)
     return tmp_path
 
 
@@ -53,13 +77,53 @@ def flaky(checkout, *arguments):
 def test_it_lists_what_failed_in_some_round(checkout):
     done = flaky(checkout, "3")
     assert done.returncode == 1
-    assert "round 2 of 3: 0 failed" in done.stdout
+    assert "round 2 of 3: 1 failed" in done.stdout
     name = "tests/cluster/test_some.py::test_fails_every_other_time"
-    assert f"2 of 3  {name}\n1 test failed" in done.stdout
+    assert f"3 of 3  tests/model/test_other.py::test_fails\n2 of 3  {name}\n2 tests" in done.stdout
+    assert "assert False" in (checkout / "build" / "flaky" / "3-rest.txt").read_text()
     assert "test_steady" not in done.stdout
+
+
+def test_it_repeats_one_half_or_the_long_tests(checkout):
+    done = flaky(checkout, "1", "--half", "rest")
+    assert "1 of 1  tests/model/test_other.py::test_fails\n1 test failed" in done.stdout
+    done = flaky(checkout, "1", "--long")
+    assert done.stdout.endswith("\n0 tests failed at least once\n")
+
+
+def test_a_test_that_is_not_in_the_committed_tiers_is_refused(checkout):
+    (checkout / "tests" / "model" / "test_new.py").write_text(OTHER_TESTS)
+    done = flaky(checkout, "1", "--half", "rest")
+    assert "tests/model/test_new.py has 1 tests in make test, expected 0" in done.stderr
+    assert "scripts/tiers" in done.stderr
 
 
 def test_arguments_for_pytest_are_passed_on(checkout):
     done = flaky(checkout, "1", "--busy", "1", "-k", "steady")
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith("\n0 tests failed at least once\n")
+
+
+def test_nothing_that_a_test_has_started_is_left(checkout):
+    """A test starts a process in a session of its own, as a Ray head is, and pytest is killed."""
+    test = """\
+import os, signal, subprocess
+
+def test_is_killed():
+    print(subprocess.Popen(["sleep", "600"], start_new_session=True).pid, file=open("left", "w"))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (checkout / "tests" / "model" / "test_other.py").write_text(test)
+    done = subprocess.run([checkout / "scripts" / "test", "--half=rest"], capture_output=True)
+    assert done.returncode == 128 + signal.SIGKILL
+    left = int((checkout / "left").read_text())
+    wait_until(lambda: not is_alive(left))
+
+
+def test_both_halves_are_run_and_a_failure_in_one_counts(checkout):
+    (checkout / "mark").touch()  # lets the tests of the first half pass
+    done = subprocess.run([checkout / "scripts" / "test", "-q"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout
+    assert "2 passed" in done.stdout
+    assert "FAILED tests/model/test_other.py::test_fails" in done.stdout
+    assert not done.stderr

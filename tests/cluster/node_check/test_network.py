@@ -22,6 +22,7 @@ def test_each_node_exchanges_with_its_neighbours_and_one_at_a_time(nodes):
     assert len(rounds) == (1 if nodes == 2 else 2 + nodes % 2)
 
 
+@pytest.mark.long
 def test_a_node_with_slow_links_is_named_and_its_neighbours_are_not(rank_pools):
     found = rank_pools(3).run(network_jobs.measured, 1)
     assert [sorted(figures.links) for figures in found] == [[1, 2], [0, 2], [0, 1]]

@@ -33,6 +33,7 @@ print(json.dumps([before, after, "torch._dynamo" in sys.modules]))
 """
 
 
+@pytest.mark.long
 def test_a_spare_imports_what_a_rank_has_and_no_compiler():
     """One of the modules that an engine imports would import the compiler, which takes seconds."""
     done = subprocess.run(

@@ -19,6 +19,8 @@ from cluster.ray.exposure import exposure_of_dashboard
 from cluster.ray.jobs import list_jobs, stop_job
 from cluster.ray.session import ray_session
 
+pytestmark = pytest.mark.long
+
 TOKEN = r"answers without a token.*RAY_AUTH_MODE=token"
 FOLDER = (
     r"other users may (enter|replace).*before `ray start`, set RAY_TMPDIR to a folder of mode 0700"

@@ -97,6 +97,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "driver.py", *arguments]
 
 
+@pytest.mark.long
 def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing_behind(
     decoys: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_workers_of_a_ray_job_import_our_packages(decoys: Path, ray_head: Any) -
     assert answer["driver"] == answer["worker"] == OWN
 
 
+@pytest.mark.long
 def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> None:
     driver = subprocess.Popen(
         command("embedded", "wait"), cwd=decoys, stdout=subprocess.PIPE, text=True
@@ -176,6 +178,7 @@ def niceness() -> int:
     return os.nice(0)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # Ray's
 def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is_as_wanted(
     monkeypatch: pytest.MonkeyPatch,

@@ -12,6 +12,7 @@ EXPANSION = (
     r"expected at most 200 bytes of content for each byte .* found \d+,?\d*\. Remove the file"
 )
 MEMORY = r"needs more memory than xz -9 .* at most 134,217,728 bytes"
+pytestmark = pytest.mark.long
 SAID = {
     "innocent": r"read [\d,]+",
     "one line": TOO_LONG,

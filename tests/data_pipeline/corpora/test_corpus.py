@@ -296,6 +296,7 @@ def test_a_held_out_set_is_small(
 # Memory
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     peaks = []
     for million_bytes in (5, 50):

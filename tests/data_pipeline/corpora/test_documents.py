@@ -288,6 +288,7 @@ def test_too_long_documents(
 # Memory
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "block", "settings"),
     [

@@ -34,6 +34,7 @@ atexit.register(lambda: print("\\n", *({{"torch", "webdataset"}} & seen)))
     return set(result.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "program",
     [
@@ -52,6 +53,7 @@ def test_webdataset_is_not_loaded_by(program: str) -> None:
 SHARD = "from data_pipeline.dataset.samples import write_samples; write_samples([])"
 
 
+@pytest.mark.long
 def test_it_is_loaded_without_torch_and_who_imports_it_afterwards_gets_it_whole() -> None:
     program = f"""{SHARD}
 assert {{"webdataset", "torch"}} <= seen
@@ -63,6 +65,7 @@ write_samples([("0", {{"txt": b"0"}})])
     assert imports_of(program) == {"torch", "webdataset"}
 
 
+@pytest.mark.long
 def test_other_threads_import_torch_meanwhile() -> None:
     program = f"""
 import importlib.util, threading
@@ -129,6 +132,7 @@ def test_what_webdataset_reads_otherwise_is_refused(
     assert caught.value.file == "x.tar"
 
 
+@pytest.mark.long
 def test_the_program_in_the_docs_reads_a_dataset(
     dataset: Path, tmp_path: Path, manifest: Manifest
 ) -> None:

@@ -151,6 +151,7 @@ def test_held_out_documents_keep_their_line_ends(prepared: Path, documents: list
     assert heldout.tags == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 3])
 def test_number_of_processes_changes_no_byte(
     make: Callable[..., DataSettings],

@@ -61,6 +61,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "EXAMPLES_PER_CHUNK", 40)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["read", "train tokenizer", "write"])
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.usefixtures("small_parts")
@@ -227,6 +228,7 @@ def kill_at(
     wait_until(lambda: not any(is_alive(pid) for pid in pool))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("replacing", "everything"), [(False, True), (True, False)])
 def test_kill_at_any_moment_leaves_the_old_dataset_or_none(
     job: dict[str, Any], dataset: Path, tmp_path: Path, replacing: bool, everything: bool
@@ -248,6 +250,7 @@ def test_kill_at_any_moment_leaves_the_old_dataset_or_none(
     assert identity_of(target) == manifest.identity != identity_of(dataset)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("delay_seconds", [0.0, 0.03])
 def test_kill_while_publishing_loses_neither_the_old_nor_the_new_dataset(
     job: dict[str, Any], dataset: Path, tmp_path: Path, delay_seconds: float

@@ -45,6 +45,7 @@ def peaks(
     return peaks
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_text(
     peaks: Callable[[int], dict[str, int]], tmp_path: Path
 ) -> None:

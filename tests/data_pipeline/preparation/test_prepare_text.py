@@ -212,6 +212,7 @@ def hashes(dataset: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 3])
 def test_number_of_processes_changes_no_byte(
     make: Callable[..., Manifest], prepared: Path, tmp_path: Path, processes: int

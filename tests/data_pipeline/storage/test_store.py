@@ -384,6 +384,7 @@ def test_a_forked_process_reads_too(server: FaultyServer, store: RemoteStore) ->
     assert server.requests.total() == 3
 
 
+@pytest.mark.long
 def test_processes_share_a_cache_that_is_too_small(server: FaultyServer, tmp_path: Path) -> None:
     """It holds a quarter of the files, so that processes evict what others read."""
     bound = 70_000

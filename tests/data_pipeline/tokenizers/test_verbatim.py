@@ -112,6 +112,7 @@ def test_a_document_is_encoded_line_by_line(with_bytes: Tokenizer) -> None:
     assert field.ids[len(whole)] == field.ids[-1] == with_bytes.eos_id
 
 
+@pytest.mark.long
 def test_every_character_comes_back() -> None:
     """What SentencePiece takes for something else is known by trying them all."""
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]

@@ -1,5 +1,6 @@
 """A real Ray head, started with `ray start`, for all tests that need a cluster."""
 
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,9 @@ import psutil
 from support.cluster.processes import command_of
 from support.ranks.rank_pool import free_port
 
-STARTS = 10
+RAY = Path(sys.executable).parent / "ray"
+STARTS = 5
+START_SECONDS = 60.0  # for one of them: on a busy machine it takes 30 s
 
 
 class RayHead:
@@ -61,6 +64,7 @@ class RayHead:
             "RAY_worker_niceness": "0",
             **environment,
         }
+        self._numbers = itertools.count(1)
         self._process = _started(
             lambda: self.ask("jobs/") is not None,
             [
@@ -105,14 +109,18 @@ class RayHead:
     def add_node(self, cpus: int, *options: str, environment: Mapping[str, str] = {}) -> "RayNode":
         """Another node of the cluster, on this machine; returns once the cluster has it.
 
+        It unpacks the code of jobs into a directory of its session, as it would on another machine:
+        if it is killed meanwhile, the others do not find half of a package there.
+
         options: of `ray start`.
         environment: of the node's processes, beside that of the head.
         """
         before = self._alive_nodes()
+        directory = f"--temp-dir={self.folder / f'n{next(self._numbers)}'}"
         return RayNode(
             _started(
                 lambda: self._alive_nodes() - before,
-                [f"--address={self.address}", f"--num-cpus={cpus}", *options],
+                [f"--address={self.address}", f"--num-cpus={cpus}", directory, *options],
                 {**self._environment, **environment},
             )
         )
@@ -170,14 +178,19 @@ def _started(
     """`ray start` with these options, once it runs.
 
     Ray ends a node one of whose agents takes more than some 15 s to start (2.60.0), which happens
-    on a busy machine: it is started again. So it runs once its agent listens.
+    on a busy machine: it is started again, as it is if it does not answer within `START_SECONDS`.
+    So it runs once its agent listens.
+
+    Raises:
+        AssertionError: no start has succeeded. The message has the output of the last one.
     """
     for _ in range(STARTS):
         agent = free_port()
+        deadline = time.monotonic() + START_SECONDS
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
                 [
-                    Path(sys.executable).parent / "ray",
+                    RAY,
                     "start",
                     "--block",
                     "--node-ip-address=127.0.0.1",
@@ -193,7 +206,7 @@ def _started(
                 start_new_session=True,
             )
             try:
-                while process.poll() is None:
+                while process.poll() is None and time.monotonic() < deadline:
                     said = os.pread(output.fileno(), 100_000, 0).decode()
                     with suppress(OSError, ValueError):  # the dashboard does not answer yet
                         if "Ray runtime started" in said and runs():

@@ -1,7 +1,7 @@
 """Running cases in processes that may die of them, and keeping the files of findings.
 
 A finding's file has the name of its target, a dash and a hash; whoever repairs what it found leaves
-it in tests/fuzz/crashes, whose files are read again in every `make test`.
+it in tests/fuzz/crashes, whose files are read again in every `make test-long`.
 """
 
 import hashlib

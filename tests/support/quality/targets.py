@@ -2,9 +2,18 @@
 
 A test belongs to several targets, or to none, by the marks of its function, class and module. The
 mark `needs` is left out, because `make lab` repeats such tests with the parts that they need.
+
+`make test` has the unit tests, and one test of complete runs for each promise: that one has the
+mark `proof`. By rules, these tests get the mark `long` without an edit:
+
+- tests with a costly fixture: a cluster of Ray, a browser;
+- tests in a directory of complete runs and commands;
+- cases of a test with rank processes, except for the first and the last one, which are as unlike as
+  its parameters allow.
 """
 
 from collections.abc import Collection, Iterable
+from pathlib import PurePath
 
 import pytest
 from _pytest.mark.expression import Expression
@@ -12,12 +21,40 @@ from _pytest.mark.expression import Expression
 # The file that runs each target's tests, and the expression with which it selects them.
 TARGETS = {
     "make test": ("scripts/test", "not gpu and not chaos and not lab and not long"),
-    "make test-long": ("Makefile", "long and not gpu and not chaos and not lab"),
+    "make test-long": ("scripts/test", "long and not gpu and not chaos and not lab"),
     "make chaos": ("Makefile", "chaos and not gpu and not lab"),
     "make lab": ("scripts/lab", "(lab or needs) and not gpu and not chaos"),
     "scripts/gpu_check": ("benchmarks/gpu_check/kernels_stage.py", "gpu"),
 }
 _EXPRESSIONS = {name: Expression.compile(text) for name, (_, text) in TARGETS.items()}
+
+# A cluster of Ray starts in 5 s of CPU time and needs 1 s for each group of ranks, Chromium in 2 s.
+COSTLY_FIXTURES = {"ray_head", "browser"}
+# Their tests run complete commands, each in a process with torch or in a new environment.
+LONG_DIRECTORIES = {
+    f"tests/{name}"
+    for name in ("benchmarks", "documentation", "integration", "notebooks", "tutorials")
+}
+RANK_PROCESSES = "rank_pools"
+# A test with one of these is in its target already.
+_DECIDED = {"proof", "long", "gpu", "chaos", "lab"}
+
+
+def mark_long(items: Iterable[pytest.Item], root: PurePath) -> None:
+    """Give the mark `long` to tests that are too costly for `make test` and prove no promise."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if _marks(item) & _DECIDED:
+            continue
+        fixtures = set(getattr(item, "fixturenames", ()))
+        directories = {parent.as_posix() for parent in item.path.relative_to(root).parents}
+        if fixtures & COSTLY_FIXTURES or directories & LONG_DIRECTORIES:
+            item.add_marker("long")
+        elif RANK_PROCESSES in fixtures:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases_of_test in cases.values():
+        for item in cases_of_test[1:-1]:
+            item.add_marker("long")
 
 
 def targets_of(marks: Collection[str]) -> list[str]:
@@ -40,7 +77,17 @@ def check_targets(items: Iterable[pytest.Item]) -> None:
         f"{item.nodeid} is run by {' and '.join(targets) or 'no target'}, expected exactly one. "
         "Change its marks, of which gpu, chaos and lab exclude each other"
         for item in items
-        if len(targets := targets_of({mark.name for mark in item.iter_markers()})) != 1
+        if len(targets := targets_of(_marks(item))) != 1
+    ]
+    problems += [
+        f"{item.nodeid} has the marks proof and {', '.join(sorted(others))}, expected only one of "
+        "them. A proof is run by make test: remove a mark"
+        for item in items
+        if "proof" in (marks := _marks(item)) and (others := marks & _DECIDED - {"proof"})
     ]
     if problems:
         raise pytest.UsageError("\n".join(problems))
+
+
+def _marks(item: pytest.Item) -> set[str]:
+    return {mark.name for mark in item.iter_markers()}

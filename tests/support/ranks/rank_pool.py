@@ -23,11 +23,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+from support.quality.activity import IdleClock
 from trainer.rank.placement import Placement
 
 # A job that hangs is ended by then, so that one deadlock does not become a timeout of pytest in
-# each test with these ranks.
-JOB_SECONDS = 300.0
+# each test with these ranks: it has neither computed nor waited for a core, or computes for ever.
+IDLE_SECONDS = 20.0
+JOB_CPU_SECONDS = 120.0
+CHECK_SECONDS = 1.0
 # What a rank waits in a collective. One that has more to do than the others does it on a busy
 # machine too.
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
@@ -67,8 +70,8 @@ class RankPool:
         """Return the job's results by rank.
 
         Raises:
-            AssertionError: the job has failed on a rank, or has not ended within `JOB_SECONDS`. The
-                next job gets new ranks, as it does if anything else interrupts the wait.
+            AssertionError: the job has failed on a rank, or hangs. The next job gets new ranks, as
+                it does if anything else interrupts the wait.
         """
         try:
             answers = self._run(job, arguments)
@@ -84,12 +87,18 @@ class RankPool:
             with suppress(BrokenPipeError):  # reading finds that the process has ended
                 pipe.send((job, arguments))
         answers: dict[int, _Answer] = {}
-        deadline = time.monotonic() + JOB_SECONDS
+        clock = IdleClock(lambda: [process.pid for process in self._processes])
+        deadline = float("inf")  # once a rank has failed
         failures: dict[int, str] = {}
+        hangs = ""
         while pending := [pipe for rank, pipe in enumerate(self._pipes) if rank not in answers]:
-            ready = cast("list[Connection]", wait(pending, max(0.0, deadline - time.monotonic())))
+            seconds = min(CHECK_SECONDS, max(0.0, deadline - time.monotonic()))
+            ready = cast("list[Connection]", wait(pending, seconds))
             if not ready:
-                break
+                clock.check()
+                hangs = _hang(clock)
+                if hangs or time.monotonic() >= deadline:
+                    break
             for pipe in ready:
                 rank = self._pipes.index(pipe)
                 answers[rank] = _receive(pipe)
@@ -98,7 +107,7 @@ class RankPool:
                     deadline = min(deadline, time.monotonic() + LAST_WORDS_SECONDS)
         if not failures and len(answers) < self._world_size:
             failures = {
-                rank: f"no result within {JOB_SECONDS:g} s\n{self._stacks(rank)}"
+                rank: f"no result{hangs}\n{self._stacks(rank)}"
                 for rank in range(self._world_size)
                 if rank not in answers
             }
@@ -110,7 +119,7 @@ class RankPool:
         process = self._processes[rank]
         os.kill(process.pid, STACKS_SIGNAL)
         file = Path(self._folder.name) / str(process.pid)
-        for _ in range(20):
+        for _ in range(200):
             time.sleep(0.1)
             if file.exists() and (text := file.read_text()):
                 return text
@@ -151,6 +160,15 @@ class RankPool:
             theirs.close()  # or nobody would notice that the process has ended
             self._pipes.append(ours)
             self._processes.append(process)
+
+
+def _hang(clock: IdleClock) -> str:
+    """Return by what the ranks are seen to hang, or an empty text."""
+    if clock.idle_seconds >= IDLE_SECONDS:
+        return f", and idle for {IDLE_SECONDS:g} s"
+    if clock.cpu_seconds >= JOB_CPU_SECONDS:
+        return f" after {JOB_CPU_SECONDS:g} s of CPU time"
+    return ""
 
 
 class _Answer(NamedTuple):

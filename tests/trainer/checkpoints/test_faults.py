@@ -16,6 +16,7 @@ def server(tmp_path_factory):
     server.close()
 
 
+@pytest.mark.long
 def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(server):
     """Two ranks' files, commit, pruning: up to some operation the old one counts, then the new."""
     newest = {
@@ -32,6 +33,7 @@ def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(server):
     assert newest[Fault.POWER].count(10) == newest[Fault.EXIT].count(10) + 1
 
 
+@pytest.mark.long
 def test_no_space_at_any_operation_costs_a_save_at_most(server):
     """Of two saves. Before the first one it may keep the run from beginning."""
     newest = server.run(commit_faults.strike_everywhere, server.folder, Fault.NO_SPACE)

@@ -248,6 +248,7 @@ print(json.dumps([heard.failed, left, steps, newest.step, bool(damaged)]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.needs("small disks")
 def test_a_really_full_disk(tmp_path):
     """1,000 kB, of which each checkpoint takes 400."""

@@ -74,6 +74,7 @@ def test_so_they_are_with_other_parts(rank_pools, ranks, stage, form, part):
     assert expected[1]["master", part].any()
 
 
+@pytest.mark.long
 def test_so_they_are_where_two_passes_shall_agree(rank_pools):
     network = Network(r_drop=5.0)
     expected = trained(rank_pools, 1, Shape(1, numerics="exact"), 2, network)

@@ -148,6 +148,7 @@ class Squares(Scoring):
         raise NotImplementedError
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lengths", "parts"),
     [([16000], [(1, 4000), (1, 8000)]), ([4000] * 16, [(4, 4000), (8, 4000)])],
@@ -205,6 +206,7 @@ def test_a_larger_table_of_positions_has_the_same_bits(width):
     assert torch.equal(sinusoidal_table(2048, width)[:256], sinusoidal_table(256, width))
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_to_the_last_bit(inline_runs, monkeypatch):
     steps = ("trainer.max_steps=3", "trainer.ema_decay=0.9", "trainer.validate_every_steps=2")
     inline_runs.train("tried", *steps, inline=True)

@@ -95,6 +95,7 @@ def test_memory_that_really_runs_out_is_noticed():
     assert message.startswith("Rank 0 of 1 cannot fit")
 
 
+@pytest.mark.long
 def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monkeypatch):
     for name, value in ALLOCATOR_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -105,6 +106,7 @@ def test_what_a_failed_try_leaves_in_the_heap_is_not_held_against_the_next(monke
     assert "would fit too" in message
 
 
+@pytest.mark.long
 def test_a_host_that_would_kill_instead_of_refusing_is_not_tried(rank_pools):
     pool = rank_pools(1)
     (message,) = pool.run(preflight_jobs.shortage_of_host, LARGE, BUDGET, 100 * MEGABYTE)

@@ -113,6 +113,7 @@ with process_group(placement, timedelta(seconds=60)):
 """
 
 
+@pytest.mark.long
 @pytest.mark.needs("namespaces")
 def test_hosts_whose_names_lead_to_themselves_meet(tmp_path):
     """Two hosts in namespaces; the long form, with Ray, is in tests/lab."""

@@ -296,6 +296,7 @@ def test_a_file_without_a_row_is_removed(run):
         assert not file.exists()
 
 
+@pytest.mark.long
 def test_wandb_sync_uploads_what_a_kill_left(run):
     one_start(run, 1, 10)
     (file,) = wandb_files(run.path)
@@ -316,6 +317,7 @@ def test_wandb_sync_uploads_what_a_kill_left(run):
     assert [row["_step"] for row in uploaded] == list(range(1, 111))
 
 
+@pytest.mark.long
 def test_of_an_online_run_the_servers_last_step_counts(run, monkeypatch, capfd):
     """The second start finds no files: it is on another machine, or they were removed."""
     with WandbServer() as server:
@@ -332,6 +334,7 @@ def test_of_an_online_run_the_servers_last_step_counts(run, monkeypatch, capfd):
     assert "less than the current step" not in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_training_goes_on_without_wandb_and_the_end_shows_the_rest(run):
     assert in_a_process(wandb_jobs.train_while_wandb_dies, run) == 0
     assert steps_of(run) == list(range(1, 31))

@@ -43,6 +43,7 @@ def test_a_run_begins_with_the_folders_weights(tuned, folder):
         assert torch.equal(last[name], weight) == (name in frozen), name
 
 
+@pytest.mark.long
 def test_any_number_of_ranks_has_the_same_bits(rank_pools, tuned, folder):
     _, losses, weights = tuned
     assert len(set(losses)) == STEPS

@@ -59,6 +59,7 @@ def test_rows_of_both_passes_stand_for_the_same_tokens(phrasebook, recipe_file, 
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_run_records_how_far_the_passes_are_apart(recipe_file, tmp_path):
     runs = Runs(recipe_file, tmp_path, address="")
     runs.train("two", inline=True)
@@ -74,6 +75,7 @@ def test_a_run_records_how_far_the_passes_are_apart(recipe_file, tmp_path):
         assert two["loss"] > two["nll"]
 
 
+@pytest.mark.long
 def test_a_step_that_is_looked_at_again_has_the_losses_of_both_passes(recipe_file, tmp_path):
     runs = Runs(recipe_file, tmp_path, address="")
     runs.train("run", inline=True)

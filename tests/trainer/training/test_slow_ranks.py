@@ -243,6 +243,7 @@ def lines_of(run):
     return train_lines(run / "metrics.jsonl")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("delay", DELAYS, ids=lambda delay: delay.cause)
 def test_a_slow_rank_of_a_real_run_is_named_and_recovers(runs, delay):
     """The ranks have three and two slots; a delay triples the usual time of a pass."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from trainer.zero.disable_compiler import AdamW
@@ -34,6 +35,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_training_imports_no_compiler():
     path = [str(TESTS), str(TESTS.parent)]
     program = f"import sys; sys.path[:0] = {path!r}\n{PROGRAM}"

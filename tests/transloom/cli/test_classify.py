@@ -139,6 +139,7 @@ def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, 
     assert "leave out one" in both.stderr
 
 
+@pytest.mark.long
 def test_another_program_gets_the_same_labels(transloom, case):
     texts = ["the cat\nis here", "-- le chat", "[MASK]"]
     given = [text.replace("\n", " ") for text in texts]
@@ -157,6 +158,7 @@ def test_a_run_is_used_for_what_it_has_learned(transloom, language, case):
         MaskFiller.load(language)
 
 
+@pytest.mark.long
 def test_a_classifier_begins_with_the_encoder_of_a_masked_model(tmp_path):
     masked = trained(tmp_path, masked_values(tmp_path / "masked"))
     model = tmp_path / "masked" / "tokenizer.model"

@@ -86,6 +86,7 @@ def test_parts_of_many_texts_are_put_back_in_order(embedder, monkeypatch):
     assert embedder.embed([]).vectors.shape == (0, 32)
 
 
+@pytest.mark.long
 def test_another_program_gets_the_same_vectors(run, embedder):
     texts = [*TEXTS[:3], "two\nlines", "-- no option"]
     found = np.array(transloom_module.Run(run).embed(texts), dtype=np.float32)

@@ -153,6 +153,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", PAIRS.values(), ids=PAIRS.keys())
 def test_a_pair_is_read_as_in_training(transloom, pair_run, text):
     (found,) = told(transloom("fill", pair_run, text, "--json"))
@@ -199,6 +200,7 @@ def test_a_pair_has_two_sides_at_most_each_within_the_positions(transloom, pair_
         transloom("fill", pair_run, f"{side * 3}||| a [MASK]")
 
 
+@pytest.mark.long
 def test_a_run_of_pairs_is_evaluated_and_exported(transloom, pair_run):
     result = transloom("evaluate", pair_run, "--set", "phrasebook")
     assert result.exit_code == 0, result.output

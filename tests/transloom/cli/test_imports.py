@@ -3,12 +3,15 @@
 import subprocess
 import sys
 
+import pytest
+
 SLOW = ("torch", "deepspeed", "wandb", "sacrebleu", "obstore")
 
 
 DRIVER = ("transloom.cli.app", "transloom.cli.train_run", "cluster.supervision.supervisor")
 
 
+@pytest.mark.long
 def test_the_driver_does_without_what_only_ranks_need():
     program = f"""
 import importlib, sys
@@ -31,6 +34,7 @@ print('obstore' in sys.modules)
     assert done.stdout == "False\n", done.stderr
 
 
+@pytest.mark.long
 def test_no_rank_imports_wandb_before_it_shows_a_record_there():
     program = "import sys, trainer.build.rank\nprint('wandb' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -35,6 +35,7 @@ def arguments(command):
     return words, " ".join(shlex.split(piped[0])[1:]) if piped else None
 
 
+@pytest.mark.long
 def test_those_for_a_translation_run_work(untrained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Path("runs") / "it's mine,seed=2"

@@ -122,6 +122,7 @@ def test_a_poisoned_pair_is_found_by_one_command(poisoned, transloom):
     assert "poison" in told.stdout
 
 
+@pytest.mark.long
 def test_one_byte_of_a_shard_changed_names_step_and_shard(copied, transloom):
     trace = ("data", "trace", copied / "run", "--steps")
     ids = json.loads(transloom(*trace, "34", "--json").stdout)[0]["slots"][0]["sample_ids"]
@@ -184,6 +185,7 @@ def test_a_damaged_checkpoint_is_passed_over(copied, transloom):
     assert "12 steps to train again, 1 to 12, from step 0" in " ".join(result.stderr.split())
 
 
+@pytest.mark.long
 def test_a_stretch_over_a_quarantine(copied, transloom):
     """The run goes on without a shard; the replay leaves it out from the same step on."""
     runs = Runs(copied / "run" / "recipe.yaml", copied, "")
@@ -203,6 +205,7 @@ def test_a_stretch_over_a_quarantine(copied, transloom):
     assert lost.name not in shards
 
 
+@pytest.mark.long
 def test_a_warm_started_run_begins_with_the_weights_that_it_had(copied, transloom):
     runs = Runs(copied / "run" / "recipe.yaml", copied, "")
     origin = f"trainer.init_from={copied / 'run'}"
@@ -213,6 +216,7 @@ def test_a_warm_started_run_begins_with_the_weights_that_it_had(copied, transloo
     assert (look["replayed_from"], look["verdict"]["state_steps"]) == (0, [4])
 
 
+@pytest.mark.long
 def test_fast_numerics_are_held_to_what_they_promise(copied, transloom):
     fast = Runs(copied / "run" / "recipe.yaml", copied, "")
     fast.train("fast", "engine.numerics=fast", "trainer.max_steps=6", inline=True)
@@ -225,6 +229,7 @@ def test_fast_numerics_are_held_to_what_they_promise(copied, transloom):
     assert "only up to rounding, because attention was matmul and is sdpa" in verdict["promise"]
 
 
+@pytest.mark.long
 def test_a_language_model_that_validates_after_it_was_resumed(
     tmp_path, phrasebook_documents, transloom
 ):

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from support.poisoned import GARBAGE, poisoned_recipe
 from support.runs import Runs
 
@@ -9,6 +10,7 @@ SPIKE = 37  # the second epoch's step with the garbage; in the first one, losses
 GUARD = "{window: 6, minimum_steps: 6, loss_deviations: 6, norm_deviations: 20}"
 
 
+@pytest.mark.long
 def test_the_commands_name_the_spike_and_its_sentences(tmp_path, transloom):
     runs = Runs(poisoned_recipe(tmp_path), tmp_path, "")
     overrides = ("checkpoints.every_steps=5", "decoding.max_length_factor=0.2")

@@ -299,6 +299,7 @@ def test_other_code_than_that_of_the_run_is_not_executed(theirs, monkeypatch, ca
     )
 
 
+@pytest.mark.long
 def test_a_click_in_the_dashboard_executes_no_code_of_a_run(theirs):
     found = theirs(RECIPE)
     with RunningDashboard(found.run.parent, found.folder / "cache") as served:

@@ -69,6 +69,7 @@ def sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+@pytest.mark.long
 def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
     """All of it in one test: translating is what takes time."""
     monkeypatch.chdir(runs)
@@ -124,6 +125,7 @@ def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
     assert f"| {score:.2f} |" in table[0]
 
 
+@pytest.mark.long
 def test_hypotheses_of_evaluate_are_taken(runs, monkeypatch):
     monkeypatch.chdir(runs)
     for name in ("seed-2", "other"):

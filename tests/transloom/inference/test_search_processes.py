@@ -23,6 +23,7 @@ def small_batches(monkeypatch):
     monkeypatch.setattr("transloom.inference.translator.TOKENS_PER_BATCH", 20)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_batches")
 def test_processes_find_what_one_finds_and_end_with_the_context(translator):
     before, done = set(children()), []

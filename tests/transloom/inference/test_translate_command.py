@@ -283,6 +283,7 @@ def transloom_process(untrained_run):
     return run
 
 
+@pytest.mark.long
 def test_in_any_locale_a_line_of_40_kilobytes_takes_no_more_memory_than_a_short_one(
     transloom_process, translator
 ):
@@ -299,6 +300,7 @@ def test_in_any_locale_a_line_of_40_kilobytes_takes_no_more_memory_than_a_short_
     assert peak < 1.5 * innocent
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_is_no_traceback(untrained_run):
     """The pipe's other end is closed before the first line is written."""
     reading, writing = os.pipe()

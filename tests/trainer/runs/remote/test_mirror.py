@@ -67,6 +67,7 @@ def go_on(url, tmp_path, when):
     check_no_orphans(url, when)
 
 
+@pytest.mark.long
 def test_what_a_driver_leaves_is_complete_and_nothing_else(url, tmp_path):
     with driving(url, tmp_path / "first") as driver:
         for step in (10, 20, 30):
@@ -123,6 +124,7 @@ def check_kills(url, tmp_path, proxy, requests, applied):
     return newest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("applied", [False, True], ids=["before", "after"])
 def test_a_driver_killed_at_some_requests_loses_no_checkpoint(url, tmp_path, proxy, applied):
     check_kills(url, tmp_path, proxy, SHORT[applied::2], applied)

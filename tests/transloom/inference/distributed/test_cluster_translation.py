@@ -90,6 +90,7 @@ def expected(untrained_run, file):
     return invoke(["translate", run, run, file, "--processes", 1]).stdout
 
 
+@pytest.mark.proof
 def test_the_output_is_the_local_commands_though_an_actor_is_killed(
     command, expected, tmp_path, monkeypatch
 ):

@@ -20,6 +20,8 @@ from support.serving.served import REPLICA, served
 from transloom import ServedTranslator
 from transloom.inference.translator import Translator
 
+pytestmark = pytest.mark.long
+
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 REQUESTS = 200
 SMALL_BATCHES = ("--batch-tokens", "256", "--max-waiting", "2000")

@@ -299,6 +299,7 @@ def test_a_run_without_a_record_is_named(run, tmp_path):
         export_metrics(tmp_path, "csv", tmp_path / "out")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("to", ["csv", "parquet", "tensorboard"])
 def test_memory_does_not_grow_with_the_record(tmp_path, monkeypatch, to):
     monkeypatch.setattr(parquet_tables, "ROWS_AT_ONCE", 200)

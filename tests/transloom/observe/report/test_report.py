@@ -63,6 +63,7 @@ def long_record(path, steps):
                 file.write(validation_line(step, loss=moving["loss"]).to_json() + "\n")
 
 
+@pytest.mark.long
 def test_a_long_runs_report_is_small(tmp_path):
     """100,000 steps, with 1,000 validations and 1,000 skipped steps: 3 MB at most."""
     run = made_run(tmp_path / "long", max_steps=100_000)

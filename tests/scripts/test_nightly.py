@@ -1,0 +1,67 @@
+"""`scripts/nightly` counts the results of each long check, and continues where it stopped."""
+
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTPUTS = {
+    "chaos": ("==== 2 failed, 410 passed, 3 skipped, 1 error in 512.3s ====\n", (410, 3)),
+    "lab": ("3 passed in 1.0s\n======= 1 failed, 4 passed in 2.0s =======\n", (7, 1)),
+    "mutants": (
+        "  1 of 3  one   caught by tests/test_a.py::test_b\n"
+        "  2 of 3  two   SURVIVES\n"
+        "  3 of 3  three does not apply\n\ntwo  SURVIVES\n    what\n1 of 3 are caught\n",
+        (1, 2),
+    ),
+    "fuzz": (
+        "| what was changed | files | refused | read | something else |\n|---|--:|--:|--:|--:|\n"
+        "| manifests | 2,000 | 1,500 | 499 | 1 |\n| tars | 10 | 4 | 6 | 0 |\n",
+        (2009, 1),
+    ),
+    "oldest": ("5 passed in 1.0s\n", (5, 0)),
+    "same_bits": (
+        "dataset a … equal: 3 files (1 s)\n[1/2] b … DIFFERENT, 4 differences\n"
+        "[2/2] c … FAILED\n    error\nDIFFERENT or failed: b, c; of 2 cases, compared with x\n",
+        (1, 2),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def nightly():
+    loader = SourceFileLoader("nightly_script", str(ROOT / "scripts" / "nightly"))
+    module = module_from_spec(spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_each_target_has_an_output_here(nightly):
+    assert set(OUTPUTS) == set(nightly.TARGETS)
+
+
+@pytest.mark.parametrize("target", OUTPUTS)
+def test_results_are_counted(nightly, target):
+    output, expected = OUTPUTS[target]
+    assert nightly.counts(target, output) == expected
+
+
+def test_the_committed_page_keeps_its_text_and_gets_rows(nightly):
+    page = nightly.PAGE.read_text()
+    row = nightly.Row("lab", "0123456789", "2026-01-02", "2 cores, x86_64", "1,234", "0", "56")
+    changed = nightly.with_rows(page, {**nightly.read_rows(page), "lab": row})
+    assert nightly.read_rows(changed)["lab"] == row
+    assert changed.partition(nightly.BEGIN)[0] == page.partition(nightly.BEGIN)[0]
+    assert changed.partition(nightly.END)[2] == page.partition(nightly.END)[2]
+
+
+def test_it_continues_with_what_is_missing_or_failed_or_of_another_commit(nightly):
+    done = {"passed": "1", "failed": "0", "minutes": "2", "date": "", "machine": ""}
+    rows = {
+        "chaos": nightly.Row(target="chaos", commit="here", **done),
+        "lab": nightly.Row(target="lab", commit="other", **done),
+        "fuzz": nightly.Row(target="fuzz", commit="here", **{**done, "failed": "3"}),
+    }
+    assert nightly.due(rows, "here") == ["lab", "oldest", "mutants", "fuzz", "same_bits"]

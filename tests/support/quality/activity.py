@@ -1,0 +1,79 @@
+"""Tell processes that hang from those that wait for a core of a busy machine.
+
+A process is active if it computes, waits for a core, or waits for a disk. Neither a deadlock nor a
+wait for something that never comes is activity. Thus, no limit of time has to be long enough for a
+busy machine.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+# DeepSpeed's and Ray's idle threads wake up a hundred times per second: that is less.
+COMPUTING_SHARE = 0.05
+TICKS = os.sysconf("SC_CLK_TCK")
+RUNNABLE, ON_DISK = "R", "D"  # states of a thread
+
+
+def _threads(processes: Iterable[int]) -> dict[int, tuple[str, float]]:
+    """Return the state and CPU seconds of all threads of processes except the calling one."""
+    found = {}
+    for process in processes:
+        try:
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                fields = (thread / "stat").read_text().rpartition(")")[2].split()
+                found[int(thread.name)] = fields[0], (int(fields[11]) + int(fields[12])) / TICKS
+        except OSError:  # it has ended
+            continue
+    found.pop(threading.get_native_id(), None)
+    return found
+
+
+class IdleClock:
+    """Seconds for which none of a set of processes has been active.
+
+    A thread that starts or ends is activity, too.
+    """
+
+    def __init__(self, processes: Callable[[], Iterable[int]]) -> None:
+        self._processes = processes
+        self._since = self._checked = time.monotonic()
+        self._threads = _threads(processes())
+        self.cpu_seconds = 0.0
+
+    def check(self) -> None:
+        """Compare the processes with those of the previous check."""
+        now, threads = time.monotonic(), _threads(self._processes())
+        computed = sum(
+            seconds - self._threads.get(one, ("", 0.0))[1] for one, (_, seconds) in threads.items()
+        )
+        if (
+            threads.keys() != self._threads.keys()
+            or any(state in (RUNNABLE, ON_DISK) for state, _ in threads.values())
+            or computed > COMPUTING_SHARE * (now - self._checked)
+        ):
+            self._since = now
+        self.cpu_seconds += computed
+        self._checked, self._threads = now, threads
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since the processes were active."""
+        return self._checked - self._since
+
+
+def family(process: int | None = None) -> list[int]:
+    """Return a process (default: this one) and its descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [process or os.getpid()]
+    for one in found:
+        found += children.get(one, [])
+    return found

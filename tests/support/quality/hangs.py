@@ -1,0 +1,76 @@
+"""End a unit test that hangs within half a minute, on a busy machine too.
+
+A test hangs if neither this process nor a descendant computes or waits for a core, or if they
+compute for longer than any unit test. Complete runs are not watched: they wait for deadlines, and
+the idle processes of Ray are never quite idle. For these, pytest's timeout remains.
+"""
+
+import faulthandler
+import signal
+import sys
+import threading
+from types import FrameType
+
+import pytest
+from pytest_timeout import is_debugging
+
+from support.quality.activity import IdleClock, family
+
+UNWATCHED_SECONDS = 5.0  # of each test, since most end within a few milliseconds
+IDLE_SECONDS = 20.0
+CPU_SECONDS = 30.0
+CHECK_SECONDS = 1.0
+INTERRUPT = signal.SIGRTMIN + 3
+
+
+class HangWatch:
+    """Watch the current test in a thread, and raise in the main thread if it hangs."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._test: object = None
+        self._reason = ""
+        signal.signal(INTERRUPT, self._fail)
+        threading.Thread(target=self._watch, daemon=True, name="hang-watch").start()
+
+    def begin(self) -> None:
+        """Watch a test from now on."""
+        with self._condition:
+            self._test = object()
+            self._condition.notify()
+
+    def end(self) -> None:
+        """Watch nothing until the next test begins."""
+        self._test = None
+
+    def _watch(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._test)
+                test = self._test
+            threading.Event().wait(UNWATCHED_SECONDS)
+            if self._test is not test:
+                continue
+            clock = IdleClock(family)
+            while self._test is test:
+                threading.Event().wait(CHECK_SECONDS)
+                clock.check()
+                if clock.idle_seconds >= IDLE_SECONDS:
+                    self._interrupt(
+                        f"no process of this test has been active for {IDLE_SECONDS:g} s"
+                    )
+                elif clock.cpu_seconds >= CPU_SECONDS:
+                    self._interrupt(f"this test has computed for {CPU_SECONDS:g} s")
+                else:
+                    continue
+                clock = IdleClock(family)  # its end may hang, too
+
+    def _interrupt(self, reason: str) -> None:
+        self._reason = reason
+        signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
+
+    def _fail(self, number: int, frame: FrameType | None) -> None:
+        if self._test is None or is_debugging():
+            return  # it has ended meanwhile, or waits for its programmer
+        faulthandler.dump_traceback(sys.__stderr__)
+        pytest.fail(f"{self._reason}. If it does not hang, make it cheaper or mark it long")

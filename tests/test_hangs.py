@@ -1,0 +1,83 @@
+"""A test that hangs ends soon, and one that only works slowly does not."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from support.cluster.processes import wait_until
+from support.quality import hangs
+from support.quality.activity import IdleClock
+from support.quality.hangs import HangWatch
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    monkeypatch.setattr(hangs, "UNWATCHED_SECONDS", 0.1)
+    monkeypatch.setattr(hangs, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(hangs, "IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(hangs.faulthandler, "dump_traceback", lambda file: None)
+    of_this_session = signal.getsignal(hangs.INTERRUPT)
+    watch = HangWatch()
+    yield watch
+    watch.end()
+    signal.signal(hangs.INTERRUPT, of_this_session)
+
+
+def compute_for_ever():
+    while True:
+        pass
+
+
+def test_a_wait_for_what_never_comes_is_ended(watch):
+    watch.begin()
+    with pytest.raises(pytest.fail.Exception, match="active for 1 s"):
+        threading.Event().wait(30)
+
+
+def test_a_wait_for_a_child_that_sleeps_is_ended(watch):
+    with subprocess.Popen(["sleep", "30"]) as child:
+        watch.begin()
+        with pytest.raises(pytest.fail.Exception, match="active for 1 s"):
+            child.wait()
+        watch.end()
+        child.kill()
+
+
+def test_an_endless_loop_is_ended(watch, monkeypatch):
+    monkeypatch.setattr(hangs, "CPU_SECONDS", 0.5)
+    watch.begin()
+    with pytest.raises(pytest.fail.Exception, match=r"computed for 0\.5 s"):
+        compute_for_ever()
+
+
+def test_a_wait_for_a_child_that_computes_is_not_ended(watch):
+    loop = "import time; end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
+    watch.begin()
+    subprocess.run([sys.executable, "-c", loop], check=True)
+
+
+def test_tests_that_end_are_not_watched(watch):
+    for _ in range(5):
+        watch.begin()
+        time.sleep(0.3)
+        watch.end()
+
+
+def test_a_process_that_waits_for_a_core_is_not_idle():
+    """Four loops share one core: each has less than it, and wants it all the time."""
+    loop = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"
+    loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(4)]
+    try:
+        clock = IdleClock(lambda: [loops[0].pid])
+        wait_until(lambda: clock.check() or clock.cpu_seconds > 0.2)  # it has started
+        for _ in range(3):
+            time.sleep(0.5)
+            clock.check()
+            assert clock.idle_seconds == 0
+    finally:
+        for process in loops:
+            process.kill()
+            process.wait()
