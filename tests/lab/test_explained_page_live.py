@@ -73,7 +73,7 @@ def test_a_sentence_that_is_too_long_dims_the_results_of_the_one_before(watched)
     page, body = watched.page, watched.page.locator("[data-live=body]")
     state = page.locator("[data-live=state]")
     page.locator("[data-live=sentence]").fill("漢字 " * 200)
-    page.get_by_text("the page takes 128").wait_for()
+    page.locator("#live").get_by_text("the page takes 128").wait_for()
     said = state.inner_text()
     assert re.search(r"These are \d{3} pieces", said)
     assert "shorten the sentence" in said
