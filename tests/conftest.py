@@ -109,6 +109,15 @@ def short_pauses() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def same_priority() -> Iterator[None]:
+    """Commands that lower their priority, such as `watch`, do not lower that of all later tests."""
+    lower = os.nice
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "nice", lambda _: lower(0))
+        yield
+
+
 @pytest.fixture(scope="session")
 def multi30k() -> Path:
     """The folder with the real corpus."""
