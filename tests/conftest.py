@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,13 +62,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """End a unit test that hangs; see `support.quality.hangs`."""
+    """End a unit test that hangs, and forget its proxies.
+
+    For hangs, see `support.quality.hangs`. urllib keeps the proxies that are in the environment of
+    its first request: without this, the requests of later tests would go to the proxy of one.
+    """
     if not any(item.get_closest_marker(mark) for mark in ("proof", "long", "chaos", "lab", "gpu")):
         _watch.begin()
     try:
         return (yield)
     finally:
         _watch.end()
+        urllib.request.install_opener(None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -106,6 +112,15 @@ def short_pauses() -> Iterator[None]:
         patch.setattr(remote, "time", pauses)
         patch.setattr(object_store, "_FIRST_RETRY_SECONDS", 0.001)
         patch.setattr(object_store, "_LONGEST_RETRY_SECONDS", 0.01)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def same_priority() -> Iterator[None]:
+    """Commands that lower their priority, such as `watch`, do not lower that of all later tests."""
+    lower = os.nice
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "nice", lambda _: lower(0))
         yield
 
 

@@ -207,6 +207,7 @@ def test_every_field_has_a_change_class():
         assert set(identity_of(recipe)) == {n for n, c in classes.items() if c == "identity"}
 
 
+@pytest.mark.long
 def test_every_field_is_read_by_something_other_than_its_config():
     """No dead flags."""
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]

@@ -33,7 +33,8 @@ def promtool(*arguments, **options):
 
 
 def test_rules_and_example_are_as_prometheus_wants_them():
-    assert "SUCCESS: 11 rules found" in promtool("check", "rules", RULES.name)
+    count = RULES.read_text().count("- alert:")
+    assert f"SUCCESS: {count} rules found" in promtool("check", "rules", RULES.name)
     assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.cluster.processes import is_alive, wait_until
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = """\
 from pathlib import Path

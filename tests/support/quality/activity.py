@@ -1,8 +1,8 @@
 """Tell processes that hang from those that wait for a core of a busy machine.
 
-A process is active if it computes, waits for a core, or waits for a disk. Neither a deadlock nor a
-wait for something that never comes is activity. Thus, no limit of time has to be long enough for a
-busy machine.
+A thread is active if it computes, or if every look at it finds it waiting for a core or a disk.
+Neither a deadlock nor a wait for something that never comes is activity. Thus, no limit of time has
+to be long enough for a busy machine.
 """
 
 import os
@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-# DeepSpeed's and Ray's idle threads wake up a hundred times per second: that is less.
+# DeepSpeed's idle threads wake up a hundred times per second. Each of them computes for less, and
+# is rarely found waiting for a core several times in a row.
 COMPUTING_SHARE = 0.05
+CHECKS_IN_A_ROW = 5
 TICKS = os.sysconf("SC_CLK_TCK")
 RUNNABLE, ON_DISK = "R", "D"  # states of a thread
 
@@ -41,21 +43,27 @@ class IdleClock:
         self._processes = processes
         self._since = self._checked = time.monotonic()
         self._threads = _threads(processes())
+        self._waiting: dict[int, int] = {}  # number of checks in a row, by thread
         self.cpu_seconds = 0.0
 
     def check(self) -> None:
         """Compare the processes with those of the previous check."""
         now, threads = time.monotonic(), _threads(self._processes())
-        computed = sum(
+        computed = [
             seconds - self._threads.get(one, ("", 0.0))[1] for one, (_, seconds) in threads.items()
-        )
+        ]
+        self._waiting = {
+            one: self._waiting.get(one, 0) + 1
+            for one, (state, _) in threads.items()
+            if state in (RUNNABLE, ON_DISK)
+        }
         if (
             threads.keys() != self._threads.keys()
-            or any(state in (RUNNABLE, ON_DISK) for state, _ in threads.values())
-            or computed > COMPUTING_SHARE * (now - self._checked)
+            or max(computed, default=0.0) > COMPUTING_SHARE * (now - self._checked)
+            or max(self._waiting.values(), default=0) >= CHECKS_IN_A_ROW
         ):
             self._since = now
-        self.cpu_seconds += computed
+        self.cpu_seconds += sum(computed)
         self._checked, self._threads = now, threads
 
     @property

@@ -97,6 +97,7 @@ def test_exact_sums_are_close_to_fast_ones(rank_pools, undisturbed):
     assert undisturbed("fp32", STEPS)[0] == pytest.approx(fast, rel=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_clipping_does_not_depend_on_the_ranks(rank_pools, stage):
     job, steps, clipping = engine_jobs.train, 3, 0.05

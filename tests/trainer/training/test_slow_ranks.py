@@ -261,6 +261,7 @@ def test_a_slow_rank_of_a_real_run_is_named_and_recovers(runs, delay):
     assert named == list(range(found.step + 1, recovered.step + 1))
 
 
+@pytest.mark.long
 def test_the_times_of_a_real_run_are_those_of_its_delays(runs):
     lines = lines_of(runs / "2")
     computing, fetching = (lines[d.first : d.last - 1] for d in DELAYS)

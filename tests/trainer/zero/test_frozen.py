@@ -93,6 +93,7 @@ def test_a_run_goes_on_under_another_shape(rank_pools, tmp_path, ranks, before, 
         assert all(torch.equal(weights[name], straight["weights"][name]) for name in NAMES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_exact_numerics_have_the_same_bits_in_every_shape(rank_pools, precision):
     network = Network(frozen=FROZEN)

@@ -60,6 +60,7 @@ def files_of(count, name=None):
     }
 
 
+@pytest.mark.long
 def test_as_many_files_as_allowed_are_written_and_read():
     objects, files = Objects(), files_of(MAX_FILES)
     table = FileTable.of(files, objects.put)

@@ -85,6 +85,7 @@ def test_every_kind_of_part_is_escaped():
     assert data == {"values": [[0.5]], "rows": [bad], "columns": [bad]}
 
 
+@pytest.mark.long
 @pytest.mark.needs("browser")
 def test_a_browser_draws_it_and_obeys_address_and_buttons(translator_of, tmp_path):
     """It opens at section 4; Next leads to section 5; a button changes the colours."""
