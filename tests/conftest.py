@@ -62,10 +62,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """End a unit test that hangs, and forget its proxies.
+    """End a unit test that hangs, and take back what it has left, after its fixtures.
 
-    For hangs, see `support.quality.hangs`. urllib keeps the proxies that are in the environment of
-    its first request: without this, the requests of later tests would go to the proxy of one.
+    For hangs, see `support.quality.hangs`. The runs of later tests would stop at the orders of a
+    test that failed. urllib keeps the proxies that are in the environment of its first request:
+    those of later tests would go to the proxy of one.
     """
     if not any(item.get_closest_marker(mark) for mark in ("proof", "long", "chaos", "lab", "gpu")):
         _watch.begin()
@@ -74,6 +75,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     finally:
         _watch.end()
         urllib.request.install_opener(None)
+        if orders := item.config.stash.get(_ORDERS, None):
+            orders.clear()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -81,12 +84,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         if reason := lacks(*marker.args):
             missing(reason)
-
-
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Cancel the orders of a test that failed: the runs of later tests would stop there."""
-    if orders := item.config.stash.get(_ORDERS, None):
-        orders.clear()
 
 
 @pytest.hookimpl(tryfirst=True)
