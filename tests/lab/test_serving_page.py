@@ -92,7 +92,7 @@ def test_a_problem_is_said_and_goes_when_it_is_put_right(browser, server):
     with closing(Watched(browser)) as watched:
         page = opened(watched, server)
         page.get_by_role("textbox", name="Source (fr)").fill("mot " * 900)
-        page.locator("#said.problem", has_text="split it").wait_for()
+        page.locator("#said.problem", has_text="split the sentence").wait_for()
         watched.complaints.clear()  # the browser's own line about the status
         page.get_by_role("textbox", name="Source (fr)").fill("elle est là")
         page.locator("#pairs > li").wait_for()
