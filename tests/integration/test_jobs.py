@@ -239,7 +239,7 @@ def test_jobs_from_their_submission_to_the_loss_of_their_head(
     assert log.count("\n") <= 5
     assert log
 
-    elsewhere = ["--address", ray_head.dashboard, "--json"]
+    elsewhere = ["--env-file", place.environment, "--address", ray_head.dashboard, "--json"]
     told = transloom("jobs", "retry", run, *elsewhere, cwd=tmp_path, **trusted(place, again))
     assert told.returncode == 0, told.stderr
     wait_for_success(run, json.loads(told.stdout)["job"])
@@ -344,7 +344,8 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
     if whole:
         trained = [line.time for line in train_lines(place.runs / "second" / "metrics.jsonl")]
         assert max(trained) <= record_of(place.runs / "third", later[1]).attempts[0].started
-    retrying = client.start("jobs", "retry", first["job"], variables=trusted(place, first["job"]))
+    retry = ["jobs", "retry", first["job"], "--env-file", place.environment]
+    retrying = client.start(*retry, variables=trusted(place, first["job"]))
     said, noted = retrying.communicate(timeout=HANG_SECONDS)
     again = said.strip()  # the id and nothing else, for scripts
     assert re.fullmatch(r"[\w-]+", again), said + noted
