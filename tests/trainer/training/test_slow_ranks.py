@@ -275,6 +275,7 @@ def test_the_times_of_a_real_run_are_those_of_its_delays(runs):
         assert line.compute_seconds_min <= line.compute_seconds_median <= line.compute_seconds_max
 
 
+@pytest.mark.long
 def test_one_rank_has_nothing_to_compare_and_the_same_curve(runs):
     lines = lines_of(runs / "1")
     assert len(lines) == STEPS
