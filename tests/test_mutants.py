@@ -85,6 +85,7 @@ def checkout(tmp_path):
         "scripts/mutants",
         "tests/support/quality/mutants.py",
         "tests/support/quality/imported_files.py",
+        "tests/support/quality/targets.py",
     ):
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
