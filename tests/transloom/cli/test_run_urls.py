@@ -202,8 +202,8 @@ def test_an_evaluation_is_stored_in_the_run(said, own, tmp_path):
     assert all(name.startswith("translations/") for name in added)
     stored = {name: (run_view(own) / name).read_bytes() for name in added}
     with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
-        assert {name: (tmp_path / "node" / name).read_bytes() for name in added} == stored
         assert mirror.flush(30)
+        assert {name: (tmp_path / "node" / name).read_bytes() for name in added} == stored
     head = HeadObject(ObjectStore(own)).read()
     assert not head.additions.entries
     assert head.files.entries.keys() >= set(added)
