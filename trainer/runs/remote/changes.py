@@ -8,6 +8,7 @@ head names them by then. Therefore the head is changed only if the run still has
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from data_pipeline.storage.object_errors import ObjectStoreError
@@ -26,6 +27,7 @@ from trainer.runs.remote.file_table import (
     all_parts,
     file_part,
     name_problem,
+    put_part,
     too_many_files,
 )
 from trainer.runs.remote.files import local_files
@@ -121,16 +123,12 @@ def add_files(url: str, folder: Path) -> None:
         for name in names
     }
     replaced: list[str] = []
-
-    def put(data: bytes) -> str:
-        name = f"{next_folder(seen)}/files/index/{secrets.token_hex(6)}"
-        store.put(name, data)
-        return name
+    put_index = partial(put_part, store, index_folder(seen))
 
     def change(now: RunHead) -> RunHead:
         require_same_owner(store, seen, now)
         former = tables.files(now.additions)
-        table = FileTable.of({**former, **added}, put)
+        table = FileTable.of({**former, **added}, put_index)
         new = {part.name for part in all_parts(added)}
         outdated = {name: parts for name, parts in former.items() if name in added}
         old = all_parts(outdated, {"": now.additions.index})
@@ -165,15 +163,18 @@ def upload_file(store: ObjectStore, prefix: str, path: Path) -> list[FilePart]:
     with open_regular(path) as file:
         modified = path.stat().st_mtime
         while (data := file.read(MAX_PART_BYTES)) or not parts:
-            name = f"{prefix}/{secrets.token_hex(6)}"
-            store.put(name, data)
-            parts.append(file_part(name, data, modified))
+            parts.append(file_part(put_part(store, prefix, data), data, modified))
     return parts
 
 
 def next_folder(head: RunHead) -> str:
     """Return the name under which processes that do not own the run store their objects."""
     return owner_folder(head.owner.number + 1)
+
+
+def index_folder(head: RunHead) -> str:
+    """Return the name under which such processes store an index of files."""
+    return f"{next_folder(head)}/files/index"
 
 
 def require_same_owner(store: ObjectStore, seen: RunHead, now: RunHead) -> None:

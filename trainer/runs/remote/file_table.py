@@ -13,6 +13,7 @@ The limits bound the memory and disk of a reader, who may not trust the writer. 
 
 import hashlib
 import re
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -273,6 +274,13 @@ def read_part(store: ObjectStore, part: FilePart) -> bytes:
             "from an earlier version"
         )
     return data
+
+
+def put_part(store: ObjectStore, prefix: str, data: bytes) -> str:
+    """Store an object under a new name below a prefix, and return the name."""
+    name = f"{prefix}/{secrets.token_hex(6)}"
+    store.put(name, data)
+    return name
 
 
 def file_part(name: str, data: bytes, modified: float = 0.0) -> FilePart:

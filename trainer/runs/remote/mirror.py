@@ -10,7 +10,6 @@ One thread does all of it, at least every `RENEW_SECONDS`. Nothing waits for it 
 the run. If the object store does not answer, the next try includes everything that is missing.
 """
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -42,6 +41,7 @@ from trainer.runs.remote.file_table import (
     IndexPart,
     all_parts,
     name_problem,
+    put_part,
     too_many_files,
     usage,
     write_index,
@@ -441,9 +441,7 @@ class RunMirror:
             self._announce(message)
 
     def _put(self, file: str, data: bytes) -> str:
-        name = f"{self.current.owner.folder}/files/{file}/{secrets.token_hex(6)}"
-        self._store.put(name, data)
-        return name
+        return put_part(self._store, f"{self.current.owner.folder}/files/{file}", data)
 
     def _named_indexes(self) -> list[IndexPart]:
         return [*self.current.files.index, *self.current.additions.index]

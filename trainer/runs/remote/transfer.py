@@ -11,7 +11,6 @@ complete run at the end, or what it had before.
 
 import hashlib
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -43,7 +42,7 @@ from trainer.checkpoints.state_objects import PARTS, PartList, UploadedFile, upl
 from trainer.errors import DamagedCheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.remote import lease
-from trainer.runs.remote.changes import next_folder, storable_files, upload_file
+from trainer.runs.remote.changes import index_folder, next_folder, storable_files, upload_file
 from trainer.runs.remote.file_table import (
     MAX_FILES,
     WARNING_SHARE,
@@ -53,6 +52,7 @@ from trainer.runs.remote.file_table import (
     TableReader,
     all_parts,
     file_time,
+    put_part,
     read_part,
     too_many_files,
 )
@@ -153,7 +153,8 @@ class _Push:
             parts = pool.map(lambda name: self._push_file(name, stored.get(name), seen), names)
             files = dict(zip(names, parts, strict=True))
         new_owner = RunOwner(number=owner.number + 1, released=True)
-        table = FileTable.of({**stored, **files}, partial(self._put_index, seen))
+        put_index = partial(put_part, self._store, index_folder(seen))
+        table = FileTable.of({**stored, **files}, put_index)
 
         def change(now: RunHead) -> RunHead:
             if now.owner not in (owner, new_owner):
@@ -243,11 +244,6 @@ class _Push:
             if same == (status.st_size, file_time(status.st_mtime)):
                 return stored
         return upload_file(self._store, f"{next_folder(seen)}/files/{name}", path)
-
-    def _put_index(self, seen: RunHead, data: bytes) -> str:
-        name = f"{next_folder(seen)}/files/index/{secrets.token_hex(6)}"
-        self._store.put(name, data)
-        return name
 
     def _delete_garbage(self, head: RunHead) -> None:
         """Delete what interrupted copies and former owners have left."""
