@@ -27,14 +27,14 @@ keep_exit_code()  # this process is a driver of Ray again and again
 
 os.environ.pop("WANDB_MODE", None)  # the recipes say it
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-# Two halves of the tests run at the same time, so a second thread of torch finds no idle core: it
+# Three parts of the tests run at the same time, so a second thread of torch finds no idle core: it
 # costs a quarter more CPU time and makes nothing faster. Ranks, replicas and actors have as many
 # threads as their settings say.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # More threads than cores: one that waits for another must not keep it from its core by spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_watch = hangs.HangWatch()
+_watch = hangs.HangWatch(hangs.Limits())
 _ORDERS = pytest.StashKey[Any]()
 
 # The same examples in every run, and no deadline on a machine that others use too.

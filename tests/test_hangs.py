@@ -10,17 +10,14 @@ import pytest
 from support.cluster.processes import wait_until
 from support.quality import hangs
 from support.quality.activity import IdleClock
-from support.quality.hangs import HangWatch
+from support.quality.hangs import HangWatch, Limits
 
 
 @pytest.fixture
 def watch(monkeypatch):
-    monkeypatch.setattr(hangs, "UNWATCHED_SECONDS", 0.1)
-    monkeypatch.setattr(hangs, "CHECK_SECONDS", 0.1)
-    monkeypatch.setattr(hangs, "IDLE_SECONDS", 1.0)
     monkeypatch.setattr(hangs.faulthandler, "dump_traceback", lambda file: None)
     of_this_session = signal.getsignal(hangs.INTERRUPT)
-    watch = HangWatch()
+    watch = HangWatch(Limits(idle=1.0, cpu=3.0, interval=0.1, unwatched=0.1))
     yield watch
     watch.end()
     signal.signal(hangs.INTERRUPT, of_this_session)
@@ -46,10 +43,9 @@ def test_a_wait_for_a_child_that_sleeps_is_ended(watch):
         child.kill()
 
 
-def test_an_endless_loop_is_ended(watch, monkeypatch):
-    monkeypatch.setattr(hangs, "CPU_SECONDS", 0.5)
+def test_an_endless_loop_is_ended(watch):
     watch.begin()
-    with pytest.raises(pytest.fail.Exception, match=r"computed for 0\.5 s"):
+    with pytest.raises(pytest.fail.Exception, match="computed for 3 s"):
         compute_for_ever()
 
 

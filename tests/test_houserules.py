@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,13 @@ ELSEWHERE = {
 }
 
 
+@cache
 def names_used(source):
     """The names that a module imports or calls, in full, each with its line."""
+    return list(_names_used(source))
+
+
+def _names_used(source):
     tree = ast.parse(source)
     imported = {}
     silent = set()  # getLogger(...).setLevel(...) and getLogger(...).handlers print nothing

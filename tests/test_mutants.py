@@ -31,6 +31,7 @@ def defined_tests(file: Path) -> set[str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_applies_and_names_tests_that_exist(mutant):
     changed = changed_files(mutant)

@@ -123,6 +123,11 @@ def test_a_test_for_chaos_does_not_become_long():
     assert is_long(chaos) == [False]
 
 
+def test_the_first_and_last_case_of_a_matrix_stay():
+    cases = [Item(f"tests/model/test_x.py::test_y[{n}]", "matrix") for n in range(4)]
+    assert is_long(*cases) == [False, True, True, False]
+
+
 def test_the_first_and_last_case_with_rank_processes_stay():
     cases = [
         Item(f"tests/trainer/test_x.py::test_y[{n}]", *marks, fixtures=("rank_pools",))

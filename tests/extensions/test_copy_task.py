@@ -55,6 +55,7 @@ def hidden(dataset, epoch, *, backwards=False, **changed):
     return found
 
 
+@pytest.mark.long
 def test_an_example_hides_the_same_wherever_it_is_read(dataset):
     first = hidden(dataset, 0)
     assert hidden(dataset, 0, backwards=True) == first
@@ -64,6 +65,7 @@ def test_an_example_hides_the_same_wherever_it_is_read(dataset):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("epoch", "changed"), [(1, {}), (0, {"seed": 2})])
 def test_another_pass_or_seed_hides_others(dataset, epoch, changed):
     first, other = hidden(dataset, 0), hidden(dataset, epoch, **changed)

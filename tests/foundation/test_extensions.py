@@ -200,6 +200,7 @@ def copy_recipe(make, tmp_path):
     return values | {"extensions": ["ext_noted", "copy_task"], "extension_folder": folder}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("part", ["recipe", "training", "data_settings"])
 def test_a_process_that_is_sent_a_recipe_loads_its_extensions(
     copy_recipe, tmp_path, monkeypatch, part

@@ -222,6 +222,7 @@ def test_the_rest_of_a_text_stays() -> None:
     assert without_credentials(asked) == "(https://host/x?…), then https://host/y?…."
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "part", ["://", "http://a", "://a:", "?a", "@", "authorization: ", "a:b@", "hooks.slack.com"]
 )

@@ -139,6 +139,7 @@ CASES = {
 BIASED = {"masked": PIECES, "bert": PIECES, "texts": LABELS, "tokens": LABELS}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", CASES)
 def test_operations_are_those_that_torch_counts(name):
     case = CASES[name]()
@@ -148,6 +149,7 @@ def test_operations_are_those_that_torch_counts(name):
     assert hardware - model == 3 * 2 * BIAS_COLUMNS * BIASED.get(name, 0) * len(TOLD)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", CASES)
 def test_activations_computed_again_are_hardwares(name):
     case = CASES[name]()
@@ -208,6 +210,7 @@ def test_six_for_each_parameter_and_token_and_twelve_for_attention():
 FAMILIES = ("transformer", "pre-norm", "llama", "gpt2", "masked", "bert", "texts", "sentences")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=4)
 @given(data=st.data())
@@ -242,6 +245,7 @@ def test_a_part_alone_is_trained_with_activations_computed_again(part):
     assert case.counted(Training(trained, True)).hardware == case.measured()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", FAMILIES)
 def test_any_module_outside_the_layers_can_be_trained_alone(name):
     case = CASES[name]()

@@ -32,6 +32,7 @@ def network(build, randomise_vectors):
     return build_once
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", EVERY_NETWORK)
 @settings(max_examples=12)
 @given(lengths=BATCHES, more=st.tuples(st.integers(0, 9), st.integers(0, 9)), seed=SEEDS)

@@ -31,6 +31,15 @@ OTHER_TESTS = """\
 def test_fails():
     assert False
 """
+THIRD_TESTS = """\
+def test_passes():
+    pass
+"""
+FILES = {  # one for each part
+    "cluster/test_some.py": TESTS,
+    "model/test_other.py": OTHER_TESTS,
+    "transloom/test_third.py": THIRD_TESTS,
+}
 CONFIGURATION = """\
 [tool.pytest.ini_options]
 pythonpath = ["tests"]
@@ -47,12 +56,9 @@ def checkout(tmp_path):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
-    (tmp_path / "tests" / "trainer").mkdir()
     script = tmp_path / "scripts" / "test"
-    halves = re.sub(
-        r"without_ray=\(.*?\n\)", "without_ray=(tests/model)", script.read_text(), flags=re.S
-    )
-    script.write_text(halves)
+    parts = re.sub(r"units=\(.*?\n\)", "units=(tests/model)", script.read_text(), flags=re.S)
+    script.write_text(parts)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     without_plugins = "-p no:cacheprovider -p no:hypothesispytest"
@@ -61,9 +67,9 @@ def checkout(tmp_path):
     )
     (programs / "pytest").chmod(0o755)
     (tmp_path / "pyproject.toml").write_text(CONFIGURATION)
-    tiers = {"make test": {"tests/cluster/test_some.py": 2, "tests/model/test_other.py": 1}}
+    tiers = {"make test": {f"tests/{name}": text.count("def ") for name, text in FILES.items()}}
     (tmp_path / "tests" / "tiers.json").write_text(json.dumps(tiers))
-    for name, text in (("cluster/test_some.py", TESTS), ("model/test_other.py", OTHER_TESTS)):
+    for name, text in FILES.items():
         (tmp_path / "tests" / name).parent.mkdir()
         (tmp_path / "tests" / name).write_text(text)
     return tmp_path
@@ -81,12 +87,12 @@ def test_it_lists_what_failed_in_some_round(checkout):
     assert "round 2 of 3: 1 failed" in done.stdout
     name = "tests/cluster/test_some.py::test_fails_every_other_time"
     assert f"3 of 3  tests/model/test_other.py::test_fails\n2 of 3  {name}\n2 tests" in done.stdout
-    assert "assert False" in (checkout / "build" / "flaky" / "3-rest.txt").read_text()
+    assert "assert False" in (checkout / "build" / "flaky" / "3-units.txt").read_text()
     assert "test_steady" not in done.stdout
 
 
-def test_it_repeats_one_half_or_the_long_tests(checkout):
-    done = flaky(checkout, "1", "--half", "rest")
+def test_it_repeats_one_part_or_the_long_tests(checkout):
+    done = flaky(checkout, "1", "--part", "units")
     assert "1 of 1  tests/model/test_other.py::test_fails\n1 test failed" in done.stdout
     done = flaky(checkout, "1", "--long")
     assert done.stdout.endswith("\n0 tests failed at least once\n")
@@ -94,7 +100,7 @@ def test_it_repeats_one_half_or_the_long_tests(checkout):
 
 def test_a_test_that_is_not_in_the_committed_tiers_is_refused(checkout):
     (checkout / "tests" / "model" / "test_new.py").write_text(OTHER_TESTS)
-    done = flaky(checkout, "1", "--half", "rest")
+    done = flaky(checkout, "1", "--part", "units")
     assert "tests/model/test_new.py has 1 tests in make test, expected 0" in done.stderr
     assert "scripts/tiers" in done.stderr
 
@@ -115,14 +121,14 @@ def test_is_killed():
     os.kill(os.getpid(), signal.SIGKILL)
 """
     (checkout / "tests" / "model" / "test_other.py").write_text(test)
-    done = subprocess.run([checkout / "scripts" / "test", "--half=rest"], capture_output=True)
+    done = subprocess.run([checkout / "scripts" / "test", "--part=units"], capture_output=True)
     assert done.returncode == 128 + signal.SIGKILL
     left = int((checkout / "left").read_text())
     wait_until(lambda: not is_alive(left))
 
 
-def test_both_halves_are_run_and_a_failure_in_one_counts(checkout):
-    (checkout / "mark").touch()  # lets the tests of the first half pass
+def test_all_parts_are_run_and_a_failure_in_one_counts(checkout):
+    (checkout / "mark").touch()  # lets the tests of the first part pass
     done = subprocess.run([checkout / "scripts" / "test", "-q"], capture_output=True, text=True)
     assert done.returncode == 1, done.stdout
     assert "2 passed" in done.stdout

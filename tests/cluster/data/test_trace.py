@@ -206,6 +206,7 @@ def test_a_quarantine_within_a_window(trained):
     assert trained.trace(f"1:{STEPS + 6}") == steps
 
 
+@pytest.mark.long
 def test_steps_that_were_repeated_without_a_shard(trained):
     before = trained.digests()
     for step in (6, 7):  # so it goes on from step 3
@@ -238,6 +239,7 @@ def test_steps_that_were_repeated_in_part(trained):
     assert [s["data_digest"] for s in steps] == [s["data_digest"] for s in coming]
 
 
+@pytest.mark.long
 def test_a_run_that_began_again_without_a_shard(trained):
     for path in list_checkpoints(trained.path / "checkpoints"):
         shutil.rmtree(path)

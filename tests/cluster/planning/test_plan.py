@@ -58,6 +58,7 @@ def test_it_measures_real_steps_and_writes_nothing(plan, phrasebook, tmp_path):
     assert found["duration"]["at_best"]
 
 
+@pytest.mark.long
 def test_a_record_tells_the_speed_better_than_a_measurement(plan, inline_runs, phrasebook):
     other = inline_runs.train("other", inline=True).run
     found, _ = plan("--from", other)
@@ -70,6 +71,7 @@ def test_a_record_tells_the_speed_better_than_a_measurement(plan, inline_runs, p
     assert not found["duration"]["at_best"]
 
 
+@pytest.mark.long
 def test_ranks_that_one_machine_cannot_hold_by_what_one_took(plan, monkeypatch):
     """Weights and moments alone would fit; what a process takes besides does not."""
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 10_000_000)

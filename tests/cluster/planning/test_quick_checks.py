@@ -116,6 +116,7 @@ def test_an_object_store_that_cannot_be_written_is_named(
         assert refusals(checked) == []
 
 
+@pytest.mark.long
 def test_a_run_in_an_object_store_is_compared_with_the_recipe(
     phrasebook, s3_server, s3_environment, tmp_path, monkeypatch
 ):

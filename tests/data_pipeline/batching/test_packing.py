@@ -154,6 +154,7 @@ def test_it_is_best_fit_decreasing_where_that_pads_little(sizes):
         assert all(part.start == 0 for row in rows for part in row)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("context_length", [64, 256, 1024])
 @pytest.mark.parametrize(
     "lengths",

@@ -59,6 +59,7 @@ def test_the_book_is_the_same_for_ever(book: Book) -> None:
     assert hashlib.sha256(text.encode()).hexdigest() == BOOK_SHA256
 
 
+@pytest.mark.long
 def test_another_process_with_another_hash_seed_makes_the_same_book(book: Book) -> None:
     program = (
         "import hashlib; from data_pipeline.phrasebook.sampler import generate; "
@@ -71,6 +72,7 @@ def test_another_process_with_another_hash_seed_makes_the_same_book(book: Book) 
     assert printed.stdout.strip() == hashlib.sha256(repr(book["test"]).encode()).hexdigest()
 
 
+@pytest.mark.long
 def test_generating_leaves_random_alone_and_gives_lists_of_its_own() -> None:
     sampler._book.cache_clear()
     random.seed(7)

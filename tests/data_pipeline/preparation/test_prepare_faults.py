@@ -149,6 +149,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.matrix
 @pytest.mark.needs("small disks")
 @pytest.mark.parametrize(("megabytes", "stages"), [(1, {"read"}), (3, {"read", "write"})])
 @pytest.mark.parametrize("processes", [1, 2])

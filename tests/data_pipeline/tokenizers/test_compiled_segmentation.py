@@ -87,6 +87,7 @@ def random_pieces(rng: random.Random, letters: str) -> Pieces:
     return Pieces(normal, scores, 1, tuple(range(20, 276)) if rng.random() < 0.4 else ())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("letters", LETTERS)
 def test_random_models_and_texts(library: Library, letters: str) -> None:
     rng = random.Random(letters)
@@ -98,6 +99,7 @@ def test_random_models_and_texts(library: Library, letters: str) -> None:
     assert compared == 10 * 20 * 9
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_trained_models_on_all_that_text_can_be(
@@ -270,6 +272,7 @@ def test_a_library_of_another_source_is_not_used(library: Library, tmp_path: Pat
         Library(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [

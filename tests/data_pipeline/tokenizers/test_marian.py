@@ -83,6 +83,7 @@ def of_ours(tokenizer: MarianTokenizer, texts: list[str], tag: str | None = None
     return [part.tolist() for part in np.split(field.ids, np.cumsum(field.lengths)[:-1])]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("side", [0, 1])
 def test_ids_of_real_text_are_those_of_transformers(
     sides: tuple[MarianTokenizer, MarianTokenizer],

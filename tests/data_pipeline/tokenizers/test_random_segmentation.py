@@ -83,6 +83,7 @@ def test_both_ends_of_bpe_dropout(
     assert all(len(piece) == 1 for piece in pieces if not piece.startswith("<"))
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("drawn_by")
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_both_ends_of_unigram_sampling(
@@ -145,6 +146,7 @@ def unigram_probabilities(scores: Mapping[str, float], alpha: float) -> dict[Seg
     return {pieces: weight / sum(weights.values()) for pieces, weight in weights.items()}
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("drawn_by")
 @pytest.mark.parametrize(
     ("kind", "alpha"),

@@ -100,6 +100,7 @@ def test_beam_of_one_is_greedy(network, sentences):
         assert beam.score == pytest.approx(greedy.score, abs=1e-5)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_wide_beam_is_exact(network, sentences, alpha, seed):

@@ -76,6 +76,7 @@ def own_ids(row):
     return tuple(row[: row.index(EOS)] if EOS in row else row)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("form", FORMS)
@@ -153,6 +154,7 @@ def test_what_comes_back_is_what_was_given(form, share):
         assert torch.equal(tensor, ours.state_dict()[name]), name
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("activation", ["swish", "relu", "gelu"])
 def test_networks_of_marians_class_are_read(sentences, share, activation):

@@ -147,6 +147,7 @@ def places_of(layers):
     return places
 
 
+@pytest.mark.matrix
 @every_backend
 @pytest.mark.parametrize("form", ["bert", "relu"])
 @pytest.mark.parametrize("rows", [[[12], [12]], [[12], [3], [7]]], ids=["full", "padded"])
@@ -216,6 +217,7 @@ def test_pre_norm_layers_are_torchs(build_masked, form):
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
 
 
+@pytest.mark.matrix
 @every_form
 @every_backend
 def test_a_row_of_parts_is_its_parts_alone(build_masked, form, backend):
@@ -225,6 +227,7 @@ def test_a_row_of_parts_is_its_parts_alone(build_masked, form, backend):
     assert all(gradient.any() for gradient in found[1].values())
 
 
+@pytest.mark.matrix
 @every_form
 @every_backend
 @pytest.mark.parametrize("rows", [ROWS, [[15], [3]]], ids=["packed", "alone"])
@@ -300,6 +303,7 @@ def test_one_mask_serves_all_layers_and_full_rows_take_none(build_masked, rows):
     assert (None if masks[0] is None else tuple(masks[0].shape)) == expected
 
 
+@pytest.mark.matrix
 @every_form
 @every_backend
 def test_checkpointed_activations_are_the_same_bits(build_masked, form, backend):

@@ -15,7 +15,6 @@ from pathlib import Path
 # is rarely found waiting for a core several times in a row.
 COMPUTING_SHARE = 0.05
 CHECKS_IN_A_ROW = 5
-TICKS = os.sysconf("SC_CLK_TCK")
 RUNNABLE, ON_DISK = "R", "D"  # states of a thread
 
 
@@ -25,8 +24,10 @@ def _threads(processes: Iterable[int]) -> dict[int, tuple[str, float]]:
     for process in processes:
         try:
             for thread in Path(f"/proc/{process}/task").iterdir():
-                fields = (thread / "stat").read_text().rpartition(")")[2].split()
-                found[int(thread.name)] = fields[0], (int(fields[11]) + int(fields[12])) / TICKS
+                state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+                # In nanoseconds; in "stat", a thread that wakes up often has whole ticks of 10 ms.
+                computed = int((thread / "schedstat").read_text().split()[0]) / 1e9
+                found[int(thread.name)] = state, computed
         except OSError:  # it has ended
             continue
     found.pop(threading.get_native_id(), None)

@@ -90,6 +90,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             for name, sums in _by_test.items()
         }
         fixtures = {name: asdict(sums) for name, sums in _by_fixture.items()}
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"tests": tests, "fixtures": fixtures}, indent=1))
 
 

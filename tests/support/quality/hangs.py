@@ -10,23 +10,30 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import NamedTuple
 
 import pytest
 from pytest_timeout import is_debugging
 
 from support.quality.activity import IdleClock, family
 
-UNWATCHED_SECONDS = 5.0  # of each test, since most end within a few milliseconds
-IDLE_SECONDS = 20.0
-CPU_SECONDS = 30.0
-CHECK_SECONDS = 1.0
 INTERRUPT = signal.SIGRTMIN + 3
+
+
+class Limits(NamedTuple):
+    """When a test is seen to hang, and how often that is checked; in seconds."""
+
+    idle: float = 20.0
+    cpu: float = 30.0
+    interval: float = 1.0
+    unwatched: float = 5.0  # of each test, since most end within a few milliseconds
 
 
 class HangWatch:
     """Watch the current test in a thread, and raise in the main thread if it hangs."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._condition = threading.Condition()
         self._test: object = None
         self._reason = ""
@@ -44,23 +51,24 @@ class HangWatch:
         self._test = None
 
     def _watch(self) -> None:
+        limits = self._limits
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._test)
                 test = self._test
-            threading.Event().wait(UNWATCHED_SECONDS)
+            threading.Event().wait(limits.unwatched)
             if self._test is not test:
                 continue
             clock = IdleClock(family)
             while self._test is test:
-                threading.Event().wait(CHECK_SECONDS)
+                threading.Event().wait(limits.interval)
                 clock.check()
-                if clock.idle_seconds >= IDLE_SECONDS:
+                if clock.idle_seconds >= limits.idle:
                     self._interrupt(
-                        f"no process of this test has been active for {IDLE_SECONDS:g} s"
+                        f"no process of this test has been active for {limits.idle:g} s"
                     )
-                elif clock.cpu_seconds >= CPU_SECONDS:
-                    self._interrupt(f"this test has computed for {CPU_SECONDS:g} s")
+                elif clock.cpu_seconds >= limits.cpu:
+                    self._interrupt(f"this test has computed for {limits.cpu:g} s")
                 else:
                     continue
                 clock = IdleClock(family)  # its end may hang, too

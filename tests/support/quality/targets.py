@@ -8,8 +8,8 @@ mark `proof`. By rules, these tests get the mark `long` without an edit:
 
 - tests with a costly fixture: a cluster of Ray, a browser;
 - tests in a directory of complete runs and commands;
-- cases of a test with rank processes, except for the first and the last one, which are as unlike as
-  its parameters allow.
+- cases of a test with rank processes or with the mark `matrix`, except for the first and the last
+  one, which are as unlike as its parameters allow.
 """
 
 from collections.abc import Collection, Iterable
@@ -35,7 +35,7 @@ LONG_DIRECTORIES = {
     f"tests/{name}"
     for name in ("benchmarks", "documentation", "integration", "notebooks", "tutorials")
 }
-RANK_PROCESSES = "rank_pools"
+RANK_PROCESSES, MATRIX = "rank_pools", "matrix"
 # A test with one of these is in its target already.
 _DECIDED = {"proof", "long", "gpu", "chaos", "lab"}
 
@@ -44,13 +44,14 @@ def mark_long(items: Iterable[pytest.Item], root: PurePath) -> None:
     """Give the mark `long` to tests that are too costly for `make test` and prove no promise."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if _marks(item) & _DECIDED:
+        marks = _marks(item)
+        if marks & _DECIDED:
             continue
         fixtures = set(getattr(item, "fixturenames", ()))
         directories = {parent.as_posix() for parent in item.path.relative_to(root).parents}
         if fixtures & COSTLY_FIXTURES or directories & LONG_DIRECTORIES:
             item.add_marker("long")
-        elif RANK_PROCESSES in fixtures:
+        elif RANK_PROCESSES in fixtures or MATRIX in marks:
             cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for cases_of_test in cases.values():
         for item in cases_of_test[1:-1]:

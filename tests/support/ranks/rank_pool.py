@@ -5,6 +5,7 @@ ranks, which are one process group, and returns their results. The ranks of all 
 from one process that has imported it.
 """
 
+import ctypes
 import faulthandler
 import gc
 import itertools
@@ -35,6 +36,7 @@ CHECK_SECONDS = 1.0
 # machine too.
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
 STACKS_SIGNAL = signal.SIGUSR1
+PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent ends
 IMPORTED = ["trainer.build.rank", "torch._dynamo"]  # which ZeRO-3 imports
 LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
 JOBS_UNTIL_CLEANING = 10
@@ -66,23 +68,31 @@ class RankPool:
         )
         self._start()
 
-    def run(self, job: Callable[..., Any], *arguments: Any) -> list[Any]:
+    def run(
+        self, job: Callable[..., Any], *arguments: Any, cpu_seconds: float = JOB_CPU_SECONDS
+    ) -> list[Any]:
         """Return the job's results by rank.
+
+        cpu_seconds: what the job takes at most, of all ranks together.
 
         Raises:
             AssertionError: the job has failed on a rank, or hangs. The next job gets new ranks, as
                 it does if anything else interrupts the wait.
         """
         try:
-            answers = self._run(job, arguments)
+            self._send(signal.SIGCONT)
+            answers = self._run(job, arguments, cpu_seconds)
         except BaseException:
             self._restart()
             raise
         if max(answer.threads for answer in answers) > MOST_THREADS:
             self._restart()
+        self._send(signal.SIGSTOP)  # or gloo's threads would wake up 100 times a second
         return [answer.result for answer in answers]
 
-    def _run(self, job: Callable[..., Any], arguments: tuple[Any, ...]) -> list["_Answer"]:
+    def _run(
+        self, job: Callable[..., Any], arguments: tuple[Any, ...], cpu_seconds: float
+    ) -> list["_Answer"]:
         for pipe in self._pipes:
             with suppress(BrokenPipeError):  # reading finds that the process has ended
                 pipe.send((job, arguments))
@@ -96,7 +106,7 @@ class RankPool:
             ready = cast("list[Connection]", wait(pending, seconds))
             if not ready:
                 clock.check()
-                hangs = _hang(clock)
+                hangs = _hang(clock, cpu_seconds)
                 if hangs or time.monotonic() >= deadline:
                     break
             for pipe in ready:
@@ -124,6 +134,11 @@ class RankPool:
             if file.exists() and (text := file.read_text()):
                 return text
         return "(no stacks)"
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
 
     def _restart(self) -> None:
         self._end()
@@ -162,12 +177,12 @@ class RankPool:
             self._processes.append(process)
 
 
-def _hang(clock: IdleClock) -> str:
+def _hang(clock: IdleClock, cpu_seconds: float) -> str:
     """Return by what the ranks are seen to hang, or an empty text."""
     if clock.idle_seconds >= IDLE_SECONDS:
         return f", and idle for {IDLE_SECONDS:g} s"
-    if clock.cpu_seconds >= JOB_CPU_SECONDS:
-        return f" after {JOB_CPU_SECONDS:g} s of CPU time"
+    if clock.cpu_seconds >= cpu_seconds:
+        return f" after {cpu_seconds:g} s of CPU time"
     return ""
 
 
@@ -200,6 +215,7 @@ def free_port() -> int:
 def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:
     from trainer.rank.distributed import process_group
 
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped one sees no end of a pipe
     stacks = (folder / str(os.getpid())).open("w")
     faulthandler.register(STACKS_SIGNAL, stacks)
     gc.freeze()  # DeepSpeed collects garbage for each engine, and would look at all of torch

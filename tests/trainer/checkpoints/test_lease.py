@@ -82,6 +82,7 @@ def test_somebody_who_comes_too_is_refused_by_name(tmp_path, monkeypatch):
         lease.check()
 
 
+@pytest.mark.long
 def test_of_many_who_come_at_once_one_wins(tmp_path, contenders):
     """Over and over: the run is new, or was left, or its owner has died."""
     crowd = contenders(4, lease_seconds=10.0)

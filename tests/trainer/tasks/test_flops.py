@@ -83,6 +83,7 @@ def measured(task, batch):
     return counter.get_total_flops()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("name", VALUES)
 def test_what_a_batch_is_said_to_compute_is_what_its_network_computes(task_of, name, again):

@@ -105,7 +105,7 @@ def test_every_flip_that_changes_what_is_checked_is_found(rank_pools, ranks, tra
 )
 def test_ten_thousand_checks_raise_no_false_alarm(rank_pools, ranks, trained, steps):
     """4,500 + 2,400 + 1,500 + 1,600 comparisons; weights and grids move as in any training."""
-    results = rank_pools(ranks).run(verify_jobs.count_alarms, trained, steps)
+    results = rank_pools(ranks).run(verify_jobs.count_alarms, trained, steps, cpu_seconds=1200)
     per_step = ranks - trained.slots % ranks
     assert results == [(per_step * steps, 0)] * ranks
 

@@ -107,6 +107,7 @@ def test_slow_and_recovered_ranks_are_those_of_brute_force(ranks):
     assert {name for _, name, _ in found} == {"slow_rank", "rank_recovered"}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("ranks", [2, 3, 8])
 def test_noise_of_a_fifth_is_no_alarm(ranks):
     draw = np.random.default_rng(20 + ranks)

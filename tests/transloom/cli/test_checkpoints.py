@@ -212,6 +212,7 @@ def test_evaluate_names_each_score_by_what_it_is(transloom, run, monkeypatch):
     assert "Multi30k" not in told  # which this corpus is not
 
 
+@pytest.mark.long
 def test_evaluate_keeps_the_hypotheses_of_an_average_apart(transloom, run):
     transloom("checkpoints", "average", run, "--last", 2)
     for checkpoint, name in (("6", "step-00000006"), ("average-of-4-6", "average-of-4-6")):

@@ -37,6 +37,7 @@ def run_struck(folder: Path, module: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "module",
     [

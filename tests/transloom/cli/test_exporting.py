@@ -46,6 +46,7 @@ def test_an_exported_run_translates_as_the_run_does(transloom, run, tmp_path):
         torch.testing.assert_close(found[..., order], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_card_tells_what_is_known_and_no_folder(transloom, run, tmp_path):
     transloom("evaluate", run, "--beam-size", 1)
     folder = tmp_path / "exported"
@@ -66,6 +67,7 @@ def test_the_card_tells_what_is_known_and_no_folder(transloom, run, tmp_path):
     assert "None were computed with these weights." in card
 
 
+@pytest.mark.long
 def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_runs, tmp_path):
     folder = tmp_path / "exported"
     folder.mkdir()
@@ -86,6 +88,7 @@ def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_ru
     assert (tmp_path / "other" / "model.bin").exists()
 
 
+@pytest.mark.long
 def test_a_network_that_ctranslate2_lacks_too_gets_no_such_advice(transloom, inline_runs, tmp_path):
     inline_runs.train("rotary", "trainer.max_steps=4", "model.positions=rotary", inline=True)
     with pytest.raises(ModelError, match=r"model\.positions is rotary") as refusal:

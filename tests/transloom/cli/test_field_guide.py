@@ -19,6 +19,7 @@ def fields_of_recipes(task):
     }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("task", BUILT_IN)
 @pytest.mark.parametrize("section", ["", *Recipe.model_fields])
 def test_every_section_is_told_in_json(transloom, section, task):

@@ -189,6 +189,7 @@ def test_every_value_is_quoted_where_yaml_needs_it(transloom, corpus, language):
     assert (data.source_language, data.target_language) == (language, "y")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "stem", ["no", "12", "1e3", "2026-11-26", "my recipe  # 1", "{x}", "it's", "å\n"]
 )

@@ -78,6 +78,7 @@ def test_the_same_bits_and_nothing_in_the_run_changes(poisoned, transloom):
     assert [step["step"] for step in look["steps"]] == list(range(18, 32))
 
 
+@pytest.mark.long
 def test_a_look_adds_up_to_the_record(poisoned, transloom):
     manifest = Manifest.load(open_store(str(poisoned / "dataset")))
     lines = {line.step: line for line in train_lines(poisoned / "run" / "metrics.jsonl")}
@@ -112,6 +113,7 @@ def test_a_look_adds_up_to_the_record(poisoned, transloom):
         assert {"encoder.layers.0", "decoder.layers.0"} <= step["activations"].keys()
 
 
+@pytest.mark.long
 def test_a_poisoned_pair_is_found_by_one_command(poisoned, transloom):
     (step,) = replayed(transloom, poisoned / "run", "--worst", "--look")["steps"]
     worst = step["examples"][0]
@@ -151,6 +153,7 @@ def test_one_byte_of_a_shard_changed_names_step_and_shard(copied, transloom):
     assert f"step {step} differs in data: {shard.name}" in flat
 
 
+@pytest.mark.long
 def test_the_first_difference_from_the_record_is_told(copied, transloom):
     """A loss of step 23 and the checkpoint of step 30 are not those of the run any more."""
     record = copied / "run" / "metrics.jsonl"
@@ -174,6 +177,7 @@ def test_the_first_difference_from_the_record_is_told(copied, transloom):
     assert verdict["first_difference"]["what"] == "data"
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_passed_over(copied, transloom):
     (state,) = (copied / "run" / "checkpoints" / "step-00000010").glob("*.safetensors")
     content = bytearray(state.read_bytes())
@@ -282,6 +286,7 @@ def test_steps_or_worst_have_to_be_named(poisoned, transloom):
     assert transloom("replay", poisoned / "run").exit_code == UsageError.exit_code
 
 
+@pytest.mark.long
 def test_the_report_fits_a_terminal_of_80_columns(poisoned, transloom):
     result = transloom("replay", poisoned / "run", "--steps", "12", "--look", "--examples", "3")
     assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 100

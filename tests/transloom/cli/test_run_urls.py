@@ -102,6 +102,7 @@ def comparable(text):
     return re.sub(" +", " ", re.sub(varying, "", text))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "command",
     [

@@ -178,6 +178,7 @@ def test_a_setting_that_makes_no_sense_is_told(transloom, llama, options, messag
         transloom("generate", llama, "the", *options)
 
 
+@pytest.mark.long
 def test_evaluate_gives_the_scores_of_the_test_set(transloom, runs, llama):
     answer = json.loads(transloom("evaluate", llama, "--json").stdout)
     ((name, scores),) = answer.items()
@@ -217,6 +218,7 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
         transloom("export", run, tmp_path / "exported")
 
 
+@pytest.mark.long
 def test_what_no_layout_holds_is_not_exported(transloom, runs, tmp_path):
     runs["llama"].train("sines", "model.positions=sinusoidal", "trainer.max_steps=1", inline=True)
     with pytest.raises(ModelError, match=r"GPT-2 has no positions=sinusoidal"):
@@ -224,6 +226,7 @@ def test_what_no_layout_holds_is_not_exported(transloom, runs, tmp_path):
     assert not (tmp_path / "exported").exists()
 
 
+@pytest.mark.long
 def test_each_command_names_the_other_tasks_runs(transloom, llama, inline_runs):
     with pytest.raises(
         RunMismatchError, match=r"for causal_lm, .*: use transloom generate for this run"

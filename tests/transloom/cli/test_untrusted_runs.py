@@ -244,6 +244,7 @@ KINDS_OF_CASES = [
 ]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("case", "kind"), KINDS_OF_CASES, ids=[f"{case.words}-{kind}" for case, kind in KINDS_OF_CASES]
 )
@@ -284,6 +285,7 @@ def test_a_replay_takes_a_folder_on_its_command_line(theirs):
     assert found.has_run_code()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("case", [case for case in CASES if case.asks], ids=lambda case: case.words)
 def test_other_code_than_that_of_the_run_is_not_executed(theirs, monkeypatch, case):
     found = theirs(CHECKPOINTS)

@@ -201,6 +201,7 @@ def test_what_memory_has_no_room_for_is_refused(command, translator, lines, monk
     assert len(command(sentences, "--max-tokens", 10**9)) == 2
 
 
+@pytest.mark.long
 def test_long_lines_are_split_on_request(command, translator, lines, capsys):
     sentences = ["non", LONG, "", "oui"]
     file = lines("s.txt", sentences)
@@ -240,6 +241,7 @@ def test_lines_of_the_output_belong_to_lines_of_the_input(command, translator, m
     assert command("--n-best", 2, "--beam-size", 2, given=b"oui\n") == ["a\\nb\\r", "c"]
 
 
+@pytest.mark.long
 def test_batches_of_long_sentences_are_small(translator, monkeypatch):
     """A batch has as many attention scores as are allowed, or one sentence."""
     sentences = ["non"] * 50 + [LONG] * 3 + ["je suis étudiant " * 10] * 5

@@ -43,6 +43,7 @@ def file(tmp_path):
     return path
 
 
+@pytest.mark.long
 def test_the_lines_of_a_file_are_documents(transloom, run, file):
     result = transloom("translate", run, file, "--json")
     assert result.exit_code == 0, result.output

@@ -41,6 +41,7 @@ def tuned(run):
     return json.loads(told.stdout)
 
 
+@pytest.mark.long
 def test_each_point_is_the_score_of_what_translate_gives(run, tuned, phrasebook):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     heldout = load_heldout(store, manifest, "validation")

@@ -238,6 +238,7 @@ BAD_HEADS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", BAD_HEADS)
 def test_no_run_stops_the_others_whatever_is_wrong_with_it(prefix, url, kind):
     bad = ObjectStore(f"{prefix}/bad")
@@ -304,6 +305,7 @@ def snapshot(folder, without):
     }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "damage",
     [

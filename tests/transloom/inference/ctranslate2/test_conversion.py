@@ -70,6 +70,7 @@ def test_every_token_has_the_same_probability(form, tmp_path):
         assert found.log_probs == pytest.approx(ours, rel=0, abs=NATS)
 
 
+@pytest.mark.matrix
 def test_greedy_translations_are_the_same(form, tmp_path):
     network, tokenizers = form
     translator = written(network, tokenizers, tmp_path)

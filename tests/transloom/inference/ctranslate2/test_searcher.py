@@ -63,6 +63,7 @@ def searched(searcher, decoding, batches):
     return [one for found in searcher.search(decoding, batches) for one in found]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0, 0.6, 1.2])
 @pytest.mark.parametrize("beam", [1, 4])
 def test_the_best_translations_and_their_scores_are_ours(searchers, batches_of, beam, alpha):
@@ -128,6 +129,7 @@ def test_at_the_limit_our_search_decides(searchers, batches_of, extra):
         assert [h.score for h in found] == pytest.approx([h.score for h in expected], rel=1e-4)
 
 
+@pytest.mark.long
 def test_sentences_longer_than_its_table_are_ours(searchers, batches_of):
     long = " ".join(["je suis étudiant"] * 20)
     decoding = DecodingConfig(beam_size=2, max_extra_length=5)
@@ -135,6 +137,7 @@ def test_sentences_longer_than_its_table_are_ours(searchers, batches_of):
     assert [one[0].ids for one in ours] == [one[0].ids for one in theirs]
 
 
+@pytest.mark.long
 def test_workers_find_the_same_in_order(searchers, batches_of):
     batches = batches_of(SENTENCES * 4)
     decoding = DecodingConfig(beam_size=2, max_extra_length=40)

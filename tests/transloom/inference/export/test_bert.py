@@ -73,6 +73,7 @@ def with_ends(tokenizer, texts):
     return [[ends[0], *ids.tolist(), ends[1]] for ids in tokenizer.encode(texts)]
 
 
+@pytest.mark.matrix
 @KINDS
 def test_ids_are_sentence_pieces_on_thousands_of_lines(multi30k, kind, settings):
     lines = [line for f in FILES for line in (multi30k / f).read_text("utf-8").splitlines()[::2]]

@@ -92,6 +92,7 @@ def ours_of(tokenizer, text, tag=None):
     return tokenizer.encode_field([text], tag).ids.tolist()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v[:4])))
 def test_ids_logits_and_translations_are_the_same(variant, tmp_path):
     kind, byte_fallback, joint, share, tags = variant

@@ -44,6 +44,7 @@ def test_the_page_lies_in_the_run_unless_told_otherwise(untrained_run):
     assert "step-00000001" in PageReader(file.read_text(encoding="utf-8")).sections[0].text
 
 
+@pytest.mark.long
 def test_a_sentence_that_is_too_long_may_be_allowed(untrained_run, tmp_path):
     long = "je suis étudiant " * 90
     with pytest.raises(TranslationError, match=r"has \d+ tokens.*--max-tokens"):

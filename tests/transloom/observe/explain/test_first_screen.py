@@ -93,6 +93,7 @@ def test_the_page_shows_the_figure_and_links_each_box_to_a_section(translator_of
     }
 
 
+@pytest.mark.long
 def test_the_flow_of_a_continued_text_is_that_of_the_model(generator_of):
     generator = generator_of(preset="gpt2", layers=3)
     explained = explain_continuing(generator, "the cat")

@@ -58,6 +58,7 @@ def test_what_cannot_be_opened_is_said(untrained_run, tmp_path):
         command(untrained_run.path, "je", "--against", tmp_path / "nothing-here")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("largest", [5_000_000, 10])
 def test_both_models_lie_in_the_page_where_both_may(translator_of, monkeypatch, largest):
     both = [translator_of(seed) for seed in (0, 1)]

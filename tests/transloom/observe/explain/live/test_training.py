@@ -62,6 +62,7 @@ def losses_of(network, source, found, smoothing):
     return pieces
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_of_each_piece_is_the_models(translator, tmp_path, smoothing):
     found, source = asked(translator, tmp_path, smoothing)
