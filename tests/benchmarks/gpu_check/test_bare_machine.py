@@ -21,7 +21,7 @@ from benchmarks.gpu_check.parts import Manifest
 from benchmarks.gpu_check.plan import RUN_BY_STAGES
 from benchmarks.gpu_check.results import read_results
 
-pytestmark = [pytest.mark.long, pytest.mark.needs("namespaces")]
+pytestmark = pytest.mark.needs("namespaces")
 
 PYTHON = "{}.{}".format(*sys.version_info)
 THERE = ("torch", "numpy", "transformers")  # of this environment; sentencepiece is replaced
@@ -118,6 +118,7 @@ def test_a_recipe_trains_there_as_it_does_here(
     assert len(curve("there")) == 6
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(3600)
 def test_all_stages_pass_there_on_the_cpu(machine: BareMachine, tmp_path: Path) -> None:
     """With limits for a machine on which others compute, too."""
