@@ -113,28 +113,24 @@ def test_its_record_shows_a_file_that_another_project_has_overwritten(unpacked: 
 
 def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
     program = (
-        "from transloom.observe.explain.page import render\n"
-        "from transloom.observe.explain.parts import Section\n"
-        "print(render([Section('', '', 'a title', '', [])], ''))"
+        "from transloom.observe.explain.page import MODULES, STYLES, _file\n"
+        "print(_file('page.html'), *map(_file, STYLES), *MODULES)"
     )
     page = run_installed(unpacked, program)
     for name in (
         "palette.css",
         "page.css",
         "blueprint/figure.css",
-        "heat_map.js",
-        "cells.js",
-        "time_lapse/lapse.js",
         "time_lapse/lapse.css",
-        "page.js",
     ):
         assert (ROOT / "transloom/observe/explain" / name).read_text(encoding="utf-8") in page
     live = (
-        "from transloom.observe.explain.live.scripts import ANSWERS, ENGINE, VIEW, script; "
-        "print(script((*ENGINE, *ANSWERS, *VIEW)))"
+        "from importlib.resources import files; "
+        "from transloom.observe.drawing.modules import joined_modules; "
+        "print(joined_modules(files('transloom.observe'), 'explain/live/page/panel.js'))"
     )
     assert "function originOf(" in run_installed(unpacked, live)
-    assert "<h1>a title</h1>" in page
+    assert "<h1>{{heading}}</h1>" in page
 
 
 def test_the_recipes_are_found_from_the_wheel(unpacked: Path) -> None:

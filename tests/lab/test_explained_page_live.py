@@ -9,8 +9,7 @@ from support.dashboard.browser import Watched, chromium
 from transloom.inference.translator import Translator
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import render
-from transloom.observe.explain.sections import sections_of
+from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = pytest.mark.needs("browser")
 
@@ -26,11 +25,8 @@ def translator(one_rank):
 
 @pytest.fixture(scope="module")
 def file(translator, tmp_path_factory):
-    page = render(
-        sections_of(explain(translator, SENTENCE)),
-        SENTENCE,
-        live_section(translator, SENTENCE, None),
-    )
+    live = live_section(translator, SENTENCE, None)
+    page = translation_page(explain(translator, SENTENCE), SENTENCE, live)
     path = tmp_path_factory.mktemp("live") / "explain.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -225,22 +221,3 @@ def test_the_beam_is_walked_by_keys_forced_and_freed(watched, translator):
     page.get_by_role("button", name="As in the recipe").click()
     watched.settle()
     assert first.all_inner_texts() == texts
-
-
-def test_sections_of_the_first_sentence_say_so(watched):
-    page = watched.page
-    notes = page.locator(".whose")
-    assert notes.count() == 0
-    page.locator("[data-live=sentence]").fill(OTHER)
-    page.locator(".whose").first.wait_for(state="attached")
-    assert notes.count() == page.locator("main > section").count() - 1
-    page.evaluate("location.hash = 'section-4'")
-    note = page.locator("#section-4 .whose")
-    assert SENTENCE in note.inner_text()
-    assert OTHER in note.inner_text()
-    assert not watched.is_wider_than_the_screen()
-    assert watched.violations() == []
-    note.get_by_role("link").click()
-    page.locator("#live.here").wait_for()
-    page.locator("[data-live=sentence]").fill(SENTENCE)
-    notes.first.wait_for(state="detached")

@@ -14,8 +14,7 @@ from model.inspection.trace import trace
 from transloom.inference.translator import Translator
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import render
-from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = pytest.mark.needs("browser")
 
@@ -31,7 +30,7 @@ def explained(one_rank):
 @pytest.fixture(scope="module")
 def file(one_rank, explained, tmp_path_factory):
     translator = Translator.load(one_rank.folder / "one-rank")
-    page = render(page_of(explained), SENTENCE, live_section(translator, SENTENCE, None))
+    page = translation_page(explained, SENTENCE, live_section(translator, SENTENCE, None))
     path = tmp_path_factory.mktemp("saved") / "explain.html"
     path.write_text(page, encoding="utf-8")
     return path

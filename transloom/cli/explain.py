@@ -164,28 +164,27 @@ def explanation(
     from transloom.observe.explain.compare.section import compare_section, names_of, with_size
     from transloom.observe.explain.explanation import explain
     from transloom.observe.explain.live.panel import live_section
-    from transloom.observe.explain.page import LiveSection, render
-    from transloom.observe.explain.sections import page_of
-    from transloom.observe.explain.time_lapse.section import moments_in, time_lapse_section
+    from transloom.observe.explain.page import PageSection
+    from transloom.observe.explain.time_lapse.section import time_lapse_section
+    from transloom.observe.explain.translation_page import section_count, translation_page
 
     both = [translator, *([against] if against else [])]
     for one in both:
         one.check_lengths([sentence], tag, max_tokens)
     explained = explain(translator, sentence, tag, max_tokens)
-    sections = page_of(explained)
-    lapse = time_lapse_section(translator)
-    sections += [lapse] if lapse else []
+    lapse, moments = time_lapse_section(translator)
     own = live_section(translator, sentence, tag) if live else "live is False"
-    runs = own if isinstance(own, LiveSection) else None
+    runs = own if isinstance(own, PageSection) else None
     names = names_of(both)
     compare, misfits = compare_section(both, names, sentence, tag, runs) if against else (None, [])
-    page = with_size(render(sections, f"{sentence} → {explained.translation}", runs, compare))
+    title = f"{sentence} → {explained.translation}"
+    page = with_size(translation_page(explained, title, runs, compare, lapse))
     return page, {
         "translation": explained.translation,
         "steps": len(explained.chosen.ids),
-        "sections": len(sections),
+        "sections": section_count(explained) + bool(lapse),
         "bytes": len(page.encode()),
-        "time_lapse": moments_in(lapse) if lapse else 0,
+        "time_lapse": moments,
         "not_live": own if isinstance(own, str) else None,
         "compared": names if against else None,
         "does_not_fit": misfits,
@@ -211,26 +210,26 @@ def write_explanation(
 
 def _filling(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
     from transloom.cli.fill import load_filler
-    from transloom.observe.explain.page import render
-    from transloom.observe.explain.text.masked_page import masked_page_of
     from transloom.observe.explain.text.text_explanation import explain_filling
+    from transloom.observe.explain.text.text_page import filling_page, section_count
 
     explained = explain_filling(load_filler(run, checkpoint, "fp32", None), text)
-    sections = masked_page_of(explained)
-    page = render(sections, f"{text} → {explained.filled}")
-    return page, _about(page, len(sections), explained.filled, len(explained.trace.places))
+    page = filling_page(explained, f"{text} → {explained.filled}")
+    return page, _about(
+        page, section_count(explained), explained.filled, len(explained.trace.places)
+    )
 
 
 def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
     from transloom.cli.generate import load_generator
-    from transloom.observe.explain.page import render
-    from transloom.observe.explain.text.continued_page import continued_page_of
     from transloom.observe.explain.text.text_explanation import explain_continuing
+    from transloom.observe.explain.text.text_page import continuation_page, section_count
 
     explained = explain_continuing(load_generator(run, checkpoint, "fp32", {}), text)
-    sections = continued_page_of(explained)
-    page = render(sections, f"{text} …")
-    return page, _about(page, len(sections), explained.continuation, len(explained.chosen.ids))
+    page = continuation_page(explained, f"{text} …")
+    return page, _about(
+        page, section_count(explained), explained.continuation, len(explained.chosen.ids)
+    )
 
 
 # For each task, a function that returns the page about a text, and a summary of the page.

@@ -1,8 +1,10 @@
 """Files of a page, collected once at start, so that a server cannot serve any other file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from types import MappingProxyType
 
 INDEX = "index.html"
 # Content types by file name suffix. All other files in the folder, such as licences, are plain
@@ -28,10 +30,18 @@ class PageFile:
     content_type: str
 
 
-def page_files(package: str) -> dict[str, PageFile]:
-    """Return all files of a package's folder `page` by relative path, such as `vendor/chart.js`."""
+def page_files(
+    package: str, shared: Mapping[str, Traversable] = MappingProxyType({})
+) -> dict[str, PageFile]:
+    """Return all files of a package's folder `page` by relative path, such as `vendor/chart.js`.
+
+    Args:
+        shared: folders of other packages, by the name of the folder that they are in the page.
+    """
     found: dict[str, PageFile] = {}
     _collect(files(package) / "page", "", found)
+    for name, folder in shared.items():
+        _collect(folder, f"{name}/", found)
     return found
 
 

@@ -5,9 +5,9 @@ from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
-from support.explained_page import PageReader
 from support.runs import trained_run
 from support.tasks import masked_values, pair_masked_values
+from support.walk import page_in_file
 
 from data_pipeline.tasks.masked_text import masked_ids
 from trainer.errors import RunMismatchError, TextError
@@ -217,7 +217,8 @@ def test_explain_tells_the_sides_of_a_pair_apart(transloom, pair_run, tmp_path):
     (said,) = told(transloom("explain", pair_run, text, "--output", file, "--json"))
     (found,) = MaskFiller.load(pair_run).fill([text])
     assert (said["made"], said["steps"]) == (found.filled, 1)
-    page = PageReader(file.read_text(encoding="utf-8"))
+    page = page_in_file(file)
+    assert said["sections"] == len(page.sections)
     positions = page.sections[2].figure("+ positions")["rows"]
     assert positions.count("position 0") == 2
     segments = page.sections[2].figure("+ segments")["values"]

@@ -8,6 +8,7 @@ import torch
 import yaml
 from support.runs import Runs
 from support.tasks import language_model_values
+from support.walk import page_in_file
 from transformers import AutoModelForCausalLM
 
 from cluster.errors import RecipeError
@@ -243,4 +244,6 @@ def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
     (said,) = told(transloom("explain", run, "the", "--output", file, "--json"))
     assert said["steps"] == 12
     assert file.stat().st_size == said["bytes"]
-    assert f"the{said['made']}" in file.read_text(encoding="utf-8")
+    page = page_in_file(file)
+    assert said["sections"] == len(page.sections)
+    assert f"the{said['made']}" in page.sections[0].text

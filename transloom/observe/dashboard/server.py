@@ -39,6 +39,7 @@ from transloom.observe.dashboard.run_responses import (
     time_lapse_response,
 )
 from transloom.observe.dashboard.table import RunsTable
+from transloom.observe.drawing.modules import DRAWING
 from transloom.web.auth import PageGuard
 from transloom.web.page_files import INDEX, PageFile, page_files
 
@@ -79,7 +80,9 @@ class Dashboard:
         look_command: Sequence[str],
     ) -> None:
         self._table, self._cache, self._look_command = table, cache, look_command
-        self._files: dict[str, PageFile] = page_files("transloom.observe.dashboard")
+        self._files: dict[str, PageFile] = page_files(
+            "transloom.observe.dashboard", {"drawing": DRAWING}
+        )
         self.app = web.Application(
             middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
         )

@@ -1,151 +1,102 @@
-"""Render sections as one HTML file, which needs no network and no other file.
+"""Render a page as one HTML file, which needs no network and no other file.
 
-All texts are escaped by `escape`, and JSON contains no `<`. The style sheets and scripts are files
-of this package.
+All texts are escaped by `escape`, and JSON contains no `<`. The style sheets and modules are files
+of this package and of `transloom.observe.drawing`.
 """
 
-import base64
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import groupby
 
-from transloom.observe.explain.first_screen import first_screen_markup
-from transloom.observe.explain.markup import escape, sentence
-from transloom.observe.explain.part_markup import PartMarkup
-from transloom.observe.explain.parts import Section
+from transloom.observe.drawing.modules import hash_source, joined_modules
+from transloom.observe.explain.blueprint.boxes import Blueprint
+from transloom.observe.explain.blueprint.drawing import svg_parts
+from transloom.observe.explain.first_screen import PageStart, first_screen_markup
+from transloom.observe.explain.limits import LAYERS_DRAWN
+from transloom.observe.explain.markup import escape, json_in_html
 
 STYLES = (
     "palette.css",
     "page.css",
     "first_screen.css",
     "blueprint/figure.css",
-    "saving/saving.css",
+    "../drawing/saving.css",
     "time_lapse/lapse.css",
     "forced_colours.css",
 )
-SCRIPTS = (
-    "elements.js",
-    "heat_map.js",
-    "cells.js",
-    "saving/csv.js",
-    "saving/matrices.js",
-    "saving/saving.js",
-    "time_lapse/lapse.js",
-    "page.js",
-)
+MODULES = ("drawing/cells.js", "explain/page.js", "explain/walk/walk.js")
 # Ids of the sections with separate scripts, for links to them.
 LIVE = "live"
 COMPARE = "compare"
 
 
 @dataclass(frozen=True)
-class LiveSection:
-    """Section with its own style and script: the live model, or the comparison of two models.
-
-    These sections follow the first ordinary section. Their scripts are joined into one.
+class PageSection:
+    """Section with its own module: the live model, the comparison of two models, the time-lapse.
 
     Attributes:
+        module: path of the JavaScript module that fills the section.
         translations: of a comparison, the name and the translation of each model.
     """
 
     html: str
-    style: str
-    script: str
+    module: str
+    style: str = ""
     translations: Sequence[tuple[str, str]] = ()
 
 
 def render(
-    sections: Sequence[Section],
+    start: PageStart,
     title: str,
-    live: LiveSection | None = None,
-    compare: LiveSection | None = None,
+    sections: Sequence[PageSection] = (),
+    last: PageSection | None = None,
 ) -> str:
     """Return the whole page as HTML.
 
     Args:
-        live: the section with the id `LIVE`.
-        compare: the section with the id `COMPARE`.
+        sections: sections that follow the first one; then the page's modules draw others.
+        last: section after those that the modules draw.
     """
-    given = ((LIVE, live, "Live", "Your sentence"), (COMPARE, compare, "Compare", "Two models"))
-    own = [(place, section, group, name) for place, section, group, name in given if section]
-    places = _places(sections) | {place: f"#{place}" for place, *_ in own}
-    translations = compare.translations if compare else ()
-    drawn = [
-        _section(n, section, places, live is not None, translations)
-        for n, section in enumerate(sections, start=1)
-    ]
-    groups = _groups(sections)
-    drawn[1:1] = [section.html for _, section, _, _ in own]
-    groups[1:1] = [_group(group, [_entry(place, name)]) for place, _, group, name in own]
-    scripts = "\n".join(section.script for _, section, _, _ in own)
+    own = [*sections, *([last] if last else [])]
+    translations = [one for section in own for one in section.translations]
+    script = joined_modules(
+        files("transloom.observe"), *MODULES, *(section.module for section in own)
+    )
     filling = {
         "title": escape(title),
         "style": "\n".join(_file(name) for name in STYLES),
-        "list": "\n".join(groups),
-        "sections": "\n".join(drawn),
-        "script": "\n".join(_file(name) for name in SCRIPTS),
-        "live_style": "\n".join(section.style for _, section, _, _ in own),
-        # A function prevents collisions with names in the page's other script. Without such
-        # sections, this script is empty.
-        "live_script": f"(() => {{\n{scripts}\n}})();" if scripts else "",
+        "section_style": "\n".join(section.style for section in own),
+        "heading": escape(start.heading),
+        "first_screen": first_screen_markup(start, translations),
+        "figure": _figure(start.blueprint, start.layers),
+        "data": json_in_html(start.data),
+        "sections": "\n".join(section.html for section in sections),
+        "last": last.html if last else "",
+        # The browser runs only the script with this hash, so it runs no script that was injected.
+        "hash": hash_source(script),
+        "script": script,
     }
-    # The browser runs only scripts with these hashes, so it runs no script that was injected.
-    filling["hashes"] = " ".join(_hash(filling[name]) for name in ("script", "live_script"))
-    # A single pass leaves a text that contains {{style}} unchanged.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], _file("page.html"))
+    return filled(_file("page.html"), filling)
 
 
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+def filled(template: str, filling: Mapping[str, str]) -> str:
+    """Replace each {{name}} of a template, in a single pass: texts may contain {{name}}, too."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template)
 
 
 def _file(name: str) -> str:
-    return (files("transloom.observe.explain") / name).read_text(encoding="utf-8")
+    path = files("transloom.observe.explain").joinpath(*name.split("/"))
+    return path.read_text(encoding="utf-8")
 
 
-def _places(sections: Sequence[Section]) -> dict[str, str]:
-    """Return the link to each box of the model's figure that a section shows, by the box's key."""
-    return {
-        box: f"#section-{n}-{key}" if key else f"#section-{n}"
-        for n, section in enumerate(sections, start=1)
-        for key, boxes in section.shows.items()
-        for box in boxes
-    }
-
-
-def _groups(sections: Sequence[Section]) -> list[str]:
-    """Return the list of sections as HTML, with one element per group."""
-    numbered = list(enumerate(sections, start=1))
-    return [
-        _group(name, [_entry(f"section-{n}", section.name) for n, section in members])
-        for name, members in groupby(numbered, key=lambda pair: pair[1].group)
+def _figure(blueprint: Blueprint, layers: int) -> str:
+    """Return the model's figure, whose boxes lead to `#box-KEY`, and its boxes for saving.js."""
+    places = {box.key: f"#box-{box.key}" for box in blueprint.boxes()}
+    rows = [
+        ["box", "name", "shapes", "parameters"],
+        *([box.key, box.title, "; ".join(box.lines), box.parameters] for box in blueprint.boxes()),
+        ["all", blueprint.title, "", blueprint.parameters],
     ]
-
-
-def _group(name: str, entries: Sequence[str]) -> str:
-    return f"<h2>{escape(name)}</h2><ol>{''.join(entries)}</ol>"
-
-
-def _entry(place: str, name: str) -> str:
-    return f'<li><a href="#{place}"><bdi>{escape(name)}</bdi></a></li>'
-
-
-def _section(
-    n: int,
-    section: Section,
-    places: dict[str, str],
-    has_live_box: bool,
-    translations: Sequence[tuple[str, str]],
-) -> str:
-    markup = PartMarkup(f"section-{n}", places)
-    whose = "" if section.of_the_sentence else ' data-whose="own"'
-    first = section.first_screen
-    start = first_screen_markup(first, places, has_live_box, translations) if first else ""
-    return (
-        f'<section id="section-{n}" tabindex="-1"{whose}><h1>{sentence(section.title)}</h1>{start}'
-        f'<p class="lead">{sentence(section.lead)}</p>{markup.parts(section.parts)}</section>'
-    )
+    drawn = svg_parts(blueprint, places, each_layer=layers <= LAYERS_DRAWN)
+    return f'{drawn}<div class="saved" data-boxes="{escape(json_in_html(rows))}"></div>'

@@ -12,8 +12,7 @@ from transloom.inference.translator import Translator
 from transloom.observe.explain.compare.section import compare_section
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import render
-from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
@@ -47,9 +46,9 @@ def address(untrained_run, tmp_path_factory):
         one.decoding = DecodingConfig(max_length_factor=0, max_extra_length=4)
     live = live_section(translators[0], SENTENCE, None)
     compare, _ = compare_section(translators, ("2", "1"), SENTENCE, None, live)
-    sections = page_of(explain(translators[0], SENTENCE))
+    explained = explain(translators[0], SENTENCE)
     file = tmp_path_factory.mktemp("page") / "explain.html"
-    file.write_text(render(sections, "a title", live, compare), encoding="utf-8")
+    file.write_text(translation_page(explained, "a title", live, compare), encoding="utf-8")
     return file.as_uri()
 
 

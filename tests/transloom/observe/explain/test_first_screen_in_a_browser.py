@@ -1,22 +1,19 @@
 """The first screen in a browser: all of it is there before the reader scrolls, and it answers."""
 
-import re
 from contextlib import closing
 
 import pytest
+import torch
 from support.dashboard.browser import Watched
 
 from model.config.transformer import DecodingConfig
 from transloom.inference.translator import Translator
 from transloom.observe.explain.compare.section import compare_section
 from transloom.observe.explain.explanation import explain
-from transloom.observe.explain.first_screen import translation_screen
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import render
-from transloom.observe.explain.sections import page_of
-from transloom.observe.explain.text.continued_page import continued_page_of
-from transloom.observe.explain.text.masked_page import masked_page_of
 from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
+from transloom.observe.explain.text.text_page import continuation_page, filling_page
+from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
@@ -58,14 +55,14 @@ def page_of_kind(translators, filler_of, generator_of, tmp_path):
             compare, _ = compare_section(translators, names, SENTENCE, None, live)
         if kind == "masked":
             text = "the cat is [MASK] on[MASK]"
-            sections = masked_page_of(explain_filling(filler_of(), text))
+            page = filling_page(explain_filling(filler_of(), text), "a title")
         elif kind == "continued":
-            sections = continued_page_of(explain_continuing(generator_of(), "the cat"))
+            page = continuation_page(explain_continuing(generator_of(), "the cat"), "a title")
         else:
             sentence = LONG if kind == "long" else SENTENCE
-            sections = page_of(explain(translators[0], sentence))
+            page = translation_page(explain(translators[0], sentence), "a title", live, compare)
         file = tmp_path / f"{kind}.html"
-        file.write_text(render(sections, "a title", live, compare), encoding="utf-8")
+        file.write_text(page, encoding="utf-8")
         return file.as_uri()
 
     return write
@@ -76,6 +73,7 @@ def opened(watched, address, height):
     page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
     page.goto(address)
     page.locator("#section-1.here").wait_for()
+    page.locator("#section-5").wait_for(state="attached")
     if "live" in address or "two" in address:
         page.get_by_text("The model is in this page").wait_for()
         watched.settle()
@@ -112,11 +110,9 @@ def test_each_box_leads_to_its_part_of_the_page(browser, page_of_kind, kind, wid
         boxes = page.locator(".flow-figure li").count()
         assert links.count() == boxes == (3 if kind in ("masked", "continued") else 5)
         for number in range(boxes):
-            place = links.nth(number).get_attribute("href").removeprefix("#")
-            assert page.evaluate("place => Boolean(document.getElementById(place))", place)
             links.nth(number).focus()
             page.keyboard.press("Enter")
-            page.locator(f"section.here[id='{place}'], section.here [id='{place}']").wait_for()
+            page.locator("section.here:not(#section-1)").wait_for()
             page.go_back()
             page.locator("#section-1.here").wait_for()
         assert watched.complaints == []
@@ -126,6 +122,9 @@ def test_keys_reach_each_box_and_the_focus_can_be_seen(browser, page_of_kind):
     with closing(Watched(browser)) as watched:
         page = opened(watched, page_of_kind("live"), 800)
         page.locator("#first-sentence").focus()
+        for example in page.locator("[data-first=examples] button").all():
+            page.keyboard.press("Tab")
+            assert example.evaluate("button => button === document.activeElement")
         for name in ("Tokens", "Encoder", "Memory", "Decoder", "Output"):
             page.keyboard.press("Tab")
             assert page.evaluate("document.activeElement.innerText").startswith(name)
@@ -139,7 +138,6 @@ def test_keys_reach_each_box_and_the_focus_can_be_seen(browser, page_of_kind):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_follows_what_is_typed(browser, page_of_kind, translators, width):
     expected = explain(translators[0], OTHER)
-    screen = translation_screen(expected)
     with closing(Watched(browser, width)) as watched:
         page = opened(watched, page_of_kind("two"), 844)
         before = page.locator(".flow-figure").inner_text()
@@ -147,20 +145,17 @@ def test_it_follows_what_is_typed(browser, page_of_kind, translators, width):
         page.locator("[data-flow=tokens]", has_text="漢字").wait_for()
         watched.settle()
         pieces = page.locator("[data-flow=tokens] .pieces > *").all_inner_texts()
-        assert pieces == [piece or "…" for piece in screen.boxes[0].pieces]
-        shown = re.sub(r"\s+", " ", page.locator(".flow-figure ol").inner_text())
-        for box in screen.boxes:
-            assert f"{box.name} {box.text}" in shown
-        assert page.locator("[data-flow=output] .token").inner_text() == screen.boxes[-1].pieces[0]
+        source = expected.source.texts
+        assert pieces == [*source[:5], "…", source[-1]]
+        allowed = expected.trace.probabilities_btv[0, 0].clone()
+        allowed[list(expected.never_chosen)] = 0
+        best = expected.vocabulary[int(allowed.argmax())]
+        assert page.locator("[data-flow=output] .token").inner_text() == best
         share = page.locator("[data-flow=output] b").inner_text()
-        assert float(share.strip("<>% ")) == pytest.approx(
-            100 * screen.boxes[-1].probability, abs=0.0101
-        )
+        assert float(share.strip("<>% ")) == pytest.approx(100 * allowed.max().item(), abs=0.0101)
         assert page.locator("[data-first=made]").inner_text() == expected.translation
         assert page.locator("[data-first=other]").is_hidden()
         assert page.locator("#live [data-live=sentence]").input_value() == OTHER
-        note = page.locator("#section-1 > .whose").inner_text()
-        assert note.startswith("The rest of this section is about")
         assert not watched.is_wider_than_the_screen()
         assert watched.violations() == []
 
@@ -175,16 +170,50 @@ def test_it_follows_what_is_typed(browser, page_of_kind, translators, width):
         assert watched.complaints == []
 
 
-def test_a_reader_without_scripts_sees_it_all(browser, page_of_kind):
+@pytest.mark.parametrize("width", [360, 1280])
+def test_every_section_follows_what_is_typed(browser, page_of_kind, translators, width):
+    """A box that is clicked right after typing leads to the numbers of what was typed."""
+    expected = explain(translators[0], OTHER)
+    with closing(Watched(browser, width)) as watched:
+        page = opened(watched, page_of_kind("live"), 844)
+        page.locator("#first-sentence").fill(OTHER)
+        page.locator("[data-flow=memory] a").click()
+        page.locator("section.here h1", has_text="The memory").wait_for()
+        page.locator("nav a", has_text=f"1: <s> → {expected.chosen.texts[0]}").wait_for()
+        watched.settle()
+        assert page.evaluate("document.activeElement.matches('section.here')")
+        figure = page.locator("section.here figure.map").first.evaluate("figure => figure.map")
+        assert figure["rows"] == list(expected.source.texts)
+        memory = expected.trace.encoder.output_btm[0]
+        torch.testing.assert_close(torch.tensor(figure["values"]), memory, rtol=1e-4, atol=1e-5)
+        steps = zip(expected.target_input.texts, expected.chosen.texts, strict=True)
+        listed = page.locator("nav a").all_inner_texts()
+        for n, (piece, chosen) in enumerate(steps, start=1):
+            assert f"{n}: {piece} → {chosen}" in listed
+        assert page.locator(".stale").count() == 0
+        assert not watched.is_wider_than_the_screen()
+        assert watched.violations() == []
+
+        page.evaluate("location.hash = 'section-1'")
+        page.locator("[data-first=examples] button", has_text=SENTENCE).click()
+        page.locator("[data-flow=tokens]", has_text="demain").wait_for()
+        watched.settle()
+        first = explain(translators[0], SENTENCE)
+        assert page.locator("[data-first=made]").inner_text() == first.translation
+        page.locator("[data-flow=tokens] a").click()
+        shown = page.locator("section.here table td:nth-child(2)").all_inner_texts()
+        assert shown == list(first.source.texts)
+        assert watched.complaints == []
+
+
+def test_a_reader_without_scripts_sees_the_translation(browser, page_of_kind, translators):
     address = page_of_kind("live")
     context = browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
     with closing(context):
         page = context.new_page()
         page.goto(address)
-        assert SENTENCE in page.locator(".first-screen").inner_text()
+        shown = page.locator(".first-screen").inner_text()
+        assert SENTENCE in shown
+        assert explain(translators[0], SENTENCE).translation in shown
         assert page.locator("#first-sentence").is_hidden()
-        boxes = [one.bounding_box() for one in page.locator(".flow-figure li").all()]
-        assert len(boxes) == 5
-        assert all(box["y"] + box["height"] <= 844 for box in boxes)
-        page.locator(".flow-figure a").nth(2).click()
-        assert page.url.endswith(page.locator(".flow-figure a").nth(2).get_attribute("href"))
+        assert "scripts are disabled" in page.locator("#section-1").inner_text()

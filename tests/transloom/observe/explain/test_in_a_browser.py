@@ -1,6 +1,7 @@
 """The page of `transloom explain` and the model's figure in a browser: all screens, and by keys."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,8 @@ from model.config.transformer import DecodingConfig, ModelConfig
 from model.networks.transformer import Transformer
 from transloom.inference.translator import Translator
 from transloom.observe.explain.blueprint.drawing import svg_file
-from transloom.observe.explain.explanation import explain
-from transloom.observe.explain.page import render
-from transloom.observe.explain.parts import Section, Tokens
-from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.explanation import Pieces, explain
+from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
@@ -24,10 +23,12 @@ VISITED = f"document.getElementById({ACTIVE}).parentElement.textContent"
 # The colours of all cells on which a number is written, in all sections.
 INKS = """() => {
   document.querySelectorAll('section').forEach((s) => s.classList.add('here'));
-  document.querySelectorAll('details').forEach((fold) => { fold.open = true; });
+  const { coloursOf, paintAll, scaleOf } = modules["drawing/heat_map.js"];
+  document.querySelectorAll("main > section").forEach((s) => s.draw?.());
+  document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
   paintAll(document);
   return [...document.querySelectorAll('figure.map')].flatMap((figure) =>
-    figure.layout.writesNumbers ? numbersOf(figure).values.flat().filter((v) => v !== null)
+    figure.layout.writesNumbers ? figure.map.values.flat().filter((v) => v !== null)
       .map((v) => coloursOf(figure, v, scaleOf(figure).full)).map((c) => [c.ground, c.ink]) : []);
 }"""
 
@@ -49,7 +50,7 @@ def explained(untrained_run):
 @pytest.fixture(scope="module")
 def address(explained, tmp_path_factory):
     file = tmp_path_factory.mktemp("page") / "explain.html"
-    file.write_text(render(page_of(explained), "a title"), encoding="utf-8")
+    file.write_text(translation_page(explained, "a title"), encoding="utf-8")
     return file.as_uri()
 
 
@@ -77,7 +78,7 @@ def test_every_section_fits_every_screen_and_axe_finds_nothing(browser, address,
             assert not watched.is_wider_than_the_screen(), number
             strips = page.evaluate(
                 "[...document.querySelectorAll('section.here figure.map')].filter((f) =>"
-                " numbersOf(f).columns === null && f.scrollWidth > f.clientWidth).length"
+                " f.map.columns === null && f.scrollWidth > f.clientWidth).length"
             )
             assert strips == 0, number
             if number in (1, 5, sections - 2, sections):
@@ -128,11 +129,11 @@ def test_arrows_belong_to_the_map_that_has_the_focus(watched, address):
     assert page.locator("#place").inner_text().startswith("5 of")
     while page.evaluate("document.activeElement.getAttribute('role')") != "grid":
         page.keyboard.press("Tab")
-    data = page.evaluate("numbersOf(document.activeElement.closest('figure'))")
+    data = page.evaluate("document.activeElement.closest('figure').map")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     rows, columns, values = data["rows"], data["columns"], data["values"]
-    number = str(values[1][1]).replace("-", "−")
+    number = f"{values[1][1]:.4f}".replace("-", "−")
     assert page.evaluate(VISITED) == f"{rows[1]} → {columns[1]}: {number}"
     assert page.locator("#tip").inner_text() == f"{rows[1]} → {columns[1]}: {number}"
     page.keyboard.press("End")
@@ -196,11 +197,12 @@ def test_the_figures_text_lies_within_its_boxes(browser, explained, tmp_path, sc
         assert watched.complaints == []
 
 
-def test_an_arabic_sentence_is_read_from_the_right(watched, tmp_path):
-    tokens = Tokens("Source", ["▁أنا", "▁طالب", "</s>"], follows="x")
+def test_an_arabic_sentence_is_read_from_the_right(watched, explained, tmp_path):
+    pieces = ("▁أنا", "▁طالب", "▁في", "</s>")
+    arabic = replace(explained, source=Pieces(explained.source.ids[:4], pieces))
     file = tmp_path / "arabic.html"
-    file.write_text(render([Section("", "", "", "", [tokens])], "a title"), encoding="utf-8")
-    watched.page.goto(file.as_uri())
-    places = [token.bounding_box()["x"] for token in watched.page.locator(".token").all()]
+    file.write_text(translation_page(arabic, "a title"), encoding="utf-8")
+    page = opened(watched, file.as_uri(), 2)
+    places = [token.bounding_box()["x"] for token in page.locator("#section-2 .token").all()]
     assert places == sorted(places, reverse=True)
     assert len(set(places)) == 4

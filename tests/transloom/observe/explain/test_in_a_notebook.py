@@ -9,8 +9,7 @@ from support.explained_page import PageReader
 import transloom
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import render
-from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.translation_page import translation_page
 
 SENTENCE = 'je "suis" </iframe><script>alert(1)</script>'
 # As the content of a notebook's page, whose own scripts must stay out of reach.
@@ -21,8 +20,8 @@ NOTEBOOK = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>
 @pytest.fixture
 def explanation(translator_of):
     translator = translator_of()
-    sections = page_of(explain(translator, SENTENCE))
-    page = render(sections, SENTENCE, live_section(translator, SENTENCE, None))
+    live = live_section(translator, SENTENCE, None)
+    page = translation_page(explain(translator, SENTENCE), SENTENCE, live)
     return transloom.Explanation(SENTENCE, "x", page)
 
 

@@ -1,13 +1,10 @@
 """Pages of translation models with parts that the paper's have not: what they say is theirs."""
 
 import pytest
-from support.explained_page import PageReader
+from support.walk import recorded_page
 
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import render
-from transloom.observe.explain.questions import questions
-from transloom.observe.explain.sections import page_of
 
 NEWER = {
     "positions": "rotary",
@@ -25,7 +22,7 @@ def explained(translator_of):
 
 
 def test_the_page_tells_of_its_own_parts_alone(explained):
-    page = PageReader(render(page_of(explained), "a title"))
+    page = recorded_page(explained)
     said = " ".join(section.text for section in page.sections)
     for words in (
         "RMS norm divides every row",
@@ -42,17 +39,16 @@ def test_the_page_tells_of_its_own_parts_alone(explained):
 
 
 def test_every_box_leads_somewhere_and_every_question_too(explained):
-    sections = page_of(explained)
-    shown = {box for section in sections for boxes in section.shows.values() for box in boxes}
+    page = recorded_page(explained)
     boxes = {box.key for box in explained.blueprint.boxes()}
-    assert boxes <= shown
-    assert {question.box for question in questions(explained)} <= boxes
+    assert boxes <= set(page.places)
+    assert {box for _, _, box in page.questions} <= boxes
 
 
 def test_one_part_alone_changes_only_what_is_said_of_it(translator_of):
     def said(**settings):
         explained = explain(translator_of(**settings), SENTENCE)
-        page = PageReader(render(page_of(explained), "a title"))
+        page = recorded_page(explained)
         return " ".join(section.text for section in page.sections)
 
     paper, turned = said(), said(positions="rotary")

@@ -4,12 +4,9 @@ import re
 
 import pytest
 import torch
-from support.explained_page import PageReader
+from support.walk import recorded_page
 
 from transloom.observe.explain.explanation import explain
-from transloom.observe.explain.page import render
-from transloom.observe.explain.questions import questions
-from transloom.observe.explain.sections import page_of
 
 SENTENCE = "elle sera journaliste demain"
 
@@ -18,7 +15,11 @@ SENTENCE = "elle sera journaliste demain"
 def model_and_answers(request, translator_of):
     translator = translator_of(norm=request.param)
     explained = explain(translator, SENTENCE)
-    return translator.model, explained, {q.asked: q.answer for q in questions(explained)}
+    return (
+        translator.model,
+        explained,
+        {asked: answer for asked, answer, _ in recorded_page(explained).questions},
+    )
 
 
 def answer(answers, words):
@@ -110,15 +111,13 @@ def test_heads_joined_in_another_order_give_the_same_with_the_rows_of_wo(transla
 
 def test_each_answer_leads_to_a_place_of_the_page(model_and_answers):
     _, explained, answers = model_and_answers
-    sections = page_of(explained)
-    page = PageReader(render(sections, ""))
-    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    markup = render(sections, "").rpartition("<section")[2]
-    links = re.findall(r'<a href="#([^"]+)">Where', markup)
+    page = recorded_page(explained)
+    links = re.findall(r'<a href="#box-([^"]+)">Where', page.html.rpartition("<section")[2])
     assert len(links) == len(answers) > 18
-    assert set(links) <= ids
+    assert set(links) <= set(page.places)
+    assert all(text in page.sections[-1].text for text in answers.values())
     assert not any("nothing is lost" in text for text in answers.values())
 
 
 def test_a_sentence_of_nothing_has_answers_too(translator_of):
-    assert all(question.answer for question in questions(explain(translator_of(), "")))
+    assert all(answer for _, answer, _ in recorded_page(explain(translator_of(), "")).questions)

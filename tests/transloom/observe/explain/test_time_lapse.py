@@ -12,7 +12,6 @@ from trainer.runs.folder import RunFolder
 from trainer.tasks.probing import probe
 from transloom.cli.app import app
 from transloom.inference.translator import Translator
-from transloom.observe.explain.page import render
 from transloom.observe.explain.time_lapse.section import section_of, time_lapse_section
 
 HOSTILE = '</script><script>alert(1)</script> & {{script}} {data} "x"'
@@ -34,14 +33,14 @@ def data_of(page):
 
 
 def test_a_run_without_probes_has_no_section(untrained_run):
-    assert time_lapse_section(Translator.load(untrained_run.path)) is None
+    assert time_lapse_section(Translator.load(untrained_run.path)) == (None, 0)
 
 
 def test_it_ends_with_the_weights_of_the_page(untrained_run, lapse):
     write_moments(lapse, {0: "the the", 1: "she", 3: "later than the checkpoint"})
     for checkpoint, names in ((1, ["step 0", "step 1"]), (2, ["step 0", "step 1", "page"])):
         translator = Translator.load(untrained_run.path, checkpoint)
-        page = PageReader(render([time_lapse_section(translator)], "x"))
+        page = PageReader(time_lapse_section(translator)[0].html)
         ((_, moments),) = [tuple(one.values()) for one in data_of(page)]
         found = [moment["name"] for moment in moments]
         assert [name if name in names else "page" for name in found] == names
@@ -53,9 +52,9 @@ def test_it_ends_with_the_weights_of_the_page(untrained_run, lapse):
 
 def test_texts_of_strangers_are_text():
     moments = {HOSTILE: [("step 0", made_probe(HOSTILE, HOSTILE)), ("step 1", made_probe("a"))]}
-    page = render([section_of(moments)], "x")
+    page = section_of(moments).html
     assert HOSTILE not in page
-    assert page.count("<script>") == 2  # its own two
+    assert page.count("<script") == 1  # its data
     reader = PageReader(page)
     (history,) = data_of(reader)
     assert history["sentence"] == HOSTILE
@@ -66,8 +65,8 @@ def test_texts_of_strangers_are_text():
 def test_moments_that_cannot_be_read_are_named(untrained_run, lapse):
     write_moments(lapse, {0: "the", 1: "she"})
     (lapse / "step-00000001.json").write_text("{}")
-    section = time_lapse_section(Translator.load(untrained_run.path))
-    assert "This step is left out: " in PageReader(render([section], "x")).sections[0].text
+    section, _ = time_lapse_section(Translator.load(untrained_run.path))
+    assert "This step is left out: " in PageReader(section.html).sections[0].text
 
 
 def test_the_command_puts_it_into_the_page_and_the_figure_leads_there(
@@ -80,6 +79,7 @@ def test_the_command_puts_it_into_the_page_and_the_figure_leads_there(
     page = PageReader(file.read_text(encoding="utf-8"))
     assert said["time_lapse"] == 3
     ids = [a["id"] for tag, a in page.tags if tag == "section"]
-    links = [a["href"] for tag, a in page.tags if tag == "a"]
-    assert links.count(f"#{ids[-1]}") == 2  # the list, and the overview
+    assert ids == ["section-1", "live", "time-lapse"]
+    (walk,) = [data for _, data in page.sections[0].figures if "places" in data]
+    assert "time-lapse" in [link["place"] for link in walk["places"]]
     assert "kB of this page" in page.sections[-1].text

@@ -1,15 +1,18 @@
 """The time-lapse and the view of training in Chromium, on screens of all widths, and by keys."""
 
+from contextlib import closing
+
 import pytest
 from support.dashboard.browser import Watched
 
 from model.config.transformer import DecodingConfig
 from trainer.tasks.probing import probe
 from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.live import panel
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import render
-from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.live.training import training_settings
 from transloom.observe.explain.time_lapse.section import section_of
+from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
@@ -33,12 +36,14 @@ def moments(translator_of):
 def watched(request, browser, moments, translator_of, tmp_path):
     translator = translator_of(dropout=0.1)
     translator.decoding = DecodingConfig(max_length_factor=0, max_extra_length=5)
-    sections = [*page_of(explain(translator, SENTENCES[0])), section_of(moments)]
+    explained = explain(translator, SENTENCES[0])
     live = live_section(translator, SENTENCES[0], None)
     file = tmp_path / "page.html"
-    file.write_text(render(sections, "x", live), encoding="utf-8")
+    file.write_text(
+        translation_page(explained, "x", live, lapse=section_of(moments)), encoding="utf-8"
+    )
     watched = Watched(browser, *request.param)
-    watched.file, watched.lapse = file, f"{file.as_uri()}#section-{len(sections)}"
+    watched.file, watched.lapse = file, f"{file.as_uri()}#time-lapse"
     yield watched
     watched.close()
     assert watched.complaints == []
@@ -58,7 +63,8 @@ def test_a_slider_goes_through_the_moments_and_its_maps_have_their_weights(watch
         expected = found.attention[-1].bytes_hts / 255
         assert len(values) == len(expected) == 4
         for shown, head in zip(values, expected, strict=True):
-            assert [[round(float(w), 3) for w in line] for line in head] == shown
+            for line, numbers in zip(head, shown, strict=True):
+                assert numbers == pytest.approx([float(w) for w in line])
         rows = page.locator("[data-lapse=predictions] tbody tr")
         assert rows.count() == len(found.target)
         slider.press("ArrowRight")
@@ -119,6 +125,27 @@ def test_a_reference_has_its_losses_and_another_draw_another_mask(watched):
     assert numbers(rows)[2] != sums[2]
     assert not watched.is_wider_than_the_screen()
     assert watched.violations() == []
+
+
+def test_a_pair_of_the_validation_is_the_sentence_of_the_whole_page(
+    browser, translator_of, monkeypatch, tmp_path
+):
+    translator = translator_of()
+    translator.decoding = DecodingConfig(max_length_factor=0, max_extra_length=5)
+    settings = {**training_settings(translator), "pairs": [("elle est là", "she is there")]}
+    monkeypatch.setattr(panel, "training_settings", lambda translator: settings)
+    live = panel.live_section(translator, SENTENCES[0], None)
+    file = tmp_path / "page.html"
+    file.write_text(translation_page(explain(translator, SENTENCES[0]), "x", live), "utf-8")
+    with closing(Watched(browser)) as watched:
+        page = watched.page
+        page.goto(f"{file.as_uri()}#live")
+        page.get_by_label("Or a pair of the validation set").select_option(index=1)
+        page.locator("[data-live=pieces] b", has_text="elle").first.wait_for()
+        watched.settle()
+        assert page.locator("#first-sentence").input_value() == "elle est là"
+        assert "elle" in page.locator("[data-flow=tokens]").text_content()
+        assert watched.complaints == []
 
 
 def test_the_beam_tree_says_how_many_translations_go_on(watched):

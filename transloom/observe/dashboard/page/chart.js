@@ -7,7 +7,8 @@
 // and the area between `low` and `high` is filled. A mark is {x, colour, words}.
 
 import { colour } from "./colours.js";
-import { element, fill, setText, table } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill, setText, table } from "./dom.js";
 import { extent, firstFrom, lonely, nearest, positive, readable } from "./series.js";
 import { number, short } from "./words.js";
 

@@ -5,7 +5,8 @@
 
 import { Chart } from "./chart.js";
 import { lineOf } from "./colours.js";
-import { element, fill, setText } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill, setText } from "./dom.js";
 import { kindOf } from "./events.js";
 import { taskOf } from "./filters.js";
 import { charts, measures, shown } from "./measures.js";

@@ -1,6 +1,7 @@
 // The settings in which runs differ, side by side.
 
-import { element, fill } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill } from "./dom.js";
 import { differences } from "./filters.js";
 import { settingText } from "./words.js";
 

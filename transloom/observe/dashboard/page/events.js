@@ -2,7 +2,8 @@
 // stops.
 // They are shown as marks on the curves, and as a list.
 
-import { element, fill } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill } from "./dom.js";
 import { whole } from "./words.js";
 
 const KINDS = {

@@ -1,7 +1,9 @@
 // The report of an inspection: sentences, gradient norms and activations of each step.
 
-import { element, table } from "./dom.js";
-import { counted, number, whole } from "./words.js";
+import { element } from "./drawing/elements.js";
+import { table } from "./dom.js";
+import { counted } from "./drawing/numbers.js";
+import { number, whole } from "./words.js";
 
 const VERDICT = {
   same: "the same as recorded", different: "DIFFERENT from the record",

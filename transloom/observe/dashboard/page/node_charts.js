@@ -2,7 +2,8 @@
 
 import { Chart } from "./chart.js";
 import { lineOf } from "./colours.js";
-import { element, fill } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill } from "./dom.js";
 import { extent, widened } from "./series.js";
 import { moment } from "./words.js";
 

@@ -8,7 +8,8 @@ import { answersOf } from "./answers.js";
 import { ChartPanel } from "./chart_panel.js";
 import { Colours, lineOf } from "./colours.js";
 import { Differences } from "./differences.js";
-import { element, fill, setText } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill, setText } from "./dom.js";
 import { EventList } from "./events.js";
 import { firstChoice } from "./filters.js";
 import { RunPage } from "./run_page.js";
@@ -16,7 +17,8 @@ import { RunsTable } from "./runs_table.js";
 import { StepPanel } from "./step_panel.js";
 import { Store } from "./store.js";
 import { newView, parseView, writeView } from "./view_state.js";
-import { counted, moment } from "./words.js";
+import { counted } from "./drawing/numbers.js";
+import { moment } from "./words.js";
 
 const SHOWN_AT_FIRST = 5;
 

@@ -2,7 +2,8 @@
 
 import { ChartPanel } from "./chart_panel.js";
 import { lineOf } from "./colours.js";
-import { element, fill, setText } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill, setText } from "./dom.js";
 import { EventList } from "./events.js";
 import { NodeCharts } from "./node_charts.js";
 import { TimeLapse } from "./time_lapse.js";

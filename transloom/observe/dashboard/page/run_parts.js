@@ -1,8 +1,10 @@
 // The textual parts of a run's page: each function makes elements of the response of /api/runs/ID.
 
-import { element, table } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { table } from "./dom.js";
 import { lossName } from "./measures.js";
-import { bytes, counted, moment, number, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
+import { counted } from "./drawing/numbers.js";
+import { bytes, moment, number, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
 
 export function standing({ standing: run, card }) {
   const nodes = Object.entries(run.nodes ?? {}).map(([node, count]) => `${count} on ${node}`).join(", ");

@@ -2,9 +2,11 @@
 //
 // Rows are kept and changed in place, so that the focus does not move while runs train.
 
-import { element, fill, setText } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill, setText } from "./dom.js";
 import { COLUMNS, fits, parseFilter, sorted, unknownFields, valueOf } from "./filters.js";
-import { counted, scoreTitle, scoreValue, settingText, span, stepsOf, whole } from "./words.js";
+import { counted } from "./drawing/numbers.js";
+import { scoreTitle, scoreValue, settingText, span, stepsOf, whole } from "./words.js";
 
 const WIDE_SETTING = 60; // shown characters of a setting
 

@@ -3,7 +3,8 @@
 //   click ─▶ the step, or the largest loss of the point's steps ─▶ "Inspect this step"
 //   ─▶ the server trains it again (progress) ─▶ sentences, gradient norms, activations
 
-import { element, fill, setText } from "./dom.js";
+import { element } from "./drawing/elements.js";
+import { fill, setText } from "./dom.js";
 import { lookParts } from "./look.js";
 import { lossName } from "./measures.js";
 import { firstFrom } from "./series.js";

@@ -1,8 +1,10 @@
 // A run's probe sentences over time: a slider over the recorded steps, the translation after each,
 // and its cross-attention.
 
-import { element, fill, setText, table } from "./dom.js";
-import { counted, whole } from "./words.js";
+import { element } from "./drawing/elements.js";
+import { fill, setText, table } from "./dom.js";
+import { counted } from "./drawing/numbers.js";
+import { whole } from "./words.js";
 
 export class TimeLapse {
   root = element("div", { class: "time-lapse" });

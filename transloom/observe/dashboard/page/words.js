@@ -1,5 +1,7 @@
 // Numbers, times and names formatted for a person.
 
+import { formatCount } from "./drawing/numbers.js";
+
 const SCORE_NAMES = { bleu: "BLEU", chrf: "chrF", ter: "TER", loss: "validation loss" };
 
 // A number with its significant digits.
@@ -27,7 +29,7 @@ export function short(value) {
 // A whole number with commas.
 export function whole(value) {
   if (value === null || value === undefined) return "–";
-  return minus(Math.round(value).toLocaleString("en"));
+  return minus(formatCount(Math.round(value)));
 }
 
 // A run's last step and its last planned step; a run may have passed a `max_steps` that was lowered
@@ -35,11 +37,6 @@ export function whole(value) {
 export function stepsOf(step, maxSteps) {
   if (!maxSteps) return whole(step);
   return step > maxSteps ? `${whole(step)} (max_steps is ${whole(maxSteps)})` : `${whole(step)} of ${whole(maxSteps)}`;
-}
-
-// A count with its noun, such as "3 steps".
-export function counted(count, noun) {
-  return `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 // A duration, in at most two units.

@@ -20,7 +20,7 @@ from model.generation.search import greedy_search
 from model.generation.search_state import length_penalty
 from model.inspection.trace import Trace, trace
 from transloom.inference.translator import Translator
-from transloom.observe.explain import figures
+from transloom.observe.explain import limits
 
 CANDIDATES = 5
 MOST_PIECES = 64  # limit for attention maps that are computed in advance
@@ -254,16 +254,16 @@ def _attentions(traced: Trace) -> list[Attention]:
     """Return all attentions that the page draws, in the order of computation."""
     encoder = [
         (f"encoder.layers.{n}.self_attention", layer.self_attention)
-        for n, layer in enumerate(traced.encoder.layers[: figures.MAX_LAYERS])
+        for n, layer in enumerate(traced.encoder.layers[: limits.MAX_LAYERS])
     ]
     decoder = [
         (f"decoder.layers.{n}.{part}", getattr(layer, part))
-        for n, layer in enumerate(traced.decoder.layers[: figures.MAX_LAYERS])
+        for n, layer in enumerate(traced.decoder.layers[: limits.MAX_LAYERS])
         for part in ("self_attention", "cross_attention")
     ]
     found = []
     for key, attention in encoder + decoder:
-        weights = attention.weights_bhts[0, : figures.MAX_HEADS, :MOST_PIECES, :MOST_PIECES]
+        weights = attention.weights_bhts[0, : limits.MAX_HEADS, :MOST_PIECES, :MOST_PIECES]
         data = [_rounded(weight) for weight in weights.flatten().tolist()]
         found.append(Attention(key, list(weights.shape), data))
     return found
@@ -292,9 +292,9 @@ def _parting(first: _Reading, second: _Reading) -> Parting | None:
 def _cut(readings: Sequence[_Reading]) -> str:
     configs = [reading.config for reading in readings]
     cuts = (
-        figures.left_out(max(c.encoder_layers for c in configs), figures.MAX_LAYERS, ENCODER),
-        figures.left_out(max(c.decoder_layers for c in configs), figures.MAX_LAYERS, DECODER),
-        figures.left_out(max(c.heads for c in configs), figures.MAX_HEADS, "heads"),
-        figures.left_out(max(r.longest for r in readings), MOST_PIECES, "pieces"),
+        limits.left_out(max(c.encoder_layers for c in configs), limits.MAX_LAYERS, ENCODER),
+        limits.left_out(max(c.decoder_layers for c in configs), limits.MAX_LAYERS, DECODER),
+        limits.left_out(max(c.heads for c in configs), limits.MAX_HEADS, "heads"),
+        limits.left_out(max(r.longest for r in readings), MOST_PIECES, "pieces"),
     )
     return "; ".join(cut for cut in cuts if cut)

@@ -1,4 +1,4 @@
-"""Build the section of a page that compares two models, as HTML with a style and a script.
+"""Build the section of a page that compares two models, as HTML with a style and a module.
 
 The numbers are those of `comparison`. If both models are small enough, the page contains both, and
 computes the same numbers for a sentence that the reader types.
@@ -11,11 +11,11 @@ from importlib.resources import files
 
 from transloom.inference.translator import Translator
 from transloom.observe.explain.compare.comparison import compare, incompatibilities
-from transloom.observe.explain.live import scripts
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.packing import packed
+from transloom.observe.explain.live.panel import live_style
 from transloom.observe.explain.markup import escape, json_in_html
-from transloom.observe.explain.page import COMPARE, LiveSection
+from transloom.observe.explain.page import COMPARE, PageSection, filled
 
 ASKED = {
     True: "Both models read the pieces of the first model's translation, so that each row can be "
@@ -29,9 +29,6 @@ HEADS = {
     "head 1 of the other, unless one run started from the weights of the other. The mean of all "
     "heads can be compared.",
 }
-SCRIPTS = ("comparing.js", "beside.js")
-# Scripts of the live part that draw figures.
-FIGURES = ("slices.js", "places.js", "origins.js", "grid.js")
 SIZE = "<!-- size -->"  # cannot occur in a text of the page, because all texts are escaped
 
 
@@ -40,8 +37,8 @@ def compare_section(
     names: Sequence[str],
     sentence: str,
     tag: str | None,
-    live: LiveSection | None,
-) -> tuple[LiveSection, list[str]]:
+    live: PageSection | None,
+) -> tuple[PageSection, list[str]]:
     """Return a section that compares two models, and the differences that prevent comparisons.
 
     Args:
@@ -71,13 +68,12 @@ def compare_section(
     }
     folder = files("transloom.observe.explain.compare")
     template = (folder / "compare.html").read_text(encoding="utf-8")
-    own = "\n".join((folder / "page" / name).read_text(encoding="utf-8") for name in SCRIPTS)
     style = (folder / "compare.css").read_text(encoding="utf-8")
-    section = LiveSection(
-        html=re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template),
-        # A live section already brings this style and these scripts.
-        style=style if live else f"{scripts.style()}\n{style}",
-        script=own if live else f"{scripts.script(FIGURES)}\n{own}",
+    section = PageSection(
+        html=filled(template, filling),
+        # A live section already has this style.
+        style=style if live else f"{live_style()}\n{style}",
+        module="explain/compare/page/beside.js",
         translations=[(side.name, side.translation) for side in comparison.sides],
     )
     return section, misfits
@@ -106,7 +102,7 @@ def with_size(page: str) -> str:
     )
 
 
-def _second_model(translator: Translator, live: LiveSection | None) -> tuple[str, str]:
+def _second_model(translator: Translator, live: PageSection | None) -> tuple[str, str]:
     """Return the model as an element of the page, or "" and the reason for its absence."""
     if live is None:
         return "", "These figures were computed in advance: the first model cannot run in a page."

@@ -3,6 +3,5 @@
     Translator ─packing─▶ weights, config, tokenizers as JSON ─panel─▶ HTML of the page's live part
     page/: loading ─▶ normaliser, pieces ─▶ tensors, forward ─▶ search ─▶ the figures
 
-The files in page/ are classic scripts without a build step, in the order of `scripts.ENGINE`,
-`scripts.ANSWERS` and `scripts.VIEW`. They load nothing except the page that contains them.
+The files in page/ are JavaScript modules. They load nothing except the page that contains them.
 """

@@ -4,4 +4,4 @@ from trainer.errors import TrainerError
 
 
 class NotLiveError(TrainerError):
-    """This model cannot run in a page; the message gives the reason, without a final period."""
+    """Error of a model that cannot run in a page; its message is the reason, without a period."""

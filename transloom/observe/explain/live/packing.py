@@ -22,6 +22,7 @@ from transloom.inference.translator import Translator
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.sentence_piece import packed_tokenizer
 
+MOST_PIECES = 128  # of a sentence; computing.js has the same limit
 MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence takes some seconds
 
 # Settings of a network that forward.js supports; all others must have their defaults.
@@ -45,7 +46,6 @@ def packed(translator: Translator) -> dict[str, Any]:
     tokenizers = [packed_tokenizer(tokenizer) for tokenizer in translator.tokenizers]
     weights = {**_weights(model), "positions.angles": angles_per_position(model.config.width)}
     floats = np.concatenate([weight.cpu().float().numpy().ravel() for weight in weights.values()])
-    planes = floats.astype("<f4").view(np.uint8).reshape(-1, 4).T.tobytes()
     vocabulary = model.vocabulary
     return {
         "config": {name: getattr(model.config, name) for name in READ_FROM_CONFIG},
@@ -54,8 +54,14 @@ def packed(translator: Translator) -> dict[str, Any]:
         "weights": [(name, list(weight.shape)) for name, weight in weights.items()],
         "floats": len(floats),
         "tokenizers": [one.described for one in tokenizers],
-        **encoded(planes + b"".join(one.charsmap for one in tokenizers)),
+        **encoded(planes_of(floats) + b"".join(one.charsmap for one in tokenizers)),
     }
+
+
+def planes_of(floats: "np.ndarray[Any, Any]") -> bytes:
+    """Return the first bytes of all numbers, then all second bytes, and so on."""
+    planes: bytes = floats.astype("<f4").view(np.uint8).reshape(-1, 4).T.tobytes()
+    return planes
 
 
 def encoded(plain: bytes) -> dict[str, Any]:

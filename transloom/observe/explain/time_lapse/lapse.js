@@ -1,21 +1,23 @@
-"use strict";
 // The time-lapse: a slider over moments of the training, each with its translation, predictions and
 // attention. Its figures are heat maps that get other numbers.
+
+import { element } from "../../drawing/elements.js";
+import { heatMap, paint } from "../../drawing/heat_map.js";
+import { formatPercent } from "../../drawing/numbers.js";
+
 for (const lapse of document.querySelectorAll(".lapse")) {
   const part = (name) => lapse.querySelector(`[data-lapse="${name}"]`);
   const histories = JSON.parse(part("data").textContent);
-  const figures = [...part("maps").querySelectorAll("figure")];
+  // A map for each head of the attention that has most; the numbers follow.
+  const heads = histories.flatMap(({ moments }) => moments.flatMap(({ maps }) =>
+    maps.map(({ shape }) => shape[0])));
+  const figures = Array.from({ length: Math.max(...heads) }, () =>
+    heatMap({ title: "head", values: [[0]], rows: [""], columns: [""], isShare: true, shape: [1, 1] }));
+  part("maps").append(...figures);
   const FULL = 255; // the byte of a weight of 1
   const PAUSE_MS = 700; // from one moment to the next
   let playing = null;
 
-  const made = (name, attributes, ...children) => {
-    const element = document.createElement(name);
-    Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
-    element.append(...children);
-    return element;
-  };
-  const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const history = () => histories[Number(part("sentence").value)];
   const here = () => Number(part("moment").value);
 
@@ -40,14 +42,14 @@ for (const lapse of document.querySelectorAll(".lapse")) {
   function showPredictions({ predictions, target, ended }) {
     const candidate = (chosen) => ([piece, probability], place) => {
       const isChosen = chosen === null ? place === 0 && ended : piece === chosen && place === 0;
-      const shown = made("span", { class: isChosen ? "candidate chosen" : "candidate" },
-        made("bdi", {}, piece), ` ${percent(probability)}`);
+      const shown = element("span", { class: isChosen ? "candidate chosen" : "candidate" },
+        element("bdi", {}, piece), ` ${formatPercent(probability)}`);
       shown.style.setProperty("--share", `${100 * probability}%`);
       return shown;
     };
-    part("predictions").tBodies[0].replaceChildren(...predictions.map((best, t) => made("tr", {},
-      made("th", { scope: "row" }, `${t + 1}`), made("td", {}, made("bdi", {}, target[t])),
-      made("td", {}, ...best.map(candidate(target[t + 1] ?? null))))));
+    part("predictions").tBodies[0].replaceChildren(...predictions.map((best, t) => element("tr", {},
+      element("th", { scope: "row" }, `${t + 1}`), element("td", {}, element("bdi", {}, target[t])),
+      element("td", {}, ...best.map(candidate(target[t + 1] ?? null))))));
   }
 
   function showMaps({ maps, source, target }) {
@@ -59,7 +61,7 @@ for (const lapse of document.querySelectorAll(".lapse")) {
       figure.hidden = head >= heads;
       if (figure.hidden) return;
       const title = shown.mean > 1 ? `mean of ${shown.mean} heads` : `head ${head + 1}`;
-      const weight = (r, c) => Number((bytes[(head * height + r) * width + c] / FULL).toFixed(3));
+      const weight = (r, c) => bytes[(head * height + r) * width + c] / FULL;
       figure.map = { rows, columns, values: rows.map((_, r) => columns.map((_, c) => weight(r, c))) };
       figure.querySelector("figcaption").firstChild.textContent = `${title} `;
       figure.querySelector("small").textContent = `${height} × ${width}`;

@@ -1,16 +1,17 @@
 """Convert a time-lapse to HTML: its first step, a table of all translations, and data for lapse.js.
 
-The attention heads are ordinary heat maps, so keyboard navigation and screen readers work as for
-other maps. lapse.js replaces their numbers.
+lapse.js draws the attention heads as ordinary heat maps, so keyboard navigation and screen readers
+work as for other maps.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foundation.untrusted_text import visible_in
-from trainer.tasks.probe import FULL, AttentionMap, Probe, sides_of
+from trainer.tasks.probe import Probe, sides_of
 from transloom.observe.explain.markup import escape, json_in_html
-from transloom.observe.explain.parts import Colours, HeatMap, Lapse
+
+Moments = dict[str, list[tuple[str, Probe]]]  # probes by sentence, each with the name of its step
 
 _CONTROLS = """\
 <div class="lapse">
@@ -29,26 +30,20 @@ aria-label="Step of training">
 <h2 class="part">Attention</h2>
 <p><label>Attention <select data-lapse="place">{places}</select></label> <small>rows look at
 columns</small></p>
-<div class="beside" data-lapse="maps">{maps}</div>
+<div class="beside" data-lapse="maps"></div>
 <h2 class="part">All translations</h2>
 <div data-lapse="all">{tables}</div>
 <script type="application/json" data-lapse="data">{data}</script>
 </div>"""
 
 
-def lapse_markup(lapse: Lapse, heat_map: Callable[[HeatMap], str]) -> str:
-    """Return the time-lapse as HTML.
-
-    Args:
-        heat_map: function that converts a heat map to HTML.
-    """
-    sentences = list(lapse.moments)
-    first = lapse.moments[sentences[0]]
+def lapse_markup(lapse: Moments) -> str:
+    """Return the time-lapse as HTML."""
+    sentences = list(lapse)
+    first = lapse[sentences[0]]
     places = [one.place for one in first[0][1].attention]
     shown = places[-1]  # the cross-attention of the last layer
-    data = json_in_html(
-        [_data_of(sentence, moments) for sentence, moments in lapse.moments.items()]
-    )
+    data = json_in_html([_data_of(sentence, moments) for sentence, moments in lapse.items()])
     options = "".join(f'<option value="{n}">{escape(s)}</option>' for n, s in enumerate(sentences))
     return _CONTROLS.format(
         one=" hidden" if len(sentences) == 1 else "",
@@ -59,37 +54,8 @@ def lapse_markup(lapse: Lapse, heat_map: Callable[[HeatMap], str]) -> str:
             f"{escape(_name(place))}</option>"
             for place in places
         ),
-        maps="".join(heat_map(figure) for figure in _figures(lapse, shown)),
-        tables="".join(_table(sentence, moments) for sentence, moments in lapse.moments.items()),
+        tables="".join(_table(sentence, moments) for sentence, moments in lapse.items()),
         data=data,
-    )
-
-
-def _figures(lapse: Lapse, place: str) -> list[HeatMap]:
-    """Return the maps of the first step, one for each head of the sentence with the most heads."""
-    first = next(iter(lapse.moments.values()))[0][1]
-    most = max(
-        one.shape[0]
-        for moments in lapse.moments.values()
-        for _, probe in moments
-        for one in probe.attention
-    )
-    shown = next(one for one in first.attention if one.place == place)
-    found = [_figure(first, shown, head) for head in range(shown.shape[0])]
-    return found + found[:1] * (most - len(found))  # the script fills in the additional maps
-
-
-def _figure(probe: Probe, shown: AttentionMap, head: int) -> HeatMap:
-    rows, columns = (_pieces(probe)[side] for side in sides_of(shown.place))
-    weights_ts = shown.bytes_hts[head] / FULL
-    mean = shown.mean_of_heads
-    return HeatMap(
-        title=f"mean of {mean} heads" if mean > 1 else f"head {head + 1}",
-        values=[[round(float(weight), 3) for weight in row] for row in weights_ts],
-        rows=rows,
-        columns=columns,
-        colours=Colours.SHARE,
-        shape=f"{len(rows)} × {len(columns)}",
     )
 
 

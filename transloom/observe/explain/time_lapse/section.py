@@ -6,18 +6,19 @@ from foundation.wording import counted
 from trainer.checkpoints.format import Checkpoint
 from trainer.record.time_lapse import TimeLapseFrame, read_time_lapse
 from trainer.runs.folder import RunFolder
-from trainer.tasks.probe import Probe
 from trainer.tasks.probing import probe
 from transloom.inference.translator import Translator
-from transloom.observe.explain.parts import Lapse, Part, Section, Text
+from transloom.observe.explain.markup import escape
+from transloom.observe.explain.page import PageSection
+from transloom.observe.explain.time_lapse.markup import Moments, lapse_markup
 
 TIME_LAPSE = "time-lapse"  # id of the section, for links to it
 
-Moments = dict[str, list[tuple[str, Probe]]]  # probes by sentence, each with the name of its step
 
+def time_lapse_section(translator: Translator) -> tuple[PageSection | None, int]:
+    """Return the section for the run of a translator, and the number of steps on its slider.
 
-def time_lapse_section(translator: Translator) -> Section | None:
-    """Return the section for the run of a translator; None if the run has no time-lapse.
+    The section is None if the run has no time-lapse.
 
     Raises:
         OSError: the time-lapse exists but cannot be read.
@@ -28,7 +29,8 @@ def time_lapse_section(translator: Translator) -> Section | None:
     moments = by_sentence(kept.moments)
     if _is_another_moment(checkpoint, kept.moments):
         _add_weights_of_the_page(moments, translator)
-    return section_of(moments, kept.problems) if moments or kept.problems else None
+    section = section_of(moments, kept.problems) if moments or kept.problems else None
+    return section, count_moments(moments)
 
 
 def by_sentence(kept: Iterable[TimeLapseFrame]) -> Moments:
@@ -40,42 +42,34 @@ def by_sentence(kept: Iterable[TimeLapseFrame]) -> Moments:
     return moments
 
 
-def section_of(moments: Moments, problems: Iterable[str] = ()) -> Section:
+def section_of(moments: Moments, problems: Iterable[str] = ()) -> PageSection:
     """Return the section about the probes of at least one sentence, or only about problems."""
-    most = max((len(of_one) for of_one in moments.values()), default=0)
-    parts: list[Part] = [Lapse(moments)] if moments else []
-    parts += [Text(f"This step is left out: {problem}.") for problem in problems]
-    parts.append(
-        Text(
-            "Early steps change the network most, so they were recorded more often: at powers of "
-            "two, and at 1.5 times each power. Attention weights are rounded to multiples of "
-            "1/255. A translation is cut at twice the length of its sentence plus four pieces, "
-            "because an untrained network seldom ends a translation. The time-lapse takes "
-            f"{_kilobytes(moments):,} kB of this page."
-        )
-    )
-    return Section(
-        group="Training",
-        name="Time-lapse",
-        title="Translations during training",
-        lead=(
-            "During its training, this model translated the same sentence "
-            f"{counted(most, 'time')}. Move the slider to see the translations. An untrained "
-            "network repeats one piece, and its attention is uniform. Later it writes words, and "
-            "its heads look at certain pieces."
-        ),
-        parts=parts,
-        shows={"": [TIME_LAPSE]},
-        of_the_sentence=False,
-    )
-
-
-def moments_in(section: Section) -> int:
-    """Return the number of steps on the slider, for the sentence with the most steps."""
-    found = [
-        len(m) for part in section.parts if isinstance(part, Lapse) for m in part.moments.values()
+    texts = [
+        *(f"This step is left out: {problem}." for problem in problems),
+        "Early steps change the network most, so they were recorded more often: at powers of two, "
+        "and at 1.5 times each power. Attention weights are rounded to multiples of 1/255. A "
+        "translation is cut at twice the length of its sentence plus four pieces, because an "
+        "untrained network seldom ends a translation. The time-lapse takes "
+        f"{_kilobytes(moments):,} kB of this page.",
     ]
-    return max(found, default=0)
+    lead = (
+        f"During its training, this model translated the same sentence "
+        f"{counted(count_moments(moments), 'time')}. Move the slider to see the translations. An "
+        "untrained network repeats one piece, and its attention is uniform. Later it writes words, "
+        "and its heads look at certain pieces."
+    )
+    html = (
+        f'<section id="{TIME_LAPSE}" tabindex="-1" data-group="Training" data-name="Time-lapse">'
+        f'<h1>Translations during training</h1><p class="lead">{escape(lead)}</p>'
+        f"{lapse_markup(moments) if moments else ''}"
+        f"{''.join(f'<p>{escape(text)}</p>' for text in texts)}</section>"
+    )
+    return PageSection(html, "explain/time_lapse/lapse.js")
+
+
+def count_moments(moments: Moments) -> int:
+    """Return the number of steps on the slider, for the sentence with the most steps."""
+    return max((len(of_one) for of_one in moments.values()), default=0)
 
 
 def _kilobytes(moments: Moments) -> int:

@@ -11,8 +11,7 @@ from transloom.observe.explain.compare.comparison import compare
 from transloom.observe.explain.compare.section import compare_section
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import render
-from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
@@ -34,7 +33,7 @@ def translators(untrained_run):
 def address(request, translators, tmp_path_factory):
     live = live_section(translators[0], SENTENCE, None) if request.param == "live" else None
     section, _ = compare_section(translators, NAMES, SENTENCE, None, live)
-    page = render(page_of(explain(translators[0], SENTENCE)), "a title", live, section)
+    page = translation_page(explain(translators[0], SENTENCE), "a title", live, section)
     file = tmp_path_factory.mktemp("page") / f"{request.param}.html"
     file.write_text(page, encoding="utf-8")
     return file.as_uri()

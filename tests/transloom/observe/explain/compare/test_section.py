@@ -16,8 +16,8 @@ from transloom.observe.explain.compare.section import compare_section, names_of
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live import packing
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import LiveSection, render
-from transloom.observe.explain.sections import page_of
+from transloom.observe.explain.page import PageSection
+from transloom.observe.explain.translation_page import translation_page
 
 SENTENCE = "</script> <b>je</b> {{model}} <!-- size -->"
 
@@ -42,10 +42,9 @@ def test_another_checkpoint_of_the_run_stands_beside_it(untrained_run, tmp_path)
     assert f"This page has {len(text.encode()) / 1e6:.1f} MB" in page.sections[2].text
     assert "numbered by chance" not in page.sections[2].text  # they are heads of one run
     sections = [a["id"] for tag, a in page.tags if tag == "section"]
-    links = [a["href"] for tag, a in page.tags if tag == "a" and "data-box" not in a]
-    assert links[: len(sections)] == [f"#{one}" for one in sections]
     assert sections[1:3] == ["live", "compare"]
-    assert "#compare" in links[len(sections) :]
+    (walk,) = [data for _, data in page.sections[0].figures if "places" in data]
+    assert [link["place"] for link in walk["places"]][:2] == ["live", "compare"]
     spoken = command(untrained_run.path, "je suis", "--against", f"{untrained_run.path}@1")
     size = f"{len(text.encode()) / 1e6:.1f} MB"
     assert f"the page compares tiny@2 and tiny@1, and has {size}" in spoken
@@ -66,7 +65,7 @@ def test_both_models_lie_in_the_page_where_both_may(translator_of, monkeypatch, 
     monkeypatch.setattr(packing, "MOST_WEIGHTS", largest)
     section, misfits = compare_section(both, ["one", "<b>other"], SENTENCE, None, live)
     assert misfits == []
-    page = PageReader(render(page_of(explain(both[0], SENTENCE)), "x", live, section))
+    page = PageReader(translation_page(explain(both[0], SENTENCE), "x", live, section))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert SENTENCE in page.sections[2].text
@@ -83,11 +82,12 @@ def test_a_page_without_a_live_section_has_the_scripts_of_its_figures(translator
     both = [translator_of(seed) for seed in (0, 1)]
     alone, _ = compare_section(both, ["one", "other"], "je", None, None)
     live = live_section(both[0], "je", None)
-    assert isinstance(live, LiveSection)
+    assert isinstance(live, PageSection)
     beside, _ = compare_section(both, ["one", "other"], "je", None, live)
-    for needed in ("function gridOf", "function shortNumber", "function fullNameOf"):
-        assert alone.script.count(needed) == 1
-        assert (live.script + beside.script).count(needed) == 1
+    explained = explain(both[0], "je")
+    pages = [translation_page(explained, "x", *both) for both in ((None, alone), (live, beside))]
+    for needed in ("function gridOf(", "function formatPrecise(", "function fullNameOf("):
+        assert [page.count(needed) for page in pages] == [1, 1]
     assert ".live .numbers" in alone.style
     assert "the first model cannot run" in alone.html
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 
 from support.explained_page import PageReader
@@ -11,28 +12,26 @@ from support.explained_page import PageReader
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live import packing
 from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.page import LiveSection, render
-from transloom.observe.explain.sections import sections_of
+from transloom.observe.explain.page import PageSection
+from transloom.observe.explain.translation_page import translation_page
 
 HOSTILE = '</textarea></script><script>alert(1)</script> & {{model}} "x"'
 
 
 def live_page(translator, sentence):
     live = live_section(translator, sentence, None)
-    assert isinstance(live, LiveSection)
-    return render(sections_of(explain(translator, sentence)), sentence, live)
+    assert isinstance(live, PageSection)
+    return translation_page(explain(translator, sentence), sentence, live)
 
 
-def test_the_sections_of_the_page_stay_and_the_live_one_follows_the_figure(translator_of):
+def test_the_live_section_follows_the_figure_and_has_the_model(translator_of):
     translator = translator_of()
     page = PageReader(live_page(translator, "je suis étudiant"))
-    static = PageReader(render(sections_of(explain(translator, "je suis étudiant")), "x"))
     assert "Your sentence" in page.sections[1].text
-    assert [s.text for s in page.sections[2:]] == [s.text for s in static.sections[1:]]
-    sections = [a["id"] for tag, a in page.tags if tag == "section"]
-    links = [a["href"] for tag, a in page.tags if tag == "a" and "data-box" not in a]
-    assert links[: len(sections)] == [f"#{one}" for one in sections]  # the list, in their order
-    assert links[len(sections)] == "#live"  # "Type your own sentence"
+    assert [a["id"] for tag, a in page.tags if tag == "section"] == ["section-1", "live"]
+    ((_, walk),) = page.sections[0].figures
+    assert walk["recorded"] is None  # the model computes it
+    assert walk["places"] == [{"title": "Type your own sentence", "place": "live"}]
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     ((_, model),) = page.sections[1].figures
@@ -46,7 +45,7 @@ def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of
     text = live_page(translator_of(), HOSTILE)
     policy = re.search(r'content="(default-src[^"]+)"', text)[1]
     scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
-    assert len(scripts) == 2
+    assert len(scripts) == 1
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
@@ -58,7 +57,7 @@ def test_only_scripts_with_a_hash_may_run_and_nothing_is_asked_for(translator_of
     assert "unsafe" not in script_policy
     assert policy.startswith("default-src 'none'")
     reader = PageReader(text)
-    assert reader.sections[1].text.count(HOSTILE) == 2
+    assert reader.sections[1].text.count(HOSTILE) == 1
 
 
 def test_a_model_that_cannot_run_in_a_page_is_named(translator_of, monkeypatch):
@@ -70,7 +69,7 @@ def test_the_limit_is_in_weights_and_includes_itself(translator_of, monkeypatch)
     translator = translator_of()
     count = sum(weight.numel() for weight in translator.model.parameters())
     monkeypatch.setattr(packing, "MOST_WEIGHTS", count)
-    assert isinstance(live_section(translator, "je", None), LiveSection)
+    assert isinstance(live_section(translator, "je", None), PageSection)
     monkeypatch.setattr(packing, "MOST_WEIGHTS", count - 1)
     said = live_section(translator, "je", None)
     assert said == f"it has {count:,} weights, more than {count - 1:,}"
@@ -80,3 +79,13 @@ def test_the_documents_name_the_limit():
     document = Path(__file__).parents[5] / "docs" / "how-to" / "looking-inside.md"
     (said,) = re.findall(r"networks of up to (\d+) million\s+weights", document.read_text("utf-8"))
     assert int(said) * 1_000_000 == packing.MOST_WEIGHTS
+
+
+def test_a_sentence_that_the_page_cannot_compute_is_recorded(translator_of):
+    script = files("transloom.observe.explain") / "live/page/computing.js"
+    assert f"MOST_PIECES = {packing.MOST_PIECES};" in script.read_text(encoding="utf-8")
+    translator = translator_of()
+    for sentence, is_recorded in (("je", False), ("je " * packing.MOST_PIECES, True)):
+        page = PageReader(live_page(translator, sentence))
+        ((_, walk),) = page.sections[0].figures
+        assert (walk["recorded"] is not None) == is_recorded

@@ -1,9 +1,7 @@
 """Sliced computations in Node: they pause, newer ones end older ones, and refused input is told."""
 
 import pytest
-from support.node_program import answer_of_node
-
-from transloom.observe.explain.live.scripts import script
+from support.node_program import answer_of_node, named_modules
 
 # `counting` yields `count` times and works some milliseconds before each.
 PROGRAM = """
@@ -60,7 +58,9 @@ tests[asked]().then(told);
 
 @pytest.fixture
 def answer(tmp_path):
-    return lambda asked: answer_of_node(script(("slices.js",)) + PROGRAM, asked, tmp_path)
+    return lambda asked: answer_of_node(
+        named_modules("explain/live/page/slices.js") + PROGRAM, asked, tmp_path
+    )
 
 
 def test_a_computation_without_pauses_has_the_same_result(answer):

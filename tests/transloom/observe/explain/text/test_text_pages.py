@@ -5,18 +5,17 @@ import re
 import pytest
 import torch
 from support.explained_page import PageReader
+from support.walk import recorded_page
 
 from model.losses.loss import token_losses
 from trainer.errors import TextError
-from transloom.observe.explain import figures
-from transloom.observe.explain.page import render
-from transloom.observe.explain.text.continued_page import continued_page_of
-from transloom.observe.explain.text.masked_page import masked_page_of
+from transloom.observe.explain import limits
 from transloom.observe.explain.text.text_explanation import (
     STEPS,
     explain_continuing,
     explain_filling,
 )
+from transloom.observe.explain.text.text_page import filling_page, section_count
 
 pytestmark = pytest.mark.long
 
@@ -30,17 +29,8 @@ HIDDEN = "the [MASK] is[MASK]"
 HOSTILE = "<script>alert(1)</script> {{style}} [MASK]"
 
 
-def read(sections):
-    return PageReader(render(sections, "a title"))
-
-
-def rounded(values, decimals=3):
-    return [[round(value, decimals) for value in row] for row in values.tolist()]
-
-
-def boxes_without_a_place(explained, sections):
-    shown = {box for section in sections for boxes in section.shows.values() for box in boxes}
-    return {box.key for box in explained.blueprint.boxes()} - shown
+def boxes_without_a_place(explained):
+    return {box.key for box in explained.blueprint.boxes()} - {*recorded_page(explained).places}
 
 
 @pytest.fixture(params=list(ENCODERS))
@@ -54,17 +44,15 @@ def continued(request, generator_of):
 
 
 def test_a_masked_page_has_the_numbers_of_its_trace(filled):
-    page = read(masked_page_of(filled))
+    page = recorded_page(filled)
     assert len(page.sections) == 3 + 2 * 2 + 2
     states = page.sections[-2].figure("hidden states")
-    expected = rounded(filled.stack.output_btm[0])
-    for row, other in zip(states["values"], expected, strict=True):
-        assert row == pytest.approx(other, abs=1e-9)
+    torch.testing.assert_close(torch.tensor(states["values"]), filled.stack.output_btm[0])
     assert states["rows"] == list(filled.pieces.texts)
     weights = page.sections[3].figure("head 2")["values"]
     attention = filled.stack.layers[0].self_attention.weights_bhts[0, 1]
-    for row, other in zip(weights, rounded(attention, 4), strict=True):
-        assert row == pytest.approx(other, abs=1e-9)
+    torch.testing.assert_close(torch.tensor(weights), attention)
+    assert section_count(filled) == len(page.sections)
 
 
 def test_what_a_masked_page_takes_is_what_fill_takes(filler_of):
@@ -72,17 +60,17 @@ def test_what_a_masked_page_takes_is_what_fill_takes(filler_of):
     explained = explain_filling(filler, HIDDEN)
     (found,) = filler.fill([HIDDEN])
     assert explained.filled == found.filled
-    bars = read(masked_page_of(explained)).sections[-1].bars
+    bars = recorded_page(explained).sections[-1].bars
     chosen = [probability for probability, is_chosen in bars if is_chosen]
     assert chosen == pytest.approx([each[0].probability for each in found.masks], abs=1e-6)
 
 
 def test_every_box_of_the_figure_leads_to_its_numbers(filled):
-    assert not boxes_without_a_place(filled, masked_page_of(filled))
+    assert not boxes_without_a_place(filled)
 
 
 def test_every_box_of_a_language_model_leads_to_its_numbers(continued):
-    assert not boxes_without_a_place(continued, continued_page_of(continued))
+    assert not boxes_without_a_place(continued)
 
 
 def test_a_continuation_is_that_of_generate(generator_of):
@@ -92,7 +80,7 @@ def test_a_continuation_is_that_of_generate(generator_of):
     generator.sampling = generator.sampling.model_copy(update=changed)
     (found,) = generator.generate(["the cat"])
     assert explained.continuation == found.text
-    bars = read(continued_page_of(explained)).sections[-2].bars
+    bars = recorded_page(explained).sections[-2].bars
     product = sum(torch.tensor(probability).log().item() for probability, chosen in bars if chosen)
     assert product == pytest.approx(found.log_probability, abs=1e-3)
 
@@ -103,7 +91,7 @@ def test_the_losses_are_those_of_training(continued, generator_of):
     network = generator_of(**form).network
     part = torch.zeros(1, continued.given - 1, dtype=torch.int64)
     losses = network(tokens[:, :-1], tokens[:, 1:], part, token_losses)
-    last = read(continued_page_of(continued)).sections[-1].text
+    last = recorded_page(continued).sections[-1].text
     said = re.search(r"the mean is (\d+\.\d\d) nats", last)
     assert float(said[1]) == pytest.approx(losses.mean().item(), abs=0.006)
 
@@ -113,7 +101,7 @@ def _has(config, form):
 
 
 def test_nothing_looks_ahead(continued):
-    page = read(continued_page_of(continued))
+    page = recorded_page(continued)
     values = page.sections[3].figure("head 1")["values"]
     for place, row in enumerate(values):
         assert all(value is not None for value in row[: place + 1])
@@ -122,8 +110,8 @@ def test_nothing_looks_ahead(continued):
 
 def test_the_page_names_the_parts_of_its_network(generator_of):
     def said(**form):
-        sections = continued_page_of(explain_continuing(generator_of(**form), "the cat"))
-        return " ".join(section.text for section in read(sections).sections)
+        page = recorded_page(explain_continuing(generator_of(**form), "the cat"))
+        return " ".join(section.text for section in page.sections)
 
     llama = said(**DECODERS["llama"])
     for words in (
@@ -148,18 +136,18 @@ def test_the_page_names_the_parts_of_its_network(generator_of):
 
 def test_a_text_is_text_wherever_it_stands(filler_of):
     explained = explain_filling(filler_of(), HOSTILE)
-    page = render(masked_page_of(explained), HOSTILE)
+    page = filling_page(explained, HOSTILE)
     assert "<script>alert" not in page
     assert HOSTILE in PageReader(page).sections[0].text
 
 
 def test_large_things_are_cut_and_the_page_says_so(generator_of, monkeypatch):
-    monkeypatch.setattr(figures, "MAX_LAYERS", 1)
-    monkeypatch.setattr(figures, "MAX_PIECES", 6)
+    monkeypatch.setattr(limits, "MAX_LAYERS", 1)
+    monkeypatch.setattr(limits, "MAX_PIECES", 6)
     explained = explain_continuing(generator_of(), "the cat sat")
-    page = read(continued_page_of(explained))
+    page = recorded_page(explained)
     assert "the first 1 of 2 layers" in page.sections[0].text
-    assert len(page.sections) == 3 + 2 + 3
+    assert len(page.sections) == section_count(explained) == 3 + 2 + 3
     assert len(page.sections[2].figure("embedding")["values"]) == 6
 
 

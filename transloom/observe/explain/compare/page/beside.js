@@ -1,13 +1,22 @@
-"use strict";
 // The section of two models: a comparison, by comparison.py or comparing.js, as tables and maps.
 // A share has its full colour at 1 and a difference at ±1 wherever it stands: one scale for both.
+
+import { element } from "../../../drawing/elements.js";
+import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
+import { visible } from "../../../drawing/text.js";
+import { comparisonSlices } from "./comparing.js";
+import { gridOf } from "../../live/page/grid.js";
+import { modelInPage } from "../../live/page/loading.js";
+import { fullNameOf } from "../../live/page/places.js";
+import { slicesInTurn, WAIT_MS } from "../../live/page/slices.js";
+
 {
   const section = document.getElementById("compare");
   const part = (name) => section.querySelector(`[data-compare="${name}"]`);
   const MEAN = "mean"; // of all heads
   const state = { found: null, models: null, place: null, head: MEAN };
 
-  const pieceText = (piece) => element("b", { dir: "auto" }, visibleText(piece));
+  const pieceText = (piece) => element("b", { dir: "auto" }, visible(piece));
 
   function show() {
     const { found } = state;
@@ -33,8 +42,8 @@
     const rows = state.found.sides.map((side) => element("tr", {},
       element("th", { scope: "row" }, side.name),
       element("td", {}, element("output", { dir: "auto" },
-        visibleText(side.translation) || "(nothing)")),
-      element("td", {}, `${shortNumber(side.log_probability)} nats`)));
+        visible(side.translation) || "(nothing)")),
+      element("td", {}, `${formatPrecise(side.log_probability)} nats`)));
     part("translations").replaceChildren(
       tableOf(["model", "its greedy translation", "log-probability"], rows));
   }
@@ -65,12 +74,12 @@
     const filled = element("i");
     filled.style.width = `${(100 * share).toFixed(1)}%`;
     return element("td", { class: "share" },
-      element("span", { class: "track", "aria-hidden": "true" }, filled), percent(share));
+      element("span", { class: "track", "aria-hidden": "true" }, filled), formatPercent(share));
   }
 
   function stepsTable(sides) {
     const candidates = ({ best }) => element("td", {}, best.map(({ piece, probability }) =>
-      element("span", { class: "said" }, pieceText(piece), ` ${percent(probability)}`)));
+      element("span", { class: "said" }, pieceText(piece), ` ${formatPercent(probability)}`)));
     const { asked, target } = sides[0];
     const rows = asked.map((piece, t) => element("tr", {},
       element("th", { scope: "row" }, `${t + 1}`), element("td", {}, pieceText(target[t])),
@@ -78,7 +87,7 @@
       element("td", {}, pieceText(piece)), sides.map(({ steps }) => barOf(steps[t].asked))));
     const mean = element("tr", { class: "sum" },
       element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats per piece"),
-      sides.map((side) => element("td", {}, shortNumber(lossOf(side)))));
+      sides.map((side) => element("td", {}, formatPrecise(lossOf(side)))));
     return tableOf(["step", "input", ...sides.map(({ name }) => `most probable next, ${name}`),
       "next piece", ...sides.map(({ name }) => `its probability, ${name}`)], [...rows, mean]);
   }
@@ -95,8 +104,8 @@
       const [best] = steps[t].best;
       const agrees = best.piece === piece;
       return element("td", { class: agrees ? "agrees" : null }, pieceText(best.piece),
-        ` ${percent(best.probability)}`,
-        agrees ? null : element("small", {}, `next piece: ${percent(steps[t].asked)}`));
+        ` ${formatPercent(best.probability)}`,
+        agrees ? null : element("small", {}, `next piece: ${formatPercent(steps[t].asked)}`));
     };
     const { asked } = sides[0];
     const rows = asked.map((piece, t) => element("tr", {},
@@ -217,7 +226,7 @@
   const results = ["translations", "parting", "parting-table", "steps", "lens", "distances", "maps"];
   const inTurn = slicesInTurn(results.map(part), (message) => {
     part("state").replaceChildren(message, " The dimmed results below are those of “",
-      element("bdi", {}, visibleText(state.found.sentence)), "”.");
+      element("bdi", {}, visible(state.found.sentence)), "”.");
   });
 
   async function compute() {

@@ -1,11 +1,18 @@
-"use strict";
 // Two models that lie in the page, on one sentence: the numbers of comparison.py, worked out here.
 // Beside a typed sentence nothing is rounded, and nothing is left out.
+
+import { candidatesAt, computeSentenceSlices, shownPiece } from "../../live/page/computing.js";
+import { NOTHING_SWITCHED } from "../../live/page/forward.js";
+import { attentionsOf } from "../../live/page/heads.js";
+import { lensAt, lensSlices } from "../../live/page/lens.js";
+import { tensorAt } from "../../live/page/places.js";
+import { atOnce } from "../../live/page/slices.js";
+import { row } from "../../live/page/tensors.js";
 
 const CANDIDATES_COMPARED = 5;
 
 // `models`: two of loading.js, `names` what they are called.
-function* comparisonSlices(models, names, sentence, tag) {
+export function* comparisonSlices(models, names, sentence, tag) {
   const results = [];
   for (const model of models) {
     results.push(yield* computeSentenceSlices(model, sentence, tag, NOTHING_SWITCHED));
@@ -29,7 +36,7 @@ function* comparisonSlices(models, names, sentence, tag) {
   };
 }
 
-const comparisonOf = atOnce(comparisonSlices);
+export const comparisonOf = atOnce(comparisonSlices);
 
 // Where the translations part, and what each model says there of both pieces.
 function partingOf(results, written) {

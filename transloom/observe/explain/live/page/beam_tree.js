@@ -1,4 +1,3 @@
-"use strict";
 // Beam search as a tree: what each step looked at, what it kept, and where greedy search parts.
 //
 //   beamTree(model, source, {beam, alpha, prefix, switches})
@@ -16,7 +15,11 @@
 // `found` is what the search returns, `best` the node at which its first translation ends, and
 // `greedy` the way of greedy search: its end, in a tree of its own, and what greedyPartingOf says.
 
-function* beamTreeSlices(model, source, { beam, alpha, prefix = [], switches = NOTHING_SWITCHED }) {
+import { NOTHING_SWITCHED } from "./forward.js";
+import { lengthPenalty, searchSlices } from "./search.js";
+import { atOnce } from "./slices.js";
+
+export function* beamTreeSlices(model, source, { beam, alpha, prefix = [], switches = NOTHING_SWITCHED }) {
   const asked = { beam, alpha, prefix, switches };
   const { root, steps, found } = yield* grownSlices(model, source, asked);
   const greedy = yield* grownSlices(model, source, { ...asked, beam: 1 });
@@ -29,7 +32,7 @@ function* beamTreeSlices(model, source, { beam, alpha, prefix = [], switches = N
   };
 }
 
-const beamTree = atOnce(beamTreeSlices);
+export const beamTree = atOnce(beamTreeSlices);
 
 // One search, with all that it looked at.
 function* grownSlices(model, source, asked) {
@@ -62,7 +65,7 @@ function endOf(root, ids, eos_id) {
 }
 
 // The nodes along these pieces, from the root's child on, as far as the tree has them.
-function followed(root, ids) {
+export function followed(root, ids) {
   const way = [];
   let at = root;
   for (const id of ids) {
@@ -86,12 +89,12 @@ function greedyPartingOf(root, end, best) {
 }
 
 // All nodes from the one after the root to this one.
-function wayTo(node) {
+export function wayTo(node) {
   return node.parent ? [...wayTo(node.parent), node] : [];
 }
 
 // The labels and numbers of all nodes, as rows, in the order of the steps.
-function tableOfTree({ steps, root }, pieces) {
+export function tableOfTree({ steps, root }, pieces) {
   const nodes = [root, ...steps.flat()];
   const number = new Map(nodes.map((node, n) => [node, n]));
   return [

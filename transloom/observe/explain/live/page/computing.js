@@ -1,11 +1,15 @@
-"use strict";
 // All that the page shows of a sentence: pieces, greedy translation and what each step looked at.
 
-const MOST_PIECES = 128;
+import { traceSlices } from "./forward.js";
+import { lengthPenalty, searchSlices } from "./search.js";
+import { atOnce } from "./slices.js";
+import { row } from "./tensors.js";
+
+export const MOST_PIECES = 128;
 
 // {source, texts, parts, translation, chosen, traced, hypotheses, logProbability}; with `kept`, a
 // result of before, the decoder reads the translation of then, so that both can be compared.
-function* computeSentenceSlices(model, sentence, tag, switches, kept = null) {
+export function* computeSentenceSlices(model, sentence, tag, switches, kept = null) {
   const { bos_id, eos_id } = model.vocabulary;
   const parts = model.source.encode(sentence);
   const first = tag ? [model.source.reserved.get(tag)] : [];
@@ -30,11 +34,11 @@ function* computeSentenceSlices(model, sentence, tag, switches, kept = null) {
   };
 }
 
-const computeSentence = atOnce(computeSentenceSlices);
+export const computeSentence = atOnce(computeSentenceSlices);
 
 // The most probable pieces after step t: [{id, probability}], most probable first. Of equal ones
 // the lower id comes first.
-function candidatesAt({ traced }, t, count) {
+export function candidatesAt({ traced }, t, count) {
   const best = [];
   row(traced.probabilities_tv, t).forEach((probability, id) => {
     if (best.length === count && !(probability > best[count - 1].probability)) return;
@@ -47,7 +51,7 @@ function candidatesAt({ traced }, t, count) {
 }
 
 // What piece n of the sentence stands for: {text, note}.
-function standsFor(model, { sentence, parts, tag, ids }, n) {
+export function standsFor(model, { sentence, parts, tag, ids }, n) {
   if (tag && n === 0) return { text: "", note: "the tag" };
   if (n === ids.length - 1) return { text: "", note: "end of the sentence, always added" };
   const { id, start, end } = parts[n - (tag ? 1 : 0)];
@@ -57,7 +61,7 @@ function standsFor(model, { sentence, parts, tag, ids }, n) {
 }
 
 // A piece of the sentence; of an unknown one its characters, too.
-function shownPiece(model, result, n) {
+export function shownPiece(model, result, n) {
   const piece = model.source.pieces[result.ids[n]];
   const { text, note } = standsFor(model, result, n);
   return note.startsWith("unknown") ? `${text} (${piece})` : piece;

@@ -1,15 +1,19 @@
-"use strict";
 // Draws a mask of dropout, what it makes of some numbers, and what it does to the loss.
+
+import { element } from "../../../drawing/elements.js";
+import { formatCount, formatNumber, formatPercent } from "../../../drawing/numbers.js";
+import { greatestOfMatrix, gridOf } from "./grid.js";
+import { PART_NAMES } from "./places.js";
+import { ATTENTION_WEIGHTS, dropping, nats, totalOf } from "./training.js";
 
 const NUMBERS_DROPPED = 16; // of a row, that are shown
 
 // `root` holds it. `show(forced, again)` draws a mask and returns the losses with it, or null where
 // the model has no dropout: `again(drop)` is the pass of `forced` with it; both are sliced. `redraw`
 // is called when somebody wants another mask.
-function dropoutPanel(model, settings, sentence, redraw) {
+export function dropoutPanel(model, settings, sentence, redraw) {
   const { dropout, attention_dropout } = settings;
   const state = { seed: 1, masks: [], place: null, input: [] };
-  const percentOf = (share) => `${+(100 * share).toFixed(2)} %`;
   const root = element("div", {}, element("h3", {}, "Dropout"));
   if (!dropout && !attention_dropout) {
     root.append(element("p", {}, "This model was trained without dropout."));
@@ -27,11 +31,11 @@ function dropoutPanel(model, settings, sentence, redraw) {
     redraw();
   } }, "Draw again");
   root.append(
-    element("p", {}, `Each training pass sets a random ${percentOf(dropout)} of the numbers in the ` +
+    element("p", {}, `Each training pass sets a random ${formatPercent(dropout)} of the numbers in the ` +
       "embeddings and in the output of each sub-layer to zero. The other numbers are multiplied " +
-      `by 1/(1 − p) = ${(1 / (1 - dropout)).toFixed(3)}, so that sums stay the same on average. ` +
+      `by 1/(1 − p) = ${formatNumber(1 / (1 - dropout), 3)}, so that sums stay the same on average. ` +
       "Translation uses no dropout." +
-      (attention_dropout ? ` Attention weights have a dropout of ${percentOf(attention_dropout)}.` : "")),
+      (attention_dropout ? ` Attention weights have a dropout of ${formatPercent(attention_dropout)}.` : "")),
     element("p", {}, another, " ", seed,
       element("small", {}, " (random numbers of this page, which differ from those of torch)")),
     effect, element("p", {}, element("label", {}, "Mask of ", place)), masked);
@@ -45,8 +49,8 @@ function dropoutPanel(model, settings, sentence, redraw) {
     const zeros = all - left;
     const mean = (some) => nats(totalOf(some, "smoothed") / some.length);
     seed.textContent = `seed ${state.seed}`;
-    effect.textContent = `This draw sets ${zeros.toLocaleString("en")} of ` +
-      `${all.toLocaleString("en")} numbers to zero (${percent(zeros / all)}), at ${masks.length} ` +
+    effect.textContent = `This draw sets ${formatCount(zeros)} of ` +
+      `${formatCount(all)} numbers to zero (${formatPercent(zeros / all)}), at ${masks.length} ` +
       `places of the pass. The mean loss of a piece is ${mean(forced.losses)} without this dropout, ` +
       `and ${mean(losses)} with it.`;
     place.replaceChildren(...masks.map(({ place: name }) =>
@@ -73,7 +77,7 @@ function dropoutPanel(model, settings, sentence, redraw) {
     const second = matrix((i) => before.data[i] * kept[i] * scale);
     const greatest = Math.max(greatestOfMatrix(first), greatestOfMatrix(second));
     const cut = width > shown ? `, the first ${shown} of ${width} numbers` : "";
-    const after = gridOf(`after: 0, or × ${scale.toFixed(3)}${cut}`, second, greatest, null);
+    const after = gridOf(`after: 0, or × ${formatNumber(scale, 3)}${cut}`, second, greatest, null);
     after.querySelectorAll("td[data-row]").forEach((cell) => {
       if (kept[Number(cell.dataset.row) * width + Number(cell.dataset.column)]) return;
       cell.style.background = "";

@@ -1,4 +1,3 @@
-"use strict";
 // The forward pass (Vaswani et al. 2017, §3), as model/networks/transformer.py computes it, with all that it
 // computes on the way. The tensors have the names that model/inspection/trace.py gives them.
 //
@@ -12,7 +11,12 @@
 // Switches say what is to be otherwise than in the trained model; NOTHING_SWITCHED is the model as
 // it is. Parts are named by their place: "encoder.0.self_attention", "decoder.1.feed_forward".
 
-const NOTHING_SWITCHED = Object.freeze({
+import { atOnce } from "./slices.js";
+import {
+  ACTIVATIONS, below, dot, join, layerNorm, linear, plus, row, softmax, split, tensor,
+} from "./tensors.js";
+
+export const NOTHING_SWITCHED = Object.freeze({
   headsOff: new Set(), // "encoder.0.self_attention.2": the mix of that head is zero
   residualsOff: new Set(), // "encoder.0.self_attention": what goes around it is left out
   positions: true, // whether positions are added
@@ -24,7 +28,7 @@ const NOTHING_SWITCHED = Object.freeze({
 const ROWS_OF_LOGITS = 8; // of a slice
 
 // {ids, embedding, layers, output_tm}
-function* encodeSlices(model, ids, switches = NOTHING_SWITCHED) {
+export function* encodeSlices(model, ids, switches = NOTHING_SWITCHED) {
   const embedding = embed(model, ids, sourceEmbedding(model), 0, switches);
   const layers = [];
   let x = dropped(switches, "encoder.embedding", embedding.sum_tm);
@@ -44,7 +48,7 @@ function* encodeSlices(model, ids, switches = NOTHING_SWITCHED) {
 }
 
 // Keys and values of the memory for each decoder layer, [{keys_hsd, values_hsd}].
-function projectMemory(model, memory) {
+export function projectMemory(model, memory) {
   return Array.from({ length: model.config.decoder_layers }, (_, n) => {
     const at = { model, name: `decoder.${n}` };
     const { weight, bias } = parameters(at, "cross_attention.key_value");
@@ -55,7 +59,7 @@ function projectMemory(model, memory) {
 
 // {ids, embedding, layers, output_tm}. With `past`, the layers' self-attentions of the pieces
 // before, only the rows of the new pieces are computed.
-function* decodeSlices(model, ids, memories, switches = NOTHING_SWITCHED, past = null) {
+export function* decodeSlices(model, ids, memories, switches = NOTHING_SWITCHED, past = null) {
   const start = past ? past[0].keys_hsd.shape[1] : 0;
   const embedding = embed(model, ids, model.weights["target_embedding.weight"], start, switches);
   const layers = [];
@@ -85,7 +89,7 @@ function* decodeSlices(model, ids, memories, switches = NOTHING_SWITCHED, past =
 }
 
 // Hidden states (t, m) ─▶ logits (t, v).
-function* logitsSlices(model, hidden) {
+export function* logitsSlices(model, hidden) {
   const [count, width] = hidden.shape;
   const [matrix, bias] = [outputEmbedding(model), model.weights["output_bias"] ?? null];
   const pieces = matrix.shape[0];
@@ -100,7 +104,7 @@ function* logitsSlices(model, hidden) {
 }
 
 // One pass over a source and what the decoder reads, as `trace` of model/inspection/trace.py.
-function* traceSlices(model, source, targetInput, switches = NOTHING_SWITCHED) {
+export function* traceSlices(model, source, targetInput, switches = NOTHING_SWITCHED) {
   const encoder = yield* encodeSlices(model, source, switches);
   const memories = projectMemory(model, encoder.output_tm);
   yield;
@@ -109,17 +113,17 @@ function* traceSlices(model, source, targetInput, switches = NOTHING_SWITCHED) {
   return { encoder, decoder, logits_tv, probabilities_tv: softmax(logits_tv) };
 }
 
-const trace = atOnce(traceSlices);
+export const trace = atOnce(traceSlices);
 
 function dropped({ drop }, place, x) {
   return drop ? drop(place, x) : x;
 }
 
-function sourceEmbedding(model) {
+export function sourceEmbedding(model) {
   return model.weights["source_embedding.weight"] ?? model.weights["target_embedding.weight"];
 }
 
-function outputEmbedding(model) {
+export function outputEmbedding(model) {
   return model.weights["output_embedding.weight"] ?? model.weights["target_embedding.weight"];
 }
 
@@ -148,7 +152,7 @@ function positionsOf(model, start, count) {
 }
 
 // Weight and bias of a linear layer or a norm of the layer `at`.
-function parameters({ model, name }, module) {
+export function parameters({ model, name }, module) {
   const [stack, n] = name.split(".");
   const path = `${stack}.layers.${n}.${module}`;
   return { weight: model.weights[path + ".weight"], bias: model.weights[path + ".bias"] };
@@ -225,7 +229,7 @@ function feedForward(at, x) {
 }
 
 // Pre-norm stacks end with a norm.
-function lastNorm({ config, weights }, stack, x) {
+export function lastNorm({ config, weights }, stack, x) {
   if (config.norm !== "pre") return x;
   return layerNorm(x, weights[stack + ".last_norm.weight"], weights[stack + ".last_norm.bias"]);
 }

@@ -1,35 +1,20 @@
-"use strict";
 // What the live part draws: texts, and matrices as tables of numbers. A table can be walked with the
 // arrow keys; a cell is opened by a click, Enter or the space bar.
 
-const HIDDEN_CHARACTERS = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0]/gu;
+import { element } from "../../../drawing/elements.js";
+import { formatNumber } from "../../../drawing/numbers.js";
+import { savableMatrices } from "../../../drawing/saving.js";
+import { fullNameOf, labelsOf, tensorAt } from "./places.js";
+
 const DEEPEST = 0.5; // how much of a colour a cell takes: text on it keeps a contrast of 4.5
-
-// A text in which everything can be seen.
-function visibleText(text) {
-  return text.replace(HIDDEN_CHARACTERS, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
-}
-
-// A number for a narrow cell.
-function cellText(value, isShare) {
-  if (value === -Infinity) return "−∞";
-  const text = value.toFixed(2).replace(/^-(?=0\.00$)/, "").replace("-", "−");
-  return isShare ? text.replace(/^0\./, ".") : text;
-}
-
-function percent(share) {
-  const text = (100 * share).toFixed(share < 0.0995 ? 2 : 1);
-  if (share > 0 && Number(text) === 0) return "< 0.01 %";
-  return share < 1 && Number(text) === 100 ? "> 99.9 %" : `${text} %`;
-}
 
 // A matrix: `matrix` is {key, head, name, rows, columns, columnsArePieces, numbers (rows of numbers)},
 // `greatest` the number of the full colour; `open`, if there is one, is called with {key, head, row, column}.
-function gridOf(title, matrix, greatest, open) {
+export function gridOf(title, matrix, greatest, open) {
   const { key, head, rows, columns, numbers } = matrix;
   const isShare = key.includes("weights") || key.includes("probabilities");
   const cells = numbers.map((line, r) => Array.from(line, (value, c) => {
-    const cell = element("td", { role: "gridcell", tabindex: -1 }, cellText(value, isShare));
+    const cell = element("td", { role: "gridcell", tabindex: -1 }, formatNumber(value));
     if (value === -Infinity) cell.className = "masked";
     else {
       const share = (DEEPEST * Math.min(1, Math.abs(value) / greatest)).toFixed(3);
@@ -43,9 +28,9 @@ function gridOf(title, matrix, greatest, open) {
     Array.from(columns, (label) => element(
       "th", { role: "columnheader", scope: "col", dir: "auto",
         class: matrix.columnsArePieces ? "piece" : null },
-      element("span", {}, visibleText(label)))));
+      element("span", {}, label))));
   const body = cells.map((line, r) => element("tr", { role: "row" },
-    element("th", { role: "rowheader", scope: "row", dir: "auto" }, visibleText(rows[r])), line));
+    element("th", { role: "rowheader", scope: "row", dir: "auto" }, rows[r]), line));
   const table = element("table", { role: "grid", "aria-label": title, class: open ? "numbers asked" : "numbers" },
     element("thead", { role: "rowgroup" }, head1), element("tbody", { role: "rowgroup" }, body));
   const opened = (target) => {
@@ -59,7 +44,7 @@ function gridOf(title, matrix, greatest, open) {
     event.preventDefault();
     opened(event.target);
   });
-  const range = isShare ? "colours: 0 to 1" : `colours: ±${greatest.toFixed(2)}`;
+  const range = isShare ? "colours: 0 to 1" : `colours: ±${formatNumber(greatest)}`;
   const caption = element("figcaption", {}, title, " ",
     element("small", {}, `${rows.length} × ${columns.length} · ${range}`));
   savableMatrices(caption, matrix.name ? `${matrix.name}, ${title}` : title, () =>
@@ -102,7 +87,7 @@ function placeOfCell(target) {
 }
 
 // The numbers of a tensor, or of one of its heads, with their labels.
-function matrixOf(key, head, traced, pieces) {
+export function matrixOf(key, head, traced, pieces) {
   const { shape, data } = tensorAt(traced, key);
   const [rows, width] = shape.slice(-2);
   const first = (head ?? 0) * rows * width;
@@ -111,7 +96,7 @@ function matrixOf(key, head, traced, pieces) {
   return { key, head, name: fullNameOf(key), numbers, ...labelsOf(key, traced, pieces) };
 }
 
-function greatestOfMatrix({ key, numbers }) {
+export function greatestOfMatrix({ key, numbers }) {
   if (key.includes("weights")) return 1;
   const finite = numbers.flatMap((line) => Array.from(line).filter(Number.isFinite).map(Math.abs));
   return finite.reduce((a, b) => Math.max(a, b), 1e-9);

@@ -1,4 +1,3 @@
-"use strict";
 // All heads together, and what looking is worth beside what it looks like:
 //
 //   attention weights          how much of each value a row takes
@@ -7,8 +6,13 @@
 //   occlusion                  how much less probable a chosen piece gets when a piece of the
 //                              sentence is replaced by the unknown piece
 
+import { NOTHING_SWITCHED, parameters, traceSlices } from "./forward.js";
+import { PART_NAMES, tensorAt } from "./places.js";
+import { atOnce } from "./slices.js";
+import { dot, logSumExp, row, tensor } from "./tensors.js";
+
 // Every attention of the model: [{key, name}], in the order of computation.
-function attentionsOf({ config }) {
+export function attentionsOf({ config }) {
   const parts = { encoder: ["self_attention"], decoder: ["self_attention", "cross_attention"] };
   return Object.entries(parts).flatMap(([stack, names]) =>
     Array.from({ length: config[`${stack}_layers`] }, (_, n) => names.map((name) => ({
@@ -18,7 +22,7 @@ function attentionsOf({ config }) {
 }
 
 // ‖weight · value · Wᴼ‖ of each head, query and key, (h, t, s); of a head that is off, zero.
-function lengthsTaken(model, traced, key, switches = NOTHING_SWITCHED) {
+export function lengthsTaken(model, traced, key, switches = NOTHING_SWITCHED) {
   const { weights_hts, values_hsd } = tensorAt(traced, key);
   const [heads, length, keys] = weights_hts.shape;
   const d = values_hsd.shape[2];
@@ -44,7 +48,7 @@ function lengthsTaken(model, traced, key, switches = NOTHING_SWITCHED) {
 
 // log p(chosen piece) less what it is without a source piece, in nats, (t, s). The last source
 // piece, the end of the sentence, is not replaced.
-function* occlusionSlices(model, { ids, chosen, traced, switches }) {
+export function* occlusionSlices(model, { ids, chosen, traced, switches }) {
   const { unk_id } = model.source.described;
   const input = traced.decoder.ids;
   const logOf = ({ logits_tv }, t) => row(logits_tv, t)[chosen[t]] - logSumExp(row(logits_tv, t));
@@ -57,10 +61,10 @@ function* occlusionSlices(model, { ids, chosen, traced, switches }) {
   return drops_ts;
 }
 
-const occlusionOf = atOnce(occlusionSlices);
+export const occlusionOf = atOnce(occlusionSlices);
 
 // The mean of all heads of all cross-attentions, (t, s): what is usually shown as "the attention".
-function meanCrossAttention(model, traced) {
+export function meanCrossAttention(model, traced) {
   const all = traced.decoder.layers.map(({ cross_attention }) => cross_attention.weights_hts);
   const [heads, length, keys] = all[0].shape;
   const mean_ts = tensor([length, keys]);

@@ -1,10 +1,13 @@
-"use strict";
 // The layer lens: what the row of each decoder layer would predict if the output matrix read it
 // there and then (nostalgebraist 2020, "interpreting GPT: the logit lens"). An approximation: the
 // last layer alone was trained to be read so, and for it alone this is what the model predicts.
 
+import { lastNorm, logitsSlices } from "./forward.js";
+import { atOnce } from "./slices.js";
+import { row, softmax } from "./tensors.js";
+
 // From the embedding up: [{name, probabilities_tv}].
-function* lensSlices(model, { decoder }) {
+export function* lensSlices(model, { decoder }) {
   const rows = [["embedding", decoder.embedding.sum_tm], ...decoder.layers.map((layer, n) =>
     [`layer ${n + 1}`, layer.feed_forward_residual.output_tm])];
   const lens = [];
@@ -15,11 +18,11 @@ function* lensSlices(model, { decoder }) {
   return lens;
 }
 
-const lensOf = atOnce(lensSlices);
+export const lensOf = atOnce(lensSlices);
 
 // What one row of the lens says after step t: the piece that it finds most probable, and how
 // probable it finds the one that was chosen.
-function lensAt({ probabilities_tv }, t, chosen) {
+export function lensAt({ probabilities_tv }, t, chosen) {
   const probabilities = row(probabilities_tv, t);
   let best = 0;
   probabilities.forEach((probability, id) => { if (probability > probabilities[best]) best = id; });

@@ -1,8 +1,14 @@
-"use strict";
 // Every matrix of the forward pass: the one that is chosen, of each head, and as it was trained beside
 // what switches make of it.
 
-function showMatrices(panel) {
+import { savable, standalone } from "../../../drawing/saving.js";
+import { greatestOfMatrix, gridOf, matrixOf } from "./grid.js";
+import { openOrigin } from "./origin_view.js";
+import { fullNameOf, hasHeads, labelsOf, nameOf, tensorAt } from "./places.js";
+import { replaceOneByOne } from "./slices.js";
+import { drawArcs, legendOf, tableOfArcs } from "./together.js";
+
+export function showMatrices(panel) {
   return panel.inTurn.matrices.run(matricesSlices(panel));
 }
 
@@ -29,9 +35,29 @@ function* matricesSlices(panel) {
 }
 
 // Shows the matrices of another place.
-function lookAt(panel, key) {
+export function lookAt(panel, key) {
   panel.looksAt = key;
   panel.part("places").value = key;
   showMatrices(panel);
   panel.part("places").focus();
+}
+
+// Of the attention whose matrices are shown; with other places, of the last one.
+function showArcs(panel) {
+  const { part, plain, changed } = panel;
+  const base = panel.looksAt.replace(/\.[^.]+$/, "");
+  if (base.endsWith("attention")) panel.arcsOf = `${base}.weights_hts`;
+  const key = panel.arcsOf;
+  const result = changed ?? plain;
+  const { rows, columns } = labelsOf(key, result.traced, result.pieces);
+  const weights = tensorAt(result.traced, key);
+  const whose = changed ? ", with your changes. " : ". ";
+  part("arcs-name").textContent = fullNameOf(key) + whose;
+  part("legend").replaceChildren(...legendOf(panel.model.config.heads));
+  drawArcs(part("arcs"), weights, rows, columns);
+  part("arcs-save").replaceChildren();
+  savable(part("arcs-save"), {
+    title: () => fullNameOf(key), table: () => tableOfArcs(weights, rows, columns),
+    svg: () => standalone(part("arcs")),
+  });
 }

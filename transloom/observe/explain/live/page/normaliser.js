@@ -1,13 +1,12 @@
-"use strict";
 // SentencePiece's normalisation of a text, and where each of its characters comes from.
 //
 // Rules such as NFKC's lie in a table that SentencePiece compiled: the length of a Darts double
 // array, the array, and the texts that it leads to, each ending in a zero byte. (SentencePiece
 // 0.2.3, normalizer.cc; darts.h of darts-clone tells the bits of a unit of the array.)
 
-const SPACE_MARK = "▁";
+export const SPACE_MARK = "▁";
 
-class Normaliser {
+export class Normaliser {
   // `userDefined`: pieces that no rule may change.
   constructor(described, rules, userDefined) {
     this.described = described;
@@ -103,7 +102,7 @@ function offsetOf(unit) {
   return (unit >>> 10) << ((unit & (1 << 9)) >>> 6);
 }
 
-function utf8(point) {
+export function utf8(point) {
   if (point < 0x80) return [point];
   const bytes = [];
   for (let shift = 0, first = 0x3f; ; shift += 6) {
@@ -115,7 +114,7 @@ function utf8(point) {
 }
 
 // The longest of the pieces that the text has at this place; "" if it has none.
-function longestPrefix(text, at, pieces) {
+export function longestPrefix(text, at, pieces) {
   let longest = "";
   for (const piece of pieces) {
     if (piece.length > longest.length && text.startsWith(piece, at)) longest = piece;

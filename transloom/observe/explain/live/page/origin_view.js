@@ -1,16 +1,22 @@
-"use strict";
 // Where a number comes from: its formula and terms, each of which can be asked in turn.
+
+import { element } from "../../../drawing/elements.js";
+import { formatPrecise } from "../../../drawing/numbers.js";
+import { visible } from "../../../drawing/text.js";
+import { originOf } from "./origins.js";
+import { fullNameOf, labelsOf, nameOf, numberAt } from "./places.js";
+import { pictureOf, shapesOf } from "./shapes.js";
 
 const MOST_TERMS = 12; // of the largest shares; the others stand as their sum
 
 // `result` is the one that has the number: of the model as it was trained, or with switches.
-function openOrigin(panel, cell, result) {
+export function openOrigin(panel, cell, result) {
   panel.back.push({ cell, result });
   showOrigin(panel);
   panel.part("origin").focus();
 }
 
-function showOrigin(panel) {
+export function showOrigin(panel) {
   const { part, model, back } = panel;
   const shown = back.at(-1);
   if (!shown) {
@@ -22,7 +28,7 @@ function showOrigin(panel) {
   const found = originOf(model, result.traced, cell, result.switches);
   part("origin").replaceChildren(
     element("h3", {}, cellName(cell, result)),
-    element("p", { class: "value" }, shortNumber(numberAt(result.traced, cell))),
+    element("p", { class: "value" }, formatPrecise(numberAt(result.traced, cell))),
     element("p", {}, element("code", {}, found.formula)),
     ...pictureOf(shapesOf(model, result.traced, cell, result.switches)),
     ...(found.note ? [element("p", {}, found.note)] : []),
@@ -37,8 +43,8 @@ function showOrigin(panel) {
 function cellName({ key, head, row: r, column }, { traced, pieces }) {
   const { rows, columns, columnsArePieces } = labelsOf(key, traced, pieces);
   const inHead = head === null ? "" : `, head ${head + 1}`;
-  const where = columnsArePieces ? `“${visibleText(columns[column])}”` : `number ${column}`;
-  return `${fullNameOf(key)}${inHead}: row “${visibleText(rows[r])}”, ${where}`;
+  const where = columnsArePieces ? `“${visible(columns[column])}”` : `number ${column}`;
+  return `${fullNameOf(key)}${inHead}: row “${visible(rows[r])}”, ${where}`;
 }
 
 // The terms with the largest shares, and how much the others add up to.
@@ -53,7 +59,7 @@ function termsTable(panel, { terms, added }, cell, result) {
     const { rows, columns, columnsArePieces } = labelsOf(place.key, result.traced, result.pieces);
     const elsewhere = place.head !== null && place.head !== cell.head;
     const inHead = elsewhere ? `head ${place.head + 1}, ` : "";
-    const label = columnsArePieces ? visibleText(columns[place.column])
+    const label = columnsArePieces ? visible(columns[place.column])
       : place.column === cell.column && terms.length < 3 ? nameOf(place.key) : place.column;
     return `${inHead}${label}`;
   };
@@ -61,14 +67,14 @@ function termsTable(panel, { terms, added }, cell, result) {
     element("th", { scope: "row", dir: "auto" }, name(term)),
     element("td", {}, term.place
       ? element("button", { type: "button", class: "number",
-        "aria-label": `${shortNumber(term.a)}: show where this number comes from`,
-        onclick: () => openOrigin(panel, term.place, result) }, shortNumber(term.a))
-      : shortNumber(term.a)),
-    ...(multiplied ? [element("td", {}, term.b === null ? "" : `× ${shortNumber(term.b)}`)] : []),
-    element("td", {}, shortNumber(term.value)));
+        "aria-label": `${formatPrecise(term.a)}: show where this number comes from`,
+        onclick: () => openOrigin(panel, term.place, result) }, formatPrecise(term.a))
+      : formatPrecise(term.a)),
+    ...(multiplied ? [element("td", {}, term.b === null ? "" : `× ${formatPrecise(term.b)}`)] : []),
+    element("td", {}, formatPrecise(term.value)));
   const sumLine = (label, value) => element("tr", { class: "sum" },
     element("th", { scope: "row" }, label), element("td"), ...(multiplied ? [element("td")] : []),
-    element("td", {}, shortNumber(value)));
+    element("td", {}, formatPrecise(value)));
   const total = (some) => some.reduce((sum, { value }) => sum + value, 0);
   const titles = ["term", "number", ...(multiplied ? ["factor"] : []), "result"];
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Terms" },

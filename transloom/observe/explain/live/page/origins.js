@@ -1,4 +1,3 @@
-"use strict";
 // Where a number comes from: the formula, and each number that went into it with its own place, so
 // that one can go back from number to number until the embedding.
 //
@@ -8,13 +7,18 @@
 // {place, a, b, value}: its number a, what it is multiplied by (b, or null) and what it gives.
 // Terms add up; `added` is the bias, or null; what happens to the sum then, the formula says.
 
+import { formatPrecise } from "../../../drawing/numbers.js";
+import { NOTHING_SWITCHED, outputEmbedding, parameters, sourceEmbedding } from "./forward.js";
+import { numberAt, tensorAt } from "./places.js";
+import { ACTIVATIONS, logSumExp, moments, row } from "./tensors.js";
+
 const ACTIVATION_FORMULAS = {
   relu: "max(0, z) (ReLU)",
   gelu: "z · Φ(z), Φ the share of a normal distribution below z (GELU)",
   silu: "z / (1 + exp(−z)) (SiLU)",
 };
 
-function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
+export function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
   const path = cell.key.split(".");
   const name = path.at(-1);
   const context = { model, traced, cell, switches, path, name };
@@ -155,8 +159,8 @@ function ofNorm(traced, place, weight, bias) {
   const [gain, shift] = [weight.data[place.column], bias.data[place.column]];
   const value = ((a - mean) / deviation) * gain + shift;
   return result(
-    `(x − mean) / √(variance + ε) · g + b, with mean ${shortNumber(mean)}, √(variance + ε) ` +
-      `${shortNumber(deviation)}, g ${shortNumber(gain)}`,
+    `(x − mean) / √(variance + ε) · g + b, with mean ${formatPrecise(mean)}, √(variance + ε) ` +
+      `${formatPrecise(deviation)}, g ${formatPrecise(gain)}`,
     [{ place, a, b: null, value: value - shift }],
     { added: shift, note: "Mean and variance are computed over the whole row; g and b are learned." });
 }
@@ -232,10 +236,4 @@ function ofHead(context, at, base, d) {
   const reads = cross && part ? "a row of the memory" : "a row of the input";
   return ofProduct(context, `Σ xᵢ · W${letter}ᵢ + b: ${reads} times a column of W${letter}`, from,
     row(weight, output), bias.data[output]);
-}
-
-function shortNumber(value) {
-  if (value === -Infinity) return "−∞";
-  const text = Math.abs(value) >= 1e-4 || value === 0 ? value.toFixed(4) : value.toExponential(2);
-  return text.replace(/^-(?=0\.0+$)/, "").replace("-", "−").replace("e-", "e−");
 }

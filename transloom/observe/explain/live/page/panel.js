@@ -1,13 +1,32 @@
-"use strict";
 // The live section: a sentence is typed, and everything in it is computed anew.
 //
 //   sentence, tag, switches ─computeSentence─▶ plain, changed ─▶ the views, each a file beside this one
 //
 // Each computes in slices, and dims what it has drawn as long as that belongs to a former sentence.
+
+import { element } from "../../../drawing/elements.js";
+import { visible } from "../../../drawing/text.js";
+import { computeSentenceSlices } from "./computing.js";
+import { NOTHING_SWITCHED } from "./forward.js";
+import { showHeads, showNeeded } from "./heads_view.js";
+import { modelInPage } from "./loading.js";
+import { showMatrices } from "./matrices_view.js";
+import { showOrigin } from "./origin_view.js";
+import { allPlaces, fullNameOf } from "./places.js";
+import { searchSlices } from "./search.js";
+import { slicesInTurn, WAIT_MS } from "./slices.js";
+import { showLens, showSteps } from "./steps_view.js";
+import { freshSwitches, isSwitched, showSwitches } from "./switches_view.js";
+import { trainingPanel } from "./training_panel.js";
+import { showPieces, showTranslation } from "./translation_view.js";
+import { treePanel } from "./tree_panel.js";
+import { showOthers, typingBox } from "../../walk/first_screen.js";
+import { liveTrace } from "../../walk/trace.js";
+import { facts, showBeam, showTrace, walkShown } from "../../walk/walk.js";
+
 {
   const section = document.getElementById("live");
   const part = (name) => section.querySelector(`[data-live="${name}"]`);
-  const first = firstScreen(part("sentence"));
   const state = {
     part,
     model: null,
@@ -18,10 +37,12 @@
     arcsOf: "decoder.layers.0.cross_attention.weights_hts",
     back: [], // cells that were opened, the last one shown
     own: null, // the sentence and tag for which the page was made
+    first: null, // the box of the first screen
     tree: null, // the panel of the beam tree
     training: null, // the panel of what training sees
     inTurn: { // what computes and draws each part
-      body: slicesInTurn([part("body"), ...first.shown], refuse),
+      body: slicesInTurn(() => [part("body"), ...walkShown()], refuse),
+      beam: slicesInTurn([]),
       lens: slicesInTurn([part("lens")]),
       heads: slicesInTurn([part("small-maps")]),
       needed: slicesInTurn([part("needed")]),
@@ -40,17 +61,28 @@
     const took = Math.max(1, Math.round(performance.now() - started));
     part("state").textContent = `Computed here in ${took} ms.`;
     part("body").hidden = false;
-    first.show(state);
+    showWalk();
     showPieces(state);
     showTranslation(state);
     showSteps(state);
     showOrigin(state);
-    sayWhose(state.own, { sentence, tag });
     showLens(state);
     showHeads(state);
     showMatrices(state);
     state.training.show();
     state.tree.show();
+  }
+
+  // The sections of the page follow the model as it was trained; what beam search finds comes later.
+  async function showWalk() {
+    const { model, plain, own } = state;
+    const trace = liveTrace(facts, model, plain);
+    showTrace(trace);
+    showOthers(own.sentence === plain.sentence && own.tag === plain.tag);
+    state.first.show(plain.sentence);
+    state.first.say("The model is in this page: type any sentence.");
+    const found = await state.inTurn.beam.run(searchSlices(model, plain.ids));
+    if (found?.length) showBeam(trace, model.target.decode(found[0].ids));
   }
 
   function* resultsSlices(sentence, tag) {
@@ -63,9 +95,9 @@
 
   // Say why nothing new was computed, and whose the results are that stay, dimmed.
   function refuse(message) {
-    for (const say of [(...said) => part("state").replaceChildren(...said), first.say]) {
+    for (const say of [(...said) => part("state").replaceChildren(...said), state.first.say]) {
       say(message, ...(state.plain ? [" The dimmed results below are those of “",
-        element("bdi", {}, visibleText(state.plain.sentence)), "”."] : []));
+        element("bdi", {}, visible(state.plain.sentence)), "”."] : []));
     }
   }
 
@@ -118,7 +150,8 @@
     state.own = { sentence: state.model.sentence, tag: section.dataset.tag || null };
     state.tree = treePanel(part, state.model, () =>
       ({ ids: state.plain.ids, switches: state.switches }));
-    first.start();
+    state.first = typingBox(typed,
+      [state.model.sentence, ...state.model.training.pairs.map(([source]) => source)]);
     showChoices();
     showSwitches(state, compute);
     listen();
@@ -127,11 +160,15 @@
         typed.value = sentence;
         compute();
       });
-    compute();
+    if (facts.recorded) {
+      const message = "The command's sentence is too long to be computed here: type another one.";
+      part("state").textContent = message;
+      state.first.say(message);
+    } else compute();
   }
 
   start().catch((error) => {
-    part("state").textContent = `This browser cannot run the model (${error.message}). ` +
-      "The other sections do not need it.";
+    part("state").textContent =
+      `This browser cannot run the model, whose numbers this page would show (${error.message}).`;
   });
 }

@@ -1,4 +1,3 @@
-"use strict";
 // From a text to SentencePiece's pieces and back, with the characters that each piece stands for.
 //
 //   text ─(verbatim: line by line, escaped)─▶ normalised ─▶ best segmentation ─▶ pieces
@@ -6,6 +5,8 @@
 // BPE joins the pair with the best score until none is left; unigram takes the segmentation whose
 // scores have the largest sum. Sums are float32, as in SentencePiece 0.2.3 (bpe_model.cc,
 // unigram_model.cc, sentencepiece_processor.cc), so that ties fall alike.
+
+import { longestPrefix, Normaliser, SPACE_MARK, utf8 } from "./normaliser.js";
 
 const UNKNOWN_PENALTY = 10;
 const SMALLEST_FLOAT = 2 ** -126; // where SentencePiece begins to look for the greatest score
@@ -18,7 +19,7 @@ const ESCAPES = new Map([
 ]);
 const MEANT = new Map([...ESCAPES].map(([character, written]) => [written, character]));
 
-class SentencePiece {
+export class SentencePiece {
   // `described`: see sentence_piece.py; `rules`: the normaliser's table.
   constructor(described, rules) {
     const { pieces, scores, types } = described;

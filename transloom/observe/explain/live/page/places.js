@@ -1,9 +1,8 @@
-"use strict";
 // The tensors of a trace by their place in it, such as "encoder.layers.0.self_attention.mix_htd",
 // and what their axes stand for. The letters behind the last underscore name the axes: see
 // forward.js. A cell is {key, head, row, column}; without heads, head is null.
 
-const PART_NAMES = {
+export const PART_NAMES = {
   self_attention: "self-attention",
   cross_attention: "cross-attention",
   feed_forward: "feed-forward",
@@ -29,22 +28,22 @@ const TENSORS_OF = {
   residual: { post: ["sum_tm", "normed_tm"], pre: ["sum_tm"] },
 };
 
-function tensorAt(traced, key) {
+export function tensorAt(traced, key) {
   return key.split(".").reduce((part, name) => part[name], traced);
 }
 
-function numberAt(traced, { key, head, row, column }) {
+export function numberAt(traced, { key, head, row, column }) {
   const { shape, data } = tensorAt(traced, key);
   const rows = shape.at(-2);
   return data[((head ?? 0) * rows + row) * shape.at(-1) + column];
 }
 
-function hasHeads(key) {
+export function hasHeads(key) {
   return /_h..$/.test(key);
 }
 
 // All tensors of a model in the order of computation: [{group, key}].
-function allPlaces({ config }) {
+export function allPlaces({ config }) {
   const found = [];
   const add = (group, key) => found.push({ group, key });
   for (const stack of ["encoder", "decoder"]) {
@@ -69,7 +68,7 @@ function allPlaces({ config }) {
 }
 
 // "self-attention: queries", without the layer.
-function nameOf(key) {
+export function nameOf(key) {
   if (key === "logits_tv") return "logits";
   if (key === "probabilities_tv") return "probabilities";
   if (key === "encoder.output_tm") return "the memory";
@@ -86,7 +85,7 @@ function nameOf(key) {
 }
 
 // "Encoder layer 1, self-attention: queries"
-function fullNameOf(key) {
+export function fullNameOf(key) {
   const [stack, , n] = key.split(".");
   if (key.includes(".layers.")) {
     return `${stack[0].toUpperCase() + stack.slice(1)} layer ${Number(n) + 1}, ${nameOf(key)}`;
@@ -95,7 +94,7 @@ function fullNameOf(key) {
 }
 
 // The labels of rows and columns. `pieces`: {source, target, vocabulary}, the texts of pieces.
-function labelsOf(key, traced, pieces) {
+export function labelsOf(key, traced, pieces) {
   const own = key.startsWith("encoder.") ? pieces.source : pieces.target;
   const other = key.includes("cross_attention.") ? pieces.source : own;
   const [rowAxis, columnAxis] = key.slice(-2);

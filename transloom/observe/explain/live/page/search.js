@@ -1,4 +1,3 @@
-"use strict";
 // Greedy and beam search, as model/generation/search.py: the same scores, limits and ties.
 //
 //   source ids ─▶ encode once ─▶ [ decode one row ─▶ log-probabilities ─▶ choose ] … ─▶ hypotheses
@@ -6,11 +5,17 @@
 // A hypothesis is {ids, score}: pieces without BOS and EOS; nats, over the length penalty of Wu et
 // al. 2016 (eq. 14). Padding and BOS are never chosen. The last piece that a limit allows is EOS.
 
-function greedySearch(model, source, switches = NOTHING_SWITCHED) {
+import {
+  decodeSlices, encodeSlices, logitsSlices, NOTHING_SWITCHED, projectMemory,
+} from "./forward.js";
+import { atOnce } from "./slices.js";
+import { logSumExp, row, tensor } from "./tensors.js";
+
+export function greedySearch(model, source, switches = NOTHING_SWITCHED) {
   return search(model, source, { beam: 1, switches })[0];
 }
 
-function beamSearch(model, source, switches = NOTHING_SWITCHED) {
+export function beamSearch(model, source, switches = NOTHING_SWITCHED) {
   return search(model, source, { switches });
 }
 
@@ -20,7 +25,7 @@ function beamSearch(model, source, switches = NOTHING_SWITCHED) {
 // `beam` is k and `alpha` the exponent of the length penalty, the recipe's unless given. Translations
 // begin with the pieces `prefix`, which count as those that the model chose. `note`, if there is
 // one, is called after each step with its continuations, best first: see `judged`.
-function* searchSlices(model, source, {
+export function* searchSlices(model, source, {
   beam = model.decoding.beam_size, alpha = model.decoding.length_penalty, prefix = [],
   switches = NOTHING_SWITCHED, note = null,
 } = {}) {
@@ -100,6 +105,6 @@ function limitOf({ decoding }, sourceLength) {
   return Math.trunc(decoding.max_length_factor * sourceLength) + decoding.max_extra_length;
 }
 
-function lengthPenalty(length, alpha) {
+export function lengthPenalty(length, alpha) {
   return ((5 + length) / 6) ** alpha;
 }

@@ -1,4 +1,3 @@
-"use strict";
 // The product that made a number, as a picture: each matrix as a box as tall as it has rows and as
 // wide as it has columns, with the row and the column that met, and the number that they gave.
 //
@@ -6,8 +5,12 @@
 //
 // A matrix that enters transposed is drawn as it lies in memory first, then turned.
 
+import { element } from "../../../drawing/elements.js";
+import { NOTHING_SWITCHED } from "./forward.js";
+import { tensorAt } from "./places.js";
+
 // What was multiplied, in the order of the formula; empty where nothing was.
-function shapesOf(model, traced, { key, head, row: t, column }, switches = NOTHING_SWITCHED) {
+export function shapesOf(model, traced, { key, head, row: t, column }, switches = NOTHING_SWITCHED) {
   const path = key.split(".");
   const name = path.at(-1);
   const { width, heads } = model.config;
@@ -58,7 +61,7 @@ function lengthOfSide(count) {
 }
 
 // The parts of shapesOf in a line that wraps; nothing where there are none.
-function pictureOf(parts) {
+export function pictureOf(parts) {
   if (!parts.length) return [];
   return [element("div",
     { class: "shapes", role: "img", "aria-label": parts.map(spoken).join(" ") },

@@ -1,14 +1,13 @@
-"use strict";
 // Long computations in slices, between which the page answers keys, clicks and the scroll bar.
 //
 // A sliced computation is a generator that yields where it can pause, and returns its result. Its
 // name ends in "Slices"; the function without that ending computes the same without a pause.
 
-const WAIT_MS = 150; // after the last key: a pause in typing
+export const WAIT_MS = 150; // after the last key: a pause in typing
 const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task as long
 
 // Turn a generator function into a function that computes its result without a pause.
-function atOnce(sliced) {
+export function atOnce(sliced) {
   return (...given) => {
     const slices = sliced(...given);
     for (;;) {
@@ -24,13 +23,15 @@ function atOnce(sliced) {
 //                 was ended or refused its input
 //   outdate()     ends the one that runs, since its input has changed
 //
-// `shown`: the elements with the results, marked as stale until there are new ones. `refuse` is
+// `shown`: the elements with the results, marked as stale until there are new ones, or a function
+// that returns those that are there now. `refuse` is
 // called with the message of a RangeError, which says that the page does not take the input.
-function slicesInTurn(shown, refuse = null) {
+export function slicesInTurn(shown, refuse = null) {
   let newest = null;
+  const now = () => (typeof shown === "function" ? shown() : shown);
   const outdate = () => {
     newest = null;
-    markStale(shown);
+    markStale(now());
   };
   const run = async (slices) => {
     outdate();
@@ -39,7 +40,7 @@ function slicesInTurn(shown, refuse = null) {
       for (let until = performance.now() + SLICE_MS; ;) {
         const { done, value } = slices.next();
         if (done) {
-          markFresh(shown);
+          markFresh(now());
           return value;
         }
         if (performance.now() < until) continue;
@@ -48,7 +49,7 @@ function slicesInTurn(shown, refuse = null) {
         until = performance.now() + SLICE_MS;
       }
     } catch (error) {
-      shown.forEach((node) => node.removeAttribute("aria-busy"));
+      now().forEach((node) => node.removeAttribute("aria-busy"));
       if (!refuse || !(error instanceof RangeError)) throw error;
       refuse(error.message);
       return undefined;
@@ -73,7 +74,7 @@ function markFresh(shown) {
 }
 
 // Put new children in the place of the former ones, one by one; `make` draws one.
-function* replaceOneByOne(parent, items, make) {
+export function* replaceOneByOne(parent, items, make) {
   for (const [n, item] of items.entries()) {
     const drawn = make(item);
     if (n < parent.children.length) parent.children[n].replaceWith(drawn);

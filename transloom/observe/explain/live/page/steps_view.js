@@ -1,23 +1,29 @@
-"use strict";
 // Step by step: the most probable pieces, and what the rows of the layers would say.
+
+import { element } from "../../../drawing/elements.js";
+import { formatPercent } from "../../../drawing/numbers.js";
+import { visible } from "../../../drawing/text.js";
+import { candidatesAt } from "./computing.js";
+import { lensAt, lensSlices } from "./lens.js";
+import { openOrigin } from "./origin_view.js";
 
 const STEPS_SHOWN = 5; // candidates of a step
 
 // A row for each step: what went in, and the most probable pieces, each a button to its logit.
-function showSteps(panel) {
+export function showSteps(panel) {
   const { part, plain, changed, model } = panel;
-  const piece = (id) => visibleText(model.target.pieces[id]);
+  const piece = (id) => visible(model.target.pieces[id]);
   const button = (result, t, { id, probability }) => element("button", {
     type: "button", class: id === plain.chosen[t] ? "candidate chosen" : "candidate",
-    "aria-label": `${piece(id)}, ${percent(probability)}: show where this number comes from`,
+    "aria-label": `${piece(id)}, ${formatPercent(probability)}: show where this number comes from`,
     onclick: () =>
       openOrigin(panel, { key: "probabilities_tv", head: null, row: t, column: id }, result),
-  }, element("b", { dir: "auto" }, piece(id)), ` ${percent(probability)}`);
+  }, element("b", { dir: "auto" }, piece(id)), ` ${formatPercent(probability)}`);
   const cells = (result, t) => element("td", {}, candidatesAt(result, t, STEPS_SHOWN)
     .map((candidate) => button(result, t, candidate)));
   const rows = plain.chosen.map((id, t) => element("tr", {},
     element("th", { scope: "row" }, `${t + 1}`),
-    element("td", { dir: "auto" }, visibleText(plain.pieces.target[t])),
+    element("td", { dir: "auto" }, visible(plain.pieces.target[t])),
     cells(plain, t), ...(changed ? [cells(changed, t)] : []),
     element("td", { dir: "auto" }, piece(id))));
   const titles = ["step", "input", changed ? "most probable, as trained" : "most probable next",
@@ -29,19 +35,19 @@ function showSteps(panel) {
 }
 
 // A row for each step: what the rows of the layers would say, the last one as the model says it.
-function showLens(panel) {
+export function showLens(panel) {
   return panel.inTurn.lens.run(lensViewSlices(panel));
 }
 
 function* lensViewSlices({ part, plain, changed, model }) {
   const lens = yield* lensSlices(model, (changed ?? plain).traced);
-  const piece = (id) => visibleText(model.target.pieces[id]);
+  const piece = (id) => visible(model.target.pieces[id]);
   const cell = (reading, t) => {
     const { best, probability, ofChosen } = lensAt(reading, t, plain.chosen[t]);
     const agrees = best === plain.chosen[t];
     return element("td", { class: agrees ? "agrees" : null },
-      element("b", { dir: "auto" }, piece(best)), ` ${percent(probability)}`,
-      agrees ? null : element("small", {}, `chosen: ${percent(ofChosen)}`));
+      element("b", { dir: "auto" }, piece(best)), ` ${formatPercent(probability)}`,
+      agrees ? null : element("small", {}, `chosen: ${formatPercent(ofChosen)}`));
   };
   const lines = plain.chosen.map((id, t) => element("tr", {},
     element("th", { scope: "row" }, `${t + 1}`), lens.map((reading) => cell(reading, t)),

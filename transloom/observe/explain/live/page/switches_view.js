@@ -1,16 +1,19 @@
-"use strict";
 // What if? A checkbox for each part that can be switched off.
 
-function freshSwitches() {
+import { element } from "../../../drawing/elements.js";
+import { NOTHING_SWITCHED } from "./forward.js";
+import { PART_NAMES } from "./places.js";
+
+export function freshSwitches() {
   return { ...NOTHING_SWITCHED, headsOff: new Set(), residualsOff: new Set() };
 }
 
-function isSwitched({ headsOff, residualsOff, positions, scaledScores, mask }) {
+export function isSwitched({ headsOff, residualsOff, positions, scaledScores, mask }) {
   return headsOff.size + residualsOff.size > 0 || !positions || !scaledScores || !mask;
 }
 
 // What can be switched off: each has a checkbox, checked as long as it is on; `compute` follows.
-function showSwitches(panel, compute) {
+export function showSwitches(panel, compute) {
   const { part, model: { config }, switches } = panel;
   const box = (label, isOn, set) => element("label", {},
     element("input", { type: "checkbox", checked: isOn, onchange: (event) => {

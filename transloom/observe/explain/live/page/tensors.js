@@ -1,17 +1,16 @@
-"use strict";
 // Tensors {shape, data}: float32, row by row. Sums are taken in double precision and rounded once.
 
-function tensor(shape, data) {
+export function tensor(shape, data) {
   return { shape, data: data ?? new Float32Array(shape.reduce((a, b) => a * b, 1)) };
 }
 
 // Row `n` of a matrix, a view.
-function row(matrix, n) {
+export function row(matrix, n) {
   const width = matrix.shape[1];
   return matrix.data.subarray(n * width, (n + 1) * width);
 }
 
-function plus(a, b) {
+export function plus(a, b) {
   return tensor(a.shape, a.data.map((value, i) => value + b.data[i]));
 }
 
@@ -31,12 +30,12 @@ function dotAt(a, i, b, j, count) {
   return (s0 + s1) + (s2 + s3);
 }
 
-function dot(a, b, from = 0, to = a.length) {
+export function dot(a, b, from = 0, to = a.length) {
   return dotAt(a, from, b, from, to - from);
 }
 
 // xWᵀ + b, (n, i) and (o, i) ─▶ (n, o), as torch.nn.Linear.
-function linear(x, weight, bias) {
+export function linear(x, weight, bias) {
   const [count, width] = x.shape;
   const outputs = weight.shape[0];
   const y = tensor([count, outputs]);
@@ -50,7 +49,7 @@ function linear(x, weight, bias) {
 }
 
 // (x - mean) / √(variance + ε) · g + b, row by row (Ba et al. 2016), as torch.nn.LayerNorm.
-function layerNorm(x, weight, bias, epsilon = 1e-5) {
+export function layerNorm(x, weight, bias, epsilon = 1e-5) {
   const y = tensor(x.shape);
   for (let n = 0; n < x.shape[0]; n++) {
     const { mean, deviation } = moments(row(x, n), epsilon);
@@ -61,14 +60,14 @@ function layerNorm(x, weight, bias, epsilon = 1e-5) {
 }
 
 // The mean of numbers, and √(variance + ε).
-function moments(numbers, epsilon = 1e-5) {
+export function moments(numbers, epsilon = 1e-5) {
   const mean = numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
   const squares = numbers.reduce((sum, value) => sum + (value - mean) ** 2, 0);
   return { mean, deviation: Math.sqrt(squares / numbers.length + epsilon) };
 }
 
 // exp(x) over the sum of all exp(x), of each run of `width` numbers.
-function softmax(x, width = x.shape.at(-1)) {
+export function softmax(x, width = x.shape.at(-1)) {
   const y = tensor(x.shape);
   for (let first = 0; first < x.data.length; first += width) {
     const from = x.data.subarray(first, first + width);
@@ -78,7 +77,7 @@ function softmax(x, width = x.shape.at(-1)) {
   return y;
 }
 
-function logSumExp(numbers) {
+export function logSumExp(numbers) {
   let greatest = -Infinity;
   for (const value of numbers) if (value > greatest) greatest = value;
   let sum = 0;
@@ -87,7 +86,7 @@ function logSumExp(numbers) {
 }
 
 // The non-linearities of model/blocks/feed_forward.py.
-const ACTIVATIONS = {
+export const ACTIVATIONS = {
   relu: (x) => Math.max(0, x),
   gelu: (x) => (x * (1 + erf(x * Math.SQRT1_2))) / 2,
   silu: (x) => x / (1 + Math.exp(-x)),
@@ -106,7 +105,7 @@ function erf(x) {
 }
 
 // Cuts rows (t, h · d), from column `first` on, into heads (h, t, d).
-function split(x, first, heads, headWidth) {
+export function split(x, first, heads, headWidth) {
   const [length, width] = x.shape;
   const y = tensor([heads, length, headWidth]);
   for (let h = 0; h < heads; h++) {
@@ -119,7 +118,7 @@ function split(x, first, heads, headWidth) {
 }
 
 // Heads (h, t, d) side by side again: (t, h · d).
-function join(x) {
+export function join(x) {
   const [heads, length, headWidth] = x.shape;
   const y = tensor([length, heads * headWidth]);
   for (let h = 0; h < heads; h++) {
@@ -132,7 +131,7 @@ function join(x) {
 }
 
 // (h, t, d) and (h, s, d) ─▶ (h, t + s, d): rows of heads below those before.
-function below(a, b) {
+export function below(a, b) {
   if (!a) return b;
   const [heads, length, width] = a.shape;
   const more = b.shape[1];

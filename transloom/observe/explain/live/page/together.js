@@ -1,13 +1,18 @@
-"use strict";
 // What the live part draws of all heads together: a small map of each, arcs from rows to what they
 // look at, and what was needed beside what was looked at.
+
+import { element } from "../../../drawing/elements.js";
+import { savableMatrices } from "../../../drawing/saving.js";
+import { visible } from "../../../drawing/text.js";
+import { greatestOfMatrix, gridOf } from "./grid.js";
+import { meanCrossAttention, occlusionSlices } from "./heads.js";
 
 const FAINT = 0.02; // of the full colour: what is less is not drawn
 const HUES = 137; // degrees from one head's colour to the next one's: no two are near each other
 
 // A small map for each head of an attention, as buttons: `choose` is called with nothing. `labels`
 // are those of rows and columns.
-function smallMaps({ name }, { shape, data }, labels, full, choose) {
+export function smallMaps({ name }, { shape, data }, labels, full, choose) {
   const [heads, length, keys] = shape;
   const size = Math.max(2, Math.min(8, Math.floor(110 / Math.max(length, keys))));
   const map = (h) => {
@@ -39,7 +44,7 @@ function smallMaps({ name }, { shape, data }, labels, full, choose) {
 
 // Fills an SVG element: rows at the left, what they look at at the right, an arc for each weight,
 // of a head's own colour, the fainter the smaller.
-function drawArcs(svg, { shape, data }, rows, columns) {
+export function drawArcs(svg, { shape, data }, rows, columns) {
   const [heads, length, keys] = shape;
   const [step, left, right] = [24, 120, 240];
   const made = (name, attributes, text = "") => {
@@ -50,7 +55,7 @@ function drawArcs(svg, { shape, data }, rows, columns) {
   };
   const y = (n) => 14 + n * step;
   const label = (x, anchor) => (text, n) =>
-    made("text", { x, y: y(n) + 4, "text-anchor": anchor }, visibleText(text));
+    made("text", { x, y: y(n) + 4, "text-anchor": anchor }, visible(text));
   const arcs = [];
   for (let h = 0; h < heads; h++) {
     for (let n = 0; n < length * keys; n++) {
@@ -73,7 +78,7 @@ function drawArcs(svg, { shape, data }, rows, columns) {
 }
 
 // Every weight of every head, also those that are too small for an arc.
-function tableOfArcs({ shape, data }, rows, columns) {
+export function tableOfArcs({ shape, data }, rows, columns) {
   const [, length, keys] = shape;
   return [["head", "row", "looks at", "weight"], ...Array.from(data, (weight, n) =>
     [Math.floor(n / keys / length) + 1, rows[Math.floor(n / keys) % length], columns[n % keys],
@@ -85,7 +90,7 @@ function colourOfHead(h) {
 }
 
 // Which colour is which head's.
-function legendOf(heads) {
+export function legendOf(heads) {
   return Array.from({ length: heads }, (_, h) => {
     const swatch = element("i", { "aria-hidden": "true" });
     swatch.style.background = colourOfHead(h);
@@ -94,7 +99,7 @@ function legendOf(heads) {
 }
 
 // What each chosen piece needed of the sentence, beside what was looked at, as two tables.
-function* neededBesideLooked(model, result) {
+export function* neededBesideLooked(model, result) {
   const { source, target } = result.pieces;
   const table = (title, key, { shape, data }, columns) => {
     const numbers = target.map((_, t) => data.subarray(t * shape[1], (t + 1) * shape[1]));

@@ -1,15 +1,20 @@
-"use strict";
 // What training sees of a sentence: the reference as the decoder reads it (teacher forcing), the
 // loss of each of its pieces as model/losses/loss.py has it, and dropout as model/blocks/dropout.py draws it.
 //
 //   reference ─▶ pieces and EOS: the target ─▶ shifted by BOS: the input ─▶ one pass ─▶ losses
 
+import { formatNumber } from "../../../drawing/numbers.js";
+import { MOST_PIECES } from "./computing.js";
+import { NOTHING_SWITCHED, traceSlices } from "./forward.js";
+import { atOnce } from "./slices.js";
+import { logSumExp, row, tensor } from "./tensors.js";
+
 const DROPOUT_LEVELS = 2 ** 16; // a share of zeros is a multiple of 1 / 65536
-const ATTENTION_WEIGHTS = ".weights"; // the end of their places' names
+export const ATTENTION_WEIGHTS = ".weights"; // the end of their places' names
 
 // {input, target, traced, losses}: the pass in which row t has read the reference's pieces before t
 // and is to predict piece t. `losses`: of each row, see `lossOf`.
-function* teacherForcedSlices(model, ids, reference, smoothing, drop = null) {
+export function* teacherForcedSlices(model, ids, reference, smoothing, drop = null) {
   const { bos_id, eos_id } = model.vocabulary;
   const target = [...model.target.encode(reference).map(({ id }) => id), eos_id];
   if (target.length > MOST_PIECES) {
@@ -22,7 +27,7 @@ function* teacherForcedSlices(model, ids, reference, smoothing, drop = null) {
   return { input, target, traced, losses };
 }
 
-const teacherForced = atOnce(teacherForcedSlices);
+export const teacherForced = atOnce(teacherForcedSlices);
 
 // Of one row, in nats: `nll`, −log p of the right piece; `all`, the mean of −log p of all pieces;
 // `smoothed`, (1 − ε) · nll + ε · all, which training minimises (Szegedy et al. 2016, §7).
@@ -38,7 +43,7 @@ function lossOf(logits, right, smoothing) {
 // What the loss wants of one row, beside what the model says: the right piece, the `count` most
 // probable others, and all that are left together. {id, wanted, said, loss}: shares of the target
 // and of the model, and the part of the loss, −wanted · log said. `id` is null for those left.
-function targetBesideModel({ traced, target }, t, smoothing, count) {
+export function targetBesideModel({ traced, target }, t, smoothing, count) {
   const logits = row(traced.logits_tv, t);
   const normaliser = logSumExp(logits);
   const share = smoothing / logits.length; // that every piece gets
@@ -59,7 +64,7 @@ function targetBesideModel({ traced, target }, t, smoothing, count) {
 
 // Dropout for one pass: `drop(place, x)` sets about a share of x to zero and scales the rest, and
 // `masks` has what was kept where, in the order of computation: {place, before, kept, scale}.
-function dropping({ dropout, attention_dropout }, seed) {
+export function dropping({ dropout, attention_dropout }, seed) {
   const draw = generator(seed);
   const masks = [];
   const drop = (place, x) => {
@@ -84,3 +89,6 @@ function generator(seed) {
     return (mixed ^ (mixed >>> 14)) >>> 16;
   };
 }
+
+export const nats = (value) => formatNumber(value, 4);
+export const totalOf = (some, name) => some.reduce((sum, one) => sum + one[name], 0);

@@ -1,10 +1,15 @@
-"use strict";
 // Draws what training sees of the sentence: a reference is typed, its losses and targets stand
 // below, and dropout_panel.js draws masks.
 
+import { element } from "../../../drawing/elements.js";
+import { formatCount, formatPercent, formatPrecise } from "../../../drawing/numbers.js";
+import { visible } from "../../../drawing/text.js";
+import { candidatesAt } from "./computing.js";
+import { dropoutPanel } from "./dropout_panel.js";
+import { slicesInTurn, WAIT_MS } from "./slices.js";
+import { nats, targetBesideModel, teacherForcedSlices, totalOf } from "./training.js";
+
 const OTHERS = 5; // pieces beside the right one
-const nats = (value) => value.toFixed(4);
-const totalOf = (some, name) => some.reduce((sum, one) => sum + one[name], 0);
 
 // A table in a box that scrolls; `rows` are lists of cells, or such lists with a class.
 function scrollingTable(label) {
@@ -21,11 +26,10 @@ function scrollingTable(label) {
 // Fills `root`. `settings` are the recipe's: {loss, label_smoothing, r_drop, dropout,
 // attention_dropout, pairs}; `sentence` gives what the model makes of the present one, and `take`
 // puts another in its place. `show` draws everything anew.
-function trainingPanel(root, model, settings, sentence, take) {
+export function trainingPanel(root, model, settings, sentence, take) {
   const smoothing = settings.label_smoothing;
   const state = { row: 0, forced: null, isTyped: false, waiting: 0 };
-  const piece = (id) => element("bdi", {}, visibleText(model.target.pieces[id]));
-  const count = (number) => number.toLocaleString("en");
+  const piece = (id) => element("bdi", {}, visible(model.target.pieces[id]));
   const paragraph = (...parts) => element("p", {}, parts.join(" "));
 
   const reference = element("textarea", { id: "live-reference", rows: 1, maxlength: 1000,
@@ -57,7 +61,7 @@ function trainingPanel(root, model, settings, sentence, take) {
       state.isTyped = true;
       take(pair[0]);
     } }, element("option", { value: "" }, "choose …"),
-    settings.pairs.map(([source], n) => element("option", { value: n }, visibleText(source))));
+    settings.pairs.map(([source], n) => element("option", { value: n }, visible(source))));
     return [" ", element("label", {}, "Or a pair of the validation set: ", choice)];
   }
 
@@ -72,11 +76,11 @@ function trainingPanel(root, model, settings, sentence, take) {
     element("p", {}, own, ...pairs()), said, losses.box,
     element("h3", {}, "Loss of one row"),
     paragraph("loss = (1 − ε) · −log p(right) + ε/v · Σ −log p(each), with ε =", smoothing,
-      "(label smoothing) and v =", `${count(model.target.pieces.length)} pieces:`,
+      "(label smoothing) and v =", `${formatCount(model.target.pieces.length)} pieces:`,
       "every piece gets a small share of the target. “Gradient” is p − q, the gradient of the loss by",
       "the logit: training lowers logits with a gradient above zero, and raises the others."),
     ...(settings.loss === "cross_entropy" ? [] : [
-      paragraph("This run minimised the loss of an extension instead:", visibleText(settings.loss))]),
+      paragraph("This run minimised the loss of an extension instead:", visible(settings.loss))]),
     ...(settings.r_drop === 0 ? [] : [
       paragraph("In this run, each step computed every sentence twice with different dropout, and",
         `added ${settings.r_drop}/4 times the sum of the Kullback–Leibler divergences between the`,
@@ -101,7 +105,7 @@ function trainingPanel(root, model, settings, sentence, take) {
     const dropped = yield* dropout.show(state.forced, forced);
     showLosses(dropped);
     const labels = state.forced.target.map((id, t) => element("option", { value: t },
-      `${t + 1}: ${visibleText(model.target.pieces[id])}`));
+      `${t + 1}: ${visible(model.target.pieces[id])}`));
     row.replaceChildren(...labels);
     state.row = Math.min(state.row, labels.length - 1);
     row.value = state.row;
@@ -114,7 +118,7 @@ function trainingPanel(root, model, settings, sentence, take) {
     const columns = [[of, "nll"], [of, "smoothed"], ...(dropped ? [[dropped, "smoothed"]] : [])];
     const lines = ids.map((id, t) => {
       const [best] = candidatesAt({ traced }, t, 1);
-      return { cells: [`${t + 1}`, piece(input[t]), piece(id), percent(Math.exp(-of[t].nll)),
+      return { cells: [`${t + 1}`, piece(input[t]), piece(id), formatPercent(Math.exp(-of[t].nll)),
         best.id === id ? "the same" : piece(best.id),
         ...columns.map(([some, name]) => nats(some[t][name]))] };
     });
@@ -124,20 +128,19 @@ function trainingPanel(root, model, settings, sentence, take) {
       "−log p, nats", `smoothed, ε = ${smoothing}`, ...(dropped ? ["with this dropout"] : [])],
     [...lines, sums("sum", 1), sums("mean", of.length)]);
     said.textContent = "Perplexity of this reference (exp of the mean of −log p): " +
-      shortNumber(Math.exp(totalOf(of, "nll") / of.length));
+      formatPrecise(Math.exp(totalOf(of, "nll") / of.length));
   }
 
   function showTarget() {
     const entries = targetBesideModel(state.forced, state.row, smoothing, OTHERS);
-    const share = (value) => (value && value < 1e-4 ? value.toExponential(1) : value.toFixed(4));
-    const signed = (value) => `${value < 0 ? "−" : "+"}${share(Math.abs(value))}`;
+      const signed = (value) => `${value < 0 ? "−" : "+"}${formatPrecise(Math.abs(value))}`;
     const lines = entries.map(({ id, count: rest, wanted, said: p, loss }) => ({
       kind: id === state.forced.target[state.row] ? "sum" : null,
-      cells: [id === null ? `the other ${count(rest)} pieces` : piece(id),
-        share(wanted), share(p), signed(p - wanted), nats(loss)],
+      cells: [id === null ? `the other ${formatCount(rest)} pieces` : piece(id),
+        formatPrecise(wanted), formatPrecise(p), signed(p - wanted), nats(loss)],
     }));
-    const sum = { kind: "sum", cells: ["sum", share(totalOf(entries, "wanted")),
-      share(totalOf(entries, "said")), "", nats(totalOf(entries, "loss"))] };
+    const sum = { kind: "sum", cells: ["sum", formatPrecise(totalOf(entries, "wanted")),
+      formatPrecise(totalOf(entries, "said")), "", nats(totalOf(entries, "loss"))] };
     target.fill(["piece", "target, q", "model, p", "gradient, p − q", "loss, −q · log p"],
       [...lines, sum]);
   }

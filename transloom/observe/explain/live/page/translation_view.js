@@ -1,22 +1,26 @@
-"use strict";
 // The pieces of the sentence, with the characters that each stands for, and the translation.
 
-function showPieces({ part, plain, model }) {
+import { element } from "../../../drawing/elements.js";
+import { formatPrecise } from "../../../drawing/numbers.js";
+import { visible } from "../../../drawing/text.js";
+import { standsFor } from "./computing.js";
+
+export function showPieces({ part, plain, model }) {
   const items = plain.ids.map((id, n) => {
     const { text, note } = standsFor(model, plain, n);
-    const letters = visibleText(text).replaceAll(" ", "␣");
+    const letters = visible(text).replaceAll(" ", "␣");
     return element("li", { class: note.startsWith("unknown") ? "unknown" : null },
-      element("b", { dir: "auto" }, visibleText(model.source.pieces[id])),
+      element("b", { dir: "auto" }, visible(model.source.pieces[id])),
       element("span", { dir: "auto" }, letters ? `“${letters}”` : "", note ? ` ${note}` : ""),
       element("small", {}, `id ${id}`));
   });
   part("pieces").replaceChildren(...items);
 }
 
-function showTranslation({ part, plain, changed }) {
+export function showTranslation({ part, plain, changed }) {
   const line = (label, result) => element("p", {}, element("span", { class: "quiet" }, label),
-    element("output", { dir: "auto" }, visibleText(result.translation) || "(nothing)"),
-    element("small", {}, ` log-probability ${shortNumber(result.logProbability)} nats`));
+    element("output", { dir: "auto" }, visible(result.translation) || "(nothing)"),
+    element("small", {}, ` log-probability ${formatPrecise(result.logProbability)} nats`));
   part("translation").replaceChildren(
     line(changed ? "As trained: " : "Translation: ", plain),
     ...(changed ? [line("With your changes: ", changed)] : []));

@@ -1,6 +1,9 @@
-"use strict";
 // Draws a beam tree (beam_tree.js): a column for each step, its continuations from the best down, a
 // line from each to what it goes on from. For assistive technology it is a tree of its nodes.
+
+import { formatNumber, formatPrecise } from "../../../drawing/numbers.js";
+import { visible } from "../../../drawing/text.js";
+import { wayTo } from "./beam_tree.js";
 
 const TREE = { row: 44, height: 36, gap: 30, top: 26, narrowest: 62, letter: 8.2, letters: 15 };
 const FATES = {
@@ -22,7 +25,7 @@ function svgMaker({ namespaceURI }) {
 
 // Fills an SVG element. `pieces` are the texts of the vocabulary; without `pruned`, what was pruned
 // is left out. Returns the element of each node.
-function drawTree(svg, tree, pieces, pruned) {
+export function drawTree(svg, tree, pieces, pruned) {
   const made = svgMaker(svg);
   const columns = [[tree.root], ...tree.steps]
     .map((nodes) => nodes.filter(({ fate }) => pruned || fate !== "pruned"));
@@ -64,14 +67,14 @@ function placedNodes(columns, pieces) {
 }
 
 function shortLabel(text) {
-  const letters = [...visibleText(text)];
+  const letters = [...visible(text)];
   return letters.length > TREE.letters
     ? letters.slice(0, TREE.letters - 1).join("") + "…" : letters.join("");
 }
 
 function secondLine({ parent, sum, score }) {
   if (!parent) return "begin";
-  return score === undefined ? cellText(sum, false) : `score ${cellText(score, false)}`;
+  return score === undefined ? formatNumber(sum) : `score ${formatNumber(score)}`;
 }
 
 // A line, and a dashed one beside it where greedy search goes.
@@ -99,16 +102,16 @@ function boxOf(made, tree, node, { x, y, width, label }, kinds, pieces) {
 }
 
 // All that is known of a node, as a sentence.
-function spokenNode({ steps, best, found, greedy }, node, pieces) {
+export function spokenNode({ steps, best, found, greedy }, node, pieces) {
   if (!node.parent) return "the beginning";
   const among = steps[node.step - 1].length;
   const returned = node.fate !== "ended" || found.some(({ ids }) =>
     ids.length === node.ids.length - 1 && ids.every((id, n) => id === node.ids[n]));
   return [
     `step ${node.step}, ${node.forced ? "forced" : `number ${node.rank + 1} of ${among}`}: ` +
-      `“${visibleText(pieces[node.id])}”`,
-    `log-probability ${shortNumber(node.own)}`, `sum ${shortNumber(node.sum)}`,
-    ...(node.score === undefined ? [] : [`score ${shortNumber(node.score)}`]),
+      `“${visible(pieces[node.id])}”`,
+    `log-probability ${formatPrecise(node.own)}`, `sum ${formatPrecise(node.sum)}`,
+    ...(node.score === undefined ? [] : [`score ${formatPrecise(node.score)}`]),
     returned ? FATES[node.fate] : "ended, but other translations have a higher score",
     ...(wayTo(best).includes(node) ? ["part of the best translation"] : []),
     ...(greedy.way.includes(node) ? ["part of the translation of greedy search"] : []),

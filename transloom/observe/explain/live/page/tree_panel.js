@@ -1,11 +1,19 @@
-"use strict";
 // The beam tree in the page: its controls, how one walks it, and what is said of it.
 //
 //   treePanel(part, model, current) ─▶ {show}        current() ─▶ {ids, switches}
 
+import { element } from "../../../drawing/elements.js";
+import { formatPrecise } from "../../../drawing/numbers.js";
+import { savable, standalone } from "../../../drawing/saving.js";
+import { visible } from "../../../drawing/text.js";
+import { beamTreeSlices, followed, tableOfTree } from "./beam_tree.js";
+import { lengthPenalty } from "./search.js";
+import { slicesInTurn } from "./slices.js";
+import { drawTree, spokenNode } from "./tree_drawing.js";
+
 const WIDEST_BEAM = 8;
 
-function treePanel(part, model, current) {
+export function treePanel(part, model, current) {
   const state = { tree: null, prefix: [], ids: [], boxes: new Map(), at: null };
   const inTurn = slicesInTurn(["tree", "tree-said", "node-said", "found"].map(part));
 
@@ -33,7 +41,7 @@ function treePanel(part, model, current) {
     goTo(state.boxes.has(wanted) ? wanted : tree.root, false);
     part("forced").hidden = state.prefix.length === 0;
     part("forced-pieces").textContent =
-      state.prefix.map((id) => visibleText(pieces[id])).join(" ");
+      state.prefix.map((id) => visible(pieces[id])).join(" ");
     part("tree-said").textContent = partingText(tree, pieces);
     part("beam-kept").textContent = keptText(tree.beam);
     part("found").replaceChildren(foundTable(tree, model.target));
@@ -136,8 +144,8 @@ function keptText(beam) {
 
 // Where greedy search parts from the best translation.
 function partingText({ best, greedy, beam }, pieces) {
-  const piece = (id) => `“${visibleText(pieces[id])}”`;
-  const score = ({ score }) => shortNumber(score);
+  const piece = (id) => `“${visible(pieces[id])}”`;
+  const score = ({ score }) => formatPrecise(score);
   if (greedy.parts === null) {
     return `Greedy search finds the same translation, with the score ${score(best)}.`;
   }
@@ -157,9 +165,9 @@ function foundTable({ found, alpha }, target) {
     const length = ids.length + 1; // with EOS
     const penalty = lengthPenalty(length, alpha);
     return element("tr", {},
-      element("th", { scope: "row", dir: "auto" }, visibleText(target.decode(ids)) || "(nothing)"),
-      ...[String(length), shortNumber(score * penalty), `÷ ${shortNumber(penalty)}`,
-        shortNumber(score)].map((text) => element("td", {}, text)));
+      element("th", { scope: "row", dir: "auto" }, visible(target.decode(ids)) || "(nothing)"),
+      ...[String(length), formatPrecise(score * penalty), `÷ ${formatPrecise(penalty)}`,
+        formatPrecise(score)].map((text) => element("td", {}, text)));
   };
   return element("table", { class: "steps" },
     element("caption", {}, "Translations that the search finds, best first; pieces include the end"),

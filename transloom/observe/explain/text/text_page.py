@@ -1,0 +1,141 @@
+"""Build the page of a text, whose sections the page's modules draw from one recorded trace."""
+
+from typing import Any
+
+from transloom.observe.explain import limits
+from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES
+from transloom.observe.explain.first_screen import PageStart
+from transloom.observe.explain.page import render
+from transloom.observe.explain.recording import (
+    RecordedTensors,
+    model_facts,
+    pieces_data,
+    predictions,
+)
+from transloom.observe.explain.text.text_explanation import (
+    ContinuedText,
+    FilledText,
+    TextExplanation,
+)
+
+
+def continuation_page(explained: ContinuedText, title: str) -> str:
+    """Return the page of a language model, from a text to its continuation."""
+    recorded = recorded_continuation(explained)
+    start = _start(
+        explained,
+        {**facts("continuation", explained), "recorded": recorded},
+        heading="From a text to its continuation",
+        made=("Continuation", explained.continuation),
+        caption="Step 1. Each new piece is appended to the text.",
+    )
+    return render(start, title)
+
+
+def filling_page(explained: FilledText, title: str) -> str:
+    """Return the page of a masked model, from a text with [MASK] to the predicted pieces."""
+    start = _start(
+        explained,
+        {**facts("filling", explained), "recorded": recorded_filling(explained)},
+        heading="From a text to its hidden pieces",
+        made=("Filled in", explained.filled),
+    )
+    return render(start, title)
+
+
+def section_count(explained: TextExplanation) -> int:
+    """Return the number of sections that the module draws."""
+    before, after = 3, 2 if isinstance(explained, FilledText) else 3
+    return before + 2 * min(explained.config.layers, limits.MAX_LAYERS) + after
+
+
+def facts(family: str, explained: TextExplanation) -> dict[str, Any]:
+    """Return what the page says about the model."""
+    config, form = explained.config, explained.form
+    size = len(explained.vocabulary)
+    return {
+        **model_facts(family, form, explained.blueprint, size, explained.checkpoint),
+        "layers": config.layers,
+        "has_waves": getattr(config, "positions", "learned") == "sinusoidal",
+        "activation": ACTIVATION_NAMES.get(form.activation, form.bend),
+        "boxes": [box.key for box in explained.blueprint.boxes()],
+        "places": [],
+    }
+
+
+def recorded_continuation(explained: ContinuedText) -> dict[str, Any]:
+    """Return the trace of a text and its continuation."""
+    tensors, traced, last = RecordedTensors(), explained.trace, explained.given - 1
+    states_nm = traced.stack.output_btm[0, last : last + 1]
+    return {
+        **_recorded_text(explained),
+        "given": explained.given,
+        "chosen": pieces_data(explained.chosen),
+        "made": explained.continuation,
+        "predictions": predictions(
+            traced.logits_btv[0],
+            traced.probabilities_btv[0],
+            explained.vocabulary,
+            [*explained.pieces.ids[1:], explained.chosen.ids[-1]],
+        ),
+        "traced": {
+            "stack": tensors.stack(traced.stack),
+            "states_nm": tensors.add(states_nm, "states_nm")[1],
+        },
+        **tensors.packed(),
+    }
+
+
+def recorded_filling(explained: FilledText) -> dict[str, Any]:
+    """Return the trace of a text with hidden pieces."""
+    tensors, traced, places = RecordedTensors(), explained.trace, list(explained.trace.places)
+    rows = {
+        "states_nm": traced.stack.output_btm[0, places],
+        "inner_nm": traced.inner_nm,
+        "normed_nm": traced.normed_nm,
+    }
+    return {
+        **_recorded_text(explained),
+        "is_pair": explained.is_pair,
+        "places": places,
+        "made": explained.filled,
+        "predictions": predictions(
+            traced.logits_nv,
+            traced.probabilities_nv,
+            explained.vocabulary,
+            [-1] * len(places),
+            [*{*range(len(explained.vocabulary))}.difference(explained.ordinary)],
+        ),
+        "traced": {
+            "stack": tensors.stack(traced.stack),
+            **{name: tensors.add(values, name)[1] for name, values in rows.items()},
+        },
+        **tensors.packed(),
+    }
+
+
+def _recorded_text(explained: TextExplanation) -> dict[str, Any]:
+    return {
+        "text": explained.text,
+        "pieces": pieces_data(explained.pieces),
+        "positions": explained.positions,
+    }
+
+
+def _start(
+    explained: TextExplanation,
+    data: dict[str, Any],
+    *,
+    heading: str,
+    made: tuple[str, str],
+    caption: str = "",
+) -> PageStart:
+    return PageStart(
+        heading=heading,
+        given=("Text", explained.text),
+        made=made,
+        caption=caption,
+        blueprint=explained.blueprint,
+        layers=explained.config.layers,
+        data=data,
+    )

@@ -1,0 +1,121 @@
+"""Build the page of a translation, whose sections the page's modules draw from one trace."""
+
+from typing import Any
+
+from model.config.transformer import ModelConfig
+from transloom.observe.explain import limits
+from transloom.observe.explain.explanation import Explanation
+from transloom.observe.explain.first_screen import PageStart
+from transloom.observe.explain.live.packing import MOST_PIECES
+from transloom.observe.explain.page import COMPARE, LIVE, PageSection, render
+from transloom.observe.explain.recording import (
+    RecordedTensors,
+    model_facts,
+    pieces_data,
+    predictions,
+)
+from transloom.observe.explain.time_lapse.section import TIME_LAPSE
+
+
+def translation_page(
+    explained: Explanation,
+    title: str,
+    live: PageSection | None = None,
+    compare: PageSection | None = None,
+    lapse: PageSection | None = None,
+) -> str:
+    """Return the whole page as HTML.
+
+    Args:
+        live: the section with the model, which computes the trace. Without it, or if the sentence
+            is too long for it, the page contains the recorded trace.
+        compare: the section that compares two models.
+        lapse: the section with the time-lapse.
+    """
+    links = (
+        ("Type your own sentence", LIVE, live),
+        ("Compare two models side by side", COMPARE, compare),
+        ("See how translations changed during training", TIME_LAPSE, lapse),
+    )
+    is_computed = live and len(explained.source.ids) <= MOST_PIECES
+    data = {
+        **facts(explained),
+        "places": [{"title": text, "place": place} for text, place, section in links if section],
+        "recorded": None if is_computed else recorded(explained),
+    }
+    config = explained.config
+    start = PageStart(
+        heading="From sentence to translation",
+        given=("Sentence", explained.sentence),
+        made=("Translation", explained.translation),
+        caption="Decoding step 1. Each new piece is the decoder's next input.",
+        blueprint=explained.blueprint,
+        layers=max(config.encoder_layers, config.decoder_layers),
+        data=data,
+        is_live=live is not None,
+    )
+    return render(start, title, [one for one in (live, compare) if one], lapse)
+
+
+def section_count(explained: Explanation) -> int:
+    """Return the number of sections that the module draws for the page's sentence."""
+    layers = min(explained.config.encoder_layers, limits.MAX_LAYERS)
+    steps = min(len(explained.chosen.ids), limits.MAX_PIECES)
+    before, after = 4, 3  # up to the positions; memory, all steps, questions
+    return before + 2 * layers + steps + after
+
+
+def facts(explained: Explanation) -> dict[str, Any]:
+    """Return what the page says about the model, for any sentence."""
+    config, blueprint = explained.config, explained.blueprint
+    boxes = list(blueprint.boxes())
+    embedding = next(box for box in boxes if box.kind == "embedding" and box.weights)
+    size = len(explained.vocabulary)
+    return {
+        **model_facts("translation", explained.form, blueprint, size, explained.checkpoint),
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "share_embeddings": config.share_embeddings,
+        "output_bias": config.output_bias,
+        "dropout": f"{config.dropout:g}",
+        "rotation_of_last_pair": f"{rotation_of_last_pair(config):.2g}",
+        "embedding_rows": embedding.weights[0].shape[0],
+        "stacks": [
+            sum(box.parameters for layer in column.layers for box in layer.boxes)
+            for column in blueprint.columns
+        ],
+        "encoder_layer": sum(box.parameters for box in blueprint.columns[0].layers[0].boxes),
+        "beam_size": explained.beam_size,
+    }
+
+
+def rotation_of_last_pair(config: ModelConfig) -> float:
+    """Return the angle in radians by which a head's last pair of numbers turns per position.
+
+    Source: Su et al. 2021, §3.2.2.
+    """
+    angle: float = config.rotary_base ** (2 / config.head_width - 1)
+    return angle
+
+
+def recorded(explained: Explanation) -> dict[str, Any]:
+    """Return the trace of the page's sentence, which walk/trace.js reads."""
+    tensors, traced = RecordedTensors(), explained.trace
+    stacks = {"encoder": tensors.stack(traced.encoder), "decoder": tensors.stack(traced.decoder)}
+    return {
+        "sentence": explained.sentence,
+        "source": pieces_data(explained.source),
+        "target": pieces_data(explained.target_input),
+        "chosen": pieces_data(explained.chosen),
+        "made": explained.translation,
+        "beam": explained.beam_translation,
+        "predictions": predictions(
+            traced.logits_btv[0],
+            traced.probabilities_btv[0],
+            explained.vocabulary,
+            explained.chosen.ids,
+            tuple(explained.never_chosen),
+        ),
+        "traced": stacks,
+        **tensors.packed(),
+    }

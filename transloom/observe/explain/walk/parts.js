@@ -1,0 +1,67 @@
+// The parts of which sections consist, as elements: paragraphs, tables, bars, pieces, heat maps.
+
+import { element } from "../../drawing/elements.js";
+import { formatNumber, formatPercent } from "../../drawing/numbers.js";
+import { isRightToLeft } from "../../drawing/text.js";
+
+// The children of a sentence: each quotation keeps its own writing direction.
+export function quoting(text) {
+  return text.split(/“([^”]*)”/).map((part, n) =>
+    n % 2 ? ["“", element("bdi", {}, part), "”"] : part);
+}
+
+export const text = (...sentences) => element("p", {}, quoting(sentences.join(" ")));
+
+// A heading or fold may have a key, which is unique in its section: links lead to it.
+export const heading = (title, key = null) =>
+  element("h2", { class: "part", "data-key": key }, quoting(title));
+
+export const beside = (...parts) => element("div", { class: "beside" }, parts);
+
+export const fold = (title, parts, key = null) =>
+  element("details", { "data-key": key }, element("summary", {}, quoting(title)), parts);
+
+// A link to the part of the page that shows a box of the model's figure.
+export const boxLink = (title, box) => link(title, `box-${box}`);
+
+export const link = (title, fragment) =>
+  element("p", {}, element("a", { href: `#${fragment}` }, title));
+
+// Pieces in reading order, and the one that follows them. `newest`: the last one is new. Each piece
+// is isolated, as ▁ has no direction.
+export function tokens(label, texts, { newest = false, follows = null } = {}) {
+  const turned = isRightToLeft(texts.join(" "));
+  const shown = texts.map((piece, n) => element("bdi",
+    { class: newest && n === texts.length - 1 ? "token new" : "token" }, piece));
+  const next = follows === null ? [] : [element("i", {}, turned ? "←" : "→"),
+    element("bdi", { class: "token follows" }, follows)];
+  return element("div", { class: "tokens" }, element("span", { class: "label" }, label),
+    element("div", { class: "row", dir: turned ? "rtl" : null }, shown, next));
+}
+
+export function table(header, rows, marked = null) {
+  return element("table", {},
+    element("thead", {}, element("tr", {}, header.map((cell) => element("th", {}, cell)))),
+    element("tbody", {}, rows.map((cells, n) => element("tr", { class: n === marked ? "marked" : null },
+      cells.map((cell) => element("td", {}, element("bdi", {}, cell)))))));
+}
+
+export function idsTable({ ids, texts }) {
+  return table(["position", "piece", "id"], ids.map((id, n) => [n, texts[n], id]));
+}
+
+// Candidates of a step as bars.
+export function bars(candidates, chosen) {
+  const line = ({ id, text: piece, logit, probability }) => {
+    const bar = element("span");
+    bar.style.width = `${100 * probability}%`;
+    return element("tr",
+      { class: id === chosen ? "chosen" : null, "data-probability": probability.toFixed(6) },
+      element("td", {}, element("bdi", {}, piece)), element("td", {}, formatPercent(probability)),
+      element("td", { class: "bar" }, bar), element("td", {}, formatNumber(logit)));
+  };
+  const titles = [["th", "piece"], ["th", "probability"], ["td", ""], ["th", "logit"]];
+  return element("table", { class: "bars" },
+    element("thead", {}, element("tr", {}, titles.map(([tag, title]) => element(tag, {}, title)))),
+    element("tbody", {}, candidates.map(line)));
+}

@@ -1,0 +1,94 @@
+// The trace of a sentence: all numbers that the sections draw. It has the same form whether the page's
+// own model computed it or a command recorded it:
+//
+//   model        facts about the model: form, sizes, limits of what is drawn
+//   source, target, chosen     {ids, texts}: what the encoder reads, the decoder reads, each step chose
+//   encoder, decoder           tensors under the names of model/inspection/trace.py, see forward.js
+//   predictions                for each step {candidates, best}, most probable first
+//   made, beam                 the texts of greedy search and of beam search (null: not yet computed)
+//
+// The trace of a text has `text`, `pieces`, `positions` and one `stack` instead of source and target,
+// see text/text_recording.py.
+//
+// A tensor is {shape, data}. Of a recorded one, `data` has the rows and columns that are drawn, `kept`
+// is their shape, and `first` is the whole first row.
+
+import { bytesOfBase85, inflated, joinedPlanes } from "../live/page/bytes.js";
+import { candidatesAt, shownPiece } from "../live/page/computing.js";
+import { row } from "../live/page/tensors.js";
+
+const CANDIDATES = 8;
+
+// The trace of a result of `computeSentenceSlices`.
+export function liveTrace(facts, model, result) {
+  const { traced, ids, chosen } = result;
+  const pieces = (these) => ({ ids: these, texts: these.map((id) => model.target.pieces[id]) });
+  return {
+    model: facts, sentence: result.sentence, tag: result.tag, made: result.translation,
+    beam: null, encoder: traced.encoder, decoder: traced.decoder,
+    source: { ids, texts: ids.map((_, n) => shownPiece(model, result, n)) },
+    target: pieces(traced.decoder.ids), chosen: pieces(chosen),
+    predictions: chosen.map((id, t) => predictionAt(model, traced, t, id)),
+  };
+}
+
+function predictionAt(model, traced, t, chosen) {
+  const { pad_id, bos_id } = model.vocabulary;
+  const [logits, probabilities] = [row(traced.logits_tv, t), row(traced.probabilities_tv, t)];
+  const order = candidatesAt({ traced }, t, CANDIDATES).map(({ id }) => id);
+  const ids = order.includes(chosen) ? order : [...order, chosen];
+  const candidate = (id) =>
+    ({ id, text: model.target.pieces[id], logit: logits[id], probability: probabilities[id] });
+  return {
+    candidates: ids.map(candidate),
+    best: candidate(order.find((id) => id !== pad_id && id !== bos_id)),
+  };
+}
+
+// The trace that recording.py has written.
+export async function recordedTrace(facts, recorded) {
+  const bytes = await inflated(bytesOfBase85(recorded.data, recorded.bytes));
+  const numbers = joinedPlanes(bytes, recorded.floats);
+  let first = 0;
+  const take = (count) => numbers.subarray(first, (first += count));
+  const tensors = recorded.tensors.map(({ shape, kept, whole }) => ({
+    shape, kept, data: take(kept.reduce((product, length) => product * length, 1)),
+    first: whole ? take(shape.at(-1)) : null,
+  }));
+  const unpacked = (part) => {
+    if (Array.isArray(part)) return part.map(unpacked);
+    if (typeof part === "number") return tensors[part];
+    if (part === null) return null;
+    return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, unpacked(value)]));
+  };
+  return { ...recorded, model: facts, ...unpacked(recorded.traced) };
+}
+
+// The numbers of a matrix, or of one of its heads, as rows: at most so many rows and columns.
+export function rowsOf({ shape, data, kept = shape }, head, rows, columns = Infinity) {
+  const [height, width] = kept.slice(-2);
+  return Array.from({ length: Math.min(rows, height) }, (_, r) => {
+    const start = ((head ?? 0) * height + r) * width;
+    return data.subarray(start, start + Math.min(columns, width));
+  });
+}
+
+// Row t of each of the first heads, cut to so many columns.
+export function rowOfHeads(tensor, heads, t, columns = Infinity) {
+  return Array.from({ length: Math.min(heads, tensor.shape[0]) }, (_, head) =>
+    rowsOf(tensor, head, t + 1, columns)[t]);
+}
+
+// The whole first row of a matrix.
+export function firstRow(tensor) {
+  return tensor.first ?? rowsOf(tensor, null, 1)[0];
+}
+
+// The output of a stack's last layer, before the last norm.
+export function lastLayer({ last_tm, layers }) {
+  return last_tm ?? layers.at(-1).feed_forward_residual.output_tm;
+}
+
+export function lengthOf(vector) {
+  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
+}
