@@ -3,14 +3,12 @@
 import csv
 import io
 import re
-from importlib.resources import files
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from support.node_program import answer_of_node
+from support.node_program import answer_of_node, named_modules
 
-SCRIPTS = ("heat_map.js", "saving/csv.js", "saving/matrices.js")
 SVG = "{http://www.w3.org/2000/svg}"
 PALETTE = {
     "page": [255, 255, 255],
@@ -40,9 +38,8 @@ def saved(tmp_path):
     """The CSV and the SVG of panels."""
 
     def save(*panels):
-        folder = files("transloom.observe.explain")
-        texts = [(folder / name).read_text("utf-8") for name in SCRIPTS]
-        return answer_of_node("\n".join([*texts, PROGRAM]), [panels, PALETTE], tmp_path)
+        code = named_modules("drawing/csv.js", "drawing/matrices.js") + PROGRAM
+        return answer_of_node(code, [panels, PALETTE], tmp_path)
 
     return save
 
