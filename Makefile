@@ -69,7 +69,7 @@ docs: setup  ## the documentation site, into build/site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "Open build/site/index.html, or serve it: $(BIN)/python -m http.server --directory build/site"
 
-test: setup  ## the unit tests, and one complete run for each promise (6 minutes on 2 cores)
+test: setup  ## the unit tests, and one complete run for each promise (7 minutes on 2 cores)
 	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) scripts/test
 
 test-long: setup  ## the other tests of CI: Ray, browsers, commands of the documentation, fresh environments

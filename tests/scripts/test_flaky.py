@@ -58,7 +58,7 @@ def checkout(tmp_path):
         shutil.copy(ROOT / name, target)
     script = tmp_path / "scripts" / "test"
     parts = re.sub(r"units=\(.*?\n\)", "units=(tests/model)", script.read_text(), flags=re.S)
-    parts = re.sub(r"    (commands|units)\+=\(.*?\)\n", "    :\n", parts, flags=re.S)
+    parts = re.sub(r" (commands|units)\+=\(.*?\)\n", "\n", parts, flags=re.S)
     script.write_text(parts)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)

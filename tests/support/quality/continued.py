@@ -18,6 +18,7 @@ class Continued:
         self._file = file
         self._selection = selection
         self._seconds: dict[str, float] = {}
+        self._not_passed: set[str] = set()
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         self.passed = {name: float(seconds) for seconds, name in (x.split(" ", 1) for x in lines)}
         self.left_out = 0
@@ -34,13 +35,13 @@ class Continued:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add a test once its tear-down has passed, too."""
-        seconds = self._seconds.get(report.nodeid, 0.0)
+        test = report.nodeid
+        self._seconds[test] = self._seconds.get(test, 0.0) + report.duration
         if not report.passed:
-            seconds = float("nan")  # remains one, whatever is added
-        self._seconds[report.nodeid] = seconds + report.duration
-        if report.when == "teardown" and (total := self._seconds[report.nodeid]) >= 0:
+            self._not_passed.add(test)
+        if report.when == "teardown" and test not in self._not_passed:
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(f"{total:.1f} {self._name(report.nodeid)}\n")
+                file.write(f"{self._seconds[test]:.1f} {self._name(test)}\n")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say how many tests this run leaves out."""
