@@ -3,107 +3,105 @@
 
 import { formatNumber } from "./numbers.js";
 
-{
-  const DECIMALS = 4;
-  const tip = document.getElementById("tip");
-  let visited = 0;
+const DECIMALS = 4;
+const tip = document.getElementById("tip");
+let visited = 0;
 
-  function nameOf({ rows, columns }, row, column) {
-    return columns ? `${rows[row]} → ${columns[column]}` : `${rows[row]}, dimension ${column}`;
-  }
-
-  function numberIn({ values }, row, column) {
-    const value = values[row][column];
-    return value === null ? "masked" : formatNumber(value, DECIMALS);
-  }
-
-  function tell(map, row, column, x, y) {
-    tip.textContent = `${nameOf(map, row, column)}: ${numberIn(map, row, column)}`;
-    tip.hidden = false;
-    const { width, height } = tip.getBoundingClientRect();
-    tip.style.left = Math.max(4, Math.min(x + 14, innerWidth - width - 8)) + "px";
-    tip.style.top = Math.max(4, y - height - 10) + "px";
-  }
-
-  function pointed(event) {
-    tip.hidden = true;
-    const figure = event.target.closest?.("figure.map");
-    if (!figure?.layout || event.target.tagName !== "CANVAS") return;
-    const { left, top, cell } = figure.layout;
-    const row = Math.floor((event.offsetY - top) / cell.height);
-    const column = Math.floor((event.offsetX - left) / cell.width);
-    const map = figure.map;
-    if (map.values[row]?.[column] === undefined) return;
-    tell(map, row, column, event.clientX, event.clientY);
-  }
-
-  function part(role, text, attributes = {}) {
-    const made = document.createElement("span");
-    made.setAttribute("role", role);
-    made.textContent = text;
-    Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
-    return made;
-  }
-
-  // Puts the visited cell where assistive technology finds it, and a frame around it.
-  function visit(grid, row, column) {
-    const figure = grid.closest("figure");
-    const map = figure.map;
-    const id = `cell-${++visited}`; // a new one each time: it is announced because it is another
-    const made = part("row", "", { "aria-rowindex": row + 1 });
-    const head = map.columns ? ` → ${map.columns[column]}` : `, dimension ${column}`;
-    made.append(
-      part("rowheader", map.rows[row]),
-      part("gridcell", `${head}: ${numberIn(map, row, column)}`, { id, "aria-colindex": column + 1 }));
-    grid.querySelector(".visited").replaceChildren(made);
-    grid.setAttribute("aria-activedescendant", id);
-    grid.at = [row, column];
-    const { left, top, cell } = figure.layout;
-    const frame = grid.querySelector(".frame");
-    frame.hidden = false;
-    Object.entries({
-      left: left + column * cell.width, top: top + row * cell.height,
-      width: Math.max(3, cell.width), height: cell.height,
-    }).forEach(([side, pixels]) => { frame.style[side] = pixels + "px"; });
-    frame.scrollIntoView({ block: "nearest", inline: "nearest" });
-    const box = frame.getBoundingClientRect();
-    tell(map, row, column, box.right - 10, box.top);
-  }
-
-  // The grid of a map if an element is one: the document listens for all, as maps come and go.
-  function gridOfMap(target) {
-    return target.closest?.("figure.map") && target.closest(".grid");
-  }
-
-  function pressed(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const grid = gridOfMap(event.target);
-    if (!grid) return;
-    const { values } = grid.closest("figure").map;
-    const [row, column] = grid.at ?? [0, 0];
-    const moved = {
-      ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
-      ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
-      Home: [row, 0], End: [row, values[0].length - 1],
-    }[event.key];
-    if (!moved) return;
-    event.preventDefault();
-    const inside = (place, count) => Math.max(0, Math.min(count - 1, place));
-    visit(grid, inside(moved[0], values.length), inside(moved[1], values[0].length));
-  }
-
-  document.addEventListener("keydown", pressed);
-  document.addEventListener("focusin", ({ target }) => {
-    const grid = gridOfMap(target);
-    if (grid?.matches(":focus-visible")) visit(grid, ...(grid.at ?? [0, 0]));
-  });
-  document.addEventListener("focusout", ({ target }) => {
-    const grid = gridOfMap(target);
-    if (!grid) return;
-    tip.hidden = true;
-    grid.querySelector(".frame").hidden = true;
-  });
-  document.addEventListener("pointermove", pointed);
-  document.addEventListener("pointerdown", pointed);
-  document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+function nameOf({ rows, columns }, row, column) {
+  return columns ? `${rows[row]} → ${columns[column]}` : `${rows[row]}, dimension ${column}`;
 }
+
+function numberIn({ values }, row, column) {
+  const value = values[row][column];
+  return value === null ? "masked" : formatNumber(value, DECIMALS);
+}
+
+function tell(map, row, column, x, y) {
+  tip.textContent = `${nameOf(map, row, column)}: ${numberIn(map, row, column)}`;
+  tip.hidden = false;
+  const { width, height } = tip.getBoundingClientRect();
+  tip.style.left = Math.max(4, Math.min(x + 14, innerWidth - width - 8)) + "px";
+  tip.style.top = Math.max(4, y - height - 10) + "px";
+}
+
+function pointed(event) {
+  tip.hidden = true;
+  const figure = event.target.closest?.("figure.map");
+  if (!figure?.layout || event.target.tagName !== "CANVAS") return;
+  const { left, top, cell } = figure.layout;
+  const row = Math.floor((event.offsetY - top) / cell.height);
+  const column = Math.floor((event.offsetX - left) / cell.width);
+  const map = figure.map;
+  if (map.values[row]?.[column] === undefined) return;
+  tell(map, row, column, event.clientX, event.clientY);
+}
+
+function part(role, text, attributes = {}) {
+  const made = document.createElement("span");
+  made.setAttribute("role", role);
+  made.textContent = text;
+  Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
+  return made;
+}
+
+// Puts the visited cell where assistive technology finds it, and a frame around it.
+function visit(grid, row, column) {
+  const figure = grid.closest("figure");
+  const map = figure.map;
+  const id = `cell-${++visited}`; // a new one each time: it is announced because it is another
+  const made = part("row", "", { "aria-rowindex": row + 1 });
+  const head = map.columns ? ` → ${map.columns[column]}` : `, dimension ${column}`;
+  made.append(
+    part("rowheader", map.rows[row]),
+    part("gridcell", `${head}: ${numberIn(map, row, column)}`, { id, "aria-colindex": column + 1 }));
+  grid.querySelector(".visited").replaceChildren(made);
+  grid.setAttribute("aria-activedescendant", id);
+  grid.at = [row, column];
+  const { left, top, cell } = figure.layout;
+  const frame = grid.querySelector(".frame");
+  frame.hidden = false;
+  Object.entries({
+    left: left + column * cell.width, top: top + row * cell.height,
+    width: Math.max(3, cell.width), height: cell.height,
+  }).forEach(([side, pixels]) => { frame.style[side] = pixels + "px"; });
+  frame.scrollIntoView({ block: "nearest", inline: "nearest" });
+  const box = frame.getBoundingClientRect();
+  tell(map, row, column, box.right - 10, box.top);
+}
+
+// The grid of a map if an element is one: the document listens for all, as maps come and go.
+function gridOfMap(target) {
+  return target.closest?.("figure.map") && target.closest(".grid");
+}
+
+function pressed(event) {
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const grid = gridOfMap(event.target);
+  if (!grid) return;
+  const { values } = grid.closest("figure").map;
+  const [row, column] = grid.at ?? [0, 0];
+  const moved = {
+    ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
+    ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
+    Home: [row, 0], End: [row, values[0].length - 1],
+  }[event.key];
+  if (!moved) return;
+  event.preventDefault();
+  const inside = (place, count) => Math.max(0, Math.min(count - 1, place));
+  visit(grid, inside(moved[0], values.length), inside(moved[1], values[0].length));
+}
+
+document.addEventListener("keydown", pressed);
+document.addEventListener("focusin", ({ target }) => {
+  const grid = gridOfMap(target);
+  if (grid?.matches(":focus-visible")) visit(grid, ...(grid.at ?? [0, 0]));
+});
+document.addEventListener("focusout", ({ target }) => {
+  const grid = gridOfMap(target);
+  if (!grid) return;
+  tip.hidden = true;
+  grid.querySelector(".frame").hidden = true;
+});
+document.addEventListener("pointermove", pointed);
+document.addEventListener("pointerdown", pointed);
+document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });

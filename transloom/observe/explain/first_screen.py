@@ -3,14 +3,13 @@
 `walk/first_screen.js` draws the figure of the flow, and the box in which the reader types.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from transloom.observe.explain.blueprint.boxes import Blueprint
-from transloom.observe.explain.markup import escape
+from transloom.observe.explain.markup import escape, filled
 
 NOTHING = "(nothing)"  # replaces an empty text
 
@@ -60,8 +59,7 @@ def first_screen_markup(start: PageStart, translations: Sequence[tuple[str, str]
         ),
         "caption": escape(f"{start.caption} Choose a box to see its numbers.".strip()),
     }
-    text = template.read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], text)
+    return filled(template.read_text(encoding="utf-8"), filling)
 
 
 # The script shows it once the model can run.

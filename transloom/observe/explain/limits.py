@@ -3,7 +3,8 @@
 `MAX_PIECES` limits the rows of vectors, of scores and of a decoder's steps. `MAX_ATTENDED` limits
 the pieces in a map of weights. `MAX_NUMBERS` limits the numbers of a vector, of all heads together.
 `MAX_HEADS` limits the heads of an attention, and `MAX_LAYERS` the layers of a stack. The page says
-which part it leaves out, and how much of a row of weights that is.
+which part it leaves out, and how much of a row of weights that is. `MAX_CANDIDATES` limits the most
+probable pieces of a step.
 """
 
 MAX_PIECES = 32
@@ -11,6 +12,7 @@ MAX_ATTENDED = 128
 MAX_NUMBERS = 128
 MAX_HEADS = 16
 MAX_LAYERS = 6
+MAX_CANDIDATES = 8
 LAYERS_DRAWN = 2  # a stack of more layers is drawn as one layer in the figure, labelled "N ×"
 
 
@@ -27,4 +29,5 @@ def as_dict() -> dict[str, int]:
         "numbers": MAX_NUMBERS,
         "heads": MAX_HEADS,
         "layers": MAX_LAYERS,
+        "candidates": MAX_CANDIDATES,
     }

@@ -2,6 +2,8 @@
 
 import html
 import json
+import re
+from collections.abc import Mapping
 
 from foundation.untrusted_text import visible, visible_in_json
 
@@ -15,3 +17,8 @@ def json_in_html(data: object) -> str:
     """Return data as JSON for a script element of the page."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return visible_in_json(text).replace("<", "\\u003c")
+
+
+def filled(template: str, filling: Mapping[str, str]) -> str:
+    """Replace each {{name}} of a template, in a single pass: texts may contain {{name}}, too."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template)

@@ -4,8 +4,7 @@ All texts are escaped by `escape`, and JSON contains no `<`. The style sheets an
 of this package and of `transloom.observe.drawing`.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -14,7 +13,7 @@ from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.drawing import svg_parts
 from transloom.observe.explain.first_screen import PageStart, first_screen_markup
 from transloom.observe.explain.limits import LAYERS_DRAWN
-from transloom.observe.explain.markup import escape, json_in_html
+from transloom.observe.explain.markup import escape, filled, json_in_html
 
 STYLES = (
     "palette.css",
@@ -78,11 +77,6 @@ def render(
         "script": script,
     }
     return filled(_file("page.html"), filling)
-
-
-def filled(template: str, filling: Mapping[str, str]) -> str:
-    """Replace each {{name}} of a template, in a single pass: texts may contain {{name}}, too."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: filling[match[1]], template)
 
 
 def _file(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Record a trace for the page's modules, which draw it as they draw a live one.
+"""Record a trace as data, for the same modules of the page that draw a live one.
 
 tensors ─cut to what is drawn─▶ float32, packed like a model's weights
 logits  ─▶ the candidates of each step
@@ -17,8 +17,6 @@ from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.explanation import Pieces
 from transloom.observe.explain.form import Form
 from transloom.observe.explain.live.packing import encoded, planes_of
-
-CANDIDATES = 8
 
 
 def model_facts(
@@ -59,25 +57,26 @@ def predictions(
         followed_by: for each row, the id of the piece that follows; −1 for the best one.
         never: ids of pieces that cannot be the best one.
     """
+
+    def candidate(t: int, piece: int) -> dict[str, Any]:
+        return {
+            "id": piece,
+            "text": vocabulary[piece],
+            "logit": logits_tv[t, piece].item(),
+            "probability": probabilities_tv[t, piece].item(),
+        }
+
+    count = min(limits.MAX_CANDIDATES, probabilities_tv.shape[-1])
     allowed_tv = probabilities_tv.clone()
     allowed_tv[:, list(never)] = 0.0
     found = []
     for t, best in enumerate(allowed_tv.argmax(dim=-1).tolist()):
-        count = min(CANDIDATES, probabilities_tv.shape[-1])
         ids = probabilities_tv[t].topk(count).indices.tolist()
         last = best if followed_by[t] < 0 else followed_by[t]
-        candidates = [
-            {
-                "id": piece,
-                "text": vocabulary[piece],
-                "logit": logits_tv[t, piece].item(),
-                "probability": probabilities_tv[t, piece].item(),
-            }
-            for piece in (*ids, *({last, best} - {*ids}))
-        ]
-        (best_one,) = [one for one in candidates if one["id"] == best]
-        shown = [one for one in candidates if one["id"] in (*ids, last)]
-        found.append({"candidates": shown, "best": best_one})
+        shown = ids if last in ids else [*ids, last]
+        found.append(
+            {"candidates": [candidate(t, piece) for piece in shown], "best": candidate(t, best)}
+        )
     return found
 
 

@@ -14,8 +14,8 @@ from transloom.observe.explain.compare.comparison import compare, incompatibilit
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.packing import packed
 from transloom.observe.explain.live.panel import live_style
-from transloom.observe.explain.markup import escape, json_in_html
-from transloom.observe.explain.page import COMPARE, PageSection, filled
+from transloom.observe.explain.markup import escape, filled, json_in_html
+from transloom.observe.explain.page import COMPARE, PageSection
 
 ASKED = {
     True: "Both models read the pieces of the first model's translation, so that each row can be "

@@ -6,8 +6,8 @@ from transloom.inference.translator import Translator
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.packing import packed
 from transloom.observe.explain.live.training import training_settings
-from transloom.observe.explain.markup import escape, json_in_html
-from transloom.observe.explain.page import LIVE, PageSection, filled
+from transloom.observe.explain.markup import escape, filled, json_in_html
+from transloom.observe.explain.page import LIVE, PageSection
 
 
 def live_section(translator: Translator, sentence: str, tag: str | None) -> PageSection | str:

@@ -6,7 +6,7 @@
 import { counted, formatNumber } from "../../drawing/numbers.js";
 import { headNames, headVectors, scoresOfHead, vectors, weightsOfHead } from "./maps.js";
 import { beside, fold, heading, table, text } from "./parts.js";
-import { firstRow, rowsOf } from "./trace.js";
+import { firstRow, lengthOf, rowsOf } from "./trace.js";
 
 export function stackSections(trace, stack) {
   return stack.layers.slice(0, trace.model.limits.layers).flatMap((layer, n) =>
@@ -203,7 +203,7 @@ function residualText(residual, form, label) {
 }
 
 function rootMeanSquare(vector) {
-  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0) / vector.length);
+  return lengthOf(vector) / Math.sqrt(vector.length);
 }
 
 function feedForwardText(feedForward, form, label) {

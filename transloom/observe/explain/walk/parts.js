@@ -1,7 +1,7 @@
 // The parts of which sections consist, as elements: paragraphs, tables, bars, pieces, heat maps.
 
 import { element } from "../../drawing/elements.js";
-import { formatNumber, formatPercent } from "../../drawing/numbers.js";
+import { formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
 import { isRightToLeft } from "../../drawing/text.js";
 
 // The children of a sentence: each quotation keeps its own writing direction.
@@ -64,4 +64,11 @@ export function bars(candidates, chosen) {
   return element("table", { class: "bars" },
     element("thead", {}, element("tr", {}, titles.map(([tag, title]) => element(tag, {}, title)))),
     element("tbody", {}, candidates.map(line)));
+}
+
+// What the pieces have that are no candidates.
+export function shareOfOthers({ vocabulary_size }, candidates) {
+  const sum = candidates.reduce((total, { probability }) => total + probability, 0);
+  return `The other ${formatCount(vocabulary_size - candidates.length)} pieces share ` +
+    `${formatPercent(Math.max(0, 1 - sum))}.`;
 }

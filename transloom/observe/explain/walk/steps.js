@@ -3,7 +3,7 @@
 import { formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
 import { headFolds, innerTitle, stages, weightMaps } from "./layers.js";
 import { chosenVectors, rowOfAllHeads, vectorsOfHeads } from "./maps.js";
-import { bars, beside, fold, heading, text, tokens } from "./parts.js";
+import { bars, beside, fold, heading, shareOfOthers, text, tokens } from "./parts.js";
 import { rowsOf } from "./trace.js";
 
 const TIE = 1e-6; // by rounding: the search computes one step at a time, the trace all steps
@@ -107,7 +107,6 @@ function headRows(trace, title, attention, columns, isOwn, t) {
 function nextPiece(trace, t) {
   const { form, output_bias, vocabulary_size } = trace.model;
   const { candidates } = trace.predictions[t];
-  const rest = Math.max(0, 1 - candidates.reduce((sum, { probability }) => sum + probability, 0));
   const last = form.pre_norm ? " after the last normalisation" : "";
   return [
     heading("The next piece", "next"),
@@ -118,8 +117,7 @@ function nextPiece(trace, t) {
       "converts the logits to probabilities."),
     rowsAt(trace, "leaves the decoder", [[trace.target.texts[t], trace.decoder.output_tm]], t),
     bars(candidates, trace.chosen.ids[t]),
-    text(`The other ${formatCount(vocabulary_size - candidates.length)} pieces share ` +
-      `${formatPercent(rest)}. ${reasonOf(trace, t)}`),
+    text(shareOfOthers(trace.model, candidates), reasonOf(trace, t)),
   ];
 }
 

@@ -5,7 +5,7 @@ import { counted, formatCount, formatNumber, formatPercent } from "../../drawing
 import { stackSections } from "./layers.js";
 import { leftOut, vectors } from "./maps.js";
 import { cutsOfForm, overviewOf } from "./overview.js";
-import { bars, fold, heading, idsTable, table, text, tokens } from "./parts.js";
+import { bars, fold, heading, idsTable, shareOfOthers, table, text, tokens } from "./parts.js";
 
 const LEAST = 1e-38; // of a probability, whose logarithm is finite
 
@@ -131,12 +131,6 @@ function vectorsSection(trace, key) {
     shows: { "": ["embedding", "positions", "segments", "embedding_norm"].map((box) => `${key}.${box}`)
       .filter((box) => boxes.includes(box)) },
   };
-}
-
-function shareOfOthers({ vocabulary_size }, candidates) {
-  const sum = candidates.reduce((total, { probability }) => total + probability, 0);
-  return `The other ${formatCount(vocabulary_size - candidates.length)} pieces share ` +
-    `${formatPercent(Math.max(0, 1 - sum))}.`;
 }
 
 function nextPieceSection(trace) {

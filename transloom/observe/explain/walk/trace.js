@@ -17,8 +17,6 @@ import { bytesOfBase85, inflated, joinedPlanes } from "../live/page/bytes.js";
 import { candidatesAt, shownPiece } from "../live/page/computing.js";
 import { row } from "../live/page/tensors.js";
 
-const CANDIDATES = 8;
-
 // The trace of a result of `computeSentenceSlices`.
 export function liveTrace(facts, model, result) {
   const { traced, ids, chosen } = result;
@@ -28,14 +26,14 @@ export function liveTrace(facts, model, result) {
     beam: null, encoder: traced.encoder, decoder: traced.decoder,
     source: { ids, texts: ids.map((_, n) => shownPiece(model, result, n)) },
     target: pieces(traced.decoder.ids), chosen: pieces(chosen),
-    predictions: chosen.map((id, t) => predictionAt(model, traced, t, id)),
+    predictions: chosen.map((id, t) => predictionAt(facts.limits, model, traced, t, id)),
   };
 }
 
-function predictionAt(model, traced, t, chosen) {
+function predictionAt(limits, model, traced, t, chosen) {
   const { pad_id, bos_id } = model.vocabulary;
   const [logits, probabilities] = [row(traced.logits_tv, t), row(traced.probabilities_tv, t)];
-  const order = candidatesAt({ traced }, t, CANDIDATES).map(({ id }) => id);
+  const order = candidatesAt({ traced }, t, limits.candidates).map(({ id }) => id);
   const ids = order.includes(chosen) ? order : [...order, chosen];
   const candidate = (id) =>
     ({ id, text: model.target.pieces[id], logit: logits[id], probability: probabilities[id] });

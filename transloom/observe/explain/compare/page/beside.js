@@ -10,263 +10,261 @@ import { modelInPage } from "../../live/page/loading.js";
 import { fullNameOf } from "../../live/page/places.js";
 import { slicesInTurn, WAIT_MS } from "../../live/page/slices.js";
 
-{
-  const section = document.getElementById("compare");
-  const part = (name) => section.querySelector(`[data-compare="${name}"]`);
-  const MEAN = "mean"; // of all heads
-  const state = { found: null, models: null, place: null, head: MEAN };
+const section = document.getElementById("compare");
+const part = (name) => section.querySelector(`[data-compare="${name}"]`);
+const MEAN = "mean"; // of all heads
+const state = { found: null, models: null, place: null, head: MEAN };
 
-  const pieceText = (piece) => element("b", { dir: "auto" }, visible(piece));
+const pieceText = (piece) => element("b", { dir: "auto" }, visible(piece));
 
-  function show() {
-    const { found } = state;
-    const together = found.same_target ? [found.sides] : found.sides.map((side) => [side]);
-    showTranslations();
-    showParting();
-    part("steps").replaceChildren(...together.map(stepsTable));
-    part("lens").replaceChildren(...together.map(lensTable));
-    part("cut").textContent = found.cut ? `The maps show only ${found.cut}.` : "";
-    showDistances();
-    showChoices();
-    showMaps();
+function show() {
+  const { found } = state;
+  const together = found.same_target ? [found.sides] : found.sides.map((side) => [side]);
+  showTranslations();
+  showParting();
+  part("steps").replaceChildren(...together.map(stepsTable));
+  part("lens").replaceChildren(...together.map(lensTable));
+  part("cut").textContent = found.cut ? `The maps show only ${found.cut}.` : "";
+  showDistances();
+  showChoices();
+  showMaps();
+}
+
+function tableOf(titles, rows) {
+  return element("table", { class: "steps" },
+    element("thead", {}, element("tr", {}, titles.map((title) =>
+      element("th", { scope: "col" }, title)))),
+    element("tbody", {}, rows));
+}
+
+function showTranslations() {
+  const rows = state.found.sides.map((side) => element("tr", {},
+    element("th", { scope: "row" }, side.name),
+    element("td", {}, element("output", { dir: "auto" },
+      visible(side.translation) || "(nothing)")),
+    element("td", {}, `${formatPrecise(side.log_probability)} nats`)));
+  part("translations").replaceChildren(
+    tableOf(["model", "its greedy translation", "log-probability"], rows));
+}
+
+function showParting() {
+  const { parting, sides, same_target } = state.found;
+  part("parting-table").replaceChildren();
+  if (!parting) {
+    part("parting").textContent = same_target
+      ? "The translations do not diverge: both models write the same pieces."
+      : "The vocabularies differ, so the steps of the two models cannot be compared.";
+    return;
   }
+  const { step, probabilities } = parting;
+  const before = sides[0].written.slice(0, step).flatMap((piece) => [" ", pieceText(piece)]);
+  part("parting").replaceChildren(...(step === 0 ? ["The translations diverge at the first step."]
+    : [`The translations diverge at step ${step + 1}, after`, ...before, "."]));
+  const pieces = sides.map(({ written }) => written[step]);
+  part("parting-table").replaceChildren(tableOf(
+    ["model", ...pieces.map((piece, n) => ["probability of ", pieceText(piece),
+      `, chosen by ${sides[n].name}`])],
+    sides.map(({ name }, n) => element("tr", {}, element("th", { scope: "row" }, name),
+      probabilities[n].map(barOf)))));
+}
 
-  function tableOf(titles, rows) {
-    return element("table", { class: "steps" },
-      element("thead", {}, element("tr", {}, titles.map((title) =>
-        element("th", { scope: "col" }, title)))),
-      element("tbody", {}, rows));
+// A bar from 0 to 1, and the number.
+function barOf(share) {
+  const filled = element("i");
+  filled.style.width = `${(100 * share).toFixed(1)}%`;
+  return element("td", { class: "share" },
+    element("span", { class: "track", "aria-hidden": "true" }, filled), formatPercent(share));
+}
+
+function stepsTable(sides) {
+  const candidates = ({ best }) => element("td", {}, best.map(({ piece, probability }) =>
+    element("span", { class: "said" }, pieceText(piece), ` ${formatPercent(probability)}`)));
+  const { asked, target } = sides[0];
+  const rows = asked.map((piece, t) => element("tr", {},
+    element("th", { scope: "row" }, `${t + 1}`), element("td", {}, pieceText(target[t])),
+    sides.map(({ steps }) => candidates(steps[t])),
+    element("td", {}, pieceText(piece)), sides.map(({ steps }) => barOf(steps[t].asked))));
+  const mean = element("tr", { class: "sum" },
+    element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats per piece"),
+    sides.map((side) => element("td", {}, formatPrecise(lossOf(side)))));
+  return tableOf(["step", "input", ...sides.map(({ name }) => `most probable next, ${name}`),
+    "next piece", ...sides.map(({ name }) => `its probability, ${name}`)], [...rows, mean]);
+}
+
+// −log p, the mean over the steps.
+function lossOf({ steps }) {
+  return -steps.reduce((sum, { asked }) => sum + Math.log(asked), 0) / steps.length;
+}
+
+function lensTable(sides) {
+  const layers = sides.flatMap(({ name, lens }) =>
+    lens.map((layer) => ({ title: `${layer.name}, ${name}`, steps: layer.steps })));
+  const cell = ({ steps }, t, piece) => {
+    const [best] = steps[t].best;
+    const agrees = best.piece === piece;
+    return element("td", { class: agrees ? "agrees" : null }, pieceText(best.piece),
+      ` ${formatPercent(best.probability)}`,
+      agrees ? null : element("small", {}, `next piece: ${formatPercent(steps[t].asked)}`));
+  };
+  const { asked } = sides[0];
+  const rows = asked.map((piece, t) => element("tr", {},
+    element("th", { scope: "row" }, `${t + 1}`), layers.map((layer) => cell(layer, t, piece)),
+    element("td", {}, pieceText(piece))));
+  return tableOf(["step", ...layers.map(({ title }) => title), "next piece"], rows);
+}
+
+// The attention at a place of each side, or undefined where a model has none there.
+function attentionsAt(key) {
+  return state.found.sides.map(({ attentions }) => attentions.find((one) => one.key === key));
+}
+
+// Whether both look from the same pieces at the same pieces.
+function canBeSubtracted(key) {
+  const { same_source, same_target } = state.found;
+  const [reads, looksAt] = key.startsWith("encoder.") ? [same_source, same_source]
+    : [same_target, key.endsWith("cross_attention") ? same_source : same_target];
+  return reads && looksAt && attentionsAt(key).every(Boolean);
+}
+
+function nameOfAttention(key) {
+  return fullNameOf(`${key}.weights_hts`).replace(/: weights$/, "");
+}
+
+// A row for each query of one head, or of the mean of all.
+function rowsOf({ shape, data }, head) {
+  const [heads, length, keys] = shape;
+  const at = (h, t, s) => data[(h * length + t) * keys + s];
+  const all = Array.from({ length: heads }, (_, h) => h);
+  const of = head === MEAN ? (t, s) => all.reduce((sum, h) => sum + at(h, t, s), 0) / heads
+    : (t, s) => at(Number(head), t, s);
+  return Array.from({ length }, (_, t) => Array.from({ length: keys }, (__, s) => of(t, s)));
+}
+
+// ½ Σ |a − b| of a row, the mean over the rows: 0 is the same, 1 is nothing in common.
+function distanceOf(one, other) {
+  const apart = one.map((line, t) =>
+    line.reduce((sum, weight, s) => sum + Math.abs(weight - other[t][s]), 0) / 2);
+  return apart.reduce((sum, share) => sum + share, 0) / apart.length;
+}
+
+function showDistances() {
+  const keys = allKeys().filter(canBeSubtracted);
+  part("distances-words").hidden = keys.length === 0;
+  if (!keys.length) return part("distances").replaceChildren();
+  const heads = Math.min(...attentionsAt(keys[0]).map(({ shape }) => shape[0]));
+  const choices = [MEAN, ...Array.from({ length: heads }, (_, h) => String(h))];
+  const numbers = keys.map((key) => choices.map((head) =>
+    distanceOf(...attentionsAt(key).map((attention) => rowsOf(attention, head)))));
+  const matrix = { key: "weights", head: null, rows: keys.map(nameOfAttention),
+    columns: choices.map(nameOfHead), columnsArePieces: false, numbers };
+  part("distances").replaceChildren(gridOf("distance of the attentions", matrix, 1,
+    ({ row: r, column }) => {
+      choose(keys[r], choices[column]);
+      part("place").focus();
+    }));
+}
+
+function nameOfHead(head) {
+  return head === MEAN ? "mean of heads" : `head ${Number(head) + 1}`;
+}
+
+// All places of both models, in the order of computation.
+function allKeys() {
+  const [one, other] = state.found.sides.map(({ attentions }) => attentions.map(({ key }) => key));
+  return one.length >= other.length ? [...one, ...other.filter((key) => !one.includes(key))]
+    : [...other, ...one.filter((key) => !other.includes(key))];
+}
+
+function showChoices() {
+  const keys = allKeys();
+  if (!keys.includes(state.place)) { // both have a first layer
+    state.place = keys.findLast((key) =>
+      key.endsWith("cross_attention") && attentionsAt(key).every(Boolean));
   }
+  part("place").replaceChildren(...keys.map((key) =>
+    element("option", { value: key }, nameOfAttention(key))));
+  part("place").value = state.place;
+  const heads = Math.max(...state.found.sides.map(({ attentions }) => attentions[0].shape[0]));
+  const choices = [MEAN, ...Array.from({ length: heads }, (_, h) => String(h))];
+  part("head").replaceChildren(...choices.map((head) =>
+    element("option", { value: head }, nameOfHead(head))));
+  part("head").value = state.head;
+}
 
-  function showTranslations() {
-    const rows = state.found.sides.map((side) => element("tr", {},
-      element("th", { scope: "row" }, side.name),
-      element("td", {}, element("output", { dir: "auto" },
-        visible(side.translation) || "(nothing)")),
-      element("td", {}, `${formatPrecise(side.log_probability)} nats`)));
-    part("translations").replaceChildren(
-      tableOf(["model", "its greedy translation", "log-probability"], rows));
-  }
+function choose(place, head) {
+  Object.assign(state, { place, head });
+  showChoices();
+  showMaps();
+}
 
-  function showParting() {
-    const { parting, sides, same_target } = state.found;
-    part("parting-table").replaceChildren();
-    if (!parting) {
-      part("parting").textContent = same_target
-        ? "The translations do not diverge: both models write the same pieces."
-        : "The vocabularies differ, so the steps of the two models cannot be compared.";
-      return;
-    }
-    const { step, probabilities } = parting;
-    const before = sides[0].written.slice(0, step).flatMap((piece) => [" ", pieceText(piece)]);
-    part("parting").replaceChildren(...(step === 0 ? ["The translations diverge at the first step."]
-      : [`The translations diverge at step ${step + 1}, after`, ...before, "."]));
-    const pieces = sides.map(({ written }) => written[step]);
-    part("parting-table").replaceChildren(tableOf(
-      ["model", ...pieces.map((piece, n) => ["probability of ", pieceText(piece),
-        `, chosen by ${sides[n].name}`])],
-      sides.map(({ name }, n) => element("tr", {}, element("th", { scope: "row" }, name),
-        probabilities[n].map(barOf)))));
-  }
-
-  // A bar from 0 to 1, and the number.
-  function barOf(share) {
-    const filled = element("i");
-    filled.style.width = `${(100 * share).toFixed(1)}%`;
-    return element("td", { class: "share" },
-      element("span", { class: "track", "aria-hidden": "true" }, filled), formatPercent(share));
-  }
-
-  function stepsTable(sides) {
-    const candidates = ({ best }) => element("td", {}, best.map(({ piece, probability }) =>
-      element("span", { class: "said" }, pieceText(piece), ` ${formatPercent(probability)}`)));
-    const { asked, target } = sides[0];
-    const rows = asked.map((piece, t) => element("tr", {},
-      element("th", { scope: "row" }, `${t + 1}`), element("td", {}, pieceText(target[t])),
-      sides.map(({ steps }) => candidates(steps[t])),
-      element("td", {}, pieceText(piece)), sides.map(({ steps }) => barOf(steps[t].asked))));
-    const mean = element("tr", { class: "sum" },
-      element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats per piece"),
-      sides.map((side) => element("td", {}, formatPrecise(lossOf(side)))));
-    return tableOf(["step", "input", ...sides.map(({ name }) => `most probable next, ${name}`),
-      "next piece", ...sides.map(({ name }) => `its probability, ${name}`)], [...rows, mean]);
-  }
-
-  // −log p, the mean over the steps.
-  function lossOf({ steps }) {
-    return -steps.reduce((sum, { asked }) => sum + Math.log(asked), 0) / steps.length;
-  }
-
-  function lensTable(sides) {
-    const layers = sides.flatMap(({ name, lens }) =>
-      lens.map((layer) => ({ title: `${layer.name}, ${name}`, steps: layer.steps })));
-    const cell = ({ steps }, t, piece) => {
-      const [best] = steps[t].best;
-      const agrees = best.piece === piece;
-      return element("td", { class: agrees ? "agrees" : null }, pieceText(best.piece),
-        ` ${formatPercent(best.probability)}`,
-        agrees ? null : element("small", {}, `next piece: ${formatPercent(steps[t].asked)}`));
+function showMaps() {
+  const { place, head, found } = state;
+  const cut = (texts, length) => texts.slice(0, length);
+  const maps = attentionsAt(place).map((attention, n) => {
+    if (!attention || (head !== MEAN && Number(head) >= attention.shape[0])) return null;
+    const { source, target } = found.sides[n];
+    const [, length, keys] = attention.shape;
+    return {
+      key: "weights", head: null, columnsArePieces: true, numbers: rowsOf(attention, head),
+      rows: cut(place.startsWith("encoder.") ? source : target, length),
+      columns: cut(place.startsWith("encoder.") || place.endsWith("cross_attention")
+        ? source : target, keys),
     };
-    const { asked } = sides[0];
-    const rows = asked.map((piece, t) => element("tr", {},
-      element("th", { scope: "row" }, `${t + 1}`), layers.map((layer) => cell(layer, t, piece)),
-      element("td", {}, pieceText(piece))));
-    return tableOf(["step", ...layers.map(({ title }) => title), "next piece"], rows);
-  }
-
-  // The attention at a place of each side, or undefined where a model has none there.
-  function attentionsAt(key) {
-    return state.found.sides.map(({ attentions }) => attentions.find((one) => one.key === key));
-  }
-
-  // Whether both look from the same pieces at the same pieces.
-  function canBeSubtracted(key) {
-    const { same_source, same_target } = state.found;
-    const [reads, looksAt] = key.startsWith("encoder.") ? [same_source, same_source]
-      : [same_target, key.endsWith("cross_attention") ? same_source : same_target];
-    return reads && looksAt && attentionsAt(key).every(Boolean);
-  }
-
-  function nameOfAttention(key) {
-    return fullNameOf(`${key}.weights_hts`).replace(/: weights$/, "");
-  }
-
-  // A row for each query of one head, or of the mean of all.
-  function rowsOf({ shape, data }, head) {
-    const [heads, length, keys] = shape;
-    const at = (h, t, s) => data[(h * length + t) * keys + s];
-    const all = Array.from({ length: heads }, (_, h) => h);
-    const of = head === MEAN ? (t, s) => all.reduce((sum, h) => sum + at(h, t, s), 0) / heads
-      : (t, s) => at(Number(head), t, s);
-    return Array.from({ length }, (_, t) => Array.from({ length: keys }, (__, s) => of(t, s)));
-  }
-
-  // ½ Σ |a − b| of a row, the mean over the rows: 0 is the same, 1 is nothing in common.
-  function distanceOf(one, other) {
-    const apart = one.map((line, t) =>
-      line.reduce((sum, weight, s) => sum + Math.abs(weight - other[t][s]), 0) / 2);
-    return apart.reduce((sum, share) => sum + share, 0) / apart.length;
-  }
-
-  function showDistances() {
-    const keys = allKeys().filter(canBeSubtracted);
-    part("distances-words").hidden = keys.length === 0;
-    if (!keys.length) return part("distances").replaceChildren();
-    const heads = Math.min(...attentionsAt(keys[0]).map(({ shape }) => shape[0]));
-    const choices = [MEAN, ...Array.from({ length: heads }, (_, h) => String(h))];
-    const numbers = keys.map((key) => choices.map((head) =>
-      distanceOf(...attentionsAt(key).map((attention) => rowsOf(attention, head)))));
-    const matrix = { key: "weights", head: null, rows: keys.map(nameOfAttention),
-      columns: choices.map(nameOfHead), columnsArePieces: false, numbers };
-    part("distances").replaceChildren(gridOf("distance of the attentions", matrix, 1,
-      ({ row: r, column }) => {
-        choose(keys[r], choices[column]);
-        part("place").focus();
-      }));
-  }
-
-  function nameOfHead(head) {
-    return head === MEAN ? "mean of heads" : `head ${Number(head) + 1}`;
-  }
-
-  // All places of both models, in the order of computation.
-  function allKeys() {
-    const [one, other] = state.found.sides.map(({ attentions }) => attentions.map(({ key }) => key));
-    return one.length >= other.length ? [...one, ...other.filter((key) => !one.includes(key))]
-      : [...other, ...one.filter((key) => !other.includes(key))];
-  }
-
-  function showChoices() {
-    const keys = allKeys();
-    if (!keys.includes(state.place)) { // both have a first layer
-      state.place = keys.findLast((key) =>
-        key.endsWith("cross_attention") && attentionsAt(key).every(Boolean));
-    }
-    part("place").replaceChildren(...keys.map((key) =>
-      element("option", { value: key }, nameOfAttention(key))));
-    part("place").value = state.place;
-    const heads = Math.max(...state.found.sides.map(({ attentions }) => attentions[0].shape[0]));
-    const choices = [MEAN, ...Array.from({ length: heads }, (_, h) => String(h))];
-    part("head").replaceChildren(...choices.map((head) =>
-      element("option", { value: head }, nameOfHead(head))));
-    part("head").value = state.head;
-  }
-
-  function choose(place, head) {
-    Object.assign(state, { place, head });
-    showChoices();
-    showMaps();
-  }
-
-  function showMaps() {
-    const { place, head, found } = state;
-    const cut = (texts, length) => texts.slice(0, length);
-    const maps = attentionsAt(place).map((attention, n) => {
-      if (!attention || (head !== MEAN && Number(head) >= attention.shape[0])) return null;
-      const { source, target } = found.sides[n];
-      const [, length, keys] = attention.shape;
-      return {
-        key: "weights", head: null, columnsArePieces: true, numbers: rowsOf(attention, head),
-        rows: cut(place.startsWith("encoder.") ? source : target, length),
-        columns: cut(place.startsWith("encoder.") || place.endsWith("cross_attention")
-          ? source : target, keys),
-      };
-    });
-    const drawn = maps.map((map, n) => (map ? gridOf(found.sides[n].name, map, 1, null)
-      : element("p", {}, `${found.sides[n].name} has no such head.`)));
-    if (maps.every(Boolean) && canBeSubtracted(place)) {
-      const numbers = maps[1].numbers.map((line, t) =>
-        line.map((weight, s) => weight - maps[0].numbers[t][s]));
-      const title = `${found.sides[1].name} less ${found.sides[0].name}`;
-      drawn.push(gridOf(title, { ...maps[0], key: "difference", numbers }, 1, null));
-    }
-    part("maps").replaceChildren(...drawn);
-  }
-
-  const results = ["translations", "parting", "parting-table", "steps", "lens", "distances", "maps"];
-  const inTurn = slicesInTurn(results.map(part), (message) => {
-    part("state").replaceChildren(message, " The dimmed results below are those of “",
-      element("bdi", {}, visible(state.found.sentence)), "”.");
   });
-
-  async function compute() {
-    const { names, tag } = state.given;
-    const started = performance.now();
-    part("state").textContent = "Computing …";
-    const found = await inTurn.run(
-      comparisonSlices(state.models, names, part("sentence").value, tag));
-    if (!found) return;
-    state.found = found;
-    const took = Math.max(1, Math.round(performance.now() - started));
-    part("state").textContent = `Computed here by both models in ${took} ms.`;
-    show();
+  const drawn = maps.map((map, n) => (map ? gridOf(found.sides[n].name, map, 1, null)
+    : element("p", {}, `${found.sides[n].name} has no such head.`)));
+  if (maps.every(Boolean) && canBeSubtracted(place)) {
+    const numbers = maps[1].numbers.map((line, t) =>
+      line.map((weight, s) => weight - maps[0].numbers[t][s]));
+    const title = `${found.sides[1].name} less ${found.sides[0].name}`;
+    drawn.push(gridOf(title, { ...maps[0], key: "difference", numbers }, 1, null));
   }
+  part("maps").replaceChildren(...drawn);
+}
 
-  // Where both models lie in the page, a sentence can be typed for both.
-  async function awaken() {
-    const packed = document.getElementById("compared-model");
-    if (!packed) return;
-    part("state").textContent = "The models are being unpacked.";
-    state.models = await Promise.all(
-      [modelInPage("live-model"), modelInPage("compared-model")]);
-    part("sentence").value = state.found.sentence;
-    part("type").hidden = false;
-    part("state").textContent = "Type another sentence to compare both models on it.";
-    let waiting = 0;
-    part("sentence").addEventListener("input", () => {
-      clearTimeout(waiting);
-      inTurn.outdate();
-      waiting = setTimeout(compute, WAIT_MS);
-    });
-  }
+const results = ["translations", "parting", "parting-table", "steps", "lens", "distances", "maps"];
+const inTurn = slicesInTurn(results.map(part), (message) => {
+  part("state").replaceChildren(message, " The dimmed results below are those of “",
+    element("bdi", {}, visible(state.found.sentence)), "”.");
+});
 
-  state.found = JSON.parse(document.getElementById("comparison").textContent);
-  state.given = { names: state.found.sides.map(({ name }) => name), tag: state.found.tag };
-  part("place").addEventListener("change", () => choose(part("place").value, state.head));
-  part("head").addEventListener("change", () => choose(state.place, part("head").value));
+async function compute() {
+  const { names, tag } = state.given;
+  const started = performance.now();
+  part("state").textContent = "Computing …";
+  const found = await inTurn.run(
+    comparisonSlices(state.models, names, part("sentence").value, tag));
+  if (!found) return;
+  state.found = found;
+  const took = Math.max(1, Math.round(performance.now() - started));
+  part("state").textContent = `Computed here by both models in ${took} ms.`;
   show();
-  awaken().catch((error) => {
-    part("state").textContent = `This browser cannot run the models (${error.message}). ` +
-      "The figures show the sentence from the command line.";
+}
+
+// Where both models lie in the page, a sentence can be typed for both.
+async function awaken() {
+  const packed = document.getElementById("compared-model");
+  if (!packed) return;
+  part("state").textContent = "The models are being unpacked.";
+  state.models = await Promise.all(
+    [modelInPage("live-model"), modelInPage("compared-model")]);
+  part("sentence").value = state.found.sentence;
+  part("type").hidden = false;
+  part("state").textContent = "Type another sentence to compare both models on it.";
+  let waiting = 0;
+  part("sentence").addEventListener("input", () => {
+    clearTimeout(waiting);
+    inTurn.outdate();
+    waiting = setTimeout(compute, WAIT_MS);
   });
 }
+
+state.found = JSON.parse(document.getElementById("comparison").textContent);
+state.given = { names: state.found.sides.map(({ name }) => name), tag: state.found.tag };
+part("place").addEventListener("change", () => choose(part("place").value, state.head));
+part("head").addEventListener("change", () => choose(state.place, part("head").value));
+show();
+awaken().catch((error) => {
+  part("state").textContent = `This browser cannot run the models (${error.message}). ` +
+    "The figures show the sentence from the command line.";
+});

@@ -24,151 +24,149 @@ import { showOthers, typingBox } from "../../walk/first_screen.js";
 import { liveTrace } from "../../walk/trace.js";
 import { facts, showBeam, showTrace, walkShown } from "../../walk/walk.js";
 
-{
-  const section = document.getElementById("live");
-  const part = (name) => section.querySelector(`[data-live="${name}"]`);
-  const state = {
-    part,
-    model: null,
-    switches: freshSwitches(),
-    plain: null, // the sentence by the model as it was trained
-    changed: null, // and with switches, or null
-    looksAt: "decoder.layers.0.cross_attention.weights_hts",
-    arcsOf: "decoder.layers.0.cross_attention.weights_hts",
-    back: [], // cells that were opened, the last one shown
-    own: null, // the sentence and tag for which the page was made
-    first: null, // the box of the first screen
-    tree: null, // the panel of the beam tree
-    training: null, // the panel of what training sees
-    inTurn: { // what computes and draws each part
-      body: slicesInTurn(() => [part("body"), ...walkShown()], refuse),
-      beam: slicesInTurn([]),
-      lens: slicesInTurn([part("lens")]),
-      heads: slicesInTurn([part("small-maps")]),
-      needed: slicesInTurn([part("needed")]),
-      matrices: slicesInTurn([part("matrices")]),
-    },
+const section = document.getElementById("live");
+const part = (name) => section.querySelector(`[data-live="${name}"]`);
+const state = {
+  part,
+  model: null,
+  switches: freshSwitches(),
+  plain: null, // the sentence by the model as it was trained
+  changed: null, // and with switches, or null
+  looksAt: "decoder.layers.0.cross_attention.weights_hts",
+  arcsOf: "decoder.layers.0.cross_attention.weights_hts",
+  back: [], // cells that were opened, the last one shown
+  own: null, // the sentence and tag for which the page was made
+  first: null, // the box of the first screen
+  tree: null, // the panel of the beam tree
+  training: null, // the panel of what training sees
+  inTurn: { // what computes and draws each part
+    body: slicesInTurn(() => [part("body"), ...walkShown()], refuse),
+    beam: slicesInTurn([]),
+    lens: slicesInTurn([part("lens")]),
+    heads: slicesInTurn([part("small-maps")]),
+    needed: slicesInTurn([part("needed")]),
+    matrices: slicesInTurn([part("matrices")]),
+  },
+};
+
+async function compute() {
+  const sentence = part("sentence").value;
+  const tag = part("tag").value || null;
+  const started = performance.now();
+  part("state").textContent = "Computing …";
+  const found = await state.inTurn.body.run(resultsSlices(sentence, tag));
+  if (!found) return;
+  Object.assign(state, found, { back: [] });
+  const took = Math.max(1, Math.round(performance.now() - started));
+  part("state").textContent = `Computed here in ${took} ms.`;
+  part("body").hidden = false;
+  showWalk();
+  showPieces(state);
+  showTranslation(state);
+  showSteps(state);
+  showOrigin(state);
+  showLens(state);
+  showHeads(state);
+  showMatrices(state);
+  state.training.show();
+  state.tree.show();
+}
+
+// The sections of the page follow the model as it was trained; what beam search finds comes later.
+async function showWalk() {
+  const { model, plain, own } = state;
+  const trace = liveTrace(facts, model, plain);
+  showTrace(trace);
+  showOthers(own.sentence === plain.sentence && own.tag === plain.tag);
+  state.first.show(plain.sentence);
+  state.first.say("The model is in this page: type any sentence.");
+  const found = await state.inTurn.beam.run(searchSlices(model, plain.ids));
+  if (found?.length) showBeam(trace, model.target.decode(found[0].ids));
+}
+
+function* resultsSlices(sentence, tag) {
+  const { model, switches } = state;
+  const plain = yield* computeSentenceSlices(model, sentence, tag, NOTHING_SWITCHED);
+  const changed = isSwitched(switches)
+    ? yield* computeSentenceSlices(model, sentence, tag, switches, plain) : null;
+  return { plain, changed };
+}
+
+// Say why nothing new was computed, and whose the results are that stay, dimmed.
+function refuse(message) {
+  for (const say of [(...said) => part("state").replaceChildren(...said), state.first.say]) {
+    say(message, ...(state.plain ? [" The dimmed results below are those of “",
+      element("bdi", {}, visible(state.plain.sentence)), "”."] : []));
+  }
+}
+
+function showChoices() {
+  const groups = new Map();
+  for (const { group, key } of allPlaces(state.model)) {
+    if (!groups.has(group)) groups.set(group, element("optgroup", { label: group }));
+    groups.get(group).append(element("option", { value: key }, fullNameOf(key)));
+  }
+  part("places").replaceChildren(...groups.values());
+  part("places").value = state.looksAt;
+  const special = new Set(Object.values(state.model.vocabulary));
+  const { reserved, types } = state.model.source;
+  const tags = [...reserved].filter(([, id]) => types[id] === "c" && !special.has(id))
+    .map(([piece]) => piece);
+  part("tag").append(...tags.map((tag) => element("option", { value: tag }, tag)));
+  part("tag-label").hidden = tags.length === 0;
+  part("tag").value = section.dataset.tag;
+}
+
+function listen() {
+  let waiting = 0;
+  const soon = () => {
+    clearTimeout(waiting);
+    state.inTurn.body.outdate();
+    waiting = setTimeout(compute, WAIT_MS);
   };
-
-  async function compute() {
-    const sentence = part("sentence").value;
-    const tag = part("tag").value || null;
-    const started = performance.now();
-    part("state").textContent = "Computing …";
-    const found = await state.inTurn.body.run(resultsSlices(sentence, tag));
-    if (!found) return;
-    Object.assign(state, found, { back: [] });
-    const took = Math.max(1, Math.round(performance.now() - started));
-    part("state").textContent = `Computed here in ${took} ms.`;
-    part("body").hidden = false;
-    showWalk();
-    showPieces(state);
-    showTranslation(state);
-    showSteps(state);
-    showOrigin(state);
-    showLens(state);
-    showHeads(state);
+  part("sentence").addEventListener("input", soon);
+  part("tag").addEventListener("change", compute);
+  part("places").addEventListener("change", (event) => {
+    state.looksAt = event.target.value;
     showMatrices(state);
-    state.training.show();
-    state.tree.show();
-  }
-
-  // The sections of the page follow the model as it was trained; what beam search finds comes later.
-  async function showWalk() {
-    const { model, plain, own } = state;
-    const trace = liveTrace(facts, model, plain);
-    showTrace(trace);
-    showOthers(own.sentence === plain.sentence && own.tag === plain.tag);
-    state.first.show(plain.sentence);
-    state.first.say("The model is in this page: type any sentence.");
-    const found = await state.inTurn.beam.run(searchSlices(model, plain.ids));
-    if (found?.length) showBeam(trace, model.target.decode(found[0].ids));
-  }
-
-  function* resultsSlices(sentence, tag) {
-    const { model, switches } = state;
-    const plain = yield* computeSentenceSlices(model, sentence, tag, NOTHING_SWITCHED);
-    const changed = isSwitched(switches)
-      ? yield* computeSentenceSlices(model, sentence, tag, switches, plain) : null;
-    return { plain, changed };
-  }
-
-  // Say why nothing new was computed, and whose the results are that stay, dimmed.
-  function refuse(message) {
-    for (const say of [(...said) => part("state").replaceChildren(...said), state.first.say]) {
-      say(message, ...(state.plain ? [" The dimmed results below are those of “",
-        element("bdi", {}, visible(state.plain.sentence)), "”."] : []));
-    }
-  }
-
-  function showChoices() {
-    const groups = new Map();
-    for (const { group, key } of allPlaces(state.model)) {
-      if (!groups.has(group)) groups.set(group, element("optgroup", { label: group }));
-      groups.get(group).append(element("option", { value: key }, fullNameOf(key)));
-    }
-    part("places").replaceChildren(...groups.values());
-    part("places").value = state.looksAt;
-    const special = new Set(Object.values(state.model.vocabulary));
-    const { reserved, types } = state.model.source;
-    const tags = [...reserved].filter(([, id]) => types[id] === "c" && !special.has(id))
-      .map(([piece]) => piece);
-    part("tag").append(...tags.map((tag) => element("option", { value: tag }, tag)));
-    part("tag-label").hidden = tags.length === 0;
-    part("tag").value = section.dataset.tag;
-  }
-
-  function listen() {
-    let waiting = 0;
-    const soon = () => {
-      clearTimeout(waiting);
-      state.inTurn.body.outdate();
-      waiting = setTimeout(compute, WAIT_MS);
-    };
-    part("sentence").addEventListener("input", soon);
-    part("tag").addEventListener("change", compute);
-    part("places").addEventListener("change", (event) => {
-      state.looksAt = event.target.value;
-      showMatrices(state);
-    });
-    part("measure").addEventListener("change", () => showHeads(state));
-    part("needed-fold").addEventListener("toggle", () => {
-      if (part("needed-fold").open) showNeeded(state);
-    });
-    document.getElementById("scale").addEventListener("change", () => showMatrices(state));
-    part("reset").addEventListener("click", () => {
-      state.switches = freshSwitches();
-      showSwitches(state, compute);
-      compute();
-    });
-  }
-
-  async function start() {
-    state.model = await modelInPage("live-model");
-    const typed = part("sentence");
-    if (typed.value === typed.defaultValue) typed.value = state.model.sentence;
-    state.own = { sentence: state.model.sentence, tag: section.dataset.tag || null };
-    state.tree = treePanel(part, state.model, () =>
-      ({ ids: state.plain.ids, switches: state.switches }));
-    state.first = typingBox(typed,
-      [state.model.sentence, ...state.model.training.pairs.map(([source]) => source)]);
-    showChoices();
+  });
+  part("measure").addEventListener("change", () => showHeads(state));
+  part("needed-fold").addEventListener("toggle", () => {
+    if (part("needed-fold").open) showNeeded(state);
+  });
+  document.getElementById("scale").addEventListener("change", () => showMatrices(state));
+  part("reset").addEventListener("click", () => {
+    state.switches = freshSwitches();
     showSwitches(state, compute);
-    listen();
-    state.training = trainingPanel(part("training"), state.model, state.model.training, () => state.plain,
-      (sentence) => {
-        typed.value = sentence;
-        compute();
-      });
-    if (facts.recorded) {
-      const message = "The command's sentence is too long to be computed here: type another one.";
-      part("state").textContent = message;
-      state.first.say(message);
-    } else compute();
-  }
-
-  start().catch((error) => {
-    part("state").textContent =
-      `This browser cannot run the model, whose numbers this page would show (${error.message}).`;
+    compute();
   });
 }
+
+async function start() {
+  state.model = await modelInPage("live-model");
+  const typed = part("sentence");
+  if (typed.value === typed.defaultValue) typed.value = state.model.sentence;
+  state.own = { sentence: state.model.sentence, tag: section.dataset.tag || null };
+  state.tree = treePanel(part, state.model, () =>
+    ({ ids: state.plain.ids, switches: state.switches }));
+  state.first = typingBox(typed,
+    [state.model.sentence, ...state.model.training.pairs.map(([source]) => source)]);
+  showChoices();
+  showSwitches(state, compute);
+  listen();
+  state.training = trainingPanel(part("training"), state.model, state.model.training, () => state.plain,
+    (sentence) => {
+      typed.value = sentence;
+      compute();
+    });
+  if (facts.recorded) {
+    const message = "The command's sentence is too long to be computed here: type another one.";
+    part("state").textContent = message;
+    state.first.say(message);
+  } else compute();
+}
+
+start().catch((error) => {
+  part("state").textContent =
+    `This browser cannot run the model, whose numbers this page would show (${error.message}).`;
+});
