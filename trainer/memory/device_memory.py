@@ -1,10 +1,16 @@
 """Memory that a rank may use, and detection of out-of-memory errors."""
 
+from collections.abc import Callable
+
 import torch
 
 from trainer.memory import host_memory
 from trainer.rank.placement import Placement
 
+# A tiny part of a computation predicts the memory of the whole to a factor of two. So a quarter of
+# the available memory is ample.
+AMPLE_SHARE = 0.25
+TINY_DIVISOR = 16  # of the rows of a batch
 _SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
 # Complete error messages of oneDNN if it cannot allocate memory for the generated code or the
 # operands of a matrix product.
@@ -16,6 +22,30 @@ def memory_bytes(placement: Placement) -> int:
     if placement.device == "cuda":
         return int(torch.cuda.get_device_properties(placement.torch_device).total_memory)
     return host_memory.available_bytes() // placement.local_world_size
+
+
+def has_ample_memory(
+    tiny_part: Callable[[], None], growth: float, placement: Placement, more_bytes: int = 0
+) -> bool:
+    """Return whether the host's memory is several times what a computation needs.
+
+    Args:
+        tiny_part: computes a small part of it.
+        growth: upper bound of the whole's memory as a multiple of the part's.
+        placement: this rank.
+        more_bytes: memory that the whole needs besides.
+    """
+    host_memory.restart_peak()
+    before = host_memory.resident_bytes()
+    try:
+        tiny_part()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    needed = growth * (host_memory.peak_resident_bytes() - before) + more_bytes
+    release_cached_memory(placement)
+    return needed <= AMPLE_SHARE * memory_bytes(placement)
 
 
 def memory_text(memory: int, placement: Placement) -> str:

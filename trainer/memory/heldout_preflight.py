@@ -8,7 +8,7 @@ sentence needs too much memory. Every rank tries all of these batches independen
 rank may have to score them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,8 @@ from data_pipeline.batching.batch import MicroBatch
 from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
 from trainer.memory.device_memory import (
+    TINY_DIVISOR,
+    has_ample_memory,
     is_out_of_memory,
     memory_bytes,
     memory_text,
@@ -58,10 +60,9 @@ def preflight_heldout(
     cuda = [placement.torch_device] if placement.device == "cuda" else []
     with torch.random.fork_rng(cuda), inference_model() as model, torch.inference_mode():
         attempt = _Attempt(model, scoring, placement, most_resident)
-        tries: list[Callable[[], None]] = [
-            *(partial(attempt.score, number) for number in batches),
-            attempt.samples,
-        ]
+        tries: list[Callable[[], None]] = []
+        if not attempt.has_ample_memory(batches):
+            tries = [*(partial(attempt.score, number) for number in batches), attempt.samples]
         failed = next((n for n, one in enumerate(tries) if not _fits(one, placement)), -1)
     del model, attempt, tries
     table = np.zeros((placement.world_size, 2))
@@ -127,6 +128,23 @@ class _Attempt:
         self._scoring = scoring
         self._placement = placement
         self._most_resident = most_resident
+
+    def has_ample_memory(self, numbers: Sequence[int]) -> bool:
+        """Return whether a small part of each batch shows that there is room for all of it.
+
+        Samples are few sentences, and need no more than the widest batches.
+        """
+        if self._placement.device == "cuda" or not self._scoring.scores_parts:
+            return False
+        return all(map(self._is_small, numbers))
+
+    def _is_small(self, number: int) -> bool:
+        batch = self._scoring.batches[number]
+        rows = len(batch.pair_ids)
+        divisor = TINY_DIVISOR if rows >= TINY_DIVISOR or rows < 4 else 4
+        part, power = smaller_batch(batch, divisor)
+        growth = (rows / len(part.pair_ids)) if power == 1 else float(divisor**power)
+        return has_ample_memory(lambda: self._score(part, number), growth, self._placement)
 
     def samples(self) -> None:
         """Make the samples of a validation, if this is rank 0; the other ranks make none."""

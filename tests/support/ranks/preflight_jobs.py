@@ -20,7 +20,7 @@ from support.ranks.engine_jobs import (
     train_steps,
 )
 from trainer.errors import MemoryPreflightError
-from trainer.memory import host_memory
+from trainer.memory import device_memory, host_memory
 from trainer.memory.preflight import preflight
 from trainer.rank.placement import Placement
 from trainer.tasks.batch import PairBatch, to_device
@@ -39,6 +39,23 @@ def train_after_preflight(
     weights = full_weights(engine)
     engine.destroy()
     return losses, weights
+
+
+def rows_tried(
+    placement: Placement, widest: Sequence[PairShape], ample_shares: Sequence[float]
+) -> list[int]:
+    """Number of sentences in each forward pass of the preflight."""
+    encode, rows = Transformer.encode, []
+
+    def watched(model: Transformer, source: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        rows.append(len(source))
+        return encode(model, source, *arguments)
+
+    engine = make_engine(placement, Shape(1))
+    with patch.object(Transformer, "encode", watched):
+        _try(engine, widest, 1000, ample_shares[placement.rank])
+    engine.destroy()
+    return rows
 
 
 def shortage(
@@ -118,12 +135,17 @@ def shortage_of_gpu(
     return _error_of(engine, widest, budget)
 
 
-def _try(engine: TrainingEngine, widest: Sequence[PairShape], budget: int) -> None:
+def _try(
+    engine: TrainingEngine, widest: Sequence[PairShape], budget: int, ample_share: float = 0.0
+) -> None:
+    """Try the shapes; unless a share is given, no memory is ample and everything is tried."""
+
     def synthetic(shape: PairShape) -> PairBatch:
         device = engine.placement.torch_device
         return to_device(TASK.synthetic(shape, SPECIAL), VOCABULARY, device)
 
-    preflight(engine, widest, budget, synthetic)
+    with patch.object(device_memory, "AMPLE_SHARE", ample_share):
+        preflight(engine, widest, budget, synthetic)
 
 
 def _error_of(engine: TrainingEngine, widest: Sequence[PairShape], budget: int) -> str:

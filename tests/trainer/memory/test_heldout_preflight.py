@@ -20,7 +20,7 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.blocks.positions import sinusoidal_table
 from model.networks.transformer import Transformer
 from trainer.errors import MemoryPreflightError
-from trainer.memory import host_memory
+from trainer.memory import device_memory, host_memory
 from trainer.memory.heldout_preflight import preflight_heldout, smaller_batch, widest
 from trainer.rank.placement import Placement
 from trainer.tasks.task import Scoring, training_task
@@ -47,6 +47,11 @@ class Prepared:
 
     def try_it(self):
         preflight_heldout(self.inference_model, self.scoring, Placement())
+
+
+@pytest.fixture(autouse=True)
+def no_memory_is_ample(monkeypatch):
+    monkeypatch.setattr(device_memory, "AMPLE_SHARE", 0.0)
 
 
 @pytest.fixture
@@ -93,6 +98,18 @@ def test_the_widest_batch_is_scored_and_nothing_else_changes(pairs, scored):
     assert whole > 300
     # A single long sentence is approached by its parts.
     assert [whole // 4, whole // 2, whole] in [longest[n : n + 3] for n in range(len(longest))]
+
+
+def test_ample_memory_needs_no_more_than_a_small_part(pairs, scored, monkeypatch):
+    monkeypatch.setattr(device_memory, "AMPLE_SHARE", 0.25)
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 10**15)
+    batches = scored(pairs)
+    monkeypatch.setattr(pairs.scoring, "samples", lambda network: pytest.fail("not needed"))
+    pairs.try_it()
+    tokens = [int(batch.fields["src"].lengths.sum()) for batch in batches]
+    whole = max(int(batch.fields["src"].lengths.sum()) for batch in pairs.scoring.batches)
+    assert len(batches) <= 2
+    assert max(tokens) <= whole / 4
 
 
 def test_a_language_models_batches_and_samples_are_tried(documents, scored, monkeypatch):
@@ -151,7 +168,10 @@ class Squares(Scoring):
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("lengths", "parts"),
-    [([16000], [(1, 4000), (1, 8000)]), ([4000] * 16, [(4, 4000), (8, 4000)])],
+    [
+        ([16000], [(1, 1000), (1, 4000), (1, 8000)]),
+        ([4000] * 16, [(1, 4000), (4, 4000), (8, 4000)]),
+    ],
 )
 def test_a_host_that_would_kill_instead_of_refusing_is_not_tried(monkeypatch, lengths, parts):
     """The whole takes 1 GB."""

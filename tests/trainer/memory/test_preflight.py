@@ -15,6 +15,7 @@ MEGABYTE = 1_000_000
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
 SMALL = [PairShape(2, 9, 8), PairShape(9, 2, 2)]
 WIDE = [PairShape(8, 10, 10), PairShape(64, 40, 36)]
+IN_A_STEP = [8, 8, 64, 64]  # two passes of each of WIDE
 LARGE = [PairShape(8, 10, 10), PairShape(256, 100, 90)]  # more than 0.1 GB
 BUDGET = 25600
 ENOUGH = float("inf")
@@ -41,6 +42,15 @@ def test_a_passed_preflight_leaves_no_trace(rank_pools, shape):
     for (losses, weights), (expected_losses, expected, _) in zip(tried, plain, strict=True):
         assert losses == expected_losses
         assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
+
+
+def test_ample_memory_on_all_ranks_needs_no_more_than_a_sixteenth(rank_pools):
+    ample, scarce = 0.25, 0.0
+    rows = rank_pools(2).run(preflight_jobs.rows_tried, WIDE, [ample, ample])
+    assert rows == [[1, 4]] * 2
+    rows = rank_pools(2).run(preflight_jobs.rows_tried, WIDE, [ample, scarce])
+    assert rows[0] == [1, 4, *IN_A_STEP], "with the other rank, in whose step is a collective"
+    assert rows[1] == [1, *(2, 4, 8), *(16, 32, 64), *IN_A_STEP]
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
