@@ -35,7 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _watch = hangs.HangWatch(hangs.Limits())
-_ORDERS = pytest.StashKey[Any]()
+_ORDERS, _HEAD = pytest.StashKey[Any](), pytest.StashKey[Any]()
 
 # The same examples in every run, and no deadline on a machine that others use too.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
@@ -80,7 +80,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test of a part that this machine lacks; see `support.machine_parts`."""
+    """Skip a test of a part that this machine lacks; see `support.machine_parts`.
+
+    Start the shared Ray head again if it has died, so that one test fails of that and not all.
+    """
+    head = item.config.stash.get(_HEAD, None)
+    if head and (output := head.start_again_if_dead()):
+        writer = item.config.get_terminal_writer()
+        writer.line(f"\nThe Ray head of the tests had died before {item.nodeid}:\n{output}")
     for marker in item.iter_markers("needs"):
         if reason := lacks(*marker.args):
             missing(reason)
@@ -148,7 +155,7 @@ def orders(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 
 
 @pytest.fixture(scope="session")
-def ray_head(orders: Any) -> Iterator[object]:
+def ray_head(orders: Any, pytestconfig: pytest.Config) -> Iterator[object]:
     """One Ray head for all tests; this process and its children have its token.
 
     Its processes have canaries for credentials in their environment: see `support.canaries`.
@@ -161,9 +168,11 @@ def ray_head(orders: Any) -> Iterator[object]:
         head = RayHead(Path(folder), cpus=4, environment=environment)
         before = os.environ.get("RAY_AUTH_TOKEN")
         os.environ["RAY_AUTH_TOKEN"] = head.token
+        pytestconfig.stash[_HEAD] = head
         try:
             yield head
         finally:
+            del pytestconfig.stash[_HEAD]
             head.stop()
             os.environ.pop("RAY_AUTH_TOKEN")
             if before is not None:

@@ -1,11 +1,14 @@
-"""The Ray head of the tests: a start that hangs fails with its output within a limit of time."""
+"""The Ray head of the tests: a start that hangs fails, and a head that has died comes back."""
 
 import os
+import re
+import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 from support.cluster import ray_head
-from support.cluster.processes import wait_until
+from support.cluster.processes import is_alive, wait_until
 
 
 def test_a_start_that_hangs_is_tried_again_and_then_fails_with_its_output(
@@ -22,3 +25,19 @@ def test_a_start_that_hangs_is_tried_again_and_then_fails_with_its_output(
     first, second = map(int, started.read_text().split())
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (first, second)))
     assert os.getpid() not in (first, second)
+
+
+@pytest.mark.long
+def test_a_head_that_has_died_is_started_again_and_names_the_process() -> None:
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # pytest's paths are too long
+        head = ray_head.RayHead(Path(folder), cpus=1)
+        try:
+            assert head.start_again_if_dead() == ""
+            children = psutil.Process(head.process_id).children(recursive=True)
+            (raylet,) = [process for process in children if process.name() == "raylet"]
+            raylet.kill()
+            wait_until(lambda: not is_alive(raylet.pid))
+            assert re.search(r"raylet.*exit code.*-9", head.start_again_if_dead())
+            assert head.is_alone()
+        finally:
+            head.stop()

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from support.cluster.processes import command_of
+from support.cluster.processes import command_of, is_alive
 from support.ranks.rank_pool import free_port
 
 RAY = Path(sys.executable).parent / "ray"
@@ -53,6 +52,7 @@ class RayHead:
         """
         port, dashboard_port = free_port(), dashboard_port or free_port()
         self.folder = folder
+        self._output = folder / "ray-start.txt"
         self.address = f"127.0.0.1:{port}"
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         self.token = environment.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
@@ -65,23 +65,29 @@ class RayHead:
             **environment,
         }
         self._numbers = itertools.count(1)
-        self._process = _started(
-            lambda: self.ask("jobs/") is not None,
-            [
-                *options,
-                "--head",
-                f"--port={port}",
-                f"--dashboard-port={dashboard_port}",
-                "--dashboard-host=127.0.0.1",
-                f"--ray-client-server-port={free_port()}",
-                f"--num-cpus={cpus}",
-                "--include-log-monitor=false",  # prints for drivers; ours print by themselves
-                # Unix sockets lie below: their paths may have 107 bytes. Ray opens this folder to
-                # everybody, but not the one around it.
-                f"--temp-dir={folder / 'r'}",
-            ],
-            self._environment,
-        )
+        self._options = [
+            *options,
+            "--head",
+            f"--port={port}",
+            f"--dashboard-port={dashboard_port}",
+            "--dashboard-host=127.0.0.1",
+            f"--ray-client-server-port={free_port()}",
+            f"--num-cpus={cpus}",
+            "--include-log-monitor=false",  # prints for drivers; ours print by themselves
+            # Unix sockets lie below: their paths may have 107 bytes. Ray opens this folder to
+            # everybody, but not the one around it.
+            f"--temp-dir={folder / 'r'}",
+        ]
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = _started(self._answers, self._options, self._environment, self._output)
+        servers = (*_processes(process, "gcs_server"), *_processes(process, "raylet"))
+        self._vital = [process.pid, *(server.pid for server in servers)]
+        return process
+
+    def _answers(self) -> bool:
+        return self.ask("jobs/") is not None
 
     @property
     def process_id(self) -> int:
@@ -90,6 +96,21 @@ class RayHead:
 
     def stop(self) -> None:
         _kill(self._process)
+
+    def start_again_if_dead(self) -> str:
+        """Start it at the same addresses if it or its node's raylet has died.
+
+        Returns the output of `ray start`, which names processes with their exit codes and shows
+        their logs; empty if all of them live.
+        """
+        if all(is_alive(process_id) for process_id in self._vital):
+            return ""
+        with suppress(subprocess.TimeoutExpired):  # it looks once a second
+            self._process.wait(timeout=5)
+        self.stop()
+        output = self._output.read_text(errors="replace")
+        self._process = self._start()
+        return output
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -116,12 +137,18 @@ class RayHead:
         environment: of the node's processes, beside that of the head.
         """
         before = self._alive_nodes()
-        directory = f"--temp-dir={self.folder / f'n{next(self._numbers)}'}"
+        directory = self.folder / f"n{next(self._numbers)}"
         return RayNode(
             _started(
                 lambda: self._alive_nodes() - before,
-                [f"--address={self.address}", f"--num-cpus={cpus}", directory, *options],
+                [
+                    f"--address={self.address}",
+                    f"--num-cpus={cpus}",
+                    f"--temp-dir={directory}",
+                    *options,
+                ],
                 {**self._environment, **environment},
+                directory.with_suffix(".txt"),
             )
         )
 
@@ -173,9 +200,9 @@ def _processes(parent: subprocess.Popen[bytes], name: str) -> list[psutil.Proces
 
 
 def _started(
-    runs: Callable[[], object], options: list[str], environment: Mapping[str, str]
+    runs: Callable[[], object], options: list[str], environment: Mapping[str, str], output: Path
 ) -> subprocess.Popen[bytes]:
-    """`ray start` with these options, once it runs.
+    """`ray start` with these options, once it runs; the file gets its output.
 
     Ray ends a node one of whose agents takes more than some 15 s to start (2.60.0), which happens
     on a busy machine: it is started again, as it is if it does not answer within `START_SECONDS`.
@@ -187,7 +214,7 @@ def _started(
     for _ in range(STARTS):
         agent = free_port()
         deadline = time.monotonic() + START_SECONDS
-        with tempfile.TemporaryFile() as output:
+        with output.open("wb") as file:
             process = subprocess.Popen(
                 [
                     RAY,
@@ -201,13 +228,13 @@ def _started(
                     *options,
                 ],
                 env=environment,
-                stdout=output,
-                stderr=output,
+                stdout=file,
+                stderr=file,
                 start_new_session=True,
             )
             try:
                 while process.poll() is None and time.monotonic() < deadline:
-                    said = os.pread(output.fileno(), 100_000, 0).decode()
+                    said = output.read_text(errors="replace")
                     with suppress(OSError, ValueError):  # the dashboard does not answer yet
                         if "Ray runtime started" in said and runs():
                             socket.create_connection(("127.0.0.1", agent)).close()
