@@ -62,6 +62,9 @@ class RayHead:
             "RAY_AUTH_TOKEN": self.token,
             # Ray's default is 15, with which ranks starve where others compute.
             "RAY_worker_niceness": "0",
+            # Ray takes a node for dead after five answers that took 10 s each. A raylet that ends
+            # for that exits with 0, which `ray start` does not report.
+            "RAY_health_check_timeout_ms": "60000",
             **environment,
         }
         self._numbers = itertools.count(1)
