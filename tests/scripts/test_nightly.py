@@ -1,5 +1,6 @@
 """`scripts/nightly` counts the results of each long check, and continues where it stopped."""
 
+import subprocess
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -57,11 +58,30 @@ def test_the_committed_page_keeps_its_text_and_gets_rows(nightly):
     assert changed.partition(nightly.END)[2] == page.partition(nightly.END)[2]
 
 
-def test_it_continues_with_what_is_missing_or_failed_or_of_another_commit(nightly):
+def test_it_continues_with_what_is_missing_or_failed_or_of_other_code(nightly):
     done = {"passed": "1", "failed": "0", "minutes": "2", "date": "", "machine": ""}
     rows = {
         "chaos": nightly.Row(target="chaos", commit="here", **done),
         "lab": nightly.Row(target="lab", commit="other", **done),
         "fuzz": nightly.Row(target="fuzz", commit="here", **{**done, "failed": "3"}),
     }
-    assert nightly.due(rows, "here") == ["lab", "oldest", "mutants", "fuzz", "same_bits"]
+    due = nightly.due(rows, "code of here", "code of {}".format)
+    assert due == ["lab", "oldest", "mutants", "fuzz", "same_bits"]
+
+
+def test_documentation_is_no_code(nightly, tmp_path, monkeypatch):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    monkeypatch.setattr(nightly, "ROOT", tmp_path)
+
+    def code_with(name, text):
+        (tmp_path / name).write_text(text)
+        subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", "x"], cwd=tmp_path, check=True)
+        return nightly.code_of("HEAD")
+
+    first = code_with("a.py", "1")
+    assert len(first) == 10
+    assert code_with("page.md", "1") == first
+    assert code_with("a.py", "2") != first
+    assert nightly.code_of("0" * 40) == ""

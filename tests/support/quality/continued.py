@@ -1,7 +1,7 @@
 """A pytest plugin with which a target of hours continues where it stopped.
 
 `--continued FILE` keeps the tests that have passed, with their seconds, and leaves them out of the
-next run. The file is of one commit: its name says of which one.
+next run. Its name says of which code it is.
 """
 
 import os
