@@ -28,7 +28,7 @@ from benchmarks.gpu_check.outcomes import (
 )
 from benchmarks.gpu_check.runner import MARK
 from benchmarks.serving import PROGRAM, server
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from trainer.record.metrics_file import read_metrics, train_lines
 from trainer.record.metrics_lines import TrainLine, ValidationLine
 from transloom import ServedTranslator
@@ -258,7 +258,7 @@ def evaluate(work: Work) -> Measurement:
 
 
 def sources(work: Work) -> list[str]:
-    return [source for source, _ in generate("validation")][: SENTENCES[work.device]]
+    return [source for source, _ in phrasebook_pairs("validation")][: SENTENCES[work.device]]
 
 
 def _same(found: list[str], expected: list[str]) -> Measurement:

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.support.corpora import PHRASEBOOK, corpus_overrides
 from benchmarks.support.environments import ROOT
 from benchmarks.support.trainings import complete
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 
 TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 SENTENCES = 400
@@ -27,7 +27,7 @@ def write_corpus(folder: Path) -> None:
     """Write some sentences of the phrasebook, with the file names of Multi30k."""
     folder.mkdir()
     for language, sentences in zip(
-        ("de", "en"), zip(*generate("validation"), strict=True), strict=True
+        ("de", "en"), zip(*phrasebook_pairs("validation"), strict=True), strict=True
     ):
         text = "".join(f"{sentence}\n" for sentence in sentences[:SENTENCES])
         (folder / f"train.{language}").write_text(text)

@@ -28,10 +28,10 @@ from backports import zstd
 
 from data_pipeline.config.corpus import COMPRESSIONS, is_remote, plain_name
 from data_pipeline.errors import CorpusError
-from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.compression import BLOCK_BYTES, PLAIN, XZ_MEMORY_BYTES, decompressed
 from data_pipeline.storage.download import download
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from data_pipeline.storage.regular_files import open_regular
 from foundation.errors import LocationError
 from foundation.home import home_folder
@@ -212,7 +212,7 @@ def _builtin_text(location: str) -> bytes:
             f"{', '.join(PHRASEBOOK)}."
         )
     split, column = PHRASEBOOK[location]
-    return "".join(pair[column] + "\n" for pair in generate(split)).encode()
+    return "".join(pair[column] + "\n" for pair in phrasebook_pairs(split)).encode()
 
 
 def _find_file(location: str, mirror: str | None, cache: Path, sha256: str | None) -> Path:

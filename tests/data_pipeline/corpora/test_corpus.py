@@ -21,7 +21,7 @@ from data_pipeline.corpora import corpus as corpus_module
 from data_pipeline.corpora.corpus import CorpusReader, read_whole
 from data_pipeline.corpora.formats import Example, parse
 from data_pipeline.errors import CorpusError
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 
 SOURCES = ["un chat", "deux\u2028chats", "", "été"] + [f"phrase {i} é" for i in range(200)]
 TARGETS = ["a cat", "two cats", "none", "summer"] + [f"sentence {i}" for i in range(200)]
@@ -142,7 +142,7 @@ def test_builtin_phrasebook() -> None:
     corpus = PairCorpusConfig(
         source="builtin:phrasebook/test.fr", target="builtin:phrasebook/test.en"
     )
-    assert read(reader_of(corpus, mirror="/not/used"), 100) == generate("test")
+    assert read(reader_of(corpus, mirror="/not/used"), 100) == phrasebook_pairs("test")
 
 
 def test_line_ends_of_other_systems_and_a_missing_last_one(tmp_path: Path) -> None:

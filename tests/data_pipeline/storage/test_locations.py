@@ -17,10 +17,10 @@ from backports import zstd
 from support.files.faulty_server import Fault, FaultyServer
 
 from data_pipeline.errors import CorpusError
-from data_pipeline.phrasebook.sampler import generate
 from data_pipeline.storage import compression
 from data_pipeline.storage import download as download_module
 from data_pipeline.storage.locations import cache_folder, open_location, stored_bytes
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from foundation.errors import LocationError
 
 rng = random.Random(3)
@@ -167,7 +167,7 @@ def test_an_absolute_name_does_not_leave_the_mirror(tmp_path: Path) -> None:
 
 
 def test_builtin_phrasebook_needs_no_file() -> None:
-    expected = "".join(english + "\n" for _, english in generate("test")).encode()
+    expected = "".join(english + "\n" for _, english in phrasebook_pairs("test")).encode()
     location = "builtin:phrasebook/test.en"
     assert read(location, mirror="/not/used") == expected
     assert stored_bytes(location, mirror=None, cache=Path("/none")) == len(expected)

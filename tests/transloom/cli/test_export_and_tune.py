@@ -17,7 +17,7 @@ from support.tasks import (
 )
 
 from cluster.recipe import load_recipe
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 
 pytestmark = pytest.mark.long
 
@@ -47,7 +47,7 @@ MODELS = {
 def corpora(tmp_path, monkeypatch):
     """Files of pairs, texts, labelled texts and tagged words."""
     monkeypatch.chdir(tmp_path)
-    pairs = generate("train")[:200]
+    pairs = phrasebook_pairs("train")[:200]
     for side, language in enumerate(("fr", "en")):
         Path(f"corpus.{language}").write_text("".join(f"{pair[side]}\n" for pair in pairs))
     english = [pair[1] for pair in pairs]

@@ -11,7 +11,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import CorpusError
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from data_pipeline.storage.store import open_store
 from transloom.cli.corpus_files import files_in
 from transloom.cli.recipe_scales import scale_of
@@ -348,7 +348,7 @@ def test_sentences_that_are_too_long_to_score_are_not_held_out(transloom, corpus
 def test_vocabulary_of_ordinary_text_is_that_of_its_size(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for side, language in enumerate(("fr", "en")):
-        lines = [pair[side] for pair in generate("train")][:2000]
+        lines = [pair[side] for pair in phrasebook_pairs("train")][:2000]
         Path(f"corpus.{language}").write_text("".join(f"{line}\n" for line in lines))
     summary = json.loads(transloom(*INIT, "--json").stdout)
     scale = scale_of(summary["pairs"], 1)

@@ -10,7 +10,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.errors import CorpusError
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from data_pipeline.tasks.masking import MASK
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from model.config.decoder_only import DecoderOnlyConfig
@@ -39,7 +39,7 @@ TUNED = {
 @pytest.fixture
 def texts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pairs = generate("train")[:100]
+    pairs = phrasebook_pairs("train")[:100]
     for side, language in enumerate(("fr", "en")):
         Path(f"corpus.{language}").write_text("".join(f"{pair[side]}\n" for pair in pairs))
     Path("texts.txt").write_text("".join(f"{pair[1]}\n" for pair in pairs))

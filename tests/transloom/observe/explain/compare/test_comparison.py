@@ -8,7 +8,7 @@ from support.live_model import ask
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import SOURCE, TARGET
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from model.config.transformer import DecodingConfig
 from model.generation.search import greedy_search
@@ -25,7 +25,7 @@ DECODING = DecodingConfig(max_length_factor=0.5, max_extra_length=6)
 
 @pytest.fixture(scope="module")
 def other_tokenizer():
-    texts = [text for pair in generate("train")[:600] for text in pair]
+    texts = [text for pair in phrasebook_pairs("train")[:600] for text in pair]
     config = TokenizerConfig(type="bpe", vocabulary_size=300)
     return SentencePieceTokenizer.train(texts, config, "another model", [])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.live_model import ask
 
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from model.generation import search
 from model.generation.search import beam_search, greedy_search
 from model.generation.search_state import SearchState
@@ -119,7 +119,7 @@ def made(one_rank):
 def sentences():
     """Sentences as they come, and words mixed up."""
     draw = random.Random(5)
-    plain = [pair[0] for pair in generate("test")[:60]]
+    plain = [pair[0] for pair in phrasebook_pairs("test")[:60]]
     words = " ".join(plain).split()
     return plain + [" ".join(draw.choices(words, k=draw.randrange(1, 8))) for _ in range(60)]
 

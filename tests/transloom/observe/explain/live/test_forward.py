@@ -11,7 +11,7 @@ from support.live_model import ask
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import SOURCE, TARGET
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from model.config.transformer import DecodingConfig, ModelConfig
 from model.generation.search import beam_search, greedy_search
@@ -23,7 +23,7 @@ from transloom.observe.explain.live.packing import packed
 
 pytestmark = pytest.mark.long
 
-PAIRS = generate("train")[:600]
+PAIRS = phrasebook_pairs("train")[:600]
 DECODING = DecodingConfig(beam_size=3, max_length_factor=0.5, max_extra_length=6)
 
 
@@ -140,7 +140,7 @@ def test_a_trained_network_translates_alike(one_rank, tmp_path):
     """1,000 greedy and 200 beam translations, of sentences as they come and mixed up."""
     made = Translator.load(one_rank.folder / "one-rank")
     draw = random.Random(3)
-    plain = [pair[0] for pair in generate("test")[:500]]
+    plain = [pair[0] for pair in phrasebook_pairs("test")[:500]]
     words = " ".join(plain).split()
     mixed = [" ".join(draw.choices(words, k=draw.randrange(1, 9))) for _ in range(500)]
     sentences = [*plain, *mixed]

@@ -9,7 +9,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from support.live_model import ask
 
 from data_pipeline.config.data import TokenizerConfig
-from data_pipeline.phrasebook.sampler import generate
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.packing import encoded
@@ -17,7 +17,7 @@ from transloom.observe.explain.live.sentence_piece import packed_tokenizer
 
 pytestmark = pytest.mark.long
 
-TEXT = [text for pair in generate("train")[:1500] for text in pair]
+TEXT = [text for pair in phrasebook_pairs("train")[:1500] for text in pair]
 NASTY = [
     *(
         "",

@@ -11,7 +11,7 @@ differ, the phrase book makes a choice: `vous` is one man addressed politely (`t
 
 from functools import cache
 
-from data_pipeline.phrasebook.forms import (
+from phrasebook.forms import (
     MASCULINE,
     Adjective,
     Noun,

@@ -11,7 +11,7 @@ The parts of speech of forms.py become pairs (French, English) in three steps:
 import re
 from dataclasses import dataclass
 
-from data_pipeline.phrasebook.forms import (
+from phrasebook.forms import (
     FEMININE,
     VOWELS,
     Adjective,

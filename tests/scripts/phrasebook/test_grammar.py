@@ -1,10 +1,9 @@
 """The grammar of the phrase book against sentences written by hand."""
 
 import pytest
-
-from data_pipeline.phrasebook import words as words
-from data_pipeline.phrasebook.forms import Adjective, Noun
-from data_pipeline.phrasebook.grammar import (
+from phrasebook import words as words
+from phrasebook.forms import Adjective, Noun
+from phrasebook.grammar import (
     conjugate,
     counted_phrase,
     finish_french,

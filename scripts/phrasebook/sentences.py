@@ -7,9 +7,9 @@ sentences are drawn, so a new name would give other sentences.
 
 from collections.abc import Callable
 
-from data_pipeline.phrasebook import words as words
-from data_pipeline.phrasebook.forms import Noun, Subject
-from data_pipeline.phrasebook.grammar import (
+from phrasebook import words as words
+from phrasebook.forms import Noun, Subject
+from phrasebook.grammar import (
     Clause,
     Pair,
     bare_noun,
@@ -20,7 +20,7 @@ from data_pipeline.phrasebook.grammar import (
     sentence,
     to_be,
 )
-from data_pipeline.phrasebook.phrases import (
+from phrasebook.phrases import (
     SPECIFIC,
     TENSES,
     Draw,

@@ -1,4 +1,4 @@
-"""Generator of the built-in French–English phrase book, which needs no download.
+"""Generator of the built-in French–English phrase book.
 
   1. Each sentence kind in sentences.py draws its sentences from keys ("action/17"). The phrase book
      never changes, because it depends on no random module, set order or platform.
@@ -6,8 +6,7 @@
      training set.
   3. A hash of the French sentence orders all other sentences and assigns them to the sets.
 
-`generate("train" | "validation" | "test")` returns the (French, English) pairs of a set. No
-sentence of either language is in two sets, and each sentence has one translation in the whole
+No sentence of either language is in two sets, and each sentence has one translation in the whole
 phrase book.
 
 Half of the test set are sentences whose combinations of words occur in other sentences of the
@@ -20,14 +19,12 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from data_pipeline.errors import CorpusError
-from data_pipeline.phrasebook import words as words
-from data_pipeline.phrasebook.forms import Verb
-from data_pipeline.phrasebook.grammar import Pair
-from data_pipeline.phrasebook.phrases import Draw
-from data_pipeline.phrasebook.sentences import KINDS
+from phrasebook import words as words
+from phrasebook.forms import Verb
+from phrasebook.grammar import Pair
+from phrasebook.phrases import Draw
+from phrasebook.sentences import KINDS
 
-SPLITS = ("train", "validation", "test")
 VALIDATION_PAIRS = 500
 TEST_PAIRS_SEEN_COMBINATIONS = 520
 TEST_PAIRS_PER_WITHHELD_KIND = 160  # for each of three kinds of combinations
@@ -59,18 +56,13 @@ class Withheld:
     second: frozenset[str]
 
 
-def generate(split: str) -> list[Pair]:
-    """Return the (French, English) pairs of a split: train, validation or test.
-
-    Raises:
-        CorpusError: there is no such split.
-    """
-    if split not in SPLITS:
-        raise CorpusError(
-            f"The built-in phrase book has no part named '{split}'. Name one of its parts: "
-            f"{', '.join(SPLITS)}."
-        )
-    return list(_book()[split])
+def book_text() -> str:
+    """Return the lines of the phrase book's file: split, French and English, separated by tabs."""
+    return "\n".join(
+        f"{split}\t{french}\t{english}"
+        for split, pairs in _book().items()
+        for french, english in pairs
+    )
 
 
 @cache

@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
-from data_pipeline.phrasebook import words as words
-from data_pipeline.phrasebook.forms import Adjective, Noun, Subject, Verb
-from data_pipeline.phrasebook.grammar import (
+from phrasebook import words as words
+from phrasebook.forms import Adjective, Noun, Subject, Verb
+from phrasebook.grammar import (
     Pair,
     Phrase,
     bare_noun,

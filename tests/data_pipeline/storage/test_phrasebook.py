@@ -1,0 +1,39 @@
+"""The sentences of the built-in phrase book."""
+
+import bz2
+import hashlib
+from collections import Counter
+
+import pytest
+
+from data_pipeline.errors import CorpusError
+from data_pipeline.storage.phrasebook import FILE, SPLITS, phrasebook_pairs
+
+# The whole book, every sentence in its place. Whoever changes the book changes every dataset made
+# from it: then this value changes too, on purpose.
+BOOK_SHA256 = "842e6dae0fe6f18b42e9937c27b8564ee1dfd61ea5cca716795a8c7c337e7bc1"
+
+
+def test_the_book_is_the_same_for_ever() -> None:
+    assert hashlib.sha256(bz2.decompress(FILE.read_bytes())).hexdigest() == BOOK_SHA256
+    lines = [f"{split}\t{f}\t{e}" for split in SPLITS for f, e in phrasebook_pairs(split)]
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == BOOK_SHA256
+
+
+def test_sizes_suit_a_demonstration() -> None:
+    train, validation, test = map(phrasebook_pairs, SPLITS)
+    assert (len(validation), len(test)) == (500, 1000)
+    assert 24_000 <= len(train) <= 30_000
+    lengths = Counter(len(french.split()) for french, _ in train)
+    assert sum(count for length, count in lengths.items() if length > 12) < 100
+    assert max(lengths) <= 15
+
+
+def test_each_list_is_the_callers() -> None:
+    phrasebook_pairs("validation").clear()
+    assert len(phrasebook_pairs("validation")) == 500
+
+
+def test_an_unknown_split_is_named_with_those_there_are() -> None:
+    with pytest.raises(CorpusError, match=r"'dev'.*train, validation, test"):
+        phrasebook_pairs("dev")
