@@ -35,6 +35,7 @@ def has_ample_memory(
         placement: this rank.
         more_bytes: memory that the whole needs besides.
     """
+    release_cached_memory(placement)  # a rank's allocator keeps what it frees, and would reuse it
     host_memory.restart_peak()
     before = host_memory.resident_bytes()
     try:
@@ -45,7 +46,7 @@ def has_ample_memory(
         return False
     needed = growth * (host_memory.peak_resident_bytes() - before) + more_bytes
     release_cached_memory(placement)
-    return needed <= AMPLE_SHARE * memory_bytes(placement)
+    return needed < AMPLE_SHARE * memory_bytes(placement)
 
 
 def memory_text(memory: int, placement: Placement) -> str:

@@ -1,0 +1,49 @@
+"""How much memory a computation needs is measured from a small part of it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from trainer.memory import device_memory, host_memory
+from trainer.rank.placement import Placement
+
+MEGABYTE = 1_000_000
+
+
+@pytest.mark.parametrize(("growth", "is_ample"), [(4.0, True), (6.0, False)])
+def test_a_part_of_50_mb_predicts_the_whole(monkeypatch, growth, is_ample):
+    monkeypatch.setattr(host_memory, "available_bytes", lambda: 1000 * MEGABYTE)
+
+    def part():
+        assert np.ones(50 * MEGABYTE, np.uint8).all()
+
+    assert device_memory.has_ample_memory(part, growth, Placement()) == is_ample
+
+
+# Freed blocks below a kept one stay in the heap, because ranks never return them to the host.
+AFTER_MUCH_WAS_FREED = """
+import numpy as np
+from trainer.memory import device_memory, host_memory
+from trainer.rank.placement import Placement
+
+blocks = [np.ones(100_000, np.uint8) for _ in range(2000)]
+kept = np.ones(100_000, np.uint8)
+blocks.clear()
+host_memory.available_bytes = lambda: 1_000_000_000
+part = lambda: [np.ones(100_000, np.uint8) for _ in range(1000)]
+print(device_memory.has_ample_memory(part, 16.0, Placement()))
+"""
+
+
+def test_memory_that_a_rank_has_freed_hides_no_need():
+    printed = subprocess.run(
+        [sys.executable, "-c", AFTER_MUCH_WAS_FREED],
+        env={**os.environ, **host_memory.ALLOCATOR_ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert printed.stdout == "False\n"
