@@ -146,6 +146,20 @@ def _check(prompts: Sequence[Sequence[int]], room: int | None) -> None:
             )
 
 
+def uniform_numbers(seed: int, number: int, count: int) -> list[float]:
+    """Return the numbers in [0, 1) that select the first tokens after a prompt.
+
+    Args:
+        number: number of the prompt.
+    """
+    generator = _generator(seed, number)
+    return [_uniform(generator).item() for _ in range(count)]
+
+
+def _uniform(generator: torch.Generator) -> Tensor:
+    return torch.rand((), generator=generator, dtype=torch.float64)
+
+
 def _generator(seed: int, number: int) -> torch.Generator:
     digest = hashlib.blake2b(f"{seed}:prompt:{number}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
@@ -169,7 +183,7 @@ def _choose(logits_bv: Tensor, texts: Sequence[_Text], sampling: SamplingConfig)
     if sampling.temperature == 0:
         tokens_b = logits_bv.argmax(dim=1)
     else:
-        drawn = [torch.rand((), generator=text.generator, dtype=torch.float64) for text in texts]
+        drawn = [_uniform(text.generator) for text in texts]
         tokens_b = draw(logits_bv, sampling, torch.stack(drawn).to(logits_bv.device))
     chosen_b = log_probabilities_bv.gather(1, tokens_b.unsqueeze(1)).squeeze(1)
     # The softmax spreads a NaN over its whole row, so the chosen token's value is NaN, too.

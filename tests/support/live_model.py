@@ -1,13 +1,17 @@
 """The page's own model, run in Node: what a browser would compute, with nothing left out."""
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from support.node_program import answer_of_node, named_modules
 
 # Modules that compute and need no page.
 PAGE = "explain/live/page"
-NAMES = ("loading", "origins", "shapes", "lens", "heads", "beam_tree", "training")
+NAMES = ("loading", "origins", "shapes", "lens", "heads", "beam_tree", "training", "texts")
 MODULES = (*(f"{PAGE}/{name}.js" for name in NAMES), "explain/compare/page/comparing.js")
 
 # What each question is answered with, given the model and the question's argument.
@@ -82,6 +86,18 @@ const answers = {
       masks: masks.map(({ place, before, kept, scale }) =>
         ({ place, shape: before.shape, kept: [...kept], scale })) };
   },
+  texts: ({ texts, sampling }) => texts.map((text) => plain(computeText(model, text, sampling))),
+  // What a page says of texts: ids, and the continuation or the text with its hidden pieces.
+  made: ({ texts, samplings = [null] }) => texts.map((text, n) => {
+    try {
+      const { ids, made, chosen, places } =
+        computeText(model, text, samplings[n % samplings.length]);
+      return { ids, made, chosen, places };
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      return { refused: error.message };
+    }
+  }),
   greedy: ({ sources }) => sources.map((ids) => greedySearch(model, ids)),
   beam: ({ sources }) => sources.map((ids) => beamSearch(model, ids)),
   trees: ({ sources, prefixes, beam, alpha, switches }) => sources.map((ids, n) => {
@@ -144,3 +160,36 @@ def ask(
     """
     code = named_modules(*MODULES) + _ANSWERS
     return answer_of_node(code, [packed, questions, other], folder)
+
+
+def close(name: str, live: Any, expected: Tensor) -> None:
+    """The live tensor is the other one, to 1e-5 of its largest number; −∞ is at the same places."""
+    found = torch.tensor([float(x) for x in live["data"]]).view(live["shape"])
+    assert found.shape == expected.shape, name
+    infinite = expected.isinf()
+    assert torch.equal(found.isinf(), infinite), name
+    found, expected = found[~infinite], expected[~infinite]
+    difference = (found - expected).abs().max() / expected.abs().max()
+    assert difference < 1e-5, (name, difference)
+
+
+def compare(name: str, live: Any, traced: Any) -> None:
+    """Every tensor of a trace, of which the live one has all under the same names."""
+    if traced is None:
+        assert live is None, name
+    elif isinstance(traced, torch.Tensor):
+        if name.endswith("ids_bt"):
+            assert live == traced[0].tolist(), name
+        else:
+            close(name, live, traced[0] if not name.endswith("positions_tm") else traced)
+    elif isinstance(traced, tuple):
+        assert len(live) == len(traced), name
+        for number, (one, other) in enumerate(zip(live, traced, strict=True)):
+            compare(f"{name}.{number}", one, other)
+    else:
+        assert is_dataclass(traced)
+        for field in fields(traced):
+            axes = field.name.rpartition("_")
+            unbatched = f"{axes[0]}_{axes[2][1:]}" if axes[2].startswith("b") else field.name
+            key = "ids" if field.name == "ids_bt" else unbatched
+            compare(f"{name}.{field.name}", live[key], getattr(traced, field.name))

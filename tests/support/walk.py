@@ -8,15 +8,23 @@ from typing import Any
 
 from support.explained_page import PageReader
 from support.node_program import answer_of_node, named_modules
+from transloom.inference.mask_filler import MaskFiller
+from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
 from transloom.observe.explain.explanation import Explanation, explain
-from transloom.observe.explain.live.packing import packed
-from transloom.observe.explain.text.text_explanation import FilledText, TextExplanation
+from transloom.observe.explain.live.packing import packed, packed_filler, packed_generator
+from transloom.observe.explain.text.text_explanation import (
+    FilledText,
+    TextExplanation,
+    explain_continuing,
+    explain_filling,
+)
 from transloom.observe.explain.text.text_page import facts as facts_of_text
 from transloom.observe.explain.text.text_page import recorded_continuation, recorded_filling
 from transloom.observe.explain.translation_page import facts, recorded
 
-MODULES = ("section", "first_screen", "questions", "trace")
+WALK = ("section", "first_screen", "questions", "trace")
+MODULES = (*(f"walk/{name}" for name in WALK), "live/page/loading", "live/page/texts")
 
 # As much of a document as drawing needs, and the text of its elements as HTML.
 _DOM = """
@@ -46,10 +54,12 @@ globalThis.document = {
 """
 _PROGRAM = """
 const fs = require("node:fs");
-const { facts, trace, packed, sentence } = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
+const { facts, trace, packed, sentence, sampling } =
+  JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
 async function traceOf() {
   if (trace) return recordedTrace(facts, trace);
   const model = await loadLiveModel(packed);
+  if (model.family) return liveTrace(facts, model, computeText(model, sentence, sampling));
   const found = liveTrace(facts, model, computeSentence(model, sentence, null, NOTHING_SWITCHED));
   const [best] = beamSearch(model, found.source.ids);
   return { ...found, beam: model.target.decode(best.ids) };
@@ -120,10 +130,26 @@ def page_in_file(file: Path) -> DrawnPage:
     return _drawn({"facts": data, "trace": data["recorded"]})
 
 
-def live_page(translator: Translator, sentence: str) -> DrawnPage:
-    """Draw the page's sections from what the page's own model computes."""
-    described = _facts(explain(translator, sentence))
-    return _drawn({"facts": described, "packed": packed(translator), "sentence": sentence})
+def live_page(
+    reader: Translator | TextGenerator | MaskFiller,
+    sentence: str,
+    sampling: dict[str, Any] | None = None,
+) -> DrawnPage:
+    """Draw the page's sections from what the page's own model computes.
+
+    Args:
+        sampling: settings with which a language model draws pieces; None for greedy search.
+    """
+    if isinstance(reader, Translator):
+        described, model = _facts(explain(reader, sentence)), packed(reader)
+    elif isinstance(reader, MaskFiller):
+        described = facts_of_text("filling", explain_filling(reader, sentence))
+        model = packed_filler(reader)
+    else:
+        described = facts_of_text("continuation", explain_continuing(reader, sentence))
+        model = packed_generator(reader)
+    asked = {"facts": described, "packed": model, "sentence": sentence, "sampling": sampling}
+    return _drawn(asked)
 
 
 def _facts(explained: Explanation) -> dict[str, Any]:
@@ -131,7 +157,6 @@ def _facts(explained: Explanation) -> dict[str, Any]:
 
 
 def _drawn(asked: dict[str, Any]) -> DrawnPage:
-    modules = [f"explain/walk/{name}.js" for name in MODULES]
-    code = _DOM + named_modules(*modules, "explain/live/page/loading.js") + _PROGRAM
+    code = _DOM + named_modules(*(f"explain/{name}.js" for name in MODULES)) + _PROGRAM
     with TemporaryDirectory() as folder:
         return DrawnPage(answer_of_node(code, asked, Path(folder)))

@@ -21,8 +21,7 @@ from transloom.cli.run_urls import name_with_copy
 
 if TYPE_CHECKING:
     from transloom.inference.translator import Translator
-
-NOT_LIVE = "only the page of a translation model can compute other texts"
+    from transloom.observe.explain.page import PageSection
 
 
 def explain(
@@ -56,7 +55,7 @@ def explain(
     """Show how a model translates a sentence, step by step, in one HTML page.
 
     The page has all intermediate numbers and opens in any browser without a network. It includes a
-    model of up to 5 million weights, so that you can type other sentences in the page. With
+    model of up to 5 million weights, so that you can type other texts in the page. With
     --against, a section of the page compares two models side by side. For a masked model, the page
     shows how the model fills in a text that has [MASK]; for a language model, how it continues a
     text.
@@ -173,12 +172,12 @@ def explanation(
         one.check_lengths([sentence], tag, max_tokens)
     explained = explain(translator, sentence, tag, max_tokens)
     lapse, moments = time_lapse_section(translator)
-    own = live_section(translator, sentence, tag) if live else "live is False"
+    own = live_section(translator, sentence, tag) if live else "it was made without the model"
     runs = own if isinstance(own, PageSection) else None
     names = names_of(both)
     compare, misfits = compare_section(both, names, sentence, tag, runs) if against else (None, [])
     title = f"{sentence} → {explained.translation}"
-    page = with_size(translation_page(explained, title, runs, compare, lapse))
+    page = with_size(translation_page(explained, title, own, compare, lapse))
     return page, {
         "translation": explained.translation,
         "steps": len(explained.chosen.ids),
@@ -210,25 +209,29 @@ def write_explanation(
 
 def _filling(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
     from transloom.cli.fill import load_filler
+    from transloom.observe.explain.live.panel import live_text
     from transloom.observe.explain.text.text_explanation import explain_filling
     from transloom.observe.explain.text.text_page import filling_page, section_count
 
-    explained = explain_filling(load_filler(run, checkpoint, "fp32", None), text)
-    page = filling_page(explained, f"{text} → {explained.filled}")
+    filler = load_filler(run, checkpoint, "fp32", None)
+    explained, live = explain_filling(filler, text), live_text(filler, text)
+    page = filling_page(explained, f"{text} → {explained.filled}", live)
     return page, _about(
-        page, section_count(explained), explained.filled, len(explained.trace.places)
+        page, section_count(explained), explained.filled, len(explained.trace.places), live
     )
 
 
 def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
     from transloom.cli.generate import load_generator
+    from transloom.observe.explain.live.panel import live_text
     from transloom.observe.explain.text.text_explanation import explain_continuing
     from transloom.observe.explain.text.text_page import continuation_page, section_count
 
-    explained = explain_continuing(load_generator(run, checkpoint, "fp32", {}), text)
-    page = continuation_page(explained, f"{text} …")
+    generator = load_generator(run, checkpoint, "fp32", {})
+    explained, live = explain_continuing(generator, text), live_text(generator, text)
+    page = continuation_page(explained, f"{text} …", live)
     return page, _about(
-        page, section_count(explained), explained.continuation, len(explained.chosen.ids)
+        page, section_count(explained), explained.continuation, len(explained.chosen.ids), live
     )
 
 
@@ -240,13 +243,15 @@ _PAGES_BY_TASK: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str,
 }
 
 
-def _about(page: str, sections: int, made: str, steps: int) -> dict[str, Any]:
+def _about(
+    page: str, sections: int, made: str, steps: int, live: "PageSection | str"
+) -> dict[str, Any]:
     return {
         "made": made,
         "steps": steps,
         "sections": sections,
         "bytes": len(page.encode()),
-        "not_live": NOT_LIVE,
+        "not_live": live if isinstance(live, str) else None,
         "compared": None,
     }
 

@@ -34,3 +34,8 @@ export function isRightToLeft(text) {
   const letter = /\p{L}/u.exec(text)?.[0];
   return letter !== undefined && RIGHT_TO_LEFT.test(letter);
 }
+
+// The same for pieces, of which those such as <s>, a tag or <mask> have no direction.
+export function areRightToLeft(pieces) {
+  return isRightToLeft(pieces.filter((piece) => piece && !/^<[^ ]*>$/.test(piece)).join(" "));
+}

@@ -23,7 +23,8 @@ class PageStart:
         caption: text below the figure of the flow.
         layers: number of layers of the larger stack.
         data: facts about the model, and the recorded trace unless the page computes it.
-        is_live: True if the page contains the model, so that the reader can type a text.
+        not_live: the reason why the reader cannot type a text, or None if the page contains the
+            model; "" says nothing.
     """
 
     heading: str
@@ -33,7 +34,7 @@ class PageStart:
     blueprint: Blueprint
     layers: int
     data: dict[str, Any]
-    is_live: bool = False
+    not_live: str | None = ""
 
 
 def first_screen_markup(start: PageStart, translations: Sequence[tuple[str, str]] = ()) -> str:
@@ -48,7 +49,7 @@ def first_screen_markup(start: PageStart, translations: Sequence[tuple[str, str]
     filling = {
         "given_label": escape(start.given[0]),
         "given": escape(start.given[1] or NOTHING),
-        "live": _LIVE_BOX if start.is_live else "",
+        "live": _below_the_text(start),
         "made_label": escape(f"{label} by {name}" if name else label),
         "made": escape(text or NOTHING),
         "others": "".join(
@@ -62,9 +63,17 @@ def first_screen_markup(start: PageStart, translations: Sequence[tuple[str, str]
     return filled(template.read_text(encoding="utf-8"), filling)
 
 
+def _below_the_text(start: PageStart) -> str:
+    """Return the box to type in, or the reason why there is none."""
+    if start.not_live is None:
+        return filled(_LIVE_BOX, {"label": escape(start.given[0])})
+    reason = f"This page shows only this text: {escape(start.not_live)}."
+    return f'<p class="label">{reason}</p>' if start.not_live else ""
+
+
 # The script shows it once the model can run.
 _LIVE_BOX = (
-    '<p data-first="typing" hidden><label for="first-sentence" class="label">Sentence</label>'
+    '<p data-first="typing" hidden><label for="first-sentence" class="label">{{label}}</label>'
     '<textarea id="first-sentence" data-first="sentence" rows="2" maxlength="1000" dir="auto" '
     'spellcheck="false"></textarea></p><p class="label" data-first="examples"></p>'
     '<p class="label" data-first="state" role="status"></p>'

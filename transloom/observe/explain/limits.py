@@ -4,7 +4,7 @@
 the pieces in a map of weights. `MAX_NUMBERS` limits the numbers of a vector, of all heads together.
 `MAX_HEADS` limits the heads of an attention, and `MAX_LAYERS` the layers of a stack. The page says
 which part it leaves out, and how much of a row of weights that is. `MAX_CANDIDATES` limits the most
-probable pieces of a step.
+probable pieces of a step, and `MAX_STEPS` the pieces by which a text is continued.
 """
 
 MAX_PIECES = 32
@@ -13,6 +13,7 @@ MAX_NUMBERS = 128
 MAX_HEADS = 16
 MAX_LAYERS = 6
 MAX_CANDIDATES = 8
+MAX_STEPS = 12
 LAYERS_DRAWN = 2  # a stack of more layers is drawn as one layer in the figure, labelled "N ×"
 
 

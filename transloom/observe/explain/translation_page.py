@@ -20,24 +20,25 @@ from transloom.observe.explain.time_lapse.section import TIME_LAPSE
 def translation_page(
     explained: Explanation,
     title: str,
-    live: PageSection | None = None,
+    live: PageSection | str | None = None,
     compare: PageSection | None = None,
     lapse: PageSection | None = None,
 ) -> str:
     """Return the whole page as HTML.
 
     Args:
-        live: the section with the model, which computes the trace. Without it, or if the sentence
-            is too long for it, the page contains the recorded trace.
+        live: the section with the model, which computes the trace, or the reason why there is none.
+            Without it, or if the sentence is too long for it, the page contains the recorded trace.
         compare: the section that compares two models.
         lapse: the section with the time-lapse.
     """
+    runs = live if isinstance(live, PageSection) else None
     links = (
-        ("Type your own sentence", LIVE, live),
+        ("Type your own sentence", LIVE, runs),
         ("Compare two models side by side", COMPARE, compare),
         ("See how translations changed during training", TIME_LAPSE, lapse),
     )
-    is_computed = live and len(explained.source.ids) <= MOST_PIECES
+    is_computed = runs and len(explained.source.ids) <= MOST_PIECES
     data = {
         **facts(explained),
         "places": [{"title": text, "place": place} for text, place, section in links if section],
@@ -52,9 +53,9 @@ def translation_page(
         blueprint=explained.blueprint,
         layers=max(config.encoder_layers, config.decoder_layers),
         data=data,
-        is_live=live is not None,
+        not_live=live if isinstance(live, str) else None if runs else "",
     )
-    return render(start, title, [one for one in (live, compare) if one], lapse)
+    return render(start, title, [one for one in (runs, compare) if one], lapse)
 
 
 def section_count(explained: Explanation) -> int:

@@ -1,6 +1,7 @@
 """Networks with random weights that read texts, ready to be explained."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,7 +73,7 @@ def _trained(network: Any, tokenizer: Tokenizer, decoding: Any) -> Any:
         network,
         {TEXT: tokenizer},
         recipe=SimpleNamespace(decoding=decoding, task=""),
-        checkpoint=SimpleNamespace(path=SimpleNamespace(name="step-00000007")),
+        checkpoint=SimpleNamespace(path=Path("no-run/checkpoints/step-00000007")),
         weights=None,
         passed_over=[],
     )

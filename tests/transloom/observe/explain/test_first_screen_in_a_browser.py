@@ -1,5 +1,6 @@
 """The first screen in a browser: all of it is there before the reader scrolls, and it answers."""
 
+import re
 from contextlib import closing
 
 import pytest
@@ -10,7 +11,7 @@ from model.config.transformer import DecodingConfig
 from transloom.inference.translator import Translator
 from transloom.observe.explain.compare.section import compare_section
 from transloom.observe.explain.explanation import explain
-from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.live.panel import live_section, live_text
 from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
 from transloom.observe.explain.text.text_page import continuation_page, filling_page
 from transloom.observe.explain.translation_page import translation_page
@@ -54,10 +55,13 @@ def page_of_kind(translators, filler_of, generator_of, tmp_path):
             names = ("tiny@2", "another/run@average-of-1-2")
             compare, _ = compare_section(translators, names, SENTENCE, None, live)
         if kind == "masked":
-            text = "the cat is [MASK] on[MASK]"
-            page = filling_page(explain_filling(filler_of(), text), "a title")
+            filler, text = filler_of(), "the cat is [MASK] on[MASK]"
+            page = filling_page(explain_filling(filler, text), "x", live_text(filler, text))
         elif kind == "continued":
-            page = continuation_page(explain_continuing(generator_of(), "the cat"), "a title")
+            generator, text = generator_of(), "the cat"
+            page = continuation_page(
+                explain_continuing(generator, text), "", live_text(generator, text)
+            )
         else:
             sentence = LONG if kind == "long" else SENTENCE
             page = translation_page(explain(translators[0], sentence), "a title", live, compare)
@@ -74,7 +78,7 @@ def opened(watched, address, height):
     page.goto(address)
     page.locator("#section-1.here").wait_for()
     page.locator("#section-5").wait_for(state="attached")
-    if "live" in address or "two" in address:
+    if not re.search("static|long", address):
         page.get_by_text("The model is in this page").wait_for()
         watched.settle()
     return page
@@ -90,7 +94,7 @@ def test_all_of_it_is_there_before_the_reader_scrolls(browser, page_of_kind, kin
                 assert page.evaluate("scrollY") == 0
                 places = page.evaluate(PLACES)
                 names = [name for name, *_ in places]
-                box = "sentence" if kind in ("live", "two") else "given"
+                box = "given" if kind in ("static", "long") else "sentence"
                 assert names[:2] == [box, "made"]
                 assert ("other" in names) == (kind == "two")
                 for name, *distances in places:

@@ -1,4 +1,4 @@
-"""Pack a translator for a page: all weights in fp32, config and tokenizers, as one JSON object.
+"""Pack a model for a page: all weights in fp32, config and tokenizers, as one JSON object.
 
     weights ─▶ little-endian float32 ─▶ first bytes, second bytes, … ─┐
     normalisers' tables ──────────────────────────────────────────────┴▶ deflate ─▶ base 85
@@ -10,29 +10,41 @@ HTML.
 
 import base64
 import zlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from data_pipeline.tasks.masking import vocabulary_of
+from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.blocks.positions import angles_per_position
+from model.blocks.rotary import rotary_table
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import ModelConfig
+from model.generation.sampling import uniform_numbers
 from model.networks.transformer import Transformer
+from transloom.inference.mask_filler import MaskFiller
+from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
+from transloom.observe.explain import limits
+from transloom.observe.explain.form import form_of
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.sentence_piece import packed_tokenizer
 
 MOST_PIECES = 128  # of a sentence; computing.js has the same limit
 MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence takes some seconds
+SEEDS = 32  # for which a page has the random numbers of sampling
 
-# Settings of a network that forward.js supports; all others must have their defaults.
+# Settings of a translation model that the page supports; all others must have their defaults.
 KNOWN = frozenset(
     {"encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"}
     | {"norm", "share_embeddings", "activation", "output_bias", "decoder_start"}
     | {"dropout", "attention_dropout"}  # without effect after training
 )
-ACTIVATIONS = ("relu", "gelu", "silu")  # activations that tensors.js supports
-READ_FROM_CONFIG = ("encoder_layers", "decoder_layers", "width", "heads", "norm", "activation")
+ACTIVATIONS = ("relu", "gelu", "silu")  # activations of a translation model that it supports
 
 
 def packed(translator: Translator) -> dict[str, Any]:
@@ -42,19 +54,109 @@ def packed(translator: Translator) -> dict[str, Any]:
         NotLiveError: the page does not support this model, or the model is too large.
     """
     model = translator.model
-    _check(model)
-    tokenizers = [packed_tokenizer(tokenizer) for tokenizer in translator.tokenizers]
-    weights = {**_weights(model), "positions.angles": angles_per_position(model.config.width)}
-    floats = np.concatenate([weight.cpu().float().numpy().ravel() for weight in weights.values()])
+    _check_size(model)
+    _check_settings(model)
+    layers = {name: getattr(model.config, name) for name in ("encoder_layers", "decoder_layers")}
     vocabulary = model.vocabulary
     return {
-        "config": {name: getattr(model.config, name) for name in READ_FROM_CONFIG},
         "decoding": translator.decoding.model_dump(),
         "vocabulary": {name: getattr(vocabulary, name) for name in ("pad_id", "bos_id", "eos_id")},
+        **_packed(dict(model.named_parameters()), model.config, layers, translator.tokenizers),
+    }
+
+
+def packed_generator(generator: TextGenerator) -> dict[str, Any]:
+    """Return the packed language model, with the random numbers of `generate` for some seeds.
+
+    Raises:
+        NotLiveError: as in `packed`.
+    """
+    network, sampling = generator.network, generator.sampling
+    names = {"embedding": "target_embedding", "layers": "decoder.layers"}
+    seeds = sorted({*range(SEEDS), sampling.seed})
+    return {
+        "family": "continuation",
+        "steps": limits.MAX_STEPS,
+        "context": network.context_length,
+        "decoding": sampling.model_dump(include={"temperature", "top_k", "top_p", "seed"}),
+        "draws": {seed: uniform_numbers(seed, 0, limits.MAX_STEPS) for seed in seeds},
+        **_packed_text(generator, network, {**names, "last_norm": "decoder.last_norm"}, "decoder"),
+    }
+
+
+def packed_filler(filler: MaskFiller) -> dict[str, Any]:
+    """Return the packed masked model.
+
+    Raises:
+        NotLiveError: as in `packed`.
+    """
+    network, vocabulary = filler.network, vocabulary_of(filler.tokenizer)
+    names = {"embedding": "target_embedding", "positions": "positions", "segments": "segments"}
+    moved = {f"encoder.{name}": new for name, new in names.items()}
+    return {
+        "family": "filling",
+        "context": network.encoder.context_length,
+        "takes_pairs": filler.pairs,
+        "mask": vocabulary.mask,
+        "special": np.flatnonzero(~vocabulary.is_ordinary).tolist(),
+        **_packed_text(filler, network, moved, "encoder"),
+    }
+
+
+def _packed_text(
+    reader: TextGenerator | MaskFiller, network: Any, names: Mapping[str, str], stack: str
+) -> dict[str, Any]:
+    """Return what both kinds of networks with one stack need in a page.
+
+    Args:
+        names: beginnings of the names of parameters, with those that forward.js expects.
+    """
+    _check_size(network)
+    config = getattr(network, "config", None) or network.encoder.config
+    weights = {}
+    for name, weight in network.named_parameters():
+        old = next((old for old in names if name.startswith(f"{old}.")), "")
+        weights[names[old] + name.removeprefix(old) if old else name] = weight
+    tokenizer = reader.tokenizer
+    return {
+        "vocabulary": {
+            f"{name}_id": getattr(tokenizer.special_ids, name) for name in ("pad", "bos", "eos")
+        },
+        **_packed(weights, config, {"stack": stack, f"{stack}_layers": config.layers}, [tokenizer]),
+    }
+
+
+def _packed(
+    parameters: Mapping[str, Tensor],
+    config: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig,
+    layers: Mapping[str, Any],
+    tokenizers: Iterable[Tokenizer],
+) -> dict[str, Any]:
+    form = form_of(config)
+    weights = {name: weight.detach() for name, weight in parameters.items()}
+    positions = "learned"
+    if not isinstance(config, EncoderOnlyConfig):
+        positions = config.positions
+        if positions == "sinusoidal":
+            weights["positions.angles"] = angles_per_position(form.width)
+        elif positions == "rotary":
+            table = rotary_table(2, form.head_width, config.rotary_base, torch.device("cpu"))
+            weights["positions.angles"] = table[1]
+    floats = np.concatenate([weight.cpu().float().numpy().ravel() for weight in weights.values()])
+    pieces = [packed_tokenizer(tokenizer) for tokenizer in tokenizers]
+    sizes = ("width", "heads", "groups", "activation", "norm_kind")
+    return {
+        "config": {
+            **layers,
+            **{name: getattr(form, name) for name in sizes},
+            "norm": "pre" if form.pre_norm else "post",
+            "norm_epsilon": config.norm_epsilon,
+            "positions": positions,
+        },
         "weights": [(name, list(weight.shape)) for name, weight in weights.items()],
         "floats": len(floats),
-        "tokenizers": [one.described for one in tokenizers],
-        **encoded(planes_of(floats) + b"".join(one.charsmap for one in tokenizers)),
+        "tokenizers": [one.described for one in pieces],
+        **encoded(planes_of(floats) + b"".join(one.charsmap for one in pieces)),
     }
 
 
@@ -72,17 +174,15 @@ def encoded(plain: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "data": text}
 
 
-def _check(model: Transformer) -> None:
-    count = sum(parameter.numel() for parameter in model.parameters())
+def _check_size(network: nn.Module) -> None:
+    count = sum(parameter.numel() for parameter in network.parameters())
     if count > MOST_WEIGHTS:
         raise NotLiveError(f"it has {count:,} weights, more than {MOST_WEIGHTS:,}")
+
+
+def _check_settings(model: Transformer) -> None:
     for name, field in ModelConfig.model_fields.items():
         value = getattr(model.config, name)
         known = name in KNOWN and (name != "activation" or value in ACTIVATIONS)
         if not known and name != "network" and value != field.default:
             raise NotLiveError(f"its model.{name} is {value}")
-
-
-def _weights(model: Transformer) -> dict[str, Tensor]:
-    """Return each weight once, by its name."""
-    return {name: weight.detach() for name, weight in model.named_parameters()}

@@ -1,6 +1,7 @@
 """Collect the data for the page's view of training: settings of the recipe, and sentence pairs."""
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from trainer.errors import TrainerError
@@ -23,12 +24,13 @@ def training_settings(translator: Translator) -> dict[str, Any]:
         "r_drop": trainer.get("r_drop", 0.0),
         "dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
-        "pairs": _pairs(RunFolder(translator.checkpoint.path.parents[1])),
+        "pairs": validation_pairs(translator.checkpoint.path),
     }
 
 
-def _pairs(run: RunFolder) -> list[tuple[str, str]]:
-    """Return sentences with their references from the metrics file; empty if it cannot be read."""
+def validation_pairs(checkpoint: Path) -> list[tuple[str, str]]:
+    """Return the newest validation's texts with their references; empty if they cannot be read."""
+    run = RunFolder(checkpoint.parents[1])
     with suppress(OSError, TrainerError):
         for _, line in zip(range(LINES_READ), read_backwards(run.metrics), strict=False):
             if isinstance(line, ValidationLine):

@@ -21,12 +21,13 @@ from model.inspection.text_trace import (
 from trainer.errors import TextError
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
+from transloom.observe.explain import limits
 from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.networks import blueprint_of_network
 from transloom.observe.explain.explanation import Pieces
 from transloom.observe.explain.form import Form, form_of
 
-STEPS = 12  # maximum number of pieces by which a page continues a text
+STEPS = limits.MAX_STEPS
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ class ContinuedText(TextExplanation):
     Attributes:
         given: number of pieces at the start of `pieces` that are BOS and the given text; the other
             pieces are the continuation.
+        is_cut: True if BOS and the beginning of the text are left out, because they do not fit.
         chosen: the piece that each step chose, including the last piece, which was not read.
         continuation: the text of the chosen pieces.
         trace: the pass over `pieces`.
     """
 
     given: int
+    is_cut: bool
     chosen: Pieces
     continuation: str
     trace: DecoderOnlyTrace
@@ -128,29 +131,32 @@ def explain_filling(filler: MaskFiller, text: str) -> FilledText:
 def explain_continuing(generator: TextGenerator, text: str) -> ContinuedText:
     """Continue a text greedily by up to `STEPS` pieces, and trace the pass.
 
+    As in `TextGenerator.generate`, only the end of a text is read that is longer than the context.
+
     Raises:
-        TextError: the network's context is too short for the text and its continuation.
+        TextError: the network has too few learned positions for the text and its continuation.
     """
     network, tokenizer = generator.network, generator.tokenizer
-    prompt = generator.ids(text)
+    whole, prompt = generator.ids(text), generator.read_ids(text)
     longest = network.context_length - STEPS
-    if len(prompt) > longest:
+    if network.config.positions == "learned" and len(whole) > longest:
         raise TextError(
-            f"The text has {len(prompt)} tokens with BOS. The page adds {STEPS} tokens, but the "
-            f"network's context has only {network.context_length}. Give a text of at most "
+            f"The text has {len(whole)} tokens with BOS. The page adds {STEPS} tokens, but the "
+            f"network has learned only {network.context_length} positions. Give a text of at most "
             f"{longest} tokens with BOS."
         )
     chosen = _greedy(generator, prompt)
     read = [*prompt, *chosen[:-1]]
     return ContinuedText(
         text=text,
-        pieces=_pieces(tokenizer, read, tokenizer.pieces(text)),
+        pieces=_pieces(tokenizer, read, ["", *tokenizer.pieces(text)][-len(prompt) :]),
         positions=tuple(range(len(read))),
         config=network.config,
         vocabulary=_vocabulary(tokenizer),
         blueprint=blueprint_of_network(network.config, network),
         checkpoint=generator.checkpoint.path.name,
         given=len(prompt),
+        is_cut=len(prompt) < len(whole),
         chosen=_pieces(tokenizer, chosen),
         continuation=tokenizer.decode([chosen])[0],
         trace=trace_decoder_only(network, read),
@@ -169,10 +175,10 @@ def _pieces(tokenizer: Tokenizer, ids: list[int], read: list[str] | None = None)
     """Return the pieces of ids; unknown pieces get their characters from `read`, if it has them.
 
     Args:
-        read: the pieces of the text after BOS, with the characters of the text.
+        read: the first of these pieces, with the characters of the text.
     """
     shown = [tokenizer.piece(number) for number in ids]
-    for place, characters in enumerate(read or [], start=1):
+    for place, characters in enumerate(read or []):
         if ids[place] == tokenizer.special_ids.unk:
             shown[place] = f"{characters} ({shown[place]})"
     return Pieces(tuple(ids), tuple(shown))

@@ -5,7 +5,8 @@ from typing import Any
 from transloom.observe.explain import limits
 from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES
 from transloom.observe.explain.first_screen import PageStart
-from transloom.observe.explain.page import render
+from transloom.observe.explain.live.packing import MOST_PIECES
+from transloom.observe.explain.page import PageSection, render
 from transloom.observe.explain.recording import (
     RecordedTensors,
     model_facts,
@@ -19,28 +20,37 @@ from transloom.observe.explain.text.text_explanation import (
 )
 
 
-def continuation_page(explained: ContinuedText, title: str) -> str:
-    """Return the page of a language model, from a text to its continuation."""
-    recorded = recorded_continuation(explained)
-    start = _start(
+def continuation_page(explained: ContinuedText, title: str, live: PageSection | str = "") -> str:
+    """Return the page of a language model, from a text to its continuation.
+
+    Args:
+        live: the model, which computes the trace, or the reason why the page does not contain it.
+    """
+    return _page(
         explained,
-        {**facts("continuation", explained), "recorded": recorded},
+        title,
+        live,
+        {**facts("continuation", explained), "recorded": recorded_continuation(explained)},
         heading="From a text to its continuation",
         made=("Continuation", explained.continuation),
         caption="Step 1. Each new piece is appended to the text.",
     )
-    return render(start, title)
 
 
-def filling_page(explained: FilledText, title: str) -> str:
-    """Return the page of a masked model, from a text with [MASK] to the predicted pieces."""
-    start = _start(
+def filling_page(explained: FilledText, title: str, live: PageSection | str = "") -> str:
+    """Return the page of a masked model, from a text with [MASK] to the predicted pieces.
+
+    Args:
+        live: as in `continuation_page`.
+    """
+    return _page(
         explained,
+        title,
+        live,
         {**facts("filling", explained), "recorded": recorded_filling(explained)},
         heading="From a text to its hidden pieces",
         made=("Filled in", explained.filled),
     )
-    return render(start, title)
 
 
 def section_count(explained: TextExplanation) -> int:
@@ -70,6 +80,7 @@ def recorded_continuation(explained: ContinuedText) -> dict[str, Any]:
     return {
         **_recorded_text(explained),
         "given": explained.given,
+        "is_cut": explained.is_cut,
         "chosen": pieces_data(explained.chosen),
         "made": explained.continuation,
         "predictions": predictions(
@@ -122,15 +133,20 @@ def _recorded_text(explained: TextExplanation) -> dict[str, Any]:
     }
 
 
-def _start(
+def _page(
     explained: TextExplanation,
+    title: str,
+    live: PageSection | str,
     data: dict[str, Any],
     *,
     heading: str,
     made: tuple[str, str],
     caption: str = "",
-) -> PageStart:
-    return PageStart(
+) -> str:
+    # The recorded trace is needed where the page itself does not compute the text.
+    if isinstance(live, PageSection) and len(explained.pieces.ids) <= MOST_PIECES:
+        data = {**data, "recorded": None}
+    start = PageStart(
         heading=heading,
         given=("Text", explained.text),
         made=made,
@@ -138,4 +154,6 @@ def _start(
         blueprint=explained.blueprint,
         layers=explained.config.layers,
         data=data,
+        not_live=None if isinstance(live, PageSection) else live,
     )
+    return render(start, title, [live] if isinstance(live, PageSection) else [])

@@ -3,7 +3,7 @@
 
 import { element } from "../../drawing/elements.js";
 import { counted, formatPercent } from "../../drawing/numbers.js";
-import { isRightToLeft, visible } from "../../drawing/text.js";
+import { areRightToLeft, visible } from "../../drawing/text.js";
 
 const PIECES_IN_BOX = 8;
 const MOST_EXAMPLES = 3; // beside the page's own
@@ -35,7 +35,7 @@ function flowOfContinuation(trace) {
     tokensBox(trace.pieces.texts.slice(0, trace.given), "decoder.ids"),
     box("Decoder", `${counted(trace.model.layers, "layer")}; every piece attends to itself and earlier ` +
       "ones", "decoder.1.self_attention"),
-    outputBox("most probable next piece:", "decoder.softmax",
+    outputBox(`${trace.sampling ? "drawn" : "most probable"} next piece:`, "decoder.softmax",
       trace.predictions[trace.given - 1].candidates.find(({ id }) => id === trace.chosen.ids[0])),
   ];
 }
@@ -65,7 +65,7 @@ function outputBox(about, key, { text, probability }) {
 function box(name, about, key, pieces = [], probability = null) {
   const token = (piece) => (piece === null ? element("i", {}, "…") : element("bdi",
     { class: probability === null ? "token" : "token follows" }, piece));
-  const direction = isRightToLeft(pieces.filter(Boolean).join(" ")) ? "rtl" : "ltr";
+  const direction = areRightToLeft(pieces) ? "rtl" : "ltr";
   return element("li", { "data-flow": name.toLowerCase() },
     element("a", { href: `#box-${key}`, "data-box": key }, element("strong", {}, name), " ",
       element("span", { class: "about" }, element("span", {}, about), " ",
@@ -120,6 +120,12 @@ export function typingBox(typed, examples) {
     say: (...message) => part("state").replaceChildren(...message),
     show: (sentence) => { if (box.value !== sentence) box.value = sentence; },
   };
+}
+
+// Whose results stay, dimmed, when a text is refused.
+export function staleNote(text) {
+  return typeof text !== "string" ? [] : [" The dimmed results below are those of “",
+    element("bdi", {}, visible(text)), "”."];
 }
 
 // Translations by another model belong to the page's own sentence alone.

@@ -2,7 +2,7 @@
 
 import { element } from "../../drawing/elements.js";
 import { formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
-import { isRightToLeft } from "../../drawing/text.js";
+import { areRightToLeft } from "../../drawing/text.js";
 
 // The children of a sentence: each quotation keeps its own writing direction.
 export function quoting(text) {
@@ -30,7 +30,7 @@ export const link = (title, fragment) =>
 // Pieces in reading order, and the one that follows them. `newest`: the last one is new. Each piece
 // is isolated, as ▁ has no direction.
 export function tokens(label, texts, { newest = false, follows = null } = {}) {
-  const turned = isRightToLeft(texts.join(" "));
+  const turned = areRightToLeft(texts);
   const shown = texts.map((piece, n) => element("bdi",
     { class: newest && n === texts.length - 1 ? "token new" : "token" }, piece));
   const next = follows === null ? [] : [element("i", {}, turned ? "←" : "→"),

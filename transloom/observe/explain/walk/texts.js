@@ -12,8 +12,9 @@ const LEAST = 1e-38; // of a probability, whose logarithm is finite
 export function sectionsOfContinuation(trace) {
   return [
     overviewOfContinuation(trace),
-    piecesSection(trace, "decoder", "The first piece only marks the beginning. The next " +
-      `${trace.given - 1} are the given text, and the model has added all others.`),
+    piecesSection(trace, "decoder", (trace.is_cut ? "The text is longer than the model's context, " +
+      `so only its last ${trace.given} pieces are read. ` : "The first piece only marks the beginning. " +
+      `The next ${trace.given - 1} are the given text. `) + "The model has added all others."),
     vectorsSection(trace, "decoder"),
     ...stackSections(trace, {
       group: "Layers", key: "decoder", noun: "Layer", causal: true,
@@ -60,13 +61,21 @@ function overviewOfContinuation(trace) {
     about: () => [
       tokens("Text", trace.pieces.texts.slice(0, trace.given)),
       tokens("Goes on", trace.chosen.texts),
-      text(
-        `This page follows greedy search for ${counted(trace.chosen.ids.length, "step")}, each of which ` +
-        `takes the most probable piece. The result is “${trace.text}${trace.made}”. The command ` +
-        "transloom generate instead draws pieces at random according to their probabilities, unless " +
-        "decoding.temperature is 0."),
+      text(howChosen(trace), `The result is “${trace.text}${trace.made}”.`),
     ],
   });
+}
+
+function howChosen({ chosen, sampling }) {
+  const steps = counted(chosen.ids.length, "step");
+  if (!sampling) {
+    return `This page follows greedy search for ${steps}, each of which takes the most probable piece. ` +
+      "The command transloom generate instead draws pieces at random according to their probabilities, " +
+      "unless decoding.temperature is 0.";
+  }
+  const { temperature, top_k, top_p, seed } = sampling;
+  return `This page draws a piece at random in each of ${steps}, as transloom generate does with ` +
+    `temperature ${temperature}, top-k ${top_k}, top-p ${top_p} and seed ${seed}.`;
 }
 
 function overviewOfFilling(trace) {
@@ -148,6 +157,11 @@ function nextPieceSection(trace) {
         "softmax converts logits to probabilities."),
       bars(candidates, trace.chosen.ids[0]),
       text(shareOfOthers(trace.model, candidates)),
+      trace.controls ? [heading("Draw the next piece"), text("A temperature above 0 draws pieces at " +
+        "random: logits are divided by the temperature, and a low one prefers probable pieces. Top-k " +
+        "keeps the k most probable pieces (0: all), and top-p the smallest set of them with this " +
+        "probability in total. The seed determines the random numbers."), trace.controls] : [],
+      drawnFrom(trace, 0),
     ],
     shows: { "": ["decoder.last_norm", "decoder.output", "decoder.softmax"] },
   };
@@ -165,10 +179,27 @@ function stepsSection(trace) {
       return fold(`${step + 1}: “${soFar.at(-1)}” → “${chosen}”`, [
         tokens("The text so far", soFar.slice(-trace.model.limits.pieces), { newest: true, follows: chosen }),
         bars(trace.predictions[trace.given - 1 + step].candidates, trace.chosen.ids[step]),
+        drawnFrom(trace, step),
       ]);
     }),
     shows: {},
   };
+}
+
+// The pieces from which a step drew, and the number that was drawn; nothing in greedy search.
+function drawnFrom({ draws, model: { limits } }, step) {
+  if (!draws?.length) return [];
+  const { id, uniform, kept } = draws[step];
+  const place = kept.findIndex((one) => one.id === id);
+  const shown = kept.filter((_, n) => n < limits.candidates || n === place);
+  const total = kept.at(-1).sum;
+  return [
+    text(`The number drawn in [0, 1) is ${formatNumber(uniform, 4)}. Times the sum of ` +
+      `${counted(kept.length, "kept piece")}, ${formatNumber(total, 4)}, it is ` +
+      `${formatNumber(uniform * total, 4)}: the first piece is taken whose sum is larger.`),
+    table(["kept", "probability with this temperature", "sum so far"], shown.map(({ text: piece, probability, sum }) =>
+      [piece, formatPercent(probability), formatNumber(sum, 4)]), shown.indexOf(kept[place])),
+  ];
 }
 
 // The prediction at every position, and the resulting loss of training.

@@ -8,39 +8,58 @@
 //   made, beam                 the texts of greedy search and of beam search (null: not yet computed)
 //
 // The trace of a text has `text`, `pieces`, `positions` and one `stack` instead of source and target,
-// see text/text_recording.py.
+// see text/text_page.py. A live one also has what sampling drew: `sampling` and `draws`.
 //
 // A tensor is {shape, data}. Of a recorded one, `data` has the rows and columns that are drawn, `kept`
 // is their shape, and `first` is the whole first row.
 
 import { bytesOfBase85, inflated, joinedPlanes } from "../live/page/bytes.js";
 import { candidatesAt, shownPiece } from "../live/page/computing.js";
-import { row } from "../live/page/tensors.js";
+import { mostProbable, row } from "../live/page/tensors.js";
 
-// The trace of a result of `computeSentenceSlices`.
+// The trace of a result of `computeSentenceSlices` or `computeTextSlices`.
 export function liveTrace(facts, model, result) {
+  return (facts.family === "translation" ? liveTranslation : liveText)(facts, model, result);
+}
+
+const withTexts = (model, ids) => ({ ids, texts: ids.map((id) => model.target.pieces[id]) });
+
+function liveTranslation(facts, model, result) {
   const { traced, ids, chosen } = result;
-  const pieces = (these) => ({ ids: these, texts: these.map((id) => model.target.pieces[id]) });
+  const { pad_id, bos_id } = model.vocabulary;
   return {
     model: facts, sentence: result.sentence, tag: result.tag, made: result.translation,
     beam: null, encoder: traced.encoder, decoder: traced.decoder,
     source: { ids, texts: ids.map((_, n) => shownPiece(model, result, n)) },
-    target: pieces(traced.decoder.ids), chosen: pieces(chosen),
-    predictions: chosen.map((id, t) => predictionAt(facts.limits, model, traced, t, id)),
+    target: withTexts(model, traced.decoder.ids), chosen: withTexts(model, chosen),
+    predictions: predictionsOf(facts, model, traced, chosen, new Set([pad_id, bos_id])),
   };
 }
 
-function predictionAt(limits, model, traced, t, chosen) {
-  const { pad_id, bos_id } = model.vocabulary;
-  const [logits, probabilities] = [row(traced.logits_tv, t), row(traced.probabilities_tv, t)];
-  const order = candidatesAt({ traced }, t, limits.candidates).map(({ id }) => id);
-  const ids = order.includes(chosen) ? order : [...order, chosen];
-  const candidate = (id) =>
-    ({ id, text: model.target.pieces[id], logit: logits[id], probability: probabilities[id] });
+// A piece of a continuation is followed by another; in the place of [MASK] belongs the most probable one.
+function liveText(facts, model, result) {
+  const { ids, chosen = [], draws = [], places, special } = result;
+  const follow = places ? places.map(() => null) : [...ids.slice(1), chosen.at(-1)];
   return {
-    candidates: ids.map(candidate),
-    best: candidate(order.find((id) => id !== pad_id && id !== bos_id)),
+    ...result, model: facts,
+    draws: draws.map((draw) => ({ ...draw, kept: draw.kept.map((one) =>
+      ({ ...one, text: model.target.pieces[one.id] })) })),
+    pieces: { ids, texts: result.shown }, chosen: withTexts(model, chosen),
+    predictions: predictionsOf(facts, model, result, follow, special),
   };
+}
+
+// `follow`: the piece after each row, or null for the most probable one that is not in `never`.
+function predictionsOf({ limits }, model, traced, follow, never) {
+  return follow.map((next, t) => {
+    const [logits, probabilities] = [row(traced.logits_tv, t), row(traced.probabilities_tv, t)];
+    const candidate = (id) =>
+      ({ id, text: model.target.pieces[id], logit: logits[id], probability: probabilities[id] });
+    const best = mostProbable(probabilities, never);
+    const order = candidatesAt({ traced }, t, limits.candidates).map(({ id }) => id);
+    const shown = order.includes(next ?? best) ? order : [...order, next ?? best];
+    return { candidates: shown.map(candidate), best: candidate(best) };
+  });
 }
 
 // The trace that recording.py has written.

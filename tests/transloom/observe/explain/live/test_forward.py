@@ -2,12 +2,11 @@
 
 import itertools
 import random
-from dataclasses import fields, is_dataclass
 
 import pytest
 import torch
 from support.covering import covering_cases
-from support.live_model import ask
+from support.live_model import ask, close, compare
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import SOURCE, TARGET
@@ -54,37 +53,6 @@ def translator(kind="bpe", two=False, seed=0, checkpoint=None, decoding=DECODING
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)  # biases and norms, too
     return Translator(model, {SOURCE: source, TARGET: target}, decoding, checkpoint)
-
-
-def close(name, live, expected):
-    """The live tensor is the other one, to 1e-5 of its largest number; −∞ is at the same places."""
-    found = torch.tensor([float(x) for x in live["data"]]).view(live["shape"])
-    assert found.shape == expected.shape, name
-    infinite = expected.isinf()
-    assert torch.equal(found.isinf(), infinite), name
-    found, expected = found[~infinite], expected[~infinite]
-    difference = (found - expected).abs().max() / expected.abs().max()
-    assert difference < 1e-5, (name, difference)
-
-
-def compare(name, live, traced):
-    """Every tensor of a trace, of which the live one has all under the same names."""
-    if isinstance(traced, torch.Tensor):
-        if name.endswith("ids_bt"):
-            assert live == traced[0].tolist(), name
-        else:
-            close(name, live, traced[0] if not name.endswith("positions_tm") else traced)
-    elif isinstance(traced, tuple):
-        assert len(live) == len(traced), name
-        for number, (one, other) in enumerate(zip(live, traced, strict=True)):
-            compare(f"{name}.{number}", one, other)
-    else:
-        assert is_dataclass(traced)
-        for field in fields(traced):
-            axes = field.name.rpartition("_")
-            unbatched = f"{axes[0]}_{axes[2][1:]}" if axes[2].startswith("b") else field.name
-            key = "ids" if field.name == "ids_bt" else unbatched
-            compare(f"{name}.{field.name}", live[key], getattr(traced, field.name))
 
 
 MARIAN = {"activation": "silu", "output_bias": True, "decoder_start": "pad"}

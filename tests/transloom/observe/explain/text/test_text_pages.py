@@ -10,12 +10,17 @@ from support.walk import recorded_page
 from model.losses.loss import token_losses
 from trainer.errors import TextError
 from transloom.observe.explain import limits
+from transloom.observe.explain.live.panel import live_text
 from transloom.observe.explain.text.text_explanation import (
     STEPS,
     explain_continuing,
     explain_filling,
 )
-from transloom.observe.explain.text.text_page import filling_page, section_count
+from transloom.observe.explain.text.text_page import (
+    continuation_page,
+    filling_page,
+    section_count,
+)
 
 pytestmark = pytest.mark.long
 
@@ -139,6 +144,21 @@ def test_a_text_is_text_wherever_it_stands(filler_of):
     page = filling_page(explained, HOSTILE)
     assert "<script>alert" not in page
     assert HOSTILE in PageReader(page).sections[0].text
+
+
+def test_a_page_says_why_no_other_text_can_be_typed(generator_of, monkeypatch):
+    generator = generator_of()
+    explained = explain_continuing(generator, "the cat")
+    live = continuation_page(explained, "x", live_text(generator, "the cat"))
+    assert "<textarea" in live
+    assert '"recorded":null' in live
+    monkeypatch.setattr("transloom.observe.explain.live.packing.MOST_WEIGHTS", 10)
+    page = continuation_page(explained, "x", live_text(generator, "the cat"))
+    count = sum(weight.numel() for weight in generator.network.parameters())
+    said = PageReader(page).sections[0].text
+    assert f"This page shows only this text: it has {count:,} weights, more than 10." in said
+    assert "<textarea" not in page
+    assert '"recorded":{' in page
 
 
 def test_large_things_are_cut_and_the_page_says_so(generator_of, monkeypatch):

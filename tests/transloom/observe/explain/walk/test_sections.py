@@ -10,10 +10,13 @@ from support.walk import live_page, recorded_page
 
 from transloom.observe.explain import limits
 from transloom.observe.explain.explanation import Pieces, explain
+from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
 from transloom.observe.explain.translation_page import section_count
 
 SENTENCE = "elle sera journaliste demain"
 NEWER = {"positions": "rotary", "norm_kind": "rms", "activation": "swiglu", "key_value_heads": 2}
+TEXT = "the cat  漢 s"
+HIDDEN = "the [MASK] is[MASK]"
 HOSTILE = "<script>alert(\"x\")</script> & 'je' {{style}} </section> \\u003c"
 # The tensors of a trace that a figure shows, by its caption.
 TENSORS = {
@@ -113,6 +116,32 @@ def test_a_live_and_a_recorded_trace_give_the_same_page(translator_of, norm):
     assert live.places == recorded.places
 
 
+FORMS = {
+    "gpt2": {"preset": "gpt2"},
+    "llama": {"preset": "llama", "key_value_heads": 2},
+    "sines": {"positions": "sinusoidal", "norm": "rms", "activation": "relu"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_live_continuation_is_the_recorded_one(generator_of, form):
+    generator = generator_of(**FORMS[form])
+    same_pages(live_page(generator, TEXT), recorded_page(explain_continuing(generator, TEXT)))
+
+
+@pytest.mark.parametrize("form", [{"preset": "bert"}, {"activation": "gelu_tanh"}], ids=str)
+def test_a_live_filled_text_is_the_recorded_one(filler_of, form):
+    filler = filler_of(**form)
+    for text in (HIDDEN, "[MASK]a  漢 [MASK]"):
+        same_pages(live_page(filler, text), recorded_page(explain_filling(filler, text)))
+
+
+def same_pages(live, recorded):
+    same_document(live, recorded)
+    assert same_figures(live, recorded) > 60
+    assert live.places == recorded.places
+
+
 def test_a_large_model_is_cut_alike(translator_of, monkeypatch):
     for limit, value in {"LAYERS": 1, "HEADS": 2, "NUMBERS": 10, "PIECES": 4}.items():
         monkeypatch.setattr(limits, f"MAX_{limit}", value)
@@ -154,3 +183,12 @@ def test_pieces_are_read_in_the_direction_of_their_script(translator_of):
     assert '<div class="row" dir="rtl"><bdi class="token">▁أنا</bdi>' in pieces
     assert "“<bdi>▁أنا</bdi>”" in page.html
     assert 'dir="rtl"' not in recorded_page(explained).html
+
+
+def test_special_pieces_have_no_direction(translator_of, generator_of):
+    explained = explain(translator_of(), "je suis")
+    tagged = Pieces(explained.source.ids, ("<2en>", "▁أنا", *explained.source.texts[2:]))
+    continued = recorded_page(explain_continuing(generator_of(), "أنا"))  # after <s>
+    for page in (recorded_page(replace(explained, source=tagged)), continued):
+        assert 'class="row" dir="rtl"' in page.html.split("<section")[2]
+        assert 'class="pieces" dir="rtl"' in page.html.split("<section")[1]

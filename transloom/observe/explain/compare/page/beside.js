@@ -8,7 +8,7 @@ import { comparisonSlices } from "./comparing.js";
 import { gridOf } from "../../live/page/grid.js";
 import { modelInPage } from "../../live/page/loading.js";
 import { fullNameOf } from "../../live/page/places.js";
-import { slicesInTurn, WAIT_MS } from "../../live/page/slices.js";
+import { slicesInTurn, whenTyped } from "../../live/page/slices.js";
 
 const section = document.getElementById("compare");
 const part = (name) => section.querySelector(`[data-compare="${name}"]`);
@@ -251,12 +251,7 @@ async function awaken() {
   part("sentence").value = state.found.sentence;
   part("type").hidden = false;
   part("state").textContent = "Type another sentence to compare both models on it.";
-  let waiting = 0;
-  part("sentence").addEventListener("input", () => {
-    clearTimeout(waiting);
-    inTurn.outdate();
-    waiting = setTimeout(compute, WAIT_MS);
-  });
+  part("sentence").addEventListener("input", whenTyped(inTurn, compute));
 }
 
 state.found = JSON.parse(document.getElementById("comparison").textContent);

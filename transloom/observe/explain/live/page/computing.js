@@ -1,7 +1,7 @@
 // All that the page shows of a sentence: pieces, greedy translation and what each step looked at.
 
 import { traceSlices } from "./forward.js";
-import { lengthPenalty, searchSlices } from "./search.js";
+import { lengthPenalty, NOT_A_NUMBER, searchSlices } from "./search.js";
 import { atOnce } from "./slices.js";
 import { row } from "./tensors.js";
 
@@ -14,11 +14,9 @@ export function* computeSentenceSlices(model, sentence, tag, switches, kept = nu
   const parts = model.source.encode(sentence);
   const first = tag ? [model.source.reserved.get(tag)] : [];
   const ids = [...first, ...parts.map(({ id }) => id), eos_id];
-  if (ids.length > MOST_PIECES) {
-    throw new RangeError(`These are ${ids.length} pieces, but the page takes ${MOST_PIECES}: shorten the sentence.`);
-  }
+  checkLength(ids.length, "sentence");
   const [found] = yield* searchSlices(model, ids, { beam: 1, switches });
-  if (!found) throw new RangeError("The model returns NaN instead of probabilities.");
+  if (!found) throw new RangeError(NOT_A_NUMBER);
   const chosen = kept ? kept.chosen : [...found.ids, eos_id];
   const traced = yield* traceSlices(model, ids, [bos_id, ...chosen.slice(0, -1)], switches);
   return {
@@ -35,6 +33,11 @@ export function* computeSentenceSlices(model, sentence, tag, switches, kept = nu
 }
 
 export const computeSentence = atOnce(computeSentenceSlices);
+
+export function checkLength(count, noun, most = MOST_PIECES) {
+  if (count <= most) return;
+  throw new RangeError(`These are ${count} pieces, but the page takes ${most}: shorten the ${noun}.`);
+}
 
 // The most probable pieces after step t: [{id, probability}], most probable first. Of equal ones
 // the lower id comes first.

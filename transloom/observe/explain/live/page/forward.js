@@ -1,9 +1,10 @@
-// The forward pass (Vaswani et al. 2017, §3), as model/networks/transformer.py computes it, with all that it
-// computes on the way. The tensors have the names that model/inspection/trace.py gives them.
+// The forward pass (Vaswani et al. 2017, §3), as the networks of model/networks compute it, with all that they
+// compute on the way. The tensors have the names that model/inspection gives them.
 //
 //   encodeSlices(model, ids) ─▶ EncoderTrace     decodeSlices(model, ids, memories) ─▶ DecoderTrace
+//   readSlices(model, ids) ─▶ StackTrace: a language model's or a masked model's
 //
-// Both can pause after each sub-layer: see slices.js.
+// All can pause after each sub-layer: see slices.js.
 //
 // Shape suffixes: h heads, t queries, s keys, d width of a head, m width of the model, f inner
 // width, v pieces. There is one sentence at a time: no axis for a batch, and no padding.
@@ -13,7 +14,7 @@
 
 import { atOnce } from "./slices.js";
 import {
-  ACTIVATIONS, below, dot, join, layerNorm, linear, plus, row, softmax, split, tensor,
+  ACTIVATIONS, below, dot, gate, join, linear, normalise, plus, row, softmax, split, tensor,
 } from "./tensors.js";
 
 export const NOTHING_SWITCHED = Object.freeze({
@@ -30,29 +31,16 @@ const ROWS_OF_LOGITS = 8; // of a slice
 // {ids, embedding, layers, output_tm}
 export function* encodeSlices(model, ids, switches = NOTHING_SWITCHED) {
   const embedding = embed(model, ids, sourceEmbedding(model), 0, switches);
-  const layers = [];
-  let x = dropped(switches, "encoder.embedding", embedding.sum_tm);
-  for (let n = 0; n < model.config.encoder_layers; n++) {
-    const at = { model, switches, name: `encoder.${n}` };
-    const layer = {};
-    x = sublayer(at, layer, "self_attention", x, (y) => {
-      const { weight, bias } = parameters(at, "self_attention.query_key_value");
-      return attention(at, "self_attention", headsOf(at, linear(y, weight, bias), 3), null);
-    });
-    yield;
-    x = sublayer(at, layer, "feed_forward", x, (y) => feedForward(at, y));
-    yield;
-    layers.push(layer);
-  }
-  return { ids, embedding, layers, output_tm: lastNorm(model, "encoder", x) };
+  const stack = yield* layersSlices({ model, switches, stack: "encoder" }, embedding.sum_tm);
+  return { ids, embedding, ...stack };
 }
 
 // Keys and values of the memory for each decoder layer, [{keys_hsd, values_hsd}].
 export function projectMemory(model, memory) {
+  const { groups } = model.config;
   return Array.from({ length: model.config.decoder_layers }, (_, n) => {
     const at = { model, name: `decoder.${n}` };
-    const { weight, bias } = parameters(at, "cross_attention.key_value");
-    const [keys_hsd, values_hsd] = headsOf(at, linear(memory, weight, bias), 2);
+    const [keys_hsd, values_hsd] = headsOf(at, "cross_attention.key_value", memory, [groups, groups]);
     return { keys_hsd, values_hsd };
   });
 }
@@ -60,32 +48,72 @@ export function projectMemory(model, memory) {
 // {ids, embedding, layers, output_tm}. With `past`, the layers' self-attentions of the pieces
 // before, only the rows of the new pieces are computed.
 export function* decodeSlices(model, ids, memories, switches = NOTHING_SWITCHED, past = null) {
-  const start = past ? past[0].keys_hsd.shape[1] : 0;
-  const embedding = embed(model, ids, model.weights["target_embedding.weight"], start, switches);
+  const embedding = embed(model, ids, model.weights["target_embedding.weight"], lengthOfPast(past), switches);
+  const stack = yield* layersSlices(
+    { model, switches, stack: "decoder", causal: true, memories, past }, embedding.sum_tm);
+  return { ids, embedding, ...stack };
+}
+
+// The same for a model with one stack. Of a masked model's text, `positions` and `segments` are those
+// of its pieces; in a language model, the pieces follow those of `past`.
+export function* readSlices(model, ids, { positions = null, segments = null, past = null } = {}) {
+  const { weights, config: { stack, width, positions: kind } } = model;
+  const places = positions ?? ids.map((_, t) => lengthOfPast(past) + t);
+  const scale = kind === "sinusoidal" ? Math.sqrt(width) : 1;
+  const tokens_tm = pickedRows(weights["target_embedding.weight"], ids, scale);
+  const positions_tm = { rotary: () => null, sinusoidal: () => wavesOf(model, places),
+    learned: () => pickedRows(weights["positions.weight"], places) }[kind]();
+  const table = weights["segments.weight"];
+  const segments_tm = table ? pickedRows(table, segments) : null;
+  const sum_tm = [positions_tm, segments_tm].filter(Boolean).reduce(plus, tokens_tm);
+  const norm = `${stack}.embedding_norm`;
+  const normed_tm = weights[`${norm}.weight`] ? normalised(model, norm, sum_tm) : null;
+  const found = yield* layersSlices(
+    { model, switches: NOTHING_SWITCHED, stack, causal: stack === "decoder", past }, normed_tm ?? sum_tm);
+  return { ids, embedding: { tokens_tm, positions_tm, segments_tm, sum_tm, normed_tm }, ...found };
+}
+
+// {layers, output_tm}: a stack's layers, each with cross-attention if there are `memories`. Under
+// `causal`, a row sees itself and earlier ones.
+function* layersSlices({ model, switches, stack, causal = false, memories = null, past = null }, input_tm) {
+  const start = lengthOfPast(past);
+  const { heads, groups, positions } = model.config;
+  const turns = positions === "rotary" && switches.positions;
   const layers = [];
-  let x = dropped(switches, "decoder.embedding", embedding.sum_tm);
-  for (let n = 0; n < model.config.decoder_layers; n++) {
-    const at = { model, switches, name: `decoder.${n}` };
+  let x = dropped(switches, `${stack}.embedding`, input_tm);
+  for (let n = 0; n < model.config[`${stack}_layers`]; n++) {
+    const at = { model, switches, name: `${stack}.${n}` };
     const layer = {};
     x = sublayer(at, layer, "self_attention", x, (y) => {
-      const { weight, bias } = parameters(at, "self_attention.query_key_value");
-      const [queries, keys, values] = headsOf(at, linear(y, weight, bias), 3);
+      const [queries, keys, values] =
+        headsOf(at, "self_attention.query_key_value", y, [heads, groups, groups]);
+      if (turns) [queries, keys].forEach((turned) => turn(model, turned, start));
       const all = [queries, below(past?.[n].keys_hsd, keys), below(past?.[n].values_hsd, values)];
-      return attention(at, "self_attention", all, switches.mask ? start : null);
+      return attention(at, "self_attention", all, causal && switches.mask ? start : null);
     });
     yield;
-    x = sublayer(at, layer, "cross_attention", x, (y) => {
-      const { weight, bias } = parameters(at, "cross_attention.query");
-      const [queries] = headsOf(at, linear(y, weight, bias), 1);
-      const { keys_hsd, values_hsd } = memories[n];
-      return attention(at, "cross_attention", [queries, keys_hsd, values_hsd], null);
-    });
-    yield;
+    if (memories) {
+      x = sublayer(at, layer, "cross_attention", x, (y) => {
+        const [queries] = headsOf(at, "cross_attention.query", y, [heads]);
+        const { keys_hsd, values_hsd } = memories[n];
+        return attention(at, "cross_attention", [queries, keys_hsd, values_hsd], null);
+      });
+      yield;
+    }
     x = sublayer(at, layer, "feed_forward", x, (y) => feedForward(at, y));
     yield;
     layers.push(layer);
   }
-  return { ids, embedding, layers, output_tm: lastNorm(model, "decoder", x) };
+  return { layers, output_tm: lastNorm(model, stack, x) };
+}
+
+// What a masked model's head makes of hidden states: one row for each hidden piece.
+export function* headSlices(model, states_nm) {
+  const dense = linear(states_nm, model.weights["head.dense.weight"], model.weights["head.dense.bias"]);
+  const inner_nm = tensor(dense.shape, dense.data.map(ACTIVATIONS[model.config.activation]));
+  const normed_nm = normalised(model, "head.norm", inner_nm);
+  const logits_tv = yield* logitsSlices(model, normed_nm);
+  return { states_nm, inner_nm, normed_nm, logits_tv, probabilities_tv: softmax(logits_tv) };
 }
 
 // Hidden states (t, m) ─▶ logits (t, v).
@@ -128,54 +156,90 @@ export function outputEmbedding(model) {
 }
 
 function embed(model, ids, matrix, start, switches) {
-  const width = model.config.width;
-  const scale = Math.sqrt(width);
-  const shape = [ids.length, width];
-  const scaled_tm = tensor(shape);
-  ids.forEach((id, t) => row(scaled_tm, t).set(row(matrix, id).map((value) => value * scale)));
-  const positions_tm = positionsOf(model, start, ids.length);
+  const scaled_tm = pickedRows(matrix, ids, Math.sqrt(model.config.width));
+  const turns = model.config.positions === "rotary";
+  const positions_tm = turns ? tensor(scaled_tm.shape) : wavesOf(model, ids.map((_, t) => start + t));
   const sum_tm = switches.positions ? plus(scaled_tm, positions_tm) : scaled_tm;
   return { scaled_tm, positions_tm, sum_tm };
 }
 
-// Sines in even columns, cosines in odd ones (§3.5).
-function positionsOf(model, start, count) {
-  const angles = model.weights["positions.angles"].data; // of position 1
-  const y = tensor([count, 2 * angles.length]);
-  for (let t = 0; t < count; t++) {
-    angles.forEach((first, i) => {
-      const angle = Math.fround((start + t) * first);
-      row(y, t).set([Math.sin(angle), Math.cos(angle)], 2 * i);
-    });
-  }
+function pickedRows(matrix, numbers, scale = 1) {
+  const y = tensor([numbers.length, matrix.shape[1]]);
+  numbers.forEach((number, t) => row(y, t).set(row(matrix, number).map((value) => value * scale)));
   return y;
 }
 
-// Weight and bias of a linear layer or a norm of the layer `at`.
-export function parameters({ model, name }, module) {
-  const [stack, n] = name.split(".");
-  const path = `${stack}.layers.${n}.${module}`;
-  return { weight: model.weights[path + ".weight"], bias: model.weights[path + ".bias"] };
+// Of some positions: sines in even columns, cosines in odd ones (§3.5).
+function wavesOf(model, places) {
+  const y = tensor([places.length, model.config.width]);
+  places.forEach((place, t) => anglesOf(model, place).forEach(([sine, cosine], i) =>
+    row(y, t).set([sine, cosine], 2 * i)));
+  return y;
 }
 
-// (t, parts · h · d) ─▶ for each part (h, t, d).
-function headsOf({ model }, projected, parts) {
-  const { heads, width } = model.config;
-  return Array.from({ length: parts }, (_, part) =>
-    split(projected, part * width, heads, width / heads));
+// Rotates queries or keys in place, in pairs of numbers i and i + d/2 (Su et al. 2021).
+function turn(model, { shape: [heads, length, d], data }, start) {
+  for (let t = 0; t < length; t++) {
+    const angles = anglesOf(model, start + t);
+    for (let h = 0; h < heads; h++) {
+      const first = (h * length + t) * d;
+      angles.forEach(([sine, cosine], i) => {
+        const [a, b] = [data[first + i], data[first + i + d / 2]];
+        data[first + i] = a * cosine - b * sine;
+        data[first + i + d / 2] = b * cosine + a * sine;
+      });
+    }
+  }
+}
+
+// Sine and cosine of each angle of a position.
+function anglesOf(model, place) {
+  return Array.from(model.weights["positions.angles"].data, (ofFirst) => { // of position 1
+    const angle = Math.fround(place * ofFirst);
+    return [Math.sin(angle), Math.cos(angle)];
+  });
+}
+
+function lengthOfPast(past) {
+  return past ? past[0].keys_hsd.shape[1] : 0;
+}
+
+// Weight and bias of a linear layer or a norm of the layer `at`.
+export function parameters(at, module) {
+  const path = pathOf(at, module);
+  return { weight: at.model.weights[`${path}.weight`], bias: at.model.weights[`${path}.bias`] };
+}
+
+function pathOf({ name }, module) {
+  const [stack, n] = name.split(".");
+  return `${stack}.layers.${n}.${module}`;
+}
+
+// Projects rows to heads: for each count (h, t, d), where heads of keys and values that several heads
+// of queries share are repeated for each.
+function headsOf(at, module, x, counts) {
+  const { heads, width } = at.model.config;
+  const { weight, bias } = parameters(at, module);
+  const projected = linear(x, weight, bias);
+  let first = 0;
+  return counts.map((count) => {
+    const found = split(projected, first, heads, width / heads, heads / count);
+    first += (count * width) / heads;
+    return found;
+  });
 }
 
 // Runs a sub-layer with the way around it, and notes both in `layer`: what goes on is returned.
 // post: norm(x + sublayer(x)); pre: x + sublayer(norm(x)).
 function sublayer(at, layer, name, input_tm, compute) {
-  const { weight, bias } = parameters(at, name + "_norm");
+  const norm = pathOf(at, `${name}_norm`);
   const pre = at.model.config.norm === "pre";
-  const normed = pre ? layerNorm(input_tm, weight, bias) : null;
+  const normed = pre ? normalised(at.model, norm, input_tm) : null;
   const computed = compute(normed ?? input_tm);
   const around = !at.switches.residualsOff.has(`${at.name}.${name}`);
   const output = dropped(at.switches, `${at.name}.${name}`, computed.output_tm);
   const sum_tm = around ? plus(input_tm, output) : output;
-  const normed_tm = normed ?? layerNorm(sum_tm, weight, bias);
+  const normed_tm = normed ?? normalised(at.model, norm, sum_tm);
   const output_tm = pre ? sum_tm : normed_tm;
   layer[name] = computed;
   layer[name + "_residual"] = { input_tm, sum_tm, normed_tm, output_tm };
@@ -219,17 +283,22 @@ function attention(at, name, [queries_htd, keys_hsd, values_hsd], causal) {
   return { queries_htd, keys_hsd, values_hsd, scores_hts, weights_hts, mix_htd, output_tm };
 }
 
-// f(xW₁ + b₁)W₂ + b₂; the paper's f is max(0, x) (§3.3).
+// f(xW₁ + b₁)W₂ + b₂; the paper's f is max(0, x) (§3.3). SwiGLU is (silu(xW) ⊙ xV)W₂.
 function feedForward(at, x) {
-  const activation = ACTIVATIONS[at.model.config.activation];
-  const [first, second] = ["inner", "outer"].map((part) => parameters(at, `feed_forward.${part}`));
-  const inner_tf = linear(x, first.weight, first.bias);
-  inner_tf.data.forEach((value, i) => { inner_tf.data[i] = activation(value); });
-  return { inner_tf, output_tm: linear(inner_tf, second.weight, second.bias) };
+  const { activation } = at.model.config;
+  const outer = parameters(at, "feed_forward.outer");
+  const gated = activation === "swiglu";
+  const inner = parameters(at, `feed_forward.${gated ? "gate_and_inner" : "inner"}`);
+  const wide = linear(x, inner.weight, inner.bias);
+  const inner_tf = gated ? gate(wide) : tensor(wide.shape, wide.data.map(ACTIVATIONS[activation]));
+  return { inner_tf, output_tm: linear(inner_tf, outer.weight, outer.bias) };
 }
 
 // Pre-norm stacks end with a norm.
-export function lastNorm({ config, weights }, stack, x) {
-  if (config.norm !== "pre") return x;
-  return layerNorm(x, weights[stack + ".last_norm.weight"], weights[stack + ".last_norm.bias"]);
+export function lastNorm(model, stack, x) {
+  return model.config.norm === "pre" ? normalised(model, `${stack}.last_norm`, x) : x;
+}
+
+function normalised({ config, weights }, path, x) {
+  return normalise(x, weights[`${path}.weight`], weights[`${path}.bias`], config);
 }

@@ -4,7 +4,7 @@
 
 import { lastNorm, logitsSlices } from "./forward.js";
 import { atOnce } from "./slices.js";
-import { row, softmax } from "./tensors.js";
+import { mostProbable, row, softmax } from "./tensors.js";
 
 // From the embedding up: [{name, probabilities_tv}].
 export function* lensSlices(model, { decoder }) {
@@ -24,7 +24,6 @@ export const lensOf = atOnce(lensSlices);
 // probable it finds the one that was chosen.
 export function lensAt({ probabilities_tv }, t, chosen) {
   const probabilities = row(probabilities_tv, t);
-  let best = 0;
-  probabilities.forEach((probability, id) => { if (probability > probabilities[best]) best = id; });
+  const best = mostProbable(probabilities);
   return { best, probability: probabilities[best], ofChosen: probabilities[chosen] };
 }

@@ -19,31 +19,22 @@ export function modelInPage(id) {
 }
 
 // Resolves to the model. Rejects where the browser cannot inflate, so that the page stays as it is.
-export async function loadLiveModel(packed) {
-  const bytes = await inflated(bytesOfBase85(packed.data, packed.bytes));
+export async function loadLiveModel({ data, weights: shapes, tokenizers: described, ...rest }) {
+  const bytes = await inflated(bytesOfBase85(data, rest.bytes));
   const weights = {};
-  const count = packed.floats;
+  const count = rest.floats;
   const numbers = joinedPlanes(bytes.subarray(0, 4 * count), count);
   let first = 0;
-  for (const [name, shape] of packed.weights) {
+  for (const [name, shape] of shapes) {
     const size = shape.reduce((product, length) => product * length, 1);
     weights[name] = { shape, data: numbers.subarray(first, first + size) };
     first += size;
   }
   let at = 4 * count;
-  const tokenizers = packed.tokenizers.map((described) => {
-    const rules = bytes.subarray(at, at + described.charsmap_bytes);
-    at += described.charsmap_bytes;
-    return new SentencePiece(described, rules);
+  const tokenizers = described.map((one) => {
+    const rules = bytes.subarray(at, at + one.charsmap_bytes);
+    at += one.charsmap_bytes;
+    return new SentencePiece(one, rules);
   });
-  return {
-    config: packed.config,
-    decoding: packed.decoding,
-    vocabulary: packed.vocabulary,
-    sentence: packed.sentence, // the one that the page was made for
-    training: packed.training,
-    weights,
-    source: tokenizers[0],
-    target: tokenizers[tokenizers.length - 1],
-  };
+  return { ...rest, weights, source: tokenizers[0], target: tokenizers.at(-1) };
 }

@@ -82,7 +82,7 @@ function ofStack(context) {
     weight: model.weights[`${path[0]}.last_norm.weight`],
     bias: model.weights[`${path[0]}.last_norm.bias`],
   };
-  return ofNorm(traced, { ...cell, key }, weight, bias);
+  return ofNorm(context, { ...cell, key }, weight, bias);
 }
 
 function ofEmbedding({ model, traced, cell, switches, path, name }) {
@@ -149,12 +149,12 @@ function ofResidual(context) {
   }
   const at = { model, name: `${path[0]}.${path[2]}` };
   const { weight, bias } = parameters(at, sublayer.split(".").at(-1) + "_norm");
-  return ofNorm(traced, { ...cell, key: `${around}.${pre ? "input_tm" : "sum_tm"}` }, weight, bias);
+  return ofNorm(context, { ...cell, key: `${around}.${pre ? "input_tm" : "sum_tm"}` }, weight, bias);
 }
 
-function ofNorm(traced, place, weight, bias) {
+function ofNorm({ model, traced }, place, weight, bias) {
   const numbers = row(tensorAt(traced, place.key), place.row);
-  const { mean, deviation } = moments(numbers);
+  const { mean, deviation } = moments(numbers, model.config);
   const a = numbers[place.column];
   const [gain, shift] = [weight.data[place.column], bias.data[place.column]];
   const value = ((a - mean) / deviation) * gain + shift;

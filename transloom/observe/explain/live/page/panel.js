@@ -5,7 +5,6 @@
 // Each computes in slices, and dims what it has drawn as long as that belongs to a former sentence.
 
 import { element } from "../../../drawing/elements.js";
-import { visible } from "../../../drawing/text.js";
 import { computeSentenceSlices } from "./computing.js";
 import { NOTHING_SWITCHED } from "./forward.js";
 import { showHeads, showNeeded } from "./heads_view.js";
@@ -14,13 +13,13 @@ import { showMatrices } from "./matrices_view.js";
 import { showOrigin } from "./origin_view.js";
 import { allPlaces, fullNameOf } from "./places.js";
 import { searchSlices } from "./search.js";
-import { slicesInTurn, WAIT_MS } from "./slices.js";
+import { slicesInTurn, whenTyped } from "./slices.js";
 import { showLens, showSteps } from "./steps_view.js";
 import { freshSwitches, isSwitched, showSwitches } from "./switches_view.js";
 import { trainingPanel } from "./training_panel.js";
 import { showPieces, showTranslation } from "./translation_view.js";
 import { treePanel } from "./tree_panel.js";
-import { showOthers, typingBox } from "../../walk/first_screen.js";
+import { showOthers, staleNote, typingBox } from "../../walk/first_screen.js";
 import { liveTrace } from "../../walk/trace.js";
 import { facts, showBeam, showTrace, walkShown } from "../../walk/walk.js";
 
@@ -95,8 +94,7 @@ function* resultsSlices(sentence, tag) {
 // Say why nothing new was computed, and whose the results are that stay, dimmed.
 function refuse(message) {
   for (const say of [(...said) => part("state").replaceChildren(...said), state.first.say]) {
-    say(message, ...(state.plain ? [" The dimmed results below are those of “",
-      element("bdi", {}, visible(state.plain.sentence)), "”."] : []));
+    say(message, ...staleNote(state.plain?.sentence));
   }
 }
 
@@ -118,13 +116,7 @@ function showChoices() {
 }
 
 function listen() {
-  let waiting = 0;
-  const soon = () => {
-    clearTimeout(waiting);
-    state.inTurn.body.outdate();
-    waiting = setTimeout(compute, WAIT_MS);
-  };
-  part("sentence").addEventListener("input", soon);
+  part("sentence").addEventListener("input", whenTyped(state.inTurn.body, compute));
   part("tag").addEventListener("change", compute);
   part("places").addEventListener("change", (event) => {
     state.looksAt = event.target.value;

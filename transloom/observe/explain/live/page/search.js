@@ -1,4 +1,5 @@
-// Greedy and beam search, as model/generation/search.py: the same scores, limits and ties.
+// Greedy and beam search, as model/generation/search.py: the same scores, limits and ties; and the
+// continuation of a text, as model/generation/sampling.py.
 //
 //   source ids ─▶ encode once ─▶ [ decode one row ─▶ log-probabilities ─▶ choose ] … ─▶ hypotheses
 //
@@ -6,10 +7,12 @@
 // al. 2016 (eq. 14). Padding and BOS are never chosen. The last piece that a limit allows is EOS.
 
 import {
-  decodeSlices, encodeSlices, logitsSlices, NOTHING_SWITCHED, projectMemory,
+  decodeSlices, encodeSlices, logitsSlices, NOTHING_SWITCHED, projectMemory, readSlices,
 } from "./forward.js";
 import { atOnce } from "./slices.js";
-import { logSumExp, row, tensor } from "./tensors.js";
+import { logSumExp, mostProbable, rowAsMatrix } from "./tensors.js";
+
+export const NOT_A_NUMBER = "The model returns NaN instead of probabilities.";
 
 export function greedySearch(model, source, switches = NOTHING_SWITCHED) {
   return search(model, source, { beam: 1, switches })[0];
@@ -70,14 +73,47 @@ function judged(best, beam, eos_id) {
 function* decodeStepSlices(model, ids, memories, switches, past) {
   // Without the mask, earlier rows see the new piece: all rows are computed anew.
   const isNew = switches.mask && past ? ids.slice(-1) : ids;
-  const { layers, output_tm } = yield* decodeSlices(
-    model, isNew, memories, switches, switches.mask ? past : null);
-  const last = tensor([1, output_tm.shape[1]], row(output_tm, isNew.length - 1));
-  const { data: logits } = yield* logitsSlices(model, last);
-  return {
-    logits,
-    past: layers.map(({ self_attention }) => self_attention),
-  };
+  return yield* afterLastSlices(model, yield* decodeSlices(
+    model, isNew, memories, switches, switches.mask ? past : null));
+}
+
+function* afterLastSlices(model, { layers, output_tm }) {
+  const { data: logits } = yield* logitsSlices(model, rowAsMatrix(output_tm, output_tm.shape[0] - 1));
+  return { logits, past: layers.map(({ self_attention }) => self_attention) };
+}
+
+// The pieces that follow a prompt, up to EOS or `steps`: {chosen, draws}. With `sampling`, each piece is
+// drawn by the next of its `uniform` numbers, and `draws` has what `drawn` returns; else it is the most
+// probable one. Each step computes the row of one piece.
+export function* continueSlices(model, prompt, steps, sampling) {
+  const [chosen, draws] = [[], []];
+  for (let past = null; chosen.length < steps && chosen.at(-1) !== model.vocabulary.eos_id;) {
+    const found = yield* readSlices(model, past ? chosen.slice(-1) : prompt, { past });
+    const { logits, past: now } = yield* afterLastSlices(model, found);
+    const best = mostProbable(logits);
+    if (best < 0) throw new RangeError(NOT_A_NUMBER);
+    if (sampling) draws.push(drawn(logits, sampling, sampling.uniform[chosen.length]));
+    chosen.push(sampling ? draws.at(-1).id : best);
+    past = now;
+  }
+  return { chosen, draws };
+}
+
+// Which piece a number in [0, 1) draws: {id, uniform, kept}. `kept` are the pieces that can be drawn,
+// most probable first: {id, probability, sum}, `sum` with those before it. `top_k` of 0 keeps all.
+export function drawn(logits, { temperature, top_k, top_p }, uniform) {
+  const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b)
+    .slice(0, top_k || logits.length);
+  const shares = order.map((id) => Math.exp((logits[id] - logits[order[0]]) / temperature));
+  const total = shares.reduce((sum, share) => sum + share, 0);
+  const kept = [];
+  for (let sum = 0, n = 0; n < order.length && (n === 0 || sum < top_p); n++) {
+    const probability = shares[n] / total;
+    sum += probability;
+    kept.push({ id: order[n], probability, sum });
+  }
+  const target = uniform * kept.at(-1).sum;
+  return { ...(kept.find(({ sum }) => sum > target) ?? kept.at(-1)), uniform, kept };
 }
 
 // The `count` best of all continuations, best first: {parent, id, score}, scores in float32.

@@ -3,7 +3,7 @@
 // A sliced computation is a generator that yields where it can pause, and returns its result. Its
 // name ends in "Slices"; the function without that ending computes the same without a pause.
 
-export const WAIT_MS = 150; // after the last key: a pause in typing
+const WAIT_MS = 150; // after the last key: a pause in typing
 const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task as long
 
 // Turn a generator function into a function that computes its result without a pause.
@@ -56,6 +56,16 @@ export function slicesInTurn(shown, refuse = null) {
     }
   };
   return { run, outdate };
+}
+
+// A listener that computes once the reader pauses, and until then marks the results as stale.
+export function whenTyped({ outdate }, compute) {
+  let waiting = 0;
+  return () => {
+    clearTimeout(waiting);
+    outdate();
+    waiting = setTimeout(compute, WAIT_MS);
+  };
 }
 
 // Dim elements whose results belong to a former input.

@@ -10,6 +10,10 @@ export function row(matrix, n) {
   return matrix.data.subarray(n * width, (n + 1) * width);
 }
 
+export function rowAsMatrix(matrix, n) {
+  return tensor([1, matrix.shape[1]], row(matrix, n));
+}
+
 export function plus(a, b) {
   return tensor(a.shape, a.data.map((value, i) => value + b.data[i]));
 }
@@ -48,22 +52,24 @@ export function linear(x, weight, bias) {
   return y;
 }
 
-// (x - mean) / √(variance + ε) · g + b, row by row (Ba et al. 2016), as torch.nn.LayerNorm.
-export function layerNorm(x, weight, bias, epsilon = 1e-5) {
+// (x - mean) / √(variance + ε) · g + b, row by row (Ba et al. 2016), as torch.nn.LayerNorm; without
+// the mean for RMS norms (Zhang & Sennrich 2019). Not all have a bias.
+export function normalise(x, weight, bias, config) {
   const y = tensor(x.shape);
   for (let n = 0; n < x.shape[0]; n++) {
-    const { mean, deviation } = moments(row(x, n), epsilon);
+    const { mean, deviation } = moments(row(x, n), config);
     row(y, n).set(row(x, n).map(
-      (value, i) => ((value - mean) / deviation) * weight.data[i] + bias.data[i]));
+      (value, i) => ((value - mean) / deviation) * weight.data[i] + (bias ? bias.data[i] : 0)));
   }
   return y;
 }
 
-// The mean of numbers, and √(variance + ε).
-export function moments(numbers, epsilon = 1e-5) {
-  const mean = numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+// The mean of numbers, 0 for RMS norms, and √(variance + ε).
+export function moments(numbers, { norm_kind, norm_epsilon }) {
+  const mean = norm_kind === "rms" ? 0
+    : numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
   const squares = numbers.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return { mean, deviation: Math.sqrt(squares / numbers.length + epsilon) };
+  return { mean, deviation: Math.sqrt(squares / numbers.length + norm_epsilon) };
 }
 
 // exp(x) over the sum of all exp(x), of each run of `width` numbers.
@@ -85,12 +91,31 @@ export function logSumExp(numbers) {
   return greatest + Math.log(sum);
 }
 
+// The place of the largest number that is not in `never`, the first of equal ones; -1 without any.
+export function mostProbable(numbers, never = new Set()) {
+  let best = -1;
+  numbers.forEach((number, id) => {
+    if (!never.has(id) && (best < 0 ? !Number.isNaN(number) : number > numbers[best])) best = id;
+  });
+  return best;
+}
+
 // The non-linearities of model/blocks/feed_forward.py.
 export const ACTIVATIONS = {
   relu: (x) => Math.max(0, x),
   gelu: (x) => (x * (1 + erf(x * Math.SQRT1_2))) / 2,
+  gelu_tanh: (x) => x / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   silu: (x) => x / (1 + Math.exp(-x)),
 };
+
+// silu(a) · b, of rows (t, 2f) whose halves are a and b (SwiGLU, Shazeer 2020).
+export function gate({ shape: [length, both], data }) {
+  const width = both / 2;
+  return tensor([length, width], Float32Array.from({ length: length * width }, (_, n) => {
+    const first = n + Math.floor(n / width) * width;
+    return Math.fround(ACTIVATIONS.silu(data[first])) * data[first + width];
+  }));
+}
 
 // 2/√π · e^(−x²) · Σ 2ⁿx²ⁿ⁺¹ / (1 · 3 · … · (2n + 1)), whose terms all have the sign of x
 // (Abramowitz & Stegun 1964, 7.1.6).
@@ -104,13 +129,13 @@ function erf(x) {
   return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
 }
 
-// Cuts rows (t, h · d), from column `first` on, into heads (h, t, d).
-export function split(x, first, heads, headWidth) {
+// Cuts rows (t, h · d), from column `first` on, into heads (h, t, d): `sharing` of them are the same.
+export function split(x, first, heads, headWidth, sharing = 1) {
   const [length, width] = x.shape;
   const y = tensor([heads, length, headWidth]);
   for (let h = 0; h < heads; h++) {
     for (let t = 0; t < length; t++) {
-      const start = t * width + first + h * headWidth;
+      const start = t * width + first + Math.floor(h / sharing) * headWidth;
       y.data.set(x.data.subarray(start, start + headWidth), (h * length + t) * headWidth);
     }
   }

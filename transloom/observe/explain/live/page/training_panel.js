@@ -6,7 +6,7 @@ import { formatCount, formatPercent, formatPrecise } from "../../../drawing/numb
 import { visible } from "../../../drawing/text.js";
 import { candidatesAt } from "./computing.js";
 import { dropoutPanel } from "./dropout_panel.js";
-import { slicesInTurn, WAIT_MS } from "./slices.js";
+import { slicesInTurn, whenTyped } from "./slices.js";
 import { nats, targetBesideModel, teacherForcedSlices, totalOf } from "./training.js";
 
 const OTHERS = 5; // pieces beside the right one
@@ -28,16 +28,14 @@ function scrollingTable(label) {
 // puts another in its place. `show` draws everything anew.
 export function trainingPanel(root, model, settings, sentence, take) {
   const smoothing = settings.label_smoothing;
-  const state = { row: 0, forced: null, isTyped: false, waiting: 0 };
+  const state = { row: 0, forced: null, isTyped: false };
   const piece = (id) => element("bdi", {}, visible(model.target.pieces[id]));
   const paragraph = (...parts) => element("p", {}, parts.join(" "));
 
   const reference = element("textarea", { id: "live-reference", rows: 1, maxlength: 1000,
     dir: "auto", spellcheck: "false", oninput: () => {
       state.isTyped = true;
-      clearTimeout(state.waiting);
-      inTurn.outdate();
-      state.waiting = setTimeout(show, WAIT_MS);
+      soon();
     } });
   const own = element("button", { type: "button", onclick: () => {
     state.isTyped = false;
@@ -95,6 +93,7 @@ export function trainingPanel(root, model, settings, sentence, take) {
   function show() {
     return inTurn.run(showSlices());
   }
+  const soon = whenTyped(inTurn, show);
 
   function* showSlices() {
     const { ids, translation } = sentence();

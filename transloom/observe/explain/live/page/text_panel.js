@@ -1,0 +1,64 @@
+// The box of the first screen in which a text is typed that a language model continues or a masked model
+// fills in, and the settings of sampling beside the softmax. All sections follow.
+
+import { element } from "../../../drawing/elements.js";
+import { modelInPage } from "./loading.js";
+import { slicesInTurn, whenTyped } from "./slices.js";
+import { computeTextSlices } from "./texts.js";
+import { staleNote, typingBox } from "../../walk/first_screen.js";
+import { liveTrace } from "../../walk/trace.js";
+import { facts, showTrace, walkShown } from "../../walk/walk.js";
+
+const FIELDS = {
+  temperature: ["Temperature", { min: 0, max: 10, step: "any" }],
+  top_k: ["top-k", { min: 0, step: 1 }],
+  top_p: ["top-p", { min: 0.001, max: 1, step: "any" }],
+};
+
+// Settings of `transloom generate`; with temperature 0, the search is greedy. `changed` is called with
+// valid settings.
+function samplingControls(model, changed) {
+  const { seed: ownSeed, ...own } = model.decoding;
+  const inputs = Object.entries(FIELDS).map(([name, [label, range]]) => element("input", {
+    name, type: "number", required: true, value: name === "temperature" ? 0 : own[name], ...range,
+    "aria-label": label, oninput: () => inputs.every((input) => input.checkValidity()) && changed(),
+  }));
+  const seed = element("select", { "aria-label": "seed", onchange: changed }, Object.keys(model.draws)
+    .map((value) => element("option", { value, selected: Number(value) === ownSeed }, value)));
+  return {
+    node: element("p", { class: "controls" }, [...inputs, seed].map((input) =>
+      element("label", {}, `${input.getAttribute("aria-label")} `, input))),
+    sampling: () => {
+      const values = Object.fromEntries(inputs.map(({ name, valueAsNumber }) => [name, valueAsNumber]));
+      return values.temperature > 0 ? { ...values, seed: Number(seed.value) } : null;
+    },
+  };
+}
+
+async function start() {
+  const model = await modelInPage("live-model");
+  const typed = element("textarea");
+  typed.value = model.text;
+  const first = typingBox(typed, [model.text, ...model.examples]);
+  let shown = null;
+  const inTurn = slicesInTurn(walkShown, (message) => first.say(message, ...staleNote(shown)));
+  const compute = async () => {
+    const { sampling, node } = controls ?? {};
+    const found = await inTurn.run(computeTextSlices(model, typed.value, sampling?.()));
+    if (!found) return;
+    shown = found.text;
+    const active = document.activeElement; // it may be one of the controls, which move
+    showTrace({ ...liveTrace(facts, model, found), controls: node });
+    if (node?.contains(active)) active.focus();
+    first.say(`The model is in this page: type any text${found.places ? " with [MASK]" : ""}.`);
+  };
+  const soon = whenTyped(inTurn, compute);
+  const controls = model.draws ? samplingControls(model, soon) : null;
+  typed.addEventListener("input", soon);
+  if (!facts.recorded) await compute();
+}
+
+start().catch((error) => {
+  document.querySelector('[data-first="given"]').after(element("p", { role: "note" },
+    `This browser cannot run the model, whose numbers this page would show (${error.message}).`));
+});
