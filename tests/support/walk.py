@@ -73,7 +73,7 @@ traceOf().then((found) => {
   drawn.forEach((section) => section.draw());
   fs.writeFileSync(process.argv[3], JSON.stringify({
     html: drawn.map(({ html }) => html).join(""), places: [...placesOf(others)],
-    questions: family === "translation" ? questionsOf(found) : [],
+    questions: questionsOf(found),
   }));
 });
 """

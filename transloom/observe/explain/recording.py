@@ -12,19 +12,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.config.decoder_only import DecoderOnlyConfig
+from model.config.encoder_only import EncoderOnlyConfig
+from model.config.transformer import ModelConfig
 from transloom.observe.explain import limits
 from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.explanation import Pieces
-from transloom.observe.explain.form import Form
+from transloom.observe.explain.form import form_of
 from transloom.observe.explain.live.packing import encoded, planes_of
 
 
 def model_facts(
-    family: str, form: Form, blueprint: Blueprint, vocabulary_size: int, checkpoint: str
+    family: str,
+    config: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig,
+    blueprint: Blueprint,
+    vocabulary_size: int,
+    checkpoint: str,
 ) -> dict[str, Any]:
     """Return what the pages of all families say about their model."""
+    form = form_of(config)
+    boxes = list(blueprint.boxes())
+    embedding = next(box for box in boxes if box.kind == "embedding" and box.weights)
     return {
         "family": family,
+        "boxes": [box.key for box in boxes],
+        "has_waves": getattr(config, "positions", "learned") == "sinusoidal",
+        "dropout": f"{config.dropout:g}",
+        "embedding_rows": embedding.weights[0].shape[0],
+        "rotation_of_last_pair": f"{rotation_of_last_pair(config):.2g}" if form.turned else None,
+        "stacks": [
+            sum(box.parameters for layer in column.layers for box in layer.boxes)
+            for column in blueprint.columns
+        ],
+        "layer_parameters": sum(box.parameters for box in blueprint.columns[0].layers[0].boxes),
         "form": {
             **asdict(form),
             "head_width": form.head_width,
@@ -38,6 +58,15 @@ def model_facts(
         "parameters": blueprint.parameters,
         "checkpoint": checkpoint,
     }
+
+
+def rotation_of_last_pair(config: Any) -> float:
+    """Return the angle in radians by which a head's last pair of numbers turns per position.
+
+    Source: Su et al. 2021, §3.2.2.
+    """
+    angle: float = config.rotary_base ** (2 / config.head_width - 1)
+    return angle
 
 
 def pieces_data(pieces: Pieces) -> dict[str, Any]:

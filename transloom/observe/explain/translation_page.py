@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from model.config.transformer import ModelConfig
 from transloom.observe.explain import limits
 from transloom.observe.explain.explanation import Explanation
 from transloom.observe.explain.first_screen import PageStart
@@ -69,34 +68,15 @@ def section_count(explained: Explanation) -> int:
 def facts(explained: Explanation) -> dict[str, Any]:
     """Return what the page says about the model, for any sentence."""
     config, blueprint = explained.config, explained.blueprint
-    boxes = list(blueprint.boxes())
-    embedding = next(box for box in boxes if box.kind == "embedding" and box.weights)
     size = len(explained.vocabulary)
     return {
-        **model_facts("translation", explained.form, blueprint, size, explained.checkpoint),
+        **model_facts("translation", config, blueprint, size, explained.checkpoint),
         "encoder_layers": config.encoder_layers,
         "decoder_layers": config.decoder_layers,
         "share_embeddings": config.share_embeddings,
         "output_bias": config.output_bias,
-        "dropout": f"{config.dropout:g}",
-        "rotation_of_last_pair": f"{rotation_of_last_pair(config):.2g}",
-        "embedding_rows": embedding.weights[0].shape[0],
-        "stacks": [
-            sum(box.parameters for layer in column.layers for box in layer.boxes)
-            for column in blueprint.columns
-        ],
-        "encoder_layer": sum(box.parameters for box in blueprint.columns[0].layers[0].boxes),
         "beam_size": explained.beam_size,
     }
-
-
-def rotation_of_last_pair(config: ModelConfig) -> float:
-    """Return the angle in radians by which a head's last pair of numbers turns per position.
-
-    Source: Su et al. 2021, §3.2.2.
-    """
-    angle: float = config.rotary_base ** (2 / config.head_width - 1)
-    return angle
 
 
 def recorded(explained: Explanation) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import torch
 from support.walk import recorded_page
 
 from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
 
 SENTENCE = "elle sera journaliste demain"
 
@@ -82,7 +83,7 @@ def test_counts_and_shapes_are_those_of_the_model(model_and_answers):
     found = [int(n.rstrip(",").replace(",", "")) for n in told]
     assert found == [*counts, counts[0] - counts[1] - counts[2]]
     one = sum(p.numel() for p in model.encoder.layers[1].parameters())
-    assert f"each encoder layer has {one:,} parameters" in answer(answers, "share weights")
+    assert f"each layer of the encoder has {one:,} parameters" in answer(answers, "share weights")
     s = len(explained.source.ids)
     assert f"K is 8 × {s}, and Q·Kᵀ is {s} × {s}" in answer(answers, "K transposed")
     steps = len(explained.chosen.ids)
@@ -121,3 +122,114 @@ def test_each_answer_leads_to_a_place_of_the_page(model_and_answers):
 
 def test_a_sentence_of_nothing_has_answers_too(translator_of):
     assert all(answer for _, answer, _ in recorded_page(explain(translator_of(), "")).questions)
+
+
+TEXT = "the cat sat"
+HIDDEN = "the [MASK] is [MASK]"
+
+
+@pytest.fixture(params=["gpt2", "llama", "sines", "bert"])
+def text_and_answers(request, generator_of, filler_of):
+    forms = {
+        "gpt2": {"preset": "gpt2"},
+        "llama": {"preset": "llama", "key_value_heads": 2},
+        "sines": {"positions": "sinusoidal"},
+    }
+    if request.param == "bert":
+        reader = filler_of(preset="bert")
+        explained = explain_filling(reader, HIDDEN)
+    else:
+        reader = generator_of(**forms[request.param])
+        explained = explain_continuing(reader, TEXT)
+    return request.param, reader.network, explained, recorded_page(explained)
+
+
+@torch.no_grad()
+def test_answers_about_a_text_have_the_numbers_of_its_model(text_and_answers):
+    form, network, explained, page = text_and_answers
+    answers = {asked: said for asked, said, _ in page.questions}
+    stack, pieces = explained.stack, explained.pieces
+    layers = network.encoder.layers if form == "bert" else network.layers
+    counts = [sum(p.numel() for p in part.parameters()) for part in (network, layers, layers[0])]
+    told = re.findall(r"[\d,]{3,}", answer(answers, "How many weights"))
+    found = [int(number.strip(",").replace(",", "")) for number in told]
+    assert found == [counts[0], counts[1], counts[0] - counts[1]]
+    assert f"has {counts[2]:,} parameters" in answer(answers, "share weights")
+    assert f"({explained.config.dropout:g} in this model)" in answer(answers, "Is it dropout")
+    assert f"a 1 at place {pieces.ids[0]} " in answer(answers, "one-hot")
+
+    attention = stack.layers[0].self_attention
+    t = 0 if form == "bert" else min(len(pieces.ids), 32) - 1
+    weights = attention.weights_bhts[0, 0, t]
+    top = int(weights.argmax())
+    said = f"“{pieces.texts[t]}” takes {weights[top]:.2f} from “{pieces.texts[top]}”"
+    assert said in answer(answers, "and why a softmax")
+    last = stack.layers[-1].feed_forward_residual.output_btm[0, 0]
+    first = stack.layers[0].self_attention_residual.input_btm[0, 0]
+    cosine = torch.cosine_similarity(first, last, dim=0).item()
+    assert numbers(answer(answers, "more abstract")) == pytest.approx([cosine], abs=0.0051)
+    told = {
+        "sines": "Why is the embedding multiplied",
+        "llama": "how does the model know the order",
+    }.get(form, "know the order of the pieces")
+    if form != "llama":
+        token = stack.embedding.tokens_btm[0, 0].norm().item()
+        other = 4.0 if form == "sines" else stack.embedding.positions_tm[0].norm().item()
+        found = sorted(numbers(answer(answers, told))[:3])
+        assert all(min(abs(one - two) for two in found) < 0.0051 for one in (token, other))
+    else:
+        assert "8 numbers of a head form 4 pairs" in answer(answers, told)
+
+
+def test_the_intuition_names_the_sharpest_weight_between_words(text_and_answers):
+    _, _, explained, page = text_and_answers
+    answers = {asked: said for asked, said, _ in page.questions}
+    attention, texts = explained.stack.layers[0].self_attention, explained.pieces.texts
+    words = [bool(re.search(r"\w", text.strip("_▁"))) and text[0] != "<" for text in texts]
+    assert not all(words)
+    allowed = torch.tensor(
+        [[a and b and s != t for s, b in enumerate(words)] for t, a in enumerate(words)]
+    )
+    weights = attention.weights_bhts[0].masked_fill(~allowed, -1.0)
+    best = weights.max().item()
+    head, t, s = (weights == best).nonzero()[0].tolist()
+    said = answer(answers, "What do query, key and value mean")
+    assert (
+        f"In head {head + 1} of layer 1, the query of “{texts[t]}” fits the key of “{texts[s]}”"
+        in said
+    )
+    assert f"takes {best:.2f} of the value of “{texts[s]}”" in said
+    score = attention.scores_bhts[0, head, t, s].item()
+    assert f"the score {score:.2f}".replace("-", "−") in said
+
+
+LEARNERS = ["need a decoder to classify", "different lengths", "query, key and value mean"]
+
+
+def test_every_family_answers_the_questions_of_learners(text_and_answers):
+    form, _, explained, page = text_and_answers
+    answers = {asked: said for asked, said, _ in page.questions}
+    mask = "Why does no mask hide" if form == "bert" else "What would happen without the mask"
+    assert all(answer(answers, words) for words in [*LEARNERS, mask])
+    links = {box for _, _, box in page.questions}
+    assert links <= set(page.places)
+    if form != "bert":
+        given = explained.pieces.texts[: explained.given]
+        said = f"the row of “{given[-2]}” must predict “{given[-1]}”"
+        assert said in answer(answers, mask)
+
+
+def test_a_translation_answers_them_too(model_and_answers):
+    _, explained, answers = model_and_answers
+    assert all(answer(answers, words) for words in LEARNERS)
+    read = explained.target_input.texts
+    said = answer(answers, "What would happen without the mask")
+    assert f"the row of “{read[-2]}” must predict “{read[-1]}”" in said
+    steps, s = len(explained.chosen.ids), len(explained.source.ids)
+    assert f"a table of {steps} × {s}" in answer(answers, "different lengths")
+
+
+def test_texts_without_words_have_answers_too(generator_of, filler_of):
+    pages = [explain_continuing(generator_of(), ""), explain_filling(filler_of(), "[MASK]")]
+    for explained in pages:
+        assert all(said for _, said, _ in recorded_page(explained).questions)

@@ -55,7 +55,7 @@ def filling_page(explained: FilledText, title: str, live: PageSection | str = ""
 
 def section_count(explained: TextExplanation) -> int:
     """Return the number of sections that the module draws."""
-    before, after = 3, 2 if isinstance(explained, FilledText) else 3
+    before, after = 3, 3 if isinstance(explained, FilledText) else 4  # the last has questions
     return before + 2 * min(explained.config.layers, limits.MAX_LAYERS) + after
 
 
@@ -64,11 +64,9 @@ def facts(family: str, explained: TextExplanation) -> dict[str, Any]:
     config, form = explained.config, explained.form
     size = len(explained.vocabulary)
     return {
-        **model_facts(family, form, explained.blueprint, size, explained.checkpoint),
+        **model_facts(family, config, explained.blueprint, size, explained.checkpoint),
         "layers": config.layers,
-        "has_waves": getattr(config, "positions", "learned") == "sinusoidal",
         "activation": ACTIVATION_NAMES.get(form.activation, form.bend),
-        "boxes": [box.key for box in explained.blueprint.boxes()],
         "places": [],
     }
 

@@ -133,19 +133,24 @@ function joinText(form) {
 // The largest weight of all heads and rows that are drawn. Rows that can attend to only one piece,
 // such as the first row under a mask, are ignored if there are others.
 function sharpestRow(trace, attention, pieces, causal) {
-  const { limits } = trace.model;
   const from = causal && pieces.length > 1 ? 1 : 0;
+  const { weight, head, t, s } = sharpestOf(trace, attention, (row) => row >= from);
+  return text(`The largest weight: in head ${head + 1}, “${pieces[t]}” takes ` +
+    `${formatNumber(weight)} of its mix from “${pieces[s]}”.`);
+}
+
+// The largest weight that is drawn, of the rows and columns that are `allowed`: {weight, head, t, s}.
+export function sharpestOf(trace, attention, allowed) {
+  const { limits } = trace.model;
   let best = { weight: -1 };
   headNames(trace).forEach((_, head) => {
     rowsOf(attention.weights_hts, head, limits.attended, limits.attended).forEach((line, t) => {
-      if (t < from) return;
       line.forEach((weight, s) => {
-        if (weight > best.weight) best = { weight, head, t, s };
+        if (weight > best.weight && allowed(t, s)) best = { weight, head, t, s };
       });
     });
   });
-  return text(`The largest weight: in head ${best.head + 1}, “${pieces[best.t]}” takes ` +
-    `${formatNumber(best.weight)} of its mix from “${pieces[best.s]}”.`);
+  return best;
 }
 
 // One row of head 1, from query and keys to weights; the listed weights add up to 1. Under a mask it

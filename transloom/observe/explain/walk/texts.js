@@ -6,6 +6,7 @@ import { stackSections } from "./layers.js";
 import { leftOut, vectors } from "./maps.js";
 import { cutsOfForm, overviewOf } from "./overview.js";
 import { bars, fold, heading, idsTable, shareOfOthers, table, text, tokens } from "./parts.js";
+import { questionsSection } from "./questions.js";
 
 const LEAST = 1e-38; // of a probability, whose logarithm is finite
 
@@ -21,7 +22,7 @@ export function sectionsOfContinuation(trace) {
       attends: "Every piece looks at itself and at earlier pieces, never at later ones (grey)",
       layers: trace.stack.layers, pieces: trace.pieces.texts,
     }),
-    nextPieceSection(trace), stepsSection(trace), placesSection(trace),
+    nextPieceSection(trace), stepsSection(trace), placesSection(trace), questionsSection(trace),
   ];
 }
 
@@ -36,7 +37,7 @@ export function sectionsOfFilling(trace) {
       attends: "Every piece looks at every piece of the text, before and after it",
       layers: trace.stack.layers, pieces: trace.pieces.texts,
     }),
-    statesSection(trace), hiddenSection(trace),
+    statesSection(trace), hiddenSection(trace), questionsSection(trace),
   ];
 }
 

@@ -50,8 +50,8 @@ def continued(request, generator_of):
 
 def test_a_masked_page_has_the_numbers_of_its_trace(filled):
     page = recorded_page(filled)
-    assert len(page.sections) == 3 + 2 * 2 + 2
-    states = page.sections[-2].figure("hidden states")
+    assert len(page.sections) == 3 + 2 * 2 + 3
+    states = page.sections[-3].figure("hidden states")
     torch.testing.assert_close(torch.tensor(states["values"]), filled.stack.output_btm[0])
     assert states["rows"] == list(filled.pieces.texts)
     weights = page.sections[3].figure("head 2")["values"]
@@ -65,7 +65,7 @@ def test_what_a_masked_page_takes_is_what_fill_takes(filler_of):
     explained = explain_filling(filler, HIDDEN)
     (found,) = filler.fill([HIDDEN])
     assert explained.filled == found.filled
-    bars = recorded_page(explained).sections[-1].bars
+    bars = recorded_page(explained).sections[-2].bars
     chosen = [probability for probability, is_chosen in bars if is_chosen]
     assert chosen == pytest.approx([each[0].probability for each in found.masks], abs=1e-6)
 
@@ -85,7 +85,7 @@ def test_a_continuation_is_that_of_generate(generator_of):
     generator.sampling = generator.sampling.model_copy(update=changed)
     (found,) = generator.generate(["the cat"])
     assert explained.continuation == found.text
-    bars = recorded_page(explained).sections[-2].bars
+    bars = recorded_page(explained).sections[-3].bars
     product = sum(torch.tensor(probability).log().item() for probability, chosen in bars if chosen)
     assert product == pytest.approx(found.log_probability, abs=1e-3)
 
@@ -96,7 +96,7 @@ def test_the_losses_are_those_of_training(continued, generator_of):
     network = generator_of(**form).network
     part = torch.zeros(1, continued.given - 1, dtype=torch.int64)
     losses = network(tokens[:, :-1], tokens[:, 1:], part, token_losses)
-    last = recorded_page(continued).sections[-1].text
+    last = recorded_page(continued).sections[-2].text
     said = re.search(r"the mean is (\d+\.\d\d) nats", last)
     assert float(said[1]) == pytest.approx(losses.mean().item(), abs=0.006)
 
@@ -167,7 +167,7 @@ def test_large_things_are_cut_and_the_page_says_so(generator_of, monkeypatch):
     explained = explain_continuing(generator_of(), "the cat sat")
     page = recorded_page(explained)
     assert "the first 1 of 2 layers" in page.sections[0].text
-    assert len(page.sections) == section_count(explained) == 3 + 2 + 3
+    assert len(page.sections) == section_count(explained) == 3 + 2 + 4
     assert len(page.sections[2].figure("embedding")["values"]) == 6
 
 
