@@ -7,7 +7,7 @@ import torch
 from support.covering import covering_cases
 from support.live_model import ask, compare
 
-from data_pipeline.phrasebook.sampler import generate as phrases
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from model.inspection.text_trace import trace_decoder_only, trace_masked
 from trainer.errors import TextError
 from transloom.observe.explain.live.packing import packed_filler, packed_generator
@@ -20,7 +20,7 @@ from transloom.observe.explain.text.text_explanation import (
 pytestmark = pytest.mark.long
 
 DRAW = random.Random(7)
-WORDS = " ".join(sentence for pair in phrases("test")[:200] for sentence in pair).split()
+WORDS = " ".join(sentence for pair in phrasebook_pairs("test")[:200] for sentence in pair).split()
 TEXTS = ["", " ", "a  b\n漢字c ", *(" ".join(DRAW.choices(WORDS, k=4))[:26] for _ in range(12))]
 HIDDEN = [
     "[MASK]",
