@@ -1,5 +1,6 @@
 """Sections that the page's modules draw, drawn in Node with a small DOM, as a browser would."""
 
+import json
 import re
 from html import unescape
 from pathlib import Path
@@ -125,8 +126,12 @@ def recorded_page(explained: Explanation | TextExplanation) -> DrawnPage:
 
 
 def page_in_file(file: Path) -> DrawnPage:
-    """Draw the sections of a page in a file from its recorded trace."""
-    ((_, data),) = PageReader(file.read_text(encoding="utf-8")).sections[0].figures
+    """Draw the sections of a page in a file from its recorded trace, or from its own model."""
+    page = file.read_text(encoding="utf-8")
+    ((_, data),) = PageReader(page).sections[0].figures
+    if model := re.search(r'id="live-model">(.*?)</script>', page):
+        packed_model = json.loads(model[1])
+        return _drawn({"facts": data, "packed": packed_model, "sentence": packed_model["text"]})
     return _drawn({"facts": data, "trace": data["recorded"]})
 
 

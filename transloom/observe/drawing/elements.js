@@ -23,3 +23,15 @@ export function nodes(children) {
     .filter((child) => child !== null && child !== undefined && child !== false)
     .map((child) => (typeof child === "object" ? child : document.createTextNode(visible(child))));
 }
+
+// Makes elements in the namespace of an SVG element.
+export function svgMaker({ namespaceURI }) {
+  return (name, attributes = {}, ...children) => {
+    const made = document.createElementNS(namespaceURI, name);
+    Object.entries(attributes).forEach(([key, value]) => {
+      if (value !== null) made.setAttribute(key, value);
+    });
+    made.append(...children);
+    return made;
+  };
+}

@@ -5,7 +5,7 @@
 
 import { counted, formatNumber } from "../../drawing/numbers.js";
 import { headNames, headVectors, scoresOfHead, vectors, weightsOfHead } from "./maps.js";
-import { beside, fold, heading, table, text } from "./parts.js";
+import { beside, fold, heading, table, text } from "../../drawing/parts.js";
 import { firstRow, lengthOf, rowsOf } from "./trace.js";
 
 export function stackSections(trace, stack) {

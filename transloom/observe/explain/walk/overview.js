@@ -2,7 +2,7 @@
 
 import { formatCount } from "../../drawing/numbers.js";
 import { leftOut } from "./maps.js";
-import { heading, link, table, text } from "./parts.js";
+import { heading, idsTable, link, table, text, tokens } from "../../drawing/parts.js";
 
 // `noun` is the input of the model, `layers` says how many there are, `about` draws what is said of
 // the input, `cuts` say what the page leaves out.
@@ -21,6 +21,22 @@ export function overviewOf(model, { title, lead, noun, layers, about, cuts }) {
       heading(`The ${noun}`), about(), heading("The model"), modelTable(model, layers),
       howToRead(cuts.filter(Boolean)),
     ],
+  };
+}
+
+// The pieces of a text, which the box `key`.ids stands for; `ends` describes the first and the last one.
+export function piecesSection(pieces, key, ends) {
+  return {
+    group: "Input",
+    name: "Pieces and ids",
+    title: "Pieces and their ids",
+    lead: "The model knows no letters, only a list of pieces: words, or parts of rarer words. A " +
+      "tokenizer splits the text into pieces. Each piece has a number, its id.",
+    parts: () => [
+      tokens("Pieces", pieces.texts), idsTable(pieces),
+      text(`▁ represents a space, and ␊ a line end. ${ends}`),
+    ],
+    shows: { "": [`${key}.ids`] },
   };
 }
 

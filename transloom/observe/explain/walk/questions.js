@@ -4,7 +4,7 @@
 import { counted, formatCount, formatNumber } from "../../drawing/numbers.js";
 import { softmax, tensor } from "../live/page/tensors.js";
 import { aboveZero, sharpestOf } from "./layers.js";
-import { boxLink, heading, text } from "./parts.js";
+import { boxLink, heading, text } from "../../drawing/parts.js";
 import { firstRow, lastLayer, lengthOf, rowsOf } from "./trace.js";
 
 export function questionsSection(trace) {

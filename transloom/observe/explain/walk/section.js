@@ -2,7 +2,7 @@
 // described in translation.js.
 
 import { element } from "../../drawing/elements.js";
-import { quoting } from "./parts.js";
+import { quoting } from "../../drawing/parts.js";
 import { sectionsOfContinuation, sectionsOfFilling } from "./texts.js";
 import { sectionsOfTranslation } from "./translation.js";
 

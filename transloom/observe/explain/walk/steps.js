@@ -3,7 +3,7 @@
 import { formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
 import { headFolds, innerTitle, stages, weightMaps } from "./layers.js";
 import { chosenVectors, rowOfAllHeads, vectorsOfHeads } from "./maps.js";
-import { bars, beside, fold, heading, shareOfOthers, text, tokens } from "./parts.js";
+import { bars, beside, fold, heading, shareOfOthers, text, tokens } from "../../drawing/parts.js";
 import { rowsOf } from "./trace.js";
 
 const TIE = 1e-6; // by rounding: the search computes one step at a time, the trace all steps

@@ -4,8 +4,8 @@
 import { counted, formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
 import { stackSections } from "./layers.js";
 import { leftOut, vectors } from "./maps.js";
-import { cutsOfForm, overviewOf } from "./overview.js";
-import { bars, fold, heading, idsTable, shareOfOthers, table, text, tokens } from "./parts.js";
+import { cutsOfForm, overviewOf, piecesSection } from "./overview.js";
+import { bars, fold, heading, shareOfOthers, table, text, tokens } from "../../drawing/parts.js";
 import { questionsSection } from "./questions.js";
 
 const LEAST = 1e-38; // of a probability, whose logarithm is finite
@@ -13,7 +13,7 @@ const LEAST = 1e-38; // of a probability, whose logarithm is finite
 export function sectionsOfContinuation(trace) {
   return [
     overviewOfContinuation(trace),
-    piecesSection(trace, "decoder", (trace.is_cut ? "The text is longer than the model's context, " +
+    piecesSection(trace.pieces, "decoder", (trace.is_cut ? "The text is longer than the model's context, " +
       `so only its last ${trace.given} pieces are read. ` : "The first piece only marks the beginning. " +
       `The next ${trace.given - 1} are the given text. `) + "The model has added all others."),
     vectorsSection(trace, "decoder"),
@@ -29,7 +29,7 @@ export function sectionsOfContinuation(trace) {
 export function sectionsOfFilling(trace) {
   return [
     overviewOfFilling(trace),
-    piecesSection(trace, "encoder", "The first and the last piece mark the beginning and the end of " +
+    piecesSection(trace.pieces, "encoder", "The first and the last piece mark the beginning and the end of " +
       "the text. [MASK] is replaced by a special piece, which no text contains."),
     vectorsSection(trace, "encoder"),
     ...stackSections(trace, {
@@ -90,21 +90,6 @@ function overviewOfFilling(trace) {
         "the model predicts each of them without the predictions for the others."),
     ],
   });
-}
-
-function piecesSection({ pieces }, key, ends) {
-  return {
-    group: "Input",
-    name: "Pieces and ids",
-    title: "Pieces and their ids",
-    lead: "The model knows no letters, only a list of pieces: words, or parts of rarer words. A " +
-      "tokenizer splits the text into pieces. Each piece has a number, its id.",
-    parts: () => [
-      tokens("Pieces", pieces.texts), idsTable(pieces),
-      text(`▁ represents a space, and ␊ a line end. ${ends}`),
-    ],
-    shows: { "": [`${key}.ids`] },
-  };
 }
 
 function vectorsSection(trace, key) {

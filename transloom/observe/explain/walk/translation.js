@@ -6,14 +6,15 @@
 import { counted, formatNumber } from "../../drawing/numbers.js";
 import { stackSections } from "./layers.js";
 import { headNames, headVectors, leftOut, vectors } from "./maps.js";
-import { cutsOfForm, overviewOf } from "./overview.js";
-import { beside, fold, idsTable, text, tokens } from "./parts.js";
+import { cutsOfForm, overviewOf, piecesSection } from "./overview.js";
+import { beside, fold, text, tokens } from "../../drawing/parts.js";
 import { questionsSection } from "./questions.js";
 import { decoderSections } from "./steps.js";
 
 export function sectionsOfTranslation(trace) {
   return [
-    overview(trace), piecesSection(trace), embeddingSection(trace), positionsSection(trace),
+    overview(trace), piecesSection(trace.source, "encoder", "The last piece, which marks the end of the " +
+      "sentence, is always added."), embeddingSection(trace), positionsSection(trace),
     ...stackSections(trace, {
       group: "Encoder", key: "encoder", noun: "Encoder layer", causal: false,
       attends: "Every piece looks at every piece of the sentence",
@@ -57,23 +58,6 @@ function beamSearchText({ model, beam, made }) {
   return `The command transloom translate uses beam search, which keeps the best ${model.beam_size} ` +
     `translations at each step, and ${beam === made ? "finds the same translation"
       : `finds “${beam}”`}.`;
-}
-
-function piecesSection({ source }) {
-  return {
-    group: "Input",
-    name: "Pieces and ids",
-    title: "Pieces and their ids",
-    lead: "The model knows no letters, only a list of pieces: words, or parts of rarer words. " +
-      "SentencePiece splits the sentence into pieces. Each piece has a number, its id.",
-    parts: () => [
-      tokens("Pieces", source.texts),
-      idsTable(source),
-      text("▁ represents the space before a word. The last piece, which marks the end of the " +
-        "sentence, is always added."),
-    ],
-    shows: { "": ["encoder.ids"] },
-  };
 }
 
 function embeddingSection(trace) {

@@ -2,13 +2,15 @@
 // A share has its full colour at 1 and a difference at ±1 wherever it stands: one scale for both.
 
 import { element } from "../../../drawing/elements.js";
+import { gridOf } from "../../../drawing/grid.js";
 import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
+import { stepsTable } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { comparisonSlices } from "./comparing.js";
-import { gridOf } from "../../live/page/grid.js";
 import { modelInPage } from "../../live/page/loading.js";
 import { fullNameOf } from "../../live/page/places.js";
 import { slicesInTurn, whenTyped } from "../../live/page/slices.js";
+import { staleNote } from "../../walk/first_screen.js";
 
 const section = document.getElementById("compare");
 const part = (name) => section.querySelector(`[data-compare="${name}"]`);
@@ -22,19 +24,12 @@ function show() {
   const together = found.same_target ? [found.sides] : found.sides.map((side) => [side]);
   showTranslations();
   showParting();
-  part("steps").replaceChildren(...together.map(stepsTable));
+  part("steps").replaceChildren(...together.map(stepsOf));
   part("lens").replaceChildren(...together.map(lensTable));
   part("cut").textContent = found.cut ? `The maps show only ${found.cut}.` : "";
   showDistances();
   showChoices();
   showMaps();
-}
-
-function tableOf(titles, rows) {
-  return element("table", { class: "steps" },
-    element("thead", {}, element("tr", {}, titles.map((title) =>
-      element("th", { scope: "col" }, title)))),
-    element("tbody", {}, rows));
 }
 
 function showTranslations() {
@@ -44,7 +39,7 @@ function showTranslations() {
       visible(side.translation) || "(nothing)")),
     element("td", {}, `${formatPrecise(side.log_probability)} nats`)));
   part("translations").replaceChildren(
-    tableOf(["model", "its greedy translation", "log-probability"], rows));
+    stepsTable(["model", "its greedy translation", "log-probability"], rows));
 }
 
 function showParting() {
@@ -61,7 +56,7 @@ function showParting() {
   part("parting").replaceChildren(...(step === 0 ? ["The translations diverge at the first step."]
     : [`The translations diverge at step ${step + 1}, after`, ...before, "."]));
   const pieces = sides.map(({ written }) => written[step]);
-  part("parting-table").replaceChildren(tableOf(
+  part("parting-table").replaceChildren(stepsTable(
     ["model", ...pieces.map((piece, n) => ["probability of ", pieceText(piece),
       `, chosen by ${sides[n].name}`])],
     sides.map(({ name }, n) => element("tr", {}, element("th", { scope: "row" }, name),
@@ -76,7 +71,7 @@ function barOf(share) {
     element("span", { class: "track", "aria-hidden": "true" }, filled), formatPercent(share));
 }
 
-function stepsTable(sides) {
+function stepsOf(sides) {
   const candidates = ({ best }) => element("td", {}, best.map(({ piece, probability }) =>
     element("span", { class: "said" }, pieceText(piece), ` ${formatPercent(probability)}`)));
   const { asked, target } = sides[0];
@@ -87,7 +82,7 @@ function stepsTable(sides) {
   const mean = element("tr", { class: "sum" },
     element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats per piece"),
     sides.map((side) => element("td", {}, formatPrecise(lossOf(side)))));
-  return tableOf(["step", "input", ...sides.map(({ name }) => `most probable next, ${name}`),
+  return stepsTable(["step", "input", ...sides.map(({ name }) => `most probable next, ${name}`),
     "next piece", ...sides.map(({ name }) => `its probability, ${name}`)], [...rows, mean]);
 }
 
@@ -110,7 +105,7 @@ function lensTable(sides) {
   const rows = asked.map((piece, t) => element("tr", {},
     element("th", { scope: "row" }, `${t + 1}`), layers.map((layer) => cell(layer, t, piece)),
     element("td", {}, pieceText(piece))));
-  return tableOf(["step", ...layers.map(({ title }) => title), "next piece"], rows);
+  return stepsTable(["step", ...layers.map(({ title }) => title), "next piece"], rows);
 }
 
 // The attention at a place of each side, or undefined where a model has none there.
@@ -224,8 +219,7 @@ function showMaps() {
 
 const results = ["translations", "parting", "parting-table", "steps", "lens", "distances", "maps"];
 const inTurn = slicesInTurn(results.map(part), (message) => {
-  part("state").replaceChildren(message, " The dimmed results below are those of “",
-    element("bdi", {}, visible(state.found.sentence)), "”.");
+  part("state").replaceChildren(message, ...staleNote(state.found.sentence));
 });
 
 async function compute() {

@@ -1,8 +1,8 @@
 // Draws a mask of dropout, what it makes of some numbers, and what it does to the loss.
 
 import { element } from "../../../drawing/elements.js";
+import { greatestOfMatrix, gridOf } from "../../../drawing/grid.js";
 import { formatCount, formatNumber, formatPercent } from "../../../drawing/numbers.js";
-import { greatestOfMatrix, gridOf } from "./grid.js";
 import { PART_NAMES } from "./places.js";
 import { ATTENTION_WEIGHTS, dropping, nats, totalOf } from "./training.js";
 

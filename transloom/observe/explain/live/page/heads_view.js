@@ -1,12 +1,13 @@
 // All heads together: small maps, arcs, and what was needed beside what was looked at.
 
+import { smallMaps } from "../../../drawing/attention.js";
 import { element } from "../../../drawing/elements.js";
+import { greatestOfMatrix, gridOf } from "../../../drawing/grid.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
-import { attentionsOf, lengthsTaken } from "./heads.js";
+import { attentionsOf, lengthsTaken, meanCrossAttention, occlusionSlices } from "./heads.js";
 import { lookAt } from "./matrices_view.js";
 import { labelsOf, tensorAt } from "./places.js";
 import { replaceOneByOne } from "./slices.js";
-import { neededBesideLooked, smallMaps } from "./together.js";
 
 const MOST_OCCLUDED = 40; // pieces, each of which takes a forward pass
 
@@ -46,4 +47,21 @@ function* neededSlices({ part, plain, changed, model }) {
     ? [element("p", {},
       `These are ${result.ids.length} pieces, but this table supports up to ${MOST_OCCLUDED}.`)]
     : yield* neededBesideLooked(model, result)));
+}
+
+// What each chosen piece needed of the sentence, beside what was looked at, as two tables.
+function* neededBesideLooked(model, result) {
+  const { source, target } = result.pieces;
+  const table = (title, key, { shape, data }, columns) => {
+    const numbers = target.map((_, t) => data.subarray(t * shape[1], (t + 1) * shape[1]));
+    const rows = result.chosen.map((id) => model.target.pieces[id]);
+    const matrix = { key, head: null, rows, columns, columnsArePieces: true, numbers };
+    return gridOf(title, matrix, greatestOfMatrix(matrix), null);
+  };
+  return [
+    table("needed: nats lost without the piece", "occlusion", yield* occlusionSlices(model, result),
+      source.slice(0, -1)),
+    table("attention: mean of all heads", "weights", meanCrossAttention(model, result.traced),
+      source),
+  ];
 }

@@ -1,12 +1,12 @@
 // Every matrix of the forward pass: the one that is chosen, of each head, and as it was trained beside
 // what switches make of it.
 
+import { drawArcs, legendOf, tableOfArcs } from "../../../drawing/attention.js";
+import { greatestOfMatrix, gridOf } from "../../../drawing/grid.js";
 import { savable, standalone } from "../../../drawing/saving.js";
-import { greatestOfMatrix, gridOf, matrixOf } from "./grid.js";
 import { openOrigin } from "./origin_view.js";
-import { fullNameOf, hasHeads, labelsOf, nameOf, tensorAt } from "./places.js";
+import { fullNameOf, hasHeads, labelsOf, matrixOf, nameOf, tensorAt } from "./places.js";
 import { replaceOneByOne } from "./slices.js";
-import { drawArcs, legendOf, tableOfArcs } from "./together.js";
 
 export function showMatrices(panel) {
   return panel.inTurn.matrices.run(matricesSlices(panel));

@@ -2,10 +2,11 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
+import { pictureOf } from "../../../drawing/product.js";
 import { visible } from "../../../drawing/text.js";
 import { originOf } from "./origins.js";
 import { fullNameOf, labelsOf, nameOf, numberAt } from "./places.js";
-import { pictureOf, shapesOf } from "./shapes.js";
+import { shapesOf } from "./shapes.js";
 
 const MOST_TERMS = 12; // of the largest shares; the others stand as their sum
 

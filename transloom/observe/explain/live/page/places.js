@@ -107,3 +107,13 @@ export function labelsOf(key, traced, pieces) {
     columnsArePieces: columnAxis === "s" || columnAxis === "v",
   };
 }
+
+// The numbers of a tensor, or of one of its heads, with their labels.
+export function matrixOf(key, head, traced, pieces) {
+  const { shape, data } = tensorAt(traced, key);
+  const [rows, width] = shape.slice(-2);
+  const first = (head ?? 0) * rows * width;
+  const numbers = Array.from({ length: rows }, (_, r) =>
+    data.subarray(first + r * width, first + (r + 1) * width));
+  return { key, head, name: fullNameOf(key), numbers, ...labelsOf(key, traced, pieces) };
+}

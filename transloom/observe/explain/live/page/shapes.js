@@ -1,11 +1,9 @@
-// The product that made a number, as a picture: each matrix as a box as tall as it has rows and as
-// wide as it has columns, with the row and the column that met, and the number that they gave.
+// The product that made a number, for drawing/product.js:
 //
-//   shapesOf(model, traced, cell, switches) ─▶ [{name, rows, columns, row, column} or "·", "=", …] ─▶ SVG
+//   shapesOf(model, traced, cell, switches) ─▶ [{name, rows, columns, row, column} or "·", "=", …]
 //
 // A matrix that enters transposed is drawn as it lies in memory first, then turned.
 
-import { element } from "../../../drawing/elements.js";
 import { NOTHING_SWITCHED } from "./forward.js";
 import { tensorAt } from "./places.js";
 
@@ -53,47 +51,4 @@ export function shapesOf(model, traced, { key, head, row: t, column }, switches 
       made("logits")];
   }
   return [];
-}
-
-// A box's side for so many rows or columns: the more the longer, and all fit on a screen.
-function lengthOfSide(count) {
-  return Math.round(Math.max(16, Math.min(110, 13 * Math.log2(count + 1))));
-}
-
-// The parts of shapesOf in a line that wraps; nothing where there are none.
-export function pictureOf(parts) {
-  if (!parts.length) return [];
-  return [element("div",
-    { class: "shapes", role: "img", "aria-label": parts.map(spoken).join(" ") },
-    parts.map((part) => (typeof part === "string" ? element("span", {}, part) : drawMatrix(part))))];
-}
-
-function spoken(part) {
-  return typeof part === "string" ? part : `${part.name} (${part.rows} × ${part.columns})`;
-}
-
-function drawMatrix({ name, rows, columns, row: r, column }) {
-  const [wide, high] = [lengthOfSide(columns), lengthOfSide(rows)];
-  // Of the page's other figures; no address, not even of a namespace, stands in its scripts.
-  const { namespaceURI } = document.querySelector("svg");
-  const svg = document.createElementNS(namespaceURI, "svg");
-  const rect = (x, y, width, height, kind) => {
-    const made = document.createElementNS(namespaceURI, "rect");
-    Object.entries({ x, y, width, height, class: kind }).forEach(([key, value]) =>
-      made.setAttribute(key, value));
-    svg.append(made);
-  };
-  const [thick, broad] = [Math.max(3, high / rows), Math.max(3, wide / columns)];
-  const [down, across] = [
-    r === null ? 0 : ((high - thick) * r) / Math.max(1, rows - 1),
-    column === null ? 0 : ((wide - broad) * column) / Math.max(1, columns - 1)];
-  svg.setAttribute("width", wide + 2);
-  svg.setAttribute("height", high + 2);
-  svg.setAttribute("viewBox", `-1 -1 ${wide + 2} ${high + 2}`);
-  rect(0, 0, wide, high, "matrix-box");
-  if (r !== null && column === null) rect(0, down, wide, thick, "lit");
-  if (column !== null && r === null) rect(across, 0, broad, high, "lit");
-  if (r !== null && column !== null) rect(across, down, broad, thick, "lit number");
-  return element("figure", {}, element("figcaption", {}, name), svg,
-    element("small", {}, `${rows} × ${columns}`));
 }

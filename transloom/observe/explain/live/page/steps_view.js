@@ -2,6 +2,7 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatPercent } from "../../../drawing/numbers.js";
+import { stepsTable } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { candidatesAt } from "./computing.js";
 import { lensAt, lensSlices } from "./lens.js";
@@ -28,10 +29,7 @@ export function showSteps(panel) {
     element("td", { dir: "auto" }, piece(id))));
   const titles = ["step", "input", changed ? "most probable, as trained" : "most probable next",
     ...(changed ? ["with your changes"] : []), "chosen"];
-  part("steps").replaceChildren(element("table", { class: "steps" },
-    element("thead", {}, element("tr", {},
-      titles.map((title) => element("th", { scope: "col" }, title)))),
-    element("tbody", {}, rows)));
+  part("steps").replaceChildren(stepsTable(titles, rows));
 }
 
 // A row for each step: what the rows of the layers would say, the last one as the model says it.
@@ -53,9 +51,5 @@ function* lensViewSlices({ part, plain, changed, model }) {
     element("th", { scope: "row" }, `${t + 1}`), lens.map((reading) => cell(reading, t)),
     element("td", { dir: "auto" }, piece(id))));
   const titles = ["step", ...lens.map(({ name }) => name), "chosen"];
-  part("lens").replaceChildren(element("table", { class: "steps" },
-    ...(changed ? [element("caption", {}, "with your changes")] : []),
-    element("thead", {}, element("tr", {},
-      titles.map((title) => element("th", { scope: "col" }, title)))),
-    element("tbody", {}, lines)));
+  part("lens").replaceChildren(stepsTable(titles, lines, changed ? "with your changes" : null));
 }

@@ -1,6 +1,7 @@
 // Draws a beam tree (beam_tree.js): a column for each step, its continuations from the best down, a
 // line from each to what it goes on from. For assistive technology it is a tree of its nodes.
 
+import { svgMaker } from "../../../drawing/elements.js";
 import { formatNumber, formatPrecise } from "../../../drawing/numbers.js";
 import { visible } from "../../../drawing/text.js";
 import { wayTo } from "./beam_tree.js";
@@ -10,18 +11,6 @@ const FATES = {
   kept: "kept", ended: "ended", pruned: "pruned",
   left: "kept, but not extended: the search ended because enough translations were complete",
 };
-
-// Makes elements in the namespace of an SVG element.
-function svgMaker({ namespaceURI }) {
-  return (name, attributes = {}, ...children) => {
-    const made = document.createElementNS(namespaceURI, name);
-    Object.entries(attributes).forEach(([key, value]) => {
-      if (value !== null) made.setAttribute(key, value);
-    });
-    made.append(...children);
-    return made;
-  };
-}
 
 // Fills an SVG element. `pieces` are the texts of the vocabulary; without `pruned`, what was pruned
 // is left out. Returns the element of each node.

@@ -4,6 +4,7 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
+import { stepsTable } from "../../../drawing/parts.js";
 import { savable, standalone } from "../../../drawing/saving.js";
 import { visible } from "../../../drawing/text.js";
 import { beamTreeSlices, followed, tableOfTree } from "./beam_tree.js";
@@ -169,9 +170,6 @@ function foundTable({ found, alpha }, target) {
       ...[String(length), formatPrecise(score * penalty), `÷ ${formatPrecise(penalty)}`,
         formatPrecise(score)].map((text) => element("td", {}, text)));
   };
-  return element("table", { class: "steps" },
-    element("caption", {}, "Translations that the search finds, best first; pieces include the end"),
-    element("thead", {}, element("tr", {},
-      titles.map((title) => element("th", { scope: "col" }, title)))),
-    element("tbody", {}, found.map(line)));
+  return stepsTable(titles, found.map(line),
+    "Translations that the search finds, best first; pieces include the end");
 }

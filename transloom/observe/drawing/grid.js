@@ -1,10 +1,9 @@
-// What the live part draws: texts, and matrices as tables of numbers. A table can be walked with the
-// arrow keys; a cell is opened by a click, Enter or the space bar.
+// A matrix as a table of numbers, which can be walked with the arrow keys; a cell is opened by a click,
+// Enter or the space bar.
 
-import { element } from "../../../drawing/elements.js";
-import { formatNumber } from "../../../drawing/numbers.js";
-import { savableMatrices } from "../../../drawing/saving.js";
-import { fullNameOf, labelsOf, tensorAt } from "./places.js";
+import { element } from "./elements.js";
+import { formatNumber } from "./numbers.js";
+import { savableMatrices } from "./saving.js";
 
 const DEEPEST = 0.5; // how much of a colour a cell takes: text on it keeps a contrast of 4.5
 
@@ -84,16 +83,6 @@ function walkable(table, cells) {
 function placeOfCell(target) {
   const cell = target.closest("td[data-row]");
   return cell && { row: Number(cell.dataset.row), column: Number(cell.dataset.column) };
-}
-
-// The numbers of a tensor, or of one of its heads, with their labels.
-export function matrixOf(key, head, traced, pieces) {
-  const { shape, data } = tensorAt(traced, key);
-  const [rows, width] = shape.slice(-2);
-  const first = (head ?? 0) * rows * width;
-  const numbers = Array.from({ length: rows }, (_, r) =>
-    data.subarray(first + r * width, first + (r + 1) * width));
-  return { key, head, name: fullNameOf(key), numbers, ...labelsOf(key, traced, pieces) };
 }
 
 export function greatestOfMatrix({ key, numbers }) {

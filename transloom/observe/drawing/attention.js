@@ -1,11 +1,8 @@
-// What the live part draws of all heads together: a small map of each, arcs from rows to what they
-// look at, and what was needed beside what was looked at.
+// All heads of an attention together: a small map of each, and arcs from rows to what they look at.
 
-import { element } from "../../../drawing/elements.js";
-import { savableMatrices } from "../../../drawing/saving.js";
-import { visible } from "../../../drawing/text.js";
-import { greatestOfMatrix, gridOf } from "./grid.js";
-import { meanCrossAttention, occlusionSlices } from "./heads.js";
+import { element, svgMaker } from "./elements.js";
+import { savableMatrices } from "./saving.js";
+import { visible } from "./text.js";
 
 const FAINT = 0.02; // of the full colour: what is less is not drawn
 const HUES = 137; // degrees from one head's colour to the next one's: no two are near each other
@@ -47,12 +44,7 @@ export function smallMaps({ name }, { shape, data }, labels, full, choose) {
 export function drawArcs(svg, { shape, data }, rows, columns) {
   const [heads, length, keys] = shape;
   const [step, left, right] = [24, 120, 240];
-  const made = (name, attributes, text = "") => {
-    const child = document.createElementNS(svg.namespaceURI, name);
-    Object.entries(attributes).forEach(([key, value]) => child.setAttribute(key, value));
-    child.textContent = text;
-    return child;
-  };
+  const made = svgMaker(svg);
   const y = (n) => 14 + n * step;
   const label = (x, anchor) => (text, n) =>
     made("text", { x, y: y(n) + 4, "text-anchor": anchor }, visible(text));
@@ -96,21 +88,4 @@ export function legendOf(heads) {
     swatch.style.background = colourOfHead(h);
     return element("span", { class: "swatch" }, swatch, ` head ${h + 1}`);
   });
-}
-
-// What each chosen piece needed of the sentence, beside what was looked at, as two tables.
-export function* neededBesideLooked(model, result) {
-  const { source, target } = result.pieces;
-  const table = (title, key, { shape, data }, columns) => {
-    const numbers = target.map((_, t) => data.subarray(t * shape[1], (t + 1) * shape[1]));
-    const rows = result.chosen.map((id) => model.target.pieces[id]);
-    const matrix = { key, head: null, rows, columns, columnsArePieces: true, numbers };
-    return gridOf(title, matrix, greatestOfMatrix(matrix), null);
-  };
-  return [
-    table("needed: nats lost without the piece", "occlusion", yield* occlusionSlices(model, result),
-      source.slice(0, -1)),
-    table("attention: mean of all heads", "weights", meanCrossAttention(model, result.traced),
-      source),
-  ];
 }

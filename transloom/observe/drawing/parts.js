@@ -1,8 +1,8 @@
 // The parts of which sections consist, as elements: paragraphs, tables, bars, pieces, heat maps.
 
-import { element } from "../../drawing/elements.js";
-import { formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
-import { areRightToLeft } from "../../drawing/text.js";
+import { element } from "./elements.js";
+import { formatCount, formatNumber, formatPercent } from "./numbers.js";
+import { areRightToLeft } from "./text.js";
 
 // The children of a sentence: each quotation keeps its own writing direction.
 export function quoting(text) {
@@ -44,6 +44,14 @@ export function table(header, rows, marked = null) {
     element("thead", {}, element("tr", {}, header.map((cell) => element("th", {}, cell)))),
     element("tbody", {}, rows.map((cells, n) => element("tr", { class: n === marked ? "marked" : null },
       cells.map((cell) => element("td", {}, element("bdi", {}, cell)))))));
+}
+
+// A table whose rows are elements, under titles.
+export function stepsTable(titles, rows, caption = null) {
+  return element("table", { class: "steps" }, caption && element("caption", {}, caption),
+    element("thead", {}, element("tr", {},
+      titles.map((title) => element("th", { scope: "col" }, title)))),
+    element("tbody", {}, rows));
 }
 
 export function idsTable({ ids, texts }) {
