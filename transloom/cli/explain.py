@@ -107,9 +107,17 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
     """
     from transloom.cli.load_translator import load_translator, task_of
     from transloom.inference.sentence_memory import LongSentenceError
+    from transloom.inference.task_commands import COMMANDS
     from transloom.inference.text_input import argument_text
 
     task = task_of(asked.run)
+    if task in _WITHOUT_A_PAGE:
+        command = COMMANDS[task]
+        raise RunMismatchError(
+            f"{asked.run} was trained for {task}, but a page shows how pieces of a text are "
+            f"predicted, and this model predicts {_WITHOUT_A_PAGE[task]}: use {command}, or "
+            "transloom model show for its figure"
+        )
     if task not in _PAGES_BY_TASK:
         translator = load_translator(asked.run, asked.checkpoint)
         other = load_other(asked.run, asked.against) if asked.against else None
@@ -240,6 +248,13 @@ _PAGES_BY_TASK: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str,
     "masked_lm": _filling,
     "tlm": _filling,
     "causal_lm": _continuing,
+}
+
+# What models predict of which there is no page.
+_WITHOUT_A_PAGE = {
+    "text_classification": "a label of the whole text",
+    "token_classification": "a label of each word",
+    "sentence_embedding": "one vector for the whole text",
 }
 
 

@@ -121,7 +121,7 @@ def test_it_is_evaluated_and_is_no_masked_model(transloom, run):
     assert found["phrasebook"]["retrieval_accuracy"] > 50  # of 100 sentences; 1 by chance
     with pytest.raises(RunMismatchError, match=r"for sentence_embedding, .*: use transloom embed"):
         MaskFiller.load(run)
-    with pytest.raises(RunMismatchError, match=r"for sentence_embedding, .*: use transloom embed"):
+    with pytest.raises(RunMismatchError, match=r"predicts one vector .*: use transloom embed"):
         transloom("explain", run, "the cat")
 
 
