@@ -152,6 +152,10 @@ def test_a_page_says_why_no_other_text_can_be_typed(generator_of, monkeypatch):
     live = continuation_page(explained, "x", live_text(generator, "the cat"))
     assert "<textarea" in live
     assert '"recorded":null' in live
+    monkeypatch.setattr("transloom.observe.explain.text.text_page.MOST_PIECES", 3)
+    too_long = continuation_page(explained, "x", live_text(generator, "the cat"))
+    assert '"recorded":{' in too_long  # which the script does not compute, and says so
+    assert "<textarea" in too_long
     monkeypatch.setattr("transloom.observe.explain.live.packing.MOST_WEIGHTS", 10)
     page = continuation_page(explained, "x", live_text(generator, "the cat"))
     count = sum(weight.numel() for weight in generator.network.parameters())

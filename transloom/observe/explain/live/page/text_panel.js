@@ -55,7 +55,8 @@ async function start() {
   const soon = whenTyped(inTurn, compute);
   const controls = model.draws ? samplingControls(model, soon) : null;
   typed.addEventListener("input", soon);
-  if (!facts.recorded) await compute();
+  if (facts.recorded) first.say("The command's text is too long to be computed here: type another one.");
+  else await compute();
 }
 
 start().catch((error) => {
