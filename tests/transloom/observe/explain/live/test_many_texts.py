@@ -5,14 +5,14 @@ import random
 import pytest
 from support.live_model import ask
 
-from data_pipeline.phrasebook.sampler import generate as phrases
+from data_pipeline.storage.phrasebook import phrasebook_pairs
 from transloom.observe.explain.live.packing import packed_filler, packed_generator
 from transloom.observe.explain.text.text_explanation import STEPS
 
 pytestmark = pytest.mark.chaos
 
 DRAW = random.Random(11)
-WORDS = " ".join(sentence for pair in phrases("test") for sentence in pair).split()
+WORDS = " ".join(sentence for pair in phrasebook_pairs("test") for sentence in pair).split()
 TEXTS = [" ".join(DRAW.choices(WORDS, k=DRAW.randrange(1, 6)))[:27] for _ in range(500)]
 
 
