@@ -17,7 +17,7 @@ from transloom.observe.terminal.tables import AnswerTable
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
-    from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column
+    from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn
     from transloom.observe.explain.blueprint.networks import Sizes
 
 model_app = typer.Typer(
@@ -181,7 +181,7 @@ def figure_table(figure: Figure, *, each_layer: bool) -> AnswerTable:
     return table
 
 
-def _layers(column: "Column", each_layer: bool) -> "list[tuple[str, int, Sequence[Box]]]":
+def _layers(column: "FigureColumn", each_layer: bool) -> "list[tuple[str, int, Sequence[Box]]]":
     """Return, for each row group: first column's text, number of equal layers, a layer's boxes."""
     name = f"{column.name.lower()} layer"
     if each_layer:

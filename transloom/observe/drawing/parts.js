@@ -16,7 +16,7 @@ export const text = (...sentences) => element("p", {}, quoting(sentences.join(" 
 export const heading = (title, key = null) =>
   element("h2", { class: "part", "data-key": key }, quoting(title));
 
-export const beside = (...parts) => element("div", { class: "beside" }, parts);
+export const sideBySide = (...parts) => element("div", { class: "side-by-side" }, parts);
 
 export const fold = (title, parts, key = null) =>
   element("details", { "data-key": key }, element("summary", {}, quoting(title)), parts);

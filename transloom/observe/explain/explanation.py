@@ -20,7 +20,7 @@ from transloom.observe.explain.form import Form, form_of
 
 
 @dataclass(frozen=True)
-class Pieces:
+class TracedPieces:
     """Pieces with their ids, in order."""
 
     ids: tuple[int, ...]
@@ -43,9 +43,9 @@ class Explanation:
     """
 
     sentence: str
-    source: Pieces
-    target_input: Pieces
-    chosen: Pieces
+    source: TracedPieces
+    target_input: TracedPieces
+    chosen: TracedPieces
     never_chosen: frozenset[int]
     trace: Trace
     translation: str
@@ -87,9 +87,9 @@ def explain(
     size = model.vocabulary.target_size
     return Explanation(
         sentence=sentence,
-        source=Pieces(tuple(source_ids), tuple(translator.source_texts(sentence, tag))),
-        target_input=Pieces(input_ids, tuple(translator.target_pieces(input_ids))),
-        chosen=Pieces(chosen_ids, tuple(translator.target_pieces(chosen_ids))),
+        source=TracedPieces(tuple(source_ids), tuple(translator.source_texts(sentence, tag))),
+        target_input=TracedPieces(input_ids, tuple(translator.target_pieces(input_ids))),
+        chosen=TracedPieces(chosen_ids, tuple(translator.target_pieces(chosen_ids))),
         never_chosen=frozenset((model.vocabulary.pad_id, bos)),
         trace=trace(model, source, torch.tensor([input_ids], device=device)),
         translation=translator.target_text(found.ids),

@@ -17,7 +17,7 @@ from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import ModelConfig
 from transloom.observe.explain import limits
 from transloom.observe.explain.blueprint.boxes import Blueprint
-from transloom.observe.explain.explanation import Pieces
+from transloom.observe.explain.explanation import TracedPieces
 from transloom.observe.explain.form import form_of
 from transloom.observe.explain.live.packing import encoded, planes_of
 
@@ -69,7 +69,7 @@ def rotation_of_last_pair(config: Any) -> float:
     return angle
 
 
-def pieces_data(pieces: Pieces) -> dict[str, Any]:
+def pieces_data(pieces: TracedPieces) -> dict[str, Any]:
     return {"ids": pieces.ids, "texts": pieces.texts}
 
 

@@ -11,7 +11,7 @@ from model.config.transformer import DecodingConfig, ModelConfig
 from model.networks.transformer import Transformer
 from transloom.inference.translator import Translator
 from transloom.observe.explain.blueprint.drawing import svg_file
-from transloom.observe.explain.explanation import Pieces, explain
+from transloom.observe.explain.explanation import TracedPieces, explain
 from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
@@ -199,7 +199,7 @@ def test_the_figures_text_lies_within_its_boxes(browser, explained, tmp_path, sc
 
 def test_an_arabic_sentence_is_read_from_the_right(watched, explained, tmp_path):
     pieces = ("▁أنا", "▁طالب", "▁في", "</s>")
-    arabic = replace(explained, source=Pieces(explained.source.ids[:4], pieces))
+    arabic = replace(explained, source=TracedPieces(explained.source.ids[:4], pieces))
     file = tmp_path / "arabic.html"
     file.write_text(translation_page(arabic, "a title"), encoding="utf-8")
     page = opened(watched, file.as_uri(), 2)

@@ -51,7 +51,7 @@ function stepPart(step, lossName, isOneOfSeveral) {
       + `gradient norm ${number(step.grad_norm)}, recorded ${number(step.recorded_grad_norm)}.`),
     element(below, {}, `${counted(step.examples.length, "sentence")}, the largest loss first`),
     examplesTable(step),
-    element("div", { class: "beside" }, norms(step.gradient_norms, below), ranges(step.activations, below)));
+    element("div", { class: "side-by-side" }, norms(step.gradient_norms, below), ranges(step.activations, below)));
 }
 
 function examplesTable(step) {

@@ -34,7 +34,7 @@ export class TimeLapse {
     if (!this.#said.isConnected) {
       fill(this.root, element("p", {}, this.#choice), element("p", {}, this.#slider),
         element("p", {}, this.#step, " ", this.#said),
-        element("div", { class: "beside" }, this.#map, this.#all), ...told);
+        element("div", { class: "side-by-side" }, this.#map, this.#all), ...told);
     }
     this.#choose();
   }

@@ -59,14 +59,14 @@ class Box(FileModel):
         return sum(weight.count for weight in self.weights)
 
 
-class Layer(FileModel):
+class FigureLayer(FileModel):
     """Layer of a stack. All layers of a stack have the same form, and separate parameters."""
 
     number: int
     boxes: tuple[Box, ...]
 
 
-class Column(FileModel):
+class FigureColumn(FileModel):
     """Column of the figure: one stack, from its pieces to its output.
 
     Attributes:
@@ -76,7 +76,7 @@ class Column(FileModel):
 
     name: str
     before: tuple[Box, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[FigureLayer, ...]
     after: tuple[Box, ...]
 
     def boxes(self) -> Iterator[Box]:
@@ -96,7 +96,7 @@ class Blueprint(FileModel):
 
     format: Literal[1] = 1
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[FigureColumn, ...]
     parameters: int
 
     def boxes(self) -> Iterator[Box]:

@@ -1,7 +1,7 @@
 """Build the boxes of a decoder-only Transformer (Radford et al. 2018; Touvron et al. 2023)."""
 
 from model.config.decoder_only import DecoderOnlyConfig
-from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column, Layer
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn, FigureLayer
 from transloom.observe.explain.blueprint.forms import head_lines, norm_title
 from transloom.observe.explain.blueprint.parts import (
     Parameters,
@@ -30,7 +30,7 @@ class _Figure:
         config, parameters = self._config, self._parameters
         before = self._input()
         layers = tuple(
-            Layer(number=n + 1, boxes=tuple(self._layer(f"decoder.{n + 1}", f"layers.{n}")))
+            FigureLayer(number=n + 1, boxes=tuple(self._layer(f"decoder.{n + 1}", f"layers.{n}")))
             for n in range(config.layers)
         )
         last = box(
@@ -43,7 +43,7 @@ class _Figure:
         after = (last, self._output(), softmax("decoder", self._vocabulary), *parameters.rest())
         return Blueprint(
             title=f"Decoder-only Transformer, {config}",
-            columns=(Column(name="Decoder", before=before, layers=layers, after=after),),
+            columns=(FigureColumn(name="Decoder", before=before, layers=layers, after=after),),
             parameters=parameters.total,
         )
 

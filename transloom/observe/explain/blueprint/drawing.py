@@ -12,9 +12,9 @@ from transloom.observe.explain.blueprint.layout import (
     LINE,
     PADDING,
     ROUND,
-    Connection,
+    FigureLayout,
+    FigureLine,
     Frame,
-    Layout,
     Placed,
     Point,
     described,
@@ -62,7 +62,7 @@ def _file(name: str) -> str:
 
 def _svg(
     blueprint: Blueprint,
-    layout: Layout,
+    layout: FigureLayout,
     *,
     key: str,
     attributes: str,
@@ -127,13 +127,13 @@ def _text(point: Point, text: str, name: str = "", anchor: str = "") -> str:
     return f'<text x="{point[0]:.1f}" y="{point[1]:.1f}"{attributes}>{escape(text)}</text>'
 
 
-def _connection(line: Connection) -> str:
+def _connection(line: FigureLine) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line.points)
     drawn = f'<polyline class="line {line.kind}" points="{points}"/>'
     return drawn if line.kind == "shared" else drawn + _head(line)
 
 
-def _head(line: Connection) -> str:
+def _head(line: FigureLine) -> str:
     """Draw the head of an arrow, at the end of its last segment (horizontal or vertical)."""
     (x, y), (end_x, end_y) = line.points[-2:]
     if end_x == x:

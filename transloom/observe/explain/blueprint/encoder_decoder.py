@@ -1,7 +1,14 @@
 """Build the boxes of the encoder–decoder Transformer (Vaswani et al. 2017, figure 1)."""
 
 from model.config.transformer import ModelConfig
-from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column, Kind, Layer, Weight
+from transloom.observe.explain.blueprint.boxes import (
+    Blueprint,
+    Box,
+    FigureColumn,
+    FigureLayer,
+    Kind,
+    Weight,
+)
 from transloom.observe.explain.blueprint.forms import head_lines, norm_title
 from transloom.observe.explain.blueprint.parts import (
     Parameters,
@@ -39,15 +46,17 @@ class _Figure:
             parameters=parameters.total,
         )
 
-    def _column(self, side: str) -> Column:
+    def _column(self, side: str) -> FigureColumn:
         encodes = side == "encoder"
         count = self._config.encoder_layers if encodes else self._config.decoder_layers
         make = self._encoder_layer if encodes else self._decoder_layer
-        return Column(
+        return FigureColumn(
             name=side.capitalize(),
             before=self._input(side),
             layers=tuple(
-                Layer(number=n + 1, boxes=tuple(make(f"{side}.{n + 1}", f"{side}.layers.{n}")))
+                FigureLayer(
+                    number=n + 1, boxes=tuple(make(f"{side}.{n + 1}", f"{side}.layers.{n}"))
+                )
                 for n in range(count)
             ),
             after=(*self._last_norm(side), *(self._memory() if encodes else self._output())),

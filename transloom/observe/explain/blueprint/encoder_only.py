@@ -2,7 +2,7 @@
 
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.sentence_encoder import SentenceEncoderConfig
-from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column, Layer
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn, FigureLayer
 from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES, norm_title
 from transloom.observe.explain.blueprint.parts import (
     Parameters,
@@ -37,7 +37,7 @@ class _Figure:
         config, parameters = self._config, self._parameters
         before = self._input()
         layers = tuple(
-            Layer(
+            FigureLayer(
                 number=n + 1,
                 boxes=tuple(self._layer(f"encoder.{n + 1}", f"encoder.layers.{n}")),
             )
@@ -47,7 +47,7 @@ class _Figure:
         after = (*last, *self._head(), *parameters.rest())
         return Blueprint(
             title=f"Encoder-only Transformer, {config}, {config.norm}-norm",
-            columns=(Column(name="Encoder", before=before, layers=layers, after=after),),
+            columns=(FigureColumn(name="Encoder", before=before, layers=layers, after=after),),
             parameters=parameters.total,
         )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from textwrap import wrap
 
 from foundation.wording import counted
-from transloom.observe.explain.blueprint.boxes import Blueprint, Box, Column
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn
 
 FONT_SIZE = 13
 # Assumed width of a character in pixels. It is larger than the mean of every font in the figure's
@@ -66,7 +66,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Connection:
+class FigureLine:
     """Line through some points; an arrow, unless it connects boxes with a shared matrix."""
 
     kind: str  # flow, residual, memory, shared
@@ -74,25 +74,25 @@ class Connection:
 
 
 @dataclass
-class Layout:
+class FigureLayout:
     """All shapes of a drawing, and the width and height that contain them."""
 
     width: float = 0
     height: float = 0
     boxes: dict[str, Placed] = field(default_factory=dict)
     frames: list[Frame] = field(default_factory=list)
-    connections: list[Connection] = field(default_factory=list)
+    connections: list[FigureLine] = field(default_factory=list)
     titles: list[tuple[Point, str]] = field(default_factory=list)
 
 
-def lay_out(blueprint: Blueprint, *, narrow: bool, each_layer: bool) -> Layout:
+def lay_out(blueprint: Blueprint, *, narrow: bool, each_layer: bool) -> FigureLayout:
     """Return the layout of a figure.
 
     Args:
         narrow: True for one column, for a phone.
         each_layer: True to draw every layer; False to draw one layer that represents all.
     """
-    layout = Layout()
+    layout = FigureLayout()
     stacked = narrow or len(blueprint.columns) == 1
     box_width = 226 if narrow else 270
     column_width = MEMORY + 2 * FRAME + box_width + RESIDUAL + SHARED
@@ -112,7 +112,12 @@ class _Builder:
     """Builder of a column, which places boxes above one another."""
 
     def __init__(
-        self, layout: Layout, column: Column, x: float, box_width: float, each_layer: bool
+        self,
+        layout: FigureLayout,
+        column: FigureColumn,
+        x: float,
+        box_width: float,
+        each_layer: bool,
     ) -> None:
         self._layout = layout
         self._column = column
@@ -174,7 +179,7 @@ class _Builder:
             placed = Placed(box, *place, self._box_width, height, tuple(lines))
         if self._came_from is not None:
             end = (self._centre, placed.y + placed.height)
-            self._layout.connections.append(Connection("flow", (self._came_from, end)))
+            self._layout.connections.append(FigureLine("flow", (self._came_from, end)))
         self._came_from = (self._centre, placed.y)
         self._y = placed.y
         self._layout.boxes[box.key] = placed
@@ -189,10 +194,10 @@ class _Builder:
     def _residual(self, start: Point, total: Placed) -> None:
         gutter = self._x + FRAME + self._box_width + RESIDUAL / 2
         corners = (start, (gutter, start[1]), (gutter, total.middle), (total.right, total.middle))
-        self._layout.connections.append(Connection("residual", corners))
+        self._layout.connections.append(FigureLine("residual", corners))
 
 
-def _memory_lines(layout: Layout, stacked: bool) -> None:
+def _memory_lines(layout: FigureLayout, stacked: bool) -> None:
     """Add lines from the encoder's output to every layer that reads it."""
     memory = layout.boxes.get("encoder.memory")
     readers = [placed for placed in layout.boxes.values() if placed.box.reads_memory]
@@ -200,10 +205,10 @@ def _memory_lines(layout: Layout, stacked: bool) -> None:
         gutter = reader.x - FRAME - MEMORY / 2
         start = (memory.x if stacked else memory.right, memory.middle)  # type: ignore[union-attr]
         corners = (start, (gutter, start[1]), (gutter, reader.middle), (reader.x, reader.middle))
-        layout.connections.append(Connection("memory", corners))
+        layout.connections.append(FigureLine("memory", corners))
 
 
-def _shared_lines(layout: Layout, stacked: bool) -> None:
+def _shared_lines(layout: FigureLayout, stacked: bool) -> None:
     """Add lines between boxes that share a matrix."""
     for placed in [*layout.boxes.values()]:
         if placed.box.same_as is None:
@@ -219,10 +224,10 @@ def _shared_lines(layout: Layout, stacked: bool) -> None:
             (turn, owner.middle),
             (end, owner.middle),
         )
-        layout.connections.append(Connection("shared", corners))
+        layout.connections.append(FigureLine("shared", corners))
 
 
-def _moved(layout: Layout, down: float) -> Layout:
+def _moved(layout: FigureLayout, down: float) -> FigureLayout:
     """Return the layout with its top at y = 0.
 
     Args:
@@ -233,7 +238,7 @@ def _moved(layout: Layout, down: float) -> Layout:
         return point[0], point[1] + down
 
     bottom = max(placed.y + placed.height for placed in layout.boxes.values())
-    return Layout(
+    return FigureLayout(
         width=layout.width,
         height=bottom + down + PADDING,
         boxes={
@@ -242,7 +247,7 @@ def _moved(layout: Layout, down: float) -> Layout:
         },
         frames=[Frame(f.label, f.x, f.y + down, f.width, f.height) for f in layout.frames],
         connections=[
-            Connection(line.kind, tuple(map(move, line.points))) for line in layout.connections
+            FigureLine(line.kind, tuple(map(move, line.points))) for line in layout.connections
         ],
         titles=[(move(point), text) for point, text in layout.titles],
     )

@@ -3,5 +3,5 @@
     two translators ──comparison──▶ numbers of both ──section──▶ a section of the page
 
 If the page contains both models, `page/comparing.js` computes the same numbers for other sentences.
-`page/beside.js` shows the numbers from either source.
+`page/side_by_side.js` shows the numbers from either source.
 """

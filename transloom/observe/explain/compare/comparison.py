@@ -29,7 +29,7 @@ ENCODER, DECODER = "encoder layers", "decoder layers"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class NextPiece:
     """Candidate for the next piece."""
 
     piece: str
@@ -45,7 +45,7 @@ class Step:
         asked: the probability of the piece that is evaluated for both models.
     """
 
-    best: list[Candidate]
+    best: list[NextPiece]
     asked: float
 
 
@@ -74,13 +74,13 @@ class Attention:
 
 @dataclass(frozen=True)
 class Side:
-    """Input, output and computed numbers of one of the two compared models.
+    """One of the two compared models: input, output and computed numbers.
 
     Attributes:
         source: the pieces that its encoder reads.
         target: the pieces that its decoder reads, beginning with BOS.
         asked: the piece that is evaluated after each piece of `target`.
-        written: the pieces of its own greedy translation; the last piece is EOS.
+        written: the pieces of its greedy translation; the last piece is EOS.
         log_probability: the log-probability of `written`, in nats.
     """
 
@@ -110,7 +110,7 @@ class Parting:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Comparison of two models on one sentence.
 
     Attributes:
@@ -132,7 +132,7 @@ class Comparison:
 
 def compare(
     translators: Sequence[Translator], names: Sequence[str], sentence: str, tag: str | None
-) -> Comparison:
+) -> ModelComparison:
     """Compare two models on a sentence.
 
     Raises:
@@ -144,7 +144,7 @@ def compare(
     first.follow(first.written)
     second.follow(first.written if same_target else second.written)
     sides = first.side(names[0]), second.side(names[1])
-    return Comparison(
+    return ModelComparison(
         sentence=sentence,
         tag=tag,
         same_source=sides[0].source == sides[1].source,
@@ -155,7 +155,7 @@ def compare(
     )
 
 
-def incompatibilities(comparison: Comparison, translators: Sequence[Translator]) -> list[str]:
+def incompatibilities(comparison: ModelComparison, translators: Sequence[Translator]) -> list[str]:
     """Describe differences that prevent some comparisons, and those that remain possible."""
     first, second = (translator.model.config for translator in translators)
     found = []
@@ -228,7 +228,7 @@ class _Reading:
         return [
             Step(
                 [
-                    Candidate(self.vocabulary[number], _rounded(probability))
+                    NextPiece(self.vocabulary[number], _rounded(probability))
                     for number, probability in zip(ids, values, strict=True)
                 ],
                 _rounded(float(probabilities_tv[t, self._asked[t]])),

@@ -73,7 +73,7 @@ def compare_section(
         html=filled(template, filling),
         # A live section already has this style.
         style=style if live else f"{live_style()}\n{style}",
-        module="explain/compare/page/beside.js",
+        module="explain/compare/page/side_by_side.js",
         translations=[(side.name, side.translation) for side in comparison.sides],
     )
     return section, misfits

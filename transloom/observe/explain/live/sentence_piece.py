@@ -26,14 +26,14 @@ _LETTERS = {
 
 
 @dataclass(frozen=True)
-class PackedTokenizer:
+class TokenizerOfPage:
     """Tokenizer for pieces.js: its description, and the table of its normaliser."""
 
     described: dict[str, Any]
     charsmap: bytes
 
 
-def packed_tokenizer(tokenizer: Tokenizer) -> PackedTokenizer:
+def packed_tokenizer(tokenizer: Tokenizer) -> TokenizerOfPage:
     """Convert a tokenizer for pieces.js.
 
     Raises:
@@ -74,4 +74,4 @@ def packed_tokenizer(tokenizer: Tokenizer) -> PackedTokenizer:
         },
         "charsmap_bytes": len(charsmap),
     }
-    return PackedTokenizer(described, charsmap)
+    return TokenizerOfPage(described, charsmap)

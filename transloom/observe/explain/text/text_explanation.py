@@ -24,7 +24,7 @@ from transloom.inference.text_generator import TextGenerator
 from transloom.observe.explain import limits
 from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.networks import blueprint_of_network
-from transloom.observe.explain.explanation import Pieces
+from transloom.observe.explain.explanation import TracedPieces
 from transloom.observe.explain.form import Form, form_of
 
 STEPS = limits.MAX_STEPS
@@ -41,7 +41,7 @@ class TextExplanation:
     """
 
     text: str
-    pieces: Pieces
+    pieces: TracedPieces
     positions: tuple[int, ...]
     config: EncoderOnlyConfig | DecoderOnlyConfig
     vocabulary: tuple[str, ...]
@@ -91,7 +91,7 @@ class ContinuedText(TextExplanation):
 
     given: int
     is_cut: bool
-    chosen: Pieces
+    chosen: TracedPieces
     continuation: str
     trace: DecoderOnlyTrace
 
@@ -171,7 +171,7 @@ def _greedy(generator: TextGenerator, prompt: list[int]) -> list[int]:
     return [*found.ids, *([eos] if found.ended == "eos" else [])]
 
 
-def _pieces(tokenizer: Tokenizer, ids: list[int], read: list[str] | None = None) -> Pieces:
+def _pieces(tokenizer: Tokenizer, ids: list[int], read: list[str] | None = None) -> TracedPieces:
     """Return the pieces of ids; unknown pieces get their characters from `read`, if it has them.
 
     Args:
@@ -181,7 +181,7 @@ def _pieces(tokenizer: Tokenizer, ids: list[int], read: list[str] | None = None)
     for place, characters in enumerate(read or []):
         if ids[place] == tokenizer.special_ids.unk:
             shown[place] = f"{characters} ({shown[place]})"
-    return Pieces(tuple(ids), tuple(shown))
+    return TracedPieces(tuple(ids), tuple(shown))
 
 
 def _vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:

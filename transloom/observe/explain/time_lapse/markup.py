@@ -28,9 +28,9 @@ aria-label="Step of training">
 <table data-lapse="predictions"><thead><tr><th>step</th><th>input</th><th>most probable next</th>
 </tr></thead><tbody></tbody></table></div>
 <h2 class="part">Attention</h2>
-<p><label>Attention <select data-lapse="place">{places}</select></label> <small>rows look at
+<p><label>Attention <select data-lapse="place">{places}</select></label> <small>rows attend to
 columns</small></p>
-<div class="beside" data-lapse="maps"></div>
+<div class="side-by-side" data-lapse="maps"></div>
 <h2 class="part">All translations</h2>
 <div data-lapse="all">{tables}</div>
 <script type="application/json" data-lapse="data">{data}</script>

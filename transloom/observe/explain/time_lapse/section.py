@@ -56,7 +56,7 @@ def section_of(moments: Moments, problems: Iterable[str] = ()) -> PageSection:
         f"During its training, this model translated the same sentence "
         f"{counted(count_moments(moments), 'time')}. Move the slider to see the translations. An "
         "untrained network repeats one piece, and its attention is uniform. Later it writes words, "
-        "and its heads look at certain pieces."
+        "and each head attends to certain pieces."
     )
     html = (
         f'<section id="{TIME_LAPSE}" tabindex="-1" data-group="Training" data-name="Time-lapse">'

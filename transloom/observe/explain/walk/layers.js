@@ -5,7 +5,7 @@
 
 import { counted, formatNumber } from "../../drawing/numbers.js";
 import { headNames, headVectors, scoresOfHead, vectors, weightsOfHead } from "./maps.js";
-import { beside, fold, heading, table, text } from "../../drawing/parts.js";
+import { fold, heading, sideBySide, table, text } from "../../drawing/parts.js";
 import { firstRow, lengthOf, rowsOf } from "./trace.js";
 
 export function stackSections(trace, stack) {
@@ -86,7 +86,7 @@ function afterTheSum(form) {
 
 // The attention weights of every head, side by side.
 export function weightMaps(trace, attention, rows, columns, causal) {
-  return beside(headNames(trace).map((name, head) =>
+  return sideBySide(headNames(trace).map((name, head) =>
     weightsOfHead(trace, name, attention.weights_hts, head, rows, columns, causal)));
 }
 
@@ -95,7 +95,7 @@ export function headFolds(trace, attention, pieces, causal) {
   const { head_width: d } = trace.model.form;
   return headNames(trace).map((name, head) => {
     const vectorsOf = (title, tensor) => headVectors(trace, title, tensor, head, pieces);
-    return fold(`${name}: queries, keys, values, scores, weights, mix`, [beside(
+    return fold(`${name}: queries, keys, values, scores, weights, mix`, [sideBySide(
       vectorsOf("queries", attention.queries_htd),
       vectorsOf("keys", attention.keys_hsd),
       vectorsOf("values", attention.values_hsd),

@@ -3,7 +3,7 @@
 import { formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
 import { headFolds, innerTitle, stages, weightMaps } from "./layers.js";
 import { chosenVectors, rowOfAllHeads, vectorsOfHeads } from "./maps.js";
-import { bars, beside, fold, heading, shareOfOthers, text, tokens } from "../../drawing/parts.js";
+import { bars, fold, heading, shareOfOthers, sideBySide, text, tokens } from "../../drawing/parts.js";
 import { rowsOf } from "./trace.js";
 
 const TIE = 1e-6; // by rounding: the search computes one step at a time, the trace all steps
@@ -82,10 +82,10 @@ function layerParts(trace, layer, number, t) {
     heading(`Decoder layer ${number}`, `layer-${number}`),
     number === 1 ? text(`How much each head takes for the row of “${newest}”: on the left from the ` +
       "translation so far, on the right from the source (through the memory).") : [],
-    beside(attentions.map(([title, { weights_hts }, columns]) =>
+    sideBySide(attentions.map(([title, { weights_hts }, columns]) =>
       rowOfAllHeads(trace, title, weights_hts, t, columns, true))),
     fold(`Decoder layer ${number}: queries, keys, values, scores, mixes, sums and feed-forward`, [
-      attentions.map((attention) => beside(headRows(trace, ...attention, t))),
+      attentions.map((attention) => sideBySide(headRows(trace, ...attention, t))),
       rowsAt(trace, `Decoder layer ${number}, the row of “${newest}”, from top to bottom`, way, t),
       rowsAt(trace, `feed-forward, ${innerTitle(form)}`, [[newest, layer.feed_forward.inner_tf]], t),
     ], `inside-${number}`),

@@ -7,7 +7,7 @@ import { counted, formatNumber } from "../../drawing/numbers.js";
 import { stackSections } from "./layers.js";
 import { headNames, headVectors, leftOut, vectors } from "./maps.js";
 import { cutsOfForm, overviewOf, piecesSection } from "./overview.js";
-import { beside, fold, text, tokens } from "../../drawing/parts.js";
+import { fold, sideBySide, text, tokens } from "../../drawing/parts.js";
 import { questionsSection } from "./questions.js";
 import { decoderSections } from "./steps.js";
 
@@ -107,7 +107,7 @@ function positionsSection(trace) {
     ...common,
     lead: "Attention alone does not see the order of the pieces. Therefore a pattern of sines and " +
       "cosines is added that depends on the position: fast waves on the left, slow waves on the right.",
-    parts: () => [beside(
+    parts: () => [sideBySide(
       vectors(trace, "embedding", embedding.scaled_tm, pieces),
       vectors(trace, "+ positions", embedding.positions_tm, places),
       vectors(trace, "= input of the first layer", embedding.sum_tm, pieces),
@@ -121,7 +121,7 @@ function memorySection(trace) {
   const pieces = trace.source.texts;
   const last = form.pre_norm ? "after a last normalisation, " : "";
   const keysAndValues = ({ cross_attention: { keys_hsd, values_hsd } }, n) => fold(
-    `Keys and values for decoder layer ${n + 1}`, [beside(headNames(trace).map((name, head) => [
+    `Keys and values for decoder layer ${n + 1}`, [sideBySide(headNames(trace).map((name, head) => [
       headVectors(trace, `${name}: keys`, keys_hsd, head, pieces),
       headVectors(trace, `${name}: values`, values_hsd, head, pieces),
     ]))]);

@@ -9,7 +9,7 @@ import torch
 from support.walk import live_page, recorded_page
 
 from transloom.observe.explain import limits
-from transloom.observe.explain.explanation import Pieces, explain
+from transloom.observe.explain.explanation import TracedPieces, explain
 from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
 from transloom.observe.explain.translation_page import section_count
 
@@ -177,7 +177,7 @@ def test_texts_are_text(translator_of):
 
 def test_pieces_are_read_in_the_direction_of_their_script(translator_of):
     explained = explain(translator_of(), "je suis")
-    arabic = Pieces(explained.source.ids, ("▁أنا", "▁طالب", *explained.source.texts[2:]))
+    arabic = TracedPieces(explained.source.ids, ("▁أنا", "▁طالب", *explained.source.texts[2:]))
     page = recorded_page(replace(explained, source=arabic))
     pieces = page.html.split("<section")[2]
     assert '<div class="row" dir="rtl"><bdi class="token">▁أنا</bdi>' in pieces
@@ -187,7 +187,7 @@ def test_pieces_are_read_in_the_direction_of_their_script(translator_of):
 
 def test_special_pieces_have_no_direction(translator_of, generator_of):
     explained = explain(translator_of(), "je suis")
-    tagged = Pieces(explained.source.ids, ("<2en>", "▁أنا", *explained.source.texts[2:]))
+    tagged = TracedPieces(explained.source.ids, ("<2en>", "▁أنا", *explained.source.texts[2:]))
     continued = recorded_page(explain_continuing(generator_of(), "أنا"))  # after <s>
     for page in (recorded_page(replace(explained, source=tagged)), continued):
         assert 'class="row" dir="rtl"' in page.html.split("<section")[2]

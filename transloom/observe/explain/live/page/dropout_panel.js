@@ -21,7 +21,7 @@ export function dropoutPanel(model, settings, sentence, redraw) {
   }
   const seed = element("output", {});
   const effect = element("p", {});
-  const masked = element("div", { class: "beside" });
+  const masked = element("div", { class: "side-by-side" });
   const place = element("select", { onchange: () => {
     state.place = place.value;
     showMask();
