@@ -60,7 +60,7 @@ def page_of_kind(translators, filler_of, generator_of, tmp_path):
         elif kind == "continued":
             generator, text = generator_of(), "the cat"
             page = continuation_page(
-                explain_continuing(generator, text), "", live_text(generator, text)
+                explain_continuing(generator, text), "x", live_text(generator, text)
             )
         else:
             sentence = LONG if kind == "long" else SENTENCE
