@@ -38,15 +38,23 @@ def has_ample_memory(
     release_cached_memory(placement)  # a rank's allocator keeps what it frees, and would reuse it
     host_memory.restart_peak()
     before = host_memory.resident_bytes()
+    if not fits(tiny_part, placement):
+        return False
+    taken = max(0, host_memory.peak_resident_bytes() - before)  # Linux counts to some 100 kB
+    return growth * taken + more_bytes < AMPLE_SHARE * memory_bytes(placement)
+
+
+def fits(attempt: Callable[[], None], placement: Placement) -> bool:
+    """Return whether an attempt does not run out of memory, and release what it has freed."""
     try:
-        tiny_part()
+        attempt()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         return False
-    needed = growth * (host_memory.peak_resident_bytes() - before) + more_bytes
-    release_cached_memory(placement)
-    return needed < AMPLE_SHARE * memory_bytes(placement)
+    finally:
+        release_cached_memory(placement)
+    return True
 
 
 def memory_text(memory: int, placement: Placement) -> str:

@@ -22,11 +22,10 @@ from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
 from trainer.memory.device_memory import (
     TINY_DIVISOR,
+    fits,
     has_ample_memory,
-    is_out_of_memory,
     memory_bytes,
     memory_text,
-    release_cached_memory,
 )
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
@@ -63,7 +62,7 @@ def preflight_heldout(
         tries: list[Callable[[], None]] = []
         if not attempt.has_ample_memory(batches):
             tries = [*(partial(attempt.score, number) for number in batches), attempt.samples]
-        failed = next((n for n, one in enumerate(tries) if not _fits(one, placement)), -1)
+        failed = next((n for n, one in enumerate(tries) if not fits(one, placement)), -1)
     del model, attempt, tries
     table = np.zeros((placement.world_size, 2))
     table[placement.rank] = failed, memory
@@ -175,18 +174,6 @@ class _Attempt:
     def _score(self, batch: MicroBatch, number: int) -> None:
         for _ in self._scoring.score(self._model, batch, number, self._placement.torch_device):
             pass
-
-
-def _fits(attempt: Callable[[], None], placement: Placement) -> bool:
-    try:
-        attempt()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    finally:
-        release_cached_memory(placement)
-    return True
 
 
 def _described(batch: MicroBatch) -> str:

@@ -31,11 +31,11 @@ from trainer.errors import MemoryPreflightError
 from trainer.memory import host_memory
 from trainer.memory.device_memory import (
     TINY_DIVISOR,
+    fits,
     has_ample_memory,
     is_out_of_memory,
     memory_bytes,
     memory_text,
-    release_cached_memory,
 )
 from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
 from trainer.rank.distributed import sum_over_ranks
@@ -188,18 +188,8 @@ class _SingleRankStep:
         return 0
 
     def _fits(self, shape: MicroBatchShape) -> bool:
-        try:
-            if self._placement.device == "cuda":
-                self._run(shape)
-            else:
-                self._run_within_host(shape)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        finally:
-            release_cached_memory(self._placement)
-        return True
+        run = self._run if self._placement.device == "cuda" else self._run_within_host
+        return fits(lambda: run(shape), self._placement)
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
         """Run a quarter and a half of the rows first, to predict the memory that all rows need.
