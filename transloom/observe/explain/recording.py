@@ -1,4 +1,4 @@
-"""Record a trace as data, for the same modules of the page that draw a live one.
+"""Record a trace as data, which the page's modules draw like a live trace.
 
 tensors ─cut to what is drawn─▶ float32, packed like a model's weights
 logits  ─▶ the candidates of each step

@@ -1,5 +1,7 @@
 """Build the page of a text, whose sections the page's modules draw from one recorded trace."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from transloom.observe.explain import limits
@@ -30,7 +32,8 @@ def continuation_page(explained: ContinuedText, title: str, live: PageSection | 
         explained,
         title,
         live,
-        {**facts("continuation", explained), "recorded": recorded_continuation(explained)},
+        facts("continuation", explained),
+        partial(recorded_continuation, explained),
         heading="From a text to its continuation",
         made=("Continuation", explained.continuation),
         caption="Step 1. Each new piece is appended to the text.",
@@ -47,7 +50,8 @@ def filling_page(explained: FilledText, title: str, live: PageSection | str = ""
         explained,
         title,
         live,
-        {**facts("filling", explained), "recorded": recorded_filling(explained)},
+        facts("filling", explained),
+        partial(recorded_filling, explained),
         heading="From a text to its hidden pieces",
         made=("Filled in", explained.filled),
     )
@@ -135,15 +139,14 @@ def _page(
     explained: TextExplanation,
     title: str,
     live: PageSection | str,
-    data: dict[str, Any],
+    described: dict[str, Any],
+    record: Callable[[], dict[str, Any]],
     *,
     heading: str,
     made: tuple[str, str],
     caption: str = "",
 ) -> str:
-    # The recorded trace is needed where the page itself does not compute the text.
-    if isinstance(live, PageSection) and len(explained.pieces.ids) <= MOST_PIECES:
-        data = {**data, "recorded": None}
+    is_computed = isinstance(live, PageSection) and len(explained.pieces.ids) <= MOST_PIECES
     start = PageStart(
         heading=heading,
         given=("Text", explained.text),
@@ -151,7 +154,7 @@ def _page(
         caption=caption,
         blueprint=explained.blueprint,
         layers=explained.config.layers,
-        data=data,
+        data={**described, "recorded": None if is_computed else record()},
         not_live=None if isinstance(live, PageSection) else live,
     )
     return render(start, title, [live] if isinstance(live, PageSection) else [])
