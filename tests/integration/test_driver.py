@@ -19,7 +19,7 @@ from support.faults.moments import MID_STEP
 from support.leaving import LAST, OUTCOME, RAY, Leaving
 
 from cluster.ray import cluster_view
-from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.record.metrics_file import read_metrics
 from trainer.runs.folder import RunFolder
 
@@ -43,6 +43,24 @@ def train(runs):
         )
 
     return start
+
+
+def test_the_driver_needs_no_torch(runs):
+    """Its import takes seconds, in which a driver would not answer to signals."""
+    program = (
+        "import sys; sys.modules['torch'] = None; "
+        "from transloom.cli.entry import main; sys.argv[0] = 'transloom'; main()"
+    )
+    options = ["trainer.max_steps=8", "checkpoints.every_steps=4", "checkpoints.memory_every_steps=3"]
+    run = runs.folder / "without-torch"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", runs.recipe, *options, "--run", run],
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Checkpoint(list_checkpoints(run / "checkpoints")[-1]).header.step == 8
 
 
 def wait_for_steps(runs, name: str, process: subprocess.Popen[str]) -> None:

@@ -35,7 +35,7 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "threads": placement.threads,
         "attention": str(attention_backend(engine, placement)),
         "dropout": "torch" if cuda else "16 bits",  # see model/blocks/dropout.py
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # plain, so that the supervisor unpickles it without torch
         "deepspeed": version("deepspeed"),
     }
     if engine.numerics == "exact":

@@ -29,6 +29,12 @@ def test_the_kernels_of_attention_are_the_measured_ones_unless_named(settings, e
     assert fingerprint["attention"] == expected
 
 
+def test_its_values_are_plain():
+    """The supervisor unpickles them, and a class of torch would make it import torch."""
+    fingerprint = numerics.fingerprint(EngineConfig(numerics="exact"), Placement())
+    assert {type(value) for value in fingerprint.values()} <= {str, int}
+
+
 def test_another_backend_is_a_difference():
     ours, theirs = (
         numerics.fingerprint(EngineConfig(attention=name), Placement())
