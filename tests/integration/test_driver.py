@@ -51,7 +51,11 @@ def test_the_driver_needs_no_torch(runs):
         "import sys; sys.modules['torch'] = None; "
         "from transloom.cli.entry import main; sys.argv[0] = 'transloom'; main()"
     )
-    options = ["trainer.max_steps=8", "checkpoints.every_steps=4", "checkpoints.memory_every_steps=3"]
+    options = [
+        "trainer.max_steps=8",
+        "checkpoints.every_steps=4",
+        "checkpoints.memory_every_steps=3",
+    ]
     run = runs.folder / "without-torch"
     done = subprocess.run(
         [sys.executable, "-c", program, "train", runs.recipe, *options, "--run", run],

@@ -95,7 +95,7 @@ class DrawnPage(PageReader):
         super().__init__(self.html)
         self.names = [a["data-name"] for tag, a in self.tags if tag == "section"]
         self.places: dict[str, str] = dict(drawn["places"])
-        boxes = re.findall(r'<li data-flow="(\w+)">(.*?)</li>', self.html)
+        boxes = re.findall(r'<li data-flow="([^"]+)">(.*?)</li>', self.html)
         self.flow: dict[str, str] = {name: unescape(inside) for name, inside in boxes}
         self.questions: list[tuple[str, str, str]] = [tuple(one) for one in drawn["questions"]]
 

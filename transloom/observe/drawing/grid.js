@@ -15,10 +15,7 @@ export function gridOf(title, matrix, greatest, open) {
   const cells = numbers.map((line, r) => Array.from(line, (value, c) => {
     const cell = element("td", { role: "gridcell", tabindex: -1 }, formatNumber(value));
     if (value === -Infinity) cell.className = "masked";
-    else {
-      const share = (DEEPEST * Math.min(1, Math.abs(value) / greatest)).toFixed(3);
-      cell.style.background = `rgb(var(--${value < 0 ? "negative" : "positive"}) / ${share})`;
-    }
+    else shade(cell, value, greatest);
     cell.dataset.row = r;
     cell.dataset.column = c;
     return cell;
@@ -50,6 +47,13 @@ export function gridOf(title, matrix, greatest, open) {
     [{ title: range, rows, columns, values: numbers, signed: !isShare, full: greatest }]);
   return element("figure", { class: "matrix" }, caption,
     element("div", { class: "scroll" }, table));
+}
+
+// Give an element with a number the number's colour; `greatest` has the full one.
+export function shade(cell, value, greatest) {
+  const share = (DEEPEST * Math.min(1, Math.abs(value) / greatest)).toFixed(3);
+  cell.style.background = `rgb(var(--${value < 0 ? "negative" : "positive"}) / ${share})`;
+  return cell;
 }
 
 // Make one cell of the table reachable by Tab, and the others from it by the arrow keys. The table

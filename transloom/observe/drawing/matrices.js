@@ -82,7 +82,7 @@ function panelShapes({ title, values, full }, layout, palette) {
   return shapes.join("");
 }
 
-function textShape(text, x, y, colour, attributes = {}) {
+export function textShape(text, x, y, colour, attributes = {}) {
   const more = Object.entries(attributes).map(([name, value]) => ` ${name}="${value}"`).join("");
   return `<text x="${tidy(x)}" y="${tidy(y)}" fill="${hex(colour)}"${more}>${markupOf(text)}</text>`;
 }
@@ -101,8 +101,8 @@ function markupOf(text) {
 }
 
 // #rrggbb, which all programs read.
-function hex(rgb) {
-  return "#" + rgb.map((part) => Math.round(part).toString(16).padStart(2, "0")).join("");
+export function hex(rgb) {
+  return "#" + rgb.slice(0, 3).map((part) => Math.round(part).toString(16).padStart(2, "0")).join("");
 }
 
 function tidy(pixels) {

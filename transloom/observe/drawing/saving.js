@@ -8,12 +8,13 @@
 import { csvOf, tableOfPanels } from "./csv.js";
 import { element } from "./elements.js";
 import { colour, FONT, scaleOf } from "./heat_map.js";
-import { svgFile, svgOfPanels } from "./matrices.js";
+import { hex, svgFile, svgOfPanels, textShape } from "./matrices.js";
 
 const COPIED = {
   text: ["fill", "font-size", "font-weight", "text-anchor"],
   shape: ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity"],
 };
+const MARGIN = 14; // around an element of the page
 const LARGEST_CANVAS = 16384; // pixels of a side, in any browser of today
 
 // Puts the button at the end of `holder`; a second time nothing is done.
@@ -58,10 +59,7 @@ function savableBars(table) {
     title: () => headingOf(table),
     table: () => [["piece", "probability", "logit"],
       ...lines.map(({ piece, probability, logit }) => [piece, probability, logit])],
-    svg: () => svgOfPanels(headingOf(table), [{
-      title: "", rows: lines.map(({ piece }) => piece), columns: ["probability"], signed: false,
-      full: 1, values: lines.map(({ probability }) => [probability]),
-    }], paletteHere(), textWidth()),
+    svg: () => svgOfElement(table),
   });
 }
 
@@ -130,8 +128,63 @@ function fileName(title) {
   return title.replace(/[^\p{L}\p{M}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 100) || "figure";
 }
 
+// An element of the page as it is drawn now: grounds, borders, lines of text, and canvases as pictures.
+export function svgOfElement(root) {
+  const { left, top, width, height } = root.getBoundingClientRect();
+  const frame = { left: left - MARGIN, top: top - MARGIN, width: width + 2 * MARGIN, height: height + 2 * MARGIN };
+  const inside = [root, ...root.querySelectorAll("*")]
+    .filter((one) => one.checkVisibility({ visibilityProperty: true }) && !one.closest(".save, .controls, .visited"))
+    .map((one) => shapeOf(one, frame) + [...one.childNodes]
+      .filter(({ nodeType }) => nodeType === Node.TEXT_NODE).map((text) => linesOf(text, frame)).join(""));
+  return svgFile(frame, paletteHere(), inside.join(""));
+}
+
+function shapeOf(one, frame) {
+  const { left, top, width, height } = one.getBoundingClientRect();
+  const place = `x="${left - frame.left}" y="${top - frame.top}" width="${width}" height="${height}"`;
+  if (one.localName === "canvas") return `<image ${place} href="${one.toDataURL()}"/>`;
+  const { backgroundColor, borderTopWidth, borderTopColor, borderTopLeftRadius } = getComputedStyle(one);
+  const border = parseFloat(borderTopWidth);
+  if (!border && !partsOf(backgroundColor)[3]) return "";
+  return `<rect ${place} rx="${parseFloat(borderTopLeftRadius)}" ${painted("fill", backgroundColor)} ` +
+    `${painted("stroke", borderTopColor)} stroke-width="${border}"/>`;
+}
+
+// A text node, of which each line is a text.
+function linesOf(node, frame) {
+  const { color, fontSize, fontWeight, direction } = getComputedStyle(node.parentElement);
+  const range = document.createRange();
+  const lines = [];
+  for (let n = 0; n < node.length; n++) {
+    range.setStart(node, n);
+    range.setEnd(node, n + 1);
+    const box = range.getBoundingClientRect();
+    const line = lines.at(-1);
+    if (!box.width) continue;
+    if (line && Math.abs(line.top - box.top) < 2) line.text += node.data[n];
+    else lines.push({ top: box.top, text: node.data[n] });
+    const { left = Infinity, right = -Infinity } = lines.at(-1);
+    Object.assign(lines.at(-1), { left: Math.min(left, box.left), right: Math.max(right, box.right),
+      middle: (box.top + box.bottom) / 2 });
+  }
+  return lines.map(({ text, left, right, middle }) => textShape(text,
+    (direction === "rtl" ? right : left) - frame.left, middle - frame.top + 0.35 * parseFloat(fontSize),
+    partsOf(color), { "font-size": parseFloat(fontSize), "font-weight": fontWeight, direction })).join("");
+}
+
+// Red, green, blue and opacity of a computed colour.
+function partsOf(colour) {
+  const [red, green, blue, opacity = 1] = colour.match(/[\d.]+/g).map(Number);
+  return [red, green, blue, opacity];
+}
+
+function painted(name, colour) {
+  const [red, green, blue, opacity] = partsOf(colour);
+  return `${name}="${hex([red, green, blue])}" ${name}-opacity="${opacity}"`;
+}
+
 function headingOf(part) {
-  return part.closest("section").querySelector("h1").textContent;
+  return part.closest("section, .first-screen").querySelector("h1").textContent;
 }
 
 function paletteHere() {

@@ -47,6 +47,7 @@ def first_screen_markup(start: PageStart, translations: Sequence[tuple[str, str]
     label, text = start.made
     (name, _), *others = translations or [("", "")]
     filling = {
+        "heading": escape(start.heading),
         "given_label": escape(start.given[0]),
         "given": escape(start.given[1] or NOTHING),
         "live": _below_the_text(start),

@@ -9,6 +9,8 @@ import { paintAll } from "../drawing/heat_map.js";
 import { makeSavable } from "../drawing/saving.js";
 
 const list = document.querySelector("nav");
+const menu = document.getElementById("menu");
+const first = document.querySelector(".first-screen");
 const back = document.getElementById("back");
 const on = document.getElementById("on");
 const root = document.documentElement;
@@ -40,6 +42,9 @@ function showList() {
   }
   list.replaceChildren(...groups.flatMap(({ group, entries }) =>
     [element("h2", {}, group), element("ol", {}, entries)]));
+  menu.replaceChildren(...groups.map(({ group, entries }) => element("optgroup", { label: group },
+    entries.map(({ firstChild: link }) =>
+      element("option", { value: link.getAttribute("href") }, link.textContent)))));
 }
 
 function show(section) {
@@ -50,6 +55,7 @@ function show(section) {
   all.forEach((one) => one.classList.toggle("here", one === section));
   list.querySelectorAll("a").forEach((link, n) =>
     n === place ? link.setAttribute("aria-current", "step") : link.removeAttribute("aria-current"));
+  menu.value = `#${section.id}`;
   scrollListTo(list.querySelector("[aria-current]"));
   back.disabled = place === 0;
   on.disabled = place === all.length - 1;
@@ -85,7 +91,7 @@ function follow(arrived) {
   for (let fold = wanted.closest("details"); fold; fold = fold.parentElement.closest("details")) {
     fold.open = true;
   }
-  if (wanted === section) window.scrollTo(0, 0);
+  if (wanted.id === "section-1") window.scrollTo(0, 0);
   else wanted.scrollIntoView();
   if (arrived) section.focus({ preventScroll: true });
 }
@@ -96,7 +102,12 @@ const go = (steps) => {
 };
 back.addEventListener("click", () => go(-1));
 on.addEventListener("click", () => go(1));
+menu.addEventListener("change", () => { location.hash = menu.value; });
 window.addEventListener("hashchange", () => follow(true));
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  state.here.focus();
+});
 
 // In a frame of a notebook (srcdoc), links would lead to places of the notebook.
 if (location.protocol === "about:") {
@@ -110,7 +121,7 @@ if (location.protocol === "about:") {
 
 // Light or dark: as the system, until the button says otherwise.
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
-const repaint = () => paintAll(state.here);
+const repaint = () => [first, state.here].forEach(paintAll);
 document.getElementById("theme").addEventListener("click", () => {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches;
   root.dataset.theme = dark ? "light" : "dark";
@@ -127,15 +138,20 @@ window.addEventListener("resize", () => {
   width = innerWidth;
 });
 
-// On paper, all sections stand below each other, and nothing is folded.
+// On paper, all sections stand below each other, or the one whose button was pressed, and nothing is folded.
 let opened = [];
 window.addEventListener("beforeprint", () => {
-  sections().forEach((section) => section.draw?.());
+  if (!root.dataset.printed) sections().forEach((section) => section.draw?.());
   opened = [...document.querySelectorAll("details:not([open])")];
   opened.forEach((fold) => { fold.open = true; });
   paintAll(document);
 });
 window.addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
+document.getElementById("print").addEventListener("click", () => {
+  root.dataset.printed = "one";
+  window.print();
+  delete root.dataset.printed;
+});
 
 root.classList.add("stepping");
 refresh();

@@ -66,7 +66,6 @@ def render(
         "title": escape(title),
         "style": "\n".join(_file(name) for name in STYLES),
         "section_style": "\n".join(section.style for section in own),
-        "heading": escape(start.heading),
         "first_screen": first_screen_markup(start, translations),
         "figure": _figure(start.blueprint, start.layers),
         "data": json_in_html(start.data),

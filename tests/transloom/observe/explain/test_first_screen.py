@@ -33,11 +33,21 @@ def predicted(page):
     return piece, float(share)
 
 
+def check_numbers(page, name, rows, piece):
+    """The numbers on an arrow are the first ones of the first row."""
+    said = page.flow[name]
+    height, width = rows.shape
+    assert f"{height} × {width}, <bdi>{piece}</bdi>: " in said
+    numbers = [float(number.replace("−", "-")) for number in re.findall(r"<i>(.*?)</i>", said)]
+    torch.testing.assert_close(torch.tensor(numbers), rows[0, :3], rtol=0, atol=0.00501)
+
+
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_the_flow_of_a_translation_is_that_of_the_model(translator_of, norm):
     translator = translator_of(norm=norm, encoder_layers=3, decoder_layers=1)
     model, vocabulary = translator.model, translator.model.vocabulary
-    page = recorded_page(explain(translator, SENTENCE))
+    explained = explain(translator, SENTENCE)
+    page = recorded_page(explained)
     ids = translator.source_ids(SENTENCE)
     source = torch.tensor([ids])
     with torch.no_grad():
@@ -47,13 +57,18 @@ def test_the_flow_of_a_translation_is_that_of_the_model(translator_of, norm):
     probabilities[[vocabulary.pad_id, vocabulary.bos_id]] = 0  # the search never takes them
     best = probabilities.argmax().item()
 
-    tokens, encoder, memory_box, decoder, _ = page.flow.values()
-    assert list(page.flow) == ["tokens", "encoder", "memory", "decoder", "output"]
+    tokens, _, encoder, _, decoder, *_ = page.flow.values()
+    assert list(page.flow) == [
+        "tokens", "embedding", "encoder", "memory", "decoder", "hidden state", "output",
+    ]  # fmt: skip
     pieces = re.findall(r"<bdi[^>]*>(.*?)</bdi>|<i>(…)</i>", tokens)
     assert [piece for piece, _ in pieces] == translator.source_texts(SENTENCE)
     assert f"{len(ids)} pieces" in tokens
     assert "3 layers" in encoder
-    assert f"{memory.shape[1]} rows of {memory.shape[2]} numbers" in memory_box
+    first = translator.source_texts(SENTENCE)[0]
+    check_numbers(page, "embedding", explained.trace.encoder.embedding.sum_btm[0], first)
+    check_numbers(page, "memory", memory[0], first)
+    check_numbers(page, "hidden state", hidden[0], "<s>")
     assert "1 layer;" in decoder
     assert f">{translator.target_pieces([vocabulary.bos_id])[0]}</bdi>" in decoder
     share = pytest.approx(100 * probabilities[best].item(), abs=0.0101)
@@ -62,8 +77,10 @@ def test_the_flow_of_a_translation_is_that_of_the_model(translator_of, norm):
     assert titles.pop("decoder").startswith("Decoding step 1: after “")
     assert titles == {
         "tokens": "Pieces and their ids",
+        "embedding": "Each id picks a row of numbers",
         "encoder": "Encoder layer 1: self-attention",
         "memory": "The memory",
+        "hidden state": "The next piece",
         "output": "The next piece",
     }
 
@@ -80,7 +97,8 @@ def test_the_flow_of_a_continued_text_is_that_of_the_model(generator_of):
         )
         probabilities = generator.network.logits(hidden)[0, -1].softmax(dim=-1)
     best = probabilities.argmax().item()
-    assert list(page.flow) == ["tokens", "decoder", "output"]
+    assert list(page.flow) == ["tokens", "embedding", "decoder", "hidden state", "output"]
+    check_numbers(page, "hidden state", hidden[0, -1:], generator.tokenizer.piece(ids[-1]))
     assert f"{len(ids)} pieces" in page.flow["tokens"]
     assert "3 layers" in page.flow["decoder"]
     assert predicted(page) == (
@@ -100,7 +118,8 @@ def test_the_flow_of_a_filled_text_is_what_fill_takes(filler_of):
         (found,) = filler.fill([text])
         explained = explain_filling(filler, text)
         page = recorded_page(explained)
-        assert list(page.flow) == ["tokens", "encoder", "output"]
+        assert list(page.flow) == ["tokens", "embedding", "encoder", "hidden state", "output"]
+        check_numbers(page, "embedding", explained.trace.stack.embedding.normed_btm[0], "<s>")
         best = found.masks[0][0]
         assert of_which in page.flow["output"]
         share = pytest.approx(100 * best.probability, abs=0.0101)
@@ -140,7 +159,7 @@ def test_texts_of_the_first_screen_are_escaped(translator_of):
     start = PageStart(BAD, (BAD, BAD), (BAD, ""), BAD, explained.blueprint, 1, {})
     reader = PageReader(f"<section>{first_screen_markup(start, [(BAD, BAD), (BAD, '')])}</section>")
     assert not [attributes for tag, attributes in reader.tags if attributes.get("class") == "x"]
-    assert reader.sections[0].text.count(BAD) == 6
+    assert reader.sections[0].text.count(BAD) == 7
     assert reader.sections[0].text.count("(nothing)") == 2
 
 

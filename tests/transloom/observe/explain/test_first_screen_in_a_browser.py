@@ -1,7 +1,9 @@
 """The first screen in a browser: all of it is there before the reader scrolls, and it answers."""
 
+import csv
 import re
 from contextlib import closing
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -112,7 +114,7 @@ def test_each_box_leads_to_its_part_of_the_page(browser, page_of_kind, kind, wid
         page = opened(watched, page_of_kind(kind), 800)
         links = page.locator(".flow-figure a")
         boxes = page.locator(".flow-figure li").count()
-        assert links.count() == boxes == (3 if kind in ("masked", "continued") else 5)
+        assert links.count() == boxes == (5 if kind in ("masked", "continued") else 7)
         for number in range(boxes):
             links.nth(number).focus()
             page.keyboard.press("Enter")
@@ -129,7 +131,9 @@ def test_keys_reach_each_box_and_the_focus_can_be_seen(browser, page_of_kind):
         for example in page.locator("[data-first=examples] button").all():
             page.keyboard.press("Tab")
             assert example.evaluate("button => button === document.activeElement")
-        for name in ("Tokens", "Encoder", "Memory", "Decoder", "Output"):
+        for name in (
+            "Tokens", "embedding", "Encoder", "memory", "Decoder", "hidden state", "Output",
+        ):  # fmt: skip
             page.keyboard.press("Tab")
             assert page.evaluate("document.activeElement.innerText").startswith(name)
             style = page.evaluate(
@@ -207,6 +211,92 @@ def test_every_section_follows_what_is_typed(browser, page_of_kind, translators,
         page.locator("[data-flow=tokens] a").click()
         shown = page.locator("section.here table td:nth-child(2)").all_inner_texts()
         assert shown == list(first.source.texts)
+        assert watched.complaints == []
+
+
+def test_the_map_is_that_of_the_chosen_head_and_follows_what_is_typed(
+    browser, page_of_kind, translators
+):
+    expected = explain(translators[0], OTHER)
+    with closing(Watched(browser)) as watched:
+        page = opened(watched, page_of_kind("live"), 800)
+        page.locator("[data-first=head]").select_option(
+            label="Encoder layer 1, self-attention, head 2"
+        )
+        page.locator("#first-sentence").fill(OTHER)
+        page.locator("[data-flow=tokens]", has_text="漢字").wait_for()
+        watched.settle()
+        figure = page.locator("[data-first=head-map] figure")
+        assert "Encoder layer 1, self-attention, head 2" in figure.inner_text()
+        shown = figure.evaluate("figure => figure.map")
+        weights = expected.trace.encoder.layers[0].self_attention.weights_bhts[0, 1]
+        torch.testing.assert_close(torch.tensor(shown["values"]), weights, rtol=1e-4, atol=1e-6)
+        assert shown["rows"] == shown["columns"] == list(expected.source.texts)
+        assert watched.violations() == []
+        assert watched.complaints == []
+
+
+def test_the_figure_is_saved_as_it_is_drawn(browser, page_of_kind, tmp_path):
+    for width in (390, 1280):
+        with closing(Watched(browser, width)) as watched:
+            page = opened(watched, page_of_kind("live"), 800)
+            save = page.locator("[data-first=flow] > figcaption .save")
+            save.locator("summary").click()
+            saved = {}
+            for kind in ("SVG", "PNG", "CSV"):
+                with page.expect_download() as download:
+                    save.get_by_role("button", name=kind).click()
+                saved[kind] = tmp_path / f"{width}.{kind}"
+                download.value.save_as(saved[kind])
+            svg = ElementTree.parse(saved["SVG"]).getroot()
+            texts = "".join("".join(svg.itertext()).split())  # a line is a text
+            for text in page.locator(".flow-figure li :is(strong, .token, b, .row i)").all():
+                assert "".join(text.inner_text().split()) in texts
+            assert float(svg.get("width")) < width
+            assert len(svg.findall(".//{*}image")) == 1
+            assert saved["PNG"].read_bytes().startswith(b"\x89PNG")
+            rows = list(csv.reader(saved["CSV"].read_text(encoding="utf-8").splitlines()))
+            cells = page.locator("[data-flow=memory] .row i").all_inner_texts()
+            (memory,) = [row for row in rows if row[0] == "memory"]
+            shown = [float(cell.replace("−", "-")) for cell in cells]
+            assert shown == pytest.approx([float(number) for number in memory[2:5]], abs=0.00501)
+            assert watched.complaints == []
+
+
+def test_sections_are_reached_from_the_menu_and_past_the_figure(browser, page_of_kind):
+    with closing(Watched(browser, 360)) as watched:
+        page = opened(watched, page_of_kind("live"), 800)
+        page.keyboard.press("Tab")
+        assert page.locator(".skip").evaluate("link => link === document.activeElement")
+        page.keyboard.press("Enter")
+        assert page.locator("#section-1").evaluate("section => section === document.activeElement")
+        menu = page.get_by_label("Section", exact=True)
+        assert menu.locator("option").all_inner_texts() == page.locator("nav a").all_inner_texts()
+        menu.select_option(label="Memory")
+        page.locator("section.here h1", has_text="The memory").wait_for()
+        top = page.locator("section.here h1").evaluate("title => title.getBoundingClientRect().top")
+        assert 0 <= top < 400
+        page.go_back()
+        page.locator("#section-1.here").wait_for()
+        assert menu.evaluate("menu => menu.selectedOptions[0].textContent") == "Overview"
+        assert watched.violations() == []
+        assert watched.complaints == []
+
+
+def test_one_section_is_printed_or_all_of_them(browser, page_of_kind):
+    with closing(Watched(browser)) as watched:
+        page = opened(watched, page_of_kind("live"), 800)
+        page.evaluate("location.hash = 'section-3'")
+        page.locator("#section-3.here").wait_for()
+        page.emulate_media(media="print")
+        count = (
+            "[...document.querySelectorAll('main > section')]"
+            ".filter((section) => section.checkVisibility()).length"
+        )
+        assert page.evaluate(count) == page.locator("main > section").count()
+        page.evaluate(f"window.print = () => {{ window.printed = {count} }}")
+        page.locator("#print").evaluate("button => button.click()")
+        assert page.evaluate("window.printed") == 1
         assert watched.complaints == []
 
 

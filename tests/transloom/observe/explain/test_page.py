@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from html import escape
 
 import pytest
 from support.explained_page import PageReader
@@ -33,8 +34,9 @@ def test_it_needs_no_network(translator_of):
 
 def test_the_sentence_is_text_wherever_it_stands(translator_of):
     translator = translator_of()
-    hostile, plain = (PageReader(page_of(translator, s)) for s in (HOSTILE, "je"))
-    assert HOSTILE in hostile.sections[0].text
+    page = page_of(translator, HOSTILE)
+    assert f'dir="auto">{escape(HOSTILE)}</span>' in page
+    hostile, plain = (PageReader(one) for one in (page, page_of(translator, "je")))
     ((_, data),) = hostile.sections[0].figures
     assert data["recorded"]["sentence"] == HOSTILE
 

@@ -1,11 +1,19 @@
-// The first screen: the text, what the model makes of it, and a compact figure of the flow, with the pieces
-// of the text and the most probable piece. Each box leads to the section with its numbers.
+// The first screen: the text, what the model makes of it, and a compact figure of the flow: the pieces of
+// the text, numbers on the arrows, the most probable piece, and the map of one head. It stays above the
+// section that is shown, to which each box leads.
 
 import { element } from "../../drawing/elements.js";
-import { counted, formatPercent } from "../../drawing/numbers.js";
+import { shade } from "../../drawing/grid.js";
+import { paintAll } from "../../drawing/heat_map.js";
+import { counted, formatNumber, formatPercent } from "../../drawing/numbers.js";
+import { savable, svgOfElement } from "../../drawing/saving.js";
 import { areRightToLeft, visible } from "../../drawing/text.js";
+import { headNames, weightsOfHead } from "./maps.js";
+import { rowsOf } from "./trace.js";
 
 const PIECES_IN_BOX = 8;
+const NUMBERS_ON_ARROW = 3;
+const ROWS_OF_MAP = 12;
 const MOST_EXAMPLES = 3; // beside the page's own
 const NOTHING = "(nothing)"; // replaces an empty text
 
@@ -15,42 +23,49 @@ export const flowOf = {
   filling: flowOfFilling,
 };
 
-function flowOfTranslation(trace) {
-  const { encoder_layers, decoder_layers, form } = trace.model;
-  const pieces = trace.source.texts;
-  const [start] = trace.target.texts;
+// Parts of the figure in the order of the forward pass: boxes, and rows of numbers that pass from one to
+// the next.
+function flowOfTranslation({ model, source, target, encoder, decoder, predictions }) {
+  const [start] = target.texts;
   return [
-    tokensBox(pieces, "encoder.ids"),
-    box("Encoder", `${counted(encoder_layers, "layer")}; every piece attends to all`,
+    tokensBox(source.texts, "encoder.ids"),
+    numbers(model, "embedding", "encoder.embedding", inputOf(encoder), source.texts[0]),
+    box("Encoder", `${counted(model.encoder_layers, "layer")}; every piece attends to all`,
       "encoder.1.self_attention"),
-    box("Memory", `${counted(pieces.length, "row")} of ${form.width} numbers, one for each piece`,
-      "encoder.memory"),
-    box("Decoder", `${counted(decoder_layers, "layer")}; reads the memory and`, "decoder.ids", [start]),
-    outputBox("most probable next piece:", "decoder.softmax", trace.predictions[0].best),
+    numbers(model, "memory", "encoder.memory", encoder.output_tm, source.texts[0]),
+    box("Decoder", `${counted(model.decoder_layers, "layer")}; reads the memory and`, "decoder.ids", [start]),
+    numbers(model, "hidden state", "decoder.softmax", decoder.output_tm, start, 1),
+    outputBox("most probable next piece:", "decoder.softmax", predictions[0].best),
   ];
 }
 
-function flowOfContinuation(trace) {
+function flowOfContinuation({ model, pieces, given, stack, states_nm, sampling, predictions, chosen }) {
   return [
-    tokensBox(trace.pieces.texts.slice(0, trace.given), "decoder.ids"),
-    box("Decoder", `${counted(trace.model.layers, "layer")}; every piece attends to itself and earlier ` +
-      "ones", "decoder.1.self_attention"),
-    outputBox(`${trace.sampling ? "drawn" : "most probable"} next piece:`, "decoder.softmax",
-      trace.predictions[trace.given - 1].candidates.find(({ id }) => id === trace.chosen.ids[0])),
+    tokensBox(pieces.texts.slice(0, given), "decoder.ids"),
+    numbers(model, "embedding", "decoder.embedding", inputOf(stack), pieces.texts[0], given),
+    box("Decoder", `${counted(model.layers, "layer")}; every piece attends to itself and earlier ones`,
+      "decoder.1.self_attention"),
+    numbers(model, "hidden state", "decoder.softmax", states_nm, pieces.texts[given - 1]),
+    outputBox(`${sampling ? "drawn" : "most probable"} next piece:`, "decoder.softmax",
+      predictions[given - 1].candidates.find(({ id }) => id === chosen.ids[0])),
   ];
 }
 
-function flowOfFilling(trace) {
-  const [place, ...others] = trace.places;
-  const mask = trace.pieces.texts[place];
+function flowOfFilling({ model, pieces, places, stack, states_nm, predictions }) {
+  const [place, ...others] = places;
+  const mask = pieces.texts[place];
   return [
-    tokensBox(trace.pieces.texts, "encoder.ids", place),
-    box("Encoder", `${counted(trace.model.layers, "layer")}; every piece attends to all`,
+    tokensBox(pieces.texts, "encoder.ids", place),
+    numbers(model, "embedding", "encoder.embedding", inputOf(stack), pieces.texts[0]),
+    box("Encoder", `${counted(model.layers, "layer")}; every piece attends to all`,
       "encoder.1.self_attention"),
+    numbers(model, "hidden state", "head.softmax", states_nm, mask),
     outputBox(`most probable piece for ${others.length ? "the first " : ""}${mask}:`, "head.softmax",
-      trace.predictions[0].best),
+      predictions[0].best),
   ];
 }
+
+const inputOf = ({ embedding }) => embedding.normed_tm ?? embedding.sum_tm;
 
 function tokensBox(pieces, key, keep) {
   return box("Tokens", counted(pieces.length, "piece"), key, excerptOf(pieces, keep));
@@ -65,13 +80,30 @@ function outputBox(about, key, { text, probability }) {
 function box(name, about, key, pieces = [], probability = null) {
   const token = (piece) => (piece === null ? element("i", {}, "…") : element("bdi",
     { class: probability === null ? "token" : "token follows" }, piece));
-  const direction = areRightToLeft(pieces) ? "rtl" : "ltr";
+  return flowItem(name, key, [
+    element("span", {}, about), " ",
+    element("span", { class: "pieces", dir: areRightToLeft(pieces) ? "rtl" : "ltr" },
+      pieces.flatMap((piece) => [token(piece), " "]),
+      probability === null ? [] : element("b", {}, formatPercent(probability)))]);
+}
+
+// The first numbers of a tensor's first row, which is that of `piece`, on the arrow to the next box.
+function numbers({ limits }, name, key, tensor, piece, height = tensor.shape.at(-2)) {
+  const [row] = rowsOf(tensor, null, 1, limits.numbers);
+  const full = row.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
+  const item = flowItem(name, key, [
+    element("span", {}, `${height} × ${tensor.shape.at(-1)}, `, element("bdi", {}, piece), ": "),
+    element("span", { class: "row", dir: "ltr" }, Array.from(row.subarray(0, NUMBERS_ON_ARROW), (value) =>
+      [shade(element("i", {}, formatNumber(value)), value, full), " "]), "…"),
+    element("span", { class: "arrow", "aria-hidden": "true" }, "→")]);
+  item.row = [name, piece, ...row];
+  return item;
+}
+
+function flowItem(name, key, about) {
   return element("li", { "data-flow": name.toLowerCase() },
     element("a", { href: `#box-${key}`, "data-box": key }, element("strong", {}, name), " ",
-      element("span", { class: "about" }, element("span", {}, about), " ",
-        element("span", { class: "pieces", dir: direction },
-          pieces.flatMap((piece) => [token(piece), " "]),
-          probability === null ? [] : element("b", {}, formatPercent(probability))))));
+      element("span", { class: "about" }, about)));
 }
 
 // The first pieces, the one at `keep` and the last one, with null for those between them.
@@ -90,12 +122,63 @@ export const resultsShown = () => [part("flow"), part("made")];
 
 export function showFirstScreen(trace) {
   const flow = part("flow").querySelector("ol");
-  const boxes = flowOf[trace.model.family](trace);
-  // A link that is being clicked must stay: of boxes that are there, only the content changes.
-  if (!flow.children.length) flow.append(...boxes);
-  else [...flow.querySelectorAll(".about")].forEach((about, n) =>
-    about.replaceWith(boxes[n].querySelector(".about")));
+  const items = flowOf[trace.model.family](trace);
+  // A link that is being clicked must stay: of items that are there, only the content changes.
+  if (!flow.children.length) flow.append(...items);
+  else [...flow.children].forEach((item, n) => {
+    item.querySelector(".about").replaceWith(items[n].querySelector(".about"));
+    item.row = items[n].row;
+  });
   part("made").textContent = visible(trace.made) || NOTHING;
+  showHead(trace);
+  savable(part("flow").querySelector(":scope > figcaption"), {
+    title: () => document.querySelector(".first-screen h1").textContent,
+    table: () => [["", "row", "numbers"], ...[...flow.children].flatMap(({ row }) => (row ? [row] : [])),
+      ...mapShown().rows.map((piece, n) => ["attention", piece, ...mapShown().values[n]])],
+    svg: () => svgOfElement(part("flow")),
+  });
+}
+
+const mapShown = () => part("head-map").querySelector("figure").map;
+
+// The weights of one head, which the reader chooses from all that the page shows.
+function showHead(trace) {
+  const attentions = attentionsOf[trace.model.family](trace);
+  const choice = part("head");
+  if (!choice.options.length) {
+    choice.append(...attentions.map(({ name }, n) => element("optgroup", { label: name },
+      headNames(trace).map((head, h) => element("option", { value: `${n}.${h}` }, `${name}, ${head}`)))));
+    choice.value = `${attentions.length - 1}.0`;
+    part("head-of").hidden = false;
+  }
+  choice.onchange = () => showHead(trace);
+  const [n, head] = choice.value.split(".");
+  const { name, weights_hts, rows, columns, causal } = attentions[n];
+  const attended = Math.min(trace.model.limits.attended, ROWS_OF_MAP);
+  const short = { model: { ...trace.model, limits: { ...trace.model.limits, attended } } };
+  part("head-map").replaceChildren(
+    weightsOfHead(short, `${name}, head ${Number(head) + 1}: which columns each row looks at`, weights_hts,
+      Number(head), rows, columns, causal));
+  paintAll(part("head-map"));
+}
+
+const attentionsOf = {
+  translation: ({ model, encoder, decoder, source, target }) => [
+    ...attentionsIn(model, "Encoder layer", encoder.layers, "self_attention", source.texts, source.texts),
+    ...attentionsIn(model, "Decoder layer", decoder.layers, "self_attention", target.texts, target.texts,
+      true),
+    ...attentionsIn(model, "Decoder layer", decoder.layers, "cross_attention", target.texts, source.texts)],
+  continuation: ({ model, stack, pieces: { texts } }) =>
+    attentionsIn(model, "Layer", stack.layers, "self_attention", texts, texts, true),
+  filling: ({ model, stack, pieces: { texts } }) =>
+    attentionsIn(model, "Layer", stack.layers, "self_attention", texts, texts),
+};
+
+function attentionsIn({ limits }, noun, layers, part, rows, columns, causal = false) {
+  return layers.slice(0, limits.layers).map((layer, n) => ({
+    name: `${noun} ${n + 1}, ${part.replace("_", "-")}`, weights_hts: layer[part].weights_hts,
+    rows, columns, causal,
+  }));
 }
 
 // The box of the first screen, in which a sentence is typed, beside that of the live section: both
