@@ -30,14 +30,9 @@ from foundation.wording import counted, span, steps_of
 from trainer.checkpoints.format import list_checkpoints, read_header
 from trainer.errors import TrainerError
 from trainer.notify_config import NotifyEvent
-from trainer.record.metrics_lines import (
-    CorruptionFound,
-    Line,
-    SkippedLine,
-    SlowRankFound,
-    TrainLine,
-    ValidationLine,
-)
+from trainer.record.event_text import event_text
+from trainer.record.facts import kind_of
+from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from trainer.record.record_end import read_record_end
 from trainer.record.run_status import RECORD_BYTES_OF_RUN, end_reason
 from trainer.runs.folder import RunFolder
@@ -110,19 +105,8 @@ class RunEvents:
                     self._skipped(line)
             case ValidationLine():
                 self._validated(line)
-            case SlowRankFound():
-                self._emit(
-                    RunEvent(
-                        "slow_rank",
-                        f"Run {self._name} waits for {line.name}, which needs {line.reason}: "
-                        f"{line.seconds:.3g} s per step, the others {line.other_seconds:.3g} s.",
-                        line.step,
-                    )
-                )
-            case CorruptionFound():
-                self._emit(
-                    RunEvent("bad_node", f"Run {self._name} has found {line.text}.", line.step)
-                )
+            case _ if event := kind_of(line).notify:
+                self._emit(RunEvent(event, f"Run {self._name}: {event_text(line)}", line.step))
 
     def notice(self, text: str) -> None:
         """Process a notice of the supervisor."""

@@ -1,6 +1,8 @@
 """Reference pages of the documentation site that are generated from the code.
 
 commands        every command's help, from the Typer application
+metrics         tables of docs/reference/metrics.md, from the table of facts; they are committed,
+                and running this file renews them
 recipe fields   defaults, change classes and meanings, from the recipe's classes
 Python API, formats     docstrings, by mkdocstrings
 """
@@ -10,15 +12,19 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.text import Text
 
 from foundation.built_in_tasks import BUILT_IN_TASKS, DEFAULT_TASK
+from trainer.record.facts import FACTS, LINES
+from trainer.record.run_metrics import RUN_METRICS
 from transloom.cli.app import app
 from transloom.cli.fields import field_rows
 
+METRICS_PAGE = Path(__file__).resolve().parents[2] / "docs/reference/metrics.md"
 API = (
     *("load_recipe", "prepare", "plan", "train", "submit", "Recipe", "Run", "Job"),
     *("Translator", "Translation", "Explanation", "ServedTranslator", "TransloomError"),
@@ -160,6 +166,31 @@ def record_page() -> str:
     )
 
 
+def metrics_tables() -> dict[str, str]:
+    """Return the generated tables of docs/reference/metrics.md, by the name of their marker."""
+    prefix = "transloom_run_"
+    metrics = (f"| `{name.removeprefix(prefix)}` | {text} |" for name, text in RUN_METRICS.items())
+    fields = (
+        f"| `{fact.name}` | {fact.title} | {fact.unit} | {fact.description} |"
+        for fact in FACTS
+        if any(fact.name in line.model_fields for line in LINES)
+    )
+    headings = {
+        "metrics": (f"| name, after `{prefix}` | meaning |", "|---|---|", *metrics),
+        "fields": ("| field | title | unit | meaning |", "|---|---|---|---|", *fields),
+    }
+    return {name: "\n".join(rows) + "\n" for name, rows in headings.items()}
+
+
+def with_tables(page: str) -> str:
+    """Return the text of a page with the generated tables between its markers."""
+    for name, table in metrics_tables().items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+    return page
+
+
 def formats_page() -> str:
     """Return the other formats, from the classes that read and write them."""
     names = (
@@ -190,3 +221,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "reference/record.md": record_page,
     "reference/formats.md": formats_page,
 }
+
+if __name__ == "__main__":
+    METRICS_PAGE.write_text(with_tables(METRICS_PAGE.read_text()))

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from trainer.record.facts import MEASURED
+
 Line = dict[str, Any]
 
 # Fields of the lines of metrics.jsonl, in the order in which a step computes them.
@@ -52,29 +54,7 @@ FIELDS = {
 }
 # Fields of these lines that depend on clocks, machines, or the time of a kill.
 UNCOMPARED_FIELDS = {
-    "train": {
-        "target_tokens_per_second",
-        "step_seconds",
-        "data_stall_seconds",
-        "checkpoint_stall_seconds",
-        "restarts",
-        "lost_steps",
-        "wall_seconds",
-        "counted_seconds",
-        "goodput",
-        "tflops_per_second",
-        "tflops_per_second_per_rank",
-        "mfu",
-        "compute_seconds_min",
-        "compute_seconds_median",
-        "compute_seconds_max",
-        "compute_slowest_rank",
-        "data_stall_seconds_median",
-        "data_stall_seconds_max",
-        "data_slowest_rank",
-        "wait_seconds",
-        "slow_ranks",
-    },
+    "train": {fact.name for fact in MEASURED} - {"time", "world_size"},
     "validation": {"seconds"},
 }
 LINE_FIELDS = {"version", "step", "kind", "time", "scores"}  # of every line; scores have own names

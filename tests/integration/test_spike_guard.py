@@ -8,10 +8,10 @@ from support.records.checkpoints import commit_state, work_folder
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.format import Checkpoint, folder_name
+from trainer.record.facts import MEASURED
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import ReplayMismatch, SkippedLine, StepLine, TrainLine
 from trainer.runs.folder import RunFolder
-from trainer.training.slow_ranks import RankTimeFields
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 40
@@ -20,14 +20,7 @@ DIES_IN = 39
 GUARD = "{window: 6, minimum_steps: 6, loss_deviations: 6, norm_deviations: 20}"
 SAVING = ("checkpoints.every_steps=5", "decoding.max_length_factor=0.2")
 # Fields of a line that depend on its machine and time, or on the ranks.
-OF_THE_PLACE = {
-    *("time", "world_size", "ranks", "goodput", "restarts", "lost_steps"),
-    *("wall_seconds", "counted_seconds", "step_seconds", "data_stall_seconds"),
-    *("checkpoint_stall_seconds", "target_tokens_per_second", "mfu"),
-    *("tflops_per_second", "tflops_per_second_per_rank"),
-    *RankTimeFields.__annotations__,
-    "slow_ranks",
-}
+OF_THE_PLACE = {*(fact.name for fact in MEASURED), "ranks"}
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,15 @@ last recorded step.
 
 The `version` of a line identifies its format. Lines of version 1 do not have this field; they are
 converted when they are read. The JSON of a line leaves out values that are None (unknown).
+
+The text below a field is its description. `trainer.record.facts` adds how views show it.
 """
 
 import json
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from data_pipeline.batching.plan import Cursor
 from foundation.file_model import Count, FileModel
@@ -28,8 +30,11 @@ FlopCount = Annotated[int, Field(ge=0, le=MAX_FLOPS)]
 
 
 class _Line(FileModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     version: Literal[2] = VERSION
     step: Count
+    """Number of the step, or of the last recorded step for an event."""
 
     def to_json(self) -> str:
         """Return the line as JSON.
@@ -45,9 +50,13 @@ class _StepLine(_Line):
     """Fields of every step line: the cursor of the step, and the digest of all data so far."""
 
     epoch: Count
+    """Epoch of the step's first micro-batch."""
     window: Count
+    """Window of the step's first micro-batch, within the epoch."""
     offset: Count
+    """Position of the step's first micro-batch within the window."""
     data_digest: str
+    """Running hash of all token ids that the run has trained on."""
 
     @property
     def cursor(self) -> Cursor:
@@ -92,117 +101,117 @@ def _rank_name(rank: int, node: str | None) -> str:
 class TrainLine(_StepLine):
     """Step whose update was applied to the weights.
 
-    Attributes:
-        time: the time at which the step ended, in seconds since the epoch.
-        loss: the minimised loss in nats per target token, including label smoothing.
-        nll: the loss in nats per target token, without label smoothing.
-        learning_rate: the learning rate of the step.
-        grad_norm: the global norm of the gradients before clipping.
-        target_tokens: the number of target tokens of this step on all ranks. Tasks that divide
-            their loss by another unit count this unit instead.
-        target_tokens_seen: the target tokens of all steps up to this one.
-        target_tokens_per_second: `target_tokens` divided by `step_seconds`.
-        padding_fraction: the share of padded positions.
-        step_seconds: the duration of the step, without validation and checkpoint.
-        data_stall_seconds: how long the ranks waited for the step's data; mean over the ranks.
-        checkpoint_stall_seconds: how long rank 0 was stalled by a checkpoint before the step.
-        world_size: the number of ranks.
-        other_sums: further sums that the network's forward pass returns, per target token, by name.
-        model_flops: the floating-point operations that the step's tokens need for forward and
-            backward, summed over all ranks. They do not depend on the number of ranks, see
-            `model.flops`. This field and the fields computed from it are None if operations are not
-            counted, as in earlier versions.
-        hardware_flops: the operations that were executed, including those for padding and for
-            recomputed activations.
-        tflops_per_second: `model_flops` per second of all ranks, in units of 10¹².
-        tflops_per_second_per_rank: `model_flops` per second and rank, in units of 10¹².
-        mfu: model FLOPs utilization: `model_flops` per second as a share of the ranks' peak. None
-            if the peak is unknown.
-        compute_seconds_min: the compute time of the fastest rank, without waits for other ranks;
-            see `trainer.rank.step_timer`. This field and those up to `slow_ranks` are None with one
-            rank, and in lines of earlier versions.
-        compute_seconds_median: the median of the compute times of all ranks.
-        compute_seconds_max: the compute time of `compute_slowest_rank`.
-        compute_slowest_rank: the rank that computed for the longest time.
-        data_stall_seconds_median: the median of the times for which the ranks waited for the step's
-            data.
-        data_stall_seconds_max: the time for which `data_slowest_rank` waited.
-        data_slowest_rank: the rank that waited for data for the longest time.
-        wait_seconds: how long the ranks waited for each other, since the exchange of the step
-            before; mean over the ranks.
-        slow_ranks: the ranks that were slower than the others in the steps before this one, slowest
-            first; None if no rank was.
-        restarts: one of the run's totals, like `lost_steps`, `wall_seconds`, `counted_seconds` and
-            `goodput`; see `trainer.record.goodput`. The totals are None if the step was repeated,
-            or if an early version recorded the line without totals.
+    A field is None if its value is unknown, as in lines of versions that did not record it.
+    `restarts` and the four totals after it are None if the step was repeated, see
+    `trainer.record.goodput`. Fields that compare ranks are None with one rank.
     """
 
     kind: Literal["train"] = "train"
     time: float
+    """Time at which the step ended, in seconds since the epoch."""
     loss: float
+    """Minimised loss in nats per target token, including label smoothing."""
     nll: float
+    """Loss in nats per target token, without label smoothing."""
     learning_rate: float
+    """Learning rate of the step."""
     grad_norm: float
+    """Global norm of the gradients before clipping."""
     target_tokens: Count
+    """Number of target tokens of the step on all ranks. Tasks that divide their loss by another
+    unit count this unit instead."""
     target_tokens_seen: Count
+    """Target tokens of all steps up to this one."""
     target_tokens_per_second: float
+    """Target tokens per second of all ranks: `target_tokens` divided by `step_seconds`."""
     padding_fraction: float
+    """Share of padded positions."""
     step_seconds: float
+    """Duration of the step, without validation and checkpoint."""
     data_stall_seconds: float
+    """Time for which the ranks waited for the step's data; mean over the ranks."""
     checkpoint_stall_seconds: float
+    """Time for which a checkpoint stalled rank 0 before the step."""
     world_size: Count
+    """Number of ranks."""
     restarts: Count | None = None
+    """Number of starts of the ranks after the first start."""
     lost_steps: Count | None = None
+    """Number of recorded steps that had to be trained again."""
     wall_seconds: float | None = None
+    """Time for which a driver owned the run, up to this step."""
     counted_seconds: float | None = None
+    """Duration of all applied steps, without repetitions."""
     goodput: float | None = None
+    """Share of the wall time spent in steps that counted."""
     other_sums: dict[str, float] | None = None
+    """Further sums that the network's forward pass returns, per target token, by name."""
     model_flops: FlopCount | None = None
+    """Floating-point operations that the step's tokens need for forward and backward, summed over
+    all ranks. They do not depend on the number of ranks, see `model.flops`. None if operations are
+    not counted."""
     hardware_flops: FlopCount | None = None
+    """Operations that were executed, including those for padding and for recomputed activations."""
     tflops_per_second: float | None = None
+    """Model FLOPs per second of all ranks, in units of 10¹²."""
     tflops_per_second_per_rank: float | None = None
+    """Model FLOPs per second and rank, in units of 10¹²."""
     mfu: float | None = None
+    """Model FLOPs utilization: `model_flops` per second as a share of the ranks' peak. None if the
+    peak is unknown."""
     compute_seconds_min: float | None = None
+    """Compute time of the fastest rank, without waits for other ranks; see
+    `trainer.rank.step_timer`."""
     compute_seconds_median: float | None = None
+    """Median of the compute times of all ranks."""
     compute_seconds_max: float | None = None
+    """Compute time of `compute_slowest_rank`."""
     compute_slowest_rank: Count | None = None
+    """Rank that computed for the longest time. With an uneven number of slots, it is often a rank
+    with one slot more."""
     data_stall_seconds_median: float | None = None
+    """Median of the times for which the ranks waited for the step's data."""
     data_stall_seconds_max: float | None = None
+    """Time for which `data_slowest_rank` waited for the step's data."""
     data_slowest_rank: Count | None = None
+    """Rank that waited for data for the longest time."""
     wait_seconds: float | None = None
+    """Time for which the ranks waited for each other in collectives, since the exchange of the step
+    before; mean over the ranks."""
     slow_ranks: list[SlowRankState] | None = None
+    """Ranks that were slower than the others in the steps before this one, slowest first; None if
+    no rank was."""
 
 
 class SkippedLine(_StepLine):
     """Step that was not applied.
 
-    Attributes:
-        cause: "not finite" if the loss or a gradient was infinite or NaN, and "spike" if
-            `trainer.spike_guard` refused the step.
-        slots: the slots that were not finite; empty if only the sum of the gradients was not. For a
-            spike, the slots with a loss above the threshold, or else the slot with the largest.
-        ranks: the ranks that computed these slots.
-        in_a_row: the number of consecutive skipped steps, including this one.
-        skipped_steps: the number of skipped steps of the whole run.
-        skipped_spikes: the number of spikes among them.
-        loss: as in `TrainLine`. This field and the following ones are None if the step was not
-            finite.
-        grad_norm: as in `TrainLine`.
-        loss_threshold: the largest loss that was no spike; None if every loss was accepted.
-        grad_norm_threshold: the largest norm that was no spike; None if every norm was accepted.
+    `loss` and the fields after it are None if the step was not finite.
     """
 
     kind: Literal["skipped"] = "skipped"
     cause: Literal["not finite", "spike"] = "not finite"
+    """Reason in short: "not finite" if the loss or a gradient was infinite or NaN, and "spike" if
+    `trainer.spike_guard` refused the step."""
     slots: list[Count]
+    """Slots that were not finite; empty if only the sum of the gradients was not. For a spike, the
+    slots with a loss above the threshold, or else the slot with the largest."""
     ranks: list[Count]
+    """Ranks that computed these slots."""
     in_a_row: Count
+    """Number of consecutive skipped steps, including this one."""
     skipped_steps: Count
+    """Number of skipped steps of the whole run."""
     skipped_spikes: Count = 0
+    """Number of skipped steps whose loss or gradient norm spiked; the others were not finite."""
     loss: float | None = None
+    """As in `TrainLine`."""
     grad_norm: float | None = None
+    """As in `TrainLine`."""
     loss_threshold: float | None = None
+    """Largest loss that was no spike; None if every loss was accepted."""
     grad_norm_threshold: float | None = None
+    """Largest gradient norm that was no spike; None if every norm was accepted."""
 
     @property
     def reason(self) -> str:
@@ -231,18 +240,15 @@ class Sample(FileModel):
 
 
 class ValidationLine(_Line):
-    """Scores of the model on the validation set.
-
-    Attributes:
-        scores: the scores by name.
-        seconds: the duration of the validation.
-        samples: some sentences with their translations.
-    """
+    """Scores of the model on the validation set."""
 
     kind: Literal["validation"] = "validation"
     scores: Scores
+    """Scores by name."""
     seconds: float
+    """Duration of the validation."""
     samples: list[Sample]
+    """Some sentences with their translations."""
 
     @model_validator(mode="before")
     @classmethod

@@ -13,11 +13,12 @@ have millions of lines.
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT
 from trainer.errors import TrainerError
+from trainer.record.facts import Fact
 from trainer.record.line_reader import ranges_of, whole_lines
 from trainer.record.metrics_file import parsed
 from trainer.record.metrics_lines import (
@@ -114,7 +115,7 @@ class RecordEnd:
         return None if rate is None or max_steps is None else max(0, max_steps - self.step) * rate
 
     @property
-    def tokens_per_second(self) -> float | None:
+    def target_tokens_per_second(self) -> float | None:
         """Target tokens per second of all ranks in recent steps; None if unknown."""
         if len(self.recent) < 2:
             return None
@@ -129,6 +130,11 @@ class RecordEnd:
         return _ratio(sum(counted), self._seconds, MAX_FLOPS)
 
     @property
+    def tflops_per_second(self) -> float | None:
+        """`flops_per_second` in units of 10¹²."""
+        return None if self.flops_per_second is None else self.flops_per_second / TERA
+
+    @property
     def mfu(self) -> float | None:
         """Model FLOPs utilization of recent steps; None if unknown."""
         rate, last = self.flops_per_second, self.last
@@ -138,9 +144,27 @@ class RecordEnd:
         return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MAX_FLOPS)
 
     @property
-    def skipped_in_a_row(self) -> int:
-        """Number of consecutive skipped steps at the end; 0 if the last step was applied."""
+    def in_a_row(self) -> int | None:
+        """Number of skipped steps since the last applied step; None without a step."""
+        if not self.step:
+            return None
         return self.skipped.in_a_row if self.skipped and self.skipped.step == self.step else 0
+
+    @property
+    def skipped_steps(self) -> int:
+        return self.skipped.skipped_steps if self.skipped else 0
+
+    @property
+    def skipped_spikes(self) -> int:
+        return self.skipped.skipped_spikes if self.skipped else 0
+
+    @property
+    def restarts(self) -> int | None:
+        return self._largest_total("restarts")
+
+    @property
+    def lost_steps(self) -> int | None:
+        return self._largest_total("lost_steps")
 
     @property
     def slow_ranks(self) -> list[SlowRankState]:
@@ -150,10 +174,14 @@ class RecordEnd:
         restarts = (self.resumed.restarts if self.resumed else None) or 0
         return (self.last.slow_ranks or []) if (self.last.restarts or 0) >= restarts else []
 
-    def share_of_time(
-        self, field: Literal["data_stall_seconds", "checkpoint_stall_seconds", "wait_seconds"]
-    ) -> float | None:
-        """Return the share of one kind of stall in the time of recent steps; None if unknown."""
+    def current(self, fact: Fact) -> Any:
+        """Return the current value of a fact of the training lines; None if it is unknown."""
+        if fact.current == "share":
+            return self.share_of_time(fact.name)
+        return getattr(self.last if fact.current == "last" else self, fact.name, None)
+
+    def share_of_time(self, field: str) -> float | None:
+        """Return the share of a field's seconds in the time of recent steps; None if unknown."""
         if len(self.recent) < 2 or not 0 < self._seconds < MAX_COUNT:
             return None
         stalls = [getattr(line, field) for line in self.recent[1:]]
@@ -161,6 +189,11 @@ class RecordEnd:
             return None
         stalled: float = sum(stalls)
         return min(max(stalled / self._seconds, 0.0), 1.0)
+
+    def _largest_total(self, name: str) -> int | None:
+        """Return a total of the run, from its last step or its last restart."""
+        totals = [getattr(line, name) for line in (self.last, self.resumed) if line]
+        return max((total for total in totals if total is not None), default=None)
 
     @property
     def _seconds(self) -> float:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
+from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.file_model import error_summary
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.checkpoint_status import CheckpointRow, checkpoint_rows
@@ -33,6 +34,7 @@ from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
 from trainer.runs.rank_nodes import read_rank_nodes
 from trainer.runs.start import Start, read_start
 from trainer.runs.vitals import LIMITS as VITALS_LIMITS
+from trainer.task_kinds import TASKS
 
 T = TypeVar("T")
 Signature = tuple[int, int, int]
@@ -42,6 +44,7 @@ RECIPE_BYTES = 2_000_000
 # these files as YAML would take a minute.
 _MAX_STEPS = re.compile(rb"^trainer:\n(?:  .*\n)*?  max_steps: (\d{1,15})\n", re.MULTILINE)
 _LOSS = re.compile(rb"^trainer:\n(?:  .*\n)*?  loss: (\w+)\n", re.MULTILINE)
+_TASK = re.compile(rb"^task: (.{1,100})$", re.MULTILINE)
 _LABEL_SMOOTHING = re.compile(
     rb"^trainer:\n(?:  .*\n)*?  label_smoothing: ([\d.e+-]{1,30})\n", re.MULTILINE
 )
@@ -80,6 +83,7 @@ class RunSnapshot:
         header: the header of the newest checkpoint, or None if it cannot be read.
         max_steps: `trainer.max_steps`, or None if neither `recipe.yaml` nor the header has it.
         smooths_labels: whether the training loss includes label smoothing.
+        loss_unit: see `RunStatus`.
         card: the content of run.json; None if it cannot be read.
         log: the entries at the end of log.txt.
         rank_nodes: the content of place.json; None if there is no such file.
@@ -106,8 +110,8 @@ class RunSnapshot:
         self._checkpoints = try_read(folder, lambda: list_checkpoints(folder), none)
         newest = self.newest = self._checkpoints[-1] if self._checkpoints else None
         self.header = try_read(folder, lambda: read_header(newest), None) if newest else None
-        unknown: tuple[int | None, bool] = (None, False)
-        self.max_steps, self.smooths_labels = try_read(
+        unknown: tuple[int | None, bool, str | None] = (None, False, None)
+        self.max_steps, self.smooths_labels, self.loss_unit = try_read(
             run.recipe, lambda: _of_recipe(run, self.header), unknown
         )
         self.card = try_read(run.card_path, run.card, None)
@@ -194,24 +198,37 @@ def _size(file: Path) -> int:
     return signature[1] if signature else 0
 
 
-def _of_recipe(run: RunFolder, header: CheckpointHeader | None) -> tuple[int | None, bool]:
-    """Return `max_steps` and `smooths_labels`.
+def _of_recipe(
+    run: RunFolder, header: CheckpointHeader | None
+) -> tuple[int | None, bool, str | None]:
+    """Return `max_steps`, `smooths_labels` and `loss_unit`.
 
     They are read from `recipe.yaml` of the last start or, if that fails, from the newest
-    checkpoint.
+    checkpoint. Older recipes do not name their task, which is the default one.
     """
     try:
         recipe = read_regular(run.recipe, RECIPE_BYTES)
     except FileNotFoundError:
         recipe = b""
+    task: Any = header.recipe.get("task", DEFAULT_TASK) if header else None
+    if recipe:
+        named = _TASK.search(recipe)
+        task = named[1].decode(errors="replace") if named else DEFAULT_TASK
+    unit = loss_unit(task)
     if found := _MAX_STEPS.search(recipe):
         loss, smoothing = _LOSS.search(recipe), _LABEL_SMOOTHING.search(recipe)
         is_cross_entropy = loss is not None and loss[1] == b"cross_entropy"
-        return int(found[1]), is_cross_entropy and smoothing is not None and float(smoothing[1]) > 0
+        smooths = is_cross_entropy and smoothing is not None and float(smoothing[1]) > 0
+        return int(found[1]), smooths, unit
     trainer = value_within(header.recipe, "trainer") if header else None
     steps, smoothing_then = (value_within(trainer, key) for key in ("max_steps", "label_smoothing"))
     smooths = value_within(trainer, "loss") == "cross_entropy" and bool(smoothing_then)
-    return steps if isinstance(steps, int) else None, smooths
+    return steps if isinstance(steps, int) else None, smooths, unit
+
+
+def loss_unit(task: Any) -> str | None:
+    """Return the loss unit of a task; None for the task of an extension."""
+    return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
 
 
 def value_within(values: Any, *keys: str) -> Any:

@@ -18,122 +18,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from foundation.file_model import FileModel
 from foundation.periodic_thread import ExceptionLog
 from foundation.wording import counted, span
-from trainer.checkpoints.format import CheckpointHeader, step_of
+from trainer.checkpoints.format import HEADER, CheckpointHeader, step_of
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError
-from trainer.record.metrics_lines import SlowRankState
-from trainer.record.record_end import TERA, RecordEnd
+from trainer.record.facts import FACTS
+from trainer.record.record_end import RecordEnd
 from trainer.record.run_snapshot import RunSnapshot, value_within
+from trainer.record.run_state import Owner, RunStatus, State
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, LogEntry
 from trainer.runs.vitals import Vitals, are_current
 from trainer.scores import BestScore, Scores, keep_best
-
-State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
 
 # Bytes to read from the end of a metrics file: about 300 steps for a list of runs, and 100,000 for
 # one run.
 RECORD_BYTES_IN_LIST = 2**18
 RECORD_BYTES_OF_RUN = 2**26
 NOTICES = 5
-
-
-class Owner(FileModel):
-    """Process that trains the run, or the last process that trained it.
-
-    Attributes:
-        host: the name of its host.
-        process: its process id.
-        since: the time at which it became the owner, in ISO format.
-        silent_seconds: the time since its last heartbeat, by this machine's clock; negative if the
-            clock of the file server is ahead.
-    """
-
-    host: str
-    process: int
-    since: str
-    silent_seconds: float
-
-
-class RunStatus(FileModel):
-    """Status of a run, from a snapshot of its folder.
-
-    Attributes:
-        name: the name of the folder.
-        path: the path of the folder.
-        state: the state of the run.
-        reason: the reason why the run finished, failed, was abandoned or is damaged; None in other
-            states.
-        step: the last recorded step.
-        max_steps: `trainer.max_steps`; None if it is unknown.
-        training_loss: the loss of the last applied step, in nats per target token.
-        training_nll: the loss of the last applied step without label smoothing, comparable with the
-            loss of a validation.
-        smooths_labels: whether `training_loss` includes label smoothing.
-        scores: the scores of the newest validation, at `scores_step`.
-        scores_step: the step of the newest validation.
-        best: the best value of each score among the validations since the step `best_since_step`.
-        best_since_step: the first step that was read from the metrics file, or None.
-        tokens_per_second: target tokens of all ranks in recent steps, including the time between
-            steps.
-        tflops_per_second: model FLOPs per second of all ranks in recent steps, in units of 10¹².
-        mfu: model FLOPs utilization in recent steps, from 0 to 1; None if a GPU's peak is unknown.
-        seconds_left: time until `max_steps` at the speed of recent steps; None if the run is not
-            being trained.
-        step_age_seconds: time since the last applied step was recorded, or since the owner started
-            if the owner started later; None if the run is not being trained.
-        owner: the owner; None if the run never had an owner, or if the owner's file cannot be read.
-        ranks: the number of ranks.
-        nodes: the number of ranks on each node at the last start, by the node's name.
-        checkpoint: the path of the newest checkpoint.
-        checkpoint_step: the step of the newest checkpoint.
-        memory_checkpoint_step: the newest step that the memory of the nodes holds; None without
-            memory checkpoints, or if the run is not being trained.
-        slow_ranks: the ranks that are slower than the others, slowest first; empty if the run is
-            not being trained.
-        corruption: the last finding of silent data corruption, in a sentence; None for none.
-        unfit_nodes: nodes that the run does not use, each with the reason; empty if the run is not
-            being trained.
-        notices: the last entries of log.txt.
-        problems: descriptions of the unreadable parts of the folder.
-    """
-
-    name: str
-    path: str
-    state: State
-    reason: str | None = None
-    step: int = 0
-    max_steps: int | None = None
-    training_loss: float | None = None
-    training_nll: float | None = None
-    smooths_labels: bool = False
-    scores: Scores = Field(default_factory=dict)
-    scores_step: int | None = None
-    best: dict[str, BestScore] = Field(default_factory=dict)
-    best_since_step: int | None = None
-    tokens_per_second: float | None = None
-    tflops_per_second: float | None = None
-    mfu: float | None = None
-    seconds_left: float | None = None
-    step_age_seconds: float | None = None
-    owner: Owner | None = None
-    ranks: int | None = None
-    nodes: dict[str, int] = Field(default_factory=dict)
-    checkpoint: str | None = None
-    checkpoint_step: int | None = None
-    memory_checkpoint_step: int | None = None
-    slow_ranks: list[SlowRankState] = Field(default_factory=list)
-    corruption: str | None = None
-    unfit_nodes: tuple[str, ...] = ()
-    notices: list[LogEntry] = Field(default_factory=list)
-    problems: list[str] = Field(default_factory=list)
 
 
 _exceptions = ExceptionLog("the list of runs")
@@ -214,7 +118,6 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
     record, newest = snapshot.record, snapshot.newest
     vitals = _current_vitals(snapshot) if state == "training" else None
     scores, scores_step = _newest_scores(record, snapshot.header)
-    flops_rate = record.flops_per_second
     return RunStatus(
         name=path.name or str(path),
         path=str(path),
@@ -222,16 +125,13 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         reason=reason,
         step=max(record.step, step_of(newest) if newest else 0),
         max_steps=snapshot.max_steps,
-        training_loss=record.last.loss if record.last else None,
-        training_nll=record.last.nll if record.last else None,
+        loss_unit=snapshot.loss_unit,
+        numbers=_numbers(snapshot),
         smooths_labels=snapshot.smooths_labels,
         scores=scores,
         scores_step=scores_step,
         best=_best(record, scores, scores_step),
         best_since_step=record.first_step,
-        tokens_per_second=record.tokens_per_second,
-        tflops_per_second=None if flops_rate is None else flops_rate / TERA,
-        mfu=record.mfu,
         seconds_left=record.seconds_left(snapshot.max_steps) if state == "training" else None,
         step_age_seconds=_step_age(snapshot) if state == "training" else None,
         owner=_owner(snapshot.ownership),
@@ -239,13 +139,38 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         nodes=snapshot.rank_nodes.nodes if snapshot.rank_nodes else {},
         checkpoint=str(newest) if newest else None,
         checkpoint_step=step_of(newest) if newest else None,
+        checkpoint_time=_changed(newest / HEADER) if newest else None,
         memory_checkpoint_step=vitals.memory_checkpoint if vitals else None,
         slow_ranks=record.slow_ranks if state == "training" else [],
         corruption=record.corruption.text if record.corruption else None,
+        corruption_step=record.corruption.checked_step if record.corruption else None,
         unfit_nodes=vitals.unfit_nodes if vitals else (),
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),
     )
+
+
+def _numbers(snapshot: RunSnapshot) -> dict[str, float]:
+    """Return the known values of the facts that have a current value and no field of the status."""
+    record, header = snapshot.record, snapshot.header
+    values = {
+        fact.name: record.current(fact)
+        for fact in FACTS
+        if fact.current and fact.name not in RunStatus.model_fields
+    }
+    if snapshot.rank_nodes:
+        values["world_size"] = snapshot.rank_nodes.ranks
+    if header:  # it may be newer than the metrics file
+        values["skipped_steps"] = max(values["skipped_steps"], header.skipped_steps)
+        values["skipped_spikes"] = max(values["skipped_spikes"], header.skipped_spikes)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _changed(path: Path) -> float | None:
+    """Return the time at which a file was written, in seconds since the epoch; None if unknown."""
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return None
 
 
 def _current_vitals(snapshot: RunSnapshot) -> Vitals | None:

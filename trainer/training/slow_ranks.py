@@ -20,7 +20,7 @@ empty window, because its ranks may be on other nodes.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,20 +55,7 @@ class RankTimes(NamedTuple):
     equal_compute: np.ndarray
 
 
-class RankTimeFields(TypedDict, total=False):
-    """Fields of a `TrainLine` that compare the ranks."""
-
-    compute_seconds_min: float
-    compute_seconds_median: float
-    compute_seconds_max: float
-    compute_slowest_rank: int
-    data_stall_seconds_median: float
-    data_stall_seconds_max: float
-    data_slowest_rank: int
-    wait_seconds: float
-
-
-def time_fields(times: RankTimes | None) -> RankTimeFields:
+def time_fields(times: RankTimes | None) -> dict[str, Any]:
     """Return the fields of a `TrainLine` that compare the ranks, except `slow_ranks`.
 
     Args:

@@ -18,7 +18,7 @@ step, and the line of a skipped step.
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,17 +170,7 @@ def _first_slots(ranks: int, slots: int) -> np.ndarray:
     return np.array([slots_of_rank(rank, ranks, slots).start for rank in range(ranks)])
 
 
-class Throughput(TypedDict, total=False):
-    """Operations and rates of a `TrainLine`; empty if operations are not counted."""
-
-    model_flops: int
-    hardware_flops: int
-    tflops_per_second: float
-    tflops_per_second_per_rank: float
-    mfu: float | None
-
-
-def throughput(report: StepReport, seconds: float, ranks: int) -> Throughput:
+def throughput(report: StepReport, seconds: float, ranks: int) -> dict[str, Any]:
     """Return a step's floating-point operations and their rates.
 
     Args:

@@ -177,7 +177,7 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
 
     picture = feed.picture
     title = visible_line(feed.summary())
-    lines = PlainLines(console, title, picture.max_steps or 0, picture.smooths_labels)
+    lines = PlainLines(console, title, picture.max_steps or 0, picture.loss_form)
     while not feed.is_over:
         time.sleep(POLL_SECONDS)
         feed.poll()

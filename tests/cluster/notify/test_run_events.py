@@ -271,8 +271,8 @@ def test_a_slow_rank_is_an_event_and_its_recovery_none(events):
     assert events.names == ["slow_rank"]
     assert events.found[0].step == 60
     assert (
-        "waits for rank 3 on node-2, which needs 1.87 times as long as the others, because it "
-        "waits longer for data: 0.374 s per step, the others 0.2 s."
+        "rank 3 on node-2 needs 1.87 times as long as the others, because it waits longer for data "
+        "(0.374 s per step, the others 0.2 s)."
     ) in events.found[0].text
 
 

@@ -3,18 +3,11 @@
 import math
 from typing import Any
 
+from transloom.observe.curves.curve_points import COLUMNS
+from transloom.observe.dashboard.api_models import FactsResponse
+
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 SPIKE_FIELDS = 137
-
-COLUMNS = (
-    *("step", "time", "target_tokens_seen", "wall_seconds", "counted_seconds", "loss", "nll"),
-    *("learning_rate", "grad_norm", "target_tokens_per_second", "step_seconds"),
-    *("tflops_per_second", "mfu"),
-    *("data_stall_seconds", "checkpoint_stall_seconds", "world_size", "goodput"),
-    *("compute_seconds_min", "compute_seconds_median", "compute_seconds_max"),
-    *("compute_slowest_rank", "wait_seconds", "data_stall_seconds_max", "data_slowest_rank"),
-    *("loss_min", "loss_max", "grad_norm_max"),
-)
 
 
 def loss_at(step: int, seed: int) -> float:
@@ -90,9 +83,15 @@ def row(name: str, seed: int, steps: int, state: str) -> dict[str, Any]:
             "scores_step": steps - steps % 75,
             "best": {"bleu": {"value": 91.2, "step": 75}},
             "best_since_step": 1,
-            "tokens_per_second": 6800.0 - 300 * seed,
-            "tflops_per_second": 14.0,
-            "mfu": 0.412,
+            "numbers": {
+                "loss": loss_at(steps, seed),
+                "nll": loss_at(steps, seed) - 0.8,
+                "target_tokens_per_second": 6800.0 - 300 * seed,
+                "tflops_per_second": 14.0,
+                "mfu": 0.412,
+                "wait_seconds": 0.1,
+            },
+            "loss_unit": "target token",
             "seconds_left": (600 - steps) * 0.26 if state == "training" else None,
             "owner": {
                 "host": "node-1",
@@ -119,7 +118,6 @@ def row(name: str, seed: int, steps: int, state: str) -> dict[str, Any]:
             "trainer.max_steps": 600,
             "data.tag": HOSTILE if seed == 1 else None,
         },
-        "loss_unit": "target token",
     }
 
 
@@ -208,13 +206,13 @@ def of_task(made: dict[str, Any], number: int, task: str, loss_unit: str | None)
     """Make a run of `answers` one of another task."""
     its_row = made["/api/runs"]["runs"][number]
     its_row["settings"]["task"] = task
-    its_row["loss_unit"] = loss_unit
+    its_row["standing"]["loss_unit"] = loss_unit
 
 
 def answers(runs: int = 3, steps: int = 420, every: int = 1) -> dict[str, Any]:
     """Answers by path, of runs of which the first one trains."""
     names = ["phrasebook", "phrasebook,model.dropout=0.3", f"run {HOSTILE}", "phrasebook,seed=3"]
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {"/api/facts": FactsResponse().model_dump(mode="json")}
     rows = []
     for seed in range(runs):
         name = names[seed] if seed < len(names) else f"phrasebook,seed={seed}"

@@ -45,16 +45,16 @@ def test_a_line_that_is_being_written_is_not_read(tmp_path):
 
 def test_one_step_has_no_speed_and_two_have(tmp_path):
     one = end_of(tmp_path, *steps(1))
-    assert (one.seconds_per_step, one.tokens_per_second) == (None, None)
+    assert (one.seconds_per_step, one.target_tokens_per_second) == (None, None)
     assert one.share_of_time("data_stall_seconds") is None
     two = end_of(tmp_path, *steps(2))
-    assert (two.seconds_per_step, two.tokens_per_second) == (1.0, 10.0)
+    assert (two.seconds_per_step, two.target_tokens_per_second) == (1.0, 10.0)
 
 
 def test_a_speed_beyond_all_numbers_is_not_known(tmp_path):
     lines = [train_line(n, **COUNTED, time=time) for n, time in ((1, 0.0), (2, 1e-300))]
     end = end_of(tmp_path, *lines)
-    assert (end.tokens_per_second, end.flops_per_second, end.mfu) == (None, None, None)
+    assert (end.target_tokens_per_second, end.flops_per_second, end.mfu) == (None, None, None)
 
 
 def test_the_speed_is_of_the_time_between_the_steps(tmp_path):
@@ -67,10 +67,10 @@ def test_the_speed_is_of_the_time_between_the_steps(tmp_path):
     ]
     end = end_of(tmp_path, *lines)
     assert end.seconds_per_step == pytest.approx(8 / 3)
-    assert end.tokens_per_second == 40 / 8
+    assert end.target_tokens_per_second == 40 / 8
     assert end.share_of_time("data_stall_seconds") == 1 / 8
     assert end.share_of_time("checkpoint_stall_seconds") == 2 / 8
-    assert end.skipped_in_a_row == 0
+    assert end.in_a_row == 0
 
 
 def test_a_share_of_time_is_one_at_most(tmp_path):
@@ -81,15 +81,15 @@ def test_a_share_of_time_is_one_at_most(tmp_path):
 def test_a_clock_that_was_set_back_gives_no_speed(tmp_path):
     lines = [train_line(n, time=100.0 - n) for n in (1, 2)]
     end = end_of(tmp_path, *lines)
-    assert (end.seconds_per_step, end.tokens_per_second) == (None, None)
+    assert (end.seconds_per_step, end.target_tokens_per_second) == (None, None)
     assert end.share_of_time("data_stall_seconds") is None
 
 
 def test_steps_that_were_skipped_at_the_end_are_counted(tmp_path):
     skipped = [skipped_line(2, in_a_row=1), skipped_line(3, in_a_row=2)]
-    assert end_of(tmp_path, *steps(1), *skipped).skipped_in_a_row == 2
+    assert end_of(tmp_path, *steps(1), *skipped).in_a_row == 2
     end = end_of(tmp_path, *steps(1), *skipped, train_line(4))
-    assert (end.step, end.skipped.step, end.skipped_in_a_row) == (4, 3, 0)
+    assert (end.step, end.skipped.step, end.in_a_row) == (4, 3, 0)
 
 
 def test_what_came_last_of_each_kind_is_kept(tmp_path):

@@ -12,7 +12,8 @@ from support.records.run_folders import dead_process, made_run, with_checkpoint,
 from trainer.checkpoints.lease import LEASE_SECONDS
 from trainer.record import record_end, run_status
 from trainer.record.metrics_lines import Preempted
-from trainer.record.run_status import RunStatus, is_run, run_status_of
+from trainer.record.run_state import RunStatus
+from trainer.record.run_status import is_run, run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, ENDED, last_entries, log_entry
 from trainer.runs.rank_nodes import write_rank_nodes
@@ -37,7 +38,9 @@ def test_a_run_whose_owner_lives_is_trained(run):
     assert standing.state == "training"
     assert standing.owner.process == os.getpid()
     assert (standing.step, standing.max_steps) == (2, 20)
-    assert standing.tokens_per_second == 10  # ten tokens each second, by the lines' times
+    assert (
+        standing.numbers["target_tokens_per_second"] == 10
+    )  # ten tokens each second, by the lines' times
     assert standing.seconds_left == 18
 
 
@@ -71,11 +74,11 @@ def test_the_step_in_memory_is_that_of_the_current_owner(run, seconds_since_owne
 def test_operations_a_second_need_a_count_of_each_step(tmp_path):
     counted = [train_line(step, **COUNTED) for step in (1, 2, 3)]
     standing = run_status_of(made_run(tmp_path / "counted", *counted))
-    assert standing.tflops_per_second == 4.0  # a step a second, by the lines' times
-    assert standing.mfu == pytest.approx(0.2)  # of 20 TFLOP/s
+    assert standing.numbers["tflops_per_second"] == 4.0  # a step a second, by the lines' times
+    assert standing.numbers["mfu"] == pytest.approx(0.2)  # of 20 TFLOP/s
     older = [train_line(1), train_line(2), counted[2]]
     standing = run_status_of(made_run(tmp_path / "older", *older))
-    assert (standing.tflops_per_second, standing.mfu) == (None, None)
+    assert not {"tflops_per_second", "mfu"} & standing.numbers.keys()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_operations_a_second_need_a_count_of_each_step(tmp_path):
 )
 def test_operations_that_nobody_computed_are_not_shown(tmp_path, spoilt):
     lines = [train_line(step, **COUNTED | spoilt) for step in (1, 2)]
-    assert run_status_of(made_run(tmp_path / "run", *lines)).mfu is None
+    assert run_status_of(made_run(tmp_path / "run", *lines)).value("mfu") is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,7 @@ def test_whether_the_training_loss_is_smoothed_is_in_the_recipe(run, loss, smoot
     (run / "recipe.yaml").write_text(recipe)
     standing = run_status_of(run)
     assert standing.smooths_labels == smooths
-    assert (standing.training_loss, standing.training_nll) == (1 / 2, 0.9 / 2)
+    assert (standing.value("loss"), standing.value("nll")) == (1 / 2, 0.9 / 2)
     trainer = {"max_steps": 20, "loss": loss, "label_smoothing": float(smoothing)}
     (with_checkpoint(run, 2, recipe={"trainer": trainer}) / "recipe.yaml").unlink()
     assert run_status_of(run).smooths_labels == smooths
@@ -272,7 +275,7 @@ def test_the_time_before_a_restart_says_nothing_of_the_speed(tmp_path):
     slow = [train_line(n, restarts=0, time=1000.0 * n) for n in (1, 2)]
     quick = [train_line(n, restarts=1, time=9000.0 + n / 2) for n in (3, 4, 5)]
     standing = run_status_of(with_owner(made_run(tmp_path / "run", *slow, *quick, max_steps=25)))
-    assert standing.tokens_per_second == 20
+    assert standing.numbers["target_tokens_per_second"] == 20
     assert standing.seconds_left == 10
 
 

@@ -81,12 +81,18 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_run_ranks",): 1,
         ("transloom_run_target_tokens_per_second",): pytest.approx(1, rel=0.01),
         # By the lines' times, of which a step takes 10 s here; the peak is 20 TFLOP/s.
-        ("transloom_run_model_flops_per_second",): pytest.approx(4e11, rel=0.01),
+        ("transloom_run_tflops_per_second",): pytest.approx(0.4, rel=0.01),
+        ("transloom_run_model_flops_per_second",): pytest.approx(4e11, rel=0.01),  # former name
         ("transloom_run_mfu_ratio",): pytest.approx(0.02, rel=0.01),
         ("transloom_run_loss",): pytest.approx(1 / 6),
         ("transloom_run_nll",): pytest.approx(0.9 / 6),
         ("transloom_run_data_stall_ratio",): pytest.approx(0.4, rel=0.01),
-        ("transloom_run_rank_wait_ratio",): pytest.approx(0.2, rel=0.01),
+        ("transloom_run_wait_ratio",): pytest.approx(0.2, rel=0.01),
+        ("transloom_run_rank_wait_ratio",): pytest.approx(0.2, rel=0.01),  # former name
+        ("transloom_run_grad_norm",): 1,
+        ("transloom_run_learning_rate",): 0.1,
+        ("transloom_run_padding_ratio",): 0.1,
+        ("transloom_run_target_tokens_seen",): 60,
         ("transloom_run_checkpoint_stall_ratio",): pytest.approx(0.1, rel=0.01),
         ("transloom_run_restarts",): 3,  # one since the last step
         ("transloom_run_lost_steps",): 7,

@@ -101,7 +101,7 @@ def test_in_a_pipe_there_are_lines_until_the_run_ends(run, happens):
     )
     lines = watched(RunFeed(run)).split("\n")
     assert lines[0].startswith(f"{run}: step 2 of 20, training, by process {os.getpid()}")
-    assert lines[1].startswith("step 3/20  loss 0.333")
+    assert lines[1].startswith("step 3/20  training loss 0.333")
     assert lines[2].startswith("step 3: validation loss 2.000")
     assert lines[3] == "    ein Satz  →  ein Satz"
     assert lines[4] == "checkpoint of step 3 is complete"
@@ -303,9 +303,9 @@ def test_a_long_record_has_its_curves_whole(tmp_path):
     run = made_run(tmp_path / "run", *lines)
     picture = RunFeed(run).picture
     assert picture.step == 5999
-    assert picture.loss.points[0].value > 8990  # a point stands for a few steps
-    assert picture.loss.points[-1].step == 5999
-    assert len(picture.loss.points) < 2500
+    assert picture.curves["loss"].points[0].value > 8990  # a point stands for a few steps
+    assert picture.curves["loss"].points[-1].step == 5999
+    assert len(picture.curves["loss"].points) < 2500
     assert [point.value for point in picture.scores["bleu"].points] == list(range(10))
     assert picture.newest.samples[0].source == "at 9"
     assert picture.best["bleu"].step == 4600

@@ -7,21 +7,16 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from trainer.record.facts import BY_NAME
 from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
 
-# Compared fields, each with its name in messages. They are in causal order: the data, the results
-# computed from the data, the update.
-_FIELDS = (
-    ("data_digest", "data"),
-    ("target_tokens", "data"),
-    ("loss", "loss"),
-    ("nll", "loss"),
-    ("other_sums", "loss"),
-    ("grad_norm", "gradient norm"),
-    ("cause", "cause of the skip"),
-    ("slots", "slots of a skipped step"),
-    ("learning_rate", "learning rate"),
-)
+# Compared fields in causal order: the data, the results computed from the data, the update.
+# Messages name some by their group, and the others by their title.
+_GROUPS = {
+    **dict.fromkeys(("data_digest", "target_tokens"), "data"),
+    **dict.fromkeys(("loss", "nll", "other_sums"), "loss"),
+}
+_FIELDS = (*_GROUPS, "grad_norm", "cause", "slots", "learning_rate")
 EVERY_BIT: Mapping[str, float] = {}
 KIND = "whether the step counts"
 
@@ -47,7 +42,7 @@ def step_difference(
             a larger difference differ. Without tolerances, values must be equal to the last bit.
         unknown: fields that are not compared, because one of the lines lacks their true value.
     """
-    for field, what in _FIELDS:
+    for field in _FIELDS:
         values: list[Any] = [getattr(line, field, None) for line in (first, second)]
         if field == "target_tokens" and type(first) is not type(second):
             return StepDifference(KIND, _kind(first), _kind(second))
@@ -57,7 +52,7 @@ def step_difference(
         if tolerance and None not in values and math.isclose(*values, rel_tol=tolerance):
             continue
         if values[0] != values[1]:
-            return StepDifference(what, *values)
+            return StepDifference(_GROUPS.get(field) or BY_NAME[field].title, *values)
     return None
 
 

@@ -26,19 +26,9 @@ from pydantic import Field
 from data_pipeline.storage.durable import write_atomically
 from foundation.file_model import Count, FileModel
 from trainer.errors import TrainerError
-from trainer.record.metrics_lines import (
-    CorruptionFound,
-    Preempted,
-    RankRecovered,
-    Repeated,
-    ReplayMismatch,
-    Resized,
-    Resumed,
-    SkippedLine,
-    SlowRankFound,
-)
+from trainer.record.metrics_lines import Event, SkippedLine
 from trainer.scores import Scores
-from transloom.observe.curves.curve_points import ROW, Points
+from transloom.observe.curves.curve_points import COLUMNS, ROW, Points
 from transloom.observe.curves.record_blocks import Lines, OpenRecord
 
 SUFFIX = ".curve"
@@ -58,17 +48,7 @@ _SEAL_BYTES = 4096
 # has been read. A process that is killed therefore loses little work.
 _SAVED_EVERY = 2**28
 
-Mark = Annotated[
-    Resumed
-    | Resized
-    | Preempted
-    | Repeated
-    | ReplayMismatch
-    | SlowRankFound
-    | RankRecovered
-    | CorruptionFound,
-    Field(discriminator="event"),
-]
+Mark = Annotated[Event, Field(discriminator="event")]
 
 
 class Validated(FileModel):
@@ -83,12 +63,15 @@ class _Header(FileModel):
 
     Attributes:
         inode, head_sha256, tail_sha256: identify the record; see `_seal` for the hashes.
+        columns: the columns of its points, in their order. An index with other columns, which an
+            earlier version wrote, is built again.
         width: number of steps that a point covers.
         validation_at: byte position and length in bytes of the last validation line.
         left_out: number of validations and events beyond `MAX_RARE`, which the index lacks.
     """
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
+    columns: tuple[str, ...] = COLUMNS
     inode: int
     indexed_bytes: Count
     head_sha256: str
@@ -181,6 +164,8 @@ def _parsed(data: bytes) -> tuple[_Header, Points]:
     head, _, body = data.partition(b"\n")
     header = _Header.model_validate_json(head)
     rows = np.frombuffer(body, "<f8")
+    if header.columns != COLUMNS:
+        raise ValueError(f"its columns are {header.columns}, expected {COLUMNS}")
     if hashlib.sha256(body).hexdigest() != header.points_sha256:
         raise ValueError("the sha256 of its points is not the one in its header")
     if rows.size != header.points * ROW:

@@ -4,9 +4,9 @@
 
     training lines ──▶ one point each ──▶ neighbouring points merged ──▶ columns of a plot
 
-A point of several steps has the value of its last step in the columns `OF_THE_LAST`, and the mean
-over its steps in the columns `MEANS`. It also has the extremes of loss and gradient norm, so that a
-spike remains visible when thousands of steps share a pixel.
+The facts of the training lines say how a point of several steps represents them: by the value of
+its last step (`OF_THE_LAST`) or by the mean over its steps (`MEANS`). A point also has extremes,
+such as that of the loss, so that a spike remains visible when thousands of steps share a pixel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,51 +17,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.record.facts import FACTS
 from trainer.record.metrics_lines import TrainLine
 
 # Columns in which a point has the value of its last step; NaN represents an unknown value.
-OF_THE_LAST = (
-    "time",
-    "target_tokens_seen",
-    "wall_seconds",
-    "counted_seconds",
-    "learning_rate",
-    "world_size",
-    "goodput",
-    "compute_slowest_rank",
-    "data_slowest_rank",
-)
+OF_THE_LAST = tuple(fact.name for fact in FACTS if fact.thin == "last")
 # Columns in which a point has the mean over its steps. The row stores the sum instead of the mean.
 # The mean is unknown (NaN) if one of the steps lacks the value.
-MEANS = (
-    "loss",
-    "nll",
-    "grad_norm",
-    "target_tokens_per_second",
-    "tflops_per_second",
-    "mfu",
-    "step_seconds",
-    "data_stall_seconds",
-    "checkpoint_stall_seconds",
-    "compute_seconds_min",
-    "compute_seconds_median",
-    "compute_seconds_max",
-    "data_stall_seconds_max",
-    "wait_seconds",
-)
-COLUMNS = ("step", *OF_THE_LAST, *MEANS, "loss_min", "loss_max", "grad_norm_max")
-_COUNTS = (  # whole numbers
-    *("step", "target_tokens_seen", "world_size"),
-    *("compute_slowest_rank", "data_slowest_rank"),
+MEANS = tuple(fact.name for fact in FACTS if fact.thin == "mean")
+_EXTREMES = sorted((kind, fact.name) for fact in FACTS for kind in fact.extremes)
+_LOWEST = [name for kind, name in _EXTREMES if kind == "min"]
+_HIGHEST = [name for kind, name in _EXTREMES if kind == "max"]
+COLUMNS = (
+    *("step", *OF_THE_LAST, *MEANS),
+    *(f"{name}_min" for name in _LOWEST),
+    *(f"{name}_max" for name in _HIGHEST),
 )
 
 # Indices into a point's row. A row has the first step, the number of steps, then `COLUMNS`.
 _FIRST, _STEPS, _STEP = 0, 1, 2
 _LAST = slice(_STEP, _STEP + 1 + len(OF_THE_LAST))
 _SUMS = slice(_LAST.stop, _LAST.stop + len(MEANS))
-_LEAST, _MOST = _SUMS.stop, slice(_SUMS.stop + 1, _SUMS.stop + 3)
+_LEAST = slice(_SUMS.stop, _SUMS.stop + len(_LOWEST))
+_MOST = slice(_LEAST.stop, _LEAST.stop + len(_HIGHEST))
 ROW = _MOST.stop
-_values_of = attrgetter("step", *OF_THE_LAST, *MEANS, "loss", "loss", "grad_norm")
+_WHOLE = {fact.name for fact in FACTS if fact.form == "whole"}
+_values_of = attrgetter("step", *OF_THE_LAST, *MEANS, *_LOWEST, *_HIGHEST)
 
 
 @dataclass(frozen=True)
@@ -134,7 +115,7 @@ class Points:
         """Return the values of all points, by column name; None represents an unknown value."""
         rows = self.rows[:, _STEP:].copy()
         rows[:, _SUMS.start - _STEP : _SUMS.stop - _STEP] /= self.rows[:, [_STEPS]]
-        return {name: _plain(rows[:, at], whole=name in _COUNTS) for at, name in enumerate(COLUMNS)}
+        return {name: _plain(rows[:, at], whole=name in _WHOLE) for at, name in enumerate(COLUMNS)}
 
     def merged(self, groups: NDArray[Any]) -> "Points":
         """Merge neighbouring points of the same group.
@@ -151,7 +132,7 @@ class Points:
         with np.errstate(over="ignore"):  # the numbers of an untrusted record may overflow
             for summed in (_STEPS, _SUMS):
                 merged[:, summed] = np.add.reduceat(self.rows[:, summed], starts, axis=0)
-        merged[:, _LEAST] = np.minimum.reduceat(self.rows[:, _LEAST], starts)
+        merged[:, _LEAST] = np.minimum.reduceat(self.rows[:, _LEAST], starts, axis=0)
         merged[:, _MOST] = np.maximum.reduceat(self.rows[:, _MOST], starts, axis=0)
         return Points(merged)
 

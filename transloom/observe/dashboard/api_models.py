@@ -6,6 +6,7 @@ some steps.
 
 ::
 
+    api/facts                             FactsResponse
     api/runs                              RunsResponse
     api/runs/ID                           RunResponse
     api/runs/ID/curves?points=&from=&to=  CurvesResponse
@@ -23,12 +24,14 @@ from pydantic import Field
 
 from foundation.file_model import Count, FileModel
 from trainer.checkpoints.checkpoint_status import CheckpointRow
+from trainer.record.facts import EVENT_KINDS, FACTS, EventKind, Fact
 from trainer.record.metrics_lines import Sample
-from trainer.record.run_status import RunStatus
+from trainer.record.run_state import RunStatus
 from trainer.runs.folder import RunMetadata
 from trainer.runs.log import LogEntry
 from trainer.scores import Scores
 
+FACTS_PATH = "/api/facts"
 RUNS = "/api/runs"
 FOLLOW = "/api/follow"
 # Maximum number of steps of an inspection: each step is trained again, and the response has all of
@@ -58,6 +61,13 @@ def inspection_path(run: str, first_step: int, last_step: int) -> str:
     return f"{RUNS}/{run}/looks/{first_step}-{last_step}"
 
 
+class FactsResponse(FileModel):
+    """Facts of runs and kinds of their events; see `trainer.record.facts`."""
+
+    facts: tuple[Fact, ...] = FACTS
+    events: tuple[EventKind, ...] = tuple(EVENT_KINDS.values())
+
+
 class RunRow(FileModel):
     """Row of the table of runs.
 
@@ -65,15 +75,12 @@ class RunRow(FileModel):
         id: identifies the run in the dashboard's URLs; a restarted server uses the same id.
         standing: the run's status.
         settings: settings of the run's recipe, by dotted name.
-        loss_unit: unit over which the run's loss is averaged, such as "target token"; None for
-            the task of an extension, because the server loads no extensions.
     """
 
     id: str
     name: str
     standing: RunStatus
     settings: dict[str, Any]
-    loss_unit: str | None = None
 
 
 class RunsResponse(FileModel):
@@ -94,8 +101,7 @@ class Mark(FileModel):
     """Event at a step, shown as a mark on the curves.
 
     Attributes:
-        event: "resumed", "resized", "preempted", "repeated", "replay_mismatch", "slow_rank",
-            "rank_recovered", "corruption_found" or "skipped".
+        event: the name of its kind, see `trainer.record.facts`.
         words: description in a sentence.
         details: the other fields of the event's line in the record.
     """

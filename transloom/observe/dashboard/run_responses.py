@@ -6,29 +6,31 @@ cannot be read, the response describes the problem and contains the other parts.
 
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.shown_urls import with_urls
 from trainer.errors import RunMismatchError, TrainerError
+from trainer.record.event_text import event_text
+from trainer.record.facts import kind_of
 from trainer.record.metrics_lines import Event, Sample, SkippedLine
 from trainer.record.node_usage import NodeLine, read_usage
 from trainer.record.run_snapshot import ProblemCollector, RunSnapshot
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
-from trainer.task_kinds import TASKS
 from transloom.observe.curves.curve_index import extend_index, load_index
 from transloom.observe.curves.curves import MAX_POINTS, Curves, read_curves
 from transloom.observe.curves.record_blocks import OpenRecord
 from transloom.observe.dashboard.api_models import (
+    FACTS_PATH,
     RUNS,
     CurvesResponse,
+    FactsResponse,
     GpuColumns,
     Mark,
     NodeColumns,
@@ -45,7 +47,6 @@ from transloom.observe.dashboard.api_models import (
     time_lapse_path,
 )
 from transloom.observe.dashboard.runs_folder import run_id
-from transloom.observe.terminal.events import event_text
 
 T = TypeVar("T")
 
@@ -65,23 +66,13 @@ def end_bytes(runs: int) -> int:
 
 def row_of(snapshot: RunSnapshot) -> RunRow:
     """Return the row of a run in the table."""
-    name, settings = snapshot.run.path.name, snapshot.settings
+    name, settings = snapshot.run.path.name, snapshot.settings  # the status lists its problems
     return RunRow(
         id=run_id(name),
         name=name,
         standing=run_status_from(snapshot),
         settings=settings,
-        loss_unit=_loss_unit(settings),
     )
-
-
-def _loss_unit(settings: Mapping[str, Any]) -> str | None:
-    """Return the loss unit of a recipe's task; None for the task of an extension.
-
-    Older recipes do not name their task, which is the default one.
-    """
-    task = settings.get("task", DEFAULT_TASK)
-    return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
 
 
 def run_response(path: Path, cache: Path | None) -> RunResponse:
@@ -242,7 +233,8 @@ def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[
             answers[time_lapse_path(name)] = time_lapse_response(path).model_dump(mode="json")
     folder = Path(with_urls(str(paths[0]))).parent.name
     table = RunsResponse(folder=folder, problems=[], bytes_read=0, runs=rows)
-    return {RUNS: table.model_dump(mode="json"), **answers}
+    facts = FactsResponse().model_dump(mode="json")
+    return {FACTS_PATH: facts, RUNS: table.model_dump(mode="json"), **answers}
 
 
 def nodes_response(path: Path) -> NodesResponse:
@@ -308,12 +300,12 @@ def validations_of(curves: Curves) -> list[ValidationRow]:
 
 def _mark(line: Event | SkippedLine) -> Mark:
     if isinstance(line, SkippedLine):
-        names = ("cause", "slots", "ranks", "in_a_row", "loss", "grad_norm")
-        values = {name: getattr(line, name) for name in names}
-        details = {name: value for name, value in values.items() if value is not None}
-        words = f"not applied: {line.reason}"
-        return Mark(step=line.step, event="skipped", words=words, details=details)
-    return Mark(step=line.step, event=line.event, words=event_text(line), details=line.details)
+        names = {"cause", "slots", "ranks", "in_a_row", "loss", "grad_norm"}
+        details = line.model_dump(mode="json", include=names, exclude_none=True)
+    else:
+        details = line.details
+    name = kind_of(line).name
+    return Mark(step=line.step, event=name, words=event_text(line), details=details)
 
 
 def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:

@@ -27,7 +27,12 @@ from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import MAX_POINTS
-from transloom.observe.dashboard.api_models import CurvesChanged, InspectionRequest, Problem
+from transloom.observe.dashboard.api_models import (
+    CurvesChanged,
+    FactsResponse,
+    InspectionRequest,
+    Problem,
+)
 from transloom.observe.dashboard.follower import Follower
 from transloom.observe.dashboard.index_process import Indexer
 from transloom.observe.dashboard.inspections import InspectionManager, InspectionRefusedError
@@ -92,6 +97,7 @@ class Dashboard:
             [
                 web.get("/", self._index),
                 web.get("/static/{name:.+}", self._static),
+                web.get("/api/facts", self._facts),
                 web.get("/api/runs", self._runs),
                 web.get("/api/runs/{run}", self._run),
                 web.get("/api/runs/{run}/curves", self._curves),
@@ -144,6 +150,9 @@ class Dashboard:
         if file is None:
             raise web.HTTPNotFound(text=f"the page has no file {name!r:.100}")
         return web.Response(body=file.content, content_type=file.content_type, charset="utf-8")
+
+    async def _facts(self, request: web.Request) -> web.Response:
+        return _answer(FactsResponse())
 
     async def _runs(self, request: web.Request) -> web.Response:
         table = await self._in_thread(self._table.answer)

@@ -11,45 +11,43 @@ from cluster.errors import RankLostError
 from cluster.terminal import Terminal, full_message, shown
 from foundation.location import without_credentials
 from foundation.untrusted_text import visible, visible_line
-from foundation.wording import flop_rate
 from trainer.checkpoints.checkpoint_status import CheckpointFolder
 from trainer.checkpoints.format import newest_intact
 from trainer.errors import LeaseLostError, NonFiniteLossError, SpikeError
+from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import Event, Line, Resized, TrainLine, ValidationLine
+from trainer.record.run_state import DEFAULT_FORM, LossForm
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
 from trainer.runs.vitals import Vitals
-from transloom.observe.terminal.events import event_text
+from transloom.observe.terminal.fact_text import step_text, values_at
 from transloom.observe.terminal.live_picture import LivePicture, supports_live_display
 from transloom.observe.terminal.run_history import take_history
 from transloom.observe.terminal.run_picture import RunPicture
-from transloom.observe.terminal.scores import score_text, training_losses
+from transloom.observe.terminal.scores import score_text
 
 PLAIN_LINE_SECONDS = 10.0
 
 
 def listener_for(
-    console: Terminal, title: str, max_steps: int, run: RunFolder, smooths_labels: bool = False
+    console: Terminal,
+    title: str,
+    max_steps: int,
+    run: RunFolder,
+    form: LossForm = DEFAULT_FORM,
 ) -> "LivePicture | PlainLines":
     """Return a live picture if the console is a terminal that can redraw; otherwise plain lines."""
     if not supports_live_display(console):
-        return PlainLines(console, title, max_steps, smooths_labels)
-    picture = RunPicture(title, max_steps, smooths_labels=smooths_labels)
+        return PlainLines(console, title, max_steps, form)
+    picture = RunPicture(title, max_steps, loss_form=form)
     picture.problems = take_history(picture, run)
     return LivePicture(console, picture, CheckpointFolder(run.checkpoints))
 
 
-def train_summary(line: TrainLine, smooths_labels: bool) -> str:
+def train_summary(line: TrainLine, form: LossForm) -> str:
     """Return the numbers of a training step in one line."""
-    losses = training_losses(line.loss, line.nll, smooths_labels)
-    rate = flop_rate(line.tflops_per_second, line.mfu)
-    return (
-        f"{'  '.join(f'{name} {value:.3f}' for name, value in losses.items())}  "
-        f"grad norm {line.grad_norm:.2f}  "
-        f"lr {line.learning_rate:.2e}  {line.target_tokens_per_second:,.0f} target tokens/s  "
-        f"{rate}{'  ' if rate else ''}"
-        f"padding {line.padding_fraction:.1%}  data stall {line.data_stall_seconds:.3f} s"
-    )
+    values = values_at("progress", lambda fact: getattr(line, fact.name))
+    return "  ".join(step_text(fact, value, form) for fact, value in values.items())
 
 
 def validation_summary(line: ValidationLine) -> str:
@@ -127,11 +125,11 @@ class PlainLines:
     """Listener that prints plain lines, at most one training step every few seconds."""
 
     def __init__(
-        self, console: Terminal, title: str, max_steps: int, smooths_labels: bool = False
+        self, console: Terminal, title: str, max_steps: int, loss_form: LossForm = DEFAULT_FORM
     ) -> None:
         self._console = console
         self._max_steps = max_steps
-        self._smooths_labels = smooths_labels
+        self._loss_form = loss_form
         self._next_line = 0.0
         self._print(title)
 
@@ -149,7 +147,7 @@ class PlainLines:
             now = time.monotonic()
             if now >= self._next_line or line.step == self._max_steps:
                 self._next_line = now + PLAIN_LINE_SECONDS
-                summary = train_summary(line, self._smooths_labels)
+                summary = train_summary(line, self._loss_form)
                 self._print(f"step {line.step}/{self._max_steps}  {summary}")
         elif isinstance(line, ValidationLine):
             self._print(validation_summary(line))

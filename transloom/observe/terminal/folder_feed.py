@@ -18,13 +18,8 @@ from foundation.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.record.followed_run import STATUS_SECONDS, FollowedRuns
 from trainer.record.run_snapshot import Signature
-from trainer.record.run_status import (
-    RECORD_BYTES_IN_LIST,
-    RunStatus,
-    is_run,
-    run_paths,
-    run_status_of,
-)
+from trainer.record.run_state import RunStatus
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
 from transloom.observe.terminal.run_picture import JobPicture, state_with_job
 from transloom.observe.terminal.run_status_text import steps_text, time_text
@@ -101,17 +96,7 @@ class FolderFeed:
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
         rows = [
-            FolderRow(
-                name=known.run_status.name,
-                state=known.state,
-                step=known.run_status.step,
-                max_steps=known.run_status.max_steps,
-                scores=known.run_status.scores,
-                tokens_per_second=known.run_status.tokens_per_second,
-                seconds_left=known.run_status.seconds_left,
-                changed=known.changed,
-                remark=known.run_status.reason or "",
-            )
+            FolderRow(known.run_status, known.state, known.changed)
             for known in self._newest_first()
         ]
         return folder_picture(self._title, rows, console, height, problem_of(self._folder))

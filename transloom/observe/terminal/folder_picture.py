@@ -10,10 +10,12 @@ from rich.console import Group
 
 from cluster.terminal import Terminal
 from foundation.untrusted_text import visible_line
-from foundation.wording import counted, span, steps_of
-from trainer.scores import Scores
+from foundation.wording import counted
+from trainer.record.facts import BY_NAME
+from trainer.record.run_state import RunStatus
 from transloom.observe.terminal.live_picture import glyphs_of
 from transloom.observe.terminal.picture_layout import Glyphs, Row, cut, drawn, padded
+from transloom.observe.terminal.run_status_text import steps_text, value_text
 from transloom.observe.terminal.scores import score_text
 from transloom.observe.terminal.tables import STATE_STYLES
 from transloom.observe.terminal.time_format import clock
@@ -28,19 +30,13 @@ class FolderRow:
     """Row of the table for one run.
 
     Attributes:
+        state: the run's state, or that of its job.
         changed: time of the last change to the run's files, in seconds since the epoch.
-        remark: the reason for the run's state; may be empty.
     """
 
-    name: str
+    run_status: RunStatus
     state: str
-    step: int
-    max_steps: int | None
-    scores: Scores
-    tokens_per_second: float | None
-    seconds_left: float | None
     changed: float
-    remark: str
 
 
 @dataclass(frozen=True)
@@ -94,17 +90,19 @@ def folder_picture(
 
 def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
     """Return all columns from left to right, in descending order of importance."""
-    names = [cut([(visible_line(row.name), "")], WIDEST_NAME, glyphs.dots)[0][0] for row in rows]
+    runs = [row.run_status for row in rows]
+    names = [cut([(visible_line(run.name), "")], WIDEST_NAME, glyphs.dots)[0][0] for run in runs]
+    speed, left = BY_NAME["target_tokens_per_second"], BY_NAME["seconds_left"]
     return [
         _Column("run", names),
         _Column("state", [row.state for row in rows]),
-        _Column("step", [_steps(row) for row in rows], is_number=True),
-        _Column("newest score", [_score(row) for row in rows]),
-        _Column("left", [_left(row) for row in rows], is_number=True),
-        _Column("progress", [_bar(row, glyphs) for row in rows]),
-        _Column("tokens/s", [_speed(row) for row in rows], is_number=True),
+        _Column("step", [steps_text(run) for run in runs], is_number=True),
+        _Column("newest score", [_score(run) for run in runs]),
+        _Column(left.title, [value_text(run, left.name) for run in runs], is_number=True),
+        _Column("progress", [_bar(run, glyphs) for run in runs]),
+        _Column(speed.title, [value_text(run, speed.name) for run in runs], is_number=True),
         _Column("changed", [clock(row.changed) for row in rows]),
-        _Column("why", [visible_line(row.remark.split("\n")[0]) for row in rows]),
+        _Column("why", [visible_line((run.reason or "").split("\n")[0]) for run in runs]),
     ]
 
 
@@ -128,28 +126,16 @@ def _row(cells: Sequence[str], style: str) -> Row:
     return [("  ".join(cells).rstrip(), style)]
 
 
-def _steps(row: FolderRow) -> str:
-    return steps_of(row.step, row.max_steps)
-
-
-def _bar(row: FolderRow, glyphs: Glyphs) -> str:
-    if not row.max_steps:
+def _bar(run: RunStatus, glyphs: Glyphs) -> str:
+    if not run.max_steps:
         return ""
-    done = round(BAR * min(1.0, row.step / row.max_steps))
+    done = round(BAR * min(1.0, run.step / run.max_steps))
     return glyphs.done * done + glyphs.to_do * (BAR - done)
 
 
-def _score(row: FolderRow) -> str:
+def _score(run: RunStatus) -> str:
     """Return the last score of the newest validation, which tells a person the most."""
-    if not row.scores:
+    if not run.scores:
         return ""
-    name = list(row.scores)[-1]
-    return visible_line(score_text(name, row.scores[name]))
-
-
-def _speed(row: FolderRow) -> str:
-    return "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}"
-
-
-def _left(row: FolderRow) -> str:
-    return "" if row.seconds_left is None else span(row.seconds_left)
+    name = list(run.scores)[-1]
+    return visible_line(score_text(name, run.scores[name]))

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable
 
 from foundation.untrusted_text import visible_line
-from foundation.wording import counted, operations, span, steps_of
+from foundation.wording import counted, span, steps_of
+from trainer.record.facts import BY_NAME, Fact, facts_for
 from trainer.record.metrics_lines import Sample, SkippedLine
-from trainer.record.record_end import TERA
+from transloom.observe.terminal.fact_text import plain, values_at
 from transloom.observe.terminal.picture_layout import (
     LABEL,
     UNICODE,
@@ -28,7 +29,6 @@ from transloom.observe.terminal.scores import (
     score_heading,
     score_name,
     score_value,
-    training_losses,
 )
 from transloom.observe.terminal.sparkline import Series, sparkline
 from transloom.observe.terminal.tables import STATE_STYLES
@@ -40,6 +40,15 @@ REMARK = 26  # columns kept free to the right of a curve for a remark
 WIDE = 120  # minimum width of a terminal to show samples as a table
 REASON_ROWS = 3
 SLOW_RANKS = 4  # shown at most
+# Importances of the rows of facts.
+IMPORTANCES = {
+    "loss": 2,
+    "nll": 9,
+    "target_tokens_per_second": 5,
+    "grad_norm": 9,
+    "learning_rate": 10,
+}
+LEAST_IMPORTANCE = 11
 # A run is reported as waiting if its last step is older than this many seconds, and also older than
 # the usual duration of this many steps.
 LONG_STEP_SECONDS = 60.0
@@ -104,7 +113,7 @@ def _progress(picture: RunPicture, width: int, glyphs: Glyphs) -> Block:
 
 
 def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
-    last = picture.record.last
+    record, form = picture.record, picture.loss_form
     rest = width - LABEL - VALUE - 2
     room = min(WIDEST_CURVE, max(rest - REMARK, rest // 2))  # a narrow terminal cuts remarks
 
@@ -114,11 +123,25 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         row = labelled(name, f"{value:>{VALUE}}  ", (line, "cyan"), (behind, "dim"))
         return Block([row], importance)
 
-    if last:
-        losses = training_losses(last.loss, last.nll, picture.smooths_labels)
-        for name, loss in losses.items():
-            series = picture.nll if name == "NLL" else picture.loss
-            yield curve(name, f"{loss:.3f}", series, 9 if name == "NLL" else 2)
+    def fact_curve(fact: Fact, value: float) -> Block:
+        remark = fact.unit_of(form) if fact.form == "rate" else ""
+        if fact.name == "loss" and form.smooths_labels:
+            remark = "smoothed"
+        elif fact.name == "grad_norm":
+            remark = _skipped_steps(record.skipped)
+        importance = IMPORTANCES.get(fact.name, LEAST_IMPORTANCE)
+        return curve(fact.title, plain(fact, value), picture.curves[fact.name], importance, remark)
+
+    def value_of(fact: Fact) -> float | None:
+        """Return a value of recent steps, or else of the last one; None without a row."""
+        if fact.name not in picture.curves:
+            return None
+        value = record.current(fact)
+        return getattr(record.last, fact.name, None) if value is None else value
+
+    rows = values_at("watch", value_of)
+    losses = [fact for fact in rows if fact.form == "loss"]
+    yield from (fact_curve(fact, rows.pop(fact)) for fact in losses)
     # The last measure is the most informative one.
     for number, name in enumerate(reversed(picture.scores)):
         newest = picture.newest.scores.get(name) if picture.newest else None
@@ -128,19 +151,9 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         series = picture.scores[name]
         decoding = newest.decoding if newest else None
         yield curve(_measure(name, decoding), text, series, importance, _best(picture, name))
-    if last:
-        speed = picture.record.tokens_per_second or last.target_tokens_per_second
-        yield curve("tokens/s", f"{speed:,.0f}", picture.tokens_per_second, 5)
-        rate = picture.record.flops_per_second
-        tflops = last.tflops_per_second if rate is None else rate / TERA
-        if tflops is not None:
-            amount = operations(tflops * TERA).removesuffix("FLOP")  # such as "1.45 T"
-            yield curve("FLOP/s", amount, picture.tflops_per_second, 11, _share_of_peak(picture))
-        yield curve("learning rate", f"{last.learning_rate:.2e}", picture.learning_rate, 10)
-        remark = _skipped_steps(picture.record.skipped)
-        yield curve("gradient norm", f"{last.grad_norm:.3g}", picture.grad_norm, 9, remark)
-    elif picture.state == "training":
-        yield Block([labelled("loss", "waiting for the first step")], importance=2)
+    yield from (fact_curve(fact, value) for fact, value in rows.items())
+    if record.last is None and picture.state == "training":
+        yield Block([labelled(BY_NAME["loss"].title, "waiting for the first step")], importance=2)
 
 
 def _skipped_steps(last: SkippedLine | None) -> str:
@@ -157,13 +170,6 @@ def _measure(name: str, decoding: str | None) -> str:
         return "validation loss"
     heading = visible_line(score_heading(name, decoding))
     return heading if len(heading) < LABEL else visible_line(score_name(name))[: LABEL - 1]
-
-
-def _share_of_peak(picture: RunPicture) -> str:
-    """Return the model FLOPs utilization as text; empty if the device's peak is unknown."""
-    last = picture.record.last
-    mfu = picture.record.mfu or (last.mfu if last else None)
-    return "" if mfu is None else f"MFU {mfu:.1%}"
 
 
 def _best(picture: RunPicture, name: str) -> str:
@@ -184,14 +190,15 @@ def _shares(picture: RunPicture, width: int, now: float) -> Iterable[Block]:
     if record.corruption:
         text = visible_line(record.corruption.text)
         yield Block([labelled("corruption", (text, "red"))], importance=3)
-    data = record.share_of_time("data_stall_seconds")
-    saving = record.share_of_time("checkpoint_stall_seconds")
-    if data is not None and saving is not None:
+    shares = {
+        fact.title: share
+        for fact in facts_for("watch")
+        if fact.current == "share" and (share := record.current(fact)) is not None
+    }
+    if shares:
         steps = counted(len(record.recent) - 1, "step")
-        waiting = record.share_of_time("wait_seconds")
-        others = "" if waiting is None else f"other ranks {waiting:.1%}, "
-        text = f"data {data:.1%}, {others}checkpoints {saving:.1%} of the last {steps}"
-        yield Block([labelled("stalls", text)], importance=8)
+        text = ", ".join(f"{title} {share:.1%}" for title, share in shares.items())
+        yield Block(hanging("shares", f"{text} of the last {steps}", width, 2), importance=8)
     if record.slow_ranks and picture.state == "training":
         rows = [
             row

@@ -18,7 +18,8 @@ from foundation.shown_urls import problem_of, with_urls
 from foundation.wording import steps_of
 from trainer.record.followed_run import FollowedRun
 from trainer.record.metrics_lines import Line
-from trainer.record.run_status import RunStatus, run_status_of
+from trainer.record.run_state import RunStatus
+from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry
 from transloom.observe.terminal.live_picture import rendered
@@ -120,7 +121,7 @@ class RunFeed:
         picture.state = state_with_job(run_status, picture.job)
         picture.reason = run_status.reason if picture.state == run_status.state else None
         picture.max_steps = run_status.max_steps or picture.max_steps
-        picture.smooths_labels = run_status.smooths_labels
+        picture.loss_form = run_status.loss_form
         picture.step = max(picture.step, run_status.step)
         picture.nodes = run_status.nodes
         picture.owner = _owner(run_status)

@@ -31,15 +31,9 @@ def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
 
 def _take_curves(picture: RunPicture, curves: Curves) -> None:
     columns = curves.columns
-    for name, series in (
-        ("loss", picture.loss),
-        ("nll", picture.nll),
-        ("target_tokens_per_second", picture.tokens_per_second),
-        ("tflops_per_second", picture.tflops_per_second),
-        ("grad_norm_max", picture.grad_norm),
-        ("learning_rate", picture.learning_rate),
-    ):
-        for step, value in zip(columns["step"], columns[name], strict=True):
+    for name, series in picture.curves.items():
+        column = f"{name}_max" if series.keeps_spikes else name
+        for step, value in zip(columns["step"], columns[column], strict=True):
             series.add(step, value)
 
 

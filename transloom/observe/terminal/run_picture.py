@@ -14,19 +14,15 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
+from trainer.record.facts import facts_for
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
 from trainer.record.record_end import RecordEnd
-from trainer.record.run_status import RunStatus
+from trainer.record.run_state import DEFAULT_FORM, LossForm, RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import Vitals
 from trainer.scores import BestScore, Scores, keep_best
 from transloom.observe.terminal.sparkline import Series
 
-# Fields of `RunPicture` that contain curves: one series, or several series by name.
-CURVES = (
-    *("loss", "nll", "tokens_per_second", "tflops_per_second"),
-    *("grad_norm", "learning_rate", "scores"),
-)
 NOTICES_KEPT = 12
 CHECKPOINTS_SHOWN = 6
 
@@ -57,6 +53,14 @@ def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
     return standing.state
 
 
+def _empty_curves() -> dict[str, Series]:
+    return {
+        fact.name: Series(keeps_spikes=fact.extremes == ("max",))
+        for fact in facts_for("watch")
+        if fact.current != "share"
+    }
+
+
 @dataclass
 class RunPicture:
     """Data of a run that the run's picture in a terminal shows.
@@ -66,9 +70,10 @@ class RunPicture:
         state: see `trainer.record.run_status`.
         reason: reason for the state; None if there is none to show.
         owner: description of the process that trains the run.
-        smooths_labels: True if the loss includes label smoothing, which the NLL never does.
+        loss_form: unit of the loss, and whether it includes label smoothing.
         step: the last known step, from the metrics file or a checkpoint.
         record: the last lines of the metrics file.
+        curves: the values of each fact that a row shows, by the fact's name.
         scores: the values of each measure over the run, by the measure's name.
         best: the best value of each measure, by the measure's name.
         vitals: the last known vitals; None if there are none.
@@ -83,14 +88,9 @@ class RunPicture:
     reason: str | None = None
     owner: str = ""
     step: int = 0
-    smooths_labels: bool = False
+    loss_form: LossForm = DEFAULT_FORM
     record: RecordEnd = field(default_factory=RecordEnd)
-    loss: Series = field(default_factory=Series)
-    nll: Series = field(default_factory=Series)
-    tokens_per_second: Series = field(default_factory=Series)
-    tflops_per_second: Series = field(default_factory=Series)
-    grad_norm: Series = field(default_factory=lambda: Series(keeps_spikes=True))
-    learning_rate: Series = field(default_factory=Series)
+    curves: dict[str, Series] = field(default_factory=_empty_curves)
     scores: dict[str, Series] = field(default_factory=dict)
     best: dict[str, BestScore] = field(default_factory=dict)
     vitals: Vitals | None = None
@@ -106,15 +106,8 @@ class RunPicture:
         self.record = self.record.after(line)
         self.step = max(self.step, self.record.step)
         if isinstance(line, TrainLine):
-            for series, value in (
-                (self.loss, line.loss),
-                (self.nll, line.nll),
-                (self.tokens_per_second, line.target_tokens_per_second),
-                (self.tflops_per_second, line.tflops_per_second),
-                (self.grad_norm, line.grad_norm),
-                (self.learning_rate, line.learning_rate),
-            ):
-                series.add(line.step, value)
+            for name, series in self.curves.items():
+                series.add(line.step, getattr(line, name))
         elif isinstance(line, ValidationLine):
             self.take_scores(line.step, line.scores)
 
@@ -126,10 +119,8 @@ class RunPicture:
 
     def forget_curves(self) -> None:
         """Discard the curves, because another file has replaced the metrics file."""
-        empty = RunPicture(self.title)
-        for name in CURVES:
-            setattr(self, name, getattr(empty, name))
-        self.best, self.record, self.step = empty.best, empty.record, 0
+        self.curves, self.scores, self.best = _empty_curves(), {}, {}
+        self.record, self.step = RecordEnd(), 0
 
     @property
     def newest(self) -> ValidationLine | None:

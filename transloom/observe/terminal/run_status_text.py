@@ -1,22 +1,19 @@
 """Format the status of runs as text for `transloom runs` and `transloom status`."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from foundation.wording import counted, flop_rate, span, steps_of
+from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
-from trainer.record.run_status import (
-    RECORD_BYTES_IN_LIST,
-    RunStatus,
-    is_run,
-    run_paths,
-    run_status_of,
-)
+from trainer.record.facts import BY_NAME, facts_for
+from trainer.record.run_state import RunStatus
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
+from transloom.observe.terminal.fact_text import current, plain, values_at
 from transloom.observe.terminal.scores import (
     score_heading,
     score_text,
     score_value,
-    training_losses,
 )
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
@@ -60,18 +57,18 @@ def progress_text(run: Path) -> str:
 
 def runs_table(run_statuses: list[RunStatus]) -> AnswerTable:
     table = AnswerTable(
-        *(Column("run", copied=True), "state", "step", "training NLL", "newest scores"),
-        *("tokens/s", "left", "owner"),
+        *(Column("run", copied=True), "state", "step", BY_NAME["nll"].title, "newest scores"),
+        *(fact.title for fact in facts_for("table")),
+        "owner",
     )
     for run_status in run_statuses:
         table.add(
             run_status.name,
             _state_text(run_status),
             steps_text(run_status),
-            "" if run_status.training_nll is None else f"{run_status.training_nll:.3f}",
+            value_text(run_status, "nll"),
             scores_text(run_status),
-            _number(run_status.tokens_per_second),
-            time_text(run_status.seconds_left),
+            *(value_text(run_status, fact.name) for fact in facts_for("table")),
             _owner_text(run_status),
             style=STATE_STYLES.get(run_status.state, ""),
         )
@@ -83,10 +80,9 @@ def status_text(run_status: RunStatus) -> str:
     rows = [
         ("state", run_status.state + (f": {run_status.reason}" if run_status.reason else "")),
         ("step", _progress_text(run_status)),
-        ("last step", _training_line(run_status)),
+        *_fact_rows(run_status),
         ("newest scores", _scores_line(run_status)),
         ("best scores", _best_line(run_status)),
-        ("speed", _speed_line(run_status)),
         ("owner", _owner_line(run_status)),
         ("ranks", _ranks_line(run_status)),
         *(("slow", f"{slow.name}: {slow.reason}") for slow in run_status.slow_ranks),
@@ -147,13 +143,19 @@ def _scores_line(run_status: RunStatus) -> str:
     return f"{scores_text(run_status)} (step {run_status.scores_step:,})"
 
 
-def _training_line(run_status: RunStatus) -> str:
-    if run_status.training_loss is None or run_status.training_nll is None:
-        return ""
-    losses = training_losses(
-        run_status.training_loss, run_status.training_nll, run_status.smooths_labels
-    )
-    return ", ".join(f"training {name} {value:.3f}" for name, value in losses.items())
+def _fact_rows(run_status: RunStatus) -> Iterator[tuple[str, str]]:
+    """Yield the title and the text of each fact with a current value."""
+    form = run_status.loss_form
+    values = values_at("status", lambda fact: run_status.value(fact.name))
+    for fact, value in values.items():
+        yield fact.title_of(form), current(fact, value, form)
+
+
+def value_text(run_status: RunStatus, name: str) -> str:
+    """Return the current value of a fact without its unit; empty if it is unknown."""
+    fact, value = BY_NAME[name], run_status.value(name)
+    per_second = "/s" if fact.form == "rate" else ""
+    return "" if value is None else f"{plain(fact, value)}{per_second}"
 
 
 def _best_line(run_status: RunStatus) -> str:
@@ -164,19 +166,6 @@ def _best_line(run_status: RunStatus) -> str:
     since = run_status.best_since_step
     looked = f", of validations since step {since:,}" if best and since and since > 1 else ""
     return ", ".join(best) + looked
-
-
-def _speed_line(run_status: RunStatus) -> str:
-    if run_status.tokens_per_second is None:
-        return ""
-    left = (
-        f"; {time_text(run_status.seconds_left)} left"
-        if run_status.seconds_left is not None
-        else ""
-    )
-    rate = flop_rate(run_status.tflops_per_second, run_status.mfu)
-    rate = f", {rate}" if rate else ""
-    return f"{_number(run_status.tokens_per_second)} target tokens/s{rate}{left}"
 
 
 def _owner_line(run_status: RunStatus) -> str:
@@ -198,10 +187,6 @@ def _ranks_line(run_status: RunStatus) -> str:
         return ""
     at = ", ".join(f"{count} on {node}" for node, count in run_status.nodes.items())
     return counted(run_status.ranks, "rank") + (f": {at}" if at else "")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
 
 
 def _clock(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from trainer.scores import Score
 
-SMOOTHED_LOSS = "loss (smoothed)"  # with label smoothing
 _NAMES = {"bleu": "BLEU"}
 _DECIMALS = {"loss": 3, "perplexity": 2, "bleu": 1}
 
@@ -10,17 +9,6 @@ _DECIMALS = {"loss": 3, "perplexity": 2, "bleu": 1}
 def score_name(measure: str) -> str:
     """Return a measure's name for messages."""
     return _NAMES.get(measure, measure)
-
-
-def training_losses(loss: float, nll: float, smooths_labels: bool) -> dict[str, float]:
-    """Return the losses of a training step by name.
-
-    If the recipe minimises the NLL itself, loss and NLL are equal, and only one is returned. Only
-    the NLL can be compared with a validation loss, which has no label smoothing.
-    """
-    if loss == nll:
-        return {"loss": loss}
-    return {SMOOTHED_LOSS if smooths_labels else "loss": loss, "NLL": nll}
 
 
 def score_heading(measure: str, decoding: str | None) -> str:

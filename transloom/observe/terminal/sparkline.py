@@ -36,7 +36,7 @@ class Series:
         """
         self.points: list[Point] = []
         self._most = most
-        self._keeps_spikes = keeps_spikes
+        self.keeps_spikes = keeps_spikes
         self._steps_of_a_point = 1
 
     def add(self, step: int, value: float | None) -> None:
@@ -80,7 +80,7 @@ class Series:
 
     def _joined(self, before: Point, after: Point) -> Point:
         values = before.values + after.values
-        if self._keeps_spikes:
+        if self.keeps_spikes:
             return Point(after.step, max(before.value, after.value), values)
         change = (after.value - before.value) * (after.values / values)
         return Point(after.step, before.value + change, values)

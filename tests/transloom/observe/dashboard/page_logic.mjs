@@ -16,6 +16,9 @@ const { FrozenAnswers } = await module("answers.js");
 const { Store } = await module("store.js");
 const { charts, measures, shown } = await module("measures.js");
 const { lossesText } = await module("look.js");
+const { Facts, currentText, stepText } = await module("facts.js");
+const served = JSON.parse(readFileSync(process.argv[4], "utf8"));
+const facts = new Facts(served);
 
 const columns = () => ({
   step: [1, 2, 3, 5], time: [100, 460, 820, 1540], target_tokens_seen: [10, 20, 30, 50],
@@ -83,7 +86,7 @@ const row = (name, settings, standing = {}) => (
   { id: name, settings, standing: { name, state: "finished", step: 10, scores: {}, best: {}, ...standing } });
 const rows = [
   row("a", { seed: 1, "model.width": 128, "model.norm": "post" }, { scores: { bleu: { value: 30, more_is_better: true } } }),
-  row("b", { seed: 2, "model.width": 256, "model.norm": "post" }, { state: "training", tokens_per_second: 900, tflops_per_second: 2.5, mfu: 0.4 }),
+  row("b", { seed: 2, "model.width": 256, "model.norm": "post" }, { state: "training", numbers: { target_tokens_per_second: 900, tflops_per_second: 2.5, mfu: 0.4 } }),
   row("long name", { seed: 10, "model.width": 256, "model.norm": "pre", "data.tag": null }, { scores: { bleu: { value: 4, more_is_better: true } } }),
 ];
 const found = (text) => rows.filter((one) => filters.fits(one, filters.parseFilter(text))).map(({ id }) => id);
@@ -97,7 +100,8 @@ test("a filter asks for fields, scores, settings and words", () => {
   assert.deepEqual(found("width=128"), ["a"]);
   assert.deepEqual(found("norm=p"), []);
   assert.deepEqual(found("norm:p"), ["a", "b", "long name"]);
-  assert.deepEqual(found("tokens/s>100"), ["b"]);
+  assert.deepEqual(found("target_tokens_per_second>100"), ["b"]);
+  assert.deepEqual(found("tokens/s>100"), ["b"]); // the former name
   assert.deepEqual(found("tflop/s>2 mfu<0.5"), ["b"]);
   assert.deepEqual(found('"long name"'), ["long name"]);
   assert.deepEqual(found("PRE"), ["long name"]);
@@ -216,13 +220,13 @@ test("a report answers any part of a curve with the whole", async () => {
 });
 
 test("charts are those for a start, or the chosen ones", () => {
-  const all = measures(new Map([["loss", {}], ["bleu", { decoding: "greedy" }]]), false);
+  const all = measures(facts, new Map([["loss", {}], ["bleu", { decoding: "greedy" }]]), false);
   assert.deepEqual(shown(all, null).slice(0, 3).map(({ key }) => key), ["loss", "score.bleu", "grad_norm"]);
   assert.deepEqual(shown(all, ["score.loss", "goodput"]).map(({ key }) => key), ["score.loss", "goodput"]);
 });
 
 test("a smoothed loss is named so, and the NLL that compares is shown from the start", () => {
-  const titles = (smoothed) => shown(measures(new Map([["bleu", { decoding: "greedy" }]]), smoothed), null)
+  const titles = (smoothed) => shown(measures(facts, new Map([["bleu", { decoding: "greedy" }]]), smoothed), null)
     .slice(0, 3).map(({ title }) => title);
   assert.deepEqual(titles(true), ["training NLL", "training loss (smoothed)", "BLEU (greedy)"]);
   assert.deepEqual(titles(false), ["training loss", "BLEU (greedy)", "gradient norm"]);
@@ -245,7 +249,7 @@ test("runs with other units have charts of their own", () => {
     { id: "c", task: "translation", lossUnit: "target token" },
     { id: "d", task: "copy", lossUnit: null }, { id: "e", task: "sort", lossUnit: null },
   ];
-  const all = measures(new Map(["loss", "bleu", "perplexity"].map((name) => [name, {}])));
+  const all = measures(facts, new Map(["loss", "bleu", "perplexity"].map((name) => [name, {}])));
   const drawn = (some) => charts(all, some).map(({ key, title, unit, runs: ids }) => [key, title, unit, ids.join()]);
   const of = (key, some) => drawn(some).filter(([its]) => its === key).map(([, ...rest]) => rest);
   assert.deepEqual(of("loss", [runs[0], runs[2]]), [["training loss", "nats per target token", "a,c"]]);
@@ -259,12 +263,25 @@ test("runs with other units have charts of their own", () => {
   assert.equal(new Set(drawn(runs).map(([, title]) => title)).size, drawn(runs).length);
 });
 
+test("a value has the form and the unit of its fact", () => {
+  const text = (name, value) => stepText(facts.named(name), value, { loss_unit: "label" });
+  assert.equal(text("target_tokens_per_second", 1234.4), "1,234 labels/s");
+  assert.equal(text("loss", 1.5), "1.5000 nats per label");
+  assert.equal(text("mfu", 0.412), "41.2%");
+  assert.equal(text("mfu", null), "–");
+  const standing = { numbers: { wait_seconds: 0.25 }, seconds_left: 90 };
+  assert.equal(currentText(facts.named("wait_seconds"), standing), "25.0% of the time of recent steps");
+  assert.equal(currentText(facts.named("seconds_left"), standing), "1 min 30 s");
+  assert.equal(currentText(facts.named("mfu"), standing), null);
+  assert.deepEqual(facts.kindOf({ event: "of_a_later_version" }), { title: "of a later version", mark: "stop" });
+});
+
 test("only the loss of runs that smooth labels is named so", () => {
   const runs = [
     { id: "a", task: "translation", lossUnit: "target token", smooths: true },
     { id: "b", task: "causal_lm", lossUnit: "token", smooths: false },
   ];
-  const losses = charts(measures(new Map(), true), runs).filter(({ key }) => key === "loss");
+  const losses = charts(measures(facts, new Map(), true), runs).filter(({ key }) => key === "loss");
   assert.deepEqual(losses.map(({ title }) => title),
     ["training loss (smoothed), nats per target token", "training loss, nats per token"]);
 });
@@ -274,6 +291,7 @@ class Server {
   frozen = null;
   asked = [];
   answers = {
+    "/api/facts": served,
     "/api/runs": { folder: "runs", runs: [row("a", {})] },
     "/api/runs/a": { complete: true, validations: [], events: [] },
     "/api/runs/a/curves": { thinned: false, columns: columns() },
@@ -354,7 +372,7 @@ test("a thinned curve is asked for finer where it is looked at", async () => {
   store.curves("a", [2, 3]);
   store.curves("a", [2, 3]);
   await settled();
-  assert.deepEqual(server.asked.slice(2), ["/api/runs/a/curves?points=2000&from=2&to=3"]);
+  assert.deepEqual(server.asked.slice(3), ["/api/runs/a/curves?points=2000&from=2&to=3"]);
 });
 
 test("what could steer or hide text is shown as in a terminal", () => {

@@ -10,6 +10,7 @@ from support.machine_parts import NODE, program
 
 from foundation.untrusted_text import visible
 from transloom.observe.drawing.modules import DRAWING
+from transloom.observe.dashboard.api_models import FactsResponse
 from transloom.observe.report import bundle
 
 pytestmark = pytest.mark.needs("node")
@@ -41,4 +42,6 @@ def test_the_pages_logic(tmp_path):
     (page / "package.json").write_text('{"type": "module"}')
     odd = tmp_path / "odd.json"
     odd.write_text(json.dumps([[text, visible(text)] for text in ODD]))
-    node(Path(__file__).with_name("page_logic.mjs"), page, odd)
+    facts = tmp_path / "facts.json"
+    facts.write_text(FactsResponse().model_dump_json())
+    node(Path(__file__).with_name("page_logic.mjs"), page, odd, facts)

@@ -41,7 +41,7 @@ from transloom.web.page_files import INDEX, _collect, page_files
 def test_a_row_names_the_unit_of_its_loss(tmp_path, recipe, unit):
     run = made_run(tmp_path / "run")
     (run / "recipe.yaml").write_text(recipe)
-    assert row_of(RunSnapshot(RunFolder(run), 2**18)).loss_unit == unit
+    assert row_of(RunSnapshot(RunFolder(run), 2**18)).standing.loss_unit == unit
 
 
 def test_every_task_has_a_unit():

@@ -1,6 +1,7 @@
 """What a person sees of a run."""
 
 import io
+import re
 
 import pytest
 from support.records.lines import COUNTED, train_line
@@ -8,6 +9,7 @@ from support.records.run_folders import made_run
 
 from cluster.terminal import Terminal
 from trainer.record.metrics_lines import Resized, Resumed, Sample, ValidationLine
+from trainer.record.run_state import LossForm
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
 from transloom.observe.terminal.display import PlainLines, listener_for
@@ -61,8 +63,8 @@ def test_operations_a_second_are_shown_where_they_are_counted(tmp_path, terminal
         return where.file.getvalue()
 
     with_share = text(**COUNTED)
-    assert "8 T" in with_share
-    assert "FLOP/s" in with_share
+    with_share = " ".join(re.sub(r"\x1b\[[\d;?]*\w", "", with_share).split())
+    assert "model TFLOP/s 8 " in with_share
     assert "MFU 40.0%" in with_share
     without_peak = text(**COUNTED | {"mfu": None})
     assert "FLOP/s" in without_peak
@@ -72,11 +74,12 @@ def test_operations_a_second_are_shown_where_they_are_counted(tmp_path, terminal
 
 def test_plain_lines_name_each_loss_and_the_decoding():
     where = console(terminal=False, width=300)
-    with PlainLines(where, "title", 1, smooths_labels=True) as audience:
+    with PlainLines(where, "title", 1, LossForm("label", smooths_labels=True)) as audience:
         audience.line(train_line(1, loss=1.168, nll=0.07))
         audience.line(VALIDATION)
     text = where.file.getvalue()
-    assert "loss (smoothed) 1.168  NLL 0.070  " in text
+    assert "training loss (smoothed) 1.168  training NLL 0.070  " in text
+    assert "  speed 20 labels/s  " in text
     assert "validation loss 2.000, perplexity 7.39, BLEU 12.3 (greedy)\n" in text
 
 

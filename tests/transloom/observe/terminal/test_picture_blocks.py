@@ -17,6 +17,7 @@ from support.records.lines import (
 from cluster.terminal import Terminal
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.record.metrics_lines import Resumed
+from trainer.record.run_state import LossForm
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
 from trainer.scores import Score
@@ -76,12 +77,13 @@ def test_the_numbers_of_a_run():
     )
     assert "4 of 20" in row_of(picture, "step")
     assert "20.0% 16 s left" in row_of(picture, "step")
-    assert row_of(picture, "loss") == "loss 2.000 █▅▁"
-    assert row_of(picture, "NLL") == "NLL 0.300 █▃▁"
+    assert row_of(picture, "training loss") == "training loss 2.000 █▅▁"
+    assert row_of(picture, "training NLL") == "training NLL 0.300 █▃▁"
     assert "31.2 ▁ best 31.2 at step 3" in row_of(picture, "BLEU (greedy)")
     assert "1.00e-04" in row_of(picture, "learning rate")
     assert "3 steps skipped" in row_of(picture, "gradient norm")
-    assert "data 25.0%, checkpoints 0.0% of the last 1 step" in row_of(picture, "stalls")
+    shares = row_of(picture, "shares")
+    assert "waiting for data 25.0%, waiting for checkpoints 0.0% of the last 1 step" in shares
 
 
 def test_slow_ranks_are_named_with_their_cause_while_the_run_trains():
@@ -90,8 +92,7 @@ def test_slow_ranks_are_named_with_their_cause_while_the_run_trains():
     assert row_of(picture, "slow") == (
         "slow rank 2 on node-2: 2 times as long as the others, because it computes longer"
     )
-    said = row_of(picture, "stalls")
-    assert said == "stalls data 0.0%, other ranks 25.0%, checkpoints 0.0% of the last 1 step"
+    assert "waiting for other ranks 25.0%" in row_of(picture, "shares")
     assert "\nslow" not in text_of(a_run(line, state="stopped"))
     assert "\nslow" not in text_of(a_run(line, Resumed(step=3, from_step=3, restarts=1)))
     assert "\nslow" not in text_of(a_run(line, train_line(4)))
@@ -108,11 +109,13 @@ def test_spikes_are_counted_among_the_skipped_steps():
 
 
 def test_a_smoothed_loss_is_named_so_and_stands_beside_the_nll():
-    said = text_of(a_run(train_line(1, loss=1.168, nll=0.07), smooths_labels=True))
-    assert "\nloss (smoothed)      1.168" in said
-    assert "\nNLL                  0.070" in said
-    said = text_of(a_run(train_line(1, loss=0.07, nll=0.07), smooths_labels=True))
-    assert "\nloss                 0.070" in said
+    smoothed = LossForm("label", smooths_labels=True)
+    picture = a_run(train_line(1, loss=1.168, nll=0.07), loss_form=smoothed)
+    assert row_of(picture, "training loss") == "training loss 1.168 ▁ smoothed"
+    assert row_of(picture, "training NLL") == "training NLL 0.070 ▁"
+    assert row_of(picture, "speed") == "speed 20 ▁ labels/s"
+    said = text_of(a_run(train_line(1, loss=0.07, nll=0.07), loss_form=smoothed))
+    assert "\ntraining loss        0.070" in said
     assert "NLL" not in said
 
 
@@ -259,13 +262,22 @@ def test_a_picture_fits_the_terminal(width, height, monkeypatch):
 
 def test_in_a_small_terminal_the_most_important_is_left():
     said = text_of(everything(), 80, 10)
-    for label in ("training", "why", "step", "loss", "BLEU", "ranks", "checkpoints", "restarts"):
+    for label in (
+        "training",
+        "why",
+        "step",
+        "training loss",
+        "BLEU",
+        "ranks",
+        "checkpoints",
+        "restarts",
+    ):
         assert f"\n{label}" in f"\n{said}"
 
 
 def test_plain_ascii_for_a_terminal_that_has_no_more():
     said = text_of(a_run(train_line(1, loss=2.0), train_line(2, loss=1.0)), glyphs=ASCII)
-    assert "loss 1.000 #_" in " ".join(said.split())
+    assert "training loss 1.000 #_" in " ".join(said.split())
     assert said.isascii()
 
 

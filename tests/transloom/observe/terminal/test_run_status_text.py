@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +17,7 @@ from support.records.lines import (
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.errors import RunMismatchError
-from trainer.record.run_status import RunStatus
+from trainer.record.run_state import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.rank_nodes import write_rank_nodes
 from trainer.runs.vitals import Vitals, write_vitals
@@ -76,7 +77,8 @@ def test_status_tells_all_of_one(transloom, folder):
     (run / "log.txt").write_text(f"2026-11-22T10:00:00.000+00:00 lost {ATTACK}\n")
     text = transloom("status", run).stdout
     assert "training" in text
-    assert "10 target tokens/s; 18 s left" in text
+    assert "10 target tokens/s\n" in text
+    assert re.search(r"^time left +18 s$", text, re.MULTILINE)
     assert "2 ranks: 1 on 10.0.0.1 (ab), 1 on 10.0.0.2 (cd)" in text
     assert "in memory" in text
     assert "step 1, from which lost ranks restart" in text
@@ -91,22 +93,26 @@ def test_status_tells_all_of_one(transloom, folder):
 def test_status_tells_the_rate_of_operations_and_the_share_of_the_peak(transloom, tmp_path):
     lines = [train_line(step, **COUNTED) for step in (1, 2)]
     text = transloom("status", made_run(tmp_path / "run", *lines)).stdout
-    assert "10 target tokens/s, 4 TFLOP/s (MFU 20.0%)" in text
+    assert re.search(r"^model TFLOP/s +4 10¹² operations/s$", text, re.MULTILINE)
+    assert re.search(r"^MFU +20.0%$", text, re.MULTILINE)
     lines = [train_line(step, **COUNTED | {"mfu": None}) for step in (1, 2)]
     text = transloom("status", made_run(tmp_path / "cpu", *lines)).stdout
-    assert "10 target tokens/s, 4 TFLOP/s" in text
+    assert "model TFLOP/s" in text
     assert "MFU" not in text
 
 
 def test_status_names_each_loss_and_the_decoding_of_scores(transloom, tmp_path):
     smoothed = made_run(tmp_path / "smoothed", *LINES, label_smoothing=0.1)
     text = transloom("status", smoothed).stdout
-    assert "training loss (smoothed) 0.500, training NLL 0.450" in text
-    assert "best scores    loss 2.000" in text
+    assert re.search(
+        r"^training loss \(smoothed\) +0.500 nats per target token$", text, re.MULTILINE
+    )
+    assert re.search(r"^training NLL +0.450 nats per target token, unsmoothed$", text, re.MULTILINE)
+    assert re.search(r"^best scores +loss 2.000", text, re.MULTILINE)
     assert "BLEU (greedy) 30.0 (step 2)" in text
     plain = made_run(tmp_path / "plain", train_line(2, loss=0.5, nll=0.5))
     text = transloom("status", plain).stdout
-    assert "training loss 0.500\n" in text
+    assert re.search(r"^training loss +0.500 nats", text, re.MULTILINE)
     assert "NLL" not in text
 
 

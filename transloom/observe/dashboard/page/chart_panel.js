@@ -7,7 +7,6 @@ import { Chart } from "./chart.js";
 import { lineOf } from "./colours.js";
 import { element } from "./drawing/elements.js";
 import { fill, setText } from "./dom.js";
-import { kindOf } from "./events.js";
 import { taskOf } from "./filters.js";
 import { charts, measures, shown } from "./measures.js";
 import { AXES, extent, scorePoints, smoothed, stepAtX, widened, xAtStep, xs } from "./series.js";
@@ -60,7 +59,7 @@ export class ChartPanel {
     if (Number(this.#smooth.value) !== view.smooth) this.#smooth.value = String(view.smooth);
     setText(this.#smoothed, view.smooth.toFixed(2));
     this.#whole.hidden = view.zoom === null;
-    const all = measures(this.#scores(), this.#smooths(ids));
+    const all = measures(this.#store.facts, this.#scores(), this.#smooths(ids));
     const wanted = shown(all, view.charts);
     const drawn = charts(wanted, this.#content.ready).filter((measure) => this.#hasData(measure));
     this.#choices(all, drawn);
@@ -87,7 +86,7 @@ export class ChartPanel {
       const curves = this.#curvesOf(id, view);
       const place = lineOf(this.#colours.place(id));
       const row = this.#store.row(id);
-      const units = row ? { task: taskOf(row), lossUnit: row.loss_unit, smooths: row.standing.smooths_labels } : {};
+      const units = row ? { task: taskOf(row), lossUnit: row.standing.loss_unit, smooths: row.standing.smooths_labels } : {};
       return { id, name: row?.standing.name ?? id, ...units, curves, details, ...place };
     });
     const ready = runs.filter(({ curves }) => curves?.columns?.step.length);
@@ -177,10 +176,11 @@ export class ChartPanel {
     const log = view.log.includes(measure.key);
     const lines = this.#linesOf(measure).map((run) => (
       measure.score ? scoreLine(run, measure, view) : stepLine(run, measure, view)));
+    const { facts } = this.#store;
     const marks = this.#content.ready.flatMap((run) => (run.details?.events ?? []).map((event) => ({
       x: xAtStep(run.curves.columns, view.x, event.step),
-      colour: kindOf(event).colour,
-      words: `${run.name}: ${kindOf(event).name} at step ${whole(event.step)}`,
+      colour: `--mark-${facts.kindOf(event).mark}`,
+      words: `${run.name}: ${facts.kindOf(event).title} at step ${whole(event.step)}`,
     })));
     const axis = AXES[view.x];
     return { lines, marks, axis, extent: this.#content.extent, zoom: view.zoom, log };
@@ -223,7 +223,7 @@ export class ChartPanel {
 function stepLine(run, measure, view) {
   const { columns, thinned } = run.curves;
   const values = columns[measure.key];
-  const isSmooth = view.smooth > 0 && measure.key !== "world_size";
+  const isSmooth = view.smooth > 0 && measure.form !== "whole";
   const room = (thinned || measure.band) && measure.high && columns[measure.high];
   return {
     name: run.name, colour: run.colour, dash: run.dash, xs: xs(columns, view.x),

@@ -1,35 +1,20 @@
-// Events of a run: restarts, changes of the number of ranks, skipped and repeated steps, slow ranks,
-// stops.
-// They are shown as marks on the curves, and as a list.
+// Events of a run. They are shown as marks on the curves, and as a list.
 
 import { element } from "./drawing/elements.js";
 import { fill } from "./dom.js";
 import { whole } from "./words.js";
 
-const KINDS = {
-  resumed: { name: "restart", colour: "--mark-restart" },
-  resized: { name: "resize", colour: "--mark-resize" },
-  skipped: { name: "skip", colour: "--mark-skip" },
-  repeated: { name: "repeat", colour: "--mark-repeat" },
-  preempted: { name: "stop", colour: "--mark-stop" },
-  slow_rank: { name: "slow rank", colour: "--mark-skip" },
-  rank_recovered: { name: "no longer slow", colour: "--mark-stop" },
-  corruption_found: { name: "corruption", colour: "--mark-skip" },
-  replay_mismatch: { name: "mismatch", colour: "--mark-skip" },
-};
 const MOST = 500; // rows of the list; a run may skip thousands of steps
-
-export function kindOf(event) {
-  return KINDS[event.event] ?? { name: event.event.replaceAll("_", " "), colour: "--mark-stop" };
-}
 
 // A list of events, newest first. `open(id, step)` opens the step of an event.
 export class EventList {
   root = element("div", { class: "scrolls tall", tabindex: "0", role: "region", "aria-label": "List of events" });
+  #store;
   #open;
   #shown = "";
 
-  constructor(open) {
+  constructor({ store, open }) {
+    this.#store = store;
     this.#open = open;
   }
 
@@ -41,7 +26,7 @@ export class EventList {
     const all = groups.flatMap((group) => group.events.map((event) => ({ ...group, event })));
     all.sort((a, b) => b.event.step - a.event.step);
     if (!all.length) {
-      fill(this.root, element("p", { class: "quiet" }, "No events: no restart, resize, skip, repeat, slow rank or stop."));
+      fill(this.root, element("p", { class: "quiet" }, `No events: no ${this.#store.facts.kinds.map(({ title }) => title).join(", ")}.`));
       return;
     }
     const rest = all.length > MOST ? `, the newest ${whole(MOST)} of ${whole(all.length)}` : "";
@@ -54,14 +39,14 @@ export class EventList {
   }
 
   #row({ id, name, colour, event }) {
-    const kind = kindOf(event);
+    const kind = this.#store.facts.kindOf(event);
     return element("tr", {},
       element("td", { class: "number" }, element("button", {
         type: "button", class: "link", click: () => this.#open(id, event.step),
         "aria-label": `open step ${event.step} of ${name}`,
       }, whole(event.step))),
       element("td", { class: "short", title: name }, element("span", { class: `swatch ${colour.slice(2)}` }), name),
-      element("td", { class: "short" }, element("span", { class: `mark ${kind.colour.slice(2)}` }), kind.name),
+      element("td", { class: "short" }, element("span", { class: `mark mark-${kind.mark}` }), kind.title),
       element("td", { class: "text" }, event.words));
   }
 }

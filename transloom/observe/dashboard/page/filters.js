@@ -4,7 +4,9 @@
 //
 // A single word is searched in the run's name and in the values of its settings. NAME:TEXT and
 // NAME=TEXT test a field (= for equality, : for a part); NAME>NUMBER and the like compare. A field
-// is a column of the table, a score, or a setting by its dotted name or the end of it: `width`.
+// is a fact of the run, a score, or a setting by its dotted name or the end of it: `width`.
+
+import { current } from "./facts.js";
 
 const TERM = /"([^"]*)"|(\S+)/g;
 const COMPARED = /^([\w./-]+?)(<=|>=|!=|=|:|<|>)(.*)$/;
@@ -32,9 +34,9 @@ export function unknownFields(rows, terms) {
 // The value of a row's field; undefined if the row has no such field.
 export function valueOf(row, field) {
   const { standing, settings } = row;
-  const name = field.toLowerCase();
-  if (name === "name") return standing.name;
-  if (name in COLUMNS) return COLUMNS[name](row);
+  const name = FORMER[field.toLowerCase()] ?? field.toLowerCase();
+  if (FIELDS.includes(name) || Object.hasOwn(standing.numbers ?? {}, name)) return current(standing, name);
+  if (name === "owner") return standing.owner?.host ?? null;
   if (standing.scores?.[name]) return standing.scores[name].value;
   if (name.startsWith("best.")) return standing.best?.[name.slice(5)]?.value;
   if (Object.hasOwn(settings, field)) return settings[field];
@@ -42,17 +44,9 @@ export function valueOf(row, field) {
   return ending === undefined ? undefined : settings[ending];
 }
 
-// The fields of the table, in addition to scores and settings.
-export const COLUMNS = {
-  state: ({ standing }) => standing.state,
-  step: ({ standing }) => standing.step,
-  "tokens/s": ({ standing }) => standing.tokens_per_second,
-  "tflop/s": ({ standing }) => standing.tflops_per_second,
-  mfu: ({ standing }) => standing.mfu,
-  left: ({ standing }) => standing.seconds_left,
-  ranks: ({ standing }) => standing.ranks,
-  owner: ({ standing }) => standing.owner?.host ?? null,
-};
+// The fields of all runs, in addition to current numbers, scores and settings.
+export const FIELDS = ["name", "state", "step", "ranks", "seconds_left"];
+const FORMER = { "tokens/s": "target_tokens_per_second", "tflop/s": "tflops_per_second", left: "seconds_left" };
 
 // Rows in the order of a field, "-field" for the largest first; unknown values come last.
 export function sorted(rows, order) {

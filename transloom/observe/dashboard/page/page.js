@@ -48,7 +48,7 @@ class Page {
     };
     this.#table = new RunsTable(shared);
     this.#panel = new ChartPanel(shared);
-    this.#events = new EventList(shared.open);
+    this.#events = new EventList(shared);
     this.#run = new RunPage(shared);
     this.#step = new StepPanel(shared);
     this.#runsView = element("div", {}, element("h1", { class: "unseen" }, "Runs"), this.#table.root, this.#panel.root,

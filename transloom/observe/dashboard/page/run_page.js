@@ -50,7 +50,7 @@ export class RunPage {
     this.#store = store;
     this.#colours = colours;
     this.#panel = new ChartPanel({ store, colours, change, open });
-    this.#events = new EventList(open);
+    this.#events = new EventList({ store, open });
     const bodies = {
       Events: this.#events.root, Nodes: this.#nodes.root, "Time-lapse": this.#timeLapse.root };
     const made = PARTS.map(([name]) => this.#section(name, bodies[name] ?? element("div", {})));
@@ -77,7 +77,7 @@ export class RunPage {
       return;
     }
     fill(this.#head, ...headline(row.standing));
-    const answer = { ...details, standing: row.standing };
+    const answer = { ...details, standing: row.standing, facts: this.#store.facts };
     for (const [name, make, fields] of PARTS.filter(([, make]) => make)) {
       this.#showPart(name, make, answer, fields.map((field) => answer[field]));
     }

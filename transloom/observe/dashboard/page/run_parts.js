@@ -2,22 +2,20 @@
 
 import { element } from "./drawing/elements.js";
 import { table } from "./dom.js";
-import { lossName } from "./measures.js";
+import { currentText, titleOf } from "./facts.js";
 import { counted } from "./drawing/numbers.js";
-import { bytes, moment, number, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
+import { bytes, moment, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
 
-export function standing({ standing: run, card }) {
+export function standing({ standing: run, card, facts }) {
+  const { loss, nll } = run.numbers ?? {};
+  const shown = facts.at("status").filter(({ name }) => name !== "nll" || nll !== loss);
   const nodes = Object.entries(run.nodes ?? {}).map(([node, count]) => `${count} on ${node}`).join(", ");
-  return facts([
+  return pairs([
     ["state", run.state + (run.reason ? `: ${run.reason}` : "")],
     ["step", stepsOf(run.step, run.max_steps)],
-    [lossName(run), typeof run.training_loss === "number" && scoreValue("loss", run.training_loss)],
-    ["training NLL", run.training_nll !== run.training_loss && scoreValue("loss", run.training_nll)],
+    ...shown.map((fact) => [titleOf(fact, run), currentText(fact, run)]),
     ...Object.entries(run.scores ?? {}).map(([name, score]) => (
       [scoreTitle(name, score), scoreValue(name, score.value) + bestOf(run, name)])),
-    ["speed", run.tokens_per_second ? `${whole(run.tokens_per_second)} target tokens/s` : null],
-    ["operations", run.tflops_per_second ? flopsText(run) : null],
-    ["time left", span(run.seconds_left)],
     ["ranks", run.ranks ? counted(run.ranks, "rank") + (nodes ? `: ${nodes}` : "") : null],
     ["slow", run.slow_ranks?.length ? run.slow_ranks.map(slowText).join("; ") : null],
     ["trained by", run.owner && `process ${run.owner.process} on ${run.owner.host}, since ${moment(run.owner.since)}`],
@@ -31,11 +29,6 @@ export function standing({ standing: run, card }) {
 function slowText({ rank, node, cause, factor }) {
   const why = cause === "data" ? "waits longer for data" : "computes longer";
   return `rank ${rank}${node ? ` on ${node}` : ""}: ${factor.toFixed(2)} times as long as the others, because it ${why}`;
-}
-
-function flopsText({ tflops_per_second: rate, mfu }) {
-  const share = typeof mfu === "number" ? `, MFU ${(100 * mfu).toFixed(1)}%` : "";
-  return `${number(rate)} model TFLOP/s${share}`;
 }
 
 function bestOf(run, name) {
@@ -158,7 +151,7 @@ export function log({ log: entries }) {
     entries.toReversed().map(({ time, text }) => [moment(time), text]), { quiet: true, texts: [1] }))];
 }
 
-function facts(rows) {
+function pairs(rows) {
   return [element("dl", { class: "facts" }, ...rows.filter(([, value]) => value)
     .map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))))];
 }

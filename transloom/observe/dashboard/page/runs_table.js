@@ -4,13 +4,15 @@
 
 import { element } from "./drawing/elements.js";
 import { fill, setText } from "./dom.js";
-import { COLUMNS, fits, parseFilter, sorted, unknownFields, valueOf } from "./filters.js";
+import { currentText } from "./facts.js";
+import { FIELDS, fits, parseFilter, sorted, unknownFields, valueOf } from "./filters.js";
 import { counted } from "./drawing/numbers.js";
-import { scoreTitle, scoreValue, settingText, span, stepsOf, whole } from "./words.js";
+import { scoreTitle, scoreValue, settingText, stepsOf, whole } from "./words.js";
 
 const WIDE_SETTING = 60; // shown characters of a setting
 
 export class RunsTable {
+  #store;
   #change;
   #colours;
   #rows = new Map(); // by run: {row, cells, box}
@@ -25,7 +27,8 @@ export class RunsTable {
   #visible = [];
 
   // `change(changes of the view)`.
-  constructor({ colours, change }) {
+  constructor({ store, colours, change }) {
+    this.#store = store;
     this.#change = change;
     this.#colours = colours;
     this.#filter = element("input", {
@@ -51,7 +54,7 @@ export class RunsTable {
     const terms = parseFilter(view.filter);
     this.#visible = sorted(runs.filter((row) => fits(row, terms)), view.sort);
     if (document.activeElement !== this.#filter) this.#filter.value = view.filter;
-    const columns = columnsOf(runs, view);
+    const columns = columnsOf(runs, view, this.#store.facts.at("table"));
     this.#showHead(columns, view, runs);
     this.#showRows(columns);
     const unknown = unknownFields(runs, terms);
@@ -141,7 +144,8 @@ export class RunsTable {
     const various = settings.filter((key) => (
       new Set(runs.map((row) => JSON.stringify(row.settings[key] ?? null))).size > 1));
     const rest = settings.filter((key) => !various.includes(key));
-    fill(this.#known, ...[...Object.keys(COLUMNS), ...settings].map((key) => element("option", { value: `${key}=` })));
+    const numbers = new Set(runs.flatMap(({ standing }) => Object.keys(standing.numbers ?? {})));
+    fill(this.#known, ...[...FIELDS, "owner", ...numbers, ...settings].map((key) => element("option", { value: `${key}=` })));
     const boxes = (keys) => keys.map((key) => element("label", {}, element("input", {
       type: "checkbox", value: key, checked: view.columns.includes(key),
       change: (event) => this.#choose(key, event.target.checked),
@@ -159,7 +163,7 @@ export class RunsTable {
 }
 
 // The table's columns; each has its field for filter and order, and the order of the first click.
-function columnsOf(runs, view) {
+function columnsOf(runs, view, facts) {
   const names = [...new Set(runs.flatMap(({ standing }) => Object.keys(standing.scores ?? {})))];
   const scores = names.map((name) => {
     const found = runs.map(({ standing }) => standing.scores?.[name]).filter(Boolean);
@@ -171,8 +175,7 @@ function columnsOf(runs, view) {
     { field: "state", name: "state", order: "" },
     { field: "step", name: "step", order: "-" },
     ...scores,
-    { field: "tokens/s", name: "tokens/s", order: "-" },
-    { field: "left", name: "left", order: "" },
+    ...facts.map((fact) => ({ field: fact.name, name: fact.title, order: fact.form === "span" ? "" : "-", fact })),
     ...view.columns.map((key) => ({ field: key, name: key.split(".").slice(-2).join("."), order: "", setting: key })),
   ];
 }
@@ -199,8 +202,7 @@ function showCell(cell, column, run) {
     setText(cell, text.length > WIDE_SETTING ? text.slice(0, WIDE_SETTING) + "…" : text);
   } else {
     cell.className = "number";
-    const value = valueOf(run, column.field);
-    setText(cell, column.field === "left" ? span(value) : whole(value));
+    setText(cell, currentText(column.fact, standing) ?? "");
   }
 }
 

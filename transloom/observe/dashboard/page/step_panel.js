@@ -5,22 +5,11 @@
 
 import { element } from "./drawing/elements.js";
 import { fill, setText } from "./dom.js";
+import { stepText, titleOf } from "./facts.js";
 import { lookParts } from "./look.js";
-import { lossName } from "./measures.js";
 import { firstFrom } from "./series.js";
-import { number, whole } from "./words.js";
+import { whole } from "./words.js";
 
-const FIELDS = [
-  ["nll", "training NLL"], ["grad_norm", "gradient norm"], ["learning_rate", "learning rate"],
-  ["target_tokens_per_second", "target tokens/s"], ["tflops_per_second", "model TFLOP/s"], ["mfu", "MFU"],
-  ["step_seconds", "seconds"],
-  ["data_stall_seconds", "waited for data (s)"],
-  ["compute_seconds_median", "computing, median rank (s)"], ["compute_seconds_max", "computing, slowest rank (s)"],
-  ["compute_slowest_rank", "slowest rank"], ["data_stall_seconds_max", "waited for data at most (s)"],
-  ["data_slowest_rank", "rank that waited for data"], ["wait_seconds", "waited for other ranks (s)"],
-  ["world_size", "ranks"], ["target_tokens_seen", "target tokens so far"],
-];
-const LARGEST = ["loss", "grad_norm", "data_stall_seconds", "checkpoint_stall_seconds", "step_seconds"];
 const ASK_EVERY_MS = 1000;
 
 export class StepPanel {
@@ -81,7 +70,8 @@ export class StepPanel {
   // The step of a point: of several steps, the one with the largest value of the clicked measure.
   async stepOf(id, step, measure) {
     const curves = this.#store.curves(id);
-    const by = LARGEST.includes(measure) ? measure : null;
+    const fact = this.#store.facts.named(measure);
+    const by = fact?.extremes.length || fact?.form === "seconds" ? measure : null;
     if (!curves?.thinned || !by) return step;
     const { columns } = curves;
     const n = firstFrom(columns.step, step);
@@ -130,12 +120,9 @@ export class StepPanel {
       fill(this.#record, element("p", { class: "quiet" }, why), said);
       return;
     }
-    fill(this.#record, element("dl", { class: "facts" }, ...this.#fields().map(([key, name]) => element("div", {},
-      element("dt", {}, name), element("dd", {}, number(columns[key]?.[n]))))), said);
-  }
-
-  #fields() {
-    return [["loss", lossName(this.#store.row(this.#shown.id)?.standing)], ...FIELDS];
+    const standing = this.#store.row(step.id)?.standing;
+    fill(this.#record, element("dl", { class: "facts" }, ...this.#store.facts.at("step").map((fact) => element("div", {},
+      element("dt", {}, titleOf(fact, standing)), element("dd", {}, stepText(fact, columns[fact.name]?.[n], standing))))), said);
   }
 
   // Shows an inspection immediately if this page knows of it.
@@ -176,7 +163,7 @@ export class StepPanel {
     const isRunning = answer.state === "running";
     this.root.classList.toggle("busy", isRunning);
     setText(this.#state, answer.message || (isRunning ? "Training the steps again …" : ""));
-    if (answer.state === "done" && answer.look) fill(this.#result, ...lookParts(answer.look, capital(lossName(this.#store.row(step.id)?.standing))));
+    if (answer.state === "done" && answer.look) fill(this.#result, ...lookParts(answer.look, capital(titleOf(this.#store.facts.named("loss"), this.#store.row(step.id)?.standing))));
     if (isRunning) this.#timer = setTimeout(() => this.#askAgain(step, first, last), ASK_EVERY_MS);
   }
 

@@ -2,11 +2,13 @@
 // requested once and then followed. Listeners receive the id of a changed run, or null if the table
 // has changed.
 
+import { Facts } from "./facts.js";
 import { append } from "./series.js";
 
 const POINTS = 2000; // per curve: more than a screen's width
 
 export class Store {
+  facts = new Facts({});
   runs = [];
   folder = "";
   problems = [];
@@ -36,6 +38,7 @@ export class Store {
   }
 
   async start() {
+    this.facts = new Facts(await this.#answers.ask("/api/facts"));
     await this.#askForRuns();
     this.#answers.follow({
       message: (kind, data) => this.#hear(kind, data),

@@ -3,9 +3,9 @@
 import pytest
 from support.records.lines import corruption_found
 
+from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import RankRecovered, Resized, Resumed, SlowRankFound
 from trainer.state.numerics import promise
-from transloom.observe.terminal.events import event_text
 
 FAST = {"ranks": 2, "zero_stage": 1, "precision": "fp32", "threads": 1, "dropout": "16 bits"}
 EXACT = FAST | {"exact_sums": 2}

@@ -10,6 +10,7 @@ from trainer.record.metrics_lines import (
     RankRecovered,
     Resized,
     Resumed,
+    SkippedLine,
     SlowRankFound,
 )
 
@@ -19,8 +20,10 @@ _COVERED_BY_EXACT = {"ranks", "zero_stage"}
 _MORE_THAN_ROUNDING = {"precision", "dropout"}
 
 
-def event_text(event: Event) -> str:
-    """Return a description of an event in sentences."""
+def event_text(event: Event | SkippedLine) -> str:
+    """Return a description of an event or of a skipped step."""
+    if isinstance(event, SkippedLine):
+        return f"not applied: {event.reason}"
     if isinstance(event, Resumed):
         return _resumed(event)
     if isinstance(event, Resized):

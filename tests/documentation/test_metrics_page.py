@@ -1,0 +1,34 @@
+"""The tables of docs/reference/metrics.md are those of the table of facts."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from trainer.record.run_metrics import FORMER_METRICS, NODE_METRICS, RUN_METRICS
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = (ROOT / "deploy/prometheus/transloom.rules.yml").read_text()
+
+
+@pytest.fixture(scope="module")
+def reference():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts/site/reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_facts(reference):
+    page = reference.METRICS_PAGE.read_text()
+    remedy = "run .venv/bin/python scripts/site/reference.py and commit the page"
+    assert reference.with_tables(page) == page, remedy
+    assert "Deprecated: use transloom_run_wait_ratio." in page
+    assert "| `grad_norm` | gradient norm |  | Global norm" in page
+
+
+def test_alerts_name_metrics_that_exist_and_are_not_deprecated():
+    named = set(re.findall(r"transloom_(?:run|node)_\w+", RULES))
+    assert len(named) > 8
+    assert named <= {*RUN_METRICS, *NODE_METRICS} - FORMER_METRICS.keys()

@@ -1,0 +1,271 @@
+"""Facts and kinds of events of a run: the table from which every view derives.
+
+::
+
+    a field of a line, with its description   ─┐
+                                               ├─▶ Fact ─▶ curves, metrics, dashboard, terminal,
+    FACTS: title, unit, thinning, places, form ─┘          exports, docs/reference/metrics.md
+
+To add a number of the training step, declare its field in `trainer.record.metrics_lines` and its
+fact here. Every view then shows it. Formats and places are names, which the views resolve. `{unit}`
+in a unit is the run's loss unit, such as "target token".
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from foundation.file_model import FileModel
+from trainer.notify_config import NotifyEvent
+from trainer.record.metrics_lines import Event, SkippedLine, TrainLine, ValidationLine
+from trainer.record.run_state import LossForm, RunStatus
+
+# How a point of several steps represents their values: by the mean or by the value of the last one.
+Thinning = Literal["mean", "last"]
+# How the current value is found: in the last line, as the share of the recent steps' time, over the
+# recent steps, or by the code that reads the run.
+Current = Literal["last", "share", "recent", "computed"]
+_MEANINGS = {
+    "last": "In the last applied step. ",
+    "share": "Share of the time of recent steps. ",
+    "recent": "Over recent steps. ",
+}
+# first chart: shown before the user chooses charts; step: the panel of one step; watch: a row with
+# its curve; progress: the printed lines of `train`; table: a column in tables of runs.
+Place = Literal["first chart", "chart", "step", "status", "watch", "progress", "table"]
+Places = tuple[Place, ...]
+# whole: the field is an integer; rate: shown without decimals; power: as 1.00e-04.
+Format = Literal["number", "seconds", "whole", "rate", "loss", "power", "percent", "span", "text"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Number or other value of a run, recorded in the field `name` of a line or of `RunStatus`.
+
+    Attributes:
+        name: the name of the field, in every machine-readable view.
+        title: the name for people, in every view.
+        unit: the unit of the value; empty for plain numbers.
+        form: the format of its values.
+        thin: how a point of a curve represents several steps; None for facts without a curve.
+        current: how its current value is found; None if no view shows a current value.
+        show: the places that show the fact.
+        extremes: the extremes that a point of several steps also has.
+        band: the facts with the lowest and the highest value of each step, such as over the ranks.
+        metric_name: its name in Prometheus, if it does not follow from `name`.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    form: Format = "number"
+    thin: Thinning | None = None
+    current: Current | None = None
+    show: Places = ()
+    extremes: tuple[Literal["min", "max"], ...] = ()
+    band: tuple[str, str] | None = None
+    metric_name: str | None = None
+
+    @property
+    def description(self) -> str:
+        """Description of the field, as in its class."""
+        return self._description(MODELS)
+
+    @property
+    def metric(self) -> str | None:
+        """Name in Prometheus after `transloom_run_`; None if it is no metric.
+
+        Shares end with `_ratio`.
+        """
+        if self.current is None:
+            return None
+        if self.metric_name:
+            return self.metric_name
+        base = self.name.removesuffix("_seconds" if self.current == "share" else "_fraction")
+        return f"{base}_ratio" if self.current == "share" or self.form == "percent" else base
+
+    @property
+    def meaning(self) -> str:
+        """Description of the current value."""
+        return _MEANINGS.get(self.current or "", "") + self._description((RunStatus, *LINES))
+
+    def _description(self, models: Iterable[type[FileModel]]) -> str:
+        fields = (model.model_fields.get(self.name) for model in models)
+        return " ".join(next(field.description or "" for field in fields if field).split())
+
+    def title_of(self, form: LossForm) -> str:
+        """Return the title in a run whose loss has the given form."""
+        is_smoothed = self.name == "loss" and form.smooths_labels
+        return f"{self.title} (smoothed)" if is_smoothed else self.title
+
+    def unit_of(self, form: LossForm) -> str:
+        """Return the unit in a run whose loss has the given form."""
+        return self.unit.replace("{unit}", form.unit or "unit")
+
+
+@dataclass(frozen=True)
+class EventKind:
+    """Kind of events of a run.
+
+    Attributes:
+        name: the field `event` of its lines, or "skipped" for skipped steps.
+        title: the name for people, in every view.
+        mark: the look of its marks on curves.
+        notify: the event of `tracking.notify.events` that sends a notification; None for none.
+    """
+
+    name: str
+    title: str
+    mark: Literal["restart", "resize", "skip", "repeat", "stop"]
+    notify: NotifyEvent | None = None
+
+
+LINES = (TrainLine, SkippedLine, ValidationLine)
+MODELS = (*LINES, RunStatus)
+
+_STEP: Places = ("step",)
+_CHART: Places = ("chart", "step")
+_EVERYWHERE: Places = ("chart", "step", "status", "watch", "progress")
+_FIRST: Places = ("first chart", "step", "watch", "progress")
+_STALL: Places = ("first chart", "status", "watch")
+_NATS, _SECONDS, _FLOPS = "nats per {unit}", "s per step", "10¹² operations/s"
+
+# Each fact: name, title, unit, form, thin, current, show.
+_OF_THE_CURVE = (
+    Fact("step", "step", "", "whole", None, "computed"),
+    Fact("epoch", "epoch", "", "whole"),
+    Fact("window", "window", "", "whole"),
+    Fact("offset", "offset in the window", "micro-batches", "whole"),
+    Fact("data_digest", "data digest", "", "text"),
+    Fact(
+        *("loss", "training loss", _NATS, "loss", "mean", "last"),
+        (*_EVERYWHERE, "first chart"),
+        extremes=("min", "max"),
+    ),
+    Fact("nll", "training NLL", f"{_NATS}, unsmoothed", "loss", "mean", "last", _EVERYWHERE),
+    Fact(*("grad_norm", "gradient norm", "", "number", "mean", "last", _FIRST), extremes=("max",)),
+    Fact("learning_rate", "learning rate", "", "power", "last", "last", _FIRST),
+    Fact("target_tokens", "size of the step", "{unit}s", "whole"),
+    Fact("target_tokens_seen", "trained on", "{unit}s", "whole", "last", "last", _STEP),
+    Fact("model_flops", "model operations", "FLOP", "whole"),
+    Fact("hardware_flops", "executed operations", "FLOP", "whole"),
+    Fact(
+        "padding_fraction", "padding", "share of positions", "percent", None, "last", ("progress",)
+    ),
+    Fact("other_sums", "other sums", "per {unit}", "text"),
+)
+# Facts that depend on clocks, machines and restarts, and not on recipe and data alone.
+MEASURED = (
+    Fact("time", "time", "s since the epoch", "number", "last"),
+    Fact(
+        *("target_tokens_per_second", "speed", "{unit}s/s", "rate", "mean", "recent"),
+        (*_EVERYWHERE, "first chart", "table"),
+    ),
+    Fact("tflops_per_second", "model TFLOP/s", _FLOPS, "number", "mean", "recent", _EVERYWHERE),
+    Fact("tflops_per_second_per_rank", "model TFLOP/s per rank", _FLOPS),
+    Fact("mfu", "MFU", "share of the devices' peak", "percent", "mean", "recent", _EVERYWHERE),
+    Fact("step_seconds", "seconds per step", "s", "seconds", "mean", None, _CHART),
+    Fact(
+        *("data_stall_seconds", "waiting for data", _SECONDS, "seconds", "mean", "share"),
+        (*_STALL, "step", "progress"),
+    ),
+    Fact("data_stall_seconds_median", "waiting for data, median rank", _SECONDS, "seconds"),
+    Fact(
+        *("data_stall_seconds_max", "waiting for data, slowest rank", _SECONDS, "seconds"),
+        *("mean", None, _STEP),
+    ),
+    Fact(
+        "data_slowest_rank", "rank that waited longest for data", "", "whole", "last", None, _STEP
+    ),
+    Fact(
+        *("compute_seconds_median", "computing", _SECONDS, "seconds", "mean", None, _CHART),
+        band=("compute_seconds_min", "compute_seconds_max"),
+    ),
+    Fact("compute_seconds_min", "computing, fastest rank", _SECONDS, "seconds", "mean"),
+    Fact(
+        "compute_seconds_max", "computing, slowest rank", _SECONDS, "seconds", "mean", None, _STEP
+    ),
+    Fact("compute_slowest_rank", "rank that computed longest", "", "whole", "last", None, _STEP),
+    Fact(
+        *("wait_seconds", "waiting for other ranks", _SECONDS, "seconds", "mean", "share"),
+        ("chart", "step", "status", "watch"),
+    ),
+    Fact(
+        *("checkpoint_stall_seconds", "waiting for checkpoints", _SECONDS, "seconds"),
+        *("mean", "share", _STALL),
+    ),
+    Fact("world_size", "ranks", "", "whole", "last", "computed", _CHART, metric_name="ranks"),
+    Fact(
+        *("goodput", "goodput", "share of time in the curve", "percent", "last", "last"),
+        ("chart", "status"),
+    ),
+    Fact("wall_seconds", "wall time", "s", "number", "last", "last"),
+    Fact("counted_seconds", "time in the curve", "s", "number", "last", "last"),
+    Fact("restarts", "restarts", "", "whole", None, "computed"),
+    Fact("lost_steps", "steps trained again", "", "whole", None, "computed"),
+    Fact(
+        *("slow_ranks", "slow ranks", "times the median of the others", "text", None, "computed"),
+        metric_name="slow_rank_factor",
+    ),
+)
+_OF_SKIPPED_STEPS = (
+    Fact("cause", "cause of the skip", "", "text"),
+    Fact("slots", "slots of a skipped step", "", "text"),
+    Fact("ranks", "ranks of these slots", "", "text"),
+    Fact(
+        *("in_a_row", "skipped in a row", "steps", "whole", None, "computed"),
+        metric_name="skipped_steps_in_a_row",
+    ),
+    Fact("skipped_steps", "skipped steps", "", "whole", None, "computed"),
+    Fact("skipped_spikes", "skipped spikes", "", "whole", None, "computed"),
+    Fact("loss_threshold", "threshold of the loss", _NATS, "loss"),
+    Fact("grad_norm_threshold", "threshold of the gradient norm"),
+)
+_OF_VALIDATIONS = (
+    Fact("scores", "scores", "", "text"),
+    Fact("seconds", "duration of the validation", "s", "seconds"),
+    Fact("samples", "samples", "", "text"),
+)
+_OF_THE_STATUS = (
+    Fact("state", "state", "", "text", None, "computed"),
+    Fact("max_steps", "planned steps", "", "whole", None, "computed"),
+    Fact("seconds_left", "time left", "", "span", None, None, ("status", "table")),
+    Fact("step_age_seconds", "age of the last step", "", "span", None, "computed"),
+    Fact("scores_step", "step of the newest scores", "", "whole"),
+    Fact("best_since_step", "first step of the best scores", "", "whole"),
+    Fact("checkpoint_step", "step of the newest checkpoint", "", "whole", None, "computed"),
+    Fact(
+        *("checkpoint_time", "time of the newest checkpoint", "s since the epoch", "number"),
+        *(None, "computed"),
+        metric_name="checkpoint_age_seconds",
+    ),
+    Fact("memory_checkpoint_step", "step in the memory of the nodes", "", "whole"),
+    Fact("corruption_step", "last corrupted step", "", "whole", None, "computed"),
+    Fact("problems", "unreadable files", "", "whole", None, "computed"),
+)
+FACTS = (*_OF_THE_CURVE, *MEASURED, *_OF_SKIPPED_STEPS, *_OF_VALIDATIONS, *_OF_THE_STATUS)
+BY_NAME = MappingProxyType({fact.name: fact for fact in FACTS})
+
+_KINDS = (
+    EventKind("resumed", "restart", "restart"),
+    EventKind("resized", "resize", "resize"),
+    EventKind("skipped", "skip", "skip"),
+    EventKind("repeated", "repeat", "repeat"),
+    EventKind("preempted", "stop", "stop"),
+    EventKind("slow_rank", "slow rank", "skip", notify="slow_rank"),
+    EventKind("rank_recovered", "no longer slow", "stop"),
+    EventKind("corruption_found", "corruption", "skip", notify="bad_node"),
+    EventKind("replay_mismatch", "mismatch", "skip"),
+)
+EVENT_KINDS = MappingProxyType({kind.name: kind for kind in _KINDS})
+
+
+def kind_of(line: Event | SkippedLine) -> EventKind:
+    """Return the kind of an event or of a skipped step."""
+    return EVENT_KINDS[line.kind if isinstance(line, SkippedLine) else line.event]
+
+
+def facts_for(*places: Place) -> Sequence[Fact]:
+    """Return the facts that at least one of the places shows, in the order of the table."""
+    return [fact for fact in FACTS if set(fact.show) & set(places)]

@@ -1,0 +1,121 @@
+"""State of a run, as `trainer.record.run_status` reads it from the run's folder."""
+
+from typing import Literal, NamedTuple
+
+from pydantic import ConfigDict, Field
+
+from foundation.file_model import FileModel
+from trainer.record.metrics_lines import SlowRankState
+from trainer.runs.log import LogEntry
+from trainer.scores import BestScore, Scores
+
+State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
+
+
+class LossForm(NamedTuple):
+    """Properties of a run on which titles and units of its facts depend.
+
+    Attributes:
+        unit: the unit over which the loss is averaged, such as "target token"; None if unknown.
+        smooths_labels: whether the training loss includes label smoothing.
+    """
+
+    unit: str | None = None
+    smooths_labels: bool = False
+
+
+DEFAULT_FORM = LossForm()
+
+
+class Owner(FileModel):
+    """Process that trains the run, or the last process that trained it.
+
+    Attributes:
+        host: the name of its host.
+        process: its process id.
+        since: the time at which it became the owner, in ISO format.
+        silent_seconds: the time since its last heartbeat, by this machine's clock; negative if the
+            clock of the file server is ahead.
+    """
+
+    host: str
+    process: int
+    since: str
+    silent_seconds: float
+
+
+class RunStatus(FileModel):
+    """Status of a run, from a snapshot of its folder."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    """Name of the folder."""
+    path: str
+    """Path of the folder."""
+    state: State
+    """State of the run; as a metric, 1 for the current state and 0 for the others."""
+    reason: str | None = None
+    """Reason why the run finished, failed, was abandoned or is damaged; None in other states."""
+    step: int = 0
+    """Last recorded step."""
+    max_steps: int | None = None
+    """Number of steps to train, `trainer.max_steps`; None if it is unknown."""
+    loss_unit: str | None = None
+    """Unit over which the loss is averaged, such as "target token"; None for the task of an
+    extension, because readers of runs load no extensions."""
+    numbers: dict[str, float] = Field(default_factory=dict)
+    """Current values of facts, by the fact's name; see `trainer.record.facts`."""
+    smooths_labels: bool = False
+    """True if the training loss includes label smoothing."""
+    scores: Scores = Field(default_factory=dict)
+    """Scores of the newest validation, at `scores_step`."""
+    scores_step: int | None = None
+    """Step of the newest validation."""
+    best: dict[str, BestScore] = Field(default_factory=dict)
+    """Best value of each score among the validations since the step `best_since_step`."""
+    best_since_step: int | None = None
+    """First step that was read from the metrics file, or None."""
+    seconds_left: float | None = None
+    """Time until `max_steps` at the speed of recent steps; None if the run is not being trained."""
+    step_age_seconds: float | None = None
+    """During training, time since the last applied step or, if later, since the start."""
+    owner: Owner | None = None
+    """Owner; None if the run never had an owner, or if the owner's file cannot be read."""
+    ranks: int | None = None
+    """Number of ranks of the last start."""
+    nodes: dict[str, int] = Field(default_factory=dict)
+    """Number of ranks on each node at the last start, by the node's name."""
+    checkpoint: str | None = None
+    """Path of the newest checkpoint."""
+    checkpoint_step: int | None = None
+    """Step of the newest checkpoint."""
+    checkpoint_time: float | None = None
+    """Time at which the newest checkpoint was written, in seconds since the epoch; as a metric, the
+    time since then."""
+    memory_checkpoint_step: int | None = None
+    """Newest step that the memory of the nodes holds; None without memory checkpoints, or if the
+    run is not being trained."""
+    slow_ranks: list[SlowRankState] = Field(default_factory=list)
+    """During training, time of a slow rank as a multiple of the median of the others; the cause is
+    compute or data."""
+    corruption: str | None = None
+    """Last finding of silent data corruption, in a sentence; None for none."""
+    corruption_step: int | None = None
+    """Last step in which ranks computed different bits for the same data."""
+    unfit_nodes: tuple[str, ...] = ()
+    """Nodes that the run does not use, each with the reason; empty if the run is not being
+    trained."""
+    notices: list[LogEntry] = Field(default_factory=list)
+    """Last entries of log.txt."""
+    problems: list[str] = Field(default_factory=list)
+    """Unreadable parts of the folder, each described in a sentence."""
+
+    @property
+    def loss_form(self) -> LossForm:
+        return LossForm(self.loss_unit, self.smooths_labels)
+
+    def value(self, fact: str) -> float | None:
+        """Return the current value of a fact, the length of a list; None if it is unknown."""
+        value = self.numbers.get(fact, getattr(self, fact, None))
+        return len(value) if isinstance(value, list) else value
