@@ -147,7 +147,7 @@ _OF_THE_CURVE = (
     Fact(*("grad_norm", "gradient norm", "", "number", "mean", "last", _FIRST), extremes=("max",)),
     Fact("learning_rate", "learning rate", "", "power", "last", "last", _FIRST),
     Fact("target_tokens", "size of the step", "{unit}s", "whole"),
-    Fact("target_tokens_seen", "trained on", "{unit}s", "whole", "last", "last", _STEP),
+    Fact("target_tokens_seen", "data so far", "{unit}s", "whole", "last", "last", _STEP),
     Fact("model_flops", "model operations", "FLOP", "whole"),
     Fact("hardware_flops", "executed operations", "FLOP", "whole"),
     Fact(

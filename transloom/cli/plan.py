@@ -206,12 +206,12 @@ def _memory_checkpoint_lines(tier: "MemoryCheckpoints") -> list[str]:
 
 
 def _time_lines(plan: "Plan") -> list[str]:
-    lines = []
+    from trainer.record.run_snapshot import loss_unit
+
+    lines, unit = [], loss_unit(plan.recipe.task)
     if epoch := plan.epoch:
         about = "" if epoch.exact else "about "
-        lines.append(
-            _line("an epoch", f"{about}{_steps(epoch.steps)}, {epoch.units:,} target tokens")
-        )
+        lines.append(_line("an epoch", f"{about}{_steps(epoch.steps)}, {epoch.units:,} {unit}s"))
     if flops := plan.step_flops:
         lines.append(
             _line(
@@ -227,7 +227,7 @@ def _time_lines(plan: "Plan") -> list[str]:
         lines.append(
             _line(
                 "speed",
-                f"{speed.units_per_second:,.0f} target tokens/s, {f'{rate}, ' if rate else ''}"
+                f"{speed.units_per_second:,.0f} {unit}s/s, {f'{rate}, ' if rate else ''}"
                 f"{speed.step_seconds:.3g} s a step: {speed.origin} ({of})",
             )
         )

@@ -54,7 +54,7 @@ def steps_between(first: int, last: int, seed: int = 0, every: int = 1) -> dict[
             "grad_norm_max": norm + 0.2,
         }
         for name in COLUMNS:
-            columns[name].append(values[name])
+            columns[name].append(values.get(name))
     return columns
 
 

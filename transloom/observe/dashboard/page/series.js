@@ -4,7 +4,7 @@
 
 export const AXES = {
   step: { name: "step", unit: "" },
-  tokens: { name: "target tokens", unit: "" },
+  tokens: { name: "data so far", unit: "" },
   hours: { name: "hours", unit: "h" },
   effective: { name: "effective hours", unit: "h" },
 };
