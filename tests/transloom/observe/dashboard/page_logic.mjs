@@ -266,7 +266,7 @@ test("runs with other units have charts of their own", () => {
 test("a value has the form and the unit of its fact", () => {
   const text = (name, value) => stepText(facts.named(name), value, { loss_unit: "label" });
   assert.equal(text("target_tokens_per_second", 1234.4), "1,234 labels/s");
-  assert.equal(text("loss", 1.5), "1.5000 nats per label");
+  assert.equal(text("loss", 1.5), "1.500 nats per label");
   assert.equal(text("mfu", 0.412), "41.2%");
   assert.equal(text("mfu", null), "–");
   const standing = { numbers: { wait_seconds: 0.25 }, seconds_left: 90 };

@@ -4,7 +4,7 @@
 import { number, span, whole } from "./words.js";
 
 const FORMS = {
-  loss: (value) => value.toFixed(4), percent: (value) => `${(100 * value).toFixed(1)}%`,
+  loss: (value) => value.toFixed(3), percent: (value) => `${(100 * value).toFixed(1)}%`,
   rate: whole, seconds: number, span, whole,
 };
 
