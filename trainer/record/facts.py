@@ -188,6 +188,10 @@ MEASURED = (
     ),
     Fact("compute_slowest_rank", "rank that computed longest", "", "whole", "last", None, _STEP),
     Fact(
+        *("compute_imbalance", "imbalance", "share of the compute time", "percent", "mean", "last"),
+        _EVERYWHERE,
+    ),
+    Fact(
         *("wait_seconds", "waiting for other ranks", _SECONDS, "seconds", "mean", "share"),
         ("chart", "step", "status", "watch"),
     ),

@@ -169,6 +169,9 @@ class TrainLine(_StepLine):
     compute_slowest_rank: Count | None = None
     """Rank that computed for the longest time. With an uneven number of slots, it is often a rank
     with one slot more."""
+    compute_imbalance: float | None = None
+    """Share of the ranks' time that is lost because one rank computes longest: 1 minus the mean of
+    the compute times, divided by their maximum. With an uneven number of slots, it is above 0."""
     data_stall_seconds_median: float | None = None
     """Median of the times for which the ranks waited for the step's data."""
     data_stall_seconds_max: float | None = None

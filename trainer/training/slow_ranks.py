@@ -63,7 +63,9 @@ def time_fields(times: RankTimes | None) -> dict[str, Any]:
     """
     if times is None:
         return {}
+    longest = times.compute.max()
     return {
+        "compute_imbalance": _rounded(1 - times.compute.mean() / longest) if longest else 0.0,
         "compute_seconds_min": _rounded(times.compute.min()),
         "compute_seconds_median": _rounded(np.median(times.compute)),
         "compute_seconds_max": _rounded(times.compute.max()),

@@ -27,6 +27,7 @@ COMPARED: dict[str, Any] = {
     "compute_seconds_median": 0.25,
     "compute_seconds_max": 0.5,
     "compute_slowest_rank": 2,
+    "compute_imbalance": 0.375,
     "data_stall_seconds_median": 0.0,
     "data_stall_seconds_max": 0.0625,
     "data_slowest_rank": 1,

@@ -179,12 +179,14 @@ def test_left_out_steps_do_not_count():
 
 def test_a_step_without_time_is_no_error():
     assert events_of([([0.0, 0.0], [0.0, 0.0])] * WINDOW) == []
+    assert time_fields(times_of([0.0, 0.0]))["compute_imbalance"] == 0.0
     fields = time_fields(times_of([0.25, 0.5, 0.75], [0.0, 0.125, 0.0625], wait=0.5))
     assert fields == {
         "compute_seconds_min": 0.25,
         "compute_seconds_median": 0.5,
         "compute_seconds_max": 0.75,
         "compute_slowest_rank": 2,
+        "compute_imbalance": 0.333333,
         "data_stall_seconds_median": 0.0625,
         "data_stall_seconds_max": 0.125,
         "data_slowest_rank": 1,

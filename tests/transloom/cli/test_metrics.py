@@ -52,7 +52,8 @@ def step(number, seconds, **fields):
     totals = {"restarts": 2, "lost_steps": 7, "wall_seconds": 400.0, "counted_seconds": 300.0}
     times = {"time": time.time() + seconds, "step_seconds": 9.0, "goodput": 0.75}
     stalls = {"data_stall_seconds": 4.0, "checkpoint_stall_seconds": 1.0, "wait_seconds": 2.0}
-    return train_line(number, **COUNTED | totals | times | stalls | fields)
+    imbalance = {"compute_imbalance": 0.375}
+    return train_line(number, **COUNTED | totals | times | stalls | imbalance | fields)
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_run_wait_ratio",): pytest.approx(0.2, rel=0.01),
         ("transloom_run_rank_wait_ratio",): pytest.approx(0.2, rel=0.01),  # former name
         ("transloom_run_grad_norm",): 1,
+        ("transloom_run_compute_imbalance_ratio",): 0.375,
         ("transloom_run_learning_rate",): 0.1,
         ("transloom_run_padding_ratio",): 0.1,
         ("transloom_run_target_tokens_seen",): 60,

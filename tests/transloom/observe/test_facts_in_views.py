@@ -1,0 +1,69 @@
+"""A fact of the training line is in every view, by one title and one name."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from support.records.lines import COMPARED, train_line
+from support.records.run_folders import made_run, with_owner
+
+from cluster.terminal import Terminal
+from trainer.record.run_metrics import run_values
+from trainer.record.run_state import DEFAULT_FORM
+from trainer.record.wandb_tracker import LastLoggedRow, rows
+from transloom.observe.curves.curves import read_curves
+from transloom.observe.dashboard.run_responses import frozen_responses
+from transloom.observe.exports.exporting import export_metrics
+from transloom.observe.exports.tensorboard_events import numbers_of
+from transloom.observe.terminal.display import train_summary
+from transloom.observe.terminal.run_feed import RunFeed
+
+NAME, TITLE, SHOWN = "compute_imbalance", "imbalance", "37.5%"
+LINE = train_line(2, **COMPARED)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return with_owner(made_run(tmp_path / "run", train_line(1, **COMPARED), LINE))
+
+
+def row(text):
+    """The row of the fact, with single spaces."""
+    (line,) = [line for line in text.split("\n") if line.strip().startswith(TITLE)]
+    return " ".join(line.split())
+
+
+def test_terminals_show_it(run, transloom):
+    console = Terminal(file=io.StringIO(), width=100)
+    console.print(RunFeed(run).rendered(console, None))
+    assert row(console.file.getvalue()).startswith(f"{TITLE} {SHOWN}")
+    assert row(transloom("status", run).stdout) == f"{TITLE} {SHOWN}"
+    assert f"  {TITLE} {SHOWN}" in train_summary(LINE, DEFAULT_FORM)
+
+
+def test_the_dashboard_and_reports_have_it(run):
+    responses = frozen_responses(run)
+    fact = next(fact for fact in responses["/api/facts"]["facts"] if fact["name"] == NAME)
+    assert (fact["title"], {"chart", "step", "status"} <= {*fact["show"]}) == (TITLE, True)
+    assert responses["/api/runs/run/curves"]["columns"][NAME] == [0.375, 0.375]
+    assert responses["/api/runs/run"]["standing"]["numbers"][NAME] == 0.375
+    assert read_curves(run / "metrics.jsonl", points=1).columns[NAME] == [0.375]
+
+
+def test_metrics_and_exports_have_it(run, tmp_path):
+    metrics = {value.name: value.value for value in run_values(run)}
+    assert metrics["transloom_run_compute_imbalance_ratio"] == 0.375
+    assert dict(numbers_of(LINE))[f"train/{NAME}"] == 0.375
+    ((_, logged),) = rows([LINE], LastLoggedRow())
+    assert logged[f"train/{NAME}"] == 0.375
+    export_metrics(run, "csv", tmp_path / "export")
+    with (tmp_path / "export" / "train.csv").open() as file:
+        assert [line[NAME] for line in csv.DictReader(file)] == ["0.375", "0.375"]
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])[NAME] == 0.375
+
+
+def test_the_documentation_has_it():
+    page = Path(__file__).parents[3] / "docs/reference/metrics.md"
+    assert f"| `{NAME}` | {TITLE} | share of the compute time |" in page.read_text()
