@@ -129,7 +129,7 @@ _CHART: Places = ("chart", "step")
 _EVERYWHERE: Places = ("chart", "step", "status", "watch", "progress")
 _FIRST: Places = ("first chart", "step", "watch", "progress")
 _STALL: Places = ("first chart", "status", "watch")
-_NATS, _SECONDS, _FLOPS = "nats per {unit}", "s per step", "10¹² operations/s"
+_NATS, _SECONDS = "nats per {unit}", "s per step"
 
 # Each fact: name, title, unit, form, thin, current, show.
 _OF_THE_CURVE = (
@@ -162,8 +162,8 @@ MEASURED = (
         *("target_tokens_per_second", "speed", "{unit}s/s", "rate", "mean", "recent"),
         (*_EVERYWHERE, "first chart", "table"),
     ),
-    Fact("tflops_per_second", "model TFLOP/s", _FLOPS, "number", "mean", "recent", _EVERYWHERE),
-    Fact("tflops_per_second_per_rank", "model TFLOP/s per rank", _FLOPS),
+    Fact("tflops_per_second", "model TFLOP/s", "", "number", "mean", "recent", _EVERYWHERE),
+    Fact("tflops_per_second_per_rank", "model TFLOP/s per rank"),
     Fact("mfu", "MFU", "share of the devices' peak", "percent", "mean", "recent", _EVERYWHERE),
     Fact("step_seconds", "seconds per step", "s", "seconds", "mean", None, _CHART),
     Fact(

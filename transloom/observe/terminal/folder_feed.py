@@ -6,7 +6,6 @@ run, a poll therefore only checks the files' modification times.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,11 @@ from foundation.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.record.followed_run import STATUS_SECONDS, FollowedRuns
 from trainer.record.run_snapshot import Signature
-from trainer.record.run_state import RunStatus
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
-from transloom.observe.terminal.run_picture import JobPicture, state_with_job
+from transloom.observe.terminal.run_picture import JobPicture
 from transloom.observe.terminal.run_status_text import steps_text, time_text
 from transloom.observe.terminal.scores import score_text
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Status of a run when it was last read.
-
-    Attributes:
-        changed: time of the last change to the run's files, in seconds since the epoch.
-    """
-
-    changed: float
-    run_status: RunStatus
-    job: JobPicture | None
-
-    @property
-    def state(self) -> str:
-        return state_with_job(self.run_status, self.job)
-
-    @property
-    def is_under_way(self) -> bool:
-        return self.run_status.state == "training" or bool(self.job and self.job.is_under_way)
 
 
 class FolderFeed:
@@ -86,7 +63,7 @@ class FolderFeed:
         return url_of(self._folder) or str(self._folder)
 
     @property
-    def _known(self) -> dict[Path, _Known]:
+    def _known(self) -> dict[Path, FolderRow]:
         return self._followed.summaries
 
     @property
@@ -95,10 +72,7 @@ class FolderFeed:
         return not any(known.is_under_way for known in self._known.values())
 
     def rendered(self, console: Terminal, height: int | None) -> RenderableType:
-        rows = [
-            FolderRow(known.run_status, known.state, known.changed)
-            for known in self._newest_first()
-        ]
+        rows = self._newest_first()
         return folder_picture(self._title, rows, console, height, problem_of(self._folder))
 
     def summary(self) -> str:
@@ -120,7 +94,7 @@ class FolderFeed:
         """Return the status of each run as a dictionary for JSON."""
         return [known.run_status.model_dump(mode="json") for known in self._newest_first()]
 
-    def _newest_first(self) -> list[_Known]:
+    def _newest_first(self) -> list[FolderRow]:
         known = self._known.values()
         return sorted(known, key=lambda one: (not one.is_under_way, -one.changed))
 
@@ -131,16 +105,16 @@ class FolderFeed:
             lambda path: is_run(path) or (path / "jobs").is_dir(),
         )
 
-    def _known_of(self, path: Path, signatures: tuple[Signature | None, ...]) -> _Known:
+    def _known_of(self, path: Path, signatures: tuple[Signature | None, ...]) -> FolderRow:
         times = [signature[2] for signature in signatures if signature]
-        return _Known(
+        return FolderRow(
             changed=max(times, default=0) / 1e9,
             run_status=run_status_of(path, RECORD_BYTES_IN_LIST),
             job=self._job_of(path) if (path / "jobs").is_dir() else None,
         )
 
 
-def _line(known: _Known) -> str:
+def _line(known: FolderRow) -> str:
     run_status = known.run_status
     why = f": {run_status.reason}" if run_status.reason and not known.is_under_way else ""
     scores = ", ".join(score_text(name, score) for name, score in run_status.scores.items())

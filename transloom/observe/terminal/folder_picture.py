@@ -15,6 +15,7 @@ from trainer.record.facts import BY_NAME
 from trainer.record.run_state import RunStatus
 from transloom.observe.terminal.live_picture import glyphs_of
 from transloom.observe.terminal.picture_layout import Glyphs, Row, cut, drawn, padded
+from transloom.observe.terminal.run_picture import JobPicture, state_with_job
 from transloom.observe.terminal.run_status_text import steps_text, value_text
 from transloom.observe.terminal.scores import score_text
 from transloom.observe.terminal.tables import STATE_STYLES
@@ -27,16 +28,23 @@ MIN_REASON = 20
 
 @dataclass(frozen=True)
 class FolderRow:
-    """Row of the table for one run.
+    """Row of the table for one run: its status when it was last read.
 
     Attributes:
-        state: the run's state, or that of its job.
         changed: time of the last change to the run's files, in seconds since the epoch.
     """
 
-    run_status: RunStatus
-    state: str
     changed: float
+    run_status: RunStatus
+    job: JobPicture | None
+
+    @property
+    def state(self) -> str:
+        return state_with_job(self.run_status, self.job)
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.run_status.state == "training" or bool(self.job and self.job.is_under_way)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def test_status_tells_all_of_one(transloom, folder):
 def test_status_tells_the_rate_of_operations_and_the_share_of_the_peak(transloom, tmp_path):
     lines = [train_line(step, **COUNTED) for step in (1, 2)]
     text = transloom("status", made_run(tmp_path / "run", *lines)).stdout
-    assert re.search(r"^model TFLOP/s +4 10¹² operations/s$", text, re.MULTILINE)
+    assert re.search(r"^model TFLOP/s +4$", text, re.MULTILINE)
     assert re.search(r"^MFU +20.0%$", text, re.MULTILINE)
     lines = [train_line(step, **COUNTED | {"mfu": None}) for step in (1, 2)]
     text = transloom("status", made_run(tmp_path / "cpu", *lines)).stdout
