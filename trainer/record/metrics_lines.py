@@ -153,9 +153,9 @@ class TrainLine(_StepLine):
     hardware_flops: FlopCount | None = None
     """Operations that were executed, including those for padding and for recomputed activations."""
     tflops_per_second: float | None = None
-    """Model FLOPs per second of all ranks, in units of 10¹²."""
+    """Rate of model FLOPs of all ranks, in TFLOP/s."""
     tflops_per_second_per_rank: float | None = None
-    """Model FLOPs per second and rank, in units of 10¹²."""
+    """Rate of model FLOPs per rank, in TFLOP/s."""
     mfu: float | None = None
     """Model FLOPs utilization: `model_flops` per second as a share of the ranks' peak. None if the
     peak is unknown."""

@@ -18,6 +18,7 @@ from trainer.record.facts import (
     facts_for,
 )
 from trainer.record.metrics_lines import Event, TrainLine
+from trainer.record.run_metrics import RUN_METRICS
 from trainer.record.run_state import LossForm, RunStatus
 
 # Fields of every line that say of which kind and version it is.
@@ -74,6 +75,11 @@ def test_each_fact_has_the_description_of_its_field():
     assert [fact.name for fact in FACTS if not fact.description] == []
     assert BY_NAME["grad_norm"].description == "Global norm of the gradients before clipping."
     assert BY_NAME["wait_seconds"].meaning.startswith("Share of the time of recent steps. Time for")
+
+
+def test_ray_accepts_the_description_of_each_metric():
+    """Ray's Gauge encodes it as ASCII."""
+    assert [name for name, text in RUN_METRICS.items() if not text.isascii()] == []
 
 
 def test_each_kind_of_event_is_in_the_table():
