@@ -9,8 +9,8 @@ import pytest
 from support.machine_parts import NODE, program
 
 from foundation.untrusted_text import visible
-from transloom.observe.drawing.modules import DRAWING
 from transloom.observe.dashboard.api_models import FactsResponse
+from transloom.observe.drawing.modules import DRAWING
 from transloom.observe.report import bundle
 
 pytestmark = pytest.mark.needs("node")
