@@ -48,9 +48,9 @@ class Fact:
         title: the name for people, in every view.
         unit: the unit of the value; empty for plain numbers.
         form: the format of its values.
+        show: the places that show the fact.
         thin: how a point of a curve represents several steps; None for facts without a curve.
         current: how its current value is found; None if no view shows a current value.
-        show: the places that show the fact.
         extremes: the extremes that a point of several steps also has.
         band: the facts with the lowest and the highest value of each step, such as over the ranks.
         metric_name: its name in Prometheus, if it does not follow from `name`.
@@ -60,9 +60,9 @@ class Fact:
     title: str
     unit: str = ""
     form: Format = "number"
+    show: Places = ()
     thin: Thinning | None = None
     current: Current | None = None
-    show: Places = ()
     extremes: tuple[Literal["min", "max"], ...] = ()
     band: tuple[str, str] | None = None
     metric_name: str | None = None
@@ -131,122 +131,179 @@ _FIRST: Places = ("first chart", "step", "watch", "progress")
 _STALL: Places = ("first chart", "status", "watch")
 _NATS, _SECONDS = "nats per {unit}", "s per step"
 
-# Each fact: name, title, unit, form, thin, current, show.
+# Each fact: name, title, unit, form, show, thin, current.
 _OF_THE_CURVE = (
-    Fact("step", "step", "", "whole", None, "computed"),
-    Fact("epoch", "epoch", "", "whole"),
-    Fact("window", "window", "", "whole"),
+    Fact("step", "step", "", "whole", (), None, "computed"),
+    Fact("epoch", "epoch", form="whole"),
+    Fact("window", "window", form="whole"),
     Fact("offset", "offset in the window", "micro-batches", "whole"),
-    Fact("data_digest", "data digest", "", "text"),
+    Fact("data_digest", "data digest", form="text"),
     Fact(
-        *("loss", "training loss", _NATS, "loss", "mean", "last"),
+        "loss",
+        "training loss",
+        _NATS,
+        "loss",
         (*_EVERYWHERE, "first chart"),
+        "mean",
+        "last",
         extremes=("min", "max"),
     ),
-    Fact("nll", "training NLL", f"{_NATS}, unsmoothed", "loss", "mean", "last", _EVERYWHERE),
-    Fact(*("grad_norm", "gradient norm", "", "number", "mean", "last", _FIRST), extremes=("max",)),
-    Fact("learning_rate", "learning rate", "", "power", "last", "last", _FIRST),
+    Fact("nll", "training NLL", f"{_NATS}, unsmoothed", "loss", _EVERYWHERE, "mean", "last"),
+    Fact("grad_norm", "gradient norm", "", "number", _FIRST, "mean", "last", extremes=("max",)),
+    Fact("learning_rate", "learning rate", "", "power", _FIRST, "last", "last"),
     Fact("target_tokens", "size of the step", "{unit}s", "whole"),
-    Fact("target_tokens_seen", "data so far", "{unit}s", "whole", "last", "last", _STEP),
+    Fact("target_tokens_seen", "data so far", "{unit}s", "whole", _STEP, "last", "last"),
     Fact("model_flops", "model operations", "FLOP", "whole"),
     Fact("hardware_flops", "executed operations", "FLOP", "whole"),
     Fact(
-        "padding_fraction", "padding", "share of positions", "percent", None, "last", ("progress",)
+        "padding_fraction", "padding", "share of positions", "percent", ("progress",), None, "last"
     ),
     Fact("other_sums", "other sums", "per {unit}", "text"),
 )
 # Facts that depend on clocks, machines and restarts, and not on recipe and data alone.
 MEASURED = (
-    Fact("time", "time", "s since the epoch", "number", "last"),
+    Fact("time", "time", "s since the epoch", "number", (), "last"),
     Fact(
-        *("target_tokens_per_second", "speed", "{unit}s/s", "rate", "mean", "recent"),
+        "target_tokens_per_second",
+        "speed",
+        "{unit}s/s",
+        "rate",
         (*_EVERYWHERE, "first chart", "table"),
+        "mean",
+        "recent",
     ),
-    Fact("tflops_per_second", "model TFLOP/s", "", "number", "mean", "recent", _EVERYWHERE),
+    Fact("tflops_per_second", "model TFLOP/s", "", "number", _EVERYWHERE, "mean", "recent"),
     Fact("tflops_per_second_per_rank", "model TFLOP/s per rank"),
-    Fact("mfu", "MFU", "share of the devices' peak", "percent", "mean", "recent", _EVERYWHERE),
-    Fact("step_seconds", "seconds per step", "s", "seconds", "mean", None, _CHART),
+    Fact("mfu", "MFU", "share of the devices' peak", "percent", _EVERYWHERE, "mean", "recent"),
+    Fact("step_seconds", "seconds per step", "s", "seconds", _CHART, "mean"),
     Fact(
-        *("data_stall_seconds", "waiting for data", _SECONDS, "seconds", "mean", "share"),
+        "data_stall_seconds",
+        "waiting for data",
+        _SECONDS,
+        "seconds",
         (*_STALL, "step", "progress"),
+        "mean",
+        "share",
     ),
     Fact("data_stall_seconds_median", "waiting for data, median rank", _SECONDS, "seconds"),
     Fact(
-        *("data_stall_seconds_max", "waiting for data, slowest rank", _SECONDS, "seconds"),
-        *("mean", None, _STEP),
+        "data_stall_seconds_max",
+        "waiting for data, slowest rank",
+        _SECONDS,
+        "seconds",
+        _STEP,
+        "mean",
     ),
+    Fact("data_slowest_rank", "rank that waited longest for data", "", "whole", _STEP, "last"),
     Fact(
-        "data_slowest_rank", "rank that waited longest for data", "", "whole", "last", None, _STEP
-    ),
-    Fact(
-        *("compute_seconds_median", "computing", _SECONDS, "seconds", "mean", None, _CHART),
+        "compute_seconds_median",
+        "computing",
+        _SECONDS,
+        "seconds",
+        _CHART,
+        "mean",
         band=("compute_seconds_min", "compute_seconds_max"),
     ),
-    Fact("compute_seconds_min", "computing, fastest rank", _SECONDS, "seconds", "mean"),
+    Fact("compute_seconds_min", "computing, fastest rank", _SECONDS, "seconds", (), "mean"),
+    Fact("compute_seconds_max", "computing, slowest rank", _SECONDS, "seconds", _STEP, "mean"),
+    Fact("compute_slowest_rank", "rank that computed longest", "", "whole", _STEP, "last"),
     Fact(
-        "compute_seconds_max", "computing, slowest rank", _SECONDS, "seconds", "mean", None, _STEP
-    ),
-    Fact("compute_slowest_rank", "rank that computed longest", "", "whole", "last", None, _STEP),
-    Fact(
-        *("compute_imbalance", "imbalance", "share of the compute time", "percent", "mean", "last"),
+        "compute_imbalance",
+        "imbalance",
+        "share of the compute time",
+        "percent",
         _EVERYWHERE,
+        "mean",
+        "last",
     ),
     Fact(
-        *("wait_seconds", "waiting for other ranks", _SECONDS, "seconds", "mean", "share"),
-        ("chart", "step", "status", "watch"),
+        "wait_seconds",
+        "waiting for other ranks",
+        _SECONDS,
+        "seconds",
+        (*_CHART, "status", "watch"),
+        "mean",
+        "share",
     ),
     Fact(
-        *("checkpoint_stall_seconds", "waiting for checkpoints", _SECONDS, "seconds"),
-        *("mean", "share", _STALL),
+        "checkpoint_stall_seconds",
+        "waiting for checkpoints",
+        _SECONDS,
+        "seconds",
+        _STALL,
+        "mean",
+        "share",
     ),
-    Fact("world_size", "ranks", "", "whole", "last", "computed", _CHART, metric_name="ranks"),
+    Fact("world_size", "ranks", "", "whole", _CHART, "last", "computed", metric_name="ranks"),
     Fact(
-        *("goodput", "goodput", "share of time in the curve", "percent", "last", "last"),
+        "goodput",
+        "goodput",
+        "share of time in the curve",
+        "percent",
         ("chart", "status"),
+        "last",
+        "last",
     ),
-    Fact("wall_seconds", "wall time", "s", "number", "last", "last"),
-    Fact("counted_seconds", "time in the curve", "s", "number", "last", "last"),
-    Fact("restarts", "restarts", "", "whole", None, "computed"),
-    Fact("lost_steps", "steps trained again", "", "whole", None, "computed"),
+    Fact("wall_seconds", "wall time", "s", "number", (), "last", "last"),
+    Fact("counted_seconds", "time in the curve", "s", "number", (), "last", "last"),
+    Fact("restarts", "restarts", "", "whole", (), None, "computed"),
+    Fact("lost_steps", "steps trained again", "", "whole", (), None, "computed"),
     Fact(
-        *("slow_ranks", "slow ranks", "times the median of the others", "text", None, "computed"),
+        "slow_ranks",
+        "slow ranks",
+        "times the median of the others",
+        "text",
+        (),
+        None,
+        "computed",
         metric_name="slow_rank_factor",
     ),
 )
 _OF_SKIPPED_STEPS = (
-    Fact("cause", "cause of the skip", "", "text"),
-    Fact("slots", "slots of a skipped step", "", "text"),
-    Fact("ranks", "ranks of these slots", "", "text"),
+    Fact("cause", "cause of the skip", form="text"),
+    Fact("slots", "slots of a skipped step", form="text"),
+    Fact("ranks", "ranks of these slots", form="text"),
     Fact(
-        *("in_a_row", "skipped in a row", "steps", "whole", None, "computed"),
+        "in_a_row",
+        "skipped in a row",
+        "steps",
+        "whole",
+        (),
+        None,
+        "computed",
         metric_name="skipped_steps_in_a_row",
     ),
-    Fact("skipped_steps", "skipped steps", "", "whole", None, "computed"),
-    Fact("skipped_spikes", "skipped spikes", "", "whole", None, "computed"),
+    Fact("skipped_steps", "skipped steps", "", "whole", (), None, "computed"),
+    Fact("skipped_spikes", "skipped spikes", "", "whole", (), None, "computed"),
     Fact("loss_threshold", "threshold of the loss", _NATS, "loss"),
     Fact("grad_norm_threshold", "threshold of the gradient norm"),
 )
 _OF_VALIDATIONS = (
-    Fact("scores", "scores", "", "text"),
+    Fact("scores", "scores", form="text"),
     Fact("seconds", "duration of the validation", "s", "seconds"),
-    Fact("samples", "samples", "", "text"),
+    Fact("samples", "samples", form="text"),
 )
 _OF_THE_STATUS = (
-    Fact("state", "state", "", "text", None, "computed"),
-    Fact("max_steps", "planned steps", "", "whole", None, "computed"),
-    Fact("seconds_left", "time left", "", "span", None, None, ("status", "table")),
-    Fact("step_age_seconds", "age of the last step", "", "span", None, "computed"),
-    Fact("scores_step", "step of the newest scores", "", "whole"),
-    Fact("best_since_step", "first step of the best scores", "", "whole"),
-    Fact("checkpoint_step", "step of the newest checkpoint", "", "whole", None, "computed"),
+    Fact("state", "state", "", "text", (), None, "computed"),
+    Fact("max_steps", "planned steps", "", "whole", (), None, "computed"),
+    Fact("seconds_left", "time left", "", "span", ("status", "table")),
+    Fact("step_age_seconds", "age of the last step", "", "span", (), None, "computed"),
+    Fact("scores_step", "step of the newest scores", form="whole"),
+    Fact("best_since_step", "first step of the best scores", form="whole"),
+    Fact("checkpoint_step", "step of the newest checkpoint", "", "whole", (), None, "computed"),
     Fact(
-        *("checkpoint_time", "time of the newest checkpoint", "s since the epoch", "number"),
-        *(None, "computed"),
+        "checkpoint_time",
+        "time of the newest checkpoint",
+        "s since the epoch",
+        "number",
+        (),
+        None,
+        "computed",
         metric_name="checkpoint_age_seconds",
     ),
-    Fact("memory_checkpoint_step", "step in the memory of the nodes", "", "whole"),
-    Fact("corruption_step", "last corrupted step", "", "whole", None, "computed"),
-    Fact("problems", "unreadable files", "", "whole", None, "computed"),
+    Fact("memory_checkpoint_step", "step in the memory of the nodes", form="whole"),
+    Fact("corruption_step", "last corrupted step", "", "whole", (), None, "computed"),
+    Fact("problems", "unreadable files", "", "whole", (), None, "computed"),
 )
 FACTS = (*_OF_THE_CURVE, *MEASURED, *_OF_SKIPPED_STEPS, *_OF_VALIDATIONS, *_OF_THE_STATUS)
 BY_NAME = MappingProxyType({fact.name: fact for fact in FACTS})

@@ -1,6 +1,6 @@
 """State of a run, as `trainer.record.run_status` reads it from the run's folder."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 
@@ -25,6 +25,15 @@ class LossForm(NamedTuple):
 
 
 DEFAULT_FORM = LossForm()
+# Keys of earlier versions in the JSON of a status, each with the fact that it names. They remain
+# for one version.
+FORMER_KEYS = {
+    "training_loss": "loss",
+    "training_nll": "nll",
+    "tokens_per_second": "target_tokens_per_second",
+    "tflops_per_second": "tflops_per_second",
+    "mfu": "mfu",
+}
 
 
 class Owner(FileModel):
@@ -114,6 +123,11 @@ class RunStatus(FileModel):
     @property
     def loss_form(self) -> LossForm:
         return LossForm(self.loss_unit, self.smooths_labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as a JSON object, with the keys of earlier versions."""
+        former = {key: self.numbers.get(fact) for key, fact in FORMER_KEYS.items()}
+        return self.model_dump(mode="json") | former
 
     def value(self, fact: str) -> float | None:
         """Return the current value of a fact, the length of a list; None if it is unknown."""

@@ -56,7 +56,7 @@ def list_runs(
     from transloom.observe.terminal.run_status_text import runs_in, runs_table
 
     run_statuses = runs_in(current_copy(folder))
-    answer([s.model_dump(mode="json") for s in run_statuses], as_json, runs_table(run_statuses))
+    answer([s.to_json() for s in run_statuses], as_json, runs_table(run_statuses))
 
 
 @runs_app.command("push")
