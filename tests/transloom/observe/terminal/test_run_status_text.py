@@ -41,11 +41,8 @@ def folder(tmp_path):
 
 
 def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypatch):
-    found = [
-        RunStatus.model_validate(one)
-        for one in json.loads(transloom("runs", folder, "--json").stdout)
-    ]
-    assert [(one.name[0], one.state) for one in found] == [
+    found = json.loads(transloom("runs", folder, "--json").stdout)
+    assert [(one["name"][0], one["state"]) for one in found] == [
         ("a", "training"),
         ("b", "abandoned"),
         ("c", "finished"),
@@ -133,12 +130,7 @@ def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
     assert "1 of 20; no new step for 30 min" in transloom("status", stalled).stdout
     stopped = made_run(tmp_path / "stopped", train_line(1))
     assert "no other" not in transloom("status", stopped).stdout
-    assert (
-        RunStatus.model_validate_json(
-            transloom("status", stalled, "--json").stdout
-        ).step_age_seconds
-        >= 1800
-    )
+    assert json.loads(transloom("status", stalled, "--json").stdout)["step_age_seconds"] >= 1800
 
 
 def test_what_is_no_run_or_no_folder_of_runs_is_told(transloom, folder):
