@@ -17,11 +17,16 @@ from foundation.section import (
 from foundation.wording import join_items
 from model.config.transformer import AttentionBackend
 from trainer.notify_config import NotifyConfig
+from trainer.registries.callbacks import CALLBACKS, GuardKind, ObserverKind
 from trainer.registries.losses import LOSSES
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.registries.schedules import SCHEDULES
 
 MAX_WINDOW = 1000  # steps of a spike guard's window, which every checkpoint stores
+# The median absolute deviation of normally distributed values, times this factor, is their standard
+# deviation.
+DEVIATION_PER_MAD = 1.4826
+MAX_CALLBACKS = 16
 
 # W&B refuses longer tags (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
@@ -274,6 +279,33 @@ class TrainerConfig(Section):
                 "a final_learning_rate above 0, is possible only in a new run"
             )
         return self
+
+
+class CallbackConfig(Section):
+    """Guard or observer of an extension; docs/how-to/extending.md has an example of each."""
+
+    # Validate `options` even if the recipe gives none.
+    model_config = ConfigDict(validate_default=True)
+
+    type: str = identity(REQUIRED, "Name under which an extension registers the callback.")
+    options: dict[str, Any] = identity({}, "Settings of the callback.")
+
+    @field_validator("type")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return CALLBACKS.known(name)
+
+    @field_validator("options")
+    @classmethod
+    def _are_those_of_the_callback(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
+        if "type" not in info.data:  # `type` itself is invalid
+            return options
+        return resolved_options(CALLBACKS[info.data["type"]], options)
+
+    @property
+    def kind(self) -> GuardKind | ObserverKind:
+        """The settings of the callback, which create it."""
+        return CALLBACKS[self.type].model_validate(self.options)
 
 
 class EngineConfig(Section):

@@ -29,8 +29,16 @@ class NonFiniteLossError(TrainerError):
     """Too many consecutive steps had a non-finite loss or gradient; none of them was applied."""
 
 
-class SpikeError(TrainerError):
+class GuardError(TrainerError):
+    """A guard ended the run: it stopped it, or refused the last of too many skipped steps."""
+
+
+class SpikeError(GuardError):
     """Too many consecutive steps were skipped, the last one because of a spike."""
+
+
+class CallbackError(TrainerError):
+    """An observer or guard of an extension raised an exception."""
 
 
 class EngineError(TrainerError):

@@ -26,8 +26,16 @@ from foundation.location import Location, check_all, strip_credentials
 from foundation.section import REQUIRED, ChangeClass, Section, change_class, execution, identity
 from foundation.wording import join_items
 from model.config.transformer import NetworkConfig
-from trainer.config import CheckpointsConfig, EngineConfig, TrackingConfig, TrainerConfig
+from trainer.config import (
+    MAX_CALLBACKS,
+    CallbackConfig,
+    CheckpointsConfig,
+    EngineConfig,
+    TrackingConfig,
+    TrainerConfig,
+)
 from trainer.errors import RunMismatchError
+from trainer.registries.callbacks import GuardKind
 from trainer.registries.optimizers import OPTIMIZERS
 from trainer.scores import SCORES
 from trainer.task_kinds import NETWORKS, TASKS, TaskKind
@@ -66,11 +74,27 @@ class TrainingRecipe(Section):
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     decoding: Section = Section()
     tracking: TrackingConfig = TrackingConfig()
+    callbacks: tuple[CallbackConfig, ...] = identity(
+        (),
+        "Guards and observers of extensions, each as {type, options}; see "
+        "docs/how-to/extending.md. Observers may be added, changed and removed within a run.",
+    )
 
     @field_validator("extension_folder")
     @classmethod
     def _as_every_process_finds_it(cls, folder: Location | None) -> Location | None:
         return None if folder is None else Location(str(Path(folder).expanduser().absolute()))
+
+    @field_validator("callbacks")
+    @classmethod
+    def _are_few(cls, callbacks: tuple[CallbackConfig, ...]) -> tuple[CallbackConfig, ...]:
+        types = [callback.type for callback in callbacks]
+        if len(set(types)) < len(types) or len(types) > MAX_CALLBACKS:
+            raise ValueError(
+                f"callbacks has the types {join_items(types)}, expected at most {MAX_CALLBACKS} "
+                "types, each once: remove the others, or register a callback under two names"
+            )
+        return callbacks
 
     @model_validator(mode="after")
     def _the_task_agrees(self) -> Self:
@@ -278,9 +302,14 @@ def _restored(_: Extensions, general: type[R], values: dict[str, Any]) -> R:
 
 
 def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
-    """Yield every leaf field of a config: its dotted name, its value and its change class."""
+    """Yield every leaf field of a config: its dotted name, its value and its change class.
+
+    Observers are left out of `callbacks`, because they do not affect the run.
+    """
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
+        if value and isinstance(value, tuple) and isinstance(value[0], CallbackConfig):
+            value = tuple(one for one in value if isinstance(one.kind, GuardKind))
         if change := change_class(field):
             yield prefix + name, value, change
         elif isinstance(value, Section):
@@ -292,6 +321,8 @@ def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, Change
 def identity_of(recipe: TrainingRecipe) -> dict[str, Any]:
     """Return the run's identity: identity fields as JSON values by dotted name, and extensions."""
     fields = {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
+    if not fields["callbacks"]:
+        del fields["callbacks"]  # identities of earlier versions do not have it
     return fields | recipe.loaded_extensions.identity()
 
 

@@ -18,7 +18,7 @@ from collections import deque
 from statistics import median
 from typing import NamedTuple
 
-from trainer.training.spike_guard import DEVIATION_PER_MAD
+from trainer.config import DEVIATION_PER_MAD
 
 BEFORE = 100
 BEFORE_AT_LEAST = 50

@@ -181,12 +181,13 @@ def _train(
     Returns:
         The bytes of the state, and the additional bytes of the steps.
     """
+    from trainer.build.callbacks import build_guards
     from trainer.build.engine import build_engine  # imports DeepSpeed, which reads the environment
     from trainer.state.restore import begin
     from trainer.state.saving import NoSaver
     from trainer.tasks.task import training_task
+    from trainer.training.callbacks import Callbacks
     from trainer.training.loop import Trainer
-    from trainer.training.step_profiler import StepProfiler
     from trainer.training.validation import Validator
 
     job = _job(recipe, manifest)
@@ -194,11 +195,12 @@ def _train(
     task = training_task(job.recipe, manifest, load_tokenizers(store, manifest))
     engine = build_engine(job.recipe, task, placement)
     resources.callback(engine.destroy)
+    state = begin(engine, context)
     reader = WindowReader(store, manifest, recipe.data_settings)
     scoring = task.scoring(load_heldout(store, manifest, "validation"))
     trainer = Trainer(
         context,
-        begin(engine, context),
+        state,
         task,
         steps=lambda cursor: local_rank_steps(
             reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
@@ -206,7 +208,7 @@ def _train(
         validator=Validator(scoring, placement, recipe.trainer.validation_scores),
         saver=NoSaver(),
         recorder=supervision,
-        observer=StepProfiler(None, context.run, placement.rank, supervision.notice),
+        callbacks=Callbacks(guards=build_guards(job.recipe, state.progress)),
         resources=ExitStack(),
         peak_flops_per_second=peak_of_rank(recipe.engine, placement).flops_per_second,
     )

@@ -1,6 +1,7 @@
 """Construction of a rank of a replay: the parts of a run's rank, and a step inspector.
 
-A replay has no validation, no checkpoints and no W&B, because they do not affect a step.
+A replay has no validation, no checkpoints, no W&B and no observers of a run, because they do not
+affect a step. It has the run's guards.
 """
 
 import json
@@ -14,6 +15,7 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.build.callbacks import build_guards
 from trainer.build.engine import build_engine
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
@@ -26,6 +28,7 @@ from trainer.state import numerics
 from trainer.state.restore import begin, restore
 from trainer.state.saving import NoSaver, Saver
 from trainer.tasks.task import ValidationResult, training_task
+from trainer.training.callbacks import Callbacks
 from trainer.training.loop import Trainer
 
 
@@ -107,6 +110,6 @@ def build_replay(
             validator=NoValidator(),
             saver=saver,
             recorder=recorder or NoRecorder(),
-            observer=step_inspector,
+            callbacks=Callbacks([step_inspector], build_guards(recipe, state.progress)),
             resources=resources.pop_all(),
         )

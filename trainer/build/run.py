@@ -11,6 +11,7 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.build.callbacks import build_guards, build_observers
 from trainer.build.engine import build_engine
 from trainer.checkpoints.format import SavedState
 from trainer.config import EngineConfig
@@ -28,9 +29,11 @@ from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import Saver
 from trainer.state.verification import SharedVerification
 from trainer.tasks.task import training_task
+from trainer.training.callbacks import Callbacks
 from trainer.training.loop import Trainer
 from trainer.training.prober import Prober
 from trainer.training.slot_checks import SlotChecks
+from trainer.training.slow_ranks import SlowRanks
 from trainer.training.step_profiler import StepProfiler
 from trainer.training.validation import Validator
 
@@ -110,8 +113,19 @@ def build_trainer(
             supervision.notice(checks.schedule_text)
         profiler = StepProfiler(job.profile, context.run, placement.rank, supervision.notice)
         resources.callback(profiler.close)
+        time_lapse = context.run.time_lapse if recorder else None
+        sentences = recipe.tracking.probe_sentences
+        callbacks = Callbacks(
+            [
+                Prober(task, sentences, time_lapse, state, supervision),
+                SlowRanks(placement, recorder or NoRecorder()),
+                profiler,
+                build_observers(context),
+            ],
+            build_guards(recipe, state.progress),
+        )
         if _preflight_is_due(checkpoint, recipe.engine, placement):
-            run_preflight(engine, task, scoring, (state.ema or engine).inference_model)
+            run_preflight(engine, task, scoring, state.inference_model)
             times.end("memory preflight")
         if recorder:
             record_resumption(recorder, context, checkpoint)
@@ -124,14 +138,8 @@ def build_trainer(
             validator=validator,
             saver=saver,
             recorder=recorder or NoRecorder(),
-            observer=profiler,
+            callbacks=callbacks,
             resources=resources.pop_all(),
-            prober=Prober(
-                task,
-                recipe.tracking.probe_sentences,
-                context.run.time_lapse if recorder else None,
-                supervision.notice,
-            ),
             peak_flops_per_second=peak.flops_per_second,
             checks=checks,
         )

@@ -41,6 +41,8 @@ FORMAT = "transloom-checkpoint/2"
 FORMAT_1 = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
 MAX_DIMENSIONS = 8
+SPIKE_GUARD = "trainer.spike_guard"
+MAX_GUARD_STATE_BYTES = 64_000
 STEP = "step-"
 AVERAGE = "average-of-"
 
@@ -99,6 +101,25 @@ class RecentSteps(FileModel):
         return self
 
 
+def guard_state(state: Any) -> dict[str, Any]:
+    """Return a copy of a guard's state, as a checkpoint stores it.
+
+    Raises:
+        TypeError, ValueError: it is no JSON object, or too large.
+    """
+    text = json.dumps(state, allow_nan=False)
+    if not isinstance(state, dict) or len(text) > MAX_GUARD_STATE_BYTES:
+        raise ValueError(
+            f"the state of a guard is a {type(state).__name__} of {len(text):,} bytes, expected a "
+            f"JSON object of at most {MAX_GUARD_STATE_BYTES:,} bytes: keep fewer values"
+        )
+    copy: dict[str, Any] = json.loads(text)
+    return copy
+
+
+GuardState = Annotated[dict[str, Any], AfterValidator(guard_state)]
+
+
 class CheckpointHeader(FileModel):
     """Content of checkpoint.json: the whole state of a run except tensors.
 
@@ -125,7 +146,10 @@ class CheckpointHeader(FileModel):
     skipped_steps: Count = 0
     skipped_in_a_row: Count = 0
     skipped_spikes: Count = 0
-    recent_steps: RecentSteps = RecentSteps()  # empty without a spike guard
+    recent_steps: RecentSteps = RecentSteps()  # state of the guard `SPIKE_GUARD`
+    # States of all other guards, by recipe key. Files without them leave the field out, so that
+    # earlier versions can read them.
+    guards: dict[str, GuardState] = Field(default_factory=dict)
     # Largest recent gradients, see trainer/exact/grids.py.
     gradient_peaks: dict[str, float] = Field(default_factory=dict)
     parent: Parent | None = None
@@ -142,8 +166,20 @@ class CheckpointHeader(FileModel):
 
     def to_json(self) -> str:
         """Return the content of checkpoint.json, including its hash."""
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude=None if self.guards else {"guards"})
         return json.dumps(values | {"sha256": sha256_of_header(values)}, indent=1) + "\n"
+
+    @property
+    def guard_states(self) -> dict[str, dict[str, Any]]:
+        """States of all guards, by the recipe keys that create them."""
+        spikes = self.recent_steps.model_dump(mode="json")
+        return self.guards | ({SPIKE_GUARD: spikes} if self.recent_steps.losses else {})
+
+
+def guard_fields(states: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a header for `CheckpointHeader.guard_states`."""
+    others = {name: state for name, state in states.items() if name != SPIKE_GUARD}
+    return {"recent_steps": RecentSteps(**states.get(SPIKE_GUARD, {})), "guards": others}
 
 
 class SavedState(Protocol):

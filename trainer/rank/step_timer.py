@@ -86,6 +86,7 @@ class StepTimer:
         self._clock: _Clock = _StreamClock() if placement.device == "cuda" else _HostClock()
         self._is_on = False
         self._is_waiting = False
+        self._is_interrupted = False
         self._waits: list[tuple[Any, Any]] = []
         # Start and end of each pass, and the number of waits before its start and before its end.
         self._passes: list[tuple[Any, Any, int, int]] = []
@@ -121,6 +122,15 @@ class StepTimer:
         finally:
             self._is_waiting = False
         self._waits.append((start, self._clock.now()))
+
+    def interrupt(self) -> None:
+        """Note that other work affects the times of the step, such as a checkpoint before it."""
+        self._is_interrupted = True
+
+    def take_interruption(self) -> bool:
+        """Return whether `interrupt` was called since the last call of this method."""
+        is_interrupted, self._is_interrupted = self._is_interrupted, False
+        return is_interrupted
 
     def take(self) -> StepSeconds:
         """Return the times since the last call, and forget them.

@@ -162,6 +162,7 @@ _OF_THE_CURVE = (
 )
 # Facts that depend on clocks, machines and restarts, and not on recipe and data alone.
 MEASURED = (
+    Fact("observed", "numbers of observers", form="text"),
     Fact("time", "time", "s since the epoch", "number", (), "last"),
     Fact(
         "target_tokens_per_second",
@@ -261,6 +262,7 @@ MEASURED = (
 )
 _OF_SKIPPED_STEPS = (
     Fact("cause", "cause of the skip", form="text"),
+    Fact("refusal", "reason of a guard", form="text"),
     Fact("slots", "slots of a skipped step", form="text"),
     Fact("ranks", "ranks of these slots", form="text"),
     Fact(

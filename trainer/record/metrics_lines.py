@@ -57,6 +57,8 @@ class _StepLine(_Line):
     """Position of the step's first micro-batch within the window."""
     data_digest: str
     """Running hash of all token ids that the run has trained on."""
+    observed: dict[str, float] | None = None
+    """Numbers that observers of extensions add, as TYPE/NAME."""
 
     @property
     def cursor(self) -> Cursor:
@@ -193,9 +195,11 @@ class SkippedLine(_StepLine):
     """
 
     kind: Literal["skipped"] = "skipped"
-    cause: Literal["not finite", "spike"] = "not finite"
-    """Reason in short: "not finite" if the loss or a gradient was infinite or NaN, and "spike" if
-    `trainer.spike_guard` refused the step."""
+    cause: Literal["not finite", "spike", "guard"] = "not finite"
+    """Reason in short: "not finite" if the loss or a gradient was infinite or NaN, "spike" if
+    `trainer.spike_guard` refused the step, and "guard" if a guard of an extension did."""
+    refusal: str | None = None
+    """Reason that a guard of an extension gives, as a clause."""
     slots: list[Count]
     """Slots that were not finite; empty if only the sum of the gradients was not. For a spike, the
     slots with a loss above the threshold, or else the slot with the largest."""
@@ -206,7 +210,7 @@ class SkippedLine(_StepLine):
     skipped_steps: Count
     """Number of skipped steps of the whole run."""
     skipped_spikes: Count = 0
-    """Number of skipped steps whose loss or gradient norm spiked; the others were not finite."""
+    """Number of skipped steps that a guard refused, such as spikes; the others were not finite."""
     loss: float | None = None
     """As in `TrainLine`."""
     grad_norm: float | None = None
@@ -222,6 +226,8 @@ class SkippedLine(_StepLine):
         if self.cause == "not finite":
             where = f" in {counted(len(self.slots), 'slot')}" if self.slots else ""
             return f"its loss or gradient was not finite{where}"
+        if self.refusal:
+            return self.refusal
         pairs = (
             ("loss", self.loss, self.loss_threshold),
             ("gradient norm", self.grad_norm, self.grad_norm_threshold),

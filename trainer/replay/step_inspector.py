@@ -28,6 +28,7 @@ from trainer.errors import CheckpointError
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext
+from trainer.registries.callbacks import StepObserver
 from trainer.replay.rank_reports import (
     RankActivationReport,
     RankExampleReport,
@@ -45,7 +46,7 @@ from trainer.zero import fragments
 Steps = Callable[[Cursor], Iterator[RankStep]]
 
 
-class StepInspector:
+class StepInspector(StepObserver):
     """Observer of the steps of one rank that writes a report of each requested step."""
 
     def __init__(
@@ -71,7 +72,7 @@ class StepInspector:
         return opened
 
     @contextmanager
-    def step(self, step: int) -> Iterator[None]:
+    def around(self, step: int) -> Iterator[None]:
         """Return a context manager that observes the step in its body; a collective."""
         looked_at = self._order.looked_at
         if looked_at is not None and step in looked_at:

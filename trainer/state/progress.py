@@ -1,13 +1,13 @@
 """Progress of a run: everything that a checkpoint stores except the tensors of the state."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import (
     CheckpointHeader,
     EarlyStoppingState,
     Parent,
-    RecentSteps,
 )
 from trainer.config import TrainerConfig
 from trainer.scores import Scores
@@ -29,7 +29,8 @@ class Progress:
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     skipped_spikes: int = 0
-    recent_steps: RecentSteps = field(default_factory=RecentSteps)  # empty without a spike guard
+    # As at the last checkpoint, by the recipe keys that create the guards.
+    guard_states: dict[str, dict[str, Any]] = field(default_factory=dict)
     parent: Parent | None = None
 
     @classmethod
@@ -50,7 +51,7 @@ class Progress:
             skipped_steps=header.skipped_steps,
             skipped_in_a_row=header.skipped_in_a_row,
             skipped_spikes=header.skipped_spikes,
-            recent_steps=header.recent_steps,
+            guard_states=header.guard_states,
             parent=header.parent,
         )
 

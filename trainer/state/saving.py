@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from trainer.checkpoints.format import CheckpointHeader
+from trainer.checkpoints.format import CheckpointHeader, guard_fields
 from trainer.checkpoints.memory_file import SLOTS
 from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.checkpoints.state_upload import StateUploader
@@ -156,7 +156,7 @@ class Saver:
             skipped_steps=progress.skipped_steps,
             skipped_in_a_row=progress.skipped_in_a_row,
             skipped_spikes=progress.skipped_spikes,
-            recent_steps=progress.recent_steps,
+            **guard_fields(progress.guard_states),
             gradient_peaks=engine.grids.peaks if engine.grids else {},
             parent=progress.parent,
             frozen=engine.frozen.names,

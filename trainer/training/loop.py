@@ -7,21 +7,21 @@ step, a line in the metrics file. At some steps: a validation and a checkpoint. 
 
 Decisions that change the control flow (on a non-finite loss, a spike, a stop request, or early
 stopping) use only values that are equal on all ranks, such as the result of the exchange. So all
-ranks decide alike. Every rank knows which slots are finite before it applies the gradients, and
-with `trainer.spike_guard` also the gradient norm.
+ranks decide alike. Every rank knows which slots are finite before it applies the gradients.
+
+All optional behaviour is in callbacks: observers around each step, and guards that may refuse one.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
-from typing import NoReturn, Protocol
+from contextlib import ExitStack
+from typing import Any, NoReturn
 
 import torch
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from trainer.errors import NonFiniteLossError, SpikeError
 from trainer.rank.rank_job import RankContext
 from trainer.rank.supervision import Outcome
 from trainer.record.metrics_lines import (
@@ -33,33 +33,26 @@ from trainer.record.metrics_lines import (
     ValidationLine,
 )
 from trainer.record.recorder_protocol import RecorderProtocol
+from trainer.registries.callbacks import ObservedStep, Skip, StepView, Stop
 from trainer.state import early_stopping
 from trainer.state.digest import fold
 from trainer.state.saving import SaverProtocol
 from trainer.state.training_state import TrainingState
 from trainer.tasks.task import TrainingTask
+from trainer.training.callbacks import Callbacks
 from trainer.training.check_plan import SlotCheck
-from trainer.training.prober import NoProber, ProberProtocol
 from trainer.training.schedule import learning_rate
 from trainer.training.slot_checks import MAX_DISPUTES, SlotChecks
-from trainer.training.slow_ranks import SlowRankDetector, time_fields
-from trainer.training.spike_guard import Spike, find_spike, spike_notice, with_step
 from trainer.training.step_exchange import (
     StepReport,
+    ending_error,
     exchange,
+    refusal_notice,
     skipped_line,
     throughput,
-    too_many_skipped,
 )
 from trainer.training.step_passes import StepPasses
 from trainer.training.validation import ValidatorProtocol
-
-
-class StepObserver(Protocol):
-    """Observer of a rank's steps, such as a profiler, which changes no bit of the computation."""
-
-    def step(self, step: int) -> AbstractContextManager[None]:
-        """Return a context manager that observes the step in its body, including data loading."""
 
 
 class Trainer:
@@ -75,9 +68,8 @@ class Trainer:
         validator: ValidatorProtocol,
         saver: SaverProtocol,
         recorder: RecorderProtocol,
-        observer: StepObserver,
+        callbacks: Callbacks,
         resources: ExitStack,
-        prober: ProberProtocol | None = None,
         peak_flops_per_second: float | None = None,
         checks: SlotChecks | None = None,
     ) -> None:
@@ -91,17 +83,16 @@ class Trainer:
             validator: scores the validation set.
             saver: writes checkpoints.
             recorder: records lines.
-            observer: observes steps without changing them.
+            callbacks: observes steps, and decides which are applied.
             resources: closes the engine and the metrics file at the end, and waits for a checkpoint
                 in flight.
-            prober: saves the network's outputs for probe sentences.
             peak_flops_per_second: the peak of this rank's device; None if it is unknown.
             checks: the comparisons of slots with other ranks; None for none.
         """
         self.recipe = context.recipe
         self.progress = state.progress
         self.engine = state.engine
-        self._ema = state.ema
+        self._state = state
         self._placement = context.placement
         self._notify = context.notify
         self._run = context.job.run
@@ -110,9 +101,8 @@ class Trainer:
         self._validator = validator
         self._saver = saver
         self._recorder = recorder
-        self._observer = observer
+        self._callbacks = callbacks
         self._resources = resources
-        self._prober = prober or NoProber()
         self._peak_flops_per_second = peak_flops_per_second
         self._checks = checks
         self._passes = StepPasses(
@@ -123,7 +113,6 @@ class Trainer:
             checks=checks,
         )
         self._checkpoint_stall_seconds = 0.0
-        self._slow_ranks = SlowRankDetector(self._placement.node_names)
 
     def train(self) -> Outcome:
         """Train until the end or a stop request, and write a last checkpoint."""
@@ -132,13 +121,10 @@ class Trainer:
             self._validate()
             if progress.validation_due:
                 return "preempted"  # the checkpoint that the run resumed from has this state
-        if progress.step == 0:
-            self._probe()
         steps = self._open_stream(progress.cursor)
         while not self._is_over():
-            with self._observer.step(progress.step + 1):
+            with self._callbacks.around(progress.step + 1):
                 report = self._train_step(steps)
-            self._probe()
             stop = report.stop_requested
             if self._validation_is_due():
                 progress.validation_due = True
@@ -148,10 +134,7 @@ class Trainer:
             if stop:
                 self._recorder.append(Preempted(step=self._recorder.last_step))
             final = stop or self._is_over()
-            if not final and self._memory_checkpoint_is_due():
-                self._checkpoint_stall_seconds += self._saver.save_to_memory()
-            if final or progress.step % self.recipe.checkpoints.every_steps == 0:
-                self._save(final=final)
+            self._save_if_due(final)
             if stop:
                 return "preempted"
         self._supervision.progress("done", progress.step)
@@ -170,10 +153,6 @@ class Trainer:
         config, step = self.recipe.trainer, self.progress.step
         return step == config.max_steps or step % config.validate_every_steps == 0
 
-    def _memory_checkpoint_is_due(self) -> bool:
-        interval = self.recipe.checkpoints.memory_every_steps
-        return bool(interval) and self.progress.step % interval == 0
-
     def _train_step(self, steps: Iterator[RankStep]) -> StepReport:
         progress, started = self.progress, time.monotonic()
         step = progress.step + 1
@@ -184,37 +163,41 @@ class Trainer:
         with self.engine.timer.step():
             report = self._sum_gradients(step, data, stall)
             rate = learning_rate(self.recipe.trainer.schedule, step, self.engine.width)
-            applied = self._apply(report, rate, report.sums[0] / data.units)
+            view = report.view(step, data, self.engine.sum_names, rate)
+            applied = self._apply(report, view)
         progress.step = step
         progress.cursor = data.next_cursor
         progress.data_digest = fold(progress.data_digest, report.slot_digests)
         progress.scores = {}
+        norm = applied if isinstance(applied, float) else None
+        observed = ObservedStep(
+            **vars(view),
+            gradient_norm=norm,
+            seconds=time.monotonic() - started,
+            rank_times=report.rank_times,
+            is_interrupted=report.is_interrupted,
+        )
+        fields = self._callbacks.after_step(observed)
         if isinstance(applied, float):
-            self._record_step(data, report, rate, applied, time.monotonic() - started)
+            self._callbacks.applied(view, applied)
+            self._record_step(data, report, observed, applied, fields)
         else:
-            self._record_skipped(data, report, applied)
-        self._compare_ranks(report)
+            self._record_skipped(data, report, applied, fields)
         return report
 
-    def _compare_ranks(self, report: StepReport) -> None:
-        """Record ranks that have become slow or normal; only rank 0 does."""
-        if self._placement.rank == 0 and report.rank_times:
-            for event in self._slow_ranks.add(report.rank_times, self._recorder.last_step):
-                self._recorder.append(event)
-
     def _record_step(
-        self, data: RankStep, report: StepReport, rate: float, norm: float, seconds: float
+        self,
+        data: RankStep,
+        report: StepReport,
+        view: ObservedStep,
+        norm: float,
+        fields: dict[str, Any],
     ) -> None:
-        progress = self.progress
+        progress, seconds = self.progress, view.seconds
         progress.skipped_in_a_row = 0
         progress.target_tokens_seen += data.units
-        sums = {
-            name: total / data.units
-            for name, total in zip(self.engine.sum_names, report.sums, strict=True)
-        }
+        sums = {**view.sums}
         loss = sums.pop(self.engine.sum_names[0])
-        if guard := self.recipe.trainer.spike_guard:
-            progress.recent_steps = with_step(progress.recent_steps, guard.window, loss, norm)
         self._recorder.append(
             TrainLine(
                 step=progress.step,
@@ -224,7 +207,7 @@ class Trainer:
                 loss=loss,
                 nll=sums.pop("nll", loss),
                 other_sums=sums or None,
-                learning_rate=rate,
+                learning_rate=view.learning_rate,
                 grad_norm=norm,
                 target_tokens=data.units,
                 target_tokens_seen=progress.target_tokens_seen,
@@ -235,29 +218,31 @@ class Trainer:
                 checkpoint_stall_seconds=self._checkpoint_stall_seconds,
                 world_size=self._placement.world_size,
                 **throughput(report, seconds, self._placement.world_size),
-                **time_fields(report.rank_times),
-                slow_ranks=self._slow_ranks.slow_ranks,
+                **fields,
             )
         )
         self._checkpoint_stall_seconds = 0.0
 
-    def _record_skipped(self, data: RankStep, report: StepReport, spike: Spike | None) -> None:
-        """Record a step that was not applied, because of a spike or because it was not finite.
+    def _record_skipped(
+        self, data: RankStep, report: StepReport, decision: Skip | None, fields: dict[str, Any]
+    ) -> None:
+        """Record a step that was not applied, because a guard refused it or it was not finite.
 
         Raises:
-            NonFiniteLossError, SpikeError: too many steps in a row were not applied.
+            NonFiniteLossError, GuardError: too many steps in a row were not applied, or a guard
+                stops the run.
         """
         self.progress.skipped_steps += 1
         self.progress.skipped_in_a_row += 1
-        self.progress.skipped_spikes += spike is not None
-        line = skipped_line(self.progress, data, report, self._placement, spike)
+        self.progress.skipped_spikes += decision is not None
+        line = skipped_line(self.progress, data, report, self._placement, decision, fields)
         self._recorder.append(line)
-        if spike:
-            self._notify(spike_notice(line, self._run))
-        if line.in_a_row >= self.recipe.trainer.stop_after_skipped_steps:
+        if decision:
+            self._notify(refusal_notice(line, self._run))
+        limit = self.recipe.trainer.stop_after_skipped_steps
+        if line.in_a_row >= limit or isinstance(decision, Stop):
             self._saver.finish()  # the checkpoint in flight is the last good one
-            error = SpikeError if spike else NonFiniteLossError
-            raise error(too_many_skipped(line))
+            raise ending_error(line, decision)
 
     def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
         """Run the step's passes, and repeat them while a gradient exceeds its parameter's grid."""
@@ -266,7 +251,7 @@ class Trainer:
             outgrown = self.engine.refit(report.amax)
             if outgrown is None:
                 return report
-            self._slow_ranks.skip_next_step()  # the repetition
+            self.engine.timer.interrupt()  # the repetition
             if outgrown:
                 self._recorder.append(
                     Repeated(step=self._recorder.last_step, grids_widened=outgrown)
@@ -315,34 +300,38 @@ class Trainer:
         self._recorder.append(CorruptionFound.of(error.finding, self._recorder.last_step))
         raise error
 
-    def _apply(self, report: StepReport, rate: float, loss: float) -> float | Spike | None:
-        """Apply the optimizer step, unless the step is not finite or spikes.
+    def _apply(self, report: StepReport, view: StepView) -> float | Skip | None:
+        """Apply the optimizer step, unless it is not finite or a guard refuses it.
 
         Returns:
-            The gradient norm if the step is applied, the spike if it spikes, otherwise None.
+            The gradient norm if the step is applied, the decision if a guard refuses it, otherwise
+            None.
         """
-        guard = self.recipe.trainer.spike_guard
-        norm = spike = None
-        if guard and not report.bad_slots:
-            norm = self.engine.gradient_norm(report.amax)
-            spike = find_spike(guard, self.progress.recent_steps, loss, norm)
-        if report.bad_slots or spike:
+        known: list[float] = []
+
+        def gradient_norm() -> float:
+            if not known:
+                known.append(self.engine.gradient_norm(report.amax))
+            return known[0]
+
+        decision = None if report.bad_slots else self._callbacks.decide(view, gradient_norm)
+        if report.bad_slots or decision:
             self.engine.discard_gradients()
-            return spike
-        norm = self.engine.step(rate, report.amax, norm)
+            return decision
+        norm = self.engine.step(view.learning_rate, report.amax, known[0] if known else None)
         if not math.isfinite(norm):
             return None  # the sum overflowed, and the engine has applied nothing
-        if self._ema:
-            self._ema.update()
+        if self._state.ema:
+            self._state.ema.update()
         return norm
 
     def _validate(self) -> None:
         """Validate the model. A validation that a stop request interrupts remains due."""
         progress = self.progress
         self._supervision.progress("validation", progress.step)
-        self._slow_ranks.skip_next_step()
+        self.engine.timer.interrupt()
         started = time.monotonic()
-        with (self._ema or self.engine).inference_model() as model:
+        with self._state.inference_model() as model:
             result = self._validator.run(model, self._supervision.stop_requested)
         if result is None:
             return
@@ -365,20 +354,17 @@ class Trainer:
             )
         )
 
-    def _probe(self) -> None:
-        """Save the network's outputs for the probe sentences, if this step has a time-lapse frame.
-
-        The outputs are computed with the weights that a validation uses. Until they are saved, all
-        ranks report the phase `validation`.
-        """
-        step = self.progress.step
-        if self._prober.is_due(step):
-            self._slow_ranks.skip_next_step()
-            self._supervision.progress("validation", step)
-            with (self._ema or self.engine).inference_model() as model:
-                self._prober.take(model, step)
-
-    def _save(self, *, final: bool) -> None:
-        self._slow_ranks.skip_next_step()
-        self._supervision.progress("save", self.progress.step)
-        self._checkpoint_stall_seconds += self._saver.save(final=final)
+    def _save_if_due(self, final: bool) -> None:
+        """Save the state to the nodes' memory, and to the disk, if this step has a checkpoint."""
+        checkpoints, step = self.recipe.checkpoints, self.progress.step
+        interval = checkpoints.memory_every_steps
+        to_memory = not final and interval and step % interval == 0
+        to_disk = final or step % checkpoints.every_steps == 0
+        if to_memory or to_disk:
+            self.progress.guard_states = self._callbacks.guard_states()
+        if to_memory:
+            self._checkpoint_stall_seconds += self._saver.save_to_memory()
+        if to_disk:
+            self.engine.timer.interrupt()
+            self._supervision.progress("save", step)
+            self._checkpoint_stall_seconds += self._saver.save(final=final)

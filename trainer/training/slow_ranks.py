@@ -19,16 +19,20 @@ Only rank 0 does this, and only for messages and the metrics file. A new attempt
 empty window, because its ranks may be on other nodes.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
+from trainer.rank.placement import Placement
 from trainer.record.metrics_lines import (
     RankRecovered,
     SlowRankFound,
     SlowRankState,
 )
+from trainer.record.recorder_protocol import RecorderProtocol
+from trainer.registries.callbacks import ObservedStep, RankTimes, StepObserver
 
 WINDOW = 50  # even
 SLOW_FACTOR = 1.3
@@ -38,21 +42,36 @@ NORMAL_FACTOR = 1.15
 MAX_NAMED = 8  # slow ranks in the line of a step, the slowest ones
 
 
-class RankTimes(NamedTuple):
-    """Times of all ranks in a step: arrays of one value per rank.
+class SlowRanks(StepObserver):
+    """Observer that records the times of the ranks, and ranks that become slow or normal.
 
-    Attributes:
-        compute: the seconds of its passes, without dummies, and without waits for other ranks.
-        wait: the seconds of its waits for other ranks. They include those of the update before the
-            step, and of the exchange before it.
-        data: the seconds of its wait for the step's data.
-        equal_compute: the seconds for which it would compute the mean work of a rank.
+    Only rank 0 does this.
     """
 
-    compute: np.ndarray
-    wait: np.ndarray
-    data: np.ndarray
-    equal_compute: np.ndarray
+    def __init__(self, placement: Placement, recorder: RecorderProtocol) -> None:
+        self._rank = placement.rank
+        self._recorder = recorder
+        self._detector = SlowRankDetector(placement.node_names)
+        self._times: RankTimes | None = None  # of the step whose line is being recorded
+
+    @contextmanager
+    def around(self, step: int) -> Iterator[None]:
+        yield
+        if self._times is None:
+            return
+        times, self._times = self._times, None
+        for event in self._detector.add(times, self._recorder.last_step):
+            self._recorder.append(event)
+
+    def after_step(self, view: ObservedStep) -> dict[str, Any]:
+        if self._rank or view.rank_times is None:
+            return {}
+        if view.is_interrupted:
+            self._detector.skip_next_step()
+        self._times = view.rank_times
+        if view.gradient_norm is None:
+            return {}
+        return time_fields(view.rank_times) | {"slow_ranks": self._detector.slow_ranks}
 
 
 def time_fields(times: RankTimes | None) -> dict[str, Any]:

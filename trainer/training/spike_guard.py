@@ -3,7 +3,7 @@
     last applied steps ──median, MAD──▶ thresholds ──below the step's values──▶ Spike: not applied
 
 The thresholds follow from the losses and norms of the last applied steps alone, so they are a pure
-function of the curve. Those steps are part of `Progress`, and every checkpoint stores them. A run
+function of the curve. Those steps are the state of the guard, which every checkpoint stores. A run
 therefore skips the same steps after a restart. With `numerics: exact`, it does so on any number of
 ranks.
 
@@ -11,19 +11,14 @@ Both values are the same on all ranks before the gradients are applied, so all r
 """
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from foundation.wording import join_items
 from trainer.checkpoints.format import RecentSteps
-from trainer.config import SpikeGuardConfig
-from trainer.record.metrics_lines import SkippedLine
+from trainer.config import DEVIATION_PER_MAD, SpikeGuardConfig
+from trainer.registries.callbacks import Skip, StepGuard, StepView
 
-# The median absolute deviation of normally distributed values, times this factor, is their standard
-# deviation.
-DEVIATION_PER_MAD = 1.4826
 # Minimum deviation, as a share of the median. Otherwise a step that differs little would count as a
 # spike after very similar ones.
 MIN_RELATIVE_DEVIATION = 0.01
@@ -43,6 +38,35 @@ class Spike(NamedTuple):
     grad_norm: float
     loss_threshold: float
     grad_norm_threshold: float
+
+
+class SpikeGuard(StepGuard):
+    """Guard that skips steps whose loss or gradient norm spikes."""
+
+    def __init__(self, config: SpikeGuardConfig) -> None:
+        self._config = config
+        self._recent = RecentSteps()
+
+    def decide(self, view: StepView, gradient_norm: Callable[[], float]) -> Skip | None:
+        spike = find_spike(self._config, self._recent, view.loss, gradient_norm())
+        if spike is None:
+            return None
+        values = spike._asdict().items()
+        return Skip(
+            "its loss or gradient norm spikes",
+            remedy="more deviations in trainer.spike_guard",
+            slots=tuple(spiking_slots(spike, view.slot_losses, view.slot_units)),
+            fields={"cause": "spike"} | {name: v for name, v in values if math.isfinite(v)},
+        )
+
+    def applied(self, view: StepView, gradient_norm: float) -> None:
+        self._recent = with_step(self._recent, self._config.window, view.loss, gradient_norm)
+
+    def state(self) -> dict[str, Any]:
+        return self._recent.model_dump(mode="json")
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._recent = RecentSteps(**state)
 
 
 def find_spike(
@@ -96,17 +120,3 @@ def spiking_slots(spike: Spike, losses: Sequence[float], slot_units: Sequence[in
     by_slot = [loss / max(1, units) for loss, units in zip(losses, slot_units, strict=True)]
     above = [slot for slot, loss in enumerate(by_slot) if loss > spike.loss_threshold]
     return above or [by_slot.index(max(by_slot))]
-
-
-def spike_notice(line: SkippedLine, run: Path) -> str:
-    """Return the notice about a step that was skipped for a spike.
-
-    Args:
-        line: the line of the step.
-        run: the folder of the run.
-    """
-    slots = f"{'slot' if len(line.slots) == 1 else 'slots'} {join_items(line.slots)}"
-    return (
-        f"step {line.step} is skipped, because {line.reason}, with the largest loss in {slots}: "
-        f"`transloom data trace {run} --steps {line.step} --texts` shows its sentences"
-    )

@@ -9,15 +9,17 @@ A NaN would spread to all sums that include it. So the row of a non-finite slot 
 zeros instead of losses.
 
 The rows also have the times of the ranks: computing, waiting and fetching data. They serve only the
-detection of slow ranks (`trainer.training.slow_ranks`).
+comparison of the ranks.
 
 This file also computes the fields of the metrics file that need only these sums: the rates of a
 step, and the line of a skipped step.
 """
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,16 +27,16 @@ import torch
 
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.batching.stream import RankStep
-from foundation.wording import counted
+from foundation.wording import counted, join_items
 from model.flops import Flops
+from trainer.errors import GuardError, NonFiniteLossError, SpikeError, TrainerError
 from trainer.rank.distributed import sum_over_ranks
 from trainer.rank.placement import Placement
 from trainer.rank.step_timer import StepTimer
 from trainer.record.metrics_lines import SkippedLine
+from trainer.registries.callbacks import RankTimes, Skip, StepView, Stop
 from trainer.state.progress import Progress
 from trainer.tasks.batch import DeviceBatch
-from trainer.training.slow_ranks import RankTimes
-from trainer.training.spike_guard import Spike, spiking_slots
 from trainer.zero.engine import PassResult
 
 _PADDING, _POSITIONS, _BAD, _MODEL_FLOPS, _HARDWARE_FLOPS = range(5)
@@ -64,7 +66,28 @@ class StepReport:
     # numerics are not exact.
     amax: np.ndarray | None = None
     rank_times: RankTimes | None = None  # None with one rank, and without a timer
+    is_interrupted: bool = False  # whether other work affects the times, see `StepTimer.interrupt`
     check_words: np.ndarray | None = None  # sum of `StepChecks.words`; None if no check is due
+
+    def view(self, step: int, data: RankStep, names: Sequence[str], rate: float) -> StepView:
+        """Return the numbers of the step for callbacks.
+
+        Args:
+            step: the number of the step.
+            data: the data of the step.
+            names: the names of the sums; the first one is minimised.
+            rate: the learning rate of the step.
+        """
+        sums = {name: sum / data.units for name, sum in zip(names, self.sums, strict=True)}
+        return StepView(
+            step=step,
+            loss=sums[names[0]],
+            sums=MappingProxyType(sums),
+            units=data.units,
+            learning_rate=rate,
+            slot_losses=tuple(self.slot_losses),
+            slot_units=tuple(data.slot_units),
+        )
 
 
 def exchange(
@@ -135,6 +158,7 @@ def exchange(
         peak_flops_per_second=float(flags[2]) if flags[1] == placement.world_size else None,
         amax=rows[:, maxima:] if amax and not rows[:, _BAD].any() else None,
         rank_times=_rank_times(rows, placement.world_size) if seconds.compute else None,
+        is_interrupted=timer.take_interruption(),
         check_words=check_words,
     )
 
@@ -198,7 +222,8 @@ def skipped_line(
     data: RankStep,
     report: StepReport,
     placement: Placement,
-    spike: Spike | None = None,
+    decision: Skip | None = None,
+    fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> SkippedLine:
     """Return a skipped step's line of the metrics file, with the causing slots and their ranks.
 
@@ -207,16 +232,15 @@ def skipped_line(
         data: the data of the step.
         report: the report of the step.
         placement: this rank and the number of ranks.
-        spike: the spike for which the step was skipped. None if it was not finite; the line names
-            no slots if each slot was finite and only the sum of the gradients was not.
+        decision: the decision of the guard that refused the step. None if it was not finite; the
+            line names no slots if each slot was finite and only the sum of the gradients was not.
+        fields: the fields that observers add.
     """
     ranks = placement.world_size
     count = len(report.slot_digests)
     dealt = {slot: rank for rank in range(ranks) for slot in slots_of_rank(rank, ranks, count)}
-    slots = report.bad_slots
-    if spike:
-        slots = spiking_slots(spike, report.slot_losses, data.slot_units)
-    line = SkippedLine(
+    slots = [*decision.slots] if decision else report.bad_slots
+    return SkippedLine(
         step=progress.step,
         **data.cursor.to_json(),
         data_digest=progress.data_digest,
@@ -225,32 +249,60 @@ def skipped_line(
         in_a_row=progress.skipped_in_a_row,
         skipped_steps=progress.skipped_steps,
         skipped_spikes=progress.skipped_spikes,
+        **(decision.fields if decision else {}),
+        **fields,
     )
-    if spike is None:
-        return line
-    values = {name: value for name, value in spike._asdict().items() if math.isfinite(value)}
-    return line.model_copy(update={"cause": "spike", **values})
 
 
-def too_many_skipped(line: SkippedLine) -> str:
-    """Return the error message of a run that ends after this skipped step; equal on all ranks."""
-    slots = f"slots {line.slots} of ranks {line.ranks}"
-    if line.cause == "spike":
-        return (
-            f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, were not applied. "
-            f"The last one is a spike: {line.reason}. Its largest loss is in {slots}, with data "
-            f"from {line.cursor}. The run ends, because trainer.stop_after_skipped_steps is "
-            f"{line.in_a_row}. If only these steps have such data, raise this field and continue "
-            "the run. Otherwise, start a new run from the newest checkpoint (trainer.init_from) "
-            "with a lower learning rate, with trainer.gradient_clipping, or with more deviations "
-            "in trainer.spike_guard"
-        )
-    where = f"in {slots}" if line.slots else "in the sum of all slots"
+def refusal_notice(line: SkippedLine, run: Path) -> str:
+    """Return the notice about a step that a guard refused.
+
+    Args:
+        line: the line of the step.
+        run: the folder of the run.
+    """
+    where = ""
+    if line.slots:
+        slots = f"{'slot' if len(line.slots) == 1 else 'slots'} {join_items(line.slots)}"
+        where = f", with the largest loss in {slots}"
     return (
-        f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step}, had a loss or "
-        "gradient that is not finite, and were not applied. In the last step, the non-finite value "
-        f"was {where}, with data from {line.cursor}. The run ends, because "
-        f"trainer.stop_after_skipped_steps is {line.in_a_row}. Start a new run from the newest "
-        "checkpoint (trainer.init_from) with a lower learning rate or with "
-        "trainer.gradient_clipping"
+        f"step {line.step} is skipped, because {line.reason}{where}: "
+        f"`transloom data trace {run} --steps {line.step} --texts` shows its sentences"
+    )
+
+
+def ending_error(line: SkippedLine, decision: Skip | None = None) -> TrainerError:
+    """Return the error of a run that ends after this skipped step; equal on all ranks.
+
+    Args:
+        line: the line of the step.
+        decision: the decision of the guard that refused the step; None if it was not finite.
+    """
+    slots = f"slots {line.slots} of ranks {line.ranks}"
+    row = f"{counted(line.in_a_row, 'step')} in a row, up to step {line.step},"
+    limit = f"trainer.stop_after_skipped_steps is {line.in_a_row}"
+    restart = "start a new run from the newest checkpoint (trainer.init_from) with"
+    if decision is None:
+        where = f"in {slots}" if line.slots else "in the sum of all slots"
+        return NonFiniteLossError(
+            f"{row} had a loss or gradient that is not finite, and were not applied. In the last "
+            f"step, the non-finite value was {where}, with data from {line.cursor}. The run ends, "
+            f"because {limit}. {restart.capitalize()} a lower learning rate or with "
+            "trainer.gradient_clipping"
+        )
+    error = SpikeError if line.cause == "spike" else GuardError
+    where = f"Its largest loss is in {slots}, with" if line.slots else "It has"
+    remedies = (
+        f"{restart} a lower learning rate, with trainer.gradient_clipping, or with "
+        f"{decision.remedy}"
+    )
+    if isinstance(decision, Stop):
+        return error(
+            f"Step {line.step} was not applied, and a guard ends the run, because {line.reason}. "
+            f"{where} data from {line.cursor}. To train past this step, {remedies}"
+        )
+    return error(
+        f"{row} were not applied. The last one was refused, because {line.reason}. {where} data "
+        f"from {line.cursor}. The run ends, because {limit}. If only these steps have such data, "
+        f"raise this field and continue the run. Otherwise, {remedies}"
     )

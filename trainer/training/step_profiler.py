@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
+from trainer.registries.callbacks import StepObserver
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange, profile_folder
 
 
-class StepProfiler:
+class StepProfiler(StepObserver):
     """Profiler of the requested steps of one rank, if any.
 
     The trace also has the work between these steps, such as a validation. If the rank stops before
@@ -34,7 +35,7 @@ class StepProfiler:
         self._profiler: torch.profiler.profile | None = None
 
     @contextmanager
-    def step(self, step: int) -> Iterator[None]:
+    def around(self, step: int) -> Iterator[None]:
         """Profile the step within this context, if it is one of the requested steps."""
         if self._steps is None or step not in self._steps:
             yield

@@ -5,10 +5,11 @@ beforehand, by step.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,19 +21,21 @@ from data_pipeline.tasks.translation import TASK
 from support.ranks.engine_jobs import SPECIAL, VOCABULARY, micro_batch
 from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_values
+from trainer.build.callbacks import build_guards
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext
 from trainer.rank.step_timer import StepTimer
 from trainer.recipe import TrainingRecipe
 from trainer.record.metrics_lines import Event, Line
-from trainer.runs.folder import RunFolder
+from trainer.registries.callbacks import StepGuard, StepObserver
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
 from trainer.tasks.batch import PairBatch, to_device
 from trainer.tasks.task import ShownExample, ValidationResult
 from trainer.tasks.translation import translation_scores
+from trainer.training.callbacks import Callbacks
 from trainer.training.loop import Trainer
-from trainer.training.step_profiler import StepProfiler
+from trainer.training.prober import Prober
 from trainer.zero.engine import PassResult
 
 SLOTS = 3
@@ -154,17 +157,15 @@ class Validator:
         return ValidationResult(translation_scores(loss, 100.0 + step), examples)
 
 
-class Prober:
-    """Due at step 0 and at each third one."""
+class NotingProber(Prober):
+    """Notes the weights of each frame instead of writing it."""
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: Story, run: Path, state: TrainingState) -> None:
+        super().__init__(Task(), ["a sentence"], run, state, Supervision(story))  # type: ignore[arg-type]
         self._story = story
 
-    def is_due(self, step: int) -> bool:
-        return step % 3 == 0
-
-    def take(self, model: Any, step: int) -> None:
-        self._story.events.append(("probed", step, model))
+    def take(self, network: Any, step: int) -> None:
+        self._story.events.append(("probed", step, network))
 
 
 class Saver:
@@ -229,8 +230,13 @@ def make_trainer(
     ema: bool = False,
     probes: bool = False,
     slots: range = range(SLOTS),
+    observers: Sequence[StepObserver] = (),
+    guards: Mapping[str, StepGuard] = MappingProxyType({}),
 ) -> Trainer:
-    """A rank that computes these slots of each step, and a dummy if that is not all of them."""
+    """A rank that computes these slots of each step, and a dummy if that is not all of them.
+
+    Its guards are those of the recipe, and others.
+    """
 
     def steps(cursor: Cursor) -> Iterator[RankStep]:
         while True:
@@ -244,6 +250,10 @@ def make_trainer(
     job = make_job(training, run)
     engine = Engine(story, min(SLOTS, len(slots) + 1))
     state = TrainingState(progress or Progress(), engine, Ema(story) if ema else None)
+    probers = [NotingProber(story, run, state)] if probes else []
+    callbacks = Callbacks(
+        [*probers, *observers], {**build_guards(training, state.progress), **guards}
+    )
     return Trainer(
         RankContext(job, Placement(), Supervision(story)),
         state,
@@ -252,7 +262,6 @@ def make_trainer(
         validator=Validator(story),
         saver=Saver(story, state.progress),
         recorder=Recorder(story),
-        observer=StepProfiler(None, RunFolder(run), 0, lambda text: None),
+        callbacks=callbacks,
         resources=ExitStack(),
-        prober=Prober(story) if probes else None,
     )

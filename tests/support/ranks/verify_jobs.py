@@ -17,19 +17,19 @@ from model.losses.loss import CrossEntropy
 from support.ranks.engine_jobs import SMOOTHING, Shape, full_weights, make_model, micro_batch
 from support.ranks.loop_parts import Recorder, Saver, Story, Supervision, Task, Validator, recipe
 from support.ranks.rank_jobs import make_job
+from trainer.build.callbacks import build_guards
 from trainer.config import EngineConfig
 from trainer.corruption import SilentCorruptionError
 from trainer.errors import UnequalKernelsError
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext
 from trainer.registries.optimizers import OptimizerConfig
-from trainer.runs.folder import RunFolder
 from trainer.state.kernel_fingerprint import require_equal_kernels
 from trainer.state.progress import Progress
 from trainer.state.training_state import TrainingState
+from trainer.training.callbacks import Callbacks
 from trainer.training.loop import Trainer
 from trainer.training.slot_checks import SlotChecks
-from trainer.training.step_profiler import StepProfiler
 from trainer.zero.engine import PassResult, TrainingEngine
 
 Kind = Literal["weight", "activation", "gradient"]
@@ -198,7 +198,7 @@ class CheckedRank:
             validator=Validator(self.story),
             saver=Saver(self.story, state.progress),
             recorder=Recorder(self.story),
-            observer=StepProfiler(None, RunFolder(run), 0, lambda text: None),
+            callbacks=Callbacks(guards=build_guards(training, state.progress)),
             resources=ExitStack(),
             checks=self.checks,
         )

@@ -1,7 +1,7 @@
 """A progress in which every value differs from that of a beginning, and from the others."""
 
 from data_pipeline.batching.plan import Cursor
-from trainer.checkpoints.format import EarlyStoppingState, Parent, RecentSteps
+from trainer.checkpoints.format import SPIKE_GUARD, EarlyStoppingState, Parent
 from trainer.state.progress import Progress
 from trainer.tasks.translation import translation_scores
 
@@ -18,6 +18,9 @@ FAR = Progress(
     skipped_steps=6,
     skipped_in_a_row=2,
     skipped_spikes=3,
-    recent_steps=RecentSteps(losses=(2.5, 2.25), grad_norms=(0.5, 0.125)),
+    guard_states={
+        SPIKE_GUARD: {"losses": [2.5, 2.25], "grad_norms": [0.5, 0.125]},
+        "callbacks.loss_ceiling": {"mean": 2.375},
+    },
     parent=Parent(run_id="abcd1234", step=50, sha256="cd" * 32),
 )

@@ -7,6 +7,7 @@ from support.records.checkpoints import make_header
 from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
+from trainer.checkpoints.format import guard_fields
 from trainer.state.progress import Progress
 
 # The next step begins without scores.
@@ -15,6 +16,7 @@ KEPT = [field.name for field in fields(Progress) if field.name not in ("scores",
 
 def restored(cursor: Cursor = FAR.cursor) -> Progress:
     values = {name: getattr(FAR, name) for name in KEPT}
+    values |= guard_fields(values.pop("guard_states"))
     return Progress.of_checkpoint(make_header(values.pop("step"), **values), cursor)
 
 

@@ -18,6 +18,7 @@ from support.ranks.loop_parts import (
 from data_pipeline.batching.plan import Cursor
 from trainer.errors import NonFiniteLossError
 from trainer.record.metrics_lines import StepLine
+from trainer.registries.callbacks import StepObserver
 from trainer.state.digest import START, fold
 from trainer.state.progress import Progress
 from trainer.tasks.batch import to_device
@@ -68,7 +69,7 @@ def test_a_moment_has_the_weights_of_a_validation_and_is_there_before_the_checkp
         story, recipe(max_steps=6, validate_every_steps=3), tmp_path, ema=ema, probes=True
     )
     trainer.train()
-    assert story.of("probed") == [("probed", step, weights) for step in (0, 3, 6)]
+    assert story.of("probed") == [("probed", step, weights) for step in (0, 1, 2, 3, 4, 6)]
     assert [event[:2] for event in story.of("probed", "validated", "saved")][-3:] == [
         ("probed", 6),
         ("validated", 6),
@@ -76,7 +77,7 @@ def test_a_moment_has_the_weights_of_a_validation_and_is_there_before_the_checkp
     ]
     later = Story()
     make_trainer(later, recipe(max_steps=6), tmp_path, Progress(step=3), probes=True).train()
-    assert [event[1] for event in later.of("probed")] == [6]
+    assert [event[1] for event in later.of("probed")] == [4, 6]
 
 
 def test_a_score_is_that_of_the_checkpoints_own_step(tmp_path):
@@ -274,12 +275,18 @@ def test_a_run_without_a_new_best_ends_early_with_a_checkpoint(tmp_path):
     assert (state.best, state.best_step, state.validations_since_best) == (1.0, 6, 2)
 
 
-def test_no_step_is_compared_that_follows_a_validation_a_probe_or_a_checkpoint(tmp_path):
-    """Nor is a repeated step; checkpoints are at steps 2, 4, …, validations at 5, 10, …"""
-    story = Story(refits={7: [["w"]]})
-    training = recipe(max_steps=14, validate_every_steps=5)
-    trainer = make_trainer(story, training, tmp_path, probes=True)
-    left_out = []
-    trainer._slow_ranks.skip_next_step = lambda: left_out.append(story.step)
-    trainer.train()
-    assert {step for step in range(15) if step not in left_out} == {1, 11, 13}
+def test_a_step_after_a_validation_a_probe_or_a_checkpoint_is_interrupted(tmp_path):
+    """And so is a repeated step; checkpoints are at steps 2, 4, …, validations at 5, 10, …"""
+    interrupted = []
+
+    class Observer(StepObserver):
+        def after_step(self, view):
+            interrupted.extend([view.step] * view.is_interrupted)
+            return {}
+
+    training = recipe(max_steps=26, validate_every_steps=5)
+    story = Story(refits={22: [["w"]]})
+    make_trainer(story, training, tmp_path, probes=True, observers=[Observer()]).train()
+    saved, validated = set(range(2, 26, 2)), {5, 10, 15, 20, 25}
+    probed = {0, 1, 2, 3, 4, 6, 8, 12, 16, 24}
+    assert interrupted == sorted({step + 1 for step in saved | validated | probed} | {22})

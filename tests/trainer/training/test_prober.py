@@ -7,7 +7,7 @@ from support.records.moments import made_probe
 
 from model.errors import ModelError
 from trainer.record.time_lapse import path_of, read_frame
-from trainer.training.prober import NoProber, Prober
+from trainer.training.prober import Prober
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def probed(tmp_path):
         return made_probe(sentence.upper(), sentence)
 
     def make(folder=tmp_path, sentences=("one", "two"), probe=probe):
-        return Prober(SimpleNamespace(probe=probe), sentences, folder, said.append)
+        supervision = SimpleNamespace(notice=said.append)
+        return Prober(SimpleNamespace(probe=probe), sentences, folder, None, supervision)
 
     return SimpleNamespace(make=make, folder=tmp_path, said=said, asked=asked)
 
@@ -39,7 +40,6 @@ def test_moments_are_due_at_some_steps_and_never_without_sentences(probed):
     due = [step for step in range(20) if probed.make().is_due(step)]
     assert due == [0, 1, 2, 3, 4, 6, 8, 12, 16]
     assert not any(probed.make(sentences=()).is_due(step) for step in range(20))
-    assert not any(NoProber().is_due(step) for step in range(20))
 
 
 def test_other_ranks_keep_nothing_but_their_steps_are_due_too(probed):

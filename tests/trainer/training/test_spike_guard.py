@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from support.ranks.loop_parts import Story, make_trainer, recipe
 from support.records.lines import skipped_line
 
-from trainer.checkpoints.format import RecentSteps
+from trainer.checkpoints.format import SPIKE_GUARD, RecentSteps
 from trainer.config import SpikeGuardConfig
 from trainer.errors import NonFiniteLossError, SpikeError
 from trainer.record.metrics_lines import SkippedLine, TrainLine, parse_line
@@ -19,12 +19,13 @@ from trainer.state.progress import Progress
 from trainer.training.spike_guard import (
     MIN_RELATIVE_DEVIATION,
     Spike,
+    SpikeGuard,
     find_spike,
-    spike_notice,
     spiking_slots,
     threshold,
     with_step,
 )
+from trainer.training.step_exchange import refusal_notice
 
 GUARD = SpikeGuardConfig(window=4, minimum_steps=3, loss_deviations=5, norm_deviations=8)
 values = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -118,6 +119,10 @@ def replace_threshold(spike, loss_threshold):
     return spike._replace(loss_threshold=loss_threshold)
 
 
+def window_of(progress):
+    return RecentSteps(**progress.guard_states[SPIKE_GUARD])
+
+
 def guarded(**settings):
     guard = {"window": 4, "minimum_steps": 3, "loss_deviations": 100, "norm_deviations": 20}
     return recipe(spike_guard=guard | settings, **{"max_steps": 9})
@@ -144,7 +149,7 @@ def test_a_spike_is_not_applied_and_recorded_with_its_cause(tmp_path, story):
     assert line.loss_threshold == threshold([line.loss for line in window], 100)
     assert line.grad_norm_threshold == threshold([line.grad_norm for line in window], 20)
     (notice,) = story.notices
-    assert notice == spike_notice(line, tmp_path)
+    assert notice == refusal_notice(line, tmp_path)
     value, limit = (
         (line.grad_norm, line.grad_norm_threshold)
         if story.norms
@@ -160,7 +165,7 @@ def test_a_spike_is_not_applied_and_recorded_with_its_cause(tmp_path, story):
         assert part in notice
     (progress, _) = story.saved[-1]
     assert (progress.skipped_steps, progress.skipped_spikes, progress.skipped_in_a_row) == (1, 1, 0)
-    (after,) = (saved.recent_steps for saved, _ in story.saved if saved.step == 6)
+    (after,) = (window_of(saved) for saved, _ in story.saved if saved.step == 6)
     lines = [line for line in story.lines if isinstance(line, TrainLine)]
     known = [line for line in lines if line.step in (2, 3, 4, 6)]
     assert after.losses == tuple(line.loss for line in known)
@@ -171,7 +176,7 @@ def test_without_a_guard_no_step_is_refused_and_no_window_kept(tmp_path):
     story = Story(loss_factors={5: 50.0}, norms={6: 20.0})
     make_trainer(story, recipe(max_steps=9), tmp_path).train()
     assert [event[1] for event in story.of("applied")] == list(range(1, 10))
-    assert story.saved[-1][0].recent_steps == RecentSteps()
+    assert story.saved[-1][0].guard_states == {}
     assert story.notices == []
 
 
@@ -240,4 +245,5 @@ def test_lines_of_earlier_versions_are_not_finite():
 
 
 def test_a_start_has_seen_no_step():
-    assert Progress().recent_steps.losses == ()
+    assert SpikeGuard(GUARD).state() == {"losses": [], "grad_norms": []}
+    assert Progress().guard_states == {}

@@ -18,10 +18,10 @@ from trainer.tasks.batch import DeviceBatch, to_device
 from trainer.training import step_exchange
 from trainer.training.step_exchange import (
     StepReport,
+    ending_error,
     exchange,
     skipped_line,
     throughput,
-    too_many_skipped,
 )
 from trainer.zero.engine import PassResult
 
@@ -111,7 +111,7 @@ def test_a_skipped_step_names_the_ranks_of_its_bad_slots(slots, ranks):
     assert line.ranks == ranks
     assert (line.step, line.slots, line.in_a_row, line.skipped_steps) == (9, slots, 2, 6)
     assert (line.epoch, line.window, line.offset, line.data_digest) == (1, 2, 3, "d")
-    said = too_many_skipped(line)
+    said = str(ending_error(line))
     assert said.startswith("2 steps in a row, up to step 9,")
     assert ("the sum of all slots" in said) == (not slots)
     assert (f"slots {slots} of ranks {line.ranks}" in said) == bool(slots)

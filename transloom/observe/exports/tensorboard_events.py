@@ -1,7 +1,7 @@
 """Export a metrics file as TensorBoard events. Only this module imports tensorboard.
 
     train/loss, …            each number of a training step's line
-    train/other_sums/NAME    each entry of the line's `other_sums`
+    train/other_sums/NAME    each entry of the line's `other_sums`, and likewise of `observed`
     skipped/in_a_row, …      each number of a skipped step's line
     skipped/slots            the cause of a skipped step, with its slots and ranks, as text
     validation/bleu, …       each score of a validation
@@ -98,9 +98,8 @@ def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
             value = getattr(line, name)
             if isinstance(value, (int, float)) and name not in _AXES:
                 yield f"{line.kind}/{name}", value
-        if isinstance(line, TrainLine):
-            for name, number in (line.other_sums or {}).items():
-                yield f"train/other_sums/{name}", number
+            for entry, number in value.items() if isinstance(value, dict) else ():
+                yield f"{line.kind}/{name}/{entry}", number
 
 
 def texts_of(line: Line) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from foundation.location import without_credentials
 from foundation.untrusted_text import visible, visible_line
 from trainer.checkpoints.checkpoint_status import CheckpointFolder
 from trainer.checkpoints.format import newest_intact
-from trainer.errors import LeaseLostError, NonFiniteLossError, SpikeError
+from trainer.errors import GuardError, LeaseLostError, NonFiniteLossError
 from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import Event, Line, Resized, TrainLine, ValidationLine
 from trainer.record.run_state import DEFAULT_FORM, LossForm
@@ -113,7 +113,7 @@ class LoggingListener:
             file.write(entries)
 
     def _keep_error(self, error: Exception) -> None:
-        if isinstance(error, (NonFiniteLossError, SpikeError)):
+        if isinstance(error, (GuardError, NonFiniteLossError)):
             good, _ = newest_intact(self._run.checkpoints)
             error.add_note(f"The newest good checkpoint is {good.path if good else 'none'}.")
         self.log_detail(f"{ENDED}{full_message(error)}")

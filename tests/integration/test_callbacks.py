@@ -1,0 +1,141 @@
+"""A guard and an observer of an extension: killed between steps, on other ranks, the same bits."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.tasks import EXTENSIONS
+
+from trainer.checkpoints.format import Checkpoint, folder_name
+from transloom.observe.comparison.comparison import compare_runs
+
+STEPS, STRUCK_AFTER = 16, 13  # checkpoints at 5, 10, 15
+GUARD = {"type": "loss_ceiling", "options": {"factor": 1.001, "decay": 0.5}}
+COST = {"type": "step_cost", "options": {"every": 2}}
+KILLERS = Path(__file__).parents[1] / "support" / "extension" / "killer.py"
+
+
+class Commands:
+    """Trains runs by the command, each in a process of its own."""
+
+    def __init__(self, folder, dataset):
+        extensions = folder / "extensions"
+        extensions.mkdir()
+        for file in (EXTENSIONS / "loss_ceiling.py", EXTENSIONS / "step_cost.py", KILLERS):
+            shutil.copy(file, extensions)
+        values = tiny_values(dataset, max_steps=STEPS, stop_after_skipped_steps=STEPS)
+        values |= {
+            "extensions": ["loss_ceiling", "step_cost", "killer"],
+            "extension_folder": str(extensions),
+            "engine": {"numerics": "exact"},
+            "checkpoints": {"every_steps": 5},
+            "decoding": SHORT_TRANSLATIONS,
+        }
+        self.folder, self._recipe = folder, folder / "tiny.yaml"
+        self._recipe.write_text(yaml.safe_dump(values))
+
+    def train(self, name, *callbacks, how=("--inline",)):
+        """Return the exit status, and all that was printed."""
+        command = [Path(sys.executable).parent / "transloom", "train", self._recipe]
+        options = [f"callbacks={json.dumps([GUARD, *callbacks])}", "--run", self.folder / name]
+        done = subprocess.run(
+            [*command, *how, *options],
+            check=False,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        return done.returncode, done.stdout
+
+    def lines(self, name):
+        text = (self.folder / name / "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def steps(self, name):
+        return [line for line in self.lines(name) if line["kind"] in ("train", "skipped")]
+
+    def assert_same(self, name, other):
+        compared = compare_runs(self.folder / name, self.folder / other)
+        assert compared.is_same, compared
+        assert (compared.steps, compared.checkpoint_step) == (STEPS, STEPS)
+        kinds = [
+            [(s["kind"], s.get("refusal"), s.get("slots")) for s in self.steps(one)]
+            for one in (name, other)
+        ]
+        assert kinds[0] == kinds[1]
+        states = [
+            Checkpoint(self.folder / one / "checkpoints" / folder_name(STEPS)).header.guards
+            for one in (name, other)
+        ]
+        assert states[0] == states[1]
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory, phrasebook):
+    """And a run with the guard alone, to which nothing happens; its name is "whole"."""
+    commands = Commands(tmp_path_factory.mktemp("callbacks"), phrasebook)
+    status, said = commands.train("whole")
+    assert status == 0, said
+    return commands
+
+
+def test_the_guard_refuses_steps_by_its_state(commands):
+    steps = commands.steps("whole")
+    mean, refused = None, []
+    for step in steps:
+        if mean is not None and step["loss"] > GUARD["options"]["factor"] * mean:
+            refused.append(step["step"])
+        else:
+            mean = step["loss"] if mean is None else 0.5 * mean + 0.5 * step["loss"]
+    skipped = [step for step in steps if step["kind"] == "skipped"]
+    assert [step["step"] for step in skipped] == refused
+    assert any(step > STRUCK_AFTER - 3 for step in refused), "none is repeated"
+    assert {step["cause"] for step in skipped} == {"guard"}
+    assert all("loss_ceiling" in step["refusal"] for step in skipped)
+    (header,) = {Checkpoint(commands.folder / "whole/checkpoints" / folder_name(STEPS)).header}
+    assert header.guards == {"callbacks.loss_ceiling": {"mean": mean}}
+    assert (header.skipped_steps, header.optimizer_step) == (len(refused), STEPS - len(refused))
+
+
+def test_a_run_killed_between_steps_goes_on_with_the_same_bits(commands):
+    """Its observers, which the whole run does not have, belong to the execution."""
+    killer = {"type": "killer", "options": {"step": STRUCK_AFTER}}
+    status, said = commands.train("killed", COST, killer)
+    assert status == -signal.SIGKILL, said
+    assert commands.steps("killed")[-1]["step"] == STRUCK_AFTER
+    status, said = commands.train("killed", COST)
+    assert status == 0, said
+    assert [line["event"] for line in commands.lines("killed") if "event" in line] == ["resumed"]
+    commands.assert_same("killed", "whole")
+    numbers = {step["step"]: step.get("observed", {}) for step in commands.steps("killed")}
+    assert {step for step, added in numbers.items() if added} == {*range(2, STEPS + 1, 2)}
+    assert numbers[2].keys() == {"step_cost/cpu_seconds", "step_cost/peak_megabytes"}
+    assert not any("observed" in step for step in commands.steps("whole"))
+
+
+def test_a_guard_is_part_of_the_run(commands):
+    status, said = commands.train("whole", {"type": "loss_ceiling", "options": {}})
+    assert status != 0
+    assert "callbacks" in said
+
+
+def test_a_killed_rank_is_restarted_and_a_failed_observer_is_not(commands, ray_head):
+    how = [f"cluster.address={ray_head.address}", "cluster.ranks=2"]
+    killer = {"type": "killer", "options": {"step": STRUCK_AFTER, "rank": 1}}
+    status, said = commands.train("ranks", COST, killer, how=how)
+    assert status == 0, said
+    assert "resumed" in [line.get("event") for line in commands.lines("ranks")]
+    commands.assert_same("ranks", "whole")
+    killer["options"] |= {"step": 3, "raises": True}
+    status, said = commands.train("failed", killer, how=how)
+    text = " ".join(said.split())
+    assert status == 1, said
+    for part in ("'killer'", "extension killer failed at step 3", "an observer's own mistake"):
+        assert part in text
+    assert [line for line in commands.lines("failed") if line.get("event") == "resumed"] == []
