@@ -42,6 +42,7 @@ FIELDS = {
         "hardware_flops",
         # of skipped steps
         "cause",
+        "refusal",
         "slots",
         "ranks",
         "in_a_row",
@@ -84,6 +85,7 @@ HEADER_FIELDS = (
     "skipped_in_a_row",
     "skipped_spikes",
     "recent_steps",
+    "guards",
     "gradient_peaks",
     "frozen",
     "averaged_steps",

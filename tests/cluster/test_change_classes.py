@@ -21,7 +21,8 @@ CORPUS = """
 # By class and section.
 TABLE = {
     "identity": {
-        "": "seed task extensions",
+        "": "seed task extensions callbacks",
+        "callbacks": "type options",
         "data": """
             source_language target_language train tests temperature context_sentences
             max_source_length max_target_length pairs_per_block blocks_per_shard

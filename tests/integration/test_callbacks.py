@@ -30,6 +30,8 @@ class Commands:
         for file in (EXTENSIONS / "loss_ceiling.py", EXTENSIONS / "step_cost.py", KILLERS):
             shutil.copy(file, extensions)
         values = tiny_values(dataset, max_steps=STEPS, stop_after_skipped_steps=STEPS)
+        # Losses vary more than they fall.
+        values["trainer"]["schedule"]["peak_learning_rate"] = 1e-4
         values |= {
             "extensions": ["loss_ceiling", "step_cost", "killer"],
             "extension_folder": str(extensions),
@@ -41,11 +43,13 @@ class Commands:
         self._recipe.write_text(yaml.safe_dump(values))
 
     def train(self, name, *callbacks, how=("--inline",)):
-        """Return the exit status, and all that was printed."""
-        command = [Path(sys.executable).parent / "transloom", "train", self._recipe]
         options = [f"callbacks={json.dumps([GUARD, *callbacks])}", "--run", self.folder / name]
+        return self.run("train", self._recipe, *how, *options)
+
+    def run(self, *arguments):
+        """Return the exit status of a command, and all that it printed."""
         done = subprocess.run(
-            [*command, *how, *options],
+            [Path(sys.executable).parent / "transloom", *arguments],
             check=False,
             text=True,
             stdout=subprocess.PIPE,
@@ -56,6 +60,9 @@ class Commands:
     def lines(self, name):
         text = (self.folder / name / "metrics.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
+
+    def header(self, name):
+        return Checkpoint(self.folder / name / "checkpoints" / folder_name(STEPS)).header
 
     def steps(self, name):
         return [line for line in self.lines(name) if line["kind"] in ("train", "skipped")]
@@ -69,11 +76,7 @@ class Commands:
             for one in (name, other)
         ]
         assert kinds[0] == kinds[1]
-        states = [
-            Checkpoint(self.folder / one / "checkpoints" / folder_name(STEPS)).header.guards
-            for one in (name, other)
-        ]
-        assert states[0] == states[1]
+        assert self.header(name).guards == self.header(other).guards
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,7 @@ def test_the_guard_refuses_steps_by_its_state(commands):
     assert any(step > STRUCK_AFTER - 3 for step in refused), "none is repeated"
     assert {step["cause"] for step in skipped} == {"guard"}
     assert all("loss_ceiling" in step["refusal"] for step in skipped)
-    (header,) = {Checkpoint(commands.folder / "whole/checkpoints" / folder_name(STEPS)).header}
+    header = commands.header("whole")
     assert header.guards == {"callbacks.loss_ceiling": {"mean": mean}}
     assert (header.skipped_steps, header.optimizer_step) == (len(refused), STEPS - len(refused))
 
@@ -117,6 +120,16 @@ def test_a_run_killed_between_steps_goes_on_with_the_same_bits(commands):
     assert {step for step, added in numbers.items() if added} == {*range(2, STEPS + 1, 2)}
     assert numbers[2].keys() == {"step_cost/cpu_seconds", "step_cost/peak_megabytes"}
     assert not any("observed" in step for step in commands.steps("whole"))
+
+
+def test_a_replay_has_the_guard_and_its_state_and_cannot_leave_it_out(commands):
+    folder = f"extension_folder={commands.folder / 'extensions'}"
+    replay = ("replay", commands.folder / "whole", "--steps", f"12:{STEPS}", folder)
+    status, said = commands.run(*replay)
+    assert status == 0, said
+    status, said = commands.run(*replay, "callbacks=[]")
+    assert status != 0
+    assert "callbacks" in said
 
 
 def test_a_guard_is_part_of_the_run(commands):

@@ -334,6 +334,8 @@ def _values(line: Line) -> dict[str, Any]:
             said |= {measure: score.value, f"{measure}_decoding": score.decoding}
         if line.samples:
             values[SAMPLES] = line.samples
+    numbers = said.pop("observed", None) or {}
+    values |= {f"{name}/observed/{key}": number for key, number in numbers.items()}
     for key, value in said.items():
         if value not in (None, [], {}):
             plain = isinstance(value, int | float | str)

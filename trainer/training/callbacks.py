@@ -9,6 +9,7 @@ after which no run is restarted.
 """
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +21,7 @@ from trainer.errors import CallbackError
 from trainer.registries.callbacks import ObservedStep, Skip, StepGuard, StepObserver, StepView
 
 MAX_NUMBERS = 32  # that an observer adds to a line
-MAX_NAME_CHARACTERS = 64
+_NAME = re.compile(r"\w{1,64}", re.ASCII)
 MAX_REASON_CHARACTERS = 300
 NO_GUARDS: Mapping[str, StepGuard] = {}
 
@@ -187,13 +188,9 @@ def _require_numbers(added: Mapping[str, Any]) -> None:
     if len(added) > MAX_NUMBERS:
         raise ValueError(f"it adds {len(added)} numbers, expected at most {MAX_NUMBERS} per step")
     for key, value in added.items():
-        if not (isinstance(key, str) and key.isidentifier() and len(key) <= MAX_NAME_CHARACTERS):
+        is_named = isinstance(key, str) and _NAME.fullmatch(key)
+        if not (is_named and isinstance(value, (int, float)) and math.isfinite(value)):
             raise ValueError(
-                f"it adds a number named {key!r:.80}, expected a name of letters, digits and _, of "
-                f"at most {MAX_NAME_CHARACTERS} characters"
-            )
-        if not (isinstance(value, (int, float)) and math.isfinite(value)):
-            raise ValueError(
-                f"it adds {key} = {value!r:.80}, expected a finite int or float: convert it, or "
-                "leave it out"
+                f"it adds {key!r:.80}: {value!r:.80}, expected a name of up to 64 letters, digits "
+                "and _, and a finite int or float: rename it, convert it, or leave it out"
             )

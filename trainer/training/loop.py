@@ -164,12 +164,11 @@ class Trainer:
             report = self._sum_gradients(step, data, stall)
             rate = learning_rate(self.recipe.trainer.schedule, step, self.engine.width)
             view = report.view(step, data, self.engine.sum_names, rate)
-            applied = self._apply(report, view)
+            norm, decision = self._apply(report, view)
         progress.step = step
         progress.cursor = data.next_cursor
         progress.data_digest = fold(progress.data_digest, report.slot_digests)
         progress.scores = {}
-        norm = applied if isinstance(applied, float) else None
         observed = ObservedStep(
             **vars(view),
             gradient_norm=norm,
@@ -178,11 +177,11 @@ class Trainer:
             is_interrupted=report.is_interrupted,
         )
         fields = self._callbacks.after_step(observed)
-        if isinstance(applied, float):
-            self._callbacks.applied(view, applied)
-            self._record_step(data, report, observed, applied, fields)
+        if norm is None:
+            self._record_skipped(data, report, decision, fields)
         else:
-            self._record_skipped(data, report, applied, fields)
+            self._callbacks.applied(view, norm)
+            self._record_step(data, report, observed, norm, fields)
         return report
 
     def _record_step(
@@ -193,7 +192,7 @@ class Trainer:
         norm: float,
         fields: dict[str, Any],
     ) -> None:
-        progress, seconds = self.progress, view.seconds
+        progress = self.progress
         progress.skipped_in_a_row = 0
         progress.target_tokens_seen += data.units
         sums = {**view.sums}
@@ -211,13 +210,13 @@ class Trainer:
                 grad_norm=norm,
                 target_tokens=data.units,
                 target_tokens_seen=progress.target_tokens_seen,
-                target_tokens_per_second=data.units / seconds,
+                target_tokens_per_second=data.units / view.seconds,
                 padding_fraction=report.padding_fraction,
-                step_seconds=seconds,
+                step_seconds=view.seconds,
                 data_stall_seconds=report.data_stall_seconds,
                 checkpoint_stall_seconds=self._checkpoint_stall_seconds,
                 world_size=self._placement.world_size,
-                **throughput(report, seconds, self._placement.world_size),
+                **throughput(report, view.seconds, self._placement.world_size),
                 **fields,
             )
         )
@@ -300,12 +299,12 @@ class Trainer:
         self._recorder.append(CorruptionFound.of(error.finding, self._recorder.last_step))
         raise error
 
-    def _apply(self, report: StepReport, view: StepView) -> float | Skip | None:
+    def _apply(self, report: StepReport, view: StepView) -> tuple[float | None, Skip | None]:
         """Apply the optimizer step, unless it is not finite or a guard refuses it.
 
         Returns:
-            The gradient norm if the step is applied, the decision if a guard refuses it, otherwise
-            None.
+            The gradient norm, None if the step was not applied; and the decision of a guard that
+            refused it, otherwise None.
         """
         known: list[float] = []
 
@@ -317,13 +316,13 @@ class Trainer:
         decision = None if report.bad_slots else self._callbacks.decide(view, gradient_norm)
         if report.bad_slots or decision:
             self.engine.discard_gradients()
-            return decision
+            return None, decision
         norm = self.engine.step(view.learning_rate, report.amax, known[0] if known else None)
         if not math.isfinite(norm):
-            return None  # the sum overflowed, and the engine has applied nothing
+            return None, None  # the sum overflowed, and the engine has applied nothing
         if self._state.ema:
             self._state.ema.update()
-        return norm
+        return norm, None
 
     def _validate(self) -> None:
         """Validate the model. A validation that a stop request interrupts remains due."""

@@ -1,6 +1,7 @@
 """Which ranks are slow, and why: against brute force, with noise, and in real runs."""
 
 from statistics import median
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cluster.recipe import Recipe
 from cluster.terminal import Terminal
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.dataset.manifest import open_dataset
+from trainer.rank.placement import Placement
 from trainer.record.metrics_file import read_metrics, train_lines
 from trainer.record.metrics_lines import (
     RankRecovered,
@@ -19,6 +21,7 @@ from trainer.record.metrics_lines import (
     SlowRankState,
     parse_line,
 )
+from trainer.registries.callbacks import RankTimes
 from trainer.runs.folder import RunFolder
 from trainer.training import step_exchange
 from trainer.training.slow_ranks import (
@@ -26,8 +29,8 @@ from trainer.training.slow_ranks import (
     NORMAL_FACTOR,
     SLOW_FACTOR,
     WINDOW,
-    RankTimes,
     SlowRankDetector,
+    SlowRanks,
     median_of_others,
     time_fields,
 )
@@ -175,6 +178,35 @@ def test_left_out_steps_do_not_count():
             detector.skip_next_step()
         assert detector.add(times_of([1, 9 if step % 3 else 1]), step) == []
     assert detector.slow_ranks is None
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_observer_records_events_once_the_line_of_their_step_is_there(rank):
+    """Interrupted steps and the first one are not compared; skipped steps get no fields."""
+    recorded = []
+    recorder = SimpleNamespace(last_step=0, append=recorded.append)
+    observer = SlowRanks(Placement(rank=rank, world_size=2), recorder)
+    fields = []
+    for step in range(1, 2 * WINDOW):
+        times = times_of([1, 9])
+        with observer.around(step):
+            view = SimpleNamespace(
+                rank_times=times,
+                is_interrupted=step == 3,
+                gradient_norm=None if step == 5 else 1.5,
+            )
+            fields.append(observer.after_step(view))
+            recorder.last_step = step  # by the line
+    if rank:
+        assert (recorded, any(fields)) == ([], False)
+        return
+    (event,) = recorded
+    assert (event.rank, event.step) == (1, WINDOW + 2)
+    assert fields[4] == {}
+    assert [step for step, one in enumerate(fields, 1) if one.get("slow_ranks")] == list(
+        range(event.step + 1, 2 * WINDOW)
+    )
+    assert fields[0] == {**time_fields(times), "slow_ranks": None}
 
 
 def test_a_step_without_time_is_no_error():

@@ -1,0 +1,340 @@
+"""Observers and guards: their order, their exceptions, what they add to lines and checkpoints."""
+
+import ast
+import json
+import math
+from contextlib import contextmanager
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from support.ranks.loop_parts import SLOTS, Story, make_trainer, recipe
+from support.records.checkpoints import make_header
+
+from cluster.health.failures import is_permanent
+from trainer.checkpoints.format import (
+    HEADER,
+    MAX_GUARD_STATE_BYTES,
+    SPIKE_GUARD,
+    guard_fields,
+    read_header,
+    sha256_of_header,
+)
+from trainer.errors import CallbackError, GuardError, SpikeError
+from trainer.record.metrics_lines import SkippedLine, parse_line
+from trainer.registries.callbacks import Skip, StepGuard, StepObserver, Stop
+from trainer.state.progress import Progress
+from trainer.training.callbacks import ExtensionGuard, ExtensionObservers
+
+ROOT = Path(__file__).resolve().parents[3]
+OPTIONAL = ("step_profiler", "prober", "slow_ranks", "spike_guard")
+
+
+class Noting(StepObserver):
+    """Notes each call in a story."""
+
+    def __init__(self, name, story, numbers=None):
+        self.name, self.story, self.numbers = name, story, numbers or {}
+        self.views = []
+
+    @contextmanager
+    def around(self, step):
+        self.story.events.append(("enters", step, self.name))
+        yield
+        self.story.events.append(("leaves", step, self.name))
+
+    def after_step(self, view):
+        self.story.events.append(("sees", view.step, self.name))
+        self.views.append(view)
+        return self.numbers
+
+
+class Refusing(StepGuard):
+    """Refuses some steps, and knows which were applied."""
+
+    def __init__(self, refused=(), decision=Skip, asks=True):
+        self.refused, self.decision, self.asks = refused, decision, asks
+        self.seen = []
+
+    def decide(self, view, gradient_norm):
+        norm = gradient_norm() if self.asks else None
+        assert norm in (None, 1.5)
+        return self.decision("it is refused", slots=(1, 7)) if view.step in self.refused else None
+
+    def applied(self, view, gradient_norm):
+        self.seen.append((view.step, gradient_norm))
+
+    def state(self):
+        return {"seen": self.seen}
+
+    def restore(self, state):
+        self.seen = [tuple(pair) for pair in state["seen"]]
+
+
+def imports_of(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_an_optional_behaviour_is_named_by_its_file_and_the_builders_alone(name):
+    """So its removal touches these, and the config."""
+    module = f"trainer.training.{name}"
+    users = {
+        str(file.relative_to(ROOT))
+        for package in ("foundation", "data_pipeline", "model", "trainer", "cluster", "transloom")
+        for file in (ROOT / package).rglob("*.py")
+        if module in imports_of(file)
+    }
+    assert users
+    assert {Path(user).parent.as_posix() for user in users} == {"trainer/build"}
+
+
+def test_callbacks_are_called_in_order_around_the_step_and_its_line(tmp_path):
+    story = Story()
+    observers = [Noting("first", story), ExtensionObservers({"second": Noting("second", story)})]
+    make_trainer(story, recipe(max_steps=2), tmp_path, observers=observers).train()
+    names = story.of("enters", "applied", "sees", "leaves", "validated")
+    assert [event[:3] if len(event) > 2 else event for event in names][:7] == [
+        ("enters", 1, "first"),
+        ("enters", 1, "second"),
+        ("applied", 1, story.of("applied")[0][2]),
+        ("sees", 1, "first"),
+        ("sees", 1, "second"),
+        ("leaves", 1, "second"),
+        ("leaves", 1, "first"),
+    ]
+    assert names[-1][0] == "validated"  # between the steps
+
+
+def test_a_view_is_frozen_and_has_the_numbers_of_the_line(tmp_path):
+    story, training = Story(bad={2}), recipe(max_steps=3)
+    observer = Noting("one", story)
+    make_trainer(story, training, tmp_path, observers=[observer]).train()
+    for view, line in zip(observer.views, story.lines, strict=False):
+        assert (view.step, len(view.slot_losses), len(view.slot_units)) == (line.step, SLOTS, SLOTS)
+        if line.kind == "skipped":
+            assert view.gradient_norm is None
+            continue
+        assert (view.loss, view.sums["nll"], view.gradient_norm) == (
+            line.loss,
+            line.nll,
+            line.grad_norm,
+        )
+        assert (view.units, view.learning_rate) == (line.target_tokens, line.learning_rate)
+        assert view.seconds == line.step_seconds
+    with pytest.raises(FrozenInstanceError):
+        view.loss = 0.0
+    with pytest.raises(TypeError):
+        view.sums["nll"] = 0.0
+
+
+def test_numbers_of_observers_are_in_the_lines_of_applied_and_skipped_steps(tmp_path):
+    story = Story(bad={2})
+    observers = ExtensionObservers(
+        {"a": Noting("a", story, {"x": 1, "y": 0.5}), "b": Noting("b", story, {"x": 2.0})}
+    )
+    make_trainer(story, recipe(max_steps=2), tmp_path, observers=[observers]).train()
+    for line, kind in zip(story.lines, ("train", "skipped"), strict=False):
+        assert (line.kind, line.observed) == (kind, {"a/x": 1, "a/y": 0.5, "b/x": 2})
+        assert parse_line(line.to_json().encode()) == line
+    plain = Story()
+    make_trainer(plain, recipe(max_steps=1), tmp_path).train()
+    assert "observed" not in plain.lines[0].to_json()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"x": math.nan}, "'x': nan, expected .* a finite"),
+        ({"x": "1"}, "'x': '1', expected .* a finite"),
+        ({"loss/x": 1}, "'loss/x': 1, expected a name of"),
+        ({f"x{n}": n for n in range(33)}, "adds 33 numbers, expected at most 32"),
+        (7, "TypeError"),
+    ],
+)
+def test_other_values_of_an_observer_end_the_run_with_its_name(tmp_path, numbers, message):
+    story = Story()
+    observers = ExtensionObservers({"odd": Noting("odd", story, numbers)})
+    trainer = make_trainer(story, recipe(max_steps=3), tmp_path, observers=[observers])
+    with pytest.raises(CallbackError, match=rf"observer 'odd' .* {__name__} .*step 1.*{message}"):
+        trainer.train()
+
+
+class Failing(StepObserver, StepGuard):
+    """Fails in one of its methods."""
+
+    def __init__(self, method):
+        self.method = method
+
+    def fail(self, method, result=None):
+        if method == self.method:
+            raise ZeroDivisionError("of the extension")
+        return result
+
+    @contextmanager
+    def around(self, step):
+        self.fail("enter")
+        yield
+        self.fail("leave")
+
+    def after_step(self, view):
+        return self.fail("after_step", {})
+
+    def decide(self, view, gradient_norm):
+        return self.fail("decide")
+
+    def applied(self, view, gradient_norm):
+        self.fail("applied")
+
+    def state(self):
+        return self.fail("state", {})
+
+
+@pytest.mark.parametrize("method", ["enter", "leave", "after_step", "decide", "applied", "state"])
+def test_an_exception_names_the_extension_and_is_not_retried(tmp_path, method):
+    story, failing = Story(), Failing(method)
+    trainer = make_trainer(
+        story,
+        recipe(max_steps=3),
+        tmp_path,
+        observers=[ExtensionObservers({"odd": failing})],
+        guards={"callbacks.odd": ExtensionGuard("odd", failing)},
+    )
+    with pytest.raises(CallbackError, match=rf"'odd' .*{__name__}.*ZeroDivisionError") as error:
+        trainer.train()
+    assert "callbacks in the recipe" in str(error.value)
+    assert is_permanent(error.value)
+
+
+def test_an_error_of_the_step_is_not_one_of_the_extension(tmp_path):
+    """Such as the loss of another rank in a collective, after which the ranks restart."""
+
+    class LostError(Exception):
+        pass
+
+    class Swallowing(StepObserver):
+        @contextmanager
+        def around(self, step):
+            try:
+                yield
+            except LostError as error:
+                raise ValueError("hidden") from error
+
+    def lose(*_, **__):
+        raise LostError
+
+    for method in ("forward_backward", "gradient_norm"):
+        trainer = make_trainer(
+            Story(),
+            recipe(max_steps=3),
+            tmp_path,
+            observers=[ExtensionObservers({"odd": Swallowing()})],
+            guards={"callbacks.asks": ExtensionGuard("asks", Refusing())},
+        )
+        setattr(trainer.engine, method, lose)
+        with pytest.raises(LostError):
+            trainer.train()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_refused_step_is_not_applied_and_recorded_with_the_guards_name(tmp_path, asks):
+    story, guard = Story(), Refusing({2}, asks=asks)
+    norms = []
+    trainer = make_trainer(
+        story,
+        recipe(max_steps=4),
+        tmp_path,
+        guards={"callbacks.strict": ExtensionGuard("strict", guard)},
+    )
+    compute, step = trainer.engine.gradient_norm, trainer.engine.step
+    trainer.engine.gradient_norm = lambda amax: norms.append(story.step) or compute(amax)
+    trainer.engine.step = lambda rate, amax, norm: step(rate, amax, norm)
+    trainer.train()
+    assert norms == ([1, 2, 3, 4] if asks else [1, 3, 4])  # once a step
+    assert story.of("discarded") == [("discarded", 2)]
+    assert guard.seen == [(1, 1.5), (3, 1.5), (4, 1.5)]
+    (line,) = (line for line in story.lines if isinstance(line, SkippedLine))
+    assert (line.step, line.cause, line.slots, line.skipped_spikes) == (2, "guard", [1], 1)
+    assert line.reason == "the guard strict refused it: it is refused"
+    assert parse_line(line.to_json().encode()) == line
+    (notice,) = story.notices
+    assert "step 2 is skipped, because the guard strict refused it" in notice
+    (after,) = (saved.guard_states for saved, _ in story.saved if saved.step == 2)
+    assert after == {"callbacks.strict": {"seen": [[1, 1.5]]}}  # a copy
+
+
+def test_a_row_of_refused_steps_ends_the_run_and_so_does_a_stop(tmp_path):
+    for guard, part in (
+        (Refusing({2, 3, 4}), "3 steps in a row, up to step 4"),
+        (Refusing({4}, decision=Stop), "Step 4 was not applied"),
+    ):
+        story = Story()
+        trainer = make_trainer(
+            story,
+            recipe(max_steps=9, stop_after_skipped_steps=3),
+            tmp_path,
+            guards={"callbacks.strict": ExtensionGuard("strict", guard)},
+        )
+        with pytest.raises(GuardError, match=part) as error:
+            trainer.train()
+        assert not isinstance(error.value, SpikeError)
+        assert is_permanent(error.value)
+        assert story.lines[-1].step == 4
+        assert story.events[-1] == ("written", 4)
+        for words in ("strict refused it", "slots [1]", "trainer.init_from", "callback strict"):
+            assert words in str(error.value)
+
+
+def test_a_guard_goes_on_with_the_state_of_its_checkpoint(tmp_path):
+    """And is asked before the guards after it, of which the first one decides."""
+    first, second = Refusing({3}), Refusing({3})
+    story = Story()
+    guards = {"callbacks.a": ExtensionGuard("a", first), "callbacks.b": ExtensionGuard("b", second)}
+    make_trainer(story, recipe(max_steps=4), tmp_path, guards=guards).train()
+    (line,) = (line for line in story.lines if line.kind == "skipped")
+    assert "guard a" in line.refusal
+    header = make_header(4, **guard_fields(story.saved[-1][0].guard_states))
+    states = Progress.of_checkpoint(header, story.saved[-1][0].cursor).guard_states
+    resumed = Refusing()
+    ExtensionGuard("a", resumed).restore(states["callbacks.a"])
+    assert resumed.seen == first.seen == [(1, 1.5), (2, 1.5), (4, 1.5)]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"x": "y" * MAX_GUARD_STATE_BYTES}, [1], {"x": math.inf}, {"x": object()}],
+    ids=["large", "list", "infinite", "object"],
+)
+def test_a_state_that_is_no_small_json_is_refused_by_writer_and_reader(state):
+    guard = Refusing()
+    guard.state = lambda: state
+    with pytest.raises(CallbackError, match="guard 'odd'"):
+        ExtensionGuard("odd", guard).state()
+    with pytest.raises((ValidationError, TypeError)):
+        make_header(1, guards={"callbacks.odd": state})
+
+
+def test_checkpoints_of_earlier_versions_have_the_window_of_spikes(tmp_path):
+    """A header without states of extensions is written as these versions write and read it."""
+    window = {"losses": [2.5, 0.1], "grad_norms": [0.5, 1e-17]}
+    values = make_header(3, recent_steps=window).model_dump(mode="json", exclude={"guards"})
+    old = values | {"sha256": sha256_of_header(values)}
+    (tmp_path / HEADER).write_text(json.dumps(old))
+    header = read_header(tmp_path)
+    assert header.guard_states == {SPIKE_GUARD: window}
+    assert json.loads(header.to_json()) == old
+    assert make_header(3, **guard_fields(header.guard_states)) == header.model_copy(
+        update={"sha256": None}
+    )
+    extended = make_header(3, guards={"callbacks.a": {"mean": 0.1}}, recent_steps=window)
+    (tmp_path / HEADER).write_text(extended.to_json())
+    assert read_header(tmp_path).guard_states == {
+        SPIKE_GUARD: window,
+        "callbacks.a": {"mean": 0.1},
+    }
