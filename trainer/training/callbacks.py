@@ -101,7 +101,7 @@ class ExtensionGuard(StepGuard):
 
     def decide(self, view: StepView, gradient_norm: Callable[[], float]) -> Skip | None:
         self._step = view.step
-        lost: list[Exception] = []
+        decision, lost = None, list[Exception]()
 
         def norm() -> float:
             try:
@@ -112,11 +112,13 @@ class ExtensionGuard(StepGuard):
 
         try:
             with self._blamed():
-                return self._named(self._guard.decide(view, norm), view)
+                decision = self._named(self._guard.decide(view, norm), view)
         except CallbackError:
-            if lost:
-                raise lost[0] from None
-            raise
+            if not lost:
+                raise
+        if lost:
+            raise lost[0]
+        return decision
 
     def _named(self, decision: Skip | None, view: StepView) -> Skip | None:
         """Return a decision with the guard's name, and within the limits of a line."""

@@ -5,9 +5,9 @@ fetch, forward and backward over the rank's slots, one exchange with the other r
 step, a line in the metrics file. At some steps: a validation and a checkpoint. Output: an
 `Outcome`.
 
-Decisions that change the control flow (on a non-finite loss, a spike, a stop request, or early
-stopping) use only values that are equal on all ranks, such as the result of the exchange. So all
-ranks decide alike. Every rank knows which slots are finite before it applies the gradients.
+Decisions that change the control flow (on a non-finite loss, a refused step, a stop request, or
+early stopping) use only values that are equal on all ranks, such as the result of the exchange. So
+all ranks decide alike. Every rank knows which slots are finite before it applies the gradients.
 
 All optional behaviour is in callbacks: observers around each step, and guards that may refuse one.
 """

@@ -186,7 +186,10 @@ def _rank_times(rows: np.ndarray, ranks: int) -> RankTimes:
     # [ranks, slots]: the slots of each rank that all ranks have at the same time.
     common = starts[:, None] + np.arange(len(rows) // ranks)
     seconds_per_work = rows[common, _COMPUTE].sum(axis=1) / work[common].sum(axis=1)
-    return RankTimes(compute, wait, data, seconds_per_work * work.sum() / ranks)
+    times = RankTimes(compute, wait, data, seconds_per_work * work.sum() / ranks)
+    for values in times:
+        values.flags.writeable = False  # callbacks get them
+    return times
 
 
 @cache
