@@ -28,6 +28,8 @@ from trainer.runs.vitals import (
     DataWorkerVitals,
     RankVitals,
     Restart,
+    SupervisorState,
+    SupervisorVitals,
     Vitals,
     read_vitals,
     write_vitals,
@@ -71,6 +73,7 @@ class VitalsWriter(PeriodicThread):
         )
         self._run = run
         self._listener = listener
+        self._state: SupervisorState | None = None
         self._attempt = 0
         self._ranks: tuple[_Rank, ...] = ()
         self._workers: tuple[_Worker, ...] = ()
@@ -88,6 +91,10 @@ class VitalsWriter(PeriodicThread):
             if before := read_vitals(self._run):
                 self._restarts = before.restarts
         return super().__enter__()
+
+    def state_begins(self, state: SupervisorState) -> None:
+        """Record the current state of the supervisor."""
+        self._state = state
 
     def attempt_begins(self, nodes: Sequence[str]) -> None:
         """Record the start of ranks.
@@ -157,14 +164,15 @@ class VitalsWriter(PeriodicThread):
             self._being_written = None
 
     def _write(self, *, over: bool) -> None:
-        if not self._attempt and self._cause in (None, STARTED_AGAIN):
+        if not (self._state or self._attempt) and self._cause in (None, STARTED_AGAIN):
             return  # the vitals of the previous owner are more informative
         vitals = self._snapshot(over)
         write_vitals(self._run, vitals)
         self._listener.vitals(vitals)
 
     def _snapshot(self, over: bool) -> Vitals:
-        now = time.monotonic()
+        now, state = time.monotonic(), None if over else self._state
+        is_special = state not in (None, "training")
         return Vitals(
             time=time.time(),
             attempt=self._attempt,
@@ -178,6 +186,7 @@ class VitalsWriter(PeriodicThread):
                 without_credentials(node.text)[:MAX_CHARACTERS]
                 for node in islice(self._unfit, MAX_UNFIT_NODES)
             ),
+            supervisor=SupervisorVitals(name=state) if is_special else None,
         )
 
 

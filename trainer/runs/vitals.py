@@ -6,9 +6,9 @@ remains when the owner dies; `are_current` returns whether its content is still 
 
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import Count, FileModel
@@ -22,6 +22,14 @@ MAX_UNFIT_NODES = 100
 MAX_CHARACTERS = 500  # maximum length of a restart's cause, which may be a library's message
 
 Phase = Literal["start", "data", "step", "validation", "save", "done"]
+SupervisorState = Literal[
+    "starting_ray",
+    "waiting_for_capacity",
+    "checking_nodes",
+    "starting_ranks",
+    "training",
+    "ending_ranks",
+]
 
 Seconds = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
@@ -75,6 +83,24 @@ class Restart(FileModel):
     cause: Text
 
 
+class SupervisorVitals(FileModel):
+    """State of the supervisor of a run.
+
+    Attributes:
+        version: the version of this object. Readers ignore versions that they do not know, so a
+            later version may have other fields and names.
+        name: the name of the state.
+    """
+
+    version: Literal[1] = 1
+    name: SupervisorState
+
+
+def _of_known_version(supervisor: Any) -> Any:
+    is_other = isinstance(supervisor, dict) and supervisor.get("version") != 1
+    return None if is_other else supervisor
+
+
 class Vitals(FileModel):
     """Snapshot of the state of a run's processes.
 
@@ -89,6 +115,8 @@ class Vitals(FileModel):
             None.
         restarts: the newest restarts, oldest first.
         unfit_nodes: nodes that the run does not use, each with the reason and its figures.
+        supervisor: the state of the supervisor; None while ranks train, and after the owner has
+            left. The file then omits the field, so that earlier versions can read it.
     """
 
     format_version: Literal[1] = 1
@@ -101,6 +129,14 @@ class Vitals(FileModel):
     memory_checkpoint: Count | None = None
     restarts: Annotated[tuple[Restart, ...], Field(max_length=MAX_RESTARTS)] = ()
     unfit_nodes: Annotated[tuple[Text, ...], Field(max_length=MAX_UNFIT_NODES)] = ()
+    supervisor: Annotated[SupervisorVitals | None, BeforeValidator(_of_known_version)] = None
+
+    @property
+    def supervisor_state(self) -> SupervisorState | None:
+        """Name of the supervisor's state; None if it is unknown."""
+        if self.supervisor:
+            return self.supervisor.name
+        return "training" if self.ranks else None
 
 
 def write_vitals(run: RunFolder, vitals: Vitals) -> None:
@@ -110,8 +146,9 @@ def write_vitals(run: RunFolder, vitals: Vitals) -> None:
     file stays unchanged, and no error is raised.
     """
     unfinished = run.vitals.with_name(run.vitals.name + ".unfinished")
+    text = vitals.model_dump_json(exclude=None if vitals.supervisor else {"supervisor"})
     with suppress(OSError):
-        unfinished.write_text(vitals.model_dump_json() + "\n", encoding="utf-8")
+        unfinished.write_text(text + "\n", encoding="utf-8")
         unfinished.replace(run.vitals)
 
 

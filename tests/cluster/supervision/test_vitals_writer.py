@@ -53,6 +53,23 @@ def test_ranks_stand_where_they_last_said(run):
     assert 7.0 <= second.silent_seconds < 7.0 + 60
 
 
+def test_the_state_of_the_supervisor_is_written_before_ranks_exist_but_not_while_they_train(run):
+    with VitalsWriter(run, Audience()) as keeper:
+        states = []
+        for event in (
+            lambda: keeper.state_begins("waiting_for_capacity"),
+            lambda: begin(keeper),
+            lambda: keeper.state_begins("training"),
+            lambda: keeper.state_begins("ending_ranks"),
+        ):
+            event()
+            keeper._write(over=False)
+            supervisor = read_vitals(run).supervisor
+            states.append(supervisor and supervisor.name)
+    assert states == ["waiting_for_capacity", "waiting_for_capacity", None, "ending_ranks"]
+    assert read_vitals(run).supervisor is None  # the owner has left
+
+
 def test_the_audience_gets_what_is_written(run):
     listener = Audience()
     with VitalsWriter(run, listener) as keeper:

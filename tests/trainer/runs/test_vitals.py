@@ -1,5 +1,7 @@
 """vitals.json: written whole, read within limits, and told from that of a former owner."""
 
+import json
+
 import pytest
 
 from trainer.runs.folder import RunFolder
@@ -7,6 +9,7 @@ from trainer.runs.vitals import (
     DataWorkerVitals,
     RankVitals,
     Restart,
+    SupervisorVitals,
     Vitals,
     are_current,
     read_vitals,
@@ -33,6 +36,41 @@ def test_what_is_written_is_read(run):
     write_vitals(run, VITALS)
     assert read_vitals(run) == VITALS
     assert [path.name for path in run.path.iterdir()] == ["vitals.json"]
+
+
+def test_the_state_of_the_supervisor_is_read(run):
+    waits = Vitals(time=1.0, supervisor=SupervisorVitals(name="waiting_for_capacity"))
+    write_vitals(run, waits)
+    assert read_vitals(run) == waits
+    assert read_vitals(run).supervisor_state == "waiting_for_capacity"
+
+
+def test_earlier_versions_can_read_the_file_while_ranks_train(run):
+    """They refuse fields that they do not know."""
+    write_vitals(run, VITALS)
+    assert "supervisor" not in json.loads(run.vitals.read_text())
+    assert read_vitals(run).supervisor_state == "training"
+
+
+@pytest.mark.parametrize(
+    ("supervisor", "state"),
+    [
+        ('{"version": 1, "name": "checking_nodes"}', "checking_nodes"),
+        ('{"version": 2, "name": "dreaming", "since": 5}', None),
+        ('{"name": "dreaming"}', None),
+        ("null", None),
+    ],
+)
+def test_a_supervisor_of_another_version_is_ignored(run, supervisor, state):
+    run.vitals.write_text(f'{{"time": 1.0, "attempt": 3, "supervisor": {supervisor}}}')
+    assert (read_vitals(run).attempt, read_vitals(run).supervisor_state) == (3, state)
+
+
+@pytest.mark.parametrize("supervisor", ['{"version": 1, "name": "dreaming"}', "[1]", '"waiting"'])
+def test_a_damaged_supervisor_is_an_error(run, supervisor):
+    run.vitals.write_text(f'{{"time": 1.0, "supervisor": {supervisor}}}')
+    with pytest.raises(ValueError, match="supervisor"):
+        read_vitals(run)
 
 
 def test_nothing_depends_on_writing_it(tmp_path):
