@@ -209,6 +209,11 @@ class NodeAgent:
         return digest_of_sources()
 
 
+def never() -> bool:
+    """Return False: the default of waits that need not end early."""
+    return False
+
+
 class NodeAgents:
     """Client of all node agents, in the supervisor."""
 
@@ -343,7 +348,11 @@ class NodeAgents:
             _wait([agent.close_memory.remote() for agent in self.by_node.values()], ANSWER_SECONDS)
 
     def pull_run(
-        self, work: str, nodes: Collection[str], first: Collection[str]
+        self,
+        work: str,
+        nodes: Collection[str],
+        first: Collection[str],
+        give_up: Callable[[], bool] = never,
     ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
         """Pull a run in an object store to nodes that do not share the driver's folder.
 
@@ -351,6 +360,7 @@ class NodeAgents:
             work: the name of the owner's work folder.
             nodes: the nodes that need only the checkpoints.
             first: the node of rank 0, which needs all files, if it is among them.
+            give_up: returns True if no node is to be awaited any longer, as the run must stop.
 
         Returns:
             The state of the files on each node, and the problems of nodes, which become unfit.
@@ -362,7 +372,9 @@ class NodeAgents:
             node: self.by_node[node].pull_run.remote(work, with_files=node in first)
             for node in [*nodes, *first]
         }
-        _wait(list(answers.values()), PULL_SECONDS)
+        _wait(list(answers.values()), PULL_SECONDS, give_up)
+        if give_up():
+            return {}, []
         files, problems, silent = {}, [], []
         for node, answer in answers.items():
             name = f"Node {self._names[node]}"
@@ -379,7 +391,7 @@ class NodeAgents:
         _raise_if_silent(silent, problems)
         return files, problems
 
-    def check(self, work: Path, run: RunFolder) -> list[str]:
+    def check(self, work: Path, run: RunFolder, give_up: Callable[[], bool] = never) -> list[str]:
         """Check that every node has the run folder and the same transloom as the driver.
 
         Nodes without the folder of a run in an object store are not unfit, but `separate`.
@@ -391,6 +403,7 @@ class NodeAgents:
 
         Args:
             work: the supervisor's work folder within the run.
+            give_up: see `pull_run`.
 
         Returns:
             Problems of nodes that have not been checked before.
@@ -410,7 +423,9 @@ class NodeAgents:
         sources = {node: self.by_node[node].sources.remote() for node in new}
         problems, silent = [], []
         try:
-            _wait([*folder_checks.values(), *sources.values()], START_SECONDS)
+            _wait([*folder_checks.values(), *sources.values()], START_SECONDS, give_up)
+            if give_up():
+                return []
             for node, folder_check in folder_checks.items():
                 name, answer = f"Node {self._names[node]}", work / f"{left}-{node}"
                 try:
@@ -522,10 +537,16 @@ def _await_deaths_here(
             file.unlink(missing_ok=True)
 
 
-def _wait(answers: list[Any], seconds: float) -> None:
-    """Wait until all answers have arrived, `seconds` have passed, or the embedded Ray is lost."""
+def _wait(answers: list[Any], seconds: float, give_up: Callable[[], bool] = never) -> None:
+    """Wait until all answers have arrived, `seconds` have passed, or the embedded Ray is lost.
+
+    Args:
+        give_up: returns True to end the wait, because the run must stop.
+    """
     deadline = time.monotonic() + seconds
-    while answers and (left := deadline - time.monotonic()) > 0 and not embedded_ray_is_lost():
+    while answers and (left := deadline - time.monotonic()) > 0:
+        if embedded_ray_is_lost() or give_up():
+            return
         _, answers = ray.wait(answers, num_returns=len(answers), timeout=min(left, POLL_SECONDS))
 
 

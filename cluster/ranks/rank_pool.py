@@ -18,7 +18,7 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
 from cluster.ranks.group import RankGroup
-from cluster.ranks.node_agent import NodeAgents
+from cluster.ranks.node_agent import NodeAgents, never
 from cluster.ranks.node_memory import PendingCopy, StoredFile
 from cluster.ranks.node_mirror import SentFile
 from cluster.ranks.process import RankProcess, SpareProcesses
@@ -30,7 +30,11 @@ from trainer.runs.folder import RunFolder
 
 
 class RankPool:
-    """Supply of rank groups, one group at a time, as large as the cluster's capacity allows."""
+    """Supply of rank groups, one group at a time, as large as the cluster's capacity allows.
+
+    Attributes:
+        give_up: returns True if waits for nodes should end early, because the run must stop.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class RankPool:
             environment: environment variables that a rank's libraries read at process start.
             unfit: nodes that get no ranks; may grow while the pool lives.
         """
+        self.give_up: Callable[[], bool] = never
         self._config = config
         self._clock = clock
         self._unfit = unfit
@@ -115,7 +120,7 @@ class RankPool:
 
     def check_nodes(self, work: Path, run: RunFolder) -> list[str]:
         """Run `NodeAgents.check`; to be called while the processes of a group start."""
-        return self._agents.check(work, run)
+        return self._agents.check(work, run, self.give_up)
 
     def separate_nodes(self, nodes: Collection[str]) -> set[str]:
         """Return those of `nodes` that do not share the folder of a run in an object store."""
@@ -125,7 +130,7 @@ class RankPool:
         self, work: str, nodes: Collection[str], first: Collection[str]
     ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
         """Run `NodeAgents.pull_run`."""
-        return self._agents.pull_run(work, nodes, first)
+        return self._agents.pull_run(work, nodes, first, self.give_up)
 
     def changed_files(
         self, node: str, known: Mapping[str, SentFile], names: Collection[str]

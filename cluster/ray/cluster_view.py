@@ -81,12 +81,17 @@ class ClusterView(PeriodicThread):
             self._check_head()
             return self._nodes
 
-    def query_nodes(self) -> dict[str, Node]:
-        """Return the nodes by id, as of now; raise the same errors as `nodes`."""
+    def query_nodes(self, give_up: Callable[[], bool] = lambda: False) -> dict[str, Node]:
+        """Return the nodes by id, as of now; raise the same errors as `nodes`.
+
+        Args:
+            give_up: returns True to get the last known nodes instead, while the head does not
+                answer.
+        """
         since = time.monotonic()
         self.wake()
         with self._answered:
-            while self._asked_at < since:
+            while self._asked_at < since and not give_up():
                 self._answered.wait(POLL_SECONDS)
                 self._check_head()
             return self._nodes

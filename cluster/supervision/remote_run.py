@@ -65,7 +65,10 @@ class RemoteRun:
         self._answers.clear()
         self._first_node = nodes[0]
         separate = self._supply.separate_nodes(nodes)
-        if separate and not self.mirror.flush(FLUSH_SECONDS):
+        give_up = self._supply.give_up
+        if separate and not self.mirror.flush(FLUSH_SECONDS, give_up):
+            if give_up():
+                return []
             self.mirror.check()
             raise RankLostError(
                 f"{self.mirror.url} has not received the run's record within {FLUSH_SECONDS:.0f} s,"

@@ -309,6 +309,16 @@ def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
     assert "does not have the run's folder" in problem
 
 
+def test_nodes_are_not_awaited_by_a_run_that_must_stop(agents, tmp_path):
+    agents, node = agents
+    silent = agents.by_node[node] = SilentAgent(agents.by_node[node])
+    silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
+    assert agents.check(tmp_path, RunFolder(tmp_path), lambda: True) == []
+    assert agents.pull_run("work", [node], [], lambda: True) == ({}, [])
+    assert (list(agents._unfit), agents.unresponsive([node])) == ([], set())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_pull_without_an_answer_leaves_the_node_fit(agents, monkeypatch):
     agents, node = agents
     monkeypatch.setattr("cluster.ranks.node_agent.PULL_SECONDS", 0.5)

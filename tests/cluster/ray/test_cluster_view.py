@@ -94,6 +94,11 @@ def test_that_the_head_is_away_and_that_it_is_back_is_said_once(view, clock, hea
     assert notices == [away, "Ray's head answers again"]
 
 
+def test_a_head_that_is_away_is_not_awaited_by_a_run_that_must_stop(view):
+    answers = iter([False, True])
+    assert view.query_nodes(lambda: next(answers)) == {"a": HERE}
+
+
 def test_a_head_that_is_back_may_be_away_as_long_again(view, clock, head, notices):
     for _ in range(2):
         clock.now += WAIT_SECONDS

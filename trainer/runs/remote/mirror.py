@@ -65,6 +65,7 @@ from trainer.runs.remote.validation_archive import archive_validations
 ENTRIES_LEFT = 16
 # Age at which the object of a probe was left by a killed process.
 PROBE_SECONDS = 600.0
+GIVE_UP_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -204,15 +205,21 @@ class RunMirror:
             self._removed |= set(names)
         self._thread.wake()
 
-    def flush(self, seconds: float) -> bool:
-        """Upload everything that exists now; return False if this did not succeed in time."""
+    def flush(self, seconds: float, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Upload everything that exists now; return False if this did not succeed in time.
+
+        Args:
+            give_up: returns True to end the wait.
+        """
         deadline = time.monotonic() + seconds
         with self._flushed:
             wanted = self._rounds + 2  # the round in progress may have missed the latest changes
             while self._rounds < wanted and not self._lost:
                 self._thread.wake()
-                if not self._flushed.wait(max(0.0, deadline - time.monotonic())):
+                left = deadline - time.monotonic()
+                if left <= 0.0 or give_up():
                     return False
+                self._flushed.wait(min(left, GIVE_UP_POLL_SECONDS))
         return not self._lost
 
     def begin_attempt(self, attempt: str) -> None:

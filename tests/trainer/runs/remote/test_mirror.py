@@ -179,6 +179,7 @@ def test_an_outage_delays_a_checkpoint_and_is_announced_once(
         (driver.run.path / "log.txt").write_text("during the outage")
         assert not driver.mirror.flush(1.0)
         assert not driver.mirror.flush(1.0)
+        assert not driver.mirror.flush(600.0, lambda: True)
         proxy.heal()
         driver.save(20)
     said = capsys.readouterr().out
