@@ -54,6 +54,7 @@ from trainer.rank.supervision import Outcome
 from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL
+from trainer.runs.vitals import SupervisorState
 
 POLL_SECONDS = 0.1
 LEASE_CHECK_SECONDS = 5.0
@@ -118,9 +119,9 @@ class RankAttempt:
         """
         self.reached_step = 0  # the last step that the ranks have trained
         self.nodes_leave = False  # whether a node of the ranks or of this process leaves
+        self.committer = committer
         self._context = context
         self._group = group
-        self._committer = committer
         self._furthest_step = furthest_step
         self._lease_checks = Interval(LEASE_CHECK_SECONDS)
         self._workers_checks = Interval(WORKERS_CHECK_SECONDS)
@@ -146,43 +147,61 @@ class RankAttempt:
             for rank, report in poll.reports:
                 self._handle_report(rank, report)
             if poll.failure:
-                if self._context.remote and is_permanent(poll.failure):
-                    self._context.remote.collect_finally()
-                raise attach_stacks(
-                    poll.failure,
-                    self._context.run,
-                    self._context.supply.stacks,
-                    self._context.listener.notice,
-                )
+                raise self._failure(poll.failure)
             if poll.outcomes is not None:
-                assert len(set(poll.outcomes)) == 1, poll.outcomes
-                if self._context.remote:
-                    self._context.remote.collect_finally()
-                for step in self._committer.finish():
-                    self._report_checkpoint(step)
-                if poll.outcomes[0] == "finished":
-                    self._context.stop.ignore_requests()
-                return poll.outcomes[0]
+                return self._finish(poll.outcomes)
             now = self._context.clock.poll()
+            self._context.vitals.state_begins(self.state)
             self._node_samples.poll(now, max(self.reached_step, self._furthest_step))
             self._check_lease(now)
             self._ask_to_leave(now)
-            if self._shutdown.has_begun and not self._group.is_training:
-                return "preempted"  # there is nothing to save
-            if self._shutdown.is_overdue(now):
-                self._context.listener.notice(
-                    "the ranks have not left in time and are killed; the steps since the newest "
-                    "checkpoint will be repeated"
-                )
+            if self._are_to_be_killed(now):
                 return "preempted"
             self._take_published()
             self._scale_workers(now)
             self._poll_memory()
             self._collect_vitals(now)
 
+    @property
+    def state(self) -> SupervisorState:
+        """State of the ranks: they start, train, or have been asked to leave."""
+        if self._shutdown.has_begun:
+            return "ending_ranks"
+        return "training" if self._group.is_training else "starting_ranks"
+
+    def _failure(self, failure: Exception) -> Exception:
+        """Collect what the ranks left behind, and return their failure with the stacks."""
+        context = self._context
+        if context.remote and is_permanent(failure):
+            context.remote.collect_finally()
+        return attach_stacks(failure, context.run, context.supply.stacks, context.listener.notice)
+
+    def _finish(self, outcomes: list[Outcome]) -> Outcome:
+        """Commit what the ranks have written, and return their outcome."""
+        assert len(set(outcomes)) == 1, outcomes
+        if self._context.remote:
+            self._context.remote.collect_finally()
+        for step in self.committer.finish():
+            self._report_checkpoint(step)
+        if outcomes[0] == "finished":
+            self._context.stop.ignore_requests()
+        return outcomes[0]
+
+    def _are_to_be_killed(self, now: float) -> bool:
+        """Return whether ranks that were asked to leave have nothing to save, or are overdue."""
+        if self._shutdown.has_begun and not self._group.is_training:
+            return True
+        if self._shutdown.is_overdue(now):
+            self._context.listener.notice(
+                "the ranks have not left in time and are killed; the steps since the newest "
+                "checkpoint will be repeated"
+            )
+            return True
+        return False
+
     def _handle_report(self, rank: int, report: Report) -> None:
         """Process one report of a rank."""
-        listener, committer = self._context.listener, self._committer
+        listener, committer = self._context.listener, self.committer
         vitals = self._context.vitals
         match report:
             case Position(phase="save", step=step):
@@ -208,7 +227,7 @@ class RankAttempt:
                     self._report_checkpoint(header.step)
 
     def _take_published(self) -> None:
-        for step in self._committer.take_published():
+        for step in self.committer.take_published():
             self._report_checkpoint(step)
 
     def _report_checkpoint(self, step: int) -> None:

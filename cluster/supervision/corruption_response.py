@@ -45,16 +45,7 @@ class CorruptionResponse:
         names = _nodes_text(sorted(set(finding.nodes)))
         is_certain = finding.is_certain or len(nodes) == 1
         if is_certain and self._suffices_without(nodes):
-            for rank, name in zip(finding.ranks, finding.nodes, strict=True):
-                context.unfit.add(
-                    rank_nodes[rank],
-                    f"Node {name} has computed wrong bits in step {finding.checked_step}. Test its "
-                    "processor and memory before it trains again",
-                )
-            context.listener.notice(
-                f"the run no longer uses {names}, because of the silent data corruption in step "
-                f"{finding.checked_step}"
-            )
+            self._leave_out(finding, rank_nodes, names)
         elif nodes & self._suspected:
             raise ClusterError(
                 f"{finding.text}. An earlier check of this session had found {names}, too, so the "
@@ -72,6 +63,18 @@ class CorruptionResponse:
             )
         if finding.is_reproducible:
             self._distrust_steps_after(finding.last_verified_step)
+
+    def _leave_out(self, finding: CorruptionFinding, rank_nodes: Sequence[str], names: str) -> None:
+        for rank, name in zip(finding.ranks, finding.nodes, strict=True):
+            self._context.unfit.add(
+                rank_nodes[rank],
+                f"Node {name} has computed wrong bits in step {finding.checked_step}. Test its "
+                "processor and memory before it trains again",
+            )
+        self._context.listener.notice(
+            f"the run no longer uses {names}, because of the silent data corruption in step "
+            f"{finding.checked_step}"
+        )
 
     def _suffices_without(self, nodes: set[str]) -> bool:
         present = self._context.view.query_nodes()

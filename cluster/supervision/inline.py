@@ -4,22 +4,16 @@ Data and losses are the same as in a run with one rank under Ray.
 """
 
 import socket
-import time
-from contextlib import ExitStack
 from datetime import timedelta
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from cluster.health.hang_detector import Position
 from cluster.recipe import Recipe
 from cluster.supervision.node_samples import LocalNodeSampler
-from cluster.supervision.remote_run import mirror_of
-from cluster.supervision.run_checks import (
-    is_run_complete,
-    newest_checkpoint,
-    open_run,
-    report_sampling,
-    start_cursor,
-)
+from cluster.supervision.owned_run import OwnedRun, own_run
+from cluster.supervision.rank_jobs import RankJobs, RankStart
+from cluster.supervision.run_checks import is_run_complete, newest_checkpoint, report_sampling
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
@@ -29,7 +23,6 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.state_file import FileRecord
 from trainer.memory.host_memory import retain_freed_memory
@@ -44,7 +37,9 @@ from trainer.runs.log import DETAIL, INTERRUPTED
 from trainer.runs.rank_nodes import write_rank_nodes
 from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Phase
-from trainer.runs.warm_start import warm_start_of
+
+if TYPE_CHECKING:
+    from trainer.training.loop import Trainer
 
 
 class InlineSupervision:
@@ -119,81 +114,72 @@ def train_inline(
         replay: options to train in a scratch folder, only to compare and inspect steps; None for a
             normal run.
     """
+    reader = WindowReader(store, manifest, recipe.data_settings)
     try:
-        return _train(recipe, run, store, manifest, listener, profile, replay)
+        with (
+            own_run(recipe, run, store, manifest, listener) as owned,
+            VitalsWriter(run, listener) as vitals,
+        ):
+            if is_run_complete(recipe, run, owned.lease.work, manifest, listener):
+                return "finished"
+            report_sampling(recipe, listener)
+            return _train(owned, vitals, reader, profile, replay)
     except KeyboardInterrupt:
         listener.notice(INTERRUPTED)
         return "preempted"
 
 
 def _train(
-    recipe: Recipe,
-    run: RunFolder,
-    store: DatasetStore,
-    manifest: Manifest,
-    listener: RunListener,
+    owned: OwnedRun,
+    vitals: VitalsWriter,
+    reader: WindowReader,
     profile: StepRange | None,
     replay: ReplayOptions | None,
 ) -> Outcome:
+    recipe, run, listener = owned.recipe, owned.folder, owned.listener
     placement = Placement(
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
         threads=recipe.cluster.threads_per_rank,
     )
-    reader = WindowReader(store, manifest, recipe.data_settings)
-    with (
-        StopRequests(run) as stop,
-        Lease(run.path, listener.notice) as lease,
-        mirror_of(run, lease, listener.notice) as mirror,
-        listener.logging(),
-        VitalsWriter(run, listener) as vitals,
-        ExitStack() as group,
-    ):
-        stop.forget_file()
-        open_run(recipe, run, store, manifest)
-        if is_run_complete(recipe, run, lease.work, manifest, listener):
-            return "finished"
-        report_sampling(recipe, listener)
-        group.enter_context(process_group(placement, timedelta(minutes=1)))
-        # Imported here because it imports DeepSpeed, which reads the environment.
-        from trainer.build.rank import build_rank
-
-        retain_freed_memory()  # as a rank does
+    with process_group(placement, timedelta(minutes=1)):
+        vitals.state_begins("starting_ranks")
         write_rank_nodes(run, [node := socket.gethostname()])
         vitals.attempt_begins([node])
-
-        checkpoint = newest_checkpoint(run, lease.work, manifest, listener)
+        checkpoint = newest_checkpoint(run, owned.lease.work, owned.manifest, listener)
         committer = CheckpointCommitter(
-            lease,
+            owned.lease,
             run.checkpoints,
             recipe.checkpoints,
             world_size=1,
             announce=listener.notice,
-            publisher=mirror,
+            publisher=owned.mirror,
         )
-        trainer = build_rank(
-            RankJob(
-                recipe=recipe.training(),
-                run=run.path,
-                manifest=manifest.header(),
-                checkpoint=checkpoint.path if checkpoint else None,
-                cursor=start_cursor(recipe, manifest, checkpoint),
-                work=lease.work,
-                attempt=committer.attempt,
-                url=run.url,
-                states_url=mirror.states_url if mirror else None,
-                session_started=time.time(),
-                warm_start=warm_start_of(recipe, run, manifest, run.card().parent),
-                profile=profile,
-                replay=replay,
-            ),
-            placement=placement,
-            steps=lambda cursor: local_rank_steps(
-                reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
-            ),
-            supervision=InlineSupervision(committer, listener, vitals, stop),
+        job = RankJobs(recipe, owned.manifest, run, profile, replay).job(
+            RankStart(checkpoint), committer
         )
+        supervision = InlineSupervision(committer, listener, vitals, owned.stop)
+        trainer = _build(job, placement, reader, supervision)
+        vitals.state_begins("training")
         with trainer, LocalNodeSampler(run, node, recipe.cluster.node_usage_seconds):
             outcome = trainer.train()
+        vitals.state_begins("ending_ranks")
         committer.finish()
-        stop.ignore_requests()
+        owned.stop.ignore_requests()
         return outcome
+
+
+def _build(
+    job: RankJob, placement: Placement, reader: WindowReader, supervision: InlineSupervision
+) -> "Trainer":
+    """Build the rank; its process group exists."""
+    # Imported here because it imports DeepSpeed, which reads the environment.
+    from trainer.build.rank import build_rank
+
+    retain_freed_memory()  # as a rank does
+    slots = job.recipe.batching.micro_batches_per_step
+    return build_rank(
+        job,
+        placement=placement,
+        steps=lambda cursor: local_rank_steps(reader, cursor, 0, 1, slots),
+        supervision=supervision,
+    )

@@ -2,7 +2,8 @@
 
 Each attempt uses as many ranks as the cluster has capacity for, and resumes from the newest intact
 checkpoint. An attempt ends early when a rank is lost, when a node leaves, or when there is capacity
-for more ranks.
+for more ranks. It passes through the states of `run_states`, for each of which `RestartLoop` has a
+method. A state that waits also asks whether the run must leave.
 
 The run must leave the cluster after a stop request, when the node of this process is drained, or
 when too few nodes remain after others have left.
@@ -10,6 +11,7 @@ when too few nodes remain after others have left.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.config import ClusterConfig
@@ -20,15 +22,24 @@ from cluster.node_check.report_text import summary, table
 from cluster.node_check.verdicts import NODE_CHECK_REMEDY
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import SilentNodesError
-from cluster.ranks.node_memory import MemoryCheckpoint
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RankAttempt, RunContext
 from cluster.supervision.corruption_response import CorruptionResponse
+from cluster.supervision.rank_jobs import RankJobs, RankStart
 from cluster.supervision.retry_budget import RankLosses
-from cluster.supervision.run_checks import newest_checkpoint, start_cursor
+from cluster.supervision.run_checks import newest_checkpoint
 from cluster.supervision.run_listener import NODE_EXCLUDED
+from cluster.supervision.run_states import (
+    CheckNodes,
+    EndAttempt,
+    Ended,
+    RunState,
+    StartRanks,
+    TrainRanks,
+    WaitForCapacity,
+)
 from data_pipeline.config.corpus import is_remote
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.locations import cache_folder
@@ -36,13 +47,12 @@ from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.corruption import SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
-from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
 from trainer.replay.replay_options import ReplayOptions
+from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL
 from trainer.runs.rank_nodes import write_rank_nodes
 from trainer.runs.step_range import StepRange
-from trainer.runs.warm_start import warm_start_of
 
 WAIT_SECONDS = 0.5
 # Seconds to wait for data workers that reserve CPUs, which they must do before the ranks.
@@ -61,23 +71,12 @@ class RestartLoop:
         profile: StepRange | None = None,
         replay: ReplayOptions | None = None,
     ) -> None:
-        self._recipe = recipe
-        self._manifest = manifest
         self._context = context
-        self._profile = profile
-        self._replay = replay
-        self._session_started = time.time()
-        # State of the previous attempt:
-        self._ranks = 0
-        self._nodes: dict[str, str] = {}  # names of its nodes, by node id
-        self._rank_nodes: list[str] = []  # the node id of each of its ranks
-        self._nodes_left = False  # whether nodes left at its end
+        run = RunFolder(context.run.path.absolute(), context.run.url)
+        self._jobs = RankJobs(recipe, manifest, run, profile, replay)
+        self._ranks = 0  # the number of ranks that started last
         self._losses = RankLosses()
         self._corruption = CorruptionResponse(context)
-        # Ranks hash a checkpoint while they start. After they find damage, the supervisor hashes
-        # all files before the next start.
-        self._damage_found = False
-        self._restored: MemoryCheckpoint | None = None  # the memory checkpoint it started from
 
     def run(self) -> Outcome:
         """Train until the run is finished or must leave.
@@ -88,84 +87,78 @@ class RestartLoop:
             LeaseLostError: another process owns the run now.
             DataError, ModelError, TrainerError: the run cannot continue.
         """
-        outcome: Outcome = "preempted"
+        state: RunState | Ended = WaitForCapacity()
+        self._context.supply.give_up = self._should_stop
         with HeartbeatSender(lambda: self._context.workers.actors):
-            while outcome == "preempted" and not self._should_stop():
-                try:
-                    group = self._wait_for_group()
-                    if group is None:
-                        break
-                    outcome = self._attempt(group)
-                except RankLostError as error:
-                    self._context.supply.end_group()  # finds out which nodes do not answer
-                    self._handle_rank_loss(error)
-                except SilentNodesError as error:
-                    self._context.listener.notice(f"{error}. {NODES_ASKED_AGAIN}")
-                except SilentCorruptionError as error:
-                    self._context.supply.end_group()  # no rank writes a checkpoint any more
-                    self._context.vitals.attempt_ends(str(error))
-                    self._corruption.respond(error.finding, self._rank_nodes)
-                except DamagedCheckpointError as error:
-                    remedy = self._handle_damage()
-                    self._context.listener.notice(f"{error}. {remedy}")
-                    self._context.vitals.attempt_ends(str(error))
-                finally:
-                    self._context.supply.end_group()
+            while not isinstance(state, Ended):
+                self._context.vitals.state_begins(state.name)
+                state = self._next(state)
         self._context.listener.log_detail(f"{DETAIL}{self._context.workers.windows_read_text()}")
-        return outcome
+        return state.outcome
+
+    def _next(self, state: RunState) -> RunState | Ended:
+        """Do the work of a state, and return the state after it."""
+        if isinstance(state, EndAttempt):
+            return self._end_attempt(state)
+        try:
+            match state:
+                case WaitForCapacity():
+                    return self._wait_for_capacity(state)
+                case CheckNodes():
+                    return self._check_nodes(state)
+                case StartRanks():
+                    return self._start_ranks(state)
+                case TrainRanks():
+                    return self._train(state)
+        except BaseException as error:  # is handled after the ranks have ended
+            return EndAttempt(state, error=error)
 
     def _should_stop(self) -> bool:
         return bool(self._context.stop.reason or self._context.leaving_nodes(used=()))
 
-    def _wait_for_group(self) -> RankGroup | None:
-        """Wait for capacity, and return a group of as many ranks as fit.
-
-        Returns:
-            The group, or None if the run must leave.
-        """
-        config, supply, notice = (
-            self._context.config,
-            self._context.supply,
-            self._context.listener.notice,
-        )
-        if config.cpus_per_data_worker:
+    def _wait_for_capacity(self, state: WaitForCapacity) -> CheckNodes | Ended:
+        """Wait until enough ranks fit; the run ends if it must leave."""
+        context, config = self._context, self._context.config
+        if config.cpus_per_data_worker and not self._should_stop():
             self._wait_for_workers()
-        since, told = time.monotonic(), False
-        self._context.vitals.clear_ranks()
+        since, is_announced = time.monotonic(), False
+        context.vitals.clear_ranks()
         while not self._should_stop():
-            nodes = self._context.view.query_nodes()
-            places = supply.offer(nodes)
-            found = (
+            nodes = context.view.query_nodes(self._should_stop)
+            if self._should_stop():
+                break
+            places = context.supply.offer(nodes)
+            shortage = (
                 f"there is capacity for {counted(len(places), 'rank')}, but the run needs at least "
                 f"{config.min_ranks}"
             )
             if len(places) >= config.min_ranks:
                 names = {node.id: node.name for node in nodes.values()}
-                if group := supply.start_group(places, names):
-                    self._nodes = {node: names[node] for node in group.nodes}
-                    self._rank_nodes = list(group.nodes)
-                    return group
-                found = f"Ray has not placed {counted(len(places), 'rank')} despite free capacity"
-            elif self._nodes_left:
-                notice(f"{found}: the run leaves")
-                return None
-            if time.monotonic() - since > config.wait_for_ranks_seconds:
-                raise no_capacity_error(
-                    found, config, nodes, self._context.unfit, supply.silent_nodes(nodes)
+                if group := context.supply.start_group(places, names):
+                    used = {node: names[node] for node in group.nodes}
+                    return CheckNodes(group, used, state.nodes_left, state.damage_found)
+                shortage = (
+                    f"Ray has not placed {counted(len(places), 'rank')} despite free capacity"
                 )
-            if not told:
-                told = True
-                notice(
-                    f"{found}: waiting for up to {config.wait_for_ranks_seconds:g} s"
+            elif state.nodes_left:
+                context.listener.notice(f"{shortage}: the run leaves")
+                break
+            if time.monotonic() - since > config.wait_for_ranks_seconds:
+                silent = context.supply.silent_nodes(nodes)
+                raise no_capacity_error(shortage, config, nodes, context.unfit, silent)
+            if not is_announced:
+                is_announced = True
+                context.listener.notice(
+                    f"{shortage}: waiting for up to {config.wait_for_ranks_seconds:g} s"
                     + missing_capacity_text(config, nodes)
                 )
             time.sleep(WAIT_SECONDS)
-        return None
+        return Ended()
 
     def _wait_for_workers(self) -> None:
         """Release bundles until all data workers are placed and alive, for a limited time."""
         deadline = time.monotonic() + WORKERS_SECONDS
-        while not self._context.workers.all_responsive():
+        while not (self._should_stop() or self._context.workers.all_responsive()):
             if time.monotonic() > deadline:
                 self._context.listener.notice(
                     f"not all data workers have started within {WORKERS_SECONDS:g} s; the ranks "
@@ -174,98 +167,56 @@ class RestartLoop:
                 return
             self._context.supply.release_bundles()
 
-    def _attempt(self, group: RankGroup) -> Outcome:
-        context, ranks = self._context, len(group.nodes)
+    def _check_nodes(self, state: CheckNodes) -> StartRanks | EndAttempt:
+        """Choose the state from which the ranks start, and check their nodes."""
+        context, jobs = self._context, self._jobs
         if given_up := context.workers.cancel_starting():
             context.listener.notice(
                 f"{counted(given_up, 'data worker')} did not start in time and will not be "
                 "started, as the ranks may need the resources. Request the data workers again"
             )
         context.lease.check()
-        verified = self._damage_found or self._replay is not None
-        self._damage_found = False
+        is_verified = state.damage_found or jobs.replay is not None
+        work, listener = context.lease.work, context.listener
         checkpoint = newest_checkpoint(
-            context.run, context.lease.work, self._manifest, context.listener, read_files=verified
+            context.run, work, jobs.manifest, listener, read_files=is_verified
         )
         if self._should_stop():
-            return "preempted"
-        start = checkpoint.step if checkpoint else 0
-        self._restored = context.memory.newest(start, context.living_nodes)
-        source = f" from the checkpoint of step {start}" if checkpoint else ""
-        if self._restored:
-            start, source = self._restored.step, f" from {self._restored.label}"
-        context.vitals.memory_checkpoint(start if self._restored else None)
-        self._losses.begin(start)
-        context.listener.notice(f"starting {counted(ranks, 'rank')}{source}")
+            return EndAttempt(state)
+        start = RankStart(checkpoint, is_verified=is_verified)
+        start = replace(start, memory=context.memory.newest(start.step, context.living_nodes))
+        context.vitals.memory_checkpoint(start.step if start.memory else None)
+        self._losses.begin(start.step)
+        listener.notice(f"starting {counted(len(state.group.nodes), 'rank')}{start.source}")
+        problems = self._node_problems(state.group)
+        if problems or self._should_stop():
+            return EndAttempt(state)
+        return StartRanks(state.group, state.node_names, state.nodes_left, start)
+
+    def _node_problems(self, group: RankGroup) -> list[str]:
+        """Check the nodes of a group; report and return the problems of those that are unfit.
+
+        Raises:
+            ClusterError: the other nodes have capacity for too few ranks.
+        """
+        context, remedy = self._context, ""
         work = context.lease.work.absolute()
         problems = context.supply.check_nodes(work, context.run)
         if context.remote and not problems:
             problems = context.remote.prepare_nodes(group.nodes, work)
-        remedy = ""
         if not problems:
             problems, remedy = self._hardware_problems(), NODE_CHECK_REMEDY
         if problems:
-            places = context.supply.offer(context.view.query_nodes())
-            for notice in excluded_nodes_text(
-                problems, len(places), context.config.min_ranks, remedy
-            ):
+            room = len(context.supply.offer(context.view.query_nodes()))
+            for notice in excluded_nodes_text(problems, room, context.config.min_ranks, remedy):
                 context.listener.notice(notice)
-        if problems or self._should_stop():
-            return "preempted"
-        if self._ranks and ranks != self._ranks:
-            context.listener.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
-        self._ranks = ranks
-        names = [self._nodes[node] for node in group.nodes]
-        write_rank_nodes(context.run, names)
-        context.vitals.attempt_begins(names)
-        committer = CheckpointCommitter(
-            context.lease,
-            context.run.checkpoints,
-            self._recipe.checkpoints,
-            ranks,
-            context.listener.notice,
-            context.remote,
-        )
-        has_memory_tier = self._recipe.checkpoints.memory_every_steps and self._replay is None
-        group.start(
-            RankJob(
-                recipe=self._recipe.training(),
-                run=context.run.path.absolute(),
-                manifest=self._manifest.header(),
-                checkpoint=checkpoint.path.absolute() if checkpoint else None,
-                cursor=start_cursor(self._recipe, self._manifest, self._restored or checkpoint),
-                work=committer.work.absolute(),
-                attempt=committer.attempt,
-                url=context.run.url,
-                states_url=context.remote.states_url if context.remote else None,
-                session_started=self._session_started,
-                verify_checkpoint=not verified or self._restored is not None,
-                memory_checkpoint=self._restored,
-                memory_name=(
-                    context.memory.begin_attempt(committer.attempt, group.nodes, self._restored)
-                    if has_memory_tier
-                    else None
-                ),
-                warm_start=warm_start_of(
-                    self._recipe, context.run, self._manifest, context.run.card().parent
-                ),
-                profile=self._profile,
-                replay=self._replay,
-            ),
-            context.workers.handles,
-        )
-        attempt = RankAttempt(context, group, committer, self._losses.furthest_step)
-        try:
-            return attempt.run()
-        finally:
-            self._nodes_left = attempt.nodes_leave
-            self._losses.reach(max(attempt.reached_step, committer.newest_step))
+        return problems
 
     def _hardware_problems(self) -> list[str]:
         """Check nodes that were not checked before; return the problems of those that fail."""
         listener = self._context.listener
         report = self._context.supply.check_hardware(
-            hardware_check_folders(self._recipe, self._context.lease.work), self._should_stop
+            hardware_check_folders(self._jobs.recipe, self._context.lease.work), self._should_stop
         )
         if report is None or not report.checked:
             return []
@@ -275,17 +226,80 @@ class RestartLoop:
             listener.notice(warning)
         return [verdict.text for verdict in report.verdicts if verdict.fails]
 
-    def _handle_damage(self) -> str:
-        """Prepare the next start after ranks found damage; return the remedy, in words."""
-        if self._restored:
-            self._context.memory.drop()
-            return "The checkpoint on disk will be used"
-        self._damage_found = True
-        return "All checkpoints will be verified"
+    def _start_ranks(self, state: StartRanks) -> TrainRanks:
+        """Give the ranks their job, and record where they are."""
+        context, group, checkpoints = self._context, state.group, self._jobs.recipe.checkpoints
+        ranks = len(group.nodes)
+        if self._ranks and ranks != self._ranks:
+            context.listener.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
+        self._ranks = ranks
+        names = [state.node_names[node] for node in group.nodes]
+        write_rank_nodes(context.run, names)
+        context.vitals.attempt_begins(names)
+        committer = CheckpointCommitter(
+            context.lease,
+            context.run.checkpoints,
+            checkpoints,
+            ranks,
+            context.listener.notice,
+            context.remote,
+        )
+        memory_name = None
+        if checkpoints.memory_every_steps and self._jobs.replay is None:
+            memory_name = context.memory.begin_attempt(
+                committer.attempt, group.nodes, state.start.memory
+            )
+        job = self._jobs.job(state.start, committer, memory_name)
+        group.start(job, context.workers.handles)
+        attempt = RankAttempt(context, group, committer, self._losses.furthest_step)
+        return TrainRanks(group, state.node_names, state.nodes_left, state.start, attempt)
 
-    def _handle_rank_loss(self, error: RankLostError) -> None:
-        lost = self._context.lost_nodes(self._nodes)
-        notice = self._losses.take(error, {node: self._nodes[node] for node in lost})
+    def _train(self, state: TrainRanks) -> EndAttempt:
+        """Supervise the ranks until they end."""
+        attempt = state.attempt
+        try:
+            return EndAttempt(state, attempt.run())
+        finally:
+            self._losses.reach(max(attempt.reached_step, attempt.committer.newest_step))
+
+    def _end_attempt(self, state: EndAttempt) -> WaitForCapacity | Ended:
+        """End the ranks, and prepare the next start if there is one.
+
+        Raises:
+            BaseException: the error of the state, if a restart does not help.
+        """
+        context, before, damage_found = self._context, state.before, False
+        context.supply.end_group()  # no rank writes a checkpoint any more
+        match state.error:
+            case None:
+                if state.outcome != "preempted":
+                    return Ended(state.outcome)
+            case RankLostError() as error:
+                self._handle_rank_loss(error, before.node_names)
+            case SilentNodesError() as error:
+                context.listener.notice(f"{error}. {NODES_ASKED_AGAIN}")
+            case SilentCorruptionError() as error if isinstance(before, TrainRanks):
+                context.vitals.attempt_ends(str(error))
+                self._corruption.respond(error.finding, before.group.nodes)
+            case DamagedCheckpointError() as error:
+                damage_found = not (state.start and state.start.memory)
+                self._handle_damage(error, damage_found)
+            case error:
+                raise error
+        return Ended() if self._should_stop() else WaitForCapacity(state.nodes_left, damage_found)
+
+    def _handle_damage(self, error: DamagedCheckpointError, is_on_disk: bool) -> None:
+        if is_on_disk:
+            remedy = "All checkpoints will be verified"
+        else:
+            self._context.memory.drop()
+            remedy = "The checkpoint on disk will be used"
+        self._context.listener.notice(f"{error}. {remedy}")
+        self._context.vitals.attempt_ends(str(error))
+
+    def _handle_rank_loss(self, error: RankLostError, node_names: Mapping[str, str]) -> None:
+        lost = self._context.lost_nodes(node_names.keys())
+        notice = self._losses.take(error, {node: node_names[node] for node in lost})
         self._context.listener.notice(notice)
         self._context.vitals.attempt_ends(str(error))
         if error.__cause__:  # a rank's error, with the traceback on its node

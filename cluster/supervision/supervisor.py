@@ -7,7 +7,6 @@ a lost embedded Ray. This module builds all parts of the supervisor, one line ea
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers
@@ -23,18 +22,17 @@ from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
 from cluster.supervision.memory_tier import MemoryTier
+from cluster.supervision.owned_run import OwnedRun, own_run
 from cluster.supervision.ray_metrics import RayMetrics
-from cluster.supervision.remote_run import RemoteRun, mirror_of
+from cluster.supervision.remote_run import RemoteRun
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
-from cluster.supervision.run_checks import is_run_complete, open_run, report_sampling
+from cluster.supervision.run_checks import is_run_complete, report_sampling
 from cluster.supervision.run_listener import RunListener
-from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, format_value
-from trainer.checkpoints.lease import Lease
 from trainer.memory.host_memory import allocator_environment
 from trainer.rank.supervision import Outcome
 from trainer.record.metrics_file import recorded_step
@@ -42,9 +40,6 @@ from trainer.replay.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
 from trainer.runs.step_range import StepRange
-
-if TYPE_CHECKING:
-    from trainer.runs.remote.mirror import RunMirror
 
 
 @dataclass(frozen=True)
@@ -60,19 +55,6 @@ class SupervisionOptions:
     profile: StepRange | None = None
     strict: bool = False
     replay: ReplayOptions | None = None
-
-
-@dataclass(frozen=True)
-class _OwnedRun:
-    """A run that this process owns, across all sessions of Ray in which it trains."""
-
-    folder: RunFolder
-    lease: Lease
-    mirror: "RunMirror | None"
-    stop: StopRequests
-    listener: RunListener
-    vitals: VitalsWriter
-    unfit: UnfitNodes
 
 
 def supervise(
@@ -92,44 +74,47 @@ def supervise(
     unfit = UnfitNodes()
     try:
         with (
-            StopRequests(run) as stop,
-            Lease(run.path, listener.notice) as lease,
-            mirror_of(run, lease, listener.notice) as mirror,
-            listener.logging(),
+            own_run(recipe, run, store, manifest, listener) as owned,
             VitalsWriter(run, listener, unfit) as vitals,
         ):
-            stop.forget_file()
-            open_run(recipe, run, store, manifest)
-            sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
-            owned = _OwnedRun(run, lease, mirror, stop, listener, vitals, unfit)
-            while not is_run_complete(recipe, run, lease.work, manifest, listener):
-                try:
-                    return _train_in_session(recipe, manifest, owned, options)
-                except EmbeddedRayError as error:
-                    if stop.reason:
-                        listener.notice(f"{error}; {stop.reason}: the run leaves")
-                        return "preempted"
-                    sessions.reach(recorded_step(run.metrics))
-                    if sessions.count_failure():
-                        raise EmbeddedRayError(
-                            f"{error}. {sessions.used_up_text('sessions of Ray')}. Fix the cause, "
-                            "then run the same command again to continue from the newest "
-                            "checkpoint; --inline trains without Ray"
-                        ) from error
-                    vitals.attempt_ends(str(error))
-                    listener.notice(f"{error}; restarting Ray")
-                    stop.accept_requests()
-            return "finished"
+            return _train_in_sessions(owned, vitals, unfit, options)
     except KeyboardInterrupt:
         listener.notice(INTERRUPTED)
         return "preempted"
 
 
+def _train_in_sessions(
+    owned: OwnedRun, vitals: VitalsWriter, unfit: UnfitNodes, options: SupervisionOptions
+) -> Outcome:
+    """Train in one session of Ray after another, until one ends without a loss of Ray."""
+    run, stop, listener = owned.folder, owned.stop, owned.listener
+    sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
+    while not is_run_complete(owned.recipe, run, owned.lease.work, owned.manifest, listener):
+        vitals.state_begins("starting_ray")
+        try:
+            return _train_in_session(owned, vitals, unfit, options)
+        except EmbeddedRayError as error:
+            if stop.reason:
+                listener.notice(f"{error}; {stop.reason}: the run leaves")
+                return "preempted"
+            sessions.reach(recorded_step(run.metrics))
+            if sessions.count_failure():
+                raise EmbeddedRayError(
+                    f"{error}. {sessions.used_up_text('sessions of Ray')}. Fix the cause, "
+                    "then run the same command again to continue from the newest "
+                    "checkpoint; --inline trains without Ray"
+                ) from error
+            vitals.attempt_ends(str(error))
+            listener.notice(f"{error}; restarting Ray")
+            stop.accept_requests()
+    return "finished"
+
+
 def _train_in_session(
-    recipe: Recipe, manifest: Manifest, owned: _OwnedRun, options: SupervisionOptions
+    owned: OwnedRun, vitals: VitalsWriter, unfit: UnfitNodes, options: SupervisionOptions
 ) -> Outcome:
     """Train in one session of an embedded Ray or of a joined cluster, and end the session."""
-    run, stop, listener = owned.folder, owned.stop, owned.listener
+    recipe, run, listener = owned.recipe, owned.folder, owned.listener
     report_open_endpoints = partial(report_exposure, strict=options.strict, notice=listener.notice)
     config = _on_this_machine(recipe.cluster, listener)
     report_sampling(recipe, listener)
@@ -138,17 +123,10 @@ def _train_in_session(
     with (
         ray_session(config.address, _embedded_ray(config, listener), report_open_endpoints),
         ClusterView(config.wait_for_head_seconds, listener.notice) as view,
-        RankPool(config, clock, environment, owned.unfit) as supply,
+        RankPool(config, clock, environment, unfit) as supply,
         RayMetrics(run.path, config.address),
     ):
         require_gpus(config.least_gpus)
-        workers = DataWorkers(
-            recipe.data_settings,
-            manifest.identity,
-            cpus=config.cpus_per_data_worker,
-            cache_bytes=config.data_memory_bytes,
-        )
-        workers.start(config.data_workers)
         context = RunContext(
             config=config,
             run=run,
@@ -156,18 +134,31 @@ def _train_in_session(
             view=view,
             supply=supply,
             memory=MemoryTier(supply, listener.notice),
-            workers=workers,
-            stop=stop,
+            workers=_start_workers(owned, config),
+            stop=owned.stop,
             listener=listener,
-            vitals=owned.vitals,
+            vitals=vitals,
             clock=clock,
-            unfit=owned.unfit,
+            unfit=unfit,
             remote=RemoteRun(owned.mirror, run, supply) if owned.mirror else None,
         )
+        profile, replay = options.profile, options.replay
         try:
-            return RestartLoop(recipe, manifest, context, options.profile, options.replay).run()
+            return RestartLoop(recipe, owned.manifest, context, profile, replay).run()
         finally:
-            stop.ignore_requests()
+            owned.stop.ignore_requests()
+
+
+def _start_workers(owned: OwnedRun, config: ClusterConfig) -> DataWorkers:
+    """Start the first data workers without waiting for them."""
+    workers = DataWorkers(
+        owned.recipe.data_settings,
+        owned.manifest.identity,
+        cpus=config.cpus_per_data_worker,
+        cache_bytes=config.data_memory_bytes,
+    )
+    workers.start(config.data_workers)
+    return workers
 
 
 def _on_this_machine(config: ClusterConfig, listener: RunListener) -> ClusterConfig:

@@ -101,6 +101,11 @@ class CheckpointCommitter:
         for left_by_another_attempt in self.work.iterdir():
             discard(left_by_another_attempt)
 
+    @property
+    def states_url(self) -> str | None:
+        """Location to which the ranks upload their state files; None without a publisher."""
+        return self._publisher.states_url if self._publisher else None
+
     def add(self, file: FileRecord, header: CheckpointHeader) -> bool:
         """Add a rank's part; return True if it was the last part and the checkpoint is committed.
 

@@ -1,0 +1,118 @@
+"""States of a supervised run, with the data that each passes to the next.
+
+    WaitForCapacity ──▶ CheckNodes ──▶ StartRanks ──▶ TrainRanks ──▶ EndAttempt ──▶ Ended
+           ▲                 └───── unfit node, stop, error ─────▶        │
+           └────────────────────────── restart ──────────────────────────┘
+
+`RestartLoop` has a method for each state, which returns the next one. Any error leads to
+`EndAttempt`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from cluster.ranks.group import RankGroup
+from cluster.supervision.attempt import RankAttempt
+from cluster.supervision.rank_jobs import RankStart
+from trainer.rank.supervision import Outcome
+from trainer.runs.vitals import SupervisorState
+
+
+@dataclass(frozen=True)
+class WaitForCapacity:
+    """No ranks exist: wait until the cluster has capacity for enough ranks.
+
+    Attributes:
+        nodes_left: whether nodes left at the end of the last ranks. If too few nodes remain, the
+            run then leaves, too.
+        damage_found: whether the last ranks found a damaged checkpoint. Ranks hash a checkpoint
+            while they start; after damage, the supervisor hashes all files before the next start.
+    """
+
+    name: ClassVar[SupervisorState] = "waiting_for_capacity"
+    node_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    nodes_left: bool = False
+    damage_found: bool = False
+
+
+@dataclass(frozen=True)
+class _RanksExist:
+    """Processes of ranks exist.
+
+    Attributes:
+        group: the ranks.
+        node_names: the names of their nodes, by id.
+        nodes_left: see `WaitForCapacity`.
+    """
+
+    group: RankGroup
+    node_names: Mapping[str, str]
+    nodes_left: bool
+
+
+@dataclass(frozen=True)
+class CheckNodes(_RanksExist):
+    """The processes start: choose their checkpoint, and check their nodes meanwhile."""
+
+    name: ClassVar[SupervisorState] = "checking_nodes"
+    damage_found: bool
+
+
+@dataclass(frozen=True)
+class StartRanks(_RanksExist):
+    """All nodes are fit: give the ranks their job."""
+
+    name: ClassVar[SupervisorState] = "starting_ranks"
+    start: RankStart
+
+
+@dataclass(frozen=True)
+class TrainRanks(_RanksExist):
+    """The ranks have their job: supervise them until they end.
+
+    The attempt records in the vitals when the ranks train, and when they are asked to leave.
+    """
+
+    name: ClassVar[SupervisorState] = "starting_ranks"
+    start: RankStart
+    attempt: RankAttempt
+
+
+@dataclass(frozen=True)
+class EndAttempt:
+    """End the ranks, then restart them or end the run.
+
+    Attributes:
+        before: the state that ends.
+        outcome: the outcome of the ranks; "preempted" if they have none.
+        error: the error that ends the state, or None.
+    """
+
+    name: ClassVar[SupervisorState] = "ending_ranks"
+    before: WaitForCapacity | CheckNodes | StartRanks | TrainRanks
+    outcome: Outcome = "preempted"
+    error: BaseException | None = None
+
+    @property
+    def nodes_left(self) -> bool:
+        """See `WaitForCapacity`."""
+        if isinstance(self.before, TrainRanks):
+            return self.before.attempt.nodes_leave
+        return self.before.nodes_left
+
+    @property
+    def start(self) -> RankStart | None:
+        """State from which the ranks have started; None if none was chosen."""
+        return self.before.start if isinstance(self.before, StartRanks | TrainRanks) else None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The run is finished or leaves."""
+
+    outcome: Outcome = "preempted"
+
+
+RunState = WaitForCapacity | CheckNodes | StartRanks | TrainRanks | EndAttempt

@@ -1,0 +1,303 @@
+"""The states of a supervised run: their order, their data, and that each wait asks about a stop."""
+
+import time
+from itertools import groupby
+from types import SimpleNamespace
+
+import pytest
+from support.cluster.scripted_cluster import (
+    DRIVER,
+    FINISHED,
+    NOTHING,
+    lost,
+    node,
+    scripted_run,
+    trained,
+)
+
+from cluster.errors import ClusterError, RankLostError
+from cluster.ranks.group import Poll
+from cluster.ranks.node_agent import SilentNodesError
+from cluster.supervision import restart_loop
+from cluster.supervision.rank_jobs import RankStart
+from cluster.supervision.run_states import (
+    CheckNodes,
+    EndAttempt,
+    Ended,
+    StartRanks,
+    TrainRanks,
+    WaitForCapacity,
+)
+from trainer.errors import DamagedCheckpointError, NonFiniteLossError
+from trainer.runs.vitals import read_vitals
+
+WAIT, CHECK, START = "waiting_for_capacity", "checking_nodes", "starting_ranks"
+TRAIN, END = "training", "ending_ranks"
+ONE_ATTEMPT = [WAIT, CHECK, START, TRAIN, END]
+
+
+@pytest.fixture
+def scripted(phrasebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(restart_loop, "WAIT_SECONDS", 0.001)
+
+    def start(scripts, **options):
+        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
+
+    return start
+
+
+@pytest.fixture
+def states(scripted):
+    """Runs scripts; returns the states in their order, each once, and the outcome."""
+
+    def run(scripts, prepare=lambda run: None, **options):
+        names = []
+        with scripted(scripts, **options) as run:
+            vitals = run.context.vitals
+            begin = vitals.state_begins
+            vitals.state_begins = lambda name: (names.append(name), begin(name))
+            prepare(run)
+            outcome = run.loop.run()
+        return [name for name, _ in groupby(names)], outcome
+
+    return run
+
+
+def ask_to_stop(run):
+    run.context.stop.reason = "SIGTERM was received"
+    run.context.stop.asked_at = time.monotonic()
+
+
+def test_a_run_passes_through_all_states(states):
+    assert states([[NOTHING, FINISHED]]) == (ONE_ATTEMPT, "finished")
+
+
+def test_lost_ranks_end_before_the_run_waits_for_capacity_again(states):
+    scripts = [[NOTHING, lost()], [NOTHING, FINISHED]]
+    assert states(scripts) == (ONE_ATTEMPT * 2, "finished")
+
+
+def test_an_unfit_node_ends_ranks_that_have_not_started(states):
+    def prepare(run):
+        run.supply.problems = [["Node a lacks the folder"]]
+
+    names, outcome = states([[], [NOTHING, FINISHED]], prepare)
+    assert (names, outcome) == ([WAIT, CHECK, END, *ONE_ATTEMPT], "finished")
+
+
+def test_nodes_that_do_not_answer_are_asked_again_without_a_start(states):
+    def prepare(run):
+        errors = [SilentNodesError("Node a has not answered")]
+
+        def check_nodes(work, folder):
+            if errors:
+                raise errors.pop()
+            return []
+
+        run.supply.check_nodes = check_nodes
+
+    names, _ = states([[], [NOTHING, FINISHED]], prepare)
+    assert names == [WAIT, CHECK, END, *ONE_ATTEMPT]
+
+
+def test_ranks_start_until_they_are_asked_to_train(states):
+    def prepare(run):
+        run.supply.is_training = False
+
+    assert states([[NOTHING, FINISHED]], prepare)[0] == [WAIT, CHECK, START, END]
+
+
+def test_ranks_that_are_asked_to_leave_end(states):
+    def prepare(run):
+        run.supply.obeys = False
+        polls = [trained(1), NOTHING, NOTHING, Poll([], outcomes=["preempted"])]
+        start = run.supply.start_group
+
+        def start_group(places, names):
+            group = start(places, names)
+            group._polls = iter(polls)
+            group.wait = lambda seconds: ask_to_stop(run)
+            return group
+
+        run.supply.start_group = start_group
+
+    names, outcome = states([[]], prepare)
+    assert (names, outcome) == (ONE_ATTEMPT, "preempted")
+
+
+@pytest.fixture
+def loop(scripted):
+    """The loop of a run that has one group of ranks."""
+    with scripted([[NOTHING]], wait_for_ranks_seconds=0) as run:
+        run.group = run.supply.start_group([DRIVER], {})
+        run.names = {DRIVER: DRIVER}
+        yield run
+
+
+def test_capacity_leads_to_the_check_of_the_nodes_with_the_data_of_the_wait(loop):
+    loop.supply.start_group = lambda places, names: loop.group
+    state = loop.loop._next(WaitForCapacity(nodes_left=True, damage_found=True))
+    assert state == CheckNodes(loop.group, loop.names, True, True)
+
+
+@pytest.mark.parametrize("nodes_left", [True, False])
+def test_too_little_capacity_ends_a_run_whose_nodes_have_left(loop, nodes_left):
+    loop.supply.places = ()
+    state = loop.loop._next(WaitForCapacity(nodes_left))
+    if nodes_left:
+        assert state == Ended("preempted")
+    else:
+        assert isinstance(state, EndAttempt)
+        assert isinstance(state.error, ClusterError)
+
+
+@pytest.mark.parametrize("damage_found", [True, False])
+def test_damage_makes_the_supervisor_hash_what_the_ranks_start_from(loop, damage_found):
+    state = loop.loop._next(CheckNodes(loop.group, loop.names, True, damage_found))
+    start = RankStart(None, is_verified=damage_found)
+    assert state == StartRanks(loop.group, loop.names, True, start)
+
+
+def test_started_ranks_have_a_job(loop):
+    state = loop.loop._next(StartRanks(loop.group, loop.names, True, RankStart(None)))
+    assert isinstance(state, TrainRanks)
+    assert loop.group.job.attempt == state.attempt.committer.attempt
+    assert (loop.group.job.checkpoint, loop.group.job.verify_checkpoint) == (None, False)
+
+
+def trained_ranks(loop, nodes_leave=False):
+    attempt = SimpleNamespace(nodes_leave=nodes_leave)
+    memory = SimpleNamespace(step=5)
+    return TrainRanks(loop.group, loop.names, True, RankStart(None, memory), attempt)
+
+
+@pytest.mark.parametrize("nodes_leave", [True, False])
+def test_nodes_that_leave_an_attempt_are_data_of_the_next_wait(loop, nodes_leave):
+    end = EndAttempt(trained_ranks(loop, nodes_leave))
+    assert loop.loop._next(end) == WaitForCapacity(nodes_leave)
+    assert loop.supply.ended == 1
+
+
+def test_nodes_that_left_are_remembered_over_ranks_that_never_train(loop):
+    end = EndAttempt(CheckNodes(loop.group, loop.names, True, damage_found=True))
+    assert loop.loop._next(end) == WaitForCapacity(nodes_left=True, damage_found=False)
+
+
+def test_only_damage_on_the_disk_is_looked_for_at_the_next_start(loop):
+    damage = DamagedCheckpointError("state-00000-of-00001 is damaged")
+    in_memory = trained_ranks(loop)
+    on_disk = StartRanks(loop.group, loop.names, True, RankStart(None))
+    assert loop.loop._next(EndAttempt(in_memory, error=damage)) == WaitForCapacity()
+    assert loop.loop._next(EndAttempt(on_disk, error=damage)) == WaitForCapacity(True, True)
+
+
+def test_finished_ranks_end_the_run(loop):
+    assert loop.loop._next(EndAttempt(trained_ranks(loop), "finished")) == Ended("finished")
+
+
+@pytest.mark.parametrize("error", [NonFiniteLossError("3 in a row"), KeyboardInterrupt()])
+def test_an_error_that_a_restart_does_not_help_is_raised_after_the_ranks_have_ended(loop, error):
+    with pytest.raises(type(error)):
+        loop.loop._next(EndAttempt(trained_ranks(loop), error=error))
+    assert loop.supply.ended == 1
+
+
+def test_an_error_of_any_state_ends_the_ranks_first(loop):
+    def check_nodes(work, folder):
+        raise RankLostError("the object store does not answer")
+
+    loop.supply.check_nodes = check_nodes
+    before = CheckNodes(loop.group, loop.names, False, False)
+    end = loop.loop._next(before)
+    assert (end.before, str(end.error)) == (before, "the object store does not answer")
+    assert loop.supply.ended == 0
+    assert loop.loop._next(end) == WaitForCapacity()
+    assert any("restart 1 of this session" in text for text in loop.listener.notices)
+
+
+def no_capacity(run):
+    run.supply.offer = lambda nodes: ask_to_stop(run) or []
+
+
+def no_placement(run):
+    run.supply.start_group = lambda places, names: ask_to_stop(run)
+
+
+def no_answer_of_the_head(run):
+    def query_nodes(give_up):
+        assert not give_up()
+        ask_to_stop(run)
+        assert give_up()
+        return {DRIVER: node(DRIVER)}
+
+    run.view.query_nodes = query_nodes
+
+
+def no_data_workers(run):
+    answers = iter([False])
+    run.context.workers.all_responsive = lambda: ask_to_stop(run) or next(answers)
+    run.supply.release_bundles = lambda: None
+
+
+def no_answer_of_nodes(run):
+    def check_nodes(work, folder):
+        assert not run.supply.give_up()
+        ask_to_stop(run)
+        assert run.supply.give_up()
+        return []
+
+    run.supply.check_nodes = check_nodes
+
+
+def no_end_of_the_hardware_check(run):
+    def check_hardware(folders, give_up):
+        ask_to_stop(run)
+        assert give_up()
+
+    run.supply.check_hardware = check_hardware
+
+
+def a_drain(run):
+    run.supply.offer = lambda nodes: (
+        run.view.before.update({DRIVER: SimpleNamespace(leaves_at=2e9)}) or []
+    )
+
+
+@pytest.mark.parametrize(
+    ("wait", "names"),
+    [
+        (no_capacity, [WAIT]),
+        (no_placement, [WAIT]),
+        (no_answer_of_the_head, [WAIT]),
+        (no_data_workers, [WAIT]),
+        (a_drain, [WAIT]),
+        (no_answer_of_nodes, [WAIT, CHECK, END]),
+        (no_end_of_the_hardware_check, [WAIT, CHECK, END]),
+    ],
+)
+def test_every_wait_ends_when_the_run_must_leave(states, wait, names):
+    settings = {"cpus_per_data_worker": 1.0} if wait is no_data_workers else {}
+    runs = []
+
+    def prepare(run):
+        runs.append(run)
+        wait(run)
+
+    assert states([[]], prepare, settings=settings) == (names, "preempted")
+    assert all(group.job is None for group in runs[0].supply.groups)
+
+
+def test_vitals_show_the_wait_of_a_run_that_has_no_ranks_yet(scripted):
+    seen = []
+
+    def offer(nodes):
+        run.context.vitals._write(over=False)
+        seen.append(read_vitals(run.context.run).supervisor_state)
+        ask_to_stop(run)
+        return []
+
+    with scripted([]) as run:
+        run.supply.offer = offer
+        assert run.loop.run() == "preempted"
+    assert seen == [WAIT]
+    assert read_vitals(run.context.run).supervisor is None  # the owner has left
