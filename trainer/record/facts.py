@@ -287,6 +287,7 @@ _OF_VALIDATIONS = (
 )
 _OF_THE_STATUS = (
     Fact("state", "state", "", "text", (), None, "computed"),
+    Fact("supervisor_state", "supervisor", "", "text", ("status",), None, "computed"),
     Fact("max_steps", "planned steps", "", "whole", (), None, "computed"),
     Fact("seconds_left", "time left", "", "span", ("status", "table")),
     Fact("step_age_seconds", "age of the last step", "", "span", (), None, "computed"),

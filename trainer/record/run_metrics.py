@@ -17,6 +17,7 @@ from trainer.record.run_snapshot import RunSnapshot
 from trainer.record.run_state import RunStatus, State
 from trainer.record.run_status import run_status_from
 from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import SupervisorState
 
 # Number of bytes to read from the end of a metrics file. They include its newest steps, even after
 # a validation with long samples.
@@ -27,6 +28,8 @@ MAX_SLOW_RANKS = 8  # as many as the trainer writes into a line
 LARGEST = 1e300  # a forged record may have numbers that no float represents
 
 _PREFIX = "transloom_run_"
+# Facts whose values are names. Each name is a label of the metric.
+_NAMES = {"state": get_args(State), "supervisor_state": get_args(SupervisorState)}
 SLOW_RANK_FACTOR = f"{_PREFIX}{BY_NAME['slow_ranks'].metric}"
 # Names of earlier versions, each with its present name and the factor of its unit. They remain for
 # one version.
@@ -81,8 +84,8 @@ def run_values(path: Path) -> list[MetricValue]:
 
 def _of_run(run_status: RunStatus, fact: str) -> Iterator[tuple[dict[str, str], float | None]]:
     """Yield the values of a fact, each with its labels."""
-    if fact == "state":
-        yield from (({"state": state}, state == run_status.state) for state in get_args(State))
+    if names := _NAMES.get(fact):
+        yield from (({"state": name}, name == getattr(run_status, fact)) for name in names)
     elif fact == "slow_ranks":
         for slow in run_status.slow_ranks[:MAX_SLOW_RANKS]:
             place = {"rank": str(slow.rank), "node": visible_line(slow.node or "")}

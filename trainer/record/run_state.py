@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from foundation.file_model import FileModel
 from trainer.record.metrics_lines import SlowRankState
 from trainer.runs.log import LogEntry
+from trainer.runs.vitals import SupervisorState
 from trainer.scores import BestScore, Scores
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
@@ -66,6 +67,9 @@ class RunStatus(FileModel):
     """State of the run; as a metric, 1 for the current state and 0 for the others."""
     reason: str | None = None
     """Reason why the run finished, failed, was abandoned or is damaged; None in other states."""
+    supervisor_state: SupervisorState | None = None
+    """During training, state of the supervisor, such as waiting_for_capacity; as a metric, 1 for
+    the current state and 0 for the others."""
     step: int = 0
     """Last recorded step."""
     max_steps: int | None = None

@@ -123,6 +123,7 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         path=str(path),
         state=state,
         reason=reason,
+        supervisor_state=vitals.supervisor_state if vitals else None,
         step=max(record.step, step_of(newest) if newest else 0),
         max_steps=snapshot.max_steps,
         loss_unit=snapshot.loss_unit,

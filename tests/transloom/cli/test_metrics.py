@@ -29,6 +29,8 @@ from trainer.errors import RunMismatchError
 from trainer.record.metrics_lines import Resumed
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS, SLOW_RANK_FACTOR
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import SupervisorVitals, Vitals, write_vitals
 
 RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "transloom.rules.yml"
 GPU = GpuUsage(index=1, utilization_percent=75, memory_used_bytes=8, memory_bytes=10)
@@ -65,6 +67,8 @@ def run(tmp_path):
     run = made_run(tmp_path / "full", *lines, Resumed(step=8, from_step=4, restarts=3))
     with_owner(with_checkpoint(run, 4), since="2026-01-01T00:00:00+00:00")
     append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time(), 6, "gpu-7")])
+    waits = SupervisorVitals(name="waiting_for_capacity")
+    write_vitals(RunFolder(run), Vitals(time=time.time(), supervisor=waits))
     return run
 
 
@@ -76,7 +80,7 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
     }
     assert 20 <= ages["step"] < 600
     assert 0 <= ages["checkpoint"] < 600
-    assert {key: value for key, value in found.items() if key[0] != "transloom_run_state"} == {
+    assert {key: value for key, value in found.items() if not key[0].endswith("_state")} == {
         ("transloom_run_step",): 8,
         ("transloom_run_max_steps",): 20,
         ("transloom_run_ranks",): 1,
@@ -114,9 +118,11 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_node_gpu_memory_used_bytes", "1", "gpu-7"): 8,
         ("transloom_node_gpu_memory_bytes", "1", "gpu-7"): 10,
     }
-    assert [
-        key[1] for key, value in found.items() if key[0] == "transloom_run_state" and value
-    ] == ["training"]
+    states = [key for key, value in found.items() if key[0].endswith("_state") and value]
+    assert states == [
+        ("transloom_run_state", "training"),
+        ("transloom_run_supervisor_state", "waiting_for_capacity"),
+    ]
 
 
 def test_a_slow_rank_is_told_while_the_run_trains_and_until_its_ranks_start_again(

@@ -16,6 +16,7 @@ _FORMS: Mapping[Format, Callable[[Any], str]] = {
     "power": "{:.2e}".format,
     "percent": "{:.1%}".format,
     "span": span,
+    "text": lambda name: name.replace("_", " "),
 }
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted, span
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
+from trainer.record.facts import BY_NAME
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Vitals
+from transloom.observe.terminal.fact_text import plain
 from transloom.observe.terminal.picture_layout import Block, Glyphs, Row, hanging, labelled
 from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.time_format import ago, clock
@@ -17,6 +19,10 @@ OLD_SECONDS = 15.0  # older vitals, which are written every two seconds, cause a
 
 def processes(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> Iterable[Block]:
     """Yield blocks about the processes of a run, including a run whose processes have ended."""
+    if picture.supervisor_state not in (None, "training"):
+        fact = BY_NAME["supervisor_state"]
+        row = labelled(fact.title, plain(fact, picture.supervisor_state))
+        yield Block([row], importance=3)
     yield Block(_ranks(picture, width, now, glyphs), importance=4, noun="nodes")
     if vitals := picture.vitals:
         yield from _workers(vitals, picture, width, now, glyphs)
@@ -33,8 +39,8 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
         where = ", ".join(_counts(vitals))
         return [labelled("ranks", f"none; until {clock(vitals.time)} {where}")]
     if not vitals.ranks:
-        text = "none at present: the run is waiting for capacity or starting its ranks"
-        return [labelled("ranks", text)]
+        why = ": the run is waiting for capacity or starting its ranks"
+        return [labelled("ranks", "none at present" + ("" if picture.supervisor_state else why))]
     age = _age(vitals, picture, now)
     nodes = defaultdict(list)
     for rank in vitals.ranks:

@@ -19,7 +19,7 @@ from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
 from trainer.record.record_end import RecordEnd
 from trainer.record.run_state import DEFAULT_FORM, LossForm, RunStatus
 from trainer.runs.log import LogEntry
-from trainer.runs.vitals import Vitals
+from trainer.runs.vitals import SupervisorState, Vitals
 from trainer.scores import BestScore, Scores, keep_best
 from transloom.observe.terminal.sparkline import Series
 
@@ -126,6 +126,11 @@ class RunPicture:
     def newest(self) -> ValidationLine | None:
         """The newest validation, with its samples; None if there is none."""
         return self.record.validations[-1] if self.record.validations else None
+
+    @property
+    def supervisor_state(self) -> SupervisorState | None:
+        """State of the supervisor; None if it is unknown, or if no process trains the run."""
+        return self.vitals.supervisor_state if self.vitals and self.vitals_are_current else None
 
     @property
     def seconds_left(self) -> float | None:

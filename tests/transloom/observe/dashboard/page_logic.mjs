@@ -273,6 +273,8 @@ test("a value has the form and the unit of its fact", () => {
   assert.equal(currentText(facts.named("wait_seconds"), standing), "25.0% of the time of recent steps");
   assert.equal(currentText(facts.named("seconds_left"), standing), "1 min 30 s");
   assert.equal(currentText(facts.named("mfu"), standing), null);
+  const waits = { supervisor_state: "waiting_for_capacity" };
+  assert.equal(currentText(facts.named("supervisor_state"), waits), "waiting for capacity");
   assert.deepEqual(facts.kindOf({ event: "of_a_later_version" }), { title: "of a later version", mark: "stop" });
 });
 

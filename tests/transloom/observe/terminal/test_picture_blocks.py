@@ -19,7 +19,7 @@ from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.record.metrics_lines import Resumed
 from trainer.record.run_state import LossForm
 from trainer.runs.log import LogEntry
-from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
+from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, SupervisorVitals, Vitals
 from trainer.scores import Score
 from transloom.observe.terminal.live_picture import rendered
 from transloom.observe.terminal.picture_blocks import SLOW_RANKS, blocks_of
@@ -176,6 +176,15 @@ def test_runs_without_vitals_tell_where_the_ranks_were_put():
     assert row_of(nowhere, "ranks") == "ranks none"
     waits = a_run(vitals=vitals())
     assert "the run is waiting for capacity" in row_of(waits, "ranks")
+
+
+def test_the_state_of_the_supervisor_is_shown_unless_ranks_train():
+    waits = vitals(supervisor=SupervisorVitals(name="waiting_for_capacity"))
+    assert row_of(a_run(vitals=waits), "supervisor") == "supervisor waiting for capacity"
+    assert row_of(a_run(vitals=waits), "ranks") == "ranks none at present"
+    assert "supervisor" not in text_of(a_run())
+    left = a_run(vitals=waits, vitals_are_current=False, state="abandoned")
+    assert "supervisor" not in text_of(left)
 
 
 def test_a_silent_data_worker_is_told():

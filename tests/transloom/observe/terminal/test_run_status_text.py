@@ -20,7 +20,7 @@ from trainer.errors import RunMismatchError
 from trainer.record.run_state import FORMER_KEYS, RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.rank_nodes import write_rank_nodes
-from trainer.runs.vitals import Vitals, write_vitals
+from trainer.runs.vitals import SupervisorVitals, Vitals, write_vitals
 
 LINES = (train_line(1), train_line(2), validation_line(2))
 ATTACK = "\x1b]0;owned\x07[red]x"
@@ -65,6 +65,16 @@ def test_runs_lists_what_is_there_and_how_it_stands(transloom, folder, monkeypat
 def test_a_folder_without_runs_names_the_command_that_makes_it(transloom, tmp_path, command):
     with pytest.raises(RunMismatchError, match=r"nowhere.*No such file.*transloom train"):
         transloom(command, tmp_path / "nowhere")
+
+
+def test_status_tells_what_the_supervisor_waits_for(transloom, folder):
+    run = folder / "a-training"
+    waits = SupervisorVitals(name="waiting_for_capacity")
+    write_vitals(RunFolder(run), Vitals(time=time.time() + 1, supervisor=waits))
+    text = transloom("status", run).stdout
+    assert re.search(r"^supervisor +waiting for capacity$", text, re.MULTILINE)
+    answer = json.loads(transloom("status", run, "--json").stdout)
+    assert answer["supervisor_state"] == "waiting_for_capacity"
 
 
 def test_status_tells_all_of_one(transloom, folder):

@@ -52,6 +52,7 @@ export function current(standing, name) {
 
 export function currentText(fact, standing) {
   const value = current(standing, fact.name);
+  if (typeof value === "string") return value.replaceAll("_", " ");
   if (typeof value !== "number") return null;
   return fact.current === "share" ? `${FORMS.percent(value)} of the time of recent steps` : stepText(fact, value, standing);
 }
