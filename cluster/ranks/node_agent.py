@@ -209,23 +209,21 @@ class NodeAgent:
         return digest_of_sources()
 
 
-def never() -> bool:
-    """Return False: the default of waits that need not end early."""
-    return False
-
-
 class NodeAgents:
     """Client of all node agents, in the supervisor."""
 
-    def __init__(self, unfit: UnfitNodes) -> None:
+    def __init__(self, unfit: UnfitNodes, give_up: Callable[[], bool] = lambda: False) -> None:
         """Create a client without agents.
 
         Args:
             unfit: receives the nodes without the run folder, or with other sources.
+            give_up: returns True if `check` and `pull_run` should end early, without a result,
+                because the run must stop.
         """
         self.by_node: dict[str, Any] = {}
         self.separate: set[str] = set()  # nodes that do not share the folder of a remote run
         self._unfit = unfit
+        self._give_up = give_up
         self._sources = digest_of_sources()
         self._names: dict[str, str] = {}
         self._asked: dict[str, Any] = {}  # pending answers of silent agents
@@ -348,11 +346,7 @@ class NodeAgents:
             _wait([agent.close_memory.remote() for agent in self.by_node.values()], ANSWER_SECONDS)
 
     def pull_run(
-        self,
-        work: str,
-        nodes: Collection[str],
-        first: Collection[str],
-        give_up: Callable[[], bool] = never,
+        self, work: str, nodes: Collection[str], first: Collection[str]
     ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
         """Pull a run in an object store to nodes that do not share the driver's folder.
 
@@ -360,7 +354,6 @@ class NodeAgents:
             work: the name of the owner's work folder.
             nodes: the nodes that need only the checkpoints.
             first: the node of rank 0, which needs all files, if it is among them.
-            give_up: returns True if no node is to be awaited any longer, as the run must stop.
 
         Returns:
             The state of the files on each node, and the problems of nodes, which become unfit.
@@ -372,8 +365,8 @@ class NodeAgents:
             node: self.by_node[node].pull_run.remote(work, with_files=node in first)
             for node in [*nodes, *first]
         }
-        _wait(list(answers.values()), PULL_SECONDS, give_up)
-        if give_up():
+        _wait(list(answers.values()), PULL_SECONDS, self._give_up)
+        if self._give_up():
             return {}, []
         files, problems, silent = {}, [], []
         for node, answer in answers.items():
@@ -391,7 +384,7 @@ class NodeAgents:
         _raise_if_silent(silent, problems)
         return files, problems
 
-    def check(self, work: Path, run: RunFolder, give_up: Callable[[], bool] = never) -> list[str]:
+    def check(self, work: Path, run: RunFolder) -> list[str]:
         """Check that every node has the run folder and the same transloom as the driver.
 
         Nodes without the folder of a run in an object store are not unfit, but `separate`.
@@ -403,7 +396,6 @@ class NodeAgents:
 
         Args:
             work: the supervisor's work folder within the run.
-            give_up: see `pull_run`.
 
         Returns:
             Problems of nodes that have not been checked before.
@@ -423,8 +415,8 @@ class NodeAgents:
         sources = {node: self.by_node[node].sources.remote() for node in new}
         problems, silent = [], []
         try:
-            _wait([*folder_checks.values(), *sources.values()], START_SECONDS, give_up)
-            if give_up():
+            _wait([*folder_checks.values(), *sources.values()], START_SECONDS, self._give_up)
+            if self._give_up():
                 return []
             for node, folder_check in folder_checks.items():
                 name, answer = f"Node {self._names[node]}", work / f"{left}-{node}"
@@ -537,11 +529,11 @@ def _await_deaths_here(
             file.unlink(missing_ok=True)
 
 
-def _wait(answers: list[Any], seconds: float, give_up: Callable[[], bool] = never) -> None:
+def _wait(answers: list[Any], seconds: float, give_up: Callable[[], bool] = lambda: False) -> None:
     """Wait until all answers have arrived, `seconds` have passed, or the embedded Ray is lost.
 
     Args:
-        give_up: returns True to end the wait, because the run must stop.
+        give_up: returns True to end the wait early.
     """
     deadline = time.monotonic() + seconds
     while answers and (left := deadline - time.monotonic()) > 0:

@@ -18,7 +18,7 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
 from cluster.ranks.group import RankGroup
-from cluster.ranks.node_agent import NodeAgents, never
+from cluster.ranks.node_agent import NodeAgents
 from cluster.ranks.node_memory import PendingCopy, StoredFile
 from cluster.ranks.node_mirror import SentFile
 from cluster.ranks.process import RankProcess, SpareProcesses
@@ -49,12 +49,12 @@ class RankPool:
             environment: environment variables that a rank's libraries read at process start.
             unfit: nodes that get no ranks; may grow while the pool lives.
         """
-        self.give_up: Callable[[], bool] = never
+        self.give_up: Callable[[], bool] = lambda: False
         self._config = config
         self._clock = clock
         self._unfit = unfit
-        self._agents = NodeAgents(unfit)
-        self._reservation = Reservation(config)
+        self._agents = NodeAgents(unfit, lambda: self.give_up())
+        self._reservation = Reservation(config, lambda: self.give_up())
         self._spares = SpareProcesses(config.device, environment, self._kill)
         self._node_checks = _node_checks(config)
         self._group: RankGroup | None = None
@@ -120,7 +120,7 @@ class RankPool:
 
     def check_nodes(self, work: Path, run: RunFolder) -> list[str]:
         """Run `NodeAgents.check`; to be called while the processes of a group start."""
-        return self._agents.check(work, run, self.give_up)
+        return self._agents.check(work, run)
 
     def separate_nodes(self, nodes: Collection[str]) -> set[str]:
         """Return those of `nodes` that do not share the folder of a run in an object store."""
@@ -130,7 +130,7 @@ class RankPool:
         self, work: str, nodes: Collection[str], first: Collection[str]
     ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
         """Run `NodeAgents.pull_run`."""
-        return self._agents.pull_run(work, nodes, first, self.give_up)
+        return self._agents.pull_run(work, nodes, first)
 
     def changed_files(
         self, node: str, known: Mapping[str, SentFile], names: Collection[str]

@@ -7,8 +7,9 @@ resources and reserving them again takes Ray a second.
 
 import os
 import re
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from cluster.ray.cluster_view import Node
 from foundation.wording import counted, join_items
 
 PLACEMENT_SECONDS = 10.0
+POLL_SECONDS = 1  # Ray counts whole seconds
 GPU_TASK_SECONDS = 60.0
 MAX_LISTED_NODES = 8
 # Names of resources that Ray adds to each node automatically.
@@ -120,7 +122,13 @@ class Reservation:
         taken: the reserved bundles, one per rank; empty without a reservation.
     """
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: ClusterConfig, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Create a reservation of nothing.
+
+        Args:
+            give_up: returns True if `take` should not wait any longer, because the run must stop.
+        """
+        self._give_up = give_up
         self._bundle = config.resources_of_a_rank
         self._labels = config.node_labels
         self._placement = config.placement
@@ -154,11 +162,19 @@ class Reservation:
             )
         except GetTimeoutError:  # the head does not answer
             return False
-        if self._group.wait(PLACEMENT_SECONDS) and (gpus := self._gpus(len(nodes))) is not None:
+        if self._is_placed() and (gpus := self._gpus(len(nodes))) is not None:
             self.taken = [RankBundle(node, gpu) for node, gpu in zip(nodes, gpus, strict=True)]
             return True
         self.release()
         return False
+
+    def _is_placed(self) -> bool:
+        """Wait for a limited time until Ray has placed the bundles; return whether it has."""
+        deadline = time.monotonic() + PLACEMENT_SECONDS
+        while not self._group.wait(POLL_SECONDS):
+            if self._give_up() or time.monotonic() > deadline:
+                return False
+        return True
 
     def release(self) -> None:
         if self._group is not None:

@@ -313,8 +313,9 @@ def test_nodes_are_not_awaited_by_a_run_that_must_stop(agents, tmp_path):
     agents, node = agents
     silent = agents.by_node[node] = SilentAgent(agents.by_node[node])
     silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
-    assert agents.check(tmp_path, RunFolder(tmp_path), lambda: True) == []
-    assert agents.pull_run("work", [node], [], lambda: True) == ({}, [])
+    agents._give_up = lambda: True
+    assert agents.check(tmp_path, RunFolder(tmp_path)) == []
+    assert agents.pull_run("work", [node], []) == ({}, [])
     assert (list(agents._unfit), agents.unresponsive([node])) == ([], set())
     assert list(tmp_path.iterdir()) == []
 

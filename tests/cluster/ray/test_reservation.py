@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -149,6 +150,15 @@ def test_what_nodes_have_is_told_without_what_all_have():
 def test_amounts_that_have_a_field_of_their_own_or_are_none_are_refused(resources, told):
     with pytest.raises(ValidationError, match=told):
         ClusterConfig(resources_per_rank=resources)
+
+
+def test_a_placement_is_not_awaited_by_a_run_that_must_stop():
+    answers = iter([False, False])
+    must_stop = iter([False, True])
+    seats = Reservation(ClusterConfig(), lambda: next(must_stop))
+    seats._group = SimpleNamespace(wait=lambda seconds: next(answers))
+    assert not seats._is_placed()
+    assert list(answers) == []
 
 
 def test_seats_that_ray_cannot_place_in_time_are_given_back(ray_head, monkeypatch):
