@@ -146,6 +146,8 @@ class RankAttempt:
             poll = self._group.poll()
             for rank, report in poll.reports:
                 self._handle_report(rank, report)
+            if poll.failure or poll.outcomes is not None:
+                self._context.vitals.state_begins("ending")
             if poll.failure:
                 raise self._failure(poll.failure)
             if poll.outcomes is not None:
@@ -166,7 +168,7 @@ class RankAttempt:
     def state(self) -> SupervisorState:
         """State of the ranks: they start, train, or have been asked to leave."""
         if self._shutdown.has_begun:
-            return "ending_ranks"
+            return "ending"
         return "training" if self._group.is_training else "starting_ranks"
 
     def _failure(self, failure: Exception) -> Exception:

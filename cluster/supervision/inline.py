@@ -162,7 +162,7 @@ def _train(
         vitals.state_begins("training")
         with trainer, LocalNodeSampler(run, node, recipe.cluster.node_usage_seconds):
             outcome = trainer.train()
-        vitals.state_begins("ending_ranks")
+        vitals.state_begins("ending")
         committer.finish()
         owned.stop.ignore_requests()
         return outcome

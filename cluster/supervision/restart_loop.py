@@ -229,20 +229,15 @@ class RestartLoop:
     def _start_ranks(self, state: StartRanks) -> TrainRanks:
         """Give the ranks their job, and record where they are."""
         context, group, checkpoints = self._context, state.group, self._jobs.recipe.checkpoints
-        ranks = len(group.nodes)
+        ranks, notice = len(group.nodes), context.listener.notice
         if self._ranks and ranks != self._ranks:
-            context.listener.notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
+            notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
         self._ranks = ranks
         names = [state.node_names[node] for node in group.nodes]
         write_rank_nodes(context.run, names)
         context.vitals.attempt_begins(names)
         committer = CheckpointCommitter(
-            context.lease,
-            context.run.checkpoints,
-            checkpoints,
-            ranks,
-            context.listener.notice,
-            context.remote,
+            context.lease, context.run.checkpoints, checkpoints, ranks, notice, context.remote
         )
         memory_name = None
         if checkpoints.memory_every_steps and self._jobs.replay is None:
@@ -252,7 +247,7 @@ class RestartLoop:
         job = self._jobs.job(state.start, committer, memory_name)
         group.start(job, context.workers.handles)
         attempt = RankAttempt(context, group, committer, self._losses.furthest_step)
-        return TrainRanks(group, state.node_names, state.nodes_left, state.start, attempt)
+        return TrainRanks(group, state.node_names, state.start, attempt)
 
     def _train(self, state: TrainRanks) -> EndAttempt:
         """Supervise the ranks until they end."""
@@ -281,12 +276,12 @@ class RestartLoop:
             case SilentCorruptionError() as error if isinstance(before, TrainRanks):
                 context.vitals.attempt_ends(str(error))
                 self._corruption.respond(error.finding, before.group.nodes)
-            case DamagedCheckpointError() as error:
-                damage_found = not (state.start and state.start.memory)
+            case DamagedCheckpointError() as error if isinstance(before, TrainRanks):
+                damage_found = before.start.memory is None
                 self._handle_damage(error, damage_found)
             case error:
                 raise error
-        return Ended() if self._should_stop() else WaitForCapacity(state.nodes_left, damage_found)
+        return Ended() if self._should_stop() else WaitForCapacity(before.nodes_left, damage_found)
 
     def _handle_damage(self, error: DamagedCheckpointError, is_on_disk: bool) -> None:
         if is_on_disk:

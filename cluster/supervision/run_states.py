@@ -38,46 +38,50 @@ class WaitForCapacity:
 
 
 @dataclass(frozen=True)
-class _RanksExist:
-    """Processes of ranks exist.
+class CheckNodes:
+    """The processes of ranks start: choose their checkpoint, and check their nodes meanwhile.
 
     Attributes:
         group: the ranks.
         node_names: the names of their nodes, by id.
         nodes_left: see `WaitForCapacity`.
+        damage_found: see `WaitForCapacity`.
     """
 
+    name: ClassVar[SupervisorState] = "checking_nodes"
     group: RankGroup
     node_names: Mapping[str, str]
     nodes_left: bool
-
-
-@dataclass(frozen=True)
-class CheckNodes(_RanksExist):
-    """The processes start: choose their checkpoint, and check their nodes meanwhile."""
-
-    name: ClassVar[SupervisorState] = "checking_nodes"
     damage_found: bool
 
 
 @dataclass(frozen=True)
-class StartRanks(_RanksExist):
+class StartRanks:
     """All nodes are fit: give the ranks their job."""
 
     name: ClassVar[SupervisorState] = "starting_ranks"
+    group: RankGroup
+    node_names: Mapping[str, str]
+    nodes_left: bool
     start: RankStart
 
 
 @dataclass(frozen=True)
-class TrainRanks(_RanksExist):
+class TrainRanks:
     """The ranks have their job: supervise them until they end.
 
     The attempt records in the vitals when the ranks train, and when they are asked to leave.
     """
 
     name: ClassVar[SupervisorState] = "starting_ranks"
+    group: RankGroup
+    node_names: Mapping[str, str]
     start: RankStart
     attempt: RankAttempt
+
+    @property
+    def nodes_left(self) -> bool:
+        return self.attempt.nodes_leave
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,10 @@ class EndAttempt:
         error: the error that ends the state, or None.
     """
 
-    name: ClassVar[SupervisorState] = "ending_ranks"
+    name: ClassVar[SupervisorState] = "ending"
     before: WaitForCapacity | CheckNodes | StartRanks | TrainRanks
     outcome: Outcome = "preempted"
     error: BaseException | None = None
-
-    @property
-    def nodes_left(self) -> bool:
-        """See `WaitForCapacity`."""
-        if isinstance(self.before, TrainRanks):
-            return self.before.attempt.nodes_leave
-        return self.before.nodes_left
-
-    @property
-    def start(self) -> RankStart | None:
-        """State from which the ranks have started; None if none was chosen."""
-        return self.before.start if isinstance(self.before, StartRanks | TrainRanks) else None
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,7 @@ MAX_CHARACTERS = 500  # maximum length of a restart's cause, which may be a libr
 
 Phase = Literal["start", "data", "step", "validation", "save", "done"]
 SupervisorState = Literal[
-    "starting_ray",
-    "waiting_for_capacity",
-    "checking_nodes",
-    "starting_ranks",
-    "training",
-    "ending_ranks",
+    "starting_ray", "waiting_for_capacity", "checking_nodes", "starting_ranks", "training", "ending"
 ]
 
 Seconds = Annotated[float, Field(ge=0)]

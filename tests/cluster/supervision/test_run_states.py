@@ -32,7 +32,7 @@ from trainer.errors import DamagedCheckpointError, NonFiniteLossError
 from trainer.runs.vitals import read_vitals
 
 WAIT, CHECK, START = "waiting_for_capacity", "checking_nodes", "starting_ranks"
-TRAIN, END = "training", "ending_ranks"
+TRAIN, END = "training", "ending"
 ONE_ATTEMPT = [WAIT, CHECK, START, TRAIN, END]
 
 
@@ -165,10 +165,9 @@ def test_started_ranks_have_a_job(loop):
     assert (loop.group.job.checkpoint, loop.group.job.verify_checkpoint) == (None, False)
 
 
-def trained_ranks(loop, nodes_leave=False):
+def trained_ranks(loop, nodes_leave=False, memory=None):
     attempt = SimpleNamespace(nodes_leave=nodes_leave)
-    memory = SimpleNamespace(step=5)
-    return TrainRanks(loop.group, loop.names, True, RankStart(None, memory), attempt)
+    return TrainRanks(loop.group, loop.names, RankStart(None, memory), attempt)
 
 
 @pytest.mark.parametrize("nodes_leave", [True, False])
@@ -185,10 +184,10 @@ def test_nodes_that_left_are_remembered_over_ranks_that_never_train(loop):
 
 def test_only_damage_on_the_disk_is_looked_for_at_the_next_start(loop):
     damage = DamagedCheckpointError("state-00000-of-00001 is damaged")
-    in_memory = trained_ranks(loop)
-    on_disk = StartRanks(loop.group, loop.names, True, RankStart(None))
-    assert loop.loop._next(EndAttempt(in_memory, error=damage)) == WaitForCapacity()
-    assert loop.loop._next(EndAttempt(on_disk, error=damage)) == WaitForCapacity(True, True)
+    in_memory = EndAttempt(trained_ranks(loop, memory=SimpleNamespace(step=5)), error=damage)
+    on_disk = EndAttempt(trained_ranks(loop), error=damage)
+    assert loop.loop._next(in_memory) == WaitForCapacity(damage_found=False)
+    assert loop.loop._next(on_disk) == WaitForCapacity(damage_found=True)
 
 
 def test_finished_ranks_end_the_run(loop):

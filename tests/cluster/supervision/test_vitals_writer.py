@@ -60,13 +60,13 @@ def test_the_state_of_the_supervisor_is_written_before_ranks_exist_but_not_while
             lambda: keeper.state_begins("waiting_for_capacity"),
             lambda: begin(keeper),
             lambda: keeper.state_begins("training"),
-            lambda: keeper.state_begins("ending_ranks"),
+            lambda: keeper.state_begins("ending"),
         ):
             event()
             keeper._write(over=False)
             supervisor = read_vitals(run).supervisor
             states.append(supervisor and supervisor.name)
-    assert states == ["waiting_for_capacity", "waiting_for_capacity", None, "ending_ranks"]
+    assert states == ["waiting_for_capacity", "waiting_for_capacity", None, "ending"]
     assert read_vitals(run).supervisor is None  # the owner has left
 
 
