@@ -38,11 +38,7 @@ class OwnedRun:
 
 @contextmanager
 def own_run(
-    recipe: Recipe,
-    run: RunFolder,
-    store: DatasetStore,
-    manifest: Manifest,
-    listener: RunListener,
+    recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Manifest, listener: RunListener
 ) -> Iterator[OwnedRun]:
     """Own a run while the context lasts, and start or continue it.
 
