@@ -138,16 +138,13 @@ class RankPool:
         """Request the files that ranks have changed on a node; return the pending answer."""
         return self._agents.by_node[node].changed_files.remote(dict(known), names)
 
-    def check_hardware(
-        self, folders: Mapping[str, Path], give_up: Callable[[], bool]
-    ) -> NodeCheckReport | None:
+    def check_hardware(self, folders: Mapping[str, Path]) -> NodeCheckReport | None:
         """Check the nodes of the group that have not been checked, and add unfit ones to the list.
 
         The processes of the group measure their nodes before they train.
 
         Args:
             folders: folders whose storage is measured, by their names in messages.
-            give_up: returns True if the check should end early, because the run must stop.
 
         Returns:
             The report, or None if the recipe has no node check.
@@ -161,7 +158,7 @@ class RankPool:
             before = processes.get(node, NodeProcesses(name, ()))
             if self._config.gpus_per_rank or not before.actors:
                 processes[node] = NodeProcesses(name, (*before.actors, process.actor))
-        report = self._node_checks.check(processes, folders, give_up)
+        report = self._node_checks.check(processes, folders, self.give_up)
         for verdict in report.verdicts:
             if verdict.fails:
                 self._unfit.add(verdict.node, verdict.reason, verdict.figures)

@@ -147,7 +147,12 @@ def _train(
         vitals.attempt_begins([node])
         checkpoint = newest_checkpoint(run, owned.lease.work, owned.manifest, listener)
         committer = CheckpointCommitter(
-            owned.lease, run.checkpoints, recipe.checkpoints, 1, listener.notice, owned.mirror
+            owned.lease,
+            run.checkpoints,
+            recipe.checkpoints,
+            world_size=1,
+            announce=listener.notice,
+            publisher=owned.mirror,
         )
         jobs = RankJobs(recipe, owned.manifest, run, profile, replay)
         job = jobs.job(RankStart(checkpoint), committer)

@@ -215,9 +215,8 @@ class RestartLoop:
     def _hardware_problems(self) -> list[str]:
         """Check nodes that were not checked before; return the problems of those that fail."""
         listener = self._context.listener
-        report = self._context.supply.check_hardware(
-            hardware_check_folders(self._jobs.recipe, self._context.lease.work), self._should_stop
-        )
+        folders = hardware_check_folders(self._jobs.recipe, self._context.lease.work)
+        report = self._context.supply.check_hardware(folders)
         if report is None or not report.checked:
             return []
         listener.notice(summary(report))
@@ -263,7 +262,8 @@ class RestartLoop:
         Raises:
             BaseException: the error of the state, if a restart does not help.
         """
-        context, before, damage_found = self._context, state.before, False
+        context, before = self._context, state.before
+        damage_found = isinstance(before, WaitForCapacity) and before.damage_found
         context.supply.end_group()  # no rank writes a checkpoint any more
         match state.error:
             case None:

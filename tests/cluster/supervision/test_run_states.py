@@ -182,6 +182,12 @@ def test_nodes_that_left_are_remembered_over_ranks_that_never_train(loop):
     assert loop.loop._next(end) == WaitForCapacity(nodes_left=True, damage_found=False)
 
 
+def test_a_wait_that_an_error_ends_keeps_its_data(loop):
+    before = WaitForCapacity(nodes_left=True, damage_found=True)
+    lost = EndAttempt(before, error=RankLostError("a spare process has died"))
+    assert loop.loop._next(lost) == before
+
+
 def test_only_damage_on_the_disk_is_looked_for_at_the_next_start(loop):
     damage = DamagedCheckpointError("state-00000-of-00001 is damaged")
     in_memory = EndAttempt(trained_ranks(loop, memory=SimpleNamespace(step=5)), error=damage)
@@ -249,9 +255,9 @@ def no_answer_of_nodes(run):
 
 
 def no_end_of_the_hardware_check(run):
-    def check_hardware(folders, give_up):
+    def check_hardware(folders):
         ask_to_stop(run)
-        assert give_up()
+        assert run.supply.give_up()
 
     run.supply.check_hardware = check_hardware
 

@@ -182,7 +182,7 @@ class ScriptedSupply:
     def check_nodes(self, work, run):
         return self.problems.pop(0) if self.problems else []
 
-    def check_hardware(self, folders, give_up):
+    def check_hardware(self, folders):
         return self.reports.pop(0) if self.reports else None
 
     def silent_nodes(self, nodes):

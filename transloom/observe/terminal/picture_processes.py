@@ -39,8 +39,7 @@ def _ranks(picture: RunPicture, width: int, now: float, glyphs: Glyphs) -> list[
         where = ", ".join(_counts(vitals))
         return [labelled("ranks", f"none; until {clock(vitals.time)} {where}")]
     if not vitals.ranks:
-        why = ": the run is waiting for capacity or starting its ranks"
-        return [labelled("ranks", "none at present" + ("" if picture.supervisor_state else why))]
+        return [labelled("ranks", "none at present")]
     age = _age(vitals, picture, now)
     nodes = defaultdict(list)
     for rank in vitals.ranks:
