@@ -304,15 +304,12 @@ def _restored(_: Extensions, general: type[R], values: dict[str, Any]) -> R:
 def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, ChangeClass]]:
     """Yield every leaf field of a config: its dotted name, its value and its change class.
 
-    `callbacks` has guards alone, because observers do not affect the run. Without a guard, it is
-    left out, so that the identity is that of versions without callbacks.
+    `callbacks` has guards alone, because observers do not affect the run.
     """
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if field.annotation == tuple[CallbackConfig, ...]:
             value = tuple(one for one in value if isinstance(one.kind, GuardKind))
-            if not value:
-                continue
         if change := change_class(field):
             yield prefix + name, value, change
         elif isinstance(value, Section):
@@ -322,8 +319,13 @@ def leaves(config: Section, prefix: str = "") -> Iterator[tuple[str, Any, Change
 
 
 def identity_of(recipe: TrainingRecipe) -> dict[str, Any]:
-    """Return the run's identity: identity fields as JSON values by dotted name, and extensions."""
+    """Return the run's identity: identity fields as JSON values by dotted name, and extensions.
+
+    A run without a guard has the identity that it has in versions without `callbacks`.
+    """
     fields = {name: _plain(value) for name, value, change in leaves(recipe) if change == "identity"}
+    if not fields["callbacks"]:
+        del fields["callbacks"]
     return fields | recipe.loaded_extensions.identity()
 
 

@@ -5,7 +5,7 @@ from trainer.rank.rank_job import RankContext
 from trainer.recipe import TrainingRecipe
 from trainer.registries.callbacks import GuardKind, ObserverKind, StepGuard, StepObserver
 from trainer.state.progress import Progress
-from trainer.training.callbacks import ExtensionGuard, ExtensionObservers, blamed
+from trainer.training.callbacks import ExtensionGuard, ExtensionObserver, blamed
 from trainer.training.spike_guard import SpikeGuard
 
 
@@ -29,15 +29,16 @@ def build_guards(recipe: TrainingRecipe, progress: Progress) -> dict[str, StepGu
     return guards
 
 
-def build_observers(context: RankContext) -> StepObserver:
+def build_observers(context: RankContext) -> list[StepObserver]:
     """Return the observers of extensions.
 
     Raises:
         CallbackError: an observer cannot be built.
     """
-    observers = {}
+    observers: list[StepObserver] = []
     for callback in context.recipe.callbacks:
         if isinstance(kind := callback.kind, ObserverKind):
             with blamed("observer", callback.type, kind, 0):
-                observers[callback.type] = kind.build(context.placement.rank, context.job.run)
-    return ExtensionObservers(observers)
+                observer = kind.build(context.placement.rank, context.job.run)
+            observers.append(ExtensionObserver(callback.type, observer))
+    return observers

@@ -120,7 +120,7 @@ def build_trainer(
                 Prober(task, sentences, time_lapse, state, supervision),
                 SlowRanks(placement, recorder or NoRecorder()),
                 profiler,
-                build_observers(context),
+                *build_observers(context),
             ],
             build_guards(recipe, state.progress),
         )

@@ -12,8 +12,9 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from trainer.checkpoints.format import guard_state
@@ -23,14 +24,16 @@ from trainer.registries.callbacks import ObservedStep, Skip, StepGuard, StepObse
 MAX_NUMBERS = 32  # that an observer adds to a line
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
 MAX_REASON_CHARACTERS = 300
-NO_GUARDS: Mapping[str, StepGuard] = {}
+OBSERVED = "observed"  # the field of a line with the numbers of all extensions' observers
 
 
 class Callbacks:
     """Observers, and guards by the recipe keys that create them."""
 
     def __init__(
-        self, observers: Sequence[StepObserver] = (), guards: Mapping[str, StepGuard] = NO_GUARDS
+        self,
+        observers: Sequence[StepObserver] = (),
+        guards: Mapping[str, StepGuard] = MappingProxyType({}),
     ) -> None:
         self._observers = observers
         self._guards = guards
@@ -45,11 +48,12 @@ class Callbacks:
 
     def after_step(self, view: ObservedStep) -> dict[str, Any]:
         """Return the fields that the observers add to the step's line."""
-        return {
-            name: value
-            for observer in self._observers
-            for name, value in observer.after_step(view).items()
-        }
+        fields: dict[str, Any] = {}
+        observed: dict[str, float] = {}
+        for observer in self._observers:
+            fields |= observer.after_step(view)
+            observed |= fields.pop(OBSERVED, {})
+        return fields | ({OBSERVED: observed} if observed else {})
 
     def decide(self, view: StepView, gradient_norm: Callable[[], float]) -> Skip | None:
         """Return the first guard's decision against a step, or None to apply it."""
@@ -66,28 +70,36 @@ class Callbacks:
         return {name: guard.state() for name, guard in self._guards.items()}
 
 
-class ExtensionObservers(StepObserver):
-    """Observers of extensions, as one observer; their numbers share one field of the line."""
+class ExtensionObserver(StepObserver):
+    """Observer of an extension; its numbers are entries of the line's field `observed`."""
 
-    def __init__(self, observers: Mapping[str, StepObserver]) -> None:
-        """Store the observers by the types that a recipe names."""
-        self._observers = observers
+    def __init__(self, name: str, observer: StepObserver) -> None:
+        """Store the observer and the type that a recipe names."""
+        self._name = name
+        self._observer = observer
 
     @contextmanager
     def around(self, step: int) -> Iterator[None]:
-        with ExitStack() as contexts:
-            for name, observer in self._observers.items():
-                contexts.enter_context(_around(name, observer, step))
+        with self._blamed(step):
+            context = self._observer.around(step)
+            context.__enter__()
+        try:
             yield
+        except BaseException:
+            with suppress(Exception):  # the error of the step counts
+                context.__exit__(*sys.exc_info())
+            raise
+        with self._blamed(step):
+            context.__exit__(None, None, None)
 
     def after_step(self, view: ObservedStep) -> Mapping[str, Any]:
-        numbers: dict[str, float] = {}
-        for name, observer in self._observers.items():
-            with blamed("observer", name, observer, view.step):
-                added = dict(observer.after_step(view))
-                _require_numbers(added)
-                numbers |= {f"{name}/{key}": value for key, value in added.items()}
-        return {"observed": numbers} if numbers else {}
+        with self._blamed(view.step):
+            numbers = dict(self._observer.after_step(view))
+            _require_numbers(numbers)
+        return {OBSERVED: {f"{self._name}/{key}": value for key, value in numbers.items()}}
+
+    def _blamed(self, step: int) -> AbstractContextManager[None]:
+        return blamed("observer", self._name, self._observer, step)
 
 
 class ExtensionGuard(StepGuard):
@@ -148,7 +160,7 @@ class ExtensionGuard(StepGuard):
         with self._blamed():
             self._guard.restore(state)
 
-    def _blamed(self) -> Any:
+    def _blamed(self) -> AbstractContextManager[None]:
         return blamed("guard", self._name, self._guard, self._step)
 
 
@@ -167,22 +179,6 @@ def blamed(sort: str, name: str, callback: object, step: int) -> Iterator[None]:
             f"{step}: {type(error).__name__}: {error}. Correct the extension, or remove {name!r} "
             "from callbacks in the recipe. Corrected code or another guard requires a new run"
         ) from error
-
-
-@contextmanager
-def _around(name: str, observer: StepObserver, step: int) -> Iterator[None]:
-    """Run the body in an observer's context, without attributing the body's errors to it."""
-    with blamed("observer", name, observer, step):
-        context = observer.around(step)
-        context.__enter__()
-    try:
-        yield
-    except BaseException:
-        with suppress(Exception):  # the error of the step counts
-            context.__exit__(*sys.exc_info())
-        raise
-    with blamed("observer", name, observer, step):
-        context.__exit__(None, None, None)
 
 
 def _require_numbers(added: Mapping[str, Any]) -> None:

@@ -74,20 +74,14 @@ class SlowRanks(StepObserver):
         return time_fields(view.rank_times) | {"slow_ranks": self._detector.slow_ranks}
 
 
-def time_fields(times: RankTimes | None) -> dict[str, Any]:
-    """Return the fields of a `TrainLine` that compare the ranks, except `slow_ranks`.
-
-    Args:
-        times: the times of the step; None with one rank, which has no such fields.
-    """
-    if times is None:
-        return {}
+def time_fields(times: RankTimes) -> dict[str, Any]:
+    """Return the fields of a `TrainLine` that compare the ranks, except `slow_ranks`."""
     longest = times.compute.max()
     return {
         "compute_imbalance": _rounded(1 - times.compute.mean() / longest) if longest else 0.0,
         "compute_seconds_min": _rounded(times.compute.min()),
         "compute_seconds_median": _rounded(np.median(times.compute)),
-        "compute_seconds_max": _rounded(times.compute.max()),
+        "compute_seconds_max": _rounded(longest),
         "compute_slowest_rank": int(times.compute.argmax()),
         "data_stall_seconds_median": _rounded(np.median(times.data)),
         "data_stall_seconds_max": _rounded(times.data.max()),

@@ -25,7 +25,7 @@ from trainer.errors import CallbackError, GuardError, SpikeError
 from trainer.record.metrics_lines import SkippedLine, parse_line
 from trainer.registries.callbacks import Skip, StepGuard, StepObserver, Stop
 from trainer.state.progress import Progress
-from trainer.training.callbacks import ExtensionGuard, ExtensionObservers
+from trainer.training.callbacks import ExtensionGuard, ExtensionObserver
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONAL = ("step_profiler", "prober", "slow_ranks", "spike_guard")
@@ -97,7 +97,7 @@ def test_an_optional_behaviour_is_named_by_its_file_and_the_builders_alone(name)
 
 def test_callbacks_are_called_in_order_around_the_step_and_its_line(tmp_path):
     story = Story()
-    observers = [Noting("first", story), ExtensionObservers({"second": Noting("second", story)})]
+    observers = [Noting("first", story), ExtensionObserver("second", Noting("second", story))]
     make_trainer(story, recipe(max_steps=2), tmp_path, observers=observers).train()
     names = story.of("enters", "applied", "sees", "leaves", "validated")
     assert [event[:3] if len(event) > 2 else event for event in names][:7] == [
@@ -136,10 +136,9 @@ def test_a_view_is_frozen_and_has_the_numbers_of_the_line(tmp_path):
 
 def test_numbers_of_observers_are_in_the_lines_of_applied_and_skipped_steps(tmp_path):
     story = Story(bad={2})
-    observers = ExtensionObservers(
-        {"a": Noting("a", story, {"x": 1, "y": 0.5}), "b": Noting("b", story, {"x": 2.0})}
-    )
-    make_trainer(story, recipe(max_steps=2), tmp_path, observers=[observers]).train()
+    numbers = {"a": {"x": 1, "y": 0.5}, "b": {"x": 2.0}}
+    observers = [ExtensionObserver(n, Noting(n, story, added)) for n, added in numbers.items()]
+    make_trainer(story, recipe(max_steps=2), tmp_path, observers=observers).train()
     for line, kind in zip(story.lines, ("train", "skipped"), strict=False):
         assert (line.kind, line.observed) == (kind, {"a/x": 1, "a/y": 0.5, "b/x": 2})
         assert parse_line(line.to_json().encode()) == line
@@ -160,8 +159,8 @@ def test_numbers_of_observers_are_in_the_lines_of_applied_and_skipped_steps(tmp_
 )
 def test_other_values_of_an_observer_end_the_run_with_its_name(tmp_path, numbers, message):
     story = Story()
-    observers = ExtensionObservers({"odd": Noting("odd", story, numbers)})
-    trainer = make_trainer(story, recipe(max_steps=3), tmp_path, observers=[observers])
+    observer = ExtensionObserver("odd", Noting("odd", story, numbers))
+    trainer = make_trainer(story, recipe(max_steps=3), tmp_path, observers=[observer])
     with pytest.raises(CallbackError, match=rf"observer 'odd' .* {__name__} .*step 1.*{message}"):
         trainer.train()
 
@@ -203,7 +202,7 @@ def test_an_exception_names_the_extension_and_is_not_retried(tmp_path, method):
         story,
         recipe(max_steps=3),
         tmp_path,
-        observers=[ExtensionObservers({"odd": failing})],
+        observers=[ExtensionObserver("odd", failing)],
         guards={"callbacks.odd": ExtensionGuard("odd", failing)},
     )
     with pytest.raises(CallbackError, match=rf"'odd' .*{__name__}.*ZeroDivisionError") as error:
@@ -240,7 +239,7 @@ def test_an_error_of_the_step_is_not_one_of_the_extension(tmp_path):
             Story(),
             recipe(max_steps=3),
             tmp_path,
-            observers=[ExtensionObservers({"odd": Swallowing()})],
+            observers=[ExtensionObserver("odd", Swallowing())],
             guards={"callbacks.asks": ExtensionGuard("asks", guard)},
         )
         setattr(trainer.engine, method, lose)

@@ -98,8 +98,8 @@ def numbers_of(line: Line) -> Iterator[tuple[str, float]]:
             value = getattr(line, name)
             if isinstance(value, (int, float)) and name not in _AXES:
                 yield f"{line.kind}/{name}", value
-            for entry, number in value.items() if isinstance(value, dict) else ():
-                yield f"{line.kind}/{name}/{entry}", number
+            elif isinstance(value, dict):
+                yield from ((f"{line.kind}/{name}/{entry}", value[entry]) for entry in value)
 
 
 def texts_of(line: Line) -> Iterator[tuple[str, str]]:

@@ -136,13 +136,11 @@ def recipe_of(
     if dataset is not None:
         moved = recipe.data.model_copy(update={"dataset": dataset})
         recipe = recipe.model_copy(update={"data": moved})
-    old, new = ({name: (value, c) for name, value, c in leaves(each)} for each in (before, recipe))
-    absent = None, "identity"  # such as callbacks without a guard
-    for name in {**old, **new}:
-        (was, change), (value, _) = old.get(name, absent), new.get(name, absent)
-        if change != "execution" and was != value:
+    old = {name: value for name, value, _ in leaves(before)}
+    for name, value, change in leaves(recipe):
+        if change != "execution" and old.get(name) != value:
             raise RecipeError(
-                f"{name} is {was!r} in {run.recipe}, but {value!r} was requested, which "
+                f"{name} is {old.get(name)!r} in {run.recipe}, but {value!r} was requested, which "
                 "would change the results of the steps. A replay may set only execution fields, "
                 "such as engine.zero_stage"
             )
