@@ -4,7 +4,7 @@
 
     a field of a line, with its description   ─┐
                                                ├─▶ Fact ─▶ curves, metrics, dashboard, terminal,
-    FACTS: title, unit, thinning, places, form ─┘          exports, docs/reference/metrics.md
+    FACTS: title, unit, format, places, …       ─┘          exports, docs/reference/metrics.md
 
 To add a number of the training step, declare its field in `trainer.record.metrics_lines` and its
 fact here. Every view then shows it. Formats and places are names, which the views resolve. `{unit}`
@@ -19,7 +19,7 @@ from typing import Literal
 from foundation.file_model import FileModel
 from trainer.notify_config import NotifyEvent
 from trainer.record.metrics_lines import Event, SkippedLine, TrainLine, ValidationLine
-from trainer.record.run_state import LossForm, RunStatus
+from trainer.record.run_status_model import LossForm, RunStatus
 
 # How a point of several steps represents their values: by the mean or by the value of the last one.
 Thinning = Literal["mean", "last"]
@@ -47,7 +47,7 @@ class Fact:
         name: the name of the field, in every machine-readable view.
         title: the name for people, in every view.
         unit: the unit of the value; empty for plain numbers.
-        form: the format of its values.
+        format: the format of its values.
         show: the places that show the fact.
         thin: how a point of a curve represents several steps; None for facts without a curve.
         current: how its current value is found; None if no view shows a current value.
@@ -59,7 +59,7 @@ class Fact:
     name: str
     title: str
     unit: str = ""
-    form: Format = "number"
+    format: Format = "number"
     show: Places = ()
     thin: Thinning | None = None
     current: Current | None = None
@@ -83,7 +83,7 @@ class Fact:
         if self.metric_name:
             return self.metric_name
         base = self.name.removesuffix("_seconds" if self.current == "share" else "_fraction")
-        return f"{base}_ratio" if self.current == "share" or self.form == "percent" else base
+        return f"{base}_ratio" if self.current == "share" or self.format == "percent" else base
 
     @property
     def meaning(self) -> str:
@@ -126,29 +126,26 @@ MODELS = (*LINES, RunStatus)
 
 _STEP: Places = ("step",)
 _CHART: Places = ("chart", "step")
-_EVERYWHERE: Places = ("chart", "step", "status", "watch", "progress")
+_ALL: Places = ("chart", "step", "status", "watch", "progress")
+_LOSS: Places = (*_ALL, "first chart")
+_SPEED: Places = (*_LOSS, "table")
 _FIRST: Places = ("first chart", "step", "watch", "progress")
 _STALL: Places = ("first chart", "status", "watch")
-_NATS, _SECONDS = "nats per {unit}", "s per step"
+_DATA: Places = (*_STALL, "step", "progress")
+_WAIT: Places = (*_CHART, "status", "watch")
+_OVERVIEW: Places = ("chart", "status")
+_NATS, _TIME = "nats per {unit}", "s per step"
+_RANGE = ("compute_seconds_min", "compute_seconds_max")
 
-# Each fact: name, title, unit, form, show, thin, current.
+# Each fact: name, title, unit, format, show, thin, current.
 _OF_THE_CURVE = (
-    Fact("step", "step", "", "whole", (), None, "computed"),
-    Fact("epoch", "epoch", form="whole"),
-    Fact("window", "window", form="whole"),
+    Fact("step", "step", format="whole", current="computed"),
+    Fact("epoch", "epoch", format="whole"),
+    Fact("window", "window", format="whole"),
     Fact("offset", "offset in the window", "micro-batches", "whole"),
-    Fact("data_digest", "data digest", form="text"),
-    Fact(
-        "loss",
-        "training loss",
-        _NATS,
-        "loss",
-        (*_EVERYWHERE, "first chart"),
-        "mean",
-        "last",
-        extremes=("min", "max"),
-    ),
-    Fact("nll", "training NLL", f"{_NATS}, unsmoothed", "loss", _EVERYWHERE, "mean", "last"),
+    Fact("data_digest", "data digest", format="text"),
+    Fact("loss", "training loss", _NATS, "loss", _LOSS, "mean", "last", extremes=("min", "max")),
+    Fact("nll", "training NLL", f"{_NATS}, unsmoothed", "loss", _ALL, "mean", "last"),
     Fact("grad_norm", "gradient norm", "", "number", _FIRST, "mean", "last", extremes=("max",)),
     Fact("learning_rate", "learning rate", "", "power", _FIRST, "last", "last"),
     Fact("target_tokens", "size of the step", "{unit}s", "whole"),
@@ -162,151 +159,100 @@ _OF_THE_CURVE = (
 )
 # Facts that depend on clocks, machines and restarts, and not on recipe and data alone.
 MEASURED = (
-    Fact("observed", "numbers of observers", form="text"),
+    Fact("observed", "numbers of observers", format="text"),
     Fact("time", "time", "s since the epoch", "number", (), "last"),
-    Fact(
-        "target_tokens_per_second",
-        "speed",
-        "{unit}s/s",
-        "rate",
-        (*_EVERYWHERE, "first chart", "table"),
-        "mean",
-        "recent",
-    ),
-    Fact("tflops_per_second", "model TFLOP/s", "", "number", _EVERYWHERE, "mean", "recent"),
+    Fact("target_tokens_per_second", "speed", "{unit}s/s", "rate", _SPEED, "mean", "recent"),
+    Fact("tflops_per_second", "model TFLOP/s", "", "number", _ALL, "mean", "recent"),
     Fact("tflops_per_second_per_rank", "model TFLOP/s per rank"),
-    Fact("mfu", "MFU", "share of the devices' peak", "percent", _EVERYWHERE, "mean", "recent"),
+    Fact("mfu", "MFU", "share of the devices' peak", "percent", _ALL, "mean", "recent"),
     Fact("step_seconds", "seconds per step", "s", "seconds", _CHART, "mean"),
+    Fact("data_stall_seconds", "waiting for data", _TIME, "seconds", _DATA, "mean", "share"),
+    Fact("data_stall_seconds_median", "waiting for data, median rank", _TIME, "seconds"),
     Fact(
-        "data_stall_seconds",
-        "waiting for data",
-        _SECONDS,
-        "seconds",
-        (*_STALL, "step", "progress"),
-        "mean",
-        "share",
-    ),
-    Fact("data_stall_seconds_median", "waiting for data, median rank", _SECONDS, "seconds"),
-    Fact(
-        "data_stall_seconds_max",
-        "waiting for data, slowest rank",
-        _SECONDS,
-        "seconds",
-        _STEP,
-        "mean",
+        "data_stall_seconds_max", "waiting for data, slowest rank", _TIME, "seconds", _STEP, "mean"
     ),
     Fact("data_slowest_rank", "rank that waited longest for data", "", "whole", _STEP, "last"),
-    Fact(
-        "compute_seconds_median",
-        "computing",
-        _SECONDS,
-        "seconds",
-        _CHART,
-        "mean",
-        band=("compute_seconds_min", "compute_seconds_max"),
-    ),
-    Fact("compute_seconds_min", "computing, fastest rank", _SECONDS, "seconds", (), "mean"),
-    Fact("compute_seconds_max", "computing, slowest rank", _SECONDS, "seconds", _STEP, "mean"),
+    Fact("compute_seconds_median", "computing", _TIME, "seconds", _CHART, "mean", band=_RANGE),
+    Fact("compute_seconds_min", "computing, fastest rank", _TIME, "seconds", (), "mean"),
+    Fact("compute_seconds_max", "computing, slowest rank", _TIME, "seconds", _STEP, "mean"),
     Fact("compute_slowest_rank", "rank that computed longest", "", "whole", _STEP, "last"),
     Fact(
         "compute_imbalance",
         "imbalance",
-        "share of the compute time",
+        "share of compute time",
         "percent",
-        _EVERYWHERE,
+        _ALL,
         "mean",
         "last",
     ),
-    Fact(
-        "wait_seconds",
-        "waiting for other ranks",
-        _SECONDS,
-        "seconds",
-        (*_CHART, "status", "watch"),
-        "mean",
-        "share",
-    ),
+    Fact("wait_seconds", "waiting for other ranks", _TIME, "seconds", _WAIT, "mean", "share"),
     Fact(
         "checkpoint_stall_seconds",
         "waiting for checkpoints",
-        _SECONDS,
+        _TIME,
         "seconds",
         _STALL,
         "mean",
         "share",
     ),
     Fact("world_size", "ranks", "", "whole", _CHART, "last", "computed", metric_name="ranks"),
-    Fact(
-        "goodput",
-        "goodput",
-        "share of time in the curve",
-        "percent",
-        ("chart", "status"),
-        "last",
-        "last",
-    ),
+    Fact("goodput", "goodput", "share of time in the curve", "percent", _OVERVIEW, "last", "last"),
     Fact("wall_seconds", "wall time", "s", "number", (), "last", "last"),
     Fact("counted_seconds", "time in the curve", "s", "number", (), "last", "last"),
-    Fact("restarts", "restarts", "", "whole", (), None, "computed"),
-    Fact("lost_steps", "steps trained again", "", "whole", (), None, "computed"),
+    Fact("restarts", "restarts", format="whole", current="computed"),
+    Fact("lost_steps", "steps trained again", format="whole", current="computed"),
     Fact(
         "slow_ranks",
         "slow ranks",
         "times the median of the others",
         "text",
-        (),
-        None,
-        "computed",
+        current="computed",
         metric_name="slow_rank_factor",
     ),
 )
 _OF_SKIPPED_STEPS = (
-    Fact("cause", "cause of the skip", form="text"),
-    Fact("refusal", "reason of a guard", form="text"),
-    Fact("slots", "slots of a skipped step", form="text"),
-    Fact("ranks", "ranks of these slots", form="text"),
+    Fact("cause", "cause of the skip", format="text"),
+    Fact("refusal", "reason of a guard", format="text"),
+    Fact("slots", "slots of a skipped step", format="text"),
+    Fact("ranks", "ranks of these slots", format="text"),
     Fact(
         "in_a_row",
         "skipped in a row",
         "steps",
         "whole",
-        (),
-        None,
-        "computed",
+        current="computed",
         metric_name="skipped_steps_in_a_row",
     ),
-    Fact("skipped_steps", "skipped steps", "", "whole", (), None, "computed"),
-    Fact("skipped_spikes", "skipped spikes", "", "whole", (), None, "computed"),
+    Fact("skipped_steps", "skipped steps", format="whole", current="computed"),
+    Fact("skipped_spikes", "refused by guards", format="whole", current="computed"),
     Fact("loss_threshold", "threshold of the loss", _NATS, "loss"),
     Fact("grad_norm_threshold", "threshold of the gradient norm"),
 )
 _OF_VALIDATIONS = (
-    Fact("scores", "scores", form="text"),
+    Fact("scores", "scores", format="text"),
     Fact("seconds", "duration of the validation", "s", "seconds"),
-    Fact("samples", "samples", form="text"),
+    Fact("samples", "samples", format="text"),
 )
 _OF_THE_STATUS = (
-    Fact("state", "state", "", "text", (), None, "computed"),
+    Fact("state", "state", format="text", current="computed"),
     Fact("supervisor_state", "supervisor", "", "text", ("status",), None, "computed"),
-    Fact("max_steps", "planned steps", "", "whole", (), None, "computed"),
+    Fact("max_steps", "planned steps", format="whole", current="computed"),
     Fact("seconds_left", "time left", "", "span", ("status", "table")),
-    Fact("step_age_seconds", "age of the last step", "", "span", (), None, "computed"),
-    Fact("scores_step", "step of the newest scores", form="whole"),
-    Fact("best_since_step", "first step of the best scores", form="whole"),
-    Fact("checkpoint_step", "step of the newest checkpoint", "", "whole", (), None, "computed"),
+    Fact("step_age_seconds", "age of the last step", format="span", current="computed"),
+    Fact("scores_step", "step of the newest scores", format="whole"),
+    Fact("best_since_step", "first step of the best scores", format="whole"),
+    Fact("checkpoint_step", "step of the newest checkpoint", format="whole", current="computed"),
     Fact(
         "checkpoint_time",
         "time of the newest checkpoint",
         "s since the epoch",
         "number",
-        (),
-        None,
-        "computed",
+        current="computed",
         metric_name="checkpoint_age_seconds",
     ),
-    Fact("memory_checkpoint_step", "step in the memory of the nodes", form="whole"),
-    Fact("corruption_step", "last corrupted step", "", "whole", (), None, "computed"),
-    Fact("problems", "unreadable files", "", "whole", (), None, "computed"),
+    Fact("memory_checkpoint_step", "step in the memory of the nodes", format="whole"),
+    Fact("corruption_step", "last corrupted step", format="whole", current="computed"),
+    Fact("problems", "unreadable files", format="whole", current="computed"),
 )
 FACTS = (*_OF_THE_CURVE, *MEASURED, *_OF_SKIPPED_STEPS, *_OF_VALIDATIONS, *_OF_THE_STATUS)
 BY_NAME = MappingProxyType({fact.name: fact for fact in FACTS})

@@ -14,8 +14,8 @@ from foundation.untrusted_text import visible_line
 from trainer.record.facts import BY_NAME, FACTS
 from trainer.record.node_usage import NodeLine, newest_usage
 from trainer.record.run_snapshot import RunSnapshot
-from trainer.record.run_state import RunStatus, State
 from trainer.record.run_status import run_status_from
+from trainer.record.run_status_model import RunStatus, State
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import SupervisorState
 

@@ -27,7 +27,7 @@ from trainer.errors import RunMismatchError
 from trainer.record.facts import FACTS
 from trainer.record.record_end import RecordEnd
 from trainer.record.run_snapshot import RunSnapshot, value_within
-from trainer.record.run_state import Owner, RunStatus, State
+from trainer.record.run_status_model import Owner, RunStatus, State
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, LogEntry
 from trainer.runs.vitals import Vitals, are_current

@@ -23,8 +23,8 @@ from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED
 from cluster.supervision.command_signals import SIGNALS
 from cluster.supervision.interval import Interval
 from foundation.wording import counted
-from trainer.record.run_state import RunStatus
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_of
+from trainer.record.run_status_model import RunStatus
 from trainer.runs.remote.files import SWEEP_OUTPUT
 from transloom.cli.sweep_points import SweepPoint
 

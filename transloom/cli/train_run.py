@@ -24,7 +24,7 @@ from trainer.rank.supervision import Outcome
 from trainer.record.metrics_file import read_backwards
 from trainer.record.metrics_lines import ValidationLine
 from trainer.record.run_snapshot import loss_unit
-from trainer.record.run_state import LossForm
+from trainer.record.run_status_model import LossForm
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange, profile_folder

@@ -19,7 +19,7 @@ from trainer.record.facts import (
 )
 from trainer.record.metrics_lines import Event, TrainLine
 from trainer.record.run_metrics import RUN_METRICS
-from trainer.record.run_state import LossForm, RunStatus
+from trainer.record.run_status_model import LossForm, RunStatus
 
 # Fields of every line that say of which kind and version it is.
 FORMAT_FIELDS = {"version", "kind"}
@@ -109,7 +109,7 @@ def test_whole_numbers_are_those_of_integer_fields():
         kind = fields[fact.name].annotation
         union = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
         is_whole = int in {getattr(each, "__origin__", each) for each in union}
-        assert (fact.form == "whole") == (is_whole or fact.name == "problems"), fact.name
+        assert (fact.format == "whole") == (is_whole or fact.name == "problems"), fact.name
 
 
 def test_titles_and_units_depend_on_the_form_of_the_loss():

@@ -12,8 +12,8 @@ from support.records.run_folders import dead_process, made_run, with_checkpoint,
 from trainer.checkpoints.lease import LEASE_SECONDS
 from trainer.record import record_end, run_status
 from trainer.record.metrics_lines import Preempted
-from trainer.record.run_state import RunStatus
 from trainer.record.run_status import is_run, run_status_of
+from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, ENDED, last_entries, log_entry
 from trainer.runs.rank_nodes import write_rank_nodes

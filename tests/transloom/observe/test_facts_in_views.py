@@ -11,7 +11,7 @@ from support.records.run_folders import made_run, with_owner
 
 from cluster.terminal import Terminal
 from trainer.record.run_metrics import run_values
-from trainer.record.run_state import DEFAULT_FORM
+from trainer.record.run_status_model import DEFAULT_FORM
 from trainer.record.wandb_tracker import LastLoggedRow, rows
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.run_responses import frozen_responses
@@ -66,4 +66,4 @@ def test_metrics_and_exports_have_it(run, tmp_path):
 
 def test_the_documentation_has_it():
     page = Path(__file__).parents[3] / "docs/reference/metrics.md"
-    assert f"| `{NAME}` | {TITLE} | share of the compute time |" in page.read_text()
+    assert f"| `{NAME}` | {TITLE} | share of compute time |" in page.read_text()

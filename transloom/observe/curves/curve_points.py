@@ -41,7 +41,7 @@ _SUMS = slice(_LAST.stop, _LAST.stop + len(MEANS))
 _LEAST = slice(_SUMS.stop, _SUMS.stop + len(_LOWEST))
 _MOST = slice(_LEAST.stop, _LEAST.stop + len(_HIGHEST))
 ROW = _MOST.stop
-_WHOLE = {fact.name for fact in FACTS if fact.form == "whole"}
+_WHOLE = {fact.name for fact in FACTS if fact.format == "whole"}
 _values_of = attrgetter("step", *OF_THE_LAST, *MEANS, *_LOWEST, *_HIGHEST)
 
 

@@ -26,7 +26,7 @@ from foundation.file_model import Count, FileModel
 from trainer.checkpoints.checkpoint_status import CheckpointRow
 from trainer.record.facts import EVENT_KINDS, FACTS, EventKind, Fact
 from trainer.record.metrics_lines import Sample
-from trainer.record.run_state import RunStatus
+from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunMetadata
 from trainer.runs.log import LogEntry
 from trainer.scores import Scores

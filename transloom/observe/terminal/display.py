@@ -16,7 +16,7 @@ from trainer.checkpoints.format import newest_intact
 from trainer.errors import GuardError, LeaseLostError, NonFiniteLossError
 from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import Event, Line, Resized, TrainLine, ValidationLine
-from trainer.record.run_state import DEFAULT_FORM, LossForm
+from trainer.record.run_status_model import DEFAULT_FORM, LossForm
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
 from trainer.runs.vitals import Vitals

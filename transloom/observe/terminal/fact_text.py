@@ -5,9 +5,9 @@ from typing import Any
 
 from foundation.wording import span
 from trainer.record.facts import Fact, Format, Place, facts_for
-from trainer.record.run_state import LossForm
+from trainer.record.run_status_model import LossForm
 
-_FORMS: Mapping[Format, Callable[[Any], str]] = {
+_FORMATS: Mapping[Format, Callable[[Any], str]] = {
     "number": "{:.3g}".format,
     "seconds": "{:.3g} s".format,
     "whole": "{:,.0f}".format,
@@ -34,18 +34,18 @@ def values_at(place: Place, value_of: Callable[[Fact], Any]) -> dict[Fact, Any]:
 
 def plain(fact: Fact, value: Any) -> str:
     """Return a value of a single step as text."""
-    return _FORMS[fact.form](value)
+    return _FORMATS[fact.format](value)
 
 
 def current(fact: Fact, value: float, form: LossForm) -> str:
     """Return the current value of a fact as text, with its unit."""
     if fact.current == "share":
         return f"{value:.1%} of the time of recent steps"
-    unit = "" if fact.form in ("percent", "span") else fact.unit_of(form)
+    unit = "" if fact.format in ("percent", "span") else fact.unit_of(form)
     return f"{plain(fact, value)} {unit}".rstrip()
 
 
 def step_text(fact: Fact, value: Any, form: LossForm) -> str:
     """Return the title and a step's value; the unit only if the title does not suggest it."""
-    unit = f" {fact.unit_of(form)}" if fact.form == "rate" else ""
+    unit = f" {fact.unit_of(form)}" if fact.format == "rate" else ""
     return f"{fact.title_of(form)} {plain(fact, value)}{unit}"

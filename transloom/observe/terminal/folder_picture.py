@@ -12,7 +12,7 @@ from cluster.terminal import Terminal
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from trainer.record.facts import BY_NAME
-from trainer.record.run_state import RunStatus
+from trainer.record.run_status_model import RunStatus
 from transloom.observe.terminal.live_picture import glyphs_of
 from transloom.observe.terminal.picture_layout import Glyphs, Row, cut, drawn, padded
 from transloom.observe.terminal.run_picture import JobPicture, state_with_job

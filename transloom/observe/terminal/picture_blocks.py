@@ -124,7 +124,7 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         return Block([row], importance)
 
     def fact_curve(fact: Fact, value: float) -> Block:
-        remark = fact.unit_of(form) if fact.form == "rate" else ""
+        remark = fact.unit_of(form) if fact.format == "rate" else ""
         if fact.name == "loss" and form.smooths_labels:
             remark = "smoothed"
         elif fact.name == "grad_norm":
@@ -140,7 +140,7 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         return getattr(record.last, fact.name, None) if value is None else value
 
     rows = values_at("watch", value_of)
-    losses = [fact for fact in rows if fact.form == "loss"]
+    losses = [fact for fact in rows if fact.format == "loss"]
     yield from (fact_curve(fact, rows.pop(fact)) for fact in losses)
     # The last measure is the most informative one.
     for number, name in enumerate(reversed(picture.scores)):
@@ -157,11 +157,11 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
 
 
 def _skipped_steps(last: SkippedLine | None) -> str:
-    """Return the number of skipped steps, and of the spikes among them, as text."""
+    """Return the number of skipped steps, and of those that a guard refused, as text."""
     if last is None:
         return ""
-    spikes = f", {counted(last.skipped_spikes, 'spike')}" if last.skipped_spikes else ""
-    return f"{counted(last.skipped_steps, 'step')} skipped{spikes}"
+    refused = f", {last.skipped_spikes:,} refused" if last.skipped_spikes else ""
+    return f"{counted(last.skipped_steps, 'step')} skipped{refused}"
 
 
 def _measure(name: str, decoding: str | None) -> str:

@@ -18,8 +18,8 @@ from foundation.shown_urls import problem_of, with_urls
 from foundation.wording import steps_of
 from trainer.record.followed_run import FollowedRun
 from trainer.record.metrics_lines import Line
-from trainer.record.run_state import RunStatus
 from trainer.record.run_status import run_status_of
+from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry
 from transloom.observe.terminal.live_picture import rendered

@@ -17,7 +17,7 @@ from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.record.facts import facts_for
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
 from trainer.record.record_end import RecordEnd
-from trainer.record.run_state import DEFAULT_FORM, LossForm, RunStatus
+from trainer.record.run_status_model import DEFAULT_FORM, LossForm, RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import SupervisorState, Vitals
 from trainer.scores import BestScore, Scores, keep_best

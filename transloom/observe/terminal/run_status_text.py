@@ -7,8 +7,8 @@ from pathlib import Path
 from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
-from trainer.record.run_state import RunStatus
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
+from trainer.record.run_status_model import RunStatus
 from transloom.observe.terminal.fact_text import current, plain, values_at
 from transloom.observe.terminal.scores import (
     score_heading,
@@ -154,7 +154,7 @@ def _fact_rows(run_status: RunStatus) -> Iterator[tuple[str, str]]:
 def value_text(run_status: RunStatus, name: str) -> str:
     """Return the current value of a fact without its unit; empty if it is unknown."""
     fact, value = BY_NAME[name], run_status.value(name)
-    per_second = "/s" if fact.form == "rate" else ""
+    per_second = "/s" if fact.format == "rate" else ""
     return "" if value is None else f"{plain(fact, value)}{per_second}"
 
 

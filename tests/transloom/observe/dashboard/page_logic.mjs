@@ -263,7 +263,7 @@ test("runs with other units have charts of their own", () => {
   assert.equal(new Set(drawn(runs).map(([, title]) => title)).size, drawn(runs).length);
 });
 
-test("a value has the form and the unit of its fact", () => {
+test("a value has the format and the unit of its fact", () => {
   const text = (name, value) => stepText(facts.named(name), value, { loss_unit: "label" });
   assert.equal(text("target_tokens_per_second", 1234.4), "1,234 labels/s");
   assert.equal(text("loss", 1.5), "1.500 nats per label");

@@ -9,7 +9,7 @@ from support.records.run_folders import made_run
 
 from cluster.terminal import Terminal
 from trainer.record.metrics_lines import Resized, Resumed, Sample, ValidationLine
-from trainer.record.run_state import LossForm
+from trainer.record.run_status_model import LossForm
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
 from transloom.observe.terminal.display import PlainLines, listener_for

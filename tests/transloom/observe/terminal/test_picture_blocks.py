@@ -17,7 +17,7 @@ from support.records.lines import (
 from cluster.terminal import Terminal
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.record.metrics_lines import Resumed
-from trainer.record.run_state import LossForm
+from trainer.record.run_status_model import LossForm
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, SupervisorVitals, Vitals
 from trainer.scores import Score
@@ -101,11 +101,11 @@ def test_slow_ranks_are_named_with_their_cause_while_the_run_trains():
     assert sum("as long as the others" in row for row in rows) == SLOW_RANKS
 
 
-def test_spikes_are_counted_among_the_skipped_steps():
+def test_refused_steps_are_counted_among_the_skipped_ones():
     picture = a_run(
         train_line(1), skipped_line(2, skipped_steps=3, skipped_spikes=1, **SPIKE_FIELDS)
     )
-    assert "3 steps skipped, 1 spike" in row_of(picture, "gradient norm")
+    assert "3 steps skipped, 1 refused" in row_of(picture, "gradient norm")
 
 
 def test_a_smoothed_loss_is_named_so_and_stands_beside_the_nll():
@@ -175,7 +175,7 @@ def test_runs_without_vitals_tell_where_the_ranks_were_put():
     nowhere = a_run(vitals=None, nodes={}, state="stopped")
     assert row_of(nowhere, "ranks") == "ranks none"
     waits = a_run(vitals=vitals())
-    assert "the run is waiting for capacity" in row_of(waits, "ranks")
+    assert row_of(waits, "ranks") == "ranks none at present"
 
 
 def test_the_state_of_the_supervisor_is_shown_unless_ranks_train():

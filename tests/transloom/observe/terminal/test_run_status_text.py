@@ -17,7 +17,7 @@ from support.records.lines import (
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
 from trainer.errors import RunMismatchError
-from trainer.record.run_state import FORMER_KEYS, RunStatus
+from trainer.record.run_status_model import FORMER_KEYS, RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.rank_nodes import write_rank_nodes
 from trainer.runs.vitals import SupervisorVitals, Vitals, write_vitals

@@ -223,7 +223,7 @@ export class ChartPanel {
 function stepLine(run, measure, view) {
   const { columns, thinned } = run.curves;
   const values = columns[measure.key];
-  const isSmooth = view.smooth > 0 && measure.form !== "whole";
+  const isSmooth = view.smooth > 0 && measure.format !== "whole";
   const room = (thinned || measure.band) && measure.high && columns[measure.high];
   return {
     name: run.name, colour: run.colour, dash: run.dash, xs: xs(columns, view.x),

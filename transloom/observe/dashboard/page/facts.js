@@ -3,7 +3,7 @@
 
 import { number, span, whole } from "./words.js";
 
-const FORMS = {
+const FORMATS = {
   loss: (value) => value.toFixed(3), percent: (value) => `${(100 * value).toFixed(1)}%`,
   rate: whole, seconds: number, span, whole,
 };
@@ -40,8 +40,8 @@ export function titleOf({ name, title }, standing) {
 // The value of a step, with its unit if the value is not a share.
 export function stepText(fact, value, standing) {
   if (typeof value !== "number") return number(value);
-  const text = (FORMS[fact.form] ?? number)(value);
-  const isComplete = ["percent", "span"].includes(fact.form);
+  const text = (FORMATS[fact.format] ?? number)(value);
+  const isComplete = ["percent", "span"].includes(fact.format);
   return isComplete ? text : `${text} ${fact.unit.replace("{unit}", standing?.loss_unit ?? "unit")}`.trimEnd();
 }
 
@@ -54,5 +54,5 @@ export function currentText(fact, standing) {
   const value = current(standing, fact.name);
   if (typeof value === "string") return value.replaceAll("_", " ");
   if (typeof value !== "number") return null;
-  return fact.current === "share" ? `${FORMS.percent(value)} of the time of recent steps` : stepText(fact, value, standing);
+  return fact.current === "share" ? `${FORMATS.percent(value)} of the time of recent steps` : stepText(fact, value, standing);
 }

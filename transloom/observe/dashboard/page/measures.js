@@ -22,10 +22,10 @@ export function measures(facts, scoresByName, smoothed) {
   return [{ ...nll, first: true }, named, ...scores, ...rest];
 }
 
-function ofFact({ name, title, unit, form, show, extremes, band }) {
+function ofFact({ name, title, unit, format, show, extremes, band }) {
   const [low, high] = band ?? ["min", "max"].map((kind) => extremes.includes(kind) && `${name}_${kind}`);
   return {
-    key: name, title, form, low, high, band, first: show.includes("first chart"),
+    key: name, title, format, low, high, band, first: show.includes("first chart"),
     ...(unit.includes("{unit}") ? { unitOf: (its) => unit.replace("{unit}", its) } : { unit }),
   };
 }

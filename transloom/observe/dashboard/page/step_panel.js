@@ -71,7 +71,7 @@ export class StepPanel {
   async stepOf(id, step, measure) {
     const curves = this.#store.curves(id);
     const fact = this.#store.facts.named(measure);
-    const by = fact?.extremes.length || fact?.form === "seconds" ? measure : null;
+    const by = fact?.extremes.length || fact?.format === "seconds" ? measure : null;
     if (!curves?.thinned || !by) return step;
     const { columns } = curves;
     const n = firstFrom(columns.step, step);
