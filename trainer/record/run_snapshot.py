@@ -214,7 +214,7 @@ def _of_recipe(
     if recipe:
         named = _TASK.search(recipe)
         task = named[1].decode(errors="replace") if named else DEFAULT_TASK
-    unit = loss_unit(task)
+    unit = _loss_unit(task)
     if found := _MAX_STEPS.search(recipe):
         loss, smoothing = _LOSS.search(recipe), _LABEL_SMOOTHING.search(recipe)
         is_cross_entropy = loss is not None and loss[1] == b"cross_entropy"
@@ -226,7 +226,7 @@ def _of_recipe(
     return steps if isinstance(steps, int) else None, smooths, unit
 
 
-def loss_unit(task: Any) -> str | None:
+def _loss_unit(task: Any) -> str | None:
     """Return the loss unit of a task; None for the task of an extension."""
     return TASKS[task].loss_unit if isinstance(task, str) and task in TASKS else None
 

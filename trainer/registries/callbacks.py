@@ -1,6 +1,6 @@
 """Registry of callbacks by their names in recipes, and the base classes of callbacks.
 
-A callback sees every step of a run. There are two sorts:
+A callback sees every step of a run. There are two kinds:
 
 - A *guard* decides about a step before it is applied. It may skip the step, or stop the run.
 - An *observer* sees finished steps, and changes no bit of the training. It may add numbers to the
@@ -92,13 +92,15 @@ class RankTimes(NamedTuple):
 
 @dataclass(frozen=True)
 class ObservedStep(StepView):
-    """Numbers of a finished step. Those below depend on clocks and machines, except the norm.
+    """Numbers of a finished step.
 
     Attributes:
         gradient_norm: the norm of the gradients before clipping; None if the step was not applied.
         seconds: the duration of the step, without validation and checkpoint.
         rank_times: the times of all ranks; None with one rank.
         is_interrupted: True if the times include other work, such as a checkpoint or a repetition.
+
+    All of these except the norm depend on clocks and machines.
     """
 
     gradient_norm: float | None
@@ -163,7 +165,7 @@ class StepGuard(Protocol):
         """
 
     def applied(self, view: StepView, gradient_norm: float) -> None:
-        """Learn that a step was applied, by no decision of this or another guard."""
+        """Take note of a step that was applied; skipped steps are left out."""
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint: a JSON object of at most 64 kB, equal on all ranks."""

@@ -165,7 +165,7 @@ class ExtensionGuard(StepGuard):
 
 
 @contextmanager
-def blamed(sort: str, name: str, callback: object, step: int) -> Iterator[None]:
+def blamed(kind: str, name: str, callback: object, step: int) -> Iterator[None]:
     """Attribute exceptions in the body to an extension's callback.
 
     Raises:
@@ -175,7 +175,7 @@ def blamed(sort: str, name: str, callback: object, step: int) -> Iterator[None]:
         yield
     except Exception as error:  # extension code may raise anything
         raise CallbackError(
-            f"The {sort} {name!r} of the extension {type(callback).__module__} failed at step "
+            f"The {kind} {name!r} of the extension {type(callback).__module__} failed at step "
             f"{step}: {type(error).__name__}: {error}. Correct the extension, or remove {name!r} "
             "from callbacks in the recipe. Corrected code or another guard requires a new run"
         ) from error

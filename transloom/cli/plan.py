@@ -206,9 +206,7 @@ def _memory_checkpoint_lines(tier: "MemoryCheckpoints") -> list[str]:
 
 
 def _time_lines(plan: "Plan") -> list[str]:
-    from trainer.record.run_snapshot import loss_unit
-
-    lines, unit = [], loss_unit(plan.recipe.task)
+    lines, unit = [], plan.recipe.kind.loss_unit
     if epoch := plan.epoch:
         about = "" if epoch.exact else "about "
         lines.append(_line("an epoch", f"{about}{_steps(epoch.steps)}, {epoch.units:,} {unit}s"))

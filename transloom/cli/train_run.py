@@ -23,7 +23,6 @@ from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.rank.supervision import Outcome
 from trainer.record.metrics_file import read_backwards
 from trainer.record.metrics_lines import ValidationLine
-from trainer.record.run_snapshot import loss_unit
 from trainer.record.run_status_model import LossForm
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
@@ -146,7 +145,7 @@ def train_run(
     if profile:
         _check_profile(profile, loaded, checked.stored)
     title, settings = title_of(loaded, folder), loaded.trainer
-    form = LossForm(loss_unit(loaded.task), settings.smooths_labels)
+    form = LossForm(loaded.kind.loss_unit, settings.smooths_labels)
     with listener_for(console, title, settings.max_steps, folder, form) as display:
         listener: RunListener = LoggingListener(display, folder)
         if loaded.tracking.notify.targets:
