@@ -133,7 +133,7 @@ class RunStatus(FileModel):
         former = {key: self.numbers.get(fact) for key, fact in FORMER_KEYS.items()}
         return self.model_dump(mode="json") | former
 
-    def value(self, fact: str) -> float | None:
-        """Return the current value of a fact, the length of a list; None if it is unknown."""
+    def value(self, fact: str) -> Any:
+        """Return the current value of a fact, or the length of a list; None if it is unknown."""
         value = self.numbers.get(fact, getattr(self, fact, None))
         return len(value) if isinstance(value, list) else value

@@ -4,11 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_pipeline.batching.plan import Cursor
-from trainer.checkpoints.format import (
-    CheckpointHeader,
-    EarlyStoppingState,
-    Parent,
-)
+from trainer.checkpoints.format import CheckpointHeader, EarlyStoppingState, Parent
 from trainer.config import TrainerConfig
 from trainer.scores import Scores
 from trainer.state import early_stopping

@@ -8,15 +8,7 @@ from typing import Union, get_args, get_origin
 
 import pytest
 
-from trainer.record.facts import (
-    BY_NAME,
-    EVENT_KINDS,
-    FACTS,
-    LINES,
-    MODELS,
-    Fact,
-    facts_for,
-)
+from trainer.record.facts import BY_NAME, EVENT_KINDS, FACTS, LINES, MODELS, Fact, facts_for
 from trainer.record.metrics_lines import Event, TrainLine
 from trainer.record.run_metrics import RUN_METRICS
 from trainer.record.run_status_model import LossForm, RunStatus

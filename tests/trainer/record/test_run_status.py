@@ -38,9 +38,8 @@ def test_a_run_whose_owner_lives_is_trained(run):
     assert standing.state == "training"
     assert standing.owner.process == os.getpid()
     assert (standing.step, standing.max_steps) == (2, 20)
-    assert (
-        standing.numbers["target_tokens_per_second"] == 10
-    )  # ten tokens each second, by the lines' times
+    # Ten tokens each second, by the lines' times.
+    assert standing.numbers["target_tokens_per_second"] == 10
     assert standing.seconds_left == 18
 
 

@@ -338,7 +338,4 @@ def test_checkpoints_of_earlier_versions_have_the_window_of_spikes(tmp_path):
     )
     extended = make_header(3, guards={"callbacks.a": {"mean": 0.1}}, recent_steps=window)
     (tmp_path / HEADER).write_text(extended.to_json())
-    assert read_header(tmp_path).guard_states == {
-        SPIKE_GUARD: window,
-        "callbacks.a": {"mean": 0.1},
-    }
+    assert read_header(tmp_path).guard_states == {SPIKE_GUARD: window, "callbacks.a": {"mean": 0.1}}

@@ -67,12 +67,7 @@ def end_bytes(runs: int) -> int:
 def row_of(snapshot: RunSnapshot) -> RunRow:
     """Return the row of a run in the table."""
     name, settings = snapshot.run.path.name, snapshot.settings  # the status lists its problems
-    return RunRow(
-        id=run_id(name),
-        name=name,
-        standing=run_status_from(snapshot),
-        settings=settings,
-    )
+    return RunRow(id=run_id(name), name=name, standing=run_status_from(snapshot), settings=settings)
 
 
 def run_response(path: Path, cache: Path | None) -> RunResponse:

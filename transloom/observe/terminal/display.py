@@ -30,11 +30,7 @@ PLAIN_LINE_SECONDS = 10.0
 
 
 def listener_for(
-    console: Terminal,
-    title: str,
-    max_steps: int,
-    run: RunFolder,
-    form: LossForm = DEFAULT_FORM,
+    console: Terminal, title: str, max_steps: int, run: RunFolder, form: LossForm = DEFAULT_FORM
 ) -> "LivePicture | PlainLines":
     """Return a live picture if the console is a terminal that can redraw; otherwise plain lines."""
     if not supports_live_display(console):

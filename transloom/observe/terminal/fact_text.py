@@ -37,7 +37,7 @@ def plain(fact: Fact, value: Any) -> str:
     return _FORMATS[fact.format](value)
 
 
-def current(fact: Fact, value: float, form: LossForm) -> str:
+def current(fact: Fact, value: Any, form: LossForm) -> str:
     """Return the current value of a fact as text, with its unit."""
     if fact.current == "share":
         return f"{value:.1%} of the time of recent steps"

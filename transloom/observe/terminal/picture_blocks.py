@@ -25,11 +25,7 @@ from transloom.observe.terminal.picture_layout import (
 )
 from transloom.observe.terminal.picture_processes import processes
 from transloom.observe.terminal.run_picture import RunPicture
-from transloom.observe.terminal.scores import (
-    score_heading,
-    score_name,
-    score_value,
-)
+from transloom.observe.terminal.scores import score_heading, score_name, score_value
 from transloom.observe.terminal.sparkline import Series, sparkline
 from transloom.observe.terminal.tables import STATE_STYLES
 from transloom.observe.terminal.time_format import clock

@@ -10,11 +10,7 @@ from trainer.record.facts import BY_NAME, facts_for
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
 from transloom.observe.terminal.fact_text import current, plain, values_at
-from transloom.observe.terminal.scores import (
-    score_heading,
-    score_text,
-    score_value,
-)
+from transloom.observe.terminal.scores import score_heading, score_text, score_value
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 
 # A list of runs shows the age of a run's last step only if that age exceeds this.
