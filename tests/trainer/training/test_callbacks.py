@@ -269,8 +269,9 @@ def test_a_refused_step_is_not_applied_and_recorded_with_the_guards_name(tmp_pat
     assert parse_line(line.to_json().encode()) == line
     (notice,) = story.notices
     assert "step 2 is skipped, because the guard strict refused it" in notice
-    (after,) = (saved.guard_states for saved, _ in story.saved if saved.step == 2)
-    assert after == {"callbacks.strict": {"seen": [[1, 1.5]]}}  # a copy
+    states = {saved.step: saved.guard_states["callbacks.strict"] for saved, _ in story.saved}
+    assert states[2] == {"seen": [[1, 1.5]]}  # a copy
+    assert states[4] == {"seen": [[1, 1.5], [3, 1.5], [4, 1.5]]}
 
 
 def test_a_row_of_refused_steps_ends_the_run_and_so_does_a_stop(tmp_path):
