@@ -165,7 +165,7 @@ class StepGuard(Protocol):
         """
 
     def applied(self, view: StepView, gradient_norm: float) -> None:
-        """Take note of a step that was applied; skipped steps are left out."""
+        """Update the state after an applied step; it is not called after skipped ones."""
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint: a JSON object of at most 64 kB, equal on all ranks."""
