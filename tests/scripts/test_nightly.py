@@ -65,23 +65,38 @@ def test_it_continues_with_what_is_missing_or_failed_or_of_other_code(nightly):
         "lab": nightly.Row(target="lab", commit="other", **done),
         "fuzz": nightly.Row(target="fuzz", commit="here", **{**done, "failed": "3"}),
     }
-    due = nightly.due(rows, "code of here", "code of {}".format)
+    due = nightly.due(rows, "here", "code of {} in {}".format)
     assert due == ["lab", "oldest", "mutants", "fuzz", "same_bits"]
 
 
-def test_documentation_is_no_code(nightly, tmp_path, monkeypatch):
+def test_a_target_has_the_code_that_it_checks(nightly, tmp_path, monkeypatch):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     monkeypatch.setattr(nightly, "ROOT", tmp_path)
 
-    def code_with(name, text):
+    def codes_with(name, text):
+        """The codes of two targets, of which CONTRIBUTING.md names the places of the first one."""
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
         subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
         subprocess.run([*git, "commit", "--quiet", "-m", "x"], cwd=tmp_path, check=True)
-        return nightly.code_of("HEAD")
+        return nightly.code_of("chaos", "HEAD"), nightly.code_of("mutants", "HEAD")
 
-    first = code_with("a.py", "1")
-    assert len(first) == 10
-    assert code_with("page.md", "1") == first
-    assert code_with("a.py", "2") != first
-    assert nightly.code_of("0" * 40) == ""
+    chaos, mutants = codes_with("trainer/state/a.py", "1")
+    assert len(chaos) == len(mutants) == 10
+    assert codes_with("trainer/state/page.md", "1") == (chaos, mutants)
+    others = ("transloom/web/a.py", "tests/transloom/web/test_a.py", "budget.json")
+    seen = [codes_with(name, "1") for name in others]
+    assert {one for one, _ in seen} == {chaos}
+    assert len({mutants, *(other for _, other in seen)}) == 4
+    checked = ("trainer/state/a.py", "tests/trainer/state/test_a.py", "tests/chaos/test_a.py")
+    assert len({chaos, *(codes_with(name, "2")[0] for name in checked)}) == 4
+    assert nightly.code_of("chaos", "0" * 40) == ""
+
+
+def test_contributing_names_places_that_are_there(nightly):
+    for target in nightly.NAMED:
+        places = nightly.named_places(target)
+        assert len(places) > len(nightly.TESTS)
+        for place in places:
+            assert list(ROOT.glob(f"{place.rstrip('/')}*")), place
