@@ -46,9 +46,9 @@ export function table(header, rows, marked = null) {
       cells.map((cell) => element("td", {}, element("bdi", {}, cell)))))));
 }
 
-// A table whose rows are elements, under titles.
-export function stepsTable(titles, rows, caption = null) {
-  return element("table", { class: "steps" }, caption && element("caption", {}, caption),
+// A table whose rows are elements, under titles. `kind`: classes of it.
+export function stepsTable(titles, rows, caption = null, kind = "steps") {
+  return element("table", { class: kind }, caption && element("caption", {}, caption),
     element("thead", {}, element("tr", {},
       titles.map((title) => element("th", { scope: "col" }, title)))),
     element("tbody", {}, rows));

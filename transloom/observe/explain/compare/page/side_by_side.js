@@ -8,7 +8,7 @@ import { stepsTable } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { comparisonSlices } from "./comparing.js";
 import { modelInPage } from "../../live/page/loading.js";
-import { fullNameOf } from "../../live/page/places.js";
+import { nameOfAttention } from "../../live/page/places.js";
 import { slicesInTurn, whenTyped } from "../../live/page/slices.js";
 import { staleNote } from "../../walk/first_screen.js";
 
@@ -121,10 +121,6 @@ function canBeSubtracted(key) {
   return reads && looksAt && attentionsAt(key).every(Boolean);
 }
 
-function nameOfAttention(key) {
-  return fullNameOf(`${key}.weights_hts`).replace(/: weights$/, "");
-}
-
 // A row for each query of one head, or of the mean of all.
 function rowsOf({ shape, data }, head) {
   const [heads, length, keys] = shape;
@@ -147,7 +143,7 @@ function showDistances() {
   part("distances-words").hidden = keys.length === 0;
   if (!keys.length) return part("distances").replaceChildren();
   const heads = Math.min(...attentionsAt(keys[0]).map(({ shape }) => shape[0]));
-  const choices = [MEAN, ...Array.from({ length: heads }, (_, h) => String(h))];
+  const choices = choicesOf(heads);
   const numbers = keys.map((key) => choices.map((head) =>
     distanceOf(...attentionsAt(key).map((attention) => rowsOf(attention, head)))));
   const matrix = { key: "weights", head: null, rows: keys.map(nameOfAttention),
@@ -158,6 +154,8 @@ function showDistances() {
       part("place").focus();
     }));
 }
+
+const choicesOf = (heads) => [MEAN, ...Array.from({ length: heads }, (_, h) => String(h))];
 
 function nameOfHead(head) {
   return head === MEAN ? "mean of heads" : `head ${Number(head) + 1}`;
@@ -180,8 +178,7 @@ function showChoices() {
     element("option", { value: key }, nameOfAttention(key))));
   part("place").value = state.place;
   const heads = Math.max(...state.found.sides.map(({ attentions }) => attentions[0].shape[0]));
-  const choices = [MEAN, ...Array.from({ length: heads }, (_, h) => String(h))];
-  part("head").replaceChildren(...choices.map((head) =>
+  part("head").replaceChildren(...choicesOf(heads).map((head) =>
     element("option", { value: head }, nameOfHead(head))));
   part("head").value = state.head;
 }

@@ -3,7 +3,7 @@
 import { traceSlices } from "./forward.js";
 import { lengthPenalty, NOT_A_NUMBER, searchSlices } from "./search.js";
 import { atOnce } from "./slices.js";
-import { row } from "./tensors.js";
+import { keepBest, row } from "./tensors.js";
 
 export const MOST_PIECES = 128;
 
@@ -44,11 +44,7 @@ export function checkLength(count, noun, most = MOST_PIECES) {
 export function candidatesAt({ traced }, t, count) {
   const best = [];
   row(traced.probabilities_tv, t).forEach((probability, id) => {
-    if (best.length === count && !(probability > best[count - 1].probability)) return;
-    let place = best.length;
-    while (place && probability > best[place - 1].probability) place--;
-    best.splice(place, 0, { id, probability });
-    if (best.length > count) best.pop();
+    keepBest(best, count, "probability", { id, probability });
   });
   return best;
 }

@@ -3,7 +3,7 @@
 import { element } from "../../../drawing/elements.js";
 import { greatestOfMatrix, gridOf } from "../../../drawing/grid.js";
 import { formatCount, formatNumber, formatPercent } from "../../../drawing/numbers.js";
-import { PART_NAMES } from "./places.js";
+import { fullNameOf, labelsOf } from "./places.js";
 import { ATTENTION_WEIGHTS, dropping, nats, totalOf } from "./training.js";
 
 const NUMBERS_DROPPED = 16; // of a row, that are shown
@@ -13,7 +13,7 @@ const NUMBERS_DROPPED = 16; // of a row, that are shown
 // is called when somebody wants another mask.
 export function dropoutPanel(model, settings, sentence, redraw) {
   const { dropout, attention_dropout } = settings;
-  const state = { seed: 1, masks: [], place: null, input: [] };
+  const state = { seed: 1, masks: [], place: null, forced: null };
   const root = element("div", {}, element("h3", {}, "Dropout"));
   if (!dropout && !attention_dropout) {
     root.append(element("p", {}, "This model was trained without dropout."));
@@ -43,7 +43,7 @@ export function dropoutPanel(model, settings, sentence, redraw) {
   function* show(forced, again) {
     const { drop, masks } = dropping(settings, state.seed);
     const { losses } = yield* again(drop);
-    Object.assign(state, { masks, input: forced.input });
+    Object.assign(state, { masks, forced });
     const all = masks.reduce((sum, { kept }) => sum + kept.length, 0);
     const left = masks.reduce((sum, { kept }) => sum + kept.reduce((n, one) => n + one, 0), 0);
     const zeros = all - left;
@@ -54,7 +54,8 @@ export function dropoutPanel(model, settings, sentence, redraw) {
       `places of the pass. The mean loss of a piece is ${mean(forced.losses)} without this dropout, ` +
       `and ${mean(losses)} with it.`;
     place.replaceChildren(...masks.map(({ place: name }) =>
-      element("option", { value: name }, nameOfDropped(name))));
+      element("option", { value: name },
+        fullNameOf(keyOf(name)) + (name.endsWith(ATTENTION_WEIGHTS) ? " of the first head" : ""))));
     if (masks.some(({ place: name }) => name === state.place)) place.value = state.place;
     state.place = place.value;
     showMask();
@@ -65,11 +66,12 @@ export function dropoutPanel(model, settings, sentence, redraw) {
   function showMask() {
     const { before, kept, scale } = state.masks.find((mask) => mask.place === state.place);
     const [height, width] = before.shape.slice(-2);
-    const { rows, columns } = labels(width);
+    const { rows, columns, columnsArePieces } = labelsOf(keyOf(state.place), state.forced.traced, {
+      source: sentence().pieces.source, target: state.forced.input.map((id) => model.target.pieces[id]) });
     const shown = Math.min(width, NUMBERS_DROPPED);
     const matrix = (numberAt) => ({
-      key: columns.arePieces ? "weights" : "", head: null, rows, columns: columns.slice(0, shown),
-      columnsArePieces: columns.arePieces,
+      key: columnsArePieces ? "weights" : "", head: null, rows, columns: columns.slice(0, shown),
+      columnsArePieces,
       numbers: Array.from({ length: height }, (_, r) =>
         Float32Array.from({ length: shown }, (_, c) => numberAt(r * width + c))),
     });
@@ -87,27 +89,12 @@ export function dropoutPanel(model, settings, sentence, redraw) {
     masked.replaceChildren(gridOf(`before${cut}`, first, greatest, null), after);
   }
 
-  // Of the rows and columns of what is dropped at the place that is shown.
-  function labels(width) {
-    const sources = sentence().pieces.source;
-    const read = state.input.map((id) => model.target.pieces[id]);
-    const isOfSource = state.place.startsWith("encoder.");
-    const rows = isOfSource ? sources : read;
-    if (!state.place.endsWith(ATTENTION_WEIGHTS)) {
-      return { rows, columns: Array.from({ length: width }, (_, n) => `${n}`) };
-    }
-    const seen = isOfSource || state.place.includes("cross_attention") ? sources : read;
-    return { rows, columns: Object.assign([...seen], { arePieces: true }) };
-  }
-
   return { root, show };
 }
 
-// "decoder.0.cross_attention" in words.
-function nameOfDropped(place) {
+// The tensor at a place where numbers are dropped, such as "decoder.0.cross_attention".
+function keyOf(place) {
   const [stack, n, part, ofWeights] = place.split(".");
-  const side = `${stack[0].toUpperCase()}${stack.slice(1)}`;
-  if (n === "embedding") return `${side}: embedding + positions`;
-  const what = ofWeights ? "weights of the first head, " : "";
-  return `${side} layer ${Number(n) + 1}: ${what}${PART_NAMES[part]}`;
+  return n === "embedding" ? `${stack}.embedding.sum_tm`
+    : `${stack}.layers.${n}.${part}.${ofWeights ? "weights_hts" : "output_tm"}`;
 }

@@ -205,7 +205,7 @@ function lengthOfPast(past) {
 }
 
 // Weight and bias of a linear layer or a norm of the layer `at`.
-export function parameters(at, module) {
+function parameters(at, module) {
   const path = pathOf(at, module);
   return { weight: at.model.weights[`${path}.weight`], bias: at.model.weights[`${path}.bias`] };
 }

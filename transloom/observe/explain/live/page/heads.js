@@ -6,19 +6,16 @@
 //   occlusion                  how much less probable a chosen piece gets when a piece of the
 //                              sentence is replaced by the unknown piece
 
-import { NOTHING_SWITCHED, parameters, traceSlices } from "./forward.js";
-import { PART_NAMES, tensorAt } from "./places.js";
+import { NOTHING_SWITCHED, traceSlices } from "./forward.js";
+import { allPlaces, nameOfAttention, tensorAt } from "./places.js";
 import { atOnce } from "./slices.js";
 import { dot, logSumExp, row, tensor } from "./tensors.js";
 
 // Every attention of the model: [{key, name}], in the order of computation.
-export function attentionsOf({ config }) {
-  const parts = { encoder: ["self_attention"], decoder: ["self_attention", "cross_attention"] };
-  return Object.entries(parts).flatMap(([stack, names]) =>
-    Array.from({ length: config[`${stack}_layers`] }, (_, n) => names.map((name) => ({
-      key: `${stack}.layers.${n}.${name}`,
-      name: `${stack[0].toUpperCase() + stack.slice(1)} layer ${n + 1}, ${PART_NAMES[name]}`,
-    }))).flat());
+export function attentionsOf(model) {
+  return allPlaces(model).filter(({ key }) => key.endsWith(".weights_hts"))
+    .map(({ key }) => key.replace(".weights_hts", ""))
+    .map((key) => ({ key, name: nameOfAttention(key) }));
 }
 
 // ‖weight · value · Wᴼ‖ of each head, query and key, (h, t, s); of a head that is off, zero.
@@ -26,11 +23,10 @@ export function lengthsTaken(model, traced, key, switches = NOTHING_SWITCHED) {
   const { weights_hts, values_hsd } = tensorAt(traced, key);
   const [heads, length, keys] = weights_hts.shape;
   const d = values_hsd.shape[2];
-  const [stack, , n, part] = key.split(".");
-  const { weight } = parameters({ model, name: `${stack}.${n}` }, `${part}.output`);
+  const weight = model.weights[`${key}.output.weight`];
   const lengths_hts = tensor(weights_hts.shape);
   for (let h = 0; h < heads; h++) {
-    if (switches.headsOff.has(`${stack}.${n}.${part}.${h}`)) continue;
+    if (switches.headsOff.has(`${key.replace(".layers", "")}.${h}`)) continue;
     for (let s = 0; s < keys; s++) {
       const value = values_hsd.data.subarray((h * keys + s) * d, (h * keys + s + 1) * d);
       let squares = 0;

@@ -4,7 +4,7 @@
 import { drawArcs, legendOf, tableOfArcs } from "../../../drawing/attention.js";
 import { greatestOfMatrix, gridOf } from "../../../drawing/grid.js";
 import { savable, standalone } from "../../../drawing/saving.js";
-import { openOrigin } from "./origin_view.js";
+import { openOrigin, placeOrigin } from "./origin_view.js";
 import { fullNameOf, hasHeads, labelsOf, matrixOf, nameOf, tensorAt } from "./places.js";
 import { replaceOneByOne } from "./slices.js";
 
@@ -30,8 +30,11 @@ function* matricesSlices(panel) {
       return { title, matrix, greatest, result: results[n][1] };
     });
   });
+  part("matrices").after(panel.origin);
   yield* replaceOneByOne(part("matrices"), grids, ({ title, matrix, greatest, result }) =>
-    gridOf(title, matrix, greatest, (cell) => openOrigin(panel, cell, result)));
+    Object.assign(gridOf(title, matrix, greatest, (cell) => openOrigin(panel, cell, result)),
+      { matrix, result }));
+  placeOrigin(panel);
 }
 
 // Shows the matrices of another place.

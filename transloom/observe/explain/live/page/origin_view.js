@@ -1,44 +1,70 @@
-// Where a number comes from: its formula and terms, each of which can be asked in turn.
+// Where a number comes from, beside the matrix that has it: its formula and terms, each of which can
+// be asked in turn. What went into it is lit in the matrices on the screen.
 
 import { element } from "../../../drawing/elements.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
+import { stepsTable } from "../../../drawing/parts.js";
 import { pictureOf } from "../../../drawing/product.js";
 import { visible } from "../../../drawing/text.js";
-import { originOf } from "./origins.js";
+import { originOf, rowsOf } from "./origins.js";
 import { fullNameOf, labelsOf, nameOf, numberAt } from "./places.js";
 import { shapesOf } from "./shapes.js";
-
-const MOST_TERMS = 12; // of the largest shares; the others stand as their sum
 
 // `result` is the one that has the number: of the model as it was trained, or with switches.
 export function openOrigin(panel, cell, result) {
   panel.back.push({ cell, result });
   showOrigin(panel);
-  panel.part("origin").focus();
+  goToOrigin(panel);
 }
 
-export function showOrigin(panel) {
-  const { part, model, back } = panel;
-  const shown = back.at(-1);
-  if (!shown) {
-    part("origin").replaceChildren(element("p", { class: "quiet" },
-      "Choose any number above to see here how it was computed."));
-    return;
-  }
-  const { cell, result } = shown;
+function goToOrigin({ origin }) {
+  origin.focus({ preventScroll: true });
+  origin.firstChild.scrollIntoView({ block: "nearest" }); // with its margins, see live.css
+}
+
+// `from`: the cell that was shown before and led back to this one, or null.
+export function showOrigin(panel, from = null) {
+  const { model, back, origin } = panel;
+  origin.hidden = !back.length;
+  placeOrigin(panel);
+  if (!back.length) return;
+  const { cell, result } = back.at(-1);
   const found = originOf(model, result.traced, cell, result.switches);
-  part("origin").replaceChildren(
+  origin.replaceChildren(
     element("h3", {}, cellName(cell, result)),
     element("p", { class: "value" }, formatPrecise(numberAt(result.traced, cell))),
     element("p", {}, element("code", {}, found.formula)),
     ...pictureOf(shapesOf(model, result.traced, cell, result.switches)),
     ...(found.note ? [element("p", {}, found.note)] : []),
-    ...(found.terms.length ? [termsTable(panel, found, cell, result)] : []),
+    termsTable(panel, found, rowsOf(found, from), cell, result),
     ...(back.length > 1 ? [element("button", { type: "button", onclick: () => {
-      back.pop();
-      showOrigin(panel);
-      part("origin").focus();
+      showOrigin(panel, back.pop().cell);
+      goToOrigin(panel);
     } }, "← previous number")] : []));
+}
+
+// Move the origin below the matrix of its number; if that is not on the screen, leave it where it is.
+// Light the number and what went into it in the matrices that are there.
+export function placeOrigin({ part, model, back, origin }) {
+  const shown = back.at(-1);
+  const figures = [...part("matrices").children].filter(({ matrix }) => matrix);
+  const has = (figure, place) => figure.result === shown?.result && place?.key === figure.matrix.key &&
+    place.head === figure.matrix.head;
+  const beside = !shown ? part("matrices") : shown.cell.key === "probabilities_tv" ? part("steps")
+    : figures.find((figure) => has(figure, shown.cell));
+  beside?.after(origin);
+  const { terms } = shown ? originOf(model, shown.result.traced, shown.cell, shown.result.switches)
+    : { terms: [] };
+  const marks = [["aria-selected", terms.flatMap(({ place, factor }) => [place, factor])],
+    ["aria-current", [shown?.cell]]];
+  for (const [name, places] of marks) {
+    for (const figure of figures) {
+      figure.querySelectorAll(`[${name}]`).forEach((cell) => cell.removeAttribute(name));
+      const [table] = figure.getElementsByTagName("table");
+      places.filter((place) => has(figure, place)).forEach(({ row, column }) =>
+        table.rows[row + 1].cells[column + 1].setAttribute(name, "true"));
+    }
+  }
 }
 
 function cellName({ key, head, row: r, column }, { traced, pieces }) {
@@ -48,42 +74,29 @@ function cellName({ key, head, row: r, column }, { traced, pieces }) {
   return `${fullNameOf(key)}${inHead}: row “${visible(rows[r])}”, ${where}`;
 }
 
-// The terms with the largest shares, and how much the others add up to.
-function termsTable(panel, { terms, added }, cell, result) {
-  const order = terms.map((term, n) => ({ ...term, n }))
-    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value) || a.n - b.n);
-  const shown = order.slice(0, MOST_TERMS);
-  const rest = order.slice(MOST_TERMS);
+// The rows of rowsOf as a table, where each number with a place is a button.
+function termsTable(panel, { terms }, lines, cell, result) {
   const multiplied = terms.some(({ b }) => b !== null);
-  const name = ({ place, n }) => {
+  const name = ({ place }) => {
     if (!place) return "the matrix";
-    const { rows, columns, columnsArePieces } = labelsOf(place.key, result.traced, result.pieces);
+    const { columns, columnsArePieces } = labelsOf(place.key, result.traced, result.pieces);
     const elsewhere = place.head !== null && place.head !== cell.head;
     const inHead = elsewhere ? `head ${place.head + 1}, ` : "";
     const label = columnsArePieces ? visible(columns[place.column])
       : place.column === cell.column && terms.length < 3 ? nameOf(place.key) : place.column;
     return `${inHead}${label}`;
   };
-  const line = (term) => element("tr", {},
-    element("th", { scope: "row", dir: "auto" }, name(term)),
-    element("td", {}, term.place
-      ? element("button", { type: "button", class: "number",
-        "aria-label": `${formatPrecise(term.a)}: show where this number comes from`,
-        onclick: () => openOrigin(panel, term.place, result) }, formatPrecise(term.a))
-      : formatPrecise(term.a)),
-    ...(multiplied ? [element("td", {}, term.b === null ? "" : `× ${formatPrecise(term.b)}`)] : []),
-    element("td", {}, formatPrecise(term.value)));
-  const sumLine = (label, value) => element("tr", { class: "sum" },
-    element("th", { scope: "row" }, label), element("td"), ...(multiplied ? [element("td")] : []),
+  const number = (value, place) => (place ? element("button", { type: "button", class: "number",
+    "aria-label": `${formatPrecise(value)}: show where this number comes from`,
+    onclick: () => openOrigin(panel, place, result) }, formatPrecise(value)) : formatPrecise(value));
+  const line = ({ term, label, value, mark }) => element("tr",
+    { class: mark ? "marked" : label ? "sum" : null, "aria-current": mark ? "true" : null },
+    element("th", { scope: "row", dir: "auto" }, label ?? name(term),
+      mark && term ? element("small", {}, ` (${mark})`) : null),
+    element("td", {}, term ? number(term.a, term.place) : null),
+    multiplied ? element("td", {}, term ? ["× ", number(term.b, term.factor)] : null) : null,
     element("td", {}, formatPrecise(value)));
-  const total = (some) => some.reduce((sum, { value }) => sum + value, 0);
   const titles = ["term", "number", ...(multiplied ? ["factor"] : []), "result"];
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Terms" },
-    element("table", {},
-      element("thead", {}, element("tr", {},
-        titles.map((title) => element("th", { scope: "col" }, title)))),
-      element("tbody", {}, shown.map(line),
-        ...(rest.length ? [sumLine(`${rest.length} smaller terms`, total(rest))] : []),
-        ...(added === null ? [] : [sumLine("+ bias", added)]),
-        sumLine("sum", total(order) + (added ?? 0)))));
+    stepsTable(titles, lines.map(line), null, null));
 }

@@ -2,16 +2,19 @@
 // that one can go back from number to number until the embedding.
 //
 //   originOf(model, traced, cell, switches) ─▶ {formula, terms, added, value, note}
+//   rowsOf(origin, from) ─▶ [{term or label, value, mark}]: the rows of its table
 //
 // `value` is worked out anew from the terms; a test holds it to the tensor's own number. A term is
-// {place, a, b, value}: its number a, what it is multiplied by (b, or null) and what it gives.
-// Terms add up; `added` is the bias, or null; what happens to the sum then, the formula says.
+// {place, a, b, factor, value}: its number a, what it is multiplied by (b, or null) and what it gives;
+// `factor` is the place of b, or null. Terms add up; `added` is the bias, or null; what happens to
+// the sum then, the formula says. A softmax has the asked number as the result of one of its terms.
 
 import { formatPrecise } from "../../../drawing/numbers.js";
-import { NOTHING_SWITCHED, outputEmbedding, parameters, sourceEmbedding } from "./forward.js";
-import { numberAt, tensorAt } from "./places.js";
+import { NOTHING_SWITCHED, outputEmbedding, sourceEmbedding } from "./forward.js";
+import { isSameCell, numberAt, tensorAt } from "./places.js";
 import { ACTIVATIONS, logSumExp, moments, row } from "./tensors.js";
 
+const MOST_TERMS = 12; // of the largest shares; the others stand as their sum
 const ACTIVATION_FORMULAS = {
   relu: "max(0, z) (ReLU)",
   gelu: "z · Φ(z), Φ the share of a normal distribution below z (GELU)",
@@ -21,13 +24,33 @@ const ACTIVATION_FORMULAS = {
 export function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
   const path = cell.key.split(".");
   const name = path.at(-1);
-  const context = { model, traced, cell, switches, path, name };
+  const context = { model, traced, cell, switches, path, name, base: path.slice(0, -1).join(".") };
   if (cell.key === "logits_tv") return ofLogit(context);
   if (cell.key === "probabilities_tv") return ofSoftmax(context, "logits_tv");
-  if (cell.key === "encoder.output_tm" || cell.key === "decoder.output_tm") return ofStack(context);
+  if (path.length === 2) return ofStack(context);
   if (path[1] === "embedding") return ofEmbedding(context);
   if (path[3].endsWith("_residual")) return ofResidual(context);
   return path[3] === "feed_forward" ? ofFeedForward(context) : ofAttention(context);
+}
+
+// The terms with the largest shares and those with a mark, how much the others add up to, and the
+// number itself. `from`: the cell that was shown before, or null.
+export function rowsOf({ terms, added, value }, from = null) {
+  const total = (some) => some.reduce((sum, one) => sum + one.value, 0);
+  const order = terms.map((term, n) => ({ term, n, value: term.value, mark: term.isAsked ? "asked"
+    : [term.place, term.factor].some((place) => isSameCell(place, from)) ? "shown before" : null }))
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value) || a.n - b.n);
+  const isDrawn = ({ mark }, place) => mark !== null || place < MOST_TERMS;
+  const rest = order.filter((line, place) => !isDrawn(line, place));
+  const sum = total(order) + (added ?? 0);
+  const isShare = terms.some(({ isAsked }) => isAsked);
+  return [
+    ...order.filter(isDrawn),
+    ...(rest.length ? [{ label: `${rest.length} smaller terms`, value: total(rest) }] : []),
+    ...(added === null ? [] : [{ label: "+ bias", value: added }]),
+    ...(terms.length && (isShare || sum !== value) ? [{ label: "sum", value: sum }] : []),
+    ...(isShare ? [] : [{ label: "this number", value, mark: "asked" }]),
+  ];
 }
 
 function result(formula, terms, { added = null, value, note = "" } = {}) {
@@ -35,67 +58,74 @@ function result(formula, terms, { added = null, value, note = "" } = {}) {
   return { formula, terms, added, value: value ?? sum, note };
 }
 
+function termAt({ traced }, place, b = null, factor = null) {
+  const a = numberAt(traced, place);
+  return { place, a, b, factor, value: b === null ? a : a * b };
+}
+
+// The numbers of the same row and column in other matrices, added up.
+function ofSum(context, formula, keys, note = "") {
+  return result(formula, keys.map((key) => termAt(context, { ...context.cell, key })), { note });
+}
+
 function same(context, key, note) {
-  const place = { key, head: null, row: context.cell.row, column: context.cell.column };
-  const a = numberAt(context.traced, place);
-  return result("the same number in another matrix", [{ place, a, b: null, value: a }], { note });
+  return ofSum(context, "the same number in another matrix", [key], note);
 }
 
 // Σ xᵢwᵢ + b: `from` gives the place of each xᵢ.
-function ofProduct({ traced }, formula, from, weights, bias) {
-  const terms = Array.from(weights, (b, i) => {
-    const place = from(i);
-    const a = numberAt(traced, place);
-    return { place, a, b, value: a * b };
-  });
-  return result(formula, terms, { added: bias });
+function ofProduct(context, formula, from, weights, bias = null) {
+  return result(formula, Array.from(weights, (b, i) => termAt(context, from(i), b)), { added: bias });
 }
 
-function ofLogit({ model, ...context }) {
-  const { row: t, column } = context.cell;
-  const [matrix, bias] = [outputEmbedding(model), model.weights["output_bias"]];
+// Σ xᵢyᵢ: `from` and `by` give the places of both.
+function ofPairs(context, formula, count, from, by) {
+  return result(formula, Array.from({ length: count }, (_, i) =>
+    termAt(context, from(i), numberAt(context.traced, by(i)), by(i))));
+}
+
+function learned({ weights }, path) {
+  return { weight: weights[`${path}.weight`], bias: weights[`${path}.bias`] };
+}
+
+function ofLogit(context) {
+  const { model, cell: { row: t, column } } = context;
+  const bias = model.weights["output_bias"];
   const from = (i) => ({ key: "decoder.output_tm", head: null, row: t, column: i });
   return ofProduct(context, `Σ hᵢ · Eᵢ${bias ? " + b" : ""}: the decoder's output row times the ` +
-    "piece's row of the output matrix", from, row(matrix, column), bias?.data[column] ?? null);
+    "piece's row of the output matrix", from, row(outputEmbedding(model), column), bias?.data[column]);
 }
 
-function ofSoftmax({ traced, cell, switches }, key) {
-  const { shape } = tensorAt(traced, key);
-  const places = Array.from({ length: shape.at(-1) }, (_, column) => ({ ...cell, key, column }));
-  const numbers = places.map((place) => numberAt(traced, place));
-  const normaliser = logSumExp(numbers);
-  const shares = numbers.map((number) => Math.exp(number - normaliser));
-  const terms = places.map((place, n) => ({ place, a: numbers[n], b: null, value: shares[n] }));
+function ofSoftmax(context, key) {
+  const { traced, cell } = context;
+  const terms = Array.from({ length: tensorAt(traced, key).shape.at(-1) }, (_, column) =>
+    ({ ...termAt(context, { ...cell, key, column }), isAsked: column === cell.column }));
+  const normaliser = logSumExp(terms.map(({ a }) => a));
+  terms.forEach((term) => { term.value = Math.exp(term.a - normaliser); });
   const what = key === "logits_tv" ? "logit" : "score";
   return result(`exp(${what}) / Σ exp(${what}s of the row): the softmax`, terms, {
-    value: shares[cell.column],
+    value: terms[cell.column].value,
     note: "The last column is the share of each number; the shares add up to 1.",
   });
 }
 
 function ofStack(context) {
-  const { model, path, traced, cell } = context;
-  const last = traced[path[0]].layers.length - 1;
-  const key = `${path[0]}.layers.${last}.feed_forward_residual.output_tm`;
+  const { model, base, traced, cell } = context;
+  const last = traced[base].layers.length - 1;
+  const key = `${base}.layers.${last}.feed_forward_residual.output_tm`;
   if (model.config.norm !== "pre") return same(context, key, "The output of the last layer.");
-  const { weight, bias } = {
-    weight: model.weights[`${path[0]}.last_norm.weight`],
-    bias: model.weights[`${path[0]}.last_norm.bias`],
-  };
-  return ofNorm(context, { ...cell, key }, weight, bias);
+  return ofNorm(context, { ...cell, key }, `${base}.last_norm`);
 }
 
-function ofEmbedding({ model, traced, cell, switches, path, name }) {
-  const { row: t, column } = cell;
+function ofEmbedding(context) {
+  const { model, traced, cell: { row: t, column }, switches, path, name, base } = context;
   const { width } = model.config;
-  const at = (tensorName) => ({ ...cell, key: `${path[0]}.embedding.${tensorName}` });
   if (name === "scaled_tm") {
     const matrix = path[0] === "encoder" ? sourceEmbedding(model)
       : model.weights["target_embedding.weight"];
     const id = traced[path[0]].ids[t];
-    const a = row(matrix, id)[column];
+    const [a, b] = [row(matrix, id)[column], Math.sqrt(width)];
     return result(`E[${id}, ${column}] · √${width}: a learned number of the embedding matrix`,
-      [{ place: null, a, b: Math.sqrt(width), value: a * Math.sqrt(width) }],
+      [{ place: null, a, b, factor: null, value: a * b }],
       { note: `Row ${id} of the matrix belongs to this piece. It is learned, not computed.` });
   }
   if (name === "positions_tm") {
@@ -106,71 +136,56 @@ function ofEmbedding({ model, traced, cell, switches, path, name }) {
       [], { value, note: "This number is not learned." });
   }
   const names = switches.positions ? ["scaled_tm", "positions_tm"] : ["scaled_tm"];
-  return result("embedding × √width + positions", names.map((tensorName) => {
-    const place = at(tensorName);
-    const a = numberAt(traced, place);
-    return { place, a, b: null, value: a };
-  }));
+  return ofSum(context, "embedding × √width + positions", names.map((one) => `${base}.${one}`));
 }
 
 // The place that holds what goes into a sub-layer's residual connection.
-function keyOfInput({ config }, [stack, , n, part]) {
-  const layer = `${stack}.layers.${n}`;
-  const before = {
-    self_attention: Number(n) ? `${stack}.layers.${n - 1}.feed_forward_residual.output_tm`
-      : `${stack}.embedding.sum_tm`,
-    cross_attention: `${layer}.self_attention_residual.output_tm`,
-    feed_forward: `${layer}.${stack === "encoder" ? "self" : "cross"}_attention_residual.output_tm`,
-  };
-  return before[part.replace("_residual", "")];
+function keyOfInput([stack, , n, part]) {
+  if (part.startsWith("self")) {
+    return Number(n) ? `${stack}.layers.${n - 1}.feed_forward_residual.output_tm`
+      : `${stack}.embedding.sum_tm`;
+  }
+  const before = part.startsWith("cross") || stack === "encoder" ? "self" : "cross";
+  return `${stack}.layers.${n}.${before}_attention_residual.output_tm`;
 }
 
 // The place that a sub-layer reads.
-function keyRead({ config }, path) {
-  const around = path.slice(0, 3).join(".") + `.${path[3].replace("_residual", "")}_residual`;
-  return `${around}.${config.norm === "pre" ? "normed_tm" : "input_tm"}`;
+function keyRead({ config }, base) {
+  return `${base}_residual.${config.norm === "pre" ? "normed_tm" : "input_tm"}`;
 }
 
 function ofResidual(context) {
-  const { model, traced, cell, switches, path, name } = context;
+  const { model, cell, switches, path, name, base } = context;
   const pre = model.config.norm === "pre";
-  const around = path.slice(0, 4).join(".");
-  const sublayer = around.replace("_residual", "");
-  if (name === "input_tm") return same(context, keyOfInput(model, path), "");
-  if (name === "output_tm") return same(context, `${around}.${pre ? "sum_tm" : "normed_tm"}`, "");
+  const sublayer = base.replace("_residual", "");
+  if (name === "input_tm") return same(context, keyOfInput(path), "");
+  if (name === "output_tm") return same(context, `${base}.${pre ? "sum_tm" : "normed_tm"}`, "");
   if (name === "sum_tm") {
     const off = switches.residualsOff.has(sublayer.replace(".layers", ""));
-    const keys = [...(off ? [] : [`${around}.input_tm`]), `${sublayer}.output_tm`];
-    return result(off ? "output only: the residual connection is switched off" : "input + output",
-      keys.map((key) => {
-        const a = numberAt(traced, { ...cell, key });
-        return { place: { ...cell, key }, a, b: null, value: a };
-      }));
+    return ofSum(context, off ? "output only: the residual connection is switched off" : "input + output",
+      [...(off ? [] : [`${base}.input_tm`]), `${sublayer}.output_tm`]);
   }
-  const at = { model, name: `${path[0]}.${path[2]}` };
-  const { weight, bias } = parameters(at, sublayer.split(".").at(-1) + "_norm");
-  return ofNorm(context, { ...cell, key: `${around}.${pre ? "input_tm" : "sum_tm"}` }, weight, bias);
+  return ofNorm(context, { ...cell, key: `${base}.${pre ? "input_tm" : "sum_tm"}` }, `${sublayer}_norm`);
 }
 
-function ofNorm({ model, traced }, place, weight, bias) {
+function ofNorm({ model, traced }, place, path) {
+  const { weight, bias } = learned(model, path);
   const numbers = row(tensorAt(traced, place.key), place.row);
   const { mean, deviation } = moments(numbers, model.config);
   const a = numbers[place.column];
   const [gain, shift] = [weight.data[place.column], bias.data[place.column]];
-  const value = ((a - mean) / deviation) * gain + shift;
   return result(
     `(x − mean) / √(variance + ε) · g + b, with mean ${formatPrecise(mean)}, √(variance + ε) ` +
       `${formatPrecise(deviation)}, g ${formatPrecise(gain)}`,
-    [{ place, a, b: null, value: value - shift }],
+    [{ place, a, b: null, factor: null, value: ((a - mean) / deviation) * gain }],
     { added: shift, note: "Mean and variance are computed over the whole row; g and b are learned." });
 }
 
 function ofFeedForward(context) {
-  const { model, cell, path, name } = context;
-  const at = { model, name: `${path[0]}.${path[2]}` };
+  const { model, cell, name, base } = context;
   const inner = name === "inner_tf";
-  const { weight, bias } = parameters(at, `feed_forward.${inner ? "inner" : "outer"}`);
-  const key = inner ? keyRead(model, path) : cell.key.replace("output_tm", "inner_tf");
+  const { weight, bias } = learned(model, `${base}.${inner ? "inner" : "outer"}`);
+  const key = inner ? keyRead(model, base) : `${base}.inner_tf`;
   const from = (column) => ({ key, head: null, row: cell.row, column });
   const { activation } = model.config;
   const formula = inner ? `${ACTIVATION_FORMULAS[activation]}, z = Σ xᵢ · W₁ᵢ + b₁: ` +
@@ -180,9 +195,7 @@ function ofFeedForward(context) {
 }
 
 function ofAttention(context) {
-  const { model, traced, cell, switches, path, name } = context;
-  const base = path.slice(0, 4).join(".");
-  const at = { model, name: `${path[0]}.${path[2]}` };
+  const { model, traced, cell, switches, path, name, base } = context;
   const d = model.config.width / model.config.heads;
   const { head, row: t, column } = cell;
   if (name === "weights_hts") return ofSoftmax(context, `${base}.scores_hts`);
@@ -192,45 +205,40 @@ function ofAttention(context) {
       return result("−∞: the mask hides this position", [], { value: -Infinity, note });
     }
     const scale = switches.scaledScores ? 1 / Math.sqrt(d) : 1;
-    const keys = Array.from({ length: d }, (_, i) =>
-      numberAt(traced, { key: `${base}.keys_hsd`, head, row: column, column: i }));
-    const from = (i) => ({ key: `${base}.queries_htd`, head, row: t, column: i });
     const divided = switches.scaledScores ? ` / √${d}` : ", not divided by √d";
-    const found = ofProduct(context, `Σ queryᵢ · keyᵢ${divided}`, from, keys, null);
+    const found = ofPairs(context, `Σ queryᵢ · keyᵢ${divided}`, d,
+      (i) => ({ key: `${base}.queries_htd`, head, row: t, column: i }),
+      (i) => ({ key: `${base}.keys_hsd`, head, row: column, column: i }));
     return { ...found, value: found.value * scale };
   }
   if (name === "mix_htd") {
     if (switches.headsOff.has(`${base.replace(".layers", "")}.${head}`)) {
       return result("0: this head is switched off", [], { value: 0 });
     }
-    const length = tensorAt(traced, `${base}.values_hsd`).shape[1];
-    const values = Array.from({ length }, (_, s) =>
-      numberAt(traced, { key: `${base}.values_hsd`, head, row: s, column }));
-    const from = (s) => ({ key: `${base}.weights_hts`, head, row: t, column: s });
-    const formula = "Σ weightₛ · valueₛ, the sum over all pieces that the row looks at";
-    return ofProduct(context, formula, from, values, null);
+    return ofPairs(context, "Σ weightₛ · valueₛ, the sum over all pieces that the row looks at",
+      tensorAt(traced, `${base}.values_hsd`).shape[1],
+      (s) => ({ key: `${base}.weights_hts`, head, row: t, column: s }),
+      (s) => ({ key: `${base}.values_hsd`, head, row: s, column }));
   }
   if (name === "output_tm") {
-    const { weight, bias } = parameters(at, `${path[3]}.output`);
-    const key = `${base}.mix_htd`;
-    const from = (i) => ({ key, head: Math.floor(i / d), row: t, column: i % d });
+    const { weight, bias } = learned(model, `${base}.output`);
+    const from = (i) => ({ key: `${base}.mix_htd`, head: Math.floor(i / d), row: t, column: i % d });
     return ofProduct(context, "Σ mixᵢ · Wᴼᵢ + b: the joined mixes of all heads times a column of " +
       "Wᴼ", from, row(weight, column), bias.data[column]);
   }
-  return ofHead(context, at, base, d);
+  return ofHead(context, path[3] === "cross_attention", d);
 }
 
 // A query, key or value: a row of the input times a column of its matrix.
-function ofHead(context, at, base, d) {
-  const { model, cell, path, name } = context;
+function ofHead(context, cross, d) {
+  const { model, cell, name, base } = context;
   const { width } = model.config;
-  const cross = path[3] === "cross_attention";
   const part = ["queries_htd", "keys_hsd", "values_hsd"].indexOf(name);
   const own = cross ? (part ? "key_value" : "query") : "query_key_value";
-  const { weight, bias } = parameters(at, `${path[3]}.${own}`);
+  const { weight, bias } = learned(model, `${base}.${own}`);
   const first = (cross && part ? part - 1 : part) * width;
   const output = first + cell.head * d + cell.column;
-  const key = cross && part ? "encoder.output_tm" : keyRead(model, path);
+  const key = cross && part ? "encoder.output_tm" : keyRead(model, base);
   const from = (column) => ({ key, head: null, row: cell.row, column });
   const letter = "QKV"[part];
   const reads = cross && part ? "a row of the memory" : "a row of the input";

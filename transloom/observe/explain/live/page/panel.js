@@ -33,6 +33,7 @@ const state = {
   changed: null, // and with switches, or null
   looksAt: "decoder.layers.0.cross_attention.weights_hts",
   arcsOf: "decoder.layers.0.cross_attention.weights_hts",
+  origin: part("origin"), // it moves to the matrix of its number
   back: [], // cells that were opened, the last one shown
   own: null, // the sentence and tag for which the page was made
   first: null, // the box of the first screen

@@ -38,6 +38,10 @@ export function numberAt(traced, { key, head, row, column }) {
   return data[((head ?? 0) * rows + row) * shape.at(-1) + column];
 }
 
+export function isSameCell(one, other) {
+  return Boolean(one && other) && ["key", "head", "row", "column"].every((name) => one[name] === other[name]);
+}
+
 export function hasHeads(key) {
   return /_h..$/.test(key);
 }
@@ -91,6 +95,11 @@ export function fullNameOf(key) {
     return `${stack[0].toUpperCase() + stack.slice(1)} layer ${Number(n) + 1}, ${nameOf(key)}`;
   }
   return key.includes(".") && !key.endsWith("output_tm") ? `${stack}, ${nameOf(key)}` : nameOf(key);
+}
+
+// "Encoder layer 1, self-attention"
+export function nameOfAttention(key) {
+  return fullNameOf(`${key}.weights_hts`).replace(/: weights$/, "");
 }
 
 // The labels of rows and columns. `pieces`: {source, target, vocabulary}, the texts of pieces.

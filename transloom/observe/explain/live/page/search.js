@@ -10,7 +10,7 @@ import {
   decodeSlices, encodeSlices, logitsSlices, NOTHING_SWITCHED, projectMemory, readSlices,
 } from "./forward.js";
 import { atOnce } from "./slices.js";
-import { logSumExp, mostProbable, rowAsMatrix } from "./tensors.js";
+import { keepBest, logSumExp, mostProbable, rowAsMatrix } from "./tensors.js";
 
 export const NOT_A_NUMBER = "The model returns NaN instead of probabilities.";
 
@@ -124,11 +124,7 @@ function bestContinuations({ vocabulary }, live, steps, count, allowed) {
     const without = live[parent].score - logSumExp(logits);
     const offer = (id) => {
       const score = Math.fround(logits[id] + without);
-      if (never.has(id) || (best.length === count && !(score > best[count - 1].score))) return;
-      let place = best.length;
-      while (place && score > best[place - 1].score) place--;
-      best.splice(place, 0, { parent, id, score });
-      if (best.length > count) best.pop();
+      if (!never.has(id)) keepBest(best, count, "score", { parent, id, score });
     };
     if (allowed) allowed.forEach(offer);
     else for (let id = 0; id < logits.length; id++) offer(id);

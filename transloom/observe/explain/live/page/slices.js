@@ -85,13 +85,14 @@ function markFresh(shown) {
 
 // Put new children in the place of the former ones, one by one; `make` draws one.
 export function* replaceOneByOne(parent, items, make) {
+  const former = [...parent.children];
   for (const [n, item] of items.entries()) {
     const drawn = make(item);
-    if (n < parent.children.length) parent.children[n].replaceWith(drawn);
+    if (former[n]) former[n].replaceWith(drawn);
     else parent.append(drawn);
     yield;
   }
-  while (parent.children.length > items.length) parent.lastElementChild.remove();
+  former.slice(items.length).forEach((child) => child.remove());
 }
 
 // A message, unlike a timer, is not delayed in a tab that is in the background.

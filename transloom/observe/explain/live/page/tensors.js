@@ -100,6 +100,16 @@ export function mostProbable(numbers, never = new Set()) {
   return best;
 }
 
+// Puts `one` into the `count` best, which are sorted by a field from the largest down, if it is one of
+// them. Of equal ones, the earlier stays before the later.
+export function keepBest(best, count, field, one) {
+  if (best.length === count && !(one[field] > best[count - 1][field])) return;
+  let place = best.length;
+  while (place && one[field] > best[place - 1][field]) place--;
+  best.splice(place, 0, one);
+  if (best.length > count) best.pop();
+}
+
 // The non-linearities of model/blocks/feed_forward.py.
 export const ACTIVATIONS = {
   relu: (x) => Math.max(0, x),

@@ -54,11 +54,10 @@ export function targetBesideModel({ traced, target }, t, smoothing, count) {
   };
   const others = Array.from(logits, (_, id) => entry(id)).filter(({ id }) => id !== target[t])
     .sort((a, b) => b.said - a.said || a.id - b.id);
-  const total = (some, name) => some.reduce((sum, one) => sum + one[name], 0);
   const left = others.slice(count);
   return [entry(target[t]), ...others.slice(0, count), {
-    id: null, count: left.length, wanted: total(left, "wanted"), said: total(left, "said"),
-    loss: total(left, "loss"),
+    id: null, count: left.length, wanted: totalOf(left, "wanted"), said: totalOf(left, "said"),
+    loss: totalOf(left, "loss"),
   }];
 }
 

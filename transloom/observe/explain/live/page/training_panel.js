@@ -3,6 +3,7 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatCount, formatPercent, formatPrecise } from "../../../drawing/numbers.js";
+import { stepsTable } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { candidatesAt } from "./computing.js";
 import { dropoutPanel } from "./dropout_panel.js";
@@ -16,10 +17,8 @@ function scrollingTable(label) {
   const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label });
   const line = ({ cells, kind = null }) => element("tr", { class: kind }, cells.map((cell, n) =>
     element(n ? "td" : "th", n ? {} : { scope: "row" }, cell)));
-  const fill = (titles, rows) => box.replaceChildren(element("table", { class: "steps losses" },
-    element("thead", {}, element("tr", {},
-      titles.map((title) => element("th", { scope: "col" }, title)))),
-    element("tbody", {}, rows.map(line))));
+  const fill = (titles, rows) =>
+    box.replaceChildren(stepsTable(titles, rows.map(line), null, "steps losses"));
   return { box, fill };
 }
 

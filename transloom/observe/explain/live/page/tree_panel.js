@@ -38,7 +38,7 @@ export function treePanel(part, model, current) {
     const { tree } = state;
     const { pieces } = model.target;
     state.boxes = drawTree(part("tree"), tree, pieces, part("pruned").checked);
-    const wanted = followedTo(tree.root, state.prefix);
+    const wanted = followed(tree.root, state.prefix).at(-1); // as far as the tree has them
     goTo(state.boxes.has(wanted) ? wanted : tree.root, false);
     part("forced").hidden = state.prefix.length === 0;
     part("forced-pieces").textContent =
@@ -126,11 +126,6 @@ export function treePanel(part, model, current) {
 
   recipes();
   return { show };
-}
-
-// The node to which these pieces lead, or as far as the tree has them.
-function followedTo(root, ids) {
-  return followed(root, ids).at(-1) ?? root;
 }
 
 // What becomes of the extensions of a step.

@@ -1,0 +1,124 @@
+"""The origin of a number in a browser: below its matrix, with the asked term, and lit where it came from."""
+
+from contextlib import closing
+
+import pytest
+from support.dashboard.browser import Watched
+
+from model.config.transformer import DecodingConfig
+from transloom.observe.explain.explanation import explain
+from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.translation_page import translation_page
+
+pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
+
+SENTENCE = "est-ce que les enfants habitaient près de cette école ?"
+CROSSED = "decoder.layers.0.cross_attention"
+# The distance of the title from what covers the top of the screen.
+BELOW_HEADER = """() => {
+    const header = document.querySelector("header");
+    const covered = getComputedStyle(header).position === "sticky" ? header.offsetHeight : 0;
+    return document.querySelector("[data-live=origin] h3").getBoundingClientRect().top - covered;
+}"""
+
+
+@pytest.fixture
+def address(translator_of, tmp_path):
+    translator = translator_of()
+    translator.decoding = DecodingConfig(max_length_factor=0, max_extra_length=6)
+    live = live_section(translator, SENTENCE, None)
+    file = tmp_path / "page.html"
+    file.write_text(translation_page(explain(translator, SENTENCE), "x", live), encoding="utf-8")
+    return f"{file.as_uri()}#live"
+
+
+@pytest.fixture(params=[1280])
+def watched(request, browser, address):
+    with closing(Watched(browser, request.param)) as watched:
+        watched.page.goto(address)
+        watched.page.locator("[data-live=matrices] table").first.wait_for()
+        watched.settle()
+        yield watched
+        assert watched.complaints == []
+
+
+def cell_of(page, head, row, column):
+    figure = page.locator("[data-live=matrices] figure").nth(head)
+    return figure.locator(f"td[data-row='{row}'][data-column='{column}']")
+
+
+@pytest.mark.parametrize("watched", [360, 768, 1280], indirect=True)
+def test_an_origin_opens_below_the_matrix_of_its_number(watched):
+    page = watched.page
+    origin = page.locator("[data-live=origin]")
+    assert not origin.is_visible()
+    for head in (1, 0):
+        cell_of(page, head, 1, 2).click()
+        assert page.evaluate(
+            "n => document.querySelectorAll('[data-live=matrices] figure')[n].nextElementSibling"
+            " === document.querySelector('[data-live=origin]')",
+            head,
+        )
+        assert page.evaluate("document.activeElement.dataset.live") == "origin"
+        assert cell_of(page, head, 1, 2).get_attribute("aria-current") == "true"
+        assert page.locator("[data-live=matrices] td[aria-current]").count() == 1
+        assert f"head {head + 1}" in origin.locator("h3").inner_text()
+        assert 0 <= page.evaluate(BELOW_HEADER) < 900
+    assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
+    page.locator("[data-live=steps] button").first.click()
+    holder = page.locator("[data-live=steps] + [data-live=origin]")
+    assert "probabilities" in holder.locator("h3").inner_text()
+    assert 0 <= page.evaluate(BELOW_HEADER) < 900
+
+
+def test_the_asked_term_is_marked_and_so_is_the_one_that_was_shown_before(watched):
+    page = watched.page
+    origin = page.locator("[data-live=origin]")
+    marked = origin.locator("tr[aria-current]")
+    columns = page.locator("[data-live=matrices] figure").first.locator("thead th").all_inner_texts()
+    for column, piece in enumerate(columns):  # whatever its share
+        cell_of(page, 0, 0, column).click()
+        assert marked.locator("th").all_inner_texts() == [f"{piece} (asked)"]
+    asked = marked.locator("button.number")
+    term = asked.inner_text()
+    asked.click()
+    assert "scores" in origin.locator("h3").inner_text()
+    smallest = origin.locator("tbody tr:has(button)").last
+    key = smallest.locator("button.number").nth(1)  # the factor has a place, too
+    name, number = smallest.locator("th").inner_text(), key.inner_text()
+    key.click()
+    assert "keys" in origin.locator("h3").inner_text()
+    assert origin.locator(".value").inner_text() == number
+    assert 0 <= page.evaluate(BELOW_HEADER) < 900
+    page.get_by_role("button", name="← previous number").click()
+    assert marked.locator("th").all_inner_texts() == [f"{name} (shown before)", "this number"]
+    page.get_by_role("button", name="← previous number").click()
+    assert marked.locator("button.number").inner_text() == term
+    assert page.evaluate("document.activeElement.dataset.live") == "origin"
+
+
+def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):
+    """Of a score: a row of the queries and a row of the keys, whichever matrix is chosen then."""
+    page = watched.page
+    choose = page.locator("[data-live=places]").select_option
+    choose(f"{CROSSED}.scores_hts")
+    watched.settle()
+    cell_of(page, 2, 1, 3).click()
+    for name, row in (("queries_htd", 1), ("keys_hsd", 3)):
+        choose(f"{CROSSED}.{name}")
+        watched.settle()
+        lit = page.locator("[data-live=matrices] td[aria-selected]")
+        width = page.locator("[data-live=matrices] figure").first.locator("thead th").count()
+        assert lit.count() == width
+        assert page.locator("[data-live=matrices] figure").nth(2).locator(
+            f"td[data-row='{row}'][aria-selected]"
+        ).count() == width
+        assert page.locator("[data-live=matrices] + [data-live=origin] h3").is_visible()
+    choose(f"{CROSSED}.scores_hts")
+    watched.settle()
+    assert page.locator("[data-live=matrices] figure:nth-child(3) + [data-live=origin]").is_visible()
+    page.locator("[data-live=sentence]").fill("je suis")
+    page.locator("[data-live=origin]").wait_for(state="hidden")
+    watched.settle()
+    assert page.locator("[data-live=matrices] [aria-selected]").count() == 0
