@@ -1,5 +1,6 @@
 """The origin of a number in a browser: below its matrix, with the asked term, and lit where it came from."""
 
+import re
 from contextlib import closing
 
 import pytest
@@ -96,6 +97,29 @@ def test_the_asked_term_is_marked_and_so_is_the_one_that_was_shown_before(watche
     page.get_by_role("button", name="← previous number").click()
     assert marked.locator("button.number").inner_text() == term
     assert page.evaluate("document.activeElement.dataset.live") == "origin"
+
+
+@pytest.mark.parametrize("watched", [360, 1280], indirect=True)
+def test_every_switch_shows_its_effect_where_it_is(watched):
+    page = watched.page
+    page.locator("summary", has_text="Switches").click()
+    effect = page.locator("[data-live=effect]")
+    boxes = page.locator("[data-live=switches] input")
+    untouched = effect.inner_text()
+    for n in range(0, boxes.count(), 5):
+        boxes.nth(n).uncheck()
+        page.get_by_text("With your changes:").wait_for()
+        watched.settle()
+        box = effect.bounding_box()
+        assert 0 <= box["y"] < box["y"] + box["height"] <= 900
+        assert "As trained:" in effect.inner_text()
+        assert re.search(r"in step \d+: .* from .*% to .*% \([−+]\d", effect.inner_text())
+        assert boxes.nth(n).bounding_box()["y"] < box["y"]  # it covers no switch that is used
+        boxes.nth(n).check()
+        page.get_by_text("With your changes:").wait_for(state="detached")
+    assert effect.inner_text() == untouched
+    assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
 
 
 def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):

@@ -17,11 +17,8 @@ export function showPieces({ part, plain, model }) {
   part("pieces").replaceChildren(...items);
 }
 
-export function showTranslation({ part, plain, changed }) {
-  const line = (label, result) => element("p", {}, element("span", { class: "quiet" }, label),
+export function translationLine(label, result) {
+  return element("p", {}, element("span", { class: "quiet" }, label),
     element("output", { dir: "auto" }, visible(result.translation) || "(nothing)"),
     element("small", {}, ` log-probability ${formatPrecise(result.logProbability)} nats`));
-  part("translation").replaceChildren(
-    line(changed ? "As trained: " : "Translation: ", plain),
-    ...(changed ? [line("With your changes: ", changed)] : []));
 }
