@@ -12,7 +12,8 @@ from support.node_program import answer_of_node, named_modules
 # Modules that compute and need no page.
 PAGE = "explain/live/page"
 NAMES = ("loading", "origins", "shapes", "lens", "heads", "beam_tree", "training", "texts")
-MODULES = (*(f"{PAGE}/{name}.js" for name in NAMES), "explain/compare/page/comparing.js")
+VIEWS = ("switches_view",)  # need a page to draw, and none to compute
+MODULES = (*(f"{PAGE}/{name}.js" for name in NAMES + VIEWS), "explain/compare/page/comparing.js")
 
 # What each question is answered with, given the model and the question's argument.
 _ANSWERS = """
@@ -30,21 +31,25 @@ const answers = {
   decode: ({ side, ids }) => ids.map((one) => sides(side).decode(one)),
   trace: ({ source, target, switches }) =>
     plain(trace(model, source, target, { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) })),
-  // Of each tensor some cells: their numbers, what they are made of, and how far back one can go.
-  origins: ({ source, target, cells, switches }) => {
-    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
-    const traced = trace(model, source, target, used);
-    const keys = [...allPlaces(model).map(({ key }) => key), "logits_tv", "probabilities_tv"];
-    return keys.flatMap((key) => cells.map((cell) => originsOf(traced, used, key, cell)));
+  // Every `stride`-th cell of all tensors: how many there are, and which of them have a fault.
+  origins: (asked) => {
+    const { keys, ...pass } = passOf(asked);
+    const cells = keys.flatMap((key) => {
+      const { shape, data } = tensorAt(pass.traced, key);
+      const [rows, columns] = shape.slice(-2);
+      return Array.from(data, (_, n) =>
+        cellIn(shape, key, [Math.floor(n / columns / rows), Math.floor(n / columns), n]));
+    }).filter((_, n) => n % (asked.stride ?? 1) === 0);
+    const faults = cells.map((cell) => faultOf(pass, cell)).filter(Boolean);
+    const steps = keys.map((key) => stepsBack(pass, cells.find((cell) => cell.key === key)));
+    return { count: cells.length, faults: faults.slice(0, 5), steps: Math.max(...steps) };
   },
   // Of each tensor some cells: the picture of the product, and how many terms it has.
-  shapes: ({ source, target, cells, switches }) => {
-    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
-    const traced = trace(model, source, target, used);
-    const keys = [...allPlaces(model).map(({ key }) => key), "logits_tv", "probabilities_tv"];
-    return keys.flatMap((key) => cells.map((asked) => {
+  shapes: (asked) => {
+    const { keys, traced, used } = passOf(asked);
+    return keys.flatMap((key) => asked.cells.map((one) => {
       const { shape } = tensorAt(traced, key);
-      const cell = cellIn(shape, key, asked);
+      const cell = cellIn(shape, key, one);
       return { cell, shape: shape.slice(-2), masked: numberAt(traced, cell) === -Infinity,
         parts: shapesOf(model, traced, cell, used),
         terms: originOf(model, traced, cell, used).terms.length };
@@ -57,6 +62,17 @@ const answers = {
       source: pieces.source, target: pieces.target,
       stands: found.ids.map((_, n) => standsFor(model, found, n)),
       best: found.chosen.map((_, t) => candidatesAt(found, t, 3)) };
+  },
+  // The largest change by each switch alone.
+  effects: ({ sentence }) => {
+    const known = computeSentence(model, sentence, null, NOTHING_SWITCHED);
+    return allSwitches(model).map((one) => {
+      const switches = freshSwitches();
+      flip(switches, one, false);
+      const changed = computeSentence(model, sentence, null, switches, known);
+      return { ...one, isSwitched: isSwitched(switches), ...largestChange(known, changed),
+        source: known.ids, target: known.traced.decoder.ids };
+    });
   },
   lens: ({ source, target }) => plain(lensOf(model, trace(model, source, target))),
   heads: ({ sentence, switches }) => {
@@ -121,20 +137,25 @@ const switchesOf = ({ headsOff, residualsOff, ...rest }) => ({
 });
 const cellIn = (shape, key, [h, r, c]) => ({ key, head: hasHeads(key) ? h % shape[0] : null,
   row: r % shape.at(-2), column: c % shape.at(-1) });
-const originsOf = (traced, used, key, asked) => {
-  const { shape } = tensorAt(traced, key);
-  const cell = cellIn(shape, key, asked);
-  const { value, terms, added } = originOf(model, traced, cell, used);
-  const wrong = terms.filter(({ place, a }) => place && numberAt(traced, place) !== a);
-  let steps = 0;
-  let ends = [cell];
-  for (; ends.length && steps < 200; steps++) {
-    const { terms: next } = originOf(model, traced, ends[0], used);
-    ends = next.map(({ place }) => place).filter(Boolean);
-  }
-  const sum = terms.reduce((total, term) => total + term.value, added ?? 0);
-  return { cell, number: String(numberAt(traced, cell)), value: String(value), sum,
-    wrong: wrong.length, steps };
+const passOf = ({ source, target, switches }) => {
+  const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
+  const keys = [...allPlaces(model).map(({ key }) => key), "logits_tv", "probabilities_tv"];
+  return { used, traced: trace(model, source, target, used), keys };
+};
+// What is wrong with the origin of a number, or null.
+const faultOf = ({ traced, used }, cell) => {
+  const number = numberAt(traced, cell);
+  const { value, terms, ...rest } = originOf(model, traced, cell, used);
+  const asked = rowsOf({ value, terms, ...rest }).filter(({ mark }) => mark === "asked");
+  const isClose = (one) => one === number || Math.abs(one / number - 1) <= 1e-5;
+  const isOf = (place, one) => !place || numberAt(traced, place) === one;
+  const isRight = isClose(value) && asked.length === 1 && isClose(asked[0].value) &&
+    terms.every(({ place, a, b, factor }) => isOf(place, a) && isOf(factor, b));
+  return isRight ? null : { cell, number: String(number), value: String(value), asked };
+};
+const stepsBack = ({ traced, used }, cell, steps = 0) => {
+  const next = originOf(model, traced, cell, used).terms.find(({ place }) => place);
+  return next && steps < 200 ? stepsBack({ traced, used }, next.place, steps + 1) : steps;
 };
 const fs = require("node:fs");
 const [packed, questions, other] = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));

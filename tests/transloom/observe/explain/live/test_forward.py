@@ -174,6 +174,32 @@ def test_switches_change_what_they_name_and_nothing_before_it(tmp_path):
     assert (weights > 0).all()
 
 
+@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}], ids=["post", "pre"])
+def test_every_switch_changes_a_probability(settings, tmp_path):
+    """The largest change that the page shows is that of the probabilities with and without it."""
+    made = translator(**settings)
+    sentence = "elle sera étudiante demain"
+    (effects,) = ask(packed(made), tmp_path, ("effects", {"sentence": sentence}))
+    assert len(effects) == 3 + 2 * (4 + 2) + 2 * (8 + 3)  # flags; heads and residuals of each layer
+    assert len({(one["name"], one["value"]) for one in effects}) == len(effects)
+    assert all(one["isSwitched"] and one["after"] != one["before"] for one in effects)
+    assert sum(abs(one["after"] - one["before"]) > 1e-4 for one in effects) > len(effects) / 2
+    question = {name: effects[0][name] for name in ("source", "target")}
+    off = [{one["name"]: False if one["value"] is None else [one["value"]]} for one in effects]
+    plain, *switched = ask(
+        packed(made), tmp_path, *[("trace", {**question, "switches": s}) for s in [{}, *off[::6]]]
+    )
+
+    def probabilities(traced):
+        return torch.tensor([float(x) for x in traced["probabilities_tv"]["data"]])
+
+    for one, traced in zip(effects[::6], switched, strict=True):
+        before, after = probabilities(plain), probabilities(traced)
+        most = int((after - before).abs().argmax())
+        assert divmod(most, len(before) // len(question["target"])) == (one["t"], one["id"])
+        assert (one["before"], one["after"]) == (float(before[most]), float(after[most]))
+
+
 def test_what_the_page_cannot_compute_is_refused(monkeypatch):
     monkeypatch.setattr("transloom.observe.explain.live.packing.MOST_WEIGHTS", 1000)
     with pytest.raises(NotLiveError, match=r"has [\d,]+ weights, more than 1,000"):
@@ -187,31 +213,29 @@ def test_what_came_after_the_paper_is_refused_by_name(settings):
         packed(translator(**settings))
 
 
+CHANGED = {
+    "headsOff": ["decoder.1.cross_attention.1"],
+    "residualsOff": ["encoder.0.feed_forward"],
+    **{"positions": False, "scaledScores": False, "mask": False},
+}
+
+
+@pytest.mark.parametrize("switches", [{}, CHANGED], ids=["as trained", "switched"])
 @pytest.mark.parametrize(
     "settings",
     [{}, {"norm": "pre"}, {"activation": "gelu"}, MARIAN],
     ids=["post", "pre", "gelu", "Marian"],
 )
-def test_every_number_says_where_it_comes_from(settings, tmp_path):
-    """What it is worked out from anew gives it, and the way back ends at the embedding."""
+def test_every_number_of_a_sentence_is_a_row_of_its_own_origin(settings, switches, tmp_path):
+    """Its terms give it, to 1e-5, and are the numbers at their places; the way back ends."""
     made = translator(share_embeddings="none", **settings)
-    draw = random.Random(4)
-    cells = [[draw.randrange(10_000) for _ in range(3)] for _ in range(6)]
-    question = {"source": made.source_ids("je suis étudiant"), "target": [2, 40, 50, 60]}
-    changed = {
-        "headsOff": ["decoder.1.cross_attention.1"],
-        "residualsOff": ["encoder.0.feed_forward"],
-        **{"positions": False, "scaledScores": False, "mask": False},
-    }
-    for switches in ({}, changed):
-        asked = "origins", {**question, "cells": cells, "switches": switches}
-        (found,) = ask(packed(made), tmp_path, asked)
-        assert len(found) > 6 * 40
-        for one in found:
-            number, value = float(one["number"]), float(one["value"])
-            assert value == pytest.approx(number, rel=1e-4, abs=1e-5), one
-            assert one["wrong"] == 0, one
-            assert 0 < one["steps"] < 200, one
+    source, target = [*range(60, 79), made.model.vocabulary.eos_id], [2, *range(40, 59)]
+    stride = 5 if switches else 1
+    asked = {"source": source, "target": target, "switches": switches, "stride": stride}
+    (found,) = ask(packed(made), tmp_path, ("origins", asked))
+    assert found["faults"] == []
+    assert found["count"] > 40_000 / stride
+    assert 20 < found["steps"] < 200
 
 
 @pytest.mark.parametrize("settings", [{}, {"norm": "pre"}, MARIAN], ids=["post", "pre", "Marian"])
