@@ -81,7 +81,7 @@ def test_a_sentence_that_is_too_long_dims_the_results_of_the_one_before(watched)
     watched.settle()
     assert page.locator("#live .stale").count() == 0
     page.locator("#live-reference").fill("漢字 " * 200)
-    page.get_by_text("The reference has").wait_for()
+    page.get_by_text("shorten the reference").wait_for()
     assert page.locator("[data-live=training] .stale").count() == 3
     page.get_by_role("button", name="Take the model's own").click()
     watched.settle()

@@ -13,7 +13,7 @@ from support.node_program import answer_of_node, named_modules
 PAGE = "explain/live/page"
 NAMES = ("loading", "origins", "shapes", "lens", "heads", "beam_tree", "training", "texts")
 VIEWS = ("switches_view",)  # need a page to draw, and none to compute
-MODULES = (*(f"{PAGE}/{name}.js" for name in NAMES + VIEWS), "explain/compare/page/comparing.js")
+MODULES = (*(f"{PAGE}/{name}.js" for name in NAMES + VIEWS), "explain/compare/page/comparing.js", "drawing/terms.js")
 
 # What each question is answered with, given the model and the question's argument.
 _ANSWERS = """
@@ -74,19 +74,19 @@ const answers = {
         source: known.ids, target: known.traced.decoder.ids };
     });
   },
-  lens: ({ source, target }) => plain(lensOf(model, trace(model, source, target))),
+  lens: ({ source, target }) => plain(lens(model, trace(model, source, target))),
   heads: ({ sentence, switches }) => {
     const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
     const found = computeSentence(model, sentence, null, used);
     return plain({
       ids: found.ids, chosen: found.chosen, mean: meanCrossAttention(model, found.traced),
-      drops: occlusionOf(model, found),
+      drops: occlusion(model, found),
       lengths: attentionsOf(model).map(({ key }) =>
         ({ key, lengths: lengthsTaken(model, found.traced, key, used) })),
     });
   },
   compare: ({ sentence, tag, names }) => {
-    const found = comparisonOf([model, second], names, sentence, tag);
+    const found = comparison([model, second], names, sentence, tag);
     for (const { attentions } of found.sides) {
       for (const attention of attentions) attention.data = [...attention.data];
     }
@@ -114,8 +114,8 @@ const answers = {
       return { refused: error.message };
     }
   }),
-  greedy: ({ sources }) => sources.map((ids) => greedySearch(model, ids)),
-  beam: ({ sources }) => sources.map((ids) => beamSearch(model, ids)),
+  greedy: ({ sources }) => sources.map((ids) => search(model, ids, { beam: 1 })[0]),
+  beam: ({ sources }) => sources.map((ids) => search(model, ids)),
   trees: ({ sources, prefixes, beam, alpha, switches }) => sources.map((ids, n) => {
     const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
     const prefix = prefixes?.[n] ?? [];
@@ -146,7 +146,7 @@ const passOf = ({ source, target, switches }) => {
 const faultOf = ({ traced, used }, cell) => {
   const number = numberAt(traced, cell);
   const { value, terms, ...rest } = originOf(model, traced, cell, used);
-  const asked = rowsOf({ value, terms, ...rest }).filter(({ mark }) => mark === "asked");
+  const asked = rowsOfTerms({ value, terms, ...rest }).filter(({ mark }) => mark === "asked");
   const isClose = (one) => one === number || Math.abs(one / number - 1) <= 1e-5;
   const isOf = (place, one) => !place || numberAt(traced, place) === one;
   const isRight = isClose(value) && asked.length === 1 && isClose(asked[0].value) &&
@@ -190,8 +190,8 @@ def close(name: str, live: Any, expected: Tensor) -> None:
     infinite = expected.isinf()
     assert torch.equal(found.isinf(), infinite), name
     found, expected = found[~infinite], expected[~infinite]
-    difference = (found - expected).abs().max() / expected.abs().max()
-    assert difference < 1e-5, (name, difference)
+    difference, largest = (found - expected).abs().max(), expected.abs().max()
+    assert difference <= 1e-5 * largest, (name, difference, largest)
 
 
 def compare(name: str, live: Any, traced: Any) -> None:

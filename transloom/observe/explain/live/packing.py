@@ -25,7 +25,6 @@ from model.config.decoder_only import DecoderOnlyConfig
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import ModelConfig
 from model.generation.sampling import uniform_numbers
-from model.networks.transformer import Transformer
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
@@ -38,24 +37,15 @@ MOST_PIECES = 128  # of a sentence; computing.js has the same limit
 MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence takes some seconds
 SEEDS = 32  # for which a page has the random numbers of sampling
 
-# Settings of a translation model that the page supports; all others must have their defaults.
-KNOWN = frozenset(
-    {"encoder_layers", "decoder_layers", "width", "feed_forward_width", "heads"}
-    | {"norm", "share_embeddings", "activation", "output_bias", "decoder_start"}
-    | {"dropout", "attention_dropout"}  # without effect after training
-)
-ACTIVATIONS = ("relu", "gelu", "silu")  # activations of a translation model that it supports
-
 
 def packed(translator: Translator) -> dict[str, Any]:
     """Return the packed translator, which loading.js reads.
 
     Raises:
-        NotLiveError: the page does not support this model, or the model is too large.
+        NotLiveError: the page does not support its tokenizers, or the model is too large.
     """
     model = translator.model
     _check_size(model)
-    _check_settings(model)
     layers = {name: getattr(model.config, name) for name in ("encoder_layers", "decoder_layers")}
     vocabulary = model.vocabulary
     return {
@@ -178,11 +168,3 @@ def _check_size(network: nn.Module) -> None:
     count = sum(parameter.numel() for parameter in network.parameters())
     if count > MOST_WEIGHTS:
         raise NotLiveError(f"it has {count:,} weights, more than {MOST_WEIGHTS:,}")
-
-
-def _check_settings(model: Transformer) -> None:
-    for name, field in ModelConfig.model_fields.items():
-        value = getattr(model.config, name)
-        known = name in KNOWN and (name != "activation" or value in ACTIVATIONS)
-        if not known and name != "network" and value != field.default:
-            raise NotLiveError(f"its model.{name} is {value}")

@@ -56,6 +56,18 @@ def translator(kind="bpe", two=False, seed=0, checkpoint=None, decoding=DECODING
 
 
 MARIAN = {"activation": "silu", "output_bias": True, "decoder_start": "pad"}
+# What came after the paper, each alone and all together.
+NEWER = {
+    "rotary": {"positions": "rotary", "rotary_base": 500.0},
+    "rms": {"norm_kind": "rms"},
+    "swiglu": {"activation": "swiglu"},
+    "groups": {"key_value_heads": 2},
+    "as T5's and Llama's": {
+        **{"positions": "rotary", "norm_kind": "rms", "activation": "swiglu"},
+        **{"key_value_heads": 1, "norm": "pre", "share_embeddings": "decoder"},
+    },
+}
+FORMS = {"post": {}, "pre": {"norm": "pre"}, "gelu": {"activation": "gelu"}, "Marian": MARIAN} | NEWER
 # Every two of the values together: no tensor depends on more than two of them.
 VARIANTS = {
     f"{norm}, {share}, {kind}": {"norm": norm, "share_embeddings": share, "kind": kind}
@@ -67,6 +79,7 @@ VARIANTS = {
     "gelu": {"activation": "gelu"},
     "as Marian's networks": MARIAN,
     "one head, unlike stacks": {"heads": 1, "encoder_layers": 1, "decoder_layers": 3},
+    **NEWER,
 }
 
 
@@ -85,10 +98,10 @@ def test_every_tensor_is_the_traces(variant, tmp_path):
     assert torch.equal(found.argmax(1), traced.logits_btv[0].argmax(1))
 
 
-@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}, MARIAN], ids=["post", "pre", "Marian"])
-def test_untrained_networks_find_the_same_hypotheses(settings, tmp_path):
+@pytest.mark.parametrize("form", ["post", "pre", "Marian", *NEWER])
+def test_untrained_networks_find_the_same_hypotheses(form, tmp_path):
     """Their probabilities lie close together, and many translations run into their limit."""
-    made = translator(share_embeddings="none", **settings)
+    made = translator(**{"share_embeddings": "none", **FORMS[form]})
     sentences = [pair[0] for pair in PAIRS[:40]]
     sources = [made.source_ids(sentence) for sentence in [*sentences, ""]]
     greedy, beam = ask(
@@ -174,10 +187,10 @@ def test_switches_change_what_they_name_and_nothing_before_it(tmp_path):
     assert (weights > 0).all()
 
 
-@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}], ids=["post", "pre"])
-def test_every_switch_changes_a_probability(settings, tmp_path):
+@pytest.mark.parametrize("form", ["post", "pre", *NEWER])
+def test_every_switch_changes_a_probability(form, tmp_path):
     """The largest change that the page shows is that of the probabilities with and without it."""
-    made = translator(**settings)
+    made = translator(**FORMS[form])
     sentence = "elle sera étudiante demain"
     (effects,) = ask(packed(made), tmp_path, ("effects", {"sentence": sentence}))
     assert len(effects) == 3 + 2 * (4 + 2) + 2 * (8 + 3)  # flags; heads and residuals of each layer
@@ -206,13 +219,6 @@ def test_what_the_page_cannot_compute_is_refused(monkeypatch):
         packed(translator())
 
 
-@pytest.mark.parametrize("settings", [{"positions": "rotary"}, {"activation": "swiglu"}], ids=str)
-def test_what_came_after_the_paper_is_refused_by_name(settings):
-    ((name, value),) = settings.items()
-    with pytest.raises(NotLiveError, match=rf"its model\.{name} is {value}"):
-        packed(translator(**settings))
-
-
 CHANGED = {
     "headsOff": ["decoder.1.cross_attention.1"],
     "residualsOff": ["encoder.0.feed_forward"],
@@ -221,14 +227,10 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("switches", [{}, CHANGED], ids=["as trained", "switched"])
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"norm": "pre"}, {"activation": "gelu"}, MARIAN],
-    ids=["post", "pre", "gelu", "Marian"],
-)
-def test_every_number_of_a_sentence_is_a_row_of_its_own_origin(settings, switches, tmp_path):
+@pytest.mark.parametrize("form", FORMS)
+def test_every_number_of_a_sentence_is_a_row_of_its_own_origin(form, switches, tmp_path):
     """Its terms give it, to 1e-5, and are the numbers at their places; the way back ends."""
-    made = translator(share_embeddings="none", **settings)
+    made = translator(**{"share_embeddings": "none", **FORMS[form]})
     source, target = [*range(60, 79), made.model.vocabulary.eos_id], [2, *range(40, 59)]
     stride = 5 if switches else 1
     asked = {"source": source, "target": target, "switches": switches, "stride": stride}
@@ -238,15 +240,15 @@ def test_every_number_of_a_sentence_is_a_row_of_its_own_origin(settings, switche
     assert 20 < found["steps"] < 200
 
 
-@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}, MARIAN], ids=["post", "pre", "Marian"])
+@pytest.mark.parametrize("form", ["post", "pre", "Marian", "as T5's and Llama's"])
 @torch.no_grad()
-def test_the_lens_reads_each_layers_row_as_the_model_reads_its_last(settings, tmp_path):
-    made = translator(share_embeddings="none", **settings)
+def test_the_lens_reads_each_layers_row_as_the_model_reads_its_last(form, tmp_path):
+    made = translator(**{"share_embeddings": "none", **FORMS[form]})
     source, target = made.source_ids("je suis étudiant"), [2, 40, 50, 60]
     (lens,) = ask(packed(made), tmp_path, ("lens", {"source": source, "target": target}))
     model, traced = made.model, trace(made.model, torch.tensor([source]), torch.tensor([target]))
     layers = [layer.feed_forward_residual.output_btm for layer in traced.decoder.layers]
-    last_norm = model.decoder.last_norm if settings.get("norm") == "pre" else torch.nn.Identity()
+    last_norm = model.decoder.last_norm if made.model.config.norm == "pre" else torch.nn.Identity()
     assert [one["name"] for one in lens] == ["embedding", "layer 1", "layer 2"]
     for one, row in zip(lens, [traced.decoder.embedding.sum_btm, *layers], strict=True):
         expected = model.logits(last_norm(row))[0].softmax(1)
@@ -254,10 +256,10 @@ def test_the_lens_reads_each_layers_row_as_the_model_reads_its_last(settings, tm
     close("the last", lens[-1]["probabilities_tv"], traced.probabilities_btv[0])
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("form", ["post", "pre", "groups"])
 @torch.no_grad()
-def test_lengths_and_occlusion_are_what_the_model_gives(norm, tmp_path):
-    made = translator(norm=norm)
+def test_lengths_and_occlusion_are_what_the_model_gives(form, tmp_path):
+    made = translator(**FORMS[form])
     question = {"sentence": "je suis étudiant"}
     off = {"headsOff": ["decoder.1.cross_attention.2"]}
     found, without = ask(

@@ -16,7 +16,12 @@ CELLS = [[0, 0, 0], [3, 2, 5], [1, 3, 1]]
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"norm": "pre", "output_bias": True, "share_embeddings": "none"}]
+    "settings",
+    [
+        {},
+        {"norm": "pre", "output_bias": True, "share_embeddings": "none"},
+        {"positions": "rotary", "activation": "swiglu", "key_value_heads": 2},
+    ],
 )
 def test_shapes_fit_and_what_is_lit_made_the_number(translator_of, tmp_path, settings):
     translator = translator_of(**settings)
@@ -44,7 +49,7 @@ def test_shapes_fit_and_what_is_lit_made_the_number(translator_of, tmp_path, set
         if not one["masked"]:
             assert left["columns"] == one["terms"]
         for n, part in enumerate(parts):
-            if isinstance(part, str) and part.startswith("turned"):
+            if isinstance(part, str) and part.startswith("transposed"):
                 turned = parts[n - 1]
                 assert (turned["columns"], turned["rows"]) == (right["rows"], right["columns"])
                 assert turned["row"] == cell["column"]

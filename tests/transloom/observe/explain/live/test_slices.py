@@ -17,9 +17,6 @@ function* counting(count, milliseconds, seen = []) {
   return seen.length;
 }
 const tests = {
-  async atOnce() {
-    return atOnce(counting)(5, 0);
-  },
   async pauses() {
     const inTurn = slicesInTurn([]);
     let timers = 0;
@@ -61,10 +58,6 @@ def answer(tmp_path):
     return lambda asked: answer_of_node(
         named_modules("explain/live/page/slices.js") + PROGRAM, asked, tmp_path
     )
-
-
-def test_a_computation_without_pauses_has_the_same_result(answer):
-    assert answer("atOnce") == 5
 
 
 def test_the_event_loop_goes_on_between_slices(answer):

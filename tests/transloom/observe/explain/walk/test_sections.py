@@ -104,9 +104,12 @@ def test_every_number_of_every_figure_is_one_of_its_tensor(translator_of, form):
     assert checked > 10_000
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_a_live_and_a_recorded_trace_give_the_same_page(translator_of, norm):
-    translator = translator_of(norm=norm)
+NEWER = {"positions": "rotary", "norm_kind": "rms", "activation": "swiglu", "key_value_heads": 2}
+
+
+@pytest.mark.parametrize("form", [{}, {"norm": "pre"}, NEWER], ids=["post", "pre", "newer"])
+def test_a_live_and_a_recorded_trace_give_the_same_page(translator_of, form):
+    translator = translator_of(**form)
     live, recorded = (
         live_page(translator, SENTENCE),
         recorded_page(explain(translator, SENTENCE)),

@@ -6,7 +6,6 @@ import { NOTHING_SWITCHED } from "../../live/page/forward.js";
 import { attentionsOf } from "../../live/page/heads.js";
 import { lensAt, lensSlices } from "../../live/page/lens.js";
 import { tensorAt } from "../../live/page/places.js";
-import { atOnce } from "../../live/page/slices.js";
 import { row } from "../../live/page/tensors.js";
 
 const CANDIDATES_COMPARED = 5;
@@ -35,8 +34,6 @@ export function* comparisonSlices(models, names, sentence, tag) {
     sides,
   };
 }
-
-export const comparisonOf = atOnce(comparisonSlices);
 
 // Where the translations part, and what each model says there of both pieces.
 function partingOf(results, written) {

@@ -4,7 +4,7 @@
 import { element } from "../../../drawing/elements.js";
 import { gridOf } from "../../../drawing/grid.js";
 import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
-import { stepsTable } from "../../../drawing/parts.js";
+import { lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { comparisonSlices } from "./comparing.js";
 import { modelInPage } from "../../live/page/loading.js";
@@ -16,8 +16,6 @@ const section = document.getElementById("compare");
 const part = (name) => section.querySelector(`[data-compare="${name}"]`);
 const MEAN = "mean"; // of all heads
 const state = { found: null, models: null, place: null, head: MEAN };
-
-const pieceText = (piece) => element("b", { dir: "auto" }, visible(piece));
 
 function show() {
   const { found } = state;
@@ -96,10 +94,8 @@ function lensTable(sides) {
     lens.map((layer) => ({ title: `${layer.name}, ${name}`, steps: layer.steps })));
   const cell = ({ steps }, t, piece) => {
     const [best] = steps[t].best;
-    const agrees = best.piece === piece;
-    return element("td", { class: agrees ? "agrees" : null }, pieceText(best.piece),
-      ` ${formatPercent(best.probability)}`,
-      agrees ? null : element("small", {}, `next piece: ${formatPercent(steps[t].asked)}`));
+    return lensCell(best.piece, best.probability,
+      best.piece === piece ? null : `next piece: ${formatPercent(steps[t].asked)}`);
   };
   const { asked } = sides[0];
   const rows = asked.map((piece, t) => element("tr", {},

@@ -17,7 +17,6 @@
 
 import { NOTHING_SWITCHED } from "./forward.js";
 import { lengthPenalty, searchSlices } from "./search.js";
-import { atOnce } from "./slices.js";
 
 export function* beamTreeSlices(model, source, { beam, alpha, prefix = [], switches = NOTHING_SWITCHED }) {
   const asked = { beam, alpha, prefix, switches };
@@ -31,8 +30,6 @@ export function* beamTreeSlices(model, source, { beam, alpha, prefix = [], switc
     greedy: { end: way, ...greedyPartingOf(root, way, best) },
   };
 }
-
-export const beamTree = atOnce(beamTreeSlices);
 
 // One search, with all that it looked at.
 function* grownSlices(model, source, asked) {

@@ -2,7 +2,6 @@
 
 import { traceSlices } from "./forward.js";
 import { lengthPenalty, NOT_A_NUMBER, searchSlices } from "./search.js";
-import { atOnce } from "./slices.js";
 import { keepBest, row } from "./tensors.js";
 
 export const MOST_PIECES = 128;
@@ -31,8 +30,6 @@ export function* computeSentenceSlices(model, sentence, tag, switches, kept = nu
     },
   };
 }
-
-export const computeSentence = atOnce(computeSentenceSlices);
 
 export function checkLength(count, noun, most = MOST_PIECES) {
   if (count <= most) return;

@@ -12,7 +12,6 @@
 // Switches say what is to be otherwise than in the trained model; NOTHING_SWITCHED is the model as
 // it is. Parts are named by their place: "encoder.0.self_attention", "decoder.1.feed_forward".
 
-import { atOnce } from "./slices.js";
 import {
   ACTIVATIONS, below, dot, gate, join, linear, normalise, plus, row, softmax, split, tensor,
 } from "./tensors.js";
@@ -141,8 +140,6 @@ export function* traceSlices(model, source, targetInput, switches = NOTHING_SWIT
   return { encoder, decoder, logits_tv, probabilities_tv: softmax(logits_tv) };
 }
 
-export const trace = atOnce(traceSlices);
-
 function dropped({ drop }, place, x) {
   return drop ? drop(place, x) : x;
 }
@@ -193,7 +190,7 @@ function turn(model, { shape: [heads, length, d], data }, start) {
 }
 
 // Sine and cosine of each angle of a position.
-function anglesOf(model, place) {
+export function anglesOf(model, place) {
   return Array.from(model.weights["positions.angles"].data, (ofFirst) => { // of position 1
     const angle = Math.fround(place * ofFirst);
     return [Math.sin(angle), Math.cos(angle)];

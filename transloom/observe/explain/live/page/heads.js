@@ -8,7 +8,6 @@
 
 import { NOTHING_SWITCHED, traceSlices } from "./forward.js";
 import { allPlaces, nameOfAttention, tensorAt } from "./places.js";
-import { atOnce } from "./slices.js";
 import { dot, logSumExp, row, tensor } from "./tensors.js";
 
 // Every attention of the model: [{key, name}], in the order of computation.
@@ -56,8 +55,6 @@ export function* occlusionSlices(model, { ids, chosen, traced, switches }) {
   }
   return drops_ts;
 }
-
-export const occlusionOf = atOnce(occlusionSlices);
 
 // The mean of all heads of all cross-attentions, (t, s): what is usually shown as "the attention".
 export function meanCrossAttention(model, traced) {

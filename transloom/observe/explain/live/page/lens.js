@@ -3,7 +3,6 @@
 // last layer alone was trained to be read so, and for it alone this is what the model predicts.
 
 import { lastNorm, logitsSlices } from "./forward.js";
-import { atOnce } from "./slices.js";
 import { mostProbable, row, softmax } from "./tensors.js";
 
 // From the embedding up: [{name, probabilities_tv}].
@@ -17,8 +16,6 @@ export function* lensSlices(model, { decoder }) {
   }
   return lens;
 }
-
-export const lensOf = atOnce(lensSlices);
 
 // What one row of the lens says after step t: the piece that it finds most probable, and how
 // probable it finds the one that was chosen.

@@ -3,11 +3,11 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
-import { stepsTable } from "../../../drawing/parts.js";
 import { pictureOf } from "../../../drawing/product.js";
+import { rowsOfTerms, termsTable } from "../../../drawing/terms.js";
 import { visible } from "../../../drawing/text.js";
-import { originOf, rowsOf } from "./origins.js";
-import { fullNameOf, labelsOf, nameOf, numberAt } from "./places.js";
+import { originOf } from "./origins.js";
+import { fullNameOf, isSameCell, labelsOf, nameOf, numberAt } from "./places.js";
 import { shapesOf } from "./shapes.js";
 
 // `result` is the one that has the number: of the model as it was trained, or with switches.
@@ -36,7 +36,8 @@ export function showOrigin(panel, from = null) {
     element("p", {}, element("code", {}, found.formula)),
     ...pictureOf(shapesOf(model, result.traced, cell, result.switches)),
     ...(found.note ? [element("p", {}, found.note)] : []),
-    termsTable(panel, found, rowsOf(found, from), cell, result),
+    termsTable(rowsOfTerms(found, ({ place, factor }) => isSameCell(place, from) || isSameCell(factor, from)),
+      (term) => termName(term, found.terms, cell, result), (place) => openOrigin(panel, place, result)),
     ...(back.length > 1 ? [element("button", { type: "button", onclick: () => {
       showOrigin(panel, back.pop().cell);
       goToOrigin(panel);
@@ -74,29 +75,12 @@ function cellName({ key, head, row: r, column }, { traced, pieces }) {
   return `${fullNameOf(key)}${inHead}: row “${visible(rows[r])}”, ${where}`;
 }
 
-// The rows of rowsOf as a table, where each number with a place is a button.
-function termsTable(panel, { terms }, lines, cell, result) {
-  const multiplied = terms.some(({ b }) => b !== null);
-  const name = ({ place }) => {
-    if (!place) return "the matrix";
-    const { columns, columnsArePieces } = labelsOf(place.key, result.traced, result.pieces);
-    const elsewhere = place.head !== null && place.head !== cell.head;
-    const inHead = elsewhere ? `head ${place.head + 1}, ` : "";
-    const label = columnsArePieces ? visible(columns[place.column])
-      : place.column === cell.column && terms.length < 3 ? nameOf(place.key) : place.column;
-    return `${inHead}${label}`;
-  };
-  const number = (value, place) => (place ? element("button", { type: "button", class: "number",
-    "aria-label": `${formatPrecise(value)}: show where this number comes from`,
-    onclick: () => openOrigin(panel, place, result) }, formatPrecise(value)) : formatPrecise(value));
-  const line = ({ term, label, value, mark }) => element("tr",
-    { class: mark ? "marked" : label ? "sum" : null, "aria-current": mark ? "true" : null },
-    element("th", { scope: "row", dir: "auto" }, label ?? name(term),
-      mark && term ? element("small", {}, ` (${mark})`) : null),
-    element("td", {}, term ? number(term.a, term.place) : null),
-    multiplied ? element("td", {}, term ? ["× ", number(term.b, term.factor)] : null) : null,
-    element("td", {}, formatPrecise(value)));
-  const titles = ["term", "number", ...(multiplied ? ["factor"] : []), "result"];
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Terms" },
-    stepsTable(titles, lines.map(line), null, null));
+// Of a term, for the table of the number in `cell`.
+function termName({ place }, terms, cell, result) {
+  if (!place) return "the matrix";
+  const { columns, columnsArePieces } = labelsOf(place.key, result.traced, result.pieces);
+  const elsewhere = place.head !== null && place.head !== cell.head;
+  const label = columnsArePieces ? visible(columns[place.column])
+    : place.column === cell.column && terms.length < 3 ? nameOf(place.key) : place.column;
+  return `${elsewhere ? `head ${place.head + 1}, ` : ""}${label}`;
 }

@@ -2,19 +2,16 @@
 // that one can go back from number to number until the embedding.
 //
 //   originOf(model, traced, cell, switches) ─▶ {formula, terms, added, value, note}
-//   rowsOf(origin, from) ─▶ [{term or label, value, mark}]: the rows of its table
 //
-// `value` is worked out anew from the terms; a test holds it to the tensor's own number. A term is
-// {place, a, b, factor, value}: its number a, what it is multiplied by (b, or null) and what it gives;
-// `factor` is the place of b, or null. Terms add up; `added` is the bias, or null; what happens to
-// the sum then, the formula says. A softmax has the asked number as the result of one of its terms.
+// `value` is worked out anew from the terms; a test holds it to the tensor's own number. Terms (see
+// drawing/terms.js) add up; `added` is the bias, or null; what happens to the sum then, the formula
+// says. A softmax has the asked number as the result of one of its terms.
 
 import { formatPrecise } from "../../../drawing/numbers.js";
-import { NOTHING_SWITCHED, outputEmbedding, sourceEmbedding } from "./forward.js";
-import { isSameCell, numberAt, tensorAt } from "./places.js";
+import { anglesOf, NOTHING_SWITCHED, outputEmbedding, sourceEmbedding } from "./forward.js";
+import { numberAt, tensorAt } from "./places.js";
 import { ACTIVATIONS, logSumExp, moments, row } from "./tensors.js";
 
-const MOST_TERMS = 12; // of the largest shares; the others stand as their sum
 const ACTIVATION_FORMULAS = {
   relu: "max(0, z) (ReLU)",
   gelu: "z · Φ(z), Φ the share of a normal distribution below z (GELU)",
@@ -33,26 +30,6 @@ export function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
   return path[3] === "feed_forward" ? ofFeedForward(context) : ofAttention(context);
 }
 
-// The terms with the largest shares and those with a mark, how much the others add up to, and the
-// number itself. `from`: the cell that was shown before, or null.
-export function rowsOf({ terms, added, value }, from = null) {
-  const total = (some) => some.reduce((sum, one) => sum + one.value, 0);
-  const order = terms.map((term, n) => ({ term, n, value: term.value, mark: term.isAsked ? "asked"
-    : [term.place, term.factor].some((place) => isSameCell(place, from)) ? "shown before" : null }))
-    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value) || a.n - b.n);
-  const isDrawn = ({ mark }, place) => mark !== null || place < MOST_TERMS;
-  const rest = order.filter((line, place) => !isDrawn(line, place));
-  const sum = total(order) + (added ?? 0);
-  const isShare = terms.some(({ isAsked }) => isAsked);
-  return [
-    ...order.filter(isDrawn),
-    ...(rest.length ? [{ label: `${rest.length} smaller terms`, value: total(rest) }] : []),
-    ...(added === null ? [] : [{ label: "+ bias", value: added }]),
-    ...(terms.length && (isShare || sum !== value) ? [{ label: "sum", value: sum }] : []),
-    ...(isShare ? [] : [{ label: "this number", value, mark: "asked" }]),
-  ];
-}
-
 function result(formula, terms, { added = null, value, note = "" } = {}) {
   const sum = terms.reduce((total, term) => total + term.value, added ?? 0);
   return { formula, terms, added, value: value ?? sum, note };
@@ -68,7 +45,7 @@ function ofSum(context, formula, keys, note = "") {
   return result(formula, keys.map((key) => termAt(context, { ...context.cell, key })), { note });
 }
 
-function same(context, key, note) {
+function same(context, key, note = "") {
   return ofSum(context, "the same number in another matrix", [key], note);
 }
 
@@ -135,8 +112,8 @@ function ofEmbedding(context) {
     return result(`${wave}(${t} / 10000^(${column - (column % 2)}/${width})) = ${wave}(${angle})`,
       [], { value, note: "This number is not learned." });
   }
-  const names = switches.positions ? ["scaled_tm", "positions_tm"] : ["scaled_tm"];
-  return ofSum(context, "embedding × √width + positions", names.map((one) => `${base}.${one}`));
+  if (!switches.positions || model.config.positions === "rotary") return same(context, `${base}.scaled_tm`);
+  return ofSum(context, "embedding × √width + positions", [`${base}.scaled_tm`, `${base}.positions_tm`]);
 }
 
 // The place that holds what goes into a sub-layer's residual connection.
@@ -158,8 +135,8 @@ function ofResidual(context) {
   const { model, cell, switches, path, name, base } = context;
   const pre = model.config.norm === "pre";
   const sublayer = base.replace("_residual", "");
-  if (name === "input_tm") return same(context, keyOfInput(path), "");
-  if (name === "output_tm") return same(context, `${base}.${pre ? "sum_tm" : "normed_tm"}`, "");
+  if (name === "input_tm") return same(context, keyOfInput(path));
+  if (name === "output_tm") return same(context, `${base}.${pre ? "sum_tm" : "normed_tm"}`);
   if (name === "sum_tm") {
     const off = switches.residualsOff.has(sublayer.replace(".layers", ""));
     return ofSum(context, off ? "output only: the residual connection is switched off" : "input + output",
@@ -173,25 +150,41 @@ function ofNorm({ model, traced }, place, path) {
   const numbers = row(tensorAt(traced, place.key), place.row);
   const { mean, deviation } = moments(numbers, model.config);
   const a = numbers[place.column];
-  const [gain, shift] = [weight.data[place.column], bias.data[place.column]];
+  const gain = weight.data[place.column];
+  const [root, over, shown] = model.config.norm_kind === "rms" ? ["√(mean of x² + ε)", "x", ""]
+    : ["√(variance + ε)", "(x − mean)", `mean ${formatPrecise(mean)}, `];
   return result(
-    `(x − mean) / √(variance + ε) · g + b, with mean ${formatPrecise(mean)}, √(variance + ε) ` +
-      `${formatPrecise(deviation)}, g ${formatPrecise(gain)}`,
+    `${over} / ${root} · g${bias ? " + b" : ""}, with ${shown}${root} ${formatPrecise(deviation)}, ` +
+      `g ${formatPrecise(gain)}`,
     [{ place, a, b: null, factor: null, value: ((a - mean) / deviation) * gain }],
-    { added: shift, note: "Mean and variance are computed over the whole row; g and b are learned." });
+    { added: bias?.data[place.column], note: "The root is computed over the whole row; g" +
+      `${bias ? " and b are" : " is"} learned.` });
 }
 
 function ofFeedForward(context) {
   const { model, cell, name, base } = context;
-  const inner = name === "inner_tf";
-  const { weight, bias } = learned(model, `${base}.${inner ? "inner" : "outer"}`);
-  const key = inner ? keyRead(model, base) : `${base}.inner_tf`;
-  const from = (column) => ({ key, head: null, row: cell.row, column });
   const { activation } = model.config;
-  const formula = inner ? `${ACTIVATION_FORMULAS[activation]}, z = Σ xᵢ · W₁ᵢ + b₁: ` +
-    "a column of W₁ and its bias, then the activation" : "Σ innerᵢ · W₂ᵢ + b₂";
-  const found = ofProduct(context, formula, from, row(weight, cell.column), bias.data[cell.column]);
-  return inner ? { ...found, value: ACTIVATIONS[activation](found.value) } : found;
+  const product = (part, key, formula, output) => {
+    const { weight, bias } = learned(model, `${base}.${part}`);
+    const from = (column) => ({ key, head: null, row: cell.row, column });
+    return ofProduct(context, formula, from, row(weight, output), bias.data[output]);
+  };
+  if (name === "output_tm") {
+    return product("outer", `${base}.inner_tf`, "Σ innerᵢ · W₂ᵢ + b₂", cell.column);
+  }
+  if (activation !== "swiglu") {
+    const formula = `${ACTIVATION_FORMULAS[activation]}, z = Σ xᵢ · W₁ᵢ + b₁: ` +
+      "a column of W₁ and its bias, then the activation";
+    const found = product("inner", keyRead(model, base), formula, cell.column);
+    return { ...found, value: ACTIVATIONS[activation](found.value) };
+  }
+  const inner = (output) => product("gate_and_inner", keyRead(model, base), "", output);
+  const z = Math.fround(inner(cell.column).value);
+  const found = inner(tensorAt(context.traced, cell.key).shape[1] + cell.column);
+  const share = Math.fround(ACTIVATIONS.silu(z));
+  return { ...found, value: share * Math.fround(found.value),
+    formula: `silu(z) · (Σ xᵢ · Vᵢ + b), with z ${formatPrecise(z)}, silu(z) ${formatPrecise(share)} (SwiGLU)`,
+    note: "The gate z is the same row times a column of another matrix: Σ xᵢ · Wᵢ + b." };
 }
 
 function ofAttention(context) {
@@ -229,19 +222,34 @@ function ofAttention(context) {
   return ofHead(context, path[3] === "cross_attention", d);
 }
 
-// A query, key or value: a row of the input times a column of its matrix.
+// A query, key or value: a row of the input times a column of its matrix. Those of query heads come
+// first, then those of keys and values, each of which several heads may share.
 function ofHead(context, cross, d) {
-  const { model, cell, name, base } = context;
-  const { width } = model.config;
+  const { model, cell: { head, row: t, column }, switches, name, base } = context;
+  const { heads, groups, positions } = model.config;
   const part = ["queries_htd", "keys_hsd", "values_hsd"].indexOf(name);
-  const own = cross ? (part ? "key_value" : "query") : "query_key_value";
+  const [own, before] = cross ? [part ? "key_value" : "query", 0] : ["query_key_value", heads];
   const { weight, bias } = learned(model, `${base}.${own}`);
-  const first = (cross && part ? part - 1 : part) * width;
-  const output = first + cell.head * d + cell.column;
-  const key = cross && part ? "encoder.output_tm" : keyRead(model, base);
-  const from = (column) => ({ key, head: null, row: cell.row, column });
+  const first = [head, before, before + groups][part] + (part ? Math.floor((head * groups) / heads) : 0);
+  const memory = cross && part > 0;
+  const key = memory ? "encoder.output_tm" : keyRead(model, base);
+  const from = (i) => ({ key, head: null, row: t, column: i });
   const letter = "QKV"[part];
-  const reads = cross && part ? "a row of the memory" : "a row of the input";
-  return ofProduct(context, `Σ xᵢ · W${letter}ᵢ + b: ${reads} times a column of W${letter}`, from,
-    row(weight, output), bias.data[output]);
+  const reads = `a row of the ${memory ? "memory" : "input"} times a column of W${letter}`;
+  const product = (at) => ofProduct(context, `Σ xᵢ · W${letter}ᵢ + b: ${reads}`, from,
+    row(weight, first * d + at), bias.data[first * d + at]);
+  if (positions !== "rotary" || !switches.positions || cross || part === 2) return product(column);
+  // Two columns are rotated by the angle of the row's position.
+  const other = (column + d / 2) % d;
+  const [sine, cosine] = anglesOf(model, t)[column % (d / 2)];
+  const turned = (a, b) => a * cosine + (column < other ? -b : b) * sine;
+  const [one, two] = [product(column), product(other)];
+  const terms = one.terms.map((term, i) => {
+    const b = turned(term.b, two.terms[i].b);
+    return { ...term, b, value: term.a * b };
+  });
+  return { ...one, terms, added: turned(one.added, two.added),
+    value: turned(Math.fround(one.value), Math.fround(two.value)),
+    note: `Rotated by position ${t}: column ${column} times ${formatPrecise(cosine)} ` +
+      `${column < other ? "less" : "plus"} column ${other} times ${formatPrecise(sine)}.` };
 }

@@ -20,7 +20,7 @@ const TENSOR_NAMES = {
   output_tm: "output",
   inner_tf: "inner numbers",
   input_tm: "input",
-  normed_tm: "layer normalisation",
+  normed_tm: "norm",
 };
 // In the order of computation; what only repeats another tensor is left out.
 const TENSORS_OF = {
@@ -52,9 +52,9 @@ export function allPlaces({ config }) {
   const add = (group, key) => found.push({ group, key });
   for (const stack of ["encoder", "decoder"]) {
     const title = stack[0].toUpperCase() + stack.slice(1);
-    for (const name of ["scaled_tm", "positions_tm", "sum_tm"]) {
-      add(`${title}: input`, `${stack}.embedding.${name}`);
-    }
+    const added = config.positions === "rotary" ? [] : ["positions_tm"];
+    ["scaled_tm", ...added, "sum_tm"].forEach((name) =>
+      add(`${title}: input`, `${stack}.embedding.${name}`));
     for (let n = 0; n < config[stack + "_layers"]; n++) {
       const group = `${title} layer ${n + 1}`;
       const parts = ["self_attention", "cross_attention", "feed_forward"];
@@ -79,13 +79,13 @@ export function nameOf(key) {
   if (key === "decoder.output_tm") return "output of the decoder";
   const [part, name] = key.split(".").slice(-2);
   if (part === "embedding") {
-    return name === "sum_tm" ? "embedding + positions" : TENSOR_NAMES[name];
+    return name === "sum_tm" ? "input of the first layer" : TENSOR_NAMES[name];
   }
   const around = part.endsWith("_residual");
   const shown = PART_NAMES[part.replace("_residual", "")];
   if (around && name === "sum_tm") return `${shown}: input + output`;
   if (around && name === "output_tm") return `${shown}: result of the sub-layer`;
-  return `${shown}: ${around && name === "normed_tm" ? "layer normalisation" : TENSOR_NAMES[name]}`;
+  return `${shown}: ${TENSOR_NAMES[name]}`;
 }
 
 // "Encoder layer 1, self-attention: queries"

@@ -9,18 +9,9 @@
 import {
   decodeSlices, encodeSlices, logitsSlices, NOTHING_SWITCHED, projectMemory, readSlices,
 } from "./forward.js";
-import { atOnce } from "./slices.js";
 import { keepBest, logSumExp, mostProbable, rowAsMatrix } from "./tensors.js";
 
 export const NOT_A_NUMBER = "The model returns NaN instead of probabilities.";
-
-export function greedySearch(model, source, switches = NOTHING_SWITCHED) {
-  return search(model, source, { beam: 1, switches })[0];
-}
-
-export function beamSearch(model, source, switches = NOTHING_SWITCHED) {
-  return search(model, source, { switches });
-}
 
 // Each step looks at the 2k best continuations. Those of the first k that end are found; the best k
 // that do not end live on. It is over when k are found. With k = 1 this is greedy search.
@@ -55,8 +46,6 @@ export function* searchSlices(model, source, {
   }
   return found.sort((a, b) => b.score - a.score).slice(0, beam);
 }
-
-const search = atOnce(searchSlices);
 
 // What becomes of a step's continuations, best first: each with its `fate`, "kept", "ended" or
 // "pruned".

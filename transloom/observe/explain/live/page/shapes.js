@@ -11,7 +11,7 @@ import { tensorAt } from "./places.js";
 export function shapesOf(model, traced, { key, head, row: t, column }, switches = NOTHING_SWITCHED) {
   const path = key.split(".");
   const name = path.at(-1);
-  const { width, heads } = model.config;
+  const { width, heads, groups, activation, positions } = model.config;
   const d = width / heads;
   const [rows, columns] = tensorAt(traced, key).shape.slice(-2);
   const at = (label, r, c, lit) => ({ name: label, rows: r, columns: c, row: null, column: null, ...lit });
@@ -24,8 +24,11 @@ export function shapesOf(model, traced, { key, head, row: t, column }, switches 
     at("b", 1, columns, { column }), "=", made(result)];
   if (["queries_htd", "keys_hsd", "values_hsd"].includes(name)) {
     const letter = { queries_htd: "Q", keys_hsd: "K", values_hsd: "V" }[name];
-    const memory = path[3] === "cross_attention" && letter !== "Q";
-    return product(memory ? "memory" : "input", width, `W${letter}${one}`, `${letter}${one}`);
+    const cross = path[3] === "cross_attention";
+    const shared = letter === "Q" || groups === heads ? one : ` of group ${Math.floor((head * groups) / heads) + 1}`;
+    const turned = positions === "rotary" && switches.positions && !cross && letter !== "V";
+    return [...product(cross && letter !== "Q" ? "memory" : "input", width, `W${letter}${shared}`,
+      `${letter}${one}`), ...(turned ? ["then rotated by the row's position"] : [])];
   }
   if (name === "scores_hts") {
     const scores = [at(`Q${one}`, rows, d, { row: t }), "·", at("Kᵀ", d, columns, { column }),
@@ -37,7 +40,10 @@ export function shapesOf(model, traced, { key, head, row: t, column }, switches 
     return [at(`weights${one}`, rows, looked, { row: t }), "·",
       at(`V${one}`, looked, columns, { column }), "=", made("mix")];
   }
-  if (name === "inner_tf") return [...product("input", width, "W₁", "sum"), "then the activation"];
+  if (name === "inner_tf") {
+    return activation === "swiglu" ? [...product("input", width, "V", "sum"), "then times the gate"]
+      : [...product("input", width, "W₁", "sum"), "then the activation"];
+  }
   if (name === "output_tm" && path[3] === "feed_forward") {
     return product("inner", tensorAt(traced, `${base}.inner_tf`).shape[1], "W₂", "output");
   }

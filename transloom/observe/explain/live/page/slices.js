@@ -1,21 +1,10 @@
 // Long computations in slices, between which the page answers keys, clicks and the scroll bar.
 //
 // A sliced computation is a generator that yields where it can pause, and returns its result. Its
-// name ends in "Slices"; the function without that ending computes the same without a pause.
+// name ends in "Slices".
 
 const WAIT_MS = 150; // after the last key: a pause in typing
 const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task as long
-
-// Turn a generator function into a function that computes its result without a pause.
-export function atOnce(sliced) {
-  return (...given) => {
-    const slices = sliced(...given);
-    for (;;) {
-      const { done, value } = slices.next();
-      if (done) return value;
-    }
-  };
-}
 
 // Sliced computations of which one runs at a time:
 //

@@ -2,7 +2,7 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatPercent } from "../../../drawing/numbers.js";
-import { stepsTable } from "../../../drawing/parts.js";
+import { lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { candidatesAt } from "./computing.js";
 import { lensAt, lensSlices } from "./lens.js";
@@ -19,7 +19,7 @@ export function showSteps(panel) {
     "aria-label": `${piece(id)}, ${formatPercent(probability)}: show where this number comes from`,
     onclick: () =>
       openOrigin(panel, { key: "probabilities_tv", head: null, row: t, column: id }, result),
-  }, element("b", { dir: "auto" }, piece(id)), ` ${formatPercent(probability)}`);
+  }, pieceText(model.target.pieces[id]), ` ${formatPercent(probability)}`);
   const cells = (result, t) => element("td", {}, candidatesAt(result, t, STEPS_SHOWN)
     .map((candidate) => button(result, t, candidate)));
   const rows = plain.chosen.map((id, t) => element("tr", {},
@@ -42,10 +42,8 @@ function* lensViewSlices({ part, plain, changed, model }) {
   const piece = (id) => visible(model.target.pieces[id]);
   const cell = (reading, t) => {
     const { best, probability, ofChosen } = lensAt(reading, t, plain.chosen[t]);
-    const agrees = best === plain.chosen[t];
-    return element("td", { class: agrees ? "agrees" : null },
-      element("b", { dir: "auto" }, piece(best)), ` ${formatPercent(probability)}`,
-      agrees ? null : element("small", {}, `chosen: ${formatPercent(ofChosen)}`));
+    return lensCell(model.target.pieces[best], probability,
+      best === plain.chosen[t] ? null : `chosen: ${formatPercent(ofChosen)}`);
   };
   const lines = plain.chosen.map((id, t) => element("tr", {},
     element("th", { scope: "row" }, `${t + 1}`), lens.map((reading) => cell(reading, t)),

@@ -2,7 +2,7 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
-import { visible } from "../../../drawing/text.js";
+import { pieceText } from "../../../drawing/parts.js";
 import { NOTHING_SWITCHED } from "./forward.js";
 import { allPlaces, PART_NAMES } from "./places.js";
 import { translationLine } from "./translation_view.js";
@@ -28,7 +28,9 @@ export function allSwitches(model) {
     return key.endsWith(".weights_hts") ? Array.from({ length: model.config.heads }, (_, h) =>
       ({ group, label: `${shown}, head ${h + 1}`, name: "headsOff", value: `${value}.${h}` })) : [];
   });
-  return [flag("positions", "positions are added"), flag("scaledScores", "scores are divided by √d"),
+  const positions = model.config.positions === "rotary" ? "queries and keys are rotated by their position"
+    : "positions are added";
+  return [flag("positions", positions), flag("scaledScores", "scores are divided by √d"),
     flag("mask", "the mask hides later rows"), ...ofLayers];
 }
 
@@ -70,6 +72,6 @@ export function showEffect({ part, plain, changed, model }) {
     translationLine("As trained: ", plain), translationLine("With your changes: ", changed),
     element("p", {}, ...(after === before ? ["No probability changes."] : [
       `The largest change of a probability is in step ${t + 1}: `,
-      element("b", { dir: "auto" }, visible(model.target.pieces[id])),
+      pieceText(model.target.pieces[id]),
       ` from ${formatPercent(before)} to ${formatPercent(after)} (${difference}).`])));
 }

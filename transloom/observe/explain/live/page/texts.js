@@ -4,7 +4,6 @@
 import { checkLength, MOST_PIECES } from "./computing.js";
 import { headSlices, logitsSlices, readSlices } from "./forward.js";
 import { continueSlices, NOT_A_NUMBER } from "./search.js";
-import { atOnce } from "./slices.js";
 import { mostProbable, row, rowAsMatrix, softmax, tensor } from "./tensors.js";
 
 const SHOWN_MASK = "[MASK]";
@@ -16,8 +15,6 @@ export function* computeTextSlices(model, text, sampling = null) {
   const compute = { continuation: continuedSlices, filling: filledSlices }[model.family];
   return yield* compute(model, text, sampling);
 }
-
-export const computeText = atOnce(computeTextSlices);
 
 // {text, ids, shown, given, chosen, made, stack, …}: `shown` are the texts of the pieces.
 function* continuedSlices(model, text, sampling) {

@@ -4,9 +4,8 @@
 //   reference ─▶ pieces and EOS: the target ─▶ shifted by BOS: the input ─▶ one pass ─▶ losses
 
 import { formatNumber } from "../../../drawing/numbers.js";
-import { MOST_PIECES } from "./computing.js";
+import { checkLength } from "./computing.js";
 import { NOTHING_SWITCHED, traceSlices } from "./forward.js";
-import { atOnce } from "./slices.js";
 import { logSumExp, row, tensor } from "./tensors.js";
 
 const DROPOUT_LEVELS = 2 ** 16; // a share of zeros is a multiple of 1 / 65536
@@ -17,17 +16,12 @@ export const ATTENTION_WEIGHTS = ".weights"; // the end of their places' names
 export function* teacherForcedSlices(model, ids, reference, smoothing, drop = null) {
   const { bos_id, eos_id } = model.vocabulary;
   const target = [...model.target.encode(reference).map(({ id }) => id), eos_id];
-  if (target.length > MOST_PIECES) {
-    throw new RangeError(
-      `The reference has ${target.length} pieces, but the page takes ${MOST_PIECES}: shorten it.`);
-  }
+  checkLength(target.length, "reference");
   const input = [bos_id, ...target.slice(0, -1)];
   const traced = yield* traceSlices(model, ids, input, { ...NOTHING_SWITCHED, drop });
   const losses = target.map((id, t) => lossOf(row(traced.logits_tv, t), id, smoothing));
   return { input, target, traced, losses };
 }
-
-export const teacherForced = atOnce(teacherForcedSlices);
 
 // Of one row, in nats: `nll`, −log p of the right piece; `all`, the mean of −log p of all pieces;
 // `smoothed`, (1 − ε) · nll + ε · all, which training minimises (Szegedy et al. 2016, §7).

@@ -2,6 +2,7 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
+import { pieceText } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { standsFor } from "./computing.js";
 
@@ -10,7 +11,7 @@ export function showPieces({ part, plain, model }) {
     const { text, note } = standsFor(model, plain, n);
     const letters = visible(text).replaceAll(" ", "␣");
     return element("li", { class: note.startsWith("unknown") ? "unknown" : null },
-      element("b", { dir: "auto" }, visible(model.source.pieces[id])),
+      pieceText(model.source.pieces[id]),
       element("span", { dir: "auto" }, letters ? `“${letters}”` : "", note ? ` ${note}` : ""),
       element("small", {}, `id ${id}`));
   });
