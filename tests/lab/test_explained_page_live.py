@@ -47,7 +47,7 @@ def watched(request, file):
 def test_a_sentence_is_typed_and_all_is_the_models(watched, translator):
     page = watched.page
     for sentence in (OTHER, ARABIC, "", "je suis"):
-        page.locator("[data-live=sentence]").fill(sentence)
+        page.locator("#first-sentence").fill(sentence)
         found = translator.source_pieces(translator.source_ids(sentence))
         page.wait_for_function(
             """pieces => {
@@ -58,7 +58,7 @@ def test_a_sentence_is_typed_and_all_is_the_models(watched, translator):
         )
         watched.settle()
         explained = explain(translator, sentence)
-        shown = page.locator("[data-live=translation] output").inner_text()
+        shown = page.locator("[data-first=made]").inner_text()
         assert shown == (explained.translation or "(nothing)")
         assert page.locator("[data-live=steps] tbody tr").count() == len(explained.chosen.ids)
         assert not watched.is_wider_than_the_screen()
@@ -67,17 +67,17 @@ def test_a_sentence_is_typed_and_all_is_the_models(watched, translator):
 
 def test_a_sentence_that_is_too_long_dims_the_results_of_the_one_before(watched):
     page, body = watched.page, watched.page.locator("[data-live=body]")
-    state = page.locator("[data-live=state]")
-    page.locator("[data-live=sentence]").fill("漢字 " * 200)
-    page.locator("#live").get_by_text("the page takes 128").wait_for()
+    state = page.locator("[data-first=state]")
+    page.locator("#first-sentence").fill("漢字 " * 200)
+    state.get_by_text("the page takes 128").wait_for()
     said = state.inner_text()
     assert re.search(r"These are \d{3} pieces", said)
     assert "shorten the sentence" in said
     assert SENTENCE in said  # whose the dimmed results are
     page.wait_for_function("() => getComputedStyle(document.querySelector('.stale')).opacity < 0.5")
     assert body.get_attribute("class") == "stale"
-    page.locator("[data-live=sentence]").fill(OTHER)
-    page.get_by_text("Computed here").wait_for()
+    page.locator("#first-sentence").fill(OTHER)
+    page.locator("[data-first=state]", has_text="Computed in").wait_for()
     watched.settle()
     assert page.locator("#live .stale").count() == 0
     page.locator("#live-reference").fill("漢字 " * 200)
@@ -93,9 +93,10 @@ def test_the_page_takes_what_is_typed_while_it_computes(watched):
     watched.page.evaluate(
         """() => {
             const part = (name) => document.querySelector(`[data-live=${name}]`);
+            const box = document.getElementById("first-sentence");
             const type = (text) => {
-                part("sentence").value = text;
-                part("sentence").dispatchEvent(new Event("input"));
+                box.value = text;
+                box.dispatchEvent(new Event("input"));
             };
             window.shown = [];
             new MutationObserver(() => window.shown.push(part("pieces").children.length))
@@ -103,7 +104,7 @@ def test_the_page_takes_what_is_typed_while_it_computes(watched):
             new MutationObserver((_, observer) => {
                 observer.disconnect();
                 setTimeout(() => type("je suis"));
-            }).observe(part("state"), { childList: true });
+            }).observe(document.querySelector("[data-first=state]"), { childList: true });
             type("est ".repeat(100));
         }"""
     )
@@ -181,7 +182,7 @@ def test_what_is_switched_off_stands_beside_the_model_as_it_was_trained(watched)
 
 def test_the_beam_is_walked_by_keys_forced_and_freed(watched, translator):
     page = watched.page
-    page.locator("[data-live=sentence]").fill(OTHER)
+    page.locator("#first-sentence").fill(OTHER)
     found = translator.translate_n_best([OTHER])[0]
     texts = [translator.target_text(one.ids) or "(nothing)" for one in found]
     first = page.locator("[data-live=found] tbody th")

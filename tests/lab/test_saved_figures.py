@@ -109,7 +109,7 @@ def test_the_blueprint_has_the_parameters_of_all_boxes(opened, browser, explaine
 def test_figures_of_the_typed_sentence(opened, browser, one_rank, tmp_path):
     translator = Translator.load(one_rank.folder / "one-rank")
     page = opened("live")
-    page.locator("[data-live=sentence]").fill(OTHER)
+    page.locator("#first-sentence").fill(OTHER)
     piece = translator.source_pieces(translator.source_ids(OTHER))[0]
     page.locator("[data-live=pieces] b", has_text=piece).first.wait_for()
     explained = explain(translator, OTHER)

@@ -21,6 +21,7 @@ def page_of(translator, sentence):
 def test_it_needs_no_network(translator_of):
     page = page_of(translator_of(), "je suis étudiant")
     page = page.replace('"http://www.w3.org/2000/svg"', "")  # a name, and no address
+    page = re.sub(r"script-src 'sha256-[^']*'", "", page)  # it may contain two slashes
     assert not re.search(r"https?:|//[a-z]|@import|url\(|fetch\(|XMLHttp|import\(", page)
     reader = PageReader(page)
     for tag, attributes in reader.tags:

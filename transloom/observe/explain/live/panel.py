@@ -22,10 +22,7 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Page
         return str(error)
     filling = {
         "tag": escape(tag or ""),
-        "sentence": escape(sentence),
         "place": LIVE,
-        # In HTML, control and invisible characters of the sentence are escaped. The script
-        # therefore inserts the original sentence from this data.
         "model": json_in_html(model),
     }
     folder = files("transloom.observe.explain.live")

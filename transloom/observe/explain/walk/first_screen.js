@@ -8,6 +8,7 @@ import { paintAll } from "../../drawing/heat_map.js";
 import { counted, formatNumber, formatPercent } from "../../drawing/numbers.js";
 import { savable, svgOfElement } from "../../drawing/saving.js";
 import { areRightToLeft, visible } from "../../drawing/text.js";
+import { labelsOf, nameOfAttention, tensorAt } from "../live/page/places.js";
 import { headNames, weightsOfHead } from "./maps.js";
 import { rowsOf } from "./trace.js";
 
@@ -143,66 +144,59 @@ const mapShown = () => part("head-map").querySelector("figure").map;
 
 // The weights of one head, which the reader chooses from all that the page shows.
 function showHead(trace) {
-  const attentions = attentionsOf[trace.model.family](trace);
   const choice = part("head");
   if (!choice.options.length) {
-    choice.append(...attentions.map(({ name }, n) => element("optgroup", { label: name },
-      headNames(trace).map((head, h) => element("option", { value: `${n}.${h}` }, `${name}, ${head}`)))));
-    choice.value = `${attentions.length - 1}.0`;
+    const places = attentionsOf(trace);
+    const names = places.map((key) => nameOfAttention(key).replace("Stack layer", "Layer"));
+    choice.append(...places.map((key, n) => element("optgroup", { label: names[n] }, headNames(trace)
+      .map((head, h) => element("option", { value: `${key} ${h}` }, `${names[n]}, ${head}`)))));
+    choice.value = `${places.at(-1)} 0`;
     part("head-of").hidden = false;
   }
   choice.onchange = () => showHead(trace);
-  const [n, head] = choice.value.split(".");
-  const { name, weights_hts, rows, columns, causal } = attentions[n];
-  const attended = Math.min(trace.model.limits.attended, ROWS_OF_MAP);
-  const short = { model: { ...trace.model, limits: { ...trace.model.limits, attended } } };
-  part("head-map").replaceChildren(
-    weightsOfHead(short, `${name}, head ${Number(head) + 1}: which columns each row looks at`, weights_hts,
-      Number(head), rows, columns, causal));
+  const [key, head] = choice.value.split(" ");
+  const { source, target = trace.pieces, model } = trace;
+  const { rows, columns } = labelsOf(`${key}.weights_hts`, trace,
+    { source: source?.texts, target: target.texts });
+  const causal = model.family === "continuation" || key.startsWith("decoder") && !key.includes("cross");
+  const attended = Math.min(model.limits.attended, ROWS_OF_MAP);
+  part("head-map").replaceChildren(weightsOfHead(
+    { model: { ...model, limits: { ...model.limits, attended } } },
+    `${choice.selectedOptions[0].textContent}: which columns each row looks at`,
+    tensorAt(trace, key).weights_hts, Number(head), rows, columns, causal));
   paintAll(part("head-map"));
 }
 
-const attentionsOf = {
-  translation: ({ model, encoder, decoder, source, target }) => [
-    ...attentionsIn(model, "Encoder layer", encoder.layers, "self_attention", source.texts, source.texts),
-    ...attentionsIn(model, "Decoder layer", decoder.layers, "self_attention", target.texts, target.texts,
-      true),
-    ...attentionsIn(model, "Decoder layer", decoder.layers, "cross_attention", target.texts, source.texts)],
-  continuation: ({ model, stack, pieces: { texts } }) =>
-    attentionsIn(model, "Layer", stack.layers, "self_attention", texts, texts, true),
-  filling: ({ model, stack, pieces: { texts } }) =>
-    attentionsIn(model, "Layer", stack.layers, "self_attention", texts, texts),
-};
-
-function attentionsIn({ limits }, noun, layers, part, rows, columns, causal = false) {
-  return layers.slice(0, limits.layers).map((layer, n) => ({
-    name: `${noun} ${n + 1}, ${part.replace("_", "-")}`, weights_hts: layer[part].weights_hts,
-    rows, columns, causal,
-  }));
+// The places of all weights that the page shows.
+function attentionsOf({ encoder, decoder, stack, model: { limits } }) {
+  return Object.entries({ encoder, decoder, stack }).flatMap(([name, part]) =>
+    (part?.layers ?? []).slice(0, limits.layers).flatMap((layer, n) =>
+      ["self_attention", "cross_attention"].filter((attention) => layer[attention])
+        .map((attention) => `${name}.layers.${n}.${attention}`)));
 }
 
-// The box of the first screen, in which a sentence is typed, beside that of the live section: both
-// have the same text. `examples` are sentences to choose from: the page's own, then others, of which
-// the shortest are shown.
-export function typingBox(typed, examples) {
+// The box in which a sentence is typed. `examples` are sentences to choose from: the page's own, then
+// others, of which the shortest are shown. `changed` is called after each change.
+export function typingBox([own, ...others], changed) {
   const box = part("sentence");
-  box.value = typed.value;
-  box.addEventListener("input", () => take(box.value));
-  typed.addEventListener("input", () => { if (box.value !== typed.value) box.value = typed.value; });
+  box.value ||= own; // a browser may have kept what was typed before
+  box.addEventListener("input", changed);
   const take = (sentence) => {
-    typed.value = sentence;
-    typed.dispatchEvent(new Event("input"));
+    box.value = sentence;
+    box.dispatchEvent(new Event("input"));
   };
-  const [own, ...others] = [...new Set(examples)];
-  const some = [own, ...others.sort((a, b) => a.length - b.length).slice(0, MOST_EXAMPLES)];
-  part("examples").replaceChildren(...some.map((sentence) =>
+  const some = [...new Set(others)].filter((one) => one !== own).sort((one, other) => one.length - other.length);
+  part("examples").replaceChildren(...[own, ...some.slice(0, MOST_EXAMPLES)].map((sentence) =>
     element("button", { type: "button", dir: "auto", onclick: () => take(sentence) }, sentence)));
   part("given").hidden = true;
   part("typing").hidden = false;
-  return {
-    say: (...message) => part("state").replaceChildren(...message),
-    show: (sentence) => { if (box.value !== sentence) box.value = sentence; },
-  };
+  return { box, take, say: (...message) => part("state").replaceChildren(...message) };
+}
+
+// Say why a page that contains a model cannot compute.
+export function showFailure(error) {
+  part("given").after(element("p", { role: "note" },
+    `This browser cannot run the model, whose numbers this page would show (${error.message}).`));
 }
 
 // Whose results stay, dimmed, when a text is refused.

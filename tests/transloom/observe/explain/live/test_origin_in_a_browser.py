@@ -150,7 +150,7 @@ def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):
     assert page.locator(
         "[data-live=matrices] figure:nth-child(3) + [data-live=origin]"
     ).is_visible()
-    page.locator("[data-live=sentence]").fill("je suis")
+    page.locator("#first-sentence").fill("je suis")
     page.locator("[data-live=origin]").wait_for(state="hidden")
     watched.settle()
     assert page.locator("[data-live=matrices] [aria-selected]").count() == 0

@@ -19,6 +19,7 @@ const state = { found: null, models: null, place: null, head: MEAN };
 
 function show() {
   const { found } = state;
+  part("read").textContent = visible(found.sentence);
   const together = found.same_target ? [found.sides] : found.sides.map((side) => [side]);
   showTranslations();
   showParting();
@@ -215,12 +216,14 @@ const inTurn = slicesInTurn(results.map(part), (message) => {
   part("state").replaceChildren(message, ...staleNote(state.found.sentence));
 });
 
+const typed = document.getElementById("first-sentence");
+
 async function compute() {
   const { names, tag } = state.given;
   const started = performance.now();
   part("state").textContent = "Computing …";
   const found = await inTurn.run(
-    comparisonSlices(state.models, names, part("sentence").value, tag));
+    comparisonSlices(state.models, names, typed.value, tag));
   if (!found) return;
   state.found = found;
   const took = Math.max(1, Math.round(performance.now() - started));
@@ -228,17 +231,17 @@ async function compute() {
   show();
 }
 
-// Where both models lie in the page, a sentence can be typed for both.
+// If both models are in the page, the section follows what is typed as soon as it is shown.
 async function awaken() {
-  const packed = document.getElementById("compared-model");
-  if (!packed) return;
+  if (!document.getElementById("compared-model")) return;
   part("state").textContent = "The models are being unpacked.";
-  state.models = await Promise.all(
-    [modelInPage("live-model"), modelInPage("compared-model")]);
-  part("sentence").value = state.found.sentence;
-  part("type").hidden = false;
-  part("state").textContent = "Type another sentence to compare both models on it.";
-  part("sentence").addEventListener("input", whenTyped(inTurn, compute));
+  state.models = await Promise.all([modelInPage("live-model"), modelInPage("compared-model")]);
+  part("state").textContent = "Type another sentence at the top of the page to compare both models on it.";
+  const isShown = () => section.classList.contains("here");
+  const follow = whenTyped(inTurn, compute);
+  typed.addEventListener("input", () => isShown() && follow());
+  section.draw = () => { if (typed.value && typed.value !== state.found.sentence) compute(); };
+  if (isShown()) section.draw();
 }
 
 state.found = JSON.parse(document.getElementById("comparison").textContent);

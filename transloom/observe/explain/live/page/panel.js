@@ -17,9 +17,9 @@ import { slicesInTurn, whenTyped } from "./slices.js";
 import { showLens, showSteps } from "./steps_view.js";
 import { freshSwitches, isSwitched, showEffect, showSwitches } from "./switches_view.js";
 import { trainingPanel } from "./training_panel.js";
-import { showPieces, translationLine } from "./translation_view.js";
+import { showPieces } from "./translation_view.js";
 import { treePanel } from "./tree_panel.js";
-import { showOthers, staleNote, typingBox } from "../../walk/first_screen.js";
+import { showFailure, showOthers, staleNote, typingBox } from "../../walk/first_screen.js";
 import { liveTrace } from "../../walk/trace.js";
 import { facts, showBeam, showTrace, walkShown } from "../../walk/walk.js";
 
@@ -50,19 +50,18 @@ const state = {
 };
 
 async function compute() {
-  const sentence = part("sentence").value;
+  const sentence = state.first.box.value;
   const tag = part("tag").value || null;
   const started = performance.now();
-  part("state").textContent = "Computing …";
+  state.first.say("Computing …");
   const found = await state.inTurn.body.run(resultsSlices(sentence, tag));
   if (!found) return;
   Object.assign(state, found, { back: [] });
   const took = Math.max(1, Math.round(performance.now() - started));
-  part("state").textContent = `Computed here in ${took} ms.`;
+  state.first.say(`The model is in this page: type any sentence. Computed in ${took} ms.`);
   part("body").hidden = false;
   showWalk();
   showPieces(state);
-  part("translation").replaceChildren(translationLine("Translation: ", state.plain));
   showEffect(state);
   showSteps(state);
   showOrigin(state);
@@ -79,8 +78,6 @@ async function showWalk() {
   const trace = liveTrace(facts, model, plain);
   showTrace(trace);
   showOthers(own.sentence === plain.sentence && own.tag === plain.tag);
-  state.first.show(plain.sentence);
-  state.first.say("The model is in this page: type any sentence.");
   const found = await state.inTurn.beam.run(searchSlices(model, plain.ids));
   if (found?.length) showBeam(trace, model.target.decode(found[0].ids));
 }
@@ -95,9 +92,7 @@ function* resultsSlices(sentence, tag) {
 
 // Say why nothing new was computed, and whose the results are that stay, dimmed.
 function refuse(message) {
-  for (const say of [(...said) => part("state").replaceChildren(...said), state.first.say]) {
-    say(message, ...staleNote(state.plain?.sentence));
-  }
+  state.first.say(message, ...staleNote(state.plain?.sentence));
 }
 
 function showChoices() {
@@ -118,7 +113,6 @@ function showChoices() {
 }
 
 function listen() {
-  part("sentence").addEventListener("input", whenTyped(state.inTurn.body, compute));
   part("tag").addEventListener("change", compute);
   part("places").addEventListener("change", (event) => {
     state.looksAt = event.target.value;
@@ -138,29 +132,19 @@ function listen() {
 
 async function start() {
   state.model = await modelInPage("live-model");
-  const typed = part("sentence");
-  if (typed.value === typed.defaultValue) typed.value = state.model.sentence;
   state.own = { sentence: state.model.sentence, tag: section.dataset.tag || null };
   state.tree = treePanel(part, state.model, () =>
     ({ ids: state.plain.ids, switches: state.switches }));
-  state.first = typingBox(typed,
-    [state.model.sentence, ...state.model.training.pairs.map(([source]) => source)]);
+  const examples = state.model.training.pairs.map(([source]) => source);
+  state.first = typingBox([state.model.sentence, ...examples], whenTyped(state.inTurn.body, compute));
   showChoices();
   showSwitches(state, compute);
   listen();
   state.training = trainingPanel(part("training"), state.model, state.model.training, () => state.plain,
-    (sentence) => {
-      typed.value = sentence;
-      compute();
-    });
+    state.first.take);
   if (facts.recorded) {
-    const message = "The command's sentence is too long to be computed here: type another one.";
-    part("state").textContent = message;
-    state.first.say(message);
+    state.first.say("The command's sentence is too long to be computed here: type another one.");
   } else compute();
 }
 
-start().catch((error) => {
-  part("state").textContent =
-    `This browser cannot run the model, whose numbers this page would show (${error.message}).`;
-});
+start().catch(showFailure);

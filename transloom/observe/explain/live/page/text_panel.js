@@ -5,7 +5,7 @@ import { element } from "../../../drawing/elements.js";
 import { modelInPage } from "./loading.js";
 import { slicesInTurn, whenTyped } from "./slices.js";
 import { computeTextSlices } from "./texts.js";
-import { staleNote, typingBox } from "../../walk/first_screen.js";
+import { showFailure, staleNote, typingBox } from "../../walk/first_screen.js";
 import { liveTrace } from "../../walk/trace.js";
 import { facts, showTrace, walkShown } from "../../walk/walk.js";
 
@@ -37,14 +37,11 @@ function samplingControls(model, changed) {
 
 async function start() {
   const model = await modelInPage("live-model");
-  const typed = element("textarea");
-  typed.value = model.text;
-  const first = typingBox(typed, [model.text, ...model.examples]);
   let shown = null;
   const inTurn = slicesInTurn(walkShown, (message) => first.say(message, ...staleNote(shown)));
   const compute = async () => {
     const { sampling, node } = controls ?? {};
-    const found = await inTurn.run(computeTextSlices(model, typed.value, sampling?.()));
+    const found = await inTurn.run(computeTextSlices(model, first.box.value, sampling?.()));
     if (!found) return;
     shown = found.text;
     const active = document.activeElement; // it may be one of the controls, which move
@@ -54,12 +51,9 @@ async function start() {
   };
   const soon = whenTyped(inTurn, compute);
   const controls = model.draws ? samplingControls(model, soon) : null;
-  typed.addEventListener("input", soon);
+  const first = typingBox([model.text, ...model.examples], soon);
   if (facts.recorded) first.say("The command's text is too long to be computed here: type another one.");
   else await compute();
 }
 
-start().catch((error) => {
-  document.querySelector('[data-first="given"]').after(element("p", { role: "note" },
-    `This browser cannot run the model, whose numbers this page would show (${error.message}).`));
-});
+start().catch(showFailure);
