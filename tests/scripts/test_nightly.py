@@ -97,6 +97,6 @@ def test_a_target_has_the_code_that_it_checks(nightly, tmp_path, monkeypatch):
 def test_contributing_names_places_that_are_there(nightly):
     for target in nightly.NAMED:
         places = nightly.named_places(target)
-        assert len(places) > len(nightly.TESTS)
-        for place in places:
+        assert len(places) > len(nightly.SHARED) + 1
+        for place in (one for one in places if one != "tests/fuzz/"):
             assert list(ROOT.glob(f"{place.rstrip('/')}*")), place
