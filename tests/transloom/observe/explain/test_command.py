@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,13 @@ def walk_of(page):
 def test_it_writes_the_page_and_names_it(untrained_run, tmp_path):
     file = tmp_path / "new" / "page.html"
     said = json.loads(command(untrained_run.path, SENTENCE, "--output", file, "--json"))
-    page = PageReader(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    page = PageReader(text)
     assert said["file"] == str(file)
     assert said["bytes"] == file.stat().st_size < 2_000_000
     assert said["sections"] == section_count(explain(Translator.load(untrained_run.path), SENTENCE))
     assert walk_of(page)["checkpoint"] == "step-00000002"
-    assert said["translation"] in page.sections[0].text
+    assert f'data-first="made">{escape(said["translation"])}</output>' in text
 
 
 def test_the_page_lies_in_the_run_unless_told_otherwise(untrained_run):
