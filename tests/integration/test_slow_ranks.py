@@ -40,4 +40,4 @@ def test_a_slow_rank_is_named_with_its_node_in_log_record_and_a_notification(
     assert re.search(rf"2 on {node}", CliRunner().invoke(app, ["watch", str(run), "--once"]).stdout)
     (message,) = [one for one in server.messages if one["event"] == "slow_rank"]
     assert (message["step"], message["run"]) == (event["step"], "slow")
-    assert f"waits for rank 1 on {event['node']}, which needs" in message["text"]
+    assert f"rank 1 on {event['node']} needs" in message["text"]
