@@ -30,7 +30,7 @@ PAGES = {
             ["starting 2 ranks", " of 2,000", "checkpoint of step 50 is complete"],
             ["ray::RankActor"],
             [" on node ", "starting 2 ranks from the checkpoint of step ", "1 restart"],
-            ["state                   training"],
+            ["state                     training"],
             ["STOPPED", "exit code 75"],
             [" of 2,000"],
             ["starting 2 ranks from the checkpoint of step ", "Same data, and the same losses"],
