@@ -11,8 +11,8 @@ from foundation.section import (
     continuable,
     execution,
     identity,
+    options_of,
     require_defaults,
-    resolved_options,
 )
 from foundation.wording import join_items
 from model.config.transformer import AttentionBackend
@@ -79,9 +79,7 @@ class ScheduleConfig(Section):
     @field_validator("options")
     @classmethod
     def _are_those_of_the_schedule(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        if "type" not in info.data:  # `type` itself is invalid
-            return options
-        return resolved_options(SCHEDULES[info.data["type"]] or Section, options)
+        return options_of(SCHEDULES, info, "type", options)
 
     @property
     def decays_to_an_end(self) -> bool:
@@ -259,9 +257,7 @@ class TrainerConfig(Section):
     @field_validator("loss_options")
     @classmethod
     def _are_those_of_the_loss(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        if "loss" not in info.data:  # `loss` itself is invalid
-            return options
-        return resolved_options(LOSSES[info.data["loss"]] or Section, options)
+        return options_of(LOSSES, info, "loss", options)
 
     @model_validator(mode="after")
     def _extensions_loss_reads_what_is_set(self) -> "TrainerConfig":
@@ -298,9 +294,7 @@ class CallbackConfig(Section):
     @field_validator("options")
     @classmethod
     def _are_those_of_the_callback(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        if "type" not in info.data:  # `type` itself is invalid
-            return options
-        return resolved_options(CALLBACKS[info.data["type"]], options)
+        return options_of(CALLBACKS, info, "type", options)
 
     @property
     def kind(self) -> GuardKind | ObserverKind:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from foundation.registry import Registry
-from foundation.section import Section, identity, require_defaults, resolved_options
+from foundation.section import Section, identity, options_of, require_defaults
 
 if TYPE_CHECKING:
     import torch
@@ -99,9 +99,7 @@ class OptimizerConfig(Section):
     @field_validator("options")
     @classmethod
     def _are_those_of_the_optimizer(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        if "type" not in info.data:  # `type` itself is invalid
-            return options
-        return resolved_options(OPTIMIZERS[info.data["type"]], options)
+        return options_of(OPTIMIZERS, info, "type", options)
 
     @model_validator(mode="after")
     def _optimizer_reads_what_is_set(self) -> "OptimizerConfig":
