@@ -102,7 +102,7 @@ function markupOf(text) {
 
 // #rrggbb, which all programs read.
 export function hex(rgb) {
-  return "#" + rgb.slice(0, 3).map((part) => Math.round(part).toString(16).padStart(2, "0")).join("");
+  return "#" + rgb.map((part) => Math.round(part).toString(16).padStart(2, "0")).join("");
 }
 
 function tidy(pixels) {

@@ -144,10 +144,10 @@ function shapeOf(one, frame) {
   const place = `x="${left - frame.left}" y="${top - frame.top}" width="${width}" height="${height}"`;
   if (one.localName === "canvas") return `<image ${place} href="${one.toDataURL()}"/>`;
   const { backgroundColor, borderTopWidth, borderTopColor, borderTopLeftRadius } = getComputedStyle(one);
-  const border = parseFloat(borderTopWidth);
-  if (!border && !partsOf(backgroundColor)[3]) return "";
-  return `<rect ${place} rx="${parseFloat(borderTopLeftRadius)}" ${painted("fill", backgroundColor)} ` +
-    `${painted("stroke", borderTopColor)} stroke-width="${border}"/>`;
+  const [border, ground] = [parseFloat(borderTopWidth), paintOf(backgroundColor)];
+  if (!border && !ground.opacity) return "";
+  return `<rect ${place} rx="${parseFloat(borderTopLeftRadius)}" ${painted("fill", ground)} ` +
+    `${painted("stroke", paintOf(borderTopColor))} stroke-width="${border}"/>`;
 }
 
 // A text node, of which each line is a text.
@@ -155,32 +155,31 @@ function linesOf(node, frame) {
   const { color, fontSize, fontWeight, direction } = getComputedStyle(node.parentElement);
   const range = document.createRange();
   const lines = [];
-  for (let n = 0; n < node.length; n++) {
-    range.setStart(node, n);
-    range.setEnd(node, n + 1);
-    const box = range.getBoundingClientRect();
+  let end = 0;
+  for (const letter of node.data) { // of one or two units
+    range.setStart(node, end);
+    range.setEnd(node, (end += letter.length));
+    const { left, right, top, bottom, width } = range.getBoundingClientRect();
+    if (!width) continue;
+    if (!lines.length || Math.abs(lines.at(-1).top - top) >= 2) lines.push({ text: "", left, right, top, bottom });
     const line = lines.at(-1);
-    if (!box.width) continue;
-    if (line && Math.abs(line.top - box.top) < 2) line.text += node.data[n];
-    else lines.push({ top: box.top, text: node.data[n] });
-    const { left = Infinity, right = -Infinity } = lines.at(-1);
-    Object.assign(lines.at(-1), { left: Math.min(left, box.left), right: Math.max(right, box.right),
-      middle: (box.top + box.bottom) / 2 });
+    line.text += letter;
+    line.left = Math.min(line.left, left);
+    line.right = Math.max(line.right, right);
   }
-  return lines.map(({ text, left, right, middle }) => textShape(text,
-    (direction === "rtl" ? right : left) - frame.left, middle - frame.top + 0.35 * parseFloat(fontSize),
-    partsOf(color), { "font-size": parseFloat(fontSize), "font-weight": fontWeight, direction })).join("");
+  const size = parseFloat(fontSize);
+  return lines.map(({ text, left, right, top, bottom }) => textShape(text,
+    (direction === "rtl" ? right : left) - frame.left, (top + bottom) / 2 - frame.top + 0.35 * size,
+    paintOf(color).rgb, { "font-size": size, "font-weight": fontWeight, direction })).join("");
 }
 
-// Red, green, blue and opacity of a computed colour.
-function partsOf(colour) {
+function paintOf(colour) {
   const [red, green, blue, opacity = 1] = colour.match(/[\d.]+/g).map(Number);
-  return [red, green, blue, opacity];
+  return { rgb: [red, green, blue], opacity };
 }
 
-function painted(name, colour) {
-  const [red, green, blue, opacity] = partsOf(colour);
-  return `${name}="${hex([red, green, blue])}" ${name}-opacity="${opacity}"`;
+function painted(name, { rgb, opacity }) {
+  return `${name}="${hex(rgb)}" ${name}-opacity="${opacity}"`;
 }
 
 function headingOf(part) {

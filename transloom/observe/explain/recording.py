@@ -1,4 +1,4 @@
-"""Record a trace as data, which the page's modules draw like a live trace.
+"""Record a trace as data of a page, whose modules draw it like a trace of the page's own model.
 
 tensors ─cut to what is drawn─▶ float32, packed like a model's weights
 logits  ─▶ the candidates of each step

@@ -239,6 +239,9 @@ def test_the_figure_is_saved_as_it_is_drawn(browser, page_of_kind, tmp_path):
     for width in (390, 1280):
         with closing(Watched(browser, width)) as watched:
             page = opened(watched, page_of_kind("live"), 800)
+            page.locator("#first-sentence").fill("je 🐈 suis")
+            page.locator("[data-flow=tokens]", has_text="🐈").wait_for()
+            watched.settle()
             save = page.locator("[data-first=flow] > figcaption .save")
             save.locator("summary").click()
             saved = {}
