@@ -1,10 +1,10 @@
 """The tables of docs/reference/metrics.md are those of the table of facts."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from support.scripts import imported_script
 
 from trainer.record.run_metrics import FORMER_METRICS, NODE_METRICS, RUN_METRICS
 
@@ -14,10 +14,8 @@ RULES = (ROOT / "deploy/prometheus/transloom.rules.yml").read_text()
 
 @pytest.fixture(scope="module")
 def reference():
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts/site/reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with imported_script("site/reference.py") as module:
+        yield module
 
 
 def test_the_tables_are_those_of_the_facts(reference):

@@ -4,12 +4,12 @@ GitHub splits a row at every `|` that has no backslash, also in code. The site's
 backslash, which Python-Markdown would show.
 """
 
-import importlib.util
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.scripts import imported_script
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -38,10 +38,8 @@ def wrong_rows(markdown):
 
 @pytest.fixture(scope="module")
 def hooks():
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "scripts/site/hooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with imported_script("site/hooks.py") as module:
+        yield module
 
 
 def adapted(hooks, markdown, uri="how-to/page.md"):

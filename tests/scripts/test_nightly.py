@@ -1,11 +1,10 @@
 """`scripts/nightly` counts the results of each long check, and continues where it stopped."""
 
 import subprocess
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
+from support.scripts import imported_script
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = {
@@ -33,10 +32,8 @@ OUTPUTS = {
 
 @pytest.fixture(scope="module")
 def nightly():
-    loader = SourceFileLoader("nightly_script", str(ROOT / "scripts" / "nightly"))
-    module = module_from_spec(spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module
+    with imported_script("nightly") as module:
+        yield module
 
 
 def test_each_target_has_an_output_here(nightly):

@@ -1,13 +1,12 @@
 """The picture of a killed run, drawn from lines of metrics files."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from support.records.lines import train_line, validation_line
+from support.scripts import imported_script
 
 from trainer.record.metrics_lines import ReplayMismatch, Resumed
 
@@ -18,12 +17,8 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def picture():
-    spec = importlib.util.spec_from_file_location("one_curve_svg", MODULE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["one_curve_svg"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["one_curve_svg"]
+    with imported_script("one_curve_svg.py") as module:
+        yield module
 
 
 def steps(first, last):

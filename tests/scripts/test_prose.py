@@ -1,13 +1,7 @@
 """The checks of docstrings, comments, messages and names, on sources that break each rule."""
 
-import importlib.machinery
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts/prose"
+from support.scripts import imported_script
 
 SOURCE = '''
 """Hold a parser. # not a comment"""
@@ -28,12 +22,8 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def prose():
-    loader = importlib.machinery.SourceFileLoader("prose", str(SCRIPT))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("prose", loader))
-    sys.modules["prose"] = module
-    loader.exec_module(module)
-    yield module
-    del sys.modules["prose"]
+    with imported_script("prose") as module:
+        yield module
 
 
 @pytest.fixture

@@ -188,16 +188,6 @@ def test_spares_start_once_lost_steps_are_made_up_for(phrasebook, tmp_path, monk
     assert events == [1, "spares", 2, 1, 2, 3, "spares", 4]
 
 
-@pytest.fixture
-def scripted(phrasebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(restart_loop, "WAIT_SECONDS", 0.001)
-
-    def start(scripts, **options):
-        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
-
-    return start
-
-
 def checkpoint(run, step):
     """Give the run a checkpoint, as an attempt before would have."""
     header = make_header(

@@ -11,14 +11,12 @@ from support.cluster.scripted_cluster import (
     NOTHING,
     lost,
     node,
-    scripted_run,
     trained,
 )
 
 from cluster.errors import ClusterError, RankLostError
 from cluster.ranks.group import Poll
 from cluster.ranks.node_agent import SilentNodesError
-from cluster.supervision import restart_loop
 from cluster.supervision.rank_jobs import RankStart
 from cluster.supervision.run_states import (
     CheckNodes,
@@ -34,16 +32,6 @@ from trainer.runs.vitals import read_vitals
 WAIT, CHECK, START = "waiting_for_capacity", "checking_nodes", "starting_ranks"
 TRAIN, END = "training", "ending"
 ONE_ATTEMPT = [WAIT, CHECK, START, TRAIN, END]
-
-
-@pytest.fixture
-def scripted(phrasebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(restart_loop, "WAIT_SECONDS", 0.001)
-
-    def start(scripts, **options):
-        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
-
-    return start
 
 
 @pytest.fixture
