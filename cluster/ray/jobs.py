@@ -47,6 +47,10 @@ PROBE_KEY = "looks"
 # the process that supervises the job (job_supervisor.py), which has the job's environment.
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 REQUEST_SECONDS = 30.0
+# Ray's agent of the head node, which starts jobs, may listen a while after the dashboard does. Ray
+# 2.60.0 (job_head.py) waits 10 s for it, and then answers with the text below.
+AGENT_SECONDS = 120.0
+_NO_AGENT = "No available agent to submit job"
 MAX_BEFORE_COMMAND = 4_000  # characters that Ray writes at the top of a job's log
 
 _COMPARE = (
@@ -117,7 +121,8 @@ def submit(
         for name, file in (shipped or {}).items():
             (Path(working_dir) / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, Path(working_dir) / name)
-        submitted: str = _client(address).submit_job(
+        return _submit_when_ready(
+            _client(address),
             entrypoint=shell_command(command, folder, programs),
             runtime_env={
                 "env_vars": dict(environment or {}),
@@ -127,7 +132,19 @@ def submit(
             submission_id=job_id,
             entrypoint_num_cpus=0,  # the command only supervises; ranks and workers reserve CPUs
         )
-        return submitted
+
+
+def _submit_when_ready(client: JobSubmissionClient, **options: Any) -> str:
+    """Submit a job; on a head that has just started, wait until it can start jobs."""
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            submitted: str = client.submit_job(**options)
+        except RuntimeError as error:
+            if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                raise
+        else:
+            return submitted
 
 
 def list_jobs(address: str) -> list[Job]:
