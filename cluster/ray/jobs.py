@@ -141,8 +141,14 @@ def _submit_when_ready(client: JobSubmissionClient, **options: Any) -> str:
         try:
             submitted: str = client.submit_job(**options)
         except RuntimeError as error:
-            if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+            if _NO_AGENT not in str(error):
                 raise
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"The head node of the Ray cluster has started no job for {AGENT_SECONDS:.0f} "
+                    "s, because Ray's agent on it does not answer. Read dashboard_agent.log on "
+                    "the head node, in the folder session_latest/logs of Ray's temporary folder"
+                ) from error
         else:
             return submitted
 

@@ -1,19 +1,30 @@
 import itertools
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD as NAMESPACE
+from ray._raylet import GcsClient
+from ray.dashboard.consts import (
+    DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX,
+    WAIT_AVAILABLE_AGENT_TIMEOUT,
+)
 from support.cluster.processes import wait_until
+from support.cluster.ray_head import RayHead
 
 from cluster.errors import ClusterError
+from cluster.ray import jobs
+from cluster.ray.authentication import enable_authentication
 from cluster.ray.exposure import exposure_of_dashboard
 from cluster.ray.job_command import Attachment, shell_command
 from cluster.ray.jobs import (
@@ -106,6 +117,51 @@ def test_a_job_from_submission_to_result(ray_head: Any, tmp_path: Path) -> None:
     assert job.started < job.ended <= time.time()
     assert "".join(job_logs(ray_head.dashboard, job_id)) == log
     assert job in list_jobs(ray_head.dashboard)
+
+
+@contextmanager
+def agent_unknown(head: RayHead, seconds: float) -> Iterator[threading.Event]:
+    """For some seconds a head does not know its agent, which enters its address when it listens.
+
+    The event is set when the head knows the agent again.
+    """
+    enable_authentication(create_token=False)
+    gcs = GcsClient(address=head.address)
+    (key,) = gcs.internal_kv_keys(DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX.encode(), NAMESPACE)
+    entry = gcs.internal_kv_get(key, NAMESPACE)
+    gcs.internal_kv_del(key, False, NAMESPACE)
+    known_again = threading.Event()
+
+    def enter() -> None:
+        known_again.set()
+        gcs.internal_kv_put(key, entry, True, NAMESPACE)
+
+    timer = threading.Timer(seconds, enter)
+    timer.start()
+    try:
+        yield known_again
+    finally:
+        timer.join()
+
+
+@pytest.mark.long
+def test_a_job_waits_for_a_head_that_cannot_start_jobs_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        head = RayHead(Path(folder), cpus=1)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+        try:
+            with agent_unknown(head, 2 * WAIT_AVAILABLE_AGENT_TIMEOUT + 2) as known_again:
+                with monkeypatch.context() as impatient:
+                    impatient.setattr(jobs, "AGENT_SECONDS", 0.0)
+                    with pytest.raises(ClusterError, match=r"agent on it .* dashboard_agent.log"):
+                        submit(["true"], address=head.dashboard, folder=tmp_path)
+                job_id = submit(["true"], address=head.dashboard, folder=tmp_path)
+                assert known_again.is_set()
+            assert wait_for_job(head.dashboard, job_id).status == "SUCCEEDED"
+        finally:
+            head.stop()
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
