@@ -11,7 +11,7 @@ from support.node_program import answer_of_node, named_modules
 
 # Modules that compute and need no page.
 PAGE = "explain/live/page"
-NAMES = ("loading", "origins", "shapes", "lens", "heads", "beam_tree", "training", "texts")
+NAMES = ("loading", "origins", "lens", "heads", "beam_tree", "training", "texts")
 VIEWS = ("switches_view",)  # need a page to draw, and none to compute
 MODULES = (
     *(f"{PAGE}/{name}.js" for name in NAMES + VIEWS),
@@ -49,14 +49,14 @@ const answers = {
     return { count: cells.length, faults: faults.slice(0, 5), steps: Math.max(...steps) };
   },
   // Of each tensor some cells: the picture of the product, and how many terms it has.
-  shapes: (asked) => {
+  products: (asked) => {
     const { keys, traced, used } = passOf(asked);
     return keys.flatMap((key) => asked.cells.map((one) => {
       const { shape } = tensorAt(traced, key);
       const cell = cellIn(shape, key, one);
+      const { product, terms } = originOf(model, traced, cell, used);
       return { cell, shape: shape.slice(-2), masked: numberAt(traced, cell) === -Infinity,
-        parts: shapesOf(model, traced, cell, used),
-        terms: originOf(model, traced, cell, used).terms.length };
+        product, terms: terms.length };
     }));
   },
   compute: ({ sentence, tag, switches }) => {

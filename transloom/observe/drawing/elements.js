@@ -24,6 +24,12 @@ export function nodes(children) {
     .map((child) => (typeof child === "object" ? child : document.createTextNode(visible(child))));
 }
 
+// The options of a select in groups: [[label, options]], options as pairs [value, text].
+export function optionGroups(groups) {
+  return groups.map(([label, options]) => element("optgroup", { label },
+    options.map(([value, text]) => element("option", { value }, text))));
+}
+
 // Makes elements in the namespace of an SVG element.
 export function svgMaker({ namespaceURI }) {
   return (name, attributes = {}, ...children) => {

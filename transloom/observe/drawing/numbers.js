@@ -12,6 +12,11 @@ export function formatPrecise(value) {
   return value.toExponential(2).replaceAll("-", "−");
 }
 
+// The same with its sign.
+export function formatSigned(value) {
+  return `${value < 0 ? "−" : "+"}${formatPrecise(Math.abs(value))}`;
+}
+
 export function formatPercent(share) {
   if (share > 0 && share < 0.00005) return "< 0.01%";
   if (share >= 0.99995 && share < 1) return "> 99.99%";

@@ -54,6 +54,12 @@ export function stepsTable(titles, rows, caption = null, kind = "steps") {
     element("tbody", {}, rows));
 }
 
+// A row of it: a label such as the number of a step, and cells.
+export const labelled = (label, cells, kind = null) =>
+  element("tr", { class: kind }, element("th", { scope: "row", dir: "auto" }, label), cells);
+
+export const cell = (...content) => element("td", { dir: "auto" }, ...content);
+
 export const pieceText = (piece) => element("b", { dir: "auto" }, visible(piece));
 
 // The most probable piece of a layer, and `other` if that is not the one that follows.

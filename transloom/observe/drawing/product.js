@@ -8,7 +8,8 @@ function lengthOfSide(count) {
   return Math.round(Math.max(16, Math.min(110, 13 * Math.log2(count + 1))));
 }
 
-// The parts of shapesOf in a line that wraps; nothing where there are none.
+// Matrices {name, rows, columns, row, column} and the signs between them, in a line that wraps. The row
+// or the column that met, or both of the result, is lit; otherwise it is null.
 export function pictureOf(parts) {
   if (!parts.length) return [];
   return [element("div",

@@ -29,6 +29,9 @@ export function visible(text) {
   });
 }
 
+// The same of a text that a model wrote, which may be empty.
+export const written = (text) => visible(text) || "(nothing)";
+
 // The first letter that has a direction is written from right to left.
 export function isRightToLeft(text) {
   const letter = /\p{L}/u.exec(text)?.[0];

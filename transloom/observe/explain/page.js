@@ -4,7 +4,7 @@
 // A fragment is the id of a section or of a part of one, or "box-" and the key of a box of the
 // model's figure. A section may have a method `draw`, which is called before it is shown.
 
-import { element } from "../drawing/elements.js";
+import { element, optionGroups } from "../drawing/elements.js";
 import { paintAll } from "../drawing/heat_map.js";
 import { makeSavable } from "../drawing/saving.js";
 
@@ -42,9 +42,8 @@ function showList() {
   }
   list.replaceChildren(...groups.flatMap(({ group, entries }) =>
     [element("h2", {}, group), element("ol", {}, entries)]));
-  menu.replaceChildren(...groups.map(({ group, entries }) => element("optgroup", { label: group },
-    entries.map(({ firstChild: link }) =>
-      element("option", { value: link.getAttribute("href") }, link.textContent)))));
+  menu.replaceChildren(...optionGroups(groups.map(({ group, entries }) =>
+    [group, entries.map(({ firstChild: link }) => [link.getAttribute("href"), link.textContent])])));
 }
 
 function show(section) {

@@ -3,6 +3,7 @@
 import json
 import re
 from importlib.resources import files
+from pathlib import Path
 from subprocess import PIPE
 
 import pytest
@@ -54,3 +55,13 @@ def test_every_module_of_the_pages_has_the_forms_that_can_be_joined(folder):
     joined = joined_modules(root, *names)
     exported = re.findall(r"^modules\[", joined, re.MULTILINE)
     assert len(exported) >= len(names)
+
+
+def test_every_name_that_a_module_imports_is_used():
+    for path in Path(str(files("transloom"))).rglob("*.js"):
+        text = path.read_text(encoding="utf-8")
+        imports = re.findall(r"^import \{([^}]*)\} from .*;\n", text, re.MULTILINE)
+        body = re.sub(r"^import \{[^}]*\} from .*;\n", "", text, flags=re.MULTILINE)
+        names = [part.split()[-1] for names in imports for part in names.split(",") if part.strip()]
+        unused = [name for name in names if not re.search(rf"\b{re.escape(name)}\b", body)]
+        assert not unused, path

@@ -8,7 +8,7 @@
 
 import { colour } from "./colours.js";
 import { element } from "./drawing/elements.js";
-import { fill, setText, table } from "./dom.js";
+import { fill, table } from "./dom.js";
 import { extent, firstFrom, lonely, nearest, positive, readable } from "./series.js";
 import { number, short } from "./words.js";
 

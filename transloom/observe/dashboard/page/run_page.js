@@ -8,7 +8,7 @@ import { EventList } from "./events.js";
 import { NodeCharts } from "./node_charts.js";
 import { TimeLapse } from "./time_lapse.js";
 import * as parts from "./run_parts.js";
-import { bytes, scoreTitle, scoreValue, span, stepsOf, whole } from "./words.js";
+import { bytes, scoreTitle, scoreValue, span, stepsOf } from "./words.js";
 
 // Each part: its name, the function that makes it, and the response fields that it shows. Three
 // parts without a function are made here.

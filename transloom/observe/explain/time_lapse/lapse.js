@@ -4,6 +4,8 @@
 import { element } from "../../drawing/elements.js";
 import { heatMap, paint } from "../../drawing/heat_map.js";
 import { formatPercent } from "../../drawing/numbers.js";
+import { cell, labelled } from "../../drawing/parts.js";
+import { written } from "../../drawing/text.js";
 
 for (const lapse of document.querySelectorAll(".lapse")) {
   const part = (name) => lapse.querySelector(`[data-lapse="${name}"]`);
@@ -26,7 +28,7 @@ for (const lapse of document.querySelectorAll(".lapse")) {
     const moment = moments[here()];
     const { name, output, ended, cut } = moment;
     part("step").textContent = `after ${name}:`;
-    part("output").textContent = output || "(nothing)";
+    part("output").textContent = written(output);
     part("ended").textContent = [
       ended ? "" : "… (cut at the maximum length)",
       cut ? `The sentence's last ${cut} pieces are left out.` : "",
@@ -47,9 +49,8 @@ for (const lapse of document.querySelectorAll(".lapse")) {
       shown.style.setProperty("--share", `${100 * probability}%`);
       return shown;
     };
-    part("predictions").tBodies[0].replaceChildren(...predictions.map((best, t) => element("tr", {},
-      element("th", { scope: "row" }, `${t + 1}`), element("td", {}, element("bdi", {}, target[t])),
-      element("td", {}, ...best.map(candidate(target[t + 1] ?? null))))));
+    part("predictions").tBodies[0].replaceChildren(...predictions.map((best, t) => labelled(`${t + 1}`,
+      [cell(target[t]), cell(best.map(candidate(target[t + 1] ?? null)))])));
   }
 
   function showMaps({ maps, source, target }) {

@@ -2,12 +2,12 @@
 // the text, numbers on the arrows, the most probable piece, and the map of one head. It stays above the
 // section that is shown, to which each box leads.
 
-import { element } from "../../drawing/elements.js";
+import { element, optionGroups } from "../../drawing/elements.js";
 import { shade } from "../../drawing/grid.js";
 import { paintAll } from "../../drawing/heat_map.js";
 import { counted, formatNumber, formatPercent } from "../../drawing/numbers.js";
 import { savable, svgOfElement } from "../../drawing/saving.js";
-import { areRightToLeft, visible } from "../../drawing/text.js";
+import { areRightToLeft, visible, written } from "../../drawing/text.js";
 import { labelsOf, nameOfAttention, tensorAt } from "../live/page/places.js";
 import { headNames, weightsOfHead } from "./maps.js";
 import { rowsOf } from "./trace.js";
@@ -16,7 +16,6 @@ const PIECES_IN_BOX = 8;
 const NUMBERS_ON_ARROW = 3;
 const ROWS_OF_MAP = 12;
 const MOST_EXAMPLES = 3; // beside the page's own
-const NOTHING = "(nothing)"; // replaces an empty text
 
 export const flowOf = {
   translation: flowOfTranslation,
@@ -130,7 +129,7 @@ export function showFirstScreen(trace) {
     item.querySelector(".about").replaceWith(items[n].querySelector(".about"));
     item.row = items[n].row;
   });
-  part("made").textContent = visible(trace.made) || NOTHING;
+  part("made").textContent = written(trace.made);
   showHead(trace);
   savable(part("flow").querySelector(":scope > figcaption"), {
     title: () => document.querySelector(".first-screen h1").textContent,
@@ -148,8 +147,8 @@ function showHead(trace) {
   if (!choice.options.length) {
     const places = attentionsOf(trace);
     const names = places.map((key) => nameOfAttention(key).replace("Stack layer", "Layer"));
-    choice.append(...places.map((key, n) => element("optgroup", { label: names[n] }, headNames(trace)
-      .map((head, h) => element("option", { value: `${key} ${h}` }, `${names[n]}, ${head}`)))));
+    choice.append(...optionGroups(places.map((key, n) => [names[n], headNames(trace)
+      .map((head, h) => [`${key} ${h}`, `${names[n]}, ${head}`])])));
     choice.value = `${places.at(-1)} 0`;
     part("head-of").hidden = false;
   }

@@ -6,7 +6,7 @@
 import { counted, formatNumber } from "../../drawing/numbers.js";
 import { headNames, headVectors, scoresOfHead, vectors, weightsOfHead } from "./maps.js";
 import { fold, heading, sideBySide, table, text } from "../../drawing/parts.js";
-import { firstRow, lengthOf, rowsOf } from "./trace.js";
+import { firstRow, lengthOf, meanOf, rowsOf } from "./trace.js";
 
 export function stackSections(trace, stack) {
   return stack.layers.slice(0, trace.model.limits.layers).flatMap((layer, n) =>
@@ -198,7 +198,7 @@ function residualText(residual, form, label) {
     ? "multiplies and shifts each dimension by learned numbers, its gain and its bias"
     : "multiplies each dimension by a learned number, its gain";
   const said = (vector) => {
-    const mean = vector.reduce((sum, value) => sum + value, 0) / vector.length;
+    const mean = meanOf(vector);
     const deviation = rootMeanSquare(vector.map((value) => value - mean));
     return `mean ${formatNumber(mean)} and standard deviation ${formatNumber(deviation)}`;
   };

@@ -7,6 +7,7 @@ import { leftOut, vectors } from "./maps.js";
 import { cutsOfForm, overviewOf, piecesSection } from "./overview.js";
 import { bars, fold, heading, shareOfOthers, table, text, tokens } from "../../drawing/parts.js";
 import { questionsSection } from "./questions.js";
+import { meanOf } from "./trace.js";
 
 const LEAST = 1e-38; // of a probability, whose logarithm is finite
 
@@ -197,7 +198,6 @@ function placesSection(trace) {
     trace.predictions[t].candidates.find((one) => one.id === id).probability);
   const losses = probabilities.map((probability) => -Math.log(Math.max(probability, LEAST)));
   const own = losses.slice(0, trace.given - 1);
-  const mean = own.reduce((sum, loss) => sum + loss, 0) / own.length;
   return {
     group: "Result",
     name: "Every place",
@@ -212,7 +212,7 @@ function placesSection(trace) {
           formatPercent(probabilities[t]), formatNumber(losses[t])];
       })),
       text(own.length ? `Over the ${own.length} pieces of the given text, the mean is ` +
-        `${formatNumber(mean)} nats. The model itself chose the pieces after them.`
+        `${formatNumber(meanOf(own))} nats. The model itself chose the pieces after them.`
         : "The model itself chose all of these pieces."),
     ],
     shows: {},

@@ -82,7 +82,7 @@ export async function recordedTrace(facts, recorded) {
 }
 
 // The numbers of a matrix, or of one of its heads, as rows: at most so many rows and columns.
-export function rowsOf({ shape, data, kept = shape }, head, rows, columns = Infinity) {
+export function rowsOf({ shape, data, kept = shape }, head, rows = Infinity, columns = Infinity) {
   const [height, width] = kept.slice(-2);
   return Array.from({ length: Math.min(rows, height) }, (_, r) => {
     const start = ((head ?? 0) * height + r) * width;
@@ -104,6 +104,10 @@ export function firstRow(tensor) {
 // The output of a stack's last layer, before the last norm.
 export function lastLayer({ last_tm, layers }) {
   return last_tm ?? layers.at(-1).feed_forward_residual.output_tm;
+}
+
+export function meanOf(numbers) {
+  return numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
 }
 
 export function lengthOf(vector) {

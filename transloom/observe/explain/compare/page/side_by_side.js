@@ -4,13 +4,14 @@
 import { element } from "../../../drawing/elements.js";
 import { gridOf } from "../../../drawing/grid.js";
 import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
-import { lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
-import { visible } from "../../../drawing/text.js";
+import { cell, labelled, lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
+import { visible, written } from "../../../drawing/text.js";
 import { comparisonSlices } from "./comparing.js";
 import { modelInPage } from "../../live/page/loading.js";
 import { nameOfAttention } from "../../live/page/places.js";
 import { slicesInTurn, whenTyped } from "../../live/page/slices.js";
 import { staleNote } from "../../walk/first_screen.js";
+import { meanOf, rowsOf } from "../../walk/trace.js";
 
 const section = document.getElementById("compare");
 const part = (name) => section.querySelector(`[data-compare="${name}"]`);
@@ -32,11 +33,9 @@ function show() {
 }
 
 function showTranslations() {
-  const rows = state.found.sides.map((side) => element("tr", {},
-    element("th", { scope: "row" }, side.name),
-    element("td", {}, element("output", { dir: "auto" },
-      visible(side.translation) || "(nothing)")),
-    element("td", {}, `${formatPrecise(side.log_probability)} nats`)));
+  const rows = state.found.sides.map((side) => labelled(side.name, [
+    cell(element("output", {}, written(side.translation))),
+    cell(`${formatPrecise(side.log_probability)} nats`)]));
   part("translations").replaceChildren(
     stepsTable(["model", "its greedy translation", "log-probability"], rows));
 }
@@ -58,8 +57,7 @@ function showParting() {
   part("parting-table").replaceChildren(stepsTable(
     ["model", ...pieces.map((piece, n) => ["probability of ", pieceText(piece),
       `, chosen by ${sides[n].name}`])],
-    sides.map(({ name }, n) => element("tr", {}, element("th", { scope: "row" }, name),
-      probabilities[n].map(barOf)))));
+    sides.map(({ name }, n) => labelled(name, probabilities[n].map(barOf)))));
 }
 
 // A bar from 0 to 1, and the number.
@@ -71,37 +69,35 @@ function barOf(share) {
 }
 
 function stepsOf(sides) {
-  const candidates = ({ best }) => element("td", {}, best.map(({ piece, probability }) =>
+  const candidates = ({ best }) => cell(best.map(({ piece, probability }) =>
     element("span", { class: "said" }, pieceText(piece), ` ${formatPercent(probability)}`)));
   const { asked, target } = sides[0];
-  const rows = asked.map((piece, t) => element("tr", {},
-    element("th", { scope: "row" }, `${t + 1}`), element("td", {}, pieceText(target[t])),
-    sides.map(({ steps }) => candidates(steps[t])),
-    element("td", {}, pieceText(piece)), sides.map(({ steps }) => barOf(steps[t].asked))));
+  const rows = asked.map((piece, t) => labelled(`${t + 1}`, [cell(pieceText(target[t])),
+    sides.map(({ steps }) => candidates(steps[t])), cell(pieceText(piece)),
+    sides.map(({ steps }) => barOf(steps[t].asked))]));
   const mean = element("tr", { class: "sum" },
     element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats per piece"),
-    sides.map((side) => element("td", {}, formatPrecise(lossOf(side)))));
+    sides.map((side) => cell(formatPrecise(lossOf(side)))));
   return stepsTable(["step", "input", ...sides.map(({ name }) => `most probable next, ${name}`),
     "next piece", ...sides.map(({ name }) => `its probability, ${name}`)], [...rows, mean]);
 }
 
 // −log p, the mean over the steps.
 function lossOf({ steps }) {
-  return -steps.reduce((sum, { asked }) => sum + Math.log(asked), 0) / steps.length;
+  return -meanOf(steps.map(({ asked }) => Math.log(asked)));
 }
 
 function lensTable(sides) {
   const layers = sides.flatMap(({ name, lens }) =>
     lens.map((layer) => ({ title: `${layer.name}, ${name}`, steps: layer.steps })));
-  const cell = ({ steps }, t, piece) => {
+  const predicted = ({ steps }, t, piece) => {
     const [best] = steps[t].best;
     return lensCell(best.piece, best.probability,
       best.piece === piece ? null : `next piece: ${formatPercent(steps[t].asked)}`);
   };
   const { asked } = sides[0];
-  const rows = asked.map((piece, t) => element("tr", {},
-    element("th", { scope: "row" }, `${t + 1}`), layers.map((layer) => cell(layer, t, piece)),
-    element("td", {}, pieceText(piece))));
+  const rows = asked.map((piece, t) => labelled(`${t + 1}`,
+    [layers.map((layer) => predicted(layer, t, piece)), cell(pieceText(piece))]));
   return stepsTable(["step", ...layers.map(({ title }) => title), "next piece"], rows);
 }
 
@@ -119,20 +115,16 @@ function canBeSubtracted(key) {
 }
 
 // A row for each query of one head, or of the mean of all.
-function rowsOf({ shape, data }, head) {
-  const [heads, length, keys] = shape;
-  const at = (h, t, s) => data[(h * length + t) * keys + s];
-  const all = Array.from({ length: heads }, (_, h) => h);
-  const of = head === MEAN ? (t, s) => all.reduce((sum, h) => sum + at(h, t, s), 0) / heads
-    : (t, s) => at(Number(head), t, s);
-  return Array.from({ length }, (_, t) => Array.from({ length: keys }, (__, s) => of(t, s)));
+function weightsOf(attention, head) {
+  if (head !== MEAN) return rowsOf(attention, Number(head));
+  const all = Array.from({ length: attention.shape[0] }, (_, h) => rowsOf(attention, h));
+  return all[0].map((line, t) => Array.from(line, (_, s) => meanOf(all.map((rows) => rows[t][s]))));
 }
 
 // ½ Σ |a − b| of a row, the mean over the rows: 0 is the same, 1 is nothing in common.
 function distanceOf(one, other) {
-  const apart = one.map((line, t) =>
-    line.reduce((sum, weight, s) => sum + Math.abs(weight - other[t][s]), 0) / 2);
-  return apart.reduce((sum, share) => sum + share, 0) / apart.length;
+  return meanOf(one.map((line, t) =>
+    line.reduce((sum, weight, s) => sum + Math.abs(weight - other[t][s]), 0) / 2));
 }
 
 function showDistances() {
@@ -142,7 +134,7 @@ function showDistances() {
   const heads = Math.min(...attentionsAt(keys[0]).map(({ shape }) => shape[0]));
   const choices = choicesOf(heads);
   const numbers = keys.map((key) => choices.map((head) =>
-    distanceOf(...attentionsAt(key).map((attention) => rowsOf(attention, head)))));
+    distanceOf(...attentionsAt(key).map((attention) => weightsOf(attention, head)))));
   const matrix = { key: "weights", head: null, rows: keys.map(nameOfAttention),
     columns: choices.map(nameOfHead), columnsArePieces: false, numbers };
   part("distances").replaceChildren(gridOf("distance of the attentions", matrix, 1,
@@ -188,16 +180,14 @@ function choose(place, head) {
 
 function showMaps() {
   const { place, head, found } = state;
-  const cut = (texts, length) => texts.slice(0, length);
   const maps = attentionsAt(place).map((attention, n) => {
     if (!attention || (head !== MEAN && Number(head) >= attention.shape[0])) return null;
     const { source, target } = found.sides[n];
     const [, length, keys] = attention.shape;
     return {
-      key: "weights", head: null, columnsArePieces: true, numbers: rowsOf(attention, head),
-      rows: cut(place.startsWith("encoder.") ? source : target, length),
-      columns: cut(place.startsWith("encoder.") || place.endsWith("cross_attention")
-        ? source : target, keys),
+      key: "weights", head: null, columnsArePieces: true, numbers: weightsOf(attention, head),
+      rows: (place.startsWith("encoder.") ? source : target).slice(0, length),
+      columns: (/^encoder\.|cross_attention$/.test(place) ? source : target).slice(0, keys),
     };
   });
   const drawn = maps.map((map, n) => (map ? gridOf(found.sides[n].name, map, 1, null)
@@ -244,7 +234,8 @@ async function awaken() {
   if (isShown()) section.draw();
 }
 
-state.found = JSON.parse(document.getElementById("comparison").textContent);
+state.found = JSON.parse(document.getElementById("comparison").textContent,
+  (name, value) => (name === "data" ? Float32Array.from(value) : value));
 state.given = { names: state.found.sides.map(({ name }) => name), tag: state.found.tag };
 part("place").addEventListener("change", () => choose(part("place").value, state.head));
 part("head").addEventListener("change", () => choose(state.place, part("head").value));

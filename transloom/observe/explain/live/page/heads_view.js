@@ -8,6 +8,7 @@ import { attentionsOf, lengthsTaken, meanCrossAttention, occlusionSlices } from 
 import { lookAt } from "./matrices_view.js";
 import { labelsOf, tensorAt } from "./places.js";
 import { replaceOneByOne } from "./slices.js";
+import { rowsOf } from "../../walk/trace.js";
 
 const MOST_OCCLUDED = 40; // pieces, each of which takes a forward pass
 
@@ -51,11 +52,10 @@ function* neededSlices({ part, plain, changed, model }) {
 
 // What each chosen piece needed of the sentence, beside what was looked at, as two tables.
 function* neededBesideLooked(model, result) {
-  const { source, target } = result.pieces;
-  const table = (title, key, { shape, data }, columns) => {
-    const numbers = target.map((_, t) => data.subarray(t * shape[1], (t + 1) * shape[1]));
-    const rows = result.chosen.map((id) => model.target.pieces[id]);
-    const matrix = { key, head: null, rows, columns, columnsArePieces: true, numbers };
+  const { source } = result.pieces;
+  const rows = result.chosen.map((id) => model.target.pieces[id]);
+  const table = (title, key, looked_ts, columns) => {
+    const matrix = { key, head: null, rows, columns, columnsArePieces: true, numbers: rowsOf(looked_ts, null) };
     return gridOf(title, matrix, greatestOfMatrix(matrix), null);
   };
   return [

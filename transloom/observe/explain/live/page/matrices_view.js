@@ -19,16 +19,13 @@ function* matricesSlices(panel) {
   const results = changed
     ? [["as trained", plain], ["with your changes", changed]] : [["", plain]];
   const shared = document.documentElement.dataset.scale === "shared";
-  const all = heads.map((head) => results.map(([, result]) =>
-    matrixOf(looksAt, head, result.traced, result.pieces)));
-  const grids = all.flatMap((matrices, place) => {
-    const head = heads[place];
-    const greatest = Math.max(...(shared ? all.flat() : matrices).map(greatestOfMatrix));
-    return matrices.map((matrix, n) => {
-      const title = [head === null ? nameOf(looksAt) : `head ${head + 1}`, results[n][0]]
-        .filter(Boolean).join(", ");
-      return { title, matrix, greatest, result: results[n][1] };
-    });
+  const all = heads.map((head) => results.map(([whose, result]) => {
+    const title = [head === null ? nameOf(looksAt) : `head ${head + 1}`, whose].filter(Boolean).join(", ");
+    return { title, result, matrix: matrixOf(looksAt, head, result.traced, result.pieces) };
+  }));
+  const grids = all.flatMap((some) => {
+    const scale = (shared ? all.flat() : some).map(({ matrix }) => greatestOfMatrix(matrix));
+    return some.map((grid) => ({ ...grid, greatest: Math.max(...scale) }));
   });
   part("matrices").after(panel.origin);
   yield* replaceOneByOne(part("matrices"), grids, ({ title, matrix, greatest, result }) =>

@@ -8,7 +8,6 @@ import { rowsOfTerms, termsTable } from "../../../drawing/terms.js";
 import { visible } from "../../../drawing/text.js";
 import { originOf } from "./origins.js";
 import { fullNameOf, isSameCell, labelsOf, nameOf, numberAt } from "./places.js";
-import { shapesOf } from "./shapes.js";
 
 // `result` is the one that has the number: of the model as it was trained, or with switches.
 export function openOrigin(panel, cell, result) {
@@ -34,7 +33,7 @@ export function showOrigin(panel, from = null) {
     element("h3", {}, cellName(cell, result)),
     element("p", { class: "value" }, formatPrecise(numberAt(result.traced, cell))),
     element("p", {}, element("code", {}, found.formula)),
-    ...pictureOf(shapesOf(model, result.traced, cell, result.switches)),
+    ...pictureOf(found.product),
     ...(found.note ? [element("p", {}, found.note)] : []),
     termsTable(rowsOfTerms(found, ({ place, factor }) => isSameCell(place, from) || isSameCell(factor, from)),
       (term) => termName(term, found.terms, cell, result), (place) => openOrigin(panel, place, result)),

@@ -1,11 +1,13 @@
 // Where a number comes from: the formula, and each number that went into it with its own place, so
 // that one can go back from number to number until the embedding.
 //
-//   originOf(model, traced, cell, switches) ─▶ {formula, terms, added, value, note}
+//   originOf(model, traced, cell, switches) ─▶ {formula, product, terms, added, value, note}
 //
 // `value` is worked out anew from the terms; a test holds it to the tensor's own number. Terms (see
 // drawing/terms.js) add up; `added` is the bias, or null; what happens to the sum then, the formula
-// says. A softmax has the asked number as the result of one of its terms.
+// says. A softmax has the asked number as the result of one of its terms. `product` has the matrices
+// that were multiplied and the signs between them, for drawing/product.js; it is empty if there were
+// none. A matrix that enters transposed is there as it lies in memory first, then turned.
 
 import { formatPrecise } from "../../../drawing/numbers.js";
 import { anglesOf, NOTHING_SWITCHED, outputEmbedding, sourceEmbedding } from "./forward.js";
@@ -21,7 +23,9 @@ const ACTIVATION_FORMULAS = {
 export function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
   const path = cell.key.split(".");
   const name = path.at(-1);
-  const context = { model, traced, cell, switches, path, name, base: path.slice(0, -1).join(".") };
+  const [rows, columns] = tensorAt(traced, cell.key).shape.slice(-2);
+  const base = path.slice(0, -1).join(".");
+  const context = { model, traced, cell, switches, path, name, base, rows, columns };
   if (cell.key === "logits_tv") return ofLogit(context);
   if (cell.key === "probabilities_tv") return ofSoftmax(context, "logits_tv");
   if (path.length === 2) return ofStack(context);
@@ -30,9 +34,26 @@ export function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
   return path[3] === "feed_forward" ? ofFeedForward(context) : ofAttention(context);
 }
 
-function result(formula, terms, { added = null, value, note = "" } = {}) {
+function result(formula, terms, { added = null, value, note = "", product = [] } = {}) {
   const sum = terms.reduce((total, term) => total + term.value, added ?? 0);
-  return { formula, terms, added, value: value ?? sum, note };
+  return { formula, terms, added, value: value ?? sum, note, product };
+}
+
+// A matrix of a product, and its row or column that went in.
+function matrix(name, rows, columns, lit) {
+  return { name, rows, columns, row: null, column: null, ...lit };
+}
+
+// The asked number in its matrix.
+function made({ rows, columns, cell: { row: t, column } }, name) {
+  return matrix(name, rows, columns, { row: t, column });
+}
+
+// input · weights + b = output; a learned matrix has a bias for each column.
+function affine(context, input, inner, weights, output) {
+  const { rows, columns, cell: { row: t, column } } = context;
+  return [matrix(input, rows, inner, { row: t }), "·", matrix(weights, inner, columns, { column }), "+",
+    matrix("b", 1, columns, { column }), "=", made(context, output)];
 }
 
 function termAt({ traced }, place, b = null, factor = null) {
@@ -50,14 +71,15 @@ function same(context, key, note = "") {
 }
 
 // Σ xᵢwᵢ + b: `from` gives the place of each xᵢ.
-function ofProduct(context, formula, from, weights, bias = null) {
-  return result(formula, Array.from(weights, (b, i) => termAt(context, from(i), b)), { added: bias });
+function ofProduct(context, formula, product, from, weights, bias = null) {
+  const terms = Array.from(weights, (b, i) => termAt(context, from(i), b));
+  return result(formula, terms, { added: bias, product });
 }
 
 // Σ xᵢyᵢ: `from` and `by` give the places of both.
-function ofPairs(context, formula, count, from, by) {
+function ofPairs(context, formula, product, count, from, by) {
   return result(formula, Array.from({ length: count }, (_, i) =>
-    termAt(context, from(i), numberAt(context.traced, by(i)), by(i))));
+    termAt(context, from(i), numberAt(context.traced, by(i)), by(i))), { product });
 }
 
 function learned({ weights }, path) {
@@ -65,11 +87,15 @@ function learned({ weights }, path) {
 }
 
 function ofLogit(context) {
-  const { model, cell: { row: t, column } } = context;
+  const { model, cell: { row: t, column }, rows, columns } = context;
+  const { width } = model.config;
   const bias = model.weights["output_bias"];
   const from = (i) => ({ key: "decoder.output_tm", head: null, row: t, column: i });
-  return ofProduct(context, `Σ hᵢ · Eᵢ${bias ? " + b" : ""}: the decoder's output row times the ` +
-    "piece's row of the output matrix", from, row(outputEmbedding(model), column), bias?.data[column]);
+  const product = [matrix("E", columns, width, { row: column }), "transposed: Eᵀ;",
+    matrix("h", rows, width, { row: t }), "·", matrix("Eᵀ", width, columns, { column }),
+    ...(bias ? ["+", matrix("b", 1, columns, { column })] : []), "=", made(context, "logits")];
+  return ofProduct(context, `Σ hᵢ · Eᵢ${bias ? " + b" : ""}: the decoder's output row times the piece's ` +
+    "row of the output matrix", product, from, row(outputEmbedding(model), column), bias?.data[column]);
 }
 
 function ofSoftmax(context, key) {
@@ -164,42 +190,51 @@ function ofNorm({ model, traced }, place, path) {
 function ofFeedForward(context) {
   const { model, cell, name, base } = context;
   const { activation } = model.config;
-  const product = (part, key, formula, output) => {
+  const product = (part, key, formula, output, drawn) => {
     const { weight, bias } = learned(model, `${base}.${part}`);
     const from = (column) => ({ key, head: null, row: cell.row, column });
-    return ofProduct(context, formula, from, row(weight, output), bias.data[output]);
+    const parts = affine(context, drawn[0], weight.shape[1], ...drawn.slice(1));
+    return ofProduct(context, formula, parts, from, row(weight, output), bias.data[output]);
   };
   if (name === "output_tm") {
-    return product("outer", `${base}.inner_tf`, "Σ innerᵢ · W₂ᵢ + b₂", cell.column);
+    return product("outer", `${base}.inner_tf`, "Σ innerᵢ · W₂ᵢ + b₂", cell.column, ["inner", "W₂", "output"]);
   }
   if (activation !== "swiglu") {
     const formula = `${ACTIVATION_FORMULAS[activation]}, z = Σ xᵢ · W₁ᵢ + b₁: ` +
       "a column of W₁ and its bias, then the activation";
-    const found = product("inner", keyRead(model, base), formula, cell.column);
-    return { ...found, value: ACTIVATIONS[activation](found.value) };
+    const found = product("inner", keyRead(model, base), formula, cell.column, ["input", "W₁", "sum"]);
+    return { ...found, product: [...found.product, "then the activation"],
+      value: ACTIVATIONS[activation](found.value) };
   }
-  const inner = (output) => product("gate_and_inner", keyRead(model, base), "", output);
+  const inner = (output) =>
+    product("gate_and_inner", keyRead(model, base), "", output, ["input", "V", "sum"]);
   const z = Math.fround(inner(cell.column).value);
   const found = inner(tensorAt(context.traced, cell.key).shape[1] + cell.column);
   const share = Math.fround(ACTIVATIONS.silu(z));
-  return { ...found, value: share * Math.fround(found.value),
+  return { ...found, product: [...found.product, "then times the gate"],
+    value: share * Math.fround(found.value),
     formula: `silu(z) · (Σ xᵢ · Vᵢ + b), with z ${formatPrecise(z)}, silu(z) ${formatPrecise(share)} (SwiGLU)`,
     note: "The gate z is the same row times a column of another matrix: Σ xᵢ · Wᵢ + b." };
 }
 
 function ofAttention(context) {
-  const { model, traced, cell, switches, path, name, base } = context;
-  const d = model.config.width / model.config.heads;
+  const { model, traced, cell, switches, path, name, base, rows, columns } = context;
+  const { width, heads } = model.config;
+  const d = width / heads;
   const { head, row: t, column } = cell;
+  const one = ` of head ${head + 1}`;
   if (name === "weights_hts") return ofSoftmax(context, `${base}.scores_hts`);
   if (name === "scores_hts") {
+    const product = [matrix(`K${one}`, columns, d, { row: column }), "transposed: Kᵀ;",
+      matrix(`Q${one}`, rows, d, { row: t }), "·", matrix("Kᵀ", d, columns, { column }),
+      switches.scaledScores ? `/ √${d} =` : "=", made(context, "scores")];
     if (numberAt(traced, cell) === -Infinity) {
       const note = "exp(−∞) is 0, so the weight is 0: a row sees only itself and earlier rows.";
-      return result("−∞: the mask hides this position", [], { value: -Infinity, note });
+      return result("−∞: the mask hides this position", [], { value: -Infinity, note, product });
     }
     const scale = switches.scaledScores ? 1 / Math.sqrt(d) : 1;
     const divided = switches.scaledScores ? ` / √${d}` : ", not divided by √d";
-    const found = ofPairs(context, `Σ queryᵢ · keyᵢ${divided}`, d,
+    const found = ofPairs(context, `Σ queryᵢ · keyᵢ${divided}`, product, d,
       (i) => ({ key: `${base}.queries_htd`, head, row: t, column: i }),
       (i) => ({ key: `${base}.keys_hsd`, head, row: column, column: i }));
     return { ...found, value: found.value * scale };
@@ -208,16 +243,19 @@ function ofAttention(context) {
     if (switches.headsOff.has(`${base.replace(".layers", "")}.${head}`)) {
       return result("0: this head is switched off", [], { value: 0 });
     }
+    const looked = tensorAt(traced, `${base}.values_hsd`).shape[1];
+    const product = [matrix(`weights${one}`, rows, looked, { row: t }), "·",
+      matrix(`V${one}`, looked, columns, { column }), "=", made(context, "mix")];
     return ofPairs(context, "Σ weightₛ · valueₛ, the sum over all pieces that the row looks at",
-      tensorAt(traced, `${base}.values_hsd`).shape[1],
+      product, looked,
       (s) => ({ key: `${base}.weights_hts`, head, row: t, column: s }),
       (s) => ({ key: `${base}.values_hsd`, head, row: s, column }));
   }
   if (name === "output_tm") {
     const { weight, bias } = learned(model, `${base}.output`);
     const from = (i) => ({ key: `${base}.mix_htd`, head: Math.floor(i / d), row: t, column: i % d });
-    return ofProduct(context, "Σ mixᵢ · Wᴼᵢ + b: the joined mixes of all heads times a column of " +
-      "Wᴼ", from, row(weight, column), bias.data[column]);
+    return ofProduct(context, "Σ mixᵢ · Wᴼᵢ + b: the joined mixes of all heads times a column of Wᴼ",
+      affine(context, `mixes of ${heads} heads`, width, "Wᴼ", "output"), from, row(weight, column), bias.data[column]);
   }
   return ofHead(context, path[3] === "cross_attention", d);
 }
@@ -226,18 +264,21 @@ function ofAttention(context) {
 // first, then those of keys and values, each of which several heads may share.
 function ofHead(context, cross, d) {
   const { model, cell: { head, row: t, column }, switches, name, base } = context;
-  const { heads, groups, positions } = model.config;
+  const { width, heads, groups, positions } = model.config;
   const part = ["queries_htd", "keys_hsd", "values_hsd"].indexOf(name);
   const [own, before] = cross ? [part ? "key_value" : "query", 0] : ["query_key_value", heads];
   const { weight, bias } = learned(model, `${base}.${own}`);
-  const first = [head, before, before + groups][part] + (part ? Math.floor((head * groups) / heads) : 0);
+  const group = Math.floor((head * groups) / heads);
+  const first = [head, before, before + groups][part] + (part ? group : 0);
   const memory = cross && part > 0;
   const key = memory ? "encoder.output_tm" : keyRead(model, base);
   const from = (i) => ({ key, head: null, row: t, column: i });
   const letter = "QKV"[part];
-  const reads = `a row of the ${memory ? "memory" : "input"} times a column of W${letter}`;
-  const product = (at) => ofProduct(context, `Σ xᵢ · W${letter}ᵢ + b: ${reads}`, from,
-    row(weight, first * d + at), bias.data[first * d + at]);
+  const read = memory ? "memory" : "input";
+  const shared = part && groups < heads ? `group ${group + 1}` : `head ${head + 1}`;
+  const drawn = affine(context, read, width, `W${letter} of ${shared}`, `${letter} of head ${head + 1}`);
+  const product = (at) => ofProduct(context, `Σ xᵢ · W${letter}ᵢ + b: a row of the ${read} times a column ` +
+    `of W${letter}`, drawn, from, row(weight, first * d + at), bias.data[first * d + at]);
   if (positions !== "rotary" || !switches.positions || cross || part === 2) return product(column);
   // Two columns are rotated by the angle of the row's position.
   const other = (column + d / 2) % d;
@@ -249,6 +290,7 @@ function ofHead(context, cross, d) {
     return { ...term, b, value: term.a * b };
   });
   return { ...one, terms, added: turned(one.added, two.added),
+    product: [...drawn, "then rotated by the row's position"],
     value: turned(Math.fround(one.value), Math.fround(two.value)),
     note: `Rotated by position ${t}: column ${column} times ${formatPrecise(cosine)} ` +
       `${column < other ? "less" : "plus"} column ${other} times ${formatPrecise(sine)}.` };

@@ -4,7 +4,7 @@
 //
 // Each computes in slices, and dims what it has drawn as long as that belongs to a former sentence.
 
-import { element } from "../../../drawing/elements.js";
+import { element, optionGroups } from "../../../drawing/elements.js";
 import { computeSentenceSlices } from "./computing.js";
 import { NOTHING_SWITCHED } from "./forward.js";
 import { showHeads, showNeeded } from "./heads_view.js";
@@ -96,12 +96,9 @@ function refuse(message) {
 }
 
 function showChoices() {
-  const groups = new Map();
-  for (const { group, key } of allPlaces(state.model)) {
-    if (!groups.has(group)) groups.set(group, element("optgroup", { label: group }));
-    groups.get(group).append(element("option", { value: key }, fullNameOf(key)));
-  }
-  part("places").replaceChildren(...groups.values());
+  const all = allPlaces(state.model);
+  part("places").replaceChildren(...optionGroups([...new Set(all.map(({ group }) => group))].map((title) =>
+    [title, all.filter(({ group }) => group === title).map(({ key }) => [key, fullNameOf(key)])])));
   part("places").value = state.looksAt;
   const special = new Set(Object.values(state.model.vocabulary));
   const { reserved, types } = state.model.source;

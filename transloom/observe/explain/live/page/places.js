@@ -2,6 +2,8 @@
 // and what their axes stand for. The letters behind the last underscore name the axes: see
 // forward.js. A cell is {key, head, row, column}; without heads, head is null.
 
+import { rowsOf } from "../../walk/trace.js";
+
 export const PART_NAMES = {
   self_attention: "self-attention",
   cross_attention: "cross-attention",
@@ -119,10 +121,6 @@ export function labelsOf(key, traced, pieces) {
 
 // The numbers of a tensor, or of one of its heads, with their labels.
 export function matrixOf(key, head, traced, pieces) {
-  const { shape, data } = tensorAt(traced, key);
-  const [rows, width] = shape.slice(-2);
-  const first = (head ?? 0) * rows * width;
-  const numbers = Array.from({ length: rows }, (_, r) =>
-    data.subarray(first + r * width, first + (r + 1) * width));
+  const numbers = rowsOf(tensorAt(traced, key), head);
   return { key, head, name: fullNameOf(key), numbers, ...labelsOf(key, traced, pieces) };
 }

@@ -12,15 +12,14 @@ const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task
 //                 was ended or refused its input
 //   outdate()     ends the one that runs, since its input has changed
 //
-// `shown`: the elements with the results, marked as stale until there are new ones, or a function
-// that returns those that are there now. `refuse` is
-// called with the message of a RangeError, which says that the page does not take the input.
+// `shown`: the elements with the results, marked as stale until there are new ones, or a function that
+// returns those that are there now. `refuse` takes the message of a RangeError: the input is refused.
 export function slicesInTurn(shown, refuse = null) {
   let newest = null;
   const now = () => (typeof shown === "function" ? shown() : shown);
   const outdate = () => {
     newest = null;
-    markStale(now());
+    mark(now(), true);
   };
   const run = async (slices) => {
     outdate();
@@ -29,7 +28,7 @@ export function slicesInTurn(shown, refuse = null) {
       for (let until = performance.now() + SLICE_MS; ;) {
         const { done, value } = slices.next();
         if (done) {
-          markFresh(now());
+          mark(now(), false);
           return value;
         }
         if (performance.now() < until) continue;
@@ -58,17 +57,11 @@ export function whenTyped({ outdate }, compute) {
 }
 
 // Dim elements whose results belong to a former input.
-function markStale(shown) {
+function mark(shown, areStale) {
   for (const node of shown) {
-    node.classList.add("stale");
-    node.setAttribute("aria-busy", "true");
-  }
-}
-
-function markFresh(shown) {
-  for (const node of shown) {
-    node.classList.remove("stale");
-    node.removeAttribute("aria-busy");
+    node.classList.toggle("stale", areStale);
+    if (areStale) node.setAttribute("aria-busy", "true");
+    else node.removeAttribute("aria-busy");
   }
 }
 

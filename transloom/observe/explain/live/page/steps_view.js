@@ -2,7 +2,7 @@
 
 import { element } from "../../../drawing/elements.js";
 import { formatPercent } from "../../../drawing/numbers.js";
-import { lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
+import { cell, labelled, lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { candidatesAt } from "./computing.js";
 import { lensAt, lensSlices } from "./lens.js";
@@ -20,13 +20,11 @@ export function showSteps(panel) {
     onclick: () =>
       openOrigin(panel, { key: "probabilities_tv", head: null, row: t, column: id }, result),
   }, pieceText(model.target.pieces[id]), ` ${formatPercent(probability)}`);
-  const cells = (result, t) => element("td", {}, candidatesAt(result, t, STEPS_SHOWN)
+  const candidates = (result, t) => cell(candidatesAt(result, t, STEPS_SHOWN)
     .map((candidate) => button(result, t, candidate)));
-  const rows = plain.chosen.map((id, t) => element("tr", {},
-    element("th", { scope: "row" }, `${t + 1}`),
-    element("td", { dir: "auto" }, visible(plain.pieces.target[t])),
-    cells(plain, t), ...(changed ? [cells(changed, t)] : []),
-    element("td", { dir: "auto" }, piece(id))));
+  const rows = plain.chosen.map((id, t) => labelled(`${t + 1}`, [
+    cell(plain.pieces.target[t]), candidates(plain, t), changed && candidates(changed, t),
+    cell(model.target.pieces[id])]));
   const titles = ["step", "input", changed ? "most probable, as trained" : "most probable next",
     ...(changed ? ["with your changes"] : []), "chosen"];
   part("steps").replaceChildren(stepsTable(titles, rows));
@@ -39,15 +37,13 @@ export function showLens(panel) {
 
 function* lensViewSlices({ part, plain, changed, model }) {
   const lens = yield* lensSlices(model, (changed ?? plain).traced);
-  const piece = (id) => visible(model.target.pieces[id]);
-  const cell = (reading, t) => {
+  const predicted = (reading, t) => {
     const { best, probability, ofChosen } = lensAt(reading, t, plain.chosen[t]);
     return lensCell(model.target.pieces[best], probability,
       best === plain.chosen[t] ? null : `chosen: ${formatPercent(ofChosen)}`);
   };
-  const lines = plain.chosen.map((id, t) => element("tr", {},
-    element("th", { scope: "row" }, `${t + 1}`), lens.map((reading) => cell(reading, t)),
-    element("td", { dir: "auto" }, piece(id))));
+  const lines = plain.chosen.map((id, t) => labelled(`${t + 1}`,
+    [lens.map((reading) => predicted(reading, t)), cell(model.target.pieces[id])]));
   const titles = ["step", ...lens.map(({ name }) => name), "chosen"];
   part("lens").replaceChildren(stepsTable(titles, lines, changed ? "with your changes" : null));
 }

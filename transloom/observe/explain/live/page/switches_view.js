@@ -1,7 +1,7 @@
 // What if? A checkbox for each part that can be switched off, and what the switches change.
 
 import { element } from "../../../drawing/elements.js";
-import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
+import { formatPercent, formatSigned } from "../../../drawing/numbers.js";
 import { pieceText } from "../../../drawing/parts.js";
 import { NOTHING_SWITCHED } from "./forward.js";
 import { allPlaces, PART_NAMES } from "./places.js";
@@ -67,11 +67,10 @@ export function largestChange(plain, changed) {
 export function showEffect({ part, plain, changed, model }) {
   if (!changed) return part("effect").replaceChildren(element("p", { class: "quiet" }, "All parts are on."));
   const { t, id, before, after } = largestChange(plain, changed);
-  const difference = `${after < before ? "−" : "+"}${formatPrecise(Math.abs(after - before))}`;
   part("effect").replaceChildren(
     translationLine("As trained: ", plain), translationLine("With your changes: ", changed),
     element("p", {}, ...(after === before ? ["No probability changes."] : [
       `The largest change of a probability is in step ${t + 1}: `,
       pieceText(model.target.pieces[id]),
-      ` from ${formatPercent(before)} to ${formatPercent(after)} (${difference}).`])));
+      ` from ${formatPercent(before)} to ${formatPercent(after)} (${formatSigned(after - before)}).`])));
 }

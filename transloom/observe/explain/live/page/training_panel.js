@@ -2,8 +2,8 @@
 // below, and dropout_panel.js draws masks.
 
 import { element } from "../../../drawing/elements.js";
-import { formatCount, formatPercent, formatPrecise } from "../../../drawing/numbers.js";
-import { stepsTable } from "../../../drawing/parts.js";
+import { formatCount, formatPercent, formatPrecise, formatSigned } from "../../../drawing/numbers.js";
+import { cell, labelled, stepsTable } from "../../../drawing/parts.js";
 import { visible } from "../../../drawing/text.js";
 import { candidatesAt } from "./computing.js";
 import { dropoutPanel } from "./dropout_panel.js";
@@ -15,8 +15,8 @@ const OTHERS = 5; // pieces beside the right one
 // A table in a box that scrolls; `rows` are lists of cells, or such lists with a class.
 function scrollingTable(label) {
   const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label });
-  const line = ({ cells, kind = null }) => element("tr", { class: kind }, cells.map((cell, n) =>
-    element(n ? "td" : "th", n ? {} : { scope: "row" }, cell)));
+  const line = ({ cells: [label, ...others], kind = null }) =>
+    labelled(label, others.map((one) => cell(one)), kind);
   const fill = (titles, rows) =>
     box.replaceChildren(stepsTable(titles, rows.map(line), null, "steps losses"));
   return { box, fill };
@@ -131,11 +131,10 @@ export function trainingPanel(root, model, settings, sentence, take) {
 
   function showTarget() {
     const entries = targetBesideModel(state.forced, state.row, smoothing, OTHERS);
-      const signed = (value) => `${value < 0 ? "−" : "+"}${formatPrecise(Math.abs(value))}`;
     const lines = entries.map(({ id, count: rest, wanted, said: p, loss }) => ({
       kind: id === state.forced.target[state.row] ? "sum" : null,
       cells: [id === null ? `the other ${formatCount(rest)} pieces` : piece(id),
-        formatPrecise(wanted), formatPrecise(p), signed(p - wanted), nats(loss)],
+        formatPrecise(wanted), formatPrecise(p), formatSigned(p - wanted), nats(loss)],
     }));
     const sum = { kind: "sum", cells: ["sum", formatPrecise(totalOf(entries, "wanted")),
       formatPrecise(totalOf(entries, "said")), "", nats(totalOf(entries, "loss"))] };

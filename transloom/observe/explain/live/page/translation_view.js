@@ -3,7 +3,7 @@
 import { element } from "../../../drawing/elements.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
 import { pieceText } from "../../../drawing/parts.js";
-import { visible } from "../../../drawing/text.js";
+import { visible, written } from "../../../drawing/text.js";
 import { standsFor } from "./computing.js";
 
 export function showPieces({ part, plain, model }) {
@@ -20,6 +20,6 @@ export function showPieces({ part, plain, model }) {
 
 export function translationLine(label, result) {
   return element("p", {}, element("span", { class: "quiet" }, label),
-    element("output", { dir: "auto" }, visible(result.translation) || "(nothing)"),
+    element("output", { dir: "auto" }, written(result.translation)),
     element("small", {}, ` log-probability ${formatPrecise(result.logProbability)} nats`));
 }

@@ -2,11 +2,10 @@
 //
 //   treePanel(part, model, current) ─▶ {show}        current() ─▶ {ids, switches}
 
-import { element } from "../../../drawing/elements.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
-import { stepsTable } from "../../../drawing/parts.js";
+import { cell, labelled, stepsTable } from "../../../drawing/parts.js";
 import { savable, standalone } from "../../../drawing/saving.js";
-import { visible } from "../../../drawing/text.js";
+import { visible, written } from "../../../drawing/text.js";
 import { beamTreeSlices, followed, tableOfTree } from "./beam_tree.js";
 import { lengthPenalty } from "./search.js";
 import { slicesInTurn } from "./slices.js";
@@ -160,10 +159,8 @@ function foundTable({ found, alpha }, target) {
   const line = ({ ids, score }) => {
     const length = ids.length + 1; // with EOS
     const penalty = lengthPenalty(length, alpha);
-    return element("tr", {},
-      element("th", { scope: "row", dir: "auto" }, visible(target.decode(ids)) || "(nothing)"),
-      ...[String(length), formatPrecise(score * penalty), `÷ ${formatPrecise(penalty)}`,
-        formatPrecise(score)].map((text) => element("td", {}, text)));
+    return labelled(written(target.decode(ids)), [String(length), formatPrecise(score * penalty),
+      `÷ ${formatPrecise(penalty)}`, formatPrecise(score)].map((text) => cell(text)));
   };
   return stepsTable(titles, found.map(line),
     "Translations that the search finds, best first; pieces include the end");

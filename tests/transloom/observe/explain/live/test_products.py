@@ -27,11 +27,11 @@ def test_shapes_fit_and_what_is_lit_made_the_number(translator_of, tmp_path, set
     translator = translator_of(**settings)
     source = translator.source_ids("elle sera journaliste")
     target = [translator.model.vocabulary.bos_id, 9, 8, 7]
-    question = ("shapes", {"source": source, "target": target, "cells": CELLS})
+    question = ("products", {"source": source, "target": target, "cells": CELLS})
     (found,) = ask(packed(translator), tmp_path, question)
     drawn = set()
     for one in found:
-        cell, parts = one["cell"], one["parts"]
+        cell, parts = one["cell"], one["product"]
         assert bool(parts) == bool(PRODUCTS.search(cell["key"])), cell
         if not parts:
             continue
@@ -65,11 +65,11 @@ def test_a_division_that_is_switched_off_is_not_drawn(translator_of, tmp_path):
     translator = translator_of()
     source = translator.source_ids("je")
     given = {"source": source, "target": [translator.model.vocabulary.bos_id], "cells": [[0, 0, 0]]}
-    questions = [("shapes", given), ("shapes", {**given, "switches": {"scaledScores": False}})]
+    questions = [("products", given), ("products", {**given, "switches": {"scaledScores": False}})]
     for found, sign in zip(
         ask(packed(translator), tmp_path, *questions), ("/ √8 =", "="), strict=True
     ):
         (scores,) = [
             o for o in found if o["cell"]["key"] == "encoder.layers.0.self_attention.scores_hts"
         ]
-        assert sign in scores["parts"]
+        assert sign in scores["product"]
