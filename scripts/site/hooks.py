@@ -2,7 +2,8 @@
 
     pages of docs/ ─────────────────────────┐
     CHANGELOG.md, benchmarks/README.md, … ──┼─▶ links resolved in the repository ──▶ site/
-    reference.py: commands, fields, … ──────┘
+    reference.py: commands, fields, … ──────┤
+    scripts/exhibits, if it was run ────────┘
 
 A link to a file of the repository that is no page of the site becomes plain text. Decision records
 stay out of the search index: they repeat the words of guides, and would rank above them.
@@ -28,6 +29,13 @@ INCLUDED = {
     "project/security-policy.md": "SECURITY.md",
     "project/benchmarks.md": "benchmarks/README.md",
 }
+# Pages that scripts/exhibits writes. They are not in git, as they are large and have to be trained.
+EXHIBITS = ("exhibits/explain.html", "exhibits/report.html")
+NO_EXHIBIT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Not built</title>
+<h1>This exhibit was not built</h1>
+<p>Run <code>scripts/exhibits</code>, which trains two runs for ten minutes on two cores, and build the
+site again.</p></html>
+"""
 HOME = "README.md"  # links to it go to the home page of the site
 NOT_SEARCHED = "decisions/"
 
@@ -41,11 +49,14 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are generated, and those whose text lies outside docs/."""
+    """Add the pages that are generated, those whose text lies outside docs/, and missing exhibits."""
     for uri, name in INCLUDED.items():
         files.append(File.generated(config, uri, content=(ROOT / name).read_text()))
     for uri, page in GENERATED.items():
         files.append(File.generated(config, uri, content=page()))
+    for uri in EXHIBITS:
+        if files.get_file_from_path(uri) is None:
+            files.append(File.generated(config, uri, content=NO_EXHIBIT))
     return files
 
 

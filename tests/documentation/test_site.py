@@ -4,6 +4,7 @@ import json
 import re
 from contextlib import closing
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -24,6 +25,7 @@ PAGES = (
     "explanation/recovery.html",
     "decisions/index.html",
 )
+ROOT = Path(__file__).resolve().parents[2]
 SEARCH_BOX = "input[placeholder=Search]"
 
 
@@ -58,6 +60,13 @@ def test_pages_load_nothing_from_elsewhere_and_link_to_files_that_exist(site):
                 continue
             target = (page.parent / unquote(parts.path)).resolve()
             assert target.exists(), f"{page.relative_to(site)}: {address}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["explain.html", "report.html"])
+def test_an_exhibit_is_there_or_says_how_to_build_it(site, name):
+    text = (site / "exhibits" / name).read_text(encoding="utf-8")
+    assert (ROOT / "docs/exhibits" / name).exists() != ("Run <code>scripts/exhibits" in text)
 
 
 @pytest.mark.long
