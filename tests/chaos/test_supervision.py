@@ -117,7 +117,7 @@ def test_a_lost_head_ends_the_run_soon_and_all_of_its_processes(training):
     print(f"the driver ended {time.monotonic() - lost_at:.1f} s after its head")
     assert code == 1
     assert "Ray's head has not answered for 12 s (cluster.wait_for_head_seconds)" in errors
-    assert "the same command continues from the newest checkpoint" in errors
+    assert "run the same command to continue from the newest checkpoint" in errors
     assert "Traceback" not in errors
 
 
