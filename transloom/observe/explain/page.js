@@ -32,13 +32,18 @@ export function refresh(places = new Map()) {
   else follow(isReplaced);
 }
 
-// Sections of a group that follow each other stand in one list.
+// Sections of a group that follow each other stand in one list. The parts of a section that is there from
+// the beginning have entries, too.
 function showList() {
   const groups = [];
-  for (const { id, dataset: { group, name } } of sections()) {
+  const link = (id, name) => element("a", { href: `#${id}` }, element("bdi", {}, name));
+  for (const section of sections()) {
+    const { id, dataset: { group, name } } = section;
     if (groups.at(-1)?.group !== group) groups.push({ group, entries: [] });
+    const parts = [...section.querySelectorAll(":scope:not(.drawn) h2[id]")].map((part) =>
+      element("li", {}, link(part.id, part.textContent)));
     groups.at(-1).entries.push(
-      element("li", {}, element("a", { href: `#${id}` }, element("bdi", {}, name))));
+      element("li", {}, link(id, name), parts.length > 0 && element("ol", {}, parts)));
   }
   list.replaceChildren(...groups.flatMap(({ group, entries }) =>
     [element("h2", {}, group), element("ol", {}, entries)]));
@@ -52,8 +57,8 @@ function show(section) {
   state.here = section;
   section.draw?.();
   all.forEach((one) => one.classList.toggle("here", one === section));
-  list.querySelectorAll("a").forEach((link, n) =>
-    n === place ? link.setAttribute("aria-current", "step") : link.removeAttribute("aria-current"));
+  list.querySelectorAll("a").forEach((link) => link.getAttribute("href") === `#${section.id}`
+    ? link.setAttribute("aria-current", "step") : link.removeAttribute("aria-current"));
   menu.value = `#${section.id}`;
   scrollListTo(list.querySelector("[aria-current]"));
   back.disabled = place === 0;

@@ -47,7 +47,16 @@ export function cutsOfForm(form, limits) {
   ];
 }
 
-function modelTable({ form, vocabulary_size, parameters, checkpoint }, layers) {
+export function whereWeightsAre({ parameters, stacks }) {
+  const names = stacks.length > 1 ? ["the encoder's layers", "the decoder's layers"] : ["the layers"];
+  const inLayers = stacks.reduce((sum, count) => sum + count, 0);
+  return `${formatCount(parameters)}: ` +
+    `${stacks.map((count, n) => `${formatCount(count)} in ${names[n]}, `).join("")}` +
+    `and ${formatCount(parameters - inLayers)} in embeddings and other parts outside the layers`;
+}
+
+function modelTable(model, layers) {
+  const { form, vocabulary_size, checkpoint } = model;
   const norm = form.pre_norm ? "before each sub-layer (pre-norm)" : "after each sum (post-norm)";
   return table(["property", "of this model"], [
     ["layers", layers],
@@ -57,7 +66,7 @@ function modelTable({ form, vocabulary_size, parameters, checkpoint }, layers) {
     ["feed-forward", `${form.inner_width} inner numbers`],
     ["normalisation", form.norm_kind === "layer" ? norm : `${form.norm}, ${norm}`],
     ["pieces", formatCount(vocabulary_size)],
-    ["parameters", formatCount(parameters)],
+    ["parameters", whereWeightsAre(model)],
     ["weights", checkpoint],
   ]);
 }

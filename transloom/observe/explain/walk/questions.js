@@ -1,10 +1,12 @@
 // Learners' questions, answered with the numbers of the sentence, in the order of the forward pass.
 // A question is [asked, answer, box]: the box of the model's figure that it is about.
 
+import { element } from "../../drawing/elements.js";
 import { counted, formatCount, formatNumber } from "../../drawing/numbers.js";
 import { softmax, tensor } from "../live/page/tensors.js";
 import { aboveZero, sharpestOf } from "./layers.js";
-import { boxLink, heading, text } from "../../drawing/parts.js";
+import { whereWeightsAre } from "./overview.js";
+import { boxLink, heading, quoting, text } from "../../drawing/parts.js";
 import { firstRow, lastLayer, lengthOf, rowsOf } from "./trace.js";
 
 export function questionsSection(trace) {
@@ -13,8 +15,15 @@ export function questionsSection(trace) {
     name: "Questions",
     title: "Questions and answers",
     lead: "Short answers with the numbers of this model and this sentence.",
-    parts: () => questionsOf(trace).map(([asked, answer, box]) =>
-      [heading(asked), text(answer), boxLink("Where this page shows it", box)]),
+    parts: () => {
+      const all = questionsOf(trace);
+      return [
+        element("ol", { class: "contents" }, all.map(([asked], n) =>
+          element("li", {}, element("a", { "data-part": `question-${n + 1}` }, quoting(asked))))),
+        all.map(([asked, answer, box], n) =>
+          [heading(asked, `question-${n + 1}`), text(answer), boxLink("Where this page shows it", box)]),
+      ];
+    },
     shows: {},
   };
 }
@@ -310,15 +319,10 @@ function ofFilling({ trace: { pieces, places, predictions } }) {
   ];
 }
 
-function ofWeights({ trace: { model: { parameters, stacks, checkpoint } }, key }) {
-  const names = stacks.length > 1 ? ["the encoder's layers", "the decoder's layers"] : ["the layers"];
-  const inLayers = stacks.reduce((sum, count) => sum + count, 0);
+function ofWeights({ trace: { model }, key }) {
+  const { checkpoint } = model;
   return [
-    ["How many weights are there, and where?",
-      `There are ${formatCount(parameters)}: ` +
-      `${stacks.map((count, n) => `${formatCount(count)} in ${names[n]}, `).join("")}` +
-      `and ${formatCount(parameters - inLayers)} in embeddings and other parts outside the ` +
-      "layers.", `${key}.embedding`],
+    ["How many weights are there, and where?", `There are ${whereWeightsAre(model)}.`, `${key}.embedding`],
     ["Where do the weights come from?",
       "Matrices begin as random numbers, gains as ones, and biases as zeros. Each training step " +
       "changes them a little, so that the correct pieces become more probable. This page shows the " +

@@ -28,6 +28,8 @@ export function sectionElement({ group, name, title, parts, ...section }, number
       const key = part.getAttribute("data-key");
       if (key) part.setAttribute("id", `${id}-${key}`);
     }
+    made.querySelectorAll("a[data-part]").forEach((link) =>
+      link.setAttribute("href", `#${id}-${link.getAttribute("data-part")}`));
   };
   return made;
 }

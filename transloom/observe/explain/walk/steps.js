@@ -153,7 +153,7 @@ function allStepsSection(trace) {
       trace.decoder.layers.slice(0, trace.model.limits.layers).map((layer, n) => [
         heading(`Decoder layer ${n + 1}: masked self-attention`),
         weightMaps(trace, layer.self_attention, rows, rows, true),
-        headFolds(trace, layer.self_attention, rows, true),
+        headFolds(trace, `decoder.layers.${n}.self_attention`, layer.self_attention, rows, true),
         heading(`Decoder layer ${n + 1}: cross-attention`),
         weightMaps(trace, layer.cross_attention, rows, trace.source.texts, false),
       ]),

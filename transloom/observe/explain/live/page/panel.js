@@ -9,7 +9,7 @@ import { computeSentenceSlices } from "./computing.js";
 import { NOTHING_SWITCHED } from "./forward.js";
 import { showHeads, showNeeded } from "./heads_view.js";
 import { modelInPage } from "./loading.js";
-import { showMatrices } from "./matrices_view.js";
+import { lookAt, showMatrices } from "./matrices_view.js";
 import { showOrigin } from "./origin_view.js";
 import { allPlaces, fullNameOf } from "./places.js";
 import { searchSlices } from "./search.js";
@@ -75,7 +75,10 @@ async function compute() {
 // The sections of the page follow the model as it was trained; what beam search finds comes later.
 async function showWalk() {
   const { model, plain, own } = state;
-  const trace = liveTrace(facts, model, plain);
+  const trace = { ...liveTrace(facts, model, plain), askFor: (key) => {
+    location.hash = "live-matrices";
+    lookAt(state, key);
+  } };
   showTrace(trace);
   showOthers(own.sentence === plain.sentence && own.tag === plain.tag);
   const found = await state.inTurn.beam.run(searchSlices(model, plain.ids));

@@ -175,7 +175,7 @@ function bpe(tokenizer, characters) {
   const symbols = units(tokenizer, characters).map((unit, i) =>
     ({ ...unit, before: i - 1, after: i + 1 }));
   if (symbols.length) symbols.at(-1).after = -1;
-  const pairs = new Heap((a, b) => a.score > b.score || (a.score === b.score && a.left < b.left));
+  const pairs = [];
   const joinedFrom = new Map(); // unused pieces, which are taken apart again
   const offer = (left, right) => {
     if (left < 0 || right < 0 || symbols[left].fixed || symbols[right].fixed) return;
@@ -187,7 +187,7 @@ function bpe(tokenizer, characters) {
       .map(({ text, length }) => ({ text, length })));
   };
   for (let i = 1; i < symbols.length; i++) offer(i - 1, i);
-  for (let pair; (pair = pairs.pop());) {
+  for (let pair; (pair = takenBest(pairs));) {
     const [left, right] = [symbols[pair.left], symbols[pair.right]];
     if (!left.text || !right.text || left.text.length + right.text.length !== pair.text.length) {
       continue;
@@ -248,35 +248,9 @@ function unigram(tokenizer, characters) {
   return found;
 }
 
-// A binary heap whose first element `before` puts before all others.
-class Heap {
-  constructor(before) {
-    this.before = before;
-    this.items = [];
-  }
-
-  push(item) {
-    const { items, before } = this;
-    let at = items.push(item) - 1;
-    for (let parent; at && before(item, items[(parent = (at - 1) >> 1)]); at = parent) {
-      items[at] = items[parent];
-    }
-    items[at] = item;
-  }
-
-  // The first item, which is taken out; undefined if there is none.
-  pop() {
-    const { items, before } = this;
-    const first = items[0];
-    const last = items.pop();
-    if (!items.length) return first;
-    let at = 0;
-    for (let child; (child = 2 * at + 1) < items.length; at = child) {
-      if (child + 1 < items.length && before(items[child + 1], items[child])) child++;
-      if (!before(items[child], last)) break;
-      items[at] = items[child];
-    }
-    items[at] = last;
-    return first;
-  }
+// The pair with the best score, the leftmost of equal ones, which is taken out; undefined without any.
+function takenBest(pairs) {
+  const isBetter = (a, b) => a.score > b.score || (a.score === b.score && a.left < b.left);
+  const best = pairs.reduce((most, pair, n) => (isBetter(pair, pairs[most]) ? n : most), 0);
+  return pairs.splice(best, 1)[0];
 }

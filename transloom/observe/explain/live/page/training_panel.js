@@ -63,7 +63,7 @@ export function trainingPanel(root, model, settings, sentence, take) {
   }
 
   root.replaceChildren(
-    element("h2", { class: "part" }, "In training"),
+    element("h2", { class: "part", id: "live-training" }, "In training"),
     paragraph("In training, the decoder reads the correct translation, shifted by one position:",
       "each row reads the correct pieces so far, and must predict the next piece, regardless of what",
       "the model would have chosen (teacher forcing). The mask hides the next piece from each row,",
