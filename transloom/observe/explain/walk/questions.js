@@ -15,11 +15,11 @@ export function questionsSection(trace) {
     name: "Questions",
     title: "Questions and answers",
     lead: "Short answers with the numbers of this model and this sentence.",
-    parts: () => {
+    parts: (id) => {
       const all = questionsOf(trace);
       return [
         element("ol", { class: "contents" }, all.map(([asked], n) =>
-          element("li", {}, element("a", { "data-part": `question-${n + 1}` }, quoting(asked))))),
+          element("li", {}, element("a", { href: `#${id}-question-${n + 1}` }, quoting(asked))))),
         all.map(([asked, answer, box], n) =>
           [heading(asked, `question-${n + 1}`), text(answer), boxLink("Where this page shows it", box)]),
       ];

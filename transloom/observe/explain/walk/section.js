@@ -22,14 +22,12 @@ export function sectionElement({ group, name, title, parts, ...section }, number
     element("h1", {}, quoting(title)), leadOf(section));
   made.draw = () => {
     made.draw = null;
-    const drawn = parts().flat(Infinity);
+    const drawn = parts(id).flat(Infinity);
     made.append(...drawn);
     for (const part of drawn) {
       const key = part.getAttribute("data-key");
       if (key) part.setAttribute("id", `${id}-${key}`);
     }
-    made.querySelectorAll("a[data-part]").forEach((link) =>
-      link.setAttribute("href", `#${id}-${link.getAttribute("data-part")}`));
   };
   return made;
 }
