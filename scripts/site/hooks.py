@@ -33,8 +33,8 @@ INCLUDED = {
 EXHIBITS = ("exhibits/explain.html", "exhibits/report.html")
 NO_EXHIBIT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Not built</title>
 <h1>This exhibit was not built</h1>
-<p>Run <code>scripts/exhibits</code>, which trains two runs for ten minutes on two cores, and build the
-site again.</p></html>
+<p>Run <code>scripts/exhibits</code>, which trains two runs for ten minutes on two cores, and
+build the site again.</p></html>
 """
 HOME = "README.md"  # links to it go to the home page of the site
 NOT_SEARCHED = "decisions/"
@@ -49,7 +49,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are generated, those whose text lies outside docs/, and missing exhibits."""
+    """Add generated pages, those whose text lies outside docs/, and missing exhibits."""
     for uri, name in INCLUDED.items():
         files.append(File.generated(config, uri, content=(ROOT / name).read_text()))
     for uri, page in GENERATED.items():
