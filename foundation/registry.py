@@ -54,9 +54,7 @@ class Registry(Generic[T]):
         """
         if name not in self._entries:
             raise ExtensionError(self.unknown(name))
-        entry = self._entries[name]
-        if isinstance(entry, str):
-            entry = self._entries[name] = cast(T, imported(entry))
+        entry = self._entries[name] = resolved(self._entries[name])
         return entry
 
     def __contains__(self, name: object) -> bool:
@@ -84,15 +82,27 @@ class Registry(Generic[T]):
         )
 
 
-def imported(place: str) -> Any:
+def resolved(entry: T | str) -> T:
+    """Return an object that is given as itself or by its import path.
+
+    Raises:
+        ExtensionError: its import fails.
+    """
+    return cast(T, imported(entry)) if isinstance(entry, str) else entry
+
+
+def imported(place: str, package: str | None = None) -> Any:
     """Return the object at the import path MODULE:NAME.
+
+    Args:
+        package: the package that a leading dot of the path stands for.
 
     Raises:
         ExtensionError: it cannot be imported.
     """
     module, _, attribute = place.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        return getattr(import_module(module, package), attribute)
     except (ImportError, AttributeError) as error:
         raise ExtensionError(
             f"{place} is registered but cannot be imported: {error}. Correct its registration, "

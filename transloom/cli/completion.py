@@ -51,8 +51,8 @@ def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Yield KEY=VALUE for each field of the recipe, or KEY= if the value would need quotes."""
     from cluster.recipe import Recipe, load_recipe, walk_fields
-    from foundation.built_in_tasks import DEFAULT_TASK
     from foundation.section import change_class
+    from foundation.tasks import DEFAULT_TASK
     from trainer.recipe import leaves, recipe_class
 
     values = _values_of(ctx.params.get("recipe"))

@@ -8,9 +8,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from cluster.errors import RecipeError
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.errors import ExtensionError
 from foundation.section import change_class
+from foundation.tasks import DEFAULT_TASK
 from transloom.cli.options import JsonOption, answer
 from transloom.observe.terminal.tables import AnswerTable, Column
 
