@@ -7,7 +7,7 @@ Registries of objects that need torch hold import paths. So a process that only 
 such as the driver or a data worker, does not import torch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
@@ -63,22 +63,26 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def known(self, name: str) -> str:
+    def known(self, name: str, others: Sequence[str] = ()) -> str:
         """Return the name if it is registered; validators of recipe fields call this.
+
+        Args:
+            others: names that are valid without being registered.
 
         Raises:
             ValueError: the name is not registered.
         """
-        if name not in self:
-            raise ValueError(self.unknown(name))
+        if name not in (*others, *self):
+            raise ValueError(self.unknown(name, others))
         return name
 
-    def unknown(self, name: str) -> str:
+    def unknown(self, name: str, others: Sequence[str] = ()) -> str:
         """Return the message for an unknown name."""
+        from foundation.announced_extensions import remedy_for_unknown  # reads metadata
+
         return (
             f"{self.key} is {name!r}, but there is no such {self.kind}. Choose one of "
-            f"{', '.join(self._entries)}, or list the module that registers {name!r} under "
-            "extensions"
+            f"{', '.join((*others, *self))}, or {remedy_for_unknown(self.kind, name)}"
         )
 
 

@@ -51,6 +51,7 @@ from transloom.cli.exit_code import keep_exit_code
 from transloom.cli.explain import explain
 from transloom.cli.export import export
 from transloom.cli.export_metrics import export_metrics
+from transloom.cli.extensions import extensions
 from transloom.cli.fields import fields
 from transloom.cli.fill import fill
 from transloom.cli.generate import generate
@@ -97,7 +98,7 @@ def _help_of(command: Callable[..., None]) -> str:
 
 # Commands by panel of `--help`, in the order in which it lists them.
 for panel, commands in {
-    "Get started": (demo, recipes, init, fields),
+    "Get started": (demo, recipes, init, fields, extensions),
     "Train": (prepare, plan, train, sweep, stop, workers, notify),
     "Inspect": (
         *(watch, status, dashboard, report),
