@@ -1,4 +1,4 @@
-"""Shell completion of recipe names, keys of overrides and run folders.
+"""Shell completion of recipe names, keys of overrides, tasks and run folders.
 
 The user waits for a completion after each press of the tab key, so this module imports nothing
 heavy. It runs no code of extensions. An error yields no completions, because a message would spoil
@@ -71,6 +71,14 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     for name, value in found.items():
         shown = _shown(value)
         yield f"{name}={shown if _PLAIN.fullmatch(shown) else ''}"
+
+
+@_quietly
+def task_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Yield the names of the tasks."""
+    from foundation.tasks import TASKS
+
+    yield from TASKS
 
 
 @_quietly
