@@ -7,7 +7,7 @@ Registries of objects that need torch hold import paths. So a process that only 
 such as the driver or a data worker, does not import torch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
@@ -54,9 +54,7 @@ class Registry(Generic[T]):
         """
         if name not in self._entries:
             raise ExtensionError(self.unknown(name))
-        entry = self._entries[name]
-        if isinstance(entry, str):
-            entry = self._entries[name] = cast(T, imported(entry))
+        entry = self._entries[name] = resolved(self._entries[name])
         return entry
 
     def __contains__(self, name: object) -> bool:
@@ -65,34 +63,50 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def known(self, name: str) -> str:
+    def known(self, name: str, others: Sequence[str] = ()) -> str:
         """Return the name if it is registered; validators of recipe fields call this.
+
+        Args:
+            others: names that are valid without being registered.
 
         Raises:
             ValueError: the name is not registered.
         """
-        if name not in self:
-            raise ValueError(self.unknown(name))
+        if name not in (*others, *self):
+            raise ValueError(self.unknown(name, others))
         return name
 
-    def unknown(self, name: str) -> str:
+    def unknown(self, name: str, others: Sequence[str] = ()) -> str:
         """Return the message for an unknown name."""
+        from foundation.announced_extensions import remedy_for_unknown  # reads metadata
+
         return (
             f"{self.key} is {name!r}, but there is no such {self.kind}. Choose one of "
-            f"{', '.join(self._entries)}, or list the module that registers {name!r} under "
-            "extensions"
+            f"{', '.join((*others, *self))}, or {remedy_for_unknown(self.kind, name)}"
         )
 
 
-def imported(place: str) -> Any:
+def resolved(entry: T | str) -> T:
+    """Return an object that is given as itself or by its import path.
+
+    Raises:
+        ExtensionError: its import fails.
+    """
+    return cast(T, imported(entry)) if isinstance(entry, str) else entry
+
+
+def imported(place: str, package: str | None = None) -> Any:
     """Return the object at the import path MODULE:NAME.
+
+    Args:
+        package: the package that a leading dot of the path stands for.
 
     Raises:
         ExtensionError: it cannot be imported.
     """
     module, _, attribute = place.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        return getattr(import_module(module, package), attribute)
     except (ImportError, AttributeError) as error:
         raise ExtensionError(
             f"{place} is registered but cannot be imported: {error}. Correct its registration, "

@@ -19,11 +19,12 @@ from pydantic import (
 from pydantic_core import PydanticUndefined
 
 from data_pipeline.config.data import BatchingConfig, DataConfig, DataSettings, TokenizerConfig
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.errors import ExtensionError
 from foundation.extensions import Extensions, load_expected, load_extensions, loaded_extensions
 from foundation.location import Location, check_all, strip_credentials
+from foundation.registry import resolved
 from foundation.section import REQUIRED, ChangeClass, Section, change_class, execution, identity
+from foundation.tasks import BUILT_IN_TASKS, DEFAULT_TASK, TASKS, TaskKind
 from foundation.wording import join_items
 from model.config.transformer import NetworkConfig
 from trainer.config import (
@@ -38,7 +39,7 @@ from trainer.errors import RunMismatchError
 from trainer.registries.callbacks import GuardKind
 from trainer.registries.optimizers import OPTIMIZERS
 from trainer.scores import SCORES
-from trainer.task_kinds import NETWORKS, TASKS, TaskKind
+from trainer.task_kinds import NETWORKS
 
 
 class TrainingRecipe(Section):
@@ -56,8 +57,7 @@ class TrainingRecipe(Section):
     seed: int = identity(1, "Seed of initial weights, data order and dropout.", ge=0)
     task: str = identity(
         DEFAULT_TASK,
-        "Task to learn: translation, causal_lm, masked_lm, tlm, sentence_embedding, "
-        "text_classification, token_classification or an extension's.",
+        f"Task to learn: {', '.join(BUILT_IN_TASKS)} or an extension's.",
     )
     extensions: tuple[str, ...] = identity(
         (), "Modules that register tasks, networks, losses and so on; see docs/how-to/extending.md."
@@ -122,7 +122,7 @@ class TrainingRecipe(Section):
                     f"{key} is {metric!r}, but the scores of a validation of {self.task} are "
                     f"{', '.join([*kind.scores, *more])}: use one of these scores"
                 )
-        kind.check(self)
+        resolved(kind.check)(self)
         return self
 
     @model_validator(mode="after")
@@ -273,12 +273,13 @@ def recipe_class(general: type[R], task: str = DEFAULT_TASK, network: str | None
 @cache
 def _recipe_class(general: type[R], task: str, network: str) -> type[R]:
     kind = TASKS[task]
+    decoding = resolved(kind.decoding)
     sections: dict[str, Any] = {
-        "data": (kind.data, REQUIRED),
-        "tokenizer": (kind.tokenizer, REQUIRED),
-        "batching": (kind.batching, REQUIRED),
+        "data": (resolved(kind.data), REQUIRED),
+        "tokenizer": (resolved(kind.tokenizer), REQUIRED),
+        "batching": (resolved(kind.batching), REQUIRED),
         "model": (NETWORKS[network].config, REQUIRED),
-        "decoding": (kind.decoding, kind.decoding()),
+        "decoding": (decoding, decoding()),
     }
     made = create_model(general.__name__, __base__=general, __module__=__name__, **sections)
     made.general = general

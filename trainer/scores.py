@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from foundation.file_model import FileModel
 from foundation.registry import Registry
+from foundation.tasks import DEFAULT_TASK, TASKS
 
 # Measures of a translation; True if a greater value is better.
-MORE_IS_BETTER = {"loss": False, "perplexity": False, "bleu": True}
+MORE_IS_BETTER = TASKS[DEFAULT_TASK].scores
 
 
 class Score(FileModel):
@@ -69,10 +70,12 @@ def keep_best(best: dict[str, BestScore], scores: Scores, step: int) -> None:
             best[name] = BestScore(value=score.value, step=step, decoding=score.decoding)
 
 
-def scores_of(values: Mapping[str, float | None]) -> Scores:
-    """Return the scores of a translation with these values, by the measure's name."""
+def scores_of(
+    values: Mapping[str, float | None], more_is_better: Mapping[str, bool] = MORE_IS_BETTER
+) -> Scores:
+    """Return the scores with these values, by the measure's name; by default of a translation."""
     return {
-        name: Score(value=value, more_is_better=MORE_IS_BETTER[name])
+        name: Score(value=value, more_is_better=more_is_better[name])
         for name, value in values.items()
     }
 

@@ -25,7 +25,7 @@ from data_pipeline.dataset.manifest_records import CorpusInfo, FieldInfo, Specia
 from data_pipeline.dataset.sequences import SequenceRules
 from data_pipeline.random_keys import example_seeds
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from foundation.built_in_tasks import BUILT_IN_TASKS
+from foundation import tasks
 from foundation.registry import Registry
 
 
@@ -238,6 +238,4 @@ def _rules(
     return rules
 
 
-DATA_TASKS = Registry[DataTask]("task", "task")
-for _name, _task in BUILT_IN_TASKS.items():
-    DATA_TASKS.register(_name, _task.data)
+DATA_TASKS: Registry[DataTask] = tasks.DATA_TASKS

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from foundation.location import Location
 from foundation.registry import Registry
 from foundation.section import Section, identity
-from foundation.wording import counted, join_items
+from foundation.wording import counted
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Location of a text in a line or sample: the number of a TSV column, from 0, or a name.
@@ -151,12 +151,8 @@ class CorpusConfig(_Weight, FilesConfig):
 
     @model_validator(mode="after")
     def _format_is_known(self) -> Self:
-        if self.format not in (None, *self.own_formats) and self.format not in READERS:
-            raise ValueError(
-                f"format is {self.format!r}, which is unknown; the known formats are "
-                f"{join_items((*self.own_formats, *READERS))}. Name one of them, or add the "
-                "module that registers the format to extensions"
-            )
+        if self.format is not None:
+            READERS.known(self.format, self.own_formats)
         return self
 
     @model_validator(mode="after")

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from data_pipeline.config.corpus import CleaningConfig, CorpusConfig, Sha256
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.extensions import NO_EXTENSIONS, Extensions
 from foundation.location import Location
 from foundation.registry import Registry
 from foundation.section import REQUIRED, Section, execution, identity
+from foundation.tasks import DEFAULT_TASK
 from foundation.wording import format_value, join_items
 
 # Names of held-out sets become file names in the dataset folder.

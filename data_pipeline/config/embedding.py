@@ -1,7 +1,7 @@
 """Recipe settings of micro-batches whose sentences are contrasted with each other."""
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
@@ -41,18 +41,16 @@ class EmbeddingBatchingConfig(BatchingConfig):
         return self
 
 
-def check_recipe(
-    data: PairDataConfig, batching: EmbeddingBatchingConfig, *, joint: bool, alpha: float
-) -> None:
+def check_recipe(recipe: Any) -> None:
     """Check that the `data`, `batching` and `tokenizer` sections of a recipe agree.
-
-    Args:
-        joint, alpha: `tokenizer.joint` and `tokenizer.sampling.alpha`.
 
     Raises:
         ValueError: the sections disagree; the message has the values and the remedy.
     """
-    if not joint:
+    data: PairDataConfig = recipe.data
+    batching: EmbeddingBatchingConfig = recipe.batching
+    alpha = recipe.tokenizer.sampling.alpha
+    if not recipe.tokenizer.joint:
         raise ValueError(
             "tokenizer.joint is false, but one encoder reads both languages: set tokenizer.joint "
             "to true"

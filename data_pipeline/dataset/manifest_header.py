@@ -23,8 +23,8 @@ from data_pipeline.dataset.manifest_records import (
     Tombstone,
 )
 from data_pipeline.dataset.preparation_settings import differences, preparation_settings
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.file_model import Count, FileModel
+from foundation.tasks import DEFAULT_TASK
 
 FORMAT_FAMILY = "transloom-dataset/"
 FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"

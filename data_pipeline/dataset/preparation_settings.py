@@ -3,9 +3,9 @@
 from typing import Any
 
 from data_pipeline.config.data import DataSettings
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.location import strip_credentials
 from foundation.section import Section, decides_bytes
+from foundation.tasks import DEFAULT_TASK
 
 
 def preparation_settings(settings: DataSettings) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from foundation.built_in_tasks import BUILT_IN_TASKS, DEFAULT_TASK
+from foundation.tasks import BUILT_IN_TASKS, DEFAULT_TASK
 from trainer.record.facts import FACTS, LINES
 from trainer.record.run_metrics import RUN_METRICS
 from transloom.cli.app import app

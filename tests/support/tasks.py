@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from foundation.built_in_tasks import BUILT_IN_TASKS
+from foundation.tasks import BUILT_IN_TASKS
 from support.recipes import tiny_values
 
 BUILT_IN = tuple(BUILT_IN_TASKS)

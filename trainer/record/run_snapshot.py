@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.file_model import error_summary
 from foundation.strict_json import JsonLimits, parse_object
+from foundation.tasks import DEFAULT_TASK, TASKS
 from trainer.checkpoints.checkpoint_status import CheckpointRow, checkpoint_rows
 from trainer.checkpoints.format import HEADER, CheckpointHeader, list_checkpoints, read_header
 from trainer.checkpoints.lease import ownership
@@ -34,7 +34,6 @@ from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
 from trainer.runs.rank_nodes import read_rank_nodes
 from trainer.runs.start import Start, read_start
 from trainer.runs.vitals import LIMITS as VITALS_LIMITS
-from trainer.task_kinds import TASKS
 
 T = TypeVar("T")
 Signature = tuple[int, int, int]

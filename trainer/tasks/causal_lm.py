@@ -14,13 +14,13 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import PackedBatchingConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from foundation.tasks import TASKS
 from model.config.decoder_only import DecoderOnlyConfig, SamplingConfig
 from model.generation.sampling import generate
 from model.losses.loss import CrossEntropy
 from model.networks.decoder_only import DecoderOnly
 from trainer.recipe import TrainingRecipe
-from trainer.scores import Score
-from trainer.task_kinds import CAUSAL_LM_SCORES
+from trainer.scores import scores_of
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import padded_rows, part_numbers_in_rows, token_positions_in_rows
@@ -119,12 +119,7 @@ class PerplexityScoring(Scoring):
         nll = math.fsum(table[:, 0].tolist())
         per_byte = loss_scores(nll / self._bytes)["perplexity"]
         values = {**loss_scores(nll / self._tokens), "byte_perplexity": per_byte}
-        return ValidationResult(
-            {
-                name: Score(value=value, more_is_better=CAUSAL_LM_SCORES[name])
-                for name, value in values.items()
-            }
-        )
+        return ValidationResult(scores_of(values, TASKS["causal_lm"].scores))
 
     def samples(self, network: nn.Module) -> list[ShownExample]:
         """Return the first held-out documents, with greedy continuations of their beginnings."""

@@ -18,12 +18,12 @@ from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.labelled import LabelledData
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import Tokenizer
+from foundation.tasks import TASKS
 from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.label_head import LabelModel, label_predictions
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe
-from trainer.scores import Score
-from trainer.task_kinds import TAG_SCORES
+from trainer.scores import scores_of
 from trainer.tasks.label_scores import accuracy, macro_f1, span_f1
 from trainer.tasks.masked_lm import MaskedLanguageModelling
 from trainer.tasks.task import Scoring, ShownExample, ValidationResult
@@ -151,10 +151,7 @@ class LabelScoring(Scoring):
             "macro_f1": macro_f1(expected, predicted, len(self._task.labels)),
             **self._task.more_scores(wanted, made),
         }
-        scores = {
-            name: Score(value=value, more_is_better=TAG_SCORES[name])
-            for name, value in values.items()
-        }
+        scores = scores_of(values, TASKS["token_classification"].scores)
         return ValidationResult(scores, self._examples(wanted, made))
 
     def _by_text(self, numbers: np.ndarray) -> list[Labels]:

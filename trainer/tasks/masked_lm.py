@@ -15,11 +15,11 @@ from data_pipeline.config.text import TEXT
 from data_pipeline.tasks.masked_text import masked_text
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, SEGMENTS
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
+from foundation.tasks import TASKS
 from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.masked_head import MaskedLanguageModel, label_loss_sums
 from trainer.recipe import TrainingRecipe
-from trainer.scores import Score
-from trainer.task_kinds import MASKED_LM_SCORES
+from trainer.scores import scores_of
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import (
@@ -145,12 +145,7 @@ class MaskedScoring(Scoring):
     def summarise(self, table: np.ndarray) -> ValidationResult:
         nll, right = (math.fsum(column.tolist()) for column in table.T)
         values = {**loss_scores(nll / self._tokens), "accuracy": 100 * right / self._tokens}
-        return ValidationResult(
-            {
-                name: Score(value=value, more_is_better=MASKED_LM_SCORES[name])
-                for name, value in values.items()
-            }
-        )
+        return ValidationResult(scores_of(values, TASKS["masked_lm"].scores))
 
     @torch.no_grad()
     def samples(self, network: nn.Module) -> list[ShownExample]:

@@ -14,12 +14,12 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.embedding import EmbeddingBatchingConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
+from foundation.tasks import TASKS
 from model.config.sentence_encoder import SentenceEncoderConfig
 from model.heads.masked_head import label_loss_sums
 from model.heads.sentence_encoder import SentenceEncoder
 from trainer.recipe import TrainingRecipe
-from trainer.scores import Score
-from trainer.task_kinds import SENTENCE_EMBEDDING_SCORES
+from trainer.scores import scores_of
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, embedding_sizes
 from trainer.tasks.rows import sentence_rows
@@ -103,12 +103,7 @@ class EmbeddingScoring(Scoring):
             "loss": nll if math.isfinite(nll) else None,
             "retrieval_accuracy": 100 * right,
         }
-        return ValidationResult(
-            {
-                name: Score(value=value, more_is_better=SENTENCE_EMBEDDING_SCORES[name])
-                for name, value in values.items()
-            }
-        )
+        return ValidationResult(scores_of(values, TASKS["sentence_embedding"].scores))
 
     @torch.no_grad()
     def samples(self, network: nn.Module) -> list[ShownExample]:

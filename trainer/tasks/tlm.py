@@ -13,8 +13,8 @@ import numpy as np
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.tasks.masked_text import masked_pair_text
 from data_pipeline.tasks.tlm import TranslationLanguageModelData
-from trainer.scores import Score
-from trainer.task_kinds import TLM_SCORES
+from foundation.tasks import TASKS
+from trainer.scores import scores_of
 from trainer.tasks.masked_lm import MaskedLanguageModelling, MaskedScoring
 from trainer.tasks.task import ValidationResult, loss_scores
 
@@ -46,5 +46,5 @@ class PairScoring(MaskedScoring):
     def summarise(self, table: np.ndarray) -> ValidationResult:
         together = super().summarise(table[: self._together])
         alone = math.fsum(table[self._together :, 0].tolist()) / self._tokens
-        score = Score(value=loss_scores(alone)["loss"], more_is_better=TLM_SCORES["alone_loss"])
-        return ValidationResult({**together.scores, "alone_loss": score})
+        more = scores_of({"alone_loss": loss_scores(alone)["loss"]}, TASKS["tlm"].scores)
+        return ValidationResult(together.scores | more)

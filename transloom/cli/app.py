@@ -7,6 +7,8 @@ their bodies, so that `--help` answers at once.
 
 import os
 import sys
+from collections.abc import Callable
+from inspect import cleandoc
 from typing import Annotated
 
 import typer
@@ -29,6 +31,8 @@ from cluster.terminal import (
 from foundation.errors import DataError
 from foundation.openmp import limit_openmp_spin
 from foundation.proxies import LOOPBACK, bypass_proxies
+from foundation.tasks import tasks_of_command
+from foundation.wording import join_items
 from model.errors import ModelError
 from trainer.errors import TrainerError
 from transloom.cli.answer_lines import answer_lines
@@ -47,6 +51,7 @@ from transloom.cli.exit_code import keep_exit_code
 from transloom.cli.explain import explain
 from transloom.cli.export import export
 from transloom.cli.export_metrics import export_metrics
+from transloom.cli.extensions import extensions
 from transloom.cli.fields import fields
 from transloom.cli.fill import fill
 from transloom.cli.generate import generate
@@ -82,9 +87,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _help_of(command: Callable[..., None]) -> str:
+    """Return the docstring of a command, with the tasks whose trained runs it uses."""
+    summary, _, rest = cleandoc(command.__doc__ or "").partition("\n\n")
+    tasks = tasks_of_command(command.__name__)
+    uses = f"For runs of these tasks: {join_items(tasks)}." if tasks else ""
+    return "\n\n".join(filter(None, (summary, uses, rest)))
+
+
 # Commands by panel of `--help`, in the order in which it lists them.
 for panel, commands in {
-    "Get started": (demo, recipes, init, fields),
+    "Get started": (demo, recipes, init, fields, extensions),
     "Train": (prepare, plan, train, sweep, stop, workers, notify),
     "Inspect": (
         *(watch, status, dashboard, report),
@@ -97,7 +111,7 @@ for panel, commands in {
     "On a cluster": (submit,),
 }.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(rich_help_panel=panel, help=_help_of(command))(command)
 app.command("import", rich_help_panel="Use a model")(import_weights)
 app.command(hidden=True)(answer_lines)
 for name, group, panel in (

@@ -41,14 +41,13 @@ def classify(
 ) -> None:
     """Label texts, or each of their words, depending on the run's task.
 
-    For a run of the task text_classification, the command prints the label of each text on one
-    line. For token_classification, it prints one line per word (word, tab, label) and a blank line
-    after each text. This is the CoNLL format of the run's training data. Words are separated by
-    spaces.
+    If the run's network labels texts, the command prints the label of each text on one line. If it
+    labels words, the command prints one line per word (word, tab, label) and a blank line after
+    each text. This is the CoNLL format of the run's training data. Words are separated by spaces.
 
-    With --json, the command prints one JSON object per text. For text_classification: {"text",
-    "label", "probabilities", "tokens", "read"}. For token_classification: {"text", "words":
-    [{"word", "label", "probability"}, …]}.
+    With --json, the command prints one JSON object per text. For labels of texts: {"text", "label",
+    "probabilities", "tokens", "read"}. For labels of words: {"text", "words": [{"word", "label",
+    "probability"}, …]}.
 
     Examples:
 

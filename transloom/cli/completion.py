@@ -1,4 +1,4 @@
-"""Shell completion of recipe names, keys of overrides and run folders.
+"""Shell completion of recipe names, keys of overrides, tasks and run folders.
 
 The user waits for a completion after each press of the tab key, so this module imports nothing
 heavy. It runs no code of extensions. An error yields no completions, because a message would spoil
@@ -51,8 +51,8 @@ def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Yield KEY=VALUE for each field of the recipe, or KEY= if the value would need quotes."""
     from cluster.recipe import Recipe, load_recipe, walk_fields
-    from foundation.built_in_tasks import DEFAULT_TASK
     from foundation.section import change_class
+    from foundation.tasks import DEFAULT_TASK
     from trainer.recipe import leaves, recipe_class
 
     values = _values_of(ctx.params.get("recipe"))
@@ -71,6 +71,14 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     for name, value in found.items():
         shown = _shown(value)
         yield f"{name}={shown if _PLAIN.fullmatch(shown) else ''}"
+
+
+@_quietly
+def task_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Yield the names of the tasks."""
+    from foundation.tasks import TASKS
+
+    yield from TASKS
 
 
 @_quietly

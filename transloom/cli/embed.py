@@ -38,7 +38,7 @@ def embed(
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
 ) -> None:
-    """Compute sentence embeddings with a run of the task sentence_embedding.
+    """Compute sentence embeddings with a trained sentence encoder.
 
     Texts with the same meaning get similar vectors, even if their languages differ. The run must
     have been trained on these languages.

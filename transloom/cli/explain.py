@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundation.shown_urls import url_of
+from foundation.tasks import TASKS
 from trainer.errors import RunMismatchError, TranslationError
 from transloom.cli.options import (
     CheckpointOption,
@@ -107,18 +108,20 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
     """
     from transloom.cli.load_translator import load_translator, task_of
     from transloom.inference.sentence_memory import LongSentenceError
-    from transloom.inference.task_commands import COMMANDS
     from transloom.inference.text_input import argument_text
 
     task = task_of(asked.run)
-    if task in _WITHOUT_A_PAGE:
-        command = COMMANDS[task]
+    is_loaded = task in TASKS  # an extension's task may not be
+    if is_loaded and TASKS[task].page is None:
+        kind = TASKS[task]
+        command = f"transloom {kind.command}, or " if kind.command else ""
         raise RunMismatchError(
             f"{asked.run} was trained for {task}, but a page shows how pieces of a text are "
-            f"predicted, and this model predicts {_WITHOUT_A_PAGE[task]}: use {command}, or "
-            "transloom model show for its figure"
+            f"predicted, and this model predicts {kind.predicts}: use {command}transloom model "
+            "show for its figure"
         )
-    if task not in _PAGES_BY_TASK:
+    write_page = _PAGES.get(TASKS[task].page or "") if is_loaded else None
+    if write_page is None:
         translator = load_translator(asked.run, asked.checkpoint)
         other = load_other(asked.run, asked.against) if asked.against else None
         try:
@@ -141,7 +144,7 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
                 f"{asked.run} was trained for {task}, but {option} is only for translation runs: "
                 f"leave out {option}"
             )
-    page, summary = _PAGES_BY_TASK[task](asked.run, asked.checkpoint, argument_text(asked.text))
+    page, summary = write_page(asked.run, asked.checkpoint, argument_text(asked.text))
     return _written(page, summary, file)
 
 
@@ -243,18 +246,11 @@ def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict
     )
 
 
-# For each task, a function that returns the page about a text, and a summary of the page.
-_PAGES_BY_TASK: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
-    "masked_lm": _filling,
-    "tlm": _filling,
-    "causal_lm": _continuing,
-}
-
-# What models predict of which there is no page.
-_WITHOUT_A_PAGE = {
-    "text_classification": "a label of the whole text",
-    "token_classification": "a label of each word",
-    "sentence_embedding": "one vector for the whole text",
+# Functions that return the page about a text, and a summary of the page, by `TaskKind.page`. Pages
+# about translations have more options.
+_PAGES: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]] = {
+    "filling": _filling,
+    "continuation": _continuing,
 }
 
 

@@ -6,7 +6,7 @@ run ─▶ its newest weights ─▶ writer for its task and the target library 
 import secrets
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -35,23 +35,8 @@ class Target(StrEnum):
     CTRANSLATE2 = "ctranslate2"
 
 
-# MODULE:NAME of the `Write` function, by target and task.
-WRITERS: Mapping[Target, Mapping[str, str]] = {
-    Target.HUGGINGFACE: {
-        "causal_lm": "transloom.inference.export.language_model:write_language_model",
-        "sentence_embedding": (
-            "transloom.inference.export.sentence_transformers:write_sentence_transformer"
-        ),
-        "masked_lm": "transloom.inference.export.bert:write_bert",
-        "text_classification": "transloom.inference.export.bert:write_bert_labels",
-        "token_classification": "transloom.inference.export.bert:write_bert_labels",
-        "tlm": "transloom.inference.export.bert:write_bert_of_pairs",
-        "translation": "transloom.inference.export.marian:write_marian",
-    },
-    Target.CTRANSLATE2: {
-        "translation": "transloom.inference.export.ctranslate2:write_ctranslate2",
-    },
-}
+# Package of the `Write` functions that `TaskKind.exporters` names with a leading dot.
+WRITERS = "transloom.inference.export"
 
 
 def export(
@@ -145,7 +130,7 @@ def _fits_ctranslate2(trained: "TrainedNetwork") -> bool:
     from transloom.inference.ctranslate2.conversion import require_supported
     from transloom.inference.export.ctranslate2 import require_plain
 
-    if trained.recipe.task not in WRITERS[Target.CTRANSLATE2]:
+    if Target.CTRANSLATE2 not in trained.recipe.kind.exporters:
         return False
     try:
         require_plain(trained.tokenizers.values())
@@ -157,18 +142,19 @@ def _fits_ctranslate2(trained: "TrainedNetwork") -> bool:
 
 def _writer(trained: "TrainedNetwork", target: Target, quantization: ComputeType | None) -> Write:
     from foundation.registry import imported
+    from foundation.tasks import TASKS
 
-    task, writers = trained.recipe.task, WRITERS[target]
-    if task not in writers:
-        others = [str(name) for name, tasks in WRITERS.items() if task in tasks]
+    writers = trained.recipe.kind.exporters
+    if target not in writers:
         remedy = "name a run of another task"
-        if others:
-            remedy = f"export it with --to {' or '.join(others)}"
+        if writers:
+            remedy = f"export it with --to {' or '.join(writers)}"
+        tasks = [name for name in TASKS if target in TASKS[name].exporters]
         raise TrainerError(
-            f"{trained.weights.run} was trained for {task}, but the export for {target} supports "
-            f"only runs of {join_items(writers)}: {remedy}"
+            f"{trained.weights.run} was trained for {trained.recipe.task}, but the export for "
+            f"{target} supports only runs of {join_items(tasks)}: {remedy}"
         )
-    write = imported(writers[task])
+    write = imported(writers[target], WRITERS)
     if quantization is None:
         return cast(Write, write)
     return lambda trained, folder: cast(Quantize, write)(trained, folder, quantization)

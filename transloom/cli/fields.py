@@ -8,9 +8,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from cluster.errors import RecipeError
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.errors import ExtensionError
 from foundation.section import change_class
+from foundation.tasks import DEFAULT_TASK
+from transloom.cli.completion import task_names
 from transloom.cli.options import JsonOption, answer
 from transloom.observe.terminal.tables import AnswerTable, Column
 
@@ -24,7 +25,11 @@ def fields(
         ),
     ] = "",
     task: Annotated[
-        str, typer.Option(help="Show the fields of recipes for this task, such as causal_lm.")
+        str,
+        typer.Option(
+            help="Show the fields of recipes for this task, such as causal_lm.",
+            autocompletion=task_names,
+        ),
     ] = DEFAULT_TASK,
     search: Annotated[
         str,

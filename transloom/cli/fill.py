@@ -43,8 +43,8 @@ def fill(
     Each [MASK] is one subword piece. The model predicts several masks of a text in one pass,
     independently of one another.
 
-    For a run of the task tlm, the text is a sentence pair: SOURCE ||| TARGET. It may also be only
-    SOURCE, or only ||| TARGET.
+    If the run was trained on sentence pairs, the text is a pair: SOURCE ||| TARGET. It may also be
+    only SOURCE, or only ||| TARGET.
 
     Examples:
 

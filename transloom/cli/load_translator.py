@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.terminal import warn
-from foundation.built_in_tasks import DEFAULT_TASK
+from foundation.tasks import DEFAULT_TASK
 from foundation.wording import join_items
 from trainer.errors import EngineError, RunMismatchError
 from trainer.runs.folder import RunFolder

@@ -6,14 +6,9 @@ import sys
 from pathlib import Path
 
 from trainer.recipe import TrainingRecipe
-from transloom.inference.task_commands import COMMANDS, EXPLAINED_TASKS
 
-# Substrings that the command of a task requires in its text.
-_REQUIRED = {"masked_lm": ("[MASK]",), "tlm": ("[MASK]", " ||| ")}
-_PLACEHOLDERS = {
-    "masked_lm": "A TEXT WITH A [MASK]",
-    "tlm": "A TEXT WITH A [MASK] ||| ITS OTHER SIDE",
-}
+# Substrings that a command requires in its text, if the task's placeholder has them.
+_MARKS = ("[MASK]", " ||| ")
 LONGEST_TEXT = 80
 
 
@@ -35,30 +30,29 @@ def next_commands(run: Path | str, recipe: TrainingRecipe, sample: str | None) -
         sample: an input of the run's task, such as a sentence of its validation set.
     """
     location = str(run)
-    this, task, folder = own_command(), recipe.task, shlex.quote(location)
-    text = shlex.quote(_usable(sample, task))
+    this, kind, folder = own_command(), recipe.kind, shlex.quote(location)
+    text = shlex.quote(_usable(sample, kind.placeholder))
     found = {}
-    if use := COMMANDS.get(task):
-        use = use.replace("transloom", this)
-        piped = task == "translation"
-        found["use"] = f"echo {text} | {use} {folder}" if piped else f"{use} {folder} {text}"
+    if kind.command:
+        use = f"{this} {kind.command} {folder}"
+        found["use"] = f"echo {text} | {use}" if kind.command == "translate" else f"{use} {text}"
     scored = "" if getattr(recipe.data, "tests", None) else " --set validation"
     found["evaluate"] = f"{this} evaluate {folder}{scored}"
-    if task in EXPLAINED_TASKS:
+    if kind.page:
         found["explain"] = f"{this} explain {folder} {text}"
     parent = location.rpartition("/")[0] or "."
     found["curves"] = f"{this} dashboard {shlex.quote(parent)}"
     return found
 
 
-def _usable(sample: str | None, task: str) -> str:
-    """Return the sample if it suits a shell line and the task's command, else a placeholder."""
+def _usable(sample: str | None, placeholder: str) -> str:
+    """Return the sample if it suits a shell line and the task's command, else the placeholder."""
     if (
         sample
         and sample.isprintable()
         and len(sample) <= LONGEST_TEXT
         and not sample.startswith("-")
-        and all(part in sample for part in _REQUIRED.get(task, ()))
+        and all(mark in sample for mark in _MARKS if mark in placeholder)
     ):
         return sample
-    return _PLACEHOLDERS.get(task, "A TEXT")
+    return placeholder

@@ -15,9 +15,14 @@ from typing import Any
 from cluster.errors import RecipeError
 from data_pipeline.config.corpus import name_suffix
 from data_pipeline.config.embedding import BOS_TOKENS
+from data_pipeline.config.label import LabelledDataConfig
+from data_pipeline.config.pair import PairDataConfig
+from data_pipeline.config.text import TextDataConfig
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
+from foundation.registry import resolved
 from foundation.strict_json import parse_object
 from foundation.strict_yaml import dump_yaml
+from foundation.tasks import BUILT_IN_TASKS, TASKS
 from foundation.untrusted_text import visible_line
 from foundation.wording import join_items
 from trainer.runs.model_folder import TOKENIZER, model_type, weights_files
@@ -26,8 +31,6 @@ from transloom.cli.recipe_scales import Scale
 HELD_OUT_PART = 0.95  # start of the validation set, as a share of a file of texts
 MAX_CONTEXT = 1024  # rotary positions have no maximum, but long rows need memory
 PAIRS_PER_MICRO_BATCH = 32
-# Tasks whose data are pairs of files; the others have files of texts.
-PAIR_TASKS = ("sentence_embedding", "tlm")
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,21 @@ def tuned_model(folder: Path, *, of_pairs: bool) -> TunedModel:
     labels: tuple[str, ...] = ()
     if model_type(folder) == "bert":
         bert = read_bert(config, weights)
-        task, labels = _task_of_bert(folder, bert.weights, of_pairs=of_pairs), bert.labels
+        name, labels = _network_of_bert(bert.weights), bert.labels
         section = bert.config.model_dump(mode="json", exclude={"network"}, exclude_none=True)
         vocabulary_size, context_length = bert.vocabulary_size, bert.context_length
     else:
         network = from_hugging_face(config, weights)
-        task = "causal_lm"
+        name = "decoder_only"
         section = network.config.model_dump(mode="json", exclude={"network"}, exclude_none=True)
         vocabulary_size, context_length = network.vocabulary_size, network.context_length
         if network.config.positions != "learned":
             context_length = min(context_length, MAX_CONTEXT)
-    if task == "sentence_embedding":
+    if name == "sentence_encoder":
         section["pooling"] = _pooling(folder)
-    if (task in PAIR_TASKS) != of_pairs:
-        files = "pairs: --source FILE --target FILE" if task in PAIR_TASKS else "texts: --text FILE"
+    task = _task_of(name, of_pairs=of_pairs)
+    if _has_pairs(task) != of_pairs:
+        files = "texts: --text FILE" if of_pairs else "pairs: --source FILE --target FILE"
         raise RecipeError(
             f"{folder} has a model of the task {task}, which trains on files of other kinds than "
             f"given. Name {files}"
@@ -116,13 +120,20 @@ def tuned_model(folder: Path, *, of_pairs: bool) -> TunedModel:
     )
 
 
-def _task_of_bert(folder: Path, weights: Mapping[str, Any], *, of_pairs: bool) -> str:
+def _network_of_bert(weights: Mapping[str, Any]) -> str:
     if "classifier.weight" in weights:
-        pools = "pooler.weight" in weights
-        return "text_classification" if pools else "token_classification"
-    if "output_bias" in weights:  # of the masked head
-        return "tlm" if of_pairs else "masked_lm"
-    return "sentence_embedding"
+        return "label_texts" if "pooler.weight" in weights else "label_tokens"
+    return "encoder_only" if "output_bias" in weights else "sentence_encoder"
+
+
+def _task_of(network: str, *, of_pairs: bool) -> str:
+    """Return the task with this network and kind of files, or with other files if there is none."""
+    tasks = [name for name in BUILT_IN_TASKS if TASKS[name].network == network]
+    return next((name for name in tasks if _has_pairs(name) == of_pairs), tasks[0])
+
+
+def _has_pairs(task: str) -> bool:
+    return issubclass(resolved(TASKS[task].data), PairDataConfig)
 
 
 def _pooling(folder: Path) -> str:
@@ -146,11 +157,11 @@ def text_data(task: str, train: Path, validation: Path | None) -> dict[str, Any]
 
 
 def _text_corpus(task: str, path: Path) -> dict[str, Any]:
-    suffix = name_suffix(path.name)
+    suffix, data = name_suffix(path.name), resolved(TASKS[task].data)
     corpus: dict[str, Any] = {"files": [str(path).replace("{", "\\{").replace("}", "\\}")]}
-    if task == "text_classification" and suffix == ".tsv":
+    if data is LabelledDataConfig and suffix == ".tsv":
         corpus["columns"] = {"text": 0, "label": 1}
-    elif task in ("causal_lm", "masked_lm") and suffix not in (".jsonl", ".tar", ".parquet"):
+    elif data is TextDataConfig and suffix not in (".jsonl", ".tar", ".parquet"):
         corpus["format"] = "text"
     return corpus
 
@@ -165,11 +176,11 @@ def recipe_values(
     tokens = max(context, scale.micro_batch)
     if tuned.labels:
         data["labels"] = list(tuned.labels)
-    if tuned.task == "sentence_embedding":
+    if TASKS[tuned.task].network == "sentence_encoder":
         data["max_source_length"] = data["max_target_length"] = context - BOS_TOKENS
         batching["pairs_per_micro_batch"] = PAIRS_PER_MICRO_BATCH
         tokens = max(tokens, PAIRS_PER_MICRO_BATCH * context)
-    elif tuned.task == "tlm":  # two sides, each with BOS
+    elif _has_pairs(tuned.task):  # two sides, each with BOS
         data["max_source_length"] = data["max_target_length"] = context // 2 - 1
     return {
         "name": name,

@@ -74,7 +74,7 @@ class Labeller(TextReader[LabelModel]):
             otherwise.
     """
 
-    tasks = ("text_classification", "token_classification")
+    command = "classify"
 
     def __init__(self, trained: TrainedNetwork) -> None:
         super().__init__(trained)

@@ -2,8 +2,8 @@
 
     MaskFiller.load("runs/masked").fill(["A man is [MASK] a bike."])
 
-A run of the task `tlm` also accepts a sentence with its translation, separated by |||:
-"A man is [MASK] a bike. ||| Ein Mann fährt Rad."
+A run that was trained on sentence pairs also accepts a sentence with its translation, separated by
+|||: "A man is [MASK] a bike. ||| Ein Mann fährt Rad."
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.arrays import flattened
+from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.tasks.masked_text import BETWEEN_SIDES, SHOWN_MASK, masked_ids, masked_pair_text
 from data_pipeline.tasks.masking import vocabulary_of
 from model.config.encoder_only import FillConfig
@@ -82,14 +83,14 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         pairs: True if a text may have two sides, separated by |||.
     """
 
-    tasks = ("masked_lm", "tlm")
+    command = "fill"
 
     def __init__(self, trained: TrainedNetwork) -> None:
         super().__init__(trained)
         config = trained.recipe.decoding
         assert isinstance(config, FillConfig)
         self.config: FillConfig = config
-        self.pairs = trained.recipe.task == "tlm"
+        self.pairs = isinstance(trained.recipe.data, PairDataConfig)
 
     @torch.no_grad()
     def fill(self, texts: Sequence[str]) -> list[Filled]:

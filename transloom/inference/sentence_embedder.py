@@ -34,7 +34,7 @@ class Embedded:
 class SentenceEmbedder(TextReader[SentenceEncoder]):
     """Trained sentence encoder with its tokenizer."""
 
-    tasks = ("sentence_embedding",)
+    command = "embed"
 
     @property
     def width(self) -> int:

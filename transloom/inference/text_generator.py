@@ -35,7 +35,7 @@ class Continuation:
 class TextGenerator(TextReader[DecoderOnly]):
     """Trained language model with its tokenizer, ready to continue texts."""
 
-    tasks = ("causal_lm",)
+    command = "generate"
 
     def __init__(self, trained: TrainedNetwork) -> None:
         super().__init__(trained)

@@ -15,11 +15,11 @@ class TextReader(Generic[N]):
     """Trained network with its tokenizer.
 
     Attributes:
-        tasks: tasks of the runs that a subclass can load.
+        command: subcommand of transloom for the runs that a subclass can load.
         passed_over: reasons why checkpoints that are normally preferred were not loaded.
     """
 
-    tasks: ClassVar[tuple[str, ...]]
+    command: ClassVar[str]
 
     def __init__(self, trained: TrainedNetwork) -> None:
         self.network = cast(N, trained.model.eval())
@@ -44,4 +44,4 @@ class TextReader(Generic[N]):
             RunMismatchError: the path has no run, or its run was trained for another task.
             CheckpointError: the run has no such checkpoint, or it is damaged.
         """
-        return cls(load_network(Path(run), checkpoint, "cpu", precision).of_task(*cls.tasks))
+        return cls(load_network(Path(run), checkpoint, "cpu", precision).of_command(cls.command))

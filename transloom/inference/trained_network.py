@@ -13,6 +13,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from foundation.errors import DataError, ExtensionError
+from foundation.tasks import tasks_of_command
 from trainer.checkpoints.format import (
     Checkpoint,
     checkpoint_name,
@@ -27,7 +28,6 @@ from trainer.errors import CheckpointError, DamagedCheckpointError, RunMismatchE
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.tasks.network import build_network, parameter_shapes
-from transloom.inference.task_commands import COMMANDS
 
 Precision = Literal["fp32", "bf16"]
 
@@ -59,18 +59,18 @@ class TrainedNetwork:
     weights: Weights
     passed_over: list[str]
 
-    def of_task(self, *tasks: str) -> "TrainedNetwork":
-        """Return this network if its run was trained for one of the tasks.
+    def of_command(self, command: str) -> "TrainedNetwork":
+        """Return this network if a subcommand of transloom uses the runs of its task.
 
         Raises:
             RunMismatchError: the run was trained for another task.
         """
-        if self.recipe.task not in tasks:
-            made_for_it = COMMANDS.get(self.recipe.task)
-            remedy = f"use {made_for_it} for this run, or " if made_for_it else ""
+        made_for_it = self.recipe.kind.command
+        if made_for_it != command:
+            remedy = f"use transloom {made_for_it} for this run, or " if made_for_it else ""
             raise RunMismatchError(
                 f"{self.weights.run} was trained for {self.recipe.task}, but a run of "
-                f"{' or '.join(tasks)} is needed: {remedy}name another run"
+                f"{' or '.join(tasks_of_command(command))} is needed: {remedy}name another run"
             )
         return self
 

@@ -129,7 +129,7 @@ class Translator:
             ((run, checkpoint),) = runs
             return cls.load(run, checkpoint, decoding, device, precision)
         networks = [
-            load_network(Path(run), checkpoint, device, precision).of_task("translation")
+            load_network(Path(run), checkpoint, device, precision).of_command("translate")
             for run, checkpoint in runs
         ]
         joined_together = join(networks)
@@ -185,7 +185,7 @@ class Translator:
         """
         require_possible(engine, compute_type, device, precision)
         network = load_network(Path(run), checkpoint, device, precision)
-        found = network.of_task("translation")
+        found = network.of_command("translate")
         recipe_decoding = found.recipe.decoding
         assert isinstance(found.model, Transformer)
         assert isinstance(recipe_decoding, DecodingConfig)

@@ -9,13 +9,10 @@ book. Only this file is imported where nothing is computed, so it names the part
 """
 
 from copy_task.data import COPY, CopyNetworkConfig
-from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config.data import BatchingConfig
 from data_pipeline.config.text import TextDataConfig, TextTokenizerConfig
-from foundation.section import Section
 from trainer.task_kinds import NETWORKS, TASKS, NetworkKind, TaskKind
 
-DATA_TASKS.register("copy", COPY)
 NETWORKS.register("copy", NetworkKind(CopyNetworkConfig, "copy_task.network:build"))
 TASKS.register(
     "copy",
@@ -23,9 +20,10 @@ TASKS.register(
         data=TextDataConfig,
         tokenizer=TextTokenizerConfig,
         batching=BatchingConfig,
-        decoding=Section,
         network="copy",
         scores={"loss": False, "accuracy": True},
+        data_task=COPY,
         training="copy_task.training:CopyTask",
+        predicts="the tokens of a text, some of which were hidden",
     ),
 )

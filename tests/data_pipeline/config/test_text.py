@@ -25,7 +25,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "data.md"
         ({"files": []}, "at least 1 item"),
         ({"files": ["a.doc"]}, r"indicate no single format \(a\.doc unknown\): set format"),
         ({"files": ["a.txt", "b.jsonl"]}, r"indicate no single format"),
-        ({"files": ["a.txt"], "format": "tsv"}, "the known formats are text, jsonl, webdat"),
+        ({"files": ["a.txt"], "format": "tsv"}, "Choose one of text, jsonl, webdat"),
         ({"files": ["a.txt"], "part": [0.9, 0.1]}, r"part is 0\.9, 0\.1: the first share"),
         ({"files": ["a.txt"], "part": [0.5, 0.5]}, "must be smaller than the second"),
         ({"files": ["a.txt"], "part": [0, 1.1]}, "less than or equal to 1"),

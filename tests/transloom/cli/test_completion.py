@@ -53,6 +53,7 @@ def folder(tmp_path):
         ("train phrasebook trainer.optimizer.bet", ["trainer.optimizer.betas="]),
         ("train shakespeare-char batching.con", ["batching.context_length=64"]),
         ("train mine.yaml engine.prec", ["engine.precision="]),
+        ("fields --task text_", ["text_classification"]),
         ("translate ru", ["runs/a", "runs/b"]),
         ("translate runs/b", ["runs/b"]),
         ("translate /nowhere/x", []),

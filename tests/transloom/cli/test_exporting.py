@@ -2,16 +2,17 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, MarianMTModel
 
-from foundation.registry import imported
+from foundation.tasks import TASKS
 from model.errors import ModelError
 from trainer.errors import TrainerError
-from transloom.cli.export import WRITERS, Target, export_run
+from transloom.cli.export import Target, export_run
 from transloom.inference.engine_names import ComputeType
 from transloom.inference.hypotheses import sha256_of
 from transloom.inference.translator import Translator
@@ -99,11 +100,14 @@ def test_a_network_that_ctranslate2_lacks_too_gets_no_such_advice(transloom, inl
 def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(
     untrained_run, monkeypatch, tmp_path
 ):
-    monkeypatch.setitem(WRITERS, Target.HUGGINGFACE, {"causal_lm": "somewhere:else"})
-    told = r"trained for translation, .* only runs of causal_lm: export it with --to ctranslate2$"
+    translation = replace(TASKS["translation"], exporters={"ctranslate2": "somewhere:else"})
+    monkeypatch.setitem(TASKS._entries, "translation", translation)
+    told = (
+        r"trained for translation, .* only runs of causal_lm, .*: export it with --to ctranslate2$"
+    )
     with pytest.raises(TrainerError, match=told):
         export_run(untrained_run.path, tmp_path / "exported", None)
-    monkeypatch.setitem(WRITERS, Target.CTRANSLATE2, {})
+    monkeypatch.setitem(TASKS._entries, "translation", replace(translation, exporters={}))
     with pytest.raises(TrainerError, match=r"name a run of another task$"):
         export_run(untrained_run.path, tmp_path / "exported", None)
 
@@ -134,9 +138,3 @@ def test_an_empty_folder_is_filled_and_a_file_is_left_alone(untrained_run, tmp_p
     deeper = tmp_path / "not" / "there" / "yet"
     export_run(untrained_run.path, deeper, None)
     assert [path.name for path in deeper.parent.iterdir()] == ["yet"]
-
-
-def test_every_writer_is_where_the_table_says():
-    for tasks in WRITERS.values():
-        for place in tasks.values():
-            assert callable(imported(place))

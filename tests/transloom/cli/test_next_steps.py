@@ -12,10 +12,8 @@ from typer.testing import CliRunner
 
 from cluster.recipe import Recipe
 from transloom.cli.app import app
-from transloom.cli.explain import _PAGES_BY_TASK
 from transloom.cli.next_steps import next_commands
 from transloom.cli.train_run import TrainResult
-from transloom.inference.task_commands import COMMANDS, EXPLAINED_TASKS
 
 SAMPLE = "où est l'école ?"
 OF_TASK = {
@@ -58,7 +56,7 @@ def test_those_for_a_translation_run_work(untrained_run, tmp_path, monkeypatch):
 def test_those_of_a_task_are_commands_of_ours(task, tmp_path):
     recipe = Recipe.of(OF_TASK[task](tmp_path))
     found = next_commands(Path("runs/x"), recipe, SAMPLE)
-    assert shlex.split(found["use"])[1] == COMMANDS[recipe.task].split()[1]
+    assert shlex.split(found["use"])[1] == recipe.kind.command
     for command in found.values():
         (name, *words), _ = arguments(command)
         (known,) = [c for n, c in typer.main.get_command(app).commands.items() if n == name]
@@ -75,10 +73,6 @@ def test_a_sample_that_a_command_would_not_take_is_left_out(tmp_path):
         (*_, text), _ = arguments(next_commands(tmp_path, masked, sample)["use"])
         assert (text == sample) is is_taken
         assert "[MASK]" in text
-
-
-def test_the_tasks_with_a_page_are_known():
-    assert set(EXPLAINED_TASKS) == {"translation", *_PAGES_BY_TASK}
 
 
 def result(recipe, outcome="finished", began_at=0, step=40):

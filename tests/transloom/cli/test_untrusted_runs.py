@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from support.announced import install
 from support.command import transloom as in_a_process
 from support.dashboard.running import RunningDashboard
 from support.launchers.job_records import a_record
@@ -108,7 +109,8 @@ LONG = [
 # Commands that read no run: they take recipes that the user names, datasets, jobs of a cluster or
 # nodes. What they read of the folder of a run that goes on, `train` and `plan` read, too.
 WITHOUT_RUN = {
-    *("demo", "recipes", "init", "fields", "prepare", "sweep", "submit", "import", "notify"),
+    *("demo", "recipes", "init", "fields", "extensions", "prepare", "sweep", "submit", "import"),
+    "notify",
     *("data info", "data verify", "data quarantine", "jobs list"),
     *("deploy slurm", "deploy kuberay", "deploy drain-node", "deploy slurm-node"),
     *("deploy mirror-folder", "runs pull"),  # copies bytes, as `runs push` does
@@ -299,6 +301,16 @@ def test_other_code_than_that_of_the_run_is_not_executed(theirs, monkeypatch, ca
     assert re.search(
         rf"{NAME} is 0 sha256:\w+ on this machine, but 0 sha256:\w+ where the run was", said
     )
+
+
+def test_an_announced_extension_with_other_code_is_not_executed(theirs, monkeypatch):
+    found = theirs(RECIPE)
+    code = (found.code / f"{NAME}.py").read_text()
+    install(found.folder / "site", NAME, code, "loss.theirs")
+    monkeypatch.syspath_prepend(found.folder / "site")
+    code, said = outcome(Case("model show RUN"), found)
+    assert (code, found.has_run_code()) == (1, False)
+    assert re.search(rf"{NAME} is 1\.0 sha256:\w+ on this machine, but 0 sha256:\w+ where", said)
 
 
 @pytest.mark.long

@@ -9,8 +9,8 @@ import torch
 
 from cluster.errors import ClusterError
 from cluster.recipe import Recipe, walk_fields
-from foundation.built_in_tasks import DEFAULT_TASK
 from foundation.section import change_class
+from foundation.tasks import DEFAULT_TASK, TASKS
 from trainer.checkpoints.format import (
     Checkpoint,
     CheckpointHeader,
@@ -26,7 +26,7 @@ from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
 from trainer.record.run_settings import settings_of
 from trainer.runs.folder import RunFolder, RunMetadata
-from trainer.task_kinds import NETWORKS, TASKS
+from trainer.task_kinds import NETWORKS
 from transloom.observe.comparison.step_difference import loss_difference, step_difference
 
 
