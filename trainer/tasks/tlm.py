@@ -45,6 +45,6 @@ class PairScoring(MaskedScoring):
 
     def summarise(self, table: np.ndarray) -> ValidationResult:
         together = super().summarise(table[: self._together])
-        alone = math.fsum(table[self._together :, 0].tolist()) / self._tokens
+        alone = math.fsum(table[self._together :, 0].tolist()) / self._units
         score = Score(value=loss_scores(alone)["loss"], more_is_better=TLM_SCORES["alone_loss"])
         return ValidationResult({**together.scores, "alone_loss": score})
