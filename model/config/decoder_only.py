@@ -2,17 +2,16 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from foundation.section import Section, continuable, identity
 from model.config.transformer import (
     MAX_LAYERS,
     MAX_WIDTH,
     ROTARY_BASE,
-    NetworkConfig,
+    SingleStackConfig,
     check_heads,
     check_rotation,
-    with_preset,
 )
 
 # Architectures of two published families; the recipe chooses sizes and dropout.
@@ -37,14 +36,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 GATED_MULTIPLE = 32  # SwiGLU's default inner width is a multiple of this
 
 
-class DecoderOnlyConfig(NetworkConfig):
+class DecoderOnlyConfig(SingleStackConfig):
     """Size and architecture of a Transformer with a decoder only (Radford et al. 2018).
 
     Layers are pre-norm, followed by a last norm. Default sizes are those of GPT-2's smallest model.
     """
 
-    # Defaults are validated, too, because validators compute some of them from earlier fields.
-    model_config = ConfigDict(validate_default=True)
+    presets = PRESETS
     in_order_of_use: ClassVar[bool] = True
     pre_norm: ClassVar[bool] = True
 
@@ -117,14 +115,6 @@ class DecoderOnlyConfig(NetworkConfig):
         0.0, "Dropout rate of the attention weights (GPT-2: 0.1).", ge=0, lt=1
     )
 
-    def __str__(self) -> str:
-        return f"{self.layers} layer{'s' * (self.layers > 1)}, width {self.width}"
-
-    @property
-    def head_width(self) -> int:
-        """Width of one head."""
-        return self.width // self.heads
-
     @property
     def groups(self) -> int:
         """Number of heads of keys and values, after defaults were filled in."""
@@ -135,17 +125,6 @@ class DecoderOnlyConfig(NetworkConfig):
     def norm_kind(self) -> Literal["layer", "rms"]:
         """Kind of norm, under the name that the encoder-decoder's settings use."""
         return self.norm
-
-    @property
-    def inner_width(self) -> int:
-        """Inner width of the feed-forward network, after defaults were filled in."""
-        assert self.feed_forward_width is not None
-        return self.feed_forward_width
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_the_preset(cls, values: Any) -> Any:
-        return with_preset(values, PRESETS)
 
     @field_validator("key_value_heads")
     @classmethod

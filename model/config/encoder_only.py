@@ -2,10 +2,10 @@
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, ValidationInfo, field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from foundation.section import Section, continuable, identity
-from model.config.transformer import MAX_LAYERS, MAX_WIDTH, NetworkConfig, check_heads, with_preset
+from model.config.transformer import MAX_LAYERS, MAX_WIDTH, SingleStackConfig, check_heads
 
 # Architecture of a published family; the recipe chooses sizes and dropout.
 ENCODER_PRESETS: dict[str, dict[str, Any]] = {
@@ -14,14 +14,13 @@ ENCODER_PRESETS: dict[str, dict[str, Any]] = {
 MAX_SEGMENTS = 10_000
 
 
-class EncoderOnlyConfig(NetworkConfig):
+class EncoderOnlyConfig(SingleStackConfig):
     """Size and architecture of a Transformer with an encoder only (Devlin et al. 2019).
 
     Default sizes are those of BERT's base model.
     """
 
-    # Defaults are validated, too, because validators compute some of them from earlier fields.
-    model_config = ConfigDict(validate_default=True)
+    presets = ENCODER_PRESETS
     bias: ClassVar[bool] = True
     norm_kind: ClassVar[Literal["layer", "rms"]] = "layer"
 
@@ -71,34 +70,15 @@ class EncoderOnlyConfig(NetworkConfig):
         0.0, "Dropout rate of the attention weights (BERT: 0.1).", ge=0, lt=1
     )
 
-    def __str__(self) -> str:
-        return f"{self.layers} layer{'s' * (self.layers > 1)}, width {self.width}"
-
     @property
     def groups(self) -> int:
         """Number of heads of keys and values, equal to the number of query heads."""
         return self.heads
 
     @property
-    def head_width(self) -> int:
-        """Width of one head."""
-        return self.width // self.heads
-
-    @property
     def pre_norm(self) -> bool:
         """True if norms precede sub-layers, false if they follow residual sums."""
         return self.norm == "pre"
-
-    @property
-    def inner_width(self) -> int:
-        """Inner width of the feed-forward network, after defaults were filled in."""
-        assert self.feed_forward_width is not None
-        return self.feed_forward_width
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_the_preset(cls, values: Any) -> Any:
-        return with_preset(values, ENCODER_PRESETS)
 
     @field_validator("feed_forward_width")
     @classmethod

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from foundation.section import Section, continuable, identity
 
@@ -44,11 +44,45 @@ class NetworkConfig(Section):
         return self.network
 
 
-def with_preset(values: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Return the settings, with the values of their preset as defaults."""
-    if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
-        return values
-    return {**presets.get(values["preset"], {}), **values}
+class SingleStackConfig(NetworkConfig):
+    """Settings that networks with a single stack of layers share, apart from their fields.
+
+    A base class with fields would change the order of fields in stored recipes.
+
+    Attributes:
+        presets: values of fields by preset, which are defaults of these fields.
+    """
+
+    # Defaults are validated, too, because validators compute some of them from earlier fields.
+    model_config = ConfigDict(validate_default=True)
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    if TYPE_CHECKING:
+        layers: int
+        width: int
+        heads: int
+        feed_forward_width: int | None
+
+    def __str__(self) -> str:
+        return f"{self.layers} layer{'s' * (self.layers > 1)}, width {self.width}"
+
+    @property
+    def head_width(self) -> int:
+        """Width of one head."""
+        return self.width // self.heads
+
+    @property
+    def inner_width(self) -> int:
+        """Inner width of the feed-forward network, after defaults were filled in."""
+        assert self.feed_forward_width is not None
+        return self.feed_forward_width
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
+            return values
+        return {**cls.presets.get(values["preset"], {}), **values}
 
 
 def check_heads(width: int, heads: int, groups: int) -> None:

@@ -14,13 +14,13 @@ word) whose label is predicted.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.blocks.dropout import Dropout
 from model.blocks.linear import Linear, product
 from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig
 from model.config.transformer import AttentionBackend
-from model.losses.loss import Loss, LossSums, with_bias_as_weights
+from model.heads.token_prediction import TokenPredictor
 from model.networks.encoder_only import EncoderOnly
 from model.networks.initialisation import initialise_normal
 
@@ -48,8 +48,8 @@ def label_predictions(hidden_md: Tensor, weight_ld: Tensor, target_m: Tensor) ->
     return LabelPredictions(logits_ml.logsumexp(dim=1) - of_target_m, logits_ml.argmax(dim=1))
 
 
-class LabelModel(nn.Module):
-    """Encoder with a classifier. `forward` uses all parameters, as ZeRO-3 requires.
+class LabelModel(TokenPredictor):
+    """Encoder with a classifier.
 
     Attributes:
         width: width of the hidden states, d.
@@ -83,36 +83,8 @@ class LabelModel(nn.Module):
         self.labels = labels
         initialise_normal(self)
 
-    def forward(
-        self,
-        ids_bt: Tensor,
-        segment_bt: Tensor,
-        position_bt: Tensor,
-        part_bt: Tensor,
-        place_m: Tensor,
-        target_m: Tensor,
-        loss: Loss,
-    ) -> LossSums:
-        """Return the loss's sums over the labels.
-
-        Args:
-            ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
-            place_m: indices in the flattened batch of the tokens whose label is predicted.
-            target_m: labels of these tokens.
-            loss: called with vectors (m, d'), a matrix (l, d') and targets (m,). The columns beyond
-                d contain the output's bias (see `with_bias_as_weights`).
-        """
-        hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
-        ready_md = self._ready(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Access the weights in each pass and never store them: under ZeRO-3, each access gathers
-        # the partitioned weights.
-        return loss(
-            *with_bias_as_weights(ready_md, self.classifier.weight, self.classifier.bias), target_m
-        )
-
-    def checkpoint_activations(self, on: bool) -> None:
-        """See `EncoderOnly.checkpoint_activations`."""
-        self.encoder.checkpoint_activations(on)
+    def outputs(self, hidden_md: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._ready(hidden_md), self.classifier.weight, self.classifier.bias
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert the encoder's hidden states (…, d) into unnormalised log-probabilities (…, l)."""

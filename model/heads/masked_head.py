@@ -21,7 +21,8 @@ from model.blocks.linear import Linear, product
 from model.blocks.norm import norm_of
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
-from model.losses.loss import MIN_CHUNK_TOKENS, Loss, LossSums, with_bias_as_weights
+from model.heads.token_prediction import TokenPredictor
+from model.losses.loss import MIN_CHUNK_TOKENS
 from model.networks.encoder_only import EncoderOnly
 from model.networks.initialisation import initialise_normal
 
@@ -66,8 +67,8 @@ class MaskedHead(nn.Module):
         return y
 
 
-class MaskedLanguageModel(nn.Module):
-    """Encoder with a masked-token head. `forward` uses all parameters, as ZeRO-3 requires.
+class MaskedLanguageModel(TokenPredictor):
+    """Encoder with a masked-token head.
 
     Attributes:
         width: width of the hidden states, d.
@@ -92,35 +93,8 @@ class MaskedLanguageModel(nn.Module):
         self.width = config.width
         initialise_normal(self)
 
-    def forward(
-        self,
-        ids_bt: Tensor,
-        segment_bt: Tensor,
-        position_bt: Tensor,
-        part_bt: Tensor,
-        place_m: Tensor,
-        target_m: Tensor,
-        loss: Loss,
-    ) -> LossSums:
-        """Return the loss's sums over the masked tokens.
-
-        Args:
-            ids_bt, segment_bt, position_bt, part_bt: see `EncoderOnly.forward`.
-            place_m: indices of the masked tokens in the flattened batch, ascending.
-            target_m: the original tokens at these indices.
-            loss: called with vectors (m, d'), a matrix (v, d') and targets (m,). The columns beyond
-                d contain the output's bias (see `with_bias_as_weights`).
-        """
-        hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
-        hidden_md = self.head(hidden_btd.flatten(0, 1).index_select(0, place_m))
-        # Access the weight in each pass and never store it: under ZeRO-3, each access gathers the
-        # partitioned weight.
-        weight_vd = self.encoder.embedding.weight
-        return loss(*with_bias_as_weights(hidden_md, weight_vd, self.output_bias), target_m)
-
-    def checkpoint_activations(self, on: bool) -> None:
-        """See `EncoderOnly.checkpoint_activations`."""
-        self.encoder.checkpoint_activations(on)
+    def outputs(self, hidden_md: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.head(hidden_md), self.encoder.embedding.weight, self.output_bias
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert the encoder's hidden states (…, d) into unnormalised log-probabilities (…, v)."""

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from model.config.sentence_encoder import SentenceEncoderConfig
 from model.config.transformer import AttentionBackend
+from model.heads.token_prediction import EncoderNetwork
 from model.networks.encoder_only import EncoderOnly
 from model.networks.initialisation import initialise_normal
 
@@ -30,7 +31,7 @@ from model.networks.initialisation import initialise_normal
 L = TypeVar("L", bound=Tensor | tuple[Tensor, ...])
 
 
-class SentenceEncoder(nn.Module):
+class SentenceEncoder(EncoderNetwork):
     """Encoder of sentences. `forward` uses all parameters, as ZeRO-3 requires.
 
     Attributes:
@@ -94,10 +95,6 @@ class SentenceEncoder(nn.Module):
             sum_bd = hidden_btd.float().masked_fill(padding_bt1, 0.0).sum(dim=1)
             pooled_bd = sum_bd / (~padding_bt1).sum(dim=1)
         return F.normalize(pooled_bd, dim=1)
-
-    def checkpoint_activations(self, on: bool) -> None:
-        """See `EncoderOnly.checkpoint_activations`."""
-        self.encoder.checkpoint_activations(on)
 
 
 def _mean(one: Any, other: Any) -> Any:

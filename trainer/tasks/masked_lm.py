@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, SEGMENTS
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from foundation.tasks import TASKS
 from model.config.encoder_only import EncoderOnlyConfig
-from model.heads.masked_head import MaskedLanguageModel, label_loss_sums
+from model.heads.masked_head import MaskedLanguageModel
 from trainer.recipe import TrainingRecipe
 from trainer.scores import scores_of
+from trainer.tasks.accuracy_scoring import AccuracyScoring
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import (
@@ -119,32 +120,12 @@ class MaskedLanguageModelling(TrainingTask):
         return shared_tokenizer(self.tokenizers)
 
 
-class MaskedScoring(Scoring):
-    """Loss and accuracy over the masked tokens of a held-out set.
-
-    The same tokens are masked in every validation. Each batch has a row of the table: the summed
-    loss in nats, and the number of correct predictions.
-    """
-
-    columns = 2
-
-    def __init__(self, task: MaskedLanguageModelling, heldout: HeldOut) -> None:
-        self._task = task
-        self.batches = task.data.heldout_micro_batches(
-            heldout, task.tokenizers, task.recipe.data_settings
-        )
-        self.rows = len(self.batches)
-        self._tokens = sum(task.data.units(batch) for batch in self.batches)
-
-    def score(
-        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        sums = network(*self._task.collate(micro_batch, device).inputs, label_loss_sums)
-        yield number, np.array([float(sums.nll), float(sums.right)])
+class MaskedScoring(AccuracyScoring[MaskedLanguageModelling]):
+    """Loss and accuracy over the masked tokens, the same in every validation."""
 
     def summarise(self, table: np.ndarray) -> ValidationResult:
         nll, right = (math.fsum(column.tolist()) for column in table.T)
-        values = {**loss_scores(nll / self._tokens), "accuracy": 100 * right / self._tokens}
+        values = {**loss_scores(nll / self._units), "accuracy": 100 * right / self._units}
         return ValidationResult(scores_of(values, TASKS["masked_lm"].scores))
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -16,14 +16,14 @@ from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from foundation.tasks import TASKS
 from model.config.sentence_encoder import SentenceEncoderConfig
-from model.heads.masked_head import label_loss_sums
 from model.heads.sentence_encoder import SentenceEncoder
 from trainer.recipe import TrainingRecipe
 from trainer.scores import scores_of
+from trainer.tasks.accuracy_scoring import AccuracyScoring
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, embedding_sizes
 from trainer.tasks.rows import sentence_rows
-from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult
+from trainer.tasks.task import ShownExample, TrainingTask, ValidationResult
 
 SAMPLES = 3
 
@@ -72,7 +72,7 @@ class SentenceEmbedding(TrainingTask):
         return shared_tokenizer(self.tokenizers)
 
 
-class EmbeddingScoring(Scoring):
+class EmbeddingScoring(AccuracyScoring[SentenceEmbedding]):
     """Loss, and the share of sentences whose translation is the nearest sentence.
 
     Loss and share are means over both directions of a pair. A sentence is compared only with the
@@ -80,25 +80,8 @@ class EmbeddingScoring(Scoring):
     table.
     """
 
-    columns = 2
-
-    def __init__(self, task: SentenceEmbedding, heldout: HeldOut) -> None:
-        self._task = task
-        self._heldout = heldout
-        self.batches = task.data.heldout_micro_batches(
-            heldout, task.tokenizers, task.recipe.data_settings
-        )
-        self.rows = len(self.batches)
-        self._pairs = sum(task.data.units(batch) for batch in self.batches)
-
-    def score(
-        self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        sums = network(*self._task.collate(micro_batch, device).inputs, label_loss_sums)
-        yield number, np.array([float(sums.nll), float(sums.right)])
-
     def summarise(self, table: np.ndarray) -> ValidationResult:
-        nll, right = (math.fsum(column.tolist()) / self._pairs for column in table.T)
+        nll, right = (math.fsum(column.tolist()) / self._units for column in table.T)
         values = {
             "loss": nll if math.isfinite(nll) else None,
             "retrieval_accuracy": 100 * right,

@@ -45,6 +45,6 @@ class PairScoring(MaskedScoring):
 
     def summarise(self, table: np.ndarray) -> ValidationResult:
         together = super().summarise(table[: self._together])
-        alone = math.fsum(table[self._together :, 0].tolist()) / self._tokens
+        alone = math.fsum(table[self._together :, 0].tolist()) / self._units
         more = scores_of({"alone_loss": loss_scores(alone)["loss"]}, TASKS["tlm"].scores)
         return ValidationResult(together.scores | more)

@@ -361,17 +361,9 @@ class Translator:
             PrefixError: a prefix is longer than the translation may be.
         """
         self.check_lengths(sentences, tag, max_tokens)
-        results: list[list[Translation]] = [[] for _ in sentences]
         targets = [""] * len(sentences) if prefixes is None else list(prefixes)
-        done = 0
-        for positions, found in self._search(heldout_pairs(list(sentences), targets, tag)):
-            translations = self._decode([hypotheses[:n_best] for hypotheses in found])
-            for position, of_one in zip(positions, translations, strict=True):
-                results[position] = of_one
-            done += len(positions)
-            if report is not None:
-                report(done)
-        return results
+        heldout = heldout_pairs(list(sentences), targets, tag)
+        return self._search(heldout, self.decoding, lambda found: found[:n_best], report)
 
     def translate_by_penalties(
         self,
@@ -397,19 +389,13 @@ class Translator:
         """
         self.check_lengths(sentences, tag, sys.maxsize)
         plain = self.decoding.model_copy(update={"length_penalty": 0.0})
-        texts = [[""] * len(sentences) for _ in penalties]
-        done = 0
-        for positions, found in self._search(
-            heldout_pairs(list(sentences), [""] * len(sentences), tag), plain
-        ):
-            best = [[best_by_penalty(of_one, alpha) for alpha in penalties] for of_one in found]
-            for position, translations in zip(positions, self._decode(best), strict=True):
-                for by_penalty, translation in zip(texts, translations, strict=True):
-                    by_penalty[position] = translation.text
-            done += len(positions)
-            if report is not None:
-                report(done)
-        return texts
+
+        def best(found: list[Hypothesis]) -> list[Hypothesis]:
+            return [best_by_penalty(found, alpha) for alpha in penalties]
+
+        heldout = heldout_pairs(list(sentences), [""] * len(sentences), tag)
+        results = self._search(heldout, plain, best, report)
+        return [[by_penalty[n].text for by_penalty in results] for n in range(len(penalties))]
 
     def align(
         self,
@@ -503,23 +489,32 @@ class Translator:
         return self._tokenizers[TARGET].decode([list(ids)])[0]
 
     def _search(
-        self, heldout: HeldOut, decoding: DecodingConfig | None = None
-    ) -> Iterator[tuple[list[int], list[list[Hypothesis]]]]:
-        """Search batch by batch; a batch has sentences of similar length.
+        self,
+        heldout: HeldOut,
+        decoding: DecodingConfig,
+        choose: Callable[[list[Hypothesis]], list[Hypothesis]],
+        report: Report | None,
+    ) -> list[list[Translation]]:
+        """Search batch by batch, and return the chosen translations of each sentence.
 
         Args:
             heldout: the sentences, with prefixes as targets.
-            decoding: options of the search, or None for `self.decoding`.
-
-        Yields:
-            The indices of a batch's sentences, and the hypotheses of each of them.
+            choose: returns the hypotheses to keep of all hypotheses of a sentence.
+            report: called with the number of translated sentences after each batch.
         """
-        decoding = decoding or self.decoding
         # The longest sentences come first, so that all processes finish at about the same time.
         batches = self._batches(heldout)[::-1]
+        results: list[list[Translation]] = [[] for _ in range(len(heldout))]
+        done = 0
         found = self._active_search.search(decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
-            yield batch.pair_ids.tolist(), hypotheses
+            translations = self._decode([choose(of_one) for of_one in hypotheses])
+            for position, of_one in zip(batch.pair_ids.tolist(), translations, strict=True):
+                results[position] = of_one
+            done += len(translations)
+            if report is not None:
+                report(done)
+        return results
 
     def _batches(self, heldout: HeldOut) -> list[MicroBatch]:
         if not len(heldout):

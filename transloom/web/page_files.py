@@ -1,10 +1,12 @@
-"""Files of a page, collected once at start, so that a server cannot serve any other file."""
+"""Serve the files of a page, which are collected once at start: no other file can be served."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
+
+from aiohttp import web
 
 INDEX = "index.html"
 # Content types by file name suffix. All other files in the folder, such as licences, are plain
@@ -28,6 +30,28 @@ class PageFile:
 
     content: bytes
     content_type: str
+
+
+class PageFiles:
+    """Handler of requests for the files of a package's page, at `/` and below `/static/`."""
+
+    def __init__(
+        self, package: str, shared: Mapping[str, Traversable] = MappingProxyType({})
+    ) -> None:
+        """Read all files; see `page_files` for the arguments."""
+        self._files = page_files(package, shared)
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes of the start page and of all other files."""
+        return [web.get("/", self._respond), web.get("/static/{name:.+}", self._respond)]
+
+    async def _respond(self, request: web.Request) -> web.Response:
+        name = request.match_info.get("name", INDEX)
+        file = self._files.get(name)
+        if file is None:
+            reason = f"the page has no file {name!r:.100}"
+            raise web.HTTPNotFound(reason=reason, text=reason)
+        return web.Response(body=file.content, content_type=file.content_type, charset="utf-8")
 
 
 def page_files(

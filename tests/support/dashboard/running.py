@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import BaseModel
 
 from transloom.cli.dashboard import COMMAND_LINE
-from transloom.observe.dashboard.inspection_process import inspection_command
+from transloom.observe.dashboard.inspections import inspection_command
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.server import Dashboard
 from transloom.observe.dashboard.table import RunsTable

@@ -4,19 +4,15 @@ The page runs no script and loads nothing from other servers.
 """
 
 import json
-from html import escape
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from jinja2 import Environment, PackageLoader
 from pydantic.json_schema import models_json_schema
 
 from foundation.untrusted_text import visible
-from transloom.inference.serving.messages import (
-    Problem,
-    Standing,
-    TranslateAnswer,
-    TranslateRequest,
-)
+from transloom.inference.serving import messages
 from transloom.inference.serving.settings import Limits
 
 _COMPONENT = "#/components/schemas/{model}"
@@ -32,7 +28,9 @@ _PROBLEMS = {
     "503": "The server is shutting down, or replicas were lost: retry after Retry-After.",
     "504": "The translation timed out: retry after Retry-After.",
 }
+_MODELS = (messages.TranslateRequest, messages.TranslateAnswer, messages.Problem, messages.Standing)
 _EXAMPLE = {"sentences": ["je suis étudiant", "elle est là"], "n_best": 1}
+_TEXT = {"type": "string"}
 
 
 def description(runs: list[str], limits: Limits) -> dict[str, Any]:
@@ -42,16 +40,9 @@ def description(runs: list[str], limits: Limits) -> dict[str, Any]:
         runs: names of the served runs.
     """
     _, schemas = models_json_schema(
-        [
-            (TranslateRequest, "validation"),
-            (TranslateAnswer, "serialization"),
-            (Problem, "serialization"),
-            (Standing, "serialization"),
-        ],
-        ref_template=_COMPONENT,
+        [(model, "validation") for model in _MODELS], ref_template=_COMPONENT
     )
-    components = schemas["$defs"]
-    request = components["TranslateRequest"]["properties"]
+    request = schemas["$defs"]["TranslateRequest"]["properties"]
     request["sentences"]["maxItems"] = limits.sentences
     request["n_best"]["maximum"] = limits.n_best
     run = {
@@ -59,8 +50,18 @@ def description(runs: list[str], limits: Limits) -> dict[str, Any]:
         "in": "path",
         "required": True,
         "description": "The name of a run's folder.",
-        "schema": {"type": "string", "enum": runs},
+        "schema": _TEXT | {"enum": runs},
     }
+    status = _response("Status and limits of each run.", _ref("Standing"))
+    not_ready = _response("Not ready; the response has the reason.", _ref("Standing"))
+    alive = _response("Liveness check.", _TEXT, "text/plain")
+    metrics = _response("Metrics for Prometheus.", _TEXT, "application/openmetrics-text")
+    problems = {code: _response(text, _ref("Problem")) for code, text in _PROBLEMS.items()}
+    translations = _response("The translations of each sentence.", _ref("TranslateAnswer"))
+    translated = {"200": translations} | problems
+    body = {"schema": _ref("TranslateRequest"), "example": _EXAMPLE}
+    sent = {"requestBody": {"required": True, "content": {"application/json": body}}}
+    with_first, with_run = f"Translate with {runs[0]}.", "Translate with a run."
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,166 +70,48 @@ def description(runs: list[str], limits: Limits) -> dict[str, Any]:
             "description": "Translations by trained runs. The first run answers at /translate.",
         },
         "paths": {
-            "/translate": {"post": _translating("translate", f"Translate with {runs[0]}.")},
-            "/runs/{run}/translate": {
-                "parameters": [run],
-                "post": _translating("translateWithRun", "Translate with a run."),
-            },
-            "/runs": {"get": _asked("runs", "Status and limits of each run.", "Standing")},
-            "/healthz": {"get": _text("lives", "Liveness check.", "text/plain")},
-            "/readyz": {"get": _asked("ready", "Readiness check.", "Standing", "503")},
-            "/metrics": {
-                "get": _text("metrics", "Metrics for Prometheus.", "application/openmetrics-text")
-            },
+            "/translate": _operation("post", "translate", with_first, translated, **sent),
+            "/runs/{run}/translate": _operation(
+                "post", "translateWithRun", with_run, translated, parameters=[run], **sent
+            ),
+            "/runs": _operation("get", "runs", "Status and limits of each run.", {"200": status}),
+            "/healthz": _operation("get", "lives", "Liveness check.", {"200": alive}),
+            "/readyz": _operation(
+                "get", "ready", "Readiness check.", {"200": status, "503": not_ready}
+            ),
+            "/metrics": _operation("get", "metrics", "Metrics for Prometheus.", {"200": metrics}),
         },
         "components": {
-            "schemas": components,
+            "schemas": schemas["$defs"],
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
     }
 
 
-def _translating(name: str, summary: str) -> dict[str, Any]:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": _of("TranslateRequest"), "example": _EXAMPLE}
-            },
-        },
-        "responses": {
-            "200": _json("The translations of each sentence.", "TranslateAnswer"),
-            **{status: _json(text, "Problem") for status, text in _PROBLEMS.items()},
-        },
-    }
+def _operation(
+    method: str, name: str, summary: str, responses: dict[str, Any], **fields: Any
+) -> dict[str, Any]:
+    operation = {"operationId": name, "summary": summary, "responses": responses}
+    return {method: operation | fields}
 
 
-def _asked(name: str, summary: str, model: str, *others: str) -> dict[str, Any]:
-    responses = {"200": _json(summary, model)}
-    responses |= {
-        status: _json("Not ready; the response has the reason.", model) for status in others
-    }
-    return {"operationId": name, "summary": summary, "responses": responses}
+def _response(text: str, schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
+    return {"description": text, "content": {kind: {"schema": schema}}}
 
 
-def _text(name: str, summary: str, kind: str) -> dict[str, Any]:
-    content = {kind: {"schema": {"type": "string"}}}
-    responses = {"200": {"description": summary, "content": content}}
-    return {"operationId": name, "summary": summary, "responses": responses}
-
-
-def _json(text: str, model: str) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": _of(model)}}}
-
-
-def _of(model: str) -> dict[str, str]:
+def _ref(model: str) -> dict[str, str]:
     return {"$ref": _COMPONENT.format(model=model)}
 
 
 def description_page(api: dict[str, Any]) -> str:
-    """Render an OpenAPI description as an HTML page."""
-    parts = [
-        _operation(method, path, operations[method])
-        for path, operations in api["paths"].items()
-        for method in ("get", "post")
-        if method in operations
-    ]
-    models = "".join(_model(name, schema) for name, schema in api["components"]["schemas"].items())
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>transloom serve: API reference</title>
-<link rel="icon" href="static/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="static/style.css">
-</head>
-<body>
-<header><a class="brand" href="./">transloom</a><span>API reference</span>
-<nav><a href="openapi.json">openapi.json</a></nav></header>
-<main class="described">
-<h1>API reference</h1>
-<p>{_escaped(api["info"]["description"])} After a response with status 429, 503 or 504, wait for
-the seconds in <code>Retry-After</code> and send the same request again. Repeating a request is
-safe, since translation changes nothing.</p>
-{"".join(parts)}
-<h2>Messages</h2>
-{models}
-</main>
-</body>
-</html>
-"""
+    """Render an OpenAPI description as an HTML page, with all texts escaped."""
+    loader = PackageLoader("transloom.inference.serving", "")
+    environment = Environment(loader=loader, autoescape=True, finalize=_escape_hidden)
+    sent = partial(json.dumps, ensure_ascii=False)
+    return environment.get_template("api_reference.html").render(api=api, json=sent)
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{status}</td><td>{_escaped(response['description'])}</td>"
-        f"<td>{_content(response)}</td></tr>"
-        for status, response in operation["responses"].items()
-    )
-    example = ""
-    if body := operation.get("requestBody"):
-        content = body["content"]["application/json"]
-        sent = _escaped(json.dumps(content["example"], ensure_ascii=False))
-        example = f"<p>Body: {_shown(content['schema'])}, such as</p><pre>{sent}</pre>"
-    return (
-        f"<section><h2><code>{method.upper()} {_escaped(path)}</code></h2>"
-        f"<p>{_escaped(operation['summary'])}</p>{example}"
-        '<div class="wide" tabindex="0" role="region" '
-        f'aria-label="Responses of {_escaped(method.upper())} {_escaped(path)}"><table><thead><tr>'
-        '<th scope="col">status</th><th scope="col">meaning</th><th scope="col">body</th></tr>'
-        f"</thead><tbody>{rows}</tbody></table></div></section>"
-    )
-
-
-def _content(response: dict[str, Any]) -> str:
-    return ", ".join(
-        _shown(of_kind["schema"]) if "$ref" in of_kind["schema"] else _escaped(kind)
-        for kind, of_kind in response["content"].items()
-    )
-
-
-def _model(name: str, schema: dict[str, Any]) -> str:
-    needed = schema.get("required", [])
-    rows = "".join(
-        f"<tr><td><code>{_escaped(field)}</code></td><td>{_shown(value)}"
-        f"{'' if field in needed else ', optional'}</td>"
-        f"<td>{_escaped(value.get('description', ''))}</td></tr>"
-        for field, value in schema.get("properties", {}).items()
-    )
-    return (
-        f'<section id="{_escaped(name)}"><h3>{_escaped(name)}</h3>'
-        f"<p>{_escaped(schema.get('description', ''))}</p>"
-        f'<div class="wide" tabindex="0" role="region" aria-label="Fields of {_escaped(name)}">'
-        '<table><thead><tr><th scope="col">field</th><th scope="col">type</th>'
-        f'<th scope="col">meaning</th></tr></thead><tbody>{rows}</tbody></table></div></section>'
-    )
-
-
-def _shown(schema: dict[str, Any]) -> str:
-    """Render the type of a JSON schema as HTML, in words."""
-    if "$ref" in schema:
-        name = _escaped(schema["$ref"].rpartition("/")[2])
-        return f'<a href="#{name}">{name}</a>'
-    if "anyOf" in schema:
-        return " or ".join(map(_shown, schema["anyOf"]))
-    if "enum" in schema:
-        return _escaped(", ".join(map(json.dumps, schema["enum"])))
-    if "prefixItems" in schema:
-        return "[" + ", ".join(map(_shown, schema["prefixItems"])) + "]"
-    if schema.get("type") == "array":
-        return f"list of {_shown(schema['items'])}"
-    limits = [f"{word} {schema[key]:,}" for key, word in _BOUNDS.items() if key in schema]
-    return _escaped(" ".join([schema.get("type", "any"), *limits]))
-
-
-def _escaped(text: str) -> str:
-    """Escape text, which may be untrusted, for HTML."""
-    return escape(visible(text))
-
-
-_BOUNDS = {"minimum": "from", "maximum": "to"}
+def _escape_hidden(value: object) -> object:
+    """Escape control characters of a text that the template inserts; jinja2 escapes the HTML."""
+    return visible(value) if type(value) is str else value

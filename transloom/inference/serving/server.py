@@ -34,7 +34,7 @@ from transloom.inference.serving.metrics import CONTENT_TYPE, ServingMetrics
 from transloom.inference.serving.openapi import description, description_page
 from transloom.inference.serving.settings import Limits
 from transloom.web.connections import admitted
-from transloom.web.page_files import INDEX, PageFile, page_files
+from transloom.web.page_files import PageFiles
 
 logger = logger_of(__name__)
 
@@ -63,7 +63,6 @@ class ServingServer:
         self._json_limits = JsonLimits(limits.request_bytes, limits.request_bytes)
         self._in_flight = 0
         self._stops = False
-        self._files: dict[str, PageFile] = page_files("transloom.inference.serving")
         self._description = description(list(self._runs), limits)
         self._description_page = description_page(self._description).encode()
         metrics.expect(runs)
@@ -72,8 +71,7 @@ class ServingServer:
         )
         self.app.add_routes(
             [
-                web.get("/", self._index),
-                web.get("/static/{name:.+}", self._static),
+                *PageFiles("transloom.inference.serving").routes(),
                 web.post("/translate", self._translate),
                 web.post("/runs/{run}/translate", self._translate),
                 web.get("/runs", self._standing),
@@ -192,18 +190,6 @@ class ServingServer:
 
     async def _docs(self, request: web.Request) -> web.Response:
         return web.Response(body=self._description_page, content_type="text/html", charset="utf-8")
-
-    async def _index(self, request: web.Request) -> web.Response:
-        return self._file(INDEX)
-
-    async def _static(self, request: web.Request) -> web.Response:
-        return self._file(request.match_info["name"])
-
-    def _file(self, name: str) -> web.Response:
-        file = self._files.get(name)
-        if file is None:
-            raise RefusedError(404, "not_found", f"the page has no file {name!r:.100}")
-        return web.Response(body=file.content, content_type=file.content_type, charset="utf-8")
 
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handler) -> web.StreamResponse:

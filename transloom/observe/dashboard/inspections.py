@@ -7,6 +7,7 @@ unchanged. It keeps the output of the newest inspections.
 import asyncio
 import os
 import signal
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +28,23 @@ MAX_KEPT_INSPECTIONS = 4
 MESSAGE_CHARACTERS = 2_000
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _BLOCK_BYTES = 2**16
+
+
+def inspection_command(command_line: str) -> tuple[str, ...]:
+    """Return the command line that runs `transloom` at the lowest priority, until the server ends.
+
+    The process ends when its standard input is closed. The server holds the other end, so the
+    process ends with the server, even if the server is killed.
+
+    Args:
+        command_line: the module whose `main` function is the command `transloom`.
+    """
+    # -P: do not import a package of the current folder that is also called `cluster`.
+    return (
+        *(sys.executable, "-P", "-c"),
+        "from foundation.child_process import enter_background; enter_background(); "
+        f"from {command_line} import main; main()",
+    )
 
 
 class InspectionRefusedError(Exception):
@@ -78,7 +96,7 @@ class InspectionManager:
 
         Args:
             news: called when an inspection starts and when it ends.
-            command: the command `transloom`, see `transloom.observe.dashboard.inspection_process`.
+            command: the command `transloom`, see `inspection_command`.
         """
         self._news, self._command = news, tuple(command)
         self._kept: OrderedDict[tuple[str, int, int], StepInspection] = OrderedDict()
@@ -143,7 +161,7 @@ class InspectionManager:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             *("replay", str(path), "--steps", steps, "--look", "--json"),
-            stdin=asyncio.subprocess.PIPE,  # closing it ends the process, see inspection_process.py
+            stdin=asyncio.subprocess.PIPE,  # closing it ends the process
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,

@@ -46,7 +46,7 @@ from transloom.observe.dashboard.run_responses import (
 from transloom.observe.dashboard.table import RunsTable
 from transloom.observe.drawing.modules import DRAWING
 from transloom.web.auth import PageGuard
-from transloom.web.page_files import INDEX, PageFile, page_files
+from transloom.web.page_files import PageFiles
 
 T = TypeVar("T")
 
@@ -85,9 +85,6 @@ class Dashboard:
         look_command: Sequence[str],
     ) -> None:
         self._table, self._cache, self._look_command = table, cache, look_command
-        self._files: dict[str, PageFile] = page_files(
-            "transloom.observe.dashboard", {"drawing": DRAWING}
-        )
         self.app = web.Application(
             middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
         )
@@ -95,8 +92,7 @@ class Dashboard:
         self.app.on_shutdown.append(self._disconnect_all)
         self.app.add_routes(
             [
-                web.get("/", self._index),
-                web.get("/static/{name:.+}", self._static),
+                *PageFiles("transloom.observe.dashboard", {"drawing": DRAWING}).routes(),
                 web.get("/api/facts", self._facts),
                 web.get("/api/runs", self._runs),
                 web.get("/api/runs/{run}", self._run),
@@ -138,18 +134,6 @@ class Dashboard:
 
     async def _disconnect_all(self, app: web.Application) -> None:
         self._now.subscribers.close()
-
-    async def _index(self, request: web.Request) -> web.Response:
-        return self._file(INDEX)
-
-    async def _static(self, request: web.Request) -> web.Response:
-        return self._file(request.match_info["name"])
-
-    def _file(self, name: str) -> web.Response:
-        file = self._files.get(name)
-        if file is None:
-            raise web.HTTPNotFound(text=f"the page has no file {name!r:.100}")
-        return web.Response(body=file.content, content_type=file.content_type, charset="utf-8")
 
     async def _facts(self, request: web.Request) -> web.Response:
         return _answer(FactsResponse())

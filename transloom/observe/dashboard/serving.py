@@ -9,7 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from data_pipeline.storage.locations import cache_folder
-from transloom.observe.dashboard.inspection_process import inspection_command
+from transloom.observe.dashboard.inspections import inspection_command
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.server import Dashboard
 from transloom.observe.dashboard.table import RunsTable

@@ -5,16 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-from rich.console import Group
+from rich.cells import cell_len, set_cell_size
 
 from cluster.terminal import Terminal
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from trainer.record.facts import BY_NAME
 from trainer.record.run_status_model import RunStatus
-from transloom.observe.terminal.live_picture import glyphs_of
-from transloom.observe.terminal.picture_layout import Glyphs, Row, cut, drawn, padded
+from transloom.observe.terminal.picture_layout import DONE, TO_DO, Picture, Row, cut, row, width_of
 from transloom.observe.terminal.run_picture import JobPicture, state_with_job
 from transloom.observe.terminal.run_status_text import steps_text, value_text
 from transloom.observe.terminal.scores import score_text
@@ -64,52 +62,46 @@ def folder_picture(
     console: Terminal,
     height: int | None,
     problem: str | None = None,
-) -> Group:
+) -> Picture:
     """Return the table for a console, in at most `height` rows; None for any number of rows.
 
     Args:
         problem: the reason why the table is outdated, or None.
     """
-    width, glyphs = console.width, glyphs_of(console)
-    states = Counter(row.state for row in rows)
+    states = Counter(one.state for one in rows)
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
-    head: Row = [(visible_line(folder), "bold"), (f"  {counted(len(rows), 'run')}", "")]
-    head.append((f": {counts}" if counts else "", ""))
-    head.append((f"  at {clock(time.time())}", "dim"))
-    problems: list[Row] = (
-        [cut([(visible_line(problem), "red")], width, glyphs.dots)] if problem else []
-    )
-    room = len(rows) if height is None else max(0, height - 2 - len(problems))
-    newest = list(rows)
-    if room < len(rows):
-        newest = newest[: max(0, room - 1)]
-    columns = _that_fit(_columns(newest, glyphs), width)
-    picture = [head, *problems, _row([padded(c.heading, c.width) for c in columns], "bold")]
-    for number, row in enumerate(newest):
+    runs = f"  {counted(len(rows), 'run')}{': ' if counts else ''}{counts}"
+    picture = [row((folder, "bold"), runs, (f"  at {clock(time.time())}", "dim"))]
+    if problem:
+        picture.append(row((problem, "red")))
+    space = len(rows) if height is None else max(0, height - len(picture) - 1)
+    newest = rows if space >= len(rows) else rows[: max(0, space - 1)]
+    columns = _that_fit(_columns(newest), width_of(console.options))
+    picture.append(_row([column.heading for column in columns], columns, "bold"))
+    for number, one in enumerate(newest):
         cells = [
-            f"{c.cells[number]:>{c.width}}" if c.is_number else padded(c.cells[number], c.width)
-            for c in columns
+            f"{column.cells[number]:>{column.width}}" if column.is_number else column.cells[number]
+            for column in columns
         ]
-        picture.append(_row(cells, STATE_STYLES.get(row.state, "")))
+        picture.append(_row(cells, columns, STATE_STYLES.get(one.state, "")))
     if len(newest) < len(rows):
-        picture.append([(f"{glyphs.dots} {len(rows) - len(newest):,} older ones", "dim")])
-    return drawn(picture[:height], width, glyphs.dots)
+        picture.append(row((f"… {len(rows) - len(newest):,} older ones", "dim")))
+    return Picture(picture[:height])
 
 
-def _columns(rows: Sequence[FolderRow], glyphs: Glyphs) -> list[_Column]:
+def _columns(rows: Sequence[FolderRow]) -> list[_Column]:
     """Return all columns from left to right, in descending order of importance."""
-    runs = [row.run_status for row in rows]
-    names = [cut([(visible_line(run.name), "")], WIDEST_NAME, glyphs.dots)[0][0] for run in runs]
+    runs = [one.run_status for one in rows]
     speed, left = BY_NAME["target_tokens_per_second"], BY_NAME["seconds_left"]
     return [
-        _Column("run", names),
-        _Column("state", [row.state for row in rows]),
+        _Column("run", [cut(row(run.name), WIDEST_NAME).plain for run in runs]),
+        _Column("state", [one.state for one in rows]),
         _Column("step", [steps_text(run) for run in runs], is_number=True),
         _Column("newest score", [_score(run) for run in runs]),
         _Column(left.title, [value_text(run, left.name) for run in runs], is_number=True),
-        _Column("progress", [_bar(run, glyphs) for run in runs]),
+        _Column("progress", [_bar(run) for run in runs]),
         _Column(speed.title, [value_text(run, speed.name) for run in runs], is_number=True),
-        _Column("changed", [clock(row.changed) for row in rows]),
+        _Column("changed", [clock(one.changed) for one in rows]),
         _Column("why", [visible_line((run.reason or "").split("\n")[0]) for run in runs]),
     ]
 
@@ -130,15 +122,16 @@ def _that_fit(columns: Sequence[_Column], width: int) -> list[_Column]:
     return fit
 
 
-def _row(cells: Sequence[str], style: str) -> Row:
-    return [("  ".join(cells).rstrip(), style)]
+def _row(cells: Sequence[str], columns: Sequence[_Column], style: str) -> Row:
+    pairs = zip(cells, columns, strict=True)
+    return row(("  ".join(set_cell_size(cell, column.width) for cell, column in pairs), style))
 
 
-def _bar(run: RunStatus, glyphs: Glyphs) -> str:
+def _bar(run: RunStatus) -> str:
     if not run.max_steps:
         return ""
     done = round(BAR * min(1.0, run.step / run.max_steps))
-    return glyphs.done * done + glyphs.to_do * (BAR - done)
+    return DONE * done + TO_DO * (BAR - done)
 
 
 def _score(run: RunStatus) -> str:

@@ -20,7 +20,7 @@ from trainer.record.metrics_lines import Line
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import Vitals
 from transloom.observe.terminal.picture_blocks import blocks_of
-from transloom.observe.terminal.picture_layout import ASCII, UNICODE, Glyphs, drawn, fitted
+from transloom.observe.terminal.picture_layout import Picture, fitted, width_of
 from transloom.observe.terminal.run_picture import CHECKPOINTS_SHOWN, RunPicture
 
 REFRESHES_PER_SECOND = 2
@@ -31,16 +31,9 @@ def supports_live_display(console: Terminal) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def glyphs_of(console: Terminal) -> Glyphs:
-    """Return the glyphs that the console's encoding supports."""
-    return ASCII if console.options.ascii_only else UNICODE
-
-
-def rendered(console: Terminal, picture: RunPicture, height: int | None = None) -> RenderableType:
+def rendered(console: Terminal, picture: RunPicture, height: int | None = None) -> Picture:
     """Return the picture for a console, in at most `height` rows; None for any number of rows."""
-    width, glyphs = console.width, glyphs_of(console)
-    rows = fitted(blocks_of(picture, width, glyphs=glyphs), height, glyphs.dots)
-    return drawn(rows, width, glyphs.dots)
+    return Picture(fitted(blocks_of(picture, width_of(console.options)), console, height))
 
 
 class LivePicture:

@@ -6,22 +6,21 @@ Colours only add emphasis: words describe every problem, too.
 import time
 from collections.abc import Iterable
 
+from cluster.terminal import shown
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted, span, steps_of
 from trainer.record.facts import BY_NAME, Fact, facts_for
 from trainer.record.metrics_lines import Sample, SkippedLine
 from transloom.observe.terminal.fact_text import plain, values_at
 from transloom.observe.terminal.picture_layout import (
+    DONE,
     LABEL,
-    UNICODE,
+    TO_DO,
     Block,
-    Glyphs,
     Row,
-    cut,
     gap,
-    hanging,
     labelled,
-    padded,
+    row,
 )
 from transloom.observe.terminal.picture_processes import processes
 from transloom.observe.terminal.run_picture import RunPicture
@@ -51,9 +50,7 @@ LONG_STEP_SECONDS = 60.0
 LONG_STEPS = 5
 
 
-def blocks_of(
-    picture: RunPicture, width: int, now: float | None = None, glyphs: Glyphs = UNICODE
-) -> list[Block]:
+def blocks_of(picture: RunPicture, width: int, now: float | None = None) -> list[Block]:
     """Return all blocks of a run's picture, from top to bottom.
 
     Args:
@@ -62,62 +59,60 @@ def blocks_of(
     """
     now = time.time() if now is None else now
     return [
-        *_head(picture, width),
-        _progress(picture, width, glyphs),
+        *_head(picture),
+        _progress(picture, width),
         gap(),
-        *_curves(picture, width, glyphs),
-        *_shares(picture, width, now),
+        *_curves(picture, width),
+        *_shares(picture, now),
         gap(),
-        *processes(picture, width, now, glyphs),
+        *processes(picture, now),
         *_samples(picture, width),
         gap(),
         *_notices(picture),
     ]
 
 
-def _head(picture: RunPicture, width: int) -> Iterable[Block]:
-    state = (padded(picture.state, LABEL), f"bold {STATE_STYLES.get(picture.state, '')}".strip())
-    owner = f"  {visible_line(picture.owner)}" if picture.owner else ""
-    yield Block([[state, (visible_line(picture.title), "bold"), (owner, "dim")]], importance=0)
+def _head(picture: RunPicture) -> Iterable[Block]:
+    style = STATE_STYLES.get(picture.state, "")
+    state = (f"{picture.state:<{LABEL}}", f"bold {style}".strip())
+    owner = f"  {picture.owner}" if picture.owner else ""
+    yield Block(None, [row(state, (picture.title, "bold"), (owner, "dim"))], importance=0)
     if job := picture.job:
         wait = f", waits for {job.waits_for}" if job.waits_for else ""
         message = f": {job.message}" if job.message else ""
         text = f"{job.id}: {job.state}{wait}{message}"
-        yield Block(hanging("job", text, width, REASON_ROWS), importance=1)
+        yield Block("job", [text], importance=1, most=REASON_ROWS)
     if picture.reason:
-        why = hanging(
-            "why", picture.reason, width, REASON_ROWS, STATE_STYLES.get(picture.state, "")
-        )
-        yield Block(why, importance=1)
-    problems = [row for p in picture.problems for row in hanging("problem", p, width, 2, "red")]
-    if problems:
-        yield Block(problems, importance=8, noun="rows of problems")
+        yield Block("why", [picture.reason], importance=1, style=style, most=REASON_ROWS)
+    yield Block(
+        "problem", picture.problems, importance=8, style="red", most=2, noun="rows of problems"
+    )
 
 
-def _progress(picture: RunPicture, width: int, glyphs: Glyphs) -> Block:
+def _progress(picture: RunPicture, width: int) -> Block:
     step, of = picture.step, picture.max_steps
     if not of:
-        return Block([labelled("step", f"{step:,}")], importance=0)
+        return Block("step", [f"{step:,}"], importance=0)
     share = min(1.0, step / of)
     left = picture.seconds_left
     behind = f"  {share:6.1%}" + (f"  {span(left)} left" if left is not None else "")
     before = f"{steps_of(step, of)}  "
     room = max(0, min(width, LABEL + WIDEST_CURVE) - LABEL - len(before) - len(behind))
     done = round(share * room)
-    bar = (glyphs.done * done, "green"), (glyphs.to_do * (room - done), "dim")
-    return Block([labelled("step", before, *bar, behind)], importance=0)
+    bar = (DONE * done, "green"), (TO_DO * (room - done), "dim")
+    return Block("step", [row(before, *bar, behind)], importance=0)
 
 
-def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
+def _curves(picture: RunPicture, width: int) -> Iterable[Block]:
     record, form = picture.record, picture.loss_form
     rest = width - LABEL - VALUE - 2
     room = min(WIDEST_CURVE, max(rest - REMARK, rest // 2))  # a narrow terminal cuts remarks
 
     def curve(name: str, value: str, series: Series, importance: int, remark: str = "") -> Block:
-        line = sparkline(series, room, glyphs.levels)
+        line = sparkline(series, room)
         behind = f"  {remark}" if remark else ""
-        row = labelled(name, f"{value:>{VALUE}}  ", (line, "cyan"), (behind, "dim"))
-        return Block([row], importance)
+        text = row(f"{value:>{VALUE}}  ", (line, "cyan"), (behind, "dim"))
+        return Block(name, [text], importance)
 
     def fact_curve(fact: Fact, value: float) -> Block:
         remark = fact.unit_of(form) if fact.format == "rate" else ""
@@ -149,7 +144,7 @@ def _curves(picture: RunPicture, width: int, glyphs: Glyphs) -> Iterable[Block]:
         yield curve(_measure(name, decoding), text, series, importance, _best(picture, name))
     yield from (fact_curve(fact, value) for fact, value in rows.items())
     if record.last is None and picture.state == "training":
-        yield Block([labelled(BY_NAME["loss"].title, "waiting for the first step")], importance=2)
+        yield Block(BY_NAME["loss"].title, ["waiting for the first step"], importance=2)
 
 
 def _skipped_steps(last: SkippedLine | None) -> str:
@@ -175,17 +170,15 @@ def _best(picture: RunPicture, name: str) -> str:
     return f"best {score_value(name, best.value)} at step {best.step:,}"
 
 
-def _shares(picture: RunPicture, width: int, now: float) -> Iterable[Block]:
+def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
     """Yield blocks about time that is not spent on training: a late step, stalls and goodput."""
     record, last = picture.record, picture.record.last
     if last and picture.state == "training":
         age, rate = now - last.time, picture.record.seconds_per_step or 0.0
         if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
-            text = f"no new step for {span(age)}"
-            yield Block([labelled("waits", (text, "yellow"))], importance=3)
+            yield Block("waits", [f"no new step for {span(age)}"], importance=3, style="yellow")
     if record.corruption:
-        text = visible_line(record.corruption.text)
-        yield Block([labelled("corruption", (text, "red"))], importance=3)
+        yield Block("corruption", [record.corruption.text], importance=3, style="red")
     shares = {
         fact.title: share
         for fact in facts_for("watch")
@@ -194,82 +187,56 @@ def _shares(picture: RunPicture, width: int, now: float) -> Iterable[Block]:
     if shares:
         steps = counted(len(record.recent) - 1, "step")
         text = ", ".join(f"{title} {share:.1%}" for title, share in shares.items())
-        yield Block(hanging("shares", f"{text} of the last {steps}", width, 2), importance=8)
+        yield Block("shares", [f"{text} of the last {steps}"], importance=8, most=2)
     if record.slow_ranks and picture.state == "training":
-        rows = [
-            row
-            for number, slow in enumerate(record.slow_ranks[:SLOW_RANKS])
-            for row in hanging(
-                "" if number else "slow", f"{slow.name}: {slow.reason}", width, 2, "yellow"
-            )
-        ]
-        yield Block(rows, importance=4, noun="slow ranks")
+        slow = [f"{rank.name}: {rank.reason}" for rank in record.slow_ranks[:SLOW_RANKS]]
+        yield Block("slow", slow, importance=4, style="yellow", most=2, noun="slow ranks")
     if last and last.goodput is not None:
         text = f"{last.goodput:.1%}"
         if last.wall_seconds is not None:
             text += f" of {span(last.wall_seconds)}"
         if last.restarts:
-            text += (
-                f"; {counted(last.restarts, 'restart')}, {counted(last.lost_steps or 0, 'step')}"
-            )
-            text += " trained again"
-        yield Block([labelled("goodput", text)], importance=8)
+            lost = counted(last.lost_steps or 0, "step")
+            text += f"; {counted(last.restarts, 'restart')}, {lost} trained again"
+        yield Block("goodput", [text], importance=8)
 
 
 def _samples(picture: RunPicture, width: int) -> Iterable[Block]:
     newest = picture.newest
     if newest is None or not newest.samples:
         return
-    heading: Row = [(f"samples of step {newest.step:,}", "bold")]
+    heading = row((f"samples of step {newest.step:,}", "bold"))
+    yield gap()
     if width >= WIDE:
         column = (min(width, 240) - 6) // 3
-        names = [("sentence", "dim"), ("translation now", "dim"), ("reference", "dim")]
-        table = [_columns(names, column)]
-        table += [_columns(_texts(sample), column) for sample in newest.samples]
-        yield gap()
-        yield Block([heading, *table], importance=11, least=0, noun="samples")
+        names = [row((name, "dim")) for name in ("sentence", "translation now", "reference")]
+        table = [_columns(texts, column) for texts in [names, *map(_texts, newest.samples)]]
+        yield Block(None, [heading, *table], importance=11, least=0, noun="samples")
         return
-    yield gap()
     for number, sample in enumerate(newest.samples):
-        source, made, reference = _texts(sample)
-        rows = [_sample_row("sentence", source), _sample_row("translation", made)]
+        source, translation, reference = _texts(sample)
+        rows = [labelled("  sentence", source), labelled("  translation", translation)]
         if sample.translation == sample.reference:
-            rows[-1].append(("  (as the reference)", "dim"))
+            rows[-1].append("  (as the reference)", "dim")
         else:
-            rows.append(_sample_row("reference", reference))
+            rows.append(labelled("  reference", reference))
         rows = [heading, *rows] if number == 0 else rows
-        yield Block(rows, importance=11 + 10 * number, least=0, is_whole=True)
+        yield Block(None, rows, importance=11 + 10 * number, least=0, is_whole=True)
 
 
-def _texts(sample: Sample) -> list[tuple[str, str]]:
-    right = sample.translation == sample.reference
-    return [
-        (visible_line(sample.source), ""),
-        (visible_line(sample.translation), "green" if right else ""),
-        (visible_line(sample.reference), "dim"),
-    ]
+def _texts(sample: Sample) -> list[Row]:
+    right = "green" if sample.translation == sample.reference else ""
+    return [row(sample.source), row((sample.translation, right)), row((sample.reference, "dim"))]
 
 
-def _sample_row(name: str, text: tuple[str, str]) -> Row:
-    return labelled(f"  {name}", text)
-
-
-def _columns(texts: list[tuple[str, str]], width: int) -> Row:
-    row: Row = []
-    for text, style in texts:
-        short = "".join(part for part, _ in cut([(text, style)], width))
-        row.append((padded(short, width + 2), style))
-    row[-1] = (row[-1][0].rstrip(), row[-1][1])
-    return row
+def _columns(texts: list[Row], width: int) -> Row:
+    for text in texts:
+        text.truncate(width, overflow="ellipsis", pad=True)
+    return shown("  ").join(texts)
 
 
 def _notices(picture: RunPicture) -> Iterable[Block]:
-    rows: list[Row] = []
-    for entry in picture.notices:
-        text = visible_line(entry.text.split("\n")[0])
-        rows.append([(f"{visible_line(clock(entry.time))}  ", "dim"), (text, "")])
-    if rows:  # the newest notice is last; the oldest ones are left out first
-        yield from (
-            Block([row], importance=10 + (len(rows) - n), least=1 if n >= len(rows) - 2 else 0)
-            for n, row in enumerate(rows)
-        )
+    """Yield a block for each notice, of which the oldest ones are left out first."""
+    for age, entry in reversed(list(enumerate(reversed(picture.notices)))):
+        text = row((f"{clock(entry.time)}  ", "dim"), entry.text.split("\n")[0])
+        yield Block(None, [text], importance=11 + age, least=1 if age < 2 else 0)

@@ -86,7 +86,7 @@ class Series:
         return Point(after.step, before.value + change, values)
 
 
-def sparkline(series: Series, width: int, levels: str = BLOCKS) -> str:
+def sparkline(series: Series, width: int) -> str:
     """Draw the series between its lowest and its highest value, in at most `width` characters."""
     columns = series.columns(width)
     if not columns:
@@ -94,6 +94,6 @@ def sparkline(series: Series, width: int, levels: str = BLOCKS) -> str:
     low, high = min(columns), max(columns)
     span = high - low
     if not 0 < span < math.inf:
-        return levels[0] * len(columns)
-    top = len(levels) - 1
-    return "".join(levels[round((value - low) / span * top)] for value in columns)
+        return BLOCKS[0] * len(columns)
+    top = len(BLOCKS) - 1
+    return "".join(BLOCKS[round((value - low) / span * top)] for value in columns)

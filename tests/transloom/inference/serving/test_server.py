@@ -10,6 +10,7 @@ import ctranslate2
 import pytest
 from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
 from support.connections import answer_to, connect, half_requests, received
 from support.dashboard.running import HANG_SECONDS
 from support.serving.running import RunningServer, problem
@@ -177,6 +178,7 @@ def test_its_health_and_numbers_are_told(server, samples):
 def test_the_description_is_openapi_and_says_what_is_sent(server):
     api = server.get("/openapi.json").json
     OpenAPI.model_validate(api)
+    validate(api)
     served = {resource.canonical for resource in server._server.app.router.resources()}
     assert set(api["paths"]) == served - {"/", "/docs", "/openapi.json", "/static/{name}"}
     for name, schema in api["components"]["schemas"].items():

@@ -23,7 +23,7 @@ from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Superviso
 from trainer.scores import Score
 from transloom.observe.terminal.live_picture import rendered
 from transloom.observe.terminal.picture_blocks import SLOW_RANKS, blocks_of
-from transloom.observe.terminal.picture_layout import ASCII, UNICODE, fitted
+from transloom.observe.terminal.picture_layout import Picture, fitted
 from transloom.observe.terminal.run_picture import JobPicture, RunPicture
 
 NOW = 1_700_000_000.0
@@ -54,9 +54,12 @@ def a_run(*lines, text="x", **fields):
     return picture
 
 
-def text_of(picture, width=100, height=None, glyphs=UNICODE):
-    rows = fitted(blocks_of(picture, width, NOW, glyphs), height)
-    return "\n".join("".join(text for text, _ in row).rstrip() for row in rows)
+def text_of(picture, width=100, height=None, encoding="utf-8"):
+    console = Terminal(file=io.TextIOWrapper(io.BytesIO(), encoding), width=width)
+    rows = fitted(blocks_of(picture, width, NOW), console, height)
+    console.print(Picture(rows), crop=False)
+    console.file.flush()
+    return console.file.buffer.getvalue().decode(encoding).rstrip("\n")
 
 
 def row_of(picture, label, **options):
@@ -285,7 +288,7 @@ def test_in_a_small_terminal_the_most_important_is_left():
 
 
 def test_plain_ascii_for_a_terminal_that_has_no_more():
-    said = text_of(a_run(train_line(1, loss=2.0), train_line(2, loss=1.0)), glyphs=ASCII)
+    said = text_of(a_run(train_line(1, loss=2.0), train_line(2, loss=1.0)), encoding="ascii")
     assert "training loss 1.000 #_" in " ".join(said.split())
     assert said.isascii()
 

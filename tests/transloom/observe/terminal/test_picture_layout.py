@@ -1,26 +1,37 @@
 """Rows for a terminal of any size."""
 
+import io
+
 import pytest
 from rich.cells import cell_len
+from rich.text import Text
 
-from transloom.observe.terminal.picture_layout import Block, cut, fitted, gap, wrapped
-
-
-def rows(*texts):
-    return [[(text, "")] for text in texts]
-
-
-def texts(found):
-    return ["".join(text for text, _ in row) for row in found]
-
+from cluster.terminal import Terminal
+from transloom.observe.terminal.picture_layout import LABEL, Block, Picture, cut, fitted, gap, row
 
 BLOCKS = [
-    Block(rows("title"), importance=0),
+    Block(None, ["title"], importance=0),
     gap(),
-    Block(rows("a1", "a2", "a3"), importance=2, noun="ranks"),
-    Block(rows("s1", "s2"), importance=3, least=0, is_whole=True),
-    Block(rows("b1", "b2"), importance=1),
+    Block(None, ["a1", "a2", "a3"], importance=2, noun="ranks"),
+    Block(None, ["s1", "s2"], importance=3, least=0, is_whole=True),
+    Block(None, ["b1", "b2"], importance=1),
 ]
+
+
+def console_of(width=80, encoding="utf-8"):
+    return Terminal(file=io.TextIOWrapper(io.BytesIO(), encoding), width=width)
+
+
+def lines_of(blocks, console, height=None):
+    console.print(Picture(fitted(blocks, console, height)), crop=False)
+    console.file.flush()
+    return console.file.buffer.getvalue().decode(console.encoding).split("\n")[:-1]
+
+
+def contents(text, width, most=9):
+    """The rows of a text, without the column of the label."""
+    rows = Block("label", [text], importance=0, most=most).rows(console_of(), LABEL + width)
+    return [row.plain[LABEL:].rstrip() for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -37,28 +48,45 @@ BLOCKS = [
     ],
 )
 def test_the_least_important_is_left_out_first(height, expected):
-    assert [text.strip() for text in texts(fitted(BLOCKS, height))] == expected
+    assert [line.strip() for line in lines_of(BLOCKS, console_of(), height)] == expected
 
 
 @pytest.mark.parametrize("height", range(12))
 def test_no_picture_is_higher_than_the_terminal(height):
-    assert len(fitted(BLOCKS, height)) <= height
+    assert len(fitted(BLOCKS, console_of(), height)) <= height
 
 
 @pytest.mark.parametrize("text", ["a b " * 30, "漢字" * 40, "e\u0301" * 90, "x" * 100], ids=str)
 @pytest.mark.parametrize("width", [1, 2, 7, 40, 80])
 def test_no_row_is_wider_than_the_terminal(text, width):
-    for row in texts([cut([("label ", "bold"), (text, "")], width)]):
-        assert cell_len(row) <= width
-    assert all(cell_len(line) <= max(width, 2) for line in wrapped(text, width))
+    blocks = [Block(None, [text], importance=0), Block("label", [text], importance=1, most=3)]
+    assert max(map(cell_len, lines_of(blocks, console_of(width)))) <= width
+    assert all(cell_len(line) <= max(width, 2) for line in contents(text, width))
 
 
 def test_a_row_that_fits_is_left_alone():
-    row = [("a", "red"), ("漢", "")]
-    assert cut(row, 3) == row
-    assert texts([cut([("abcdef", "")], 4)]) == ["abc…"]
+    text = row(("a", "red"), "漢")
+    assert cut(text.copy(), 3) == text
+    assert cut(Text("abcdef"), 4).plain == "abc…"
 
 
 def test_text_is_wrapped_between_words():
-    assert wrapped("one two  three", 7) == ["one two", "three"]
-    assert wrapped("", 7) == [""]
+    assert contents("one two  three", 7) == ["one two", "three"]
+    assert contents("", 7) == [""]
+
+
+def test_a_text_that_is_too_long_ends_with_dots():
+    assert contents("one two three four", 9, most=2) == ["one two", "three fo…"]
+    assert contents("漢字" * 10, 6, most=2) == ["漢字漢", "字漢 …"]
+
+
+def test_dots_in_ascii_fit_the_terminal():
+    blocks = [Block(None, ["x" * 100], importance=0), Block("a", ["x" * 100], importance=1)]
+    lines = lines_of(blocks, console_of(40, "ascii"))
+    assert [len(line) for line in lines] == [40, 40]
+    assert all(line.endswith("x...") for line in lines)
+
+
+def test_the_label_is_in_the_first_row_alone():
+    rows = Block("why", ["one two", "three"], importance=0, most=2).rows(console_of(), LABEL + 5)
+    assert [text.plain.split() for text in rows] == [["why", "one"], ["two"], ["three"]]
