@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,39 +19,11 @@ from trainer.recipe import TrainingRecipe
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import training_task
+from trainer.verify_zero.work import Work
 from trainer.zero.frozen import freeze
 from trainer.zero.settings import build_optimizer, parameter_groups
 
 LEARNING_RATE = 1e-3  # of all steps; ZeRO does not depend on it
-
-
-@dataclass(frozen=True)
-class Work:
-    """Steps that all cells compute.
-
-    Attributes:
-        recipe: the recipe, with exact numerics.
-        steps: the number of steps.
-        most_ranks: the largest number of ranks. DeepSpeed averages gradients over ranks, so each
-            gradient is multiplied by their number before. The grids have room for that.
-    """
-
-    recipe: TrainingRecipe
-    steps: int
-    most_ranks: int
-
-
-@dataclass(frozen=True)
-class Digests:
-    """Hashes of a parameter after a step.
-
-    Attributes:
-        master: of its fp32 weights, which the optimizer updates.
-        read: of its weights that the forward pass reads.
-    """
-
-    master: str
-    read: str
 
 
 class Passes:
@@ -123,7 +94,7 @@ def digest(tensor: Tensor) -> str:
     return hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()
 
 
-def _linear(x: Tensor, weight: nn.Parameter, bias: nn.Parameter | None = None) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute a linear layer; replaces `torch.nn.functional.linear` on both sides.
 
     In stage 3 DeepSpeed replaces torch's function by another one, which rounds differently.

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from trainer.exact.grids import largest_magnitude
 from trainer.rank.placement import Placement
-from trainer.verify_zero.passes import Digests, Passes, Work, digest
+from trainer.verify_zero.passes import Passes, digest
+from trainer.verify_zero.work import Digests, Work
 
 
 @dataclass(frozen=True)

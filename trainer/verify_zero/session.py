@@ -18,11 +18,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainer.errors import EngineError
 from trainer.rank.placement import Placement
+from trainer.verify_zero.work import Digests, Work
 from trainer.verify_zero.zero_grid import Cell
 
 if TYPE_CHECKING:
-    from trainer.verify_zero.passes import Digests, Work
     from trainer.verify_zero.reference import Reference
     from trainer.verify_zero.zero_cell import Prepare
 
@@ -51,9 +52,7 @@ class Verdict:
 class Session:
     """Computes the reference once, and then one cell after another."""
 
-    def __init__(
-        self, work: "Work", device: Literal["cpu", "cuda"], timeout_seconds: float
-    ) -> None:
+    def __init__(self, work: Work, device: Literal["cpu", "cuda"], timeout_seconds: float) -> None:
         """Store the work; `reference` must be called before `verdict`.
 
         Args:
@@ -74,11 +73,11 @@ class Session:
         """Compute the reference.
 
         Raises:
-            RuntimeError: it failed; the message is that of its process.
+            EngineError: it failed.
         """
         (answer,) = self._run(1, _reference, self._work)
         if answer.error:
-            raise RuntimeError(answer.error)
+            raise EngineError(f"The steps in plain torch failed. {answer.error}")
         found: Reference = answer.result
         return found
 
@@ -150,9 +149,7 @@ class Session:
                 if answers[-1].error:
                     deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if pending and not any(answer.error for answer in answers):
-            answers.append(
-                _Answer(error=f"no result after {self._timeout:.0f} s", outcome="hangs")
-            )
+            answers.append(_Answer(error=f"no result after {self._timeout:.0f} s", outcome="hangs"))
         return answers
 
 
@@ -164,7 +161,7 @@ class _Answer:
 
 
 def _first_difference(
-    expected: "Sequence[Mapping[str, Digests]]", found: "Sequence[Mapping[str, Digests]]"
+    expected: Sequence[Mapping[str, Digests]], found: Sequence[Mapping[str, Digests]]
 ) -> tuple[int, str, str] | None:
     """Return step, parameter and a description of the first difference."""
     for step, (right, ours) in enumerate(zip(expected, found, strict=True), start=1):
@@ -200,13 +197,13 @@ def _serve(
         os._exit(1)
 
 
-def _reference(work: "Work", placement: Placement) -> "Reference":
+def _reference(work: Work, placement: Placement) -> "Reference":
     from trainer.verify_zero.reference import reference_of
 
     return reference_of(work, placement)
 
 
-def _cell(argument: tuple[Any, ...], placement: Placement) -> "list[dict[str, Digests]]":
+def _cell(argument: tuple[Any, ...], placement: Placement) -> list[dict[str, Digests]]:
     from trainer.verify_zero.zero_cell import train_cell
 
     work, cell, peaks, elements, prepare = argument

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from data_pipeline.batching.plan import slots_of_rank
 from trainer.rank.placement import Placement
-from trainer.verify_zero.passes import Digests, Passes, Work, digest
+from trainer.verify_zero.passes import Passes, digest
+from trainer.verify_zero.work import Digests, Work
 from trainer.verify_zero.zero_grid import Cell
 
 # DeepSpeed would compile an all-reduce for inference on CPUs when it is initialized.

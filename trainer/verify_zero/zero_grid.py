@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foundation.wording import counted
 from trainer.config import EngineConfig
 
 SMALL_BUCKETS = 9  # buckets that the smaller of both sizes makes of all gradients
@@ -32,6 +33,18 @@ class Cell:
     small_buckets: bool = False
     offload: bool = False
     hpz: bool = False
+
+    @property
+    def text(self) -> str:
+        """The cell in words, such as "2 ranks, stage 3, overlap_comm, hpZ"."""
+        parts = {
+            "overlap_comm": self.overlap_comm,
+            "small buckets": self.small_buckets,
+            "offload": self.offload,
+            "hpZ": self.hpz,
+        }
+        on = [name for name, is_on in parts.items() if is_on]
+        return ", ".join([counted(self.ranks, "rank"), f"stage {self.stage}", *on])
 
     def settings(self, engine: EngineConfig, passes: int, elements: int) -> dict[str, Any]:
         """Return the settings of DeepSpeed.
