@@ -52,7 +52,7 @@ class Passes:
         )
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        F.linear = _linear
+        F.linear = _linear  # type: ignore[assignment]
         bf16 = recipe.engine.precision == "bf16"
         self.network = freeze(self._task.build_network(), recipe.trainer.frozen)
         self.network.to(self._device, torch.bfloat16 if bf16 else None)
