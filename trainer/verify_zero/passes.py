@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from data_pipeline.batching.plan import Cursor
