@@ -337,6 +337,12 @@ class EngineConfig(Section):
         ge=0,
     )
 
+    verify_reductions: bool = execution(
+        False,
+        "Check in each step that the summed gradients are the sums of all ranks' gradients. "
+        "Requires numerics exact; see docs/how-to/silent-corruption.md.",
+    )
+
     @model_validator(mode="after")
     def _bf16_needs_sharded_moments(self) -> "EngineConfig":
         if self.precision == "bf16" and self.zero_stage == 0:
@@ -353,6 +359,12 @@ class EngineConfig(Section):
                 f"verify_every_steps is {self.verify_every_steps} and numerics is "
                 f"{self.numerics!r}, but only exact numerics promise that all ranks compute the "
                 "same bits: set verify_every_steps to 0, or start a new run with numerics exact"
+            )
+        if self.verify_reductions and self.numerics != "exact":
+            raise ValueError(
+                f"verify_reductions is true and numerics is {self.numerics!r}, but only exact sums "
+                "have checksums: set verify_reductions to false, or start a new run with numerics "
+                "exact"
             )
         return self
 

@@ -19,7 +19,7 @@ Adding and subtracting C = 1.5·2²³·g rounds to the nearest multiple of g: C 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -61,6 +61,13 @@ class GradientGrids:
         self._peaks_before: np.ndarray | None = None  # after the last applied step
         self._limits = np.zeros(len(parameters))
         self._shifts: list[float] | None = None
+        # Called with each gradient while its shift is added to it, see `trainer.exact.checksum`.
+        self.observe: Callable[[int, torch.Tensor, float], None] = _ignore
+
+    @property
+    def shifts(self) -> list[float] | None:
+        """Shift C of each parameter; None if gradients are not rounded."""
+        return self._shifts
 
     @property
     def peaks(self) -> dict[str, float]:
@@ -89,9 +96,12 @@ class GradientGrids:
             return
         shift = self._shifts[index]
         if gradient.dtype == torch.float32:
-            gradient.add_(shift).sub_(shift)
+            self.observe(index, gradient.add_(shift), shift)
+            gradient.sub_(shift)
         else:
-            gradient.copy_(gradient.float().add_(shift).sub_(shift))
+            shifted = gradient.float().add_(shift)
+            self.observe(index, shifted, shift)
+            gradient.copy_(shifted.sub_(shift))
 
     def fits(self, amax: np.ndarray) -> bool:
         """Return whether a step's gradients were within the limits.
@@ -166,6 +176,10 @@ def largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
     else:  # one pass is faster for low precision, but slower for fp32
         lowest, highest = torch.aminmax(gradient)
     return torch.maximum(highest, -lowest)
+
+
+def _ignore(index: int, shifted: torch.Tensor, shift: float) -> None:
+    pass
 
 
 def _power_of_two_above(value: float) -> float:

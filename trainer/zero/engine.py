@@ -37,6 +37,7 @@ from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import Network, sum_names
 from trainer.zero.frozen import FrozenWeights, freeze
 from trainer.zero.process_wide import engine_process_settings, timed_collectives
+from trainer.zero.reduction_check import ReductionCheck
 from trainer.zero.settings import (
     bucket_elements,
     build_optimizer,
@@ -138,6 +139,9 @@ class TrainingEngine:
         self._indices = {parameter: index for index, parameter in enumerate(trained.values())}
         for parameter in self._indices:
             parameter.register_hook(functools.partial(self._on_gradient, parameter))
+        self._reductions: ReductionCheck | None = None
+        if self.grids and engine.verify_reductions:
+            self._reductions = ReductionCheck(self.grids, self._indices, placement)
         _checkpoint_activations(model, engine.activation_checkpointing)
         self.checkpoints_activations = engine.activation_checkpointing
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
@@ -243,8 +247,24 @@ class TrainingEngine:
         """
         if self.grids is None or amax is None or self.grids.fits(amax):
             return None
-        self.stage.discard_gradients()
+        self._discard_sums()
         return self.grids.widen(amax)
+
+    def wrong_reductions(self) -> list[str]:
+        """Return the parameters whose sums of gradients are wrong, by checksums; a collective.
+
+        Call it before the step's gradients are applied, if all slots are finite and `refit` has
+        returned None. The list is empty without `engine.verify_reductions`. If it is not, the
+        gradients are discarded, and the caller may repeat the step's passes.
+        """
+        if self._reductions is None:
+            return []
+        wrong = self._reductions.wrong_parameters(
+            self.stage.owned_parts(), replicated=self.stage.replicated
+        )
+        if wrong:
+            self._discard_sums()
+        return [self.trained[index] for index in wrong]
 
     def gradient_norm(self, amax: np.ndarray | None = None) -> float:
         """Return the global norm of the step's gradients before clipping; a collective.
@@ -298,9 +318,14 @@ class TrainingEngine:
 
         Call it on all ranks after the last backward pass.
         """
-        self.stage.discard_gradients()
+        self._discard_sums()
         if self.grids:
             self.grids.revert()
+
+    def _discard_sums(self) -> None:
+        self.stage.discard_gradients()
+        if self._reductions:
+            self._reductions.restart()
 
     def parameter_group_settings(self) -> list[dict[str, Any]]:
         """Return the settings of each parameter group, such as `lr` and `betas`, as JSON values."""
@@ -382,6 +407,8 @@ class TrainingEngine:
         self._torch_optimizer.gradient_divisor = norm / self._gradient_clipping if clips else 1.0
         self._engine.step()
         grids.follow(amax)
+        if self._reductions:
+            self._reductions.restart()
         return norm
 
     def _take_digests(self, sums: torch.Tensor) -> torch.Tensor | None:

@@ -96,6 +96,15 @@ class Stage(ABC):
         for parts in self._optimizer.averaged_gradients.values():
             yield from parts
 
+    @abstractmethod
+    def owned_parts(self) -> Iterator[tuple[nn.Parameter, int, torch.Tensor]]:
+        """Yield this rank's parts of the step's summed gradients, in fp32.
+
+        Each part is a parameter, the index of the part's first element in the flattened parameter,
+        and a flat view. The parts of all ranks are every gradient once; in stage 0 each rank has
+        all gradients.
+        """
+
     def gradient_norm(self) -> float:
         """Return the norm of the step's summed gradients, the same on all ranks; a collective.
 
@@ -158,6 +167,11 @@ class Replicated(Stage):
             numel = gradient.numel()
             yield gradient.view(-1)[numel * rank // world_size : numel * (rank + 1) // world_size]
 
+    def owned_parts(self) -> Iterator[tuple[nn.Parameter, int, torch.Tensor]]:
+        for parameter in self._engine.module.parameters():
+            if parameter.grad is not None:
+                yield parameter, 0, parameter.grad.view(-1)
+
     def gradient_norm(self) -> float:
         return float(nn.utils.get_total_norm(list(self._gradients())))
 
@@ -190,6 +204,12 @@ class Partitioned(Stage):
         address = mapping.get_hp_fragment_address()
         return mapping.lp_fragment_address.start, tensor.narrow(0, address.start, address.numel)
 
+    def owned_parts(self) -> Iterator[tuple[nn.Parameter, int, torch.Tensor]]:
+        for group, parts in self._optimizer.averaged_gradients.items():
+            parameters = self._optimizer.params_in_partition[group]
+            for place, (parameter, part) in enumerate(zip(parameters, parts, strict=False)):
+                yield parameter, 0 if place else self._optimizer.first_offset[group], part.view(-1)
+
     def refresh_compute_weights(self) -> None:
         self._optimizer.update_lp_params()
 
@@ -209,6 +229,15 @@ class FlatSums(Partitioned):
 
     def owned_gradients(self) -> Iterator[torch.Tensor]:
         yield from self._optimizer.fp32_groups_gradient_flat_partition
+
+    def owned_parts(self) -> Iterator[tuple[nn.Parameter, int, torch.Tensor]]:
+        sums = self._optimizer.fp32_groups_gradient_flat_partition
+        for group, parameters in enumerate(self._optimizer.bf16_groups):
+            for parameter in parameters:
+                if (mapping := parameter._hp_mapping) is not None:
+                    address = mapping.get_hp_fragment_address()
+                    part = sums[group].narrow(0, address.start, address.numel)
+                    yield parameter, mapping.lp_fragment_address.start, part
 
     def add_gradients(self, round_: Rounding | None) -> None:
         """Add each gradient to its sum, and free it, as soon as backward has computed it."""
@@ -237,6 +266,17 @@ class Sharded(Stage):
 
     def locate(self, parameter: nn.Parameter, kind: str) -> tuple[int, torch.Tensor] | None:
         part = self._optimizer.get_local_fp32_param(parameter, None if kind == MASTER else kind)
+        return self._without_padding(parameter, part)
+
+    def owned_parts(self) -> Iterator[tuple[nn.Parameter, int, torch.Tensor]]:
+        for group, parts in self._optimizer.averaged_gradients.items():
+            for parameter, part in zip(self._optimizer.fp16_groups[group], parts, strict=True):
+                if found := self._without_padding(parameter, part):
+                    yield parameter, *found
+
+    def _without_padding(
+        self, parameter: nn.Parameter, part: torch.Tensor
+    ) -> tuple[int, torch.Tensor] | None:
         start = self._placement.rank * part.numel()
         length = min(part.numel(), parameter.ds_numel - start)  # type: ignore[attr-defined]
         return (start, part.view(-1)[:length]) if length > 0 else None

@@ -73,6 +73,7 @@ from transloom.cli.sweep import sweep
 from transloom.cli.train import train
 from transloom.cli.translate import translate
 from transloom.cli.tune_decoding import tune_decoding
+from transloom.cli.verify_zero import verify_zero
 from transloom.cli.watch import watch
 
 app = typer.Typer(
@@ -102,7 +103,7 @@ for panel, commands in {
     "Train": (prepare, plan, train, sweep, stop, workers, notify),
     "Inspect": (
         *(watch, status, dashboard, report),
-        *(compare, replay, metrics, export_metrics),
+        *(compare, replay, metrics, export_metrics, verify_zero),
     ),
     "Use a model": (
         *(evaluate, tune_decoding, translate, generate, fill, embed, classify),

@@ -50,6 +50,7 @@ class Shape:
     precision: str = "fp32"
     activation_checkpointing: bool = False
     numerics: str = "fast"
+    verify_reductions: bool = False
 
 
 def make_model(config: ModelConfig = MODEL) -> Transformer:

@@ -1,0 +1,88 @@
+"""Checksums against sums of Python's integers, and what they see."""
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.exact import checksum
+from trainer.exact.checksum import BLOCK, checksum_of_part, checksum_of_shifted
+
+GRID = 2.0**-20
+SHIFT = 1.5 * 2**23 * GRID
+
+
+def on_grid(count, seed, bits=20):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-(2**bits), 2**bits, (count,), generator=generator).float() * GRID
+
+
+def by_hand(gradient, start=0):
+    total = 0
+    for index, value in enumerate(gradient.double().tolist(), start=start):
+        weight = (((index // BLOCK + 1) * checksum._GOLDEN) | 1) * (2**32 if index % 2 else 1)
+        total += weight * round(value / GRID)
+    return checksum._wrapped(total)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 1000])
+def test_both_forms_are_the_sum_of_integers(count):
+    gradient = on_grid(count, count)
+    assert checksum_of_shifted(gradient + SHIFT, SHIFT).item() == by_hand(gradient)
+    assert checksum_of_part(gradient, 0, SHIFT).item() == by_hand(gradient)
+
+
+@pytest.mark.parametrize("cuts", [[0, 1000], [0, 1, 64, 65, 200, 1000], [0, 999, 1000]])
+@pytest.mark.parametrize("chunk", [64, 128, 2**18])
+def test_parts_add_up_to_the_whole(cuts, chunk, monkeypatch):
+    monkeypatch.setattr(checksum, "_CHUNK", chunk)
+    gradient = on_grid(1000, 3)
+    parts = [
+        checksum_of_part(gradient[begin:end], begin, SHIFT)
+        for begin, end in zip(cuts, cuts[1:], strict=False)
+    ]
+    assert sum(parts).item() == by_hand(gradient)
+
+
+def test_slots_add_up_to_their_sum():
+    slots = [on_grid(777, seed) for seed in range(7)]
+    local = sum(checksum_of_shifted(slot + SHIFT, SHIFT) for slot in slots)
+    assert local.item() == checksum_of_part(sum(slots), 0, SHIFT).item()
+
+
+def test_a_view_at_an_odd_place_of_its_memory():
+    memory = on_grid(131, 1)
+    assert checksum_of_shifted((memory + SHIFT)[1:], SHIFT).item() == by_hand(memory[1:])
+
+
+def test_one_wrong_element_is_always_seen():
+    gradient, generator = on_grid(640, 5), np.random.default_rng(1)
+    right = checksum_of_part(gradient, 0, SHIFT)
+    for _ in range(500):
+        wrong = gradient.clone()
+        place, bit = generator.integers(640), generator.integers(20)
+        wrong[place] += GRID * 2.0**bit * generator.choice([-1, 1])
+        assert checksum_of_part(wrong, 0, SHIFT) != right
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 63), (0, 64), (2, 130), (100, 399)])
+def test_exchanged_elements_are_seen_between_blocks_and_at_odd_distances(one, other):
+    gradient = on_grid(640, 6)
+    wrong = gradient.clone()
+    wrong[[one, other]] = gradient[[other, one]]
+    assert checksum_of_part(wrong, 0, SHIFT) != checksum_of_part(gradient, 0, SHIFT)
+
+
+def test_an_exchange_within_a_block_at_an_even_distance_is_not_seen():
+    """The limit that the documentation states."""
+    gradient = on_grid(640, 6)
+    wrong = gradient.clone()
+    wrong[[0, 62]] = gradient[[62, 0]]
+    assert checksum_of_part(wrong, 0, SHIFT) == checksum_of_part(gradient, 0, SHIFT)
+
+
+@pytest.mark.parametrize("wrong", [GRID / 3, GRID / 1024, float("nan"), float("inf"), 1e30])
+def test_an_element_off_the_grid_is_seen(wrong):
+    gradient = on_grid(640, 8, bits=4)
+    right = checksum_of_part(gradient, 0, SHIFT)
+    gradient[77] = gradient[77] + wrong
+    assert checksum_of_part(gradient, 0, SHIFT) != right
