@@ -1,5 +1,7 @@
 """Checksums against sums of Python's integers, and what they see."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def test_parts_add_up_to_the_whole(cuts, chunk, monkeypatch):
     gradient = on_grid(1000, 3)
     parts = [
         checksum_of_part(gradient[begin:end], begin, SHIFT)
-        for begin, end in zip(cuts, cuts[1:], strict=False)
+        for begin, end in itertools.pairwise(cuts)
     ]
     assert sum(parts).item() == by_hand(gradient)
 
