@@ -74,8 +74,6 @@ class RayHead:
             f"--port={port}",
             f"--dashboard-port={dashboard_port}",
             "--dashboard-host=127.0.0.1",
-            # Two heads of a machine cannot share the default port. One without it takes no jobs.
-            f"--dashboard-agent-listen-port={free_port()}",
             f"--ray-client-server-port={free_port()}",
             f"--num-cpus={cpus}",
             "--include-log-monitor=false",  # prints for drivers; ours print by themselves
