@@ -146,8 +146,10 @@ def _submit_when_ready(client: JobSubmissionClient, **options: Any) -> str:
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"The head node of the Ray cluster has started no job for {AGENT_SECONDS:.0f} "
-                    "s, because Ray's agent on it does not answer. Read dashboard_agent.log on "
-                    "the head node, in the folder session_latest/logs of Ray's temporary folder"
+                    "s, because Ray's agent on it does not answer. Another program may have its "
+                    "port: stop Ray there, and start it with --dashboard-agent-listen-port=0. The "
+                    "reason is in dashboard_agent.log, in session_latest/logs of Ray's temporary "
+                    "folder"
                 ) from error
         else:
             return submitted

@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -239,8 +238,7 @@ def _started(
                 while process.poll() is None and time.monotonic() < deadline:
                     said = output.read_text(errors="replace")
                     with suppress(OSError, ValueError):  # the dashboard does not answer yet
-                        if "Ray runtime started" in said and runs():
-                            socket.create_connection(("127.0.0.1", agent)).close()
+                        if "Ray runtime started" in said and runs() and _listens(process, agent):
                             return process
                     time.sleep(0.2)
             except BaseException:  # such as pytest's, when a test has its time
@@ -248,6 +246,16 @@ def _started(
                 raise
             _kill(process)  # what it has started may live on
     raise AssertionError(f"`ray start {' '.join(options)}` has failed {STARTS} times: {said}")
+
+
+def _listens(parent: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether a child of a process listens on a port, and not a stranger."""
+    for process in psutil.Process(parent.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("tcp")
+            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+                return True
+    return False
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

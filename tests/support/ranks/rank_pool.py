@@ -44,6 +44,8 @@ JOBS_UNTIL_CLEANING = 10
 # times a second, between jobs too. A rank with more threads than this is replaced, which takes
 # 20 ms of CPU time; a fresh rank has 9, and one with 200 takes ten times as long for a step.
 MOST_THREADS = 24
+OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")  # which the kernel gives to them
+AFTER_RAY_WORKERS = 20_000  # theirs are 10002 to 19999
 
 
 def preloaded_context() -> Any:
@@ -207,9 +209,13 @@ def _threads() -> int:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens on, and that no outgoing connection takes before its server does."""
+    lowest, _ = map(int, OUTGOING_PORTS.read_text().split())
+    while True:
+        port = secrets.choice(range(AFTER_RAY_WORKERS, lowest))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:

@@ -7,7 +7,8 @@ import { element } from "../../drawing/elements.js";
 import { counted, formatNumber } from "../../drawing/numbers.js";
 import { headNames, headVectors, scoresOfHead, vectors, weightsOfHead } from "./maps.js";
 import { fold, heading, sideBySide, table, text } from "../../drawing/parts.js";
-import { firstRow, lengthOf, meanOf, rowsOf } from "./trace.js";
+import { meanOf } from "../live/page/tensors.js";
+import { firstRow, lengthOf, rowsOf } from "./trace.js";
 
 export function stackSections(trace, stack) {
   return stack.layers.slice(0, trace.model.limits.layers).flatMap((layer, n) =>

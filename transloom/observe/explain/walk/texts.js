@@ -7,7 +7,7 @@ import { leftOut, vectors } from "./maps.js";
 import { cutsOfForm, overviewOf, piecesSection } from "./overview.js";
 import { bars, fold, heading, shareOfOthers, table, text, tokens } from "../../drawing/parts.js";
 import { questionsSection } from "./questions.js";
-import { meanOf } from "./trace.js";
+import { meanOf } from "../live/page/tensors.js";
 
 const LEAST = 1e-38; // of a probability, whose logarithm is finite
 

@@ -106,10 +106,6 @@ export function lastLayer({ last_tm, layers }) {
   return last_tm ?? layers.at(-1).feed_forward_residual.output_tm;
 }
 
-export function meanOf(numbers) {
-  return numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
-}
-
 export function lengthOf(vector) {
   return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
 }

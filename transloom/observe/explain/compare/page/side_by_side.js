@@ -11,7 +11,8 @@ import { modelInPage } from "../../live/page/loading.js";
 import { nameOfAttention } from "../../live/page/places.js";
 import { slicesInTurn, whenTyped } from "../../live/page/slices.js";
 import { staleNote } from "../../walk/first_screen.js";
-import { meanOf, rowsOf } from "../../walk/trace.js";
+import { meanOf } from "../../live/page/tensors.js";
+import { rowsOf } from "../../walk/trace.js";
 
 const section = document.getElementById("compare");
 const part = (name) => section.querySelector(`[data-compare="${name}"]`);

@@ -64,10 +64,13 @@ export function normalise(x, weight, bias, config) {
   return y;
 }
 
+export function meanOf(numbers) {
+  return numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+}
+
 // The mean of numbers, 0 for RMS norms, and √(variance + ε).
 export function moments(numbers, { norm_kind, norm_epsilon }) {
-  const mean = norm_kind === "rms" ? 0
-    : numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+  const mean = norm_kind === "rms" ? 0 : meanOf(numbers);
   const squares = numbers.reduce((sum, value) => sum + (value - mean) ** 2, 0);
   return { mean, deviation: Math.sqrt(squares / numbers.length + norm_epsilon) };
 }

@@ -15,8 +15,8 @@ const OTHERS = 5; // pieces beside the right one
 // A table in a box that scrolls; `rows` are lists of cells, or such lists with a class.
 function scrollingTable(label) {
   const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label });
-  const line = ({ cells: [label, ...others], kind = null }) =>
-    labelled(label, others.map((one) => cell(one)), kind);
+  const line = ({ cells: [first, ...others], kind = null }) =>
+    labelled(first, others.map((one) => cell(one)), kind);
   const fill = (titles, rows) =>
     box.replaceChildren(stepsTable(titles, rows.map(line), null, "steps losses"));
   return { box, fill };
