@@ -1,4 +1,4 @@
-"""What the plain side and DeepSpeed's side compute alike: network, batches, rounding, digests."""
+"""Network, batches, rounding and digests, which both sides of a comparison compute alike."""
 
 import hashlib
 import os

@@ -14,7 +14,7 @@ from trainer.verify_zero.work import Digests, Work
 
 @dataclass(frozen=True)
 class Reference:
-    """What the steps must give, on any ranks.
+    """Expected results of the steps, on any ranks.
 
     Attributes:
         peaks: for each step, the largest absolute value of each parameter's gradient. The grids

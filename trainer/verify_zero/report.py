@@ -9,7 +9,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from foundation.wording import counted
 from trainer.errors import EngineError
 from trainer.recipe import TrainingRecipe
-from trainer.verify_zero.session import Session, Verdict
+from trainer.verify_zero.session import Session, CellVerdict
 from trainer.verify_zero.work import Work
 from trainer.verify_zero.zero_grid import STAGES, cells
 
@@ -34,7 +34,7 @@ class ZeroReport:
     precision: str
     steps: int
     parameters: int
-    verdicts: list[Verdict]
+    verdicts: list[CellVerdict]
 
     @property
     def equal(self) -> bool:
@@ -109,14 +109,14 @@ def report_text(report: ZeroReport) -> str:
     return "\n".join(lines)
 
 
-def result_text(verdict: Verdict) -> str:
+def result_text(verdict: CellVerdict) -> str:
     """Return a verdict in words."""
     if verdict.outcome == "different":
         return f"{verdict.what} of {verdict.parameter} differ after step {verdict.step}"
     return f"{verdict.outcome}: {verdict.what}" if verdict.what else verdict.outcome
 
 
-def _row(verdict: Verdict) -> str:
+def _row(verdict: CellVerdict) -> str:
     cell = verdict.cell
     answers = [cell.overlap_comm, cell.small_buckets, cell.offload, cell.hpz]
     overlap, small, offload, hpz = ["yes" if answer else "no" for answer in answers]

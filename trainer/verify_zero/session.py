@@ -32,7 +32,7 @@ GRACE_SECONDS = 5.0  # for the messages of other ranks after one has failed
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CellVerdict:
     """Result of a cell.
 
     Attributes:
@@ -83,7 +83,7 @@ class Session:
 
     def verdict(
         self, cell: Cell, reference: "Reference", prepare: "Prepare | None" = None
-    ) -> Verdict:
+    ) -> CellVerdict:
         """Train the steps in a cell, and compare its weights with the reference."""
         started = time.monotonic()
         answers = self._run(
@@ -94,11 +94,11 @@ class Session:
         seconds = time.monotonic() - started
         for answer in answers:
             if answer.error:
-                return Verdict(cell, answer.outcome, seconds, what=answer.error)
+                return CellVerdict(cell, answer.outcome, seconds, what=answer.error)
         for answer in answers:
             if difference := _first_difference(reference.digests, answer.result):
-                return Verdict(cell, "different", seconds, *difference)
-        return Verdict(cell, "equal", seconds)
+                return CellVerdict(cell, "different", seconds, *difference)
+        return CellVerdict(cell, "equal", seconds)
 
     def _run(self, ranks: int, job: Callable[..., Any], argument: Any) -> list["_Answer"]:
         with tempfile.TemporaryDirectory(prefix="transloom-zero-") as folder:

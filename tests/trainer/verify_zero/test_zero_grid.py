@@ -6,7 +6,7 @@ import pytest
 
 from trainer.config import EngineConfig
 from trainer.verify_zero.report import ZeroReport, report_text
-from trainer.verify_zero.session import Verdict
+from trainer.verify_zero.session import CellVerdict
 from trainer.verify_zero.zero_grid import Cell, cells
 
 
@@ -38,9 +38,11 @@ def test_the_answer_names_what_differs():
         3,
         1000,
         [
-            Verdict(Cell(1, 0), "equal", 1.0),
-            Verdict(Cell(2, 3, hpz=True), "different", 1.0, 2, "norm.weight", "the master weights"),
-            Verdict(Cell(2, 1), "error", 1.0, what="rank 1: a | b"),
+            CellVerdict(Cell(1, 0), "equal", 1.0),
+            CellVerdict(
+                Cell(2, 3, hpz=True), "different", 1.0, 2, "norm.weight", "the master weights"
+            ),
+            CellVerdict(Cell(2, 1), "error", 1.0, what="rank 1: a | b"),
         ],
     )
     text = report_text(report)
