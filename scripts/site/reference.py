@@ -114,8 +114,8 @@ def fields_page() -> str:
         "",
     ]
     rows = field_rows()
-    for section, found in groupby(rows, _section):
-        lines += _fields(f"## {section}", list(found))
+    for section in dict.fromkeys(map(_section, rows)):
+        lines += _fields(f"## {section}", [row for row in rows if _section(row) == section])
     known = {json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows}
     for task in BUILT_IN_TASKS:
         if task == DEFAULT_TASK:

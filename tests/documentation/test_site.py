@@ -78,6 +78,8 @@ def test_the_reference_has_every_command_field_and_name(site):
             assert f'id="transloom-{name}"' in commands
     fields = (site / "reference/recipe-fields.html").read_text()
     assert all(f"<code>{row['field']}</code>" in fields for row in field_rows())
+    sections = re.findall(r"<h2[^>]*>(.*?)<", fields)
+    assert len(sections) == len(set(sections))
     api = (site / "reference/python-api.html").read_text()
     assert all(f'id="transloom.api.{name}"' in api for name in API)
     codes = (site / "reference/exit-codes.html").read_text()
