@@ -133,8 +133,8 @@ def _default_ranks(device: str) -> list[int]:
 def _require_devices(device: str, ranks: int) -> None:
     if device == "cuda" and ranks > (gpus := _gpus()):
         raise EngineError(
-            f"This machine has {counted(gpus, 'GPU')}, but {ranks} ranks need one each: give fewer "
-            "--ranks, or set cluster.gpus_per_rank=0 to compute on CPUs"
+            f"This machine has {counted(gpus, 'GPU')}, too few for {counted(ranks, 'rank')}: give "
+            "fewer --ranks, or set cluster.gpus_per_rank=0 to compute on CPUs"
         )
 
 
