@@ -96,8 +96,8 @@ def report_text(report: ZeroReport) -> str:
     """Return the report as Markdown, with the verdict in the last line."""
     libraries = ", ".join(f"{name} {found}" for name, found in report.versions.items())
     lines = [
-        f"{libraries}, {report.device} ranks, {report.precision}, {counted(report.steps, 'step')}, "
-        f"{report.parameters:,} weights",
+        f"{libraries}, ranks on {report.device}, {report.precision}, {counted(report.steps, 'step')}, "
+        counted(report.parameters, "weight"),
         "",
         HEADER,
         *map(_row, report.verdicts),
