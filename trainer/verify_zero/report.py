@@ -9,7 +9,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from foundation.wording import counted
 from trainer.errors import EngineError
 from trainer.recipe import TrainingRecipe
-from trainer.verify_zero.session import Session, CellVerdict
+from trainer.verify_zero.session import CellVerdict, Session
 from trainer.verify_zero.work import Work
 from trainer.verify_zero.zero_grid import STAGES, cells
 
@@ -96,8 +96,8 @@ def report_text(report: ZeroReport) -> str:
     """Return the report as Markdown, with the verdict in the last line."""
     libraries = ", ".join(f"{name} {found}" for name, found in report.versions.items())
     lines = [
-        f"{libraries}, ranks on {report.device}, {report.precision}, {counted(report.steps, 'step')}, "
-        counted(report.parameters, "weight"),
+        f"{libraries}, ranks on {report.device}, {report.precision}, "
+        f"{counted(report.steps, 'step')}, {counted(report.parameters, 'weight')}",
         "",
         HEADER,
         *map(_row, report.verdicts),
