@@ -16,6 +16,7 @@ from cluster.errors import ClusterError
 from cluster.node_check.checks import NodeCheckReport
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
+from cluster.planning.failures import DEFAULT_RATE, FailureCost, failure_cost
 from cluster.planning.problem import PlanProblem
 from cluster.planning.quick_checks import Disk, disk_of, gigabytes, quick_check
 from cluster.planning.size import (
@@ -52,12 +53,16 @@ class PlanOptions:
         measured: whether a few steps may be trained to measure the speed.
         like: run whose metrics file provides the speed; None for the planned run.
         check_nodes: whether to check the hardware of the cluster's nodes, or of this machine.
+        nodes: number of nodes for which failures are estimated; None for those of the cluster.
+        failure_rate: failures of 1,000 nodes in a day.
     """
 
     address: str | None = None
     measured: bool = True
     like: RunFolder | None = None
     check_nodes: bool = False
+    nodes: int | None = None
+    failure_rate: float = DEFAULT_RATE
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class Plan:
     measurement: "Measurement | None" = None
     speed: Speed | None = None
     duration: Duration | None = None
+    failures: FailureCost | None = None
     url: str | None = None  # of a run in an object store
 
     @property
@@ -154,6 +160,7 @@ class Plan:
             "steps_left": self.steps_left,
             "speed": asdict(self.speed) if self.speed else None,
             "duration": asdict(self.duration) if self.duration else None,
+            "failures": asdict(self.failures) if self.failures else None,
             "cluster": self.cluster.to_json() if self.cluster else None,
             "node_check": self.node_check.to_json() if self.node_check else None,
         }
@@ -185,6 +192,12 @@ def make_plan(
     if plan.speed is not None:
         here = os.cpu_count() if wanted.address is None else None
         plan.duration = duration(recipe, plan.speed, left, here)
+    nodes = wanted.nodes or (len(plan.cluster.nodes) if plan.cluster else 0)
+    if nodes and plan.state:
+        step_seconds = plan.speed.step_seconds if plan.speed else None
+        plan.failures = failure_cost(
+            nodes, wanted.failure_rate, plan.state, recipe.checkpoints, step_seconds
+        )
     return plan
 
 

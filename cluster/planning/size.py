@@ -120,10 +120,14 @@ def recommended_memory_interval(size: StateSize, step_seconds: float) -> int:
         size: the size of a rank's state.
         step_seconds: the duration of a step.
     """
-    share = size.checkpoint_copy
-    stall = share / COPY_BYTES_PER_SECOND / MAX_STALL_SHARE
-    behind = share / CHECKSUM_BYTES_PER_SECOND + 2 * share / TRANSFER_BYTES_PER_SECOND
-    return max(1, math.ceil(max(stall, behind) / step_seconds))
+    stall = size.checkpoint_copy / COPY_BYTES_PER_SECOND / MAX_STALL_SHARE
+    return max(1, math.ceil(max(stall, background_seconds(size)) / step_seconds))
+
+
+def background_seconds(size: StateSize) -> float:
+    """Return the time that the work behind a memory checkpoint takes: checksum, copies to nodes."""
+    copy = size.checkpoint_copy
+    return copy / CHECKSUM_BYTES_PER_SECOND + 2 * copy / TRANSFER_BYTES_PER_SECOND
 
 
 def _frozen(recipe: TrainingRecipe, parameters: int) -> int:

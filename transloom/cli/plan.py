@@ -16,7 +16,9 @@ from transloom.cli.run_urls import run_location
 if TYPE_CHECKING:
     from cluster.node_check.checks import NodeCheckReport
     from cluster.planning.cluster_facts import ClusterFacts
+    from cluster.planning.failures import FailureCost
     from cluster.planning.plan import MemoryCheckpoints, Plan, PlanOptions
+    from cluster.planning.speed import Speed
 
 LABEL = 13  # width of the label of a line, in columns
 
@@ -63,6 +65,23 @@ def plan(
             "products, memory, storage, clocks and network. Without --address, check this machine.",
         ),
     ] = False,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of nodes for which the cost of failures is estimated. Default: those of "
+            "the cluster.",
+        ),
+    ] = None,
+    failure_rate: Annotated[
+        float,
+        typer.Option(
+            min=1e-6,
+            max=1e6,
+            help="Expected failures of 1,000 nodes in a day. Default: as published for Meta's "
+            "cluster RSC-1.",
+        ),
+    ] = 6.5,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory, disk space and hours of a run, and list problems that would stop it.
@@ -77,6 +96,8 @@ def plan(
       transloom plan multi30k-ende cluster.ranks=2 --address 10.0.0.1:6379 --run /shared/runs/m30k
 
       transloom plan vaswani-base --from runs/vaswani-base --no-measure --json
+
+      transloom plan vaswani-base --no-measure --nodes 128
     """
     from cluster.planning.plan import PlanOptions
     from trainer.runs.folder import RunFolder
@@ -85,7 +106,9 @@ def plan(
         recipe,
         overrides or [],
         run=run,
-        wanted=PlanOptions(address, measure, RunFolder(like) if like else None, check_nodes),
+        wanted=PlanOptions(
+            address, measure, RunFolder(like) if like else None, check_nodes, nodes, failure_rate
+        ),
         notice=note,
     )
     answer(made.to_json(), as_json, plan_text(made))
@@ -124,6 +147,7 @@ def plan_text(plan: "Plan") -> str:
         f"{title_of(plan.recipe, RunFolder(plan.run, plan.url))}",
         *_size_lines(plan),
         *_time_lines(plan),
+        *(_failure_lines(plan.failures, plan.speed) if plan.failures else ()),
         *(_cluster_lines(plan.cluster) if plan.cluster else ()),
         *(_node_check_lines(plan.node_check) if plan.node_check else ()),
         *(f"{'problem' if p.refuses else 'note'}: {p.text}" for p in plan.problems),
@@ -235,6 +259,21 @@ def _time_lines(plan: "Plan") -> list[str]:
             how += _speed_assumption(plan)
         steps = counted(plan.steps_left, "step")
         lines.append(_line("time", f"{span(3600 * taken.hours)} for {steps}{how}"))
+    return lines
+
+
+def _failure_lines(cost: "FailureCost", speed: "Speed | None") -> list[str]:
+    rate = f"{cost.losses_per_day:.3g} a day on {counted(cost.nodes, 'node')}"
+    lines = [_line("failures", f"{rate}, at {cost.per_1000_node_days:g} a day on 1,000 nodes")]
+    for name, tier in (("on disk", cost.disk), ("in memory", cost.memory)):
+        best = tier.best_interval_seconds
+        count = f"{_steps(max(1, round(best / speed.step_seconds)))}, " if speed else ""
+        text = f"checkpoints {name}: best every {count}{span(best)}, {tier.best_effective:.2%} of "
+        text += "the time is then effective"
+        if tier.effective is not None and tier.interval_seconds is not None:
+            text += f"; {tier.effective:.2%} with those of the recipe, every "
+            text += span(tier.interval_seconds)
+        lines.append(_line("", text))
     return lines
 
 
