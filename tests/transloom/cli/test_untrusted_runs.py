@@ -110,7 +110,7 @@ LONG = [
 # nodes. What they read of the folder of a run that goes on, `train` and `plan` read, too.
 WITHOUT_RUN = {
     *("demo", "recipes", "init", "fields", "extensions", "prepare", "sweep", "submit", "import"),
-    "notify",
+    *("notify", "verify-zero"),
     *("data info", "data verify", "data quarantine", "jobs list"),
     *("deploy slurm", "deploy kuberay", "deploy drain-node", "deploy slurm-node"),
     *("deploy mirror-folder", "runs pull"),  # copies bytes, as `runs push` does

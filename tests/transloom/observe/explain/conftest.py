@@ -72,7 +72,7 @@ def _trained(network: Any, tokenizer: Tokenizer, decoding: Any) -> Any:
     return TrainedNetwork(
         network,
         {TEXT: tokenizer},
-        recipe=SimpleNamespace(decoding=decoding, task=""),
+        recipe=SimpleNamespace(decoding=decoding, task="", data=None),
         checkpoint=SimpleNamespace(path=Path("no-run/checkpoints/step-00000007")),
         weights=None,
         passed_over=[],
