@@ -22,7 +22,7 @@ SOURCES = [
 @pytest.mark.parametrize(
     ("library", "owner"),
     [
-        ("deepspeed", "trainer/zero/"),
+        ("deepspeed", ("trainer/zero/", "trainer/verify_zero/zero_cell.py")),
         ("wandb", "trainer/record/wandb_tracker.py"),
         ("webdataset", "data_pipeline/dataset/samples.py"),
         (
