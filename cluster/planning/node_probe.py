@@ -92,8 +92,8 @@ def _interface(installation: str, address: str, gpu: bool) -> str:
     """Return the network interface for ranks, or "!" followed by the reason for a failure."""
     sys.path.insert(0, installation)
     try:
-        from trainer.rank.distributed import network_interface
-        from trainer.rank.placement import Placement
+        from trainer.process.distributed import network_interface
+        from trainer.process.placement import Placement
 
         placement = Placement(world_size=2, device="cuda" if gpu else "cpu", node_address=address)
         variables = network_interface(placement)

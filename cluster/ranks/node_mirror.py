@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 from cluster.ray.environment_file import read_environment
 from data_pipeline.storage.regular_files import open_regular
 from trainer.checkpoints.run_copies import mirror_folder
-from trainer.rank.rank_job import RankJob
+from trainer.job.rank_job import RankJob
 from trainer.runs.remote.files import FileStamp, local_files
 
 # Files and directories in which ranks write; the driver writes the others.

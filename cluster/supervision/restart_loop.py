@@ -47,8 +47,8 @@ from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.corruption import SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
-from trainer.rank.supervision import Outcome
-from trainer.replay.replay_options import ReplayOptions
+from trainer.job.replay_options import ReplayOptions
+from trainer.job.supervision import Outcome
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL
 from trainer.runs.rank_nodes import write_rank_nodes

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from trainer.checkpoints.format import SavedState
 from trainer.errors import TrainerError
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
 from trainer.record.goodput import goodput_at_start
 from trainer.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_backwards
 from trainer.record.metrics_lines import Line, TrainLine

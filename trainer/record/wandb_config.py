@@ -12,7 +12,7 @@ from typing import Any
 
 from data_pipeline.dataset.manifest_header import ManifestHeader
 from trainer.checkpoints.format import HEADER, Checkpoint, SavedState
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
 from trainer.runs.start import read_start
 
 

@@ -28,7 +28,7 @@ from foundation.file_model import Count, FileModel, error_summary
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.process_identity import start_tick
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.location import is_run_url
+from trainer.runs.run_url import is_run_url
 from trainer.runs.start import Invocation
 
 LIMITS = JsonLimits(bytes=8_000_000, values=200_000)

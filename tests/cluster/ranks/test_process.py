@@ -12,7 +12,7 @@ from cluster.ranks import process as process_module
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.reservation import RankBundle
 from cluster.ray.session import ray_session
-from trainer.memory.host_memory import ALLOCATOR_ENVIRONMENT, allocator_environment
+from trainer.process.host_memory import ALLOCATOR_ENVIRONMENT, allocator_environment
 
 CODE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 

@@ -44,7 +44,7 @@ from trainer.errors import (
     LeaseLostError,
     NonFiniteLossError,
 )
-from trainer.replay.replay_options import ReplayOptions
+from trainer.job.replay_options import ReplayOptions
 from trainer.runs.log import DETAIL
 from trainer.runs.rank_nodes import read_rank_nodes
 from trainer.runs.step_range import StepRange

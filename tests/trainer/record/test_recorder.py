@@ -11,8 +11,8 @@ from support.records.lines import train_line
 
 from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.errors import TrainerError
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
+from trainer.process.placement import Placement
 from trainer.record.line_reader import BLOCK_BYTES
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Event, Line, Preempted, TrainLine

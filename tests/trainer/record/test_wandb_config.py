@@ -8,8 +8,8 @@ from support.records.checkpoints import make_header
 
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.format import HEADER, Checkpoint, Parent, sha256_of
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
+from trainer.process.placement import Placement
 from trainer.record.wandb_config import facts_for_wandb
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.start import Code, Invocation, Start, write_start

@@ -14,7 +14,7 @@ from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
 from trainer.record.metrics_file import read_metrics
 from trainer.record.recorder import Recorder
 from trainer.runs.folder import RunFolder, RunMetadata

@@ -55,10 +55,10 @@ from trainer.runs.remote.head import (
     RunHead,
     unnamed_objects,
 )
-from trainer.runs.remote.location import run_url
 from trainer.runs.remote.probe import PROBES, probe_store
 from trainer.runs.remote.pull import RunPuller
 from trainer.runs.remote.validation_archive import archive_validations
+from trainer.runs.run_url import run_url
 
 # If there are more files than `MAX_ENTRIES` in the head, those that changed least recently move to
 # the index, except for this number.

@@ -11,16 +11,16 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.build.callbacks import build_guards, build_observers
-from trainer.build.engine import build_engine
+from trainer.assembly.callbacks import build_guards, build_observers
+from trainer.assembly.engine import build_engine
 from trainer.checkpoints.format import SavedState
 from trainer.config import EngineConfig
+from trainer.job.rank_job import RankContext, RankJob
+from trainer.job.supervision import Supervision
 from trainer.memory.preflight import run_preflight
-from trainer.rank.device_peaks import peak_of_rank
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext, RankJob
-from trainer.rank.supervision import Supervision
+from trainer.process.device_peaks import peak_of_rank
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 from trainer.record.recorder import Recorder
 from trainer.record.recorder_protocol import NoRecorder
 from trainer.state import numerics
