@@ -1,7 +1,7 @@
 """Probe of one node: versions, run folder, dataset, network interface and clock.
 
-The probe needs only Python's standard library. Its code, including the parts of `head_probe` that
-it uses, is sent by value. A node without transloom can therefore run the probe, which reports that
+The probe needs only Python's standard library. Its code, including `cluster.package_files`, is
+sent by value. A node without transloom can therefore run the probe, which reports that
 transloom is missing. The probe creates one file in the run folder, next to the file of the process
 that queries the nodes. That process removes both files.
 """
@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cluster.ray.head_probe import digest_of, package_files
+from cluster.package_files import digest_of, package_files
 
 DISTRIBUTIONS = ("torch", "deepspeed", "ray")
 

@@ -86,7 +86,7 @@ class JobRequest(FileModel):
         environment: names of the variables that the job needs; their values are not sent.
         extensions: relative names of the files sent for the recipe's `extension_folder`.
         invocation: command that the user typed to submit the job, and its directory.
-        digest: digest of the transloom sources that the job must run (`head_probe.digest_of`).
+        digest: digest of the transloom sources that the job must run (`package_files.digest_of`).
     """
 
     name: FileName
