@@ -20,9 +20,9 @@ from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import enable_stack_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.node_check.actor import NodeCheckMethods
-from cluster.ranks.node_agent import ProcessName
 from cluster.ranks.node_memory import memory_folder_name
 from cluster.ranks.node_mirror import job_on_this_node
+from cluster.ranks.node_processes import ProcessName
 from cluster.ranks.reports import Mailbox, Report
 from cluster.ray.environment_file import read_environment
 from foundation.garbage_collection import without_garbage_collection

@@ -20,8 +20,8 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.node_check.report_text import summary, table
 from cluster.node_check.verdicts import NODE_CHECK_REMEDY
+from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import RankGroup
-from cluster.ranks.node_agent import SilentNodesError
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe

@@ -24,8 +24,8 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.node_check.checks import NodeCheckReport
 from cluster.node_check.figures import MeasuredNode
 from cluster.node_check.verdicts import NodeVerdict
+from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import Poll
-from cluster.ranks.node_agent import SilentNodesError
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
 from cluster.supervision.restart_loop import (
