@@ -33,7 +33,7 @@ from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragment import MASTER, Fragment
 

@@ -25,8 +25,8 @@ from model.config.transformer import ModelConfig
 from model.losses.loss import CrossEntropy
 from model.networks.transformer import Transformer
 from trainer.config import EngineConfig
-from trainer.rank.distributed import process_group
-from trainer.rank.placement import Placement
+from trainer.process.distributed import process_group
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch, to_device
 from trainer.training.step_exchange import StepReport, exchange

@@ -43,7 +43,7 @@ from trainer.checkpoints.memory_writer import MemoryWriter
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")

@@ -48,7 +48,7 @@ from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.mirror import RunMirror
 from trainer.zero.fragment import MASTER, Fragment

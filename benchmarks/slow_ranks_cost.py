@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.support.command_line import parse_arguments
-from trainer.rank.placement import Placement
-from trainer.rank.step_timer import StepTimer
+from trainer.process.placement import Placement
+from trainer.process.step_timer import StepTimer
 from trainer.training import step_exchange
 from trainer.training.slow_ranks import WINDOW, SlowRankDetector, time_fields
 

@@ -34,8 +34,8 @@ from data_pipeline.batching.stream import RankStep
 from model.losses.loss import CrossEntropy
 from model.networks.transformer import Transformer
 from trainer.config import EngineConfig
-from trainer.rank.distributed import process_group
-from trainer.rank.placement import Placement
+from trainer.process.distributed import process_group
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import PairBatch, to_device
 from trainer.training.slot_checks import SlotChecks

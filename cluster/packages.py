@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.own_files import overwritten_package
-from cluster.ray.head_probe import PACKAGES, digest_of
+from cluster.package_files import PACKAGES, digest_of
 
 INSTALLATION = Path(__file__).resolve().parent.parent
 

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_one_file_knows_what_is_private_in_ray_and_one_in_ray_serve():
     private = re.compile(r"^\s*(?:from|import) ray\.(?:_|core|serve\._)", re.MULTILINE)
     users = [str(p.relative_to(ROOT)) for p in SOURCES if private.search(p.read_text())]
     assert users == ["cluster/ray/private.py", "cluster/ray/private_serve.py"]
+
+
+def test_ruff_skips_no_source():
+    # By default, ruff skips folders with names such as build and dist.
+    command = [sys.executable, "-m", "ruff", "check", "--show-files", *PACKAGES]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    checked = {Path(line) for line in shown.splitlines()}
+    assert [path for path in SOURCES if path not in checked] == []
 
 
 PRINTER = "cluster/terminal.py"  # shows strangers' text visibly and never as markup

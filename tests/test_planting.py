@@ -21,7 +21,7 @@ def test_every_hook_of_the_fault_injections_has_something_to_hook():
     ("module", "name"),
     [
         ("trainer.no_such_module", "process_group"),
-        ("trainer.rank.distributed", "no_such_function"),
+        ("trainer.process.distributed", "no_such_function"),
         ("cluster.ranks.reports", "Mailbox.no_such_method"),
         ("cluster.ranks.reports", "NoSuchClass.progress"),
     ],

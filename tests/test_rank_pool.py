@@ -11,7 +11,7 @@ from support.cluster.processes import is_alive, wait_until
 from support.ranks import rank_pool
 from support.ranks.rank_pool import RankPool
 
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 
 
 def rank_of(placement: Placement) -> int:

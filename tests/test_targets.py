@@ -57,8 +57,9 @@ def test_every_test_file_is_collected(pytestconfig):
 
 
 def test_a_file_in_a_skipped_folder_is_not_collected(pytestconfig):
-    assert is_collected("tests/trainer/build/test_run.py", pytestconfig)
+    assert is_collected("tests/trainer/assembly/test_run.py", pytestconfig)
     assert not is_collected("tests/.hidden/test_run.py", pytestconfig)
+    assert not is_collected("tests/trainer/build/test_run.py", pytestconfig)
     assert not is_collected("benchmarks/test_run.py", pytestconfig)
 
 

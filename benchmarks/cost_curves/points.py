@@ -25,9 +25,9 @@ from model.config.transformer import AttentionBackend, ModelConfig
 from model.losses.loss import CrossEntropy
 from model.networks.transformer import Transformer, Vocabulary
 from trainer.config import EngineConfig
-from trainer.memory.host_memory import peak_resident_bytes, resident_bytes, restart_peak
-from trainer.rank.distributed import process_group
-from trainer.rank.placement import Placement
+from trainer.process.distributed import process_group
+from trainer.process.host_memory import peak_resident_bytes, resident_bytes, restart_peak
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import to_device
 

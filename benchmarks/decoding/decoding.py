@@ -56,7 +56,7 @@ from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from foundation.process_pool import cores
 from model.networks.transformer import Transformer
-from trainer.memory.host_memory import retain_freed_memory
+from trainer.process.host_memory import retain_freed_memory
 from trainer.runs.folder import RunFolder
 from trainer.tasks.batch import to_device
 from transloom.inference.engine_names import ComputeType, Engine

@@ -50,8 +50,8 @@ def product(work: Work) -> Measurement:
 
 
 def all_reduce(work: Work) -> Measurement:
-    from trainer.rank.distributed import process_group
-    from trainer.rank.placement import Placement
+    from trainer.process.distributed import process_group
+    from trainer.process.placement import Placement
 
     placement = Placement(device=work.device)
     with process_group(placement, timedelta(seconds=60)):

@@ -67,7 +67,9 @@ MACHINE = Stage(
     _rows(
         PlannedRow("driver", "NVIDIA's driver and the GPU", "–"),
         PlannedRow("product", "CUDA in torch: a matrix product, fp32 and bf16", "–"),
-        PlannedRow("all_reduce", "NCCL process group of one rank", "trainer/rank/distributed.py"),
+        PlannedRow(
+            "all_reduce", "NCCL process group of one rank", "trainer/process/distributed.py"
+        ),
         PlannedRow("locked", "installed versions are those of `locks/cuda.txt`", "Makefile"),
     ),
 )

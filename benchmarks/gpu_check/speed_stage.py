@@ -34,7 +34,7 @@ from model.networks.decoder_only import DecoderOnly
 from model.networks.transformer import Transformer, Vocabulary
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import EngineConfig
-from trainer.rank.device_peaks import peak_flops
+from trainer.process.device_peaks import peak_flops
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch

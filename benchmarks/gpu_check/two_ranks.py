@@ -18,8 +18,8 @@ from support.ranks.engine_jobs import MODEL, Shape
 
 from benchmarks.gpu_check.outcomes import CannotRunError, Work, WrongResultError
 from model.networks.transformer import Transformer
-from trainer.rank.distributed import process_group
-from trainer.rank.placement import Placement
+from trainer.process.distributed import process_group
+from trainer.process.placement import Placement
 
 STEPS = 5
 RANKS = 2

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from trainer.memory.host_memory import ALLOCATOR_ENVIRONMENT
+from trainer.process.host_memory import ALLOCATOR_ENVIRONMENT
 
 
 def restart_in_rank_environment() -> None:

@@ -24,7 +24,7 @@ from cluster.launcher_config import KubernetesConfig
 from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.recipe import Recipe
 from data_pipeline.config.corpus import is_remote
-from trainer.runs.remote.location import is_run_url
+from trainer.runs.run_url import is_run_url
 
 MAX_NAME = 47  # maximum length of a RayJob's name; KubeRay derives longer names from it
 FILES = "/etc/transloom"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import ray
 
 from cluster.node_check.figures import NetworkFigures, NodeCheckRequest, NodeFigures
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 
 
 class NodeCheckMethods:

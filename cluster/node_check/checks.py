@@ -23,7 +23,7 @@ from cluster.node_check.figures import (
     NodeFigures,
 )
 from cluster.node_check.verdicts import NodeVerdict, compare, driver_clock_warning, suspects
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 
 POLL_SECONDS = 0.2
 CLOCK_ROUNDS = 3

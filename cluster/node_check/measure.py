@@ -26,7 +26,7 @@ from cluster.node_check.gpu_counters import gpu_counters
 from cluster.node_check.matrix_product import measure_products, visible_gpu
 from cluster.ray.folder_access import existing_part
 from trainer.checkpoints.memory_folder import SHARED_MEMORY
-from trainer.memory.host_memory import available_bytes
+from trainer.process.host_memory import available_bytes
 
 MEMORY_SECONDS: dict[CheckLevel, float] = {"quick": 0.1, "full": 1.0}
 MEMORY_BYTES = 64 * 2**20  # twice this is larger than the caches of most CPUs

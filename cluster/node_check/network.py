@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from cluster.node_check.figures import NetworkFigures
-from trainer.rank.distributed import process_group
-from trainer.rank.placement import Placement
+from trainer.process.distributed import process_group
+from trainer.process.placement import Placement
 
 TIMEOUT = timedelta(seconds=30)
 LEAST_BYTES, MOST_BYTES = 2**20, 32 * 2**20

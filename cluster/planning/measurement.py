@@ -25,12 +25,12 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.errors import MemoryPreflightError
-from trainer.memory import host_memory
+from trainer.job.rank_job import RankContext, RankJob
 from trainer.memory.device_memory import is_out_of_memory
-from trainer.rank.device_peaks import peak_of_rank
-from trainer.rank.distributed import process_group
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext, RankJob
+from trainer.process import host_memory
+from trainer.process.device_peaks import peak_of_rank
+from trainer.process.distributed import process_group
+from trainer.process.placement import Placement
 from trainer.record.metrics_lines import Line, TrainLine
 
 if TYPE_CHECKING:
@@ -181,8 +181,10 @@ def _train(
     Returns:
         The bytes of the state, and the additional bytes of the steps.
     """
-    from trainer.build.callbacks import build_guards
-    from trainer.build.engine import build_engine  # imports DeepSpeed, which reads the environment
+    from trainer.assembly.callbacks import build_guards
+    from trainer.assembly.engine import (
+        build_engine,  # imports DeepSpeed, which reads the environment
+    )
     from trainer.state.restore import begin
     from trainer.state.saving import NoSaver
     from trainer.tasks.task import training_task

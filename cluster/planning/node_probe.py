@@ -1,7 +1,7 @@
 """Probe of one node: versions, run folder, dataset, network interface and clock.
 
-The probe needs only Python's standard library. Its code, including the parts of `head_probe` that
-it uses, is sent by value. A node without transloom can therefore run the probe, which reports that
+The probe needs only Python's standard library. Its code, including `cluster.package_files`, is
+sent by value. A node without transloom can therefore run the probe, which reports that
 transloom is missing. The probe creates one file in the run folder, next to the file of the process
 that queries the nodes. That process removes both files.
 """
@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cluster.ray.head_probe import digest_of, package_files
+from cluster.package_files import digest_of, package_files
 
 DISTRIBUTIONS = ("torch", "deepspeed", "ray")
 
@@ -92,8 +92,8 @@ def _interface(installation: str, address: str, gpu: bool) -> str:
     """Return the network interface for ranks, or "!" followed by the reason for a failure."""
     sys.path.insert(0, installation)
     try:
-        from trainer.rank.distributed import network_interface
-        from trainer.rank.placement import Placement
+        from trainer.process.distributed import network_interface
+        from trainer.process.placement import Placement
 
         placement = Placement(world_size=2, device="cuda" if gpu else "cpu", node_address=address)
         variables = network_interface(placement)

@@ -17,12 +17,12 @@ from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster import package_files
 from cluster.node_check.clocks import RoundTrip, offset_of
 from cluster.node_check.verdicts import CLOCK_WARNING_SECONDS
 from cluster.packages import INSTALLATION
 from cluster.planning import node_probe
 from cluster.planning.problem import PlanProblem
-from cluster.ray import head_probe
 from cluster.ray.cluster_view import Node
 from cluster.ray.folder_access import existing_part
 
@@ -103,7 +103,7 @@ def ask_nodes(
 @contextmanager
 def pickled_by_value() -> Iterator[None]:
     """Pickle the probe with all of its code, for nodes that may not have it installed."""
-    modules = (node_probe, head_probe)
+    modules = (node_probe, package_files)
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:

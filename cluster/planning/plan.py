@@ -34,8 +34,8 @@ from foundation.wording import counted
 from model.errors import ModelError
 from trainer.checkpoints.format import list_checkpoints, step_of
 from trainer.errors import TrainerError
-from trainer.memory import host_memory
 from trainer.memory.state_size import StateSize
+from trainer.process import host_memory
 from trainer.runs.folder import RunFolder
 
 if TYPE_CHECKING:

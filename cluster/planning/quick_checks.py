@@ -37,7 +37,7 @@ from model.errors import ModelError
 from trainer.checkpoints.format import list_checkpoints, read_header, step_of
 from trainer.checkpoints.memory_folder import SHARED_MEMORY
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError, TrainerError
-from trainer.memory import host_memory
+from trainer.process import host_memory
 from trainer.runs.folder import RunFolder
 
 

@@ -20,18 +20,18 @@ from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import enable_stack_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.node_check.actor import NodeCheckMethods
-from cluster.ranks.node_agent import ProcessName
 from cluster.ranks.node_memory import memory_folder_name
 from cluster.ranks.node_mirror import job_on_this_node
+from cluster.ranks.node_processes import ProcessName
 from cluster.ranks.reports import Mailbox, Report
 from cluster.ray.environment_file import read_environment
 from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankJob
-from trainer.rank.supervision import Outcome
+from trainer.job.rank_job import RankJob
+from trainer.job.supervision import Outcome
+from trainer.process.placement import Placement
 
 # Share of cluster.deadlines.step_seconds after which a rank reports that no data arrives. The
 # supervisor would consider the rank hung only later.
@@ -107,7 +107,7 @@ class RankActor(NodeCheckMethods):
         """Import DeepSpeed for a device, and all modules that the trainer imports."""
         os.environ["DS_ACCELERATOR"] = device
         with without_garbage_collection():
-            import trainer.build.rank  # noqa: F401
+            import trainer.assembly.rank  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
         """Import a rank's modules, many of which torch and DeepSpeed import only at first use."""
@@ -132,7 +132,7 @@ class RankActor(NodeCheckMethods):
         job = job_on_this_node(job)
         # Imported here because the supervisor imports this module, too, without torch.
         with without_garbage_collection():
-            from trainer.rank.distributed import process_group
+            from trainer.process.distributed import process_group
 
         placement = replace(
             placement,
@@ -142,7 +142,7 @@ class RankActor(NodeCheckMethods):
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Imported here because it imports DeepSpeed, which reads the environment.
             with without_garbage_collection():
-                from trainer.build.rank import build_rank
+                from trainer.assembly.rank import build_rank
 
             self._client.give_up_seconds = min(
                 GIVE_UP_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds

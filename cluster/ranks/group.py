@@ -24,9 +24,9 @@ from cluster.ranks.node_memory import next_nodes
 from cluster.ranks.process import RankProcess
 from cluster.ranks.reports import Report
 from trainer.checkpoints.memory_file import MemorySteps
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankJob
-from trainer.rank.supervision import Outcome
+from trainer.job.rank_job import RankJob
+from trainer.job.supervision import Outcome
+from trainer.process.placement import Placement
 
 # Seconds to wait for the failure that caused the others. One rank's failure makes the other ranks
 # fail soon, and their errors may arrive first.

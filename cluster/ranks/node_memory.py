@@ -9,7 +9,7 @@ store, which authenticates its processes.
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError
 
+from cluster.ranks.agent_client import ANSWER_SECONDS, NodeAgents, wait
+from cluster.ray.embedded import embedded_ray_is_lost
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import MemoryFolder, user_folders
@@ -131,6 +133,34 @@ class NodeMemory:
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
+
+
+class NodeMemories:
+    """Folders of a run in the memory of its nodes, which the driver opens and closes."""
+
+    def __init__(self, agents: NodeAgents) -> None:
+        self._agents = agents
+        self._is_open = False
+
+    def open(self, name: str, nodes: Collection[str]) -> list[str]:
+        """Create the run's folder in the memory of these nodes; return the problems.
+
+        Args:
+            name: the name of the run's folders, see `memory_folder_name`.
+            nodes: the nodes, which have agents.
+        """
+        self._is_open = True
+        asked = dict.fromkeys(nodes, name)
+        answers = self._agents.ask(asked, lambda agent, name: agent.open_memory.remote(name))
+        problems = dict.fromkeys(nodes, "its agent does not answer")
+        problems |= self._agents.collect(answers, ANSWER_SECONDS)
+        return [f"node {self._agents.names[n]}: {text}" for n, text in problems.items() if text]
+
+    def close(self) -> None:
+        """Remove the run's folders from the memory of all nodes, as far as agents answer."""
+        if self._is_open and not embedded_ray_is_lost():
+            agents = self._agents.by_node.values()
+            wait([agent.close_memory.remote() for agent in agents], ANSWER_SECONDS)
 
 
 def _of_this_node(path: Path) -> Path:

@@ -6,12 +6,17 @@ limits count instead (`cluster.health.cgroup`).
 
 import os
 import time
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+import ray
+from ray.exceptions import RayError
 
 from cluster.health.cgroup import CoreLimit, core_limit, memory_limit
+from cluster.ranks.agent_client import NodeAgents
 from trainer.record.node_usage import MAX_GPUS, GpuUsage, Usage
 
 # Device file of NVIDIA's driver. If it does not exist, no NVIDIA library is loaded.
@@ -50,6 +55,34 @@ class NodeMeter:
         self._before = now, busy
         share = (busy - busy_before) / max(now - before, 1e-3) / self._cpus.cores
         return round(100 * min(max(share, 0.0), 1.0), 1)
+
+
+class UsageRequests:
+    """Utilization of the nodes, which their agents measure; never waits for one of them."""
+
+    def __init__(self, agents: NodeAgents) -> None:
+        self._agents = agents
+        self._pending: dict[str, Any] = {}  # answers by node
+
+    def ask(self, nodes: Collection[str]) -> None:
+        """Request utilization from the agents of these nodes, unless an answer is pending.
+
+        This does not wait; `take` returns the answers that have arrived.
+        """
+        for node in nodes:
+            if node in self._agents.by_node and node not in self._pending:
+                self._pending[node] = self._agents.by_node[node].usage.remote()
+
+    def take(self) -> dict[str, Usage]:
+        """Return the utilizations that have arrived since the last call, by the nodes' names."""
+        found = {}
+        for node, answer in list(self._pending.items()):
+            if not ray.wait([answer], timeout=0)[0]:
+                continue
+            del self._pending[node]
+            with suppress(RayError):  # the agent is lost, or could not measure
+                found[self._agents.names[node]] = ray.get(answer, timeout=0)
+        return found
 
 
 def cpus_of_node() -> CoreLimit:

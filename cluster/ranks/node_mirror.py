@@ -1,6 +1,7 @@
 """A node's copy of a run in an object store, if the node does not share the driver's folder.
 
     NodeMirror.pull      object store ──▶ this node: the record, and the checkpoints' headers
+    pull_run             the driver asks the agents of several nodes to pull
     NodeMirror.changes   this node ──▶ driver: bytes of files that the ranks have written
 
 Only the driver uploads these files, because it alone may change the run's head. The ranks' state
@@ -16,16 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ray.exceptions import RayTaskError
+
+from cluster.ranks.agent_client import NodeAgents, wait
 from cluster.ray.environment_file import read_environment
 from data_pipeline.storage.regular_files import open_regular
 from trainer.checkpoints.run_copies import mirror_folder
-from trainer.rank.rank_job import RankJob
+from trainer.job.rank_job import RankJob
 from trainer.runs.remote.files import FileStamp, local_files
 
 # Files and directories in which ranks write; the driver writes the others.
 RANK_FILES = ("metrics.jsonl", "translations", "time-lapse", "wandb", "profile")
 # Those in which ranks other than rank 0 write, too.
 SHARED_RANK_FILES = ("profile",)
+PULL_SECONDS = 120.0
 MAX_ANSWER_BYTES = 16 * 1024**2
 # Bytes before the new ones that are compared, so that a rewritten file does not count as grown.
 COMPARED_BYTES = 4 * 1024**2
@@ -182,6 +187,40 @@ def _bytes_before(file: BinaryIO, position: int) -> bytes:
     start = max(0, position - COMPARED_BYTES)
     file.seek(start)
     return file.read(position - start)
+
+
+def pull_run(
+    agents: NodeAgents, work: str, nodes: Collection[str], first: Collection[str]
+) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
+    """Pull a run in an object store to nodes that do not share the driver's folder.
+
+    Args:
+        work: the name of the owner's work folder.
+        nodes: the nodes that need only the checkpoints.
+        first: the node of rank 0, which needs all files, if it is among them.
+
+    Returns:
+        The state of the files on each node, and the problems of nodes, which become unfit.
+
+    Raises:
+        SilentNodesError: nodes have not answered in time.
+    """
+    answers = agents.ask(
+        {node: node in first for node in [*nodes, *first]},
+        lambda agent, is_first: agent.pull_run.remote(work, with_files=is_first),
+    )
+    wait(answers.values(), PULL_SECONDS, agents.give_up)
+    if agents.give_up():
+        return {}, []
+    silence = f"has not pulled the run within {PULL_SECONDS:.0f} s"
+    results, silent = agents.gather(answers, silence)
+    failed = {
+        node: f"Node {agents.names[node]} cannot pull the run: {error.cause}"
+        for node, error in results.items()
+        if isinstance(error, RayTaskError)
+    }
+    problems = agents.refuse(failed, silent)
+    return {node: files for node, files in results.items() if node not in failed}, problems
 
 
 def job_on_this_node(job: RankJob) -> RankJob:

@@ -12,7 +12,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.ranks.actor import RankActor
-from cluster.ranks.node_agent import ProcessName, answered
+from cluster.ranks.agent_client import answered
+from cluster.ranks.node_processes import ProcessName
 from cluster.ray.reservation import RankBundle
 
 ANSWER_SECONDS = 2.0

@@ -17,10 +17,14 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
+from cluster.ranks.agent_client import NodeAgents
 from cluster.ranks.group import RankGroup
-from cluster.ranks.node_agent import NodeAgents
-from cluster.ranks.node_memory import PendingCopy, StoredFile
-from cluster.ranks.node_mirror import SentFile
+from cluster.ranks.node_agent import start_agent
+from cluster.ranks.node_folder import NodeFolders
+from cluster.ranks.node_memory import NodeMemories, PendingCopy, StoredFile
+from cluster.ranks.node_meter import UsageRequests
+from cluster.ranks.node_mirror import SentFile, pull_run
+from cluster.ranks.node_processes import collect_stacks, kill_processes
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
@@ -54,6 +58,9 @@ class RankPool:
         self._clock = clock
         self._unfit = unfit
         self._agents = NodeAgents(unfit, lambda: self.give_up())
+        self._folders = NodeFolders(self._agents)
+        self._memories = NodeMemories(self._agents)
+        self._usage = UsageRequests(self._agents)
         self._reservation = Reservation(config, lambda: self.give_up())
         self._spares = SpareProcesses(config.device, environment, self._kill)
         self._node_checks = _node_checks(config)
@@ -72,7 +79,7 @@ class RankPool:
     ) -> None:
         self._heartbeat.__exit__(kind, error, traceback)
         self.end_group()
-        self._agents.close_memory()
+        self._memories.close()
         self._kill(self._spares.waiting)  # Ray releases the bundles when this process ends
 
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
@@ -101,10 +108,8 @@ class RankPool:
         if not self._reservation.take(nodes):
             return None
         rank_bundles = self._reservation.taken
-        self._agents.start(
-            {rank_bundle.node: names[rank_bundle.node] for rank_bundle in rank_bundles}
-        )
         node_names = [names[rank_bundle.node] for rank_bundle in rank_bundles]
+        self._agents.start({one.node: names[one.node] for one in rank_bundles}, start_agent)
         self._group = RankGroup(
             self._config,
             self._spares.take(rank_bundles),
@@ -116,21 +121,21 @@ class RankPool:
 
     def silent_nodes(self, nodes: Mapping[str, Node]) -> list[str]:
         """Return the names of those nodes whose agent does not answer."""
-        return sorted(self._agents.name(node) for node in self._agents.unresponsive(nodes))
+        return sorted(self._agents.names[node] for node in self._agents.unresponsive(nodes))
 
     def check_nodes(self, work: Path, run: RunFolder) -> list[str]:
-        """Run `NodeAgents.check`; to be called while the processes of a group start."""
-        return self._agents.check(work, run)
+        """Run `NodeFolders.check`; to be called while the processes of a group start."""
+        return self._folders.check(work, run)
 
     def separate_nodes(self, nodes: Collection[str]) -> set[str]:
         """Return those of `nodes` that do not share the folder of a run in an object store."""
-        return self._agents.separate & set(nodes)
+        return self._folders.separate & set(nodes)
 
     def pull_run(
         self, work: str, nodes: Collection[str], first: Collection[str]
     ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
-        """Run `NodeAgents.pull_run`."""
-        return self._agents.pull_run(work, nodes, first)
+        """Run `node_mirror.pull_run`."""
+        return pull_run(self._agents, work, nodes, first)
 
     def changed_files(
         self, node: str, known: Mapping[str, SentFile], names: Collection[str]
@@ -154,7 +159,7 @@ class RankPool:
         processes: dict[str, NodeProcesses] = {}
         for process in self._group.processes:
             node = process.rank_bundle.node
-            name = self._agents.name(node)
+            name = self._agents.names[node]
             before = processes.get(node, NodeProcesses(name, ()))
             if self._config.gpus_per_rank or not before.actors:
                 processes[node] = NodeProcesses(name, (*before.actors, process.actor))
@@ -181,7 +186,7 @@ class RankPool:
             "No stacks: the process does not exist, or its node did not answer.\n",
         )
         names = {rank: p.name for rank, p in enumerate(processes) if p.name}
-        found = self._agents.stacks(names.values())
+        found = collect_stacks(self._agents, names.values())
         return stacks | {rank: found[name] for rank, name in names.items() if name in found}
 
     def unresponsive_nodes(self, nodes: Collection[str]) -> set[str]:
@@ -189,17 +194,17 @@ class RankPool:
         return self._agents.ping(nodes)
 
     def ask_usage(self) -> None:
-        """Request utilization from the nodes of the group; see `NodeAgents.ask_usage`."""
+        """Request utilization from the nodes of the group; see `UsageRequests.ask`."""
         if self._group:
-            self._agents.ask_usage(self._group.nodes)
+            self._usage.ask(self._group.nodes)
 
     def usage(self) -> dict[str, Usage]:
-        """Return the result of `NodeAgents.usage`."""
-        return self._agents.usage()
+        """Return the result of `UsageRequests.take`."""
+        return self._usage.take()
 
     def open_memory(self, name: str) -> list[str]:
-        """Run `NodeAgents.open_memory` for the nodes of the group."""
-        return self._agents.open_memory(name, set(self._group.nodes if self._group else ()))
+        """Run `NodeMemories.open` for the nodes of the group."""
+        return self._memories.open(name, set(self._group.nodes if self._group else ()))
 
     def stored_file(self, file: MemoryFile, node: str) -> StoredFile:
         """Return a memory file with the agent of its node."""
@@ -222,7 +227,7 @@ class RankPool:
         self._group = None
 
     def _kill(self, processes: list[RankProcess]) -> None:
-        self._agents.kill(process.name for process in processes if process.name)
+        kill_processes(self._agents, (p.name for p in processes if p.name))
         for process in processes:
             ray.kill(process.actor)  # for Ray's bookkeeping, and for processes without a known name
 

@@ -84,7 +84,7 @@ Report = (
 
 
 class Mailbox:
-    """Implementation of `trainer.rank.supervision.Supervision` with the two threads of an actor."""
+    """Implementation of `trainer.job.supervision.Supervision` with the two threads of an actor."""
 
     def __init__(self) -> None:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()

@@ -11,12 +11,14 @@ installed packages.
 """
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cluster import package_files
 from cluster.errors import ClusterError
 from cluster.ray import folder_access, head_probe, private
 from cluster.ray.folder_access import access_by_others
@@ -64,7 +66,7 @@ class HeadProbe:
         endpoints: descriptions of endpoints that are open to other users.
         python: version of the Python that runs Ray on the head node; None if the check failed.
         versions: version of each checked package on the head node; None for a missing package.
-        digest: digest of transloom on the head node (`head_probe.digest_of`); None if transloom is
+        digest: digest of transloom on the head node (`cluster.package_files`); None if transloom is
             missing there.
         folders: for each requested folder, whether it exists on the head node.
         unwritable: the reason for each folder that cannot be written on the head node.
@@ -157,15 +159,12 @@ class ClusterExposure:
 
 
 def probe_program() -> str:
-    """Return the check's program: the source of `folder_access`, then that of `head_probe`."""
-    first, second = (
-        Path(module.__file__ or "").read_text(encoding="utf-8")
-        for module in (folder_access, head_probe)
-    )
-    return first + second.replace(_FOLDER_ACCESS_IMPORT, "")
-
-
-_FOLDER_ACCESS_IMPORT = "from cluster.ray.folder_access import access_by_others, write_problem\n"
+    """Return the check's program: the sources of `head_probe` and of its imports."""
+    program = ""
+    for module in (folder_access, package_files, head_probe):
+        text = Path(module.__file__ or "").read_text(encoding="utf-8")
+        program += re.sub(r"^from cluster\..*\n", "", text, flags=re.MULTILINE)
+    return program
 
 
 def warning(cluster: str, endpoints: Sequence[str]) -> str:

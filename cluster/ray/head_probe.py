@@ -5,55 +5,21 @@ packages, and the state of some folders. The job prints the results into a log f
 session folder. Users who can enter that folder can forge the log, so the exit code reports whether
 the folder is open. If it is open, the results in the log are only a hint.
 
-This file needs only Python's standard library and `folder_access`, because `cluster.ray.exposure`
-sends the text of both files to the head node, which runs it there.
+This file needs only Python's standard library, `folder_access` and `package_files`, because
+`cluster.ray.exposure` sends the text of the three files to the head node, which runs it there.
 """
 
-import hashlib
 import json
-import os
 import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from cluster.package_files import digest_of
 from cluster.ray.folder_access import access_by_others, write_problem
 
 CLOSED, OPEN = 0, 3  # exit codes: the session folder is closed or open to others
-PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
 ASKED_VERSIONS = ("transloom", "ray", "torch", "deepspeed")
-# Names without code that jobs execute. A wheel has the recipes inside a package, a checkout has
-# them outside.
-EXCLUDED_NAMES = frozenset({"__pycache__", "recipes"})
-COMPILED = ".so"
-
-
-def package_files(installation: Path) -> list[tuple[str, Path]]:
-    """Return the files of our packages in an installation, sorted by name relative to it."""
-    found = []
-    for package in PACKAGES:
-        for folder, folders, names in os.walk(installation / package):
-            folders[:] = [f for f in folders if f not in EXCLUDED_NAMES and not f.startswith(".")]
-            for name in names:
-                if not name.endswith(".pyc") and not name.startswith("."):
-                    path = Path(folder) / name
-                    found.append((path.relative_to(installation).as_posix(), path))
-    return sorted(found)
-
-
-def digest_of(installation: Path) -> str:
-    """Return a digest of the names and contents of our packages' files.
-
-    Compiled modules are excluded: they differ between machines or may be missing, without effect on
-    results.
-    """
-    state = hashlib.sha256()
-    for name, path in package_files(installation):
-        if name.endswith(COMPILED):
-            continue
-        content = path.read_bytes()
-        state.update(f"{name}\0{len(content)}\0".encode() + content)
-    return state.hexdigest()
 
 
 def facts(folders: list[str]) -> dict[str, object]:

@@ -50,7 +50,7 @@ from cluster.supervision.vitals_writer import VitalsWriter
 from foundation.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
-from trainer.rank.supervision import Outcome
+from trainer.job.supervision import Outcome
 from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL

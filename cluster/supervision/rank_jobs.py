@@ -9,8 +9,8 @@ from cluster.supervision.run_checks import start_cursor
 from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import Checkpoint
-from trainer.rank.rank_job import RankJob
-from trainer.replay.replay_options import ReplayOptions
+from trainer.job.rank_job import RankJob
+from trainer.job.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange
 from trainer.runs.warm_start import warm_start_of

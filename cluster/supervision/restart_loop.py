@@ -20,8 +20,8 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.node_check.report_text import summary, table
 from cluster.node_check.verdicts import NODE_CHECK_REMEDY
+from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import RankGroup
-from cluster.ranks.node_agent import SilentNodesError
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
@@ -47,8 +47,8 @@ from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.corruption import SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
-from trainer.rank.supervision import Outcome
-from trainer.replay.replay_options import ReplayOptions
+from trainer.job.replay_options import ReplayOptions
+from trainer.job.supervision import Outcome
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL
 from trainer.runs.rank_nodes import write_rank_nodes

@@ -87,7 +87,7 @@ def test_its_validation_hides_nothing_and_counts_right_tokens(dataset):
     store, manifest = open_dataset(recipe.data)
     task = training_task(recipe, manifest, load_tokenizers(store, manifest))
     from data_pipeline.batching.heldout import load_heldout
-    from trainer.rank.placement import Placement
+    from trainer.process.placement import Placement
     from trainer.training.validation import Validator
 
     network = task.build_network().eval()

@@ -10,7 +10,7 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.tasks.task import training_task
 from trainer.training.validation import Validator
 from trainer.zero.fragment import MASTER

@@ -11,7 +11,7 @@ from support.records.checkpoints import header_of
 from support.runs import Runs
 
 from cluster.supervision import supervisor
-from trainer.build import rank
+from trainer.assembly import rank
 from trainer.checkpoints.format import list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 

@@ -12,7 +12,7 @@ from trainer.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
-CHANGED = PROJECT / "trainer" / "build" / "run.py"
+CHANGED = PROJECT / "trainer" / "assembly" / "run.py"
 SAID, SAID_INSTEAD = "attention is computed by", "attention comes from"
 
 

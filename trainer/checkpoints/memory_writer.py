@@ -33,13 +33,13 @@ from trainer.checkpoints.writer import (
     unpin,
 )
 from trainer.errors import CheckpointError
-from trainer.memory.host_memory import available_bytes
-from trainer.rank.placement import Placement
+from trainer.process.host_memory import available_bytes
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 
 class MemoryListener(Protocol):
-    """Supervisor of a memory writer, implemented by `trainer.rank.supervision.Supervision`."""
+    """Supervisor of a memory writer, implemented by `trainer.job.supervision.Supervision`."""
 
     def notice(self, text: str) -> None: ...
 

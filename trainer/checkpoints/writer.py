@@ -25,9 +25,9 @@ from trainer.checkpoints.state_file import (
 )
 from trainer.checkpoints.state_upload import StateListener, StateUploader, WrittenState
 from trainer.errors import CheckpointError
-from trainer.memory.host_memory import available_bytes
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.host_memory import available_bytes
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 REPORTED_WAIT_SECONDS = 0.1

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import torch
 
-from trainer.rank.distributed import sum_of_integers_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process.distributed import sum_of_integers_over_ranks
+from trainer.process.placement import Placement
 
 ROW = 4096  # number of elements whose squares are added in fp64
 _BITS = 41  # bits per square; a sum of 4,096 = 2¹² squares has 53 bits, which fp64 holds

@@ -1,1 +1,1 @@
-"""Available memory, and checks that a step fits into it."""
+"""Checks that a step fits into the memory."""

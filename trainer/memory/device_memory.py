@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from trainer.memory import host_memory
-from trainer.rank.placement import Placement
+from trainer.process import host_memory
+from trainer.process.placement import Placement
 
 # A tiny part of a computation predicts the memory of the whole to a factor of two. So a quarter of
 # the available memory is ample.

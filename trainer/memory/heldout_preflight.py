@@ -19,7 +19,6 @@ from torch import nn
 
 from data_pipeline.batching.batch import MicroBatch
 from trainer.errors import MemoryPreflightError
-from trainer.memory import host_memory
 from trainer.memory.device_memory import (
     TINY_DIVISOR,
     fits,
@@ -27,8 +26,9 @@ from trainer.memory.device_memory import (
     memory_bytes,
     memory_text,
 )
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process import host_memory
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 from trainer.tasks.task import Scoring
 
 InferenceModel = Callable[[], AbstractContextManager[nn.Module]]

@@ -28,7 +28,6 @@ from torch import nn
 
 from data_pipeline.batching.task import MicroBatchShape
 from trainer.errors import MemoryPreflightError
-from trainer.memory import host_memory
 from trainer.memory.device_memory import (
     TINY_DIVISOR,
     fits,
@@ -38,8 +37,9 @@ from trainer.memory.device_memory import (
     memory_text,
 )
 from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process import host_memory
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import sum_names
 from trainer.tasks.task import Scoring, TrainingTask

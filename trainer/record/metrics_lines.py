@@ -163,7 +163,7 @@ class TrainLine(_StepLine):
     peak is unknown."""
     compute_seconds_min: float | None = None
     """Compute time of the fastest rank, without waits for other ranks; see
-    `trainer.rank.step_timer`."""
+    `trainer.process.step_timer`."""
     compute_seconds_median: float | None = None
     """Median of the compute times of all ranks."""
     compute_seconds_max: float | None = None

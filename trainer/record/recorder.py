@@ -4,14 +4,21 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from trainer.checkpoints.format import SavedState
 from trainer.errors import TrainerError
-from trainer.rank.rank_job import RankContext
+from trainer.recipe import TrainingRecipe
 from trainer.record.goodput import goodput_at_start
 from trainer.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_backwards
 from trainer.record.metrics_lines import Line, TrainLine
-from trainer.record.wandb_config import facts_for_wandb
+from trainer.runs.folder import RunFolder
 from trainer.tasks.task import save_texts
+
+
+class RecorderListener(Protocol):
+    """Interface of the supervisor, as far as the recorder uses it."""
+
+    def line(self, line: Line) -> None: ...
+
+    def notice(self, text: str) -> None: ...
 
 
 class Recorder:
@@ -21,29 +28,36 @@ class Recorder:
         TrainerError: another process trains this run, or W&B does not start.
     """
 
-    def __init__(self, context: RankContext, checkpoint: SavedState | None) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        recipe: TrainingRecipe,
+        *,
+        resume_step: int,
+        session_started: float,
+        supervision: RecorderListener,
+        wandb_facts: Callable[[], dict[str, Any]],
+    ) -> None:
         """Open the metrics file and start W&B.
 
         Args:
-            context: the recipe, the placement and the job of this rank.
-            checkpoint: the checkpoint to resume from, or None.
+            resume_step: the step of the checkpoint to resume from; 0 without one.
+            session_started: when the run's owner started, in seconds since the epoch.
+            supervision: receives lines and notices.
+            wandb_facts: returns additions to W&B's config, see `trainer.record.wandb_config`.
         """
-        job, run, supervision = context.job, context.run, context.supervision
-        resume_step = checkpoint.step if checkpoint else 0
-        exact = job.recipe.engine.numerics == "exact"
+        exact = recipe.engine.numerics == "exact"
         self._record = MetricsFile(
             run.metrics,
             resume_step,
             supervision.notice,
             tolerance=0.0 if exact else REPLAY_TOLERANCE,
         )
-        self.goodput = goodput_at_start(
-            read_backwards(run.metrics), resume_step, job.session_started
-        )
+        self.goodput = goodput_at_start(read_backwards(run.metrics), resume_step, session_started)
         self._translations = run.translations
         self._supervision = supervision
         try:
-            self._tracker = _tracker(context, lambda: facts_for_wandb(context, checkpoint))
+            self._tracker = _tracker(run, recipe, supervision.notice, wandb_facts)
         except TrainerError:
             self._record.close()
             raise
@@ -117,15 +131,19 @@ class NoTracker:
         pass
 
 
-def _tracker(context: RankContext, facts: Callable[[], dict[str, Any]]) -> Tracker:
+def _tracker(
+    run: RunFolder,
+    recipe: TrainingRecipe,
+    notice: Callable[[str], None],
+    facts: Callable[[], dict[str, Any]],
+) -> Tracker:
     """Return the W&B tracker, or `NoTracker` if `WANDB_MODE` or the recipe disables W&B.
 
     `WANDB_MODE` takes precedence.
     """
-    recipe = context.recipe
     mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
     if mode == "disabled":
         return NoTracker()
     from trainer.record.wandb_tracker import WandbTracker  # imports wandb
 
-    return WandbTracker(recipe, context.run, mode, context.supervision.notice, facts())
+    return WandbTracker(recipe, run, mode, notice, facts())

@@ -12,19 +12,22 @@ from typing import Any
 
 from data_pipeline.dataset.manifest_header import ManifestHeader
 from trainer.checkpoints.format import HEADER, Checkpoint, SavedState
-from trainer.rank.rank_job import RankContext
+from trainer.process.placement import Placement
+from trainer.runs.folder import RunFolder
 from trainer.runs.start import read_start
 
 
-def facts_for_wandb(context: RankContext, checkpoint: SavedState | None) -> dict[str, Any]:
+def facts_for_wandb(
+    run: RunFolder, manifest: ManifestHeader, placement: Placement, checkpoint: SavedState | None
+) -> dict[str, Any]:
     """Return the facts about the dataset and the start, as JSON values."""
-    parent = context.run.card().parent
-    start = read_start(context.run)
+    parent = run.card().parent
+    start = read_start(run)
     return {
-        "dataset": _dataset(context.job.manifest),
+        "dataset": _dataset(manifest),
         "start": {
-            "ranks": context.placement.world_size,
-            "device": context.placement.device,
+            "ranks": placement.world_size,
+            "device": placement.device,
             "resumed_from": _origin(checkpoint) if checkpoint else None,
             "parent": parent.model_dump(mode="json") if parent else None,
             **(start.model_dump(mode="json", exclude={"version"}) if start else {}),

@@ -25,9 +25,10 @@ from data_pipeline.batching.stream import RankStep
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
+from trainer.job.replay_options import ReplayOptions
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 from trainer.registries.callbacks import StepObserver
 from trainer.replay.rank_reports import (
     RankActivationReport,
@@ -36,7 +37,6 @@ from trainer.replay.rank_reports import (
     RankStepReport,
     write_rank_report,
 )
-from trainer.replay.replay_options import ReplayOptions
 from trainer.replay.replay_report import finite
 from trainer.state.training_state import TrainingState
 from trainer.tasks.randomness import seed_torch

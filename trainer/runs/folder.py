@@ -41,7 +41,7 @@ from trainer.checkpoints.format import Parent, list_checkpoints, read_header
 from trainer.checkpoints.run_copies import mirror_folder
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
-from trainer.runs.remote.location import is_run_url, run_url
+from trainer.runs.run_url import is_run_url, run_url
 
 REQUEST_BYTES = 5  # limits the requested number of data workers to 99,999
 

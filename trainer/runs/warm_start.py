@@ -27,7 +27,7 @@ from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.runs.model_folder import is_model_folder, origin_of
-from trainer.runs.remote.location import is_run_url
+from trainer.runs.run_url import is_run_url
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from trainer.rank.distributed import sum_over_ranks
+from trainer.process.distributed import sum_over_ranks
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import EMA, MASTER, Fragment, FragmentReader
 from trainer.zero.fragments import owned_fragments

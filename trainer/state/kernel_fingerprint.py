@@ -18,8 +18,8 @@ from foundation.cpu_info import CPU_INFO, cpu_fields
 from foundation.wording import join_items
 from trainer.config import EngineConfig
 from trainer.errors import UnequalKernelsError
-from trainer.rank.distributed import gather_texts
-from trainer.rank.placement import Placement
+from trainer.process.distributed import gather_texts
+from trainer.process.placement import Placement
 from trainer.state import numerics
 
 # Instruction sets by which torch, oneDNN and MKL choose kernels.

@@ -16,7 +16,7 @@ from model.blocks.attention import default_backend
 from model.blocks.linear import ONEDNN_FROM, uses_onednn
 from model.config.transformer import AttentionBackend
 from trainer.config import EngineConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.record.metrics_lines import EVERY_BIT
 
 EXACT_SUMS = 2  # version of the sums in trainer/exact; another version rounds differently

@@ -4,7 +4,7 @@ import torch
 
 from trainer.checkpoints.format import Checkpoint, SavedState
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
-from trainer.rank.rank_job import RankContext, RankJob
+from trainer.job.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.record.metrics_lines import Resized, Resumed
 from trainer.record.recorder import Recorder

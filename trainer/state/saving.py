@@ -8,7 +8,7 @@ from trainer.checkpoints.memory_file import SLOTS
 from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
 from trainer.recipe import identity_of
 from trainer.state import numerics
 from trainer.state.training_state import TrainingState

@@ -6,8 +6,8 @@ import torch
 
 from trainer.checkpoints.format import SavedState
 from trainer.errors import CheckpointError, DamagedCheckpointError
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 
 
 class SharedVerification:

@@ -22,8 +22,8 @@ import torch
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from trainer.rank.rank_job import RankContext
-from trainer.rank.supervision import Outcome
+from trainer.job.rank_job import RankContext
+from trainer.job.supervision import Outcome
 from trainer.record.metrics_lines import (
     CorruptionFound,
     Preempted,
@@ -56,7 +56,7 @@ from trainer.training.validation import ValidatorProtocol
 
 
 class Trainer:
-    """Training loop of one rank of a run; `trainer.build.run.build_trainer` creates it."""
+    """Training loop of one rank of a run; `trainer.assembly.run.build_trainer` creates it."""
 
     def __init__(
         self,

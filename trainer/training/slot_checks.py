@@ -21,8 +21,8 @@ import torch
 
 from foundation.wording import counted
 from trainer.corruption import MAX_PARAMETERS, CorruptionFinding, SilentCorruptionError
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 from trainer.training.check_plan import (
     SlotCheck,
     checks_until_all,

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.record.metrics_lines import (
     RankRecovered,
     SlowRankFound,

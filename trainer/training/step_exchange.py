@@ -30,9 +30,9 @@ from data_pipeline.batching.stream import RankStep
 from foundation.wording import counted, join_items
 from model.flops import Flops
 from trainer.errors import GuardError, NonFiniteLossError, SpikeError, TrainerError
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
-from trainer.rank.step_timer import StepTimer
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
+from trainer.process.step_timer import StepTimer
 from trainer.record.metrics_lines import SkippedLine
 from trainer.registries.callbacks import RankTimes, Skip, StepView, Stop
 from trainer.state.progress import Progress

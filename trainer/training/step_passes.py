@@ -15,7 +15,7 @@ import torch
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.stream import RankStep
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask

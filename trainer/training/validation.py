@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 from trainer.scores import SCORES, Score
 from trainer.tasks.task import Scoring, ValidationResult
 

@@ -14,7 +14,7 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.exact.grids import GradientGrids
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch

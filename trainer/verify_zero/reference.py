@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.exact.grids import largest_magnitude
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.verify_zero.passes import Passes, digest
 from trainer.verify_zero.work import Digests, Work
 

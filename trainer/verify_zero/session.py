@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.errors import EngineError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.verify_zero.work import Digests, Work
 from trainer.verify_zero.zero_grid import Cell
 
@@ -185,7 +185,7 @@ def _serve(
     log = os.open(folder / f"{placement.rank}.txt", os.O_WRONLY | os.O_CREAT, 0o600)
     os.dup2(log, 1)  # DeepSpeed prints settings and warnings
     os.dup2(log, 2)
-    from trainer.rank.distributed import process_group
+    from trainer.process.distributed import process_group
 
     try:
         with process_group(placement, timedelta(seconds=timeout)):

@@ -10,7 +10,7 @@ from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
 from data_pipeline.batching.plan import slots_of_rank
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.verify_zero.passes import Passes, digest
 from trainer.verify_zero.work import Digests, Work
 from trainer.verify_zero.zero_grid import Cell

@@ -30,8 +30,8 @@ from trainer.exact.gradient_digest import digest_of
 from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
 from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
-from trainer.rank.placement import Placement
-from trainer.rank.step_timer import StepTimer
+from trainer.process.placement import Placement
+from trainer.process.step_timer import StepTimer
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import Network, sum_names

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from foundation.wording import counted
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.tasks.frozen import frozen_names
 from trainer.zero.fragment import MASTER, Fragment, FragmentReader
 from trainer.zero.stages import Stage

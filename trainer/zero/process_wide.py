@@ -11,7 +11,7 @@ import torch
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch.nn import functional as F
 
-from trainer.rank.step_timer import StepTimer
+from trainer.process.step_timer import StepTimer
 from trainer.zero.disable_compiler import disable_compiler_imports
 
 # Methods of DeepSpeed's backend through which its engine and its ZeRO optimizers communicate, as of

@@ -15,8 +15,8 @@ from torch import nn
 
 from trainer.exact.checksum import checksum_of_part, checksum_of_shifted
 from trainer.exact.grids import GradientGrids
-from trainer.rank.distributed import sum_of_integers_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process.distributed import sum_of_integers_over_ranks
+from trainer.process.placement import Placement
 
 _MODULUS = 2**64
 _FACTOR = 0xD6E8FEB86659FD93  # odd; its powers are the weights of parameters and of ranks

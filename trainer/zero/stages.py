@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 from trainer.zero.fragment import MASTER
 
 # A function that rounds the gradient of a parameter, in place.

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from foundation.wording import counted
-from trainer.runs.remote.location import is_run_url, run_url
+from trainer.runs.run_url import is_run_url, run_url
 from transloom.cli.options import JsonOption, RunLocationArgument, answer
 
 

@@ -10,7 +10,7 @@ import typer
 
 from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
-from trainer.runs.remote.location import is_run_url, run_url
+from trainer.runs.run_url import is_run_url, run_url
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument
 from transloom.cli.run_urls import run_location
 

@@ -119,7 +119,7 @@ def submit(
     listener.connect(address)
     from cluster.ray.exposure import ClusterExposure
     from trainer.runs import RUNS
-    from trainer.runs.remote.location import is_run_url
+    from trainer.runs.run_url import is_run_url
 
     shared = None if run and is_run_url(run) else run
     folders = [*([shared] if shared else []), shared.parent if shared else RUNS, Path.cwd()]
@@ -330,7 +330,7 @@ def _stop_in(folder: str, as_json: bool) -> None:
     """Ask the latest job of a run to stop, by a file in the run's folder."""
     from cluster.launchers.ray_job.status import job_summary_in
     from trainer.runs.folder import RunFolder
-    from trainer.runs.remote.location import is_run_url
+    from trainer.runs.run_url import is_run_url
 
     found = job_summary_in(folder)
     if not found.finished:
@@ -396,7 +396,7 @@ def _follow(address: str, job_id: str) -> None:
 
 def _describe(summary: "JobSummary") -> str:
     from cluster.launchers.ray_job.job_record import exit_code_text
-    from trainer.runs.remote.location import is_run_url
+    from trainer.runs.run_url import is_run_url
     from transloom.observe.terminal.run_status_text import progress_text
 
     lines = [f"{summary.id}: {summary.status}", f"run      {summary.run or '?'}"]

@@ -25,11 +25,11 @@ from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_objects import PARTS
-from trainer.rank.supervision import Outcome
+from trainer.job.replay_options import ReplayOptions
+from trainer.job.supervision import Outcome
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Line, SkippedLine, StepLine, TrainLine
 from trainer.replay.rank_reports import RankStateReport, RankStepReport
-from trainer.replay.replay_options import ReplayOptions
 from trainer.replay.replay_report import ReplayReport
 from trainer.runs.folder import RunFolder
 from trainer.runs.model_folder import is_model_folder

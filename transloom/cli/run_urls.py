@@ -17,7 +17,7 @@ from cluster.errors import RecipeError
 from cluster.terminal import warn
 from foundation.shown_urls import show_as_url
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.runs.remote.location import is_run_url, run_url
+from trainer.runs.run_url import is_run_url, run_url
 
 if TYPE_CHECKING:
     from trainer.runs.folder import RunFolder

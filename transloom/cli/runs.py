@@ -11,7 +11,7 @@ import typer
 
 from cluster.terminal import Terminal, bars_by_name, percentage_bars, print_result
 from foundation.wording import counted
-from trainer.runs.remote.location import MAX_RUN_BYTES
+from trainer.runs.run_url import MAX_RUN_BYTES
 from transloom.cli.completion import run_folders
 from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.cli.run_urls import current_copy, run_url_argument

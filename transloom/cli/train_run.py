@@ -20,7 +20,7 @@ from cluster.supervision.supervisor import SupervisionOptions, supervise
 from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.checkpoints.format import list_checkpoints, step_of
-from trainer.rank.supervision import Outcome
+from trainer.job.supervision import Outcome
 from trainer.record.metrics_file import read_backwards
 from trainer.record.metrics_lines import ValidationLine
 from trainer.record.run_status_model import LossForm

@@ -6,7 +6,7 @@ from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import RunMismatchError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.scores import Scores
 from trainer.tasks.task import training_task
 from trainer.training.validation import Validator

@@ -24,7 +24,7 @@ from model.errors import PrefixError
 from model.generation.search import Hypothesis, ensemble_search
 from model.networks.transformer import Transformer
 from trainer.errors import TranslationError
-from trainer.memory.host_memory import available_bytes, retain_freed_memory
+from trainer.process.host_memory import available_bytes, retain_freed_memory
 from trainer.tasks.batch import to_device
 from transloom.inference.trained_network import Weights, load_network
 

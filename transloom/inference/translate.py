@@ -17,7 +17,7 @@ from foundation.wording import counted
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
 from trainer.errors import RunMismatchError
-from trainer.memory.host_memory import retain_freed_memory
+from trainer.process.host_memory import retain_freed_memory
 from transloom.inference.sentence_memory import LongSentenceError, SentenceLimit
 from transloom.inference.text_input import STANDARD_INPUT, file_label, read_lines, typed_lines
 from transloom.inference.translation import Translation

@@ -19,7 +19,7 @@ from model.inspection.alignment import Alignment, align
 from model.networks.transformer import Transformer
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import TranslationError
-from trainer.memory.host_memory import available_bytes
+from trainer.process.host_memory import available_bytes
 from trainer.tasks.batch import to_device
 from trainer.tasks.probing import pieces_read
 from transloom.inference.engine_names import ComputeType, Engine

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_unpacking import EXTENSIONS
+from cluster.package_files import package_files
 from cluster.packages import INSTALLATION
-from cluster.ray.head_probe import package_files
 from cluster.recipe import Recipe
 from foundation.extensions import FOLDER_VARIABLE
 from foundation.wording import counted

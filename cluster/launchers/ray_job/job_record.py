@@ -28,7 +28,7 @@ from foundation.file_model import Count, FileModel, error_summary
 from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.process_identity import start_tick
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.location import is_run_url
+from trainer.runs.run_url import is_run_url
 from trainer.runs.start import Invocation
 
 LIMITS = JsonLimits(bytes=8_000_000, values=200_000)
@@ -86,7 +86,7 @@ class JobRequest(FileModel):
         environment: names of the variables that the job needs; their values are not sent.
         extensions: relative names of the files sent for the recipe's `extension_folder`.
         invocation: command that the user typed to submit the job, and its directory.
-        digest: digest of the transloom sources that the job must run (`head_probe.digest_of`).
+        digest: digest of the transloom sources that the job must run (`package_files.digest_of`).
     """
 
     name: FileName

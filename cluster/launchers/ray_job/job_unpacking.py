@@ -10,10 +10,10 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_record import LIMITS, JobFolder, JobRequest
 from cluster.launchers.ray_job.queue import QueueView
+from cluster.package_files import digest_of
 from cluster.packages import INSTALLATION
 from cluster.ray.environment_file import read_environment, require
 from cluster.ray.folder_access import write_problem
-from cluster.ray.head_probe import digest_of
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import FileModel, error_summary

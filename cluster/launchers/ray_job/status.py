@@ -16,7 +16,7 @@ from cluster.ray import jobs
 from cluster.ray.jobs import Job
 from foundation.errors import DataError
 from trainer.errors import TrainerError
-from trainer.runs.remote.location import is_run_url
+from trainer.runs.run_url import is_run_url
 
 READERS = 8
 POLL_SECONDS = 0.5

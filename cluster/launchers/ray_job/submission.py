@@ -21,12 +21,12 @@ from cluster.launchers.ray_job.job_package import extension_files, megabytes, se
 from cluster.launchers.ray_job.job_record import JobRequest, Needs
 from cluster.launchers.ray_job.job_unpacking import JobPayload
 from cluster.launchers.ray_job.submit_checks import check_folder, check_head, check_jobs
+from cluster.package_files import digest_of
 from cluster.packages import INSTALLATION
 from cluster.planning.quick_checks import quick_check
 from cluster.ray import exposure, jobs
 from cluster.ray.environment_file import file_reference
 from cluster.ray.exposure import ClusterExposure
-from cluster.ray.head_probe import digest_of
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
 from cluster.ray.jobs import STOP_WAIT_VARIABLE
 from cluster.recipe import (

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
+from cluster.package_files import PACKAGES
 from cluster.packages import INSTALLATION
 from cluster.planning.node_probe import NodeProbe, code_of
 from cluster.planning.nodes import NodeFacts, facts_of_this_machine, node_problems, pickled_by_value
-from cluster.ray.head_probe import PACKAGES
 
 HERE = facts_of_this_machine()
 RUN = Path("/shared/runs/a")

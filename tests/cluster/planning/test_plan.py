@@ -15,7 +15,7 @@ from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from foundation.wording import operations
-from trainer.memory import host_memory
+from trainer.process import host_memory
 from trainer.tasks.network import build_network
 
 

@@ -13,7 +13,7 @@ import pytest
 from cluster.node_check import actor as node_check_actor
 from cluster.ranks import actor as actor_module
 from cluster.ranks.actor import RankActor
-from cluster.ranks.node_agent import ProcessName
+from cluster.ranks.node_processes import ProcessName
 from cluster.ranks.reports import Notice
 from trainer.checkpoints.process_identity import start_tick
 

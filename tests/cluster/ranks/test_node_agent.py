@@ -15,7 +15,12 @@ from support.cluster.processes import HANG_SECONDS, wait_until
 
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
-from cluster.ranks.node_agent import NodeAgent, NodeAgents, ProcessName, SilentNodesError
+from cluster.ranks.agent_client import NodeAgents, SilentNodesError
+from cluster.ranks.node_agent import NodeAgent, start_agent
+from cluster.ranks.node_folder import NodeFolders
+from cluster.ranks.node_meter import UsageRequests
+from cluster.ranks.node_mirror import pull_run
+from cluster.ranks.node_processes import ProcessName, collect_stacks, kill_processes
 from cluster.ray.session import ray_session
 from trainer.checkpoints.process_identity import start_tick
 from trainer.runs.folder import RunFolder
@@ -28,18 +33,18 @@ def started(ray_head):
         node = ray.get_runtime_context().get_node_id()
         agents = NodeAgents(UnfitNodes())
         with HeartbeatSender(lambda: list(agents.by_node.values())):
-            agents.start({node: "here"})
-            agents.start({node: "here"})
+            agents.start({node: "here"}, start_agent)
+            agents.start({node: "here"}, start_agent)
             yield agents, node
 
 
 @pytest.fixture
 def agents(started, monkeypatch):
     """An agent that answers, though it may be slow on a busy machine; the node's id."""
-    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 60.0)
     agents, node = started
     anew = NodeAgents(UnfitNodes())
-    anew.by_node, anew._names = dict(agents.by_node), {node: "here"}
+    anew.by_node, anew.names = dict(agents.by_node), {node: "here"}
     anew.ping([node])
     wait_until(lambda: not anew.unresponsive([node]))  # the test before may have killed it
     return anew, node
@@ -60,10 +65,10 @@ def name_of(process: subprocess.Popen, node: str) -> ProcessName:
 def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
     agents, node = agents
     name = name_of(sleeper, node)
-    agents.kill([])
+    kill_processes(agents, [])
     ray.get(agents.by_node[node].heartbeat.remote())
     os.kill(sleeper.pid, signal.SIGSTOP)
-    agents.kill([name])
+    kill_processes(agents, [name])
     assert not name.is_alive()
     assert sleeper.wait() == -signal.SIGKILL
     assert agents.unresponsive([node]) == set()
@@ -72,7 +77,7 @@ def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
 def test_another_process_of_the_same_id_is_left_alone(agents, sleeper):
     agents, node = agents
     former = ProcessName(node, sleeper.pid, start_tick(sleeper.pid) - 1)
-    agents.kill([former])
+    kill_processes(agents, [former])
     assert sleeper.poll() is None
 
 
@@ -95,7 +100,7 @@ def test_the_files_where_killed_ranks_have_met_are_removed(agents, sleeper):
         for file in (mine, another):
             file.touch()
         assert name.rendezvous_files() == [mine]
-        agents.kill([name])
+        kill_processes(agents, [name])
         assert not mine.exists()
         assert another.exists()
     finally:
@@ -110,11 +115,11 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
     wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
     assert agents.ping([node]) == set()
-    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 0.5)
     agent.suspend()
     try:
         assert agents.ping([node]) == {node}
-        agents.kill([name_of(sleeper, node)])
+        kill_processes(agents, [name_of(sleeper, node)])
         assert agents.unresponsive([node]) == {node}
         assert agents.unresponsive([]) == set()  # a node that is gone is nobody's concern
     finally:
@@ -128,10 +133,10 @@ def test_a_node_whose_agent_has_died_is_silent_until_the_next_one_answers(
     ray.get(agents.by_node[node].heartbeat.remote())
     wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
-    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 0.1)
     agent.suspend()
     assert agents.ping([node]) == {node}
-    answer = agents._asked[node]
+    answer = agents.silent[node]
     agent.kill()
     assert ray.wait([answer], timeout=HANG_SECONDS)[0]
     with pytest.raises(RayError):
@@ -168,9 +173,9 @@ def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(call):
 
 
 def test_a_node_is_relied_on_again_when_its_agent_answers(agents, sleeper, monkeypatch):
-    monkeypatch.setattr("cluster.ranks.node_agent.ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 0.0)
     agents, node = agents
-    agents.kill([name_of(sleeper, node)])
+    kill_processes(agents, [name_of(sleeper, node)])
     wait_until(lambda: not agents.unresponsive([node]))
     assert sleeper.wait() == -signal.SIGKILL
 
@@ -190,36 +195,38 @@ waits_for_nobody()
     ) as process:
         assert process.stdout.readline() == b"here\n"
         name = name_of(process, node)
-        assert "in waits_for_nobody" in agents.stacks([name])[name]
+        assert "in waits_for_nobody" in collect_stacks(agents, [name])[name]
         process.kill()
 
 
 def test_how_busy_a_node_is_comes_when_it_comes(agents, ray_head, monkeypatch):
     agents, node = agents
-    agents.ask_usage([node, "a node that is not there"])
+    usage = UsageRequests(agents)
+    usage.ask([node, "a node that is not there"])
     found = {}
-    wait_until(lambda: found.update(agents.usage()) or found)
+    wait_until(lambda: found.update(usage.take()) or found)
     assert list(found) == ["here"]
     assert 0 < found["here"].memory_used_bytes <= found["here"].memory_bytes
     wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
     agent.suspend()
-    agents.ask_usage([node])
-    asked = dict(agents._measuring)
-    agents.ask_usage([node])  # it still owes an answer
-    assert agents._measuring == asked
-    assert agents.usage() == {}
+    usage.ask([node])
+    asked = dict(usage._pending)
+    usage.ask([node])  # it still owes an answer
+    assert usage._pending == asked
+    assert usage.take() == {}
     agent.resume()
-    wait_until(agents.usage)
-    agents.ask_usage([node])
+    wait_until(usage.take)
+    usage.ask([node])
     agent.kill()
-    wait_until(lambda: not (agents.usage() or agents._measuring))  # the loss of it is no error
+    wait_until(lambda: not (usage.take() or usage._pending))  # the loss of it is no error
 
 
 def test_a_folder_that_both_see_is_fine(agents, tmp_path):
     agents, _ = agents
-    assert agents.check(tmp_path, RunFolder(tmp_path)) == []
-    assert list(agents._unfit) == []
+    folders = NodeFolders(agents)
+    assert folders.check(tmp_path, RunFolder(tmp_path)) == []
+    assert list(agents.unfit) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -236,16 +243,18 @@ class ElsewhereAgent:
 
 def test_a_node_without_the_folder_is_named(agents, tmp_path):
     agents, node = agents
+    folders = NodeFolders(agents)
     agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
-    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
+    (problem,) = folders.check(tmp_path, RunFolder(tmp_path))
     assert re.search(f"Node here .*{tmp_path}.*No such file.*--run PATH", problem)
-    assert [unfit.id for unfit in agents._unfit] == [node]
-    assert agents.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
+    assert [unfit.id for unfit in agents.unfit] == [node]
+    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_path):
     agents, node = agents
+    folders = NodeFolders(agents)
 
     class Twin(ElsewhereAgent):
         def remote(self, folder, left, answer):
@@ -255,7 +264,7 @@ def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_p
     twin = tmp_path / "twin"
     twin.mkdir()
     agents.by_node[node] = Twin(agents.by_node[node], twin)
-    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
+    (problem,) = folders.check(tmp_path, RunFolder(tmp_path))
     assert "files that the node writes there are not visible" in problem
 
 
@@ -291,63 +300,67 @@ def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
     agents, tmp_path, monkeypatch, url
 ):
     agents, node = agents
-    monkeypatch.setattr("cluster.ranks.node_agent.START_SECONDS", 0.5)
+    folders = NodeFolders(agents)
+    monkeypatch.setattr("cluster.ranks.node_folder.START_SECONDS", 0.5)
     agent = agents.by_node[node]
     silent = agents.by_node[node] = SilentAgent(agent)
     with pytest.raises(SilentNodesError, match=f"Node here has not answered .*{tmp_path}.*load"):
-        agents.check(tmp_path, RunFolder(tmp_path, url))
+        folders.check(tmp_path, RunFolder(tmp_path, url))
     assert agents.unresponsive([node]) == {node}  # it gets no ranks
-    assert agents.check(tmp_path, RunFolder(tmp_path, url)) == []  # others may start meanwhile
-    assert (list(agents._unfit), agents.separate) == ([], set())
+    assert folders.check(tmp_path, RunFolder(tmp_path, url)) == []  # others may start meanwhile
+    assert (list(agents.unfit), folders.separate) == ([], set())
     assert list(tmp_path.iterdir()) == []
 
     silent.answer()
     wait_until(lambda: not agents.unresponsive([node]))
-    monkeypatch.setattr("cluster.ranks.node_agent.START_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr("cluster.ranks.node_folder.START_SECONDS", HANG_SECONDS)
     agents.by_node[node] = ElsewhereAgent(agent, tmp_path / "elsewhere")
-    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))  # the answer counts
+    (problem,) = folders.check(tmp_path, RunFolder(tmp_path))  # the answer counts
     assert "does not have the run's folder" in problem
 
 
 def test_nodes_are_not_awaited_by_a_run_that_must_stop(agents, tmp_path):
     agents, node = agents
+    folders = NodeFolders(agents)
     silent = agents.by_node[node] = SilentAgent(agents.by_node[node])
     silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
-    agents._give_up = lambda: True
-    assert agents.check(tmp_path, RunFolder(tmp_path)) == []
-    assert agents.pull_run("work", [node], []) == ({}, [])
-    assert (list(agents._unfit), agents.unresponsive([node])) == ([], set())
+    agents.give_up = lambda: True
+    assert folders.check(tmp_path, RunFolder(tmp_path)) == []
+    assert pull_run(agents, "work", [node], []) == ({}, [])
+    assert (list(agents.unfit), agents.unresponsive([node])) == ([], set())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pull_without_an_answer_leaves_the_node_fit(agents, monkeypatch):
     agents, node = agents
-    monkeypatch.setattr("cluster.ranks.node_agent.PULL_SECONDS", 0.5)
+    monkeypatch.setattr("cluster.ranks.node_mirror.PULL_SECONDS", 0.5)
     silent = SilentAgent(agents.by_node[node])
     silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
     agents.by_node[node] = silent
     with pytest.raises(SilentNodesError, match="Node here has not pulled the run"):
-        agents.pull_run("work", [node], [])
-    assert (list(agents._unfit), agents.unresponsive([node])) == ([], {node})
+        pull_run(agents, "work", [node], [])
+    assert (list(agents.unfit), agents.unresponsive([node])) == ([], {node})
 
 
 @pytest.mark.parametrize("is_changed", [False, True])
 def test_an_embedded_ray_is_not_asked(agents, tmp_path, monkeypatch, is_changed):
     agents, node = agents
-    monkeypatch.setattr("cluster.ranks.node_agent.is_embedded", lambda: True)
-    monkeypatch.setattr("cluster.ranks.node_agent.START_SECONDS", 0.0)
+    folders = NodeFolders(agents)
+    monkeypatch.setattr("cluster.ranks.node_folder.is_embedded", lambda: True)
+    monkeypatch.setattr("cluster.ranks.node_folder.START_SECONDS", 0.0)
     agents.by_node[node] = SilentAgent(agents.by_node[node])
     if is_changed:
-        agents._sources = "0" * 64
-    problems = agents.check(tmp_path, RunFolder(tmp_path))
+        folders._sources = "0" * 64
+    problems = folders.check(tmp_path, RunFolder(tmp_path))
     assert [bool(re.search(r"Node here .*0{12}…", problem)) for problem in problems] == (
         [True] if is_changed else []
     )
-    assert agents.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
+    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
 
 
 def test_a_node_that_cannot_keep_a_copy_says_why(agents, tmp_path):
     agents, node = agents
+    folders = NodeFolders(agents)
 
     class Full(ElsewhereAgent):
         def remote(self, url, work, left, answer):
@@ -356,7 +369,7 @@ def test_a_node_that_cannot_keep_a_copy_says_why(agents, tmp_path):
     full = Full(agents.by_node[node], tmp_path)
     full.open_mirror = full
     agents.by_node[node] = full
-    (problem,) = agents.check(tmp_path, RunFolder(tmp_path, "s3://bucket/run"))
+    (problem,) = folders.check(tmp_path, RunFolder(tmp_path, "s3://bucket/run"))
     assert problem == (
         f"Node here cannot keep a copy of s3://bucket/run in {tmp_path}: No space left on device"
     )
@@ -366,9 +379,10 @@ def test_a_node_that_cannot_keep_a_copy_says_why(agents, tmp_path):
 def test_a_node_with_other_sources_is_named(agents, tmp_path, theirs):
     """Sources were changed on the driver's host alone, or the node is too old to be asked."""
     agents, node = agents
-    ours = agents._sources
+    folders = NodeFolders(agents)
+    ours = folders._sources
     if theirs == "changed":
-        agents._sources = "0" * 64
+        folders._sources = "0" * 64
     else:
         agent = agents.by_node[node]
         unknown = (
@@ -378,11 +392,11 @@ def test_a_node_with_other_sources_is_named(agents, tmp_path, theirs):
             check_shared_folder=agent.check_shared_folder,
             sources=SimpleNamespace(remote=lambda: unknown.remote(1, 2, 3)),
         )
-    (problem,) = agents.check(tmp_path, RunFolder(tmp_path))
+    (problem,) = folders.check(tmp_path, RunFolder(tmp_path))
     found = ours[:12] if theirs == "changed" else "unknown"
-    assert re.search(f"Node here .*{found}….*{agents._sources[:12]}….*transloom submit", problem)
-    assert [unfit.id for unfit in agents._unfit] == [node]
-    assert agents.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
+    assert re.search(f"Node here .*{found}….*{folders._sources[:12]}….*transloom submit", problem)
+    assert [unfit.id for unfit in agents.unfit] == [node]
+    assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
 
 
 def test_deaths_are_waited_for_and_no_longer(sleeper, monkeypatch):

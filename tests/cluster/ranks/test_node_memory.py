@@ -30,7 +30,7 @@ from trainer.checkpoints.memory_folder import MemoryFolder
 from trainer.checkpoints.memory_writer import MemoryWriter
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError, DamagedCheckpointError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 STATE = [Fragment("master", "w", 0, torch.arange(4.0)), Fragment("exp_avg", "w", 0, torch.ones(4))]

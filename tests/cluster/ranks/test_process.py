@@ -7,12 +7,12 @@ import pytest
 import ray
 from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay
 
-from cluster.ranks import node_agent
+from cluster.ranks import agent_client
 from cluster.ranks import process as process_module
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.reservation import RankBundle
 from cluster.ray.session import ray_session
-from trainer.memory.host_memory import ALLOCATOR_ENVIRONMENT, allocator_environment
+from trainer.process.host_memory import ALLOCATOR_ENVIRONMENT, allocator_environment
 
 CODE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
@@ -37,7 +37,7 @@ class StartedProcesses:
 
     def __init__(self, monkeypatch):
         self.ray, self.started = ScriptedRay(), []
-        for module in (process_module, node_agent):
+        for module in (process_module, agent_client):
             monkeypatch.setattr(module, "ray", self.ray)
         monkeypatch.setattr(process_module, "RankProcess", self._start)
         self.killed = []

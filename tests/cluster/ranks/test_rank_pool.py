@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 from support.cluster.scripted_cluster import HandClock
-from support.cluster.scripted_ray import ScriptedActor, ScriptedRay
+from support.cluster.scripted_ray import ScriptedActor, ScriptedRay, pending
 
 from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
-from cluster.ranks import rank_pool
+from cluster.ranks import agent_client, rank_pool
+from cluster.ranks.node_processes import ProcessName
 from cluster.ranks.rank_pool import RankPool
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import RankBundle
@@ -25,31 +26,16 @@ def test_an_unfit_node_gets_no_ranks():
     assert supply.offer(nodes) == ["a"]
 
 
-class Agents:
-    """Agents of nodes, with the calls that they get."""
+def new_agent(node):
+    return ScriptedActor(
+        kill=lambda processes: None,
+        await_deaths=lambda processes: None,
+        stacks=lambda processes: [f"stacks of process {process.id}" for process in processes],
+    )
 
-    def __init__(self):
-        self.by_node = {}
-        self.silent_ones = set()
-        self.killed, self.asked = [], []
 
-    def start(self, names):
-        self.by_node |= {node: SimpleNamespace(name=name) for node, name in names.items()}
-
-    def unresponsive(self, nodes):
-        return self.silent_ones & set(nodes)
-
-    def kill(self, names):
-        self.killed.append(list(names))
-
-    def close_memory(self):
-        self.closed = True
-
-    def stacks(self, names):
-        return {name: f"stacks of {name}" for name in names if name != "mute"}
-
-    def ask_usage(self, nodes):
-        self.asked.append(list(nodes))
+def killed_by(agents):
+    return [names for agent in agents.by_node.values() for (names,) in agent.calls["kill"]]
 
 
 class Seats:
@@ -74,7 +60,7 @@ class NewSpares:
         return [
             SimpleNamespace(
                 rank_bundle=rank_bundle,
-                name=f"process {n}",
+                name=ProcessName(rank_bundle.node, n, 1),
                 actor=ScriptedActor(),
                 name_answer=None,
             )
@@ -91,9 +77,11 @@ def supply(monkeypatch):
 
     def make(**config):
         scripted = ScriptedRay()
-        monkeypatch.setattr(rank_pool, "ray", scripted)
+        for module in (rank_pool, agent_client):
+            monkeypatch.setattr(module, "ray", scripted)
+        monkeypatch.setattr(rank_pool, "start_agent", new_agent)
         supply = RankPool(ClusterConfig(**config), HandClock(), {}, UnfitNodes())
-        supply._agents, supply._reservation = Agents(), Seats()
+        supply._reservation = Seats()
         supply._spares = NewSpares()
         return supply, scripted
 
@@ -112,10 +100,8 @@ def test_a_group_has_a_rank_on_each_seat_and_an_agent_on_each_node(supply):
         "Rank 1 on node node b",
         "Rank 2 on node node b",
     ]
-    assert {node: agent.name for node, agent in ranks._agents.by_node.items()} == {
-        "a": "node a",
-        "b": "node b",
-    }
+    assert ranks._agents.by_node.keys() == {"a", "b"}
+    assert ranks._agents.names == {"a": "node a", "b": "node b"}
 
 
 def test_without_seats_there_is_no_group(supply):
@@ -126,7 +112,7 @@ def test_without_seats_there_is_no_group(supply):
     assert ranks.stacks() == {}
     ranks.refill_spares()
     ranks.ask_usage()
-    assert (ranks._spares.refills, ranks._agents.asked) == ([], [])
+    assert ranks._spares.refills == []
 
 
 def test_the_end_of_a_group_kills_its_processes_once(supply):
@@ -135,7 +121,7 @@ def test_the_end_of_a_group_kills_its_processes_once(supply):
     group.processes[1].name = None  # it has not started yet
     ranks.end_group()
     ranks.end_group()
-    assert ranks._agents.killed == [["process 0"]]
+    assert killed_by(ranks._agents) == [[ProcessName("a", 0, 1)]]
     assert scripted.killed == group.actors
     assert ranks._reservation.given_back == 0  # the next group takes the same seats
 
@@ -144,9 +130,9 @@ def test_leaving_kills_ranks_and_spares(supply):
     ranks, scripted = supply()
     with ranks:
         group = ranks.start_group(["a"], NAMES)
-        spare = SimpleNamespace(name="spare", actor=ScriptedActor())
+        spare = SimpleNamespace(name=ProcessName("a", 7, 1), actor=ScriptedActor())
         ranks._spares.waiting.append(spare)
-    assert ranks._agents.killed == [["process 0"], ["spare"]]
+    assert killed_by(ranks._agents) == [[ProcessName("a", 0, 1)], [spare.name]]
     assert scripted.killed == [*group.actors, spare.actor]
 
 
@@ -169,10 +155,12 @@ def test_spares_are_started_for_the_seats_if_the_recipe_says_so(supply, warm):
     )
 
 
-def test_the_stacks_of_every_rank_are_known_or_why_not(supply):
+def test_the_stacks_of_every_rank_are_known_or_why_not(supply, monkeypatch):
+    monkeypatch.setattr("cluster.ranks.node_processes.COLLECT_SECONDS", 0.0)
     ranks, _ = supply(ranks=3)
-    group = ranks.start_group(["a", "b", "b"], NAMES)
-    group.processes[0].name, group.processes[1].name = None, "mute"
+    group = ranks.start_group(["a", "b", "c"], NAMES)
+    group.processes[0].name = None
+    ranks._agents.by_node["b"].answers["stacks"] = []  # it does not answer
     stacks = ranks.stacks()
     assert list(stacks) == [0, 1, 2]
     assert stacks[2] == "stacks of process 2"
@@ -187,26 +175,29 @@ def test_usage_is_asked_of_the_nodes_of_the_group(supply):
     ranks, _ = supply(ranks=2)
     ranks.start_group(["a", "b"], NAMES)
     ranks.ask_usage()
-    assert ranks._agents.asked == [["a", "b"]]
+    assert [agent.calls["usage"] for agent in ranks._agents.by_node.values()] == [[()], [()]]
 
 
-def test_nodes_that_leave_or_are_silent_are_not_offered():
+def test_nodes_that_leave_or_are_silent_are_not_offered(monkeypatch):
     nodes = {name: Node(name, name, {"CPU": 2.0}, {"CPU": 4.0}) for name in "abc"}
     nodes["c"] = replace(nodes["c"], leaves_at=2e9)
     supply = RankPool(ClusterConfig(ranks=3), SuspendAwareClock(), {}, UnfitNodes())
     assert sorted(supply.offer(nodes)) == ["a", "a", "b"]
-    supply._agents = Agents()
-    supply._agents.silent_ones = {"a"}
+    monkeypatch.setattr(agent_client, "ray", ScriptedRay())
+    supply._agents.silent["a"] = pending()
     assert supply.offer(nodes) == ["b", "b"]
 
 
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "cuda")])
-def test_spares_are_made_for_the_device_and_killed_with_the_group_s(gpus, device):
+def test_spares_are_made_for_the_device_and_killed_with_the_group_s(gpus, device, monkeypatch):
     environment = {"A": "1"}
     config = ClusterConfig(gpus_per_rank=gpus)
     supply = RankPool(config, SuspendAwareClock(), environment, UnfitNodes())
     spares = supply._spares
     assert (spares._device, spares._environment) == (device, environment)
-    supply._agents = Agents()
-    spares._kill([])
-    assert supply._agents.killed == [[]]
+    for module in (rank_pool, agent_client):
+        monkeypatch.setattr(module, "ray", ScriptedRay())
+    supply._agents.start({"a": "node a"}, new_agent)
+    spare = SimpleNamespace(name=ProcessName("a", 7, 1), actor=ScriptedActor())
+    spares._kill([spare])
+    assert killed_by(supply._agents) == [[spare.name]]

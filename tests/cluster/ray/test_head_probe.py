@@ -1,7 +1,6 @@
 """The program that looks at a head node, run as it is there: by itself, from its text alone."""
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.packages import INSTALLATION
 from cluster.ray import head_probe
 from cluster.ray.exposure import probe_program
-from cluster.ray.head_probe import digest_of, package_files
 
 
 @pytest.fixture
@@ -25,7 +22,7 @@ def parent() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(("mode", "code"), [(0o700, head_probe.CLOSED), (0o755, head_probe.OPEN)])
-def test_the_text_of_two_modules_is_a_program_for_another_machine(
+def test_the_text_of_the_modules_is_a_program_for_another_machine(
     mode: int, code: int, parent: Path
 ) -> None:
     (logs := parent / "session" / "logs").mkdir(parents=True)
@@ -44,22 +41,3 @@ def test_the_text_of_two_modules_is_a_program_for_another_machine(
     assert found["unwritable"] == {asked[2]: f"{parent / 'file'} is a file"}
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["versions"]["ray"] == "2.60.0"
-
-
-def test_the_digest_is_that_of_the_code_wherever_it_lies(tmp_path: Path) -> None:
-    for name, path in package_files(INSTALLATION):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, tmp_path / name)
-    ours = digest_of(INSTALLATION)
-    assert digest_of(tmp_path) == ours
-    # What a wheel has besides, and what Python leaves, is no other code.
-    (tmp_path / "cluster" / "recipes").mkdir()
-    (tmp_path / "cluster" / "recipes" / "mine.yaml").touch()
-    (tmp_path / "model" / "__pycache__").mkdir()
-    (tmp_path / "model" / "__pycache__" / "loss.cpython-311.pyc").touch()
-    # Nor is what this machine has compiled, though a job takes it along.
-    (tmp_path / "data_pipeline" / "tokenizers" / "libsegmenter.so").write_bytes(b"compiled")
-    assert digest_of(tmp_path) == ours
-    assert "data_pipeline/tokenizers/libsegmenter.so" in dict(package_files(tmp_path))
-    (tmp_path / "transloom" / "observe" / "explain" / "page.css").write_text("* {}")
-    assert digest_of(tmp_path) != ours

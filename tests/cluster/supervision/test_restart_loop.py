@@ -24,8 +24,8 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.node_check.checks import NodeCheckReport
 from cluster.node_check.figures import MeasuredNode
 from cluster.node_check.verdicts import NodeVerdict
+from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import Poll
-from cluster.ranks.node_agent import SilentNodesError
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
 from cluster.supervision.restart_loop import (
@@ -44,7 +44,7 @@ from trainer.errors import (
     LeaseLostError,
     NonFiniteLossError,
 )
-from trainer.replay.replay_options import ReplayOptions
+from trainer.job.replay_options import ReplayOptions
 from trainer.runs.log import DETAIL
 from trainer.runs.rank_nodes import read_rank_nodes
 from trainer.runs.step_range import StepRange

@@ -15,8 +15,8 @@ from support.cluster.scripted_cluster import (
 )
 
 from cluster.errors import ClusterError, RankLostError
+from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import Poll
-from cluster.ranks.node_agent import SilentNodesError
 from cluster.supervision.rank_jobs import RankStart
 from cluster.supervision.run_states import (
     CheckNodes,

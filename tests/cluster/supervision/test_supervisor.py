@@ -15,7 +15,7 @@ from cluster.supervision import supervisor
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS
 from cluster.supervision.run_checks import check_run
 from cluster.supervision.supervisor import SupervisionOptions, supervise
-from trainer.memory.host_memory import allocator_environment
+from trainer.process.host_memory import allocator_environment
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
 from trainer.runs.vitals import read_vitals

@@ -17,7 +17,7 @@ from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 RANKS = 2

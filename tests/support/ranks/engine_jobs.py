@@ -22,7 +22,7 @@ from support.records.checkpoints import commit_state, make_header, work_folder, 
 from trainer.checkpoints.format import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import EngineConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import to_device
 from trainer.tasks.randomness import seed_torch

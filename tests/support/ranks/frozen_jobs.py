@@ -13,7 +13,7 @@ from support.ranks.engine_jobs import (
     train_steps,
 )
 from support.ranks.shape_jobs import DECAY
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.state.ema import Ema
 from trainer.zero import fragments
 from trainer.zero.fragment import EMA, MASTER

@@ -16,7 +16,7 @@ from model.networks.encoder_only import EncoderOnly
 from model.networks.initialisation import initialise_normal
 from support.ranks.engine_jobs import Shape, full_weights
 from trainer.config import EngineConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.runs.warm_start import WarmStart
 from trainer.state.restore import begin

@@ -19,7 +19,7 @@ from model.losses.loss import CrossEntropy
 from model.networks.decoder_only import DecoderOnly
 from support.ranks.engine_jobs import LEARNING_RATE, SLOTS, Shape, digest, full_weights
 from trainer.config import EngineConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch

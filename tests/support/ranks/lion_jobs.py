@@ -7,7 +7,7 @@ import lion
 
 from support.ranks import engine_jobs
 from support.ranks.engine_jobs import Shape
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OPTIMIZERS
 
 NAME = "lion"

@@ -21,10 +21,10 @@ from data_pipeline.tasks.translation import TASK
 from support.ranks.engine_jobs import SPECIAL, VOCABULARY, micro_batch
 from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_values
-from trainer.build.callbacks import build_guards
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext
-from trainer.rank.step_timer import StepTimer
+from trainer.assembly.callbacks import build_guards
+from trainer.job.rank_job import RankContext
+from trainer.process.placement import Placement
+from trainer.process.step_timer import StepTimer
 from trainer.recipe import TrainingRecipe
 from trainer.record.metrics_lines import Event, Line
 from trainer.registries.callbacks import StepGuard, StepObserver

@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from cluster.node_check.figures import NetworkFigures
 from cluster.node_check.network import measure_in_group
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 
 SLOW_SECONDS = 0.3
 

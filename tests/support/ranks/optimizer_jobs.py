@@ -6,7 +6,7 @@ import torch
 
 from foundation.section import identity
 from support.ranks.engine_jobs import Shape, make_engine, train_steps
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerKind
 from trainer.zero import fragments
 

@@ -15,7 +15,7 @@ from support.ranks.engine_jobs import (
     make_model,
     train_steps,
 )
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine
 

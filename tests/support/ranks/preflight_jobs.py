@@ -20,9 +20,10 @@ from support.ranks.engine_jobs import (
     train_steps,
 )
 from trainer.errors import MemoryPreflightError
-from trainer.memory import device_memory, host_memory
+from trainer.memory import device_memory
 from trainer.memory.preflight import preflight
-from trainer.rank.placement import Placement
+from trainer.process import host_memory
+from trainer.process.placement import Placement
 from trainer.tasks.batch import PairBatch, to_device
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine

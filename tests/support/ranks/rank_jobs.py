@@ -5,7 +5,7 @@ from typing import Any
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest_header import ManifestHeader
-from trainer.rank.rank_job import RankJob
+from trainer.job.rank_job import RankJob
 from trainer.recipe import TrainingRecipe
 
 IDENTITY = "of the dataset"

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from support.quality.activity import IdleClock
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 
 # A job that hangs is ended by then, so that one deadlock does not become a timeout of pytest in
 # each test with these ranks: it has neither computed nor waited for a core, or computes for ever.
@@ -37,7 +37,7 @@ CHECK_SECONDS = 1.0
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
 STACKS_SIGNAL = signal.SIGUSR1
 PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent ends
-IMPORTED = ["trainer.build.rank", "torch._dynamo"]  # which ZeRO-3 imports
+IMPORTED = ["trainer.assembly.rank", "torch._dynamo"]  # which ZeRO-3 imports
 LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
 JOBS_UNTIL_CLEANING = 10
 # DeepSpeed never releases a stage 3 engine and its process group. Its three threads wake up 100
@@ -219,7 +219,7 @@ def free_port() -> int:
 
 
 def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:
-    from trainer.rank.distributed import process_group
+    from trainer.process.distributed import process_group
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped one sees no end of a pipe
     stacks = (folder / str(os.getpid())).open("w")

@@ -17,7 +17,7 @@ from support.ranks.engine_jobs import (
     make_engine,
     micro_batch,
 )
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.tasks.batch import to_device
 from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange

@@ -17,7 +17,7 @@ from support.ranks.engine_jobs import (
     make_model,
     train_steps,
 )
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.state.ema import Ema
 from trainer.zero import engine as engine_module
 from trainer.zero import fragments

@@ -1,7 +1,7 @@
 """A job for a `RankPool` that weighs what DeepSpeed and the checkpoint writer hold of a model."""
 
 from support.ranks.engine_jobs import SLOTS, Shape, make_engine, train_steps
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero import fragments
 
 

@@ -10,7 +10,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from support.recipes import tiny_values
 from support.tasks import language_model_values
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.tasks.task import ValidationResult, training_task
 from trainer.training.validation import Validator
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trainer.checkpoints.format import Checkpoint
 from trainer.errors import DamagedCheckpointError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.state.verification import SharedVerification
 
 

@@ -17,12 +17,12 @@ from model.losses.loss import CrossEntropy
 from support.ranks.engine_jobs import SMOOTHING, Shape, full_weights, make_model, micro_batch
 from support.ranks.loop_parts import Recorder, Saver, Story, Supervision, Task, Validator, recipe
 from support.ranks.rank_jobs import make_job
-from trainer.build.callbacks import build_guards
+from trainer.assembly.callbacks import build_guards
 from trainer.config import EngineConfig
 from trainer.corruption import SilentCorruptionError
 from trainer.errors import UnequalKernelsError
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
+from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.state.kernel_fingerprint import require_equal_kernels
 from trainer.state.progress import Progress

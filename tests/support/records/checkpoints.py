@@ -18,7 +18,7 @@ from trainer.checkpoints.state_file import FileRecord
 
 if TYPE_CHECKING:
     from trainer.checkpoints.committer import CheckpointCommitter
-    from trainer.rank.placement import Placement
+    from trainer.process.placement import Placement
     from trainer.zero.fragment import Fragment
 
 
@@ -117,7 +117,7 @@ def save_checkpoint(
     checkpoints: Path, header: CheckpointHeader, shares: Sequence[Sequence[Fragment]]
 ) -> Checkpoint:
     """A complete checkpoint of what each rank owns."""
-    from trainer.rank.placement import Placement
+    from trainer.process.placement import Placement
 
     work = work_folder(checkpoints)
     files = [

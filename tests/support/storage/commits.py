@@ -20,7 +20,7 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.file_table import TableReader, all_parts
 from trainer.runs.remote.head import HEAD, HeadObject

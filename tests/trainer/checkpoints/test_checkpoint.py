@@ -23,7 +23,7 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.retention import prune
 from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 

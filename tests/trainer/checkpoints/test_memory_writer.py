@@ -15,7 +15,7 @@ from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.checkpoints.state_file import read_state_header
 from trainer.checkpoints.writer import share_bytes
 from trainer.errors import CheckpointError, DamagedCheckpointError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 

@@ -14,7 +14,7 @@ from trainer.checkpoints.state_objects import UploadedFile
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.errors import CheckpointError, LeaseLostError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 

@@ -16,8 +16,8 @@ from trainer.checkpoints import writer as writer_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.errors import CheckpointError, LeaseLostError
-from trainer.memory import host_memory
-from trainer.rank.placement import Placement
+from trainer.process import host_memory
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 
@@ -222,7 +222,7 @@ from trainer.checkpoints.format import list_checkpoints, newest_intact
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 from trainer.checkpoints.committer import CheckpointCommitter
 run = Path({run!r})

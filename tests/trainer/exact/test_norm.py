@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.exact.norm import ROW, norm, squares_in_units
-from trainer.rank.distributed import sum_of_integers_over_ranks
-from trainer.rank.placement import Placement
+from trainer.process.distributed import sum_of_integers_over_ranks
+from trainer.process.placement import Placement
 
 
 def vector(length, seed=1):

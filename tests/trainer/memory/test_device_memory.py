@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from trainer.memory import device_memory, host_memory
-from trainer.rank.placement import Placement
+from trainer.memory import device_memory
+from trainer.process import host_memory
+from trainer.process.placement import Placement
 
 MEGABYTE = 1_000_000
 
@@ -26,8 +27,9 @@ def test_a_part_of_50_mb_predicts_the_whole(monkeypatch, growth, is_ample):
 # Freed blocks below a kept one stay in the heap, because ranks never return them to the host.
 AFTER_MUCH_WAS_FREED = """
 import numpy as np
-from trainer.memory import device_memory, host_memory
-from trainer.rank.placement import Placement
+from trainer.memory import device_memory
+from trainer.process import host_memory
+from trainer.process.placement import Placement
 
 blocks = [np.ones(100_000, np.uint8) for _ in range(2000)]
 kept = np.ones(100_000, np.uint8)

@@ -20,9 +20,10 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.blocks.positions import sinusoidal_table
 from model.networks.transformer import Transformer
 from trainer.errors import MemoryPreflightError
-from trainer.memory import device_memory, host_memory
+from trainer.memory import device_memory
 from trainer.memory.heldout_preflight import preflight_heldout, smaller_batch, widest
-from trainer.rank.placement import Placement
+from trainer.process import host_memory
+from trainer.process.placement import Placement
 from trainer.tasks.task import Scoring, training_task
 
 LONG_LINE = 17

@@ -9,7 +9,7 @@ from support.ranks.engine_jobs import Shape
 from support.ranks.rank_pool import RankPool
 
 from data_pipeline.tasks.translation import PairShape
-from trainer.memory.host_memory import ALLOCATOR_ENVIRONMENT
+from trainer.process.host_memory import ALLOCATOR_ENVIRONMENT
 
 MEGABYTE = 1_000_000
 ALL_SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]

@@ -4,15 +4,10 @@ from pathlib import Path
 
 import pytest
 from support.files.counted_reads import count_reads
-from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_recipe
-from support.records.checkpoints import make_header
 from support.records.lines import train_line
 
-from trainer.checkpoints.format import HEADER, Checkpoint
 from trainer.errors import TrainerError
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext
 from trainer.record.line_reader import BLOCK_BYTES
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Event, Line, Preempted, TrainLine
@@ -44,22 +39,19 @@ def run(tmp_path, monkeypatch) -> RunFolder:
     return folder
 
 
-def make_checkpoint(run: RunFolder, step: int) -> Checkpoint:
-    folder = run.checkpoints / f"step-{step:08d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / HEADER).write_text(make_header(step).to_json())
-    return Checkpoint(folder)
-
-
 def record(run: RunFolder, checkpoint_step: int, session_started: float, steps: range) -> Heard:
     """One start of the ranks that trains some steps, of 2 s each and 3 s apart."""
     heard = Heard()
     recipe = tiny_recipe(Path("/dataset")).training()
-    job = make_job(recipe, run.path, session_started=session_started)
-    checkpoint = make_checkpoint(run, checkpoint_step) if checkpoint_step else None
-    context = RankContext(job, Placement(), heard)  # type: ignore[arg-type]
-    recorder = Recorder(context, checkpoint)
-    if checkpoint:
+    recorder = Recorder(
+        run,
+        recipe,
+        resume_step=checkpoint_step,
+        session_started=session_started,
+        supervision=heard,
+        wandb_facts=dict,
+    )
+    if checkpoint_step:
         recorder.append(Preempted(step=recorder.last_step))
     for step in steps:
         recorder.append(train_line(step, time=1000.0 + 3 * step, step_seconds=2.0))

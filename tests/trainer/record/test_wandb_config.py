@@ -1,33 +1,32 @@
 """What W&B is told of a run beside its recipe."""
 
 import json
+from functools import partial
 
-from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header
 
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.format import HEADER, Checkpoint, Parent, sha256_of
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext
+from trainer.process.placement import Placement
 from trainer.record.wandb_config import facts_for_wandb
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.start import Code, Invocation, Start, write_start
 
 
-def context_of(run, recipe, **card):
+def made_run(run, recipe, **card):
+    """Make a run's folder; return its facts as a function of a checkpoint."""
     run.path.mkdir()
     known = RunMetadata(id="abcd1234", name="r", dataset_identity="", identity={}, **card)
     run.card_path.write_text(known.model_dump_json())
     _, manifest = open_dataset(recipe.data)
-    job = make_job(recipe.training(), run.path, manifest=manifest.header())
-    return RankContext(job, Placement(world_size=4), None)
+    return partial(facts_for_wandb, run, manifest.header(), Placement(world_size=4))
 
 
 def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
     run, recipe = RunFolder(tmp_path / "run"), tiny_recipe(phrasebook)
     parent = Parent(run_id="ffff0000", step=40, sha256="a" * 64)
-    context = context_of(run, recipe, parent=parent)
+    facts_of = made_run(run, recipe, parent=parent)
     code = Code(commit="c" * 40, dirty=True)
     start = Start(
         since="2026-01-01T00:00:00+00:00",
@@ -40,7 +39,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
     folder.mkdir(parents=True)
     (folder / HEADER).write_text(make_header(7).to_json())
     _, manifest = open_dataset(recipe.data)
-    facts = facts_for_wandb(context, Checkpoint(folder))
+    facts = facts_of(Checkpoint(folder))
     assert facts["start"] == {
         "ranks": 4,
         "device": "cpu",
@@ -70,9 +69,9 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
 
 def test_a_run_of_which_little_is_known_has_facts_too(tmp_path, phrasebook):
     run = RunFolder(tmp_path / "run")
-    context = context_of(run, tiny_recipe(phrasebook))
+    facts_of = made_run(run, tiny_recipe(phrasebook))
     run.start.write_text('{"version": 9}')
-    assert facts_for_wandb(context, None)["start"] == {
+    assert facts_of(None)["start"] == {
         "ranks": 4,
         "device": "cpu",
         "resumed_from": None,

@@ -6,7 +6,7 @@ from support.records.lines import skipped_line, train_line
 from torch import nn
 
 from trainer.errors import TrainerError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.replay.rank_reports import RankActivationReport, RankStepReport
 from trainer.replay.step_inspector import GradientSums, activations_of
 from trainer.runs.step_range import StepRange

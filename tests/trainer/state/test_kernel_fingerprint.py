@@ -9,7 +9,7 @@ import pytest
 from support.ranks import verify_jobs
 
 from trainer.config import EngineConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.state.kernel_fingerprint import kernel_fingerprint
 
 ENGINE = EngineConfig(numerics="exact", verify_every_steps=1)
@@ -58,7 +58,7 @@ def test_a_capability_that_torch_was_told_is_seen():
     code = (
         "import json; from trainer.state.kernel_fingerprint import kernel_fingerprint as f;"
         "from trainer.config import EngineConfig as E;"
-        "from trainer.rank.placement import Placement;"
+        "from trainer.process.placement import Placement;"
         "print(json.dumps(f(E(numerics='exact', verify_every_steps=1), Placement())))"
     )
     told = os.environ | {"ATEN_CPU_CAPABILITY": "default"}

@@ -9,7 +9,7 @@ from model.blocks.attention import SelfAttention
 from model.blocks.linear import ONEDNN_FROM
 from model.config.transformer import AttentionBackend
 from trainer.config import EngineConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.state import numerics
 from trainer.tasks.network import build_network
 

@@ -14,7 +14,7 @@ from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
 from trainer.record.metrics_file import read_metrics
 from trainer.record.recorder import Recorder
 from trainer.runs.folder import RunFolder, RunMetadata
@@ -48,7 +48,9 @@ def save(placement, folder, final):
     engine = make_engine(placement, Shape(1))
     fragments.create_moments(engine, optimizer_step=64)
     with mock.patch.dict(os.environ, WANDB_MODE="disabled"):
-        recorder = Recorder(context, None)
+        recorder = Recorder(
+            run, recipe, resume_step=0, session_started=0.0, supervision=heard, wandb_facts=dict
+        )
     saver = Saver(context, TrainingState(FAR, engine, None), recorder.sync)
     fsync = os.fsync
     with mock.patch("os.fsync", noting):

@@ -21,7 +21,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.config.decoder_only import SamplingConfig
 from model.generation.sampling import generate
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.tasks.causal_lm import SAMPLES, CausalLanguageModel
 from trainer.tasks.task import training_task
 

@@ -92,7 +92,7 @@ def test_an_optional_behaviour_is_named_by_its_file_and_the_builders_alone(name)
         if module in imports_of(file)
     }
     assert users
-    assert {Path(user).parent.as_posix() for user in users} == {"trainer/build"}
+    assert {Path(user).parent.as_posix() for user in users} == {"trainer/assembly"}
 
 
 def test_callbacks_are_called_in_order_around_the_step_and_its_line(tmp_path):

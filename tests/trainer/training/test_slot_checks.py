@@ -15,7 +15,7 @@ from support.ranks.engine_jobs import Shape
 from support.ranks.verify_jobs import KINDS, Flip, Setting
 
 from trainer.corruption import MAX_PARAMETERS, CorruptionFinding, SilentCorruptionError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.record.metrics_lines import CorruptionFound, parse_line
 from trainer.training import slot_checks
 from trainer.training.check_plan import SlotCheck, planned_checks

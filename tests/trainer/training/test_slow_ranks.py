@@ -13,7 +13,7 @@ from cluster.recipe import Recipe
 from cluster.terminal import Terminal
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.record.metrics_file import read_metrics, train_lines
 from trainer.record.metrics_lines import (
     RankRecovered,

@@ -12,7 +12,7 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.tasks.network import build_network
 
 

@@ -17,8 +17,8 @@ PROGRAM = """
 import json, sys
 from datetime import timedelta
 from support.ranks.engine_jobs import Shape, make_engine, train_steps
-from trainer.rank.distributed import process_group
-from trainer.rank.placement import Placement
+from trainer.process.distributed import process_group
+from trainer.process.placement import Placement
 from trainer.zero import fragments
 
 shapes = [Shape(0), Shape(1), Shape(2, "bf16"), Shape(1, numerics="exact"),

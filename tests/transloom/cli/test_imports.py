@@ -36,6 +36,6 @@ print('obstore' in sys.modules)
 
 @pytest.mark.long
 def test_no_rank_imports_wandb_before_it_shows_a_record_there():
-    program = "import sys, trainer.build.rank\nprint('wandb' in sys.modules)"
+    program = "import sys, trainer.assembly.rank\nprint('wandb' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.endswith("False\n"), done.stderr

@@ -32,7 +32,7 @@ from trainer.runs.remote.file_table import (
 )
 from trainer.runs.remote.files import local_files
 from trainer.runs.remote.head import HeadObject, RunHead, owner_folder
-from trainer.runs.remote.location import run_url
+from trainer.runs.run_url import run_url
 
 
 def add_checkpoint(url: str, checkpoint: Checkpoint) -> None:

@@ -115,12 +115,18 @@ class RunHead(FileModel):
 
 
 class HeadObject:
-    """HEAD.json of one run, read and changed by this process. Not thread-safe."""
+    """HEAD.json of one run, read and changed by this process. Not thread-safe.
+
+    Attributes:
+        changed: the heads to which the last change was applied; the last one was replaced, if the
+            change has succeeded.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
         self._etag: str | None = None
         self._head: RunHead | None = None
+        self.changed: list[RunHead] = []
 
     def read(self) -> RunHead | None:
         """Return the current head, or None if there is no run.
@@ -170,6 +176,7 @@ class HeadObject:
             RunMismatchError: readers would refuse the new head, or the current one is damaged.
             Exception: errors of `change`.
         """
+        self.changed = []
         for attempt in range(MAX_CONFLICTS):
             if self._etag is None:
                 self.read()
@@ -177,6 +184,7 @@ class HeadObject:
             after = change(before).model_copy(
                 update={"revision": before.revision + 1, "nonce": secrets.token_hex(8)}
             )
+            self.changed.append(before)
             data = after.model_dump_json().encode()
             self._require_readable(after, data)
             try:

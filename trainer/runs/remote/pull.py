@@ -43,8 +43,8 @@ from trainer.runs.remote.files import (
     local_files,
 )
 from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
-from trainer.runs.remote.location import MAX_RUN_BYTES, run_url
 from trainer.runs.remote.view_cache import MAX_CACHE_BYTES, ViewCache, locked
+from trainer.runs.run_url import MAX_RUN_BYTES, run_url
 
 FILES_AT_ONCE = 8
 MAX_TRIES = 5  # while the run's owner replaces objects

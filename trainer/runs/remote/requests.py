@@ -8,7 +8,7 @@ import secrets
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import RunMismatchError
 from trainer.runs.remote.head import HeadObject, RunHead
-from trainer.runs.remote.location import run_url
+from trainer.runs.run_url import run_url
 
 
 def request_stop(url: str) -> None:

@@ -65,9 +65,9 @@ from trainer.runs.remote.head import (
     RunOwner,
     unnamed_objects,
 )
-from trainer.runs.remote.location import MAX_RUN_BYTES, run_url
 from trainer.runs.remote.probe import probe_store
 from trainer.runs.remote.pull import FILES_AT_ONCE, MAX_TRIES, RunPuller
+from trainer.runs.run_url import MAX_RUN_BYTES, run_url
 
 Report = Callable[[int, int], None]
 

@@ -26,8 +26,8 @@ from foundation.shown_urls import set_problem, show_as_url
 from trainer.checkpoints.run_copies import views_folder
 from trainer.errors import NoRunError, TrainerError
 from trainer.runs.remote.head import HEAD, HEAD_LIMITS
-from trainer.runs.remote.location import prefix_url
 from trainer.runs.remote.pull import RunView
+from trainer.runs.run_url import prefix_url
 
 REFRESH_SECONDS = 5.0
 REFRESHES_PER_LISTING = 6  # a listing costs a process, and a request for each thousand folders

@@ -24,7 +24,7 @@ from model.config.transformer import DecodingConfig
 from model.errors import ModelError
 from trainer.checkpoints.format import HEADER, sha256_of
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.runs.remote.location import is_run_url
+from trainer.runs.run_url import is_run_url
 from transloom.inference.search_processes import prepare_process
 from transloom.inference.trained_network import Precision
 from transloom.inference.translate import LineOptions, lines_of_batch

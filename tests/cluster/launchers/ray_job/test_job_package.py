@@ -9,8 +9,8 @@ from support.recipes import tiny_values
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_package import extension_files, installed_sources, sent_files
+from cluster.package_files import digest_of
 from cluster.packages import INSTALLATION
-from cluster.ray.head_probe import digest_of
 from cluster.recipe import Recipe
 
 STAYS = [".env", ".git/config", ".venv/x.py", "id_rsa", "data.tsv", "runs/a/metrics.jsonl", "a.py"]

@@ -268,7 +268,7 @@ HOOKS = {
     "cluster.node_check.clocks": {"clock": clock},
     "cluster.node_check.matrix_product": {"multiply": product},
     "cluster.node_check.measure": {"flush": flush},
-    "trainer.rank.distributed": {"process_group": joining},
+    "trainer.process.distributed": {"process_group": joining},
     "trainer.state.restore": {"restore": loading},
     "cluster.ranks.reports": {"Mailbox.progress": position},
     "trainer.zero.engine": {"TrainingEngine.forward_backward": step},

@@ -407,8 +407,7 @@ def test_files_that_cannot_be_stored_are_named_once_and_stop_nothing(url, tmp_pa
 
 def test_more_files_than_a_reader_accepts_are_not_added(url, tmp_path, monkeypatch):
     told = []
-    for module in (mirror, file_table):
-        monkeypatch.setattr(module, "MAX_FILES", 20)
+    monkeypatch.setattr(file_table, "MAX_FILES", 20)
     with driving(url, tmp_path / "driver", told.append) as driver:
         for number in range(30):
             (driver.run.path / f"{number}.txt").write_text("x")

@@ -31,11 +31,11 @@ from trainer.runs.remote import view_cache, views
 from trainer.runs.remote.changes import add_checkpoint
 from trainer.runs.remote.file_table import file_part
 from trainer.runs.remote.head import HEAD, HeadObject, RunHead
-from trainer.runs.remote.location import prefix_url, run_url
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import RunView, run_view
 from trainer.runs.remote.transfer import push_run
 from trainer.runs.remote.views import PrefixView, ViewFollower, view_of
+from trainer.runs.run_url import prefix_url, run_url
 from trainer.zero.fragment import Fragment
 from transloom.observe.terminal.folder_feed import FolderFeed
 from transloom.observe.terminal.run_feed import RunFeed

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 
@@ -11,18 +12,19 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.build.callbacks import build_guards, build_observers
-from trainer.build.engine import build_engine
+from trainer.assembly.callbacks import build_guards, build_observers
+from trainer.assembly.engine import build_engine
 from trainer.checkpoints.format import SavedState
 from trainer.config import EngineConfig
+from trainer.job.rank_job import RankContext, RankJob
+from trainer.job.supervision import Supervision
 from trainer.memory.preflight import run_preflight
-from trainer.rank.device_peaks import peak_of_rank
-from trainer.rank.distributed import sum_over_ranks
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext, RankJob
-from trainer.rank.supervision import Supervision
+from trainer.process.device_peaks import peak_of_rank
+from trainer.process.distributed import sum_over_ranks
+from trainer.process.placement import Placement
 from trainer.record.recorder import Recorder
 from trainer.record.recorder_protocol import NoRecorder
+from trainer.record.wandb_config import facts_for_wandb
 from trainer.state import numerics
 from trainer.state.kernel_fingerprint import require_equal_kernels
 from trainer.state.restore import begin, record_resumption, restore
@@ -88,7 +90,7 @@ def build_trainer(
         state = restore(engine, job, checkpoint) if checkpoint else begin(engine, context)
         times.end("state")
         peak = peak_of_rank(recipe.engine, placement)
-        recorder = Recorder(context, checkpoint) if placement.rank == 0 else None
+        recorder = _recorder(context, checkpoint) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)
             supervision.log_detail(f"attention is computed by {backend}")
@@ -143,6 +145,18 @@ def build_trainer(
             peak_flops_per_second=peak.flops_per_second,
             checks=checks,
         )
+
+
+def _recorder(context: RankContext, checkpoint: SavedState | None) -> Recorder:
+    job, run = context.job, context.run
+    return Recorder(
+        run,
+        job.recipe,
+        resume_step=checkpoint.step if checkpoint else 0,
+        session_started=job.session_started,
+        supervision=context.supervision,
+        wandb_facts=partial(facts_for_wandb, run, job.manifest, context.placement, checkpoint),
+    )
 
 
 class _BuildTimes:

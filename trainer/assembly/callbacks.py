@@ -1,7 +1,7 @@
 """Construction of a rank's callbacks from the recipe, for training and for a replay."""
 
 from trainer.checkpoints.format import SPIKE_GUARD
-from trainer.rank.rank_job import RankContext
+from trainer.job.rank_job import RankContext
 from trainer.recipe import TrainingRecipe
 from trainer.registries.callbacks import GuardKind, ObserverKind, StepGuard, StepObserver
 from trainer.state.progress import Progress

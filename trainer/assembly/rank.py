@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from trainer.build.run import build_trainer
+from trainer.assembly.run import build_trainer
 from trainer.checkpoints.run_copies import register_copy
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankJob
-from trainer.rank.supervision import Supervision
+from trainer.job.rank_job import RankJob
+from trainer.job.supervision import Supervision
+from trainer.process.placement import Placement
 from trainer.training.loop import Trainer
 
 
@@ -26,7 +26,7 @@ def build_rank(
     if job.replay is None:
         return build_trainer(job, placement=placement, steps=steps, supervision=supervision)
     # Imported late, because it imports the step inspector.
-    from trainer.build.replay import build_replay
+    from trainer.assembly.replay import build_replay
 
     if job.replay.url:
         register_copy(job.run, job.replay.url)

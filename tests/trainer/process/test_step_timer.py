@@ -7,8 +7,8 @@ import torch
 from support.ranks import slow_jobs
 from support.ranks.engine_jobs import Shape
 
-from trainer.rank.placement import Placement
-from trainer.rank.step_timer import StepTimer
+from trainer.process.placement import Placement
+from trainer.process.step_timer import StepTimer
 
 TWO = Placement(world_size=2)
 SECONDS = 0.8

@@ -21,8 +21,8 @@ sys.path[:0] = {path!r}
 from datetime import timedelta
 from support.ranks import engine_jobs, poison_jobs, preflight_jobs
 from support.ranks.engine_jobs import Shape
-from trainer.rank.placement import Placement
-from trainer.rank.distributed import process_group
+from trainer.process.placement import Placement
+from trainer.process.distributed import process_group
 from data_pipeline.tasks.translation import PairShape
 placement = Placement(device={device!r})
 with process_group(placement, timedelta(seconds=60)):

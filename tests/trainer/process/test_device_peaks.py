@@ -3,8 +3,8 @@
 import pytest
 
 from trainer.config import EngineConfig
-from trainer.rank.device_peaks import peak_flops, peak_of_rank
-from trainer.rank.placement import Placement
+from trainer.process.device_peaks import peak_flops, peak_of_rank
+from trainer.process.placement import Placement
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_device_without_products_of_a_precision_has_no_peak_in_it():
 
 
 def test_no_device_has_two_entries():
-    from trainer.rank.device_peaks import _DEVICES
+    from trainer.process.device_peaks import _DEVICES
 
     assert len({peaks.name for peaks in _DEVICES}) == len(_DEVICES)
     assert all(peaks.source for peaks in _DEVICES)

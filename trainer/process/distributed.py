@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from trainer.errors import NetworkError
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 
 
 @contextmanager

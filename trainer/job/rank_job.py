@@ -6,10 +6,10 @@ from pathlib import Path
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest_header import ManifestHeader
 from trainer.checkpoints.format import Checkpoint, SavedState
-from trainer.rank.placement import Placement
-from trainer.rank.supervision import Supervision
+from trainer.job.replay_options import ReplayOptions
+from trainer.job.supervision import Supervision
+from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
-from trainer.replay.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange
 from trainer.runs.warm_start import WarmStart

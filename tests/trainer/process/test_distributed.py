@@ -11,8 +11,8 @@ from support.cluster.hosts import Hosts, Names
 from support.ranks.rank_pool import free_port
 
 from trainer.errors import NetworkError
-from trainer.rank.distributed import network_interface, process_group, rank_variables
-from trainer.rank.placement import Placement
+from trainer.process.distributed import network_interface, process_group, rank_variables
+from trainer.process.placement import Placement
 
 ONE_OF_TWO = {"world_size": 2, "local_world_size": 1}
 
@@ -102,8 +102,8 @@ MEETING = """
 import sys
 from datetime import timedelta
 import torch
-from trainer.rank.placement import Placement
-from trainer.rank.distributed import process_group, sum_of_integers_over_ranks
+from trainer.process.placement import Placement
+from trainer.process.distributed import process_group, sum_of_integers_over_ranks
 rank, address, rendezvous = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 placement = Placement(
     rank=rank, world_size=2, local_world_size=1, rendezvous=rendezvous, node_address=address

@@ -15,11 +15,11 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.build.callbacks import build_guards
-from trainer.build.engine import build_engine
-from trainer.rank.placement import Placement
-from trainer.rank.rank_job import RankContext, RankJob
-from trainer.rank.supervision import Supervision
+from trainer.assembly.callbacks import build_guards
+from trainer.assembly.engine import build_engine
+from trainer.job.rank_job import RankContext, RankJob
+from trainer.job.supervision import Supervision
+from trainer.process.placement import Placement
 from trainer.record.metrics_file import MetricsFile
 from trainer.record.metrics_lines import Line
 from trainer.record.recorder_protocol import NoRecorder

@@ -1,6 +1,6 @@
 """Construction of a rank's engine, for training and for a replay."""
 
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.tasks.task import TrainingTask
 from trainer.zero.engine import TrainingEngine

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from trainer.memory import host_memory
+from trainer.process import host_memory
 
 MEGABYTE = 1_000_000
 
@@ -36,7 +36,7 @@ def test_what_is_freed_within_the_heap_is_given_back():
 FREED_AGAIN_AND_AGAIN = """
 import resource
 import numpy as np
-from trainer.memory.host_memory import retain_freed_memory
+from trainer.process.host_memory import retain_freed_memory
 {first}
 for round in range(5):
     np.ones(100_000_000, dtype=np.uint8)

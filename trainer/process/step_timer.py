@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 
 
 class StepSeconds(NamedTuple):

@@ -9,7 +9,7 @@ import re
 from typing import Literal, NamedTuple
 
 from trainer.config import EngineConfig
-from trainer.rank.placement import Placement
+from trainer.process.placement import Placement
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -91,9 +91,9 @@ def peak_of_rank(engine: EngineConfig, placement: Placement) -> DevicePeak:
     if peak is not None:
         return DevicePeak(peak)
     return DevicePeak(
-        unknown=f"MFU is not recorded, because the table in trainer/rank/device_peaks.py does not "
-        f"have the peak of {name} in {precision}. To compute MFU, divide the recorded TFLOP/s by "
-        "the dense peak in the GPU's data sheet"
+        unknown="MFU is not recorded, because the table in trainer/process/device_peaks.py does "
+        f"not have the peak of {name} in {precision}. To compute MFU, divide the recorded TFLOP/s "
+        "by the dense peak in the GPU's data sheet"
     )
 
 

@@ -1,0 +1,1 @@
+"""Job of a rank, and its messages to the supervisor."""

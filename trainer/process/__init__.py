@@ -1,0 +1,1 @@
+"""Process of a rank: placement, process group, step timer, host memory, peak of the device."""

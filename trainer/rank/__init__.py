@@ -1,1 +1,0 @@
-"""Process of one rank: its job, its placement, and its messages to the supervisor."""
