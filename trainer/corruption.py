@@ -97,10 +97,7 @@ class ReductionError(TrainerError):
         self.finding = finding
 
     def __str__(self) -> str:
-        return (
-            f"{self.finding.text}. The state of the run is right. Test the network and the memory "
-            "of the nodes, then run the same command again"
-        )
+        return f"{self.finding.text}. Test the memory of the nodes and the network between them"
 
 
 def _parameters_text(finding: CorruptionFinding | ReductionFinding) -> str:
