@@ -3,7 +3,10 @@
 Real engines on real ranks, whose reductions are real except for the planted faults.
 """
 
+from dataclasses import replace
+
 import pytest
+import torch
 from support.ranks import engine_jobs, reduction_jobs
 from support.ranks.engine_jobs import Shape
 from support.ranks.reduction_jobs import FAULTS, Planted
@@ -22,10 +25,18 @@ def name(value):
     return f"stage {value.zero_stage} {value.precision}" if isinstance(value, Shape) else None
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=name)
-def test_right_sums_raise_no_alarm_on_one_rank(rank_pools, shape):
-    ((losses, _, _),) = rank_pools(1).run(engine_jobs.train, shape, 4)
-    assert len(losses) == 4
+@pytest.mark.parametrize(("ranks", "shape"), [*((1, each) for each in SHAPES), *CASES], ids=name)
+def test_a_verified_training_has_the_same_bits(rank_pools, ranks, shape):
+    """Gradients are clipped, so their norm counts, too."""
+    pool = rank_pools(ranks)
+    trainings = [
+        pool.run(engine_jobs.train, replace(shape, verify_reductions=verified), 4, 0.5)
+        for verified in (True, False)
+    ]
+    for (losses, weights, norms), other in zip(*trainings, strict=True):
+        assert (losses, norms) == (other[0], other[2])
+        assert min(norms) > 0.5
+        assert all(torch.equal(weights[name], other[1][name]) for name in weights)
 
 
 @pytest.mark.parametrize(
