@@ -2,15 +2,16 @@
 
 Two processes of one thread each, with the environment of a rank; the tiny and the base model on
 synthetic micro-batches of equal sentences. The ranks divide 8 slots evenly, so a check is one more
-pass; of 7 slots, it uses the pass of a dummy. Steps with a check and without follow each other by
-turns in one engine. The figure is the ratio of their CPU time on rank 0, median of the pairs, as
-others on the machine hardly change it.
+pass; of 7 slots, it uses the pass of a dummy. The checksums of `engine.verify_reductions` are
+measured with 8 slots, too. Steps with a check and without follow each other by turns in one engine.
+The figure is the ratio of their CPU time on rank 0, median of the pairs, as others on the machine
+hardly change it.
 
 `passes` is the cost in passes of one slot, (ratio - 1) × slots of a rank: 1.1 is expected for a
 check with a pass more, and 0 for one that uses a dummy. A run that checks every N steps pays
-passes / (slots of a rank × N) of its time.
+passes / (slots of a rank × N) of its time. Checksums are made in every step.
 
-    .venv/bin/python benchmarks/verify_cost.py [--pairs N]
+    .venv/bin/python benchmarks/verify_cost.py [--pairs N] [--sums]
 """
 
 import argparse
@@ -46,6 +47,7 @@ from trainer.zero.engine import TrainingEngine
 RANKS = 2
 WARM_UP = 2  # pairs of steps
 PASSES = 4  # of a rank in a step without a check, of 8 slots and of 7
+CASES = (("a slot", 8), ("a slot", 7), ("the sums", 8))  # what is checked, and the slots of a step
 
 
 class OneBatch:
@@ -61,13 +63,21 @@ class OneBatch:
 class Steps:
     """Steps of one engine, of which every second one has a check."""
 
-    def __init__(self, model: str, precision: Any, slots: int, placement: Placement) -> None:
+    def __init__(
+        self, model: str, precision: Any, check: str, slots: int, placement: Placement
+    ) -> None:
         config, tokens = MODELS[model]
+        every = 2 if check == "a slot" else 0
         self._slots, self._placement = slots, placement
         self._batch = micro_batch(tokens)
         self.engine = TrainingEngine(
             lambda: Transformer(config, VOCABULARY),
-            engine=EngineConfig(precision=precision, numerics="exact", verify_every_steps=2),
+            engine=EngineConfig(
+                precision=precision,
+                numerics="exact",
+                verify_every_steps=every,
+                verify_reductions=not every,
+            ),
             optimizer=OptimizerConfig(),
             gradient_clipping=1.0,
             loss=CrossEntropy(0.1),
@@ -75,11 +85,16 @@ class Steps:
             placement=placement,
         )
         task: Any = OneBatch()
-        checks = SlotChecks(2, slots=slots, parameters=self.engine.trained, placement=placement)
+        checks = SlotChecks(every, slots=slots, parameters=self.engine.trained, placement=placement)
+        self._checks_slots = bool(every)
+        assert self.engine.grids
+        self._checksums = self.engine._reductions, self.engine.grids.observe
         self._passes = StepPasses(self.engine, task, seed=1, placement=placement, checks=checks)
 
     def seconds_of(self, step: int) -> float:
         """Return the CPU seconds of a step; its check must pass."""
+        if not self._checks_slots:
+            self._verify_sums(step % 2 == 0)
         started = time.process_time()
         own = slots_of_rank(self._placement.rank, RANKS, self._slots)
         units = (self._batch.tokens("tgt"),) * self._slots
@@ -103,36 +118,52 @@ class Steps:
                 placement=self._placement,
                 check_words=passed.checks.words(passed.digests),
             )
-            assert (report.check_words is None) == bool(step % 2)
+            assert (report.check_words is not None) == (self._checks_slots and step % 2 == 0)
             assert not passed.checks.failed(report.check_words)
             if self.engine.refit(report.amax) is None:
                 break
+        assert not self.engine.wrong_reductions()
         self.engine.step(1e-4, report.amax)
         return time.process_time() - started
 
+    def _verify_sums(self, on: bool) -> None:
+        """Turn the checksums of the engine on or off."""
+        assert self.engine.grids
+        self.engine._reductions, self.engine.grids.observe = (
+            self._checksums if on else (None, lambda index, shifted, shift: None)
+        )
+
 
 def measure(
-    rank: int, rendezvous: str, model: str, precision: str, slots: int, pairs: int, results: Any
+    rank: int,
+    rendezvous: str,
+    model: str,
+    precision: str,
+    case: tuple[str, int],
+    pairs: int,
+    results: Any,
 ) -> None:
     """Run one rank; rank 0 puts the CPU seconds of pairs of steps into the queue."""
     placement = Placement(
         rank=rank, world_size=RANKS, local_rank=rank, local_world_size=RANKS, rendezvous=rendezvous
     )
     with process_group(placement, timedelta(minutes=5)):
-        steps = Steps(model, precision, slots, placement)
+        steps = Steps(model, precision, *case, placement)
         taken = [steps.seconds_of(step) for step in range(1, 2 * (WARM_UP + pairs) + 1)]
         steps.engine.destroy()
     if rank == 0:
         results.put(list(zip(taken[::2], taken[1::2], strict=True))[WARM_UP:])
 
 
-def pairs_of(model: str, precision: str, slots: int, pairs: int) -> list[tuple[float, float]]:
+def pairs_of(
+    model: str, precision: str, case: tuple[str, int], pairs: int
+) -> list[tuple[float, float]]:
     """Return CPU seconds of steps without and with a check, on two new processes."""
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         rendezvous = f"file://{Path(folder) / 'rendezvous'}"
-        given = (rendezvous, model, precision, slots, pairs, results)
+        given = (rendezvous, model, precision, case, pairs, results)
         ranks = [context.Process(target=measure, args=(rank, *given)) for rank in range(RANKS)]
         for process in ranks:
             process.start()
@@ -147,21 +178,25 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     parser.add_argument("--precisions", type=names_from(("fp32", "bf16")), default=["fp32", "bf16"])
+    parser.add_argument("--sums", action="store_true", help="measure the checksums only")
     arguments = parse_arguments(parser, smoke="--pairs 1 --models tiny --precisions fp32")
     restart_in_rank_environment()
     print(f"load {os.getloadavg()[0]:.1f}")
-    print("| model | precision | slots | ms a step | with a check | ratio | 50 % range | passes |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = (
+        "precision | check of | slots | ms a step | with a check | ratio | 50 % range | passes"
+    )
+    print(f"| model | {columns} |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for model in arguments.models:
         for precision in arguments.precisions:
-            for slots in (8, 7):
-                found = pairs_of(model, precision, slots, arguments.pairs)
+            for check, slots in CASES[2:] if arguments.sums else CASES:
+                found = pairs_of(model, precision, (check, slots), arguments.pairs)
                 plain, checked = (statistics.median(kind) for kind in zip(*found, strict=True))
                 ratios = sorted(checked / plain for plain, checked in found)
                 ratio = statistics.median(ratios)
                 low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
                 print(
-                    f"| {model} | {precision} | {slots} | {1000 * plain:.0f} "
+                    f"| {model} | {precision} | {check} | {slots} | {1000 * plain:.0f} "
                     f"| {1000 * checked:.0f} | {ratio:.3f} | {low:.3f}–{high:.3f} "
                     f"| {(ratio - 1) * PASSES:.2f} |",
                     flush=True,

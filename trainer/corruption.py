@@ -1,4 +1,4 @@
-"""Finding of silent data corruption, and the error with which all ranks report it."""
+"""Findings of silent data corruption, and the errors with which all ranks report them."""
 
 from dataclasses import dataclass
 
@@ -43,14 +43,38 @@ class CorruptionFinding:
         ]
         who = join_items(ranks) if self.is_certain else f"either {' or '.join(ranks)}"
         slots = f"{'slot' if len(self.slots) == 1 else 'slots'} {join_items(self.slots)}"
-        shown = self.parameters[:SHOWN_PARAMETERS]
-        more = self.parameter_count - len(shown)
-        others = f" and {counted(more, 'other parameter')}" if more else ""
         how = "again" if self.is_reproducible else "but not again"
         return (
             f"silent data corruption: {who} computed other bits than the other ranks in {slots} of "
             f"step {self.checked_step}, {how} when the slot was repeated. The difference is in "
-            f"{join_items(shown)}{others}. The step was not applied"
+            f"{_parameters_text(self)}. The step was not applied"
+        )
+
+
+@dataclass(frozen=True)
+class ReductionFinding:
+    """Step whose summed gradients were wrong (`engine.verify_reductions`).
+
+    Attributes:
+        checked_step: the step, whose gradients were not applied.
+        parameters: the first parameters whose sums were wrong.
+        parameter_count: the number of all such parameters.
+        is_repeated: whether the step's passes had been repeated after another wrong sum. The ranks
+            then end; otherwise the passes are repeated.
+    """
+
+    checked_step: int
+    parameters: tuple[str, ...]
+    parameter_count: int
+    is_repeated: bool
+
+    @property
+    def text(self) -> str:
+        """Description in a sentence."""
+        how = " again, after the step's passes were repeated" if self.is_repeated else ""
+        return (
+            f"silent data corruption: the sum of the gradients of {_parameters_text(self)} over "
+            f"all slots was wrong in step {self.checked_step}{how}. The gradients were not applied"
         )
 
 
@@ -63,3 +87,20 @@ class SilentCorruptionError(TrainerError):
 
     def __str__(self) -> str:
         return self.finding.text
+
+
+class ReductionError(TrainerError):
+    """Summed gradients of a step were wrong twice; the step is not applied."""
+
+    def __init__(self, finding: ReductionFinding) -> None:
+        super().__init__(finding)
+        self.finding = finding
+
+    def __str__(self) -> str:
+        return f"{self.finding.text}. Test the memory of the nodes and the network between them"
+
+
+def _parameters_text(finding: CorruptionFinding | ReductionFinding) -> str:
+    shown = finding.parameters[:SHOWN_PARAMETERS]
+    more = finding.parameter_count - len(shown)
+    return join_items(shown) + (f" and {counted(more, 'other parameter')}" if more else "")

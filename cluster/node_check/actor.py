@@ -47,7 +47,13 @@ class NodeCheckMethods:
         """Run `measure_network`."""
         from cluster.node_check.network import measure_network
 
-        return measure_network(replace(placement, node_address=ray.util.get_node_ip_address()))
+        return measure_network(_on_this_node(placement))
+
+    def check_sums(self, placement: Placement) -> int:
+        """Run `count_wrong_sums`."""
+        from cluster.node_check.network import count_wrong_sums
+
+        return count_wrong_sums(_on_this_node(placement))
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})
@@ -62,3 +68,7 @@ class NodeCheckActor(NodeCheckMethods):
         """
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+
+def _on_this_node(placement: Placement) -> Placement:
+    return replace(placement, node_address=ray.util.get_node_ip_address())

@@ -2,10 +2,12 @@
 
 processes of the nodes ──ready──▶ clocks ──▶ measure_node ──▶ slow ones again
     ──full level──▶ network, again if a node is slow ──▶ compare ──▶ NodeCheckReport
+
+After ranks have summed gradients wrongly, `check_sums` adds known numbers over the nodes.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,7 @@ from cluster.node_check.figures import (
     NodeCheckRequest,
     NodeFigures,
 )
+from cluster.node_check.sums import SumsReport, find_wrong_sums, sums_report
 from cluster.node_check.verdicts import NodeVerdict, compare, driver_clock_warning, suspects
 from trainer.process.placement import Placement
 
@@ -89,7 +92,7 @@ class NodeCheckReport:
 
 
 class NodeChecks:
-    """Checks of the nodes of a run; each node is checked once."""
+    """Checks of the nodes of a run; each node is checked once, except by `check_sums`."""
 
     def __init__(
         self,
@@ -173,6 +176,39 @@ class NodeChecks:
             all_reduce_bytes_per_second=all_reduce,
         )
 
+    def check_sums(
+        self, nodes: Mapping[str, NodeProcesses], give_up: Callable[[], bool] = lambda: False
+    ) -> SumsReport | None:
+        """Add known numbers over the nodes, and find the node with which the sums are wrong.
+
+        Args:
+            nodes, give_up: as in `check`.
+
+        Returns:
+            The report; None with a single node, or if the check has ended early.
+        """
+        self._give_up = give_up
+        if len(nodes) < 2 or not self._wait_until_ready(nodes):
+            return None
+        try:
+            found = find_wrong_sums(list(nodes), lambda groups: self._are_sums_right(nodes, groups))
+        except RayError as error:
+            if give_up():
+                return None
+            return SumsReport(f"the sums over nodes were not checked: {_last_line(error)}")
+        return sums_report(found, {node: one.name for node, one in nodes.items()})
+
+    def _are_sums_right(
+        self, nodes: Mapping[str, NodeProcesses], groups: Sequence[Sequence[str]]
+    ) -> list[bool]:
+        """Test the sums over each group of nodes, in parallel; return which ones are right."""
+        answers = [
+            self._start_collective([nodes[node] for node in group], "check_sums")
+            for group in groups
+        ]
+        self._wait([answer for group in answers for answer in group], ANSWER_SECONDS["full"])
+        return [not any(ray.get(group, timeout=0)) for group in answers]
+
     def _wait_until_ready(self, nodes: Mapping[str, NodeProcesses]) -> bool:
         """Wait until all processes have imported torch; return whether they have."""
         ready = [actor.is_ready.remote() for node in nodes.values() for actor in node.actors]
@@ -236,15 +272,34 @@ class NodeChecks:
 
         A node that fails lets the others fail, too, so a failure is a warning without a node.
         """
-        first = [processes.actors[0] for processes in nodes.values()]
+        try:
+            answers = self._start_collective(nodes.values(), "check_network")
+            self._wait(answers, ANSWER_SECONDS[self._level])
+            found: list[NetworkFigures] = ray.get(answers, timeout=0)
+        except RayError as error:
+            warnings.append(f"the bandwidth between nodes was not measured: {_last_line(error)}")
+            return None
+        for node, figures in zip(nodes, found, strict=True):
+            before = self._nodes[node].link_bytes_per_second or 0.0
+            best = max(before, *figures.links.values())
+            self._nodes[node] = replace(self._nodes[node], link_bytes_per_second=best)
+        return min(figures.all_reduce_bytes_per_second for figures in found)
+
+    def _start_collective(self, nodes: Collection[NodeProcesses], method: str) -> list[Any]:
+        """Start a method of the first process of each node, with a place in a common group.
+
+        Returns:
+            The answers to wait for.
+
+        Raises:
+            RayError: the first node gives no address at which the processes can meet.
+        """
+        first = [processes.actors[0] for processes in nodes]
         rendezvous = first[0].tcp_rendezvous.remote()
         self._wait([rendezvous], ANSWER_SECONDS[self._level])
-        try:
-            address = ray.get(rendezvous, timeout=0)
-        except RayError:
-            return None
-        answers = [
-            actor.check_network.remote(
+        address = ray.get(rendezvous, timeout=0)
+        return [
+            getattr(actor, method).remote(
                 Placement(
                     rank=rank,
                     world_size=len(first),
@@ -255,17 +310,6 @@ class NodeChecks:
             )
             for rank, actor in enumerate(first)
         ]
-        self._wait(answers, ANSWER_SECONDS[self._level])
-        try:
-            found: list[NetworkFigures] = ray.get(answers, timeout=0)
-        except RayError as error:
-            warnings.append(f"the bandwidth between nodes was not measured: {_last_line(error)}")
-            return None
-        for node, figures in zip(nodes, found, strict=True):
-            before = self._nodes[node].link_bytes_per_second or 0.0
-            best = max(before, *figures.links.values())
-            self._nodes[node] = replace(self._nodes[node], link_bytes_per_second=best)
-        return min(figures.all_reduce_bytes_per_second for figures in found)
 
     def _wait(self, answers: list[Any], seconds: float) -> list[Any]:
         """Wait until all answers have arrived, `seconds` have passed, or the run must stop.

@@ -1,4 +1,6 @@
-"""Bandwidth between nodes: an all-reduce over all of them, and exchanges between neighbours.
+"""Bandwidth between nodes, and sums over nodes.
+
+The bandwidth is that of an all-reduce over all nodes, and of exchanges between neighbours.
 
 The all-reduce is as slow as its slowest link, so it cannot name a node. Each node therefore
 exchanges data with its neighbours in a ring, in rounds of disjoint pairs. A node that is slow with
@@ -22,6 +24,8 @@ LEAST_BYTES, MOST_BYTES = 2**20, 32 * 2**20
 COLLECTIVE_SECONDS = 0.3
 # All nodes repeat equally often, because each repetition is a collective.
 REPEATS = 4
+SUM_ELEMENTS = 2**20
+SUM_REPEATS = 8
 
 
 def measure_network(placement: Placement) -> NetworkFigures:
@@ -50,6 +54,35 @@ def measure_in_group(placement: Placement) -> NetworkFigures:
                 links[neighbour] = 2 * size / _exchange_seconds(neighbour, size, device)
     dist.barrier()
     return NetworkFigures(2 * (nodes - 1) / nodes * size / seconds, links)
+
+
+def count_wrong_sums(placement: Placement) -> int:
+    """Add known numbers over nodes; return the number of sums that are wrong here; a collective.
+
+    Args:
+        placement: as in `measure_network`.
+    """
+    with process_group(placement, TIMEOUT):
+        return wrong_sums_in_group(placement)
+
+
+def wrong_sums_in_group(placement: Placement) -> int:
+    """Perform `count_wrong_sums` in the process group of the nodes.
+
+    Node n adds n + 1 times the same numbers, which are integers and others in each repetition. So
+    the sums are exact, and a share that is missing, late or of another node makes them wrong.
+    """
+    nodes, wrong = placement.world_size, 0
+    shares = nodes * (nodes + 1) // 2
+    largest = 2**24 // shares
+    for repeat in range(SUM_REPEATS):
+        generator = torch.Generator().manual_seed(repeat)
+        numbers = torch.randint(-largest, largest + 1, (SUM_ELEMENTS,), generator=generator)
+        numbers = numbers.float().to(placement.torch_device)
+        total = numbers * (placement.rank + 1)
+        dist.all_reduce(total)
+        wrong += int(torch.count_nonzero(total != numbers * shares))
+    return wrong
 
 
 def _agreed_bytes(device: torch.device) -> int:

@@ -17,6 +17,8 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
 from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
+from cluster.node_check.sums import SumsReport
+from cluster.node_check.verdicts import NodeVerdict
 from cluster.ranks.agent_client import NodeAgents
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import start_agent
@@ -156,18 +158,38 @@ class RankPool:
         """
         if self._node_checks is None or self._group is None:
             return None
-        processes: dict[str, NodeProcesses] = {}
-        for process in self._group.processes:
+        report = self._node_checks.check(self._node_processes(), folders, self.give_up)
+        for verdict in report.verdicts:
+            self._exclude(verdict)
+        return report
+
+    def check_sums(self) -> SumsReport | None:
+        """Add known numbers over the nodes of the group, and exclude a node that is at fault.
+
+        Returns:
+            The report, or None if the recipe has no node check, or with a single node.
+        """
+        if self._node_checks is None or self._group is None:
+            return None
+        report = self._node_checks.check_sums(self._node_processes(), self.give_up)
+        if report and report.verdict:
+            self._exclude(report.verdict)
+        return report
+
+    def _node_processes(self) -> dict[str, NodeProcesses]:
+        """Return the processes of the group that measure their nodes, by node."""
+        found: dict[str, NodeProcesses] = {}
+        for process in self._group.processes if self._group else ():
             node = process.rank_bundle.node
             name = self._agents.names[node]
-            before = processes.get(node, NodeProcesses(name, ()))
+            before = found.get(node, NodeProcesses(name, ()))
             if self._config.gpus_per_rank or not before.actors:
-                processes[node] = NodeProcesses(name, (*before.actors, process.actor))
-        report = self._node_checks.check(processes, folders, self.give_up)
-        for verdict in report.verdicts:
-            if verdict.fails:
-                self._unfit.add(verdict.node, verdict.reason, verdict.figures)
-        return report
+                found[node] = NodeProcesses(name, (*before.actors, process.actor))
+        return found
+
+    def _exclude(self, verdict: NodeVerdict) -> None:
+        if verdict.fails:
+            self._unfit.add(verdict.node, verdict.reason, verdict.figures)
 
     def release_bundles(self) -> None:
         """Release the reserved bundles, so that data workers get the capacity first."""

@@ -45,7 +45,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.locations import cache_folder
 from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.corruption import SilentCorruptionError
+from trainer.corruption import ReductionError, SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
 from trainer.job.replay_options import ReplayOptions
 from trainer.job.supervision import Outcome
@@ -77,6 +77,7 @@ class RestartLoop:
         self._ranks = 0  # the number of ranks that started last
         self._losses = RankLosses()
         self._corruption = CorruptionResponse(context)
+        self._sums_are_suspected = False  # whether to add known numbers over the nodes
 
     def run(self) -> Outcome:
         """Train until the run is finished or must leave.
@@ -206,6 +207,8 @@ class RestartLoop:
             problems = context.remote.prepare_nodes(group.nodes, work)
         if not problems:
             problems, remedy = self._hardware_problems(), NODE_CHECK_REMEDY
+        if not problems and self._sums_are_suspected:
+            problems = self._sum_problems()
         if problems:
             room = len(context.supply.offer(context.view.query_nodes()))
             for notice in excluded_nodes_text(problems, room, context.config.min_ranks, remedy):
@@ -224,6 +227,16 @@ class RestartLoop:
         for warning in [*report.warnings, *(v.text for v in report.verdicts if not v.fails)]:
             listener.notice(warning)
         return [verdict.text for verdict in report.verdicts if verdict.fails]
+
+    def _sum_problems(self) -> list[str]:
+        """Check the sums over the nodes after wrong ones; return the problem of a node at fault."""
+        self._sums_are_suspected = False
+        report = self._context.supply.check_sums()
+        if report and report.verdict:
+            return [report.text]
+        if report:
+            self._context.listener.notice(report.text)
+        return []
 
     def _start_ranks(self, state: StartRanks) -> TrainRanks:
         """Give the ranks their job, and record where they are."""
@@ -271,6 +284,9 @@ class RestartLoop:
                     return Ended(state.outcome)
             case RankLostError() as error:
                 self._handle_rank_loss(error, before.node_names)
+            case ReductionError() as error if isinstance(before, TrainRanks):
+                self._handle_rank_loss(error, before.node_names)
+                self._sums_are_suspected = True
             case SilentNodesError() as error:
                 context.listener.notice(f"{error}. {NODES_ASKED_AGAIN}")
             case SilentCorruptionError() as error if isinstance(before, TrainRanks):
@@ -292,7 +308,9 @@ class RestartLoop:
         self._context.listener.notice(f"{error}. {remedy}")
         self._context.vitals.attempt_ends(str(error))
 
-    def _handle_rank_loss(self, error: RankLostError, node_names: Mapping[str, str]) -> None:
+    def _handle_rank_loss(
+        self, error: RankLostError | ReductionError, node_names: Mapping[str, str]
+    ) -> None:
         lost = self._context.lost_nodes(node_names.keys())
         notice = self._losses.take(error, {node: node_names[node] for node in lost})
         self._context.listener.notice(notice)

@@ -71,8 +71,8 @@ class RankLosses(RetryBudget):
         self._restarts = 0
         self._lost_nodes: set[str] = set()
 
-    def take(self, error: RankLostError, lost_nodes: Mapping[str, str]) -> str:
-        """Count a loss, and return its notice.
+    def take(self, error: Exception, lost_nodes: Mapping[str, str]) -> str:
+        """Count the end of an attempt by an error, and return its notice.
 
         Args:
             lost_nodes: the lost nodes of the attempt by id, each with its name.

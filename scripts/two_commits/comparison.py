@@ -60,7 +60,7 @@ UNCOMPARED_FIELDS = {
 }
 LINE_FIELDS = {"version", "step", "kind", "time", "scores"}  # of every line; scores have own names
 # Events that follow from what the steps compute, with the fields that are compared, and all others.
-EVENTS = ("repeated", "replay_mismatch", "corruption_found")
+EVENTS = ("repeated", "replay_mismatch", "corruption_found", "wrong_reduction")
 UNCOMPARED_EVENTS = {
     *("resumed", "resized", "preempted", "slow_rank", "rank_recovered"),
 }

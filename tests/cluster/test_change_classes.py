@@ -69,8 +69,9 @@ TABLE = {
     "execution": {
         "": "name extension_folder",
         "data": "mirror dataset cache cache_gigabytes max_heldout_length",
-        "engine": "zero_stage attention activation_checkpointing verify_every_steps "
-        "verify_reductions",
+        "engine": """
+            zero_stage attention activation_checkpointing verify_every_steps verify_reductions
+        """,
         "checkpoints": "memory_every_steps",
         "tracking": "wandb project group tags notes probe_sentences",
         "tracking.notify": "targets events stalled_minutes",

@@ -109,6 +109,7 @@ def test_overrides_win_over_the_recipe_and_the_recipe_over_defaults(recipe_file)
         ("trainer.early_stopping.patience=yes", r"is true, expected a number"),
         ("cluster.ranks=6", r"cluster\.ranks is 6, .* only 5 micro-batches.*at most 5"),
         ("engine={precision: bf16, zero_stage: 0}", r"bf16 and zero_stage is 0.*use zero_stage 1"),
+        ("engine.verify_reductions=true", r"is true and numerics is 'fast'.* to false"),
         ("engine.verify_every_steps=9", r"verify_every_steps is 9 and numerics is 'fast'.* to 0"),
         ("model.heads=5", r"32, which model\.heads = 5 does not divide"),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 
 from foundation.wording import counted, format_value, join_items
 from trainer.record.metrics_lines import (
-    CorruptionFound,
+    CorruptionEvent,
     Event,
     RankRecovered,
     Resized,
@@ -35,7 +35,7 @@ def event_text(event: Event | SkippedLine) -> str:
         )
     if isinstance(event, RankRecovered):
         return f"No longer slow: {event.name} ({event.factor:.3g} times the time of the others)."
-    if isinstance(event, CorruptionFound):
+    if isinstance(event, CorruptionEvent):
         return f"{event.text[0].upper()}{event.text[1:]}."
     details = ", ".join(
         f"{key.replace('_', ' ')} {format_value(value)}"

@@ -266,6 +266,7 @@ _KINDS = (
     EventKind("slow_rank", "slow rank", "skip", notify="slow_rank"),
     EventKind("rank_recovered", "no longer slow", "stop"),
     EventKind("corruption_found", "corruption", "skip", notify="bad_node"),
+    EventKind("wrong_reduction", "wrong sum", "repeat", notify="bad_node"),
     EventKind("replay_mismatch", "mismatch", "skip"),
 )
 EVENT_KINDS = MappingProxyType({kind.name: kind for kind in _KINDS})

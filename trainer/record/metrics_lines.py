@@ -12,7 +12,7 @@ The text below a field is its description. `trainer.record.facts` adds how views
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
@@ -20,7 +20,7 @@ from data_pipeline.batching.plan import Cursor
 from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
-from trainer.corruption import CorruptionFinding
+from trainer.corruption import CorruptionFinding, ReductionFinding
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
@@ -385,19 +385,44 @@ class RankRecovered(_Event):
         return _rank_name(self.rank, self.node)
 
 
-class CorruptionFound(_Event):
-    """Step that was not applied because ranks computed different bits for the same slot.
+class CorruptionEvent(_Event):
+    """Finding of silent data corruption; each kind has the fields of its class of findings.
 
-    The other fields are those of `trainer.corruption.CorruptionFinding`.
+    Attributes:
+        checked_step, parameters, parameter_count: as in the finding.
     """
 
-    event: Literal["corruption_found"] = "corruption_found"
+    finding_type: ClassVar[type[CorruptionFinding | ReductionFinding]]
     checked_step: Count
+    parameters: list[str]
+    parameter_count: Count
+
+    @classmethod
+    def of(cls, finding: CorruptionFinding | ReductionFinding, last_step: int) -> Self:
+        """Return the event of a finding, after the last recorded step."""
+        return cls.model_validate({"step": last_step, **asdict(finding)})
+
+    @property
+    def text(self) -> str:
+        """Description in a sentence."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.details.items()
+        }
+        return self.finding_type(**values).text
+
+
+class CorruptionFound(CorruptionEvent):
+    """Step that was not applied because ranks computed different bits for the same slot.
+
+    The fields are those of `trainer.corruption.CorruptionFinding`.
+    """
+
+    finding_type = CorruptionFinding
+    event: Literal["corruption_found"] = "corruption_found"
     slots: list[Count]
     ranks: list[Count]
     nodes: list[str]
-    parameters: list[str]
-    parameter_count: Count
     is_certain: bool
     is_reproducible: bool
     last_verified_step: Count
@@ -409,19 +434,16 @@ class CorruptionFound(_Event):
             raise ValueError(f"expected a node for each rank, found {found}")
         return self
 
-    @classmethod
-    def of(cls, finding: CorruptionFinding, last_step: int) -> "CorruptionFound":
-        """Return the event of a finding, after the last recorded step."""
-        return cls.model_validate({"step": last_step, **asdict(finding)})
 
-    @property
-    def text(self) -> str:
-        """Description in a sentence."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.details.items()
-        }
-        return CorruptionFinding(**values).text
+class WrongReduction(CorruptionEvent):
+    """Summed gradients that were wrong, and were not applied.
+
+    The fields are those of `trainer.corruption.ReductionFinding`.
+    """
+
+    finding_type = ReductionFinding
+    event: Literal["wrong_reduction"] = "wrong_reduction"
+    is_repeated: bool
 
 
 StepLine = TrainLine | SkippedLine
@@ -434,6 +456,7 @@ Event = (
     | SlowRankFound
     | RankRecovered
     | CorruptionFound
+    | WrongReduction
 )
 Line = StepLine | ValidationLine | Event
 

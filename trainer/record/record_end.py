@@ -23,7 +23,7 @@ from trainer.record.line_reader import ranges_of, whole_lines
 from trainer.record.metrics_file import parsed
 from trainer.record.metrics_lines import (
     MAX_FLOPS,
-    CorruptionFound,
+    CorruptionEvent,
     Line,
     Resumed,
     SkippedLine,
@@ -32,7 +32,7 @@ from trainer.record.metrics_lines import (
     ValidationLine,
 )
 
-L = TypeVar("L", bound=Line)
+L = TypeVar("L", bound=Line | CorruptionEvent)
 
 TERA = 10**12
 # Number of steps from which speed and remaining time are computed.
@@ -40,9 +40,9 @@ RECENT_STEPS = 30
 # Bytes that identify a kind of line. A text within a line cannot contain these bytes, because its
 # quotation marks are escaped.
 _VALIDATION = b'"kind": "validation"'
-_SKIPPED = b'"kind": "skipped"'
-_RESUMED = b'"event": "resumed"'
-_CORRUPTION = b'"event": "corruption_found"'
+_SKIPPED = (b'"kind": "skipped"',)
+_RESUMED = (b'"event": "resumed"',)
+_CORRUPTION = (b'"event": "corruption_found"', b'"event": "wrong_reduction"')
 _STEP = re.compile(rb'"kind": "(?:train|skipped)"')
 
 
@@ -59,7 +59,7 @@ class RecordEnd:
             one.
         skipped: the last step that was not applied, or None.
         resumed: the event of the last restart of the ranks, or None.
-        corruption: the last finding of silent data corruption, or None.
+        corruption: the last finding of silent data corruption, in a slot or in a sum; or None.
         problem: description of an unreadable line, or None. If there is such a line, the other
             attributes except `step` are empty.
     """
@@ -70,7 +70,7 @@ class RecordEnd:
     validations: tuple[ValidationLine, ...] = ()
     skipped: SkippedLine | None = None
     resumed: Resumed | None = None
-    corruption: CorruptionFound | None = None
+    corruption: CorruptionEvent | None = None
     problem: str | None = None
 
     def after(self, line: Line) -> "RecordEnd":
@@ -89,7 +89,7 @@ class RecordEnd:
             return replace(self, step=max(self.step, line.step), skipped=line)
         if isinstance(line, ValidationLine):
             return replace(self, validations=(line,))
-        if isinstance(line, CorruptionFound):
+        if isinstance(line, CorruptionEvent):
             return replace(self, corruption=line)
         return replace(self, resumed=line) if isinstance(line, Resumed) else self
 
@@ -222,7 +222,7 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
             validations=tuple(_validations(path, lines)),
             skipped=_last(path, lines, _SKIPPED, SkippedLine),
             resumed=_last(path, lines, _RESUMED, Resumed),
-            corruption=_last(path, lines, _CORRUPTION, CorruptionFound),
+            corruption=_last(path, lines, _CORRUPTION, CorruptionEvent),
         )
     except TrainerError as error:
         return RecordEnd(step=_last_step(path, steps), problem=str(error))
@@ -268,9 +268,9 @@ def _recent(path: Path, steps: list[bytes]) -> tuple[TrainLine, ...]:
     return tuple(reversed(recent))
 
 
-def _last(path: Path, lines: list[bytes], mark: bytes, kind: type[L]) -> L | None:
-    """Return the last line of a kind, identified by `mark` in its bytes, or None."""
-    text = next((line for line in reversed(lines) if mark in line), None)
+def _last(path: Path, lines: list[bytes], marks: tuple[bytes, ...], kind: type[L]) -> L | None:
+    """Return the last line of a kind, identified by one of `marks` in its bytes, or None."""
+    text = next((line for line in reversed(lines) if any(mark in line for mark in marks)), None)
     line = parsed(path, text) if text else None
     return line if isinstance(line, kind) else None
 

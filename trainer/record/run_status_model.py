@@ -115,7 +115,8 @@ class RunStatus(FileModel):
     corruption: str | None = None
     """Last finding of silent data corruption, in a sentence; None for none."""
     corruption_step: int | None = None
-    """Last step in which ranks computed different bits for the same data."""
+    """Last step in which ranks computed different bits for the same data, or whose gradients were
+    summed wrongly."""
     unfit_nodes: tuple[str, ...] = ()
     """Nodes that the run does not use, each with the reason; empty if the run is not being
     trained."""

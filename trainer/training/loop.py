@@ -22,6 +22,7 @@ import torch
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
+from trainer.corruption import MAX_PARAMETERS, ReductionError, ReductionFinding
 from trainer.job.rank_job import RankContext
 from trainer.job.supervision import Outcome
 from trainer.record.metrics_lines import (
@@ -31,6 +32,7 @@ from trainer.record.metrics_lines import (
     Sample,
     TrainLine,
     ValidationLine,
+    WrongReduction,
 )
 from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.registries.callbacks import ObservedStep, Skip, StepView, Stop
@@ -244,17 +246,42 @@ class Trainer:
             raise ending_error(line, decision)
 
     def _sum_gradients(self, step: int, data: RankStep, stall: float) -> StepReport:
-        """Run the step's passes, and repeat them while a gradient exceeds its parameter's grid."""
+        """Run the step's passes, and repeat them until their sums may be applied.
+
+        They are repeated while a gradient exceeds its parameter's grid, and once after wrong sums.
+
+        Raises:
+            SilentCorruptionError: ranks compute different bits for the same slot.
+            ReductionError: sums of gradients are wrong again after a repetition.
+        """
+        was_wrong = False
         while True:
             report = self._accumulate(step, data, stall)
             outgrown = self.engine.refit(report.amax)
-            if outgrown is None:
-                return report
-            self.engine.timer.interrupt()  # the repetition
             if outgrown:
                 self._recorder.append(
                     Repeated(step=self._recorder.last_step, grids_widened=outgrown)
                 )
+            elif outgrown is None:
+                wrong = [] if report.bad_slots else self.engine.wrong_reductions()
+                if not wrong:
+                    return report
+                self._report_wrong_reductions(step, wrong, was_wrong)
+                was_wrong = True
+            self.engine.timer.interrupt()  # the repetition
+
+    def _report_wrong_reductions(self, step: int, wrong: list[str], was_wrong: bool) -> None:
+        """Record wrong sums of gradients; if it is the second time in a step, raise the error.
+
+        Args:
+            step: the step, whose gradients were discarded.
+            wrong: the parameters whose sums are wrong.
+            was_wrong: whether the step's passes are a repetition after wrong sums.
+        """
+        finding = ReductionFinding(step, tuple(wrong[:MAX_PARAMETERS]), len(wrong), was_wrong)
+        self._recorder.append(WrongReduction.of(finding, self._recorder.last_step))
+        if was_wrong:
+            raise ReductionError(finding)
 
     def _accumulate(self, step: int, data: RankStep, stall: float) -> StepReport:
         """Run forward and backward for the rank's slots, then exchange results with other ranks.

@@ -18,6 +18,7 @@ from cluster.node_check.report_text import summary, table
 from cluster.ray.session import ray_session
 
 READY_SECONDS = 300.0
+SICK = {"a": "", "b": "", "c": "", "unsteady": "unsteady-bits", "adds": "wrong-sums"}
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,12 @@ def session(ray_head):
 
 @pytest.fixture(scope="module")
 def actors(session):
-    """Two healthy nodes, and one that computes wrong bits when it repeats a product."""
+    """Three healthy nodes, one with wrong bits when it repeats a product, one with wrong sums."""
     started = {
         name: NodeCheckActor.options(
             runtime_env={"env_vars": {"TRANSLOOM_SICK_NODE": wrong}}
         ).remote(None)
-        for name, wrong in {"a": "", "b": "", "unsteady": "unsteady-bits"}.items()
+        for name, wrong in SICK.items()
     }
     yield started
     for actor in started.values():
@@ -93,6 +94,29 @@ def test_the_network_is_measured_in_a_full_check(actors, monkeypatch):
     assert all(report.nodes[name].link_bytes_per_second > 0 for name in nodes)
     assert report.warnings == ()
     assert check._measure_network(nodes, []) > 0
+
+
+def test_a_node_with_which_sums_are_wrong_is_named(actors):
+    check = NodeChecks("quick", "cpu", 1, READY_SECONDS)
+    report = check.check_sums(processes(actors, "a", "adds", "b", "c"))
+    assert (report.verdict.node, report.verdict.fails) == ("adds", True)
+    right = check.check_sums(processes(actors, "a", "b"))
+    assert (right.verdict, "are right" in right.text) == (None, True)
+    one_of_two = check.check_sums(processes(actors, "a", "adds"))
+    assert one_of_two.verdict is None
+    assert "the pairs node a, node adds" in one_of_two.text
+
+
+def test_sums_over_one_node_are_not_checked_and_a_lost_process_leaves_no_node_out(actors):
+    check = NodeChecks("quick", "cpu", 1, READY_SECONDS)
+    assert check.check_sums(processes(actors, "a")) is None
+    assert check.check_sums(processes(actors, "a", "b"), give_up=lambda: True) is None
+    lost = NodeCheckActor.remote(None)
+    ray.kill(lost)
+    nodes = {"l": NodeProcesses("l", (lost,)), **processes(actors, "a")}
+    report = check.check_sums(nodes)
+    assert report.verdict is None
+    assert "were not checked: " in report.text
 
 
 def test_a_node_that_does_not_answer_or_fails_is_named_and_a_lost_one_is_checked_later(

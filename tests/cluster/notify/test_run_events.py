@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.recipes import tiny_values
 from support.records.checkpoints import make_header, save_checkpoint
-from support.records.lines import skipped_line, train_line, validation_line
+from support.records.lines import skipped_line, train_line, validation_line, wrong_reduction
 
 from cluster.errors import ClusterError, EmbeddedRayError, RankLostError
 from cluster.notify import run_events
@@ -231,6 +231,12 @@ def test_corruption_is_an_event_that_names_rank_node_step_slot_and_parameter(eve
     assert found.step == 7
     for part in ("rank 1 on node far", "slot 3 of step 8", "x.weight"):
         assert part in found.text
+
+
+def test_a_wrong_sum_is_an_event(events):
+    events.line(wrong_reduction(7))
+    assert events.names == ["bad_node"]
+    assert "the sum of the gradients of x.weight" in events.found[0].text
 
 
 def test_the_error_of_the_end_is_an_event(events):

@@ -96,6 +96,10 @@ class Orders:
         """Let a bit of the rank's weights flip in memory when it first comes to that step."""
         (self.folder / f"flip.rank-{rank}.step-{step}").touch()
 
+    def falsify(self, step: int, rank: int, times: int = 1) -> None:
+        """Let an element of the rank's share of that step's sum change so many times."""
+        (self.folder / f"sum.rank-{rank}.step-{step}").write_text(str(times))
+
     def clear(self) -> None:
         """Want nothing; whoever waits goes on."""
         for file in self.folder.iterdir():

@@ -172,6 +172,7 @@ def train_steps(
         report, tokens = accumulate(engine, step, before_pass)
         while engine.refit(report.amax) is not None:
             report, tokens = accumulate(engine, step, before_pass)
+        assert engine.wrong_reductions() == []
         losses.append(report.sums[0] / tokens)
         engine.step(LEARNING_RATE, report.amax)
     return losses

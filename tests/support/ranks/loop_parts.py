@@ -54,6 +54,7 @@ class Story:
         norms: the norm of the gradients, 1.5 where there is none.
         loss_factors: what the loss of each slot is multiplied with.
         refits: what the engine's grids say after a step's first, second, … passes.
+        wrong: the wrong sums of a step, after each passes that fit their grids.
         stops: steps at which a request to stop arrives.
         scores: loss of the validation of a step; None: it gives way to a request to stop.
         events: what the parts were asked to do, in order.
@@ -67,6 +68,7 @@ class Story:
     norms: dict[int, float] = field(default_factory=dict)
     loss_factors: dict[int, float] = field(default_factory=dict)
     refits: dict[int, list[list[str]]] = field(default_factory=dict)
+    wrong: dict[int, list[list[str]]] = field(default_factory=dict)
     stops: set[int] = field(default_factory=set)
     scores: dict[int, float | None] = field(default_factory=dict)
     step: int = 0
@@ -104,6 +106,10 @@ class Engine:
         said = self._story.refits.get(step, [])[self._fits[step] :]
         self._fits[step] += 1
         return said[0] if said else None
+
+    def wrong_reductions(self) -> list[str]:
+        wrong = self._story.wrong.get(self._story.step, [])
+        return wrong.pop(0) if wrong else []
 
     def gradient_norm(self, amax: Any) -> float:
         norm = self._story.norms.get(self._story.step, 1.5)

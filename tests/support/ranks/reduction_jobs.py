@@ -1,147 +1,224 @@
 """Jobs for a `RankPool` whose reductions go wrong: see trainer/zero/reduction_check.py."""
 
+import math
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
 
-from data_pipeline.batching.plan import slots_of_rank
-from support.ranks.engine_jobs import (
-    LEARNING_RATE,
-    SLOTS,
-    VOCABULARY,
-    Shape,
-    make_engine,
-    micro_batch,
-)
+from support.ranks.engine_jobs import LEARNING_RATE, Shape, accumulate, make_engine
+from support.ranks.verify_jobs import CheckedRank, Setting
 from trainer.process.placement import Placement
-from trainer.tasks.batch import to_device
-from trainer.tasks.randomness import seed_torch
-from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero.engine import TrainingEngine
 
-REDUCTIONS = ("all_reduce", "reduce", "reduce_scatter_tensor", "reduce_scatter")
+IN_PLACE = ("all_reduce", "reduce")
+REDUCTIONS = (*IN_PLACE, "reduce_scatter_tensor", "reduce_scatter")
+RESULTS = ("tensor", "output_tensor", "output")  # names of the argument for the result
 LEAST_ELEMENTS = 100  # of a bucket of gradients
-# Changes some elements of a reduced bucket in place, with random numbers of its own.
-Fault = Callable[[torch.Tensor, random.Random], None]
 
 
-def flip_a_bit(bucket: torch.Tensor, drawn: random.Random) -> None:
-    flat = bucket.view(-1).view(torch.int32 if bucket.dtype == torch.float32 else torch.int16)
-    nonzero = flat.nonzero().flatten()
-    place = int(nonzero[drawn.randrange(len(nonzero))])
-    flat[place] ^= 1 << drawn.randrange(8 * bucket.element_size() - 2)
+@dataclass(frozen=True)
+class Reduction:
+    """Result of a reduction on one rank.
+
+    Attributes:
+        result: the sum, which a fault may change in place.
+        share: what the rank has added to it; None if it added more than its part of the sum.
+        earlier: the result of the same reduction in the step before.
+    """
+
+    result: torch.Tensor
+    share: torch.Tensor | None
+    earlier: torch.Tensor | None
+
+    def chunk(self, drawn: random.Random) -> slice:
+        begin, end = sorted(drawn.sample(range(len(self.result) + 1), 2))
+        return slice(begin, end)
 
 
-def exchange_elements(bucket: torch.Tensor, drawn: random.Random) -> None:
-    flat = bucket.view(-1)
-    nonzero = flat.nonzero().flatten()
-    while True:
+def flip_a_bit(found: Reduction, drawn: random.Random) -> None:
+    width = 8 * found.result.element_size()
+    bits = found.result.view(torch.int32 if width == 32 else torch.int16)
+    bit = drawn.randrange(width)
+    bits[drawn.randrange(len(bits))] ^= -(2**bit) if bit == width - 1 else 2**bit
+
+
+def exchange_elements(found: Reduction, drawn: random.Random) -> None:
+    """Between blocks of a checksum."""
+    elements = found.result
+    nonzero = elements.nonzero().flatten()
+    for _ in range(100):
         one, other = (int(nonzero[drawn.randrange(len(nonzero))]) for _ in range(2))
-        if abs(one - other) > 200 and flat[one] != flat[other]:
-            flat[[one, other]] = flat[[other, one]]
+        if abs(one - other) > 64 and elements[one] != elements[other]:
+            elements[[one, other]] = elements[[other, one]]
             return
 
 
-def lose_a_chunk(bucket: torch.Tensor, drawn: random.Random) -> None:
-    """A partial sum that came too late: some elements lack a share."""
-    flat = bucket.view(-1)
-    begin = drawn.randrange(len(flat) // 2)
-    flat[begin : begin + len(flat) // 8] *= 0.5
+def lose_a_share(found: Reduction, drawn: random.Random) -> None:
+    """A partial sum that came too late: a chunk lacks this rank's share, or half of the sum."""
+    chunk = found.chunk(drawn)
+    share = found.result / 2 if found.share is None else found.share
+    found.result[chunk] -= share[chunk]
 
 
+def keep_an_older_chunk(found: Reduction, drawn: random.Random) -> None:
+    """A chunk that has the sum of another step."""
+    chunk = found.chunk(drawn)
+    assert found.earlier is not None
+    found.result[chunk] = found.earlier[chunk]
+
+
+Fault = Callable[[Reduction, random.Random], None]
 FAULTS: dict[str, Fault] = {
     "flipped bit": flip_a_bit,
     "exchanged elements": exchange_elements,
-    "late partial sum": lose_a_chunk,
+    "late partial sum": lose_a_share,
+    "chunk of another step": keep_an_older_chunk,
 }
 
 
-def wrong_reductions(
-    placement: Placement, shape: Shape, steps: int, fault: str | None, seed: int
-) -> list[list[str]]:
-    """`TrainingEngine.wrong_reductions` of each step, the last of which has a fault."""
-    engine = make_engine(placement, shape)
-    drawn = random.Random(seed)
-    found = []
-    for step in range(1, steps + 1):
-        report = _passes(engine, step)
-        while engine.refit(report.amax) is not None:
-            report = _passes(engine, step)
-        if fault is not None and step == steps:
-            engine.discard_gradients()
-            undo = _plant(FAULTS[fault], drawn)
-            report = _passes(engine, step)
-            undo()
-        wrong = engine.wrong_reductions()
-        found.append(wrong)
-        if not wrong:
-            engine.step(LEARNING_RATE, report.amax)
-    engine.destroy()
-    return found
+@dataclass
+class Wire:
+    """Reductions of gradients on this rank, of which one may go wrong.
 
+    Attributes:
+        results: of the last passes.
+        earlier: of the step before.
+        pending: the number of the reduction that goes wrong, the fault, and its random numbers.
+    """
 
-def _passes(engine: TrainingEngine, step: int) -> StepReport:
-    placement = engine.placement
-    slots = slots_of_rank(placement.rank, placement.world_size, SLOTS)
-    tokens = sum(micro_batch(step, slot).tokens("tgt") for slot in range(SLOTS))
-    batches, results = [], []
-    for number in range(engine.slots_per_rank):
-        is_dummy = number >= len(slots)
-        slot = slots[min(number, len(slots) - 1)]
-        batch = to_device(micro_batch(step, slot), VOCABULARY, placement.torch_device)
-        seed_torch(1, "dropout", step, slot)
-        result = engine.forward_backward(
-            batch,
-            units_global=tokens,
-            is_accumulation_boundary=number == engine.slots_per_rank - 1,
-            is_dummy=is_dummy,
-        )
-        if not is_dummy:
-            batches.append(batch)
-            results.append(result)
-    return exchange(
-        slots,
-        batches,
-        results,
-        micro_batches_per_step=SLOTS,
-        data_stall_seconds=0.0,
-        stop_requested=False,
-        placement=placement,
-    )
+    results: list[torch.Tensor] = field(default_factory=list)
+    earlier: list[torch.Tensor] = field(default_factory=list)
+    pending: tuple[int, Fault, random.Random] | None = None
 
+    def begin_passes(self) -> None:
+        self.results = []
 
-def _plant(fault: Fault, drawn: random.Random) -> Callable[[], None]:
-    """Let the next reduction of a bucket go wrong, on all ranks; return what undoes it."""
-    pending = [fault]
-    places = [(deepspeed.comm.comm.cdb, name) for name in REDUCTIONS] + [(dist, "all_reduce")]
-    before = [(owner, name, getattr(owner, name)) for owner, name in places]
-    inside: list[bool] = []  # DeepSpeed's function calls torch's
+    def end_step(self) -> None:
+        self.earlier = self.results
 
-    def wrapped(reduction: Callable[..., Any]) -> Callable[..., Any]:
+    def plant(self, fault: Fault, drawn: random.Random) -> None:
+        """Let any one reduction of the next passes go wrong; the passes before had as many."""
+        self.pending = (drawn.randrange(len(self.results)), fault, drawn)
+
+    @contextmanager
+    def tapped(self) -> Iterator[None]:
+        places = [(deepspeed.comm.comm.cdb, name) for name in REDUCTIONS] + [(dist, "all_reduce")]
+        before = [(owner, name, getattr(owner, name)) for owner, name in places]
+        inside: list[bool] = []  # DeepSpeed's function calls torch's
+        for owner, name, reduction in before:
+            setattr(owner, name, self._tapped(name, reduction, inside))
+        try:
+            yield
+        finally:
+            for owner, name, reduction in before:
+                setattr(owner, name, reduction)
+
+    def _tapped(
+        self, name: str, reduction: Callable[..., Any], inside: list[bool]
+    ) -> Callable[..., Any]:
         def reduced(*arguments: Any, **options: Any) -> Any:
-            if inside:
+            tensors = [*arguments, *(options[key] for key in RESULTS if key in options)]
+            result = tensors[0].detach().view(-1)
+            is_gradient = result.is_floating_point() and result.element_size() < 8
+            if inside or not is_gradient or result.numel() < LEAST_ELEMENTS:
                 return reduction(*arguments, **options)
+            share = result.clone() if name in IN_PLACE else None
             inside.append(True)
             work = reduction(*arguments, **options)
             inside.clear()
-            result = options["output_tensor"] if "output_tensor" in options else arguments[0]
-            if result.numel() >= LEAST_ELEMENTS and pending:
-                if work is not None:
-                    work.wait()
-                pending.pop()(result, drawn)
+            if work is not None:
+                work.wait()
+            self._arrive(result, share)
             return work
 
         return reduced
 
-    for owner, name, reduction in before:
-        setattr(owner, name, wrapped(reduction))
+    def _arrive(self, result: torch.Tensor, share: torch.Tensor | None) -> None:
+        number = len(self.results)
+        self.results.append(result.clone())
+        if self.pending and self.pending[0] == number:
+            _, fault, drawn = self.pending
+            self.pending = None
+            fault(Reduction(result, share, self.earlier[number]), drawn)
 
-    def undo() -> None:
-        for owner, name, reduction in before:
-            setattr(owner, name, reduction)
 
-    return undo
+@dataclass(frozen=True)
+class Planted:
+    """Fault in a reduction of one rank; `seed` draws the reduction, the elements and the bits."""
+
+    fault: str
+    rank: int
+    seed: int
+
+
+def try_faults(
+    placement: Placement, shape: Shape, faults: list[Planted]
+) -> list[tuple[bool, list[str]]]:
+    """Train two steps, and one for each fault, whose sums are made without it, with it, and again.
+
+    Returns:
+        For each fault, whether it has changed an element that this rank would have applied, and
+        what `TrainingEngine.wrong_reductions` has found.
+    """
+    engine, wire, results = make_engine(placement, shape), Wire(), []
+    with wire.tapped():
+        for step, planted in enumerate([None, None, *faults], start=1):
+            wire.begin_passes()
+            report, _ = accumulate(engine, step)
+            while engine.refit(report.amax) is not None:
+                wire.begin_passes()
+                report, _ = accumulate(engine, step)
+            right = _parts(engine)
+            if planted:
+                if planted.rank == placement.rank:
+                    wire.plant(FAULTS[planted.fault], random.Random(planted.seed))
+                changed = not _equal(_repeated(engine, wire, step), right)
+                wrong = engine.wrong_reductions()
+                results.append((changed, wrong))
+                assert _equal(_repeated(engine, wire, step), right)
+            assert engine.wrong_reductions() == []
+            engine.step(LEARNING_RATE, report.amax)
+            wire.end_step()
+    engine.destroy()
+    return results
+
+
+def _repeated(engine: TrainingEngine, wire: Wire, step: int) -> list[torch.Tensor]:
+    """Discard the sums of a step, and make them again."""
+    engine._discard_sums()
+    wire.begin_passes()
+    accumulate(engine, step)
+    return _parts(engine)
+
+
+def _parts(engine: TrainingEngine) -> list[torch.Tensor]:
+    return [part.clone() for _, _, part in engine.stage.owned_parts()]
+
+
+def _equal(parts: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(parts, others, strict=True))
+
+
+def count_alarms(placement: Placement, shape: Shape, slots: int, steps: int) -> Counter[str]:
+    """Train healthy steps in the real loop, of which some are odd.
+
+    One in 20 steps is not finite, and one in 20 has gradients a hundred times as large, which
+    widens the grids and may be skipped as a spike.
+
+    Returns:
+        The number of lines and events of each kind.
+    """
+    rank = CheckedRank(placement, Setting(shape, slots, every=0, guard=True), steps)
+    rank.units = dict.fromkeys(range(7, steps, 20), math.nan)
+    rank.units |= dict.fromkeys(range(13, steps, 20), 1)
+    rank.trainer.train()
+    rank.engine.destroy()
+    kinds = [line.kind for line in rank.story.lines]
+    return Counter([*kinds, *(name for name, *_ in rank.story.events)])

@@ -1,6 +1,7 @@
 """Jobs for a `RankPool` that train with checks of slots, while bits of one rank flip."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -150,12 +151,14 @@ class CheckedRank:
     def __init__(self, placement: Placement, setting: Setting, steps: int = 1) -> None:
         placement = replace(placement, node_ids=setting.node_names, node_names=setting.node_names)
         self.setting, self.placement, self.story = setting, placement, Story()
+        self.units: dict[int, float] = {}  # of steps whose units are not the target tokens
         model = make_model()
         self.flipper = Flipper(model)
         given = [model]
         training = recipe(
             max_steps=steps,
             validate_every_steps=10**6,
+            stop_after_skipped_steps=10**6,
             spike_guard={"window": 5, "minimum_steps": 2} if setting.guard else None,
         )
         numerics = asdict(setting.shape)
@@ -203,8 +206,6 @@ class CheckedRank:
             checks=self.checks,
         )
 
-    nan_in = 0  # a step whose gradients are NaN on all ranks
-
     def stream(self, cursor: Cursor) -> Iterator[RankStep]:
         slots, placement = self.setting.slots, self.placement
         own = slots_of_rank(placement.rank, placement.world_size, slots)
@@ -216,8 +217,8 @@ class CheckedRank:
             def request(slot: int, step: int = step) -> Callable[[], Any]:
                 return lambda: micro_batch(step, slot)
 
-            if step == self.nan_in:
-                units = (float("nan"), *units[1:])
+            if step in self.units:
+                units = (self.units[step], *(0 for _ in units[1:]))
             parts = [micro_batch(step, slot) for slot in own]
             yield RankStep(own, parts, units, cursor, after, request)
             cursor = after
@@ -274,7 +275,7 @@ def try_flips(placement: Placement, setting: Setting, flips: list[Flip]) -> list
 def train_past_nan(placement: Placement, setting: Setting) -> list[str]:
     """The kinds of lines of a healthy training, of which the third step is not finite."""
     rank = CheckedRank(placement, setting, steps=4)
-    rank.nan_in = 3
+    rank.units[3] = math.nan
     rank.trainer.train()
     rank.engine.destroy()
     return [line.kind for line in rank.story.lines]

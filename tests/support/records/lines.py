@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.corruption import CorruptionFinding
+from trainer.corruption import CorruptionFinding, ReductionFinding
 from trainer.record.metrics_lines import (
     CorruptionFound,
     Sample,
@@ -10,6 +10,7 @@ from trainer.record.metrics_lines import (
     SlowRankState,
     TrainLine,
     ValidationLine,
+    WrongReduction,
 )
 from trainer.tasks.translation import translation_scores
 
@@ -87,6 +88,12 @@ def corruption_found(last_step: int, **fields: Any) -> CorruptionFound:
         "last_verified_step": last_step,
     }
     return CorruptionFound.of(CorruptionFinding(**values | fields), last_step)
+
+
+def wrong_reduction(last_step: int, **fields: Any) -> WrongReduction:
+    """The gradients of the step after the last one were summed wrongly, and are summed again."""
+    values = {"parameters": ("x.weight",), "parameter_count": 1, "is_repeated": False} | fields
+    return WrongReduction.of(ReductionFinding(last_step + 1, **values), last_step)
 
 
 def validation_line(

@@ -1,7 +1,7 @@
 """Events of a run in words: what of the curve stays the same, and what would keep the rest."""
 
 import pytest
-from support.records.lines import corruption_found
+from support.records.lines import corruption_found, wrong_reduction
 
 from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import RankRecovered, Resized, Resumed, SlowRankFound
@@ -80,3 +80,10 @@ def test_corruption_names_rank_node_step_slot_and_parameter():
     assert text.startswith("Silent data corruption: rank 1 on node far ")
     for part in ("slot 3 of step 8", "x.weight", "was not applied."):
         assert part in text
+
+
+def test_a_wrong_sum_names_step_and_parameter():
+    text = event_text(wrong_reduction(7))
+    assert text.startswith("Silent data corruption: the sum of the gradients of x.weight ")
+    assert "in step 8. The gradients were not applied." in text
+    assert " again, " in event_text(wrong_reduction(7, is_repeated=True))

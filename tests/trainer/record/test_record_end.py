@@ -8,6 +8,7 @@ from support.records.lines import (
     skipped_line,
     train_line,
     validation_line,
+    wrong_reduction,
 )
 
 from trainer.record.metrics_lines import Preempted, Resumed
@@ -163,10 +164,14 @@ def test_a_share_is_not_known_if_a_line_of_an_earlier_version_lacks_it(tmp_path)
     assert end_of(tmp_path, *steps(3, wait_seconds=0.5)).share_of_time("wait_seconds") == 0.5
 
 
-def test_the_newest_finding_of_corruption_is_kept(tmp_path):
-    lines = [train_line(1), corruption_found(1), train_line(2), corruption_found(2), train_line(3)]
+KINDS = (corruption_found, wrong_reduction)
+
+
+@pytest.mark.parametrize(("older", "newer"), [KINDS, KINDS[::-1]])
+def test_the_newest_finding_of_corruption_is_kept(tmp_path, older, newer):
+    lines = [train_line(1), older(1), train_line(2), newer(2), train_line(3)]
     end = end_of(tmp_path, *lines)
-    assert end.corruption == corruption_found(2)
+    assert end.corruption == newer(2)
     appended = RecordEnd()
     for line in lines:
         appended = appended.after(line)

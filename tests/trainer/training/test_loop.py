@@ -16,6 +16,7 @@ from support.ranks.loop_parts import (
 )
 
 from data_pipeline.batching.plan import Cursor
+from trainer.corruption import ReductionError
 from trainer.errors import NonFiniteLossError
 from trainer.record.metrics_lines import StepLine
 from trainer.registries.callbacks import StepObserver
@@ -230,6 +231,38 @@ def test_a_step_is_repeated_until_its_gradients_fit_their_grids(tmp_path):
     ]
 
 
+def test_a_step_whose_sums_are_wrong_is_repeated_once_and_applied_once(tmp_path):
+    story = Story(refits={2: [["w"]]}, wrong={2: [["w", "v"]]})
+    make_trainer(story, recipe(max_steps=3), tmp_path).train()
+    passes = [[done["step"] for done in story.passes].count(step) for step in (1, 2, 3)]
+    assert passes == [SLOTS, 3 * SLOTS, SLOTS]
+    assert [event[1] for event in story.of("applied")] == [1, 2, 3]
+    ((_, step, details),) = story.of("wrong_reduction")
+    assert (step, details["checked_step"], details["parameters"]) == (2, 2, ["w", "v"])
+    assert not details["is_repeated"]
+
+
+def test_sums_that_are_wrong_again_end_the_ranks_without_a_step_or_a_checkpoint_of_it(tmp_path):
+    many = [f"w{number}" for number in range(20)]
+    story = Story(wrong={3: [["w"], many]})
+    with pytest.raises(ReductionError) as error:
+        make_trainer(story, recipe(max_steps=9), tmp_path).train()
+    assert [event[1] for event in story.of("applied")] == [1, 2]
+    assert [progress.step for progress, _ in story.saved] == [2]
+    first, second = (details for _, _, details in story.of("wrong_reduction"))
+    assert (first["is_repeated"], second["is_repeated"]) == (False, True)
+    assert (len(second["parameters"]), second["parameter_count"]) == (8, 20)
+    assert "w0, w1 and 18 other parameters" in str(error.value)
+    assert "in step 3 again" in str(error.value)
+
+
+def test_sums_of_a_step_that_is_not_finite_are_not_verified(tmp_path):
+    story = Story(bad={2}, wrong={2: [["w"]]})
+    make_trainer(story, recipe(max_steps=3), tmp_path).train()
+    assert story.wrong == {2: [["w"]]}
+    assert story.of("wrong_reduction") == []
+
+
 def test_a_request_to_stop_leaves_a_checkpoint_of_its_step(tmp_path):
     story = Story(stops={3})
     assert make_trainer(story, recipe(max_steps=9), tmp_path).train() == "preempted"
@@ -285,8 +318,8 @@ def test_a_step_after_a_validation_a_probe_or_a_checkpoint_is_interrupted(tmp_pa
             return {}
 
     training = recipe(max_steps=26, validate_every_steps=5)
-    story = Story(refits={22: [["w"]]})
+    story = Story(refits={22: [["w"]]}, wrong={23: [["w"]]})
     make_trainer(story, training, tmp_path, probes=True, observers=[Observer()]).train()
     saved, validated = set(range(2, 26, 2)), {5, 10, 15, 20, 25}
     probed = {0, 1, 2, 3, 4, 6, 8, 12, 16, 24}
-    assert interrupted == sorted({step + 1 for step in saved | validated | probed} | {22})
+    assert interrupted == sorted({step + 1 for step in saved | validated | probed} | {22, 23})

@@ -21,6 +21,7 @@ from support.records.lines import (
     skipped_line,
     train_line,
     validation_line,
+    wrong_reduction,
 )
 from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
 
@@ -63,7 +64,7 @@ def run(tmp_path):
     """A run that trains, with all that can be known of it."""
     lines = [step(5, -30), step(6, -20), skipped_line(7, in_a_row=1, skipped_steps=4)]
     lines += [skipped_line(8, in_a_row=2, skipped_steps=5, skipped_spikes=3)]
-    lines += [corruption_found(6), corruption_found(8)]
+    lines += [corruption_found(6), wrong_reduction(8)]
     run = made_run(tmp_path / "full", *lines, Resumed(step=8, from_step=4, restarts=3))
     with_owner(with_checkpoint(run, 4), since="2026-01-01T00:00:00+00:00")
     append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time(), 6, "gpu-7")])

@@ -1,0 +1,84 @@
+"""What a run does after ranks have summed gradients wrongly: it adds known numbers over its nodes,
+leaves out a node that is at fault, and ends if no step succeeds."""
+
+import pickle
+
+import pytest
+from support.cluster.scripted_cluster import FINISHED, scripted_run, trained
+
+from cluster.errors import ClusterError, RankLostError
+from cluster.node_check.sums import SumsReport
+from cluster.node_check.verdicts import NodeVerdict
+from cluster.ranks.group import Poll
+from cluster.supervision import restart_loop
+from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
+from trainer.corruption import ReductionError, ReductionFinding
+from trainer.runs.vitals import read_vitals
+
+WRONG = Poll([], failure=ReductionError(ReductionFinding(9, ("x.weight",), 1, True)))
+FAULTY = NodeVerdict("b", True, "Node b takes part in all wrong sums", "wrong in 2 pairs")
+FOUND = SumsReport(FAULTY.text, FAULTY)
+UNKNOWN = SumsReport("sums over 3 nodes are right, so no node is left out")
+
+
+@pytest.fixture
+def scripted(phrasebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(restart_loop, "WAIT_SECONDS", 0.001)
+
+    def start(scripts, **options):
+        options = {"places": ("a", "b", "c"), "ranks": {"min": 2, "max": 3}} | options
+        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
+
+    return start
+
+
+def nodes(run):
+    return [group.nodes for group in run.supply.groups]
+
+
+def test_the_error_arrives_from_a_rank_as_it_was():
+    copy = pickle.loads(pickle.dumps(WRONG.failure))  # noqa: S301
+    assert (copy.finding, str(copy)) == (WRONG.failure.finding, str(WRONG.failure))
+
+
+def test_a_node_with_which_sums_are_wrong_is_left_out(scripted):
+    with scripted([[trained(8), WRONG], [], [trained(9), FINISHED]]) as run:
+        run.supply.sums = [FOUND]
+        assert run.loop.run() == "finished"
+    assert nodes(run) == [["a", "b", "c"], ["a", "b", "c"], ["a", "c"]]
+    assert any(FAULTY.text in text for text in run.listener.notices)
+    (restart,) = read_vitals(run.context.run).restarts
+    assert "the sum of the gradients of x.weight" in restart.cause
+
+
+def test_without_a_node_at_fault_the_ranks_restart_on_the_same_nodes(scripted):
+    with scripted([[trained(8), WRONG], [trained(9), FINISHED]]) as run:
+        run.supply.sums = [UNKNOWN, FOUND]  # the second check is not made
+        assert run.loop.run() == "finished"
+    assert nodes(run) == [["a", "b", "c"]] * 2
+    assert UNKNOWN.text in run.listener.notices
+    assert len(run.supply.sums) == 1
+
+
+def test_sums_are_only_checked_after_wrong_ones(scripted):
+    with scripted([[trained(8), FINISHED]]) as run:
+        run.supply.sums = [FOUND]
+        assert run.loop.run() == "finished"
+    assert nodes(run) == [["a", "b", "c"]]
+
+
+def test_a_run_that_needs_the_node_at_fault_ends_and_names_it(scripted):
+    with scripted([[WRONG], []], ranks=3) as run:
+        run.supply.sums = [FOUND]
+        with pytest.raises(ClusterError, match=r"Node b takes part .* needs at least 3"):
+            run.loop.run()
+
+
+def test_a_run_whose_sums_stay_wrong_ends_after_some_attempts(scripted):
+    attempts = [[trained(8), WRONG]] + [[WRONG]] * ATTEMPTS_WITHOUT_PROGRESS
+    with (
+        scripted(attempts) as run,
+        pytest.raises(RankLostError, match=r"x\.weight.*no further than step 8 in 3 attempts"),
+    ):
+        run.loop.run()
+    assert len(run.supply.groups) == 1 + ATTEMPTS_WITHOUT_PROGRESS

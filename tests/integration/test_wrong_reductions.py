@@ -1,0 +1,90 @@
+"""A rank's share of a sum of gradients changes on its way while a run trains under Ray: the step is
+repeated or the ranks restart, and the curve is that of an undisturbed run."""
+
+import re
+
+import pytest
+from support.cluster.processes import wait_until
+
+from trainer.record.metrics_file import read_metrics
+from trainer.record.metrics_lines import ReplayMismatch, Resumed, WrongReduction
+from trainer.record.run_status import run_status_of
+from trainer.runs.folder import RunFolder
+from trainer.runs.rank_nodes import read_rank_nodes
+from transloom.observe.comparison.comparison import compare_runs
+
+STEPS = 10
+WRONG_IN = 6
+SETTINGS = (
+    "engine.numerics=exact",
+    "batching.micro_batches_per_step=6",
+    f"trainer.max_steps={STEPS}",
+    "checkpoints.every_steps=4",
+    "tracking.wandb=disabled",
+)
+VERIFIED = ("engine.verify_reductions=true", "cluster.placement=spread")
+
+
+@pytest.fixture
+def oracle(runs):
+    """The same run by one rank without Ray, whose sums are verified, too."""
+    runs.train("undisturbed", *SETTINGS, VERIFIED[0], inline=True)
+    lines = read_metrics(runs.folder / "undisturbed" / "metrics.jsonl")
+    assert not any(isinstance(line, WrongReduction) for line in lines)
+    return runs.folder / "undisturbed"
+
+
+def check_curve(path, oracle):
+    """Return the events of wrong sums of a run that ends with the bits of another one."""
+    lines = read_metrics(path / "metrics.jsonl")
+    assert not any(isinstance(line, ReplayMismatch) for line in lines)
+    compared = compare_runs(path, oracle)
+    assert compared.is_same, compared
+    assert (compared.steps, compared.checkpoint_step) == (STEPS, STEPS)
+    return lines, [line for line in lines if isinstance(line, WrongReduction)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_wrong_sum_is_repeated_and_a_second_one_restarts_the_ranks(runs, orders, oracle, times):
+    orders.falsify(WRONG_IN, rank=1, times=times)
+    try:
+        result = runs.train("struck", *SETTINGS, *VERIFIED, "cluster.ranks=2")
+    finally:
+        orders.clear()
+    assert result.outcome == "finished"
+    path = runs.folder / "struck"
+    lines, events = check_curve(path, oracle)
+    assert [event.is_repeated for event in events] == [False, True][:times]
+    assert {(event.step, event.checked_step) for event in events} == {(WRONG_IN - 1, WRONG_IN)}
+    assert all(event.parameter_count > 0 for event in events)
+    resumed = [line for line in lines if isinstance(line, Resumed)]
+    assert [line.from_step for line in resumed] == [4][: times - 1]
+    assert "was wrong in step 6" in run_status_of(path, record_bytes=10**6).corruption
+    log = (path / "log.txt").read_text()
+    assert ("was wrong in step 6 again" in log) == (times == 2)
+
+
+@pytest.mark.long
+def test_a_node_with_which_sums_are_wrong_is_left_out(runs, ray_head, oracle):
+    wait_until(ray_head.is_alone)
+    sick = [{}, {"TRANSLOOM_SICK_NODE": "wrong-sums"}]
+    nodes = [ray_head.add_node(2, environment=environment) for environment in sick]
+    try:
+        ranks = ("cluster.ranks={min: 2, max: 3}", "cluster.cpus_per_rank=1")
+        check = "cluster.node_check=quick"
+        result = runs.train("struck", *SETTINGS, *VERIFIED, *ranks, check)
+    finally:
+        for node in nodes:
+            node.kill()
+    assert result.outcome == "finished"
+    path = runs.folder / "struck"
+    _, events = check_curve(path, oracle)
+    assert [event.is_repeated for event in events] == [False, True]
+    log = (path / "log.txt").read_text()
+    (problem,) = re.findall(
+        r"Node (.*) takes part in all sums of known numbers that are wrong", log
+    )
+    used = read_rank_nodes(RunFolder(path))
+    assert used.ranks >= 2
+    assert problem not in used.nodes
