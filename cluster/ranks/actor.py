@@ -29,6 +29,7 @@ from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
+from trainer.rank.flight_recorder import collectives_record
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankJob
 from trainer.rank.supervision import Outcome
@@ -38,7 +39,7 @@ from trainer.rank.supervision import Outcome
 SHARE_FOR_DATA = 0.8
 
 
-@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})
+@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1, "record": 1})
 class RankActor(NodeCheckMethods):
     """Ray actor that becomes one rank of one attempt."""
 
@@ -83,6 +84,11 @@ class RankActor(NodeCheckMethods):
     def poll(self) -> list[Report]:
         """Return the reports of the rank since the last poll."""
         return self._mailbox.drain()
+
+    @ray.method(concurrency_group="record")
+    def collectives(self) -> bytes:
+        """Return `collectives_record`, also while no other thread answers."""
+        return collectives_record()
 
     @ray.method(concurrency_group="control")
     def request_stop(self) -> None:

@@ -21,6 +21,7 @@ from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from trainer.corruption import CorruptionFinding
+from trainer.hang import HangFinding
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
@@ -424,6 +425,20 @@ class CorruptionFound(_Event):
         return CorruptionFinding(**values).text
 
 
+class RankHung(_Event, HangFinding):
+    """Hang of the ranks, with the first collective that a rank did not enter.
+
+    The other fields are those of `trainer.hang.HangFinding`.
+    """
+
+    event: Literal["rank_hung"] = "rank_hung"
+
+    @classmethod
+    def of(cls, finding: HangFinding, last_step: int) -> "RankHung":
+        """Return the event of a finding, after the last recorded step."""
+        return cls.model_validate({"step": last_step, **finding.model_dump()})
+
+
 StepLine = TrainLine | SkippedLine
 Event = (
     Resumed
@@ -434,6 +449,7 @@ Event = (
     | SlowRankFound
     | RankRecovered
     | CorruptionFound
+    | RankHung
 )
 Line = StepLine | ValidationLine | Event
 

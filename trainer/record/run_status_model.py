@@ -116,6 +116,11 @@ class RunStatus(FileModel):
     """Last finding of silent data corruption, in a sentence; None for none."""
     corruption_step: int | None = None
     """Last step in which ranks computed different bits for the same data."""
+    hang: str | None = None
+    """Last finding about a hang: the ranks that did not enter a collective, in a sentence; None for
+    none."""
+    hang_step: int | None = None
+    """Step of the last hang of the ranks."""
     unfit_nodes: tuple[str, ...] = ()
     """Nodes that the run does not use, each with the reason; empty if the run is not being
     trained."""

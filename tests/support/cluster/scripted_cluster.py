@@ -134,6 +134,10 @@ class ScriptedGroup:
     def heartbeats(self):
         return [(Position("step", 5), 1.0) for _ in self.nodes]
 
+    @property
+    def node_names(self):
+        return tuple(self.nodes)
+
 
 class ScriptedSupply:
     """Groups in the order of a script.
@@ -204,6 +208,9 @@ class ScriptedSupply:
         pass
 
     def stacks(self):
+        return {}
+
+    def collectives(self):
         return {}
 
     def ask_usage(self):

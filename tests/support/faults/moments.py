@@ -96,6 +96,10 @@ class Orders:
         """Let a bit of the rank's weights flip in memory when it first comes to that step."""
         (self.folder / f"flip.rank-{rank}.step-{step}").touch()
 
+    def skip(self, step: int, rank: int) -> None:
+        """Let the rank leave out its next all-gather when it first comes to that step."""
+        (self.folder / f"skip.rank-{rank}.step-{step}").touch()
+
     def clear(self) -> None:
         """Want nothing; whoever waits goes on."""
         for file in self.folder.iterdir():

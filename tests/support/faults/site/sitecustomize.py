@@ -12,6 +12,7 @@ The process goes on when the test has removed the file. A file ``nan.rank-R.step
 but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
 A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass. ``slow.window``
 has the number of steps that a rank compares to find a slow one, from its start on.
+At a file ``skip.rank-R.step-S``, which is removed, that rank leaves out its next all-gather.
 At a file ``flip.rank-R.step-S``, which is removed, a bit of that rank's weights flips in memory.
 
 TRANSLOOM_SICK_NODE is no moment either, but a list of what is wrong with a node, in the environment
@@ -122,6 +123,20 @@ def step(forward_backward):
         if not is_accumulation_boundary:
             reach("step", Here.step)
         return result
+
+    return wrapper
+
+
+def gather(all_gather):
+    """A rank leaves out a collective that the others enter, if a test wants it now."""
+
+    @functools.wraps(all_gather)
+    def wrapper(*arguments, **options):
+        ordered = FOLDER / f"skip.rank-{Here.rank}.step-{Here.step}"
+        if not ordered.exists():
+            return all_gather(*arguments, **options)
+        ordered.unlink()
+        return None
 
     return wrapper
 
@@ -268,6 +283,7 @@ HOOKS = {
     "cluster.node_check.clocks": {"clock": clock},
     "cluster.node_check.matrix_product": {"multiply": product},
     "cluster.node_check.measure": {"flush": flush},
+    "torch.distributed.distributed_c10d": {"all_gather_into_tensor": gather},
     "trainer.rank.distributed": {"process_group": joining},
     "trainer.state.restore": {"restore": loading},
     "cluster.ranks.reports": {"Mailbox.progress": position},
