@@ -35,10 +35,19 @@ class Collective(FileModel):
 
     @property
     def text(self) -> str:
-        """Operation, shape, type and process group, such as "gloo:all_reduce of 7×2 Float …"."""
+        """Operation and place, such as "gloo:all_reduce of 7×2 Float (number 9 of group 1)"."""
+        return f"{self.operation_text} (number {self.number:,} of group {self.group})"
+
+    @property
+    def operation_text(self) -> str:
+        """Operation, shape and type, such as "gloo:all_reduce of 7×2 Float"."""
         shape = "×".join(map(str, self.shape)) or "1"
-        tensor = f" of {shape} {self.dtype}" if self.dtype else ""
-        return f"{self.operation}{tensor}, collective {self.number:,} of group {self.group}"
+        return self.operation + (f" of {shape} {self.dtype}" if self.dtype else "")
+
+
+def rank_name(rank: int, node: str | None) -> str:
+    """Return a rank and its node, such as "rank 1 on node-2"."""
+    return f"rank {rank} on {node}" if node else f"rank {rank}"
 
 
 class AbsentRank(FileModel):
@@ -58,8 +67,7 @@ class AbsentRank(FileModel):
 
     @property
     def name(self) -> str:
-        """Rank and node, such as "rank 1 on node-2"."""
-        return f"rank {self.rank} on {self.node}" if self.node else f"rank {self.rank}"
+        return rank_name(self.rank, self.node)
 
 
 class HangFinding(FileModel):
@@ -86,29 +94,23 @@ class HangFinding(FileModel):
         """Description in a sentence, without a full stop."""
         silent = [rank.name for rank in self.absent if not rank.has_record]
         missing = [rank for rank in self.absent if rank.has_record]
-        sentences = []
         waiting = _listed([f"rank {rank}" for rank in self.waiting], self.waiting_count)
+        sentences = []
         if self.collective and missing:
             names = _listed([rank.name for rank in missing], len(missing))
-            verb = "has" if len(missing) == 1 else "have"
-            text = f"{names} {verb} not entered {self.collective.text}, "
+            text = f"{names} did not enter {self.collective.text}, "
             text += f"which {waiting} entered in step {self.hang_step:,}"
             if missing[0].entered:
                 text += f"; {missing[0].name} entered {missing[0].entered} instead"
             sentences.append(text)
         if silent:
-            verb = "sends" if len(silent) == 1 else "send"
-            sentences.append(
-                f"{_listed(silent, len(silent))} {verb} no record of collectives, as a stopped, "
-                "blocked or lost process does"
-            )
+            names = _listed(silent, len(silent))
+            sentences.append(f"{names} sent no record of collectives: stopped, blocked or lost")
         if self.collective and not missing:
-            verb = "waits" if self.waiting_count == 1 else "wait"
-            sentences.append(f"{waiting} {verb} in {self.collective.text}, step {self.hang_step:,}")
+            text = f"{waiting} entered {self.collective.text} in step {self.hang_step:,}"
+            sentences.append(f"{text}, which does not complete")
         if not self.collective:
-            sentences.append(
-                f"no rank with a record waits in a collective of step {self.hang_step:,}"
-            )
+            sentences.append(f"no rank waits in a collective of step {self.hang_step:,}")
         text = ". ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
         more = self.absent_count - len(self.absent)
         return f"{text}. Not listed: {counted(more, 'rank')}" if more > 0 else text

@@ -16,9 +16,10 @@ The first number at which this does not hold explains the hang:
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from cluster.health.hang_detector import Position
 from foundation.file_model import Count
@@ -33,8 +34,6 @@ from trainer.hang import (
 )
 
 LIMITS = JsonLimits(bytes=8_000_000, values=1_000_000)
-MAX_ENTRIES = 20_000  # of a record
-MAX_REPETITION = 64  # compared collectives before each place of a history
 # Operations whose ranks have tensors of equal shapes. Others may be uneven, such as a gather.
 _EQUAL_SHAPES = ("all_reduce", "allreduce", "broadcast", "reduce", "barrier")
 
@@ -57,6 +56,10 @@ class _Entry(BaseModel):
     time_created_ns: int = 0
 
     @property
+    def dtype(self) -> str:
+        return self.input_dtypes[0] if self.input_dtypes else ""
+
+    @property
     def is_pending(self) -> bool:
         return not self.retired and self.state != "completed"
 
@@ -65,8 +68,7 @@ class _Entry(BaseModel):
         """Properties that are equal on all ranks."""
         shape = self.input_sizes[0] if self.input_sizes else []
         is_equal = self.profiling_name.endswith(_EQUAL_SHAPES)
-        dtype = self.input_dtypes[0] if self.input_dtypes else ""
-        return self.profiling_name, dtype, tuple(shape) if is_equal else ()
+        return self.profiling_name, self.dtype, tuple(shape) if is_equal else ()
 
     @property
     def collective(self) -> Collective:
@@ -75,13 +77,13 @@ class _Entry(BaseModel):
             group=(name if description in ("", "undefined") else description)[:MAX_CHARACTERS],
             number=self.collective_seq_id,
             operation=self.profiling_name[:MAX_CHARACTERS],
-            dtype=self.input_dtypes[0][:MAX_CHARACTERS] if self.input_dtypes else "",
+            dtype=self.dtype[:MAX_CHARACTERS],
             shape=tuple(self.input_sizes[0][:MAX_DIMENSIONS]) if self.input_sizes else (),
         )
 
 
 class _Recorder(BaseModel):
-    entries: list[_Entry] = Field([], max_length=MAX_ENTRIES)
+    entries: list[_Entry] = []
 
 
 class _Record(BaseModel):
@@ -95,11 +97,9 @@ _OfRank = dict[int, _Entry]  # by number
 
 
 class _Difference(NamedTuple):
-    """First collective of a group that does not complete.
+    """First collective of a group that does not complete, with the ranks that entered it.
 
     Attributes:
-        entry: the collective, as a rank recorded it that entered it.
-        waiting: the ranks that entered it.
         absent: the other ranks of the group, each with the collective that it entered instead.
     """
 
@@ -120,33 +120,27 @@ def find_absent_ranks(
         nodes: the name of each rank's node in messages.
     """
     readable = {rank: found for rank, text in records.items() if (found := _parsed(text))}
-    silent = [rank for rank in range(len(positions)) if rank not in readable]
     first = min(_differences(readable), key=lambda found: found.entry.time_created_ns, default=None)
     absent = dict(first.absent) if first else {}
+    absent |= dict.fromkeys(rank for rank in range(len(positions)) if rank not in readable)
     waiting = first.waiting if first else []
-    steps = [positions[rank].step for rank in waiting or range(len(positions))]
-    listed = [
-        *(_absent_rank(rank, nodes, instead=entry) for rank, entry in absent.items()),
-        *(_absent_rank(rank, nodes, has_record=False) for rank in silent),
-    ]
     return HangFinding(
-        hang_step=min(steps, default=0),
+        hang_step=min(
+            (positions[rank].step for rank in waiting or range(len(positions))), default=0
+        ),
         collective=first.entry.collective if first else None,
-        absent=tuple(listed[:MAX_RANKS]),
-        absent_count=len(listed),
+        absent=tuple(
+            AbsentRank(
+                rank=rank,
+                node=nodes[rank][:MAX_CHARACTERS],
+                has_record=rank in readable,
+                entered=entry.collective.operation_text[:MAX_CHARACTERS] if entry else None,
+            )
+            for rank, entry in islice(absent.items(), MAX_RANKS)
+        ),
+        absent_count=len(absent),
         waiting=tuple(waiting[:MAX_RANKS]),
         waiting_count=len(waiting),
-    )
-
-
-def _absent_rank(
-    rank: int, nodes: Sequence[str], *, has_record: bool = True, instead: _Entry | None = None
-) -> AbsentRank:
-    return AbsentRank(
-        rank=rank,
-        node=nodes[rank][:MAX_CHARACTERS] if rank < len(nodes) else "",
-        has_record=has_record,
-        entered=instead.collective.text[:MAX_CHARACTERS] if instead else None,
     )
 
 
@@ -184,42 +178,23 @@ def _first_difference(of_ranks: Mapping[int, _OfRank]) -> _Difference | None:
         if is_entered_by_all and not any(entry.is_pending for entry in present.values()):
             continue
         expected = _expected(signatures, of_ranks[next(iter(present))], number)
-        waiting = [rank for rank, entry in present.items() if entry.signature == expected]
-        absent = {rank: present.get(rank) for rank in of_ranks if rank not in waiting}
-        return _Difference(present[waiting[0]], waiting, absent)
+        entered = {rank: e for rank, e in present.items() if e.signature == expected}
+        absent = {rank: present.get(rank) for rank in of_ranks if rank not in entered}
+        return _Difference(next(iter(entered.values())), list(entered), absent)
     return None
 
 
 def _expected(signatures: Counter[Signature], entries: _OfRank, number: int) -> Signature:
     """Return the signature of the collective that the ranks should have entered.
 
-    It is the one of most ranks. Between two equally frequent ones, it is the one that followed the
-    longest repetition of the collectives before, since steps repeat the same collectives.
+    It is the one of most ranks. Between equally frequent ones, it is the one that most often
+    followed the collective before it, since steps repeat the same collectives.
 
     Args:
         signatures: the candidates, with their numbers of ranks.
         entries: the entries of one rank.
         number: the number of the collective.
     """
-    (best, most), *others = signatures.most_common()
-    candidates = {best, *(signature for signature, count in others if count == most)}
-    if len(candidates) == 1:
-        return best
     history = [entries[n].signature for n in sorted(entries) if n < number]
-    longest = 0
-    for place in range(len(history) - 1, 0, -1):
-        if history[place] in candidates:
-            length = _common_end(history[max(0, place - MAX_REPETITION) : place], history)
-            if length > longest:
-                best, longest = history[place], length
-    return best
-
-
-def _common_end(one: Sequence[Signature], other: Sequence[Signature]) -> int:
-    """Return the length of the longest common end of two histories."""
-    length = 0
-    for a, b in zip(reversed(one), reversed(other), strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
+    followers = Counter(after for before, after in pairwise(history) if before == history[-1])
+    return max(signatures, key=lambda candidate: (signatures[candidate], followers[candidate]))

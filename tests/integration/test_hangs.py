@@ -39,7 +39,7 @@ def check_is_named(run: Path, messages: Path, rank: int, ranks: int) -> dict:
     assert event["waiting"] == [other for other in range(ranks) if other != rank]
     collective = event["collective"]
     shape = "×".join(map(str, collective["shape"]))
-    named = f"{collective['operation']} of {shape} {collective['dtype']}, collective "
+    named = f"{collective['operation']} of {shape} {collective['dtype']} (number "
     node = event["absent"][0]["node"]
     status = CliRunner().invoke(app, ["status", str(run)]).stdout
     (message,) = (

@@ -18,6 +18,7 @@ from trainer.config import EngineConfig
 from trainer.memory.preflight import run_preflight
 from trainer.rank.device_peaks import peak_of_rank
 from trainer.rank.distributed import sum_over_ranks
+from trainer.rank.network import record_network
 from trainer.rank.placement import Placement
 from trainer.rank.rank_job import RankContext, RankJob
 from trainer.rank.supervision import Supervision
@@ -88,6 +89,7 @@ def build_trainer(
         state = restore(engine, job, checkpoint) if checkpoint else begin(engine, context)
         times.end("state")
         peak = peak_of_rank(recipe.engine, placement)
+        record_network(context.run.network, placement)
         recorder = Recorder(context, checkpoint) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)

@@ -16,7 +16,7 @@ from trainer.record.metrics_lines import (
 )
 
 # Settings that change the rounding of results unless the run has `engine.numerics=exact`.
-_COVERED_BY_EXACT = {"ranks", "zero_stage"}
+_COVERED_BY_EXACT = {"ranks", "zero_stage", "summation"}
 # Entries of the numerics fingerprint that change more than the last digits of the losses.
 _MORE_THAN_ROUNDING = {"precision", "dropout"}
 

@@ -21,7 +21,7 @@ from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from trainer.corruption import CorruptionFinding
-from trainer.hang import HangFinding
+from trainer.hang import HangFinding, rank_name
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
@@ -88,17 +88,13 @@ class SlowRankState(FileModel):
     @property
     def name(self) -> str:
         """Rank and node, such as "rank 1 on node-2"."""
-        return _rank_name(self.rank, self.node)
+        return rank_name(self.rank, self.node)
 
     @property
     def reason(self) -> str:
         """Factor and cause, such as "2.03 times as long as the others, because it …"."""
         cause = "computes longer" if self.cause == "compute" else "waits longer for data"
         return f"{self.factor:.3g} times as long as the others, because it {cause}"
-
-
-def _rank_name(rank: int, node: str | None) -> str:
-    return f"rank {rank} on {node}" if node else f"rank {rank}"
 
 
 class TrainLine(_StepLine):
@@ -383,7 +379,7 @@ class RankRecovered(_Event):
 
     @property
     def name(self) -> str:
-        return _rank_name(self.rank, self.node)
+        return rank_name(self.rank, self.node)
 
 
 class CorruptionFound(_Event):

@@ -9,7 +9,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from foundation.wording import counted
 from trainer.errors import EngineError
 from trainer.recipe import TrainingRecipe
-from trainer.verify_zero.session import Session, CellVerdict
+from trainer.verify_zero.session import CellVerdict, Session
 from trainer.verify_zero.work import Work
 from trainer.verify_zero.zero_grid import STAGES, cells
 

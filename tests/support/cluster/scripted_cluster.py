@@ -252,11 +252,12 @@ class NoWorkers:
 
 
 class Notices:
-    """An audience that keeps notices, and the texts for the log alone."""
+    """An audience that keeps notices, the texts for the log alone, and lines of the record."""
 
     def __init__(self) -> None:
         self.notices: list[str] = []
         self.kept: list[str] = []
+        self.lines: list[object] = []
 
     def notice(self, text):
         self.notices.append(text)
@@ -265,7 +266,7 @@ class Notices:
         self.kept.append(text)
 
     def line(self, line):
-        pass
+        self.lines.append(line)
 
     def vitals(self, vitals):
         pass

@@ -97,7 +97,7 @@ class Orders:
         (self.folder / f"flip.rank-{rank}.step-{step}").touch()
 
     def skip(self, step: int, rank: int) -> None:
-        """Let the rank leave out its next all-gather when it first comes to that step."""
+        """Let the rank leave out the all-gathers of that step when it first comes to that step."""
         (self.folder / f"skip.rank-{rank}.step-{step}").touch()
 
     def clear(self) -> None:

@@ -12,7 +12,7 @@ The process goes on when the test has removed the file. A file ``nan.rank-R.step
 but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
 A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass. ``slow.window``
 has the number of steps that a rank compares to find a slow one, from its start on.
-At a file ``skip.rank-R.step-S``, which is removed, that rank leaves out its next all-gather.
+At a file ``skip.rank-R.step-S``, which is removed, that rank leaves out the step's all-gathers.
 At a file ``flip.rank-R.step-S``, which is removed, a bit of that rank's weights flips in memory.
 
 TRANSLOOM_SICK_NODE is no moment either, but a list of what is wrong with a node, in the environment
@@ -41,6 +41,7 @@ class Here:
     step = 0
     slots_done = 0
     products = 0
+    left_out = None
 
 
 def reach(moment, step, who=None):
@@ -133,10 +134,10 @@ def gather(all_gather):
     @functools.wraps(all_gather)
     def wrapper(*arguments, **options):
         ordered = FOLDER / f"skip.rank-{Here.rank}.step-{Here.step}"
-        if not ordered.exists():
-            return all_gather(*arguments, **options)
-        ordered.unlink()
-        return None
+        if ordered.exists():
+            ordered.unlink()
+            Here.left_out = Here.step
+        return None if Here.left_out == Here.step else all_gather(*arguments, **options)
 
     return wrapper
 
