@@ -35,8 +35,9 @@ _NEUTRAL = re.compile(
 def network_variables() -> dict[str, str]:
     """Return this process's variables of network libraries, without secrets, by name."""
     names = sorted(filter(_VARIABLE.fullmatch, os.environ))[:MAX_VARIABLES]
-    values = {name: without_credentials(os.environ[name])[:MAX_CHARACTERS] for name in names}
-    return {name: HIDDEN if _SECRET.search(name) else value for name, value in values.items()}
+    values = {name: os.environ[name].encode(errors="replace").decode() for name in names}
+    shown = {name: without_credentials(value)[:MAX_CHARACTERS] for name, value in values.items()}
+    return {name: HIDDEN if _SECRET.search(name) else value for name, value in shown.items()}
 
 
 def network_library(placement: Placement) -> str:

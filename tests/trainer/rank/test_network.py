@@ -45,6 +45,12 @@ def test_variables_are_recorded_without_secrets(monkeypatch, name, value, record
     assert network_variables() == {name: recorded}
 
 
+def test_bytes_that_are_no_text_do_not_reach_a_checkpoint(monkeypatch):
+    monkeypatch.setenv("NCCL_NET", "\udcff")  # as Python decodes the byte 0xFF
+    assert network_variables() == {"NCCL_NET": "?"}
+    assert "NCCL_NET=?" in summation(TWO_GPUS)
+
+
 def test_the_number_of_variables_is_limited(monkeypatch):
     for number in range(2 * network.MAX_VARIABLES):
         monkeypatch.setenv(f"NCCL_X{number}", "1")
