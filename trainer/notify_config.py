@@ -22,6 +22,7 @@ NotifyEvent = Literal[
     "skipped_steps",
     "bad_node",
     "slow_rank",
+    "hang",
     "best_score",
 ]
 EVENTS: tuple[NotifyEvent, ...] = get_args(NotifyEvent)

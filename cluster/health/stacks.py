@@ -6,6 +6,7 @@
     driver   saves the stacks that arrive in time                   `save_stacks`
 
     runs/NAME/stacks/2026-01-31T12-00-00/rank-0.txt
+    runs/NAME/stacks/2026-01-31T12-00-00/rank-0.collectives.json    see `cluster.health.collectives`
 
 A rank that runs can dump its stack without the GIL and without a responsive thread. For a stopped
 rank, only its process state is available, unless py-spy is installed.
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from cluster.errors import RankHungError
 from trainer.runs.folder import RunFolder
@@ -53,14 +55,23 @@ def stacks_of(processes: list[int]) -> list[str]:
 
 
 def save_stacks(
-    run: RunFolder, stacks: Mapping[int, str], notice: Callable[[str], None]
+    run: RunFolder,
+    stacks: Mapping[int, str],
+    notice: Callable[[str], None],
+    records: Mapping[int, bytes] = MappingProxyType({}),
 ) -> Path | None:
-    """Write each rank's stacks into the run folder; return their directory, or None on failure."""
+    """Write each rank's stacks, and its record of collectives if it sent one, into the run folder.
+
+    Returns:
+        Their directory, or None on failure.
+    """
     folder = run.stacks / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for rank, text in stacks.items():
             (folder / f"rank-{rank}.txt").write_text(text, encoding="utf-8")
+        for rank, record in records.items():
+            (folder / f"rank-{rank}.collectives.json").write_bytes(record)
         for former in sorted(run.stacks.iterdir())[:-MAX_SAVED_HANGS]:
             shutil.rmtree(former)
     except OSError as error:
@@ -137,15 +148,17 @@ def attach_stacks(
     run: RunFolder,
     collect: Callable[[], Mapping[int, str]],
     notice: Callable[[str], None],
+    records: Mapping[int, bytes] = MappingProxyType({}),
 ) -> Exception:
     """Return a group's failure; for a hang, save the stacks and name their folder in the message.
 
     Args:
         collect: function that returns the stacks by rank.
+        records: the ranks' records of collectives, which are saved next to the stacks.
     """
     if not isinstance(failure, RankHungError):
         return failure
-    folder = save_stacks(run, collect(), notice)
+    folder = save_stacks(run, collect(), notice, records)
     if folder is None:
         return failure
     return RankHungError(f"{failure}. The stacks of all ranks are in {folder}")

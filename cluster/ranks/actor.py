@@ -31,6 +31,7 @@ from trainer.checkpoints.memory_file import MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
 from trainer.job.rank_job import RankJob
 from trainer.job.supervision import Outcome
+from trainer.process.flight_recorder import collectives_record
 from trainer.process.placement import Placement
 
 # Share of cluster.deadlines.step_seconds after which a rank reports that no data arrives. The
@@ -38,7 +39,7 @@ from trainer.process.placement import Placement
 SHARE_FOR_DATA = 0.8
 
 
-@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})
+@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1, "record": 1})
 class RankActor(NodeCheckMethods):
     """Ray actor that becomes one rank of one attempt."""
 
@@ -83,6 +84,11 @@ class RankActor(NodeCheckMethods):
     def poll(self) -> list[Report]:
         """Return the reports of the rank since the last poll."""
         return self._mailbox.drain()
+
+    @ray.method(concurrency_group="record")
+    def collectives(self) -> bytes:
+        """Return `collectives_record`, also while no other thread answers."""
+        return collectives_record()
 
     @ray.method(concurrency_group="control")
     def request_stop(self) -> None:

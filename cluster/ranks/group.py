@@ -70,7 +70,7 @@ class RankGroup:
         self.processes = processes
         self._config = config
         self._names = names
-        self._node_names = tuple(node_names)
+        self.node_names = tuple(node_names)
         self._clock = clock
         self._since = clock.poll()  # time of the request for the pending answers
         self._hang_detector = HangDetector(config.deadlines, names, self._since)
@@ -204,7 +204,7 @@ class RankGroup:
                     rendezvous=rendezvous,
                     memory_neighbor_ranks=copied.get(process.rank_bundle.node, 0),
                     node_ids=tuple(self.nodes),
-                    node_names=self._node_names,
+                    node_names=self.node_names,
                 ),
                 self._config,
             )

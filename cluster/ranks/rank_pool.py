@@ -6,11 +6,13 @@ its processes are killed.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
@@ -33,6 +35,8 @@ from cluster.ray.reservation import Reservation
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.record.node_usage import Usage
 from trainer.runs.folder import RunFolder
+
+RECORD_SECONDS = 5.0  # for the records of collectives of all ranks
 
 
 class RankPool:
@@ -210,6 +214,18 @@ class RankPool:
         names = {rank: p.name for rank, p in enumerate(processes) if p.name}
         found = collect_stacks(self._agents, names.values())
         return stacks | {rank: found[name] for rank, name in names.items() if name in found}
+
+    def collectives(self) -> dict[int, bytes]:
+        """Return the record of collectives of each rank that answers in time, by rank."""
+        actors = self._group.actors if self._group else []
+        answers = [actor.collectives.remote() for actor in actors]
+        if answers:
+            ray.wait(answers, num_returns=len(answers), timeout=RECORD_SECONDS)
+        records: dict[int, bytes] = {}
+        for rank, answer in enumerate(answers):
+            with suppress(RayError):  # not in time, or the process is lost
+                records[rank] = ray.get(answer, timeout=0)
+        return records
 
     def unresponsive_nodes(self, nodes: Collection[str]) -> set[str]:
         """Ping the agents of these nodes, and return the nodes whose agent does not answer."""

@@ -6,7 +6,7 @@ leave, and capacity for more ranks.
 """
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.data.worker_heartbeats import WorkerMonitor
 from cluster.data.workers import DataWorkers, worker_numbers
+from cluster.errors import RankHungError
+from cluster.health.collectives import find_absent_ranks
 from cluster.health.failures import is_permanent
 from cluster.health.hang_detector import Position
 from cluster.health.stacks import attach_stacks
@@ -50,8 +52,9 @@ from cluster.supervision.vitals_writer import VitalsWriter
 from foundation.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
+from trainer.hang import HangFinding
 from trainer.job.supervision import Outcome
-from trainer.record.metrics_lines import TrainLine
+from trainer.record.metrics_lines import RankHung, TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL
 from trainer.runs.vitals import SupervisorState
@@ -119,6 +122,7 @@ class RankAttempt:
         """
         self.reached_step = 0  # the last step that the ranks have trained
         self.nodes_leave = False  # whether a node of the ranks or of this process leaves
+        self.hang: HangFinding | None = None  # if the ranks hung
         self.committer = committer
         self._context = context
         self._group = group
@@ -176,7 +180,20 @@ class RankAttempt:
         context = self._context
         if context.remote and is_permanent(failure):
             context.remote.collect_finally()
-        return attach_stacks(failure, context.run, context.supply.stacks, context.listener.notice)
+        records: dict[int, bytes] = {}
+        if isinstance(failure, RankHungError):
+            records = context.supply.collectives()
+            failure = self._explain_hang(failure, records)
+        collect, notice = context.supply.stacks, context.listener.notice
+        return attach_stacks(failure, context.run, collect, notice, records)
+
+    def _explain_hang(self, failure: RankHungError, records: Mapping[int, bytes]) -> RankHungError:
+        """Report the first collective that a rank did not enter, and prepend it to the message."""
+        positions = [position for position, _ in self._group.heartbeats()]
+        self.hang = find_absent_ranks(records, positions, self._group.node_names)
+        step = max(self.reached_step, self._furthest_step)
+        self._context.listener.line(RankHung.of(self.hang, step))
+        return RankHungError(f"{self.hang.text}. {failure}")
 
     def _finish(self, outcomes: list[Outcome]) -> Outcome:
         """Commit what the ranks have written, and return their outcome."""

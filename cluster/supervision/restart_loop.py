@@ -47,6 +47,7 @@ from foundation.wording import counted, join_items
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.corruption import ReductionError, SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
+from trainer.hang import HangFinding
 from trainer.job.replay_options import ReplayOptions
 from trainer.job.supervision import Outcome
 from trainer.runs.folder import RunFolder
@@ -78,6 +79,7 @@ class RestartLoop:
         self._losses = RankLosses()
         self._corruption = CorruptionResponse(context)
         self._sums_are_suspected = False  # whether to add known numbers over the nodes
+        self._hang: HangFinding | None = None  # until ranks have recorded it
 
     def run(self) -> Outcome:
         """Train until the run is finished or must leave.
@@ -256,7 +258,7 @@ class RestartLoop:
             memory_name = context.memory.begin_attempt(
                 committer.attempt, group.nodes, state.start.memory
             )
-        job = self._jobs.job(state.start, committer, memory_name)
+        job = replace(self._jobs.job(state.start, committer, memory_name), hang=self._hang)
         group.start(job, context.workers.handles)
         attempt = RankAttempt(context, group, committer, self._losses.furthest_step)
         return TrainRanks(group, state.node_names, state.start, attempt)
@@ -268,6 +270,8 @@ class RestartLoop:
             return EndAttempt(state, attempt.run())
         finally:
             self._losses.reach(max(attempt.reached_step, attempt.committer.newest_step))
+            if attempt.hang or attempt.reached_step:
+                self._hang = attempt.hang
 
     def _end_attempt(self, state: EndAttempt) -> WaitForCapacity | Ended:
         """End the ranks, and prepare the next start if there is one.

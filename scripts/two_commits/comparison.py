@@ -62,7 +62,7 @@ LINE_FIELDS = {"version", "step", "kind", "time", "scores"}  # of every line; sc
 # Events that follow from what the steps compute, with the fields that are compared, and all others.
 EVENTS = ("repeated", "replay_mismatch", "corruption_found", "wrong_reduction")
 UNCOMPARED_EVENTS = {
-    *("resumed", "resized", "preempted", "slow_rank", "rank_recovered"),
+    *("resumed", "resized", "preempted", "slow_rank", "rank_recovered", "rank_hung"),
 }
 # Fields that every line must have. Without them, equal lines would prove little.
 REQUIRED = {"train": ("data_digest", "loss", "grad_norm"), "validation": ("loss",)}

@@ -21,6 +21,7 @@ from trainer.job.supervision import Supervision
 from trainer.memory.preflight import run_preflight
 from trainer.process.device_peaks import peak_of_rank
 from trainer.process.distributed import sum_over_ranks
+from trainer.process.network import record_network
 from trainer.process.placement import Placement
 from trainer.record.recorder import Recorder
 from trainer.record.recorder_protocol import NoRecorder
@@ -90,6 +91,7 @@ def build_trainer(
         state = restore(engine, job, checkpoint) if checkpoint else begin(engine, context)
         times.end("state")
         peak = peak_of_rank(recipe.engine, placement)
+        record_network(context.run.network, placement)
         recorder = _recorder(context, checkpoint) if placement.rank == 0 else None
         if recorder:
             backend = numerics.attention_backend(recipe.engine, placement)

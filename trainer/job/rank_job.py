@@ -6,6 +6,7 @@ from pathlib import Path
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest_header import ManifestHeader
 from trainer.checkpoints.format import Checkpoint, SavedState
+from trainer.hang import HangFinding
 from trainer.job.replay_options import ReplayOptions
 from trainer.job.supervision import Supervision
 from trainer.process.placement import Placement
@@ -41,6 +42,7 @@ class RankJob:
         profile: the steps to profile, or None.
         replay: the options of a replay, whose steps are only compared and inspected; None for a
             run.
+        hang: the finding about the ranks before, if they hung; rank 0 records it.
     """
 
     recipe: TrainingRecipe
@@ -59,6 +61,7 @@ class RankJob:
     warm_start: WarmStart | None = None
     profile: StepRange | None = None
     replay: ReplayOptions | None = None
+    hang: HangFinding | None = None
 
     @property
     def saved_state(self) -> SavedState | None:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from trainer.errors import NetworkError
+from trainer.process.flight_recorder import enable_recorder
 from trainer.process.placement import Placement
 
 
@@ -31,6 +32,7 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
         NetworkError: no network interface has the address that other nodes use to reach this node.
     """
     os.environ.update(rank_variables(placement))
+    enable_recorder()
     torch.set_num_threads(placement.threads)
     if placement.device == "cuda":
         torch.cuda.set_device(placement.torch_device)

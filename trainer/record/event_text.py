@@ -7,6 +7,7 @@ from foundation.wording import counted, format_value, join_items
 from trainer.record.metrics_lines import (
     CorruptionEvent,
     Event,
+    RankHung,
     RankRecovered,
     Resized,
     Resumed,
@@ -15,7 +16,7 @@ from trainer.record.metrics_lines import (
 )
 
 # Settings that change the rounding of results unless the run has `engine.numerics=exact`.
-_COVERED_BY_EXACT = {"ranks", "zero_stage"}
+_COVERED_BY_EXACT = {"ranks", "zero_stage", "summation"}
 # Entries of the numerics fingerprint that change more than the last digits of the losses.
 _MORE_THAN_ROUNDING = {"precision", "dropout"}
 
@@ -37,6 +38,8 @@ def event_text(event: Event | SkippedLine) -> str:
         return f"No longer slow: {event.name} ({event.factor:.3g} times the time of the others)."
     if isinstance(event, CorruptionEvent):
         return f"{event.text[0].upper()}{event.text[1:]}."
+    if isinstance(event, RankHung):
+        return f"Hang: {event.text}."
     details = ", ".join(
         f"{key.replace('_', ' ')} {format_value(value)}"
         for key, value in event.details.items()

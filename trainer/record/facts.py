@@ -252,6 +252,7 @@ _OF_THE_STATUS = (
     ),
     Fact("memory_checkpoint_step", "step in the memory of the nodes", format="whole"),
     Fact("corruption_step", "last corrupted step", format="whole", current="computed"),
+    Fact("hang_step", "step of the last hang", format="whole", current="computed"),
     Fact("problems", "unreadable files", format="whole", current="computed"),
 )
 FACTS = (*_OF_THE_CURVE, *MEASURED, *_OF_SKIPPED_STEPS, *_OF_VALIDATIONS, *_OF_THE_STATUS)
@@ -267,6 +268,7 @@ _KINDS = (
     EventKind("rank_recovered", "no longer slow", "stop"),
     EventKind("corruption_found", "corruption", "skip", notify="bad_node"),
     EventKind("wrong_reduction", "wrong sum", "repeat", notify="bad_node"),
+    EventKind("rank_hung", "hang", "stop", notify="hang"),
     EventKind("replay_mismatch", "mismatch", "skip"),
 )
 EVENT_KINDS = MappingProxyType({kind.name: kind for kind in _KINDS})

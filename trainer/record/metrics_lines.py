@@ -21,6 +21,7 @@ from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from trainer.corruption import CorruptionFinding, ReductionFinding
+from trainer.hang import HangFinding, rank_name
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
@@ -87,17 +88,13 @@ class SlowRankState(FileModel):
     @property
     def name(self) -> str:
         """Rank and node, such as "rank 1 on node-2"."""
-        return _rank_name(self.rank, self.node)
+        return rank_name(self.rank, self.node)
 
     @property
     def reason(self) -> str:
         """Factor and cause, such as "2.03 times as long as the others, because it …"."""
         cause = "computes longer" if self.cause == "compute" else "waits longer for data"
         return f"{self.factor:.3g} times as long as the others, because it {cause}"
-
-
-def _rank_name(rank: int, node: str | None) -> str:
-    return f"rank {rank} on {node}" if node else f"rank {rank}"
 
 
 class TrainLine(_StepLine):
@@ -382,7 +379,7 @@ class RankRecovered(_Event):
 
     @property
     def name(self) -> str:
-        return _rank_name(self.rank, self.node)
+        return rank_name(self.rank, self.node)
 
 
 class CorruptionEvent(_Event):
@@ -446,6 +443,20 @@ class WrongReduction(CorruptionEvent):
     is_repeated: bool
 
 
+class RankHung(_Event, HangFinding):
+    """Hang of the ranks, with the first collective that a rank did not enter.
+
+    The other fields are those of `trainer.hang.HangFinding`.
+    """
+
+    event: Literal["rank_hung"] = "rank_hung"
+
+    @classmethod
+    def of(cls, finding: HangFinding, last_step: int) -> "RankHung":
+        """Return the event of a finding, after the last recorded step."""
+        return cls.model_validate({"step": last_step, **finding.model_dump()})
+
+
 StepLine = TrainLine | SkippedLine
 Event = (
     Resumed
@@ -457,6 +468,7 @@ Event = (
     | RankRecovered
     | CorruptionFound
     | WrongReduction
+    | RankHung
 )
 Line = StepLine | ValidationLine | Event
 

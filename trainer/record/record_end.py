@@ -25,6 +25,7 @@ from trainer.record.metrics_lines import (
     MAX_FLOPS,
     CorruptionEvent,
     Line,
+    RankHung,
     Resumed,
     SkippedLine,
     SlowRankState,
@@ -43,6 +44,7 @@ _VALIDATION = b'"kind": "validation"'
 _SKIPPED = (b'"kind": "skipped"',)
 _RESUMED = (b'"event": "resumed"',)
 _CORRUPTION = (b'"event": "corruption_found"', b'"event": "wrong_reduction"')
+_HANG = (b'"event": "rank_hung"',)
 _STEP = re.compile(rb'"kind": "(?:train|skipped)"')
 
 
@@ -60,6 +62,7 @@ class RecordEnd:
         skipped: the last step that was not applied, or None.
         resumed: the event of the last restart of the ranks, or None.
         corruption: the last finding of silent data corruption, in a slot or in a sum; or None.
+        hang: the last finding about a hang of the ranks, or None.
         problem: description of an unreadable line, or None. If there is such a line, the other
             attributes except `step` are empty.
     """
@@ -71,6 +74,7 @@ class RecordEnd:
     skipped: SkippedLine | None = None
     resumed: Resumed | None = None
     corruption: CorruptionEvent | None = None
+    hang: RankHung | None = None
     problem: str | None = None
 
     def after(self, line: Line) -> "RecordEnd":
@@ -91,6 +95,8 @@ class RecordEnd:
             return replace(self, validations=(line,))
         if isinstance(line, CorruptionEvent):
             return replace(self, corruption=line)
+        if isinstance(line, RankHung):
+            return replace(self, hang=line)
         return replace(self, resumed=line) if isinstance(line, Resumed) else self
 
     @property
@@ -223,6 +229,7 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
             skipped=_last(path, lines, _SKIPPED, SkippedLine),
             resumed=_last(path, lines, _RESUMED, Resumed),
             corruption=_last(path, lines, _CORRUPTION, CorruptionEvent),
+            hang=_last(path, lines, _HANG, RankHung),
         )
     except TrainerError as error:
         return RecordEnd(step=_last_step(path, steps), problem=str(error))

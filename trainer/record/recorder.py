@@ -8,7 +8,7 @@ from trainer.errors import TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.record.goodput import goodput_at_start
 from trainer.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_backwards
-from trainer.record.metrics_lines import Line, TrainLine
+from trainer.record.metrics_lines import Line, RankHung, TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.tasks.task import save_texts
 
@@ -78,7 +78,8 @@ class Recorder:
             line = line.model_copy(update=self.goodput.fields)
         mismatch = self._record.append(line)
         self._tracker.update()
-        self._supervision.line(line)
+        if not isinstance(line, RankHung):  # the supervisor reported it when the ranks hung
+            self._supervision.line(line)
         if mismatch:
             self._supervision.line(mismatch)
 

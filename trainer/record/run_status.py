@@ -145,6 +145,8 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         slow_ranks=record.slow_ranks if state == "training" else [],
         corruption=record.corruption.text if record.corruption else None,
         corruption_step=record.corruption.checked_step if record.corruption else None,
+        hang=record.hang.text if record.hang else None,
+        hang_step=record.hang.hang_step if record.hang else None,
         unfit_nodes=vitals.unfit_nodes if vitals else (),
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),

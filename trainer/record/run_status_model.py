@@ -117,6 +117,11 @@ class RunStatus(FileModel):
     corruption_step: int | None = None
     """Last step in which ranks computed different bits for the same data, or whose gradients were
     summed wrongly."""
+    hang: str | None = None
+    """Last finding about a hang: the ranks that did not enter a collective, in a sentence; None for
+    none."""
+    hang_step: int | None = None
+    """Step of the last hang of the ranks."""
     unfit_nodes: tuple[str, ...] = ()
     """Nodes that the run does not use, each with the reason; empty if the run is not being
     trained."""

@@ -17,6 +17,7 @@
       place.json       nodes of the ranks of the last start, see trainer/runs/rank_nodes.py
       nodes.jsonl      utilization of these nodes, see trainer/record/node_usage.py
       vitals.json      current state of ranks and data workers, see trainer/runs/vitals.py
+      network.json     network library of the ranks and its variables, see trainer/rank/network.py
       start.json       command, code and packages of the last start, see trainer/runs/start.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
@@ -167,6 +168,11 @@ class RunFolder:
     def profiles(self) -> Path:
         """Torch's profiles of steps; see `trainer.training.step_profiler`."""
         return self.path / "profile"
+
+    @property
+    def network(self) -> Path:
+        """Network library of the last start's ranks; see `trainer.process.network`."""
+        return self.path / "network.json"
 
     @property
     def stacks(self) -> Path:

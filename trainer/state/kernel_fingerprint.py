@@ -40,7 +40,9 @@ def kernel_fingerprint(
         placement: this rank and its device.
         cpuinfo: the description of the processors by Linux.
     """
-    return numerics.fingerprint(engine, placement) | {
+    own = numerics.fingerprint(engine, placement)
+    own.pop("summation", None)  # sums over the ranks are no kernels, and nodes may differ in it
+    return own | {
         "processor": _processor(cpuinfo),
         "torch build": _short_hash(torch.__config__.show()),
         "cuda": f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}",

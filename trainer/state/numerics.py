@@ -16,12 +16,15 @@ from model.blocks.attention import default_backend
 from model.blocks.linear import ONEDNN_FROM, uses_onednn
 from model.config.transformer import AttentionBackend
 from trainer.config import EngineConfig
+from trainer.process.network import summation
 from trainer.process.placement import Placement
 from trainer.record.metrics_lines import EVERY_BIT
 
 EXACT_SUMS = 2  # version of the sums in trainer/exact; another version rounds differently
 # With exact sums, these entries may differ without changing any bit.
-_COVERED = {"ranks", "zero_stage"}
+_COVERED = {"ranks", "zero_stage", "summation"}
+# Entries that earlier versions did not record: unknown where they are missing, and no difference.
+_MAY_BE_UNKNOWN = {"summation"}
 
 
 def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
@@ -38,6 +41,8 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "torch": str(torch.__version__),  # plain, so that the supervisor unpickles it without torch
         "deepspeed": version("deepspeed"),
     }
+    if cuda and placement.world_size > 1:  # gloo's sums depend on torch and ranks alone
+        entries["summation"] = summation(placement)
     if engine.numerics == "exact":
         entries["exact_sums"] = EXACT_SUMS
     dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
@@ -74,6 +79,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[A
         name: [before.get(name), now.get(name)]
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
+        and not (name in _MAY_BE_UNKNOWN and not (before.get(name) and now.get(name)))
     }
 
 

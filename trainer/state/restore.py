@@ -6,7 +6,7 @@ from trainer.checkpoints.format import Checkpoint, SavedState
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.job.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
-from trainer.record.metrics_lines import Resized, Resumed
+from trainer.record.metrics_lines import RankHung, Resized, Resumed
 from trainer.record.recorder import Recorder
 from trainer.runs.model_folder import is_model_folder
 from trainer.state import numerics
@@ -86,8 +86,13 @@ def record_resumption(
     context: RankContext,
     checkpoint: SavedState | None,
 ) -> None:
-    """Record, as events, the step at which the run continues and changes since the checkpoint."""
+    """Record, as events, the step at which the run continues and changes since the checkpoint.
+
+    If the ranks before hung, the finding about it comes first.
+    """
     step, goodput = recorder.last_step, recorder.goodput
+    if context.job.hang:
+        recorder.append(RankHung.of(context.job.hang, step))
     if checkpoint is None:
         if goodput.restarts:
             recorder.append(

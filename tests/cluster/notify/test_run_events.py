@@ -7,7 +7,13 @@ import pytest
 import torch
 from support.recipes import tiny_values
 from support.records.checkpoints import make_header, save_checkpoint
-from support.records.lines import skipped_line, train_line, validation_line, wrong_reduction
+from support.records.lines import (
+    rank_hung,
+    skipped_line,
+    train_line,
+    validation_line,
+    wrong_reduction,
+)
 
 from cluster.errors import ClusterError, EmbeddedRayError, RankLostError
 from cluster.notify import run_events
@@ -268,6 +274,12 @@ def test_a_run_that_stops_without_its_last_checkpoint_is_no_event(events):
     events.line(train_line(1))
     events.ended()
     assert events.names == []
+
+
+def test_a_hang_is_an_event(events):
+    events.line(rank_hung(6))
+    assert events.names == ["hang"]
+    assert "Rank 1 on far did not enter gloo:all_reduce" in events.found[0].text
 
 
 def test_a_slow_rank_is_an_event_and_its_recovery_none(events):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.cluster.scripted_cluster import HandClock
-from support.cluster.scripted_ray import ScriptedActor, ScriptedRay, pending
+from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay, pending
 
 from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
@@ -169,6 +169,16 @@ def test_the_stacks_of_every_rank_are_known_or_why_not(supply, monkeypatch):
         == stacks[1]
         == "No stacks: the process does not exist, or its node did not answer.\n"
     )
+
+
+def test_records_of_collectives_come_from_the_ranks_that_answer(supply):
+    ranks, scripted = supply(ranks=3)
+    assert ranks.collectives() == {}
+    group = ranks.start_group(["a", "a", "b"], NAMES)
+    group.processes[0].actor = ScriptedActor(collectives=[Answer(b"{}")])
+    group.processes[1].actor = ScriptedActor(collectives=[Answer(DEAD)])
+    assert ranks.collectives() == {0: b"{}"}
+    assert scripted.waits == [rank_pool.RECORD_SECONDS]
 
 
 def test_usage_is_asked_of_the_nodes_of_the_group(supply):

@@ -29,6 +29,7 @@ from cluster.supervision.attempt import LEASE_CHECK_SECONDS, VITALS_SECONDS
 from cluster.supervision.attempt_end import DRAIN_MARGIN_SECONDS, SCALE_UP_AFTER_SECONDS
 from trainer.checkpoints.format import list_checkpoints
 from trainer.errors import CheckpointError, LeaseLostError
+from trainer.record.metrics_lines import RankHung
 from trainer.record.node_usage import Usage
 from trainer.runs.log import DETAIL
 from trainer.runs.vitals import read_vitals
@@ -207,6 +208,30 @@ def test_where_ranks_stood_is_kept_when_one_hangs(scripted):
     (folder,) = run.context.run.stacks.iterdir()
     assert (folder / "rank-0.txt").read_text() == "in all_reduce"
     assert any("Rank 0 hangs. The stacks of all ranks" in text for text in run.listener.notices)
+
+
+def test_a_hang_is_explained_to_all_and_recorded_by_the_ranks_that_start_next(scripted):
+    """Until ranks have trained a step after it: those that end before may not have recorded it."""
+    entry = {
+        "process_group": ["0", "default_pg"],
+        "collective_seq_id": 3,
+        "profiling_name": "gloo:barrier",
+    }
+    waits = {"groups": {"0": [0, 1]}, "torch": {"entries": [entry]}}
+    hung = Poll([], failure=RankHungError("Rank 0 hangs"))
+    attempts = [[trained(2), hung], [lost()], [trained(2), lost()], [FINISHED]]
+    with scripted(attempts, places=("a", "b"), ranks=2) as run:
+        run.supply.collectives = lambda: {0: json.dumps(waits).encode()}
+        assert run.loop.run() == "finished"
+    said = "Rank 1 on b sent no record of collectives"
+    assert any(text.startswith(said) and "gloo:barrier" in text for text in run.listener.notices)
+    (event,) = (line for line in run.listener.lines if isinstance(line, RankHung))
+    assert (event.step, event.hang_step) == (2, 5)
+    recorded = [group.job.hang for group in run.supply.groups]
+    assert [hang is not None for hang in recorded] == [False, True, True, False]
+    assert recorded[1].text == event.text
+    (folder,) = run.context.run.stacks.iterdir()
+    assert json.loads((folder / "rank-0.collectives.json").read_text()) == waits
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 from support.cluster.processes import wait_until
-from support.records.lines import COMPARED, COUNTED, corruption_found, train_line
+from support.records.lines import COMPARED, COUNTED, corruption_found, rank_hung, train_line
 from support.records.run_folders import made_run, with_checkpoint, with_owner
 
 from cluster.ray.session import ray_session
@@ -40,7 +40,7 @@ def test_the_numbers_of_a_run_are_at_the_node_s_metrics_port(ray_head, tmp_path)
     name = 'a "run" of <b>'
     totals = {"restarts": 1, "lost_steps": 0, "wall_seconds": 4.0, "counted_seconds": 3.0}
     lines = [train_line(step, goodput=0.75, **totals, **COUNTED, **COMPARED) for step in (1, 2)]
-    lines.insert(1, corruption_found(1))
+    lines[1:1] = [corruption_found(1), rank_hung(1)]
     run = with_owner(with_checkpoint(made_run(tmp_path / name, *lines), 1))
     names = {(value.name, name, value.labels.get("state")) for value in run_values(run)}
     with ray_session(ray_head.address), RayMetrics(run, ray_head.address):

@@ -135,6 +135,10 @@ class ScriptedGroup:
     def heartbeats(self):
         return [(Position("step", 5), 1.0) for _ in self.nodes]
 
+    @property
+    def node_names(self):
+        return tuple(self.nodes)
+
 
 class ScriptedSupply:
     """Groups in the order of a script.
@@ -215,6 +219,9 @@ class ScriptedSupply:
     def stacks(self):
         return {}
 
+    def collectives(self):
+        return {}
+
     def ask_usage(self):
         pass
 
@@ -254,11 +261,12 @@ class NoWorkers:
 
 
 class Notices:
-    """An audience that keeps notices, and the texts for the log alone."""
+    """An audience that keeps notices, the texts for the log alone, and lines of the record."""
 
     def __init__(self) -> None:
         self.notices: list[str] = []
         self.kept: list[str] = []
+        self.lines: list[object] = []
 
     def notice(self, text):
         self.notices.append(text)
@@ -267,7 +275,7 @@ class Notices:
         self.kept.append(text)
 
     def line(self, line):
-        pass
+        self.lines.append(line)
 
     def vitals(self, vitals):
         pass

@@ -100,6 +100,10 @@ class Orders:
         """Let an element of the rank's share of that step's sum change so many times."""
         (self.folder / f"sum.rank-{rank}.step-{step}").write_text(str(times))
 
+    def skip(self, step: int, rank: int) -> None:
+        """Let the rank leave out the all-gathers of that step when it first comes to that step."""
+        (self.folder / f"skip.rank-{rank}.step-{step}").touch()
+
     def clear(self) -> None:
         """Want nothing; whoever waits goes on."""
         for file in self.folder.iterdir():

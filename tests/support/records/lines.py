@@ -3,8 +3,10 @@
 from typing import Any
 
 from trainer.corruption import CorruptionFinding, ReductionFinding
+from trainer.hang import AbsentRank, Collective, HangFinding
 from trainer.record.metrics_lines import (
     CorruptionFound,
+    RankHung,
     Sample,
     SkippedLine,
     SlowRankState,
@@ -94,6 +96,21 @@ def wrong_reduction(last_step: int, **fields: Any) -> WrongReduction:
     """The gradients of the step after the last one were summed wrongly, and are summed again."""
     values = {"parameters": ("x.weight",), "parameter_count": 1, "is_repeated": False} | fields
     return WrongReduction.of(ReductionFinding(last_step + 1, **values), last_step)
+
+
+def rank_hung(last_step: int, node: str = "far", **fields: Any) -> RankHung:
+    """Rank 1 did not enter a collective of the step after the last one."""
+    values: dict[str, Any] = {
+        "hang_step": last_step + 1,
+        "collective": Collective(
+            group="1", number=104, operation="gloo:all_reduce", dtype="Float", shape=(7, 2)
+        ),
+        "absent": (AbsentRank(rank=1, node=node),),
+        "absent_count": 1,
+        "waiting": (0,),
+        "waiting_count": 1,
+    }
+    return RankHung.of(HangFinding(**values | fields), last_step)
 
 
 def validation_line(

@@ -1,7 +1,7 @@
 """Events of a run in words: what of the curve stays the same, and what would keep the rest."""
 
 import pytest
-from support.records.lines import corruption_found, wrong_reduction
+from support.records.lines import corruption_found, rank_hung, wrong_reduction
 
 from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import RankRecovered, Resized, Resumed, SlowRankFound
@@ -72,6 +72,13 @@ def test_a_slow_rank_is_named_with_its_factor_and_cause_even_if_it_is_the_first(
     )
     assert event_text(RankRecovered(step=9, rank=0, factor=1.02)) == (
         "No longer slow: rank 0 (1.02 times the time of the others)."
+    )
+
+
+def test_a_hang_names_rank_collective_and_step():
+    assert event_text(rank_hung(7)) == (
+        "Hang: Rank 1 on far did not enter gloo:all_reduce of 7×2 Float (number 104 of group "
+        "1), which rank 0 entered in step 8."
     )
 
 

@@ -5,6 +5,7 @@ from support.records.lines import (
     COMPARED,
     COUNTED,
     corruption_found,
+    rank_hung,
     skipped_line,
     train_line,
     validation_line,
@@ -176,6 +177,12 @@ def test_the_newest_finding_of_corruption_is_kept(tmp_path, older, newer):
     for line in lines:
         appended = appended.after(line)
     assert appended.corruption == end.corruption
+
+
+def test_the_newest_hang_is_kept(tmp_path):
+    lines = [rank_hung(0), train_line(1), rank_hung(1), train_line(2)]
+    assert end_of(tmp_path, *lines).hang == rank_hung(1)
+    assert RecordEnd().after(lines[0]).after(lines[2]).hang == rank_hung(1)
 
 
 def test_a_finding_without_the_node_of_a_rank_is_damage(tmp_path):

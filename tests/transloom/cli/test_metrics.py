@@ -18,6 +18,7 @@ from support.records.lines import (
     COMPARED,
     COUNTED,
     corruption_found,
+    rank_hung,
     skipped_line,
     train_line,
     validation_line,
@@ -64,7 +65,7 @@ def run(tmp_path):
     """A run that trains, with all that can be known of it."""
     lines = [step(5, -30), step(6, -20), skipped_line(7, in_a_row=1, skipped_steps=4)]
     lines += [skipped_line(8, in_a_row=2, skipped_steps=5, skipped_spikes=3)]
-    lines += [corruption_found(6), wrong_reduction(8)]
+    lines += [corruption_found(6), wrong_reduction(8), rank_hung(8)]
     run = made_run(tmp_path / "full", *lines, Resumed(step=8, from_step=4, restarts=3))
     with_owner(with_checkpoint(run, 4), since="2026-01-01T00:00:00+00:00")
     append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time(), 6, "gpu-7")])
@@ -109,6 +110,7 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_run_skipped_steps",): 5,
         ("transloom_run_skipped_spikes",): 3,
         ("transloom_run_skipped_steps_in_a_row",): 2,
+        ("transloom_run_hang_step",): 9,
         ("transloom_run_corruption_step",): 9,
         ("transloom_run_checkpoint_step",): 4,
         ("transloom_run_problems",): 0,

@@ -15,7 +15,7 @@ from trainer.checkpoints.checkpoint_status import CheckpointFolder
 from trainer.checkpoints.format import newest_intact
 from trainer.errors import GuardError, LeaseLostError, NonFiniteLossError
 from trainer.record.event_text import event_text
-from trainer.record.metrics_lines import Event, Line, Resized, TrainLine, ValidationLine
+from trainer.record.metrics_lines import Event, Line, RankHung, Resized, TrainLine, ValidationLine
 from trainer.record.run_status_model import DEFAULT_FORM, LossForm
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
@@ -88,7 +88,7 @@ class LoggingListener:
         self._listener.notice(without_credentials(text))
 
     def line(self, line: Line) -> None:
-        if isinstance(line, Event):
+        if isinstance(line, Event) and not isinstance(line, RankHung):  # its error is logged
             self.log_detail(event_text(line))
         self._listener.line(line)
 
@@ -150,8 +150,8 @@ class PlainLines:
             for sample in line.samples:
                 texts = visible_line(sample.source), visible_line(sample.translation)
                 self._print(f"    {texts[0]}  →  {texts[1]}")
-        elif isinstance(line, Event) and not isinstance(line, Resized):
-            # A `Resumed` event reports the same change as `Resized`.
+        elif isinstance(line, Event) and not isinstance(line, Resized | RankHung):
+            # A `Resumed` event reports the same change as `Resized`, and an error the hang.
             self._print(event_text(line))
 
     def vitals(self, vitals: Vitals) -> None:

@@ -85,6 +85,7 @@ def status_text(run_status: RunStatus) -> str:
         ("checkpoint", run_status.checkpoint or "none"),
         ("in memory", _memory_line(run_status)),
         ("corruption", run_status.corruption or ""),
+        ("last hang", run_status.hang or ""),
         *(("left out", text) for text in run_status.unfit_nodes),
         *(("problem", problem) for problem in run_status.problems),
         *((f"at {_clock(notice.time)}", notice.text) for notice in run_status.notices),

@@ -12,6 +12,7 @@ The process goes on when the test has removed the file. A file ``nan.rank-R.step
 but stays: that step's gradients are NaN in the first slot of that rank, however often repeated.
 A file ``slow.rank-R`` stays, too: the seconds that the rank sleeps in each pass. ``slow.window``
 has the number of steps that a rank compares to find a slow one, from its start on.
+At a file ``skip.rank-R.step-S``, which is removed, that rank leaves out the step's all-gathers.
 At a file ``flip.rank-R.step-S``, which is removed, a bit of that rank's weights flips in memory.
 A file ``sum.rank-R.step-S`` has a number: how many times that step's sum of gradients is wrong,
 because an element of that rank's share changes on its way.
@@ -43,6 +44,7 @@ class Here:
     slots_done = 0
     products = 0
     share_is_sent = False  # a changed one, since the step's passes began
+    left_out = None
 
 
 def reach(moment, step, who=None):
@@ -140,6 +142,20 @@ def all_reduce(add):
         if is_gradient and ("wrong-sums" in SICK or is_share_changed()):
             tensor.view(-1)[tensor.numel() // 2] += tensor.abs().max()
         return add(tensor, *arguments, **options)
+
+    return wrapper
+
+
+def gather(all_gather):
+    """A rank leaves out a collective that the others enter, if a test wants it now."""
+
+    @functools.wraps(all_gather)
+    def wrapper(*arguments, **options):
+        ordered = FOLDER / f"skip.rank-{Here.rank}.step-{Here.step}"
+        if ordered.exists():
+            ordered.unlink()
+            Here.left_out = Here.step
+        return None if Here.left_out == Here.step else all_gather(*arguments, **options)
 
     return wrapper
 
@@ -296,7 +312,10 @@ HOOKS = {
     "cluster.node_check.clocks": {"clock": clock},
     "cluster.node_check.matrix_product": {"multiply": product},
     "cluster.node_check.measure": {"flush": flush},
-    "torch.distributed.distributed_c10d": {"all_reduce": all_reduce},
+    "torch.distributed.distributed_c10d": {
+        "all_reduce": all_reduce,
+        "all_gather_into_tensor": gather,
+    },
     "trainer.process.distributed": {"process_group": joining},
     "trainer.state.restore": {"restore": loading},
     "cluster.ranks.reports": {"Mailbox.progress": position},

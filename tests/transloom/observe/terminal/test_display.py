@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from support.records.lines import COUNTED, train_line
+from support.records.lines import COUNTED, rank_hung, train_line
 from support.records.run_folders import made_run
 
 from cluster.terminal import Terminal
@@ -12,7 +12,7 @@ from trainer.record.metrics_lines import Resized, Resumed, Sample, ValidationLin
 from trainer.record.run_status_model import LossForm
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
-from transloom.observe.terminal.display import PlainLines, listener_for
+from transloom.observe.terminal.display import LoggingListener, PlainLines, listener_for
 from transloom.observe.terminal.live_picture import LivePicture
 
 TRAIN = train_line(3, loss=2.5, target_tokens_per_second=8000.0)
@@ -112,6 +112,19 @@ def test_another_number_of_ranks_is_said_once():
         audience.line(Resumed(step=3, from_step=2, **changed))
         audience.line(Resized(step=3, from_ranks=2, to_ranks=3))
     assert where.file.getvalue().count("3 ranks") == 1
+
+
+def test_a_hang_is_said_once_by_its_error(tmp_path):
+    run = RunFolder(tmp_path)
+    where = console(terminal=False)
+    with PlainLines(where, "title", 1000) as lines:
+        audience = LoggingListener(lines, run)
+        with audience.logging():
+            audience.line(rank_hung(3))
+            audience.notice("Rank 1 hangs")
+    for text in (where.file.getvalue(), run.log.read_text()):
+        assert "Hang: " not in text
+        assert "Rank 1 hangs" in text
 
 
 def test_plain_lines_do_not_show_every_step():

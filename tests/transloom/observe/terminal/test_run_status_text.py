@@ -11,6 +11,7 @@ from support.records.lines import (
     COMPARED,
     COUNTED,
     corruption_found,
+    rank_hung,
     train_line,
     validation_line,
 )
@@ -161,6 +162,15 @@ def test_status_names_slow_ranks_of_a_run_that_trains(transloom, tmp_path):
     assert slow == {"rank": 2, "node": "node-2", "cause": "compute", "factor": 2.0}
     stopped = made_run(tmp_path / "stopped", line)
     assert json.loads(transloom("status", stopped, "--json").stdout)["slow_ranks"] == []
+
+
+def test_status_names_the_collective_that_a_rank_did_not_enter(transloom, tmp_path):
+    run = made_run(tmp_path / "run", *LINES, rank_hung(2))
+    text = " ".join(transloom("status", run).stdout.split())
+    assert "last hang Rank 1 on far did not enter gloo:all_reduce of 7×2 Float" in text
+    found = json.loads(transloom("status", run, "--json").stdout)
+    assert found["hang_step"] == 3
+    assert "which rank 0 entered in step 3" in found["hang"]
 
 
 def test_status_names_the_rank_that_computed_wrong_bits(transloom, tmp_path):

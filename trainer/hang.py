@@ -1,0 +1,123 @@
+"""Finding about a hang of the ranks: the first collective that a rank did not enter."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from foundation.file_model import Count, FileModel
+from foundation.wording import counted, join_items
+
+MAX_RANKS = 64  # in each list of a finding
+MAX_DIMENSIONS = 32
+MAX_CHARACTERS = 200
+SHOWN_RANKS = 4  # in a text
+
+_Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
+
+
+class Collective(FileModel):
+    """Collective operation, as torch's flight recorder describes it.
+
+    Attributes:
+        group: the name of its process group.
+        number: its number among the collectives of the group, from 1.
+        operation: the backend and the operation, such as "gloo:all_reduce".
+        dtype: the type of its first input, such as "Float"; empty without an input.
+        shape: the shape of its first input.
+    """
+
+    group: _Text
+    number: Count
+    operation: _Text
+    dtype: _Text = ""
+    shape: Annotated[tuple[Count, ...], Field(max_length=MAX_DIMENSIONS)] = ()
+
+    @property
+    def text(self) -> str:
+        """Operation and place, such as "gloo:all_reduce of 7×2 Float (number 9 of group 1)"."""
+        return f"{self.operation_text} (number {self.number:,} of group {self.group})"
+
+    @property
+    def operation_text(self) -> str:
+        """Operation, shape and type, such as "gloo:all_reduce of 7×2 Float"."""
+        shape = "×".join(map(str, self.shape)) or "1"
+        return self.operation + (f" of {shape} {self.dtype}" if self.dtype else "")
+
+
+def rank_name(rank: int, node: str | None) -> str:
+    """Return a rank and its node, such as "rank 1 on node-2"."""
+    return f"rank {rank} on {node}" if node else f"rank {rank}"
+
+
+class AbsentRank(FileModel):
+    """Rank that has not entered a collective, or whose record is missing.
+
+    Attributes:
+        rank: the number of the rank.
+        node: its node's name in messages; empty if it is unknown.
+        has_record: False if the rank sent no record, because it is stopped, blocked or lost.
+        entered: the description of the collective that it entered instead, or None.
+    """
+
+    rank: Count
+    node: _Text = ""
+    has_record: bool = True
+    entered: _Text | None = None
+
+    @property
+    def name(self) -> str:
+        return rank_name(self.rank, self.node)
+
+
+class HangFinding(FileModel):
+    """Result of comparing the records of all ranks after a hang.
+
+    Attributes:
+        hang_step: the step of the ranks that entered the collective.
+        collective: the first collective that does not complete; None if no rank waits in one.
+        absent: the first ranks that have not entered it, and the first ranks without a record.
+        absent_count: the number of all such ranks.
+        waiting: the first ranks that entered it.
+        waiting_count: the number of all such ranks.
+    """
+
+    hang_step: Count
+    collective: Collective | None = None
+    absent: Annotated[tuple[AbsentRank, ...], Field(max_length=MAX_RANKS)] = ()
+    absent_count: Count = 0
+    waiting: Annotated[tuple[Count, ...], Field(max_length=MAX_RANKS)] = ()
+    waiting_count: Count = 0
+
+    @property
+    def text(self) -> str:
+        """Description in a sentence, without a full stop."""
+        silent = [rank.name for rank in self.absent if not rank.has_record]
+        missing = [rank for rank in self.absent if rank.has_record]
+        waiting = _listed([f"rank {rank}" for rank in self.waiting], self.waiting_count)
+        sentences = []
+        if self.collective and missing:
+            names = _listed([rank.name for rank in missing], len(missing))
+            text = f"{names} did not enter {self.collective.text}, "
+            text += f"which {waiting} entered in step {self.hang_step:,}"
+            if missing[0].entered:
+                text += f"; {missing[0].name} entered {missing[0].entered} instead"
+            sentences.append(text)
+        if silent:
+            names = _listed(silent, len(silent))
+            sentences.append(f"{names} sent no record of collectives: stopped, blocked or lost")
+        if self.collective and not missing:
+            text = f"{waiting} entered {self.collective.text} in step {self.hang_step:,}"
+            sentences.append(f"{text}, which does not complete")
+        if not self.collective:
+            sentences.append(f"no rank waits in a collective of step {self.hang_step:,}")
+        text = ". ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+        more = self.absent_count - len(self.absent)
+        return f"{text}. Not listed: {counted(more, 'rank')}" if more > 0 else text
+
+
+def _listed(names: Sequence[str], count: int) -> str:
+    """Return the first names, with the number of the others among `count`."""
+    shown = names[:SHOWN_RANKS]
+    more = count - len(shown)
+    return join_items(shown) + (f" and {counted(more, 'other')}" if more > 0 else "")
