@@ -92,14 +92,19 @@ export function weightMaps(trace, attention, rows, columns, causal) {
     weightsOfHead(trace, name, attention.weights_hts, head, rows, columns, causal)));
 }
 
+// A button that leads to the origin of each number of a matrix, in a page that computes them.
+export function asking(trace, key, numbers = "these numbers") {
+  return trace.askFor && element("p", {}, element("button", { type: "button",
+    onclick: () => trace.askFor(key) }, `Where does each of ${numbers} come from?`));
+}
+
 // A fold for each head with its queries, keys, values, scores, weights and mix. `key`: the attention's.
 export function headFolds(trace, key, attention, pieces, causal) {
-  const asking = () => trace.askFor && element("p", {}, element("button", { type: "button",
-    onclick: () => trace.askFor(`${key}.queries_htd`) }, "Where does each of these numbers come from?"));
   const { head_width: d } = trace.model.form;
   return headNames(trace).map((name, head) => {
     const vectorsOf = (title, tensor) => headVectors(trace, title, tensor, head, pieces);
-    return fold(`${name}: queries, keys, values, scores, weights, mix`, [asking(), sideBySide(
+    const origin = asking(trace, `${key}.queries_htd`);
+    return fold(`${name}: queries, keys, values, scores, weights, mix`, [origin, sideBySide(
       vectorsOf("queries", attention.queries_htd),
       vectorsOf("keys", attention.keys_hsd),
       vectorsOf("values", attention.values_hsd),

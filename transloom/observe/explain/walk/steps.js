@@ -1,7 +1,7 @@
 // The decoder's sections: one per step, then one for all steps as one pass.
 
 import { formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
-import { headFolds, innerTitle, stages, weightMaps } from "./layers.js";
+import { asking, headFolds, innerTitle, stages, weightMaps } from "./layers.js";
 import { chosenVectors, rowOfAllHeads, vectorsOfHeads } from "./maps.js";
 import { bars, fold, heading, shareOfOthers, sideBySide, text, tokens } from "../../drawing/parts.js";
 import { rowsOf } from "./trace.js";
@@ -85,23 +85,23 @@ function layerParts(trace, layer, number, t) {
     sideBySide(attentions.map(([title, { weights_hts }, columns]) =>
       rowOfAllHeads(trace, title, weights_hts, t, columns, true))),
     fold(`Decoder layer ${number}: queries, keys, values, scores, mixes, sums and feed-forward`, [
-      attentions.map((attention) => sideBySide(headRows(trace, ...attention, t))),
+      attentions.map((attention) => headRows(trace, number, ...attention, t)),
       rowsAt(trace, `Decoder layer ${number}, the row of “${newest}”, from top to bottom`, way, t),
       rowsAt(trace, `feed-forward, ${innerTitle(form)}`, [[newest, layer.feed_forward.inner_tf]], t),
     ], `inside-${number}`),
   ];
 }
 
-// Query, scores and mix of the newest piece, with one row per head; of its own attention also the
-// key and the value that this and later pieces use.
-function headRows(trace, title, attention, columns, isOwn, t) {
+// Query, scores and mix of the newest piece, a row per head; of its own attention also key and value.
+function headRows(trace, number, title, attention, columns, isOwn, t) {
+  const key = `decoder.layers.${number - 1}.${isOwn ? "self" : "cross"}_attention.scores_hts`;
   const vectors = (what, tensor) => vectorsOfHeads(trace, `${title}: ${what}`, tensor, t);
-  return [
+  return [asking(trace, key, `the numbers of ${title}`), sideBySide(
     vectors("query", attention.queries_htd),
     isOwn ? [vectors("key", attention.keys_hsd), vectors("value", attention.values_hsd)] : [],
     rowOfAllHeads(trace, `${title}: scores`, attention.scores_hts, t, columns, false),
     vectors("mix", attention.mix_htd),
-  ];
+  )];
 }
 
 function nextPiece(trace, t) {

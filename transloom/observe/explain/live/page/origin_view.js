@@ -12,13 +12,13 @@ import { fullNameOf, isSameCell, labelsOf, nameOf, numberAt } from "./places.js"
 // `result` is the one that has the number: of the model as it was trained, or with switches.
 export function openOrigin(panel, cell, result) {
   panel.back.push({ cell, result });
-  showOrigin(panel);
   goToOrigin(panel);
 }
 
-function goToOrigin({ origin }) {
-  origin.focus({ preventScroll: true });
-  origin.firstChild.scrollIntoView({ block: "nearest" }); // with its margins, see live.css
+function goToOrigin(panel, from = null) {
+  showOrigin(panel, from);
+  panel.origin.focus({ preventScroll: true });
+  panel.origin.firstChild.scrollIntoView({ block: "nearest" }); // with its margins, see live.css
 }
 
 // `from`: the cell that was shown before and led back to this one, or null.
@@ -31,16 +31,14 @@ export function showOrigin(panel, from = null) {
   const found = originOf(model, result.traced, cell, result.switches);
   origin.replaceChildren(
     element("h3", {}, cellName(cell, result)),
+    ...(back.length > 1 ? [element("button", { type: "button",
+      onclick: () => goToOrigin(panel, back.pop().cell) }, "← previous number")] : []),
     element("p", { class: "value" }, formatPrecise(numberAt(result.traced, cell))),
     element("p", {}, element("code", {}, found.formula)),
     ...pictureOf(found.product),
     ...(found.note ? [element("p", {}, found.note)] : []),
     termsTable(rowsOfTerms(found, ({ place, factor }) => isSameCell(place, from) || isSameCell(factor, from)),
-      (term) => termName(term, found.terms, cell, result), (place) => openOrigin(panel, place, result)),
-    ...(back.length > 1 ? [element("button", { type: "button", onclick: () => {
-      showOrigin(panel, back.pop().cell);
-      goToOrigin(panel);
-    } }, "← previous number")] : []));
+      (term) => termName(term, found.terms, cell, result), (place) => openOrigin(panel, place, result)));
 }
 
 // Move the origin below the matrix of its number; if that is not on the screen, leave it where it is.
@@ -53,8 +51,7 @@ export function placeOrigin({ part, model, back, origin }) {
   const beside = !shown ? part("matrices") : shown.cell.key === "probabilities_tv" ? part("steps")
     : figures.find((figure) => has(figure, shown.cell));
   beside?.after(origin);
-  const { terms } = shown ? originOf(model, shown.result.traced, shown.cell, shown.result.switches)
-    : { terms: [] };
+  const terms = shown ? originOf(model, shown.result.traced, shown.cell, shown.result.switches).terms : [];
   const marks = [["aria-selected", terms.flatMap(({ place, factor }) => [place, factor])],
     ["aria-current", [shown?.cell]]];
   for (const [name, places] of marks) {
