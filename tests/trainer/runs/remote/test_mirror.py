@@ -409,9 +409,10 @@ def test_more_files_than_a_reader_accepts_are_not_added(url, tmp_path, monkeypat
     told = []
     monkeypatch.setattr(file_table, "MAX_FILES", 20)
     with driving(url, tmp_path / "driver", told.append) as driver:
+        driver.save(10)
+        assert driver.mirror.flush(SECONDS)
         for number in range(30):
             (driver.run.path / f"{number}.txt").write_text("x")
-        driver.save(10)
         assert driver.mirror.flush(SECONDS)
         files = driver.mirror._files.parts
         assert len(files) == 20
