@@ -273,7 +273,7 @@ def _failure_lines(cost: "FailureCost", speed: "Speed | None") -> list[str]:
         if tier.effective is not None and tier.interval_seconds is not None:
             text += f"; {tier.effective:.2%} with those of the recipe, every "
             text += span(tier.interval_seconds)
-        lines.append(_line("", text))
+        lines.append(_line("failures", text))
     return lines
 
 
