@@ -1,9 +1,9 @@
 """Probe of one node: versions, run folder, dataset, network interface and clock.
 
-The probe needs only Python's standard library. Its code, including `cluster.package_files`, is
-sent by value. A node without transloom can therefore run the probe, which reports that
-transloom is missing. The probe creates one file in the run folder, next to the file of the process
-that queries the nodes. That process removes both files.
+The probe needs only Python's standard library. Its code, including `package_files` and
+`folder_access`, is sent by value. A node without transloom can therefore run the probe, which
+reports that transloom is missing. The probe creates one file in the run folder, next to the file of
+the process that queries the nodes. That process removes both files.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.package_files import digest_of, package_files
+from cluster.ray.folder_access import answer_probe
 
 DISTRIBUTIONS = ("torch", "deepspeed", "ray")
 
@@ -43,7 +44,7 @@ class NodeProbe:
             "python": platform.python_version(),
             "versions": {name: version_of(name) for name in DISTRIBUTIONS},
             "code": code_of(Path(asked["installation"])),
-            "folder": _check_shared_folder(Path(asked["folder"]), asked["left"], asked["answer"]),
+            "folder": answer_probe(Path(asked["folder"]), asked["left"], asked["answer"]),
             "manifest": _manifest(asked["manifest"]),
             "interface": _interface(asked["installation"], asked["address"], asked["gpu"]),
         }
@@ -60,22 +61,6 @@ def version_of(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _check_shared_folder(folder: Path, left: str, answer: str) -> str | None:
-    """Return the problem with the folder, or None if this node sees the same files there.
-
-    Args:
-        folder: the run folder, or the existing part of its path.
-        left: name of the file that the asking process created.
-        answer: name of the file to create.
-    """
-    try:
-        (folder / left).read_bytes()
-        (folder / answer).touch()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
 
 
 def _manifest(path: str | None) -> str | None:

@@ -23,6 +23,7 @@ from cluster.node_check.verdicts import CLOCK_WARNING_SECONDS
 from cluster.packages import INSTALLATION
 from cluster.planning import node_probe
 from cluster.planning.problem import PlanProblem
+from cluster.ray import folder_access
 from cluster.ray.cluster_view import Node
 from cluster.ray.folder_access import existing_part
 
@@ -103,7 +104,7 @@ def ask_nodes(
 @contextmanager
 def pickled_by_value() -> Iterator[None]:
     """Pickle the probe with all of its code, for nodes that may not have it installed."""
-    modules = (node_probe, package_files)
+    modules = (node_probe, package_files, folder_access)
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:

@@ -17,11 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.health.stacks import stacks_of
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources
-from cluster.ranks.node_folder import answer_probe
 from cluster.ranks.node_memory import NodeMemory
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ranks.node_mirror import FileChange, NodeMirror, SentFile
 from cluster.ranks.node_processes import ProcessName, await_deaths_here, kill_here
+from cluster.ray.folder_access import answer_probe
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import remove_stale_folders
 from trainer.record.node_usage import Usage
@@ -83,7 +83,7 @@ class NodeAgent:
 
     @ray.method(concurrency_group="folder")
     def check_shared_folder(self, folder: Path, left: str, answer: str) -> str | None:
-        """Run `node_folder.answer_probe`."""
+        """Run `folder_access.answer_probe`."""
         return answer_probe(folder, left, answer)
 
     @ray.method(concurrency_group="mirror")

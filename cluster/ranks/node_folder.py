@@ -18,24 +18,6 @@ from trainer.runs.folder import RunFolder
 START_SECONDS = 60.0
 
 
-def answer_probe(folder: Path, left: str, answer: str) -> str | None:
-    """Check that this node shares a folder with the supervisor; return the error, or None.
-
-    The node reads the supervisor's file, and creates a file next to it.
-
-    Args:
-        folder: the folder of both files.
-        left: name of the supervisor's file.
-        answer: name of the file to create.
-    """
-    try:
-        (folder / left).read_bytes()
-        (folder / answer).touch()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
-
-
 class NodeFolders:
     """Checks of the run folder and of transloom on the nodes, each made once.
 

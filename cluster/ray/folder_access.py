@@ -32,6 +32,24 @@ def write_problem(folder: Path) -> str | None:
     )
 
 
+def answer_probe(folder: Path, left: str, answer: str) -> str | None:
+    """Check that this node shares a folder with the supervisor; return the error, or None.
+
+    The node reads the supervisor's file, and creates a file next to it.
+
+    Args:
+        folder: the folder of both files.
+        left: name of the supervisor's file.
+        answer: name of the file to create.
+    """
+    try:
+        (folder / left).read_bytes()
+        (folder / answer).touch()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
 def access_by_others(folder: Path) -> str | None:
     """Describe how other users can access the content of a folder; return None if they cannot.
 
