@@ -1,6 +1,6 @@
 """Formatting of numbers, lists and changes in messages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from foundation.moved import renamed
@@ -65,6 +65,13 @@ def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
 def join_items(items: Iterable[object]) -> str:
     """Return the items, separated by commas, without brackets and quotes, or "none" if empty."""
     return ", ".join(map(format_value, items)) or "none"
+
+
+def join_first(items: Sequence[object], most: int, count: int, noun: str = "other") -> str:
+    """Return the first items like `join_items`, and how many of `count` are not among them."""
+    shown = items[:most]
+    more = count - len(shown)
+    return join_items(shown) + (f" and {counted(more, noun)}" if more > 0 else "")
 
 
 def format_value(value: Any) -> str:

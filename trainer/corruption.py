@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from foundation.wording import counted, join_items
+from foundation.wording import join_first, join_items
 from trainer.errors import TrainerError
 
 MAX_PARAMETERS = 8  # of a finding; one flipped bit can change the gradients of all parameters
@@ -101,6 +101,5 @@ class ReductionError(TrainerError):
 
 
 def _parameters_text(finding: CorruptionFinding | ReductionFinding) -> str:
-    shown = finding.parameters[:SHOWN_PARAMETERS]
-    more = finding.parameter_count - len(shown)
-    return join_items(shown) + (f" and {counted(more, 'other parameter')}" if more else "")
+    count = finding.parameter_count
+    return join_first(finding.parameters, SHOWN_PARAMETERS, count, "other parameter")

@@ -1,12 +1,11 @@
 """Finding about a hang of the ranks: the first collective that a rank did not enter."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from foundation.file_model import Count, FileModel
-from foundation.wording import counted, join_items
+from foundation.wording import counted, join_first
 
 MAX_RANKS = 64  # in each list of a finding
 MAX_DIMENSIONS = 32
@@ -94,17 +93,19 @@ class HangFinding(FileModel):
         """Description in a sentence, without a full stop."""
         silent = [rank.name for rank in self.absent if not rank.has_record]
         missing = [rank for rank in self.absent if rank.has_record]
-        waiting = _listed([f"rank {rank}" for rank in self.waiting], self.waiting_count)
+        waiting = join_first(
+            [f"rank {rank}" for rank in self.waiting], SHOWN_RANKS, self.waiting_count
+        )
         sentences = []
         if self.collective and missing:
-            names = _listed([rank.name for rank in missing], len(missing))
+            names = join_first([rank.name for rank in missing], SHOWN_RANKS, len(missing))
             text = f"{names} did not enter {self.collective.text}, "
             text += f"which {waiting} entered in step {self.hang_step:,}"
             if missing[0].entered:
                 text += f"; {missing[0].name} entered {missing[0].entered} instead"
             sentences.append(text)
         if silent:
-            names = _listed(silent, len(silent))
+            names = join_first(silent, SHOWN_RANKS, len(silent))
             sentences.append(f"{names} sent no record of collectives: stopped, blocked or lost")
         if self.collective and not missing:
             text = f"{waiting} entered {self.collective.text} in step {self.hang_step:,}"
@@ -114,10 +115,3 @@ class HangFinding(FileModel):
         text = ". ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
         more = self.absent_count - len(self.absent)
         return f"{text}. Not listed: {counted(more, 'rank')}" if more > 0 else text
-
-
-def _listed(names: Sequence[str], count: int) -> str:
-    """Return the first names, with the number of the others among `count`."""
-    shown = names[:SHOWN_RANKS]
-    more = count - len(shown)
-    return join_items(shown) + (f" and {counted(more, 'other')}" if more > 0 else "")

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.packages import PACKAGES
 from data_pipeline.batching.plan import Cursor
-from foundation.wording import counted, format_value, join_items, span, steps_of
+from foundation.wording import counted, format_value, join_first, join_items, span, steps_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NOUNS = (
@@ -68,6 +68,9 @@ def test_a_run_beyond_its_goal_is_not_so_many_of_fewer(
 def test_values_are_not_said_as_python_writes_them() -> None:
     assert join_items([1.0, None, True]) == "1.0, null, true"
     assert join_items([]) == "none"
+    assert join_first(["a", "b"], 2, 2) == "a, b"
+    assert join_first(["a", "b", "c"], 2, 4, "rank") == "a, b and 2 ranks"
+    assert join_first(["a"], 2, 2) == "a and 1 other"
     assert format_value({"src": 2, "tgt": 3}) == "src 2, tgt 3"
     assert format_value({"ranks": [1, 2], "files": ["a"]}) == "ranks 1 → 2, files a"
     assert str(Cursor(1, 2, 3)) == "epoch 1, window 2, micro-batch 3"
