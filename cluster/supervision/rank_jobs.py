@@ -9,6 +9,7 @@ from cluster.supervision.run_checks import start_cursor
 from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import Checkpoint
+from trainer.hang import HangFinding
 from trainer.job.rank_job import RankJob
 from trainer.job.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
@@ -63,13 +64,17 @@ class RankJobs:
     session_started: float = field(default_factory=time.time)
 
     def job(
-        self, start: RankStart, committer: CheckpointCommitter, memory_name: str | None = None
+        self,
+        start: RankStart,
+        committer: CheckpointCommitter,
+        memory_name: str | None = None,
+        hang: HangFinding | None = None,
     ) -> RankJob:
         """Return the job of all ranks of an attempt.
 
         Args:
             committer: the committer of their checkpoints.
-            memory_name: see `RankJob`.
+            memory_name, hang: see `RankJob`.
         """
         run, checkpoint = self.run, start.checkpoint
         return RankJob(
@@ -89,4 +94,5 @@ class RankJobs:
             warm_start=warm_start_of(self.recipe, run, self.manifest, run.card().parent),
             profile=self.profile,
             replay=self.replay,
+            hang=hang,
         )

@@ -258,7 +258,7 @@ class RestartLoop:
             memory_name = context.memory.begin_attempt(
                 committer.attempt, group.nodes, state.start.memory
             )
-        job = replace(self._jobs.job(state.start, committer, memory_name), hang=self._hang)
+        job = self._jobs.job(state.start, committer, memory_name, self._hang)
         group.start(job, context.workers.handles)
         attempt = RankAttempt(context, group, committer, self._losses.furthest_step)
         return TrainRanks(group, state.node_names, state.start, attempt)
