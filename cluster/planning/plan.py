@@ -54,7 +54,7 @@ class PlanOptions:
         like: run whose metrics file provides the speed; None for the planned run.
         check_nodes: whether to check the hardware of the cluster's nodes, or of this machine.
         nodes: number of nodes for which failures are estimated; None for those of the cluster.
-        failure_rate: failures of 1,000 nodes in a day.
+        failure_rate: failures of 1,000 nodes in a day; None for `DEFAULT_RATE`.
     """
 
     address: str | None = None
@@ -62,7 +62,7 @@ class PlanOptions:
     like: RunFolder | None = None
     check_nodes: bool = False
     nodes: int | None = None
-    failure_rate: float = DEFAULT_RATE
+    failure_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def make_plan(
     if nodes and plan.state:
         step_seconds = plan.speed.step_seconds if plan.speed else None
         plan.failures = failure_cost(
-            nodes, wanted.failure_rate, plan.state, recipe.checkpoints, step_seconds
+            nodes, wanted.failure_rate or DEFAULT_RATE, plan.state, recipe.checkpoints, step_seconds
         )
     return plan
 

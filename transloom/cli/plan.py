@@ -74,14 +74,14 @@ def plan(
         ),
     ] = None,
     failure_rate: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=1e-6,
             max=1e6,
             help="Expected failures of 1,000 nodes in a day. Default: as published for Meta's "
             "cluster RSC-1.",
         ),
-    ] = 6.5,
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory, disk space and hours of a run, and list problems that would stop it.
