@@ -1,6 +1,7 @@
 """Fixtures shared by all tests. Costly things (rank processes, Ray) are made once."""
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -294,6 +295,16 @@ def runs(tmp_path: Path, phrasebook: Path, ray_head: Any) -> Any:
 def inline_runs(tmp_path: Path, phrasebook: Path) -> Any:
     """Runs of a tiny recipe on the phrase book, to be trained without Ray."""
     return _runs(tmp_path, phrasebook, address="")
+
+
+@pytest.fixture
+def notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """Settings of a notification, and the file in which its command leaves the messages."""
+    messages = tmp_path / "messages"
+    command = ["/bin/sh", "-c", f"cat >> {messages}; echo >> {messages}"]
+    monkeypatch.setenv("TRANSLOOM_TEST_COMMAND", json.dumps(command))
+    targets = "{targets: [{kind: command, command_from: TRANSLOOM_TEST_COMMAND}]}"
+    return f"tracking.notify={targets}", messages
 
 
 @pytest.fixture(scope="session")

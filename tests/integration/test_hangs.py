@@ -21,16 +21,6 @@ SETTINGS = (
 )
 
 
-@pytest.fixture
-def notified(tmp_path, monkeypatch):
-    """Settings of a notification, and the file in which its command leaves the messages."""
-    messages = tmp_path / "messages"
-    command = ["/bin/sh", "-c", f"cat >> {messages}; echo >> {messages}"]
-    monkeypatch.setenv("TRANSLOOM_TEST_COMMAND", json.dumps(command))
-    targets = "{targets: [{kind: command, command_from: TRANSLOOM_TEST_COMMAND}]}"
-    return f"tracking.notify={targets}", messages
-
-
 def check_is_named(run: Path, messages: Path, rank: int, ranks: int) -> dict:
     """The collective and the rank are in all views. Returns the event."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())

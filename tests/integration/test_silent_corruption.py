@@ -49,16 +49,6 @@ def check_is_found(path, oracle):
     return event
 
 
-@pytest.fixture
-def notified(tmp_path, monkeypatch):
-    """Settings of a notification, and the file in which its command leaves the messages."""
-    messages = tmp_path / "messages"
-    command = ["/bin/sh", "-c", f"cat >> {messages}; echo >> {messages}"]
-    monkeypatch.setenv("TRANSLOOM_TEST_COMMAND", json.dumps(command))
-    targets = "{targets: [{kind: command, command_from: TRANSLOOM_TEST_COMMAND}]}"
-    return f"tracking.notify={targets}", messages
-
-
 @pytest.mark.long
 def test_a_rank_on_the_only_node_is_named_and_the_ranks_restart_once(
     runs, orders, oracle, notified
