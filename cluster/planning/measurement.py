@@ -182,9 +182,7 @@ def _train(
         The bytes of the state, and the additional bytes of the steps.
     """
     from trainer.assembly.callbacks import build_guards
-    from trainer.assembly.engine import (
-        build_engine,  # imports DeepSpeed, which reads the environment
-    )
+    from trainer.assembly.engine import build_engine  # DeepSpeed, which reads the environment
     from trainer.state.restore import begin
     from trainer.state.saving import NoSaver
     from trainer.tasks.task import training_task

@@ -17,7 +17,7 @@
       place.json       nodes of the ranks of the last start, see trainer/runs/rank_nodes.py
       nodes.jsonl      utilization of these nodes, see trainer/record/node_usage.py
       vitals.json      current state of ranks and data workers, see trainer/runs/vitals.py
-      network.json     network library of the ranks and its variables, see trainer/rank/network.py
+      network.json     network of the ranks and its variables, see trainer/process/network.py
       start.json       command, code and packages of the last start, see trainer/runs/start.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
