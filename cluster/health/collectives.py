@@ -12,6 +12,9 @@ The first number at which this does not hold explains the hang:
     operations, types or shapes                    an additional one
     all ranks have the entry, but it is not        a rank without a record did not enter it; if
     complete                                       there is none, the network or a device hangs
+
+torch marks a collective as complete some milliseconds later than it is. Ranks are asked when they
+have made no progress for many seconds, so their records are up to date.
 """
 
 from collections import Counter

@@ -1,5 +1,6 @@
 """The record of collectives of a rank whose main thread waits in one."""
 
+import json
 import os
 import threading
 import time
@@ -18,6 +19,17 @@ from trainer.process.flight_recorder import collectives_record, enable_recorder
 from trainer.process.placement import Placement
 
 
+def record_with_pending(count: int) -> bytes:
+    """The record, once so many collectives in it are not complete: torch marks them a bit later."""
+    while True:
+        record = collectives_record()
+        entries = json.loads(record)["torch"].get("entries", [])
+        pending = [e for e in entries if not e["retired"] and e["state"] != "completed"]
+        if len(pending) == count:
+            return record
+        time.sleep(0.01)
+
+
 def records_while_rank_0_waits(placement: Placement, folder: Path) -> bytes:
     """Rank 1 enters the last collective only after rank 0's thread has read its record."""
     group = dist.new_group([0, 1])
@@ -28,7 +40,7 @@ def records_while_rank_0_waits(placement: Placement, folder: Path) -> bytes:
 
         def read() -> None:
             time.sleep(0.5)  # the main thread has entered the collective by then
-            records.append(collectives_record())
+            records.append(record_with_pending(1))
             done.touch()
 
         thread = threading.Thread(target=read)
@@ -36,7 +48,7 @@ def records_while_rank_0_waits(placement: Placement, folder: Path) -> bytes:
         dist.all_reduce(torch.ones(7, 2, dtype=torch.bfloat16), group=group)
         thread.join()
     else:
-        records.append(collectives_record())
+        records.append(record_with_pending(0))
         while not done.exists():
             time.sleep(0.01)
         dist.all_reduce(torch.ones(7, 2, dtype=torch.bfloat16), group=group)
