@@ -3,6 +3,7 @@
 import ast
 import itertools
 import json
+import re
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
@@ -68,6 +69,31 @@ def test_the_expression_is_that_of_the_file_that_runs_the_target(target):
     file, expression = TARGETS[target]
     text = (ROOT / file).read_text(encoding="utf-8")
     assert f'-m "{expression}"' in text or f'"-m", "{expression}"' in text
+
+
+def test_the_paths_that_shell_scripts_give_to_pytest_are_in_git():
+    """An ignored or empty directory may still be on the disk of whoever moved its tests away."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no checkout of git")
+    files = [Path(name) for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+    present = {str(path) for file in files for path in (file, *file.parents)}
+    paths = [
+        path
+        for script in ("scripts/test", "scripts/lab", "scripts/oldest", "scripts/check")
+        for word in re.findall(r"(?<![\w/.])tests/[^\s()\"]+", (ROOT / script).read_text("utf-8"))
+        for path in _expanded(word)
+    ]
+    assert len(paths) > 40
+    assert [path for path in paths if path not in present] == []
+
+
+def _expanded(word: str) -> list[str]:
+    """Return the paths that bash makes of a word with braces and patterns."""
+    command = ["bash", "-c", f"printf '%s\\n' {word}"]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 MARKS = ("gpu", "chaos", "lab", "long", "needs")
