@@ -7,7 +7,7 @@ deadline.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +112,8 @@ class RankGroup:
         Do not wait if all answers for a stage of the startup have arrived: `poll` then begins the
         next stage.
         """
-        missing = [answer for answer in self._pending_answers().values() if not _is_ready(answer)]
+        answers = list(self._pending_answers().values())
+        _, missing = ray.wait(answers, num_returns=len(answers), timeout=0)
         if missing:
             ray.wait(missing, num_returns=1, timeout=seconds)
         elif self._results:
@@ -166,8 +167,10 @@ class RankGroup:
         """Advance the startup by one stage; return the error if the group cannot start, or None."""
         deadlines = self._config.deadlines
         timeout_seconds = deadlines.answer_seconds if self._rendezvous else deadlines.start_seconds
-        for rank, answer in self._pending_answers().items():
-            if not _is_ready(answer):
+        answers = self._pending_answers()
+        arrived = _arrived(answers)
+        for rank in answers:
+            if rank not in arrived:
                 if now - self._since < timeout_seconds:
                     return None
                 setting = "answer_seconds" if self._rendezvous else "start_seconds"
@@ -175,16 +178,14 @@ class RankGroup:
                     f"{self._names[rank]} has not started within {timeout_seconds:g} s. If it can "
                     f"take longer, raise cluster.deadlines.{setting}"
                 )
-            try:
-                ray.get(answer)
-            except RayError as error:
+            if isinstance(error := arrived[rank], RayError):
                 return failure_of(self._names[rank], Position(), error)
         self._since = now
         if self._rendezvous is None:
             one_node = len(set(self.nodes)) == 1
             self._rendezvous = self.actors[0].rendezvous.remote(one_node=one_node)
         else:
-            self._train(ray.get(self._rendezvous))
+            self._train(arrived[0])
         return None
 
     def _train(self, rendezvous: str) -> None:
@@ -214,14 +215,12 @@ class RankGroup:
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:
         """Collect the answers that have arrived, and send the next poll to these ranks."""
         reports: list[tuple[int, Report]] = []
+        arrived = _arrived(self._polls)
         for rank, actor in enumerate(self.actors):
             if rank in self._polls:
-                if not _is_ready(self._polls[rank]):
-                    continue
-                try:
-                    answer: list[Report] = ray.get(self._polls[rank])
-                except RayError:
-                    continue  # the rank is dead, as its result will show
+                answer = arrived.get(rank)
+                if answer is None or isinstance(answer, RayError):
+                    continue  # after an error, the rank is dead, as its result will show
                 self._hang_detector.on_answer(rank, now)
                 reports += [(rank, report) for report in answer]
             self._polls[rank] = actor.poll.remote()
@@ -262,14 +261,12 @@ class RankGroup:
         """Return the outcomes of finished ranks, and the errors of failed ones."""
         outcomes: dict[int, Outcome] = {}
         failures: list[Exception] = []
-        for rank, result in enumerate(self._results):
-            if not _is_ready(result):
-                continue
-            try:
-                outcomes[rank] = ray.get(result)
-            except RayError as error:
+        for rank, result in _arrived(dict(enumerate(self._results))).items():
+            if isinstance(result, RayError):
                 position = self._hang_detector.positions[rank]
-                failures.append(failure_of(self._names[rank], position, error))
+                failures.append(failure_of(self._names[rank], position, result))
+            else:
+                outcomes[rank] = result
         return outcomes, failures
 
 
@@ -287,5 +284,28 @@ def local_ranks_of(nodes: Sequence[str]) -> list[int]:
     return local_ranks
 
 
-def _is_ready(answer: Any) -> bool:
-    return bool(ray.wait([answer], timeout=0)[0])
+def _arrived(answers: Mapping[int, Any]) -> dict[int, Any]:
+    """Return the answers that have arrived, or the errors in their place, by rank.
+
+    One `ray.wait` and one `ray.get` serve all ranks, because a request to Ray costs the driver more
+    than an answer. `ray.get` of a list raises the first error without naming its answer. If there
+    is an error, the answers are therefore read one by one.
+
+    Args:
+        answers: distinct references to answers, by rank.
+    """
+    if not answers:
+        return {}
+    ready = set(ray.wait(list(answers.values()), num_returns=len(answers), timeout=0)[0])
+    arrived = {rank: answer for rank, answer in answers.items() if answer in ready}
+    try:
+        return dict(zip(arrived, ray.get(list(arrived.values())), strict=True))
+    except RayError:
+        return {rank: _value_or_error(answer) for rank, answer in arrived.items()}
+
+
+def _value_or_error(answer: Any) -> Any:
+    try:
+        return ray.get(answer)
+    except RayError as error:
+        return error

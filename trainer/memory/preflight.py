@@ -8,8 +8,10 @@ its memory (ZeRO-3 gathers them, as for validation). If a rank runs out of memor
 other rank waits for it: the rank searches for a budget that fits, and then all ranks raise the
 error together.
 
-On a CPU, each rank tries a sixteenth of the rows first. If that shows ample memory on every rank,
-nothing else is tried, because that would take one or two CPU seconds of each start.
+On a CPU, a recipe without extensions is first estimated from the sizes of its batches, and nothing
+is tried if every rank has several times that memory. Otherwise each rank tries a sixteenth of the
+rows first. If that shows ample memory on every rank, nothing else is tried, because that would take
+one or two CPU seconds of each start.
 
 Then all ranks try the shapes as in a step, which adds DeepSpeed's buffers. A rank that runs out of
 memory only in this pass cannot notify the others, which wait for it in a collective. That rank
@@ -17,6 +19,7 @@ raises the error alone, and the launcher of the ranks must end the others.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +30,10 @@ import torch
 from torch import nn
 
 from data_pipeline.batching.task import MicroBatchShape
+from model.config.layers import LayersConfig
 from trainer.errors import MemoryPreflightError
+from trainer.memory import device_memory
+from trainer.memory.activation_size import activation_bytes
 from trainer.memory.device_memory import (
     TINY_DIVISOR,
     fits,
@@ -37,6 +43,7 @@ from trainer.memory.device_memory import (
     memory_text,
 )
 from trainer.memory.heldout_preflight import InferenceModel, preflight_heldout
+from trainer.memory.heldout_preflight import widest as widest_heldout
 from trainer.process import host_memory
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
@@ -50,6 +57,7 @@ Synthetic = Callable[[Any], DeviceBatch]
 
 _FAILED, _SHAPE, _FITTING, _AMPLE, _MEMORY = range(5)
 _BYTES_PER_WEIGHT = 16  # gradients in fp32, and buckets that they are reduced in
+_BYTES_PER_WEIGHT_ESTIMATED = 32  # also the weights that ZeRO-3 gathers into a replica, in fp32
 
 
 def run_preflight(
@@ -69,10 +77,46 @@ def run_preflight(
     Raises:
         MemoryPreflightError: a rank has too little memory.
     """
+    if _all_ranks_are_small(engine, task, scoring):
+        return
     budget = task.recipe.batching.max_tokens_per_micro_batch
     widest = task.data.widest(task.manifest, task.recipe.data_settings)
     preflight(engine, widest, budget, partial(task.synthetic, device=engine.placement.torch_device))
     preflight_heldout(inference_model, scoring, engine.placement)
+
+
+def _all_ranks_are_small(engine: TrainingEngine, task: TrainingTask, scoring: Scoring) -> bool:
+    """Return whether an estimate shows that all ranks have ample memory; a collective on CPUs."""
+    placement, recipe = engine.placement, task.recipe
+    if placement.device != "cpu" or recipe.extensions:
+        return False  # no estimate covers other devices, or the code of extensions
+    needed = _estimated_bytes(engine, task, scoring)
+    is_small = needed < device_memory.AMPLE_SHARE * memory_bytes(placement)
+    return not sum_over_ranks(torch.tensor([float(not is_small)]), placement).item()
+
+
+def _estimated_bytes(engine: TrainingEngine, task: TrainingTask, scoring: Scoring) -> int:
+    """Return an upper bound of what a step or a validation allocates on one rank, in bytes."""
+    recipe, manifest = task.recipe, task.manifest
+    assert isinstance(recipe.model, LayersConfig)  # as in every built-in network
+    widest = task.data.widest(manifest, recipe.data_settings)
+    batches = [(task.data.synthetic(shape, manifest.special_ids), 0) for shape in widest]
+    # A search for outputs adds at most a token per column of the table to each row.
+    batches += [(scoring.batches[n], scoring.columns) for n in widest_heldout(scoring.batches)]
+    vocabulary = max(tokenizer.vocabulary_size for tokenizer in task.tokenizers.values())
+    activations = 0
+    for batch, outputs in batches:
+        padded = task.sizes(batch)
+        assert padded is not None  # every built-in task has sizes
+        rows, sizes = len(batch.pair_ids), padded.computed
+        sizes = sizes._replace(
+            target_tokens=sizes.target_tokens + rows * outputs,
+            cross_pairs=sizes.cross_pairs + rows * outputs**2 + outputs * sizes.tokens,
+        )
+        activations = max(activations, activation_bytes(recipe.model, sizes, vocabulary))
+    passes = 2 if recipe.trainer.r_drop else 1
+    weights = sum(map(math.prod, engine.parameter_shapes.values()))
+    return passes * activations + _BYTES_PER_WEIGHT_ESTIMATED * weights
 
 
 def preflight(

@@ -301,6 +301,55 @@ def test_reports_come_with_their_rank_and_each_rank_is_asked_again(story):
     assert told.group.poll().reports == []  # each is told once
 
 
+def test_requests_to_ray_do_not_grow_with_the_ranks(story):
+    requests = []
+    for ranks in (2, 32):
+        told = story("a" * ranks)
+        told.begin()
+        told.group.poll()
+        for rank in range(ranks):
+            told.reports(rank, SAID)
+        before = told.ray.requests
+        told.group.wait(0.1)
+        poll = told.group.poll()
+        requests.append(told.ray.requests - before)
+        assert poll.reports == [(rank, SAID) for rank in range(ranks)]
+    assert requests[0] == requests[1]
+
+
+def test_a_dead_rank_does_not_hide_the_reports_of_the_others(story):
+    told = story("abcd")
+    told.begin()
+    told.group.poll()
+    for rank in (0, 3):
+        told.reports(rank, SAID)
+    told.group._polls[1].come(DEAD)
+    poll = told.group.poll()
+    assert (poll.reports, poll.failure) == ([(0, SAID), (3, SAID)], None)
+    told.results[0].come("finished")
+    told.results[1].come(DEAD)
+    told.results[3].come("finished")
+    assert "Rank 1 has died" in str(told.group.poll().failure)
+
+
+def test_a_killed_rank_among_many_is_named(ray_head):
+    with ray_session(ray_head.address):
+        actors = [rank_that(None, silent=False) for _ in range(4)]
+        processes = [SimpleNamespace(actor=actor) for actor in actors]
+        names = [f"Rank {rank}" for rank in range(4)]
+        group = RankGroup(ClusterConfig(), processes, names, SuspendAwareClock())
+        group._results = [actor.train.remote() for actor in actors]
+        ray.wait(group._results, num_returns=4)
+        ray.kill(actors[2])
+        group._results[2] = actors[2].train.remote()
+        group._polls = {rank: actor.poll.remote() for rank, actor in enumerate(actors)}
+        ray.wait([*group._results, *group._polls.values()], num_returns=8)
+        poll = group.poll()
+    assert isinstance(poll.failure, RankDiedError)
+    assert str(poll.failure).startswith("Rank 2 has died")
+    assert poll.reports == [(0, SAID), (1, SAID), (3, SAID)]
+
+
 def test_signs_are_positions_and_seconds_of_silence(story):
     told = story()
     told.begin()

@@ -65,15 +65,18 @@ class ScriptedRay:
     Attributes:
         waits: the timeout of each wait for answers that had not come.
         killed: the actors that were killed, in order.
+        requests: the number of calls of `wait` and `get`.
     """
 
     def __init__(self) -> None:
         self.waits: list[float | None] = []
         self.killed: list[Any] = []
+        self.requests = 0
 
     def wait(
         self, answers: list[Answer], num_returns: int = 1, timeout: float | None = None
     ) -> tuple[list[Answer], list[Answer]]:
+        self.requests += 1
         assert len(set(map(id, answers))) == len(answers)
         assert 1 <= num_returns <= len(answers)
         come = [answer for answer in answers if answer.has_come][:num_returns]
@@ -82,8 +85,12 @@ class ScriptedRay:
         return come, [answer for answer in answers if answer not in come]
 
     def get(self, answer: Any, timeout: float | None = None) -> Any:
+        self.requests += 1
         if isinstance(answer, list):
-            return [self.get(one, timeout) for one in answer]
+            return [self._value(one, timeout) for one in answer]
+        return self._value(answer, timeout)
+
+    def _value(self, answer: Answer, timeout: float | None) -> Any:
         assert answer.has_come or timeout is not None, "it would wait for ever"
         if not answer.has_come:
             raise GetTimeoutError

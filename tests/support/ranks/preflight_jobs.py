@@ -9,7 +9,11 @@ from unittest.mock import patch
 
 import torch
 
+from cluster.recipe import Recipe
+from data_pipeline.batching.heldout import load_heldout
+from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tasks.translation import TASK, PairShape
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.networks.transformer import Transformer
 from support.ranks.engine_jobs import (
     SPECIAL,
@@ -19,12 +23,14 @@ from support.ranks.engine_jobs import (
     make_engine,
     train_steps,
 )
+from trainer.assembly.engine import build_engine
 from trainer.errors import MemoryPreflightError
 from trainer.memory import device_memory
-from trainer.memory.preflight import preflight
+from trainer.memory.preflight import preflight, run_preflight
 from trainer.process import host_memory
 from trainer.process.placement import Placement
 from trainer.tasks.batch import PairBatch, to_device
+from trainer.tasks.task import training_task
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine
 
@@ -57,6 +63,32 @@ def rows_tried(
         _try(engine, widest, 1000, ample_shares[placement.rank])
     engine.destroy()
     return rows
+
+
+def passes_before_step_one(
+    placement: Placement, values: dict[str, Any], available: Sequence[int]
+) -> int:
+    """Number of forward passes of a run's preflight, when each rank's host has so many bytes."""
+    recipe = Recipe.of(values)
+    store, manifest = open_dataset(recipe.data)
+    task = training_task(recipe.training(), manifest, load_tokenizers(store, manifest))
+    engine = build_engine(recipe.training(), task, placement)
+    fragments.create_moments(engine, 0)
+    scoring = task.scoring(load_heldout(store, manifest, "validation"))
+    encode, passes = Transformer.encode, []
+
+    def watched(model: Transformer, *arguments: Any) -> torch.Tensor:
+        passes.append(None)
+        return encode(model, *arguments)
+
+    bytes_left = available[placement.rank] * placement.local_world_size
+    with (
+        patch.object(Transformer, "encode", watched),
+        patch.object(host_memory, "available_bytes", lambda: bytes_left),
+    ):
+        run_preflight(engine, task, scoring, engine.inference_model)
+    engine.destroy()
+    return len(passes)
 
 
 def shortage(

@@ -1,12 +1,15 @@
 """The preflight in too little memory, and what it leaves behind when there is enough."""
 
 from contextlib import closing
+from functools import partial
 
 import pytest
 import torch
 from support.ranks import engine_jobs, preflight_jobs
 from support.ranks.engine_jobs import Shape
 from support.ranks.rank_pool import RankPool
+from support.recipes import tiny_values
+from support.tasks import EXTENSIONS
 
 from data_pipeline.tasks.translation import PairShape
 from trainer.process.host_memory import ALLOCATOR_ENVIRONMENT
@@ -51,6 +54,23 @@ def test_ample_memory_on_all_ranks_needs_no_more_than_a_sixteenth(rank_pools):
     rows = rank_pools(2).run(preflight_jobs.rows_tried, WIDE, [ample, scarce])
     assert rows[0] == [1, 4, *IN_A_STEP], "with the other rank, in whose step is a collective"
     assert rows[1] == [1, *(2, 4, 8), *(16, 32, 64), *IN_A_STEP]
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_small_built_in_network_is_not_tried(rank_pools, phrasebook, stage):
+    values = tiny_values(phrasebook) | {"engine": {"zero_stage": stage}}
+    values["batching"]["max_tokens_per_micro_batch"] = 2048
+    ample, scarce = 10**12, 400 * MEGABYTE
+    run = partial(rank_pools(2).run, preflight_jobs.passes_before_step_one)
+    assert run(values, [ample, ample]) == [0, 0]
+    assert all(passes > 0 for passes in run(values, [ample, scarce])), "together"
+
+
+def test_a_network_with_extensions_is_tried(rank_pools, phrasebook):
+    extensions = {"extensions": ["z_loss"], "extension_folder": str(EXTENSIONS)}
+    values = tiny_values(phrasebook) | extensions
+    (passes,) = rank_pools(1).run(preflight_jobs.passes_before_step_one, values, [10**12])
+    assert passes > 0
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES, ids=str)
