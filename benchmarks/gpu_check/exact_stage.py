@@ -15,7 +15,7 @@ from support.ranks.engine_jobs import Shape
 import benchmarks.gpu_check.path_stage as commands
 from benchmarks.exact_cost import measured
 from benchmarks.finite_flag import MODELS
-from benchmarks.gpu_check.engine_stage import LAST, SAVED, placement
+from benchmarks.gpu_check.engine_stage import LAST, SAVED, placement, resumed
 from benchmarks.gpu_check.outcomes import Measurement, Work, WrongResultError
 from benchmarks.gpu_check.two_ranks import STEPS, losses_of_ranks, without_dropout
 from model.config.transformer import AttentionBackend
@@ -53,12 +53,8 @@ def restart(work: Work, precision: str, attention: AttentionBackend | None = Non
     """Compare interrupted with uninterrupted runs of every ZeRO stage."""
     for stage in STAGES[precision]:
         shape = replace(_shape(stage, precision), attention=attention)
-        folder = work.folder / f"restart-{stage}-{precision}-{attention}"
         losses, weights, _ = engine_jobs.train(placement(work), shape, LAST)
-        _, saved = engine_jobs.train_and_save(placement(work), shape, SAVED, folder)
-        checkpoint = engine_jobs.committed(folder, [saved])
-        found = engine_jobs.resume(placement(work), shape, checkpoint, LAST)[:2]
-        _require_equal(found, (losses[SAVED:], weights), f"stage {stage}")
+        _require_equal(resumed(work, shape)[:2], (losses[SAVED:], weights), f"stage {stage}")
     return Measurement(0.0, UNIT, f"stages {', '.join(map(str, STAGES[precision]))}")
 
 
