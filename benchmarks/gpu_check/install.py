@@ -120,7 +120,8 @@ def _probe(python: Path, manifest: Manifest) -> dict[str, Any]:
         why = "; ".join(f"{name}: {error}" for name, error in found["failed"].items())
         raise PartsError(
             f"Some installed modules cannot be imported: {why}. If a package of this machine is "
-            "too old or too new, collect the parts again with --replace NAME."
+            "too old or too new, collect the parts again with --replace numpy --replace "
+            "sentencepiece --replace NAME."
         )
     return found
 

@@ -135,7 +135,7 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, machine: Path
     done = install_there(machine, parts_of(tmp_path, part="import nowhere"), into)
     assert done.returncode == 1
     assert "part: ModuleNotFoundError: No module named 'nowhere'" in done.stderr
-    assert "--replace NAME" in done.stderr
+    assert "sentencepiece --replace NAME" in done.stderr
     assert not (into / "installed.json").exists()
 
 
