@@ -74,6 +74,8 @@ def seconds_of_a_step(engine: TrainingEngine, batch: MicroBatch) -> float:
     report = summed(engine, batch, on_device)
     while engine.refit(report.amax) is not None:
         report = summed(engine, batch, on_device)
+    wrong = engine.wrong_reductions()
+    assert not wrong, f"the checksums of {wrong} are wrong"
     engine.step(1e-4, report.amax)
     return clock(engine.placement) - started
 
@@ -81,15 +83,14 @@ def seconds_of_a_step(engine: TrainingEngine, batch: MicroBatch) -> float:
 def measured(
     config: ModelConfig,
     tokens: int,
-    precision: Precision,
-    numerics: Numerics,
+    settings: EngineConfig,
     steps: int,
     placement: Placement = PLACEMENT,
 ) -> float:
     """Return the seconds of the median step of an engine that is built for this measurement."""
     engine = TrainingEngine(
         lambda: Transformer(config, VOCABULARY),
-        engine=EngineConfig(precision=precision, numerics=numerics),
+        engine=settings,
         optimizer=OptimizerConfig(),
         gradient_clipping=1.0,
         loss=CrossEntropy(0.1),
@@ -119,7 +120,12 @@ def main() -> None:
             steps = arguments.steps or STEPS[name]
             for precision in precisions:
                 rounds = [
-                    [measured(config, tokens, precision, kind, steps) for kind in kinds]
+                    [
+                        measured(
+                            config, tokens, EngineConfig(precision=precision, numerics=kind), steps
+                        )
+                        for kind in kinds
+                    ]
                     for _ in range(arguments.rounds)
                 ]
                 fast, exact = (statistics.median(kind) for kind in zip(*rounds, strict=True))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "locks" / "cuda.txt"
-HAVE = ("torch==2.11", "numpy==2.5.2", "sentencepiece==0.2.2", "transformers", "triton")
+HAVE = Path(__file__).with_name("machine_packages.txt")  # packages of the machine, one per line
 REPLACE = ("numpy", "sentencepiece")
 TRANSFER_BYTES = 64 * MIB
 
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME[==VERSION]",
         help="package that the machine already has; repeat the option for several packages "
-        f"(default: {' '.join(HAVE)})",
+        f"(default: those in {HAVE.relative_to(ROOT)})",
     )
     parser.add_argument(
         "--replace",
@@ -143,7 +143,7 @@ def target_of(arguments: argparse.Namespace, pins: Mapping[str, "Pin"]) -> "Targ
             f"--glibc {arguments.glibc}: expected a version such as 2.28. Run `ldd --version` on "
             "the machine to see its version."
         )
-    has = dict(_claim(text) for text in arguments.have or HAVE)
+    has = dict(_claim(text) for text in arguments.have or HAVE.read_text().split())
     for name in map(_canonical, REPLACE if arguments.replace is None else arguments.replace):
         if name not in has:
             continue

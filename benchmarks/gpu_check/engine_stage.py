@@ -4,10 +4,11 @@ The network is the one of `support.ranks.engine_jobs`. If the reference is a pla
 CPU, the network has no dropout, because a GPU draws other random numbers.
 """
 
+import shutil
 from contextlib import ExitStack, closing
 from datetime import timedelta
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -119,13 +120,20 @@ def pinned_checkpoint(work: Work) -> Measurement:
     return Measurement(1000 * stall, "ms for 4 MB")
 
 
-def resume(work: Work, stage: str) -> Measurement:
-    """Compare a run that resumes from a checkpoint with an uninterrupted run."""
-    shape, folder = Shape(int(stage)), work.folder / f"resume-{stage}"
-    whole, _, _ = engine_jobs.train(placement(work), shape, LAST)
+def resumed(work: Work, shape: Shape) -> Any:
+    """Train until a checkpoint, and return what `engine_jobs.resume` returns of the other steps."""
+    folder = work.folder / "resumed"
+    shutil.rmtree(folder, ignore_errors=True)  # left by another row, or by an earlier attempt
     _, saved = engine_jobs.train_and_save(placement(work), shape, SAVED, folder)
     checkpoint = engine_jobs.committed(folder, [saved])
-    losses, _, loaded = engine_jobs.resume(placement(work), shape, checkpoint, LAST)
+    return engine_jobs.resume(placement(work), shape, checkpoint, LAST)
+
+
+def resume(work: Work, stage: str) -> Measurement:
+    """Compare a run that resumes from a checkpoint with an uninterrupted run."""
+    shape = Shape(int(stage))
+    whole, _, _ = engine_jobs.train(placement(work), shape, LAST)
+    losses, _, loaded = resumed(work, shape)
     if not loaded:
         raise WrongResultError("the numbers in the engine are not those of the checkpoint")
     return within(difference(losses, whole[SAVED:]), REPEATED_BOUND, UNIT)

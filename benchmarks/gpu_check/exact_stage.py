@@ -1,25 +1,31 @@
 """Stage *exact*: check that `engine.numerics: exact` gives the same bits.
 
-Restarts, ZeRO stages and numbers of ranks must not change them.
+Restarts, ZeRO stages, numbers of ranks and checks must not change them.
 """
 
+import json
 import statistics
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import torch
 from support.ranks import engine_jobs
 from support.ranks.engine_jobs import Shape
 
-from benchmarks.exact_cost import Numerics, Precision, measured
+import benchmarks.gpu_check.path_stage as commands
+from benchmarks.exact_cost import measured
 from benchmarks.finite_flag import MODELS
-from benchmarks.gpu_check.engine_stage import LAST, SAVED, placement
+from benchmarks.gpu_check.engine_stage import LAST, SAVED, placement, resumed
 from benchmarks.gpu_check.outcomes import Measurement, Work, WrongResultError
 from benchmarks.gpu_check.two_ranks import STEPS, losses_of_ranks, without_dropout
+from model.config.transformer import AttentionBackend
+from trainer.config import EngineConfig
 
 STAGES = {"fp32": (0, 1, 2, 3), "bf16": (1, 2, 3)}
 UNIT = "numbers differ"
 COST_GOAL = 1.15  # maximum time of an exact step, as a multiple of a fast step
 ROUNDS = 3
+CLIPPING = 0.5  # below the norm of the gradients, so that the norm affects the weights
 
 
 def _shape(stage: int, precision: str) -> Shape:
@@ -43,16 +49,18 @@ def _require_equal(found: Any, expected: Any, of_what: str) -> None:
         )
 
 
-def restart(work: Work, precision: str) -> Measurement:
+def restart(work: Work, precision: str, attention: AttentionBackend | None = None) -> Measurement:
     """Compare interrupted with uninterrupted runs of every ZeRO stage."""
     for stage in STAGES[precision]:
-        shape, folder = _shape(stage, precision), work.folder / f"restart-{stage}-{precision}"
+        shape = replace(_shape(stage, precision), attention=attention)
         losses, weights, _ = engine_jobs.train(placement(work), shape, LAST)
-        _, saved = engine_jobs.train_and_save(placement(work), shape, SAVED, folder)
-        checkpoint = engine_jobs.committed(folder, [saved])
-        found = engine_jobs.resume(placement(work), shape, checkpoint, LAST)[:2]
-        _require_equal(found, (losses[SAVED:], weights), f"stage {stage}")
+        _require_equal(resumed(work, shape)[:2], (losses[SAVED:], weights), f"stage {stage}")
     return Measurement(0.0, UNIT, f"stages {', '.join(map(str, STAGES[precision]))}")
+
+
+def restart_varlen(work: Work) -> Measurement:
+    """Compare as in `restart`, with packed attention in bf16, which its kernel requires."""
+    return restart(work, "bf16", AttentionBackend.VARLEN)
 
 
 def stages(work: Work, precision: str) -> Measurement:
@@ -95,22 +103,57 @@ def ranks(work: Work) -> Measurement:
     return Measurement(0.0, UNIT)
 
 
+def verified(work: Work, precision: str) -> Measurement:
+    """Compare trainings with and without checksums of sums, and measure steps of both in turn.
+
+    An alarm makes the row fail.
+    """
+    for stage in STAGES[precision]:
+        shape = _shape(stage, precision)
+        found, expected = (
+            engine_jobs.train(placement(work), each, LAST, CLIPPING)[:2]
+            for each in (replace(shape, verify_reductions=True), shape)
+        )
+        _require_equal(found, expected, f"stage {stage}")
+    settings = EngineConfig.model_validate({"precision": precision, "numerics": "exact"})
+    checked = settings.model_copy(update={"verify_reductions": True})
+    ratio = _ratio_of_steps(work, checked, settings)
+    return Measurement(ratio, "of the time of a step without", "same bits, no alarm")
+
+
 def cost(work: Work, precision: str) -> Measurement:
-    """Measure steps with fast and exact numerics in turn.
+    """Measure steps with fast and exact numerics in turn."""
+    fast = EngineConfig.model_validate({"precision": precision})
+    ratio = _ratio_of_steps(work, fast.model_copy(update={"numerics": "exact"}), fast)
+    return Measurement(ratio, "of a fast step's time", f"goal {COST_GOAL}", aim=ratio <= COST_GOAL)
+
+
+def _ratio_of_steps(work: Work, settings: EngineConfig, others: EngineConfig) -> float:
+    """Return the time of a step with the settings, divided by that of a step with the others.
 
     The model is the base model on a GPU, and a tiny one on a CPU.
     """
     config, tokens = MODELS["base" if work.is_gpu else "tiny"]
     steps, rounds = (10, ROUNDS) if work.is_gpu else (1, 1)
-    kinds: tuple[Numerics, ...] = ("fast", "exact")
     ratios = []
     for _ in range(rounds):
-        fast, exact = (
-            measured(config, tokens, cast(Precision, precision), kind, steps, placement(work))
-            for kind in kinds
+        divisor, seconds = (
+            measured(config, tokens, each, steps, placement(work)) for each in (others, settings)
         )
-        ratios.append(exact / fast)
+        ratios.append(seconds / divisor)
     if work.is_gpu:
         torch.cuda.empty_cache()
-    ratio = statistics.median(ratios)
-    return Measurement(ratio, "of a fast step's time", f"goal {COST_GOAL}", aim=ratio <= COST_GOAL)
+    return statistics.median(ratios)
+
+
+def verify_zero(work: Work, stage_and_precision: str) -> Measurement:
+    """Run `transloom verify-zero` with one rank, in all cells of a ZeRO stage."""
+    stage, _, precision = stage_and_precision.partition("-")
+    of_path = commands.work_of_path(work)
+    commands.prepare(of_path)
+    words = ["verify-zero", "phrasebook", "--json", "--ranks", 1, "--stage", stage]
+    words += [*commands.settings(of_path), f"engine.precision={precision}"]
+    report = json.loads(commands.transloom(of_path, *words, may_find_problems=True))
+    if wrong := [each for each in report["verdicts"] if each["outcome"] != "equal"]:
+        raise WrongResultError(f"{wrong[0]}", float(len(wrong)), "cells are not equal")
+    return Measurement(float(len(report["verdicts"])), "cells equal to plain torch")

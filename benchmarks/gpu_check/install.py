@@ -118,7 +118,11 @@ def _probe(python: Path, manifest: Manifest) -> dict[str, Any]:
         )
     if found["failed"]:
         why = "; ".join(f"{name}: {error}" for name, error in found["failed"].items())
-        raise PartsError(f"Some installed modules cannot be imported: {why}")
+        raise PartsError(
+            f"Some installed modules cannot be imported: {why}. If a package of this machine is "
+            "too old or too new, collect the parts again with --replace numpy --replace "
+            "sentencepiece --replace NAME."
+        )
     return found
 
 

@@ -49,15 +49,29 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-P", "-c", PROGRAM, *map(str, words)]
 
 
-def transloom(work: Work, *words: object) -> str:
+def work_of_path(work: Work) -> Work:
+    """Return the work of this stage for a row of another one, which uses the same dataset and run.
+
+    Its folder may already have them.
+    """
+    of_path = Work(work.device, work.folder.parent / "path")
+    of_path.folder.mkdir(exist_ok=True)
+    return of_path
+
+
+def transloom(work: Work, *words: object, may_find_problems: bool = False) -> str:
     """Run a transloom command to its end, and return its output.
+
+    Args:
+        may_find_problems: whether the command's exit code may report a problem that its output
+            describes.
 
     Raises:
         WrongResultError: the command failed; its output is in the log.
     """
     done = subprocess.run(command(*words), cwd=work.folder, capture_output=True, text=True)
     print(done.stdout, done.stderr, flush=True)
-    if done.returncode:
+    if done.returncode and not (may_find_problems and done.stdout):
         said = (done.stderr or done.stdout).strip().splitlines()
         raise WrongResultError(
             f"transloom {words[0]} ended with exit code {done.returncode}: "

@@ -173,10 +173,29 @@ EXACT = Stage(
     "benchmarks.gpu_check.exact_stage",
     _rows(
         _both("restart", "same bits over a restart, ZeRO-0 to 3", "trainer/exact/grids.py"),
+        PlannedRow(
+            "restart_varlen",
+            "same bits over a restart, `varlen` (FA2), ZeRO-1 to 3, bf16",
+            "model/blocks/varlen.py",
+        ),
         _both("stages", "same bits under every ZeRO stage", "trainer/exact/adamw.py"),
         PlannedRow("rms_norm", "same bits under every stage, RMSNorm", "model/blocks/norm.py"),
         PlannedRow("ranks", "same bits on two ranks, ZeRO-0 to 3", "trainer/exact/norm.py", 150.0),
         _both("cost", "time of a step beside `numerics: fast`", "trainer/exact/optimizer.py"),
+        _both(
+            "verified",
+            "`verify_reductions`: same bits, no alarm, time of a step",
+            "trainer/zero/reduction_check.py",
+        ),
+        *(
+            PlannedRow(
+                f"verify_zero:{stage}-{precision}",
+                f"`verify-zero`, one rank, ZeRO-{stage}, {precision}",
+                "trainer/verify_zero/zero_cell.py",
+                150.0,
+            )
+            for stage, precision in ((0, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16"))
+        ),
     ),
 )
 

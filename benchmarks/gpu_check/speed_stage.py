@@ -274,9 +274,7 @@ def attention(work: Work, longest: str) -> Measurement:
 
 def data_stall(work: Work) -> Measurement:
     """Measure the share of time for which a run under Ray waited for data."""
-    of_path = Work(work.device, work.folder.parent / "path")  # may already have such a run
-    of_path.folder.mkdir(exist_ok=True)
-    lines = commands.steps_of(commands.run_of(of_path))[5:]
+    lines = commands.steps_of(commands.run_of(commands.work_of_path(work)))[5:]
     share = sum(line.data_stall_seconds for line in lines) / sum(
         line.step_seconds for line in lines
     )

@@ -9,6 +9,7 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
+from torch.nn import attention
 from torch.nn import functional as F
 
 from trainer.process.step_timer import StepTimer
@@ -126,9 +127,15 @@ def _deterministic_kernels() -> Iterator[None]:
     # Filling new tensors guards against reads of uninitialized memory, but costs a pass over each
     # tensor.
     _fill_uninitialized_memory(False)
+    # An extension may have activated FlashAttention-3, whose bits no GPU has verified.
+    flash_attention = attention.current_flash_attention_impl()
+    if flash_attention is not None:
+        attention.restore_flash_attention_impl()
     try:
         yield
     finally:
+        if flash_attention is not None:
+            attention.activate_flash_attention_impl(flash_attention)
         torch.backends.cudnn.benchmark = by_timing
         torch.set_deterministic_debug_mode(mode)
         _fill_uninitialized_memory(fills)

@@ -28,12 +28,18 @@ def target(*options: str) -> Target:
 
 
 def test_packages_that_are_replaced_are_carried_where_the_version_differs() -> None:
-    assert target().has == {"torch": "2.11", "transformers": None, "triton": None}
+    has = target().has
+    assert {"torch": "2.11", "rich": None}.items() <= has.items()
+    assert {"numpy", "sentencepiece", "ray"}.isdisjoint(has)
     pinned = read_pins(LOCK.read_text())["numpy"].version
     same = target("--have", f"numpy=={pinned}", "--have", "Sentence_Piece", "--have", "torch")
     assert same.has == {"numpy": pinned, "sentence-piece": None, "torch": None}
     assert target("--have=torch==2.11", "--replace=torch").has == {}
     assert target("--have=numpy==2.5.2", "--replace=triton").has == {"numpy": "2.5.2"}
+
+
+def test_packages_that_are_not_carried_by_default_are_in_the_lock() -> None:
+    assert target().has.keys() <= read_pins(LOCK.read_text()).keys()
 
 
 @pytest.mark.parametrize(

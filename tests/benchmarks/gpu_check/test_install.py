@@ -29,15 +29,20 @@ def machine(tmp_path: Path) -> Path:
     return python
 
 
-def parts_of(folder: Path, part: str = "") -> Path:
+def bundled_pip() -> Path:
+    bundled = Path(ensurepip.__file__).parent / "_bundled"
+    if not (pip := next(bundled.glob("pip-*.whl"), None)):
+        pytest.skip("this Python bundles no pip")
+    return pip
+
+
+def parts_of(folder: Path, part: str = "", pip: bool = True) -> Path:
     """Return parts with pip, a transloom of a single module, and a package that it requires."""
     wheels, parts = folder / "wheels", folder / "parts"
     wheels.mkdir()
     parts.mkdir()
-    bundled = Path(ensurepip.__file__).parent / "_bundled"
-    if not (pip := next(bundled.glob("pip-*.whl"), None)):
-        pytest.skip("this Python bundles no pip")
-    shutil.copy(pip, wheels)
+    if pip:
+        shutil.copy(bundled_pip(), wheels)
     write_wheel(wheels, "part", code=part)
     write_wheel(wheels, "transloom", requires=["part==1.0", "torch==2.13.0"])
     paths = sorted(wheels.iterdir())
@@ -45,8 +50,9 @@ def parts_of(folder: Path, part: str = "") -> Path:
         python="{}.{}".format(*sys.version_info),
         machine=platform.machine(),
         files=[piece_of(path) for path in paths],
-        parts=split(paths, parts, part_bytes=2**20),
-        on_machine={"torch": Expected("2.11", "2.13.0")},
+        parts=split(paths, parts, part_bytes=2**20 if pip else 500),
+        on_machine={"torch": Expected("2.11", "2.13.0")}
+        | ({} if pip else {"pip": Expected(None, None)}),
         deviations=["torch 2.11 instead of 2.13.0", "built without a compiler"],
     ).write(parts)
     return parts
@@ -86,6 +92,33 @@ def test_carried_packages_come_first_and_deviations_name_real_versions(
     assert f"{into} already has these parts" in again.stdout
 
 
+def test_parts_of_several_transfers_are_installed_by_the_pip_of_the_machine(
+    tmp_path: Path, machine: Path
+) -> None:
+    (site_packages,) = machine.parents[1].glob("lib/python*/site-packages")
+    shutil.unpack_archive(bundled_pip(), site_packages, "zip")
+    collected, carried = parts_of(tmp_path, pip=False), tmp_path / "carried"
+    into = tmp_path / "environment"
+    carried.mkdir()
+    manifest, *parts = sorted(collected.iterdir())
+    assert len(parts) > 1
+    for number, file in enumerate((manifest, *parts)):
+        folder = tmp_path / f"transfer-{number}"
+        folder.mkdir()
+        shutil.copy(file, folder)
+        shutil.copytree(folder, carried, dirs_exist_ok=True)
+        if file != parts[-1]:
+            assert "Copy these parts again" in install_there(machine, carried, into).stderr
+    done = install_there(machine, carried, into)
+    assert done.returncode == 0, done.stderr
+    code = "import part, pip, transloom; print(part.__file__, pip.__file__)"
+    python = str(into / "bin" / "python")
+    said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    installed_part, pip = said.split()
+    assert Path(installed_part).is_relative_to(into)
+    assert Path(pip).is_relative_to(site_packages)
+
+
 def test_a_package_that_the_machine_lacks_after_all_is_named(tmp_path: Path, machine: Path) -> None:
     for path in machine.parents[1].glob("lib/python*/site-packages/torch*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -102,6 +135,7 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, machine: Path
     done = install_there(machine, parts_of(tmp_path, part="import nowhere"), into)
     assert done.returncode == 1
     assert "part: ModuleNotFoundError: No module named 'nowhere'" in done.stderr
+    assert "sentencepiece --replace NAME" in done.stderr
     assert not (into / "installed.json").exists()
 
 

@@ -142,6 +142,29 @@ def test_a_wrong_kernel_is_seen_and_stops_nothing(check):
     assert check.row("after/passes:after").result == "passed"
 
 
+@pytest.mark.long
+def test_the_exact_stage_finds_other_bits_and_alarms(check):
+    keys = ("restart_varlen", "verified:alarm", "verified:change", "verify_zero:different")
+    check.run(stage(*keys, module="support.gpu_check.unsteady_bits", seconds=600), total=600.0)
+    rows = [check.row(f"planted/{key}") for key in keys]
+    assert [row.result for row in rows] == ["failed"] * len(keys)
+    for row, said in zip(
+        rows, ("weights differ", "checksums of", "weights differ", "'w'"), strict=True
+    ):
+        assert said in row.detail
+
+
+def test_verify_zero_compares_one_stage_on_one_rank(check):
+    check.run(stage("verify_zero:equal", module="support.gpu_check.unsteady_bits"))
+    row = check.row("planted/verify_zero:equal")
+    assert (row.result, row.figure) == ("passed", 1.0), row.detail
+    words = json.loads((check.folder / "work" / "planted" / "words.json").read_text())
+    assert words[0] == "verify-zero"
+    for option in (["--ranks", "1"], ["--stage", "1"]):
+        assert words[words.index(option[0]) :][:2] == option
+    assert {"engine.precision=bf16", "cluster.gpus_per_rank=0"} <= set(words)
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_children_import_from_links_alone(tmp_path, installed):
     """Where transloom is installed, its own packages come from there."""

@@ -1,0 +1,59 @@
+"""The exact stage of the GPU check with planted faults in single runs of one process."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import benchmarks.gpu_check.exact_stage as exact_stage
+import benchmarks.gpu_check.path_stage as commands
+from benchmarks.gpu_check.outcomes import Measurement, Work
+from model.blocks import attention
+from trainer.zero.reduction_check import ReductionCheck
+
+_calls = itertools.count()
+_right = attention.packed_attention
+
+
+def restart_varlen(work: Work) -> Measurement:
+    """With packed attention whose results change slightly from call to call, as atomics' do."""
+    attention.packed_attention = _unsteady
+    return exact_stage.restart_varlen(work)
+
+
+def verified(work: Work, fault: str) -> Measurement:
+    """With an alarm without a reason, or with checksums that change a gradient."""
+    if fault == "alarm":
+        ReductionCheck.wrong_parameters = lambda *_, **__: [0]  # type: ignore[method-assign]
+    else:
+        _add = ReductionCheck._add
+
+        def change(self: ReductionCheck, index: int, shifted: Tensor, shift: float) -> None:
+            _add(self, index, shifted, shift)
+            shifted.view(-1)[0] += shift * 2**-22
+
+        ReductionCheck._add = change  # type: ignore[method-assign]
+        ReductionCheck.wrong_parameters = lambda *_, **__: []  # type: ignore[method-assign]
+    return exact_stage.verified(work, "fp32")
+
+
+def verify_zero(work: Work, outcome: str) -> Measurement:
+    """With a stand-in for the command, which takes minutes."""
+    commands.prepare = lambda work: Measurement()
+    answer = {"verdicts": [{"cell": {"stage": 1}, "outcome": outcome, "parameter": "w"}]}
+    code = f"import sys; print({json.dumps(answer)!r}); sys.exit({int(outcome != 'equal')})"
+    commands.command = lambda *words: _record(work.folder, words, code)
+    return exact_stage.verify_zero(work, "1-bf16")
+
+
+def _unsteady(*arguments: object) -> Tensor:
+    mixed: Tensor = _right(*arguments)  # type: ignore[arg-type]
+    return mixed * (1 + next(_calls) * torch.finfo(mixed.dtype).eps)
+
+
+def _record(folder: Path, words: tuple[object, ...], code: str) -> list[str]:
+    (folder / "words.json").write_text(json.dumps([*map(str, words)]))
+    return [sys.executable, "-c", code]
