@@ -30,7 +30,7 @@ from model.networks.transformer import Transformer, Vocabulary
 
 # Hypotheses per chunk of logits on a CPU: enough to reuse the output matrix once it is read, but no
 # more, because the logits are read again and should still be in the cache.
-LOGITS_AT_ONCE = 256
+LOGITS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.config.pair import SOURCE, TARGET
 from foundation.process_pool import ProcessPool, cores, enough_processes, process_pool
+from model.blocks.linear import pack
 from model.config.transformer import DecodingConfig
 from model.errors import PrefixError
 from model.generation.search import Hypothesis, ensemble_search
@@ -61,6 +62,7 @@ def search_together(
     """
     seen = []
     for model, field in zip(models, fields, strict=True):
+        pack(model)
         read = MicroBatch(
             batch.pair_ids, {SOURCE: batch.fields[field], TARGET: batch.fields[TARGET]}
         )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.blocks.linear import ONEDNN_FROM, Linear, product, uses_onednn
+from model.blocks.linear import ONEDNN_FROM, Linear, pack, product, uses_onednn
 
 CPU = torch.device("cpu")
 has_onednn = pytest.mark.skipif(
@@ -105,3 +105,29 @@ def test_a_layer_without_bias_is_torchs_whoever_computes_it():
     theirs = torch.autograd.grad(expected, [x_64, reference], y_grad.double())
     for mine, other in zip(ours, theirs, strict=True):
         close(mine, other)
+
+
+@has_onednn
+@torch.no_grad()
+def test_packed_weights_give_the_same_bits_and_are_given_up_when_weights_change(large, monkeypatch):
+    torch.manual_seed(0)
+    layer, inputs = Linear(96, 777), [torch.randn(rows, 96) for rows in (0, 1, 2, 17, 256, 1000)]
+    expected = [layer(x) for x in inputs]
+    used = []
+
+    def counted(x, weight, *rest):
+        used.append(weight.is_mkldnn)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, *rest)
+
+    monkeypatch.setattr("model.blocks.linear._ONEDNN", counted)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    pack(layer)
+    assert all(torch.equal(layer(x), y) for x, y in zip(inputs, expected, strict=True))
+    assert used == [False, True, True, True, True]  # none for no rows
+    layer.weight.mul_(2)
+    layer.bias.mul_(2)
+    assert all(torch.equal(layer(x), 2 * y) for x, y in zip(inputs, expected, strict=True))
+    assert not any(used[5:])
+    pack(layer)
+    assert torch.equal(layer(inputs[3]), 2 * expected[3])
+    assert used[-1]
