@@ -38,10 +38,11 @@ class Section(FileModel):
     @classmethod
     def _numbers_are_no_flags(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse the flags that YAML reads for `no` and `yes`, which pydantic takes for 0 and 1."""
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        kinds = set(get_args(annotation) or (annotation,))
-        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
-            raise ValueError(f"it is {str(value).lower()}, expected a number. Write the number")
+        if isinstance(value, bool) and info.field_name:  # pydantic 2.12 names no default's field
+            annotation = cls.model_fields[info.field_name].annotation
+            kinds = set(get_args(annotation) or (annotation,))
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"it is {str(value).lower()}, expected a number. Write the number")
         return value
 
     @field_validator("*")
