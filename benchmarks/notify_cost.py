@@ -158,9 +158,9 @@ class Contestant:
         first = self.run.lines()[-1].step + 2  # the next step was interrupted
         self.driver.resume()
         self.wait_for_step(first)
-        cpu = cpu_seconds(self.driver)
+        cpu = sum(cpu_seconds(self.driver).values())
         lines = self.wait_for_step(first + steps)
-        cpu = cpu_seconds(self.driver) - cpu
+        cpu = sum(cpu_seconds(self.driver).values()) - cpu
         self.driver.suspend()
         times = {line.step: line.time for line in lines}
         return Cost(times[first + steps] - times[first], cpu)

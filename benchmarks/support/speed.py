@@ -14,6 +14,8 @@ from benchmarks.support.trainings import Training, has_ended, running
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0
 STEPS_AT_LEAST = 2  # minimum number of steps in the steady state
+QUIET_SECONDS = 5.0
+QUIET_CORES = 0.15  # processor time of all processes but the busiest, as a share of a core
 
 
 class Contestant(Training, Protocol):
@@ -27,10 +29,16 @@ class Contestant(Training, Protocol):
 
 
 class Speed(NamedTuple):
-    """Target tokens per second in the steady state of one run."""
+    """Target tokens in the steady state of one run, and its number of steps.
+
+    CPU time is hardly changed by other work on the machine. The trainer is the process that uses
+    most of it: with transloom a rank, without the driver, the data worker and Ray.
+    """
 
     per_second: float
-    per_cpu_second: float  # of all processes of the run; other processes hardly change it
+    per_cpu_second: float  # of all processes of the run
+    per_cpu_second_of_trainer: float
+    steps: int
 
 
 def measure(contestant: Contestant, seconds: float, settling_seconds: float) -> Speed:
@@ -38,19 +46,36 @@ def measure(contestant: Contestant, seconds: float, settling_seconds: float) -> 
 
     Args:
         seconds: duration of the measurement in the steady state.
-        settling_seconds: time from the first step to the steady state; see
-            `record.SETTLING_SECONDS`.
+        settling_seconds: minimum time from the first step to the steady state; see `settle`.
     """
     with running(contestant, cwd=contestant.folder, grace_seconds=STOP_SECONDS) as driver:
         wait_for_steps(1, contestant, driver)
-        start = contestant.steps()[0].time + settling_seconds
-        wait_until(start, contestant, driver)
-        cpu_before, before = cpu_seconds(driver), len(contestant.steps())
+        settle(contestant, driver, settling_seconds)
+        start, cpu_before, before = time.time(), cpu_seconds(driver), len(contestant.steps())
         wait_until(start + seconds, contestant, driver)
         wait_for_steps(before + STEPS_AT_LEAST, contestant, driver)
-        cpu_used, steps = cpu_seconds(driver) - cpu_before, contestant.steps()
-    tokens = sum(step.target_tokens for step in steps[before:])
-    return Speed(tokens_per_second(steps, settling_seconds), tokens / cpu_used)
+        cpu_after, steps = cpu_seconds(driver), contestant.steps()
+    used = [after - cpu_before.get(process, 0.0) for process, after in cpu_after.items()]
+    measured = steps[before:]
+    tokens = sum(step.target_tokens for step in measured)
+    per_second = tokens_per_second(steps, start - steps[0].time)
+    return Speed(per_second, tokens / sum(used), tokens / max(used), len(measured))
+
+
+def settle(contestant: Contestant, driver: psutil.Process, seconds: float) -> None:
+    """Wait until only one process of a run is busy, at least `seconds`, at most 12 times as long.
+
+    Processes of the start, above all the spare rank's imports, would count as costs of training.
+    """
+    start = time.time()
+    wait_until(start + seconds, contestant, driver)
+    while time.time() < start + 12 * seconds:
+        before, since = cpu_seconds(driver), time.time()
+        wait_until(since + QUIET_SECONDS, contestant, driver)
+        after, elapsed = cpu_seconds(driver), time.time() - since
+        *others, _ = sorted(cpu - before.get(process, 0.0) for process, cpu in after.items())
+        if sum(others) < QUIET_CORES * elapsed:
+            break
 
 
 def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> None:
@@ -59,13 +84,13 @@ def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> No
         check(contestant, driver)
 
 
-def cpu_seconds(driver: psutil.Process) -> float:
-    """Return the CPU seconds that a process and its descendants have used."""
-    used = 0.0
+def cpu_seconds(driver: psutil.Process) -> dict[int, float]:
+    """Return the CPU seconds that a process and its descendants have used, by process."""
+    used = {}
     for process in [driver, *driver.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            used += times.user + times.system
+            used[process.pid] = times.user + times.system
     return used
 
 

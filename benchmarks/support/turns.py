@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.support.speed import Contestant, Speed, measure
 from benchmarks.support.trainings import say
 
+KINDS = 3  # kinds of time by which tokens are divided
 Speeds = dict[str, list[Speed]]
 
 
@@ -19,32 +20,39 @@ def table(speeds: Speeds, goals: Mapping[str, float]) -> str:
         goals: the required ratio for each peer, by the peer's name. All other contestants are ours.
     """
     lines = [
-        "| | tokens/s, median | range | tokens/CPU s, median | range | runs |",
-        "|---|---|---|---|---|---|",
+        "| | tokens/s, median | range | tokens/CPU s, median | range | of the trainer | range "
+        "| steps | runs |",
+        f"|{'---|' * 9}",
     ]
     for name, found in speeds.items():
-        columns = [
-            f"{statistics.median(values):,.0f} | {min(values):,.0f}–{max(values):,.0f}"
-            for values in zip(*found, strict=True)
-        ]
-        lines.append(f"| {name} | {' | '.join(columns)} | {len(found)} |")
-    lines += ["", "| ratio | by wall time | range | by CPU time | range | goal |"]
-    lines += ["|---|---|---|---|---|---|"]
+        columns = _medians([[speed[kind] for speed in found] for kind in range(KINDS)], ",.0f")
+        steps = min(speed.steps for speed in found)
+        lines.append(f"| {name} | {columns} | {steps} | {len(found)} |")
+    if goals:
+        kinds = " | ".join(
+            f"by {kind} | range" for kind in ("wall time", "CPU time", "the trainer's")
+        )
+        lines += ["", f"| ratio | {kinds} |"]
+        lines.append(f"|{'---|' * 7}")
     for ours in (name for name in speeds if name not in goals):
         for peer, goal in goals.items():
             if peer in speeds:
-                columns = [
-                    f"{statistics.median(values):.2f} | {min(values):.2f}–{max(values):.2f}"
-                    for values in ratios(speeds[ours], speeds[peer])
-                ]
-                lines.append(f"| {ours} / {peer} | {' | '.join(columns)} | {goal:g} |")
+                columns = _medians(ratios(speeds[ours], speeds[peer]), ".2f")
+                lines.append(f"| {ours} / {peer}, goal {goal:g} | {columns} |")
     return "\n".join(lines)
 
 
+def _medians(columns: list[list[float]], form: str) -> str:
+    return " | ".join(
+        f"{statistics.median(values):{form}} | {min(values):{form}}–{max(values):{form}}"
+        for values in columns
+    )
+
+
 def ratios(ours: list[Speed], theirs: list[Speed]) -> list[list[float]]:
-    """Return our speed divided by theirs in each round: first by wall time, then by CPU time."""
+    """Return our speed divided by theirs in each round, for each kind of time."""
     pairs = list(zip(ours, theirs, strict=True))
-    return [[a[kind] / b[kind] for a, b in pairs] for kind in range(len(Speed._fields))]
+    return [[a[kind] / b[kind] for a, b in pairs] for kind in range(KINDS)]
 
 
 def take_turns(
@@ -57,7 +65,10 @@ def take_turns(
             for number, (name, contestant) in enumerate(contestants.items()):
                 contestant.enter(Path(temporary) / f"{round_number}-{number}")
                 speeds[name].append(measure(contestant, seconds, settling_seconds))
-                clock, cpu = speeds[name][-1]
+                clock, cpu, trainer, steps = speeds[name][-1]
                 load = os.getloadavg()[0]
-                say(f"{name}: {clock:,.0f}/s, {cpu:,.0f} per CPU second, load {load:.1f}")
+                say(
+                    f"{name}: {clock:,.0f}/s, {cpu:,.0f} per CPU second, {trainer:,.0f} of the "
+                    f"trainer's, {steps} steps, load {load:.1f}"
+                )
     return speeds
