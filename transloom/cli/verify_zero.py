@@ -1,5 +1,8 @@
 """Command `transloom verify-zero`: check the gradients of the installed DeepSpeed."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -59,15 +62,28 @@ def verify_zero(
     from trainer.verify_zero.report import report_of, report_text
 
     loaded = load_recipe(find_recipe(recipe), [*(overrides or []), "engine.numerics=exact"])
-    report = report_of(
-        with_absolute_paths(loaded).training(),
-        device="cuda" if loaded.cluster.gpus_per_rank else "cpu",
-        ranks=ranks,
-        stages=stages,
-        steps=steps,
-        timeout_seconds=timeout,
-        notice=note,
-    )
+    with _stdout_to_stderr():  # some versions of DeepSpeed print when they are imported
+        report = report_of(
+            with_absolute_paths(loaded).training(),
+            device="cuda" if loaded.cluster.gpus_per_rank else "cpu",
+            ranks=ranks,
+            stages=stages,
+            steps=steps,
+            timeout_seconds=timeout,
+            notice=note,
+        )
     answer(report.to_json(), as_json, report_text(report))
     if not report.equal:
         raise typer.Exit(EXIT_FAILED)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send what this process and its children write to stdout to stderr."""
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)

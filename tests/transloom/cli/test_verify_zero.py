@@ -1,0 +1,23 @@
+import json
+import os
+import subprocess
+import sys
+
+from trainer.verify_zero import report
+from trainer.verify_zero.report import ZeroReport
+from transloom.cli.verify_zero import verify_zero
+
+
+def test_what_deepspeed_prints_is_not_in_the_answer(monkeypatch, capfd):
+    """Some print lines when they are imported, here and in the processes of cells."""
+
+    def computed(recipe, **options):
+        os.write(1, b"[INFO] Setting ds_accelerator to cpu\n")
+        subprocess.run([sys.executable, "-c", "print('[INFO] of a child')"], check=True)
+        return ZeroReport({"deepspeed": "0.16.9"}, "cpu", "fp32", 1, 5, [])
+
+    monkeypatch.setattr(report, "report_of", computed)
+    verify_zero("phrasebook", None, None, None, 1, 10.0, True)
+    answered = capfd.readouterr()
+    assert json.loads(answered.out)["versions"] == {"deepspeed": "0.16.9"}
+    assert answered.err.count("[INFO]") == 2
