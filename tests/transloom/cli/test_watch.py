@@ -313,7 +313,7 @@ def test_a_long_record_has_its_curves_whole(tmp_path):
 
 def test_one_standing_for_scripts(run):
     beat(run)
-    told = json.loads(json.dumps(RunFeed(run).run_status()))
+    told = json.loads(json.dumps(RunFeed(run).to_json()))
     assert told["standing"]["state"] == "training"
     assert told["standing"]["step"] == 2
     assert told["vitals"]["ranks"][0]["phase"] == "step"
@@ -359,7 +359,7 @@ def test_a_table_of_many_runs_fits_the_terminal(tmp_path, width, height):
     for number in range(30):
         made_run(tmp_path / f"{number}{'漢' * 40}", train_line(1))
     console = Terminal(file=io.StringIO(), width=width)
-    console.print(FolderFeed(tmp_path).rendered(console, height), crop=False)
+    console.print(FolderFeed(tmp_path), crop=False, height=height)
     lines = console.file.getvalue().split("\n")[:-1]
     assert len(lines) <= height
     assert max(map(cell_len, lines)) <= width

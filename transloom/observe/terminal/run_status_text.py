@@ -1,6 +1,6 @@
 """Format the status of runs as text for `transloom runs` and `transloom status`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -182,8 +182,13 @@ def _owner_text(run_status: RunStatus) -> str:
 def _ranks_line(run_status: RunStatus) -> str:
     if run_status.ranks is None:
         return ""
-    at = ", ".join(f"{count} on {node}" for node, count in run_status.nodes.items())
+    at = nodes_text(run_status.nodes)
     return counted(run_status.ranks, "rank") + (f": {at}" if at else "")
+
+
+def nodes_text(ranks: Mapping[str, int]) -> str:
+    """Return the number of ranks on each node as text."""
+    return ", ".join(f"{count} on {node}" for node, count in ranks.items())
 
 
 def _clock(text: str) -> str:
