@@ -8,7 +8,6 @@ run's folder.
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -42,18 +41,13 @@ class LivePicture:
         self._live = Live(self, console=console, refresh_per_second=REFRESHES_PER_SECOND)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._changing:
-            self._picture.state = "failed" if error else "ended"
-        self._live.__exit__(kind, error, traceback)
+            self._picture.state = "failed" if kind else "ended"
+        self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the picture while no other thread changes it."""

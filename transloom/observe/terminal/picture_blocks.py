@@ -198,8 +198,9 @@ def _shares(picture: RunPicture) -> Iterable[tuple[str, str]]:
 
 
 def _samples(picture: RunPicture) -> Iterable[tuple[str, Row | str]]:
-    newest = picture.newest
-    for sample in newest.samples if newest else ():
+    if (newest := picture.newest) is None:
+        return
+    for sample in newest.samples:
         is_right = sample.translation == sample.reference
         yield f"sample, {newest.step:,}", row(sample.source)
         yield "  translation", row((sample.translation, "green" if is_right else ""))
