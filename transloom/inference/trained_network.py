@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from foundation.errors import DataError, ExtensionError
 from foundation.tasks import tasks_of_command
+from model.errors import ModelError
 from trainer.checkpoints.format import (
     Checkpoint,
     checkpoint_name,
@@ -30,6 +31,7 @@ from trainer.runs.folder import RunFolder
 from trainer.tasks.network import build_network, parameter_shapes
 
 Precision = Literal["fp32", "bf16"]
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,24 @@ class TrainedNetwork:
                 f"{' or '.join(tasks_of_command(command))} is needed: {remedy}name another run"
             )
         return self
+
+
+def exported_network(trained: TrainedNetwork, kind: type[N], name: str, target: str) -> N:
+    """Return a run's network if it is of the kind that a format represents.
+
+    Args:
+        name: the value of `model.network` for networks of this kind.
+        target: description of the format.
+
+    Raises:
+        ModelError: the network is of another kind.
+    """
+    if not isinstance(trained.model, kind):
+        raise ModelError(
+            f"model.network is {trained.recipe.model.network}, but only {name} can be exported in "
+            f"{target}. Export a run of that network."
+        )
+    return trained.model
 
 
 def load_network(

@@ -119,9 +119,9 @@ class _Reading:
         budget = max(SHORT_BYTES, MAX_READ_BYTES * self._points // MAX_POINTS)
         if stop - start > budget and self._cache:
             index = load_index(record, self._cache)
-            if index and index.indexed_bytes > start:
+            if index and index.part.indexed_bytes > start:
                 self._take_index(index)
-                start = min(index.indexed_bytes, stop)
+                start = min(index.part.indexed_bytes, stop)
                 budget = max(SHORT_BYTES, budget - index.file_bytes)
         if stop - start <= budget:
             for _, lines in record.chunks(start, stop):
@@ -145,11 +145,12 @@ class _Reading:
         )
 
     def _take_index(self, index: CurveIndex) -> None:
+        part = index.part
         self._parts.append(index.points)
-        self._validations += [(line.step, line.scores) for line in index.validations]
-        self._events += index.events
-        self._found.damaged, self._found.first_damage = index.damaged, index.first_damage
-        self._cache_bytes, self._left_out = index.file_bytes, index.left_out
+        self._validations += [(line.step, line.scores) for line in part.validations]
+        self._events += part.events
+        self._found.damaged, self._found.first_damage = part.damaged, part.first_damage
+        self._cache_bytes, self._left_out = index.file_bytes, part.left_out
 
     def _take_rare(self, lines: Lines) -> None:
         self._validations += [(line.step, line.scores) for line in lines.validations]

@@ -33,7 +33,6 @@ from trainer.scores import Scores
 
 FACTS_PATH = "/api/facts"
 RUNS = "/api/runs"
-FOLLOW = "/api/follow"
 # Maximum number of steps of an inspection: each step is trained again, and the response has all of
 # its sentences.
 MAX_INSPECTED_STEPS = 100
@@ -55,10 +54,6 @@ def nodes_path(run: str) -> str:
 
 def time_lapse_path(run: str) -> str:
     return f"{RUNS}/{run}/time-lapse"
-
-
-def inspection_path(run: str, first_step: int, last_step: int) -> str:
-    return f"{RUNS}/{run}/looks/{first_step}-{last_step}"
 
 
 class FactsResponse(FileModel):

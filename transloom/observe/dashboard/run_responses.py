@@ -120,7 +120,7 @@ def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
     with OpenRecord(record) as opened:
         end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
         if not end.validations and cache and (index := load_index(opened, cache)):
-            at, length = index.validation_at or (0, 0)
+            at, length = index.part.validation_at or (0, 0)
             end = opened.lines_within(at, at + length + 1)
         return end.validations[-1].samples if end.validations else []
 
