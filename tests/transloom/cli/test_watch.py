@@ -303,10 +303,11 @@ def test_a_long_record_has_its_curves_whole(tmp_path):
     run = made_run(tmp_path / "run", *lines)
     picture = RunFeed(run).picture
     assert picture.step == 5999
-    assert picture.curves["loss"].points[0].value > 8990  # a point stands for a few steps
-    assert picture.curves["loss"].points[-1].step == 5999
-    assert len(picture.curves["loss"].points) < 2500
-    assert [point.value for point in picture.scores["bleu"].points] == list(range(10))
+    points = picture.points()
+    assert points.columns()["loss"][0] > 8990  # a point stands for a few steps
+    assert points.steps[-1] == 5999
+    assert len(points) < 2500
+    assert [*picture.scores["bleu"].values()] == list(range(10))
     assert picture.newest.samples[0].source == "at 9"
     assert picture.best["bleu"].step == 4600
 

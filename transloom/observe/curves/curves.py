@@ -13,6 +13,7 @@ that index, the returned curves are marked as not complete.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ class Curves:
     """Curves of a run, or of a range of its steps.
 
     Attributes:
-        columns: lists of the same length by name, see
-            `transloom.observe.curves.curve_points.COLUMNS`; None represents an unknown value.
+        points: the points of the curves.
         validations: step and scores of each validation.
         events: events and skipped steps.
         steps_recorded: number of steps in the whole record.
@@ -55,7 +55,7 @@ class Curves:
         problem: description of the first damaged line that was read; None if there was none.
     """
 
-    columns: dict[str, list[Any]]
+    points: Points
     validations: list[tuple[int, Scores]]
     events: list[Event | SkippedLine]
     steps_recorded: int = 0
@@ -64,6 +64,11 @@ class Curves:
     thinned: bool = False
     complete: bool = True
     problem: str | None = None
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """Lists of the same length by the names in `COLUMNS`; None is an unknown value."""
+        return self.points.columns()
 
 
 def read_curves(
@@ -88,7 +93,7 @@ def read_curves(
     try:
         opened = OpenRecord(record)
     except FileNotFoundError:
-        return Curves(Points.none().columns(), [], [])
+        return Curves(Points.none(), [], [])
     with opened:
         return _Reading(opened, points, first_step, last_step, cache).curves()
 
@@ -133,7 +138,7 @@ class _Reading:
         whole = Points.joined(self._parts).within(*self._range)
         thin = whole.thinned(self._points)
         return Curves(
-            columns=thin.columns(),
+            points=thin,
             validations=[pair for pair in self._validations if self._is_wanted(pair[0])],
             events=[line for line in self._events if self._is_wanted(line.step)],
             steps_recorded=_steps(record),

@@ -188,14 +188,8 @@ def curves_response(
         OSError: its record cannot be read.
     """
     curves = read_curves(RunFolder(path).metrics, points, first_step, last_step, cache)
-    return CurvesResponse(
-        thinned=curves.thinned,
-        complete=curves.complete,
-        steps_recorded=curves.steps_recorded,
-        recorded_bytes=curves.recorded_bytes,
-        bytes_read=curves.bytes_read,
-        problem=curves.problem,
-        columns=curves.columns,
+    return CurvesResponse.model_validate(
+        {name: getattr(curves, name) for name in CurvesResponse.model_fields}
     )
 
 

@@ -4,7 +4,7 @@ Colours only add emphasis: words describe every problem, too.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from foundation.untrusted_text import visible_line
@@ -26,7 +26,7 @@ from transloom.observe.terminal.picture_layout import (
 from transloom.observe.terminal.picture_processes import processes
 from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.scores import score_heading, score_name, score_value
-from transloom.observe.terminal.sparkline import Series, sparkline
+from transloom.observe.terminal.sparkline import sparkline
 from transloom.observe.terminal.tables import STATE_STYLES
 from transloom.observe.terminal.time_format import clock
 
@@ -122,13 +122,17 @@ def _curves(picture: RunPicture, width: int) -> Iterable[tuple[str, Row | str]]:
         "grad_norm": _skipped_steps(record.skipped),
     }
 
-    def curve(label: str, value: str, series: Series, remark: str) -> tuple[str, Row]:
-        line = sparkline(series, room)
+    columns = picture.points().thinned(max(1, room)).columns()
+
+    def curve(
+        label: str, value: str, values: Sequence[float | None], remark: str
+    ) -> tuple[str, Row]:
+        line = sparkline(values, room)
         return label, row(f"{value:>{VALUE}}  ", (line, "cyan"), (f"  {remark}", "dim"))
 
     def value_of(fact: Fact) -> Any:
         """Return a value of recent steps, or else of the last one; None without a row."""
-        if fact.name not in picture.curves:
+        if fact.current == "share":
             return None
         value = record.current(fact)
         return getattr(record.last, fact.name, None) if value is None else value
@@ -137,7 +141,7 @@ def _curves(picture: RunPicture, width: int) -> Iterable[tuple[str, Row | str]]:
         fact: curve(
             fact.title,
             plain(fact, value),
-            picture.curves[fact.name],
+            columns[f"{fact.name}_max" if fact.extremes == ("max",) else fact.name],
             remarks.get(fact.name, fact.unit_of(form) if fact.format == "rate" else ""),
         )
         for fact, value in values_at("watch", value_of).items()
@@ -148,7 +152,8 @@ def _curves(picture: RunPicture, width: int) -> Iterable[tuple[str, Row | str]]:
         value = newest.value if newest else None
         number = "not finite" if value is None else score_value(name, value)
         label = _measure(name, newest.decoding if newest else None)
-        yield curve(label, number, picture.scores[name], _best(picture, name))
+        values = [score for _, score in sorted(picture.scores[name].items())]
+        yield curve(label, number, values, _best(picture, name))
     yield from (text for fact, text in rows.items() if fact.format != "loss")
     if record.last is None and picture.state == "training":
         yield BY_NAME["loss"].title, "waiting for the first step"
