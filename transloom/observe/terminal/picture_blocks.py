@@ -65,8 +65,8 @@ def blocks_of(picture: RunPicture, width: int, now: float | None = None) -> list
         Block([*_shares(picture)], least=0),
         *processes(picture, now),
         Block(listed("problem", picture.problems), style="red", noun="rows of problems"),
-        Block(listed("log", notices), least=2, most=1, has_gap=True),
         Block([*_samples(picture)], least=0, most=1, has_gap=True),
+        Block(listed("log", notices), least=2, most=1, has_gap=True),
     ]
 
 

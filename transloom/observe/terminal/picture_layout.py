@@ -133,4 +133,4 @@ class Picture:
             cut(text, width)
             if options.ascii_only:
                 text.plain = text.plain.translate(ASCII)
-            yield text
+            yield from text.render(console, end="\n")

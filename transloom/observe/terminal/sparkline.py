@@ -17,12 +17,13 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known or width < 1:
         return ""
-    with np.errstate(over="ignore"):  # the numbers of an untrusted record may overflow
-        parts = np.array_split(known, min(width, len(known)))
-        columns = [float(np.mean(part)) for part in parts]
+    columns = known
+    if len(known) > width:
+        with np.errstate(over="ignore"):  # the numbers of an untrusted record may overflow
+            columns = [float(part.mean()) for part in np.array_split(known, width)]
     low, high = min(columns), max(columns)
-    span = high - low
-    if not 0 < span < math.inf:
+    span, rounding = high - low, 1e-9 * max(abs(low), abs(high))
+    if not rounding < span < math.inf:
         return BLOCKS[0] * len(columns)
     top = len(BLOCKS) - 1
     return "".join(BLOCKS[round((value - low) / span * top)] for value in columns)

@@ -27,6 +27,7 @@ def test_a_run_of_one_value_is_a_flat_line():
     assert sparkline([2.0], 10) == BLOCKS[0]
     assert sparkline([], 10) == ""
     assert sparkline([1.0], 0) == ""
+    assert sparkline([0.4, 0.1 + 0.3, 0.39999999999999997], 10) == BLOCKS[0] * 3
 
 
 def test_values_that_are_no_numbers_are_left_out():
