@@ -114,12 +114,10 @@ class ValidationRow(FileModel):
     scores: Scores
 
 
-class RunResponse(FileModel):
+class RunResponse(RunRow):
     """All information about one run except its curves.
 
     Attributes:
-        standing: the run's status.
-        settings: settings of the run's recipe, by dotted name.
         complete: True if all events and validations are included; False while a long record is
             still being indexed.
         card: the run metadata; None if it cannot be read.
@@ -130,10 +128,6 @@ class RunResponse(FileModel):
         vitals: contents of vitals.json; None without that file.
     """
 
-    id: str
-    name: str
-    standing: RunStatus
-    settings: dict[str, Any]
     complete: bool
     card: RunMetadata | None
     checkpoints: list[CheckpointRow]

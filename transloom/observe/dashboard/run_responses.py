@@ -83,9 +83,8 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     known = len(snapshot.problems)
     curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
     sample_problems = ProblemCollector()
-    no_samples: list[Sample] = []
     samples = sample_problems.try_read(
-        run.metrics, lambda: newest_samples(run.metrics, cache), no_samples
+        run.metrics, lambda: newest_samples(run.metrics, cache), list[Sample]()
     )
     vitals, cleaning = snapshot.vitals, snapshot.cleaning
     problems = [
@@ -97,10 +96,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
         *snapshot.problems[known:],
     ]
     return RunResponse(
-        id=row.id,
-        name=row.name,
-        standing=row.standing.model_copy(update={"problems": problems}),
-        settings=row.settings,
+        **dict(row) | {"standing": row.standing.model_copy(update={"problems": problems})},
         complete=curves.complete if curves else True,
         card=snapshot.card,
         checkpoints=snapshot.checkpoints,
