@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 
 from cluster.terminal import Terminal
@@ -49,7 +49,7 @@ class LivePicture:
             self._picture.state = "failed" if kind else "ended"
         self._live.stop()
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
         """Draw the picture while no other thread changes it."""
         with self._changing:
             return list(console.render(drawn(self._picture), options))
