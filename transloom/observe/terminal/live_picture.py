@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
+import rich.console
 from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 
@@ -49,7 +50,9 @@ class LivePicture:
             self._picture.state = "failed" if kind else "ended"
         self._live.stop()
 
-    def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(
+        self, console: rich.console.Console, options: ConsoleOptions
+    ) -> RenderResult:
         """Draw the picture while no other thread changes it."""
         with self._changing:
             return list(console.render(drawn(self._picture), options))

@@ -8,10 +8,11 @@ the space that is left. The last row of a block may report the number of missing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import rich.console
 import rich.text
 from rich.console import ConsoleOptions, RenderResult
 
-from cluster.terminal import Terminal, shown
+from cluster.terminal import shown
 from foundation.untrusted_text import visible_line
 
 LABEL = 16  # width of the first column in cells of the terminal
@@ -42,7 +43,7 @@ class Block:
     noun: str = ""
     has_gap: bool = False
 
-    def rows(self, console: Terminal, width: int) -> list[Row]:
+    def rows(self, console: rich.console.Console, width: int) -> list[Row]:
         """Return the rows for a terminal of `width` cells."""
         room = max(1, width - LABEL)
         result = []
@@ -79,7 +80,9 @@ def cut(text: Row, width: int) -> Row:
     return text
 
 
-def fitted(blocks: Sequence[Block], console: Terminal, width: int, height: int | None) -> list[Row]:
+def fitted(
+    blocks: Sequence[Block], console: rich.console.Console, width: int, height: int | None
+) -> list[Row]:
     """Return at most `height` rows to show; None as the height returns all rows."""
     rows = [block.rows(console, width) for block in blocks]
     left = sum(map(len, rows)) + len(blocks) if height is None else height
@@ -106,7 +109,9 @@ def fitted(blocks: Sequence[Block], console: Terminal, width: int, height: int |
 class Picture:
     """Rows that fit a terminal, without colours or Unicode if it supports none."""
 
-    def __init__(self, rows_for: Callable[[Terminal, int, int | None], Iterable[Row]]) -> None:
+    def __init__(
+        self, rows_for: Callable[[rich.console.Console, int, int | None], Iterable[Row]]
+    ) -> None:
         """Create a picture.
 
         Args:
@@ -114,7 +119,9 @@ class Picture:
         """
         self._rows_for = rows_for
 
-    def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(
+        self, console: rich.console.Console, options: ConsoleOptions
+    ) -> RenderResult:
         """Cut rows that are too wide, and replace characters that the encoding lacks."""
         # Three ASCII dots need two cells more than `…`.
         width = max(1, options.max_width - 2) if options.ascii_only else options.max_width
