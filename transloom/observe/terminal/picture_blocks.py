@@ -122,7 +122,7 @@ def _curves(picture: RunPicture, width: int) -> Iterable[tuple[str, Row | str]]:
         "grad_norm": _skipped_steps(record.skipped),
     }
 
-    columns = picture.points().thinned(max(1, room)).columns()
+    columns = picture.columns(max(1, room))
 
     def curve(
         label: str, value: str, values: Sequence[float | None], remark: str

@@ -12,6 +12,7 @@ it.
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
@@ -116,6 +117,14 @@ class RunPicture:
         if len(self.drawn) > 2 * MOST_POINTS:
             self.drawn = self.drawn.thinned(MOST_POINTS)
         return self.drawn
+
+    def columns(self, width: int) -> dict[str, list[Any]]:
+        """Return the curves' values by column, merged to `width` equal parts of the steps."""
+        points = self.points()
+        if len(points) > width:
+            first, last = points.steps[0], points.steps[-1]
+            points = points.merged((points.steps - first) * width // (last - first + 1))
+        return points.columns()
 
     def forget_curves(self) -> None:
         """Discard the curves, because another file has replaced the metrics file."""

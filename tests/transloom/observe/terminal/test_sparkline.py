@@ -46,6 +46,7 @@ def test_the_whole_run_is_shown_however_long_it_is(steps):
     drawn = curve_of(picture, "training loss", width=66)
     assert drawn == "".join(sorted(drawn))
     assert drawn[0] + drawn[-1] == BLOCKS[0] + BLOCKS[-1]
+    assert len(drawn) == min(steps, 19)  # half of the columns after the value
 
 
 def test_a_spike_is_kept_where_it_counts():
