@@ -26,32 +26,16 @@ import threading
 import time
 import urllib.request
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
-
-__all__ = [
-    "Explanation",
-    "Job",
-    "Recipe",
-    "Run",
-    "ServedTranslator",
-    "Translation",
-    "Translator",
-    "TransloomError",
-    "load_recipe",
-    "plan",
-    "prepare",
-    "submit",
-    "train",
-]
 
 _INSTALLATION = Path(__file__).resolve().parent.parent
 _PREEMPTED = 75
@@ -145,8 +129,7 @@ def prepare(
         TransloomError: the dataset cannot be prepared.
     """
     flags = ["--overwrite"] if overwrite else []
-    summary: dict[str, Any] = _call(["prepare", *_recipe(recipe, overrides), *flags], quiet=quiet)
-    return summary
+    return _call(["prepare", *_recipe(recipe, overrides), *flags], quiet=quiet)
 
 
 def plan(
@@ -176,10 +159,7 @@ def plan(
         flags.append("--no-measure")
     if check_nodes:
         flags.append("--check-nodes")
-    told: dict[str, Any] = _call(
-        ["plan", *_recipe(recipe, overrides), *flags], quiet=quiet, answers=(0, 1)
-    )
-    return told
+    return _call(["plan", *_recipe(recipe, overrides), *flags], quiet=quiet, answers=(0, 1))
 
 
 def train(
@@ -239,8 +219,7 @@ class Job:
 
     def status(self) -> dict[str, Any]:
         """Return the status of the job, as `transloom jobs status --json` prints it."""
-        told: dict[str, Any] = _call(["jobs", "status", self.id, "--address", self.address])
-        return told
+        return _call(["jobs", "status", self.id, "--address", self.address])
 
     def logs(self) -> str:
         """Return the output that the job has printed so far."""
@@ -271,8 +250,7 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """Return state, step, scores and time left, as `transloom status --json` prints them."""
-        told: dict[str, Any] = _call(["status", str(self.path)])
-        return told
+        return _call(["status", str(self.path)])
 
     def lines(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Return the lines of the run's metrics file (metrics.jsonl).
@@ -301,8 +279,7 @@ class Run:
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """Return the run's checkpoints, oldest first, each with path, step, bytes and scores."""
-        rows: list[dict[str, Any]] = _call(["checkpoints", "list", str(self.path)])
-        return rows
+        return _call(["checkpoints", "list", str(self.path)])
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return the label of each text or of its words, as `transloom classify --json` prints it.
@@ -312,12 +289,7 @@ class Run:
         Raises:
             TransloomError: the run was trained for another task, or has no checkpoint.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "texts"
-            lines = (" ".join(text.splitlines()) for text in texts)
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            answer = _text(["classify", str(self.path), "--input", str(file), "--json"])
-        return [json.loads(line) for line in answer.split("\n")[:-1]]
+        return self._read_texts("classify", texts, "--json")
 
     def evaluate(self, *, quiet: bool = False) -> Any:
         """Return the scores on the test sets, as `transloom evaluate --json` prints them."""
@@ -329,16 +301,20 @@ class Run:
         Raises:
             TransloomError: the run was trained for another task, or has no checkpoint.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "texts"
-            lines = (" ".join(text.splitlines()) for text in texts)
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            answer = _text(["embed", str(self.path), "--input", str(file)])
-        return [json.loads(line)["vector"] for line in answer.split("\n")[:-1]]
+        return [embedded["vector"] for embedded in self._read_texts("embed", texts)]
 
     def stop(self) -> None:
         """Ask the run to write a checkpoint and stop, on whatever machine it is training."""
         _call(["stop", str(self.path)])
+
+    def _read_texts(self, command: str, texts: Sequence[str], *flags: str) -> list[dict[str, Any]]:
+        """Return the lines of JSON that a command prints about texts, one for each text."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "texts"
+            lines = (" ".join(text.splitlines()) for text in texts)
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            answer = _text([command, str(self.path), "--input", str(file), *flags])
+        return [json.loads(line) for line in answer.split("\n")[:-1]]
 
 
 @dataclass(frozen=True)
@@ -379,7 +355,58 @@ class Explanation:
         )
 
 
-class Translator:
+class _SentenceTranslator(ABC):
+    """Source of translations: a process of this program, or a server."""
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Return the best translation of each sentence.
+
+        Args:
+            tag: tag to prepend to every sentence, which a corpus had in training.
+            prefixes: the required beginning of each translation; "" requires none.
+
+        Raises:
+            TransloomError: a sentence is too long, in which case no sentence is translated; or the
+                server rejects the request, or stays unreachable or overloaded.
+        """
+        best = self.translate_n_best(sentences, 1, tag=tag, prefixes=prefixes)
+        return [translations[0].text for translations in best]
+
+    def translate_n_best(
+        self,
+        sentences: Sequence[str],
+        n: int,
+        *,
+        tag: str | None = None,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[list[Translation]]:
+        """Return the `n` best translations of each sentence, best first; see `translate`."""
+        if isinstance(sentences, str):
+            raise TypeError(
+                "sentences is a string, expected a list of strings: wrap a single sentence in a "
+                "list"
+            )
+        request = {
+            "sentences": list(sentences),
+            "n_best": n,
+            "tag": tag,
+            "prefixes": None if prefixes is None else list(prefixes),
+        }
+        found = self._translate(request)
+        return [[Translation(one["text"], one["score"]) for one in of_one] for of_one in found]
+
+    @abstractmethod
+    def _translate(self, request: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """Return texts and scores of the translations of each sentence, best first."""
+
+
+class Translator(_SentenceTranslator):
     """Translator that runs a run's model in a separate process until it is closed."""
 
     def __init__(
@@ -420,47 +447,9 @@ class Translator:
         self._end = weakref.finalize(self, _end, self._child)
         self._answer()  # wait until the process has loaded the model
 
-    def translate(
-        self,
-        sentences: Sequence[str],
-        *,
-        tag: str | None = None,
-        prefixes: Sequence[str] | None = None,
-    ) -> list[str]:
-        """Return the best translation of each sentence.
-
-        Args:
-            tag: tag to prepend to every sentence, which a corpus had in training.
-            prefixes: the required beginning of each translation; "" requires none.
-
-        Raises:
-            TransloomError: a sentence is too long; no sentence is translated then.
-        """
-        best = self.translate_n_best(sentences, 1, tag=tag, prefixes=prefixes)
-        return [translations[0].text for translations in best]
-
-    def translate_n_best(
-        self,
-        sentences: Sequence[str],
-        n: int,
-        *,
-        tag: str | None = None,
-        prefixes: Sequence[str] | None = None,
-    ) -> list[list[Translation]]:
-        """Return the `n` best translations of each sentence, best first."""
-        if isinstance(sentences, str):
-            raise TypeError(
-                "sentences is a string, expected a list of strings: wrap a single sentence in a "
-                "list"
-            )
-        request = {
-            "sentences": list(sentences),
-            "n_best": n,
-            "tag": tag,
-            "prefixes": None if prefixes is None else list(prefixes),
-        }
-        found = self._ask(request)["translations"]
-        return [[Translation(**translation) for translation in of_one] for of_one in found]
+    def _translate(self, request: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        answer: list[list[dict[str, Any]]] = self._ask(request)["translations"]
+        return answer
 
     def explain(self, sentence: str, *, tag: str | None = None, live: bool = True) -> Explanation:
         """Return the page of `transloom explain` for a sentence; notebooks display it in the cell.
@@ -484,12 +473,7 @@ class Translator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -522,7 +506,7 @@ class Translator:
         return answer
 
 
-class ServedTranslator:
+class ServedTranslator(_SentenceTranslator):
     """Client of a run served by `transloom serve`, on this machine or elsewhere."""
 
     def __init__(
@@ -563,47 +547,19 @@ class ServedTranslator:
                 "it can be reached without the proxy"
             )
 
-    def translate(
-        self,
-        sentences: Sequence[str],
-        *,
-        tag: str | None = None,
-        prefixes: Sequence[str] | None = None,
-    ) -> list[str]:
-        """Return the best translation of each sentence; see `Translator.translate`."""
-        best = self.translate_n_best(sentences, 1, tag=tag, prefixes=prefixes)
-        return [translations[0].text for translations in best]
-
-    def translate_n_best(
-        self,
-        sentences: Sequence[str],
-        n: int,
-        *,
-        tag: str | None = None,
-        prefixes: Sequence[str] | None = None,
-    ) -> list[list[Translation]]:
-        """Return the `n` best translations of each sentence, best first.
+    def _translate(self, request: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """Send a request, unless it has no sentences.
 
         Raises:
             TransloomError: the server rejects the request, or stays unreachable or overloaded.
         """
-        if isinstance(sentences, str):
-            raise TypeError(
-                "sentences is a string, expected a list of strings: wrap a single sentence in a "
-                "list"
-            )
-        if not sentences:
+        if not request["sentences"]:
             return []
-        wanted = {
-            "sentences": list(sentences),
-            "n_best": n,
-            "tag": tag,
-            "prefixes": None if prefixes is None else list(prefixes),
-        }
-        found = self._answer(json.dumps(wanted).encode())["translations"]
-        return [[Translation(one["text"], one["score"]) for one in of_one] for of_one in found]
+        answer: list[list[dict[str, Any]]] = self._answer(request)["translations"]
+        return answer
 
-    def _answer(self, body: bytes) -> dict[str, Any]:
+    def _answer(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps(wanted).encode()
         until = time.monotonic() + self._patience_seconds
         while True:
             pause = 0.5

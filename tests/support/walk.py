@@ -15,13 +15,13 @@ from transloom.inference.translator import Translator
 from transloom.observe.explain.explanation import Explanation, explain
 from transloom.observe.explain.live.packing import packed, packed_filler, packed_generator
 from transloom.observe.explain.text.text_explanation import (
+    ContinuedText,
     FilledText,
-    TextExplanation,
     explain_continuing,
     explain_filling,
 )
 from transloom.observe.explain.text.text_page import facts as facts_of_text
-from transloom.observe.explain.text.text_page import recorded_continuation, recorded_filling
+from transloom.observe.explain.text.text_page import recorded as recorded_text
 from transloom.observe.explain.translation_page import facts, recorded
 
 WALK = ("section", "first_screen", "questions", "trace")
@@ -113,16 +113,11 @@ class DrawnPage(PageReader):
         return unescape(re.sub("<[^>]*>", "", found[1]))
 
 
-def recorded_page(explained: Explanation | TextExplanation) -> DrawnPage:
+def recorded_page(explained: Explanation | FilledText | ContinuedText) -> DrawnPage:
     """Draw the page's sections from a recorded trace."""
     if isinstance(explained, Explanation):
         return _drawn({"facts": _facts(explained), "trace": recorded(explained)})
-    if isinstance(explained, FilledText):
-        described, trace = facts_of_text("filling", explained), recorded_filling(explained)
-    else:
-        described = facts_of_text("continuation", explained)
-        trace = recorded_continuation(explained)
-    return _drawn({"facts": described, "trace": trace})
+    return _drawn({"facts": facts_of_text(explained), "trace": recorded_text(explained)})
 
 
 def page_in_file(file: Path) -> DrawnPage:
@@ -148,10 +143,10 @@ def live_page(
     if isinstance(reader, Translator):
         described, model = _facts(explain(reader, sentence)), packed(reader)
     elif isinstance(reader, MaskFiller):
-        described = facts_of_text("filling", explain_filling(reader, sentence))
+        described = facts_of_text(explain_filling(reader, sentence))
         model = packed_filler(reader)
     else:
-        described = facts_of_text("continuation", explain_continuing(reader, sentence))
+        described = facts_of_text(explain_continuing(reader, sentence))
         model = packed_generator(reader)
     asked = {"facts": described, "packed": model, "sentence": sentence, "sampling": sampling}
     return _drawn(asked)

@@ -90,8 +90,7 @@ class FollowedRun:
         self._read_record()
         self._read_log()
         if self._has_changed(self.run.vitals):
-            none: Vitals | None = None
-            self.vitals = self._tried(self.run.vitals, lambda: read_vitals(self.run), none)
+            self.vitals = self._tried(self.run.vitals, lambda: read_vitals(self.run), None)
 
     def _read_status(self) -> None:
         self._next_status = time.monotonic() + STATUS_SECONDS
@@ -121,8 +120,8 @@ class FollowedRun:
     def _read_log(self) -> None:
         self.new_entries = []
         if self._has_changed(self.run.log):
-            none: list[LogEntry] = []
-            entries = self._tried(self.run.log, lambda: last_entries(self.run.log), none)
+            log = self.run.log
+            entries = self._tried(log, lambda: last_entries(log), list[LogEntry]())
             self.new_entries = _after(self._last_entry, entries)
             self._last_entry = entries[-1] if entries else self._last_entry
 

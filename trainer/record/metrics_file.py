@@ -120,6 +120,11 @@ def train_lines(path: Path) -> list[TrainLine]:
     return [line for line in read_metrics(path) if isinstance(line, TrainLine)]
 
 
+def step_lines(path: Path) -> dict[int, StepLine]:
+    """Return the line of each step, applied or skipped, by step."""
+    return {line.step: line for line in read_metrics(path) if isinstance(line, StepLine)}
+
+
 def lines_after(path: Path, step: int) -> list[Line]:
     """Return all lines that follow the line of a step, in order.
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trainer.errors import TrainerError
 from trainer.recipe import TrainingRecipe
@@ -11,6 +11,9 @@ from trainer.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_back
 from trainer.record.metrics_lines import Line, RankHung, TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.tasks.task import save_texts
+
+if TYPE_CHECKING:
+    from trainer.record.wandb_tracker import WandbTracker
 
 
 class RecorderListener(Protocol):
@@ -77,7 +80,8 @@ class Recorder:
             self.goodput = self.goodput.after_step(line.time, line.step_seconds)
             line = line.model_copy(update=self.goodput.fields)
         mismatch = self._record.append(line)
-        self._tracker.update()
+        if self._tracker:
+            self._tracker.update()
         if not isinstance(line, RankHung):  # the supervisor reported it when the ranks hung
             self._supervision.line(line)
         if mismatch:
@@ -109,27 +113,8 @@ class Recorder:
         try:
             self._record.close()
         finally:
-            self._tracker.finish()
-
-
-class Tracker(Protocol):
-    """Interface of a tracker, which shows the metrics file in another system."""
-
-    def update(self) -> None:
-        """Notify the tracker of new lines in the metrics file."""
-
-    def finish(self) -> None:
-        """Show the rest of the metrics file, and stop."""
-
-
-class NoTracker:
-    """Tracker that does nothing."""
-
-    def update(self) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
+            if self._tracker:
+                self._tracker.finish()
 
 
 def _tracker(
@@ -137,14 +122,14 @@ def _tracker(
     recipe: TrainingRecipe,
     notice: Callable[[str], None],
     facts: Callable[[], dict[str, Any]],
-) -> Tracker:
-    """Return the W&B tracker, or `NoTracker` if `WANDB_MODE` or the recipe disables W&B.
+) -> "WandbTracker | None":
+    """Return the W&B tracker, or None if `WANDB_MODE` or the recipe disables W&B.
 
     `WANDB_MODE` takes precedence.
     """
     mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
     if mode == "disabled":
-        return NoTracker()
+        return None
     from trainer.record.wandb_tracker import WandbTracker  # imports wandb
 
     return WandbTracker(recipe, run, mode, notice, facts())

@@ -105,8 +105,7 @@ class RunSnapshot:
         self.record = try_read(
             run.metrics, lambda: read_record_end(run.metrics, record_bytes), RecordEnd()
         )
-        none: list[Path] = []
-        self._checkpoints = try_read(folder, lambda: list_checkpoints(folder), none)
+        self._checkpoints = try_read(folder, lambda: list_checkpoints(folder), list[Path]())
         newest = self.newest = self._checkpoints[-1] if self._checkpoints else None
         self.header = try_read(folder, lambda: read_header(newest), None) if newest else None
         unknown: tuple[int | None, bool, str | None] = (None, False, None)
@@ -114,8 +113,7 @@ class RunSnapshot:
             run.recipe, lambda: _of_recipe(run, self.header), unknown
         )
         self.card = try_read(run.card_path, run.card, None)
-        no_entries: list[LogEntry] = []
-        self.log = try_read(run.log, lambda: last_entries(run.log), no_entries)
+        self.log = try_read(run.log, lambda: last_entries(run.log), list[LogEntry]())
         self.rank_nodes = try_read(run.rank_nodes, lambda: read_rank_nodes(run), None)
         if self.record.problem:
             self.problems.append(self.record.problem)
@@ -123,8 +121,8 @@ class RunSnapshot:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Values in `recipe.yaml` by dotted key; empty if the file cannot be read."""
-        none: dict[str, Any] = {}
-        return self.problems.try_read(self.run.recipe, lambda: settings_of(self.run.recipe), none)
+        recipe = self.run.recipe
+        return self.problems.try_read(recipe, lambda: settings_of(recipe), dict[str, Any]())
 
     @cached_property
     def start(self) -> Start | None:

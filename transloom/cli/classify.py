@@ -4,14 +4,20 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from cluster.terminal import Terminal, percentage_bars, print_result, warn
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
-from transloom.cli.options import CheckpointOption, JsonOption, PrecisionOption, RunArgument
+from transloom.cli.options import (
+    CheckpointOption,
+    InputOption,
+    JsonOption,
+    PrecisionOption,
+    RunArgument,
+    TextsArgument,
+    require_one_input,
+)
 
 if TYPE_CHECKING:
     from transloom.inference.labeller import LabelledText, Labeller, TaggedText
@@ -22,19 +28,8 @@ MIN_TEXTS_FOR_PROGRESS = 2 * TEXTS_AT_ONCE  # fewer texts finish before a progre
 
 def classify(
     run: RunArgument,
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]...",
-            help="Texts to label. Default: the lines of --input, or of standard input.",
-        ),
-    ] = None,
-    given: Annotated[
-        str | None,
-        typer.Option(
-            "--input", metavar="FILE", help="File with one text per line; - is standard input."
-        ),
-    ] = None,
+    texts: TextsArgument = None,
+    given: InputOption = None,
     checkpoint: CheckpointOption = None,
     precision: PrecisionOption = "fp32",
     as_json: JsonOption = False,
@@ -57,8 +52,7 @@ def classify(
 
       transloom classify runs/multi30k-case "ein mann hält eine gitarre"
     """
-    if texts and given is not None:
-        raise typer.BadParameter(f"texts and --input {given} are both given: leave out one of them")
+    require_one_input(texts, given)
     from transloom.cli.text_readers import load_reader
     from transloom.inference.labeller import Labeller
     from transloom.inference.text_input import read_texts

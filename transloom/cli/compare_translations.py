@@ -19,6 +19,7 @@ from trainer.runs.folder import RunFolder
 from transloom.cli.load_translator import load_translator, named_run
 from transloom.cli.run_urls import writable
 from transloom.inference.breakdowns import frequencies_of
+from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.hypotheses import Hypotheses, find_hypotheses, make_hypotheses, origin_of
 from transloom.inference.scoring import dataset_of
 from transloom.inference.system_comparison import (
@@ -27,7 +28,6 @@ from transloom.inference.system_comparison import (
     TestSet,
     compare_systems,
 )
-from transloom.inference.trained_network import find_checkpoint
 
 
 @dataclass(frozen=True)

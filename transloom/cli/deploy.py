@@ -11,7 +11,7 @@ import typer
 from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
 from trainer.runs.run_url import is_run_url, run_url
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, SharedRunOption
 from transloom.cli.run_urls import run_location
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train a run as a Slurm job or on Kubernetes.")
@@ -30,13 +30,7 @@ OutputOption = Annotated[
 def slurm(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            callback=run_location,
-            help="The run's folder, on storage that all nodes share, or its URL.",
-        ),
-    ] = None,
+    run: SharedRunOption = None,
     array: Annotated[
         str | None,
         typer.Option(

@@ -10,7 +10,14 @@ import typer
 from cluster.terminal import Terminal, percentage_bars, print_result, warn
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
-from transloom.cli.options import CheckpointOption, PrecisionOption, RunArgument
+from transloom.cli.options import (
+    CheckpointOption,
+    InputOption,
+    PrecisionOption,
+    RunArgument,
+    TextsArgument,
+    require_one_input,
+)
 
 if TYPE_CHECKING:
     from transloom.inference.sentence_embedder import Embedded, SentenceEmbedder
@@ -18,16 +25,8 @@ if TYPE_CHECKING:
 
 def embed(
     run: RunArgument,
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]...",
-            help="Texts to embed. Default: the lines of --input, or of standard input.",
-        ),
-    ] = None,
-    given: Annotated[
-        str | None, typer.Option("--input", metavar="FILE", help="File with one text per line.")
-    ] = None,
+    texts: TextsArgument = None,
+    given: InputOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -56,8 +55,7 @@ def embed(
     from transloom.inference.sentence_embedder import SentenceEmbedder
     from transloom.inference.text_input import read_texts
 
-    if given is not None and texts:
-        raise typer.BadParameter("texts and --input are both given: leave out one of them")
+    require_one_input(texts, given)
     embedder = load_reader(SentenceEmbedder, run, checkpoint, precision)
     sentences = read_texts(texts or [], given)
     if out is not None:

@@ -23,6 +23,7 @@ from transloom.cli.run_urls import name_with_copy
 if TYPE_CHECKING:
     from transloom.inference.translator import Translator
     from transloom.observe.explain.page import PageSection
+    from transloom.observe.explain.text.text_explanation import ContinuedText, FilledText
 
 
 def explain(
@@ -222,28 +223,22 @@ def _filling(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[st
     from transloom.cli.fill import load_filler
     from transloom.observe.explain.live.panel import live_text
     from transloom.observe.explain.text.text_explanation import explain_filling
-    from transloom.observe.explain.text.text_page import filling_page, section_count
 
     filler = load_filler(run, checkpoint, "fp32", None)
     explained, live = explain_filling(filler, text), live_text(filler, text)
-    page = filling_page(explained, f"{text} → {explained.filled}", live)
-    return page, _about(
-        page, section_count(explained), explained.filled, len(explained.trace.places), live
-    )
+    made, steps = explained.filled, len(explained.trace.places)
+    return _text_page(explained, f"{text} → {made}", live, made, steps)
 
 
 def _continuing(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
     from transloom.cli.generate import load_generator
     from transloom.observe.explain.live.panel import live_text
     from transloom.observe.explain.text.text_explanation import explain_continuing
-    from transloom.observe.explain.text.text_page import continuation_page, section_count
 
     generator = load_generator(run, checkpoint, "fp32", {})
     explained, live = explain_continuing(generator, text), live_text(generator, text)
-    page = continuation_page(explained, f"{text} …", live)
-    return page, _about(
-        page, section_count(explained), explained.continuation, len(explained.chosen.ids), live
-    )
+    steps = len(explained.chosen.ids)
+    return _text_page(explained, f"{text} …", live, explained.continuation, steps)
 
 
 # Functions that return the page about a text, and a summary of the page, by `TaskKind.page`. Pages
@@ -254,13 +249,20 @@ _PAGES: dict[str, Callable[[Path, str | None, str], tuple[str, dict[str, Any]]]]
 }
 
 
-def _about(
-    page: str, sections: int, made: str, steps: int, live: "PageSection | str"
-) -> dict[str, Any]:
-    return {
+def _text_page(
+    explained: "FilledText | ContinuedText",
+    title: str,
+    live: "PageSection | str",
+    made: str,
+    steps: int,
+) -> tuple[str, dict[str, Any]]:
+    from transloom.observe.explain.text.text_page import section_count, text_page
+
+    page = text_page(explained, title, live)
+    return page, {
         "made": made,
         "steps": steps,
-        "sections": sections,
+        "sections": section_count(explained),
         "bytes": len(page.encode()),
         "not_live": live if isinstance(live, str) else None,
         "compared": None,

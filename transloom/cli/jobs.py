@@ -2,7 +2,6 @@
 
 import os
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -16,11 +15,12 @@ from transloom.cli.options import (
     JsonOption,
     Overrides,
     RecipeArgument,
+    SharedRunOption,
     StrictOption,
     answer,
 )
-from transloom.cli.run_urls import run_location
 from transloom.observe.terminal.tables import AnswerTable, Column
+from transloom.observe.terminal.time_format import clock
 
 if TYPE_CHECKING:
     from cluster.launchers.ray_job.job_record import Attempt
@@ -62,14 +62,7 @@ def submit(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     address: Address = DEFAULT_ADDRESS,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            callback=run_location,
-            help="The run's folder, on storage that all nodes share, or its URL "
-            "(s3://BUCKET/PREFIX/NAME).",
-        ),
-    ] = None,
+    run: SharedRunOption = None,
     env: Annotated[
         list[str] | None,
         typer.Option(
@@ -443,4 +436,4 @@ def _log_lines(attempt: "Attempt") -> str:
 
 
 def _time(seconds: float | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+    return "" if seconds is None else clock(seconds, has_date=True)

@@ -3,14 +3,12 @@
 import os
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from cluster.errors import EXIT_FAILED, RecipeError
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
-from transloom.cli.run_urls import run_location
+from transloom.cli.options import JsonOption, Overrides, RecipeArgument, RunOption, answer
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
@@ -21,14 +19,7 @@ if TYPE_CHECKING:
 def notify(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            callback=run_location,
-            help="The run's folder, which the message names. Default: a folder in runs/, named "
-            "after the recipe and its overrides.",
-        ),
-    ] = None,
+    run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send a test message to each target of tracking.notify, without training.

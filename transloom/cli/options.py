@@ -10,7 +10,7 @@ import typer
 from cluster.terminal import Terminal, print_json_line, print_line
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
-from transloom.cli.run_urls import local_run, local_run_names
+from transloom.cli.run_urls import local_run, local_run_names, run_location
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.observe.terminal.tables import AnswerTable
 
@@ -51,6 +51,33 @@ RunLocationArgument = Annotated[
         autocompletion=run_folders,
     ),
 ]
+# A recipe's run. Commands that train in other places describe its default or its storage.
+RunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        callback=run_location,
+        help="The run's folder. Default: a folder in runs/, named after the recipe and its "
+        "overrides.",
+    ),
+]
+SharedRunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        callback=run_location,
+        help="The run's folder, on storage that all nodes share, or its URL "
+        "(s3://BUCKET/PREFIX/NAME).",
+    ),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Address of a running Ray cluster: HOST:PORT, or auto to detect it. Default: that of "
+        "the recipe, or else Ray is started on this machine.",
+    ),
+]
 RunsArgument = Annotated[
     list[str],
     typer.Argument(
@@ -59,6 +86,19 @@ RunsArgument = Annotated[
         "an ensemble.",
         callback=local_run_names,
         autocompletion=run_folders,
+    ),
+]
+TextsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TEXT]...",
+        help="Texts to read. Default: the lines of --input, or of standard input.",
+    ),
+]
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input", metavar="FILE", help="File with one text per line; - is standard input."
     ),
 ]
 DatasetArgument = Annotated[
@@ -184,6 +224,12 @@ StrictOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for scripts.")]
+
+
+def require_one_input(texts: list[str] | None, file: str | None) -> None:
+    """Check that a command line has no texts if it names a file of texts."""
+    if texts and file is not None:
+        raise typer.BadParameter(f"texts and --input {file} are both given: leave out one of them")
 
 
 def step_range(text: str) -> tuple[int, int]:

@@ -10,8 +10,14 @@ import typer
 from cluster.errors import EXIT_FAILED
 from cluster.terminal import note
 from foundation.wording import counted, flop_rate, operations, span
-from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
-from transloom.cli.run_urls import run_location
+from transloom.cli.options import (
+    JsonOption,
+    Overrides,
+    RayAddressOption,
+    RecipeArgument,
+    RunOption,
+    answer,
+)
 
 if TYPE_CHECKING:
     from cluster.node_check.checks import NodeCheckReport
@@ -26,20 +32,8 @@ LABEL = 13  # width of the label of a line, in columns
 def plan(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            callback=run_location,
-            help="The run's folder. Default: a folder in runs/, named after the recipe and its "
-            "overrides.",
-        ),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a running Ray cluster to inspect: HOST:PORT, or auto to detect it."
-        ),
-    ] = None,
+    run: RunOption = None,
+    address: RayAddressOption = None,
     like: Annotated[
         Path | None,
         typer.Option(

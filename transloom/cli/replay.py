@@ -11,6 +11,7 @@ from transloom.cli.options import (
     JsonOption,
     MovedDatasetOption,
     Overrides,
+    RayAddressOption,
     RunArgument,
     answer,
     step_range,
@@ -54,12 +55,7 @@ def replay(
         int,
         typer.Option(min=1, help="Number of ranks. A single rank without --address needs no Ray."),
     ] = 1,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a running Ray cluster to train on: HOST:PORT, or auto to detect it."
-        ),
-    ] = None,
+    address: RayAddressOption = None,
     dataset: MovedDatasetOption = None,
     scratch: Annotated[
         Path | None,

@@ -27,8 +27,8 @@ from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_objects import PARTS
 from trainer.job.replay_options import ReplayOptions
 from trainer.job.supervision import Outcome
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import Line, SkippedLine, StepLine, TrainLine
+from trainer.record.metrics_file import step_lines
+from trainer.record.metrics_lines import Line, StepLine
 from trainer.replay.rank_reports import RankStateReport, RankStepReport
 from trainer.replay.replay_report import ReplayReport
 from trainer.runs.folder import RunFolder
@@ -235,7 +235,7 @@ def _build_report(
     plan: ReplayPlan, request: ReplayRequest, scratch: RunFolder, unreadable: UnreadableData | None
 ) -> ReplayReport:
     """Build the report: the comparison with the record, and the ranks' reports of each step."""
-    lines = _step_lines(scratch)
+    lines = step_lines(scratch.metrics)
     fingerprints = plan.fingerprint_of, _numerics(scratch), plan.trained
     promise = plan.recorded.promise(*fingerprints)
     ranks_for_bits = plan.recorded.ranks_for_bits(*fingerprints)
@@ -259,11 +259,6 @@ def _build_report(
             if step in lines
         ],
     )
-
-
-def _step_lines(scratch: RunFolder) -> dict[int, StepLine]:
-    lines = read_metrics(scratch.metrics)
-    return {line.step: line for line in lines if isinstance(line, (TrainLine, SkippedLine))}
 
 
 def _numerics(scratch: RunFolder) -> dict[str, object]:
@@ -319,7 +314,7 @@ class _ReplayListener:
         """Do nothing, because a replay has no log."""
 
     def line(self, line: Line) -> None:
-        if isinstance(line, (TrainLine, SkippedLine)):
+        if isinstance(line, StepLine):
             self._progress.update(self._task, completed=line.step - self._before)
 
     def vitals(self, vitals: Vitals) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.live import Live
 
@@ -16,18 +15,8 @@ from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 LINE_SECONDS = 10.0
 
 
-class SweepDisplay(Protocol):
-    """Display of a sweep's progress."""
-
-    def notice(self, text: str) -> None:
-        """Print an event, such as the start of a run."""
-
-    def show(self, runs: Sequence[SweepRun]) -> None:
-        """Show the current state of the runs."""
-
-
 @contextmanager
-def shown_while(console: Terminal) -> Iterator[SweepDisplay]:
+def shown_while(console: Terminal) -> Iterator["_Lines | _LiveTable"]:
     """Yield a display: a live table if the console is a terminal, else plain lines."""
     if not console.is_terminal:
         yield _Lines(console)

@@ -1,6 +1,5 @@
 """Command `transloom train`: train a run, or continue its training."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,31 +10,20 @@ from cluster.terminal import Terminal
 from transloom.cli.options import (
     JsonOption,
     Overrides,
+    RayAddressOption,
     RecipeArgument,
+    RunOption,
     StrictOption,
     answer,
     step_range,
 )
-from transloom.cli.run_urls import run_location
 
 
 def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            callback=run_location,
-            help="The run's folder. Default: a folder in runs/, named after the recipe and its "
-            "overrides.",
-        ),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a running Ray cluster to train on: HOST:PORT, or auto to detect it."
-        ),
-    ] = None,
+    run: RunOption = None,
+    address: RayAddressOption = None,
     inline: Annotated[
         bool,
         typer.Option(

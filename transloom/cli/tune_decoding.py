@@ -165,7 +165,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
     from trainer.recipe import TrainingRecipe
     from trainer.runs.folder import RunFolder
     from transloom.cli.load_translator import load_translator, task_of
-    from transloom.inference.trained_network import find_checkpoint
+    from transloom.inference.chosen_checkpoint import find_checkpoint
     from transloom.inference.tuned_decoding import DecodingTuner, write_tuned_decoding
 
     folder = RunFolder(run)
@@ -204,7 +204,7 @@ def _found(run: "RunFolder", name: str) -> str:
     from trainer.checkpoints.format import checkpoint_name, list_checkpoints, read_header, step_of
     from trainer.checkpoints.retention import best
     from transloom.cli.checkpoints import average_run
-    from transloom.inference.trained_network import find_checkpoint
+    from transloom.inference.chosen_checkpoint import find_checkpoint
 
     kind, colon, count = name.partition(":")
     if colon:

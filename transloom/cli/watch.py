@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import RenderableType
 from rich.live import Live
 
 from cluster.errors import ClusterError
@@ -69,7 +68,7 @@ def watch(
         with followed_copy(what, is_followed=not (once or as_json)) as folder:
             feed = _feed(str(folder), address)
             if as_json:
-                print_json_line(_standing(feed))
+                print_json_line(feed.to_json())
                 return
             show_feed(feed, Terminal(), once=once)
     except KeyboardInterrupt:
@@ -100,29 +99,6 @@ def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
     return FolderFeed(path, newest_job_picture)
 
 
-def _standing(feed: "RunFeed | FolderFeed") -> object:
-    from transloom.observe.terminal.folder_feed import FolderFeed
-
-    return feed.run_statuses() if isinstance(feed, FolderFeed) else feed.run_status()
-
-
-class Feed(Protocol):
-    """Source of a display: a run or a folder of runs."""
-
-    def poll(self) -> None:
-        """Read the data that has appeared since the last call."""
-
-    @property
-    def is_over(self) -> bool:
-        """True if the training has ended, so that no more data will appear."""
-
-    def rendered(self, console: Terminal, height: int | None) -> RenderableType:
-        """Return a display of at most `height` rows, or of any height if `height` is None."""
-
-    def summary(self) -> str:
-        """Return one line that summarizes the feed."""
-
-
 def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) -> None:
     """Show the data of a feed until its training ends or a user interrupts the display.
 
@@ -134,7 +110,7 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
 
     try:
         if once or feed.is_over:
-            _print(feed, console)
+            console.print(feed, crop=False)
         elif supports_live_display(console):
             _draw(feed, console)
         elif isinstance(feed, RunFeed):
@@ -145,29 +121,28 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
         return
 
 
-def _draw(feed: Feed, console: Terminal) -> None:
+def _polls(feed: "RunFeed | FolderFeed") -> Iterator[None]:
+    """Poll the feed periodically until its training ends."""
+    while not feed.is_over:
+        time.sleep(POLL_SECONDS)
+        feed.poll()
+        yield
+
+
+def _draw(feed: "RunFeed | FolderFeed", console: Terminal) -> None:
     """Redraw the display periodically on an alternate screen, and close this screen at the end."""
     try:
         with (
             _ended_by_signals(),
-            Live(console=console, screen=True, auto_refresh=False) as live,
+            Live(feed, console=console, screen=True, auto_refresh=False) as live,
         ):
-            while True:
-                live.update(feed.rendered(console, console.height), refresh=True)
-                if feed.is_over:
-                    break
-                time.sleep(POLL_SECONDS)
-                feed.poll()
+            live.refresh()
+            for _ in _polls(feed):
+                live.refresh()
     except KeyboardInterrupt:
         console.print(shown(visible_line(feed.summary())), soft_wrap=True)
     else:
-        _print(feed, console)
-
-
-def _print(feed: Feed, console: Terminal) -> None:
-    """Print the current display, limited to the terminal's height, or in full to a pipe."""
-    height = console.height - 1 if console.is_terminal else None
-    console.print(feed.rendered(console, height), crop=False)
+        console.print(feed, crop=False)
 
 
 def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
@@ -178,9 +153,7 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
     picture = feed.picture
     title = visible_line(feed.summary())
     lines = PlainLines(console, title, picture.max_steps or 0, picture.loss_form)
-    while not feed.is_over:
-        time.sleep(POLL_SECONDS)
-        feed.poll()
+    for _ in _polls(feed):
         for line in feed.new_lines:
             if not isinstance(
                 line, Event
@@ -195,11 +168,9 @@ def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
     """Print a line for each run whose state changes, and periodically for each run that trains."""
     from trainer.runs.log import indented
 
-    console.print(feed.rendered(console, None), crop=False)
+    console.print(feed, crop=False)
     next_lines = time.monotonic() + FOLDER_LINES_SECONDS
-    while not feed.is_over:
-        time.sleep(POLL_SECONDS)
-        feed.poll()
+    for _ in _polls(feed):
         texts = feed.changes()
         if time.monotonic() >= next_lines:
             next_lines = time.monotonic() + FOLDER_LINES_SECONDS

@@ -1,10 +1,8 @@
 """A run's network, loaded from one of its checkpoints and ready for use."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -14,22 +12,17 @@ from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from foundation.errors import DataError, ExtensionError
 from foundation.tasks import tasks_of_command
-from trainer.checkpoints.format import (
-    Checkpoint,
-    checkpoint_name,
-    list_averages,
-    list_checkpoints,
-    newest_intact,
-    newest_intact_average,
-    step_of,
-)
+from model.errors import ModelError
+from trainer.checkpoints.format import Checkpoint, checkpoint_name
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
-from trainer.errors import CheckpointError, DamagedCheckpointError, RunMismatchError
+from trainer.errors import DamagedCheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.tasks.network import build_network, parameter_shapes
+from transloom.inference.chosen_checkpoint import find_checkpoint
 
 Precision = Literal["fp32", "bf16"]
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -73,6 +66,24 @@ class TrainedNetwork:
                 f"{' or '.join(tasks_of_command(command))} is needed: {remedy}name another run"
             )
         return self
+
+
+def exported_network(trained: TrainedNetwork, kind: type[N], name: str, target: str) -> N:
+    """Return a run's network if it is of the kind that a format represents.
+
+    Args:
+        name: the value of `model.network` for networks of this kind.
+        target: description of the format.
+
+    Raises:
+        ModelError: the network is of another kind.
+    """
+    if not isinstance(trained.model, kind):
+        raise ModelError(
+            f"model.network is {trained.recipe.model.network}, but only {name} can be exported in "
+            f"{target}. Export a run of that network."
+        )
+    return trained.model
 
 
 def load_network(
@@ -147,46 +158,3 @@ def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int
             return None
         raise
     return None if recipe.extensions else parameter_shapes(recipe, tokenizers)
-
-
-def find_checkpoint(
-    run: RunFolder, checkpoint: int | str | None, damaged: Mapping[Path, str] = MappingProxyType({})
-) -> tuple[Checkpoint, list[str]]:
-    """Find and verify the requested checkpoint, or the newest intact one.
-
-    If no checkpoint of a step is intact, the newest intact average is used instead.
-
-    Args:
-        checkpoint: a step or the name of an average, or None for the newest.
-        damaged: the problems of checkpoints that are known to be damaged, by their paths.
-
-    Returns:
-        The checkpoint, and the reasons why checkpoints that are normally preferred were not chosen.
-
-    Raises:
-        CheckpointError: the run has no such checkpoint, or it is damaged.
-    """
-    if checkpoint is None:
-        newest, damaged_steps = newest_intact(run.checkpoints, damaged=damaged)
-        passed_over = list(damaged_steps.values())
-        if newest is None:
-            newest, damaged_averages = newest_intact_average(run.checkpoints, damaged)
-            passed_over += damaged_averages.values()
-            if newest is None:
-                reason = "; ".join(passed_over) or "it has not reached its first checkpoint"
-                raise CheckpointError(f"{run.path} has no checkpoint to use: {reason}")
-            if not damaged_steps:
-                passed_over.append(f"{run.path} has no checkpoint of a step, only averages")
-        return newest, passed_over
-    steps = {str(step_of(path)): path for path in list_checkpoints(run.checkpoints)}
-    averages = {path.name: path for path in list_averages(run.checkpoints)}
-    path = (steps | averages).get(str(checkpoint))
-    if path is None:
-        wanted = f"of step {checkpoint}" if str(checkpoint).isdecimal() else f"named {checkpoint}"
-        raise CheckpointError(
-            f"{run.path} has no checkpoint {wanted}. Name one of its checkpoints: "
-            f"[{', '.join([*steps, *averages])}]"
-        )
-    found = Checkpoint(path)
-    found.verify_before_reading()
-    return found, []

@@ -303,17 +303,18 @@ def test_a_long_record_has_its_curves_whole(tmp_path):
     run = made_run(tmp_path / "run", *lines)
     picture = RunFeed(run).picture
     assert picture.step == 5999
-    assert picture.curves["loss"].points[0].value > 8990  # a point stands for a few steps
-    assert picture.curves["loss"].points[-1].step == 5999
-    assert len(picture.curves["loss"].points) < 2500
-    assert [point.value for point in picture.scores["bleu"].points] == list(range(10))
+    points = picture.points()
+    assert points.columns()["loss"][0] > 8990  # a point stands for a few steps
+    assert points.steps[-1] == 5999
+    assert len(points) < 2500
+    assert [*picture.scores["bleu"].values()] == list(range(10))
     assert picture.newest.samples[0].source == "at 9"
     assert picture.best["bleu"].step == 4600
 
 
 def test_one_standing_for_scripts(run):
     beat(run)
-    told = json.loads(json.dumps(RunFeed(run).run_status()))
+    told = json.loads(json.dumps(RunFeed(run).to_json()))
     assert told["standing"]["state"] == "training"
     assert told["standing"]["step"] == 2
     assert told["vitals"]["ranks"][0]["phase"] == "step"
@@ -359,7 +360,7 @@ def test_a_table_of_many_runs_fits_the_terminal(tmp_path, width, height):
     for number in range(30):
         made_run(tmp_path / f"{number}{'漢' * 40}", train_line(1))
     console = Terminal(file=io.StringIO(), width=width)
-    console.print(FolderFeed(tmp_path).rendered(console, height), crop=False)
+    console.print(FolderFeed(tmp_path), crop=False, height=height)
     lines = console.file.getvalue().split("\n")[:-1]
     assert len(lines) <= height
     assert max(map(cell_len, lines)) <= width

@@ -14,7 +14,7 @@ from trainer.checkpoints.format import Checkpoint, list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from transloom.cli.load_translator import load_translator
-from transloom.inference.trained_network import find_checkpoint
+from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.translator import Translator
 
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]

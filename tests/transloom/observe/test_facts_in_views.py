@@ -37,7 +37,7 @@ def row(text):
 
 def test_terminals_show_it(run, transloom):
     console = Terminal(file=io.StringIO(), width=100)
-    console.print(RunFeed(run).rendered(console, None))
+    console.print(RunFeed(run))
     assert row(console.file.getvalue()).startswith(f"{TITLE} {SHOWN}")
     assert row(transloom("status", run).stdout) == f"{TITLE} {SHOWN}"
     assert f"  {TITLE} {SHOWN}" in train_summary(LINE, DEFAULT_FORM)

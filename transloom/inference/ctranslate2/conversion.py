@@ -106,31 +106,28 @@ def require_supported(network: nn.Module, tokenizers: Mapping[str, Tokenizer]) -
         ModelError: CTranslate2 does not support a feature, which the message names.
     """
     if type(network) is not Transformer:
-        raise ModelError(
-            f"The network is a {type(network).__name__}, but only transloom's own Transformer can "
-            "be converted to CTranslate2. Translate with transloom's own engine."
+        raise _unsupported(
+            f"The network is a {type(network).__name__}", "transloom's own Transformer"
         )
     default = ModelConfig()
     for name in sorted(set(ModelConfig.model_fields) - FIELDS):
         value = getattr(network.config, name)
         if value != getattr(default, name):
-            raise ModelError(
-                f"model.{name} is {value!r}, but the conversion to CTranslate2 supports only "
-                f"{getattr(default, name)!r}. Translate with transloom's own engine."
-            )
-    if network.config.activation not in ACTIVATIONS:
-        raise ModelError(
-            f"model.activation is {network.config.activation!r}, but the conversion to CTranslate2 "
-            f"supports only {' or '.join(ACTIVATIONS)}. Translate with transloom's own engine."
-        )
+            raise _unsupported(f"model.{name} is {value!r}", repr(getattr(default, name)))
+    if (activation := network.config.activation) not in ACTIVATIONS:
+        raise _unsupported(f"model.activation is {activation!r}", " or ".join(ACTIVATIONS))
     for tokenizer in tokenizers.values():
         if tokenizer.kind is not None:
-            raise ModelError(
-                f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}, but the "
-                "conversion to CTranslate2 supports only SentencePiece tokenizers. Translate with "
-                "transloom's own engine."
-            )
+            what = f"The tokenizer {tokenizer.name} is of the kind {tokenizer.kind}"
+            raise _unsupported(what, "SentencePiece tokenizers")
     return network
+
+
+def _unsupported(what: str, supported: str) -> ModelError:
+    return ModelError(
+        f"{what}, but the conversion to CTranslate2 supports only {supported}. Translate with "
+        "transloom's own engine."
+    )
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:

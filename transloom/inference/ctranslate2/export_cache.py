@@ -101,15 +101,9 @@ def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
     files = _intact(folder, origin)
     if files is not None:
         return files
+    unfinished = folder.with_name(f".{name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = folder.with_name(f".{name}.{secrets.token_hex(4)}{UNFINISHED}")
-        unfinished.mkdir()
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
-            raise
-        return _convert_in_temporary_folder(folder, origin, write, error)
-    try:
+        unfinished.mkdir(parents=True)
         files = _made(unfinished, origin, write)
         _publish(unfinished, folder)
     except OSError as error:

@@ -6,12 +6,11 @@ from data_pipeline.config.label import LabelsDataConfig
 from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.tokenizers.tokenizer import shared_tokenizer
-from model.errors import ModelError
 from model.heads.label_head import LabelModel
 from model.heads.masked_head import MaskedLanguageModel
 from model.hugging_face.bert import to_bert, to_bert_labels
 from transloom.inference.export.bert_folder import write_bert_folder
-from transloom.inference.trained_network import TrainedNetwork
+from transloom.inference.trained_network import TrainedNetwork, exported_network
 
 # Model card of a network that was trained on pairs.
 CARD = """---
@@ -82,24 +81,16 @@ def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
         ModelError: BERT does not support the network; the message names the setting.
         TrainerError: tokenizer.json cannot represent the tokenizer.
     """
-    network, tokenizer, data = trained.model, trained.tokenizers[TEXT], trained.recipe.data
-    if not isinstance(network, LabelModel):
-        raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only label_texts and "
-            "label_tokens can be exported in BERT's format. Export a run of one of these networks."
-        )
+    names = "label_texts and label_tokens"
+    network = exported_network(trained, LabelModel, names, "BERT's format")
+    tokenizer, data = trained.tokenizers[TEXT], trained.recipe.data
     assert isinstance(data, LabelsDataConfig)
     found = to_bert_labels(network, tokenizer.pad_id, data.labels)
     return write_bert_folder(folder, found, tokenizer)
 
 
 def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:
-    network = trained.model
+    network = exported_network(trained, MaskedLanguageModel, "encoder_only", "BERT's format")
     tokenizer = shared_tokenizer(trained.tokenizers)
-    if not isinstance(network, MaskedLanguageModel):
-        raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only encoder_only can be "
-            "exported in BERT's format. Export a run of that network."
-        )
     found = to_bert(network, tokenizer.pad_id)
     return write_bert_folder(folder, found, tokenizer, second_begins=pairs)

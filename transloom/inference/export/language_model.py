@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from data_pipeline.config.text import TEXT
-from model.errors import ModelError
 from model.hugging_face.language_model import save_hugging_face, to_hugging_face
 from model.networks.decoder_only import DecoderOnly
-from transloom.inference.trained_network import TrainedNetwork
+from transloom.inference.trained_network import TrainedNetwork, exported_network
 
 TOKENIZER_FILE = "tokenizer.model"
 
@@ -17,12 +16,9 @@ def write_language_model(trained: TrainedNetwork, folder: Path) -> str:
     Raises:
         ModelError: neither format supports the network; the message names the settings.
     """
-    network, tokenizer = trained.model, trained.tokenizers[TEXT]
-    if not isinstance(network, DecoderOnly):
-        raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only decoder_only can be "
-            "exported in the format of GPT-2 or Llama. Export a run of that network."
-        )
+    target = "the format of GPT-2 or Llama"
+    network = exported_network(trained, DecoderOnly, "decoder_only", target)
+    tokenizer = trained.tokenizers[TEXT]
     architecture: str = to_hugging_face(network).config["architectures"][0]
     save_hugging_face(
         network,

@@ -5,13 +5,12 @@ from typing import Any
 
 from data_pipeline.config.pair import SOURCE, TARGET, PairDataConfig
 from model.config.transformer import DecodingConfig
-from model.errors import ModelError
 from model.hugging_face.files import write_json, write_model
 from model.hugging_face.marian import ARCHITECTURE, MAX_POSITIONS, to_marian
 from model.networks.transformer import Transformer
 from transloom.inference.export.marian_tokenizer import tokenizer_files
 from transloom.inference.export.model_card import model_card
-from transloom.inference.trained_network import TrainedNetwork
+from transloom.inference.trained_network import TrainedNetwork, exported_network
 
 GENERATION_FILE = "generation_config.json"
 CARD_FILE = "README.md"
@@ -24,12 +23,8 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
         ModelError: Marian does not support the network; the message names the setting.
         TrainerError: MarianTokenizer does not support the kind of a tokenizer.
     """
-    network, data, decoding = trained.model, trained.recipe.data, trained.recipe.decoding
-    if not isinstance(network, Transformer):
-        raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but only transformer can be "
-            "exported in Marian's format. Export a run of that network."
-        )
+    network = exported_network(trained, Transformer, "transformer", "Marian's format")
+    data, decoding = trained.recipe.data, trained.recipe.decoding
     assert isinstance(data, PairDataConfig)
     assert isinstance(decoding, DecodingConfig)
     positions = max_positions(data, decoding)

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.config.pair import SOURCE
-from model.errors import ModelError
 from model.heads.sentence_encoder import SentenceEncoder
 from model.hugging_face.bert import to_bert_encoder
 from transloom.inference.export.bert_folder import write_bert_folder
-from transloom.inference.trained_network import TrainedNetwork
+from transloom.inference.trained_network import TrainedNetwork, exported_network
 
 # Folder and class of each step; the first step includes the tokenizer.
 MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
@@ -36,12 +35,9 @@ def write_sentence_transformer(trained: TrainedNetwork, folder: Path) -> str:
         ModelError: BERT does not support the network; the message names the setting.
         TrainerError: tokenizer.json cannot represent the tokenizer.
     """
-    network, tokenizer = trained.model, trained.tokenizers[SOURCE]
-    if not isinstance(network, SentenceEncoder):
-        raise ModelError(
-            f"model.network is {trained.recipe.model.network}, but "
-            "sentence-transformers supports only sentence_encoder. Export a run of that network."
-        )
+    target = "the format of sentence-transformers"
+    network = exported_network(trained, SentenceEncoder, "sentence_encoder", target)
+    tokenizer = trained.tokenizers[SOURCE]
     found = to_bert_encoder(network.encoder, tokenizer.pad_id)
     steps = _steps(network, network.encoder.context_length)
     more = {name: (json.dumps(step, indent=2) + "\n").encode() for name, step in steps.items()}

@@ -9,7 +9,7 @@ A damaged checkpoint is read again only if its files have changed.
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from foundation.errors import DataError
 from model.errors import ModelError
@@ -25,6 +25,7 @@ from trainer.checkpoints.retention import best
 from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
+from transloom.inference.chosen_checkpoint import checkpoint_path
 from transloom.inference.serving.settings import Follow
 
 Loaded = TypeVar("Loaded")
@@ -32,12 +33,6 @@ Signature = tuple[tuple[str, int, int], ...]
 
 # Errors when loading a checkpoint. After each of these, the current checkpoint stays in use.
 REASONS = (TrainerError, DataError, ModelError, OSError)
-
-
-class Load(Protocol[Loaded]):  # type: ignore[misc]
-    """Function that loads and verifies a checkpoint, given its name as for `--checkpoint`."""
-
-    def __call__(self, checkpoint: str) -> Loaded: ...
 
 
 def candidates(run: RunFolder, follow: Follow) -> list[Path]:
@@ -81,7 +76,7 @@ class CheckpointReloader(Generic[Loaded]):
         run: Path,
         follow: Follow,
         checkpoint: str | None,
-        load: Load[Loaded],
+        load: Callable[[str], Loaded],
         refresh: Callable[[], object] | None = None,
     ) -> None:
         """Load the first checkpoint.
@@ -89,7 +84,7 @@ class CheckpointReloader(Generic[Loaded]):
         Args:
             checkpoint: a step or the name of an average; this checkpoint is never replaced. None
                 loads the checkpoint that `follow` selects.
-            load: loads and verifies a checkpoint.
+            load: loads and verifies a checkpoint, given its name as for `--checkpoint`.
             refresh: brings the folder up to date, if it is a copy of a run in an object store.
 
         Raises:
@@ -103,14 +98,7 @@ class CheckpointReloader(Generic[Loaded]):
         self._logged: list[str] = []
         if checkpoint is not None:
             self.current = load(checkpoint)
-            self.name = next(
-                path.name
-                for path in (
-                    *list_checkpoints(self._run.checkpoints),
-                    *list_averages(self._run.checkpoints),
-                )
-                if checkpoint_name(path) == str(checkpoint)
-            )
+            self.name = checkpoint_path(self._run, checkpoint).name
             return
         found = self._first_intact(None)
         if found is None:

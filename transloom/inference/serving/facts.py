@@ -1,16 +1,16 @@
 """Facts about a run that the server needs to check requests, without loading the network."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_pipeline.config.pair import SOURCE, PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
-from trainer.checkpoints.format import Checkpoint, checkpoint_name, list_averages, list_checkpoints
-from trainer.errors import CheckpointError, RunMismatchError
+from trainer.checkpoints.format import Checkpoint
+from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
+from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.serving.checkpoint_reloader import CheckpointReloader
 from transloom.inference.serving.settings import ReplicaSettings
 
@@ -48,7 +48,7 @@ def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
         settings.run,
         settings.follow,
         settings.checkpoint,
-        lambda checkpoint: _verified(folder, checkpoint),
+        lambda checkpoint: find_checkpoint(folder, checkpoint)[0],
     )
     header = checkpoint_reloader.current.header
     recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
@@ -64,16 +64,3 @@ def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
         longest=settings.max_tokens or recipe.data.max_source_length,
         tokenizer=load_tokenizers(store, Manifest.load(store))[SOURCE],
     )
-
-
-def _verified(run: RunFolder, checkpoint: str) -> Checkpoint:
-    paths: list[Path] = [*list_checkpoints(run.checkpoints), *list_averages(run.checkpoints)]
-    named = {checkpoint_name(path): path for path in paths}
-    if checkpoint not in named:
-        raise CheckpointError(
-            f"{run.path} has no checkpoint {checkpoint}. Name one of its checkpoints: "
-            f"[{', '.join(named)}]"
-        )
-    found = Checkpoint(named[checkpoint])
-    found.verify_before_reading()
-    return found

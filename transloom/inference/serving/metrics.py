@@ -35,56 +35,26 @@ class ServingMetrics:
     """Counters and histograms of each run, with the label `run`, and gauges of the runs' status."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        run = ["run"]
-        self.requests = Counter(
-            "transloom_serve_requests",
-            "translation requests, by HTTP status",
-            ["run", "status"],
-            registry=registry,
+        self._registry = CollectorRegistry()
+        self.requests = self._counter(
+            "requests", "translation requests, by HTTP status", ["run", "status"]
         )
-        self.request_seconds = Histogram(
-            "transloom_serve_request_seconds",
+        self.request_seconds = self._histogram(
+            "request_seconds",
             "seconds from the arrival of a successful request to its response",
-            run,
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
         )
-        self.sentences = Counter(
-            "transloom_serve_sentences", "translated sentences", run, registry=registry
+        self.sentences = self._counter("sentences", "translated sentences")
+        self.source_tokens = self._counter("source_tokens", "source tokens of translated sentences")
+        self.batch_sentences = self._histogram("batch_sentences", "sentences per batch", SENTENCES)
+        self.batch_tokens = self._histogram(
+            "batch_tokens", "tokens per batch, with padding", TOKENS
         )
-        self.source_tokens = Counter(
-            "transloom_serve_source_tokens",
-            "source tokens of translated sentences",
-            run,
-            registry=registry,
+        self.batch_seconds = self._histogram(
+            "batch_seconds", "seconds from sending a batch to receiving its translations", SECONDS
         )
-        self.batch_sentences = Histogram(
-            "transloom_serve_batch_sentences",
-            "sentences per batch",
-            run,
-            buckets=SENTENCES,
-            registry=registry,
-        )
-        self.batch_tokens = Histogram(
-            "transloom_serve_batch_tokens",
-            "tokens per batch, with padding",
-            run,
-            buckets=TOKENS,
-            registry=registry,
-        )
-        self.batch_seconds = Histogram(
-            "transloom_serve_batch_seconds",
-            "seconds from sending a batch to receiving its translations",
-            run,
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.lost_batches = Counter(
-            "transloom_serve_lost_batches",
-            "batches that were lost with their replica and translated again",
-            run,
-            registry=registry,
+        self.lost_batches = self._counter(
+            "lost_batches", "batches that were lost with their replica and translated again"
         )
         self._of_a_run: tuple[Counter | Histogram, ...] = (
             self.request_seconds,
@@ -94,6 +64,14 @@ class ServingMetrics:
             self.batch_tokens,
             self.batch_seconds,
             self.lost_batches,
+        )
+
+    def _counter(self, name: str, meaning: str, labels: Sequence[str] = ("run",)) -> Counter:
+        return Counter(f"transloom_serve_{name}", meaning, labels, registry=self._registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(
+            f"transloom_serve_{name}", meaning, ["run"], buckets=buckets, registry=self._registry
         )
 
     def expect(self, runs: Sequence[HasStatus]) -> None:

@@ -22,8 +22,8 @@ from trainer.checkpoints.format import (
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import TrainerError
 from trainer.recipe import differing_identity, recipe_class
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
+from trainer.record.metrics_file import step_lines
+from trainer.record.metrics_lines import StepLine
 from trainer.record.run_settings import settings_of
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.task_kinds import NETWORKS
@@ -96,7 +96,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     """
     for folder in (first, second):
         RunFolder(folder).card()
-    ours, theirs = (_step_lines(folder) for folder in (first, second))
+    ours, theirs = (step_lines(RunFolder(folder).metrics) for folder in (first, second))
     steps = sorted(ours.keys() & theirs.keys())
     if not steps:
         raise TrainerError(
@@ -193,11 +193,6 @@ def _other_parameters(first: CheckpointHeader, second: CheckpointHeader) -> list
     """Return parameters that only one model has, or that have different shapes, in model order."""
     names = dict.fromkeys([*first.parameters, *second.parameters])
     return [n for n in names if first.parameters.get(n) != second.parameters.get(n)]
-
-
-def _step_lines(folder: Path) -> dict[int, StepLine]:
-    lines = read_metrics(RunFolder(folder).metrics)
-    return {line.step: line for line in lines if isinstance(line, (TrainLine, SkippedLine))}
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

@@ -58,36 +58,46 @@ class Validated(FileModel):
     scores: Scores
 
 
-class _Header(FileModel):
+class IndexedPart(FileModel):
+    """Part of a record that is indexed, from its first line to the position `indexed_bytes`.
+
+    Attributes:
+        width: number of steps that a point covers.
+        left_out: number of validations and events beyond `MAX_RARE`, which the index lacks.
+        validation_at: byte position and length in bytes of the last validation line.
+    """
+
+    indexed_bytes: Count = 0
+    width: Annotated[int, Field(ge=1, le=2**50)] = 1
+    validations: Annotated[list[Validated], Field(max_length=MAX_RARE)] = Field(
+        default_factory=list
+    )
+    events: Annotated[
+        list[Annotated[Mark | SkippedLine, Field(union_mode="left_to_right")]],
+        Field(max_length=MAX_RARE),
+    ] = Field(default_factory=list)
+    left_out: Count = 0
+    damaged: Count = 0
+    first_damage: str | None = None
+    validation_at: tuple[Count, Count] | None = None
+
+
+class _Header(IndexedPart):
     """First line of a cache file.
 
     Attributes:
         inode, head_sha256, tail_sha256: identify the record; see `_seal` for the hashes.
         columns: the columns of its points, in their order. An index with other columns, which an
             earlier version wrote, is built again.
-        width: number of steps that a point covers.
-        validation_at: byte position and length in bytes of the last validation line.
-        left_out: number of validations and events beyond `MAX_RARE`, which the index lacks.
     """
 
     version: Literal[4] = 4
     columns: tuple[str, ...] = COLUMNS
     inode: int
-    indexed_bytes: Count
     head_sha256: str
     tail_sha256: str
-    width: Annotated[int, Field(ge=1, le=2**50)]
     points: Annotated[int, Field(ge=0, le=MAX_POINTS)]
     points_sha256: str
-    validations: Annotated[list[Validated], Field(max_length=MAX_RARE)]
-    events: Annotated[
-        list[Annotated[Mark | SkippedLine, Field(union_mode="left_to_right")]],
-        Field(max_length=MAX_RARE),
-    ]
-    left_out: Count = 0
-    damaged: Count = 0
-    first_damage: str | None = None
-    validation_at: tuple[Count, Count] | None = None
 
 
 # The most recently parsed cache files, by device, inode, modification time and size. They are kept
@@ -97,39 +107,41 @@ _KEEPING = threading.Lock()
 
 
 class CurveIndex:
-    """Index of a record, from the record's first line to the byte position `indexed_bytes`.
+    """Index of a record.
 
     Attributes:
-        indexed_bytes: the total length of the indexed lines in bytes.
+        part: what was indexed, except the points.
         file_bytes: the number of bytes read from the index's cache file; 0 if none was read.
     """
 
-    def __init__(self) -> None:
-        self.points = Points.none()
-        self.width = 1
-        self.validations: list[Validated] = []
-        self.events: list[Mark | SkippedLine] = []
-        self.left_out = self.damaged = 0
-        self.first_damage: str | None = None
-        self.validation_at: tuple[int, int] | None = None
-        self.indexed_bytes = self.file_bytes = 0
+    def __init__(
+        self, part: IndexedPart | None = None, points: Points | None = None, file_bytes: int = 0
+    ) -> None:
+        self.part = part or IndexedPart()
+        self.points = points or Points.none()
+        self.file_bytes = file_bytes
 
     def add(self, lines: Lines, end: int) -> None:
-        """Index the record's next lines, from `indexed_bytes` to the byte position `end`."""
+        """Index the record's next lines, up to the byte position `end`."""
+        part, width = self.part, self.part.width
         points = Points.joined([self.points, Points.of_lines(lines.train)])
-        self.points = points.by_width(self.width)
+        self.points = points.by_width(width)
         while len(self.points) > MAX_POINTS:
-            self.width *= 2
-            self.points = self.points.by_width(self.width)
+            width *= 2
+            self.points = self.points.by_width(width)
         scored = [Validated(step=line.step, scores=line.scores) for line in lines.validations]
-        for kept, new in ((self.validations, scored), (self.events, lines.events)):
-            room = MAX_RARE - len(kept)
-            kept += new[:room]  # type: ignore[operator]
-            self.left_out += max(0, len(new) - room)
-        self.damaged += lines.damaged
-        self.first_damage = self.first_damage or lines.first_damage
-        self.validation_at = lines.validation_at or self.validation_at
-        self.indexed_bytes = end
+        validations, events = [*part.validations, *scored], [*part.events, *lines.events]
+        more = max(0, len(validations) - MAX_RARE) + max(0, len(events) - MAX_RARE)
+        self.part = IndexedPart.model_construct(
+            indexed_bytes=end,
+            width=width,
+            validations=validations[:MAX_RARE],
+            events=events[:MAX_RARE],
+            left_out=part.left_out + more,
+            damaged=part.damaged + lines.damaged,
+            first_damage=part.first_damage or lines.first_damage,
+            validation_at=lines.validation_at or part.validation_at,
+        )
 
 
 def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
@@ -151,7 +163,7 @@ def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
             and header.indexed_bytes <= record.end
             and _seal(record, header.indexed_bytes) == (header.head_sha256, header.tail_sha256)
         ):
-            return _of_header(header, points, read)
+            return CurveIndex(header, points, read)
     return None
 
 
@@ -188,10 +200,10 @@ def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
     make_cache(cache)
     with OpenRecord(path) as record:
         index = load_index(record, cache) or CurveIndex()
-        if record.end - index.indexed_bytes <= wanted_bytes:
+        if record.end - index.part.indexed_bytes <= wanted_bytes:
             return index
-        saved = index.indexed_bytes
-        for end, lines in record.chunks(index.indexed_bytes, record.end):
+        saved = index.part.indexed_bytes
+        for end, lines in record.chunks(index.part.indexed_bytes, record.end):
             index.add(lines, end)
             if end - saved > _SAVED_EVERY:
                 _save(index, record, cache)
@@ -237,37 +249,20 @@ def _open_own(file: Path) -> BinaryIO:
 
 
 def _save(index: CurveIndex, record: OpenRecord, cache: Path) -> None:
-    head, tail = _seal(record, index.indexed_bytes)
+    head, tail = _seal(record, index.part.indexed_bytes)
     body = index.points.rows.astype("<f8").tobytes()
     header = _Header(
         inode=record.inode,
-        indexed_bytes=index.indexed_bytes,
         head_sha256=head,
         tail_sha256=tail,
-        width=index.width,
         points=len(index.points),
         points_sha256=hashlib.sha256(body).hexdigest(),
-        validations=index.validations,
-        events=index.events,
-        left_out=index.left_out,
-        damaged=index.damaged,
-        first_damage=index.first_damage,
-        validation_at=index.validation_at,
+        **{name: getattr(index.part, name) for name in IndexedPart.model_fields},
     )
     text = header.model_dump_json(exclude_none=True).encode()
     if len(text) <= MAX_HEADER_BYTES:
         _evict(cache, len(text) + len(body))
         write_atomically(cache / _name_of(record.path), text + b"\n" + body)
-
-
-def _of_header(header: _Header, points: Points, file_bytes: int) -> CurveIndex:
-    index = CurveIndex()
-    index.points, index.width, index.file_bytes = points, header.width, file_bytes
-    index.validations, index.events = list(header.validations), list(header.events)
-    index.left_out, index.damaged = header.left_out, header.damaged
-    index.first_damage, index.validation_at = header.first_damage, header.validation_at
-    index.indexed_bytes = header.indexed_bytes
-    return index
 
 
 def _seal(record: OpenRecord, indexed_bytes: int) -> tuple[str, str]:

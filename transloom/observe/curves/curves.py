@@ -13,6 +13,7 @@ that index, the returned curves are marked as not complete.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ class Curves:
     """Curves of a run, or of a range of its steps.
 
     Attributes:
-        columns: lists of the same length by name, see
-            `transloom.observe.curves.curve_points.COLUMNS`; None represents an unknown value.
+        points: the points of the curves.
         validations: step and scores of each validation.
         events: events and skipped steps.
         steps_recorded: number of steps in the whole record.
@@ -55,7 +55,7 @@ class Curves:
         problem: description of the first damaged line that was read; None if there was none.
     """
 
-    columns: dict[str, list[Any]]
+    points: Points
     validations: list[tuple[int, Scores]]
     events: list[Event | SkippedLine]
     steps_recorded: int = 0
@@ -64,6 +64,11 @@ class Curves:
     thinned: bool = False
     complete: bool = True
     problem: str | None = None
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """Lists of the same length by the names in `COLUMNS`; None is an unknown value."""
+        return self.points.columns()
 
 
 def read_curves(
@@ -88,7 +93,7 @@ def read_curves(
     try:
         opened = OpenRecord(record)
     except FileNotFoundError:
-        return Curves(Points.none().columns(), [], [])
+        return Curves(Points.none(), [], [])
     with opened:
         return _Reading(opened, points, first_step, last_step, cache).curves()
 
@@ -119,9 +124,9 @@ class _Reading:
         budget = max(SHORT_BYTES, MAX_READ_BYTES * self._points // MAX_POINTS)
         if stop - start > budget and self._cache:
             index = load_index(record, self._cache)
-            if index and index.indexed_bytes > start:
+            if index and index.part.indexed_bytes > start:
                 self._take_index(index)
-                start = min(index.indexed_bytes, stop)
+                start = min(index.part.indexed_bytes, stop)
                 budget = max(SHORT_BYTES, budget - index.file_bytes)
         if stop - start <= budget:
             for _, lines in record.chunks(start, stop):
@@ -133,7 +138,7 @@ class _Reading:
         whole = Points.joined(self._parts).within(*self._range)
         thin = whole.thinned(self._points)
         return Curves(
-            columns=thin.columns(),
+            points=thin,
             validations=[pair for pair in self._validations if self._is_wanted(pair[0])],
             events=[line for line in self._events if self._is_wanted(line.step)],
             steps_recorded=_steps(record),
@@ -145,11 +150,12 @@ class _Reading:
         )
 
     def _take_index(self, index: CurveIndex) -> None:
+        part = index.part
         self._parts.append(index.points)
-        self._validations += [(line.step, line.scores) for line in index.validations]
-        self._events += index.events
-        self._found.damaged, self._found.first_damage = index.damaged, index.first_damage
-        self._cache_bytes, self._left_out = index.file_bytes, index.left_out
+        self._validations += [(line.step, line.scores) for line in part.validations]
+        self._events += part.events
+        self._found.damaged, self._found.first_damage = part.damaged, part.first_damage
+        self._cache_bytes, self._left_out = index.file_bytes, part.left_out
 
     def _take_rare(self, lines: Lines) -> None:
         self._validations += [(line.step, line.scores) for line in lines.validations]

@@ -33,7 +33,6 @@ from trainer.scores import Scores
 
 FACTS_PATH = "/api/facts"
 RUNS = "/api/runs"
-FOLLOW = "/api/follow"
 # Maximum number of steps of an inspection: each step is trained again, and the response has all of
 # its sentences.
 MAX_INSPECTED_STEPS = 100
@@ -55,10 +54,6 @@ def nodes_path(run: str) -> str:
 
 def time_lapse_path(run: str) -> str:
     return f"{RUNS}/{run}/time-lapse"
-
-
-def inspection_path(run: str, first_step: int, last_step: int) -> str:
-    return f"{RUNS}/{run}/looks/{first_step}-{last_step}"
 
 
 class FactsResponse(FileModel):
@@ -119,12 +114,10 @@ class ValidationRow(FileModel):
     scores: Scores
 
 
-class RunResponse(FileModel):
+class RunResponse(RunRow):
     """All information about one run except its curves.
 
     Attributes:
-        standing: the run's status.
-        settings: settings of the run's recipe, by dotted name.
         complete: True if all events and validations are included; False while a long record is
             still being indexed.
         card: the run metadata; None if it cannot be read.
@@ -135,10 +128,6 @@ class RunResponse(FileModel):
         vitals: contents of vitals.json; None without that file.
     """
 
-    id: str
-    name: str
-    standing: RunStatus
-    settings: dict[str, Any]
     complete: bool
     card: RunMetadata | None
     checkpoints: list[CheckpointRow]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from foundation.strict_json import JsonLimits, parse_object
 from foundation.untrusted_text import visible
@@ -62,7 +63,7 @@ class StepInspection:
     run: str
     first_step: int
     last_step: int
-    state: str = "running"
+    state: Literal["running", "done", "failed"] = "running"
     message: str = "starting"
     content: bytes = b""
 
@@ -72,19 +73,17 @@ class StepInspection:
 
     def answer(self) -> bytes:
         """Return the state and the report as an `InspectionResponse` in JSON."""
-        values = {"state": self.state, "message": self.message}
-        text = InspectionResponse.model_validate(values).model_dump_json(exclude_none=True).encode()
+        response = InspectionResponse(state=self.state, message=self.message)
+        text = response.model_dump_json(exclude_none=True).encode()
         return text[:-1] + b',"look":' + (self.content or b"null") + b"}"
 
     def news(self) -> NewInspection:
-        return NewInspection.model_validate(
-            {
-                "id": self.run,
-                "first_step": self.first_step,
-                "last_step": self.last_step,
-                "state": self.state,
-                "message": self.message,
-            }
+        return NewInspection(
+            id=self.run,
+            first_step=self.first_step,
+            last_step=self.last_step,
+            state=self.state,
+            message=self.message,
         )
 
 

@@ -83,9 +83,8 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     known = len(snapshot.problems)
     curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
     sample_problems = ProblemCollector()
-    no_samples: list[Sample] = []
     samples = sample_problems.try_read(
-        run.metrics, lambda: newest_samples(run.metrics, cache), no_samples
+        run.metrics, lambda: newest_samples(run.metrics, cache), list[Sample]()
     )
     vitals, cleaning = snapshot.vitals, snapshot.cleaning
     problems = [
@@ -97,10 +96,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
         *snapshot.problems[known:],
     ]
     return RunResponse(
-        id=row.id,
-        name=row.name,
-        standing=row.standing.model_copy(update={"problems": problems}),
-        settings=row.settings,
+        **dict(row) | {"standing": row.standing.model_copy(update={"problems": problems})},
         complete=curves.complete if curves else True,
         card=snapshot.card,
         checkpoints=snapshot.checkpoints,
@@ -120,7 +116,7 @@ def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
     with OpenRecord(record) as opened:
         end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
         if not end.validations and cache and (index := load_index(opened, cache)):
-            at, length = index.validation_at or (0, 0)
+            at, length = index.part.validation_at or (0, 0)
             end = opened.lines_within(at, at + length + 1)
         return end.validations[-1].samples if end.validations else []
 
@@ -188,14 +184,8 @@ def curves_response(
         OSError: its record cannot be read.
     """
     curves = read_curves(RunFolder(path).metrics, points, first_step, last_step, cache)
-    return CurvesResponse(
-        thinned=curves.thinned,
-        complete=curves.complete,
-        steps_recorded=curves.steps_recorded,
-        recorded_bytes=curves.recorded_bytes,
-        bytes_read=curves.bytes_read,
-        problem=curves.problem,
-        columns=curves.columns,
+    return CurvesResponse.model_validate(
+        {name: getattr(curves, name) for name in CurvesResponse.model_fields}
     )
 
 

@@ -11,7 +11,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -53,17 +53,8 @@ class Exported(FileModel):
     files: tuple[str, ...]
 
 
-class Writer(Protocol):
-    """Writer of one format, which receives the lines of a record in their order."""
-
-    @property
-    def rows(self) -> dict[str, int]: ...
-
-    def add(self, line: Line) -> None: ...
-
-    def close(self) -> None: ...
-
-
+# Writers of the formats, which receive the lines of a record in their order.
+Writer = TensorBoardEvents | CsvTables | ParquetTables
 WRITERS: Mapping[Format, Callable[[Path], Writer]] = {
     "tensorboard": TensorBoardEvents,
     "csv": CsvTables,

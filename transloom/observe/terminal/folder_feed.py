@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from cluster.terminal import Terminal
 from foundation.shown_urls import problem_of, url_of
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
@@ -71,9 +70,8 @@ class FolderFeed:
         """True if no run is training, and no run waits for its job to train it."""
         return not any(known.is_under_way for known in self._known.values())
 
-    def rendered(self, console: Terminal, height: int | None) -> RenderableType:
-        rows = self._newest_first()
-        return folder_picture(self._title, rows, console, height, problem_of(self._folder))
+    def __rich__(self) -> RenderableType:
+        return folder_picture(self._title, self._newest_first(), problem_of(self._folder))
 
     def summary(self) -> str:
         under_way = sum(known.is_under_way for known in self._known.values())
@@ -90,7 +88,7 @@ class FolderFeed:
         """Return a line for each run that is training or waits for its job to train it."""
         return [_line(known) for known in self._newest_first() if known.is_under_way]
 
-    def run_statuses(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, Any]]:
         """Return the status of each run as a dictionary for JSON."""
         return [known.run_status.to_json() for known in self._newest_first()]
 

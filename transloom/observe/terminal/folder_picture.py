@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
-from cluster.terminal import Terminal
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from trainer.record.facts import BY_NAME
 from trainer.record.run_status_model import RunStatus
-from transloom.observe.terminal.picture_layout import DONE, TO_DO, Picture, Row, cut, row, width_of
+from transloom.observe.terminal.picture_layout import DONE, TO_DO, Picture, Row, cut, row
 from transloom.observe.terminal.run_picture import JobPicture, state_with_job
 from transloom.observe.terminal.run_status_text import steps_text, value_text
 from transloom.observe.terminal.scores import score_text
@@ -55,19 +54,25 @@ class _Column:
     def width(self) -> int:
         return max(map(cell_len, [self.heading, *self.cells]))
 
+    def texts(self) -> list[str]:
+        """Return the heading and the cells, padded to the width of the column."""
+        align = ">" if self.is_number else "<"
+        texts = (f"{text:{align}{self.width}}" for text in (self.heading, *self.cells))
+        return [set_cell_size(text, self.width) for text in texts]
 
-def folder_picture(
-    folder: str,
-    rows: Sequence[FolderRow],
-    console: Terminal,
-    height: int | None,
-    problem: str | None = None,
-) -> Picture:
-    """Return the table for a console, in at most `height` rows; None for any number of rows.
+
+def folder_picture(folder: str, rows: Sequence[FolderRow], problem: str | None = None) -> Picture:
+    """Return the table for a terminal of any size.
 
     Args:
         problem: the reason why the table is outdated, or None.
     """
+    return Picture(lambda console, width, height: _table(folder, rows, problem, width, height))
+
+
+def _table(
+    folder: str, rows: Sequence[FolderRow], problem: str | None, width: int, height: int | None
+) -> list[Row]:
     states = Counter(one.state for one in rows)
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
     runs = f"  {counted(len(rows), 'run')}{': ' if counts else ''}{counts}"
@@ -76,17 +81,13 @@ def folder_picture(
         picture.append(row((problem, "red")))
     space = len(rows) if height is None else max(0, height - len(picture) - 1)
     newest = rows if space >= len(rows) else rows[: max(0, space - 1)]
-    columns = _that_fit(_columns(newest), width_of(console.options))
-    picture.append(_row([column.heading for column in columns], columns, "bold"))
-    for number, one in enumerate(newest):
-        cells = [
-            f"{column.cells[number]:>{column.width}}" if column.is_number else column.cells[number]
-            for column in columns
-        ]
-        picture.append(_row(cells, columns, STATE_STYLES.get(one.state, "")))
+    styles = ["bold", *(STATE_STYLES.get(one.state, "") for one in newest)]
+    columns = (column.texts() for column in _that_fit(_columns(newest), width))
+    for *cells, style in zip(*columns, styles, strict=True):
+        picture.append(row(("  ".join(cells), style)))
     if len(newest) < len(rows):
         picture.append(row((f"… {len(rows) - len(newest):,} older ones", "dim")))
-    return Picture(picture[:height])
+    return picture[:height]
 
 
 def _columns(rows: Sequence[FolderRow]) -> list[_Column]:
@@ -120,11 +121,6 @@ def _that_fit(columns: Sequence[_Column], width: int) -> list[_Column]:
         fit.append(column)
         used += column.width + 2
     return fit
-
-
-def _row(cells: Sequence[str], columns: Sequence[_Column], style: str) -> Row:
-    pairs = zip(cells, columns, strict=True)
-    return row(("  ".join(set_cell_size(cell, column.width) for cell, column in pairs), style))
 
 
 def _bar(run: RunStatus) -> str:

@@ -8,10 +8,10 @@ run's folder.
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Self
 
-from rich.console import RenderableType
+import rich.console
+from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 
 from cluster.terminal import Terminal
@@ -19,8 +19,7 @@ from trainer.checkpoints.checkpoint_status import CheckpointFolder
 from trainer.record.metrics_lines import Line
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import Vitals
-from transloom.observe.terminal.picture_blocks import blocks_of
-from transloom.observe.terminal.picture_layout import Picture, fitted, width_of
+from transloom.observe.terminal.picture_blocks import drawn
 from transloom.observe.terminal.run_picture import CHECKPOINTS_SHOWN, RunPicture
 
 REFRESHES_PER_SECOND = 2
@@ -31,40 +30,32 @@ def supports_live_display(console: Terminal) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def rendered(console: Terminal, picture: RunPicture, height: int | None = None) -> Picture:
-    """Return the picture for a console, in at most `height` rows; None for any number of rows."""
-    return Picture(fitted(blocks_of(picture, width_of(console.options)), console, height))
-
-
 class LivePicture:
     """Listener that updates a run's picture with each line, notice and vitals, and redraws it."""
 
     def __init__(
         self, console: Terminal, picture: RunPicture, checkpoints: CheckpointFolder
     ) -> None:
-        self._console = console
         self._picture = picture
         self._checkpoints = checkpoints
         self._changing = threading.Lock()  # guards the picture, which a thread of rich draws
-        self._live = Live(
-            console=console,
-            get_renderable=self._render,
-            refresh_per_second=REFRESHES_PER_SECOND,
-        )
+        self._live = Live(self, console=console, refresh_per_second=REFRESHES_PER_SECOND)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._changing:
-            self._picture.state = "failed" if error else "ended"
-        self._live.__exit__(kind, error, traceback)
+            self._picture.state = "failed" if kind else "ended"
+        self._live.stop()
+
+    def __rich_console__(
+        self, console: rich.console.Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """Draw the picture while no other thread changes it."""
+        with self._changing:
+            return list(console.render(drawn(self._picture), options))
 
     def notice(self, text: str) -> None:
         now = datetime.now(UTC).isoformat()
@@ -83,8 +74,3 @@ class LivePicture:
         with self._changing:
             self._picture.vitals = vitals
             self._picture.vitals_are_current = not vitals.over
-
-    def _render(self) -> RenderableType:
-        with self._changing:
-            # The picture leaves one row of the terminal free for the cursor below it.
-            return rendered(self._console, self._picture, self._console.height - 1)

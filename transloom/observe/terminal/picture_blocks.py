@@ -1,53 +1,50 @@
-"""Convert a `RunPicture` to blocks of rows, each with an importance for `picture_layout`.
+"""Convert a `RunPicture` to blocks of rows, the most important ones first.
 
 Colours only add emphasis: words describe every problem, too.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from cluster.terminal import shown
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted, span, steps_of
 from trainer.record.facts import BY_NAME, Fact, facts_for
-from trainer.record.metrics_lines import Sample, SkippedLine
+from trainer.record.metrics_lines import SkippedLine
 from transloom.observe.terminal.fact_text import plain, values_at
 from transloom.observe.terminal.picture_layout import (
     DONE,
     LABEL,
     TO_DO,
     Block,
+    Picture,
     Row,
-    gap,
-    labelled,
+    fitted,
+    listed,
     row,
 )
 from transloom.observe.terminal.picture_processes import processes
 from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.scores import score_heading, score_name, score_value
-from transloom.observe.terminal.sparkline import Series, sparkline
+from transloom.observe.terminal.sparkline import sparkline
 from transloom.observe.terminal.tables import STATE_STYLES
 from transloom.observe.terminal.time_format import clock
 
 VALUE = 10
 WIDEST_CURVE = 120
 REMARK = 26  # columns kept free to the right of a curve for a remark
-WIDE = 120  # minimum width of a terminal to show samples as a table
-REASON_ROWS = 3
 SLOW_RANKS = 4  # shown at most
-# Importances of the rows of facts.
-IMPORTANCES = {
-    "loss": 2,
-    "nll": 9,
-    "target_tokens_per_second": 5,
-    "grad_norm": 9,
-    "learning_rate": 10,
-}
-LEAST_IMPORTANCE = 11
 # A run is reported as waiting if its last step is older than this many seconds, and also older than
 # the usual duration of this many steps.
 LONG_STEP_SECONDS = 60.0
 LONG_STEPS = 5
+
+
+def drawn(picture: RunPicture) -> Picture:
+    """Return the picture of a run for a terminal of any size."""
+    return Picture(
+        lambda console, width, height: fitted(blocks_of(picture, width), console, width, height)
+    )
 
 
 def blocks_of(picture: RunPicture, width: int, now: float | None = None) -> list[Block]:
@@ -58,93 +55,108 @@ def blocks_of(picture: RunPicture, width: int, now: float | None = None) -> list
         now: the current time in seconds since the epoch; None reads the clock.
     """
     now = time.time() if now is None else now
+    notices = [
+        row((f"{clock(entry.time)}  ", "dim"), entry.text.split("\n")[0])
+        for entry in reversed(picture.notices)
+    ]
     return [
-        *_head(picture),
-        _progress(picture, width),
-        gap(),
-        *_curves(picture, width),
-        *_shares(picture, now),
-        gap(),
+        Block([*_state(picture, width), *_warnings(picture, now)], least=3, most=3),
+        Block([*_curves(picture, width)], least=3, most=1, has_gap=True),
+        Block([*_shares(picture)], least=0),
         *processes(picture, now),
-        *_samples(picture, width),
-        gap(),
-        *_notices(picture),
+        Block(listed("problem", picture.problems), style="red", noun="rows of problems"),
+        Block([*_samples(picture)], least=0, most=1, has_gap=True),
+        Block(listed("log", notices), least=2, most=1, has_gap=True),
     ]
 
 
-def _head(picture: RunPicture) -> Iterable[Block]:
+def _state(picture: RunPicture, width: int) -> Iterable[tuple[str, Row | str]]:
     style = STATE_STYLES.get(picture.state, "")
-    state = (f"{picture.state:<{LABEL}}", f"bold {style}".strip())
     owner = f"  {picture.owner}" if picture.owner else ""
-    yield Block(None, [row(state, (picture.title, "bold"), (owner, "dim"))], importance=0)
+    yield picture.state, row((picture.title, f"bold {style}".strip()), (owner, "dim"))
+    yield "step", _progress(picture, width)
+    if picture.supervisor_state not in (None, "training"):
+        fact = BY_NAME["supervisor_state"]
+        yield fact.title, plain(fact, picture.supervisor_state)
+    if picture.reason:
+        yield "why", row((picture.reason, style))
     if job := picture.job:
         wait = f", waits for {job.waits_for}" if job.waits_for else ""
         message = f": {job.message}" if job.message else ""
-        text = f"{job.id}: {job.state}{wait}{message}"
-        yield Block("job", [text], importance=1, most=REASON_ROWS)
-    if picture.reason:
-        yield Block("why", [picture.reason], importance=1, style=style, most=REASON_ROWS)
-    yield Block(
-        "problem", picture.problems, importance=8, style="red", most=2, noun="rows of problems"
-    )
+        yield "job", f"{job.id}: {job.state}{wait}{message}"
 
 
-def _progress(picture: RunPicture, width: int) -> Block:
+def _progress(picture: RunPicture, width: int) -> Row:
     step, of = picture.step, picture.max_steps
     if not of:
-        return Block("step", [f"{step:,}"], importance=0)
+        return row(f"{step:,}")
     share = min(1.0, step / of)
     left = picture.seconds_left
     behind = f"  {share:6.1%}" + (f"  {span(left)} left" if left is not None else "")
     before = f"{steps_of(step, of)}  "
     room = max(0, min(width, LABEL + WIDEST_CURVE) - LABEL - len(before) - len(behind))
     done = round(share * room)
-    bar = (DONE * done, "green"), (TO_DO * (room - done), "dim")
-    return Block("step", [row(before, *bar, behind)], importance=0)
+    return row(before, (DONE * done, "green"), (TO_DO * (room - done), "dim"), behind)
 
 
-def _curves(picture: RunPicture, width: int) -> Iterable[Block]:
+def _warnings(picture: RunPicture, now: float) -> Iterable[tuple[str, Row]]:
+    """Yield the row of a finding of corruption, and those of a late step and of slow ranks."""
+    record, is_training = picture.record, picture.state == "training"
+    if record.corruption:
+        yield "corruption", row((record.corruption.text, "red"))
+    if record.last and is_training:
+        age, rate = now - record.last.time, record.seconds_per_step or 0.0
+        if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
+            yield "waits", row((f"no new step for {span(age)}", "yellow"))
+    for rank in record.slow_ranks[:SLOW_RANKS] if is_training else ():
+        yield "slow", row((f"{rank.name}: {rank.reason}", "yellow"))
+
+
+def _curves(picture: RunPicture, width: int) -> Iterable[tuple[str, Row | str]]:
+    """Yield the rows of the losses, of the measures of validations, and of the other facts."""
     record, form = picture.record, picture.loss_form
     rest = width - LABEL - VALUE - 2
     room = min(WIDEST_CURVE, max(rest - REMARK, rest // 2))  # a narrow terminal cuts remarks
+    remarks = {
+        "loss": "smoothed" if form.smooths_labels else "",
+        "grad_norm": _skipped_steps(record.skipped),
+    }
 
-    def curve(name: str, value: str, series: Series, importance: int, remark: str = "") -> Block:
-        line = sparkline(series, room)
-        behind = f"  {remark}" if remark else ""
-        text = row(f"{value:>{VALUE}}  ", (line, "cyan"), (behind, "dim"))
-        return Block(name, [text], importance)
+    columns = picture.columns(max(1, room))
 
-    def fact_curve(fact: Fact, value: float) -> Block:
-        remark = fact.unit_of(form) if fact.format == "rate" else ""
-        if fact.name == "loss" and form.smooths_labels:
-            remark = "smoothed"
-        elif fact.name == "grad_norm":
-            remark = _skipped_steps(record.skipped)
-        importance = IMPORTANCES.get(fact.name, LEAST_IMPORTANCE)
-        return curve(fact.title, plain(fact, value), picture.curves[fact.name], importance, remark)
+    def curve(
+        label: str, value: str, values: Sequence[float | None], remark: str
+    ) -> tuple[str, Row]:
+        line = sparkline(values, room)
+        return label, row(f"{value:>{VALUE}}  ", (line, "cyan"), (f"  {remark}", "dim"))
 
-    def value_of(fact: Fact) -> float | None:
+    def value_of(fact: Fact) -> Any:
         """Return a value of recent steps, or else of the last one; None without a row."""
-        if fact.name not in picture.curves:
+        if fact.current == "share":
             return None
         value = record.current(fact)
         return getattr(record.last, fact.name, None) if value is None else value
 
-    rows = values_at("watch", value_of)
-    losses = [fact for fact in rows if fact.format == "loss"]
-    yield from (fact_curve(fact, rows.pop(fact)) for fact in losses)
-    # The last measure is the most informative one.
-    for number, name in enumerate(reversed(picture.scores)):
+    rows = {
+        fact: curve(
+            fact.title,
+            plain(fact, value),
+            columns[f"{fact.name}_max" if fact.extremes == ("max",) else fact.name],
+            remarks.get(fact.name, fact.unit_of(form) if fact.format == "rate" else ""),
+        )
+        for fact, value in values_at("watch", value_of).items()
+    }
+    yield from (text for fact, text in rows.items() if fact.format == "loss")
+    for name in reversed(picture.scores):  # the last measure is the most informative one
         newest = picture.newest.scores.get(name) if picture.newest else None
         value = newest.value if newest else None
-        text = "not finite" if value is None else score_value(name, value)
-        importance = 3 if number == 0 else min(12 + number, 14)
-        series = picture.scores[name]
-        decoding = newest.decoding if newest else None
-        yield curve(_measure(name, decoding), text, series, importance, _best(picture, name))
-    yield from (fact_curve(fact, value) for fact, value in rows.items())
+        number = "not finite" if value is None else score_value(name, value)
+        label = _measure(name, newest.decoding if newest else None)
+        values = [score for _, score in sorted(picture.scores[name].items())]
+        yield curve(label, number, values, _best(picture, name))
+    yield from (text for fact, text in rows.items() if fact.format != "loss")
     if record.last is None and picture.state == "training":
-        yield Block(BY_NAME["loss"].title, ["waiting for the first step"], importance=2)
+        yield BY_NAME["loss"].title, "waiting for the first step"
 
 
 def _skipped_steps(last: SkippedLine | None) -> str:
@@ -170,27 +182,9 @@ def _best(picture: RunPicture, name: str) -> str:
     return f"best {score_value(name, best.value)} at step {best.step:,}"
 
 
-def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
-    """Yield blocks about time that is not spent on training: a late step, stalls and goodput."""
+def _shares(picture: RunPicture) -> Iterable[tuple[str, str]]:
+    """Yield the rows of goodput, and of the shares of time that is not spent on training."""
     record, last = picture.record, picture.record.last
-    if last and picture.state == "training":
-        age, rate = now - last.time, picture.record.seconds_per_step or 0.0
-        if age > max(LONG_STEP_SECONDS, LONG_STEPS * rate):
-            yield Block("waits", [f"no new step for {span(age)}"], importance=3, style="yellow")
-    if record.corruption:
-        yield Block("corruption", [record.corruption.text], importance=3, style="red")
-    shares = {
-        fact.title: share
-        for fact in facts_for("watch")
-        if fact.current == "share" and (share := record.current(fact)) is not None
-    }
-    if shares:
-        steps = counted(len(record.recent) - 1, "step")
-        text = ", ".join(f"{title} {share:.1%}" for title, share in shares.items())
-        yield Block("shares", [f"{text} of the last {steps}"], importance=8, most=2)
-    if record.slow_ranks and picture.state == "training":
-        slow = [f"{rank.name}: {rank.reason}" for rank in record.slow_ranks[:SLOW_RANKS]]
-        yield Block("slow", slow, importance=4, style="yellow", most=2, noun="slow ranks")
     if last and last.goodput is not None:
         text = f"{last.goodput:.1%}"
         if last.wall_seconds is not None:
@@ -198,45 +192,22 @@ def _shares(picture: RunPicture, now: float) -> Iterable[Block]:
         if last.restarts:
             lost = counted(last.lost_steps or 0, "step")
             text += f"; {counted(last.restarts, 'restart')}, {lost} trained again"
-        yield Block("goodput", [text], importance=8)
+        yield "goodput", text
+    shares = [
+        f"{fact.title} {share:.1%}"
+        for fact in facts_for("watch")
+        if fact.current == "share" and (share := record.current(fact)) is not None
+    ]
+    if shares:
+        yield "shares", f"{', '.join(shares)} of the last {counted(len(record.recent) - 1, 'step')}"
 
 
-def _samples(picture: RunPicture, width: int) -> Iterable[Block]:
-    newest = picture.newest
-    if newest is None or not newest.samples:
+def _samples(picture: RunPicture) -> Iterable[tuple[str, Row | str]]:
+    if (newest := picture.newest) is None:
         return
-    heading = row((f"samples of step {newest.step:,}", "bold"))
-    yield gap()
-    if width >= WIDE:
-        column = (min(width, 240) - 6) // 3
-        names = [row((name, "dim")) for name in ("sentence", "translation now", "reference")]
-        table = [_columns(texts, column) for texts in [names, *map(_texts, newest.samples)]]
-        yield Block(None, [heading, *table], importance=11, least=0, noun="samples")
-        return
-    for number, sample in enumerate(newest.samples):
-        source, translation, reference = _texts(sample)
-        rows = [labelled("  sentence", source), labelled("  translation", translation)]
-        if sample.translation == sample.reference:
-            rows[-1].append("  (as the reference)", "dim")
-        else:
-            rows.append(labelled("  reference", reference))
-        rows = [heading, *rows] if number == 0 else rows
-        yield Block(None, rows, importance=11 + 10 * number, least=0, is_whole=True)
-
-
-def _texts(sample: Sample) -> list[Row]:
-    right = "green" if sample.translation == sample.reference else ""
-    return [row(sample.source), row((sample.translation, right)), row((sample.reference, "dim"))]
-
-
-def _columns(texts: list[Row], width: int) -> Row:
-    for text in texts:
-        text.truncate(width, overflow="ellipsis", pad=True)
-    return shown("  ").join(texts)
-
-
-def _notices(picture: RunPicture) -> Iterable[Block]:
-    """Yield a block for each notice, of which the oldest ones are left out first."""
-    for age, entry in reversed(list(enumerate(reversed(picture.notices)))):
-        text = row((f"{clock(entry.time)}  ", "dim"), entry.text.split("\n")[0])
-        yield Block(None, [text], importance=11 + age, least=1 if age < 2 else 0)
+    for sample in newest.samples:
+        is_right = sample.translation == sample.reference
+        yield f"sample, {newest.step:,}", row(sample.source)
+        yield "  translation", row((sample.translation, "green" if is_right else ""))
+        if not is_right:
+            yield "  reference", row((sample.reference, "dim"))

@@ -1,20 +1,18 @@
 """Fit the rows of a picture to a terminal: rich cuts them to its width, blocks to its height.
 
-A picture is a list of blocks from top to bottom. If the height is too small for all rows, blocks
-shrink to their minimum, starting with the least important one. If that is not enough, the least
-important blocks are left out. The last row of a block that has shrunk reports the number of missing
-rows. rich's `Layout` has no such order, and fills the whole height, so it does not replace this.
+A picture is a list of blocks from top to bottom, and a block a list of rows. Both have the most
+important ones first. In a small terminal, each block keeps its first rows, and the first blocks get
+the space that is left. The last row of a block may report the number of missing rows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import rich.console
 import rich.text
 from rich.console import ConsoleOptions, RenderResult
-from rich.segment import Segment
 
-from cluster.terminal import Terminal, shown
+from cluster.terminal import shown
 from foundation.untrusted_text import visible_line
 
 LABEL = 16  # width of the first column in cells of the terminal
@@ -27,52 +25,46 @@ Row = rich.text.Text  # made by `shown`, which makes control characters visible
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that stay together in a picture.
+    """Rows about one subject, the most important ones first.
 
     Attributes:
-        label: text in the first column of the first row; None if the texts fill all columns.
-        texts: contents of the block, each of which starts a row.
-        importance: 0 is the most important; blocks with a higher number are left out earlier.
-        style: style of the texts that are strings.
+        texts: pairs of a label and a text, each of which starts a row.
+        least: number of rows that the block keeps in a small terminal.
         most: number of rows to which a text is wrapped; a longer text is cut and ends with dots.
-        least: number of rows to which the block shrinks before other blocks are left out.
-        is_whole: True if either all rows of the block are shown or none; `least` is then 0.
-        noun: plural noun for the rows, which follows the number of missing rows.
+        style: style of the texts that are strings.
+        noun: plural noun for the rows, whose missing number the last row reports; "" for no report.
+        has_gap: True if an empty row precedes the block where there is space.
     """
 
-    label: str | None
-    texts: Sequence[Row | str]
-    importance: int
-    style: str = ""
-    most: int = 1
+    texts: Sequence[tuple[str, Row | str]]
     least: int = 1
-    is_whole: bool = False
+    most: int = 2
+    style: str = ""
     noun: str = ""
+    has_gap: bool = False
 
-    def rows(self, console: Terminal, width: int) -> list[Row]:
-        """Return the rows for a terminal of `width` cells; only rows without label may be wider."""
-        texts = [row((text, self.style)) if isinstance(text, str) else text for text in self.texts]
-        if self.label is None:
-            return texts
-        lines = [line for text in texts for line in self._wrapped(text, console, width - LABEL)]
-        return [labelled("" if n else self.label, line) for n, line in enumerate(lines)]
-
-    def _wrapped(self, text: Row, console: Terminal, width: int) -> list[Row]:
-        lines = list(text.wrap(console, max(1, width)))
-        if len(lines) > self.most:
-            lines[self.most - 1 :] = [cut(shown().join(lines[self.most - 1 :]), max(1, width))]
-        return lines
-
-
-def gap() -> Block:
-    """Return a block with an empty row, which is shown only if space is left."""
-    return Block(None, [""], importance=15, least=0)
+    def rows(self, console: rich.console.Console, width: int) -> list[Row]:
+        """Return the rows for a terminal of `width` cells."""
+        room = max(1, width - LABEL)
+        result = []
+        for label, text in self.texts:
+            content = row((text, self.style)) if isinstance(text, str) else text
+            lines = list(content.wrap(console, room))
+            if len(lines) > self.most:
+                lines[self.most - 1 :] = [cut(shown().join(lines[self.most - 1 :]), room)]
+            result += [labelled("" if n else label, line) for n, line in enumerate(lines)]
+        return result
 
 
 def row(*parts: str | tuple[str, str]) -> Row:
     """Return one row from untrusted strings, and from pairs of string and style."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     return shown(*((visible_line(text), style) for text, style in pairs))
+
+
+def listed(label: str, texts: Iterable[Row | str]) -> list[tuple[str, Row | str]]:
+    """Return texts for a block, with a label for the first one."""
+    return [("" if n else label, text) for n, text in enumerate(texts)]
 
 
 def labelled(label: str, text: Row) -> Row:
@@ -88,57 +80,57 @@ def cut(text: Row, width: int) -> Row:
     return text
 
 
-def width_of(options: ConsoleOptions) -> int:
-    """Return the width for which rows are made; three ASCII dots need two cells more than `…`."""
-    return max(1, options.max_width - 2) if options.ascii_only else options.max_width
-
-
-def fitted(blocks: Sequence[Block], console: Terminal, height: int | None) -> list[Row]:
+def fitted(
+    blocks: Sequence[Block], console: rich.console.Console, width: int, height: int | None
+) -> list[Row]:
     """Return at most `height` rows to show; None as the height returns all rows."""
-    rows = [block.rows(console, width_of(console.options)) for block in blocks]
-    if height is None:
-        return [text for texts in rows for text in texts]
-    order = sorted(range(len(blocks)), key=lambda n: blocks[n].importance)
-    given, left = [0] * len(blocks), height
-    for n in order:
-        given[n] = min(blocks[n].least, len(rows[n]), left)
-        left -= given[n]
-    for n in order:
-        more = len(rows[n]) - given[n]
-        if blocks[n].is_whole and more > left:
-            continue
-        given[n] += min(more, left)
-        left -= min(more, left)
+    rows = [block.rows(console, width) for block in blocks]
+    left = sum(map(len, rows)) + len(blocks) if height is None else height
+    sizes = []
+    for block, texts in zip(blocks, rows, strict=True):
+        sizes.append(min(block.least, len(texts), left))
+        left -= sizes[-1]
+    for n, texts in enumerate(rows):
+        more = min(len(texts) - sizes[n], left)
+        sizes[n] += more
+        left -= more
     result: list[Row] = []
-    for n, block in enumerate(blocks):
-        result += _first(rows[n], given[n], block.noun)
-    while result and not result[-1]:
-        result.pop()
+    for block, texts, size in zip(blocks, rows, sizes, strict=True):
+        if block.has_gap and size and left:
+            result.append(row())
+            left -= 1
+        missing = len(texts) - size
+        if missing and size > 1 and block.noun:
+            texts[size - 1 :] = [row((f"  … {missing + 1} more {block.noun}", "dim"))]
+        result += texts[:size]
     return result
 
 
-def _first(rows: list[Row], most: int, noun: str) -> list[Row]:
-    """Return the first `most` rows of a block; the last may report the number of missing rows."""
-    missing = len(rows) - most
-    if not missing or not noun or most < 2:
-        return rows[:most]
-    return [*rows[: most - 1], row((f"  … {missing + 1} more {noun}", "dim"))]
-
-
 class Picture:
-    """Rows for a terminal, without colours or Unicode if it supports none."""
+    """Rows that fit a terminal, without colours or Unicode if it supports none."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows = rows
+    def __init__(
+        self, rows_for: Callable[[rich.console.Console, int, int | None], Iterable[Row]]
+    ) -> None:
+        """Create a picture.
+
+        Args:
+            rows_for: returns the rows for a console, a width, and a height that is None in a pipe.
+        """
+        self._rows_for = rows_for
 
     def __rich_console__(
         self, console: rich.console.Console, options: ConsoleOptions
     ) -> RenderResult:
         """Cut rows that are too wide, and replace characters that the encoding lacks."""
-        for text in self._rows:
+        # Three ASCII dots need two cells more than `…`.
+        width = max(1, options.max_width - 2) if options.ascii_only else options.max_width
+        height = options.height
+        if height is None and console.is_terminal:  # the cursor needs the row below the picture
+            height = options.size.height - 1
+        for text in self._rows_for(console, width, height):
             text.rstrip()
-            cut(text, width_of(options))
-            for segment in text.render(console):
-                content = segment.text.translate(ASCII) if options.ascii_only else segment.text
-                yield Segment(content, segment.style)
-            yield Segment.line()
+            cut(text, width)
+            if options.ascii_only:
+                text.plain = text.plain.translate(ASCII)
+            yield from text.render(console, end="\n")

@@ -6,113 +6,105 @@ from collections.abc import Iterable, Sequence
 from rich.filesize import decimal
 
 from foundation.wording import counted, span
-from trainer.record.facts import BY_NAME
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Vitals
-from transloom.observe.terminal.fact_text import plain
-from transloom.observe.terminal.picture_layout import Block, Row, row
+from transloom.observe.terminal.picture_layout import Block, Row, listed, row
 from transloom.observe.terminal.run_picture import RunPicture
+from transloom.observe.terminal.run_status_text import nodes_text
 from transloom.observe.terminal.time_format import ago, clock
 
 SILENT_SECONDS = 10.0  # a process with an older heartbeat is highlighted
 OLD_SECONDS = 15.0  # older vitals, which are written every two seconds, cause a warning
 
 
-def processes(picture: RunPicture, now: float) -> Iterable[Block]:
-    """Yield blocks about the processes of a run, including a run whose processes have ended."""
-    if picture.supervisor_state not in (None, "training"):
-        fact = BY_NAME["supervisor_state"]
-        yield Block(fact.title, [plain(fact, picture.supervisor_state)], importance=3)
-    yield from _ranks(picture, now)
-    if picture.vitals and picture.vitals_are_current:
-        yield from _workers(picture.vitals, now)
-        yield Block(
-            "left out",
-            picture.vitals.unfit_nodes,
-            importance=5,
+def processes(picture: RunPicture, now: float) -> list[Block]:
+    """Return blocks about the processes of a run, including a run whose processes have ended."""
+    vitals = picture.vitals if picture.vitals_are_current else None
+    age = max(0.0, now - vitals.time) if vitals else 0.0
+    job_restarts = picture.job.restarts if picture.job else ()
+    restarts = picture.vitals.restarts if picture.vitals else ()
+    none = "none yet" if picture.state == "training" else "none"
+    causes = [f"{clock(restart.time)}  {restart.cause}" for restart in reversed(restarts)]
+    checkpoints = [*_checkpoints(picture, vitals, now)] or [none]
+    return [
+        Block(listed("ranks", _ranks(picture, age)), least=2, most=1, noun="nodes", has_gap=True),
+        Block(listed("checkpoints", checkpoints), noun="rows of checkpoints"),
+        Block(listed("restarts", [*causes, *reversed(job_restarts)]), noun="rows of restarts"),
+        Block(
+            listed("left out", vitals.unfit_nodes if vitals else ()),
             style="yellow",
-            most=2,
             noun="rows of nodes that are left out",
-        )
-    yield _checkpoints(picture, now)
-    yield _restarts(picture)
+        ),
+        Block(listed("data workers", _workers(vitals, age) if vitals else ()), least=0, most=3),
+    ]
 
 
-def _ranks(picture: RunPicture, now: float) -> Iterable[Block]:
+def _ranks(picture: RunPicture, age: float) -> Iterable[Row | str]:
     vitals = picture.vitals
-    rows: list[Row | str] = []
-    age = 0.0
     if vitals is None or not (vitals.ranks or picture.vitals_are_current):
-        rows.append(_placement_text(picture))
-    elif picture.state in ("finished", "stopped"):  # each rank's last state no longer matters
-        rows.append(f"none; until {clock(vitals.time)} {', '.join(_counts(vitals))}")
-    elif not vitals.ranks:
-        rows.append("none at present")
-    else:
-        age = _age(vitals, now) if picture.vitals_are_current else 0.0
-        if not picture.vitals_are_current:
-            rows.append(_former_ranks_text(picture, vitals))
-        nodes = defaultdict(list)
-        for rank in vitals.ranks:
-            nodes[rank.node].append(rank)
-        order = sorted(nodes)
-        if any(_silence(rank, age) > SILENT_SECONDS for rank in vitals.ranks):
-            # Nodes with a silent rank come first, because rows that do not fit are left out from
-            # the end.
-            order.sort(key=lambda node: -max(rank.silent_seconds for rank in nodes[node]))
-        rows += [row(*_node(node, nodes[node], picture, age)) for node in order]
-    yield Block("ranks", rows, importance=4, noun="nodes")
+        yield _placement_text(picture)
+        return
+    if picture.state in ("finished", "stopped"):  # each rank's last state no longer matters
+        counts = Counter(rank.node for rank in vitals.ranks)
+        yield f"none; until {clock(vitals.time)} {nodes_text(counts)}"
+        return
+    if not vitals.ranks:
+        yield "none at present"
+        return
     if age > OLD_SECONDS:
         note = f"vitals.json is {span(age)} old, but the run's owner writes it every two seconds"
-        yield Block("", [note], importance=4, style="yellow", most=2)
+        yield row((note, "yellow"))
+    if not picture.vitals_are_current:  # perhaps a new owner has not started any rank yet
+        what = "not restarted yet" if picture.state == "training" else "none"
+        yield f"{what}; at {clock(vitals.time)}:"
+    nodes = defaultdict(list)
+    for rank in vitals.ranks:
+        nodes[rank.node].append(rank)
+    for node in sorted(nodes, key=lambda node: (-_longest_silence(nodes[node], age), node)):
+        yield row(*_node(node, nodes[node], picture.vitals_are_current, age))
 
 
-def _counts(vitals: Vitals) -> list[str]:
-    counts = Counter(rank.node for rank in vitals.ranks)
-    return [f"{count} on {node}" for node, count in counts.items()]
+def _longest_silence(ranks: Iterable[RankVitals], age: float) -> float:
+    """Return for how long a rank is silent, or 0 if no rank is.
 
-
-def _former_ranks_text(picture: RunPicture, vitals: Vitals) -> str:
-    if picture.state == "training":  # a new owner has not started any rank yet
-        return f"not restarted yet; at {clock(vitals.time)}:"
-    return f"none; at {clock(vitals.time)}:"
+    Nodes with a silent rank come first, because rows that do not fit are left out from the end.
+    """
+    longest = max(rank.silent_seconds + age for rank in ranks)
+    return longest if longest > SILENT_SECONDS else 0.0
 
 
 def _placement_text(picture: RunPicture) -> str:
     """Describe on which nodes the ranks were last started, for a run without vitals."""
-    if not picture.nodes:
-        return "none yet" if picture.state == "training" else "none"
-    where = ", ".join(f"{count} on {node}" for node, count in picture.nodes.items())
-    return where if picture.state == "training" else f"none; last placement: {where}"
+    is_training, nodes = picture.state == "training", nodes_text(picture.nodes)
+    if not nodes:
+        return "none yet" if is_training else "none"
+    return nodes if is_training else f"none; last placement: {nodes}"
 
 
 def _node(
-    node: str, ranks: Sequence[RankVitals], picture: RunPicture, age: float
+    node: str, ranks: Sequence[RankVitals], are_current: bool, age: float
 ) -> Iterable[tuple[str, str]]:
-    yield f"{node}  ", ""
-    groups: dict[tuple[str, int], list[RankVitals]] = defaultdict(list)
     # A starting rank is not reported as silent, because it sends no heartbeat during its imports.
-    silent = [r for r in ranks if r.phase != "start" and _silence(r, age) > SILENT_SECONDS]
-    for rank in ranks:
-        if rank not in silent:
-            groups[rank.phase, rank.step].append(rank)
-    parts = [_group(group) for _, group in sorted(groups.items(), key=_latest_first)]
-    yield "; ".join(parts), ""
-    if picture.vitals_are_current and groups:
-        last = max(_silence(rank, age) for group in groups.values() for rank in group)
-        yield f"  heartbeat {ago(last)}", "dim"
+    silent = [r for r in ranks if r.phase != "start" and r.silent_seconds + age > SILENT_SECONDS]
+    others = [rank for rank in ranks if rank not in silent]
+    groups: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for rank in others:
+        groups[_at(rank), rank.step].append(rank.rank)
+    texts = [
+        f"{'ranks' if group[1:] else 'rank'} {numbers(group)} {phase}"
+        for (phase, step), group in sorted(groups.items(), key=_latest_first)
+    ]
+    yield f"{node}  {'; '.join(texts)}", ""
+    if are_current and others:
+        yield f"  heartbeat {ago(max(rank.silent_seconds for rank in others) + age)}", "dim"
     for number, rank in enumerate(silent):
-        before = "; " if groups or number else ""
-        words = f"{before}rank {rank.rank} silent for {span(_silence(rank, age))}, in {_at(rank)}"
-        yield words, "red" if picture.vitals_are_current else ""
+        before = "; " if others or number else ""
+        silence = span(rank.silent_seconds + age)
+        words = f"{before}rank {rank.rank} silent for {silence}, in {_at(rank)}"
+        yield words, "red" if are_current else ""
 
 
-def _latest_first(group: tuple[tuple[str, int], list[RankVitals]]) -> tuple[int, int]:
+def _latest_first(group: tuple[tuple[str, int], list[int]]) -> tuple[int, int]:
     return -len(group[1]), -group[0][1]
-
-
-def _group(ranks: Sequence[RankVitals]) -> str:
-    noun = "rank" if len(ranks) == 1 else "ranks"
-    return f"{noun} {numbers([rank.rank for rank in ranks])} {_at(ranks[0])}"
 
 
 def _at(rank: RankVitals) -> str:
@@ -136,7 +128,7 @@ def numbers(values: Iterable[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges)
 
 
-def _workers(vitals: Vitals, now: float) -> Iterable[Block]:
+def _workers(vitals: Vitals, age: float) -> Iterable[str]:
     nodes: dict[str, list[DataWorkerVitals]] = defaultdict(list)
     for worker in vitals.data_workers:
         nodes[worker.node or ""].append(worker)
@@ -148,50 +140,24 @@ def _workers(vitals: Vitals, now: float) -> Iterable[Block]:
             text = f"{len(workers)} without a heartbeat yet"
         for worker in workers:
             if not worker.alive:
-                silent = span(worker.silent_seconds + _age(vitals, now))
+                silent = span(worker.silent_seconds + age)
                 text += f", where worker {worker.number} has been silent for {silent}"
         parts.append(text)
     if parts:
-        yield Block("data workers", ["; ".join(parts)], importance=10, most=3)
+        yield "; ".join(parts)
 
 
-def _checkpoints(picture: RunPicture, now: float) -> Block:
-    rows: list[Row | str] = []
-    vitals = picture.vitals if picture.vitals_are_current else None
+def _checkpoints(picture: RunPicture, vitals: Vitals | None, now: float) -> Iterable[Row | str]:
     if vitals and vitals.checkpoint_being_written is not None:
-        step = f"step {vitals.checkpoint_being_written:,} is being written"
-        rows.append(row((step, "cyan")))
+        yield row((f"step {vitals.checkpoint_being_written:,} is being written", "cyan"))
     if vitals and vitals.memory_checkpoint is not None:
-        rows.append(f"in memory: step {vitals.memory_checkpoint:,}")
-    complete = [one for one in picture.checkpoints if one.problem is None]
-    if complete:
+        yield f"in memory: step {vitals.memory_checkpoint:,}"
+    if complete := [one for one in picture.checkpoints if one.problem is None]:
         newest = complete[0]
         size, age = decimal(newest.bytes), ago(now - newest.time)
+        earlier = ", ".join(f"{one.step:,}" for one in complete[1:])
         text = f"complete: step {newest.step:,} ({size}, {age})"
-        if others := ", ".join(f"{one.step:,}" for one in complete[1:]):
-            text += f"; earlier: {others}"
-        rows.append(text)
-    rows += [
-        row((f"step {one.step:,} is damaged: {one.problem}", "red"))
-        for one in picture.checkpoints
-        if one.problem is not None
-    ]
-    if not rows:
-        rows = ["none yet" if picture.state == "training" else "none"]
-    return Block("checkpoints", rows, importance=6, most=2, noun="rows of checkpoints")
-
-
-def _restarts(picture: RunPicture) -> Block:
-    restarts = picture.vitals.restarts if picture.vitals else ()
-    texts = [f"{clock(restart.time)}  {restart.cause}" for restart in reversed(restarts)]
-    texts += reversed(picture.job.restarts if picture.job else ())
-    return Block("restarts", texts, importance=7, most=2, noun="rows of restarts")
-
-
-def _age(vitals: Vitals, now: float) -> float:
-    """Return the age of the vitals in seconds by this machine's clock."""
-    return max(0.0, now - vitals.time)
-
-
-def _silence(rank: RankVitals, age: float) -> float:
-    return rank.silent_seconds + age
+        yield f"{text}; earlier: {earlier}" if earlier else text
+    for one in picture.checkpoints:
+        if one.problem is not None:
+            yield row((f"step {one.step:,} is damaged: {one.problem}", "red"))

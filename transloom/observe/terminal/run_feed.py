@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from cluster.terminal import Terminal
 from foundation.shown_urls import problem_of, with_urls
 from foundation.wording import steps_of
 from trainer.record.followed_run import FollowedRun
@@ -22,7 +21,7 @@ from trainer.record.run_status import run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry
-from transloom.observe.terminal.live_picture import rendered
+from transloom.observe.terminal.picture_blocks import drawn
 from transloom.observe.terminal.run_history import take_history
 from transloom.observe.terminal.run_picture import (
     CHECKPOINTS_SHOWN,
@@ -88,9 +87,8 @@ class RunFeed:
         outdated = problem_of(self.run.path)
         picture.problems = [*map(with_urls, followed.problems), *([outdated] if outdated else [])]
 
-    def rendered(self, console: Terminal, height: int | None) -> RenderableType:
-        """Return the picture for a console, in at most `height` rows; None for any number."""
-        return rendered(console, self.picture, height)
+    def __rich__(self) -> RenderableType:
+        return drawn(self.picture)
 
     def summary(self) -> str:
         """Return the state of the run in one line."""
@@ -101,7 +99,7 @@ class RunFeed:
         steps = steps_of(picture.step, picture.max_steps)
         return f"{picture.title}: step {steps}, {picture.state}{why}{owner}"
 
-    def run_status(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the complete status of the run as a dictionary for JSON."""
         picture = self.picture
         return {

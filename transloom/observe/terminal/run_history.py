@@ -22,19 +22,11 @@ def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
     """
     try:
         curves = read_curves(run.metrics, CURVE_POINTS)
-        _take_curves(picture, curves)
+        picture.drawn = curves.points
         _take_end(picture, curves, run)
     except (OSError, TrainerError) as error:
         return [f"{run.metrics} cannot be read: {error}"]
     return [curves.problem] if curves.problem else []
-
-
-def _take_curves(picture: RunPicture, curves: Curves) -> None:
-    columns = curves.columns
-    for name, series in picture.curves.items():
-        column = f"{name}_max" if series.keeps_spikes else name
-        for step, value in zip(columns["step"], columns[column], strict=True):
-            series.add(step, value)
 
 
 def _take_end(picture: RunPicture, curves: Curves, run: RunFolder) -> None:

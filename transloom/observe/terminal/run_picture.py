@@ -12,19 +12,20 @@ it.
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
-from trainer.record.facts import facts_for
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
 from trainer.record.record_end import RecordEnd
 from trainer.record.run_status_model import DEFAULT_FORM, LossForm, RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import SupervisorState, Vitals
 from trainer.scores import BestScore, Scores, keep_best
-from transloom.observe.terminal.sparkline import Series
+from transloom.observe.curves.curve_points import Points
 
 NOTICES_KEPT = 12
 CHECKPOINTS_SHOWN = 6
+MOST_POINTS = 512  # several for each character of the widest curve
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,6 @@ def state_with_job(standing: RunStatus, job: JobPicture | None) -> str:
     return standing.state
 
 
-def _empty_curves() -> dict[str, Series]:
-    return {
-        fact.name: Series(keeps_spikes=fact.extremes == ("max",))
-        for fact in facts_for("watch")
-        if fact.current != "share"
-    }
-
-
 @dataclass
 class RunPicture:
     """Data of a run that the run's picture in a terminal shows.
@@ -73,8 +66,8 @@ class RunPicture:
         loss_form: unit of the loss, and whether it includes label smoothing.
         step: the last known step, from the metrics file or a checkpoint.
         record: the last lines of the metrics file.
-        curves: the values of each fact that a row shows, by the fact's name.
-        scores: the values of each measure over the run, by the measure's name.
+        drawn: points of the curves; `points` adds those of the lines in `new_lines`.
+        scores: the values of each measure by step, by the measure's name.
         best: the best value of each measure, by the measure's name.
         vitals: the last known vitals; None if there are none.
         vitals_are_current: True if the vitals describe live processes.
@@ -90,8 +83,9 @@ class RunPicture:
     step: int = 0
     loss_form: LossForm = DEFAULT_FORM
     record: RecordEnd = field(default_factory=RecordEnd)
-    curves: dict[str, Series] = field(default_factory=_empty_curves)
-    scores: dict[str, Series] = field(default_factory=dict)
+    drawn: Points = field(default_factory=Points.none)
+    new_lines: list[TrainLine] = field(default_factory=list)
+    scores: dict[str, dict[int, float | None]] = field(default_factory=dict)
     best: dict[str, BestScore] = field(default_factory=dict)
     vitals: Vitals | None = None
     vitals_are_current: bool = False
@@ -106,8 +100,7 @@ class RunPicture:
         self.record = self.record.after(line)
         self.step = max(self.step, self.record.step)
         if isinstance(line, TrainLine):
-            for name, series in self.curves.items():
-                series.add(line.step, getattr(line, name))
+            self.new_lines.append(line)
         elif isinstance(line, ValidationLine):
             self.take_scores(line.step, line.scores)
 
@@ -115,11 +108,27 @@ class RunPicture:
         """Add the scores of the validation at a step."""
         keep_best(self.best, scores, step)
         for name, score in scores.items():
-            self.scores.setdefault(name, Series()).add(step, score.value)
+            self.scores.setdefault(name, {})[step] = score.value
+
+    def points(self) -> Points:
+        """Return the points of the curves, of which a long run has at most `2 * MOST_POINTS`."""
+        self.drawn = Points.joined([self.drawn, Points.of_lines(self.new_lines)])
+        self.new_lines = []
+        if len(self.drawn) > 2 * MOST_POINTS:
+            self.drawn = self.drawn.thinned(MOST_POINTS)
+        return self.drawn
+
+    def columns(self, width: int) -> dict[str, list[Any]]:
+        """Return the curves' values by column, merged to `width` equal parts of the steps."""
+        points = self.points()
+        if len(points) > width:
+            first, last = points.steps[0], points.steps[-1]
+            points = points.merged((points.steps - first) * width // (last - first + 1))
+        return points.columns()
 
     def forget_curves(self) -> None:
         """Discard the curves, because another file has replaced the metrics file."""
-        self.curves, self.scores, self.best = _empty_curves(), {}, {}
+        self.drawn, self.new_lines, self.scores, self.best = Points.none(), [], {}, {}
         self.record, self.step = RecordEnd(), 0
 
     @property

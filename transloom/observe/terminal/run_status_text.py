@@ -1,7 +1,6 @@
 """Format the status of runs as text for `transloom runs` and `transloom status`."""
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from foundation.wording import counted, span, steps_of
@@ -12,6 +11,7 @@ from trainer.record.run_status_model import RunStatus
 from transloom.observe.terminal.fact_text import current, plain, values_at
 from transloom.observe.terminal.scores import score_heading, score_text, score_value
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
+from transloom.observe.terminal.time_format import clock
 
 # A list of runs shows the age of a run's last step only if that age exceeds this.
 QUIET_SECONDS = 120.0
@@ -88,7 +88,10 @@ def status_text(run_status: RunStatus) -> str:
         ("last hang", run_status.hang or ""),
         *(("left out", text) for text in run_status.unfit_nodes),
         *(("problem", problem) for problem in run_status.problems),
-        *((f"at {_clock(notice.time)}", notice.text) for notice in run_status.notices),
+        *(
+            (f"at {clock(notice.time, has_date=True)}", notice.text)
+            for notice in run_status.notices
+        ),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {_hanging(text, width + 2)}" for name, text in rows if text]
@@ -182,16 +185,13 @@ def _owner_text(run_status: RunStatus) -> str:
 def _ranks_line(run_status: RunStatus) -> str:
     if run_status.ranks is None:
         return ""
-    at = ", ".join(f"{count} on {node}" for node, count in run_status.nodes.items())
+    at = nodes_text(run_status.nodes)
     return counted(run_status.ranks, "rank") + (f": {at}" if at else "")
 
 
-def _clock(text: str) -> str:
-    """Convert a time of the log to this machine's time zone, as text."""
-    try:
-        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError):
-        return text
+def nodes_text(ranks: Mapping[str, int]) -> str:
+    """Return the number of ranks on each node as text."""
+    return ", ".join(f"{count} on {node}" for node, count in ranks.items())
 
 
 def _hanging(text: str, width: int) -> str:

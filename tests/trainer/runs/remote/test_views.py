@@ -166,7 +166,7 @@ def test_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypa
     view.refresh()
     feed._next_look = 0.0
     feed.poll()
-    assert sorted(row["name"] for row in feed.run_statuses()) == ["one", "two"]
+    assert sorted(row["name"] for row in feed.to_json()) == ["one", "two"]
     assert feed.summary().startswith(f"{prefix}: 2 runs")
     store = ObjectStore(f"{prefix}/one")
     store.delete([object.name for object in store.list()])
@@ -407,13 +407,13 @@ def test_a_table_shows_the_problem(prefix, url):
     feed = FolderFeed(view.folder)
     console = Terminal(width=300)
     with console.capture() as captured:
-        console.print(feed.rendered(console, None))
+        console.print(feed)
     assert prefix in captured.get()
     assert "not current" not in captured.get()
     with ViewFollower(Away(view)) as follower:
         follower._refresh()
         with console.capture() as captured:
-            console.print(feed.rendered(console, None))
+            console.print(feed)
         assert "the state shown is not current: away" in captured.get()
         follower._view = view
         follower._refresh()

@@ -105,7 +105,7 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(run_with, tmp_p
     facts = facts_of(ReplicaSettings(run))
     assert (facts.source_language, facts.target_language) == ("fr", "en")
     assert facts_of(ReplicaSettings(run, max_tokens=7)).longest == 7
-    with pytest.raises(CheckpointError, match=r"no checkpoint 30\. .*\[20\]"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 30\. .*\[20\]"):
         facts_of(ReplicaSettings(run, checkpoint="30"))
     with pytest.raises(RunMismatchError, match="is no run"):
         facts_of(ReplicaSettings(tmp_path))

@@ -157,7 +157,7 @@ def test_a_file_of_the_cache_is_read_once(record, cache):
 def test_points_share_steps_when_there_are_too_many(record, lines, tmp_path, monkeypatch):
     monkeypatch.setattr(curve_index, "MAX_POINTS", 100)
     index = extend_index(record, tmp_path / "curves")
-    assert index.width == 128  # the smallest power of two with which 100 points are enough
+    assert index.part.width == 128  # the smallest power of two with which 100 points are enough
     columns = index.points.columns()
     assert all((step - 1) // 128 == at for at, step in enumerate(columns["step"]))
     assert_all_stand_for(columns, steps_between(lines, 1, STEPS))
@@ -166,17 +166,17 @@ def test_points_share_steps_when_there_are_too_many(record, lines, tmp_path, mon
 def test_what_is_appended_is_read_alone(tmp_path):
     path = long_record(tmp_path / "metrics.jsonl", 2_500)
     cache = tmp_path / "curves"
-    whole = extend_index(path, cache).indexed_bytes
+    whole = extend_index(path, cache).part.indexed_bytes
     long_record(path, 50, first_step=2_501)
     with OpenRecord(path) as opened:
         index = curve_index.load_index(opened, cache)
-        assert index.indexed_bytes == whole
+        assert index.part.indexed_bytes == whole
         assert opened.bytes_read < 50_000
     found = read_curves(path, 100, cache=cache)
     assert found.complete
     assert found.columns["step"][-1] == 2_550
-    assert extend_index(path, cache, wanted_bytes=10**6).indexed_bytes == whole  # not worth it
-    assert extend_index(path, cache).indexed_bytes == path.stat().st_size
+    assert extend_index(path, cache, wanted_bytes=10**6).part.indexed_bytes == whole  # not worth it
+    assert extend_index(path, cache).part.indexed_bytes == path.stat().st_size
     assert read_curves(path, 100, cache=cache).columns == found.columns
     anew = extend_index(path, tmp_path / "other")
     assert anew.points.columns() == extend_index(path, cache).points.columns()
@@ -190,7 +190,7 @@ def test_an_index_that_grew_equals_one_of_the_whole(record, tmp_path, monkeypatc
         index = extend_index(path, tmp_path / "grown")
     other = extend_index(path, tmp_path / "at once")
     np.testing.assert_allclose(index.points.rows, other.points.rows, rtol=1e-12)
-    assert (index.validations, index.events) == (other.validations, other.events)
+    assert index.part == other.part
 
 
 @pytest.mark.parametrize(
@@ -434,5 +434,5 @@ def test_a_record_that_outgrows_its_points_is_thinned_alike_from_the_cache(tmp_p
     path.write_bytes(b"".join(text))
     grown = extend_index(path, cache)
     whole = extend_index(path, tmp_path / "other")
-    assert grown.width == whole.width > 1
+    assert grown.part.width == whole.part.width > 1
     np.testing.assert_allclose(grown.points.rows, whole.points.rows, rtol=1e-12)

@@ -14,7 +14,7 @@ from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.first_screen import PageStart, first_screen_markup
 from transloom.observe.explain.live.panel import live_section
 from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
-from transloom.observe.explain.text.text_page import continuation_page, filling_page
+from transloom.observe.explain.text.text_page import text_page
 from transloom.observe.explain.translation_page import translation_page
 
 SENTENCE = "elle sera journaliste demain"
@@ -105,7 +105,7 @@ def test_the_flow_of_a_continued_text_is_that_of_the_model(generator_of):
         generator.tokenizer.piece(best),
         pytest.approx(100 * probabilities[best].item(), abs=0.0101),
     )
-    assert explained.continuation in continuation_page(explained, "a title")
+    assert explained.continuation in text_page(explained, "a title")
     titles = page.titles_of_flow()
     assert titles["tokens"] == "Pieces and their ids"
     assert titles["decoder"] == "Layer 1: self-attention"
@@ -124,7 +124,7 @@ def test_the_flow_of_a_filled_text_is_what_fill_takes(filler_of):
         assert of_which in page.flow["output"]
         share = pytest.approx(100 * best.probability, abs=0.0101)
         assert predicted(page) == (best.piece, share)
-        assert escape(found.filled) in filling_page(explained, "a title")
+        assert escape(found.filled) in text_page(explained, "a title")
         titles = page.titles_of_flow()
         assert titles["tokens"] == "Pieces and their ids"
         assert titles["encoder"] == "Layer 1: self-attention"

@@ -15,7 +15,7 @@ from transloom.observe.explain.compare.section import compare_section
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live.panel import live_section, live_text
 from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
-from transloom.observe.explain.text.text_page import continuation_page, filling_page
+from transloom.observe.explain.text.text_page import text_page
 from transloom.observe.explain.translation_page import translation_page
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
@@ -58,12 +58,10 @@ def page_of_kind(translators, filler_of, generator_of, tmp_path):
             compare, _ = compare_section(translators, names, SENTENCE, None, live)
         if kind == "masked":
             filler, text = filler_of(), "the cat is [MASK] on[MASK]"
-            page = filling_page(explain_filling(filler, text), "x", live_text(filler, text))
+            page = text_page(explain_filling(filler, text), "x", live_text(filler, text))
         elif kind == "continued":
             generator, text = generator_of(), "the cat"
-            page = continuation_page(
-                explain_continuing(generator, text), "x", live_text(generator, text)
-            )
+            page = text_page(explain_continuing(generator, text), "x", live_text(generator, text))
         else:
             sentence = LONG if kind == "long" else SENTENCE
             page = translation_page(explain(translators[0], sentence), "a title", live, compare)

@@ -7,14 +7,21 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from cluster.terminal import Terminal
-from transloom.observe.terminal.picture_layout import LABEL, Block, Picture, cut, fitted, gap, row
+from transloom.observe.terminal.picture_layout import (
+    LABEL,
+    Block,
+    Picture,
+    cut,
+    fitted,
+    listed,
+    row,
+)
 
 BLOCKS = [
-    Block(None, ["title"], importance=0),
-    gap(),
-    Block(None, ["a1", "a2", "a3"], importance=2, noun="ranks"),
-    Block(None, ["s1", "s2"], importance=3, least=0, is_whole=True),
-    Block(None, ["b1", "b2"], importance=1),
+    Block([("title", "")]),
+    Block(listed("", ["a1", "a2", "a3"]), noun="ranks", has_gap=True),
+    Block(listed("", ["b1", "b2"])),
+    Block(listed("", ["s1", "s2"]), least=0),
 ]
 
 
@@ -22,27 +29,32 @@ def console_of(width=80, encoding="utf-8"):
     return Terminal(file=io.TextIOWrapper(io.BytesIO(), encoding), width=width)
 
 
+def picture_of(blocks):
+    return Picture(lambda console, width, height: fitted(blocks, console, width, height))
+
+
 def lines_of(blocks, console, height=None):
-    console.print(Picture(fitted(blocks, console, height)), crop=False)
+    console.print(picture_of(blocks), crop=False, height=height)
     console.file.flush()
     return console.file.buffer.getvalue().decode(console.encoding).split("\n")[:-1]
 
 
 def contents(text, width, most=9):
     """The rows of a text, without the column of the label."""
-    rows = Block("label", [text], importance=0, most=most).rows(console_of(), LABEL + width)
+    rows = Block([("label", text)], most=most).rows(console_of(), LABEL + width)
     return [row.plain[LABEL:].rstrip() for row in rows]
 
 
 @pytest.mark.parametrize(
     ("height", "expected"),
     [
-        (None, ["title", "", "a1", "a2", "a3", "s1", "s2", "b1", "b2"]),
-        (9, ["title", "", "a1", "a2", "a3", "s1", "s2", "b1", "b2"]),
-        (8, ["title", "a1", "a2", "a3", "s1", "s2", "b1", "b2"]),
-        (5, ["title", "a1", "… 2 more ranks", "b1", "b2"]),
-        (3, ["title", "a1", "b1"]),
-        (2, ["title", "b1"]),
+        (None, ["title", "", "a1", "a2", "a3", "b1", "b2", "s1", "s2"]),
+        (9, ["title", "", "a1", "a2", "a3", "b1", "b2", "s1", "s2"]),
+        (8, ["title", "a1", "a2", "a3", "b1", "b2", "s1", "s2"]),
+        (7, ["title", "a1", "a2", "a3", "b1", "b2", "s1"]),
+        (6, ["title", "a1", "a2", "a3", "b1", "b2"]),
+        (4, ["title", "a1", "… 2 more ranks", "b1"]),
+        (2, ["title", "a1"]),
         (1, ["title"]),
         (0, []),
     ],
@@ -53,13 +65,21 @@ def test_the_least_important_is_left_out_first(height, expected):
 
 @pytest.mark.parametrize("height", range(12))
 def test_no_picture_is_higher_than_the_terminal(height):
-    assert len(fitted(BLOCKS, console_of(), height)) <= height
+    assert len(fitted(BLOCKS, console_of(), 80, height)) <= height
+
+
+def test_a_terminal_keeps_a_row_for_the_cursor(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("LINES", "5")
+    console = Terminal(file=io.StringIO(), force_terminal=True)
+    console.print(picture_of(BLOCKS))
+    assert console.file.getvalue().count("\n") == 4
 
 
 @pytest.mark.parametrize("text", ["a b " * 30, "漢字" * 40, "e\u0301" * 90, "x" * 100], ids=str)
 @pytest.mark.parametrize("width", [1, 2, 7, 40, 80])
 def test_no_row_is_wider_than_the_terminal(text, width):
-    blocks = [Block(None, [text], importance=0), Block("label", [text], importance=1, most=3)]
+    blocks = [Block([(text, "")]), Block([("label", text)], most=3)]
     assert max(map(cell_len, lines_of(blocks, console_of(width)))) <= width
     assert all(cell_len(line) <= max(width, 2) for line in contents(text, width))
 
@@ -81,12 +101,11 @@ def test_a_text_that_is_too_long_ends_with_dots():
 
 
 def test_dots_in_ascii_fit_the_terminal():
-    blocks = [Block(None, ["x" * 100], importance=0), Block("a", ["x" * 100], importance=1)]
-    lines = lines_of(blocks, console_of(40, "ascii"))
-    assert [len(line) for line in lines] == [40, 40]
-    assert all(line.endswith("x...") for line in lines)
+    lines = lines_of([Block([("a", "x" * 100)], most=1)], console_of(40, "ascii"))
+    assert [len(line) for line in lines] == [40]
+    assert lines[0].endswith("x...")
 
 
 def test_the_label_is_in_the_first_row_alone():
-    rows = Block("why", ["one two", "three"], importance=0, most=2).rows(console_of(), LABEL + 5)
+    rows = Block(listed("why", ["one two", "three"])).rows(console_of(), LABEL + 5)
     assert [text.plain.split() for text in rows] == [["why", "one"], ["two"], ["three"]]

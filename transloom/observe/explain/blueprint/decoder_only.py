@@ -1,7 +1,7 @@
 """Build the boxes of a decoder-only Transformer (Radford et al. 2018; Touvron et al. 2023)."""
 
 from model.config.decoder_only import DecoderOnlyConfig
-from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn, FigureLayer
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn
 from transloom.observe.explain.blueprint.forms import head_lines, norm_title
 from transloom.observe.explain.blueprint.parts import (
     Parameters,
@@ -11,6 +11,7 @@ from transloom.observe.explain.blueprint.parts import (
     feed_forward,
     same_as,
     softmax,
+    stack,
     sublayer,
 )
 
@@ -29,10 +30,7 @@ class _Figure:
     def blueprint(self) -> Blueprint:
         config, parameters = self._config, self._parameters
         before = self._input()
-        layers = tuple(
-            FigureLayer(number=n + 1, boxes=tuple(self._layer(f"decoder.{n + 1}", f"layers.{n}")))
-            for n in range(config.layers)
-        )
+        layers = stack(config.layers, lambda n: self._layer(f"decoder.{n + 1}", f"layers.{n}"))
         last = box(
             "decoder.last_norm",
             "norm",

@@ -1,14 +1,7 @@
 """Build the boxes of the encoder–decoder Transformer (Vaswani et al. 2017, figure 1)."""
 
 from model.config.transformer import ModelConfig
-from transloom.observe.explain.blueprint.boxes import (
-    Blueprint,
-    Box,
-    FigureColumn,
-    FigureLayer,
-    Kind,
-    Weight,
-)
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn, Kind, Weight
 from transloom.observe.explain.blueprint.forms import head_lines, norm_title
 from transloom.observe.explain.blueprint.parts import (
     Parameters,
@@ -18,6 +11,7 @@ from transloom.observe.explain.blueprint.parts import (
     feed_forward,
     same_as,
     softmax,
+    stack,
     sublayer,
 )
 
@@ -53,12 +47,7 @@ class _Figure:
         return FigureColumn(
             name=side.capitalize(),
             before=self._input(side),
-            layers=tuple(
-                FigureLayer(
-                    number=n + 1, boxes=tuple(make(f"{side}.{n + 1}", f"{side}.layers.{n}"))
-                )
-                for n in range(count)
-            ),
+            layers=stack(count, lambda n: make(f"{side}.{n + 1}", f"{side}.layers.{n}")),
             after=(*self._last_norm(side), *(self._memory() if encodes else self._output())),
         )
 

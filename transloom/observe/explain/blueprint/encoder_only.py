@@ -2,7 +2,7 @@
 
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.sentence_encoder import SentenceEncoderConfig
-from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn, FigureLayer
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn
 from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES, norm_title
 from transloom.observe.explain.blueprint.parts import (
     Parameters,
@@ -12,6 +12,7 @@ from transloom.observe.explain.blueprint.parts import (
     feed_forward,
     same_as,
     softmax,
+    stack,
     sublayer,
 )
 
@@ -36,12 +37,8 @@ class _Figure:
     def blueprint(self) -> Blueprint:
         config, parameters = self._config, self._parameters
         before = self._input()
-        layers = tuple(
-            FigureLayer(
-                number=n + 1,
-                boxes=tuple(self._layer(f"encoder.{n + 1}", f"encoder.layers.{n}")),
-            )
-            for n in range(config.layers)
+        layers = stack(
+            config.layers, lambda n: self._layer(f"encoder.{n + 1}", f"encoder.layers.{n}")
         )
         last = [self._norm("encoder.last_norm", "last")] if self._pre_norm else []
         after = (*last, *self._head(), *parameters.rest())

@@ -4,10 +4,10 @@ The text of a box about its matrices is derived from the parameters, so it is co
 options of a network. Shapes of matrices are given as in x · W: (in × out).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from transloom.observe.explain.blueprint.boxes import Box, Kind, Weight
+from transloom.observe.explain.blueprint.boxes import Box, FigureLayer, Kind, Weight
 from transloom.observe.explain.blueprint.forms import network_line, norm_title
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -27,6 +27,11 @@ LETTERS = {
     "classifier": "W",
 }
 _ORDER = list(LETTERS)
+
+
+def stack(count: int, layer: Callable[[int], Iterable[Box]]) -> tuple[FigureLayer, ...]:
+    """Return the layers of a stack, whose boxes a function of the layer's index returns."""
+    return tuple(FigureLayer(number=n + 1, boxes=tuple(layer(n))) for n in range(count))
 
 
 class Parameters:

@@ -1,7 +1,5 @@
 """Build the page of a text, whose sections the page's modules draw from one recorded trace."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from transloom.observe.explain import limits
@@ -22,39 +20,32 @@ from transloom.observe.explain.text.text_explanation import (
 )
 
 
-def continuation_page(explained: ContinuedText, title: str, live: PageSection | str = "") -> str:
-    """Return the page of a language model, from a text to its continuation.
+def text_page(
+    explained: FilledText | ContinuedText, title: str, live: PageSection | str = ""
+) -> str:
+    """Return the page of a text, up to the pieces that a model predicts for it.
 
     Args:
         live: the model, which computes the trace, or the reason why the page does not contain it.
     """
-    return _page(
-        explained,
-        title,
-        live,
-        facts("continuation", explained),
-        partial(recorded_continuation, explained),
-        heading="From a text to its continuation",
-        made=("Continuation", explained.continuation),
-        caption="Step 1. Each new piece is appended to the text.",
+    if isinstance(explained, FilledText):
+        heading, made = "From a text to its hidden pieces", ("Filled in", explained.filled)
+        caption = ""
+    else:
+        heading, made = "From a text to its continuation", ("Continuation", explained.continuation)
+        caption = "Step 1. Each new piece is appended to the text."
+    is_computed = isinstance(live, PageSection) and len(explained.pieces.ids) <= MOST_PIECES
+    start = PageStart(
+        heading=heading,
+        given=("Text", explained.text),
+        made=made,
+        caption=caption,
+        blueprint=explained.blueprint,
+        layers=explained.config.layers,
+        data={**facts(explained), "recorded": None if is_computed else recorded(explained)},
+        not_live=None if isinstance(live, PageSection) else live,
     )
-
-
-def filling_page(explained: FilledText, title: str, live: PageSection | str = "") -> str:
-    """Return the page of a masked model, from a text with [MASK] to the predicted pieces.
-
-    Args:
-        live: as in `continuation_page`.
-    """
-    return _page(
-        explained,
-        title,
-        live,
-        facts("filling", explained),
-        partial(recorded_filling, explained),
-        heading="From a text to its hidden pieces",
-        made=("Filled in", explained.filled),
-    )
+    return render(start, title, [live] if isinstance(live, PageSection) else [])
 
 
 def section_count(explained: TextExplanation) -> int:
@@ -63,9 +54,10 @@ def section_count(explained: TextExplanation) -> int:
     return before + 2 * min(explained.config.layers, limits.MAX_LAYERS) + after
 
 
-def facts(family: str, explained: TextExplanation) -> dict[str, Any]:
+def facts(explained: TextExplanation) -> dict[str, Any]:
     """Return what the page says about the model."""
     config, form = explained.config, explained.form
+    family = "filling" if isinstance(explained, FilledText) else "continuation"
     size = len(explained.vocabulary)
     return {
         **model_facts(family, config, explained.blueprint, size, explained.checkpoint),
@@ -75,12 +67,21 @@ def facts(family: str, explained: TextExplanation) -> dict[str, Any]:
     }
 
 
-def recorded_continuation(explained: ContinuedText) -> dict[str, Any]:
-    """Return the trace of a text and its continuation."""
+def recorded(explained: FilledText | ContinuedText) -> dict[str, Any]:
+    """Return the trace of a text, with its hidden pieces or its continuation."""
+    found = _filling(explained) if isinstance(explained, FilledText) else _continuation(explained)
+    return {
+        "text": explained.text,
+        "pieces": pieces_data(explained.pieces),
+        "positions": explained.positions,
+        **found,
+    }
+
+
+def _continuation(explained: ContinuedText) -> dict[str, Any]:
     tensors, traced, last = RecordedTensors(), explained.trace, explained.given - 1
     states_nm = traced.stack.output_btm[0, last : last + 1]
     return {
-        **_recorded_text(explained),
         "given": explained.given,
         "is_cut": explained.is_cut,
         "chosen": pieces_data(explained.chosen),
@@ -99,8 +100,7 @@ def recorded_continuation(explained: ContinuedText) -> dict[str, Any]:
     }
 
 
-def recorded_filling(explained: FilledText) -> dict[str, Any]:
-    """Return the trace of a text with hidden pieces."""
+def _filling(explained: FilledText) -> dict[str, Any]:
     tensors, traced, places = RecordedTensors(), explained.trace, list(explained.trace.places)
     rows = {
         "states_nm": traced.stack.output_btm[0, places],
@@ -108,7 +108,6 @@ def recorded_filling(explained: FilledText) -> dict[str, Any]:
         "normed_nm": traced.normed_nm,
     }
     return {
-        **_recorded_text(explained),
         "is_pair": explained.is_pair,
         "places": places,
         "made": explained.filled,
@@ -125,36 +124,3 @@ def recorded_filling(explained: FilledText) -> dict[str, Any]:
         },
         **tensors.packed(),
     }
-
-
-def _recorded_text(explained: TextExplanation) -> dict[str, Any]:
-    return {
-        "text": explained.text,
-        "pieces": pieces_data(explained.pieces),
-        "positions": explained.positions,
-    }
-
-
-def _page(
-    explained: TextExplanation,
-    title: str,
-    live: PageSection | str,
-    described: dict[str, Any],
-    record: Callable[[], dict[str, Any]],
-    *,
-    heading: str,
-    made: tuple[str, str],
-    caption: str = "",
-) -> str:
-    is_computed = isinstance(live, PageSection) and len(explained.pieces.ids) <= MOST_PIECES
-    start = PageStart(
-        heading=heading,
-        given=("Text", explained.text),
-        made=made,
-        caption=caption,
-        blueprint=explained.blueprint,
-        layers=explained.config.layers,
-        data={**described, "recorded": None if is_computed else record()},
-        not_live=None if isinstance(live, PageSection) else live,
-    )
-    return render(start, title, [live] if isinstance(live, PageSection) else [])

@@ -17,9 +17,8 @@ from transloom.observe.explain.text.text_explanation import (
     explain_filling,
 )
 from transloom.observe.explain.text.text_page import (
-    continuation_page,
-    filling_page,
     section_count,
+    text_page,
 )
 
 pytestmark = pytest.mark.long
@@ -141,7 +140,7 @@ def test_the_page_names_the_parts_of_its_network(generator_of):
 
 def test_a_text_is_text_wherever_it_stands(filler_of):
     explained = explain_filling(filler_of(), HOSTILE)
-    page = filling_page(explained, HOSTILE)
+    page = text_page(explained, HOSTILE)
     assert "<script>alert" not in page
     assert f'dir="auto">{escape(HOSTILE)}</span>' in page
 
@@ -149,15 +148,15 @@ def test_a_text_is_text_wherever_it_stands(filler_of):
 def test_a_page_says_why_no_other_text_can_be_typed(generator_of, monkeypatch):
     generator = generator_of()
     explained = explain_continuing(generator, "the cat")
-    live = continuation_page(explained, "x", live_text(generator, "the cat"))
+    live = text_page(explained, "x", live_text(generator, "the cat"))
     assert "<textarea" in live
     assert '"recorded":null' in live
     monkeypatch.setattr("transloom.observe.explain.text.text_page.MOST_PIECES", 3)
-    too_long = continuation_page(explained, "x", live_text(generator, "the cat"))
+    too_long = text_page(explained, "x", live_text(generator, "the cat"))
     assert '"recorded":{' in too_long  # which the script does not compute, and says so
     assert "<textarea" in too_long
     monkeypatch.setattr("transloom.observe.explain.live.packing.MOST_WEIGHTS", 10)
-    page = continuation_page(explained, "x", live_text(generator, "the cat"))
+    page = text_page(explained, "x", live_text(generator, "the cat"))
     count = sum(weight.numel() for weight in generator.network.parameters())
     assert f"This page shows only this text: it has {count:,} weights, more than 10." in page
     assert "<textarea" not in page

@@ -11,7 +11,7 @@ from transloom.observe.explain.text.text_explanation import (
     explain_continuing,
     explain_filling,
 )
-from transloom.observe.explain.text.text_page import continuation_page, filling_page
+from transloom.observe.explain.text.text_page import text_page
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
@@ -23,9 +23,7 @@ HIDDEN = "is [MASK] a [MASK]"
 @pytest.fixture
 def continued(generator_of, tmp_path):
     generator = generator_of(preset="llama", key_value_heads=2)
-    page = continuation_page(
-        explain_continuing(generator, "the cat"), "x", live_text(generator, "the cat")
-    )
+    page = text_page(explain_continuing(generator, "the cat"), "x", live_text(generator, "the cat"))
     file = tmp_path / "continued.html"
     file.write_text(page, encoding="utf-8")
     return generator, file.as_uri()
@@ -106,7 +104,7 @@ def test_pieces_are_drawn_by_keyboard_as_generate_draws_them(browser, continued,
 @pytest.mark.parametrize("width", WIDTHS)
 def test_hidden_pieces_follow_what_is_typed(browser, filler_of, tmp_path, width):
     filler = filler_of(preset="bert")
-    page = filling_page(explain_filling(filler, "the [MASK]"), "x", live_text(filler, "the [MASK]"))
+    page = text_page(explain_filling(filler, "the [MASK]"), "x", live_text(filler, "the [MASK]"))
     file = tmp_path / "filled.html"
     file.write_text(page, encoding="utf-8")
     with closing(Watched(browser, width)) as watched:
