@@ -24,16 +24,25 @@ function tell(map, row, column, x, y) {
   tip.style.top = Math.max(4, y - height - 10) + "px";
 }
 
+function cellAt({ target, offsetX, offsetY }) {
+  const figure = target.closest?.("figure.map");
+  if (!figure?.layout || target.tagName !== "CANVAS") return null;
+  const { left, top, cell } = figure.layout;
+  const row = Math.floor((offsetY - top) / cell.height);
+  const column = Math.floor((offsetX - left) / cell.width);
+  return figure.map.values[row]?.[column] === undefined ? null : { figure, row, column };
+}
+
 function pointed(event) {
   tip.hidden = true;
-  const figure = event.target.closest?.("figure.map");
-  if (!figure?.layout || event.target.tagName !== "CANVAS") return;
-  const { left, top, cell } = figure.layout;
-  const row = Math.floor((event.offsetY - top) / cell.height);
-  const column = Math.floor((event.offsetX - left) / cell.width);
-  const map = figure.map;
-  if (map.values[row]?.[column] === undefined) return;
-  tell(map, row, column, event.clientX, event.clientY);
+  const at = cellAt(event);
+  if (at) tell(at.figure.map, at.row, at.column, event.clientX, event.clientY);
+}
+
+// Tells a page that knows where numbers come from which one was chosen: a row's numbers and a column.
+function choose({ figure, row, column }) {
+  const line = figure.map.lines?.[row]; // a map of the time-lapse has none
+  if (line) figure.dispatchEvent(new CustomEvent("numberchosen", { bubbles: true, detail: { line, column } }));
 }
 
 function part(role, text, attributes = {}) {
@@ -80,6 +89,7 @@ function pressed(event) {
   if (!grid) return;
   const { values } = grid.closest("figure").map;
   const [row, column] = grid.at ?? [0, 0];
+  if (event.key === "Enter") choose({ figure: grid.closest("figure"), row, column });
   const moved = {
     ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
     ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
@@ -92,6 +102,10 @@ function pressed(event) {
 }
 
 document.addEventListener("keydown", pressed);
+document.addEventListener("click", (event) => {
+  const at = cellAt(event);
+  if (at) choose(at);
+});
 document.addEventListener("focusin", ({ target }) => {
   const grid = gridOfMap(target);
   if (grid?.matches(":focus-visible")) visit(grid, ...(grid.at ?? [0, 0]));

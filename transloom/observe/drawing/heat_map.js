@@ -11,7 +11,9 @@ const INKS = [[0, 0, 0], [255, 255, 255]]; // one of them has a contrast of 4.58
 
 // A matrix by colours, which `paint` paints and cells.js reads out: `values` are rows of numbers
 // with −∞ at masked places, `columns` labels or null for dimensions, `shape` that of the whole matrix.
-export function heatMap({ title, values, rows, columns = null, isShare = false, shape, cuts = [] }) {
+// `isMasked`: whether later columns than the row are masked, whatever their numbers.
+export function heatMap({ title, values, rows, columns = null, isShare = false, isMasked = false,
+  shape, cuts = [] }) {
   const small = [shape.join(" × "), cuts.filter(Boolean).join(", ")].filter(Boolean).join(" · ");
   const grid = element("div", {
     class: "grid", role: "grid", tabindex: 0, "aria-rowcount": values.length,
@@ -25,8 +27,9 @@ export function heatMap({ title, values, rows, columns = null, isShare = false, 
     element("figcaption", {}, title, " ", element("small", {}, small),
       element("small", { class: "scale" })), grid);
   figure.map = {
-    rows, columns,
-    values: values.map((line) => Array.from(line, (value) => (value === -Infinity ? null : value))),
+    rows, columns, lines: values,
+    values: values.map((line, row) => Array.from(line, (value, column) =>
+      (value === -Infinity || (isMasked && column > row) ? null : value))),
   };
   return figure;
 }

@@ -44,11 +44,14 @@ def translation_page(
         "recorded": None if is_computed else recorded(explained),
     }
     config = explained.config
+    caption = "Decoding step 1. Each new piece is the decoder's next input."
+    if runs:
+        caption += " Choose a number of any map to see where it comes from."
     start = PageStart(
         heading="From sentence to translation",
         given=("Sentence", explained.sentence),
         made=("Translation", explained.translation),
-        caption="Decoding step 1. Each new piece is the decoder's next input.",
+        caption=caption,
         blueprint=explained.blueprint,
         layers=max(config.encoder_layers, config.decoder_layers),
         data=data,

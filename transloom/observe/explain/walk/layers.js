@@ -3,7 +3,6 @@
 // A stack is {group, key, noun, attends, causal, layers, pieces}: the words of its sections, `key` the
 // prefix of its boxes in the model's figure; under a causal mask a row sees itself and earlier ones.
 
-import { element } from "../../drawing/elements.js";
 import { counted, formatNumber } from "../../drawing/numbers.js";
 import { headNames, headVectors, scoresOfHead, vectors, weightsOfHead } from "./maps.js";
 import { fold, heading, sideBySide, table, text } from "../../drawing/parts.js";
@@ -37,7 +36,7 @@ function attentionSection(trace, stack, layer, number) {
       number === 1 ? byHand(trace, attention, pieces, stack.causal) : [],
       heading("The numbers of each head"),
       projectionsText(form),
-      headFolds(trace, `${stack.key}.layers.${number - 1}.self_attention`, attention, pieces, stack.causal),
+      headFolds(trace, attention, pieces, stack.causal),
       heading("The heads joined"),
       joinText(form),
       vectors(trace, "output of the attention", attention.output_tm, pieces),
@@ -92,19 +91,12 @@ export function weightMaps(trace, attention, rows, columns, causal) {
     weightsOfHead(trace, name, attention.weights_hts, head, rows, columns, causal)));
 }
 
-// A button that leads to the origin of each number of a matrix, in a page that computes them.
-export function asking(trace, key, numbers = "these numbers") {
-  return trace.askFor && element("p", {}, element("button", { type: "button",
-    onclick: () => trace.askFor(key) }, `Where does each of ${numbers} come from?`));
-}
-
-// A fold for each head with its queries, keys, values, scores, weights and mix. `key`: the attention's.
-export function headFolds(trace, key, attention, pieces, causal) {
+// A fold for each head with its queries, keys, values, scores, weights and mix.
+export function headFolds(trace, attention, pieces, causal) {
   const { head_width: d } = trace.model.form;
   return headNames(trace).map((name, head) => {
     const vectorsOf = (title, tensor) => headVectors(trace, title, tensor, head, pieces);
-    const origin = asking(trace, `${key}.queries_htd`);
-    return fold(`${name}: queries, keys, values, scores, weights, mix`, [origin, sideBySide(
+    return fold(`${name}: queries, keys, values, scores, weights, mix`, [sideBySide(
       vectorsOf("queries", attention.queries_htd),
       vectorsOf("keys", attention.keys_hsd),
       vectorsOf("values", attention.values_hsd),

@@ -43,18 +43,12 @@ function numbersOfHead({ model: { limits, form } }) {
   return Math.max(1, Math.floor(limits.numbers / Math.min(form.heads, limits.heads)));
 }
 
-// Scores or weights: one row per query and one column per key. `causal`: a row sees itself and
-// earlier ones alone.
-export function scoresOfHead({ model: { limits } }, title, tensor, head, labels, columns) {
-  return looking(title, rowsOf(tensor, head, limits.pieces), labels, columns, limits, false,
-    tensor.shape.at(-2));
-}
-
-export function weightsOfHead({ model: { limits } }, title, tensor, head, labels, columns, causal) {
-  const rows = rowsOf(tensor, head, limits.attended).map((line, t) =>
-    (causal ? line.map((weight, s) => (s > t ? -Infinity : weight)) : line));
-  return looking(title, rows, labels, columns, limits, true, tensor.shape.at(-2));
-}
+// Scores or weights: a row per query, a column per key. `isMasked`: a row sees no later ones.
+const ofHead = (limit, isShare) =>
+  ({ model: { limits } }, title, tensor, head, labels, columns, isMasked) => looking(title,
+    rowsOf(tensor, head, limits[limit]), labels, columns, limits, isShare, tensor.shape.at(-2), isMasked);
+export const scoresOfHead = ofHead("pieces", false);
+export const weightsOfHead = ofHead("attended", true);
 
 // Row t of all heads, over so many columns as have labels.
 export function rowOfAllHeads(trace, title, tensor, t, columns, isShare) {
@@ -63,10 +57,10 @@ export function rowOfAllHeads(trace, title, tensor, t, columns, isShare) {
   return looking(title, rows, headNames(trace), columns, limits, isShare, rows.length);
 }
 
-function looking(title, rows, labels, columns, limits, isShare, height) {
+function looking(title, rows, labels, columns, limits, isShare, height, isMasked = false) {
   const missing = isShare ? missingShare(rows, limits.attended) : "";
   return heatMap({
-    title, isShare, rows: labels.slice(0, rows.length), columns: columns.slice(0, limits.attended),
+    title, isShare, isMasked, rows: labels.slice(0, rows.length), columns: columns.slice(0, limits.attended),
     values: rows.map((line) => line.subarray(0, limits.attended)), shape: [height, columns.length],
     cuts: [leftOut(height, rows.length, "rows"),
       leftOut(columns.length, limits.attended, "columns") + missing],

@@ -1,7 +1,7 @@
 // The decoder's sections: one per step, then one for all steps as one pass.
 
 import { formatCount, formatNumber, formatPercent } from "../../drawing/numbers.js";
-import { asking, headFolds, innerTitle, stages, weightMaps } from "./layers.js";
+import { headFolds, innerTitle, stages, weightMaps } from "./layers.js";
 import { chosenVectors, rowOfAllHeads, vectorsOfHeads } from "./maps.js";
 import { bars, fold, heading, shareOfOthers, sideBySide, text, tokens } from "../../drawing/parts.js";
 import { rowsOf } from "./trace.js";
@@ -85,7 +85,7 @@ function layerParts(trace, layer, number, t) {
     sideBySide(attentions.map(([title, { weights_hts }, columns]) =>
       rowOfAllHeads(trace, title, weights_hts, t, columns, true))),
     fold(`Decoder layer ${number}: queries, keys, values, scores, mixes, sums and feed-forward`, [
-      attentions.map((attention) => headRows(trace, number, ...attention, t)),
+      attentions.map((attention) => headRows(trace, ...attention, t)),
       rowsAt(trace, `Decoder layer ${number}, the row of “${newest}”, from top to bottom`, way, t),
       rowsAt(trace, `feed-forward, ${innerTitle(form)}`, [[newest, layer.feed_forward.inner_tf]], t),
     ], `inside-${number}`),
@@ -93,15 +93,14 @@ function layerParts(trace, layer, number, t) {
 }
 
 // Query, scores and mix of the newest piece, a row per head; of its own attention also key and value.
-function headRows(trace, number, title, attention, columns, isOwn, t) {
-  const key = `decoder.layers.${number - 1}.${isOwn ? "self" : "cross"}_attention.scores_hts`;
+function headRows(trace, title, attention, columns, isOwn, t) {
   const vectors = (what, tensor) => vectorsOfHeads(trace, `${title}: ${what}`, tensor, t);
-  return [asking(trace, key, `the numbers of ${title}`), sideBySide(
+  return sideBySide(
     vectors("query", attention.queries_htd),
     isOwn ? [vectors("key", attention.keys_hsd), vectors("value", attention.values_hsd)] : [],
     rowOfAllHeads(trace, `${title}: scores`, attention.scores_hts, t, columns, false),
     vectors("mix", attention.mix_htd),
-  )];
+  );
 }
 
 function nextPiece(trace, t) {
@@ -153,7 +152,7 @@ function allStepsSection(trace) {
       trace.decoder.layers.slice(0, trace.model.limits.layers).map((layer, n) => [
         heading(`Decoder layer ${n + 1}: masked self-attention`),
         weightMaps(trace, layer.self_attention, rows, rows, true),
-        headFolds(trace, `decoder.layers.${n}.self_attention`, layer.self_attention, rows, true),
+        headFolds(trace, layer.self_attention, rows, true),
         heading(`Decoder layer ${n + 1}: cross-attention`),
         weightMaps(trace, layer.cross_attention, rows, trace.source.texts, false),
       ]),

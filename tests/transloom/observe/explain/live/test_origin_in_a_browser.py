@@ -154,3 +154,73 @@ def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):
     page.locator("[data-live=origin]").wait_for(state="hidden")
     watched.settle()
     assert page.locator("[data-live=matrices] [aria-selected]").count() == 0
+
+
+CELL_OF_MAP = """canvas => {
+    const { left, top, cell } = canvas.closest("figure").layout;
+    return { x: left + 0.5 * cell.width, y: top + 0.5 * cell.height };
+}"""
+NUMBER_OF_MAP = "canvas => canvas.closest('figure').map.values[0][0]"
+NUMBER_OF_ORIGIN = """() => {
+    const title = document.querySelector("[data-live=origin] h3").getBoundingClientRect();
+    const isSeen = title.top >= 0 && title.bottom <= innerHeight;
+    if (location.hash !== "#live-matrices" || !isSeen) return null;
+    return document.querySelector("[data-live=origin] p.value").textContent;
+}"""
+# Of the last cell of each map, in turn: the number in the map, and its origin's.
+NUMBERS_OF_ALL_MAPS = """async () => {
+    const found = [];
+    for (const figure of document.querySelectorAll("main > section.drawn figure.map")) {
+      const { lines, values } = figure.map;
+      const [row, column] = [lines.length - 1, lines.at(-1).length - 1];
+      document.querySelector("[data-live=origin]").replaceChildren();
+      figure.dispatchEvent(new CustomEvent("numberchosen",
+        { bubbles: true, detail: { line: lines[row], column } }));
+      for (let n = 0; n < 200 && !document.querySelector("[data-live=origin] p.value"); n++) {
+        await new Promise((done) => setTimeout(done, 10));
+      }
+      const shown = document.querySelector("[data-live=origin] p.value");
+      found.push([values[row][column], shown?.textContent]);
+    }
+    return found;
+}"""
+
+
+def number(text):
+    return float(text.replace("−", "-").replace(",", ""))
+
+
+@pytest.mark.parametrize("key", ["pointer", "Enter"])
+def test_a_number_chosen_in_a_map_shows_its_origin(watched, key):
+    page = watched.page
+    for section in ("section-3", "section-5"):
+        page.evaluate("id => { location.hash = id; }", section)
+        watched.settle()
+        canvas = page.locator(f"#{section} figure.map canvas").last
+        canvas.evaluate(
+            "one => { const fold = one.closest('details'); if (fold) fold.open = true; }"
+        )
+        watched.settle()
+        if key == "pointer":
+            canvas.click(position=canvas.evaluate(CELL_OF_MAP))
+        else:
+            canvas.locator("..").focus()
+            page.keyboard.press("Enter")
+        shown = page.wait_for_function(NUMBER_OF_ORIGIN).json_value()
+        expected = canvas.evaluate(NUMBER_OF_MAP)
+        assert number(shown) == pytest.approx(expected, rel=1e-3, abs=6e-5)
+
+
+def test_the_numbers_of_all_maps_have_an_origin(watched):
+    """Those of masked maps and of single rows, too."""
+    page = watched.page
+    for section in page.evaluate(
+        "[...document.querySelectorAll('section.drawn')].map(({ id }) => id)"
+    ):
+        page.evaluate("id => { location.hash = id; }", section)  # each is drawn when it is shown
+        watched.settle()
+    found = page.evaluate(NUMBERS_OF_ALL_MAPS)
+    assert len(found) > 100
+    for expected, shown in found:
+        assert shown is not None
+        assert number(shown) == pytest.approx(expected, rel=1e-3, abs=6e-5)

@@ -38,8 +38,8 @@ function* matricesSlices(panel) {
 export function lookAt(panel, key) {
   panel.looksAt = key;
   panel.part("places").value = key;
-  showMatrices(panel);
   panel.part("places").focus();
+  return showMatrices(panel);
 }
 
 // Of the attention whose matrices are shown; with other places, of the last one.

@@ -10,8 +10,8 @@ import { NOTHING_SWITCHED } from "./forward.js";
 import { showHeads, showNeeded } from "./heads_view.js";
 import { modelInPage } from "./loading.js";
 import { lookAt, showMatrices } from "./matrices_view.js";
-import { showOrigin } from "./origin_view.js";
-import { allPlaces, fullNameOf } from "./places.js";
+import { openOrigin, showOrigin } from "./origin_view.js";
+import { allPlaces, cellOf, fullNameOf } from "./places.js";
 import { searchSlices } from "./search.js";
 import { slicesInTurn, whenTyped } from "./slices.js";
 import { showLens, showSteps } from "./steps_view.js";
@@ -75,10 +75,7 @@ async function compute() {
 // The sections of the page follow the model as it was trained; what beam search finds comes later.
 async function showWalk() {
   const { model, plain, own } = state;
-  const trace = { ...liveTrace(facts, model, plain), askFor: (key) => {
-    location.hash = "live-matrices";
-    lookAt(state, key);
-  } };
+  const trace = liveTrace(facts, model, plain);
   showTrace(trace);
   showOthers(own.sentence === plain.sentence && own.tag === plain.tag);
   const found = await state.inTurn.beam.run(searchSlices(model, plain.ids));
@@ -114,15 +111,20 @@ function showChoices() {
 
 function listen() {
   part("tag").addEventListener("change", compute);
-  part("places").addEventListener("change", (event) => {
-    state.looksAt = event.target.value;
-    showMatrices(state);
-  });
+  part("places").addEventListener("change", (event) => lookAt(state, event.target.value));
   part("measure").addEventListener("change", () => showHeads(state));
   part("needed-fold").addEventListener("toggle", () => {
     if (part("needed-fold").open) showNeeded(state);
   });
   document.getElementById("scale").addEventListener("change", () => showMatrices(state));
+  document.addEventListener("numberchosen", async ({ detail: { line, column } }) => {
+    const { plain } = state;
+    const cell = cellOf(state.model, plain.traced, line, column);
+    if (!cell) return;
+    location.hash = "live-matrices";
+    await lookAt(state, cell.key);
+    openOrigin(state, cell, plain);
+  });
   part("reset").addEventListener("click", () => {
     state.switches = freshSwitches();
     showSwitches(state, compute);

@@ -40,6 +40,19 @@ export function numberAt(traced, { key, head, row, column }) {
   return data[((head ?? 0) * rows + row) * shape.at(-1) + column];
 }
 
+// The cell of a trace that a row of numbers has in a column, if the row is a view of one of its tensors.
+export function cellOf(model, traced, line, column) {
+  for (const { key } of [...allPlaces(model), { key: "logits_tv" }, { key: "probabilities_tv" }]) {
+    const { shape, data } = tensorAt(traced, key);
+    const place = (line.byteOffset - data.byteOffset) / data.BYTES_PER_ELEMENT + column;
+    if (line.buffer !== data.buffer || place < 0 || place >= data.length) continue;
+    const [height, width] = shape.slice(-2);
+    const [row, head] = [Math.floor(place / width) % height, Math.floor(place / width / height)];
+    return { key, head: hasHeads(key) ? head : null, row, column: place % width };
+  }
+  return null;
+}
+
 export function isSameCell(one, other) {
   return Boolean(one && other) && ["key", "head", "row", "column"].every((name) => one[name] === other[name]);
 }
