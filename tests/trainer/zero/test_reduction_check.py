@@ -62,6 +62,8 @@ def test_every_fault_that_changes_a_sum_is_found_and_no_other(rank_pools, ranks,
     assert len(changes) >= min(rounds, len(FAULTS))
 
 
+# Ten minutes each on two idle cores.
+CHAOS = (pytest.mark.chaos, pytest.mark.timeout(3600))
 ODD_STEPS = [(2, shape(0), 5), (3, shape(1, "bf16"), 3), (2, shape(2), 4), (3, shape(3), 4)]
 
 
@@ -70,7 +72,7 @@ ODD_STEPS = [(2, shape(0), 5), (3, shape(1, "bf16"), 3), (2, shape(2), 4), (3, s
     [
         *((*case, 40) for case in ODD_STEPS[:2]),
         *(pytest.param(*case, 100, marks=pytest.mark.long) for case in ODD_STEPS),
-        *(pytest.param(*case, 2500, marks=pytest.mark.chaos) for case in ODD_STEPS),
+        *(pytest.param(*case, 2500, marks=CHAOS) for case in ODD_STEPS),
     ],
     ids=name,
 )
