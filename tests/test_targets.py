@@ -40,17 +40,20 @@ def has_tests(path: Path) -> bool:
     )
 
 
-def test_every_test_file_is_collected(pytestconfig):
-    listed = subprocess.run(
-        ["git", "ls-files", "*test_*.py", "*_test.py"], cwd=ROOT, capture_output=True, text=True
-    )
+@pytest.fixture
+def names_in_git():
+    """All files of the checkout that git tracks."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no checkout of git")
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def test_every_test_file_is_collected(pytestconfig, names_in_git):
     files = [
         name
-        for name in listed.stdout.splitlines()
+        for name in names_in_git
         if any(fnmatch(Path(name).name, one) for one in pytestconfig.getini("python_files"))
-        and (ROOT / name).exists()
     ]
     assert len(files) > 500
     assert [name for name in files if not is_collected(name, pytestconfig)] == []
@@ -71,29 +74,24 @@ def test_the_expression_is_that_of_the_file_that_runs_the_target(target):
     assert f'-m "{expression}"' in text or f'"-m", "{expression}"' in text
 
 
-def test_the_paths_that_shell_scripts_give_to_pytest_are_in_git():
+def test_the_paths_that_shell_scripts_give_to_pytest_are_in_git(names_in_git):
     """An ignored or empty directory may still be on the disk of whoever moved its tests away."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("this is no checkout of git")
-    files = [Path(name) for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+    files = map(Path, names_in_git)
     present = {str(path) for file in files for path in (file, *file.parents)}
-    paths = [
-        path
-        for script in ("scripts/test", "scripts/lab", "scripts/oldest", "scripts/check")
-        for word in re.findall(r"(?<![\w/.])tests/[^\s()\"]+", (ROOT / script).read_text("utf-8"))
-        for path in _expanded(word)
-    ]
+    scripts = ("scripts/test", "scripts/lab", "scripts/oldest", "scripts/check")
+    text = "\n".join((ROOT / script).read_text(encoding="utf-8") for script in scripts)
+    words = " ".join(re.findall(r"(?<![\w/.])tests/[^\s()\"]+", text))
+    # bash expands braces and patterns
+    expanded = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {words}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    paths = expanded.stdout.splitlines()
     assert len(paths) > 40
     assert [path for path in paths if path not in present] == []
-
-
-def _expanded(word: str) -> list[str]:
-    """Return the paths that bash makes of a word with braces and patterns."""
-    command = ["bash", "-c", f"printf '%s\\n' {word}"]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
 
 
 MARKS = ("gpu", "chaos", "lab", "long", "needs")

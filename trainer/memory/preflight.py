@@ -77,30 +77,33 @@ def run_preflight(
     Raises:
         MemoryPreflightError: a rank has too little memory.
     """
-    if _all_ranks_are_small(engine, task, scoring):
-        return
-    budget = task.recipe.batching.max_tokens_per_micro_batch
     widest = task.data.widest(task.manifest, task.recipe.data_settings)
-    preflight(engine, widest, budget, partial(task.synthetic, device=engine.placement.torch_device))
+    if _all_ranks_are_small(engine, task, scoring, widest):
+        return
+    synthetic = partial(task.synthetic, device=engine.placement.torch_device)
+    preflight(engine, widest, task.recipe.batching.max_tokens_per_micro_batch, synthetic)
     preflight_heldout(inference_model, scoring, engine.placement)
 
 
-def _all_ranks_are_small(engine: TrainingEngine, task: TrainingTask, scoring: Scoring) -> bool:
+def _all_ranks_are_small(
+    engine: TrainingEngine, task: TrainingTask, scoring: Scoring, widest: Sequence[MicroBatchShape]
+) -> bool:
     """Return whether an estimate shows that all ranks have ample memory; a collective on CPUs."""
     placement, recipe = engine.placement, task.recipe
     if placement.device != "cpu" or recipe.extensions:
         return False  # no estimate covers other devices, or the code of extensions
-    needed = _estimated_bytes(engine, task, scoring)
-    is_small = needed < device_memory.AMPLE_SHARE * memory_bytes(placement)
+    ample = device_memory.AMPLE_SHARE * memory_bytes(placement)
+    is_small = _estimated_bytes(engine, task, scoring, widest) < ample
     return not sum_over_ranks(torch.tensor([float(not is_small)]), placement).item()
 
 
-def _estimated_bytes(engine: TrainingEngine, task: TrainingTask, scoring: Scoring) -> int:
+def _estimated_bytes(
+    engine: TrainingEngine, task: TrainingTask, scoring: Scoring, widest: Sequence[MicroBatchShape]
+) -> int:
     """Return an upper bound of what a step or a validation allocates on one rank, in bytes."""
-    recipe, manifest = task.recipe, task.manifest
+    recipe = task.recipe
     assert isinstance(recipe.model, LayersConfig)  # as in every built-in network
-    widest = task.data.widest(manifest, recipe.data_settings)
-    batches = [(task.data.synthetic(shape, manifest.special_ids), 0) for shape in widest]
+    batches = [(task.data.synthetic(shape, task.manifest.special_ids), 0) for shape in widest]
     # A search for outputs adds at most a token per column of the table to each row.
     batches += [(scoring.batches[n], scoring.columns) for n in widest_heldout(scoring.batches)]
     vocabulary = max(tokenizer.vocabulary_size for tokenizer in task.tokenizers.values())

@@ -87,18 +87,18 @@ function pressed(event) {
   if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
   const grid = gridOfMap(event.target);
   if (!grid) return;
-  const { values } = grid.closest("figure").map;
+  const figure = grid.closest("figure");
   const [row, column] = grid.at ?? [0, 0];
-  if (event.key === "Enter") choose({ figure: grid.closest("figure"), row, column });
+  if (event.key === "Enter") choose({ figure, row, column });
   const moved = {
     ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
     ArrowUp: [row - 1, column], ArrowDown: [row + 1, column],
-    Home: [row, 0], End: [row, values[0].length - 1],
+    Home: [row, 0], End: [row, figure.map.values[0].length - 1],
   }[event.key];
   if (!moved) return;
   event.preventDefault();
   const inside = (place, count) => Math.max(0, Math.min(count - 1, place));
-  visit(grid, inside(moved[0], values.length), inside(moved[1], values[0].length));
+  visit(grid, inside(moved[0], figure.map.values.length), inside(moved[1], figure.map.values[0].length));
 }
 
 document.addEventListener("keydown", pressed);

@@ -27,7 +27,7 @@ export function heatMap({ title, values, rows, columns = null, isShare = false, 
     element("figcaption", {}, title, " ", element("small", {}, small),
       element("small", { class: "scale" })), grid);
   figure.map = {
-    rows, columns, lines: values,
+    rows, columns, lines: values, // by the given rows, a page finds where a number comes from
     values: values.map((line, row) => Array.from(line, (value, column) =>
       (value === -Infinity || (isMasked && column > row) ? null : value))),
   };
