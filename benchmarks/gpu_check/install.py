@@ -108,7 +108,7 @@ def _install(python: Path, wheels: list[Path]) -> None:
 def _probe(python: Path, manifest: Manifest) -> dict[str, Any]:
     """Import the installed packages, and return their versions and version conflicts."""
     names = [canonical(file.name.partition("-")[0]) for file in manifest.files]
-    names += manifest.on_machine
+    names += [name for name, package in manifest.on_machine.items() if package.pinned]
     said = _run(python, [python, "-P", PROBE, *names], "check the installed packages", {})
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     if missing := [name for name in names if name not in found["versions"]]:
@@ -131,7 +131,9 @@ def _deviations(manifest: Manifest, found: dict[str, Any]) -> list[str]:
     on_machine = manifest.on_machine.items()
     claimed = {difference(name, package.version, package.pinned) for name, package in on_machine}
     real = [
-        difference(name, found["versions"][name], package.pinned) for name, package in on_machine
+        difference(name, found["versions"][name], package.pinned)
+        for name, package in on_machine
+        if package.pinned
     ]
     others = [sentence for sentence in manifest.deviations if sentence not in claimed]
     return [*filter(None, real), *others, *found["conflicts"]]
