@@ -34,11 +34,12 @@ oneDNN sums in another order, so these products use the original weights.
 Shape suffixes: n tokens, i inputs, o outputs.
 """
 
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 def _onednn() -> Any:
@@ -51,6 +52,7 @@ _ONEDNN = _onednn()
 # Minimum of tokens × inputs × outputs for oneDNN. For smaller products, the overhead of 14 µs
 # exceeds the savings on every processor measured above.
 ONEDNN_FROM = 2**21
+ALIGNMENT = 16  # bytes that one vector instruction of a GPU reads
 # Rows for which the layout of packed weights is chosen.
 TYPICAL_ROWS = 256
 
@@ -95,16 +97,38 @@ def _packed(weight_oi: Tensor) -> Tensor | None:
     return packed if version == weight_oi._version else None
 
 
+@overload
+def aligned(parameter: Tensor) -> Tensor: ...
+
+
+@overload
+def aligned(parameter: None) -> None: ...
+
+
+def aligned(parameter: Tensor | None) -> Tensor | None:
+    """Return a parameter at an address that is a multiple of `ALIGNMENT` bytes: it, or a copy.
+
+    The address decides which kernel computes a product or a norm on a GPU, and two kernels round in
+    two ways. A parameter by itself is always aligned. But in ZeRO's flat buffers, parameters follow
+    one another, and one of 34 elements moves all others. Without copies, the bits would depend on
+    the ZeRO stage. Only parameters behind such an odd one are copied.
+    """
+    if parameter is None or parameter.data_ptr() % ALIGNMENT == 0:
+        return parameter
+    return parameter.clone()
+
+
 class Linear(nn.Linear):
     """Linear layer like `torch.nn.Linear`, computed by oneDNN where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convert (…, i) into (…, o)."""
-        if _onednn_is_faster(x, self.weight):
+        weight_oi, bias_o = aligned(self.weight), aligned(self.bias)
+        if _onednn_is_faster(x, weight_oi):
             if torch.is_grad_enabled():
-                return _Linear.apply(x, self.weight, self.bias)
-            return _from_onednn(x, self.weight, self.bias)
-        return super().forward(x)
+                return _Linear.apply(x, weight_oi, bias_o)
+            return _from_onednn(x, weight_oi, bias_o)
+        return F.linear(x, weight_oi, bias_o)
 
 
 class _Linear(torch.autograd.Function):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.blocks.dropout import Dropout
-from model.blocks.linear import Linear, product
+from model.blocks.linear import Linear, aligned, product
 from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig
 from model.config.transformer import AttentionBackend
 from model.heads.token_prediction import TokenPredictor
@@ -84,7 +84,7 @@ class LabelModel(TokenPredictor):
         initialise_normal(self)
 
     def outputs(self, hidden_md: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._ready(hidden_md), self.classifier.weight, self.classifier.bias
+        return self._ready(hidden_md), aligned(self.classifier.weight), self.classifier.bias
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert the encoder's hidden states (…, d) into unnormalised log-probabilities (…, l)."""

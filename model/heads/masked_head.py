@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.blocks.feed_forward import ACTIVATIONS
-from model.blocks.linear import Linear, product
+from model.blocks.linear import Linear, aligned, product
 from model.blocks.norm import norm_of
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
@@ -94,11 +94,11 @@ class MaskedLanguageModel(TokenPredictor):
         initialise_normal(self)
 
     def outputs(self, hidden_md: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.head(hidden_md), self.encoder.embedding.weight, self.output_bias
+        return self.head(hidden_md), aligned(self.encoder.embedding.weight), self.output_bias
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert the encoder's hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        weight_vd, ready = self.encoder.embedding.weight, self.head(hidden)
+        weight_vd, ready = aligned(self.encoder.embedding.weight), self.head(hidden)
         if torch.is_grad_enabled():  # `product` supports no gradients
             return F.linear(ready, weight_vd, self.output_bias)
         return product(ready, weight_vd).add_(self.output_bias)

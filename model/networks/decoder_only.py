@@ -28,7 +28,7 @@ from model.blocks.dropout import Dropout
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import LayerStack
 from model.blocks.learned_positions import LearnedPositions
-from model.blocks.linear import product
+from model.blocks.linear import aligned, product
 from model.blocks.packing import PackedMask, packing_of_parts, part_positions
 from model.blocks.positions import SinusoidalPositions
 from model.blocks.rotary import RotaryPositions, Rotation
@@ -190,7 +190,7 @@ class DecoderOnly(LayerStack):
     def output_weight(self) -> Tensor:
         """Matrix (v, d) of the output projection."""
         # A property and not an attribute: under ZeRO-3, each access gathers the partitioned weight.
-        return (self.output_embedding or self.embedding).weight
+        return aligned((self.output_embedding or self.embedding).weight)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert hidden states (…, d) into unnormalised log-probabilities (…, v)."""

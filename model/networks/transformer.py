@@ -29,7 +29,7 @@ from model.blocks.cache import KeyValueCache
 from model.blocks.dropout import Dropout
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import Decoder, Encoder
-from model.blocks.linear import product
+from model.blocks.linear import aligned, product
 from model.blocks.packing import PackedMask, Packing, packings
 from model.blocks.positions import SinusoidalPositions
 from model.blocks.rotary import RotaryPositions, Rotation
@@ -259,7 +259,7 @@ class Transformer(nn.Module):
     def output_weight(self) -> Tensor:
         """Matrix (v, d) of the output projection."""
         # A property and not an attribute: under ZeRO-3, each access gathers the partitioned weight.
-        return (self.output_embedding or self.target_embedding).weight
+        return aligned((self.output_embedding or self.target_embedding).weight)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert hidden states (…, d) into unnormalised log-probabilities (…, v)."""

@@ -24,7 +24,9 @@ from torch.nn import functional as F
 
 BLOCK = 64  # number of elements with the same odd weight
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # odd; its multiples are spread over all 64 bits
-_CHUNK = 2**16  # number of reduced elements in the cache at the same time, a multiple of BLOCK
+# Number of reduced elements in memory at the same time, a multiple of BLOCK: on a CPU they fit into
+# its cache, on a GPU each operation takes longer than its launch.
+_CHUNKS = {"cpu": 2**16, "cuda": 2**22}
 _LOW_BITS = 12
 
 
@@ -61,9 +63,9 @@ def checksum_of_part(part: torch.Tensor, start: int, shift: float) -> torch.Tens
     high_shift = shift * 2**_LOW_BITS
     total = torch.zeros((), dtype=torch.int64, device=part.device)
     off_grid = torch.zeros_like(total)
-    first = start // BLOCK * BLOCK
-    for begin in range(first, start + part.numel(), _CHUNK):
-        piece = part[max(0, begin - start) : begin + _CHUNK - start]
+    first, chunk = start // BLOCK * BLOCK, _CHUNKS[part.device.type]
+    for begin in range(first, start + part.numel(), chunk):
+        piece = part[max(0, begin - start) : begin + chunk - start]
         left = max(0, start - begin)
         right = -(left + piece.numel()) % BLOCK
         if left or right:

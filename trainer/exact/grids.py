@@ -171,6 +171,8 @@ class GradientGrids:
 
 def largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
     """Return the largest absolute value of the elements as a scalar, NaN if any is NaN."""
+    if not gradient.is_cpu:  # a single kernel
+        return torch.linalg.vector_norm(gradient, math.inf)
     if gradient.dtype == torch.float32:
         lowest, highest = gradient.amin(), gradient.amax()
     else:  # one pass is faster for low precision, but slower for fp32

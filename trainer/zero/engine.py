@@ -227,12 +227,15 @@ class TrainingEngine:
         digests = self._take_digests(sums)
         if is_dummy:
             return PassResult(sums, sums.new_ones((), dtype=torch.bool), digests=digests)
-        watched = [self._watched[index].flatten() for index in sorted(self._watched)]
-        numbers = torch.cat([sums[:1], *watched])
-        finite = numbers.sum().isfinite()  # the sum is finite only if all numbers are
+        # All have the precision of the gradients, because `cat` would convert each one separately.
+        watched = torch.cat([self._watched[index].flatten() for index in sorted(self._watched)])
+        # The sum is finite only if all numbers are.
+        finite = (watched.sum(dtype=torch.float32) + sums[0]).isfinite()
         if self.grids is None:
             return PassResult(sums, finite, digests=digests)
-        return PassResult(sums, finite & (numbers.max() <= LARGEST), numbers[1:], digests)
+        amax = watched.float()
+        within = torch.maximum(amax.max(), sums[0]) <= LARGEST
+        return PassResult(sums, finite & within, amax, digests)
 
     def refit(self, amax: np.ndarray | None) -> list[str] | None:
         """Widen grids and discard the step's gradients if a gradient does not fit its grid.
@@ -445,8 +448,7 @@ class TrainingEngine:
         if self._zero_gradients:
             return torch.zeros_like(gradient)
         if self.grids is None:
-            small = gradient.numel() <= SMALL_GRADIENT
-            self._watched[index] = gradient if small else gradient.sum()
+            self._watched[index] = self._to_watch(gradient)
             return None
         self._watched[index] = largest_magnitude(gradient)
         if not self.stage.rounds_when_adding:
@@ -454,6 +456,13 @@ class TrainingEngine:
         if self._divided_by > 1:
             gradient.mul_(self._divided_by)
         return None
+
+    def _to_watch(self, gradient: torch.Tensor) -> torch.Tensor:
+        if gradient.numel() > SMALL_GRADIENT:
+            return gradient.sum()
+        # Torch would copy a gradient to which there is another reference, but copies none for a
+        # view. In stage 0, DeepSpeed overwrites gradients with their sums before the pass ends.
+        return gradient if self.stage.replicated else gradient.detach()
 
 
 def _checkpoint_activations(network: nn.Module, on: bool) -> None:

@@ -55,7 +55,7 @@ class Network:
 
 def train(placement: Placement, shape: Shape, network: Network, steps: int) -> Any:
     """Losses of a run, and what this rank owns of its state."""
-    with _engine(placement, shape, network) as engine:
+    with engine_of(placement, shape, network) as engine:
         fragments.create_moments(engine, 0)
         ema = Ema(engine, DECAY)
         losses = _train(engine, ema, 1, steps)
@@ -70,7 +70,7 @@ def train_looking_at_the_average(
     Ranks compute unequally often with it.
     """
     losses = []
-    with _engine(placement, shape, network) as engine:
+    with engine_of(placement, shape, network) as engine:
         fragments.create_moments(engine, 0)
         ema = Ema(engine, DECAY)
         for step in range(1, steps + 1):
@@ -92,7 +92,7 @@ def go_on(
     def read(kind: str, parameter: str, start: int, target: torch.Tensor) -> None:
         target.copy_(state[kind, parameter][start : start + target.numel()])
 
-    with _engine(placement, shape, network) as engine:
+    with engine_of(placement, shape, network) as engine:
         ema = Ema(engine, DECAY)
         fragments.load_state(engine, read, first - 1)
         ema.load(read)
@@ -132,7 +132,7 @@ def _owned(engine: TrainingEngine, ema: Ema) -> Pieces:
 
 
 @contextlib.contextmanager
-def _engine(placement: Placement, shape: Shape, network: Network) -> Iterator[TrainingEngine]:
+def engine_of(placement: Placement, shape: Shape, network: Network) -> Iterator[TrainingEngine]:
     changes = {"share_embeddings": network.share_embeddings, **FORMS[network.form]}
     config = MODEL.model_copy(update=changes)
     usual = engine_module.parameter_groups

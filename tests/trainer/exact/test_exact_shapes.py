@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from support.ranks import engine_jobs, poison_jobs, shape_jobs
+from support.ranks import address_jobs, engine_jobs, poison_jobs, shape_jobs
 from support.ranks.engine_jobs import Shape
 from support.ranks.shape_jobs import Network
 
@@ -152,3 +152,16 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
 def test_averages_over_three_ranks_in_bf16_are_refused(rank_pools):
     with pytest.raises(Exception, match=r"has 3 ranks.*bf16 and zero_stage 3.*zero_stage 1 or 2"):
         rank_pools(3).run(engine_jobs.train, Shape(3, "bf16", numerics="exact"), 1)
+
+
+@pytest.mark.parametrize("form", ["paper", "newer"])
+@pytest.mark.parametrize(
+    "shape", [Shape(0), Shape(1), Shape(1, "bf16"), Shape(2, "bf16"), Shape(3)], ids=str
+)
+def test_products_and_norms_read_parameters_at_addresses_of_16_bytes(rank_pools, shape, form):
+    """On a GPU another address can mean another kernel, and so other bits."""
+    ((reads, own),) = rank_pools(1).run(address_jobs.observe, shape, Network(form=form))
+    assert set().union(*reads.values()) == {0}, reads
+    assert any("mm" in name for name in reads)
+    if form == "paper":  # whose 34 elements of a bias move what follows them in a flat buffer
+        assert (own == {0}) == (shape.zero_stage == 0)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.exact.norm import ROW, norm, squares_in_units
+from trainer.exact.norm import _SMALL, ROW, norm, squares_in_units
 from trainer.process.distributed import sum_of_integers_over_ranks
 from trainer.process.placement import Placement
 
@@ -52,7 +52,22 @@ def test_it_scales_with_the_bound(exponent):
 
 def test_of_elements_as_large_as_the_bound_nothing_is_lost():
     elements = torch.ones(20 * ROW)
-    assert squares_in_units(elements, 2.0**-41) == 20 * ROW * 2**41
+    assert squares_in_units([elements], 2.0**-41) == 20 * ROW * 2**41
+
+
+def test_a_sum_of_more_than_64_bits_is_right():
+    rows = 3000  # each of 2⁵³ units
+    assert squares_in_units([torch.ones(rows * ROW)], 2.0**-41) == rows * 2**53 > 2**64
+
+
+def test_pieces_that_are_joined_and_pieces_that_are_split_are_counted_once():
+    lengths = [1, 5, _SMALL - 1, _SMALL, _SMALL + 1, 3 * _SMALL + 17, ROW, 0]
+    pieces = [vector(length, seed) for seed, length in enumerate(lengths)]
+    unit = 2.0**-41
+    shift = 1.5 * 2**52 * unit
+    squares = torch.cat(pieces).double().square().add(shift).sub(shift)
+    expected = sum(int(square / unit) for square in squares.tolist())
+    assert squares_in_units(pieces, unit) == expected
 
 
 def test_no_gradient_has_no_norm():
