@@ -181,11 +181,17 @@ EXACT = Stage(
         _both("stages", "same bits under every ZeRO stage", "trainer/exact/adamw.py"),
         PlannedRow("rms_norm", "same bits under every stage, RMSNorm", "model/blocks/norm.py"),
         PlannedRow("ranks", "same bits on two ranks, ZeRO-0 to 3", "trainer/exact/norm.py", 150.0),
-        _both("cost", "time of a step beside `numerics: fast`", "trainer/exact/optimizer.py"),
+        _both(
+            "cost",
+            "time of a step beside `numerics: fast`",
+            "trainer/exact/optimizer.py",
+            seconds=90.0,
+        ),
         _both(
             "verified",
             "`verify_reductions`: same bits, no alarm, time of a step",
             "trainer/zero/reduction_check.py",
+            seconds=120.0,
         ),
         *(
             PlannedRow(
@@ -253,7 +259,7 @@ SPEED = Stage(
     "benchmarks.gpu_check.speed_stage",
     _rows(
         *(
-            PlannedRow(f"{key}:{network}", f"{name}: {figure}", ENGINE)
+            PlannedRow(f"{key}:{network}", f"{name}: {figure}", ENGINE, 120.0)
             for network, name in _NETWORKS.items()
             for key, figure in (
                 ("tokens", "target tokens/s"),

@@ -112,8 +112,8 @@ class _Child:
     def rows(self) -> Iterator[Row]:
         """Yield rows as they end, until the process ends or is killed.
 
-        A row in progress then fails. If the time of the whole run is over, it stays "not run"
-        instead.
+        A row in progress then fails. If the time of the stage or of the whole run is over, it stays
+        "not run" instead, because that says nothing about its code path.
         """
         with self._process() as (process, report):
             for message in self._messages(process, report):
@@ -126,7 +126,7 @@ class _Child:
                     self._begun = None
                     yield replace(Row(**message["row"]), **self._machine)
             now = time.monotonic()
-            if self._begun is not None and now < self._runner.ends:
+            if self._begun is not None and now < min(self._stage_ends, self._runner.ends):
                 yield Row(
                     self._stage.name,
                     self._begun,
@@ -155,8 +155,6 @@ class _Child:
         return self._todo[key].seconds * self._runner.stage_seconds / STAGE_SECONDS
 
     def _why_cut(self, process: "subprocess.Popen[bytes]", now: float, key: str) -> str:
-        if now >= self._stage_ends:
-            return f"killed at the time limit of its stage, {self._runner.stage_seconds:g} s"
         if now >= self._since + self._limit(key):
             return f"killed at the time limit of the row, {self._limit(key):g} s"
         code = process.wait(DEATH_SECONDS)
