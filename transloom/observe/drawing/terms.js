@@ -12,7 +12,7 @@ const MOST_TERMS = 12;
 
 // The rows of a number's table: [{term or label, value, mark}]. The number itself is among them: the
 // term `isAsked`, or the last row. `wasShown`: whether a term's number was shown before.
-export function rowsOfTerms({ terms, added, value }, wasShown = () => false) {
+export function rowsOfTerms({ terms, added, divisor, value }, wasShown = () => false) {
   const total = (some) => some.reduce((sum, one) => sum + one.value, 0);
   const markOf = (term) => (term.isAsked ? "asked" : wasShown(term) ? "shown before" : null);
   const order = terms.map((term, n) => ({ term, n, value: term.value, mark: markOf(term) }))
@@ -27,6 +27,7 @@ export function rowsOfTerms({ terms, added, value }, wasShown = () => false) {
     ...(rest.length ? [{ label: `${rest.length} smaller terms`, value: total(rest) }] : []),
     ...(added === null ? [] : [{ label: "+ bias", value: added }]),
     ...(terms.length && !isLast ? [{ label: "sum", value: sum }] : []),
+    ...(divisor ? [{ label: `÷ √${divisor}`, value: Math.sqrt(divisor) }] : []),
     ...(isShare ? [] : [{ label: "this number", value, mark: "asked" }]),
   ];
 }

@@ -51,8 +51,7 @@ function showArcs(panel) {
   const result = changed ?? plain;
   const { rows, columns } = labelsOf(key, result.traced, result.pieces);
   const weights = tensorAt(result.traced, key);
-  const whose = changed ? ", with your changes. " : ". ";
-  part("arcs-name").textContent = fullNameOf(key) + whose;
+  part("arcs-name").textContent = fullNameOf(key) + (changed ? ", with your changes. " : ". ");
   part("legend").replaceChildren(...legendOf(panel.model.config.heads));
   drawArcs(part("arcs"), weights, rows, columns);
   part("arcs-save").replaceChildren();

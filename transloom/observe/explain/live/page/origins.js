@@ -1,11 +1,11 @@
 // Where a number comes from: the formula, and each number that went into it with its own place, so
 // that one can go back from number to number until the embedding.
 //
-//   originOf(model, traced, cell, switches) ─▶ {formula, product, terms, added, value, note}
+//   originOf(model, traced, cell, switches) ─▶ {formula, product, terms, added, divisor, value, note}
 //
 // `value` is worked out anew from the terms; a test holds it to the tensor's own number. Terms (see
-// drawing/terms.js) add up; `added` is the bias, or null; what happens to the sum then, the formula
-// says. A softmax has the asked number as the result of one of its terms. `product` has the matrices
+// drawing/terms.js) add up; `added` is the bias, or null; the sum is divided by √`divisor`, unless that
+// is missing; what else happens to the sum, the formula says. A softmax has the asked number as the result of one of its terms. `product` has the matrices
 // that were multiplied and the signs between them, for drawing/product.js; it is empty if there were
 // none. A matrix that enters transposed is there as it lies in memory first, then turned.
 
@@ -62,12 +62,13 @@ function termAt({ traced }, place, b = null, factor = null) {
 }
 
 // The numbers of the same row and column in other matrices, added up.
-function ofSum(context, formula, keys, note = "") {
-  return result(formula, keys.map((key) => termAt(context, { ...context.cell, key })), { note });
+function ofSum(context, formula, keys) {
+  return result(formula, keys.map((key) => termAt(context, { ...context.cell, key })));
 }
 
-function same(context, key, note = "") {
-  return ofSum(context, "the same number in another matrix", [key], note);
+// A number that another matrix has, too, comes from where that one comes from.
+function same({ model, traced, cell, switches }, key) {
+  return originOf(model, traced, { ...cell, key }, switches);
 }
 
 // Σ xᵢwᵢ + b: `from` gives the place of each xᵢ.
@@ -115,8 +116,7 @@ function ofStack(context) {
   const { model, base, traced, cell } = context;
   const last = traced[base].layers.length - 1;
   const key = `${base}.layers.${last}.feed_forward_residual.output_tm`;
-  if (model.config.norm !== "pre") return same(context, key, "The output of the last layer.");
-  return ofNorm(context, { ...cell, key }, `${base}.last_norm`);
+  return model.config.norm === "pre" ? ofNorm(context, { ...cell, key }, `${base}.last_norm`) : same(context, key);
 }
 
 function ofEmbedding(context) {
@@ -206,8 +206,7 @@ function ofFeedForward(context) {
     return { ...found, product: [...found.product, "then the activation"],
       value: ACTIVATIONS[activation](found.value) };
   }
-  const inner = (output) =>
-    product("gate_and_inner", keyRead(model, base), "", output, ["input", "V", "sum"]);
+  const inner = (output) => product("gate_and_inner", keyRead(model, base), "", output, ["input", "V", "sum"]);
   const z = Math.fround(inner(cell.column).value);
   const found = inner(tensorAt(context.traced, cell.key).shape[1] + cell.column);
   const share = Math.fround(ACTIVATIONS.silu(z));
@@ -237,7 +236,7 @@ function ofAttention(context) {
     const found = ofPairs(context, `Σ queryᵢ · keyᵢ${divided}`, product, d,
       (i) => ({ key: `${base}.queries_htd`, head, row: t, column: i }),
       (i) => ({ key: `${base}.keys_hsd`, head, row: column, column: i }));
-    return { ...found, value: found.value * scale };
+    return { ...found, value: found.value * scale, divisor: switches.scaledScores ? d : null };
   }
   if (name === "mix_htd") {
     if (switches.headsOff.has(`${base.replace(".layers", "")}.${head}`)) {
