@@ -1,15 +1,15 @@
 """Every fault at every moment: the run finishes, and its curve is the undisturbed one.
 
 The long form of tests/integration/test_faults.py; `make chaos` runs it. The table of results is
-appended to the file that TRANSLOOM_FAULT_TABLE names, otherwise printed at the end.
+printed at the end. If TRANSLOOM_FAULT_TABLE names a file, it is appended to it, and each moment has
+a run of its own.
 """
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.faults.matrix import CASES, MEMORY_CASES, STORE_CASES, name_of
+from support.faults.matrix import CASES, MEMORY_CASES, STORE_CASES
 from support.faults.stage import opened_stage
 from support.faults.table import Table
 from support.storage.commits import check_no_orphans
@@ -17,7 +17,7 @@ from support.storage.commits import check_no_orphans
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.runs.remote.head import HEAD
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +37,19 @@ def table(request):
             print(f"\n{table.text}")
 
 
-@pytest.mark.parametrize(
-    ("fault", "moment"), [pytest.param(*case, id=name_of(*case)) for case in CASES]
-)
-def test_the_curve_is_the_undisturbed_one(stage, table, fault, moment):
-    table.add(stage.undergo(fault, moment))
+def each(cases):
+    return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
 
 
-@pytest.mark.parametrize(
-    ("fault", "moment"), [pytest.param(*case, id=name_of(*case)) for case in MEMORY_CASES]
-)
-def test_so_it_is_with_memory_checkpoints(stage, table, fault, moment):
-    result = stage.undergo(fault, moment, "checkpoints.memory_every_steps=4")
-    table.add(replace(result, fault=f"{result.fault}, with memory checkpoints"))
+@each(CASES)
+def test_the_curve_is_the_undisturbed_one(stage, table, case):
+    table.add(stage.undergo(case))
+
+
+@each(MEMORY_CASES)
+def test_so_it_is_with_memory_checkpoints(stage, table, case):
+    results = stage.undergo(case, "checkpoints.memory_every_steps=4")
+    table.add(results, "with memory checkpoints")
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,10 @@ def stage_with_store(tmp_path_factory, s3_server):
             yield stage
 
 
-@pytest.mark.parametrize(
-    ("fault", "moment"), [pytest.param(*case, id=name_of(*case)) for case in STORE_CASES]
-)
-def test_so_it_is_in_an_object_store(stage_with_store, s3_server, table, fault, moment):
+@each(STORE_CASES)
+def test_so_it_is_in_an_object_store(stage_with_store, s3_server, table, case):
     bucket = s3_server.bucket("faults")
-    result = stage_with_store.undergo(fault, moment, bucket=bucket)
+    results = stage_with_store.undergo(case, bucket=bucket)
     (head,) = [info.name for info in ObjectStore(bucket).list() if info.name.endswith(HEAD)]
-    check_no_orphans(f"{bucket}/{head.removesuffix(f'/{HEAD}')}", fault.name)
-    table.add(replace(result, fault=f"{result.fault}, run in an object store"))
+    check_no_orphans(f"{bucket}/{head.removesuffix(f'/{HEAD}')}", case.fault.name)
+    table.add(results, "run in an object store")

@@ -45,7 +45,7 @@ def test_the_curve_of_a_run_that_is_struck_twice_is_the_undisturbed_one(
         assert trial.end() == 0, trial.story()
         assert trial.outcome == "finished"
         assert len(trial.lines(Resumed)) == 2
-        stopped.check(trial)
+        stopped.check(trial, trial.run.log.read_text())
         trial.check_nothing_is_left()
     finally:
         orders.clear()

@@ -5,13 +5,14 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from support.cluster.processes import wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
-from support.faults.moments import MID_STEP, RECOVERY, Moment
+from support.faults.moments import MID_STEP, RECOVERY, Moment, Reached
 from support.faults.trial import Curve, Trial
 from trainer.record.metrics_lines import Event, Preempted, RankHung, Resumed, TrainLine
 
@@ -38,59 +39,107 @@ def undergo(
     recipe: Path,
     location: Path | str,
     fault: Fault,
-    moment: Moment,
+    moments: Sequence[Moment],
     oracle: Curve,
     options: Sequence[str] = (),
-) -> Result:
-    """Train a run that is struck at a moment, and compare it with the undisturbed one."""
+) -> list[Result]:
+    """Train a run that is struck at each of the moments, and compare it with the undisturbed one.
+
+    moments: in the order in which the run comes to them.
+    """
     trial = Trial(cluster, recipe, location, *fault.options, *options)
+    results: list[Result] = []
     try:
         if fault.poisons:
             cluster.orders.poison(*fault.poisons)
         fault.prepare(trial)
         trial.start()
-        if moment is RECOVERY:
-            _lose_a_rank(trial)
-        reached = trial.reach(moment, fault.rank)
-        before, struck = _totals(trial), time.time()
-        fault.strike(trial, reached)
-        if not fault.holds:
-            reached.release()
-        fault.mend(trial)
+        strike, order = None, _want(trial, fault, moments[0])
+        for moment, following in zip_longest(moments, moments[1:]):
+            reached = _reached(trial, fault, moment, order)
+            if strike:
+                results.append(strike.result(trial))
+            strike = _Strike.at(moment, fault, trial)
+            fault.strike(trial, reached)
+            if following and fault.goes_on:
+                order = _want(trial, fault, following)
+            if not fault.holds:
+                reached.release()
+            fault.mend(trial)
+            if fault.again:
+                _require_expected_end(trial, fault)
+                trial.start()
+            if following and not fault.goes_on:  # not before, or a dying rank might come to it
+                order = _want(trial, fault, following)
         exit_code = trial.end()
-        assert fault.is_expected(exit_code), f"exit code {exit_code}\n{trial.story()}"
-        if fault.again:
-            trial.start()
-            assert trial.end() == 0, trial.story()
+        assert exit_code == 0, f"exit code {exit_code}\n{trial.story()}"
         assert trial.outcome == "finished"
+        assert strike
+        results.append(strike.result(trial))
         check_is_undisturbed(trial, oracle)
-        fault.check(trial)
         trial.check_nothing_is_left()
-        return Result(
-            fault=fault.name,
-            moment=moment.name,
-            seconds=_seconds_to_first_new(trial, before, struck),
-            lost_steps=_totals(trial).lost_steps - before.lost_steps,
-            outcome="same curve" + (", same command again" if fault.again else ""),
-        )
+        return results
     finally:
         cluster.orders.clear()
         trial.kill()
         fault.clean_up(trial)
 
 
+@dataclass(frozen=True)
+class _Strike:
+    """A fault that has struck, and what the run had recorded by then."""
+
+    moment: Moment
+    fault: Fault
+    before: "Totals"
+    time: float
+    log_bytes: int
+
+    @classmethod
+    def at(cls, moment: Moment, fault: Fault, trial: Trial) -> "_Strike":
+        log = trial.run.log
+        size = log.stat().st_size if log.exists() else 0
+        return cls(moment, fault, _totals(trial), time.time(), size)
+
+    def result(self, trial: Trial) -> Result:
+        """Check what the run has said since. It has come to the next moment, or ended."""
+        self.fault.check(trial, trial.run.log.read_bytes()[self.log_bytes :].decode())
+        return Result(
+            fault=self.fault.name,
+            moment=self.moment.name,
+            seconds=_seconds_to_first_new(trial, self.before, self.time),
+            lost_steps=_totals(trial).lost_steps - self.before.lost_steps,
+            outcome="same curve" + (", same command again" if self.fault.again else ""),
+        )
+
+
+def _want(trial: Trial, fault: Fault, moment: Moment) -> str:
+    """Order the moment; of a recovery, the middle of the step at which a rank is lost."""
+    if moment is RECOVERY:
+        return trial.cluster.orders.want(MID_STEP, rank=1)
+    return trial.cluster.orders.want(moment, fault.rank)
+
+
+def _reached(trial: Trial, fault: Fault, moment: Moment, order: str) -> Reached:
+    reached = trial.wait_for(order)
+    if moment is not RECOVERY:
+        return reached
+    # Start a recovery that loads a checkpoint, for the fault to strike.
+    wait_until(lambda: trial.checkpoint)  # commits trail the steps on a busy machine
+    os.kill(reached.process_id, signal.SIGKILL)
+    reached.release()
+    return trial.reach(RECOVERY, fault.rank)
+
+
+def _require_expected_end(trial: Trial, fault: Fault) -> None:
+    exit_code = trial.end()
+    assert fault.is_expected(exit_code), f"exit code {exit_code}\n{trial.story()}"
+
+
 def check_is_undisturbed(trial: Trial, oracle: Curve) -> None:
     """Bitwise the oracle's curve, each step once, and nothing in the record that says otherwise."""
     assert trial.curve() == oracle, trial.story()
     assert all(isinstance(event, Resumed | Preempted | RankHung) for event in trial.lines(Event))
-
-
-def _lose_a_rank(trial: Trial) -> None:
-    """Start a recovery that loads a checkpoint, for the fault to strike."""
-    reached = trial.reach(MID_STEP, rank=1)
-    wait_until(lambda: trial.checkpoint)  # commits trail the steps on a busy machine
-    os.kill(reached.process_id, signal.SIGKILL)
-    reached.release()
 
 
 class Totals(NamedTuple):

@@ -30,6 +30,9 @@ class Fault:
         options: of the run.
         holds: whether the process at the moment is left waiting there.
         again: whether the driver ends, so that the same command has to be given again.
+        goes_on: whether no rank is started again.
+        strikes_once: whether each moment needs a run of its own: mending takes longer than the way
+            to the next moment, or the run saves a checkpoint and does not come to that moment.
         poisons: a step and a rank whose gradients are NaN, in the undisturbed run as well.
     """
 
@@ -38,6 +41,8 @@ class Fault:
     options: tuple[str, ...] = ()
     holds = False
     again = False
+    goes_on = False
+    strikes_once = False
     poisons: tuple[int, int] | None = None
 
     def prepare(self, trial: Trial) -> None:
@@ -50,8 +55,11 @@ class Fault:
     def mend(self, trial: Trial) -> None:
         """What somebody does about it; called once the process may go on."""
 
-    def check(self, trial: Trial) -> None:
-        """What else must be true of the run afterwards."""
+    def check(self, trial: Trial, told: str) -> None:
+        """What else must be true of the run afterwards.
+
+        told: the run's log since the fault has struck.
+        """
 
     def clean_up(self, trial: Trial) -> None:
         """After the run."""
@@ -88,8 +96,8 @@ class StoppedRank(Fault):
     def strike(self, trial: Trial, reached: Reached) -> None:
         os.kill(reached.process_id, signal.SIGSTOP)
 
-    def check(self, trial: Trial) -> None:
-        others, own = _stacks(trial)
+    def check(self, trial: Trial, told: str) -> None:
+        others, own = _stacks(trial, told)
         assert "(stopped)" in own
         assert "in train" in others
 
@@ -110,23 +118,25 @@ class HungRank(Fault):
     def strike(self, trial: Trial, reached: Reached) -> None:
         """It stands already."""
 
-    def check(self, trial: Trial) -> None:
-        others, own = _stacks(trial)
+    def check(self, trial: Trial, told: str) -> None:
+        others, own = _stacks(trial, told)
         assert "in reach" in own  # the function of sitecustomize.py
         # While rank 1 writes in the background, rank 0 may train its last step.
-        trains = "while others are in phase step" in trial.run.log.read_text()
+        trains = "while others are in phase step" in told
         assert ("in train" if trains else "MainThread") in others
 
 
-def _stacks(trial: Trial) -> list[str]:
+def _stacks(trial: Trial, told: str) -> list[str]:
     """Where each rank stood when one was taken for hung, and that the message says where it is."""
-    files = sorted(trial.run.stacks.glob("*/rank-*.txt"))
-    assert f"The stacks of all ranks are in {files[0].parent}" in trial.run.log.read_text()
-    return [file.read_text() for file in files]
+    newest = max(trial.run.stacks.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    assert f"The stacks of all ranks are in {newest}" in told
+    return [file.read_text() for file in sorted(newest.glob("rank-*.txt"))]
 
 
 class KilledWorkers(Fault):
     """Some of the data workers, or all."""
+
+    goes_on = True
 
     def __init__(self, name: str, killed: int) -> None:
         self.name = f"kill -9 of {name}"
@@ -160,6 +170,7 @@ class KilledNode(Fault):
     """The raylet alone: what runs on its node must notice by itself. Another node comes."""
 
     name = "kill -9 of a raylet with all ranks"
+    strikes_once = True
     # More than the head has, so that both ranks are on the other node; one thread all the same.
     options = ("cluster.cpus_per_rank=1.5",)
 
@@ -180,6 +191,7 @@ class FullDisk(Fault):
     """The run's folder is on a small file system, which is full for a while."""
 
     name = f"disk full for {FULL_SECONDS:g} s"
+    strikes_once = True
 
     def prepare(self, trial: Trial) -> None:
         trial.run.path.mkdir()
@@ -249,6 +261,7 @@ class KilledHead(Fault):
 
 class Preemption(Fault):
     name = "preemption: SIGTERM to the driver"
+    strikes_once = True
     again = True
 
     def strike(self, trial: Trial, reached: Reached) -> None:

@@ -1,6 +1,13 @@
-"""Which faults meet which moments: all do, but for those that could not or would mean nothing."""
+"""Which faults meet which moments: all do, but for those that could not or would mean nothing.
 
+A run is struck by one fault at all of its moments, one after the other: starting and ending a run
+takes longer than recovering. To measure each moment in a run of its own, set TRANSLOOM_FAULT_TABLE.
+"""
+
+import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from support.faults.faults import (
     DamagedCheckpoint,
@@ -28,7 +35,8 @@ from support.faults.moments import (
     Moment,
 )
 
-MOMENTS = (START_UP, MID_STEP, COPY, WRITE, COMMIT, VALIDATION, RECOVERY)
+# In the order in which a run reaches them. After a recovery it is at the middle of a step again.
+MOMENTS = (START_UP, RECOVERY, MID_STEP, VALIDATION, COPY, WRITE, COMMIT)
 
 FAULTS: tuple[Fault, ...] = (
     KilledRank(0),
@@ -62,24 +70,42 @@ def is_meaningful(fault: Fault, moment: Moment) -> bool:
     return True
 
 
-CASES = [(fault, moment) for fault in FAULTS for moment in MOMENTS if is_meaningful(fault, moment)]
+@dataclass(frozen=True)
+class Case:
+    """A fault, and the moments at which it strikes a run."""
 
+    fault: Fault
+    moments: tuple[Moment, ...]
+
+    @property
+    def name(self) -> str:
+        """For pytest -k."""
+        alone = f", {self.moments[0].name}" if len(self.moments) == 1 else ""
+        return re.sub(r"[^a-z0-9]+", "-", f"{self.fault.name}{alone}".lower())
+
+
+def _cases(left_out: Callable[[Fault, Moment], bool] = lambda fault, moment: False) -> list[Case]:
+    found = []
+    for fault in FAULTS:
+        moments = tuple(
+            moment
+            for moment in MOMENTS
+            if is_meaningful(fault, moment) and not left_out(fault, moment)
+        )
+        if fault.strikes_once or "TRANSLOOM_FAULT_TABLE" in os.environ:
+            found += [Case(fault, (moment,)) for moment in moments]
+        elif moments:
+            found.append(Case(fault, moments))
+    return found
+
+
+def _is_of_the_folder(fault: Fault) -> bool:
+    return isinstance(fault, DamagedCheckpoint | FullDisk)
+
+
+CASES = _cases()
 # With memory checkpoints a run may never read the damaged checkpoint, and the driver's moments are
 # those of a run without them.
-MEMORY_CASES = [
-    (fault, moment)
-    for fault, moment in CASES
-    if moment is not COMMIT and not isinstance(fault, DamagedCheckpoint | FullDisk)
-]
-
+MEMORY_CASES = _cases(lambda fault, moment: moment is COMMIT or _is_of_the_folder(fault))
 # Faults of the folder mean nothing for a run in an object store.
-STORE_CASES = [
-    (fault, moment)
-    for fault, moment in CASES
-    if not isinstance(fault, DamagedCheckpoint | FullDisk)
-]
-
-
-def name_of(fault: Fault, moment: Moment) -> str:
-    """For pytest -k."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{fault.name}, {moment.name}".lower())
+STORE_CASES = _cases(lambda fault, moment: _is_of_the_folder(fault))

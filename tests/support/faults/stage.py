@@ -8,8 +8,8 @@ from pathlib import Path
 from support.cluster.ray_head import RayHead
 from support.faults.case import Result, undergo
 from support.faults.cluster import FaultCluster
-from support.faults.faults import Fault
-from support.faults.moments import Moment, Orders
+from support.faults.matrix import Case
+from support.faults.moments import Orders
 from support.faults.recipe import prepared_recipe
 from support.faults.trial import Curve, Trial
 
@@ -46,18 +46,17 @@ class Stage:
                 trial.kill()
         return self._undisturbed[options, poisons]
 
-    def undergo(
-        self, fault: Fault, moment: Moment, *options: str, bucket: str | None = None
-    ) -> Result:
+    def undergo(self, case: Case, *options: str, bucket: str | None = None) -> list[Result]:
         """A run that is struck; fails unless it is the undisturbed one all the same.
 
         options: settings that do not change the curve.
         bucket: URL of a bucket for the run; None for a folder.
         """
+        fault, moments = case.fault, case.moments
         oracle = self.undisturbed(poisons=fault.poisons)
         folder = self._new_folder()
         location = f"{bucket}/{folder.name}" if bucket else folder
-        return undergo(self.cluster, self._recipe, location, fault, moment, oracle, options)
+        return undergo(self.cluster, self._recipe, location, fault, moments, oracle, options)
 
     def _new_folder(self) -> Path:
         self._trials += 1

@@ -1,5 +1,6 @@
 """The results of the fault matrix as a Markdown table, to be pasted into benchmarks/README.md."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from support.faults.case import Result
@@ -22,13 +23,16 @@ class Table:
         if path and not path.exists():
             path.write_text(HEADER)
 
-    def add(self, result: Result) -> None:
-        seconds = "–" if result.seconds is None else f"{result.seconds:.1f}"
-        row = (
-            f"| {result.fault} | {result.moment} | {seconds} | {result.lost_steps} | "
-            f"{result.outcome} |\n"
-        )
-        self.text += row
+    def add(self, results: Sequence[Result], what: str = "") -> None:
+        """what: in what kind of run; empty for the usual one."""
+        rows = "".join(_row(result, what) for result in results)
+        self.text += rows
         if self._path:
             with self._path.open("a") as file:
-                file.write(row)
+                file.write(rows)
+
+
+def _row(result: Result, what: str) -> str:
+    fault = ", ".join(filter(None, [result.fault, what]))
+    seconds = "–" if result.seconds is None else f"{result.seconds:.1f}"
+    return f"| {fault} | {result.moment} | {seconds} | {result.lost_steps} | {result.outcome} |\n"

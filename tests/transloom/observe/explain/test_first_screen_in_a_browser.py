@@ -212,8 +212,8 @@ def test_every_section_follows_what_is_typed(browser, page_of_kind, translators,
 
 
 def numbered(texts):
-    """Pieces that occur more than once, with their places."""
-    return [t if texts.count(t) == 1 else f"{t} ({n})" for n, t in enumerate(texts, start=1)]
+    """Pieces that occur more than once, with their positions."""
+    return [t if texts.count(t) == 1 else f"{t} ({n})" for n, t in enumerate(texts)]
 
 
 def test_the_map_is_that_of_the_chosen_head_and_follows_what_is_typed(
