@@ -137,9 +137,9 @@ class _Builder:
             self._layer(number, label)
         for box in self._column.after:
             self._put(box)
-        total = sum(box.parameters for box in self._column.boxes())
+        in_layers = sum(box.parameters for layer in self._column.layers for box in layer.boxes)
         self._y -= GAP
-        text = f"{self._column.name}: {total:,} parameters"
+        text = f"{self._column.name}: {in_layers:,} parameters in layers"
         self._layout.titles.append(((self._x + FRAME, self._y), text))
         return self._y - LINE
 

@@ -17,6 +17,7 @@ export function openOrigin(panel, cell, result) {
 
 function goToOrigin(panel, from = null) {
   showOrigin(panel, from);
+  panel.part("matrices").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   panel.origin.focus({ preventScroll: true });
   panel.origin.firstChild.scrollIntoView({ block: "nearest" }); // with its margins, see live.css
 }

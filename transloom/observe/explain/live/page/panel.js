@@ -113,17 +113,15 @@ function listen() {
   part("tag").addEventListener("change", compute);
   part("places").addEventListener("change", (event) => lookAt(state, event.target.value));
   part("measure").addEventListener("change", () => showHeads(state));
-  part("needed-fold").addEventListener("toggle", () => {
-    if (part("needed-fold").open) showNeeded(state);
-  });
+  part("needed-fold").addEventListener("toggle", ({ target }) => target.open && showNeeded(state));
   document.getElementById("scale").addEventListener("change", () => showMatrices(state));
   document.addEventListener("numberchosen", async ({ detail: { line, column } }) => {
-    const { plain } = state;
-    const cell = cellOf(state.model, plain.traced, line, column);
+    const cell = cellOf(state.model, state.plain.traced, line, column);
     if (!cell) return;
     location.hash = "live-matrices";
+    state.back = []; // what was asked before has led to another number
     await lookAt(state, cell.key);
-    openOrigin(state, cell, plain);
+    openOrigin(state, cell, state.plain);
   });
   part("reset").addEventListener("click", () => {
     state.switches = freshSwitches();

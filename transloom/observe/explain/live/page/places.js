@@ -117,13 +117,13 @@ export function nameOfAttention(key) {
   return fullNameOf(`${key}.weights_hts`).replace(/: weights$/, "");
 }
 
-// The labels of rows and columns. `pieces`: {source, target, vocabulary}; equal ones get their places.
+// The labels of rows and columns. `pieces`: {source, target, vocabulary}; equal ones get their positions.
 export function labelsOf(key, traced, pieces) {
   const own = key.startsWith("encoder.") ? pieces.source : pieces.target;
   const other = key.includes("cross_attention.") ? pieces.source : own;
   const [rowAxis, columnAxis] = key.slice(-2);
   const [t, s] = [own, other].map((texts) => texts.map((text, n) =>
-    (texts.indexOf(text) === texts.lastIndexOf(text) ? text : `${text} (${n + 1})`)));
+    (texts.indexOf(text) === texts.lastIndexOf(text) ? text : `${text} (${n})`)));
   const texts = { t, s };
   const { shape } = tensorAt(traced, key);
   return {
