@@ -113,7 +113,7 @@ class WindowReader:
         slices = [
             part
             for part in self._mixture.slices(epoch, window)
-            if self.manifest.shards[part.shard].name not in self._left_out
+            if self.manifest.shards.name(part.shard) not in self._left_out
         ]
         if not slices:
             return _Window(self._layout_of([]), [])
@@ -203,7 +203,7 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
             f"{', '.join(settings.data.corpus_names)}. Prepare the dataset again, or set "
             "data.dataset to the recipe's dataset."
         )
-    left = {shard.corpus for shard in manifest.shards if shard.name not in manifest.left_out}
+    left = set(manifest.shards.corpus[manifest.shards_in_training()].tolist())
     if gone := [name for index, name in enumerate(names) if index not in left]:
         raise DatasetError(
             f"All shards of the training corpus {', '.join(gone)} are quarantined, so no data is "
@@ -216,6 +216,6 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
 
 def _pair_ids(manifest: Manifest, slices: list[ShardSlice]) -> Int64Array:
     ranges: Iterator[Int64Array] = (
-        np.arange(part.start, part.stop) + manifest.shards[part.shard].first_pair for part in slices
+        np.arange(part.start, part.stop) + manifest.shards.first_pair[part.shard] for part in slices
     )
     return np.concatenate([np.empty(0, dtype=np.int64), *ranges])

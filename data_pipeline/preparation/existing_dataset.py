@@ -43,7 +43,7 @@ def reuse_if_intact(
     existing = Manifest.load(open_store(dataset))
     _refuse(dataset, existing.differences(settings))
     _refuse(dataset, _changed_text(settings.data, existing))
-    shard_bytes = sum(shard.bytes for shard in existing.shards)
+    shard_bytes = int(existing.shards.shard_bytes.sum())
     processes = processes or enough_processes(shard_bytes, BYTES_OF_ONE_PROCESS)
     rules = rules_by_corpus(existing)
     problems = problems_of(str(dataset), existing, rules, processes, progress)

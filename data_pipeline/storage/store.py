@@ -17,6 +17,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage.budget import Budget, TooManyBytesError
@@ -38,6 +39,8 @@ from data_pipeline.storage.remote import (
 from data_pipeline.storage.shard_cache import ShardCache
 from foundation.location import Location, path_escape, without_credentials
 from foundation.proxies import proxy_hint
+
+T = TypeVar("T")
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
@@ -105,6 +108,15 @@ class DatasetStore(ABC):
         if size is not None and size > SHARD.limit:
             raise DatasetFileError(name, str(SHARD), f"{size:,} in the manifest")
         return self._retried(lambda: self._read_once(name, sha256, size))
+
+    def read_parsed(self, name: str, parse: Callable[[bytes], T]) -> T:
+        """Return the result of `parse` for the content of a file, whose hash is not known.
+
+        Raises:
+            DatasetFileError: the file cannot be read, or `parse` raises this error, even after the
+                last retry.
+        """
+        return self._retried(lambda: parse(self._read_once(name)))
 
     def holds(self, name: str, sha256: str) -> bool:
         """Return whether the file currently exists and matches its hash, without retries."""
@@ -179,7 +191,7 @@ class DatasetStore(ABC):
             raise DatasetFileError(name, f"sha256 {sha256}", f"sha256 {found}")
         return data
 
-    def _retried(self, attempt: Callable[[], bytes]) -> bytes:
+    def _retried(self, attempt: Callable[[], T]) -> T:
         for delay in self.retry_delays_seconds:
             try:
                 return attempt()
