@@ -21,6 +21,7 @@ from data_pipeline.batching.mixture import Mixture, ShardSlice, shares_of
 from data_pipeline.batching.task import DATA_TASKS, Examples, rules_by_corpus
 from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.sequences import check_sequences
 from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.dataset.texts import unpack_texts
@@ -118,8 +119,10 @@ class WindowReader:
         if not slices:
             return _Window(self._layout_of([]), [])
         parts: dict[str, list[FieldArrays]] = {}
-        for part in slices:
-            for name, arrays in self._read_slice(part).items():
+        shards = [self.manifest.shards[part.shard] for part in slices]
+        contents = self._store.read_many([(s.name, s.sha256, s.bytes) for s in shards])
+        for part, shard, data in zip(slices, shards, contents, strict=True):
+            for name, arrays in self._read_slice(part, shard, data).items():
                 parts.setdefault(name, []).extend(arrays)
         fields = {name: concatenate(arrays) for name, arrays in parts.items()}
         plan = self._task.plan(fields, self._settings, epoch, window)
@@ -133,13 +136,13 @@ class WindowReader:
             bytes=np.array([batch.bytes for batch in micro_batches], dtype=np.int64),
         )
 
-    def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
+    def _read_slice(
+        self, part: ShardSlice, shard: ShardInfo, data: bytes
+    ) -> dict[str, list[FieldArrays]]:
         """Return, by field, the sequences of a slice in this pass, as one or several arrays.
 
         The fields are those of the dataset, or the fields that the task derives from them.
         """
-        shard = self.manifest.shards[part.shard]
-        data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
         if part.shard not in self._checked:  # once per shard, because its sha256 pins its bytes
             for block in blocks:

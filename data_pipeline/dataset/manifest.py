@@ -231,7 +231,7 @@ class Manifest(ManifestHeader):
 
     def save_new(self, folder: Path) -> None:
         """Write the manifest of a new dataset; many shards are written as a file of columns."""
-        if len(self.shards) >= MIN_SHARDS_FOR_COLUMNS and self.shards.has_ascii_names:
+        if len(self.shards) >= MIN_SHARDS_FOR_COLUMNS and self.shards.all_names.max() < 128:
             data = self.shards.to_bytes()
             self._table = self.shards.table(hashlib.sha256(data).hexdigest())
             write_durably(folder / self._table.file, data)
@@ -308,8 +308,8 @@ class Manifest(ManifestHeader):
         described += self.columns_files()
         yield from dict.fromkeys((info.file, info.sha256) for info in described)
         left_out = self.left_out
-        shards = zip(self.shards.names(), self.shards.sha256s(), strict=True)
-        yield from ((name, sha256) for name, sha256 in shards if name not in left_out)
+        shards = zip(self.shards.names(), self.shards.sha256, strict=True)
+        yield from ((name, row.tobytes().hex()) for name, row in shards if name not in left_out)
 
 
 class _OtherManifestError(DatasetFileError):

@@ -37,7 +37,6 @@ from foundation.file_model import MAX_COUNT
 from foundation.wording import join_items
 
 COLUMNS_NAME = "shards.columns"
-MAX_TOTAL = 2**62  # of a column, so that no sum of int64 overflows
 _VALUE = np.dtype("<i8")
 _DIGEST_BYTES = 32
 _LINES_AT_ONCE = 2048
@@ -54,11 +53,7 @@ _Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class ShardColumns:
-    """Shards of a dataset. An item is a `ShardInfo`, which is made when it is read.
-
-    Raises:
-        ValueError: the sum of a column is too large.
-    """
+    """Shards of a dataset. An item is a `ShardInfo`, which is made when it is read."""
 
     shard_bytes: Int64Array  # [shards], as all columns without another shape
     corpus: Int64Array
@@ -67,11 +62,6 @@ class ShardColumns:
     name_ends: Int64Array
     sha256: _Bytes  # [shards, 32]
     all_names: _Bytes
-
-    def __post_init__(self) -> None:
-        for name, column in self._named_columns():
-            if column.sum(dtype=np.float64) > MAX_TOTAL:
-                raise ValueError(f"the sum of {name} of all shards exceeds {MAX_TOTAL:,}")
 
     @cached_property
     def first_pair(self) -> Int64Array:
@@ -130,11 +120,11 @@ class ShardColumns:
         columns = cls(size, corpus, pairs, by_field, name_ends, digests, names)
         for name, column in columns._named_columns():
             least = 1 if name == "pairs" else 0
-            if column.min() < least or column.max() > MAX_COUNT:
-                number = int(np.argmax((column < least) | (column > MAX_COUNT)))
+            # The sum bounds the values and the numbers of the first pairs, which may not overflow.
+            if column.min() < least or column.sum(dtype=np.float64) > MAX_COUNT:
                 raise ValueError(
-                    f"{name} of {columns.name(number)}: {column[number]}, expected {least} to "
-                    f"{MAX_COUNT}"
+                    f"{name} of the shards: {column.min()} to {column.max()}, expected at least "
+                    f"{least} in each, and a sum of at most {MAX_COUNT}"
                 )
         return columns
 
@@ -158,10 +148,6 @@ class ShardColumns:
         yield from (("bytes", self.shard_bytes), ("corpus", self.corpus), ("pairs", self.pairs))
         yield from ((f"tokens.{field}", column) for field, column in self.tokens.items())
 
-    @property
-    def has_ascii_names(self) -> bool:
-        return bool(self.all_names.max(initial=0) < 128)
-
     def name(self, number: int) -> str:
         start = int(self.name_ends[number - 1]) if number else 0
         return self.all_names[start : self.name_ends[number]].tobytes().decode()
@@ -171,9 +157,6 @@ class ShardColumns:
         for end in self.name_ends.tolist():
             yield names[start:end].decode()
             start = end
-
-    def sha256s(self) -> Iterator[str]:
-        return (digest.tobytes().hex() for digest in self.sha256)
 
     def json_lines(self) -> Iterator[bytes]:
         """Yield the shards as JSON objects, one per line and many at a time, with a comma between.

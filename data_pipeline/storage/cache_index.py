@@ -1,6 +1,6 @@
 """Index of the shard cache: total size and eviction order, so that an add lists no folder.
 
-    header   state, number of records, next record to evict, total bytes, records at next rebuild
+    header   number of records, next record to evict, total bytes, records at the next rebuild
     record   sha256, bytes, modification time of the file when the record was written
 
 The index is the content of the cache's lock file. It is a queue: files are appended when they are
@@ -9,7 +9,7 @@ instead, so the oldest unused files leave first.
 
 The folder is the truth, and the index is rebuilt from it in these cases:
 
-- A process was killed during a change. The header is marked before the first change and unmarked
+- A process was killed during a change. The header is cleared before the first change and written
   after the last one.
 - The size of the file or a checksum is wrong. An earlier version of transloom empties the file with
   each add.
@@ -34,8 +34,8 @@ PARTIAL_LIFETIME_SECONDS = 3600
 SHA256_NAME = re.compile("[0-9a-f]{64}")
 MIN_ADDS_BETWEEN_REBUILDS = 1000
 
-_MAGIC = b"TLCACHE1"
-_HEADER = struct.Struct("<8s?QQQQ")
+_VERSION = 1  # the checksums begin with it
+_HEADER = struct.Struct("<QQQQ")
 _RECORD = struct.Struct("<32sQQ")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM.size
@@ -47,7 +47,6 @@ class DamagedIndexError(Exception):
 
 
 class _Header(NamedTuple):
-    consistent: bool  # False while a process changes the index or the folder
     records: int
     first: int  # number of the record at the front of the queue
     total_bytes: int
@@ -70,13 +69,10 @@ class CacheIndex:
             OSError: the index cannot be written, or the folder cannot be listed.
         """
         try:
-            header = _Header._make(_unpack(_HEADER, os.pread(descriptor, _HEADER_BYTES, 0), _MAGIC))
+            header = _Header._make(_unpack(_HEADER, os.pread(descriptor, _HEADER_BYTES, 0)))
             expected_bytes = _HEADER_BYTES + header.records * _RECORD_BYTES
-            if (
-                header.consistent
-                and header.first <= header.records < header.rebuild_at
-                and os.fstat(descriptor).st_size == expected_bytes
-            ):
+            is_whole = os.fstat(descriptor).st_size == expected_bytes
+            if is_whole and header.first <= header.records < header.rebuild_at:
                 return cls(folder, descriptor, header)
         except DamagedIndexError:
             pass
@@ -99,7 +95,7 @@ class CacheIndex:
         records = [_record(name, size, time_ns) for time_ns, size, name in sorted(copies)]
         adds_until_rebuild = max(MIN_ADDS_BETWEEN_REBUILDS, len(records))
         total_bytes = sum(size for _, size, _ in copies)
-        header = _Header(True, len(records), 0, total_bytes, len(records) + adds_until_rebuild)
+        header = _Header(len(records), 0, total_bytes, len(records) + adds_until_rebuild)
         os.ftruncate(descriptor, 0)  # without a header, until all records are written
         _write(descriptor, b"".join(records), _HEADER_BYTES)
         index = cls(folder, descriptor, header)
@@ -114,13 +110,13 @@ class CacheIndex:
             OSError: a file cannot be renamed or removed, or the index cannot be written.
         """
         path = self._folder / sha256
-        self._set(consistent=False)
+        _write(self._descriptor, bytes(_HEADER_BYTES), 0)
         if not path.exists():  # another copy has the same size and a record
             self._evict(max_bytes - size)
             self._append(sha256, size, partial.stat().st_mtime_ns)
             self._header = self._header._replace(total_bytes=self._header.total_bytes + size)
         partial.rename(path)
-        self._set(consistent=True)
+        self._write_header()
 
     def _evict(self, most_bytes: int) -> None:
         """Remove files from the front of the queue until they have at most `most_bytes`."""
@@ -145,12 +141,8 @@ class CacheIndex:
         _write(self._descriptor, _record(sha256, size, time_ns), position)
         self._header = self._header._replace(records=self._header.records + 1)
 
-    def _set(self, *, consistent: bool) -> None:
-        self._header = self._header._replace(consistent=consistent)
-        self._write_header()
-
     def _write_header(self) -> None:
-        _write(self._descriptor, _pack(_HEADER, _MAGIC, *self._header), 0)
+        _write(self._descriptor, _pack(_HEADER, *self._header), 0)
 
 
 def _record(sha256: str, size: int, time_ns: int) -> bytes:
@@ -159,24 +151,19 @@ def _record(sha256: str, size: int, time_ns: int) -> bytes:
 
 def _pack(form: struct.Struct, *values: object) -> bytes:
     data = form.pack(*values)
-    return data + _CHECKSUM.pack(zlib.crc32(data))
+    return data + _CHECKSUM.pack(zlib.crc32(data, _VERSION))
 
 
-def _unpack(form: struct.Struct, data: bytes, magic: bytes | None = None) -> tuple[Any, ...]:
-    """Return the values of a header or record, without its magic bytes.
+def _unpack(form: struct.Struct, data: bytes) -> tuple[Any, ...]:
+    """Return the values of a header or record.
 
     Raises:
-        DamagedIndexError: the data is too short, or its checksum or its magic bytes are wrong.
+        DamagedIndexError: the data is too short, or its checksum is wrong.
     """
     content, checksum = data[: form.size], data[form.size :]
-    if checksum != _CHECKSUM.pack(zlib.crc32(content)) or len(content) != form.size:
+    if checksum != _CHECKSUM.pack(zlib.crc32(content, _VERSION)):
         raise DamagedIndexError
-    values = form.unpack(content)
-    if magic is None:
-        return values
-    if values[0] != magic:
-        raise DamagedIndexError
-    return values[1:]
+    return form.unpack(content)
 
 
 def _write(descriptor: int, data: bytes, position: int) -> None:

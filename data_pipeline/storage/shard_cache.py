@@ -1,6 +1,7 @@
 """Cache of a remote dataset's files on this node's disk, keyed by the sha256 of their content.
 
     get(sha256, most) ──▶ the bytes, verified again; a damaged copy is removed
+    fetching(sha256) ──▶ one process of the node fetches a file; the others wait for its copy
     add(sha256, bytes) ──temporary file──▶ evict by the index ──rename──▶ FOLDER/SHA256
 
 All processes of a node share a folder, regardless of their datasets, and any of them may be killed
@@ -14,6 +15,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,10 @@ from data_pipeline.storage.cache_index import PARTIAL_PREFIX, CacheIndex, Damage
 from foundation.untrusted_text import logger_of
 
 LOCK_NAME = ".lock"  # the index is its content
+FETCHES_NAME = ".fetches"  # folder of the locks of fetches, one for each first byte of a sha256
+# Time after which a process fetches a file that another one is fetching, which may be stopped.
+FETCH_WAIT_SECONDS = 120.0
+FETCH_POLL_SECONDS = 0.01
 
 logger = logger_of(__name__)
 
@@ -56,6 +62,29 @@ class ShardCache:
                 os.utime(path)
         return None if damaged else data
 
+    @contextlib.contextmanager
+    def fetching(self, sha256: str) -> Iterator[None]:
+        """Wait until no other process or thread of this node fetches a file, then exclude others.
+
+        The lock ends with its process. There is no lock if the folder cannot be written, or the
+        cache keeps no files.
+        """
+        lock = None
+        with contextlib.suppress(OSError):
+            if self.max_bytes:
+                (self.folder / FETCHES_NAME).mkdir(parents=True, exist_ok=True)
+                lock = _open_lock(self.folder / FETCHES_NAME / sha256[:2])
+        if lock is None:
+            yield
+            return
+        try:
+            give_up_at = time.monotonic() + FETCH_WAIT_SECONDS
+            while _is_locked_elsewhere(lock) and time.monotonic() < give_up_at:
+                time.sleep(FETCH_POLL_SECONDS)
+            yield
+        finally:
+            _close_lock(lock)
+
     def add(self, sha256: str, data: bytes) -> None:
         """Store the verified content of a file, if it fits into `max_bytes` and on the disk."""
         if len(data) > self.max_bytes:
@@ -82,16 +111,12 @@ class ShardCache:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
         """Hold the lock of the cache, and yield the descriptor of its file."""
-        lock = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock = _open_lock(self.folder / LOCK_NAME)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                yield lock
-            finally:
-                # Closing the file is not enough: a process forked meanwhile would keep the lock.
-                fcntl.flock(lock, fcntl.LOCK_UN)
+            yield lock
         finally:
-            os.close(lock)
+            _close_lock(lock)
 
     def _warn_once(self, error: OSError) -> None:
         if not self._warned:
@@ -104,3 +129,24 @@ class ShardCache:
                 error.strerror or error,
                 self.max_bytes / 1e9,
             )
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _is_locked_elsewhere(lock: int) -> bool:
+    """Acquire a lock, and return True if another process or thread holds it."""
+    with contextlib.suppress(OSError):  # some file systems have no locks
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _close_lock(lock: int) -> None:
+    with contextlib.suppress(OSError):
+        # Closing the file is not enough: a process forked meanwhile would keep the lock.
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)

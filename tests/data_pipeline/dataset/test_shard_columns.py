@@ -59,7 +59,7 @@ def shards_of(count: int, name: str = "shards/train-{:05}.tar") -> ShardColumns:
                 corpus=number // 3,
                 pairs=pairs[number],
                 first_pair=first[number],
-                tokens={"src": 7 * number, "tgt": 10**15 if number == 1 else number},
+                tokens={"src": 7 * number, "tgt": 10**14 if number == 1 else number},
             )
             for number in range(count)
         ]
@@ -83,7 +83,6 @@ def test_a_file_gives_the_same_shards() -> None:
     assert again.to_bytes() == data
     assert list(again) == list(shards)
     assert list(again.names()) == [shard.name for shard in shards]
-    assert list(again.sha256s()) == [shard.sha256 for shard in shards]
     with pytest.raises(IndexError):
         again[3000]
 
@@ -229,13 +228,14 @@ def _rename(old: bytes, new: bytes) -> Callable[[bytearray], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set(0, 2, -1), "bytes of shards/train-00002.tar: -1"),
-        (_set(0, 2, 10**15 + 1), "bytes of shards/train-00002.tar: 1000000000000001"),
-        (_set(0, 2, 2**63 - 1), "sum of bytes"),
+        (_set(0, 2, -1), "bytes of the shards: -1 to"),
+        (_set(0, 2, 10**15 + 1), "bytes of the shards: .* to 1000000000000001, expected"),
+        (_set(0, 2, 2**63 - 1), "bytes of the shards"),
+        (_set(2, 2, 2**63 - 1), "pairs of the shards"),
         (_set(1, 3, 1), "train-00003.tar has corpus number 1, expected 0 to 0"),
-        (_set(2, 0, 0), "pairs of shards/train-00000.tar: 0, expected 1"),
+        (_set(2, 0, 0), "pairs of the shards: 0 to 63, expected at least 1"),
         (_set(2, 0, 62), "shards of train have 499 pairs, expected 500"),
-        (_set(3, 0, -5), "tokens.src of shards/train-00000.tar: -5"),
+        (_set(3, 0, -5), "tokens.src of the shards: -5"),
         (_set(5, 0, 0), "names"),
         (_set(5, 0, -(2**63)), "names"),
         (_set(5, 6, 2**63 - 1), "names"),
