@@ -24,7 +24,8 @@ from data_pipeline.storage.cache_index import PARTIAL_PREFIX, CacheIndex, Damage
 from foundation.untrusted_text import logger_of
 
 LOCK_NAME = ".lock"  # the index is its content
-FETCHES_NAME = ".fetches"  # folder of the locks of fetches, one for each first byte of a sha256
+FETCHES_NAME = ".fetches"  # folder of the locks of fetches, by the first digits of a sha256
+FETCH_LOCK_DIGITS = 3  # different files rarely share a lock
 # Time after which a process fetches a file that another one is fetching, which may be stopped.
 FETCH_WAIT_SECONDS = 120.0
 FETCH_POLL_SECONDS = 0.01
@@ -73,7 +74,7 @@ class ShardCache:
         with contextlib.suppress(OSError):
             if self.max_bytes:
                 (self.folder / FETCHES_NAME).mkdir(parents=True, exist_ok=True)
-                lock = _open_lock(self.folder / FETCHES_NAME / sha256[:2])
+                lock = _open_lock(self.folder / FETCHES_NAME / sha256[:FETCH_LOCK_DIGITS])
         if lock is None:
             yield
             return

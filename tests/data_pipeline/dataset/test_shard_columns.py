@@ -24,6 +24,7 @@ from data_pipeline.dataset.verification import problems_of, unknown_files
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.quarantine import quarantine
+from data_pipeline.storage import store as store_module
 from data_pipeline.storage.store import open_store
 
 
@@ -199,6 +200,22 @@ def test_a_damaged_file_is_an_error_that_names_it(
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DatasetFileError, match=message):
         load(copy)
+
+
+def test_a_damaged_file_is_replaced_on_request(
+    copy: Path,
+    data_config: Callable[..., PairDataConfig],
+    tokenizer_config: TokenizerConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store_module, "wait_before_retry", lambda *_: None)
+    whole = (copy / COLUMNS_NAME).read_bytes()
+    (copy / COLUMNS_NAME).write_bytes(whole[:-1])
+    settings = settings_of(data_config(copy), tokenizer_config)
+    with pytest.raises(DatasetError, match=rf"{COLUMNS_NAME} is damaged: .* --overwrite"):
+        prepare(settings, lambda _: None)
+    prepare(settings, lambda _: None, overwrite=True)
+    assert (copy / COLUMNS_NAME).read_bytes() == whole
 
 
 def test_a_missing_file_is_an_error_that_names_it(copy: Path) -> None:
