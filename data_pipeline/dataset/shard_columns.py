@@ -203,6 +203,7 @@ class ShardColumns:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> ShardInfo:
+        number = range(len(self))[number]
         return ShardInfo.model_construct(  # already validated
             name=self.name(number),
             bytes=int(self.shard_bytes[number]),

@@ -42,9 +42,8 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
                 f"{name} of {dataset} is already quarantined. Remove it from the command."
             )
     # The archived file has its identity as its sha256, so its list of shards is always JSON.
-    archived = (
-        manifest.to_bytes() if manifest.columns_files() else (dataset / MANIFEST_NAME).read_bytes()
-    )
+    current = (dataset / MANIFEST_NAME).read_bytes()
+    archived = manifest.to_bytes() if manifest.columns_files() else current
     write_atomically(dataset / archived_name(manifest.identity), archived)
     tombstones = tuple(
         Tombstone(shard=name, reason=reason, parent=manifest.identity) for name in shards

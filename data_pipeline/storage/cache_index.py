@@ -70,8 +70,8 @@ class CacheIndex:
         """
         try:
             header = _Header._make(_unpack(_HEADER, os.pread(descriptor, _HEADER_BYTES, 0)))
-            expected_bytes = _HEADER_BYTES + header.records * _RECORD_BYTES
-            is_whole = os.fstat(descriptor).st_size == expected_bytes
+            file_bytes = os.fstat(descriptor).st_size
+            is_whole = file_bytes == _HEADER_BYTES + header.records * _RECORD_BYTES
             if is_whole and header.first <= header.records < header.rebuild_at:
                 return cls(folder, descriptor, header)
         except DamagedIndexError:
@@ -86,11 +86,11 @@ class CacheIndex:
         for path in folder.iterdir():
             # Processes that find a damaged copy remove it without holding the lock.
             with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
                 if path.name.startswith(PARTIAL_PREFIX):
-                    if now - path.stat().st_mtime > PARTIAL_LIFETIME_SECONDS:
+                    if now - status.st_mtime > PARTIAL_LIFETIME_SECONDS:
                         path.unlink()
                 elif SHA256_NAME.fullmatch(path.name):
-                    status = path.stat()
                     copies.append((status.st_mtime_ns, status.st_size, path.name))
         records = [_record(name, size, time_ns) for time_ns, size, name in sorted(copies)]
         adds_until_rebuild = max(MIN_ADDS_BETWEEN_REBUILDS, len(records))

@@ -84,6 +84,8 @@ def test_a_file_gives_the_same_shards() -> None:
     assert again.to_bytes() == data
     assert list(again) == list(shards)
     assert list(again.names()) == [shard.name for shard in shards]
+    assert again[-1] == shards[2999]
+    assert shards_of(1)[-1].name == "shards/train-00000.tar"
     with pytest.raises(IndexError):
         again[3000]
 

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import obstore
@@ -79,6 +80,17 @@ def test_a_dataset_is_read_and_cached(
 
     assert fault_proxy.requests == {"GET": 1 + len(FILES)}
     assert (tmp_path / "shards" / SHA256[SHARD]).read_bytes() == FILES[SHARD]
+
+
+def test_readers_of_a_node_make_one_request_per_file(
+    fault_proxy: FaultProxy, location: str, cache: ShardCache
+) -> None:
+    stores = [RemoteStore(location, cache, (0.001,), 10, STALL_SECONDS) for _ in range(4)]
+    files = [(name, SHA256[name], len(data)) for name, data in FILES.items()]
+    with ThreadPoolExecutor(len(stores)) as pool:
+        contents = list(pool.map(lambda store: list(store.read_many(files)), stores))
+    assert contents == [list(FILES.values())] * len(stores)
+    assert fault_proxy.requests == {"GET": len(FILES)}
 
 
 @pytest.mark.parametrize(
