@@ -79,8 +79,8 @@ check: setup  ## lint, format, types, and the direction of imports
 	@scripts/check
 
 bench: setup  ## measure: path cost, data plane with its peers, recovery, checkpoints, preparing
-	@for script in path_cost data_plane/data_plane time_to_first_batch time_to_submit recovery/recovery \
-			checkpoint_stall finite_flag exact_cost cost_curves/cost_curves "prepare_scale --pairs 300000"; do \
+	@for script in path_cost data_plane/data_plane data_plane/many_shards time_to_first_batch time_to_submit \
+			recovery/recovery checkpoint_stall finite_flag exact_cost cost_curves/cost_curves "prepare_scale --pairs 300000"; do \
 		echo "== $$script"; set -- $$script; name=$$1; shift; \
 		$(BIN)/python benchmarks/$$name.py "$$@" || exit 1; done
 

@@ -63,7 +63,7 @@ def measure_epoch(
     reader = WindowReader(store, manifest, recipe.data_settings)
     first = reader.layout(0, 0)
     windows = first.windows_per_epoch
-    size = sum(shard.bytes for shard in manifest.shards)
+    size = int(manifest.shards.shard_bytes.sum())
     cut = max(1, min(windows, windows * bytes_read // max(1, size)))
     layouts = [first, *(reader.layout(0, window) for window in range(1, cut))]
     micro_batches = sum(len(layout.units) for layout in layouts)

@@ -221,11 +221,11 @@ def _check_cluster(
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:
-    identity = dataset[1].identity if dataset else None
+    manifest = dataset[1].file_sha256 if dataset else None
     assert wanted.address is not None
     try:
         plan.cluster, found = ask_cluster(
-            plan.recipe, run, wanted.address, identity, notice, check_nodes=wanted.check_nodes
+            plan.recipe, run, wanted.address, manifest, notice, check_nodes=wanted.check_nodes
         )
         plan.node_check = plan.cluster.node_check
         plan.problems += found

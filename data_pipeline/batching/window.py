@@ -21,6 +21,7 @@ from data_pipeline.batching.mixture import Mixture, ShardSlice, shares_of
 from data_pipeline.batching.task import DATA_TASKS, Examples, rules_by_corpus
 from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.sequences import check_sequences
 from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.dataset.texts import unpack_texts
@@ -113,13 +114,15 @@ class WindowReader:
         slices = [
             part
             for part in self._mixture.slices(epoch, window)
-            if self.manifest.shards[part.shard].name not in self._left_out
+            if self.manifest.shards.name(part.shard) not in self._left_out
         ]
         if not slices:
             return _Window(self._layout_of([]), [])
         parts: dict[str, list[FieldArrays]] = {}
-        for part in slices:
-            for name, arrays in self._read_slice(part).items():
+        shards = [self.manifest.shards[part.shard] for part in slices]
+        contents = self._store.read_many([(s.name, s.sha256, s.bytes) for s in shards])
+        for part, shard, data in zip(slices, shards, contents, strict=True):
+            for name, arrays in self._read_slice(part, shard, data).items():
                 parts.setdefault(name, []).extend(arrays)
         fields = {name: concatenate(arrays) for name, arrays in parts.items()}
         plan = self._task.plan(fields, self._settings, epoch, window)
@@ -133,13 +136,13 @@ class WindowReader:
             bytes=np.array([batch.bytes for batch in micro_batches], dtype=np.int64),
         )
 
-    def _read_slice(self, part: ShardSlice) -> dict[str, list[FieldArrays]]:
+    def _read_slice(
+        self, part: ShardSlice, shard: ShardInfo, data: bytes
+    ) -> dict[str, list[FieldArrays]]:
         """Return, by field, the sequences of a slice in this pass, as one or several arrays.
 
         The fields are those of the dataset, or the fields that the task derives from them.
         """
-        shard = self.manifest.shards[part.shard]
-        data = self._store.read(shard.name, shard.sha256, shard.bytes)
         blocks = unpack_shard(data, shard, texts=bool(self._texts_read))
         if part.shard not in self._checked:  # once per shard, because its sha256 pins its bytes
             for block in blocks:
@@ -203,7 +206,7 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
             f"{', '.join(settings.data.corpus_names)}. Prepare the dataset again, or set "
             "data.dataset to the recipe's dataset."
         )
-    left = {shard.corpus for shard in manifest.shards if shard.name not in manifest.left_out}
+    left = set(manifest.shards.corpus[manifest.shards_in_training()].tolist())
     if gone := [name for index, name in enumerate(names) if index not in left]:
         raise DatasetError(
             f"All shards of the training corpus {', '.join(gone)} are quarantined, so no data is "
@@ -216,6 +219,6 @@ def open_mixture(manifest: Manifest, settings: DataSettings) -> Mixture:
 
 def _pair_ids(manifest: Manifest, slices: list[ShardSlice]) -> Int64Array:
     ranges: Iterator[Int64Array] = (
-        np.arange(part.start, part.stop) + manifest.shards[part.shard].first_pair for part in slices
+        np.arange(part.start, part.stop) + manifest.shards.first_pair[part.shard] for part in slices
     )
     return np.concatenate([np.empty(0, dtype=np.int64), *ranges])

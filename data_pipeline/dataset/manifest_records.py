@@ -11,15 +11,17 @@ from data_pipeline.config.corpus import Sha256
 from foundation.file_model import Count, FileModel
 
 # Name of a file in the dataset folder. The pattern excludes names that lead out of the folder.
-RelativeName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$", max_length=1000)
-]
+RELATIVE_NAME = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$"
+MAX_NAME_CHARACTERS = 1000
+RelativeName = Annotated[str, Field(pattern=RELATIVE_NAME, max_length=MAX_NAME_CHARACTERS)]
+FIELD_NAME = r"^[a-z][a-z0-9_]*$"
+MAX_SHARDS = 250_000
 
 
 class FieldInfo(FileModel):
     """Field of a dataset: a kind of sequence that every example has, such as a source sentence."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    name: Annotated[str, Field(pattern=FIELD_NAME)]
     role: str  # role in the task: source, target, document, label, tags
     language: str
     # Labels, for a field that is not text. The field's ids are the numbers of its labels, from 1; 0
@@ -85,6 +87,21 @@ class ShardInfo(FileModel):
     pairs: Annotated[Count, Field(ge=1)]
     first_pair: Count  # number of its first pair in the manifest's order
     tokens: dict[str, Count]  # numbers of tokens by field, EOS included
+
+
+class ShardTable(FileInfo):
+    """File of the columns of all shards, whose layout shard_columns.py describes."""
+
+    shards: Annotated[Count, Field(ge=1, le=MAX_SHARDS)]
+    name_bytes: Annotated[Count, Field(le=MAX_SHARDS * MAX_NAME_CHARACTERS)]  # of all names
+    fields: Annotated[
+        tuple[Annotated[str, Field(pattern=FIELD_NAME)], ...], Field(fail_fast=True, max_length=64)
+    ]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file in bytes, which follows from the numbers of shards and fields."""
+        return self.shards * (8 * (4 + len(self.fields)) + 32) + self.name_bytes
 
 
 class CorpusInfo(FileModel):

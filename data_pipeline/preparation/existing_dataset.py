@@ -14,7 +14,7 @@ from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.verification import FileProblem, problems_of, unknown_files
-from data_pipeline.errors import DatasetError
+from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.preparation.progress import PrepareProgress, Report
 from data_pipeline.storage.locations import cache_folder, open_location
 from data_pipeline.storage.store import open_store
@@ -40,10 +40,17 @@ def reuse_if_intact(
     def progress(done: int, total: int) -> None:
         report(PrepareProgress("compare", done, total))
 
-    existing = Manifest.load(open_store(dataset))
+    try:
+        existing = Manifest.load(open_store(dataset))
+    except DatasetFileError as error:
+        raise DatasetError(
+            f"The dataset {dataset} cannot be compared with the recipe, because its {error.file} "
+            f"is damaged: expected {error.expected}, found {error.found}. Restore the file from a "
+            "copy, or run `transloom prepare --overwrite`: the same corpora produce the same bytes."
+        ) from error
     _refuse(dataset, existing.differences(settings))
     _refuse(dataset, _changed_text(settings.data, existing))
-    shard_bytes = sum(shard.bytes for shard in existing.shards)
+    shard_bytes = int(existing.shards.shard_bytes.sum())
     processes = processes or enough_processes(shard_bytes, BYTES_OF_ONE_PROCESS)
     rules = rules_by_corpus(existing)
     problems = problems_of(str(dataset), existing, rules, processes, progress)

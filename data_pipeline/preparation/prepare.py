@@ -19,6 +19,7 @@ from data_pipeline.dataset.lengths import add_lengths
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import CorpusInfo, DocumentLengths
 from data_pipeline.dataset.preparation_settings import preparation_settings
+from data_pipeline.dataset.shard_columns import ShardColumns
 from data_pipeline.errors import CorpusError, DatasetError
 from data_pipeline.preparation.dataset_writer import (
     check_heldout_lengths,
@@ -45,9 +46,8 @@ from data_pipeline.preparation.publish import (
     work_folder,
 )
 from data_pipeline.preparation.tokenizer_training import given_tokenizers, train_tokenizers
-from data_pipeline.storage.durable import write_durably
 from data_pipeline.storage.locations import cache_folder
-from data_pipeline.storage.store import MANIFEST_NAME, open_store
+from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.process_pool import ProcessPool, enough_processes, process_pool
 
@@ -158,9 +158,9 @@ class _Preparation:
             cleaning=write_cleaning_report(new, corpora),
             heldout=heldout,
             preparation=preparation_settings(settings),
-            shards=tuple(shards),
+            shards=ShardColumns.of(shards),
         )
-        write_durably(new / MANIFEST_NAME, manifest.to_bytes())
+        manifest.save_new(new)
 
     def _check_lengths(self, texts: dict[str, WholeText], tokenizers: dict[str, Tokenizer]) -> None:
         settings = self._settings

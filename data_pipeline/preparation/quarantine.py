@@ -30,25 +30,26 @@ def quarantine(dataset: Path, shards: Sequence[str], reason: str) -> Manifest:
     """
     manifest = Manifest.load(open_store(dataset))
     shards = list(dict.fromkeys(shards))
-    known = {shard.name for shard in manifest.shards}
+    known = set(manifest.shards.names())
     for name in shards:
         if name not in known:
             raise DatasetError(
                 f"{dataset} has no shard {name!r}. Name shards as `transloom data verify` does, "
-                f"such as {manifest.shards[0].name}."
+                f"such as {manifest.shards.name(0)}."
             )
         if name in manifest.left_out:
             raise DatasetError(
                 f"{name} of {dataset} is already quarantined. Remove it from the command."
             )
-    write_atomically(
-        dataset / archived_name(manifest.identity), (dataset / MANIFEST_NAME).read_bytes()
-    )
+    # The archived file has its identity as its sha256, so its list of shards is always JSON.
+    current = (dataset / MANIFEST_NAME).read_bytes()
+    archived = manifest.to_bytes() if manifest.columns_files() else current
+    write_atomically(dataset / archived_name(manifest.identity), archived)
     tombstones = tuple(
         Tombstone(shard=name, reason=reason, parent=manifest.identity) for name in shards
     )
     child = manifest.model_copy(update={"tombstones": manifest.tombstones + tombstones})
-    write_atomically(dataset / MANIFEST_NAME, child.to_bytes())
+    child.save(dataset)
     return Manifest.load(open_store(dataset))
 
 
@@ -68,6 +69,6 @@ def cursor_after(
         return cursor
     mixture = open_mixture(manifest, settings)
     slices = mixture.slices(cursor.epoch, cursor.window)
-    if left_out.isdisjoint(manifest.shards[part.shard].name for part in slices):
+    if left_out.isdisjoint(manifest.shards.name(part.shard) for part in slices):
         return cursor
     return next_window(cursor, mixture.windows_per_epoch)

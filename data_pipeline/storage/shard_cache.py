@@ -1,30 +1,34 @@
 """Cache of a remote dataset's files on this node's disk, keyed by the sha256 of their content.
 
     get(sha256, most) ──▶ the bytes, verified again; a damaged copy is removed
-    add(sha256, bytes) ──temporary file──▶ evict ──rename──▶ FOLDER/SHA256
+    fetching(sha256) ──▶ one process of the node fetches a file; the others wait for its copy
+    add(sha256, bytes) ──temporary file──▶ evict by the index ──rename──▶ FOLDER/SHA256
 
 All processes of a node share a folder, regardless of their datasets, and any of them may be killed
 at any time. A copy is therefore renamed into place only when it is complete, and evictions happen
-under a file lock. The cache is optional: if it cannot be read or written, the run continues without
-it.
+under a file lock. The lock file has an index (cache_index.py), so the cost of an add does not
+depend on the number of copies. The cache is optional: if it cannot be read or written, the run
+continues without it.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_pipeline.storage.cache_index import PARTIAL_PREFIX, CacheIndex, DamagedIndexError
 from foundation.untrusted_text import logger_of
 
-PARTIAL_PREFIX = ".partial-"
-PARTIAL_LIFETIME_SECONDS = 3600
-LOCK_NAME = ".lock"
-SHA256_NAME = re.compile("[0-9a-f]{64}")
+LOCK_NAME = ".lock"  # the index is its content
+FETCHES_NAME = ".fetches"  # folder of the locks of fetches, by the first digits of a sha256
+FETCH_LOCK_DIGITS = 3  # different files rarely share a lock
+# Time after which a process fetches a file that another one is fetching, which may be stopped.
+FETCH_WAIT_SECONDS = 120.0
+FETCH_POLL_SECONDS = 0.01
 
 logger = logger_of(__name__)
 
@@ -59,6 +63,29 @@ class ShardCache:
                 os.utime(path)
         return None if damaged else data
 
+    @contextlib.contextmanager
+    def fetching(self, sha256: str) -> Iterator[None]:
+        """Wait until no other process or thread of this node fetches a file, then exclude others.
+
+        The lock ends with its process. There is no lock if the folder cannot be written, or the
+        cache keeps no files.
+        """
+        lock = None
+        with contextlib.suppress(OSError):
+            if self.max_bytes:
+                (self.folder / FETCHES_NAME).mkdir(parents=True, exist_ok=True)
+                lock = _open_lock(self.folder / FETCHES_NAME / sha256[:FETCH_LOCK_DIGITS])
+        if lock is None:
+            yield
+            return
+        try:
+            give_up_at = time.monotonic() + FETCH_WAIT_SECONDS
+            while _is_locked_elsewhere(lock) and time.monotonic() < give_up_at:
+                time.sleep(FETCH_POLL_SECONDS)
+            yield
+        finally:
+            _close_lock(lock)
+
     def add(self, sha256: str, data: bytes) -> None:
         """Store the verified content of a file, if it fits into `max_bytes` and on the disk."""
         if len(data) > self.max_bytes:
@@ -69,43 +96,28 @@ class ShardCache:
             try:
                 with partial.open("xb") as file:
                     file.write(data)
-                with self._locked():
-                    self._evict(sha256, len(data))
-                    partial.rename(self.folder / sha256)
+                with self._locked() as lock:
+                    self._add_locked(partial, sha256, len(data), lock)
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             self._warn_once(error)
 
-    def _evict(self, sha256: str, size: int) -> None:
-        """Evict files until a file of `size` bytes fits; ignore a copy that the file replaces."""
-        now = time.time()
-        copies: list[tuple[int, int, Path]] = []
-        for path in self.folder.iterdir():
-            # Processes that find a damaged copy remove it without holding the lock.
-            with contextlib.suppress(FileNotFoundError):
-                status = path.stat()
-                if path.name.startswith(PARTIAL_PREFIX):
-                    if now - status.st_mtime > PARTIAL_LIFETIME_SECONDS:
-                        path.unlink()
-                elif SHA256_NAME.fullmatch(path.name) and path.name != sha256:
-                    copies.append((status.st_mtime_ns, status.st_size, path))
-        excess = size + sum(copy_size for _, copy_size, _ in copies) - self.max_bytes
-        for _, copy_size, path in sorted(copies):
-            if excess <= 0:
-                return
-            path.unlink(missing_ok=True)
-            excess -= copy_size
+    def _add_locked(self, partial: Path, sha256: str, size: int, lock: int) -> None:
+        try:
+            CacheIndex.open(self.folder, lock).add(partial, sha256, size, self.max_bytes)
+        except DamagedIndexError:  # a record was damaged, so the index now opens rebuilt
+            CacheIndex.open(self.folder, lock).add(partial, sha256, size, self.max_bytes)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.folder / LOCK_NAME).open("w") as lock:
+    def _locked(self) -> Iterator[int]:
+        """Hold the lock of the cache, and yield the descriptor of its file."""
+        lock = _open_lock(self.folder / LOCK_NAME)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                # Closing the file is not enough: a process forked meanwhile would keep the lock.
-                fcntl.flock(lock, fcntl.LOCK_UN)
+            yield lock
+        finally:
+            _close_lock(lock)
 
     def _warn_once(self, error: OSError) -> None:
         if not self._warned:
@@ -118,3 +130,24 @@ class ShardCache:
                 error.strerror or error,
                 self.max_bytes / 1e9,
             )
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _is_locked_elsewhere(lock: int) -> bool:
+    """Acquire a lock, and return True if another process or thread holds it."""
+    with contextlib.suppress(OSError):  # some file systems have no locks
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _close_lock(lock: int) -> None:
+    with contextlib.suppress(OSError):
+        # Closing the file is not enough: a process forked meanwhile would keep the lock.
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)

@@ -8,15 +8,20 @@
                            └──────────────────────────── DatasetFileError after the last attempt
 
 All failures are retried, including missing files and wrong hashes: a network file system or an
-object store may briefly show an old state. Stores can be pickled and shared by threads. A forked
-process can use those of folders and web servers; `ObjectStore` says when it can use the others.
+object store may briefly show an old state. A URL gets one request per file and node, however many
+processes need the file, as long as the cache keeps it. Stores can be pickled and shared by threads.
+A forked process can use those of folders and web servers; `ObjectStore` says when it can use the
+others.
 """
 
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage.budget import Budget, TooManyBytesError
@@ -39,6 +44,8 @@ from data_pipeline.storage.shard_cache import ShardCache
 from foundation.location import Location, path_escape, without_credentials
 from foundation.proxies import proxy_hint
 
+T = TypeVar("T")
+
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 64_000_000
 # A file is held in memory as a whole, so the sizes in a manifest are limited, too.
@@ -48,6 +55,8 @@ SHARD = Budget(
     "Prepare the dataset with a lower data.blocks_per_shard or data.pairs_per_block",
 )
 SMALL_FILE = Budget("bytes in a file other than a shard", 1024**3, "Restore it from a copy")
+FETCHES_AT_ONCE = 16  # of one process
+MAX_BYTES_AHEAD = 64_000_000  # of shards that are fetched while an earlier one is used
 MANIFEST = Budget("bytes in a manifest", MAX_MANIFEST_BYTES, "Use larger shards")
 
 
@@ -104,7 +113,24 @@ class DatasetStore(ABC):
         """
         if size is not None and size > SHARD.limit:
             raise DatasetFileError(name, str(SHARD), f"{size:,} in the manifest")
-        return self._retried(lambda: self._read_once(name, sha256, size))
+        return self._retried(lambda: self._read_verified(name, sha256, size))
+
+    def read_many(self, files: Sequence[tuple[str, str, int]]) -> Iterator[bytes]:
+        """Yield the contents of shards in order, each as `read` returns it.
+
+        Args:
+            files: name, sha256 and size in bytes of each shard.
+        """
+        return (self.read(*file) for file in files)
+
+    def read_parsed(self, name: str, parse: Callable[[bytes], T]) -> T:
+        """Return the result of `parse` for the content of a file, whose hash is not known.
+
+        Raises:
+            DatasetFileError: the file cannot be read, or `parse` raises this error, even after the
+                last retry.
+        """
+        return self._retried(lambda: parse(self._read_once(name)))
 
     def holds(self, name: str, sha256: str) -> bool:
         """Return whether the file currently exists and matches its hash, without retries."""
@@ -152,6 +178,9 @@ class DatasetStore(ABC):
             TooManyBytesError: the file is larger; it was not read to the end.
         """
 
+    def _read_verified(self, name: str, sha256: str, size: int | None) -> bytes:
+        return self._read_once(name, sha256, size)
+
     def _read_once(self, name: str, sha256: str | None = None, size: int | None = None) -> bytes:
         if part := path_escape(name):
             raise DatasetFileError(
@@ -179,7 +208,7 @@ class DatasetStore(ABC):
             raise DatasetFileError(name, f"sha256 {sha256}", f"sha256 {found}")
         return data
 
-    def _retried(self, attempt: Callable[[], bytes]) -> bytes:
+    def _retried(self, attempt: Callable[[], T]) -> T:
         for delay in self.retry_delays_seconds:
             try:
                 return attempt()
@@ -240,11 +269,32 @@ class RemoteStore(DatasetStore):
                 stall_timeout_seconds=stall_timeout_seconds,
             )
 
-    def read(self, name: str, sha256: str, size: int | None = None) -> bytes:
-        data = self._cache.get(sha256, SMALL_FILE.limit if size is None else min(size, SHARD.limit))
+    def read_many(self, files: Sequence[tuple[str, str, int]]) -> Iterator[bytes]:
+        """Yield the contents of shards in order, and fetch the following ones meanwhile."""
+        waiting, pending, bytes_ahead = deque(files), deque[tuple[Future[bytes], int]](), 0
+        pool = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch-shard")
+        try:
+            while waiting or pending:
+                while waiting and (not pending or bytes_ahead + waiting[0][2] <= MAX_BYTES_AHEAD):
+                    file = waiting.popleft()
+                    pending.append((pool.submit(self.read, *file), file[2]))
+                    bytes_ahead += file[2]
+                future, size = pending.popleft()
+                yield future.result()
+                bytes_ahead -= size
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read_verified(self, name: str, sha256: str, size: int | None) -> bytes:
+        """Return a file from the cache, or fetch it once for all processes of this node."""
+        most = SMALL_FILE.limit if size is None else size
+        data = self._cache.get(sha256, most)
         if data is None:
-            data = super().read(name, sha256, size)
-            self._cache.add(sha256, data)
+            with self._cache.fetching(sha256):
+                data = self._cache.get(sha256, most)
+                if data is None:
+                    data = self._read_once(name, sha256, size)
+                    self._cache.add(sha256, data)
         return data
 
     def _find_manifest(self) -> bytes:

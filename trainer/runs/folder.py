@@ -315,7 +315,7 @@ class RunFolder:
     def _keep_tokenizers(self, store: DatasetStore, manifest: Manifest) -> None:
         self.dataset.mkdir(exist_ok=True)
         write_atomically(self.dataset / MANIFEST_NAME, store.read_manifest())
-        for info in manifest.tokenizers.values():
+        for info in [*manifest.columns_files(), *manifest.tokenizers.values()]:
             write_atomically(self.dataset / info.file, store.read(info.file, info.sha256))
 
     def _check_origin(self) -> None:

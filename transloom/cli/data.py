@@ -159,7 +159,7 @@ def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> di
     # No retries: a user is waiting for the answer.
     store = open_store(dataset, retry_delays_seconds=())
     manifest = Manifest.load(store)
-    size = sum(shard.bytes for shard in manifest.shards)
+    size = int(manifest.shards.shard_bytes.sum())
     alone = size < BYTES_FOR_ONE_PROCESS and not is_remote(dataset)
     with work_progress(console) as progress:
         files = len(list(manifest.files()))
@@ -301,7 +301,7 @@ def quarantine_shards(dataset: str, shards: list[str], reason: str) -> dict[str,
         "shards": sorted(now_left_out),
         "noun": child.noun,
         "pairs_left_out": sum(s.pairs for s in child.shards if s.name in now_left_out),
-        "pairs_to_train_on": sum(s.pairs for s in child.shards if s.name not in child.left_out),
+        "pairs_to_train_on": int(child.shards.pairs[child.shards_in_training()].sum()),
         "pairs": child.pairs,
     }
 

@@ -71,7 +71,8 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
     # No retries: a user is waiting for the answer.
     store = open_store(dataset, retry_delays_seconds=())
     manifest = Manifest.load(store)
-    left_out = [shard for shard in manifest.shards if shard.name in manifest.left_out]
+    in_training = zip(manifest.shards, manifest.shards_in_training(), strict=True)
+    left_out = [shard for shard, kept in in_training if not kept]
     pairs_left_out = sum(shard.pairs for shard in left_out)
     return {
         "dataset": store.location,
@@ -83,7 +84,7 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
         "pairs_quarantined": pairs_left_out,
         "pairs_to_train_on": manifest.pairs - pairs_left_out,
         "shards": len(manifest.shards),
-        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "bytes": int(manifest.shards.shard_bytes.sum()),
         "corpora": _corpora_facts(store, manifest, examples),
         "heldout": [
             {"name": name, "pairs": info.pairs, "tag": info.tag}
@@ -109,7 +110,7 @@ def _field_facts(manifest: Manifest, name: str) -> Facts:
     tokenizer = manifest.tokenizers[name]
     return {
         **field.model_dump(),
-        "tokens": sum(shard.tokens[name] for shard in manifest.shards),
+        "tokens": int(manifest.shards.tokens[name].sum()),
         "tokenizer": tokenizer.file,
         "vocabulary_size": tokenizer.vocabulary_size,
         **_length_facts(counts),
@@ -134,7 +135,7 @@ def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> l
     return [
         {
             **corpus.model_dump(mode="json"),
-            "shards": sum(shard.corpus == index for shard in manifest.shards),
+            "shards": int((manifest.shards.corpus == index).sum()),
             "examples": {
                 reason: entry["examples"] for reason, entry in report.get(corpus.name, {}).items()
             },

@@ -113,7 +113,7 @@ def prepare_dataset(
         "noun": manifest.noun,
         "pairs": manifest.pairs,
         "shards": len(manifest.shards),
-        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "bytes": int(manifest.shards.shard_bytes.sum()),
         "corpora": [
             corpus.model_dump(include={"name", "read", "kept", "dropped"})
             for corpus in manifest.corpora

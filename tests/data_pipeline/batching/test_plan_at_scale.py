@@ -31,6 +31,7 @@ from data_pipeline.dataset.manifest_records import (
     SpecialIds,
     TokenizerInfo,
 )
+from data_pipeline.dataset.shard_columns import ShardColumns
 from data_pipeline.random_keys import splitmix64_at
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
 
@@ -237,16 +238,18 @@ def manifest_of(shards: int) -> Manifest:
         cleaning=FileInfo(file="cleaning.json", sha256=sha256),
         heldout={},
         preparation={},
-        shards=tuple(
-            ShardInfo(
-                name=f"shards/train-{number:06d}.tar",
-                bytes=1_000_000 + number,
-                sha256=hashlib.sha256(str(number).encode()).hexdigest(),
-                corpus=0,
-                pairs=SHARD_PAIRS,
-                first_pair=number * SHARD_PAIRS,
-                tokens={"src": 2 * SHARD_PAIRS, "tgt": 2 * SHARD_PAIRS},
-            )
-            for number in range(shards)
+        shards=ShardColumns.of(
+            [
+                ShardInfo(
+                    name=f"shards/train-{number:06d}.tar",
+                    bytes=1_000_000 + number,
+                    sha256=hashlib.sha256(str(number).encode()).hexdigest(),
+                    corpus=0,
+                    pairs=SHARD_PAIRS,
+                    first_pair=number * SHARD_PAIRS,
+                    tokens={"src": 2 * SHARD_PAIRS, "tgt": 2 * SHARD_PAIRS},
+                )
+                for number in range(shards)
+            ]
         ),
     )

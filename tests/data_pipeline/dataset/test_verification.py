@@ -90,7 +90,7 @@ def edit(dataset: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def test_shard_whose_content_the_manifest_contradicts(copy: Path, manifest: Manifest) -> None:
     """Its bytes and hash are as promised; its tokens, or its being a tar file, are not."""
-    first, second = (shard.name for shard in manifest.shards[:2])
+    first, second = (shard.name for shard in list(manifest.shards)[:2])
     edit(copy, lambda m: m["shards"][0]["tokens"].update(src=1))
     (copy / second).write_bytes(b"no tar")
     sha256 = hashlib.sha256(b"no tar").hexdigest()

@@ -1,15 +1,18 @@
 """A run's folder: requests to a run, its identity, and the small files beside it."""
 
 import os
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import yaml
 from support.recipes import tiny_recipe
 from support.records.run_folders import made_run, with_checkpoint
 
-from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.storage.store import MANIFEST_NAME
+from data_pipeline.dataset import manifest as manifest_module
+from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.storage.store import MANIFEST_NAME, open_store
 from trainer.checkpoints.format import HEADER, Parent, folder_name
 from trainer.errors import RunMismatchError
 from trainer.recipe import identity_of
@@ -33,6 +36,19 @@ def opened(phrasebook, tmp_path):
     store, manifest = open_dataset(recipe.data)
     run.open(recipe, store, manifest)
     return run, recipe, store, manifest
+
+
+def test_a_run_keeps_the_columns_of_its_datasets_shards(phrasebook, tmp_path, monkeypatch):
+    dataset = Path(shutil.copytree(phrasebook, tmp_path / "dataset"))
+    monkeypatch.setattr(manifest_module, "MIN_SHARDS_FOR_COLUMNS", 1)
+    Manifest.load(open_store(dataset)).save_new(dataset)
+    recipe, run = tiny_recipe(dataset), RunFolder(tmp_path / "run")
+    store, manifest = open_dataset(recipe.data)
+    run.open(recipe, store, manifest)
+    kept = Manifest.load(open_store(run.dataset))
+    plain = open_dataset(tiny_recipe(phrasebook).data)[1]
+    assert kept.identity == manifest.identity == plain.identity
+    assert kept.columns_files() == manifest.columns_files() != []
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from rich.console import Console
 from support.files.faulty_server import FaultyServer
 
 from cluster.recipe import load_recipe
+from data_pipeline.dataset import manifest as manifest_module
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError
@@ -117,6 +118,22 @@ def test_info_reads_a_url(transloom, prepared, monkeypatch, tmp_path):
         assert "intact" in transloom("data", "verify", server.url, "--processes", 1).stdout
     local = json.loads(transloom("data", "info", prepared, "--json").stdout)
     assert remote == {**local, "dataset": server.url}
+
+
+def test_a_dataset_whose_shards_are_columns_is_the_same_dataset(transloom, dataset, monkeypatch):
+    monkeypatch.setattr(manifest_module, "MIN_SHARDS_FOR_COLUMNS", 1)
+    name = manifest_of(dataset).shards[2].name
+    transloom("data", "quarantine", dataset, name, "--reason", "lost")
+
+    def answers():
+        info = json.loads(transloom("data", "info", dataset, "--json", "--examples").stdout)
+        return info, json.loads(transloom("data", "verify", dataset, "--json").stdout)
+
+    info, verified = answers()
+    manifest_of(dataset).save_new(dataset)
+    assert manifest_of(dataset).columns_files()
+    assert answers() == (info, verified | {"files": verified["files"] + 1})
+    assert (verified["problems"], verified["unknown_files"]) == ([], [])
 
 
 def test_info_names_a_missing_dataset(transloom, tmp_path):

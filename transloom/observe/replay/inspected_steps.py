@@ -18,7 +18,7 @@ class ExampleLocations:
     def __init__(self, manifest: Manifest, micro_batches_per_step: int) -> None:
         self._manifest = manifest
         self._slots = micro_batches_per_step
-        self._first = [shard.first_pair for shard in manifest.shards]
+        self._first = manifest.shards.first_pair.tolist()
 
     def example(self, seen: RankExampleReport, ranks: int, total: float | None) -> InspectedExample:
         """Return an example with its location.
