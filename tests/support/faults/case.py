@@ -12,7 +12,7 @@ from typing import NamedTuple
 from support.cluster.processes import wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
-from support.faults.moments import MID_STEP, RECOVERY, Moment, Reached
+from support.faults.moments import LOSS, RECOVERY, Moment, Reached
 from support.faults.trial import Curve, Trial
 from trainer.record.metrics_lines import Event, Preempted, RankHung, Resumed, TrainLine
 
@@ -114,9 +114,9 @@ class _Strike:
 
 
 def _want(trial: Trial, fault: Fault, moment: Moment) -> str:
-    """Order the moment; of a recovery, the middle of the step at which a rank is lost."""
+    """Order the moment, or before a recovery the moment at which a rank is lost."""
     if moment is RECOVERY:
-        return trial.cluster.orders.want(MID_STEP, rank=1)
+        return trial.cluster.orders.want(LOSS, rank=1)
     return trial.cluster.orders.want(moment, fault.rank)
 
 

@@ -35,8 +35,8 @@ from support.faults.moments import (
     Moment,
 )
 
-# In the order in which a run reaches them. After a recovery it is at the middle of a step again.
-MOMENTS = (START_UP, RECOVERY, MID_STEP, VALIDATION, COPY, WRITE, COMMIT)
+# In the order in which a run reaches them.
+MOMENTS = (START_UP, MID_STEP, VALIDATION, COPY, WRITE, COMMIT, RECOVERY)
 
 FAULTS: tuple[Fault, ...] = (
     KilledRank(0),

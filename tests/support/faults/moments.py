@@ -46,6 +46,7 @@ MEMORY_COPY = Moment("copy to memory", "memory-copy", 16)
 PULL = Moment("copy between nodes", "pull", "any", who="agent")
 # While ranks that were started again after a loss load the checkpoint.
 RECOVERY = Moment("recovery", "loading", "any")
+LOSS = Moment("loss before a recovery", "step", 21)
 
 
 @dataclass(frozen=True)
