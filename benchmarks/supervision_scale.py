@@ -48,7 +48,7 @@ STEP_SECONDS = 0.5
 RANKS_PER_AGENT = 8
 HOSTS = 4  # actors that simulate agents
 START_SECONDS = 300.0
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 1.0
 MANY = 1024  # ranks, for which figures are extrapolated
 DIRECT, BY_NODE = "direct calls", "one request per node"
 
@@ -124,8 +124,11 @@ class SimulatedAgents:
     def poll(self, received: int) -> ReportBatch:
         return ReportBatch(received, [], 0.0)
 
-    @ray.method(concurrency_group="trains")
-    def train(self, *, is_first: bool) -> None:
+
+class Sleeper:
+    """An actor whose calls stand for those of `train`, which do not return."""
+
+    def sleep(self) -> None:
         time.sleep(1e6)
 
 
@@ -170,14 +173,22 @@ def supervise(group: RankGroup, seconds: float) -> None:
             raise failure
 
 
+def settle(group: RankGroup) -> None:
+    until = time.monotonic() + START_SECONDS
+    while (collector := group._collector) and len(collector.linked) < len(group.processes):
+        supervise(group, POLL_SECONDS)
+        assert time.monotonic() < until, "not all ranks are linked"
+    supervise(group, SETTLE_SECONDS)
+
+
 def cpu_seconds(process_id: int) -> float:
     times = psutil.Process(process_id).cpu_times()
     return float(times.user + times.system)
 
 
 def measure(group: RankGroup, agent: int | None, seconds: float) -> tuple[float, float]:
-    """Return the share of a core that the driver and an agent use."""
-    supervise(group, SETTLE_SECONDS)
+    """Return the share of a core that the driver and an agent use, once all ranks are linked."""
+    settle(group)
     before, driver, started = agent and cpu_seconds(agent), time.process_time(), time.monotonic()
     supervise(group, seconds)
     passed = time.monotonic() - started
@@ -187,7 +198,7 @@ def measure(group: RankGroup, agent: int | None, seconds: float) -> tuple[float,
 
 def death_seconds(group: RankGroup, victim: ProcessName) -> float:
     """Kill a rank; return the time until the group reports it."""
-    supervise(group, SETTLE_SECONDS)
+    settle(group)
     started = time.monotonic()
     os.kill(victim.id, signal.SIGKILL)
     while True:
@@ -244,9 +255,11 @@ def measure_simulated(count: int, seconds: float) -> float:
     """Return the driver's share of a core with simulated agents."""
     threads = -(-count // HOSTS)
     host_class: Any = ray.remote(
-        num_cpus=0, max_concurrency=threads, concurrency_groups={"control": 1, "trains": 1}
+        num_cpus=0, max_concurrency=threads, concurrency_groups={"control": 1}
     )(SimulatedAgents)
+    sleeper = ray.remote(num_cpus=0)(Sleeper).remote()
     hosts = [host_class.remote() for _ in range(HOSTS)]
+    wait([host.heartbeat.remote() for host in hosts], START_SECONDS)
     agents, processes = NodeAgents(UnfitNodes()), []
     for number in range(count):
         host, node = hosts[number % HOSTS], f"node {number}"
@@ -259,13 +272,12 @@ def measure_simulated(count: int, seconds: float) -> float:
         )
         for rank in range(1, RANKS_PER_AGENT + 1):
             process = BenchmarkProcess(host, node, ProcessName(node, rank, 1))
-            process.result = host.train.remote(is_first=False)
+            process.result = sleeper.sleep.remote()
             processes.append(process)
     with supervised(agents, processes, BY_NODE) as group:
-        supervise(group, SETTLE_SECONDS)
         share, _ = measure(group, None, seconds)
-    for host in hosts:
-        ray.kill(host)
+    for actor in (*hosts, sleeper):
+        ray.kill(actor)
     return share
 
 

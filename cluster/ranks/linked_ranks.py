@@ -10,6 +10,7 @@ A *pidfd* is a descriptor of a process that becomes readable when the process en
 """
 
 import os
+import pickle
 import selectors
 import shutil
 import socket
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from cluster.health.watchdog import HEARTBEAT_SECONDS
 from cluster.ranks.agent_link import FRAME, MAX_FRAME_BYTES, ORDER, AgentAddress, Peer
+from cluster.ranks.reports import Report
 from foundation.folder_lock import new_locked_folder, remove_unlocked
 from foundation.untrusted_text import logger_of
 
@@ -62,6 +64,15 @@ class Frame:
     end: int
     is_urgent: bool
     payload: bytes
+
+    def reports(self) -> list[tuple[float, Report]]:
+        """Unpickle the reports with their times, as Ray does with the answers of a rank's actor.
+
+        Only the driver may call this, for a process that it has started. The agent has received the
+        frame from this process, according to the kernel.
+        """
+        reports: list[tuple[float, Report]] = pickle.loads(self.payload)  # noqa: S301
+        return reports
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class LinkedRanks:
         self.address: AgentAddress | None = None
         self._links: dict[int, _Link] = {}  # by process id
         self._changed = threading.Condition()
-        self._has_news = True  # a rank has connected or disconnected since the last answer
+        self._has_news = True  # a rank has connected or died since the last answer
         self._answered_at = 0.0
         self._heartbeat_at = 0.0
         self._selector = selectors.DefaultSelector()
@@ -247,12 +258,12 @@ class LinkedRanks:
         self._announce()
 
     def _disconnect(self, link: _Link) -> None:
+        """Close a connection; usually the process has ended, which its pidfd shows a bit later."""
         if link.is_open:
             link.is_open = False
             with suppress(KeyError):
                 self._selector.unregister(link.connection)
             link.connection.close()
-            self._announce()
 
     def _announce(self) -> None:
         with self._changed:

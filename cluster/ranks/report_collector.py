@@ -8,7 +8,6 @@ A process is *linked* while the newest answer of its agent is recent and reports
 the process. The driver calls all other processes directly.
 """
 
-import pickle
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from ray.exceptions import RayError
 
 from cluster.ranks.agent_client import NodeAgents, arrived_answers
 from cluster.ranks.agent_link import AgentAddress
-from cluster.ranks.linked_ranks import LISTEN_SECONDS, Frame, NodeReports
+from cluster.ranks.linked_ranks import LISTEN_SECONDS, NodeReports
 from cluster.ranks.process import RankProcess
-from cluster.ranks.reports import Report, ReportBatch
+from cluster.ranks.reports import ReportBatch
 
 INDEX_SECONDS = 0.5
 RETRY_SECONDS = 0.5
@@ -169,7 +168,7 @@ class ReportCollector:
         for process_id, process in node.processes.items():
             silent_seconds = answer.silent_seconds.get(process_id, SILENT_SECONDS)
             frames = answer.frames.get(process_id, [])
-            batches = [ReportBatch(f.first, _reports_of(f), answer.now) for f in frames]
+            batches = [ReportBatch(f.first, f.reports(), answer.now) for f in frames]
             if batches:
                 received = self._received.get(process, 0)
                 self._received[process] = max(received, *(batch.end for batch in batches))
@@ -185,12 +184,3 @@ class ReportCollector:
         if node.linked != linked:
             node.linked = linked
             self.linked = frozenset().union(*(one.linked for one in self._nodes.values()))
-
-
-def _reports_of(frame: Frame) -> list[tuple[float, Report]]:
-    """Unpickle reports that a rank has sent, like Ray unpickles the answers of its actor.
-
-    The agent has received them from a process of this user, and the driver knows the process.
-    """
-    reports: list[tuple[float, Report]] = pickle.loads(frame.payload)  # noqa: S301
-    return reports
