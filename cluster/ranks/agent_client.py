@@ -20,7 +20,6 @@ from cluster.ray.embedded import embedded_ray_is_lost
 
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.5
-CLOSE_SECONDS = 1.0
 
 Key = TypeVar("Key")
 
@@ -134,7 +133,7 @@ class NodeAgents:
         """Remove the sockets of agents that answer; call this when no rank starts any more."""
         if not embedded_ray_is_lost():
             agents = [one for node, one in self.by_node.items() if node not in self.silent]
-            wait([agent.close_links.remote() for agent in agents], CLOSE_SECONDS)
+            wait([agent.close_links.remote() for agent in agents], ANSWER_SECONDS)
 
     def unresponsive(self, nodes: Collection[str]) -> set[str]:
         """Return those of `nodes` whose agent has not answered its last request.
@@ -163,8 +162,6 @@ def arrived_answers(answers: Mapping[Key, Any]) -> dict[Key, Any]:
         return {}
     ready = set(ray.wait(list(answers.values()), num_returns=len(answers), timeout=0)[0])
     arrived = {key: answer for key, answer in answers.items() if answer in ready}
-    if not arrived:
-        return {}
     try:
         return dict(zip(arrived, ray.get(list(arrived.values())), strict=True))
     except RayError:

@@ -18,7 +18,6 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,19 +40,11 @@ class AgentAddress(NamedTuple):
     process_id: int
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Process at the other end of a Unix socket, according to the kernel."""
-
-    process_id: int
-    user_id: int
-
-    @classmethod
-    def of(cls, connection: socket.socket) -> "Peer":
-        """Return the peer, as it was when it connected or began to listen."""
-        text = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        process_id, user_id, _ = _CREDENTIALS.unpack(text)
-        return cls(process_id, user_id)
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Return the ids of the process and the user at the other end, according to the kernel."""
+    text = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process_id, user_id, _ = _CREDENTIALS.unpack(text)
+    return process_id, user_id
 
 
 class AgentLink:
@@ -80,16 +71,14 @@ class AgentLink:
         connection.settimeout(CONNECT_SECONDS)
         try:
             connection.connect(str(address.socket))
-            if Peer.of(connection) != Peer(address.process_id, os.geteuid()):
+            if peer_of(connection) != (address.process_id, os.geteuid()):
                 raise ConnectionRefusedError(f"{address.socket} belongs to another process")
         except OSError:
             connection.close()
             return False
         connection.settimeout(None)
         self._connection = connection
-        threading.Thread(
-            target=self._work, args=(connection,), name="agent link", daemon=True
-        ).start()
+        threading.Thread(target=self._work, args=(connection,), daemon=True).start()
         return True
 
     def _work(self, connection: socket.socket) -> None:

@@ -92,8 +92,8 @@ class RankGroup:
         self._hang_checked_at = self._since - HANG_CHECK_SECONDS
         self._collector = collector
         self._ranks = {process: rank for rank, process in enumerate(processes)} if collector else {}
-        self._linked = collector.linked if collector else frozenset()
-        self._direct_ranks = self._find_direct_ranks()
+        self._linked: frozenset[RankProcess] = frozenset()
+        self._direct_ranks = list(range(len(processes)))  # ranks that are not linked to an agent
         self._failed_at: float | None = None
 
     @property
@@ -146,8 +146,8 @@ class RankGroup:
         """
         deadline = time.monotonic() + seconds
         while not collector.collect() and (left := deadline - time.monotonic()) > 0:
-            direct = self._direct_ranks
-            results = [self._results[r] for r in direct if r not in self._returned_ranks]
+            running = [rank for rank in self._direct_ranks if rank not in self._returned_ranks]
+            results = [self._results[rank] for rank in running]
             if not (answers := [*collector.pending, *results]):
                 time.sleep(left)
                 return
@@ -268,7 +268,7 @@ class RankGroup:
                 reports += self._accept(rank, answer, now)
         if self._collector and self._linked is not self._collector.linked:
             self._linked = self._collector.linked
-            self._direct_ranks = self._find_direct_ranks()
+            self._direct_ranks = [r for p, r in self._ranks.items() if p not in self._linked]
         for rank in self._direct_ranks:
             if rank not in self._polls:
                 received = self._received[rank].end
@@ -281,14 +281,6 @@ class RankGroup:
     def _accept(self, rank: int, batch: ReportBatch, now: float) -> list[tuple[float, int, Report]]:
         """Return the new reports of a batch, each with its time by `clock` and its rank."""
         return [(now - age, rank, report) for age, report in self._received[rank].accept(batch)]
-
-    def _find_direct_ranks(self) -> list[int]:
-        """Return the ranks that are not linked to an agent."""
-        return [
-            rank
-            for rank, p in enumerate(self.processes)
-            if not self._linked or p not in self._linked
-        ]
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
         """Collect the last reports, which ranks made before they returned.

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from cluster.health.watchdog import HEARTBEAT_SECONDS
-from cluster.ranks.agent_link import FRAME, MAX_FRAME_BYTES, ORDER, AgentAddress, Peer
+from cluster.ranks.agent_link import FRAME, MAX_FRAME_BYTES, ORDER, AgentAddress, peer_of
 from cluster.ranks.reports import Report
 from foundation.folder_lock import new_locked_folder, remove_unlocked
 from foundation.untrusted_text import logger_of
@@ -33,7 +33,6 @@ PREFIX = "transloom-agent-"
 # Longest path of the parent folder, in bytes. The path of a Unix socket may have at most 107 bytes.
 LONGEST_PARENT = 70
 READ_BYTES = 2**18
-ERROR_SECONDS = 1.0  # pause after an unexpected error, such as too many open files
 
 LISTEN_SECONDS = 1.5
 # Shortest time between two answers because of reports, so that fast steps cost the driver no more
@@ -126,8 +125,6 @@ class LinkedRanks:
             self._open()
         except OSError as error:
             logger.warning("No rank can report to the agent of this node: %s", error)
-        else:
-            threading.Thread(target=self._serve, name="linked ranks", daemon=True).start()
 
     def listen(self, received: Mapping[int, int]) -> NodeReports:
         """Return the reports of ranks as soon as there is news, or after `LISTEN_SECONDS`.
@@ -163,9 +160,8 @@ class LinkedRanks:
             return
         with self._changed:
             for link in self._links.values():
-                if link.is_open:
-                    with suppress(OSError):  # it is stopped, or has died
-                        link.connection.send(ORDER.pack(link.received))
+                with suppress(OSError):  # it is stopped, or has died
+                    link.connection.send(ORDER.pack(link.received))
 
     def close(self) -> None:
         """Remove the folder of the socket; connected ranks stay connected."""
@@ -184,6 +180,7 @@ class LinkedRanks:
         self._server.listen(1024)
         self._selector.register(self._server, selectors.EVENT_READ, self._accept)
         self.address = AgentAddress(folder / "s", os.getpid())
+        threading.Thread(target=self._serve, name="linked ranks", daemon=True).start()
 
     def _acknowledge(self, received: Mapping[int, int]) -> None:
         """Drop what the driver has received, and dead ranks that it does not ask for any more."""
@@ -209,43 +206,42 @@ class LinkedRanks:
                     key.data()
                 except Exception:  # one rank must not end the thread that serves the others
                     logger.exception("A connection of a rank was ignored")
-                    time.sleep(ERROR_SECONDS)
+                    time.sleep(1.0)  # it may come again at once, such as too many open files
 
     def _accept(self) -> None:
         connection, _ = self._server.accept()
-        peer = Peer.of(connection)
-        if peer.user_id != os.geteuid():
+        process_id, user_id = peer_of(connection)
+        if user_id != os.geteuid():
             connection.close()
             return
         connection.setblocking(False)
         link = _Link(connection, time.monotonic())
         with self._changed:
-            if before := self._links.get(peer.process_id):
+            if before := self._links.get(process_id):
                 self._disconnect(before)
-            self._links[peer.process_id] = link
+            self._links[process_id] = link
         self._announce()
         self._selector.register(connection, selectors.EVENT_READ, partial(self._read, link))
         try:
-            process = os.pidfd_open(peer.process_id)
+            process = os.pidfd_open(process_id)
         except OSError:  # it has ended, or the kernel is too old: Ray reports the death
             return
         self._selector.register(process, selectors.EVENT_READ, partial(self._end, link, process))
 
     def _read(self, link: _Link) -> None:
-        try:
+        data = b""
+        with suppress(OSError):  # the rank has died, or has nothing more to read after its end
             data = link.connection.recv(READ_BYTES)
-        except OSError:
-            data = b""
         link.buffer += data
         link.heard_at = time.monotonic()
         frames = _take_frames(link.buffer) if data else None
         with self._changed:
             if frames is None:
                 self._disconnect(link)
-            else:
-                link.frames += frames
-                if any(frame.is_urgent for frame in frames):
-                    self._changed.notify_all()
+                return
+            link.frames += frames
+            if any(frame.is_urgent for frame in frames):
+                self._changed.notify_all()
 
     def _end(self, link: _Link, process: int) -> None:
         """Record that the process of a rank has ended."""
@@ -261,8 +257,7 @@ class LinkedRanks:
         """Close a connection; usually the process has ended, which its pidfd shows a bit later."""
         if link.is_open:
             link.is_open = False
-            with suppress(KeyError):
-                self._selector.unregister(link.connection)
+            self._selector.unregister(link.connection)
             link.connection.close()
 
     def _announce(self) -> None:

@@ -30,10 +30,10 @@ SILENT_SECONDS = LISTEN_SECONDS * 4
 
 @dataclass(frozen=True)
 class LinkedReports:
-    """News of a linked process.
+    """News of a process from its agent.
 
     Attributes:
-        silent_seconds: the time since its last sign of life.
+        silent_seconds: the time since its last sign of life; `SILENT_SECONDS` if unknown.
         batches: its reports, some of which may have come before.
     """
 
@@ -81,8 +81,6 @@ class ReportCollector:
         self._clock = clock
         self._indexed_at = -INDEX_SECONDS
         self._nodes: dict[str, _Node] = {}
-        self._received: dict[RankProcess, int] = {}
-        self._told: dict[RankProcess, AgentAddress] = {}
         self._news: list[LinkedReports] = []
 
     @property
@@ -113,13 +111,9 @@ class ReportCollector:
             if node.linked and now - node.answered_at > SILENT_SECONDS:
                 self._link(node, frozenset())
             if node.pending is None and node.processes and now >= node.ask_at:
-                node.pending = self._agents.by_node[name].listen.remote(
-                    {
-                        process_id: self._received.get(process, 0)
-                        for process_id, process in node.processes.items()
-                        if process not in self.dead
-                    }
-                )
+                alive = {i: p for i, p in node.processes.items() if p not in self.dead}
+                received = {process_id: process.received for process_id, process in alive.items()}
+                node.pending = self._agents.by_node[name].listen.remote(received)
         return len(self.dead) > deaths
 
     def take(self) -> list[LinkedReports]:
@@ -133,17 +127,15 @@ class ReportCollector:
         Any thread may call this. The answer does not depend on calls of `collect`.
         """
         node = self._nodes.get(process.rank_bundle.node)
-        return (
-            node is not None
-            and process in node.linked
-            and self._clock() - node.answered_at <= SILENT_SECONDS
-        )
+        if node is None or process not in node.linked:
+            return False
+        return self._clock() - node.answered_at <= SILENT_SECONDS
 
     def _index(self, now: float) -> None:
         """List the processes that have started, by node, and tell them where their agents are."""
         self._indexed_at = now
         by_node: dict[str, dict[int, RankProcess]] = {}
-        current = set(self._current_processes())
+        current = list(self._current_processes())
         for process in current:
             if name := process.name:
                 by_node.setdefault(name.node, {})[name.id] = process
@@ -152,13 +144,10 @@ class ReportCollector:
         for node_id, node in self._nodes.items():
             node.processes = by_node.get(node_id, {})
             for process in node.processes.values():
-                if node.address and self._told.get(process) != node.address:
-                    self._told[process] = node.address
+                if node.address and process.address != node.address:
+                    process.address = node.address
                     process.actor.link.remote(node.address)
-        self.dead &= current
-        for table in (self._received, self._told):
-            for process in table.keys() - current:
-                del table[process]
+        self.dead.intersection_update(current)
 
     def _receive(self, node: _Node, answer: NodeReports) -> None:
         if node.address != answer.address:
@@ -169,13 +158,10 @@ class ReportCollector:
             silent_seconds = answer.silent_seconds.get(process_id, SILENT_SECONDS)
             frames = answer.frames.get(process_id, [])
             batches = [ReportBatch(f.first, f.reports(), answer.now) for f in frames]
-            if batches:
-                received = self._received.get(process, 0)
-                self._received[process] = max(received, *(batch.end for batch in batches))
+            process.received = max([process.received, *(batch.end for batch in batches)])
             if silent_seconds < SILENT_SECONDS:
                 linked.add(process)
-            if silent_seconds < SILENT_SECONDS or batches:
-                self._news.append(LinkedReports(process, silent_seconds, batches))
+            self._news.append(LinkedReports(process, silent_seconds, batches))
             if process_id in answer.dead:
                 self.dead.add(process)
         self._link(node, frozenset(linked))

@@ -76,7 +76,7 @@ def test_each_agent_has_one_request_for_all_ranks_of_its_node(story):
     assert not story.answer("a", silent={1: 0.5})
     assert len(story.calls("a")) == 2
     assert story.collector.linked == {story.processes[0]}
-    assert [news.silent_seconds for news in story.collector.take()] == [0.5]
+    assert [news.silent_seconds for news in story.collector.take()] == [0.5, SILENT_SECONDS]
     assert story.collector.take() == []
 
 
