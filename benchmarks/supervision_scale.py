@@ -33,7 +33,7 @@ from cluster.health.watchdog import HeartbeatSender, Watchdog
 from cluster.ranks.agent_client import NodeAgents, wait
 from cluster.ranks.agent_link import AgentAddress, AgentLink
 from cluster.ranks.group import RankGroup
-from cluster.ranks.linked_ranks import LISTEN_SECONDS, Frame, NodeReports
+from cluster.ranks.linked_ranks import LISTEN_SECONDS, NodeReports, ReportFrame
 from cluster.ranks.node_agent import start_agent
 from cluster.ranks.node_processes import ProcessName, kill_processes
 from cluster.ranks.process import RankProcess
@@ -109,7 +109,7 @@ class SimulatedAgents:
             if node == 0 and rank == 1:
                 reports.append((now, Notice(f"step {self._sent[node]}")))
             first = received.get(rank, 0)
-            frames[rank] = [Frame(first, first + len(reports), False, pickle.dumps(reports))]
+            frames[rank] = [ReportFrame(first, first + len(reports), False, pickle.dumps(reports))]
         silent = dict.fromkeys(range(1, RANKS_PER_AGENT + 1), 0.5)
         return NodeReports(AgentAddress(__file__, 1), now, silent, frames, [])  # type: ignore[arg-type]
 
@@ -141,7 +141,7 @@ class BenchmarkProcess(RankProcess):
         self.name_answer = actor.process.remote() if name is None else None
         self._name = name
         self.result: Any = None  # of its call of `train`
-        self.received = ReceivedReports()  # by all groups of the benchmark
+        self.reports = ReceivedReports()  # by all groups of the benchmark
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def supervised(
     names = [f"Rank {rank}" for rank in range(len(processes))]
     group = RankGroup(ClusterConfig(), [*processes], names, SuspendAwareClock(), (), collector)
     group._results = [process.result for process in processes]
-    group._received = [process.received for process in processes]
+    group._received = [process.reports for process in processes]
 
     def actors() -> Iterator[Any]:
         yield from agents.by_node.values()

@@ -70,7 +70,7 @@ class HangDetector:
         self._count_slowest()
 
     def on_answer(self, rank: int, at: float) -> None:
-        """Record the time of a sign of life, which may be earlier than one recorded before."""
+        """Record the time of a heartbeat, which may be earlier than one recorded before."""
         self._answered[rank] = max(self._answered[rank], at)
 
     def on_progress(self, rank: int, position: Position, at: float) -> None:

@@ -1,7 +1,7 @@
 """Connection of a rank to the agent of its node, over a Unix socket.
 
     rank ──▶ agent   frames: a `FRAME` header and pickled reports; at least one every
-                     `SIGN_SECONDS`, without reports if need be, as a sign of life
+                     `RANK_HEARTBEAT_SECONDS`, without reports if need be, as a heartbeat
     agent ──▶ rank   an `ORDER`: the number of reports received, and a heartbeat of the supervisor
 
 The agent does not unpickle reports: it passes them to the driver, in the answers to its requests.
@@ -28,7 +28,7 @@ FRAME = struct.Struct("<IQI?")
 # Number of reports that the supervisor has received.
 ORDER = struct.Struct("<Q")
 MAX_FRAME_BYTES = 16 * 2**20
-SIGN_SECONDS = 1.0
+RANK_HEARTBEAT_SECONDS = 1.0
 CONNECT_SECONDS = 2.0
 _CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7)
 
@@ -93,7 +93,7 @@ class AgentLink:
             selector.register(self._wakes, selectors.EVENT_READ)
             while True:
                 sent = self._send(connection, sent)
-                for key, _ in selector.select(SIGN_SECONDS):
+                for key, _ in selector.select(RANK_HEARTBEAT_SECONDS):
                     if key.fd == self._wakes:
                         with suppress(BlockingIOError):  # a former connection's thread was first
                             os.eventfd_read(self._wakes)

@@ -49,7 +49,7 @@ logger = logger_of(__name__)
 
 
 @dataclass(frozen=True)
-class Frame:
+class ReportFrame:
     """Pickled reports of a rank.
 
     Attributes:
@@ -81,7 +81,7 @@ class NodeReports:
     Attributes:
         address: where ranks of this node can connect, or None.
         now: the node's monotonic clock in seconds, to which the times of reports belong.
-        silent_seconds: the time since the last sign of life of each connected rank.
+        silent_seconds: the time since the last heartbeat of each connected rank.
         frames: reports that the driver has not received, by rank and in order.
         dead: ranks whose processes have ended.
     """
@@ -89,7 +89,7 @@ class NodeReports:
     address: AgentAddress | None
     now: float
     silent_seconds: dict[int, float]
-    frames: dict[int, list[Frame]]
+    frames: dict[int, list[ReportFrame]]
     dead: list[int]
 
 
@@ -100,7 +100,7 @@ class _Link:
     connection: socket.socket
     heard_at: float
     buffer: bytearray = field(default_factory=bytearray)
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[ReportFrame] = field(default_factory=list)
     received: int = 0  # number of reports that the driver has received
     is_open: bool = True
     is_dead: bool = False
@@ -266,7 +266,7 @@ class LinkedRanks:
             self._changed.notify_all()
 
 
-def _take_frames(buffer: bytearray) -> list[Frame] | None:
+def _take_frames(buffer: bytearray) -> list[ReportFrame] | None:
     """Remove complete frames from a buffer and return them; None if a header is invalid."""
     frames = []
     while len(buffer) >= FRAME.size:
@@ -278,6 +278,6 @@ def _take_frames(buffer: bytearray) -> list[Frame] | None:
             break
         if count:
             payload = bytes(buffer[FRAME.size : end])
-            frames.append(Frame(first, first + count, is_urgent, payload))
+            frames.append(ReportFrame(first, first + count, is_urgent, payload))
         del buffer[:end]
     return frames

@@ -30,7 +30,7 @@ from cluster.ranks.node_meter import UsageRequests
 from cluster.ranks.node_mirror import SentFile, pull_run
 from cluster.ranks.node_processes import collect_stacks, kill_processes
 from cluster.ranks.process import RankProcess, SpareProcesses
-from cluster.ranks.report_collector import ReportCollector
+from cluster.ranks.report_collector import SILENT_SECONDS, ReportCollector
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
 from trainer.checkpoints.memory_file import MemoryFile
@@ -125,7 +125,8 @@ class RankPool:
             [f"Rank {rank} on node {node}" for rank, node in enumerate(node_names)],
             self._clock,
             node_names,
-            self._collector,
+            # A shorter time limit needs the heartbeats of direct calls.
+            self._collector if self._config.deadlines.answer_seconds > SILENT_SECONDS else None,
         )
         return self._group
 

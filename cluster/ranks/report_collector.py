@@ -4,7 +4,7 @@
     collect   answers that have arrived ─▶ what is new of each process; then the next requests
     take      what is new, for the group
 
-A process is *linked* while the newest answer of its agent is recent and reports signs of life of
+A process is *linked* while the newest answer of its agent is recent and reports heartbeats of
 the process. The driver calls all other processes directly.
 """
 
@@ -23,7 +23,7 @@ from cluster.ranks.reports import ReportBatch
 
 INDEX_SECONDS = 0.5
 RETRY_SECONDS = 0.5
-# Age of an agent's answer, and of a rank's sign of life in it, with which the driver makes direct
+# Age of an agent's answer, and of a rank's heartbeat in it, with which the driver makes direct
 # calls again.
 SILENT_SECONDS = LISTEN_SECONDS * 4
 
@@ -33,7 +33,7 @@ class LinkedReports:
     """News of a process from its agent.
 
     Attributes:
-        silent_seconds: the time since its last sign of life; `SILENT_SECONDS` if unknown.
+        silent_seconds: the time since its last heartbeat; `SILENT_SECONDS` if unknown.
         batches: its reports, some of which may have come before.
     """
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -110,16 +111,18 @@ def test_what_listens_is_what_the_table_says(driver):
     assert {address for _, address in found} == {"127.0.0.1"}
 
 
-def test_named_sockets_lie_in_the_private_folder(driver, temporary):
-    (folder,) = temporary.glob("tlray-*")
+def test_named_sockets_lie_in_private_folders(driver, temporary):
+    folders = [*temporary.glob("tlray-*"), *temporary.glob("transloom-agent-*")]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700, 0o700]
     names = {
         used.laddr
         for process in [psutil.Process(driver.pid), *children(driver.pid)]
         for used in process.net_connections("unix")
         if used.laddr
     }
-    assert {Path(name).name for name in names} == {"raylet", "plasma_store"}
-    assert all(Path(name).is_relative_to(folder) for name in names)
+    assert {Path(name).name for name in names} == {"raylet", "plasma_store", "s"}
+    assert {f for f in folders for name in names if Path(name).is_relative_to(f)} == {*folders}
+    assert all(any(Path(name).is_relative_to(folder) for folder in folders) for name in names)
 
 
 def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session(driver, temporary):
