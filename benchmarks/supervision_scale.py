@@ -249,9 +249,10 @@ def measure_deaths(agents: NodeAgents, processes: list[BenchmarkProcess], deaths
     times: dict[str, list[float]] = {DIRECT: [], BY_NODE: []}
     for mode in [DIRECT, BY_NODE] * min(deaths, len(processes) // 2):
         with supervised(agents, processes, mode) as group:
-            victim = processes.pop()
-            assert victim.name
-            times[mode].append(death_seconds(group, victim.name))
+            victim = processes[-1].name
+            assert victim
+            times[mode].append(death_seconds(group, victim))
+        processes.pop()
     for mode, found in times.items():
         each = ", ".join(f"{1000 * one:.0f}" for one in sorted(found))
         print(f"death, {mode}: median {1000 * statistics.median(found):.0f} ms ({each})")
