@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,22 @@ def open_folder(folder: Path) -> int:
         OSError: there is no such folder, or this user may not open it.
     """
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def new_locked_folder(prefix: str, parent: Path) -> tuple[Path, int]:
+    """Create a folder of mode 0700 and lock it; return it with the descriptor that holds the lock.
+
+    Raises:
+        OSError: no folder can be created or locked there.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))  # of mode 0700
+        with suppress(FileNotFoundError):  # `remove_unlocked` of another process was faster
+            lock = open_folder(folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
 
 
 def remove_unlocked(folders: Iterable[Path]) -> None:

@@ -69,21 +69,27 @@ class HangDetector:
         self._step_seconds: deque[float] = deque(maxlen=NEWEST_STEPS)
         self._count_slowest()
 
-    def on_answer(self, rank: int, now: float) -> None:
-        self._answered[rank] = now
+    def on_answer(self, rank: int, at: float) -> None:
+        """Record the time of a heartbeat, which may be earlier than one recorded before."""
+        self._answered[rank] = max(self._answered[rank], at)
 
-    def on_progress(self, rank: int, position: Position, now: float) -> None:
+    def on_progress(self, rank: int, position: Position, at: float) -> None:
+        """Record a position with the time at which the rank reached it.
+
+        The positions of a rank come in their order. Those of different ranks may come late.
+        """
         before = self.positions[rank].order
         self.positions[rank] = position
-        self._moved[rank] = now
+        self._moved[rank] = max(self._moved[rank], at)
         if before != self._slowest_order or position.order == before:
             return
         self._slowest_ranks -= 1
         if self._slowest_ranks:
             return
+        at = max(at, self._slowest_position_since)
         if before[1] == _ORDER.index("step"):
-            self._step_seconds.append(now - self._slowest_position_since)
-        self._slowest_position_since = now
+            self._step_seconds.append(at - self._slowest_position_since)
+        self._slowest_position_since = at
         self._count_slowest()
 
     def silent_seconds(self, rank: int, now: float) -> float:

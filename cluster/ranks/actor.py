@@ -20,10 +20,11 @@ from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import enable_stack_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.node_check.actor import NodeCheckMethods
+from cluster.ranks.agent_link import AgentAddress, AgentLink
 from cluster.ranks.node_memory import memory_folder_name
 from cluster.ranks.node_mirror import job_on_this_node
 from cluster.ranks.node_processes import ProcessName
-from cluster.ranks.reports import Mailbox, Report
+from cluster.ranks.reports import Mailbox, ReportBatch
 from cluster.ray.environment_file import read_environment
 from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
@@ -58,6 +59,7 @@ class RankActor(NodeCheckMethods):
         enable_stack_dumps()
         self._watchdog = Watchdog()
         self._mailbox = Mailbox()
+        self._link = AgentLink(self._mailbox, self._watchdog.heartbeat)
         self._client = WorkerClient([], self._mailbox.notice)
 
     @ray.method(concurrency_group="control")
@@ -81,9 +83,19 @@ class RankActor(NodeCheckMethods):
         return self.tcp_rendezvous()
 
     @ray.method(concurrency_group="control")
-    def poll(self) -> list[Report]:
-        """Return the reports of the rank since the last poll."""
-        return self._mailbox.drain()
+    def poll(self, received: int) -> ReportBatch:
+        """Return the reports of the rank that the supervisor has not received.
+
+        Args:
+            received: the number of reports that the supervisor has received.
+        """
+        self._mailbox.acknowledge(received)
+        return self._mailbox.reports_since(received)
+
+    @ray.method(concurrency_group="control")
+    def link(self, address: AgentAddress) -> bool:
+        """Send reports to the agent of this node, too; return whether it can be reached."""
+        return self._link.connect(address)
 
     @ray.method(concurrency_group="record")
     def collectives(self) -> bytes:

@@ -10,7 +10,7 @@ Each kind of request is in the module of its subject, for example `node_processe
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
@@ -20,6 +20,8 @@ from cluster.ray.embedded import embedded_ray_is_lost
 
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.5
+
+Key = TypeVar("Key")
 
 
 class SilentNodesError(Exception):
@@ -127,6 +129,12 @@ class NodeAgents:
         self.expect(signs, signs)
         return self.silent.keys() & set(nodes)
 
+    def close_links(self) -> None:
+        """Remove the sockets of agents that answer; call this when no rank starts any more."""
+        if not embedded_ray_is_lost():
+            agents = [one for node, one in self.by_node.items() if node not in self.silent]
+            wait([agent.close_links.remote() for agent in agents], ANSWER_SECONDS)
+
     def unresponsive(self, nodes: Collection[str]) -> set[str]:
         """Return those of `nodes` whose agent has not answered its last request.
 
@@ -138,6 +146,33 @@ class NodeAgents:
             elif ray.wait([answer], timeout=0)[0]:  # an error: ping the node's restarted agent
                 self.silent[node] = self.by_node[node].heartbeat.remote()
         return set(self.silent)
+
+
+def arrived_answers(answers: Mapping[Key, Any]) -> dict[Key, Any]:
+    """Return the answers that have arrived, or the errors in their place, by their keys.
+
+    One `ray.wait` and one `ray.get` serve all answers, because a request to Ray costs the driver
+    more than an answer. `ray.get` of a list raises the first error without naming its answer. If
+    there is an error, the answers are therefore read one by one.
+
+    Args:
+        answers: distinct references to answers.
+    """
+    if not answers:
+        return {}
+    ready = set(ray.wait(list(answers.values()), num_returns=len(answers), timeout=0)[0])
+    arrived = {key: answer for key, answer in answers.items() if answer in ready}
+    try:
+        return dict(zip(arrived, ray.get(list(arrived.values())), strict=True))
+    except RayError:
+        return {key: _value_or_error(answer) for key, answer in arrived.items()}
+
+
+def _value_or_error(answer: Any) -> Any:
+    try:
+        return ray.get(answer)
+    except RayError as error:
+        return error
 
 
 def wait(

@@ -1,14 +1,16 @@
 """The ranks of one attempt at a run, behind an interface that does not block.
 
-A rank may be stopped, hang, or be on a lost node, so no method waits for it. Requests are sent, and
-every poll collects the answers that have arrived. Only the last reports are awaited, with a
-deadline.
+A rank may be stopped, hang, or be on a lost node, so no method waits for it. Reports of ranks come
+from the agents of their nodes, through a `ReportCollector`, with one request per node. Ranks that
+are not connected to an agent are called directly: requests are sent, and every poll collects the
+answers that have arrived. Only the last reports are awaited, with a deadline.
 """
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import ray
@@ -17,12 +19,14 @@ from ray.exceptions import GetTimeoutError, RayError
 from cluster.config import ClusterConfig
 from cluster.data.workers import WorkerHandle
 from cluster.errors import RankHungError, RankLostError
-from cluster.health.failures import cause_of, failure_of, is_certain, is_permanent
+from cluster.health.failures import RankDiedError, cause_of, failure_of, is_certain, is_permanent
 from cluster.health.hang_detector import HangDetector, Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.ranks.agent_client import arrived_answers
 from cluster.ranks.node_memory import next_nodes
 from cluster.ranks.process import RankProcess
-from cluster.ranks.reports import Report
+from cluster.ranks.report_collector import ReportCollector
+from cluster.ranks.reports import ReceivedReports, Report, ReportBatch
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.job.rank_job import RankJob
 from trainer.job.supervision import Outcome
@@ -33,6 +37,10 @@ from trainer.process.placement import Placement
 WAIT_FOR_CAUSE_SECONDS = 2.0
 # Seconds to wait for the last reports of the ranks when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0
+# Seconds to wait for Ray's account of a death that an agent has reported; it takes milliseconds.
+DEATH_ACCOUNT_SECONDS = 0.2
+# Time between two searches for hung ranks, whose deadlines are seconds or minutes.
+HANG_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,14 @@ class RankGroup:
         names: list[str],
         clock: SuspendAwareClock,
         node_names: Sequence[str] = (),
+        collector: ReportCollector | None = None,
     ) -> None:
         """Create a group, which starts to train after `start`.
 
         Args:
             names: the ranks' names in messages.
             node_names: the name of each rank's node in messages.
+            collector: collects reports from agents; None to call all ranks directly.
         """
         self.processes = processes
         self._config = config
@@ -77,6 +87,13 @@ class RankGroup:
         self._rendezvous: Any = None
         self._results: list[Any] = []  # results of the calls of `train`, in rank order
         self._polls: dict[int, Any] = {}  # pending requests, by rank
+        self._received = [ReceivedReports() for _ in processes]
+        self._returned_ranks: set[int] = set()
+        self._hang_checked_at = self._since - HANG_CHECK_SECONDS
+        self._collector = collector
+        self._ranks = {process: rank for rank, process in enumerate(processes)} if collector else {}
+        self._linked: frozenset[RankProcess] = frozenset()
+        self._direct_ranks = list(range(len(processes)))  # ranks that are not linked to an agent
         self._failed_at: float | None = None
 
     @property
@@ -112,6 +129,9 @@ class RankGroup:
         Do not wait if all answers for a stage of the startup have arrived: `poll` then begins the
         next stage.
         """
+        if self._collector and self._results:
+            self._wait_for_agents(self._collector, seconds)
+            return
         answers = list(self._pending_answers().values())
         _, missing = ray.wait(answers, num_returns=len(answers), timeout=0)
         if missing:
@@ -119,9 +139,27 @@ class RankGroup:
         elif self._results:
             time.sleep(seconds)  # all ranks have failed: `poll` waits for the cause
 
+    def _wait_for_agents(self, collector: ReportCollector, seconds: float) -> None:
+        """Collect reports for `seconds`, or until a rank dies or a direct rank returns.
+
+        The ends of linked ranks are not awaited here, because each reference costs the driver time.
+        """
+        deadline = time.monotonic() + seconds
+        while not collector.collect() and (left := deadline - time.monotonic()) > 0:
+            running = [rank for rank in self._direct_ranks if rank not in self._returned_ranks]
+            results = [self._results[rank] for rank in running]
+            if not (answers := [*collector.pending, *results]):
+                time.sleep(left)
+                return
+            arrived, _ = ray.wait(answers, num_returns=1, timeout=left)
+            if any(answer in results for answer in arrived):
+                return
+
     def poll(self) -> Poll:
         """Return the activity of the ranks since the last poll."""
         now = self._clock.poll()
+        if self._collector:
+            self._collector.collect()
         if not self._results:
             return Poll([], failure=self._advance_startup(now))
         reports = self._take_reports(now)
@@ -137,6 +175,9 @@ class RankGroup:
             last, failure = self._last_reports(self._config.deadlines.answer_seconds)
             by_rank = [outcomes[rank] for rank in sorted(outcomes)]
             return Poll(reports + last, None if failure else by_rank, failure)
+        if now - self._hang_checked_at < HANG_CHECK_SECONDS:
+            return Poll(reports)
+        self._hang_checked_at = now
         running = [rank for rank in range(len(self._results)) if rank not in outcomes]
         return Poll(reports, failure=self._hang_detector.hung(running, now))
 
@@ -168,7 +209,7 @@ class RankGroup:
         deadlines = self._config.deadlines
         timeout_seconds = deadlines.answer_seconds if self._rendezvous else deadlines.start_seconds
         answers = self._pending_answers()
-        arrived = _arrived(answers)
+        arrived = arrived_answers(answers)
         for rank in answers:
             if rank not in arrived:
                 if now - self._since < timeout_seconds:
@@ -213,21 +254,33 @@ class RankGroup:
         ]
 
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:
-        """Collect the answers that have arrived, and send the next poll to these ranks."""
-        reports: list[tuple[int, Report]] = []
-        arrived = _arrived(self._polls)
-        for rank, actor in enumerate(self.actors):
-            if rank in self._polls:
-                answer = arrived.get(rank)
-                if answer is None or isinstance(answer, RayError):
-                    continue  # after an error, the rank is dead, as its result will show
+        """Collect the reports that have arrived, and send the next polls to direct ranks."""
+        reports: list[tuple[float, int, Report]] = []
+        for news in self._collector.take() if self._collector else ():
+            if (rank := self._ranks.get(news.process)) is not None:
+                self._hang_detector.on_answer(rank, now - news.silent_seconds)
+                for batch in news.batches:
+                    reports += self._accept(rank, batch, now)
+        for rank, answer in arrived_answers(self._polls).items():
+            if not isinstance(answer, RayError):  # otherwise it is dead, as its result will show
+                del self._polls[rank]
                 self._hang_detector.on_answer(rank, now)
-                reports += [(rank, report) for report in answer]
-            self._polls[rank] = actor.poll.remote()
-        for rank, report in reports:
+                reports += self._accept(rank, answer, now)
+        if self._collector and self._linked is not self._collector.linked:
+            self._linked = self._collector.linked
+            self._direct_ranks = [r for p, r in self._ranks.items() if p not in self._linked]
+        for rank in self._direct_ranks:
+            if rank not in self._polls:
+                received = self._received[rank].end
+                self._polls[rank] = self.processes[rank].actor.poll.remote(received)
+        for at, rank, report in sorted(reports, key=itemgetter(0)):
             if isinstance(report, Position):
-                self._hang_detector.on_progress(rank, report, now)
-        return reports
+                self._hang_detector.on_progress(rank, report, at)
+        return [(rank, report) for _, rank, report in sorted(reports, key=itemgetter(1))]
+
+    def _accept(self, rank: int, batch: ReportBatch, now: float) -> list[tuple[float, int, Report]]:
+        """Return the new reports of a batch, each with its time by `clock` and its rank."""
+        return [(now - age, rank, report) for age, report in self._received[rank].accept(batch)]
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
         """Collect the last reports, which ranks made before they returned.
@@ -237,7 +290,7 @@ class RankGroup:
         """
         questions = [
             *self._polls.items(),
-            *((r, a.poll.remote()) for r, a in enumerate(self.actors)),
+            *((r, a.poll.remote(self._received[r].end)) for r, a in enumerate(self.actors)),
         ]
         answers = [question for _, question in questions]
         ray.wait(answers, num_returns=len(answers), timeout=seconds)
@@ -246,8 +299,8 @@ class RankGroup:
         for rank, question in questions:
             name, position = self._names[rank], self._hang_detector.positions[rank]
             try:
-                answer: list[Report] = ray.get(question, timeout=0)
-                reports += [(rank, report) for report in answer]
+                batch: ReportBatch = ray.get(question, timeout=0)
+                reports += [(rank, report) for _, report in self._received[rank].accept(batch)]
             except GetTimeoutError:
                 failure = RankLostError(
                     f"{name} has finished training, but has not sent its last reports within "
@@ -261,13 +314,28 @@ class RankGroup:
         """Return the outcomes of finished ranks, and the errors of failed ones."""
         outcomes: dict[int, Outcome] = {}
         failures: list[Exception] = []
-        for rank, result in _arrived(dict(enumerate(self._results))).items():
+        if dead := self._dead_ranks():
+            ray.wait([self._results[rank] for rank in dead], timeout=DEATH_ACCOUNT_SECONDS)
+        results = arrived_answers(dict(enumerate(self._results)))
+        self._returned_ranks = set(results)
+        for rank, result in results.items():
             if isinstance(result, RayError):
                 position = self._hang_detector.positions[rank]
                 failures.append(failure_of(self._names[rank], position, result))
             else:
                 outcomes[rank] = result
+        for rank in dead:
+            if rank not in results:
+                position = self._hang_detector.positions[rank]
+                text = f"{self._names[rank]} has died in phase {position}: its process has ended"
+                failures.append(RankDiedError(text))
         return outcomes, failures
+
+    def _dead_ranks(self) -> list[int]:
+        """Return the ranks whose end an agent has reported, but which have not returned."""
+        dead = self._collector.dead if self._collector else set()
+        ranks = (self._ranks.get(process) for process in dead)
+        return sorted(r for r in ranks if r is not None and r not in self._returned_ranks)
 
 
 def local_ranks_of(nodes: Sequence[str]) -> list[int]:
@@ -282,30 +350,3 @@ def local_ranks_of(nodes: Sequence[str]) -> list[int]:
         local_ranks.append(before[node])
         before[node] += 1
     return local_ranks
-
-
-def _arrived(answers: Mapping[int, Any]) -> dict[int, Any]:
-    """Return the answers that have arrived, or the errors in their place, by rank.
-
-    One `ray.wait` and one `ray.get` serve all ranks, because a request to Ray costs the driver more
-    than an answer. `ray.get` of a list raises the first error without naming its answer. If there
-    is an error, the answers are therefore read one by one.
-
-    Args:
-        answers: distinct references to answers, by rank.
-    """
-    if not answers:
-        return {}
-    ready = set(ray.wait(list(answers.values()), num_returns=len(answers), timeout=0)[0])
-    arrived = {rank: answer for rank, answer in answers.items() if answer in ready}
-    try:
-        return dict(zip(arrived, ray.get(list(arrived.values())), strict=True))
-    except RayError:
-        return {rank: _value_or_error(answer) for rank, answer in arrived.items()}
-
-
-def _value_or_error(answer: Any) -> Any:
-    try:
-        return ray.get(answer)
-    except RayError as error:
-        return error

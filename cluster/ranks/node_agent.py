@@ -2,12 +2,13 @@
 
 An agent needs no resources and hardly any memory. Its methods only call the modules of their
 subjects: `node_processes`, `node_folder`, `node_meter`, `node_mirror`, `node_memory`. The driver
-asks all agents through `agent_client`.
+asks all agents through `agent_client`. An agent also speaks for the ranks of its node
+(`linked_ranks`): it collects their reports, and passes on the supervisor's heartbeats.
 """
 
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.health.stacks import stacks_of
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources
+from cluster.ranks.linked_ranks import LinkedRanks, NodeReports
 from cluster.ranks.node_memory import NodeMemory
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ranks.node_mirror import FileChange, NodeMirror, SentFile
@@ -31,6 +33,8 @@ from trainer.record.node_usage import Usage
     num_cpus=0,
     max_restarts=-1,
     concurrency_groups={
+        "reports": 1,
+        "deaths": 1,
         "folder": 1,
         "stacks": 1,
         "usage": 1,
@@ -47,12 +51,14 @@ class NodeAgent:
         self._watchdog = Watchdog(at_end=self._memory.close)
         self._raylet = os.getppid()
         self._meter = NodeMeter()
+        self._ranks = LinkedRanks()
         remove_stale_folders()
 
     def heartbeat(self) -> None:
         """Record that the supervisor is alive."""
         self._watchdog.heartbeat()
         self._exit_with_raylet()
+        self._ranks.relay_heartbeat()
 
     def _exit_with_raylet(self) -> None:
         """Exit if the raylet has died.
@@ -67,6 +73,17 @@ class NodeAgent:
         kill_here(processes)
         self._exit_with_raylet()
 
+    @ray.method(concurrency_group="reports")
+    def listen(self, received: Mapping[int, int]) -> NodeReports:
+        """Run `LinkedRanks.listen`."""
+        return self._ranks.listen(received)
+
+    @ray.method(concurrency_group="folder")
+    def close_links(self) -> None:
+        """Run `LinkedRanks.close`."""
+        self._ranks.close()
+
+    @ray.method(concurrency_group="deaths")
     def await_deaths(self, processes: list[ProcessName]) -> None:
         """Wait until processes are gone, at most `DEATH_SECONDS`; remove their rendezvous files."""
         await_deaths_here(processes, self._watchdog.heartbeat)

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.ranks.actor import RankActor
 from cluster.ranks.agent_client import answered
+from cluster.ranks.agent_link import AgentAddress
 from cluster.ranks.node_processes import ProcessName
 from cluster.ray.reservation import RankBundle
 
@@ -20,7 +21,15 @@ ANSWER_SECONDS = 2.0
 
 
 class RankProcess:
-    """Actor for a bundle, and the name of its process once known."""
+    """Actor for a bundle, and the name of its process once known.
+
+    Attributes:
+        address: the address of an agent that the process has received last, or None.
+        received: the number of its reports that have come from agents.
+    """
+
+    address: AgentAddress | None = None
+    received = 0
 
     def __init__(
         self, rank_bundle: RankBundle, device: str, environment: Mapping[str, str]

@@ -30,6 +30,7 @@ from cluster.ranks.node_meter import UsageRequests
 from cluster.ranks.node_mirror import SentFile, pull_run
 from cluster.ranks.node_processes import collect_stacks, kill_processes
 from cluster.ranks.process import RankProcess, SpareProcesses
+from cluster.ranks.report_collector import SILENT_SECONDS, ReportCollector
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
 from trainer.checkpoints.memory_file import MemoryFile
@@ -71,6 +72,7 @@ class RankPool:
         self._spares = SpareProcesses(config.device, environment, self._kill)
         self._node_checks = _node_checks(config)
         self._group: RankGroup | None = None
+        self._collector = ReportCollector(self._agents, self._processes)
         self._heartbeat = HeartbeatSender(self._actors)
 
     def __enter__(self) -> Self:
@@ -86,6 +88,7 @@ class RankPool:
         self._heartbeat.__exit__(kind, error, traceback)
         self.end_group()
         self._memories.close()
+        self._agents.close_links()
         self._kill(self._spares.waiting)  # Ray releases the bundles when this process ends
 
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
@@ -122,6 +125,8 @@ class RankPool:
             [f"Rank {rank} on node {node}" for rank, node in enumerate(node_names)],
             self._clock,
             node_names,
+            # A shorter time limit needs the heartbeats of direct calls.
+            self._collector if self._config.deadlines.answer_seconds > SILENT_SECONDS else None,
         )
         return self._group
 
@@ -270,10 +275,16 @@ class RankPool:
             ray.kill(process.actor)  # for Ray's bookkeeping, and for processes without a known name
 
     def _actors(self) -> Iterator[Any]:
+        """Yield the actors to send heartbeats to: agents pass them on to linked processes."""
         yield from list(self._agents.by_node.values())
+        for process in self._processes():
+            if not self._collector.relays_heartbeats(process):
+                yield process.actor
+
+    def _processes(self) -> list[RankProcess]:
+        """Return the processes of spares and of the group."""
         group = self._group  # another thread may end the group in the meantime
-        processes = [*self._spares.waiting, *(group.processes if group else ())]
-        yield from (process.actor for process in processes)
+        return [*self._spares.waiting, *(group.processes if group else ())]
 
 
 def _node_checks(config: ClusterConfig) -> NodeChecks | None:

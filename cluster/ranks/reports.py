@@ -1,14 +1,18 @@
-"""Reports of a rank to its supervisor: a class per kind, and the queue for them.
+"""Reports of a rank to its supervisor: a class per kind, and their numbered queue.
 
-The rank trains in one thread of its actor and puts reports into a `Mailbox`. Another thread of the
-actor returns them when the supervisor polls.
+The rank trains in one thread of its actor and puts reports into a `Mailbox`. Other threads send
+them, to the agent of the node or to a supervisor that polls. The mailbox keeps each report until
+the supervisor has received it, and `ReceivedReports` drops those that come twice. So reports may
+change their way at any time, and none is lost.
 
 Both processes run the same version of transloom, and reports are never stored. Reports therefore
 have no version number, unlike the metrics lines and checkpoint headers that they contain.
 """
 
-import queue
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.health.hang_detector import Position
@@ -83,37 +87,87 @@ Report = (
 )
 
 
-class Mailbox:
-    """Implementation of `trainer.job.supervision.Supervision` with the two threads of an actor."""
+@dataclass(frozen=True)
+class ReportBatch:
+    """Consecutive reports of a rank.
+
+    Attributes:
+        first: the number of the first report; a rank counts its reports from 0.
+        reports: each report with its time, in seconds of the node's monotonic clock.
+        sent_at: the time on the same clock when the batch left the node.
+    """
+
+    first: int
+    reports: list[tuple[float, Report]]
+    sent_at: float
+
+    @property
+    def end(self) -> int:
+        """Number of the report after this batch."""
+        return self.first + len(self.reports)
+
+    @property
+    def is_urgent(self) -> bool:
+        """True if a report is not only about the rank's progress, or for the log."""
+        return not all(isinstance(report, Position | Detail) for _, report in self.reports)
+
+
+class ReceivedReports:
+    """Receiver of a rank's reports, which may arrive twice but have no gaps.
+
+    Attributes:
+        end: the number of the next new report.
+    """
 
     def __init__(self) -> None:
-        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self.end = 0
+
+    def accept(self, batch: ReportBatch) -> list[tuple[float, Report]]:
+        """Return the new reports of a batch, each with its age in seconds."""
+        assert batch.first <= self.end, (batch.first, self.end)
+        new = batch.reports[self.end - batch.first :]
+        self.end = max(self.end, batch.end)
+        return [(batch.sent_at - made_at, report) for made_at, report in new]
+
+
+class Mailbox:
+    """Implementation of `trainer.job.supervision.Supervision` with the threads of an actor.
+
+    Attributes:
+        on_urgent: called after a report that should reach the supervisor at once; must not block.
+    """
+
+    def __init__(self) -> None:
+        self.on_urgent: Callable[[], None] = lambda: None
+        self._reports: deque[tuple[float, Report]] = deque()
+        self._first = 0  # number of the oldest report that is kept
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._memory_steps = MemorySteps()
 
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
-        self._reports.put(Position(phase, step, where))
+        self._put(Position(phase, step, where))
 
     def line(self, line: Line) -> None:
-        self._reports.put(RecordedLine(line))
+        self._put(RecordedLine(line))
 
     def notice(self, text: str) -> None:
-        self._reports.put(Notice(text))
+        self._put(Notice(text))
 
     def log_detail(self, text: str) -> None:
-        self._reports.put(Detail(text))
+        self._put(Detail(text))
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        self._reports.put(StateWritten(file, header))
+        self._put(StateWritten(file, header))
 
     def state_failed(self, step: int, reason: str) -> None:
-        self._reports.put(StateFailed(step, reason))
+        self._put(StateFailed(step, reason))
 
     def memory_written(self, file: MemoryFile, header: CheckpointHeader) -> None:
-        self._reports.put(MemoryWritten(file, header))
+        self._put(MemoryWritten(file, header))
 
     def memory_failed(self, step: int) -> None:
-        self._reports.put(MemoryFailed(step))
+        self._put(MemoryFailed(step))
 
     def memory_steps(self) -> MemorySteps:
         return self._memory_steps
@@ -127,5 +181,22 @@ class Mailbox:
     def request_stop(self) -> None:
         self._stop.set()
 
-    def drain(self) -> list[Report]:
-        return [self._reports.get() for _ in range(self._reports.qsize())]
+    def reports_since(self, number: int) -> ReportBatch:
+        """Return the kept reports with this number or a higher one."""
+        with self._lock:
+            first = max(number, self._first)
+            reports = list(self._reports)[first - self._first :]
+        return ReportBatch(first, reports, time.monotonic())
+
+    def acknowledge(self, number: int) -> None:
+        """Drop the reports with lower numbers, which the supervisor has received."""
+        with self._lock:
+            while self._first < number and self._reports:
+                self._reports.popleft()
+                self._first += 1
+
+    def _put(self, report: Report) -> None:
+        with self._lock:
+            self._reports.append((time.monotonic(), report))
+        if not isinstance(report, Position | Detail):
+            self.on_urgent()

@@ -11,16 +11,13 @@ these folders are inside a folder of mode 0700:
 A folder whose owner was killed is no longer locked: the next embedded Ray of this user removes it.
 """
 
-import fcntl
 import os
 import shutil
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.ray.folder_access import replaceable_by_others, write_problem
-from foundation.folder_lock import open_folder, remove_unlocked
+from foundation.folder_lock import new_locked_folder, remove_unlocked
 
 PREFIX = "tlray-"
 VARIABLE = "RAY_TMPDIR"
@@ -49,7 +46,7 @@ class PrivateFolder:
         """
         parent = _parent()
         remove_stale_folders(parent)
-        self._folder, self._lock = _new_locked_folder(parent)
+        self._folder, self._lock = new_locked_folder(PREFIX, parent)
         self.path = self._folder / "r"
 
     @property
@@ -98,14 +95,3 @@ def _unsuitable(parent: Path) -> str | None:
     if not parent.is_dir():
         return "there is no such folder"
     return write_problem(parent) or replaceable_by_others(parent)
-
-
-def _new_locked_folder(parent: Path) -> tuple[Path, int]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # of mode 0700
-        with suppress(FileNotFoundError):  # another start considered it stale and removed it
-            lock = open_folder(folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -110,16 +111,22 @@ def test_what_listens_is_what_the_table_says(driver):
     assert {address for _, address in found} == {"127.0.0.1"}
 
 
-def test_named_sockets_lie_in_the_private_folder(driver, temporary):
+def test_named_sockets_lie_in_private_folders(driver, temporary):
     (folder,) = temporary.glob("tlray-*")
-    names = {
-        used.laddr
+    sockets = named_sockets(driver)
+    assert {path.name for path in sockets} == {"raylet", "plasma_store", "s"}
+    (other,) = (path.parent for path in sockets if not path.is_relative_to(folder))
+    assert other.name.startswith("transloom-agent-")
+    assert stat.S_IMODE(other.stat().st_mode) == 0o700
+
+
+def named_sockets(driver):
+    return {
+        Path(used.laddr)
         for process in [psutil.Process(driver.pid), *children(driver.pid)]
         for used in process.net_connections("unix")
         if used.laddr
     }
-    assert {Path(name).name for name in names} == {"raylet", "plasma_store"}
-    assert all(Path(name).is_relative_to(folder) for name in names)
 
 
 def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session(driver, temporary):
@@ -150,9 +157,11 @@ def test_a_ctrl_c_reaches_all_processes_of_the_terminal_and_nothing_is_left(
     driver, temporary, leaving, folder
 ):
     """And no signal that comes while the driver leaves takes its exit code away."""
+    sockets = named_sockets(driver)
     os.killpg(driver.pid, signal.SIGINT)
     said, _ = driver.communicate()
     assert driver.returncode == 75, said
     assert list((folder / "run" / "checkpoints").glob("step-*"))
     assert leaving.stages == OUTCOME + RAY + LAST
     assert list(temporary.iterdir()) == []
+    assert not [path for path in sockets if path.parent.exists()]

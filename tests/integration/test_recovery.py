@@ -98,6 +98,29 @@ def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, undisturbed, orders
     assert "has not answered for 15 s, in phase step of step" in log_of(runs, "run")
 
 
+def test_a_killed_agent_costs_no_rank_and_no_bit(runs, undisturbed, orders, groups, ray_head):
+    """Its ranks are called directly until the next agent speaks for them."""
+    linked = []
+
+    def count_linked():
+        return len(groups[0]._collector.linked)
+
+    def kill_agent(_):
+        wait_until(lambda: count_linked() == 2)
+        wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
+        kill(ray_head.actors("NodeAgent")[0].pid)
+        wait_until(lambda: count_linked() == 0)
+        wait_until(lambda: count_linked() == 2)
+        linked.append(count_linked())
+
+    with Strike(orders, MID_STEP, kill_agent):
+        runs.train("run", "cluster.ranks=2", "trainer.max_steps=40")
+    assert linked == [2]
+    assert len(groups) == 1
+    assert runs.lines("run", "event") == []
+    assert runs.curve("run") == undisturbed.curve("undisturbed")[:40]
+
+
 @pytest.mark.chaos
 def test_data_that_does_not_come_ends_the_run_before_it_is_taken_for_a_hang(
     runs, orders, monkeypatch

@@ -74,8 +74,9 @@ def test_a_rank_sees_the_gpu_of_its_seat(actor, gpu):
 def test_calls_of_the_supervisor_reach_the_rank(actor):
     rank = actor()
     rank._mailbox.notice("one")
-    assert rank.poll() == [Notice("one")]
-    assert rank.poll() == []
+    first = rank.poll(0)
+    assert (first.first, reports_of(first)) == (0, [Notice("one")])
+    assert reports_of(rank.poll(1)) == []
     rank.use_workers(["a worker"])
     assert rank._client.workers == ["a worker"]
     rank.request_stop()
@@ -83,7 +84,11 @@ def test_calls_of_the_supervisor_reach_the_rank(actor):
     assert rank.process_id() == os.getpid()
     assert rank.modules() == list(sys.modules)
     rank._client._notice("worker 3 is slow")
-    assert rank.poll() == [Notice("worker 3 is slow")]
+    assert reports_of(rank.poll(1)) == [Notice("worker 3 is slow")]
+
+
+def reports_of(batch):
+    return [report for _, report in batch.reports]
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,16 @@ from cluster.errors import RankHungError, RankLostError
 from cluster.health.failures import RankDiedError
 from cluster.health.hang_detector import Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
+from cluster.ranks import agent_client
 from cluster.ranks import group as rank_group
 from cluster.ranks.group import LAST_REPORTS_SECONDS, WAIT_FOR_CAUSE_SECONDS, RankGroup
-from cluster.ranks.reports import Notice, Report
+from cluster.ranks.reports import Notice, ReportBatch
 from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
 
 NAMES = ["Rank 0 on node a", "Rank 1 on node a"]
 SAID = Notice("the last thing")
+NOTHING = ReportBatch(0, [], 0.0)
 SILENT_SECONDS = 3.0  # the others answer meanwhile
 
 
@@ -32,20 +34,16 @@ def rank_that(error: Exception | None, silent: bool) -> Any:
 
     @ray.remote(num_cpus=0, concurrency_groups={"control": 1})
     class Rank:  # here, so that Ray sends the class itself: its processes know no tests
-        def __init__(self) -> None:
-            self._reports = [SAID]
-
         def train(self) -> str:
             if error:
                 raise error
             return "finished"
 
         @ray.method(concurrency_group="control")
-        def poll(self) -> list[Report]:
+        def poll(self, received: int) -> ReportBatch:
             if silent:
                 time.sleep(600)  # the actor does not live so long
-            reports, self._reports = self._reports, []
-            return reports
+            return ReportBatch(received, [(0.0, SAID)][received:], 0.0)
 
     return Rank.remote()
 
@@ -184,7 +182,8 @@ class GroupStory:
 
     def __init__(self, monkeypatch, nodes="ab", **config):
         self.ray = ScriptedRay()
-        monkeypatch.setattr(rank_group, "ray", self.ray)
+        for module in (rank_group, agent_client):
+            monkeypatch.setattr(module, "ray", self.ray)
         self.pauses = []
         monkeypatch.setattr(rank_group, "time", SimpleNamespace(sleep=self.pauses.append))
         self.clock = HandClock()
@@ -212,7 +211,12 @@ class GroupStory:
 
     def reports(self, rank, *reports):
         """What a rank answers to the question under way."""
-        self.group._polls[rank].come(list(reports))
+        self.group._polls[rank].come(self.batch(rank, *reports))
+
+    def batch(self, rank, *reports):
+        """The answer of a rank that has these reports beside those that were received."""
+        first = self.group._received[rank].end
+        return ReportBatch(first, [(0.0, report) for report in reports], 0.0)
 
 
 @pytest.fixture
@@ -336,7 +340,7 @@ def await_death(actor):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            ray.get(actor.poll.remote())
+            ray.get(actor.poll.remote(0))
         except RayActorError:
             return
     pytest.fail("the actor lives on")
@@ -353,7 +357,7 @@ def test_a_killed_rank_among_many_is_named(ray_head):
         ray.kill(actors[2])
         await_death(actors[2])  # until then, it may answer
         group._results[2] = actors[2].train.remote()
-        group._polls = {rank: actor.poll.remote() for rank, actor in enumerate(actors)}
+        group._polls = {rank: actor.poll.remote(0) for rank, actor in enumerate(actors)}
         ray.wait([*group._results, *group._polls.values()], num_returns=8)
         poll = group.poll()
     assert isinstance(poll.failure, RankDiedError)
@@ -378,7 +382,7 @@ def test_a_rank_that_stops_answering_hangs(story):
     told = story(deadlines={"answer_seconds": 7.0})
     told.begin()
     told.group.poll()
-    for now in (5.0, 7.0, 7.1):
+    for now in (5.0, 7.0, 8.1):
         told.clock.now = now
         told.reports(0)
         poll = told.group.poll()
@@ -409,8 +413,8 @@ def test_outcomes_are_those_of_all_ranks_with_their_last_reports(story):
     told.reports(0, under_way)
     told.reports(1)
     for rank, actor in enumerate(told.actors):
-        answers = [Answer([]), Answer([last])] if rank == 0 else [Answer([]), Answer([])]
-        actor.answers["poll"] = answers
+        batch = told.batch(rank, under_way, last) if rank == 0 else NOTHING
+        actor.answers["poll"] = [Answer(NOTHING), Answer(batch)]
     poll = told.group.poll()
     assert poll.reports == [(0, under_way), (0, last)]
     assert (poll.outcomes, poll.failure) == (["finished", "preempted"], None)
@@ -423,7 +427,7 @@ def test_a_rank_that_dies_before_its_last_reports_is_a_failure(story):
     for rank, actor in enumerate(told.actors):
         told.results[rank].come("finished")
         told.reports(rank)
-        actor.answers["poll"] = [Answer([]), Answer(DEAD if rank else [])]
+        actor.answers["poll"] = [Answer(NOTHING), Answer(DEAD if rank else NOTHING)]
     poll = told.group.poll()
     assert poll.outcomes is None
     assert "Rank 1 has died" in str(poll.failure)
@@ -478,7 +482,7 @@ def test_how_long_last_reports_are_waited_for(story, fails):
         result.come(failed_with(NonFiniteLossError("NaN")) if fails else "finished")
     told.reports(0, SAID)
     for actor in told.actors:
-        actor.answers["poll"] = [Answer([]), Answer([])]
+        actor.answers["poll"] = [Answer(NOTHING), Answer(NOTHING)]
     poll = told.group.poll()
     assert poll.reports == [(0, SAID)]
     assert told.ray.waits == [LAST_REPORTS_SECONDS if fails else 7.0]

@@ -30,6 +30,7 @@ def new_agent(node):
     return ScriptedActor(
         kill=lambda processes: None,
         await_deaths=lambda processes: None,
+        close_links=lambda: None,
         stacks=lambda processes: [f"stacks of process {process.id}" for process in processes],
     )
 
@@ -52,13 +53,19 @@ class Seats:
         self.given_back += 1
 
 
+class Process(SimpleNamespace):
+    """A process of a rank or a spare."""
+
+    __hash__ = object.__hash__
+
+
 class NewSpares:
     def __init__(self):
         self.waiting, self.refills = [], []
 
     def take(self, rank_bundles):
         return [
-            SimpleNamespace(
+            Process(
                 rank_bundle=rank_bundle,
                 name=ProcessName(rank_bundle.node, n, 1),
                 actor=ScriptedActor(),
@@ -130,7 +137,9 @@ def test_leaving_kills_ranks_and_spares(supply):
     ranks, scripted = supply()
     with ranks:
         group = ranks.start_group(["a"], NAMES)
-        spare = SimpleNamespace(name=ProcessName("a", 7, 1), actor=ScriptedActor())
+        spare = Process(
+            name=ProcessName("a", 7, 1), actor=ScriptedActor(), rank_bundle=RankBundle("a")
+        )
         ranks._spares.waiting.append(spare)
     assert killed_by(ranks._agents) == [[ProcessName("a", 0, 1)], [spare.name]]
     assert scripted.killed == [*group.actors, spare.actor]
@@ -140,7 +149,7 @@ def test_agents_spares_and_ranks_get_heartbeats(supply):
     ranks, _ = supply()
     assert list(ranks._actors()) == []
     group = ranks.start_group(["a"], NAMES)
-    spare = SimpleNamespace(actor=ScriptedActor())
+    spare = Process(actor=ScriptedActor(), rank_bundle=RankBundle("a"))
     ranks._spares.waiting.append(spare)
     assert list(ranks._actors()) == [ranks._agents.by_node["a"], spare.actor, *group.actors]
 

@@ -7,7 +7,16 @@ from support.records.checkpoints import make_header
 from support.records.lines import train_line
 
 from cluster.health.hang_detector import Position
-from cluster.ranks.reports import Detail, Mailbox, Notice, RecordedLine, StateFailed, StateWritten
+from cluster.ranks.reports import (
+    Detail,
+    Mailbox,
+    Notice,
+    ReceivedReports,
+    RecordedLine,
+    ReportBatch,
+    StateFailed,
+    StateWritten,
+)
 from cluster.supervision.inline import InlineSupervision
 from trainer.checkpoints.state_file import FileRecord
 from trainer.runs.log import DETAIL
@@ -17,7 +26,7 @@ HEADER = make_header(7)
 LINE = train_line(5)
 
 
-def test_reports_are_drained_once_and_in_order():
+def test_reports_are_kept_in_order_until_they_are_acknowledged():
     mailbox = Mailbox()
     mailbox.progress("save", 7, "window 3")
     mailbox.progress("start", 0)
@@ -26,7 +35,9 @@ def test_reports_are_drained_once_and_in_order():
     mailbox.log_detail("8 threads")
     mailbox.state_written(FILE, HEADER)
     mailbox.state_failed(9, "the disk is full")
-    assert mailbox.drain() == [
+    batch = mailbox.reports_since(0)
+    assert (batch.first, batch.end) == (0, 7)
+    expected = [
         Position("save", 7, "window 3"),
         Position("start", 0, ""),
         RecordedLine(LINE),
@@ -35,14 +46,47 @@ def test_reports_are_drained_once_and_in_order():
         StateWritten(FILE, HEADER),
         StateFailed(9, "the disk is full"),
     ]
-    assert mailbox.drain() == []
+    assert [report for _, report in batch.reports] == expected
+    assert mailbox.reports_since(0).reports == batch.reports
+    mailbox.acknowledge(2)
+    assert mailbox.reports_since(0).first == 2
+    assert mailbox.reports_since(0).reports == batch.reports[2:]
+    mailbox.acknowledge(99)
+    assert mailbox.reports_since(0).reports == []
+    mailbox.notice("the next one")
+    assert mailbox.reports_since(99).first == 99
+    assert (mailbox.reports_since(7).first, mailbox.reports_since(7).end) == (7, 8)
+
+
+def test_reports_that_come_twice_are_received_once_with_their_age():
+    received = ReceivedReports()
+    one, two, three = (Notice(text) for text in ("one", "two", "three"))
+    batch = ReportBatch(0, [(5.0, one), (6.0, two)], sent_at=8.0)
+    assert received.accept(batch) == [(3.0, one), (2.0, two)]
+    assert received.accept(batch) == []
+    assert received.accept(ReportBatch(1, [(6.0, two), (7.0, three)], 9.0)) == [(2.0, three)]
+    assert received.end == 3
+    with pytest.raises(AssertionError):
+        received.accept(ReportBatch(4, [], 9.0))
+
+
+def test_what_is_not_only_progress_is_urgent():
+    mailbox, urgent = Mailbox(), []
+    mailbox.on_urgent = lambda: urgent.append(mailbox.reports_since(0).is_urgent)
+    mailbox.progress("step", 1)
+    mailbox.log_detail("8 threads")
+    assert urgent == []
+    assert not mailbox.reports_since(0).is_urgent
+    mailbox.line(LINE)
+    mailbox.state_failed(9, "the disk is full")
+    assert urgent == [True, True]
 
 
 def test_a_request_to_stop_stays():
     mailbox = Mailbox()
     assert not mailbox.stop_requested()
     mailbox.request_stop()
-    mailbox.drain()
+    mailbox.acknowledge(1)
     assert mailbox.stop_requested()
 
 
