@@ -32,8 +32,8 @@ export function rowsOfTerms({ terms, added, divisor, value }, wasShown = () => f
   ];
 }
 
-// Each number with a place is a button, which calls `ask` with the place.
-export function termsTable(rows, nameOf, ask) {
+// Each number with a place is a button, which calls `ask` with the place. `names`: of the factors.
+export function termsTable(rows, nameOf, ask, names = ["number", "factor"]) {
   const multiplied = rows.some(({ term }) => term && term.b !== null);
   const number = (value, place) => (place ? element("button", { type: "button", class: "number",
     "aria-label": `${formatPrecise(value)}: show where this number comes from`,
@@ -45,7 +45,7 @@ export function termsTable(rows, nameOf, ask) {
     element("td", {}, term ? number(term.a, term.place) : null),
     multiplied ? element("td", {}, term ? ["× ", number(term.b, term.factor)] : null) : null,
     element("td", {}, formatPrecise(value)));
-  const titles = ["term", "number", ...(multiplied ? ["factor"] : []), "result"];
+  const titles = ["term", ...(multiplied ? names : names.slice(0, 1)), "result"];
   return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Terms" },
     stepsTable(titles, rows.map(line), null, null));
 }

@@ -87,6 +87,8 @@ def test_the_asked_term_is_marked_and_so_is_the_one_that_was_shown_before(watche
     term = asked.inner_text()
     asked.click()
     assert "scores" in origin.locator("h3").inner_text()
+    assert origin.locator("thead th").all_inner_texts() == ["term", "query", "key", "result"]
+    assert origin.locator("tr.sum th").last.inner_text().startswith("÷ √")
     smallest = origin.locator("tbody tr:has(button)").last
     key = smallest.locator("button.number").nth(1)  # the factor has a place, too
     name, number = smallest.locator("th").inner_text(), key.inner_text()

@@ -39,7 +39,7 @@ export function showOrigin(panel, from = null) {
     ...pictureOf(found.product),
     ...(found.note ? [element("p", {}, found.note)] : []),
     termsTable(rowsOfTerms(found, ({ place, factor }) => isSameCell(place, from) || isSameCell(factor, from)),
-      (term) => termName(term, found.terms, cell, result), (place) => openOrigin(panel, place, result)));
+      (term) => termName(term, found.terms, cell, result), (place) => openOrigin(panel, place, result), found.names));
 }
 
 // Move the origin below the matrix of its number; if that is not on the screen, leave it where it is.

@@ -1,13 +1,14 @@
 // Where a number comes from: the formula, and each number that went into it with its own place, so
 // that one can go back from number to number until the embedding.
 //
-//   originOf(model, traced, cell, switches) ─▶ {formula, product, terms, added, divisor, value, note}
+//   originOf(model, traced, cell, switches)
+//     ─▶ {formula, product, terms, names, added, divisor, value, note}
 //
 // `value` is worked out anew from the terms; a test holds it to the tensor's own number. Terms (see
-// drawing/terms.js) add up; `added` is the bias, or null; the sum is divided by √`divisor`, unless that
-// is missing; what else happens to the sum, the formula says. A softmax has the asked number as the result of one of its terms. `product` has the matrices
-// that were multiplied and the signs between them, for drawing/product.js; it is empty if there were
-// none. A matrix that enters transposed is there as it lies in memory first, then turned.
+// drawing/terms.js) add up, with `added`, the bias; the sum is divided by √`divisor`, if there is one,
+// and the formula says what else happens to it. A softmax has the asked number as the result of a
+// term. `product` has the matrices that were multiplied and the signs between them, for
+// drawing/product.js. A matrix that enters transposed is there as it lies in memory, then turned.
 
 import { formatPrecise } from "../../../drawing/numbers.js";
 import { anglesOf, NOTHING_SWITCHED, outputEmbedding, sourceEmbedding } from "./forward.js";
@@ -77,10 +78,10 @@ function ofProduct(context, formula, product, from, weights, bias = null) {
   return result(formula, terms, { added: bias, product });
 }
 
-// Σ xᵢyᵢ: `from` and `by` give the places of both.
-function ofPairs(context, formula, product, count, from, by) {
-  return result(formula, Array.from({ length: count }, (_, i) =>
-    termAt(context, from(i), numberAt(context.traced, by(i)), by(i))), { product });
+// Σ xᵢyᵢ: `from` and `by` give the places of both, which have these names.
+function ofPairs(context, formula, product, names, count, from, by) {
+  return { ...result(formula, Array.from({ length: count }, (_, i) =>
+    termAt(context, from(i), numberAt(context.traced, by(i)), by(i))), { product }), names };
 }
 
 function learned({ weights }, path) {
@@ -233,7 +234,7 @@ function ofAttention(context) {
     }
     const scale = switches.scaledScores ? 1 / Math.sqrt(d) : 1;
     const divided = switches.scaledScores ? ` / √${d}` : ", not divided by √d";
-    const found = ofPairs(context, `Σ queryᵢ · keyᵢ${divided}`, product, d,
+    const found = ofPairs(context, `Σ queryᵢ · keyᵢ${divided}`, product, ["query", "key"], d,
       (i) => ({ key: `${base}.queries_htd`, head, row: t, column: i }),
       (i) => ({ key: `${base}.keys_hsd`, head, row: column, column: i }));
     return { ...found, value: found.value * scale, divisor: switches.scaledScores ? d : null };
@@ -246,7 +247,7 @@ function ofAttention(context) {
     const product = [matrix(`weights${one}`, rows, looked, { row: t }), "·",
       matrix(`V${one}`, looked, columns, { column }), "=", made(context, "mix")];
     return ofPairs(context, "Σ weightₛ · valueₛ, the sum over all pieces that the row looks at",
-      product, looked,
+      product, ["weight", "value"], looked,
       (s) => ({ key: `${base}.weights_hts`, head, row: t, column: s }),
       (s) => ({ key: `${base}.values_hsd`, head, row: s, column }));
   }
