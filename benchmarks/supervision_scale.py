@@ -261,9 +261,8 @@ def measure_deaths(agents: NodeAgents, processes: list[BenchmarkProcess], deaths
 
 def measure_simulated(count: int, seconds: float) -> float:
     """Return the driver's share of a core with simulated agents."""
-    threads = -(-count // HOSTS)
     host_class: Any = ray.remote(
-        num_cpus=0, max_concurrency=threads, concurrency_groups={"control": 1}
+        num_cpus=0, max_concurrency=-(-count // HOSTS), concurrency_groups={"control": 1}
     )(SimulatedAgents)
     sleeper = ray.remote(num_cpus=0)(Sleeper).remote()
     hosts = [host_class.remote() for _ in range(HOSTS)]
