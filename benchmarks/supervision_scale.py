@@ -31,14 +31,15 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender, Watchdog
 from cluster.ranks.agent_client import NodeAgents, wait
-from cluster.ranks.agent_link import AgentAddress, AgentLink
+from cluster.ranks.agent_link import AgentAddress
 from cluster.ranks.group import RankGroup
 from cluster.ranks.linked_ranks import LISTEN_SECONDS, NodeReports, ReportFrame
 from cluster.ranks.node_agent import start_agent
 from cluster.ranks.node_processes import ProcessName, kill_processes
 from cluster.ranks.process import RankProcess
 from cluster.ranks.report_collector import ReportCollector
-from cluster.ranks.reports import Mailbox, Notice, ReceivedReports, ReportBatch
+from cluster.ranks.reporting import ReportingMethods
+from cluster.ranks.reports import Notice, ReceivedReports, ReportBatch
 from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.reservation import RankBundle
 from cluster.ray.session import ray_session
@@ -53,31 +54,12 @@ MANY = 1024  # ranks, for which figures are extrapolated
 DIRECT, BY_NODE = "direct calls", "one request per node"
 
 
-class Rank:
+class Rank(ReportingMethods):
     """A rank that reports steps without training."""
 
     def __init__(self) -> None:
-        self._watchdog = Watchdog(timeout_seconds=600.0)  # not all ranks are supervised at once
-        self._mailbox = Mailbox()
-        self._link = AgentLink(self._mailbox, self._watchdog.heartbeat)
-        self._is_training = True
-
-    @ray.method(concurrency_group="control")
-    def heartbeat(self) -> None:
-        self._watchdog.heartbeat()
-
-    @ray.method(concurrency_group="control")
-    def process(self) -> ProcessName:
-        return ProcessName.of_this_process()
-
-    @ray.method(concurrency_group="control")
-    def link(self, address: AgentAddress) -> bool:
-        return self._link.connect(address)
-
-    @ray.method(concurrency_group="control")
-    def poll(self, received: int) -> ReportBatch:
-        self._mailbox.acknowledge(received)
-        return self._mailbox.reports_since(received)
+        # Not all ranks are supervised at once.
+        super().__init__(Watchdog(timeout_seconds=600.0).heartbeat)
 
     def train(self, *, is_first: bool) -> str:
         for step in range(1, 10**9):

@@ -131,9 +131,8 @@ def _deviations(manifest: Manifest, found: dict[str, Any]) -> list[str]:
     on_machine = manifest.on_machine.items()
     claimed = {difference(name, package.version, package.pinned) for name, package in on_machine}
     real = [
-        difference(name, found["versions"][name], package.pinned)
+        difference(name, found["versions"].get(name), package.pinned)
         for name, package in on_machine
-        if package.pinned
     ]
     others = [sentence for sentence in manifest.deviations if sentence not in claimed]
     return [*filter(None, real), *others, *found["conflicts"]]

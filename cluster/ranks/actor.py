@@ -20,11 +20,10 @@ from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import enable_stack_dumps
 from cluster.health.watchdog import Watchdog
 from cluster.node_check.actor import NodeCheckMethods
-from cluster.ranks.agent_link import AgentAddress, AgentLink
 from cluster.ranks.node_memory import memory_folder_name
 from cluster.ranks.node_mirror import job_on_this_node
 from cluster.ranks.node_processes import ProcessName
-from cluster.ranks.reports import Mailbox, ReportBatch
+from cluster.ranks.reporting import ReportingMethods
 from cluster.ray.environment_file import read_environment
 from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
@@ -41,7 +40,7 @@ SHARE_FOR_DATA = 0.8
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1, "record": 1})
-class RankActor(NodeCheckMethods):
+class RankActor(ReportingMethods, NodeCheckMethods):
     """Ray actor that becomes one rank of one attempt."""
 
     def __init__(self, gpu: str | None) -> None:
@@ -57,19 +56,8 @@ class RankActor(NodeCheckMethods):
         read_environment()
         limit_openmp_spin()
         enable_stack_dumps()
-        self._watchdog = Watchdog()
-        self._mailbox = Mailbox()
-        self._link = AgentLink(self._mailbox, self._watchdog.heartbeat)
+        super().__init__(Watchdog().heartbeat)
         self._client = WorkerClient([], self._mailbox.notice)
-
-    @ray.method(concurrency_group="control")
-    def heartbeat(self) -> None:
-        """Record that the supervisor is alive."""
-        self._watchdog.heartbeat()
-
-    @ray.method(concurrency_group="control")
-    def process(self) -> ProcessName:
-        return ProcessName.of_this_process()
 
     @ray.method(concurrency_group="control")
     def process_id(self) -> int:
@@ -81,21 +69,6 @@ class RankActor(NodeCheckMethods):
         if one_node:
             return f"file://{ProcessName.of_this_process().new_rendezvous()}"
         return self.tcp_rendezvous()
-
-    @ray.method(concurrency_group="control")
-    def poll(self, received: int) -> ReportBatch:
-        """Return the reports of the rank that the supervisor has not received.
-
-        Args:
-            received: the number of reports that the supervisor has received.
-        """
-        self._mailbox.acknowledge(received)
-        return self._mailbox.reports_since(received)
-
-    @ray.method(concurrency_group="control")
-    def link(self, address: AgentAddress) -> bool:
-        """Send reports to the agent of this node, too; return whether it can be reached."""
-        return self._link.connect(address)
 
     @ray.method(concurrency_group="record")
     def collectives(self) -> bytes:

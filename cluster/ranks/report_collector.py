@@ -1,4 +1,4 @@
-"""Collector of the reports of ranks, in the driver: one pending request per node.
+"""Collect the ranks' reports in the driver, with one pending request per node.
 
     index     processes of ranks and spares by node; each gets the address of its agent
     collect   answers that have arrived ─▶ what is new of each process; then the next requests

@@ -22,11 +22,10 @@ from functools import lru_cache
 import torch
 from torch.nn import functional as F
 
+from trainer.exact.chunks import CHUNKS
+
 BLOCK = 64  # number of elements with the same odd weight
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # odd; its multiples are spread over all 64 bits
-# Number of reduced elements in memory at the same time, a multiple of BLOCK: on a CPU they fit into
-# its cache, on a GPU each operation takes longer than its launch.
-_CHUNKS = {"cpu": 2**16, "cuda": 2**22}
 _LOW_BITS = 12
 
 
@@ -63,7 +62,7 @@ def checksum_of_part(part: torch.Tensor, start: int, shift: float) -> torch.Tens
     high_shift = shift * 2**_LOW_BITS
     total = torch.zeros((), dtype=torch.int64, device=part.device)
     off_grid = torch.zeros_like(total)
-    first, chunk = start // BLOCK * BLOCK, _CHUNKS[part.device.type]
+    first, chunk = start // BLOCK * BLOCK, CHUNKS[part.device.type]
     for begin in range(first, start + part.numel(), chunk):
         piece = part[max(0, begin - start) : begin + chunk - start]
         left = max(0, start - begin)

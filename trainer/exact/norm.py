@@ -11,15 +11,13 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from trainer.exact.chunks import CHUNKS
 from trainer.process.distributed import sum_of_integers_over_ranks
 from trainer.process.placement import Placement
 
 ROW = 4096  # number of elements whose squares are added in fp64
 _BITS = 41  # bits per square; a sum of 4,096 = 2¹² squares has 53 bits, which fp64 holds
 _SMALL = 16 * ROW  # pieces of fewer elements are joined, because each operation has its overhead
-# Number of elements whose squares are in memory at the same time: on a CPU they fit into its cache,
-# on a GPU each operation takes longer than its launch.
-_CHUNKS = {"cpu": 16 * ROW, "cuda": 1024 * ROW}
 
 
 def norm(pieces: Iterable[torch.Tensor], bound: float, placement: Placement) -> float:
@@ -48,7 +46,7 @@ def squares_in_units(pieces: Iterable[torch.Tensor], unit: float) -> int:
     sums = []
     for chunk in _chunks(pieces):
         if memory is None:
-            memory = chunk.new_empty(_CHUNKS[chunk.device.type], dtype=torch.float64)
+            memory = chunk.new_empty(CHUNKS[chunk.device.type], dtype=torch.float64)
         squares = memory[: chunk.numel()].copy_(chunk)
         squares.mul_(squares).add_(shift).sub_(shift)
         whole = squares.numel() // ROW * ROW
@@ -66,7 +64,7 @@ def _chunks(pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         if piece.numel() < _SMALL:
             small.append(piece.flatten())
         else:
-            yield from piece.flatten().split(_CHUNKS[piece.device.type])
+            yield from piece.flatten().split(CHUNKS[piece.device.type])
     if small:
         joined = torch.cat(small)
-        yield from joined.split(_CHUNKS[joined.device.type])
+        yield from joined.split(CHUNKS[joined.device.type])

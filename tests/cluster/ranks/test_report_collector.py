@@ -22,6 +22,7 @@ from cluster.ranks.node_agent import start_agent
 from cluster.ranks.node_processes import ProcessName
 from cluster.ranks.process import RankProcess
 from cluster.ranks.report_collector import RETRY_SECONDS, SILENT_SECONDS, ReportCollector
+from cluster.ranks.reporting import ReportingMethods
 from cluster.ray.reservation import RankBundle
 from cluster.ray.session import ray_session
 
@@ -129,18 +130,10 @@ def new_rank(reaches_socket=True):
     """An actor that reports a number twenty times a second."""
 
     @ray.remote(num_cpus=0, concurrency_groups={"control": 1})
-    class Rank:  # here, so that Ray sends the class itself: its processes know no tests
+    class Rank(ReportingMethods):  # here, so that Ray sends it: its processes know no tests
         def __init__(self):
-            from cluster.ranks.agent_link import AgentLink
-            from cluster.ranks.reports import Mailbox
-
+            super().__init__(self.count)
             self._heartbeats = 0
-            self._mailbox = Mailbox()
-            self._link = AgentLink(self._mailbox, self.heartbeat)
-
-        @ray.method(concurrency_group="control")
-        def process(self):
-            return ProcessName.of_this_process()
 
         @ray.method(concurrency_group="control")
         def link(self, address):
@@ -148,13 +141,7 @@ def new_rank(reaches_socket=True):
                 address = address._replace(socket=address.socket.with_name("none"))
             return self._link.connect(address)
 
-        @ray.method(concurrency_group="control")
-        def poll(self, received):
-            self._mailbox.acknowledge(received)
-            return self._mailbox.reports_since(received)
-
-        @ray.method(concurrency_group="control")
-        def heartbeat(self):
+        def count(self):
             self._heartbeats += 1
 
         @ray.method(concurrency_group="control")

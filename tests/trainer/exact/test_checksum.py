@@ -36,7 +36,7 @@ def test_both_forms_are_the_sum_of_integers(count):
 @pytest.mark.parametrize("cuts", [[0, 1000], [0, 1, 64, 65, 200, 1000], [0, 999, 1000]])
 @pytest.mark.parametrize("chunk", [64, 128, 2**18])
 def test_parts_add_up_to_the_whole(cuts, chunk, monkeypatch):
-    monkeypatch.setattr(checksum, "_CHUNKS", {"cpu": chunk})
+    monkeypatch.setattr(checksum, "CHUNKS", {"cpu": chunk})
     gradient = on_grid(1000, 3)
     parts = [
         checksum_of_part(gradient[begin:end], begin, SHIFT)
