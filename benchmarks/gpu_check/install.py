@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.gpu_check.installed_packages import canonical
 from benchmarks.gpu_check.parts import MANIFEST, Manifest, PartsError, difference, join, sha256_of
+from benchmarks.gpu_check.runner import OURS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("installed_packages.py")
@@ -34,8 +35,8 @@ def installed(parts: Path, into: Path) -> Path:
     with the version of each package.
 
     Raises:
-        PartsError: the parts are damaged or for another machine, or something in the resulting
-            environment cannot be imported.
+        PartsError: the parts are damaged, for another machine or of another state of this checkout,
+            or something in the resulting environment cannot be imported.
     """
     manifest = Manifest.read(parts)
     _require_fit(manifest)
@@ -46,6 +47,7 @@ def installed(parts: Path, into: Path) -> Path:
     digest = sha256_of(parts / MANIFEST)
     if _is_made_of(into, digest):
         print(f"{into} already has these parts")
+        _require_these_sources(into)
         return python
     if into.exists() and any(into.iterdir()) and not (into / "pyvenv.cfg").exists():
         raise PartsError(
@@ -60,6 +62,7 @@ def installed(parts: Path, into: Path) -> Path:
     print(f"Installing {len(files)} wheels into {into}", flush=True)
     _install(python, files)
     shutil.rmtree(wheels)
+    _require_these_sources(into)
     found = _probe(python, manifest)
     sentences = _deviations(manifest, found)
     _write(into / DEVIATIONS, sentences)
@@ -93,8 +96,25 @@ def _append_packages_of_this_python(into: Path) -> None:
     folders = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     folders += [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
     lines = [f"import site; site.addsitedir({folder!r})" for folder in dict.fromkeys(folders)]
-    places = sysconfig.get_paths("venv", {"base": str(into), "platbase": str(into)})
-    Path(places["purelib"], "packages_of_the_machine.pth").write_text("\n".join(lines) + "\n")
+    (_packages(into) / "packages_of_the_machine.pth").write_text("\n".join(lines) + "\n")
+
+
+def _packages(environment: Path) -> Path:
+    base = {"base": str(environment), "platbase": str(environment)}
+    return Path(sysconfig.get_paths("venv", base)["purelib"])
+
+
+def _require_these_sources(environment: Path) -> None:
+    """Require that the installed transloom is the one that the results would name: the checkout."""
+    packages = _packages(environment)
+    for package in OURS:
+        for path in sorted((packages / package).rglob("*.py")):
+            ours = ROOT / path.relative_to(packages)
+            if not ours.exists() or ours.read_bytes() != path.read_bytes():
+                raise PartsError(
+                    f"The parts have another {path.relative_to(packages)} than this checkout. "
+                    "Collect the parts again, with this checkout, and copy them."
+                )
 
 
 def _install(python: Path, wheels: list[Path]) -> None:

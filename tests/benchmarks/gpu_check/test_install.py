@@ -169,3 +169,18 @@ def test_the_environment_replaces_nothing_and_is_not_in_the_checkout(tmp_path: P
         installed(parts, ROOT / "runs" / "environment")
     with pytest.raises(PartsError, match="has other files"):
         installed(parts, parts)
+
+
+def test_sources_of_another_state_of_the_checkout_are_refused(
+    tmp_path: Path, machine: Path
+) -> None:
+    parts, into = parts_of(tmp_path), tmp_path / "environment"
+    install_there(machine, parts, into)
+    (site_packages,) = into.glob("lib/python*/site-packages")
+    shutil.copytree(ROOT / "trainer" / "exact", site_packages / "trainer" / "exact")
+    assert "already has these parts" in install_there(machine, parts, into).stdout
+
+    (site_packages / "trainer" / "exact" / "grids.py").write_text("older = True\n")
+    refused = install_there(machine, parts, into)
+    assert "PartsError: The parts have another trainer/exact/grids.py than" in refused.stderr
+    assert "Collect the parts again" in refused.stderr
