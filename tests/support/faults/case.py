@@ -16,6 +16,8 @@ from support.faults.moments import LOSS, RECOVERY, Moment, Reached
 from support.faults.trial import Curve, Trial
 from trainer.record.metrics_lines import Event, Preempted, RankHung, Resumed, TrainLine
 
+NOTICED = "of this session"  # the end of the line with which the driver starts ranks again
+
 
 @dataclass(frozen=True)
 class Result:
@@ -54,23 +56,25 @@ def undergo(
             cluster.orders.poison(*fault.poisons)
         fault.prepare(trial)
         trial.start()
-        strike, order = None, _want(trial, fault, moments[0])
+        strike, orders = None, {moments[0]: _want(trial, fault, moments[0])}
+        if fault.goes_on:  # no rank comes to a moment twice, or waits for the fault to be noticed
+            orders = {moment: _want(trial, fault, moment) for moment in moments}
         for moment, following in zip_longest(moments, moments[1:]):
-            reached = _reached(trial, fault, moment, order)
+            reached = _reached(trial, fault, moment, orders[moment])
             if strike:
                 results.append(strike.result(trial))
             strike = _Strike.at(moment, fault, trial)
             fault.strike(trial, reached)
-            if following and fault.goes_on:
-                order = _want(trial, fault, following)
-            if not fault.holds:
+            if fault.holds:  # a rank whose writer hangs trains on until then
+                wait_until(lambda strike=strike: NOTICED in strike.told(trial))
+            else:
                 reached.release()
             fault.mend(trial)
             if fault.again:
                 _require_expected_end(trial, fault)
                 trial.start()
             if following and not fault.goes_on:  # not before, or a dying rank might come to it
-                order = _want(trial, fault, following)
+                orders[following] = _want(trial, fault, following)
         exit_code = trial.end()
         assert exit_code == 0, f"exit code {exit_code}\n{trial.story()}"
         assert trial.outcome == "finished"
@@ -101,9 +105,13 @@ class _Strike:
         size = log.stat().st_size if log.exists() else 0
         return cls(moment, fault, _totals(trial), time.time(), size)
 
+    def told(self, trial: Trial) -> str:
+        """Return the run's log since the fault has struck."""
+        return trial.run.log.read_bytes()[self.log_bytes :].decode(errors="replace")
+
     def result(self, trial: Trial) -> Result:
         """Check what the run has said since. It has come to the next moment, or ended."""
-        self.fault.check(trial, trial.run.log.read_bytes()[self.log_bytes :].decode())
+        self.fault.check(trial, self.told(trial))
         return Result(
             fault=self.fault.name,
             moment=self.moment.name,

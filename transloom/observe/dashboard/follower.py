@@ -12,7 +12,7 @@ replace the record.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
@@ -120,18 +120,22 @@ class Follower:
                 self._wakes.clear()
                 await self._wakes.wait()
             if time.monotonic() >= self._rows_due:
-                try:
-                    await self._refresh_rows()
-                except (OSError, ValueError, TrainerError):
-                    pass  # `RunsTable.answer` reports these errors
-                except Exception as error:
-                    self._exceptions.add(error)
+                await self._attempt(self._refresh_rows())
                 self._rows_due = time.monotonic() + ROWS_SECONDS
             for run, tail in list(self._tails.items()):
                 if tail.due <= time.monotonic():
-                    await self._read(run, tail)
+                    await self._attempt(self._read(run, tail))
             upcoming = [tail.due for tail in self._tails.values()] + [self._rows_due]
             await asyncio.sleep(max(0.01, min(upcoming) - time.monotonic()))
+
+    async def _attempt(self, work: Coroutine[None, None, None]) -> None:
+        """Do some work; no error ends the following of all runs."""
+        try:
+            await work
+        except (OSError, ValueError, TrainerError):
+            pass  # `RunsTable.answer` and the run's row report these errors
+        except Exception as error:
+            self._exceptions.add(error)
 
     async def _refresh_rows(self) -> None:
         changed = await self._in_thread(self._table.refresh)
@@ -148,13 +152,8 @@ class Follower:
         trains = self._table.trains(run)
         # A run that does not train is read again only when its row changes.
         wait_seconds = tail.wait_seconds if trains else float("inf")
-        try:
-            lines, is_other = await self._in_thread(tail.read)
-        except Exception as error:
-            if not isinstance(error, (OSError, ValueError)):  # which the run's row reports
-                self._exceptions.add(error)
-            tail.due = time.monotonic() + ROWS_SECONDS
-            return
+        tail.due = time.monotonic() + ROWS_SECONDS  # if it cannot be read
+        lines, is_other = await self._in_thread(tail.read)
         tail.due = time.monotonic() + wait_seconds
         if is_other:
             self._subscribers.publish("curves", CurvesChanged(id=run))

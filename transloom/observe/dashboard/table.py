@@ -22,14 +22,18 @@ class RunsTable:
         self._folder = folder
         self._rows = FollowedRuns(self._read_row, _trains)
         self._problems: list[str] = []
+        self._changed: dict[str, RunRow] = {}  # since `refresh` returned them last
         self._looking = threading.Lock()
         self._bytes_read = 0
         self.paths: dict[str, Path] = {}
 
     def answer(self) -> RunsResponse:
         """Refresh and return the table, with the number of bytes read since the last call."""
-        self.refresh()
         with self._looking:
+            is_first = not self._rows.summaries
+            self._look()
+            if is_first:
+                self._changed.clear()
             read, self._bytes_read = self._bytes_read, 0
             return RunsResponse(
                 folder=str(self._folder.path),
@@ -45,10 +49,17 @@ class RunsTable:
         return row is not None and _trains(row)
 
     def refresh(self) -> list[RunRow]:
-        """List the folder again, read changed runs, and return their rows."""
+        """Return the rows that have changed since the last call, or since the first answer."""
         with self._looking:
-            self.paths, self._problems = self._folder.list_runs()
-            return self._rows.refresh(self.paths.values())
+            self._look()
+            changed, self._changed = self._changed, {}
+            return [row for run, row in changed.items() if run in self.paths]
+
+    def _look(self) -> None:
+        """List the folder again, and read changed runs."""
+        self.paths, self._problems = self._folder.list_runs()
+        for row in self._rows.refresh(self.paths.values()):
+            self._changed[row.id] = row
 
     def _read_row(self, path: Path, _: object) -> RunRow:
         snapshot = RunSnapshot(RunFolder(path), end_bytes(len(self.paths)))

@@ -54,13 +54,13 @@ def append(record, *steps):
     return record.stat().st_size
 
 
-def followed(record, script):
+def followed(record, script, other=lambda run, record: None):
     """Run a script with a follower and its pages, and return the steps that were published."""
 
     async def follow():
         pages = Pages()
         with ThreadPoolExecutor(1) as pool:
-            follower = Follower(Table(record.parent), pages, pool)
+            follower = Follower(Table(record.parent), pages, pool, other)
             await script(follower, pages)
             await follower.close()
         return pages.steps
@@ -104,3 +104,23 @@ def test_pages_that_leave_and_return_do_not_get_lines_twice(record):
             pages.number = 0
 
     assert followed(record, script) == [11, 21]
+
+
+def test_an_error_on_one_read_ends_no_following(record, caplog):
+    def other(run, record):
+        raise RuntimeError("no process for the index")
+
+    async def script(follower, pages):
+        follower.expect("run", record, append(record, 1, 2))
+        pages.number = 1
+        follower.wake()
+        append(record, 3)
+        await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
+        pages.received.clear()
+        record.write_text("")
+        while "no process for the index" not in caplog.text:
+            await asyncio.sleep(0.05)
+        append(record, 4)
+        await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
+
+    assert followed(record, script, other) == [3, 4]

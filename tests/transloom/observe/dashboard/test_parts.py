@@ -98,6 +98,7 @@ def test_rows_are_read_again_when_something_has_changed(tmp_path):
     assert table.answer().bytes_read == 0
     with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
         file.write(train_line(2).to_json() + "\n")
+    table.answer()  # to one page; the others must hear of the change, too
     assert [(row.id, row.standing.step) for row in table.refresh()] == [("b", 2)]
     (tmp_path / "a" / "recipe.yaml").write_text("trainer:\n  max_steps: 30\n")
     assert [row.settings for row in table.refresh()] == [{"trainer.max_steps": 30}]
@@ -105,6 +106,17 @@ def test_rows_are_read_again_when_something_has_changed(tmp_path):
     (tmp_path / "a").rename(tmp_path / "d")
     assert [row.id for row in table.refresh()] == ["c", "d"]
     assert list(table.paths) == ["b", "c", "d"]
+    made_run(tmp_path / "e", train_line(1))
+    table.answer()
+    (tmp_path / "e").rename(tmp_path.parent / "e")
+    assert table.refresh() == []
+
+
+def test_the_first_answer_tells_all_rows(tmp_path):
+    made_run(tmp_path / "a", train_line(1))
+    table = RunsTable(RunsFolder(tmp_path))
+    assert [row.id for row in table.answer().runs] == ["a"]
+    assert table.refresh() == []
 
 
 def test_one_run_is_a_folder_of_itself(tmp_path):
