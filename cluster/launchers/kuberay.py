@@ -12,7 +12,8 @@ import math
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import ray
@@ -21,10 +22,11 @@ import yaml
 from cluster.config import ClusterConfig
 from cluster.errors import EXIT_PREEMPTED, RecipeError
 from cluster.launcher_config import KubernetesConfig
+from cluster.launchers.registry import Launch, Launcher, check_encodable
 from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
-from cluster.recipe import Recipe
+from cluster.recipe import Recipe, load_recipe, run_name
 from data_pipeline.config.corpus import is_remote
-from trainer.runs.run_url import is_run_url
+from trainer.runs.run_url import is_run_url, run_url
 
 MAX_NAME = 47  # maximum length of a RayJob's name; KubeRay derives longer names from it
 FILES = "/etc/transloom"
@@ -36,6 +38,33 @@ TTL_SECONDS_AFTER_FINISHED = 300  # keeps a finished job's pods for inspection
 HERE = Path(__file__).parent
 
 Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class KubeRayLauncher(Launcher):
+    """Launcher of RayJobs on Kubernetes.
+
+    Attributes:
+        name: the RayJob's name, as `job_name` returns it; None for the run's name.
+    """
+
+    submission = ("kubectl", "apply", "-f")
+
+    name: str | None = None
+
+    def launch(self, recipe_file: Path, overrides: Sequence[str], run: Path | None) -> Launch:
+        recipe, known_as = load_recipe(recipe_file, overrides), run_name(recipe_file, overrides)
+        folder = _in_pods(run or default_run(recipe, known_as))
+        job = job_name(self.name or known_as)
+        recipe_text = recipe_file.read_text(encoding="utf-8")
+        documents = manifests(recipe, recipe_text, overrides, folder, job)
+        check_encodable("\n".join(documents[0]["data"].values()))  # YAML would escape other bytes
+        values = {"job": job, "run": folder, "manifests": documents}
+        return Launch(f"the RayJob {job}", to_yaml(documents), values)
+
+
+def _in_pods(run: PurePath) -> str:
+    return run_url(run) if is_run_url(run) else str(PurePosixPath(run))
 
 
 def manifests(

@@ -12,14 +12,17 @@ import math
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config import ClusterConfig
 from cluster.errors import EXIT_PREEMPTED, ClusterError, RecipeError
-from cluster.recipe import Recipe, run_name
+from cluster.launchers.registry import Launch, Launcher, check_encodable
+from cluster.recipe import Recipe, load_recipe, run_name
 from foundation.wording import counted
+from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
 # Time reserved for the requeue, after cluster.grace_seconds and before the job's time limit. (Slurm
@@ -29,6 +32,35 @@ MARGIN_SECONDS = 60
 # to stop.
 MIN_WORK_SECONDS = 120
 JOB = Path(__file__).with_name("slurm_job.sh")
+
+
+@dataclass(frozen=True)
+class SlurmLauncher(Launcher):
+    """Launcher of jobs under Slurm.
+
+    Attributes:
+        array: trains one run for each value of a field, in an array: KEY=VALUE,VALUE…; or None.
+        at_once: maximum number of an array's runs that train at the same time.
+    """
+
+    submission = ("sbatch",)
+
+    array: str | None = None
+    at_once: int | None = None
+
+    def launch(self, recipe_file: Path, overrides: Sequence[str], run: Path | None) -> Launch:
+        runs = runs_of(recipe_file, overrides, self.array, run, RUNS)
+        script = slurm_script(
+            load_recipe(recipe_file, runs[0].overrides),
+            recipe_file,
+            runs,
+            folder=Path.cwd(),
+            programs=Path(sys.executable).parent,
+            at_once=self.at_once,
+        )
+        check_encodable(script)
+        locations = [one.location for one in runs]
+        return Launch("the job", script, {"runs": locations, "script": script})
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,18 @@
 import shlex
 import signal
 import sys
-from pathlib import Path, PurePosixPath
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result
-from trainer.runs.run_url import is_run_url, run_url
+from trainer.runs.run_url import run_url
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, SharedRunOption
 from transloom.cli.run_urls import run_location
+
+if TYPE_CHECKING:
+    from cluster.launchers.registry import Launch, Launcher
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Train a run as a Slurm job or on Kubernetes.")
 
@@ -64,40 +66,22 @@ def slurm(
       transloom deploy slurm multi30k-ende --array seed=1,2,3 --at-once 2 --submit
     """
     from cluster.launchers import slurm
-    from cluster.recipe import find_recipe, load_recipe
-    from trainer.runs import RUNS
+    from cluster.launchers.registry import LAUNCHERS
 
     if array and run:
         raise typer.BadParameter(
             "--array and --run are both given, but each run of an array has a separate "
             "folder: leave out --run"
         )
-    path, changes = find_recipe(recipe), overrides or []
-    runs = slurm.runs_of(path, changes, array, run, RUNS)
-    script = slurm.slurm_script(
-        load_recipe(path, runs[0].overrides),
-        path,
-        runs,
-        folder=Path.cwd(),
-        programs=Path(sys.executable).parent,
-        at_once=at_once,
-    )
-    _check_encodable(script)
+    launcher = LAUNCHERS["slurm"](array=array, at_once=at_once)
+    launch = _launch(launcher, recipe, overrides, run, output)
+    job = slurm.submit(launch.text) if submit else None
+    if as_json or not job:
+        _show(launcher, launch, output, as_json, job=job)
+        return
+    print_line(job)
     if output:
-        output.write_text(script, encoding="utf-8")
-    job = slurm.submit(script) if submit else None
-    if as_json:
-        folders = [one.location for one in runs]
-        values = {"job": job, "runs": folders, "script": None if output else script}
-        print_json_line(values | {"file": str(output) if output else None})
-    elif job:
-        print_line(job)
-        if output:
-            note(f"Wrote the job's script to {output}.")
-    elif output:
-        _print_written(output, "the job", ["sbatch"])
-    else:
-        print_result(script, end="")
+        note(f"Wrote the job's script to {output}.")
 
 
 @deploy_app.command("kuberay")
@@ -125,57 +109,45 @@ def kuberay(
     Example:  transloom deploy kuberay mine.yaml data.dataset=/shared/mine | kubectl apply -f -
     """
     from cluster.launchers import kuberay
-    from cluster.recipe import find_recipe, load_recipe, run_name
+    from cluster.launchers.registry import LAUNCHERS
 
-    path, changes = find_recipe(recipe), overrides or []
-    loaded = load_recipe(path, changes)
-    known_as = run_name(path, changes)
-    folder = _in_pods(run) if run else str(kuberay.default_run(loaded, known_as))
-    job = kuberay.job_name(name or known_as)
-    if name and job != name:
+    if name and (valid := kuberay.job_name(name)) != name:
         raise typer.BadParameter(
             f"--name is {name!r}, expected at most {kuberay.MAX_NAME} characters of a-z, 0-9 and "
-            f"-, of which the first is a letter: use {job}, for example"
+            f"-, of which the first is a letter: use {valid}, for example"
         )
-    documents = kuberay.manifests(loaded, path.read_text(encoding="utf-8"), changes, folder, job)
-    text = kuberay.to_yaml(documents)
-    _check_encodable("\n".join(documents[0]["data"].values()))  # YAML would escape other bytes
+    launcher = LAUNCHERS["kuberay"](name=name)
+    _show(launcher, _launch(launcher, recipe, overrides, run, output), output, as_json)
+
+
+def _launch(
+    launcher: "Launcher",
+    recipe: str,
+    overrides: list[str] | None,
+    run: Path | None,
+    output: Path | None,
+) -> "Launch":
+    """Return what a launcher makes of a recipe, after writing its text to the output, if any."""
+    from cluster.recipe import find_recipe
+
+    launch = launcher.launch(find_recipe(recipe), overrides or [], run)
     if output:
-        output.write_text(text, encoding="utf-8")
+        output.write_text(launch.text, encoding="utf-8")
+    return launch
+
+
+def _show(
+    launcher: "Launcher", launch: "Launch", output: Path | None, as_json: bool, **values: object
+) -> None:
+    """Print the text, or the file that has it and the command that submits this file."""
     if as_json:
-        values = {"job": job, "run": folder, "manifests": documents}
-        print_json_line(values | {"file": str(output) if output else None})
+        file = str(output) if output else None
+        print_json_line({**launch.values, **values, "file": file})
     elif output:
-        _print_written(output, f"the RayJob {job}", ["kubectl", "apply", "-f"])
+        command = shlex.join([*launcher.submission, str(output)])
+        print_line(f"Wrote {launch.what} to {output}. Submit it with:\n\n  {command}")
     else:
-        print_result(text, end="")
-
-
-def _in_pods(run: Path) -> str:
-    return run_url(run) if is_run_url(run) else str(PurePosixPath(run))
-
-
-def _check_encodable(text: str) -> None:
-    """Check that a script or manifest can be encoded as UTF-8; its paths may contain other bytes.
-
-    Raises:
-        ClusterError: the text cannot be encoded.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        around = text[max(0, error.start - 60) : error.end + 20]
-        raise ClusterError(
-            f"A path or an override has bytes that are not UTF-8, in {around!r}: rename the folder "
-            "or file of the path, or write the override in UTF-8"
-        ) from error
-
-
-def _print_written(output: Path, what: str, command: list[str]) -> None:
-    """Print the path of the file that was written, and the command that submits it."""
-    print_line(
-        f"Wrote {what} to {output}. Submit it with:\n\n  {shlex.join([*command, str(output)])}"
-    )
+        print_result(launch.text, end="")
 
 
 @deploy_app.command("mirror-folder", hidden=True)

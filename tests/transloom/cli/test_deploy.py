@@ -7,6 +7,8 @@ import shlex
 import pytest
 
 from cluster.errors import ClusterError
+from cluster.launchers.registry import LAUNCHERS, Launcher
+from transloom.cli.deploy import deploy_app
 
 KUBERAY = [
     *("kuberay", "phrasebook", "data.dataset=/shared/d", "cluster.kubernetes.image=transloom:cpu"),
@@ -50,3 +52,9 @@ def test_a_path_that_is_no_text_is_refused_before_anything_is_written(transloom,
     assert "a\\udcff" in str(error.value)
     assert "rename" in str(error.value)
     assert not output.exists()
+
+
+def test_each_launcher_has_a_command():
+    commands = {command.name for command in deploy_app.registered_commands if not command.hidden}
+    assert commands == set(LAUNCHERS)
+    assert all(isinstance(LAUNCHERS[name](), Launcher) for name in LAUNCHERS)
