@@ -87,13 +87,17 @@ def pack(network: nn.Module) -> None:
     if hasattr(network, "output_weight"):
         weights.append(network.output_weight)
     for weight_oi in weights:
+        if weight_oi.is_inference():  # a change of it would not be noticed
+            continue
         if uses_onednn(weight_oi.device, weight_oi.dtype) and _packed(weight_oi) is None:
             packed = torch.ops.mkldnn._reorder_linear_weight(weight_oi.detach(), TYPICAL_ROWS)
             weight_oi.packed = (weight_oi._version, packed)
 
 
 def _packed(weight_oi: Tensor) -> Tensor | None:
-    version, packed = getattr(weight_oi, "packed", (None, None))
+    if not hasattr(weight_oi, "packed"):  # a tensor of torch's inference mode has no version
+        return None
+    version, packed = weight_oi.packed
     return packed if version == weight_oi._version else None
 
 

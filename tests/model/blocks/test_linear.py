@@ -131,3 +131,13 @@ def test_packed_weights_give_the_same_bits_and_are_given_up_when_weights_change(
     pack(layer)
     assert torch.equal(layer(inputs[3]), 2 * expected[3])
     assert used[-1]
+
+
+@has_onednn
+def test_weights_of_inference_mode_are_used_as_they_are(large, monkeypatch):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    with torch.inference_mode():
+        layer, x = Linear(24, 40), torch.randn(17, 24)
+        pack(layer)
+        close(layer(x), x.double() @ layer.weight.double().T + layer.bias.double())
+        close(product(x, layer.weight), x.double() @ layer.weight.double().T)
