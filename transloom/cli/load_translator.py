@@ -6,7 +6,9 @@ from pathlib import Path
 from cluster.terminal import warn
 from foundation.tasks import DEFAULT_TASK
 from foundation.wording import join_items
+from trainer.checkpoints.format import Checkpoint
 from trainer.errors import EngineError, RunMismatchError
+from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.inference.decoding_options import OF_THE_RECIPE, DecodingOptions
 from transloom.inference.engine_names import Engine
@@ -91,3 +93,16 @@ def task_of(run: Path) -> str:
         RunMismatchError: the run does not exist.
     """
     return str(RunFolder(run).card().identity.get("task", DEFAULT_TASK))
+
+
+def trained_recipe(checkpoint: Checkpoint, dataset: str | None) -> TrainingRecipe:
+    """Return the recipe in a checkpoint.
+
+    Args:
+        dataset: folder or URL of the dataset; None for the location in the recipe.
+    """
+    recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe, checkpoint.header.identity)
+    if dataset is None:
+        return recipe
+    moved = recipe.data.model_copy(update={"dataset": dataset})
+    return recipe.model_copy(update={"data": moved})

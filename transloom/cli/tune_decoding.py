@@ -162,9 +162,8 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
         RunMismatchError: the run does not exist or does not translate, or the dataset differs.
         CheckpointError: a checkpoint does not exist, or is damaged.
     """
-    from trainer.recipe import TrainingRecipe
     from trainer.runs.folder import RunFolder
-    from transloom.cli.load_translator import load_translator, task_of
+    from transloom.cli.load_translator import load_translator, task_of, trained_recipe
     from transloom.inference.chosen_checkpoint import find_checkpoint
     from transloom.inference.tuned_decoding import DecodingTuner, write_tuned_decoding
 
@@ -177,10 +176,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
     decoding = DecodingOptions(precision=options.precision)
     names = list(dict.fromkeys(_found(folder, name) for name in options.checkpoints))
     first, _ = find_checkpoint(folder, names[0])
-    recipe = TrainingRecipe.of_checkpoint(first.header.recipe, first.header.identity)
-    data = recipe.data
-    if options.dataset is not None:
-        data = data.model_copy(update={"dataset": options.dataset})
+    data = trained_recipe(first, options.dataset).data
     with percentage_bars(console) as progress:
         bars = bars_by_name(progress)
         tuner = DecodingTuner(first, data, options.grid, options.metric, bars)
@@ -267,6 +263,7 @@ def _table(tuned: "TunedDecoding") -> AnswerTable:
 
 
 def _advice(run: Path, tuned: "TunedDecoding") -> list[str]:
+    from trainer.checkpoints.format import checkpoint_name
     from trainer.runs.folder import RunFolder
     from transloom.inference.evaluation import MOSES_BLEU
     from transloom.inference.tuned_decoding import VALIDATION
@@ -302,7 +299,7 @@ def _advice(run: Path, tuned: "TunedDecoding") -> list[str]:
         "",
         "Translate with the existing weights:",
         "",
-        f"transloom translate {run} --checkpoint {_checkpoint_option(chosen.checkpoint)} "
+        f"transloom translate {run} --checkpoint {checkpoint_name(Path(chosen.checkpoint))} "
         f"--beam-size {chosen.beam_size} --length-penalty {chosen.length_penalty:g}",
         "",
         f"The full result is in {RunFolder(run).tuned_decoding}",
@@ -315,9 +312,3 @@ def _search(point: "DecodingPoint") -> str:
 
 def _ratio(point: "DecodingPoint") -> str:
     return "unknown" if point.length_ratio is None else f"{point.length_ratio:.3f}"
-
-
-def _checkpoint_option(folder: str) -> str:
-    from trainer.checkpoints.format import STEP
-
-    return str(int(folder.removeprefix(STEP))) if folder.startswith(STEP) else folder

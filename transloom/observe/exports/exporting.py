@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -87,15 +88,9 @@ def export_metrics(
     record = RunFolder(run).metrics
     if not record.is_file():
         raise TrainerError(f"{run} has no {record.name} yet: train the run before you export it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
-    unfinished.mkdir()
-    try:
-        writer = WRITERS[to](unfinished)
-        try:
+    with unfinished_folder(folder) as unfinished:
+        with closing(WRITERS[to](unfinished)) as writer:
             read = _write_lines(_lines(record, report), writer)
-        finally:
-            writer.close()
         exported = Exported(
             run=card.id,
             name=card.name,
@@ -108,10 +103,22 @@ def export_metrics(
         )
         write_atomically(unfinished / CARD, exported.model_dump_json(indent=1) + "\n")
         _put(unfinished, folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return exported
+
+
+@contextmanager
+def unfinished_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new, hidden folder next to `folder`, which the caller renames when it is complete.
+
+    The folder is removed unless it has been renamed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class _Read(NamedTuple):
