@@ -2,12 +2,12 @@
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
@@ -43,9 +43,8 @@ def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
     Example:  transloom checkpoints verify runs/phrasebook
     """
     rows = verified_rows(run, Terminal(stderr=True))
-    answer(rows, as_json, verification_table(rows))
-    if not all(row["intact"] for row in rows):
-        raise typer.Exit(EXIT_FAILED)
+    failed = not all(row["intact"] for row in rows)
+    answer(rows, as_json, verification_table(rows), failed=failed)
 
 
 @checkpoints_app.command("prune")
@@ -244,9 +243,7 @@ def prune_run(
     if dry_run:
         return superfluous(folder.checkpoints, config)
 
-    def announce(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
+    announce = partial(console.print, soft_wrap=True)
     if folder.url:
         from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
 

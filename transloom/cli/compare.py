@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal, print_result
 from foundation.wording import counted, format_value
 from transloom.cli.options import (
@@ -83,9 +82,8 @@ def compare(
         {"settings": settings} | asdict(comparison) | {"same": comparison.is_same},
         as_json,
         in_words(settings, comparison),
+        failed=not comparison.is_same,
     )
-    if not comparison.is_same:
-        raise typer.Exit(EXIT_FAILED)
 
 
 def _compare_translations(
@@ -141,11 +139,11 @@ def _pair(first: str, second: str) -> str:
 
 
 def _first(first: "FirstDifference") -> str:
+    from transloom.observe.terminal.replay import shortened
+
     if first.values is None:
         return f"step {first.step}: {first.parameters[0]}"
-    values = " and ".join(
-        f"{v[:16]}…" if isinstance(v, str) and len(v) > 16 else str(v) for v in first.values
-    )
+    values = " and ".join(map(shortened, first.values))
     return f"step {first.step}: {first.what}, {values}"
 
 

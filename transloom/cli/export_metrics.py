@@ -1,11 +1,12 @@
 """Command `transloom export-metrics`: convert the record of a run for other programs."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cluster.terminal import Terminal, percentage_bars
+from cluster.terminal import Terminal, bars_by_name, percentage_bars
 from foundation.wording import counted, join_items
 from transloom.cli.options import JsonOption, RunArgument, answer
 
@@ -61,14 +62,8 @@ def export_run_metrics(
     from transloom.observe.exports.exporting import export_metrics
 
     with percentage_bars(console) as progress:
-        task = progress.add_task(f"record of {run.name}", total=None)
-        return export_metrics(
-            run,
-            to,
-            folder,
-            lambda done, total: progress.update(task, completed=done, total=total),
-            replace=replace,
-        )
+        report = partial(bars_by_name(progress), f"record of {run.name}")
+        return export_metrics(run, to, folder, report, replace=replace)
 
 
 def in_words(exported: "Exported", folder: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal, print_json_line, print_line, print_result
 from foundation.untrusted_text import visible_in_json
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
@@ -252,16 +253,23 @@ def step_range(text: str) -> tuple[int, int]:
     return start, stop
 
 
-def answer(value: Any, as_json: bool, readable: Any) -> None:
+def answer(value: Any, as_json: bool, readable: Any, *, failed: bool = False) -> None:
     """Print the result of a command on standard output.
 
     Args:
         value: the result as JSON values, printed if `as_json` is True.
         readable: the result as text or as a Rich object, printed otherwise.
+        failed: end the command with exit code 1 after that.
     """
     if as_json:
         print_json_line(value)
-        return
+    else:
+        _print_readable(readable)
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_readable(readable: Any) -> None:
     console = Terminal()
     piped = not console.is_terminal and "COLUMNS" not in os.environ
     if piped:

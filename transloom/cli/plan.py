@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import note
 from foundation.wording import counted, flop_rate, operations, span
 from transloom.cli.options import (
@@ -107,9 +106,7 @@ def plan(
         ),
         notice=note,
     )
-    answer(made.to_json(), as_json, plan_text(made))
-    if not made.trainable:
-        raise typer.Exit(EXIT_FAILED)
+    answer(made.to_json(), as_json, plan_text(made), failed=not made.trainable)
 
 
 def plan_run(

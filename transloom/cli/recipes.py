@@ -42,13 +42,14 @@ def recipes(
       transloom recipes phrasebook trainer.max_steps=100
     """
     from cluster.recipe import find_recipe, load_recipe
+    from foundation.strict_yaml import dump_yaml
 
     if recipe is None:
         rows = recipe_rows()
         answer(rows, as_json, recipes_table(rows))
         return
     values = load_recipe(find_recipe(recipe), overrides or ()).model_dump(mode="json")
-    answer(values, as_json, recipe_text(values))
+    answer(values, as_json, dump_yaml(values).rstrip("\n"))
 
 
 def recipe_rows() -> list[dict[str, Any]]:
@@ -80,13 +81,6 @@ def recipes_table(rows: list[dict[str, Any]]) -> AnswerTable:
     for row in rows:
         table.add(row["recipe"], row["trains"], row["needs"])
     return table
-
-
-def recipe_text(values: dict[str, Any]) -> str:
-    """Return a recipe as YAML."""
-    from foundation.strict_yaml import dump_yaml
-
-    return dump_yaml(values).rstrip("\n")
 
 
 def needs_of(recipe: "Recipe") -> str:

@@ -97,17 +97,6 @@ def copy_of_run(run: Path | str) -> Path:
     return run_view(str(run))
 
 
-def current_copy(what: Path) -> Path:
-    """Return a run's folder or a folder of runs, which is a local copy if `what` is a URL.
-
-    Raises:
-        RunMismatchError: the URL is neither that of a run nor a prefix of runs.
-        ObjectStoreError: the object store does not answer.
-    """
-    with followed_copy(what, is_followed=False) as folder:
-        return folder
-
-
 @contextmanager
 def followed_copy(
     what: Path | str,

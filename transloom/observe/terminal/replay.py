@@ -102,7 +102,8 @@ def _state(verdict: Verdict) -> str:
 def _difference(difference: Difference) -> str:
     text = f"step {difference.step} differs in {difference.what}"
     if difference.recorded is not None or difference.replayed is not None:
-        text += f": {_value(difference.recorded)} in the record, {_value(difference.replayed)} now"
+        recorded, replayed = map(shortened, (difference.recorded, difference.replayed))
+        text += f": {recorded} in the record, {replayed} now"
     if difference.what == "state":
         named = join_items(difference.details[:TENSORS_NAMED])
         more = len(difference.details) - TENSORS_NAMED
@@ -110,7 +111,8 @@ def _difference(difference: Difference) -> str:
     return f"{text}: {difference.details[0]}" if difference.details else text
 
 
-def _value(value: object) -> str:
+def shortened(value: object) -> str:
+    """Return a value as text; of a digest or another long text, return the beginning."""
     return f"{value[:16]}…" if isinstance(value, str) and len(value) > 16 else str(value)
 
 
