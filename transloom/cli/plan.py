@@ -119,15 +119,9 @@ def plan_run(
 ) -> "Plan":
     """Plan the run of a recipe; see `transloom plan --help`."""
     from cluster.planning.plan import make_plan
-    from cluster.recipe import find_recipe, load_recipe, run_name, with_absolute_paths
-    from trainer.runs import RUNS
-    from trainer.runs.folder import RunFolder
+    from transloom.cli.train_run import recipe_and_run
 
-    path = find_recipe(recipe)
-    if wanted.address is not None:
-        overrides = [*overrides, f"cluster.address={wanted.address}"]
-    loaded = with_absolute_paths(load_recipe(path, overrides))
-    folder = RunFolder.of(run or RUNS / run_name(path, overrides))
+    loaded, folder = recipe_and_run(recipe, overrides, run, wanted.address)
     return make_plan(loaded, folder, replace(wanted, address=loaded.cluster.address), notice)
 
 

@@ -1,6 +1,7 @@
 """Command `transloom recipes`: list the built-in recipes, or show one."""
 
 import re
+from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -104,10 +105,6 @@ def _text_of(recipe: "Recipe") -> str:
 
 
 def _first_sentence(text: str) -> str:
-    comment = []
-    for line in text.splitlines():
-        if not line.startswith("# "):
-            break
-        comment.append(line.removeprefix("# "))
-    found = _FIRST_SENTENCE.match(" ".join(comment))
+    comment = takewhile(lambda line: line.startswith("# "), text.splitlines())
+    found = _FIRST_SENTENCE.match(" ".join(line.removeprefix("# ") for line in comment))
     return found.group() if found else ""
