@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,6 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
     from trainer.checkpoints.format import Checkpoint
-    from trainer.checkpoints.state_file import FileRecord
 
 checkpoints_app = typer.Typer(
     no_args_is_help=True, help="List, verify, prune and average a run's checkpoints."
@@ -190,12 +190,13 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
             files += [(checkpoint, record) for record in checkpoint.header.files]
     with percentage_bars(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
-        for (checkpoint, record), problem in zip(files, pool.map(_problem_of, files), strict=True):
+        found = pool.map(lambda file: _problem(file[0].verify_file, file[1]), files)
+        for (checkpoint, record), problem in zip(files, found, strict=True):
             problems[checkpoint.path] = problems[checkpoint.path] or problem
             progress.advance(task, record.bytes)
     for checkpoint in checkpoints:
         if problems[checkpoint.path] is None:
-            problems[checkpoint.path] = _problem_within(checkpoint, run)
+            problems[checkpoint.path] = _problem(_check_contents, checkpoint, run)
     return [
         {"path": str(path), "intact": problem is None, "problem": problem}
         for path, problem in problems.items()
@@ -377,31 +378,28 @@ def _all_of(run: Path) -> list[Path]:
     return list_checkpoints(folder.checkpoints) + list_averages(folder.checkpoints)
 
 
-def _problem_within(checkpoint: "Checkpoint", run: Path) -> str | None:
-    """Return the first problem in the contents of a checkpoint, or None if it has none.
+def _problem(check: Callable[..., object], *arguments: object) -> str | None:
+    """Return the problem that a check of a checkpoint finds, or None if it finds none."""
+    try:
+        check(*arguments)
+    except (CheckpointError, CheckpointFormatError, RunMismatchError) as error:
+        return str(error)
+    return None
 
-    The files of the checkpoint must match their hashes.
+
+def _check_contents(checkpoint: "Checkpoint", run: Path) -> None:
+    """Check the contents of a checkpoint, whose files must match their hashes.
+
+    Raises:
+        CheckpointError, RunMismatchError: the contents do not fit the run, or are not finite.
     """
     # Imported late, because `reader` and `trained_network` import torch.
     from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
     from trainer.runs.folder import RunFolder
     from transloom.inference.trained_network import shapes_of_run
 
-    try:
-        if checkpoint.header.files:
-            reader = CheckpointReader(checkpoint)
-            if shapes := shapes_of_run(RunFolder(run), checkpoint):
-                require_same_shapes(checkpoint, shapes)
-            reader.check_numbers()
-    except (CheckpointError, RunMismatchError) as error:
-        return str(error)
-    return None
-
-
-def _problem_of(file: "tuple[Checkpoint, FileRecord]") -> str | None:
-    checkpoint, record = file
-    try:
-        checkpoint.verify_file(record)
-    except (CheckpointError, CheckpointFormatError) as error:
-        return str(error)
-    return None
+    if checkpoint.header.files:
+        reader = CheckpointReader(checkpoint)
+        if shapes := shapes_of_run(RunFolder(run), checkpoint):
+            require_same_shapes(checkpoint, shapes)
+        reader.check_numbers()
