@@ -9,10 +9,10 @@ export is therefore never visible. `export.json` describes the export. A folder 
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -89,15 +89,22 @@ def export_metrics(
     if not record.is_file():
         raise TrainerError(f"{run} has no {record.name} yet: train the run before you export it")
     with unfinished_folder(folder) as unfinished:
+        first_step: int | None = None
+        last_step: int | None = None
+        bytes_read = 0
         with closing(WRITERS[to](unfinished)) as writer:
-            read = _write_lines(_lines(record, report), writer)
+            for position, line in _lines(record, report):
+                writer.add(line)
+                first_step = line.step if first_step is None else first_step
+                last_step = line.step
+                bytes_read = position
         exported = Exported(
             run=card.id,
             name=card.name,
             format=to,
-            first_step=read.first_step,
-            last_step=read.last_step,
-            bytes_read=read.bytes,
+            first_step=first_step,
+            last_step=last_step,
+            bytes_read=bytes_read,
             rows=writer.rows,
             files=tuple(sorted(path.name for path in unfinished.iterdir())),
         )
@@ -119,23 +126,6 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
         yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-class _Read(NamedTuple):
-    """First and last step of the lines that were read, and the lines' total length in bytes."""
-
-    first_step: int | None = None
-    last_step: int | None = None
-    bytes: int = 0
-
-
-def _write_lines(lines: Iterable[tuple[int, Line]], writer: Writer) -> _Read:
-    read = _Read()
-    for position, line in lines:
-        writer.add(line)
-        first = line.step if read.first_step is None else read.first_step
-        read = _Read(first, line.step, position)
-    return read
 
 
 def _lines(record: Path, report: Callable[[int, int], None]) -> Iterator[tuple[int, Line]]:
