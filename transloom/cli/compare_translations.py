@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cluster.terminal import Terminal, bars_by_name, note, percentage_bars, warn
@@ -81,12 +82,8 @@ def compare_on_test_set(
                 candidates.append(_candidate(one, hypotheses, _kind(one, kinds)))
         files = first.manifest.heldout[test_set].files
         references = first.heldout.texts[TARGET]
-        frequencies = frequencies_of(
-            first.store,
-            first.manifest,
-            references,
-            lambda done, total: report("words of the training data", done, total),
-        )
+        count = partial(report, "words of the training data")
+        frequencies = frequencies_of(first.store, first.manifest, references, count)
         return compare_systems(
             TestSet(
                 name=test_set,
@@ -155,7 +152,7 @@ def _hypotheses(
         test_set,
         one.heldout,
         written.translations,
-        lambda done, total: report(f"translations of {one.name}", done, total),
+        partial(report, f"translations of {one.name}"),
         processes,
     )
 

@@ -108,8 +108,7 @@ def submit(
 
       transloom submit phrasebook --env-file /etc/keys.env --run /shared/runs/phrasebook
     """
-    listener = _Listener(silent=as_json)
-    listener.connect(address)
+    listener = _Listener(address, silent=as_json)
     from cluster.ray.exposure import ClusterExposure
     from trainer.runs import RUNS
     from trainer.runs.run_url import is_run_url
@@ -282,8 +281,7 @@ def retry(
             "folder instead of the job id, or submit the recipe again"
         )
     _require_named_environment(found.record.request.environment_file, env_file, job)
-    listener = _Listener(silent=as_json)
-    listener.connect(address)
+    listener = _Listener(address, silent=as_json)
     submitted = resubmit(found.record.request, address, listener, found.folder, ENTRY_POINT)
     _print_submitted(submitted, address, as_json)
 
@@ -342,10 +340,9 @@ def _ask_to_stop(folder: str, summary: "JobSummary") -> None:
 class _Listener:
     """Listener of a submission that prints progress and warnings to standard error."""
 
-    def __init__(self, *, silent: bool) -> None:
+    def __init__(self, address: str, *, silent: bool) -> None:
+        """Announce the connection to the cluster at this address, unless `silent`."""
         self._silent = silent
-
-    def connect(self, address: str) -> None:
         self.progress(f"connecting to {without_credentials(address)} to inspect its head node")
 
     def warn(self, text: str) -> None:

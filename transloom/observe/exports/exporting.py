@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import Count, FileModel
+from foundation.optional_packages import install_command
 from foundation.strict_json import SMALL, parse_object
 from trainer.errors import TrainerError
 from trainer.record.metrics_file import parsed
@@ -31,6 +32,7 @@ from transloom.observe.exports.tensorboard_events import TensorBoardEvents
 Format = Literal["tensorboard", "csv", "parquet"]
 CARD = "export.json"
 LINES_PER_REPORT = 1000
+PACKAGES = {"tensorboard": "tensorboard", "parquet": "pyarrow"}  # optional ones, by format
 
 
 class Exported(FileModel):
@@ -89,10 +91,17 @@ def export_metrics(
     if not record.is_file():
         raise TrainerError(f"{run} has no {record.name} yet: train the run before you export it")
     with unfinished_folder(folder) as unfinished:
+        try:
+            writer = WRITERS[to](unfinished)
+        except ImportError as error:
+            raise TrainerError(
+                f"--to {to} needs {PACKAGES[to]}, which is not installed. Install it with "
+                f"`{install_command(to)}`, or choose --to csv, which needs no further package"
+            ) from error
         first_step: int | None = None
         last_step: int | None = None
         bytes_read = 0
-        with closing(WRITERS[to](unfinished)) as writer:
+        with closing(writer):
             for position, line in _lines(record, report):
                 writer.add(line)
                 first_step = line.step if first_step is None else first_step

@@ -32,7 +32,7 @@ from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange
 from trainer.state.digest import START
-from transloom.observe.replay.loss_jumps import Jump, largest_jump
+from transloom.observe.replay.loss_jumps import largest_jump
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
 
@@ -177,7 +177,8 @@ def plan_replay(
             f"{counted(reached, 'step')} that can be replayed. Name steps from 1 to {reached}"
         )
     if worst:
-        jump = worst_of(recorded, steps)
+        lines = (line for _, line in sorted(recorded.lines.items()))
+        jump = largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
         notice(f"the largest jump is at {jump}")
         steps = StepRange(jump.step, jump.step)
     start = _nearest_intact(run, steps.first, notice)
@@ -205,12 +206,6 @@ def plan_replay(
         checkpoints={checkpoint.step: checkpoint.path.absolute() for checkpoint in intact},
         fingerprint_of=before,
     )
-
-
-def worst_of(recorded: RecordedSteps, steps: StepRange) -> Jump:
-    """Return the largest jump of loss or gradient norm in a range of steps."""
-    lines = (line for _, line in sorted(recorded.lines.items()))
-    return largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
 
 
 def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) -> Checkpoint | None:
