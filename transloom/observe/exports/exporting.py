@@ -12,9 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import ValidationError
+from typing import Literal
 
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
@@ -182,10 +180,10 @@ def _former(folder: Path) -> Exported | None:
     if folder.is_symlink():
         return None
     try:
-        found: dict[str, Any] = parse_object(read_regular(folder / CARD, SMALL.bytes))
-        former = Exported.model_validate(found)
+        card = parse_object(read_regular(folder / CARD, SMALL.bytes))
+        former = Exported.model_validate(card)
         there = {path.name for path in folder.iterdir()}
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError):
         return None
     return former if there <= {CARD, *former.files} else None
 

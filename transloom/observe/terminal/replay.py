@@ -1,7 +1,6 @@
 """Show the result of a replay: the verdict, then one table per inspected step."""
 
 import shlex
-from typing import cast
 
 from rich.console import Group, RenderableType
 
@@ -126,7 +125,7 @@ def _step(step: InspectedStep, examples: int) -> list[RenderableType]:
     )
     return [
         heading,
-        cast(RenderableType, _examples(step.examples[:examples])),
+        _examples(step.examples[:examples]),
         shown(("  largest gradients  ", "dim"), _largest(step.gradient_norms)),
         shown(
             ("  largest activations  ", "dim"),
