@@ -17,8 +17,8 @@ from trainer.checkpoints.format import STEP, Checkpoint, checkpoint_name, sha256
 from trainer.errors import RunMismatchError
 from trainer.recipe import identity_differences
 from trainer.runs.folder import RunFolder
-from transloom.cli.load_translator import load_translator, named_run, trained_recipe
-from transloom.cli.run_urls import writable
+from transloom.cli.load_translator import load_translator, trained_recipe
+from transloom.cli.run_urls import named_run, writable
 from transloom.inference.breakdowns import frequencies_of
 from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.hypotheses import Hypotheses, find_hypotheses, make_hypotheses, origin_of

@@ -20,7 +20,7 @@ from transloom.cli.options import (
     RunsArgument,
     answer,
 )
-from transloom.cli.run_urls import writable
+from transloom.cli.run_urls import named_run, writable
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.observe.terminal.tables import AnswerTable, Column
@@ -62,7 +62,7 @@ def evaluate(
 
       transloom evaluate runs/seed-1 runs/seed-2 --set validation
     """
-    from transloom.cli.load_translator import load_together, named_run, task_of
+    from transloom.cli.load_translator import load_together, task_of
 
     run, named_checkpoint = named_run(runs[0])
     if task_of(run) != "translation":

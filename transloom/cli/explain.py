@@ -18,7 +18,7 @@ from transloom.cli.options import (
     TagOption,
     answer,
 )
-from transloom.cli.run_urls import name_with_copy
+from transloom.cli.run_urls import name_with_copy, named_run
 
 if TYPE_CHECKING:
     from transloom.inference.translator import Translator
@@ -151,7 +151,7 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
 
 def load_other(run: Path, against: str) -> "Translator":
     """Load the model of `--against`: RUN, RUN@CHECKPOINT, or @CHECKPOINT of the same run."""
-    from transloom.cli.load_translator import load_translator, named_run
+    from transloom.cli.load_translator import load_translator
 
     other, checkpoint = named_run(name_with_copy(against))
     return load_translator(run if other == Path() else other, checkpoint)

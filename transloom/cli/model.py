@@ -74,7 +74,10 @@ def show(
             "the dataset is not prepared here, so the figure has the vocabulary size of the recipe"
         )
     if svg is not None:
-        write_svg(found, svg, each_layer=each_layer)
+        from transloom.observe.explain.blueprint.drawing import svg_file
+
+        svg.parent.mkdir(parents=True, exist_ok=True)
+        svg.write_text(svg_file(found.blueprint, each_layer=each_layer), encoding="utf-8")
         note(f"wrote {svg}")
     answer(summary_of(found, svg), as_json, figure_table(found, each_layer=each_layer))
 
@@ -132,14 +135,6 @@ def _vocabulary_sizes(dataset: str) -> list[int]:
     except DataError:
         return []
     return [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
-
-
-def write_svg(figure: Figure, file: Path, *, each_layer: bool) -> None:
-    """Write the figure to an SVG file."""
-    from transloom.observe.explain.blueprint.drawing import svg_file
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(svg_file(figure.blueprint, each_layer=each_layer), encoding="utf-8")
 
 
 def summary_of(figure: Figure, svg: Path | None) -> dict[str, Any]:

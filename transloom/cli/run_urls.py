@@ -88,6 +88,17 @@ def name_with_copy(name: str) -> str:
     return str(copy_of_run(name))
 
 
+def named_run(name: str) -> tuple[Path, str | None]:
+    """Split RUN@CHECKPOINT into the run's folder and the checkpoint.
+
+    For RUN alone, the checkpoint is None.
+    """
+    path, at, checkpoint = name.rpartition("@")
+    if at and not Path(name).exists():
+        return Path(path), checkpoint
+    return Path(name), None
+
+
 def copy_of_run(run: Path | str) -> Path:
     """Return the folder of a run, which is an up-to-date local copy if `run` is a URL."""
     if not is_run_url(run):
