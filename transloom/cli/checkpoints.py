@@ -83,9 +83,33 @@ def prune_checkpoints(
 
       transloom checkpoints prune runs/phrasebook --keep-last 1 --dry-run
     """
-    removed = prune_run(
-        run, keep_last, keep_best, keep_every, dry_run=dry_run, console=Terminal(stderr=True)
+    from cluster.recipe import checkpoints_of_run
+    from trainer.checkpoints.format import newest_intact
+    from trainer.checkpoints.lease import Lease
+    from trainer.checkpoints.retention import prune, superfluous
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every}
+    config = checkpoints_of_run(folder).model_copy(
+        update={name: value for name, value in given.items() if value is not None}
     )
+    _, damaged = newest_intact(folder.checkpoints)
+    if damaged:
+        raise CheckpointError(
+            f"{'; '.join(damaged.values())}. Nothing is removed, because the run may need an older "
+            "checkpoint. When the run starts again, it moves the damaged checkpoint aside"
+        )
+    announce = partial(Terminal(stderr=True).print, soft_wrap=True)
+    removed = superfluous(folder.checkpoints, config)
+    if folder.url and not dry_run:
+        from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
+
+        remove_checkpoints(folder.url, [path.name for path in removed], announce)
+    elif not dry_run:
+        with Lease(run, announce) as lease:
+            removed = prune(folder.checkpoints, lease.work, config)
     paths = [str(path) for path in removed]
     answer({"removed": paths, "dry_run": dry_run}, as_json, pruned_text(paths, dry_run))
 
@@ -201,58 +225,6 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
         {"path": str(path), "intact": problem is None, "problem": problem}
         for path, problem in problems.items()
     ]
-
-
-def prune_run(
-    run: Path,
-    keep_last: int | None,
-    keep_best: int | None,
-    keep_every_steps: int | None,
-    *,
-    dry_run: bool,
-    console: Terminal,
-) -> list[Path]:
-    """Remove the checkpoints that the retention rules do not keep, and return their paths.
-
-    Args:
-        keep_last, keep_best, keep_every_steps: override the rules of the run's recipe; None keeps
-            the recipe's rule.
-        dry_run: return the paths without removing anything.
-
-    Raises:
-        RunInUseError: a process is training the run.
-        CheckpointError: the newest checkpoint is damaged, so the run may need an older one.
-    """
-    from cluster.recipe import checkpoints_of_run
-    from trainer.checkpoints.format import newest_intact
-    from trainer.checkpoints.lease import Lease
-    from trainer.checkpoints.retention import prune, superfluous
-    from trainer.runs.folder import RunFolder
-
-    folder = RunFolder(run)
-    folder.card()
-    given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every_steps}
-    config = checkpoints_of_run(folder).model_copy(
-        update={name: value for name, value in given.items() if value is not None}
-    )
-    _, damaged = newest_intact(folder.checkpoints)
-    if damaged:
-        raise CheckpointError(
-            f"{'; '.join(damaged.values())}. Nothing is removed, because the run may need an older "
-            "checkpoint. When the run starts again, it moves the damaged checkpoint aside"
-        )
-    if dry_run:
-        return superfluous(folder.checkpoints, config)
-
-    announce = partial(console.print, soft_wrap=True)
-    if folder.url:
-        from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
-
-        removed = superfluous(folder.checkpoints, config)
-        remove_checkpoints(folder.url, [path.name for path in removed], announce)
-        return removed
-    with Lease(run, announce) as lease:
-        return prune(folder.checkpoints, lease.work, config)
 
 
 def average_run(

@@ -66,7 +66,17 @@ def compare(
       transloom compare runs/base runs/new-1 runs/new-2 --test newstest2014 --markdown
     """
     if test is not None:
-        _compare_translations([run, *others], test, dataset, processes, markdown, as_json)
+        from transloom.cli.compare_translations import compare_on_test_set
+        from transloom.observe.terminal import comparison_tables
+
+        if markdown and as_json:
+            raise typer.BadParameter("--markdown and --json are both given: give only one of them")
+        names = [str(name) for name in (run, *others)]
+        found = compare_on_test_set(names, test, dataset, processes, Terminal(stderr=True))
+        if markdown:
+            print_result(comparison_tables.comparison_markdown(found))
+        else:
+            answer(found.to_json(), as_json, comparison_tables.comparison_text(found))
         return
     if markdown or len(others) > 1 or dataset or processes:
         raise typer.BadParameter(
@@ -84,28 +94,6 @@ def compare(
         in_words(settings, comparison),
         failed=not comparison.is_same,
     )
-
-
-def _compare_translations(
-    runs: list[Path],
-    test: str,
-    dataset: str | None,
-    processes: int | None,
-    markdown: bool,
-    as_json: bool,
-) -> None:
-    from transloom.cli.compare_translations import compare_on_test_set
-    from transloom.observe.terminal.comparison_tables import comparison_markdown, comparison_text
-
-    if markdown and as_json:
-        raise typer.BadParameter("--markdown and --json are both given: give only one of them")
-    names = [str(run) for run in runs]
-    console = Terminal(stderr=True)
-    found = compare_on_test_set(names, test, dataset, processes, console)
-    if markdown:
-        print_result(comparison_markdown(found))
-    else:
-        answer(found.to_json(), as_json, comparison_text(found))
 
 
 def in_words(settings: Mapping[str, tuple[Any, Any]], comparison: "Comparison") -> str:
