@@ -18,6 +18,7 @@ docs/how-to/python.md documents the API in full, with an example that a test exe
 import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -448,8 +449,7 @@ class Translator(_SentenceTranslator):
         self._answer()  # wait until the process has loaded the model
 
     def _translate(self, request: dict[str, Any]) -> list[list[dict[str, Any]]]:
-        answer: list[list[dict[str, Any]]] = self._ask(request)["translations"]
-        return answer
+        return self._ask(request)["translations"]
 
     def explain(self, sentence: str, *, tag: str | None = None, live: bool = True) -> Explanation:
         """Return the page of `transloom explain` for a sentence; notebooks display it in the cell.
@@ -555,8 +555,7 @@ class ServedTranslator(_SentenceTranslator):
         """
         if not request["sentences"]:
             return []
-        answer: list[list[dict[str, Any]]] = self._answer(request)["translations"]
-        return answer
+        return self._answer(request)["translations"]
 
     def _answer(self, wanted: dict[str, Any]) -> dict[str, Any]:
         body = json.dumps(wanted).encode()
@@ -566,8 +565,7 @@ class ServedTranslator(_SentenceTranslator):
             try:
                 request = urllib.request.Request(self._url, body, self._headers)
                 with self._opener.open(request) as response:
-                    answer: dict[str, Any] = json.load(response)
-                    return answer
+                    return json.load(response)
             except HTTPError as error:
                 with error:
                     problem = error.read().decode(errors="replace") + self._proxy_hint
@@ -625,8 +623,7 @@ def _call(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int
     Args:
         answers: exit codes with which the command prints a result; all other codes are errors.
     """
-    answer = _text([*arguments, "--json"], quiet=quiet, answers=answers)
-    return json.loads(answer)
+    return json.loads(_text([*arguments, "--json"], quiet=quiet, answers=answers))
 
 
 def _text(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> str:
@@ -685,12 +682,8 @@ class _CommandOutput:
 
     def error(self) -> str:
         """Return the last paragraph that begins with `error:`, or all output if there is none."""
-        text = self.text()
-        lines = list(self._lines)
-        for number in reversed(range(len(lines))):
-            if lines[number].startswith("error:"):
-                return "".join(lines[number:]).removeprefix("error:").strip()
-        return text.strip() or "transloom ended without any output"
+        last_error = re.split("^error:", self.text(), flags=re.MULTILINE)[-1]
+        return last_error.strip() or "transloom ended without any output"
 
     def _read(self) -> None:
         with self._stream:

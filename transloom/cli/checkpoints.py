@@ -2,12 +2,13 @@
 
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
@@ -17,7 +18,6 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
     from trainer.checkpoints.format import Checkpoint
-    from trainer.checkpoints.state_file import FileRecord
 
 checkpoints_app = typer.Typer(
     no_args_is_help=True, help="List, verify, prune and average a run's checkpoints."
@@ -43,9 +43,8 @@ def verify_checkpoints(run: RunArgument, as_json: JsonOption = False) -> None:
     Example:  transloom checkpoints verify runs/phrasebook
     """
     rows = verified_rows(run, Terminal(stderr=True))
-    answer(rows, as_json, verification_table(rows))
-    if not all(row["intact"] for row in rows):
-        raise typer.Exit(EXIT_FAILED)
+    failed = not all(row["intact"] for row in rows)
+    answer(rows, as_json, verification_table(rows), failed=failed)
 
 
 @checkpoints_app.command("prune")
@@ -84,9 +83,33 @@ def prune_checkpoints(
 
       transloom checkpoints prune runs/phrasebook --keep-last 1 --dry-run
     """
-    removed = prune_run(
-        run, keep_last, keep_best, keep_every, dry_run=dry_run, console=Terminal(stderr=True)
+    from cluster.recipe import checkpoints_of_run
+    from trainer.checkpoints.format import newest_intact
+    from trainer.checkpoints.lease import Lease
+    from trainer.checkpoints.retention import prune, superfluous
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every}
+    config = checkpoints_of_run(folder).model_copy(
+        update={name: value for name, value in given.items() if value is not None}
     )
+    _, damaged = newest_intact(folder.checkpoints)
+    if damaged:
+        raise CheckpointError(
+            f"{'; '.join(damaged.values())}. Nothing is removed, because the run may need an older "
+            "checkpoint. When the run starts again, it moves the damaged checkpoint aside"
+        )
+    announce = partial(Terminal(stderr=True).print, soft_wrap=True)
+    removed = superfluous(folder.checkpoints, config)
+    if folder.url and not dry_run:
+        from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
+
+        remove_checkpoints(folder.url, [path.name for path in removed], announce)
+    elif not dry_run:
+        with Lease(run, announce) as lease:
+            removed = prune(folder.checkpoints, lease.work, config)
     paths = [str(path) for path in removed]
     answer({"removed": paths, "dry_run": dry_run}, as_json, pruned_text(paths, dry_run))
 
@@ -191,70 +214,17 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
             files += [(checkpoint, record) for record in checkpoint.header.files]
     with percentage_bars(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
-        for (checkpoint, record), problem in zip(files, pool.map(_problem_of, files), strict=True):
+        found = pool.map(lambda file: _problem(file[0].verify_file, file[1]), files)
+        for (checkpoint, record), problem in zip(files, found, strict=True):
             problems[checkpoint.path] = problems[checkpoint.path] or problem
             progress.advance(task, record.bytes)
     for checkpoint in checkpoints:
         if problems[checkpoint.path] is None:
-            problems[checkpoint.path] = _problem_within(checkpoint, run)
+            problems[checkpoint.path] = _problem(_check_contents, checkpoint, run)
     return [
         {"path": str(path), "intact": problem is None, "problem": problem}
         for path, problem in problems.items()
     ]
-
-
-def prune_run(
-    run: Path,
-    keep_last: int | None,
-    keep_best: int | None,
-    keep_every_steps: int | None,
-    *,
-    dry_run: bool,
-    console: Terminal,
-) -> list[Path]:
-    """Remove the checkpoints that the retention rules do not keep, and return their paths.
-
-    Args:
-        keep_last, keep_best, keep_every_steps: override the rules of the run's recipe; None keeps
-            the recipe's rule.
-        dry_run: return the paths without removing anything.
-
-    Raises:
-        RunInUseError: a process is training the run.
-        CheckpointError: the newest checkpoint is damaged, so the run may need an older one.
-    """
-    from cluster.recipe import checkpoints_of_run
-    from trainer.checkpoints.format import newest_intact
-    from trainer.checkpoints.lease import Lease
-    from trainer.checkpoints.retention import prune, superfluous
-    from trainer.runs.folder import RunFolder
-
-    folder = RunFolder(run)
-    folder.card()
-    given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every_steps}
-    config = checkpoints_of_run(folder).model_copy(
-        update={name: value for name, value in given.items() if value is not None}
-    )
-    _, damaged = newest_intact(folder.checkpoints)
-    if damaged:
-        raise CheckpointError(
-            f"{'; '.join(damaged.values())}. Nothing is removed, because the run may need an older "
-            "checkpoint. When the run starts again, it moves the damaged checkpoint aside"
-        )
-    if dry_run:
-        return superfluous(folder.checkpoints, config)
-
-    def announce(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
-    if folder.url:
-        from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
-
-        removed = superfluous(folder.checkpoints, config)
-        remove_checkpoints(folder.url, [path.name for path in removed], announce)
-        return removed
-    with Lease(run, announce) as lease:
-        return prune(folder.checkpoints, lease.work, config)
 
 
 def average_run(
@@ -380,31 +350,28 @@ def _all_of(run: Path) -> list[Path]:
     return list_checkpoints(folder.checkpoints) + list_averages(folder.checkpoints)
 
 
-def _problem_within(checkpoint: "Checkpoint", run: Path) -> str | None:
-    """Return the first problem in the contents of a checkpoint, or None if it has none.
+def _problem(check: Callable[..., object], *arguments: object) -> str | None:
+    """Return the problem that a check of a checkpoint finds, or None if it finds none."""
+    try:
+        check(*arguments)
+    except (CheckpointError, CheckpointFormatError, RunMismatchError) as error:
+        return str(error)
+    return None
 
-    The files of the checkpoint must match their hashes.
+
+def _check_contents(checkpoint: "Checkpoint", run: Path) -> None:
+    """Check the contents of a checkpoint, whose files must match their hashes.
+
+    Raises:
+        CheckpointError, RunMismatchError: the contents do not fit the run, or are not finite.
     """
     # Imported late, because `reader` and `trained_network` import torch.
     from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
     from trainer.runs.folder import RunFolder
     from transloom.inference.trained_network import shapes_of_run
 
-    try:
-        if checkpoint.header.files:
-            reader = CheckpointReader(checkpoint)
-            if shapes := shapes_of_run(RunFolder(run), checkpoint):
-                require_same_shapes(checkpoint, shapes)
-            reader.check_numbers()
-    except (CheckpointError, RunMismatchError) as error:
-        return str(error)
-    return None
-
-
-def _problem_of(file: "tuple[Checkpoint, FileRecord]") -> str | None:
-    checkpoint, record = file
-    try:
-        checkpoint.verify_file(record)
-    except (CheckpointError, CheckpointFormatError) as error:
-        return str(error)
-    return None
+    if checkpoint.header.files:
+        reader = CheckpointReader(checkpoint)
+        if shapes := shapes_of_run(RunFolder(run), checkpoint):
+            require_same_shapes(checkpoint, shapes)
+        reader.check_numbers()

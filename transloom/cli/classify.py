@@ -1,13 +1,10 @@
 """Command `transloom classify`: predict labels of texts or of their words."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from cluster.terminal import Terminal, percentage_bars, print_result, warn
-from foundation.untrusted_text import visible_in_json
+from cluster.terminal import Terminal, percentage_bars, warn
 from foundation.wording import counted
 from transloom.cli.options import (
     CheckpointOption,
@@ -16,6 +13,7 @@ from transloom.cli.options import (
     PrecisionOption,
     RunArgument,
     TextsArgument,
+    answer_each,
     require_one_input,
 )
 
@@ -58,12 +56,13 @@ def classify(
     from transloom.inference.text_input import read_texts
 
     labeller = load_reader(Labeller, run, checkpoint, precision)
-    for line in labelled_lines(labeller, read_texts(texts or [], given), as_json=as_json):
-        print_result(line)
+    answer_each(labelled_texts(labeller, read_texts(texts or [], given)), as_json, _labels_text)
 
 
-def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
-    """Yield the output for each text: its label, or its words with labels, as text or JSON."""
+def labelled_texts(
+    labeller: "Labeller", texts: Sequence[str]
+) -> "Iterator[LabelledText | TaggedText]":
+    """Yield each text with its label, or with its words and their labels."""
     from transloom.inference.labeller import LabelledText
 
     cut = 0
@@ -76,7 +75,7 @@ def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool)
             found = labeller.tag(some) if labeller.of_words else labeller.label(some)
             for one in found:
                 cut += isinstance(one, LabelledText) and one.read < one.tokens
-                yield from _label_text(one, as_json=as_json)
+                yield one
             progress.update(bar, advance=len(some))
     if cut:
         longest = labeller.network.encoder.context_length
@@ -86,12 +85,9 @@ def labelled_lines(labeller: "Labeller", texts: Sequence[str], *, as_json: bool)
         )
 
 
-def _label_text(found: "LabelledText | TaggedText", *, as_json: bool) -> Iterator[str]:
+def _labels_text(found: "LabelledText | TaggedText") -> str:
     from transloom.inference.labeller import LabelledText
 
-    if as_json:
-        yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
-    elif isinstance(found, LabelledText):
-        yield found.label
-    else:
-        yield "".join(f"{word.word}\t{word.label}\n" for word in found.words)
+    if isinstance(found, LabelledText):
+        return found.label
+    return "".join(f"{word.word}\t{word.label}\n" for word in found.words)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal, print_result
 from foundation.wording import counted, format_value
 from transloom.cli.options import (
@@ -67,7 +66,17 @@ def compare(
       transloom compare runs/base runs/new-1 runs/new-2 --test newstest2014 --markdown
     """
     if test is not None:
-        _compare_translations([run, *others], test, dataset, processes, markdown, as_json)
+        from transloom.cli.compare_translations import compare_on_test_set
+        from transloom.observe.terminal import comparison_tables
+
+        if markdown and as_json:
+            raise typer.BadParameter("--markdown and --json are both given: give only one of them")
+        names = [str(name) for name in (run, *others)]
+        found = compare_on_test_set(names, test, dataset, processes, Terminal(stderr=True))
+        if markdown:
+            print_result(comparison_tables.comparison_markdown(found))
+        else:
+            answer(found.to_json(), as_json, comparison_tables.comparison_text(found))
         return
     if markdown or len(others) > 1 or dataset or processes:
         raise typer.BadParameter(
@@ -83,31 +92,8 @@ def compare(
         {"settings": settings} | asdict(comparison) | {"same": comparison.is_same},
         as_json,
         in_words(settings, comparison),
+        failed=not comparison.is_same,
     )
-    if not comparison.is_same:
-        raise typer.Exit(EXIT_FAILED)
-
-
-def _compare_translations(
-    runs: list[Path],
-    test: str,
-    dataset: str | None,
-    processes: int | None,
-    markdown: bool,
-    as_json: bool,
-) -> None:
-    from transloom.cli.compare_translations import compare_on_test_set
-    from transloom.observe.terminal.comparison_tables import comparison_markdown, comparison_text
-
-    if markdown and as_json:
-        raise typer.BadParameter("--markdown and --json are both given: give only one of them")
-    names = [str(run) for run in runs]
-    console = Terminal(stderr=True)
-    found = compare_on_test_set(names, test, dataset, processes, console)
-    if markdown:
-        print_result(comparison_markdown(found))
-    else:
-        answer(found.to_json(), as_json, comparison_text(found))
 
 
 def in_words(settings: Mapping[str, tuple[Any, Any]], comparison: "Comparison") -> str:
@@ -141,11 +127,11 @@ def _pair(first: str, second: str) -> str:
 
 
 def _first(first: "FirstDifference") -> str:
+    from transloom.observe.terminal.replay import shortened
+
     if first.values is None:
         return f"step {first.step}: {first.parameters[0]}"
-    values = " and ".join(
-        f"{v[:16]}…" if isinstance(v, str) and len(v) > 16 else str(v) for v in first.values
-    )
+    values = " and ".join(map(shortened, first.values))
     return f"step {first.step}: {first.what}, {values}"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cluster.terminal import Terminal, bars_by_name, note, percentage_bars, warn
@@ -14,10 +15,10 @@ from foundation.wording import counted, join_items
 from model.config.transformer import DecodingConfig
 from trainer.checkpoints.format import STEP, Checkpoint, checkpoint_name, sha256_of
 from trainer.errors import RunMismatchError
-from trainer.recipe import TrainingRecipe, identity_differences
+from trainer.recipe import identity_differences
 from trainer.runs.folder import RunFolder
-from transloom.cli.load_translator import load_translator, named_run
-from transloom.cli.run_urls import writable
+from transloom.cli.load_translator import load_translator, trained_recipe
+from transloom.cli.run_urls import named_run, writable
 from transloom.inference.breakdowns import frequencies_of
 from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.hypotheses import Hypotheses, find_hypotheses, make_hypotheses, origin_of
@@ -32,12 +33,13 @@ from transloom.inference.system_comparison import (
 
 @dataclass(frozen=True)
 class _Found:
-    """Checkpoint of a run with its recipe, dataset and test set, before translation."""
+    """Checkpoint of a run with its search settings, dataset and test set, before translation."""
 
     name: str
     run: RunFolder
     checkpoint: Checkpoint
-    recipe: TrainingRecipe
+    seed: int
+    decoding: DecodingConfig
     store: DatasetStore
     manifest: Manifest
     heldout: HeldOut
@@ -80,12 +82,8 @@ def compare_on_test_set(
                 candidates.append(_candidate(one, hypotheses, _kind(one, kinds)))
         files = first.manifest.heldout[test_set].files
         references = first.heldout.texts[TARGET]
-        frequencies = frequencies_of(
-            first.store,
-            first.manifest,
-            references,
-            lambda done, total: report("words of the training data", done, total),
-        )
+        count = partial(report, "words of the training data")
+        frequencies = frequencies_of(first.store, first.manifest, references, count)
         return compare_systems(
             TestSet(
                 name=test_set,
@@ -107,18 +105,16 @@ def _find(name: str, test_set: str, dataset: str | None) -> _Found:
     found, passed_over = find_checkpoint(run, checkpoint)
     for reason in passed_over:
         warn(f"{reason}; using {found.path}")
-    recipe = TrainingRecipe.of_checkpoint(found.header.recipe, found.header.identity)
+    recipe = trained_recipe(found, dataset)
     if recipe.task != "translation":
         raise RunMismatchError(
             f"{path} was trained for {recipe.task}, but --test compares only translation runs: "
             "score this run with `transloom evaluate` instead"
         )
-    data = recipe.data
-    if dataset is not None:
-        data = data.model_copy(update={"dataset": dataset})
-    store, manifest = dataset_of(found, data)
+    store, manifest = dataset_of(found, recipe.data)
     heldout = load_heldout(store, manifest, test_set)
-    return _Found(name, run, found, recipe, store, manifest, heldout)
+    assert isinstance(recipe.decoding, DecodingConfig)
+    return _Found(name, run, found, recipe.seed, recipe.decoding, store, manifest, heldout)
 
 
 def _require_same_set(first: _Found, other: _Found, test_set: str) -> None:
@@ -147,9 +143,7 @@ def _hypotheses(
     Args:
         written: the folder for new ones.
     """
-    decoding = one.recipe.decoding
-    assert isinstance(decoding, DecodingConfig)
-    origin = origin_of(one.checkpoint, test_set, one.heldout, decoding, "fp32")
+    origin = origin_of(one.checkpoint, test_set, one.heldout, one.decoding, "fp32")
     if there := find_hypotheses(one.run.translations, origin):
         note(f"{one.name}: using the hypotheses of this checkpoint in {there.file}")
         return there
@@ -158,7 +152,7 @@ def _hypotheses(
         test_set,
         one.heldout,
         written.translations,
-        lambda done, total: report(f"translations of {one.name}", done, total),
+        partial(report, f"translations of {one.name}"),
         processes,
     )
 
@@ -171,7 +165,7 @@ def _kind(one: _Found, known: list[dict[str, Any]]) -> str:
             combination.
     """
     identity = {**one.checkpoint.header.identity, "seed": None}
-    search = {"decoding": one.recipe.decoding.model_dump(mode="json")}
+    search = {"decoding": one.decoding.model_dump(mode="json")}
     for number, other in enumerate(known):
         if other["search"] == search and not identity_differences(other["identity"], identity):
             return str(number)
@@ -180,17 +174,15 @@ def _kind(one: _Found, known: list[dict[str, Any]]) -> str:
 
 
 def _candidate(one: _Found, hypotheses: Hypotheses, kind: str) -> Candidate:
-    decoding = one.recipe.decoding
-    assert isinstance(decoding, DecodingConfig)
     return Candidate(
         name=one.name,
         run_id=one.run.card().id,
         checkpoint=one.checkpoint.path.name.removeprefix(STEP),
         step=one.checkpoint.step,
-        seed=one.recipe.seed,
+        seed=one.seed,
         recipe=kind,
-        beam_size=decoding.beam_size,
-        length_penalty=decoding.length_penalty,
+        beam_size=one.decoding.beam_size,
+        length_penalty=one.decoding.length_penalty,
         # Lines of the file, split as sacreBLEU splits them.
         hypotheses=hypotheses.file.read_text(encoding="utf-8").split("\n")[:-1],
         file=hypotheses.file,

@@ -1,12 +1,15 @@
 """Commands `transloom stop` and `transloom workers`, which send a request to a training run."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foundation.wording import counted
-from trainer.runs.run_url import is_run_url, run_url
 from transloom.cli.options import JsonOption, RunLocationArgument, answer
+
+if TYPE_CHECKING:
+    from trainer.runs.folder import RunFolder
 
 
 def stop(run: RunLocationArgument, as_json: JsonOption = False) -> None:
@@ -17,24 +20,17 @@ def stop(run: RunLocationArgument, as_json: JsonOption = False) -> None:
 
     Example:  transloom stop runs/phrasebook
     """
-    told = "reports the stop. To continue the run later, run its training command again."
-    if is_run_url(run):
+    folder, log = _run_and_log(run)
+    if folder.url:
         from trainer.runs.remote.requests import request_stop  # imports obstore
 
-        url = run_url(run)
-        request_stop(url)
-        told = f"Requested that {url} write a checkpoint and stop. Its log.txt {told}"
-        answer({"run": url, "log": f"{url}/log.txt"}, as_json, told)
-        return
-    from trainer.runs.folder import RunFolder
-
-    folder = RunFolder(run)
-    folder.card()
-    folder.ask_to_stop()
-    told = (
-        f"Requested that {run} write a checkpoint and stop, if it is training. {folder.log} {told}"
-    )
-    answer({"run": str(run), "log": str(folder.log)}, as_json, told)
+        request_stop(folder.url)
+        told = f"Requested that {folder.url} write a checkpoint and stop. Its log.txt"
+    else:
+        folder.ask_to_stop()
+        told = f"Requested that {run} write a checkpoint and stop, if it is training. {log}"
+    told += " reports the stop. To continue the run later, run its training command again."
+    answer({"run": folder.location, "log": log}, as_json, told)
 
 
 def workers(
@@ -48,25 +44,26 @@ def workers(
 
     Example:  transloom workers runs/phrasebook 4
     """
-    if is_run_url(run):
+    folder, log = _run_and_log(run)
+    told = f"Requested {counted(count, 'data worker')} for {folder.location}"
+    if folder.url:
         from trainer.runs.remote.requests import request_data_workers  # imports obstore
 
-        url = run_url(run)
-        request_data_workers(url, count)
-        told = (
-            f"Requested {counted(count, 'data worker')} for {url}. Its log.txt reports when the "
-            "data workers are ready."
-        )
-        found = {"run": url, "data_workers": count, "log": f"{url}/log.txt"}
-        answer(found, as_json, told)
-        return
+        request_data_workers(folder.url, count)
+        told += ". Its log.txt"
+    else:
+        folder.request_data_workers(count)
+        told += f", which the run starts now or when it trains next. {log}"
+    told += " reports when the data workers are ready."
+    answer({"run": folder.location, "data_workers": count, "log": log}, as_json, told)
+
+
+def _run_and_log(run: Path) -> "tuple[RunFolder, str]":
+    """Return a run that exists, unless it is in an object store, and the location of its log."""
     from trainer.runs.folder import RunFolder
 
-    folder = RunFolder(run)
+    folder = RunFolder.of(run)
+    if folder.url:
+        return folder, f"{folder.url}/log.txt"
     folder.card()
-    folder.request_data_workers(count)
-    told = (
-        f"Requested {counted(count, 'data worker')} for {run}, which the run starts now or when it "
-        f"trains next. {folder.log} reports when the data workers are ready."
-    )
-    answer({"run": str(run), "data_workers": count, "log": str(folder.log)}, as_json, told)
+    return folder, str(folder.log)

@@ -99,8 +99,9 @@ def files_in(folder: Path, languages: tuple[str | None, str | None]) -> Files:
             named.setdefault(use, {})[language] = path
     there = sorted(named.get("train", {}))
     chosen: list[str | None] = [given or None for given in languages]
-    if None in chosen and len(there) == 2:
-        chosen = [*there] if chosen == [None, None] else _fill_other_language(chosen, there)
+    others = [language for language in there if language not in chosen]
+    if len(there) == 2 and len(others) == chosen.count(None):
+        chosen = [language or others.pop(0) for language in chosen]
     if None in chosen or not {*map(str, chosen)} <= {*there} or chosen[0] == chosen[1]:
         if sides := _source_and_target(files, languages):
             return files_named(*sides, None, languages)
@@ -167,12 +168,6 @@ def _shown(files: list[Path]) -> str:
     return join_items(names) + (
         f" and {len(files) - NAMES_SHOWN:,} more" if files[NAMES_SHOWN:] else ""
     )
-
-
-def _fill_other_language(chosen: list[str | None], there: list[str]) -> list[str | None]:
-    given = next(language for language in chosen if language)
-    rest = [language for language in there if language != given]
-    return [language or (rest[0] if len(rest) == 1 else None) for language in chosen]
 
 
 def _language(path: Path) -> str | None:

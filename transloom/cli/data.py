@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal, shown
 from foundation.errors import ExtensionError
 from foundation.untrusted_text import visible
@@ -73,9 +72,8 @@ def verify(
     Example:  transloom data verify datasets/phrasebook
     """
     verified = verify_dataset(dataset, Terminal(stderr=True), processes)
-    answer(verified, as_json, verification_report(verified))
-    if verified["problems"]:
-        raise typer.Exit(EXIT_FAILED)
+    failed = bool(verified["problems"])
+    answer(verified, as_json, verification_report(verified), failed=failed)
 
 
 @data_app.command("quarantine")
@@ -134,9 +132,8 @@ def trace(
 
     first, last = step_range(steps)
     traced = trace_run(run, first, last, dataset, Terminal(stderr=True), texts)
-    answer([step.to_json() for step in traced], as_json, trace_report(traced))
-    if any(step.equal is False for step in traced):
-        raise typer.Exit(EXIT_FAILED)
+    failed = any(step.equal is False for step in traced)
+    answer([step.to_json() for step in traced], as_json, trace_report(traced), failed=failed)
 
 
 def verify_dataset(dataset: str, console: Terminal, processes: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cluster.terminal import shown
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import DocumentLengths
+from data_pipeline.dataset.manifest_records import DocumentLengths, FieldInfo
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
 from foundation.file_model import Count, FileModel, error_summary
@@ -78,7 +78,7 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
         "dataset": store.location,
         "identity": manifest.identity,
         "origin": manifest.origin,
-        "fields": [_field_facts(manifest, field.name) for field in manifest.fields],
+        "fields": [_field_facts(manifest, field) for field in manifest.fields],
         "noun": manifest.noun,
         "pairs": manifest.pairs,
         "pairs_quarantined": pairs_left_out,
@@ -103,17 +103,15 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
     }
 
 
-def _field_facts(manifest: Manifest, name: str) -> Facts:
+def _field_facts(manifest: Manifest, field: FieldInfo) -> Facts:
     """Return the facts about one field; lengths are in tokens, including EOS."""
-    field = next(field for field in manifest.fields if field.name == name)
-    counts = manifest.lengths[name]
-    tokenizer = manifest.tokenizers[name]
+    tokenizer = manifest.tokenizers[field.name]
     return {
         **field.model_dump(),
-        "tokens": int(manifest.shards.tokens[name].sum()),
+        "tokens": int(manifest.shards.tokens[field.name].sum()),
         "tokenizer": tokenizer.file,
         "vocabulary_size": tokenizer.vocabulary_size,
-        **_length_facts(counts),
+        **_length_facts(manifest.lengths[field.name]),
     }
 
 
@@ -129,22 +127,20 @@ def _length_facts(counts: tuple[int, ...] | DocumentLengths) -> Facts:
 
 
 def _corpora_facts(store: DatasetStore, manifest: Manifest, examples: bool) -> list[Facts]:
-    report: dict[str, Any] = {}
-    if examples:
-        report = _cleaning_report(store, manifest)
+    report = _cleaning_report(store, manifest) if examples else {}
     return [
         {
             **corpus.model_dump(mode="json"),
             "shards": int((manifest.shards.corpus == index).sum()),
             "examples": {
-                reason: entry["examples"] for reason, entry in report.get(corpus.name, {}).items()
+                reason: dropped.examples for reason, dropped in report.get(corpus.name, {}).items()
             },
         }
         for index, corpus in enumerate(manifest.corpora)
     ]
 
 
-def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
+def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, dict[str, _Dropped]]:
     """Return examples of the text dropped from each corpus, by the reason for dropping it.
 
     Raises:
@@ -162,10 +158,7 @@ def _cleaning_report(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
         raise DatasetFileError(
             file, "a report on what was dropped", error_summary(error)
         ) from error
-    return {
-        corpus: {reason: {"examples": dropped.examples} for reason, dropped in reasons.items()}
-        for corpus, reasons in report.items()
-    }
+    return report
 
 
 def dataset_report(facts: Facts) -> Group:

@@ -20,7 +20,7 @@ from transloom.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from transloom.inference.sentence_embedder import Embedded, SentenceEmbedder
+    from transloom.inference.sentence_embedder import SentenceEmbedder
 
 
 def embed(
@@ -68,13 +68,13 @@ def embed(
 def vector_lines(embedder: "SentenceEmbedder", texts: Sequence[str]) -> Iterator[str]:
     """Yield a line of JSON for each text, with the text and its vector."""
     cut = 0
-    for start, part in _parts(embedder, texts):
+    remaining = iter(texts)
+    for part in embedder.embed_parts(texts):
         cut += len(part.cut)
-        some = texts[start : start + len(part.vectors)]
-        for text, vector in zip(some, part.vectors, strict=True):
+        for vector in part.vectors:
             # Enough digits to distinguish neighbouring float32 values.
             numbers = ", ".join(map(str, vector))
-            shown = visible_in_json(json.dumps(text, ensure_ascii=False))
+            shown = visible_in_json(json.dumps(next(remaining), ensure_ascii=False))
             yield f'{{"text": {shown}, "vector": [{numbers}]}}'
     _report_cut(cut, embedder)
 
@@ -96,7 +96,7 @@ def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path)
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             bar = progress.add_task("embed", total=len(texts))
-            for _, part in _parts(embedder, texts):
+            for part in embedder.embed_parts(texts):
                 file.write(part.vectors.astype("<f4").tobytes())
                 cut += len(part.cut)
                 progress.advance(bar, len(part.vectors))
@@ -104,14 +104,6 @@ def write_vectors(embedder: "SentenceEmbedder", texts: Sequence[str], out: Path)
     finally:
         unfinished.unlink(missing_ok=True)
     _report_cut(cut, embedder)
-
-
-def _parts(embedder: "SentenceEmbedder", texts: Sequence[str]) -> "Iterator[tuple[int, Embedded]]":
-    """Yield the vectors of consecutive texts in parts, each with the index of its first text."""
-    from transloom.inference.sentence_embedder import TEXTS_OF_A_PART
-
-    for number, part in enumerate(embedder.embed_parts(texts)):
-        yield number * TEXTS_OF_A_PART, part
 
 
 def _report_cut(cut: int, embedder: "SentenceEmbedder") -> None:

@@ -20,14 +20,13 @@ from transloom.cli.options import (
     RunsArgument,
     answer,
 )
-from transloom.cli.run_urls import writable
+from transloom.cli.run_urls import named_run, writable
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
     from data_pipeline.config.data import DataConfig
-    from trainer.recipe import TrainingRecipe
     from transloom.inference.evaluation import Evaluation
     from transloom.inference.translator import Translator
 
@@ -63,7 +62,7 @@ def evaluate(
 
       transloom evaluate runs/seed-1 runs/seed-2 --set validation
     """
-    from transloom.cli.load_translator import load_together, named_run, task_of
+    from transloom.cli.load_translator import load_together, task_of
 
     run, named_checkpoint = named_run(runs[0])
     if task_of(run) != "translation":
@@ -90,16 +89,14 @@ def evaluate_sets(
     processes: int | None = None,
 ) -> "list[Evaluation]":
     """Score a translation run on the named test sets, or on all test sets if `names` is empty."""
-    from trainer.recipe import TrainingRecipe
     from trainer.runs.folder import RunFolder
+    from transloom.cli.load_translator import trained_recipe
     from transloom.inference.evaluation import evaluate
 
-    header = translator.checkpoint.header
-    recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
-    data, sets = _test_sets(recipe, run, names, dataset)
+    data = trained_recipe(translator.checkpoint, dataset).data
     evaluations = []
     with percentage_bars(console) as progress:
-        for name in sets:
+        for name in _test_sets(data, run, names):
             task = progress.add_task(name, total=None)
             with writable(RunFolder(run)) as written:
                 evaluations.append(
@@ -117,16 +114,11 @@ def evaluate_sets(
     return evaluations
 
 
-def _test_sets(
-    recipe: "TrainingRecipe", run: Path, names: list[str] | None, dataset: str | None
-) -> "tuple[DataConfig, list[str]]":
-    """Return a run's data section and the names of the test sets to score.
+def _test_sets(data: "DataConfig", run: Path, names: list[str] | None) -> list[str]:
+    """Return the names of the test sets to score.
 
     The validation set is included only if `names` has it.
     """
-    data = recipe.data
-    if dataset is not None:
-        data = data.model_copy(update={"dataset": dataset})
     known = list(data.tests)
     unknown = [name for name in names or [] if name not in (*known, "validation")]
     if unknown or not (names or known):
@@ -135,7 +127,7 @@ def _test_sets(
             f"{run} has no {missing}: its recipe has {', '.join(known) or 'none'} in data.tests. "
             "Name a set of data.tests, or score the validation set with --set validation"
         )
-    return data, names or known
+    return names or known
 
 
 def score_sets(
@@ -146,16 +138,17 @@ def score_sets(
     Returns:
         The scores by test set and name; a score that is not finite is None.
     """
+    from transloom.cli.load_translator import trained_recipe
     from transloom.inference.scoring import score_heldout
     from transloom.inference.trained_network import load_network
 
     found = load_network(run, checkpoint, "cpu", "fp32")
     for reason in found.passed_over:
         warn(f"{reason}; using {found.checkpoint.path}")
-    data, sets = _test_sets(found.recipe, run, names, dataset)
+    data = trained_recipe(found.checkpoint, dataset).data
     return {
         name: {score: s.value for score, s in score_heldout(found, data, name).items()}
-        for name in sets
+        for name in _test_sets(data, run, names)
     }
 
 

@@ -1,7 +1,6 @@
 """Command `transloom explain`: write an HTML page about one sentence or text."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +17,7 @@ from transloom.cli.options import (
     TagOption,
     answer,
 )
-from transloom.cli.run_urls import name_with_copy
+from transloom.cli.run_urls import name_with_copy, named_run
 
 if TYPE_CHECKING:
     from transloom.inference.translator import Translator
@@ -72,35 +71,29 @@ def explain(
 
       transloom explain runs/multi30k-masked "A man is [MASK] a bike."
     """
-    asked = ExplainOptions(run, sentence, checkpoint, tag, against, max_tokens)
-    folder = Path() if url_of(run) else run
-    summary = explained_run(asked, output or folder / "explain.html")
+    file = output or (Path() if url_of(run) else run) / "explain.html"
+    summary = explained_run(run, sentence, file, checkpoint, tag, against, max_tokens)
     notes = "".join(f"{note}\n" for note in explanation_notes(summary))
     answer(summary, as_json, f"{sentence} → {summary['made']}\n{notes}{summary['file']}")
 
 
-@dataclass(frozen=True)
-class ExplainOptions:
-    """Options of `transloom explain`.
-
-    Attributes:
-        text: the sentence to translate, or the text to fill in or to continue.
-        against: RUN, RUN@CHECKPOINT or @CHECKPOINT of another model to compare with.
-        max_tokens: maximum number of tokens of a sentence; None for the maximum in training.
-    """
-
-    run: Path
-    text: str
-    checkpoint: str | None = None
-    tag: str | None = None
-    against: str | None = None
-    max_tokens: int | None = None
-
-
-def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
+def explained_run(
+    run: Path,
+    text: str,
+    file: Path,
+    checkpoint: str | None,
+    tag: str | None,
+    against: str | None,
+    max_tokens: int | None,
+) -> dict[str, Any]:
     """Write the page that explains a run's output for a text, and return a summary.
 
     The summary's `made` is that output: a translation, a filled-in text or a continuation.
+
+    Args:
+        text: the sentence to translate, or the text to fill in or to continue.
+        against: RUN, RUN@CHECKPOINT or @CHECKPOINT of another model to compare with.
+        max_tokens: maximum number of tokens of a sentence; None for the maximum in training.
 
     Raises:
         RunMismatchError: the run does not exist, or its task has no page or does not support an
@@ -111,47 +104,41 @@ def explained_run(asked: ExplainOptions, file: Path) -> dict[str, Any]:
     from transloom.inference.sentence_memory import LongSentenceError
     from transloom.inference.text_input import argument_text
 
-    task = task_of(asked.run)
+    task = task_of(run)
     is_loaded = task in TASKS  # an extension's task may not be
     if is_loaded and TASKS[task].page is None:
         kind = TASKS[task]
         command = f"transloom {kind.command}, or " if kind.command else ""
         raise RunMismatchError(
-            f"{asked.run} was trained for {task}, but a page shows how pieces of a text are "
+            f"{run} was trained for {task}, but a page shows how pieces of a text are "
             f"predicted, and this model predicts {kind.predicts}: use {command}transloom model "
             "show for its figure"
         )
     write_page = _PAGES.get(TASKS[task].page or "") if is_loaded else None
     if write_page is None:
-        translator = load_translator(asked.run, asked.checkpoint)
-        other = load_other(asked.run, asked.against) if asked.against else None
+        translator = load_translator(run, checkpoint)
+        other = load_other(run, against) if against else None
         try:
-            summary = write_explanation(
-                translator, asked.text, asked.tag, file, other, asked.max_tokens
-            )
+            summary = write_explanation(translator, text, tag, file, other, max_tokens)
         except LongSentenceError as error:
             if error.limit.reason == "memory":
                 raise
             raise TranslationError(f"{error}, or allow more tokens with --max-tokens") from error
         return {**summary, "made": summary["translation"]}
-    translation_options = {
-        "--tag": asked.tag,
-        "--against": asked.against,
-        "--max-tokens": asked.max_tokens,
-    }
+    translation_options = {"--tag": tag, "--against": against, "--max-tokens": max_tokens}
     for option, value in translation_options.items():
         if value is not None:
             raise RunMismatchError(
-                f"{asked.run} was trained for {task}, but {option} is only for translation runs: "
+                f"{run} was trained for {task}, but {option} is only for translation runs: "
                 f"leave out {option}"
             )
-    page, summary = write_page(asked.run, asked.checkpoint, argument_text(asked.text))
+    page, summary = write_page(run, checkpoint, argument_text(text))
     return _written(page, summary, file)
 
 
 def load_other(run: Path, against: str) -> "Translator":
     """Load the model of `--against`: RUN, RUN@CHECKPOINT, or @CHECKPOINT of the same run."""
-    from transloom.cli.load_translator import load_translator, named_run
+    from transloom.cli.load_translator import load_translator
 
     other, checkpoint = named_run(name_with_copy(against))
     return load_translator(run if other == Path() else other, checkpoint)
@@ -170,7 +157,7 @@ def explanation(
     Args:
         against: another model, which the page compares with the first one.
         live: include the model in the page, if possible.
-        max_tokens: see `ExplainOptions`.
+        max_tokens: see `explained_run`.
     """
     from transloom.observe.explain.compare.section import compare_section, names_of, with_size
     from transloom.observe.explain.explanation import explain

@@ -3,13 +3,11 @@
 run ─▶ its newest weights ─▶ writer for its task and the target library ─▶ new folder
 """
 
-import secrets
 import shlex
-import shutil
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,10 +20,9 @@ from transloom.inference.engine_names import ComputeType
 if TYPE_CHECKING:
     from transloom.inference.trained_network import TrainedNetwork
 
-# Writes the files of a run into a folder, and returns a short description of the model.
-Write = Callable[["TrainedNetwork", Path], str]
-# Like `Write`, with the data type of the stored weights as a third argument.
-Quantize = Callable[["TrainedNetwork", Path, ComputeType | None], str]
+# Writes the files of a run into a folder, and returns a short description of the model. Some take
+# the data type of the stored weights as a third argument.
+Write = Callable[..., str]
 
 
 class Target(StrEnum):
@@ -90,6 +87,7 @@ def export_run(
         ModelError: the target does not support the network; the message names the feature.
     """
     from transloom.inference.trained_network import load_network
+    from transloom.observe.exports.exporting import unfinished_folder
 
     named, folder = folder, folder.absolute()  # "." has no name, but its absolute path has one
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -100,14 +98,13 @@ def export_run(
             "stores quantized weights: leave out --quantization, or use --to ctranslate2"
         )
     trained = load_network(run, checkpoint, "cpu", "fp32")
-    write = _writer(trained, target, quantization)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
-    unfinished.mkdir()
+    write = _writer(trained, target)
+    data_type = () if quantization is None else (quantization,)
     try:
-        model = write(trained, unfinished)
-        files = sorted(path.name for path in unfinished.iterdir())
-        unfinished.replace(folder)  # also replaces an existing empty folder
+        with unfinished_folder(folder) as unfinished:
+            model = write(trained, unfinished, *data_type)
+            files = sorted(path.name for path in unfinished.iterdir())
+            unfinished.replace(folder)  # also replaces an existing empty folder
     except ModelError as error:
         if target is Target.CTRANSLATE2 or not _fits_ctranslate2(trained):
             raise
@@ -116,8 +113,6 @@ def export_run(
         raise ModelError(
             f"{error} To export the model for CTranslate2, run: {shlex.join(command)}"
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)  # was renamed, unless there was an error
     return {
         "folder": str(folder),
         "model": model,
@@ -140,7 +135,7 @@ def _fits_ctranslate2(trained: "TrainedNetwork") -> bool:
     return True
 
 
-def _writer(trained: "TrainedNetwork", target: Target, quantization: ComputeType | None) -> Write:
+def _writer(trained: "TrainedNetwork", target: Target) -> Write:
     from foundation.registry import imported
     from foundation.tasks import TASKS
 
@@ -154,7 +149,4 @@ def _writer(trained: "TrainedNetwork", target: Target, quantization: ComputeType
             f"{trained.weights.run} was trained for {trained.recipe.task}, but the export for "
             f"{target} supports only runs of {join_items(tasks)}: {remedy}"
         )
-    write = imported(writers[target], WRITERS)
-    if quantization is None:
-        return cast(Write, write)
-    return lambda trained, folder: cast(Quantize, write)(trained, folder, quantization)
+    return imported(writers[target], WRITERS)

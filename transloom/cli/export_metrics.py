@@ -1,16 +1,17 @@
 """Command `transloom export-metrics`: convert the record of a run for other programs."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cluster.terminal import Terminal, percentage_bars
+from cluster.terminal import Terminal, bars_by_name, percentage_bars
 from foundation.wording import counted, join_items
 from transloom.cli.options import JsonOption, RunArgument, answer
 
 if TYPE_CHECKING:
-    from transloom.observe.exports.exporting import Exported, Format
+    from transloom.observe.exports.exporting import Exported
 
 
 def export_metrics(
@@ -48,27 +49,14 @@ def export_metrics(
 
       transloom export-metrics runs/phrasebook --to tensorboard -o logs/phrasebook
     """
+    from transloom.observe.exports.exporting import export_metrics as write_export
+
     folder = output or Path(f"{run.absolute().name}-{to}")
-    exported = export_run_metrics(run, to, folder, Terminal(stderr=True), replace=force)
+    with percentage_bars(Terminal(stderr=True)) as progress:
+        report = partial(bars_by_name(progress), f"record of {run.name}")
+        exported = write_export(run, to, folder, report, replace=force)
     found = {"folder": str(folder), **exported.model_dump(mode="json")}
     answer(found, as_json, in_words(exported, folder))
-
-
-def export_run_metrics(
-    run: Path, to: "Format", folder: Path, console: Terminal, *, replace: bool
-) -> "Exported":
-    """Write the record of a run into a folder; see `transloom.observe.exports.exporting`."""
-    from transloom.observe.exports.exporting import export_metrics
-
-    with percentage_bars(console) as progress:
-        task = progress.add_task(f"record of {run.name}", total=None)
-        return export_metrics(
-            run,
-            to,
-            folder,
-            lambda done, total: progress.update(task, completed=done, total=total),
-            replace=replace,
-        )
 
 
 def in_words(exported: "Exported", folder: Path) -> str:

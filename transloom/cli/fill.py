@@ -1,16 +1,17 @@
 """Command `transloom fill`: predict the masked pieces of texts."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import print_result
-from foundation.untrusted_text import visible_in_json
-from transloom.cli.options import CheckpointOption, JsonOption, PrecisionOption, RunArgument
+from transloom.cli.options import (
+    CheckpointOption,
+    JsonOption,
+    PrecisionOption,
+    RunArgument,
+    answer_each,
+)
 
 if TYPE_CHECKING:
     from transloom.inference.mask_filler import Filled, MaskFiller
@@ -57,8 +58,7 @@ def fill(
     from transloom.inference.text_input import read_texts
 
     filler = load_filler(run, checkpoint, precision, candidates)
-    for line in filled_lines(filler, read_texts(texts or []), as_json=as_json):
-        print_result(line)
+    answer_each(filler.fill(read_texts(texts or [])), as_json, _candidates_text)
 
 
 def load_filler(
@@ -78,17 +78,10 @@ def load_filler(
     return filler
 
 
-def filled_lines(filler: "MaskFiller", texts: Sequence[str], *, as_json: bool) -> Iterator[str]:
-    """Yield the output for each text: the filled text and the candidates for each mask, or JSON."""
-    for found in filler.fill(texts):
-        if as_json:
-            yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
-        else:
-            yield from _candidates_text(found)
-
-
-def _candidates_text(found: "Filled") -> Iterator[str]:
-    yield found.filled
+def _candidates_text(found: "Filled") -> str:
+    """Return the filled text, and a line with the candidates for each mask."""
+    lines = [found.filled]
     for number, candidates in enumerate(found.masks, start=1):
         named = (f"{each.text or each.piece} {each.probability:.1%}" for each in candidates)
-        yield f"    [MASK] {number}: {', '.join(named)}"
+        lines.append(f"    [MASK] {number}: {', '.join(named)}")
+    return "\n".join(lines)

@@ -1,9 +1,7 @@
 """Command `transloom generate`: continue texts with a language model."""
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +9,12 @@ import typer
 from pydantic import ValidationError
 
 from cluster.errors import RecipeError
-from cluster.terminal import print_result
-from foundation.untrusted_text import visible_in_json
 from transloom.cli.options import (
     CheckpointOption,
     JsonOption,
     PrecisionOption,
     RunArgument,
+    answer_each,
 )
 
 if TYPE_CHECKING:
@@ -103,8 +100,8 @@ def generate(
         "stop": tuple(stop) if stop else None,
     }
     generator = load_generator(run, checkpoint, precision, changed)
-    for line in generated_lines(generator, prompts_of(prompts or []), as_json=as_json):
-        print_result(line)
+    found = generator.generate(prompts_of(prompts or []))
+    answer_each(found, as_json, lambda generated: generated.prompt + generated.text)
 
 
 def load_generator(
@@ -129,17 +126,6 @@ def load_generator(
         name = ".".join(map(str, wrong["loc"]))
         raise RecipeError(f"{name} is {wrong['input']}: {wrong['msg']}") from error
     return generator
-
-
-def generated_lines(
-    generator: "TextGenerator", prompts: Sequence[str], *, as_json: bool
-) -> Iterator[str]:
-    """Yield the output for each prompt: prompt and continuation, as text or JSON."""
-    for found in generator.generate(prompts):
-        if as_json:
-            yield visible_in_json(json.dumps(asdict(found), ensure_ascii=False))
-        else:
-            yield found.prompt + found.text
 
 
 def prompts_of(arguments: Sequence[str]) -> list[str]:

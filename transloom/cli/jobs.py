@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import Terminal, note, print_json_line, print_line, print_result, warn
+from cluster.terminal import note, print_json_line, print_line, print_result, warn
 from foundation.location import without_credentials
 from transloom.cli.options import (
     JsonOption,
@@ -108,8 +108,7 @@ def submit(
 
       transloom submit phrasebook --env-file /etc/keys.env --run /shared/runs/phrasebook
     """
-    listener = _Listener(silent=as_json)
-    listener.connect(address)
+    listener = _Listener(address, silent=as_json)
     from cluster.ray.exposure import ClusterExposure
     from trainer.runs import RUNS
     from trainer.runs.run_url import is_run_url
@@ -174,10 +173,7 @@ def status(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption =
       transloom jobs status /shared/runs/phrasebook
     """
     found = _job_summary(job, address)
-    if as_json:
-        print_json_line(found.to_json())
-    else:
-        Terminal().print(_describe(found), soft_wrap=True)
+    answer(found.to_json(), as_json, _describe(found))
 
 
 @jobs_app.command()
@@ -224,18 +220,27 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
     from cluster.ray.jobs import stop_job
 
     if status.is_folder(job):
-        _stop_in(job, as_json)
-        return
-    stopped = stop_job(address, job)
-    if stopped and not as_json:
-        note(
-            f"requested that {job} write a checkpoint and stop; Ctrl-C does not cancel this request"
+        found = status.job_summary_in(job)
+        name, stopped = found.id, not found.finished
+        if stopped:
+            _ask_to_stop(job, found)
+        text = (
+            f"Requested that {name} write a checkpoint and stop, without a restart. "
+            f"`transloom jobs status {job}` shows when the job has stopped"
         )
-    found = status.wait_until_over(address, job) if stopped else status.job_summary_of(address, job)
-    if as_json:
-        print_json_line({"job": job, "stopped": stopped, "status": found.status})
     else:
-        print_line(_describe(found) if stopped else f"{job} has already ended: {found.status}")
+        name, stopped = job, stop_job(address, job)
+        if stopped and not as_json:
+            note(
+                f"requested that {job} write a checkpoint and stop; Ctrl-C does not cancel this "
+                "request"
+            )
+        wait = status.wait_until_over if stopped else status.job_summary_of
+        found = wait(address, job)
+        text = _describe(found)
+    if not stopped:
+        text = f"{name} has already ended: {found.status}"
+    answer({"job": name, "stopped": stopped, "status": found.status}, as_json, text)
 
 
 @jobs_app.command()
@@ -276,8 +281,7 @@ def retry(
             "folder instead of the job id, or submit the recipe again"
         )
     _require_named_environment(found.record.request.environment_file, env_file, job)
-    listener = _Listener(silent=as_json)
-    listener.connect(address)
+    listener = _Listener(address, silent=as_json)
     submitted = resubmit(found.record.request, address, listener, found.folder, ENTRY_POINT)
     _print_submitted(submitted, address, as_json)
 
@@ -319,39 +323,26 @@ def _job_summary(job: str, address: str) -> "JobSummary":
     )
 
 
-def _stop_in(folder: str, as_json: bool) -> None:
+def _ask_to_stop(folder: str, summary: "JobSummary") -> None:
     """Ask the latest job of a run to stop, by a file in the run's folder."""
-    from cluster.launchers.ray_job.status import job_summary_in
     from trainer.runs.folder import RunFolder
     from trainer.runs.run_url import is_run_url
 
-    found = job_summary_in(folder)
-    if not found.finished:
-        assert found.folder is not None
-        if is_run_url(folder):
-            from trainer.runs.remote.requests import request_stop  # imports obstore
+    if is_run_url(folder):
+        from trainer.runs.remote.requests import request_stop  # imports obstore
 
-            request_stop(folder)
-        else:
-            RunFolder(found.folder.parent.parent).ask_to_stop()
-    if as_json:
-        print_json_line({"job": found.id, "stopped": not found.finished, "status": found.status})
-    elif found.finished:
-        print_line(f"{found.id} has already ended: {found.status}")
+        request_stop(folder)
     else:
-        print_line(
-            f"Requested that {found.id} write a checkpoint and stop, without a restart. "
-            f"`transloom jobs status {folder}` shows when the job has stopped"
-        )
+        assert summary.folder is not None
+        RunFolder(summary.folder.parent.parent).ask_to_stop()
 
 
 class _Listener:
     """Listener of a submission that prints progress and warnings to standard error."""
 
-    def __init__(self, *, silent: bool) -> None:
+    def __init__(self, address: str, *, silent: bool) -> None:
+        """Announce the connection to the cluster at this address, unless `silent`."""
         self._silent = silent
-
-    def connect(self, address: str) -> None:
         self.progress(f"connecting to {without_credentials(address)} to inspect its head node")
 
     def warn(self, text: str) -> None:

@@ -6,23 +6,15 @@ from pathlib import Path
 from cluster.terminal import warn
 from foundation.tasks import DEFAULT_TASK
 from foundation.wording import join_items
+from trainer.checkpoints.format import Checkpoint
 from trainer.errors import EngineError, RunMismatchError
+from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
+from transloom.cli.run_urls import named_run
 from transloom.inference.decoding_options import OF_THE_RECIPE, DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.inference.engines import require_possible
 from transloom.inference.translator import Translator
-
-
-def named_run(name: str) -> tuple[Path, str | None]:
-    """Split RUN@CHECKPOINT into the run's folder and the checkpoint.
-
-    For RUN alone, the checkpoint is None.
-    """
-    path, at, checkpoint = name.rpartition("@")
-    if at and not Path(name).exists():
-        return Path(path), checkpoint
-    return Path(name), None
 
 
 def load_together(
@@ -41,13 +33,14 @@ def load_together(
         EngineError: several runs are given with another engine than torch; see also
             `Translator.load`.
     """
-    if checkpoint is not None and (len(names) > 1 or named_run(names[0])[1] is not None):
+    members = [named_run(name) for name in names]
+    if checkpoint is not None and (len(members) > 1 or members[0][1] is not None):
         raise RunMismatchError(
             f"--checkpoint {checkpoint} is ambiguous for {join_items(names)}: name "
             "checkpoints as RUN@STEP, without --checkpoint"
         )
-    if len(names) == 1:
-        run, named_checkpoint = named_run(names[0])
+    if len(members) == 1:
+        run, named_checkpoint = members[0]
         return load_translator(run, checkpoint or named_checkpoint, options)
     if options.engine is not Engine.TORCH:
         raise EngineError(
@@ -55,7 +48,6 @@ def load_together(
             "leave out --engine and --compute-type, or name one run"
         )
     require_possible(options.engine, options.compute_type, "cpu", options.precision)
-    members = [named_run(name) for name in names]
     translator = Translator.load_ensemble(members, precision=options.precision)
     for reason in translator.passed_over:
         warn(f"{reason}; using another checkpoint")
@@ -91,3 +83,16 @@ def task_of(run: Path) -> str:
         RunMismatchError: the run does not exist.
     """
     return str(RunFolder(run).card().identity.get("task", DEFAULT_TASK))
+
+
+def trained_recipe(checkpoint: Checkpoint, dataset: str | None) -> TrainingRecipe:
+    """Return the recipe in a checkpoint.
+
+    Args:
+        dataset: folder or URL of the dataset; None for the location in the recipe.
+    """
+    recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe, checkpoint.header.identity)
+    if dataset is None:
+        return recipe
+    moved = recipe.data.model_copy(update={"dataset": dataset})
+    return recipe.model_copy(update={"data": moved})

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,8 +62,7 @@ def metrics_text(folder: Path) -> str:
     """
     from prometheus_client.openmetrics.exposition import generate_latest
 
-    text: str = generate_latest(_registry(folder)).decode()
-    return text
+    return generate_latest(_registry(folder)).decode()
 
 
 def serve_metrics(folder: Path, port: int) -> None:
@@ -127,10 +125,11 @@ class _Runs:
         from trainer.record.run_metrics import node_values, run_values
 
         with self._serve_lock:
-            runs = runs_at(self._folder)
-            values = list(
-                chain.from_iterable((*run_values(run), *node_values(run)) for run in runs)
-            )
+            values = [
+                value
+                for run in runs_at(self._folder)
+                for value in (*run_values(run), *node_values(run))
+            ]
         yield from _families(values)
 
 

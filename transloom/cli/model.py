@@ -16,9 +16,7 @@ from transloom.cli.run_urls import copy_of_run
 from transloom.observe.terminal.tables import AnswerTable
 
 if TYPE_CHECKING:
-    from cluster.recipe import Recipe
     from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn
-    from transloom.observe.explain.blueprint.networks import Sizes
 
 model_app = typer.Typer(
     no_args_is_help=True, help="Show the parts of a model, with their shapes and parameters."
@@ -76,7 +74,10 @@ def show(
             "the dataset is not prepared here, so the figure has the vocabulary size of the recipe"
         )
     if svg is not None:
-        write_svg(found, svg, each_layer=each_layer)
+        from transloom.observe.explain.blueprint.drawing import svg_file
+
+        svg.parent.mkdir(parents=True, exist_ok=True)
+        svg.write_text(svg_file(found.blueprint, each_layer=each_layer), encoding="utf-8")
         note(f"wrote {svg}")
     answer(summary_of(found, svg), as_json, figure_table(found, each_layer=each_layer))
 
@@ -103,7 +104,7 @@ def figure_of(name: str, overrides: Sequence[str]) -> Figure:
     """
     from cluster.recipe import find_recipe, load_recipe, load_run_recipe
     from trainer.runs.folder import RunFolder
-    from transloom.observe.explain.blueprint.networks import blueprint_of_settings
+    from transloom.observe.explain.blueprint.networks import Sizes, blueprint_of_settings
 
     run = RunFolder(copy_of_run(name))
     if run.card_path.is_file():
@@ -116,45 +117,24 @@ def figure_of(name: str, overrides: Sequence[str]) -> Figure:
     else:
         recipe = load_recipe(find_recipe(name), overrides)
         dataset = recipe.data.dataset
-    sizes = _sizes_of_dataset(recipe, dataset)
-    prepared = sizes is not None
-    return Figure(blueprint_of_settings(recipe.model, sizes or _sizes_of_recipe(recipe)), prepared)
+    prepared = _vocabulary_sizes(dataset)
+    vocabularies = prepared or [recipe.tokenizer.vocabulary_size]
+    context_length = getattr(recipe.batching, "context_length", 0)
+    labels = len(getattr(recipe.data, "labels", ()))
+    sizes = Sizes(vocabularies[0], vocabularies[-1], context_length, labels)
+    return Figure(blueprint_of_settings(recipe.model, sizes), prepared=bool(prepared))
 
 
-def _sizes_of_dataset(recipe: "Recipe", dataset: str) -> "Sizes | None":
+def _vocabulary_sizes(dataset: str) -> list[int]:
+    """Return the vocabulary size of each field of a dataset; [] if it is not prepared yet."""
     from data_pipeline.dataset.manifest import Manifest
     from data_pipeline.storage.store import open_store
-    from transloom.observe.explain.blueprint.networks import Sizes
 
     try:
         manifest = Manifest.load(open_store(dataset, retry_delays_seconds=()))
-    except DataError:  # not prepared yet
-        return None
-    found = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
-    return Sizes(found[0], found[-1], _context_length(recipe), _labels(recipe))
-
-
-def _sizes_of_recipe(recipe: "Recipe") -> "Sizes":
-    from transloom.observe.explain.blueprint.networks import Sizes
-
-    size = recipe.tokenizer.vocabulary_size
-    return Sizes(size, size, _context_length(recipe), _labels(recipe))
-
-
-def _context_length(recipe: "Recipe") -> int:
-    return getattr(recipe.batching, "context_length", 0)
-
-
-def _labels(recipe: "Recipe") -> int:
-    return len(getattr(recipe.data, "labels", ()))
-
-
-def write_svg(figure: Figure, file: Path, *, each_layer: bool) -> None:
-    """Write the figure to an SVG file."""
-    from transloom.observe.explain.blueprint.drawing import svg_file
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(svg_file(figure.blueprint, each_layer=each_layer), encoding="utf-8")
+    except DataError:
+        return []
+    return [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
 
 
 def summary_of(figure: Figure, svg: Path | None) -> dict[str, Any]:

@@ -5,9 +5,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import typer
-
-from cluster.errors import EXIT_FAILED, RecipeError
+from cluster.errors import RecipeError
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, RunOption, answer
 
 if TYPE_CHECKING:
@@ -55,9 +53,8 @@ def notify(
         {"targets": [asdict(result) for result in results]},
         as_json,
         "\n".join(result.text() for result in results),
+        failed=not all(result.delivered for result in results),
     )
-    if not all(result.delivered for result in results):
-        raise typer.Exit(EXIT_FAILED)
 
 
 @dataclass(frozen=True)

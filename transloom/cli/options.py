@@ -1,13 +1,18 @@
 """Arguments and options that several commands share, and the output of a command's result."""
 
+import json
 import math
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from cluster.terminal import Terminal, print_json_line, print_line
+from cluster.errors import EXIT_FAILED
+from cluster.terminal import Terminal, print_json_line, print_line, print_result
+from foundation.untrusted_text import visible_in_json
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
 from transloom.cli.run_urls import local_run, local_run_names, run_location
@@ -248,16 +253,23 @@ def step_range(text: str) -> tuple[int, int]:
     return start, stop
 
 
-def answer(value: Any, as_json: bool, readable: Any) -> None:
+def answer(value: Any, as_json: bool, readable: Any, *, failed: bool = False) -> None:
     """Print the result of a command on standard output.
 
     Args:
         value: the result as JSON values, printed if `as_json` is True.
         readable: the result as text or as a Rich object, printed otherwise.
+        failed: end the command with exit code 1 after that.
     """
     if as_json:
         print_json_line(value)
-        return
+    else:
+        _print_readable(readable)
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_readable(readable: Any) -> None:
     console = Terminal()
     piped = not console.is_terminal and "COLUMNS" not in os.environ
     if piped:
@@ -269,3 +281,17 @@ def answer(value: Any, as_json: bool, readable: Any) -> None:
             console.print(readable, crop=False)
         return
     console.print(readable, soft_wrap=isinstance(readable, str), crop=False)
+
+
+def answer_each(results: Iterable[Any], as_json: bool, readable: Callable[[Any], str]) -> None:
+    """Print each result of a command as soon as it is known.
+
+    Args:
+        results: the results as dataclasses; each is a line of JSON if `as_json` is True.
+        readable: returns a result as text, which is printed otherwise.
+    """
+    for result in results:
+        if as_json:
+            print_result(visible_in_json(json.dumps(asdict(result), ensure_ascii=False)))
+        else:
+            print_result(readable(result))

@@ -1,13 +1,12 @@
 """Command `transloom plan`: estimate memory, disk space and time of a run, and find problems."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import note
 from foundation.wording import counted, flop_rate, operations, span
 from transloom.cli.options import (
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
     from cluster.planning.plan import MemoryCheckpoints, Plan, PlanOptions
     from cluster.planning.speed import Speed
 
-LABEL = 13  # width of the label of a line, in columns
+LABEL = 13  # width of the label of a row, in columns
+
+Row = tuple[str, str]  # label and text
 
 
 def plan(
@@ -105,9 +106,7 @@ def plan(
         ),
         notice=note,
     )
-    answer(made.to_json(), as_json, plan_text(made))
-    if not made.trainable:
-        raise typer.Exit(EXIT_FAILED)
+    answer(made.to_json(), as_json, plan_text(made), failed=not made.trainable)
 
 
 def plan_run(
@@ -120,15 +119,9 @@ def plan_run(
 ) -> "Plan":
     """Plan the run of a recipe; see `transloom plan --help`."""
     from cluster.planning.plan import make_plan
-    from cluster.recipe import find_recipe, load_recipe, run_name, with_absolute_paths
-    from trainer.runs import RUNS
-    from trainer.runs.folder import RunFolder
+    from transloom.cli.train_run import recipe_and_run
 
-    path = find_recipe(recipe)
-    if wanted.address is not None:
-        overrides = [*overrides, f"cluster.address={wanted.address}"]
-    loaded = with_absolute_paths(load_recipe(path, overrides))
-    folder = RunFolder.of(run or RUNS / run_name(path, overrides))
+    loaded, folder = recipe_and_run(recipe, overrides, run, wanted.address)
     return make_plan(loaded, folder, replace(wanted, address=loaded.cluster.address), notice)
 
 
@@ -137,12 +130,15 @@ def plan_text(plan: "Plan") -> str:
     from trainer.runs.folder import RunFolder
     from transloom.cli.train_run import title_of
 
+    rows = [
+        *_size_rows(plan),
+        *_time_rows(plan),
+        *(_failure_rows(plan.failures, plan.speed) if plan.failures else ()),
+        *(_cluster_rows(plan.cluster) if plan.cluster else ()),
+    ]
     lines = [
-        f"{title_of(plan.recipe, RunFolder(plan.run, plan.url))}",
-        *_size_lines(plan),
-        *_time_lines(plan),
-        *(_failure_lines(plan.failures, plan.speed) if plan.failures else ()),
-        *(_cluster_lines(plan.cluster) if plan.cluster else ()),
+        title_of(plan.recipe, RunFolder(plan.run, plan.url)),
+        *(f"{label:<{LABEL}}{text}" for label, text in rows),
         *(_node_check_lines(plan.node_check) if plan.node_check else ()),
         *(f"{'problem' if p.refuses else 'note'}: {p.text}" for p in plan.problems),
     ]
@@ -153,17 +149,15 @@ def plan_text(plan: "Plan") -> str:
     return "\n".join([*lines, verdict])
 
 
-def _line(label: str, text: str) -> str:
-    return f"{label:<{LABEL}}{text}"
-
-
-def _size_lines(plan: "Plan") -> list[str]:
+def _size_rows(plan: "Plan") -> Iterator[Row]:
     from cluster.planning.quick_checks import gigabytes
 
-    lines = []
-    ranks = plan.recipe.cluster.max_ranks
     if plan.parameters is not None:
-        lines.append(_line("parameters", f"{plan.parameters:,}{_frozen(plan)}"))
+        frozen = plan.frozen_parameters
+        yield (
+            "parameters",
+            f"{plan.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""),
+        )
     if size := plan.state:
         parts = {
             "weights": size.weights,
@@ -174,39 +168,33 @@ def _size_lines(plan: "Plan") -> list[str]:
             "average of the weights": size.average,
         }
         shown = ", ".join(f"{name} {gigabytes(n)}" for name, n in parts.items() if n)
-        lines.append(
-            _line(
-                "a rank",
-                f"{gigabytes(size.on_device)} at most, with {counted(ranks, 'rank')}: {shown}; in "
-                f"host memory {gigabytes(size.checkpoint_copy)} for a copy of its part of a "
-                "checkpoint"
-                f"{f' and {gigabytes(size.frozen)} of frozen weights' if size.frozen else ''}",
-            )
+        ranks = counted(plan.recipe.cluster.max_ranks, "rank")
+        frozen_weights = f" and {gigabytes(size.frozen)} of frozen weights" if size.frozen else ""
+        yield (
+            "a rank",
+            f"{gigabytes(size.on_device)} at most, with {ranks}: {shown}; in host memory "
+            f"{gigabytes(size.checkpoint_copy)} for a copy of its part of a checkpoint"
+            f"{frozen_weights}",
         )
     if measured := plan.measurement:
-        lines.append(
-            _line(
-                "measured",
-                f"one rank on {measured.device}: {gigabytes(measured.state_bytes)} with its state, "
-                f"and {gigabytes(measured.step_bytes)} more at most in steps, of which activations "
-                f"are about {gigabytes(plan.activation_bytes or 0)}",
-            )
+        yield (
+            "measured",
+            f"one rank on {measured.device}: {gigabytes(measured.state_bytes)} with its state, and "
+            f"{gigabytes(measured.step_bytes)} more at most in steps, of which activations are "
+            f"about {gigabytes(plan.activation_bytes or 0)}",
         )
     if disk := plan.disk:
         there = f", {disk.there} exist" if disk.there else ""
-        lines.append(
-            _line(
-                "checkpoints",
-                f"{gigabytes(disk.each)} each{there}, up to {disk.wanted} more at the same time "
-                f"({gigabytes(disk.wanted * disk.each)}); free: {gigabytes(disk.free)}",
-            )
+        yield (
+            "checkpoints",
+            f"{gigabytes(disk.each)} each{there}, up to {disk.wanted} more at the same time "
+            f"({gigabytes(disk.wanted * disk.each)}); free: {gigabytes(disk.free)}",
         )
-    if tier := plan.memory_checkpoints:
-        lines += _memory_checkpoint_lines(tier)
-    return lines
+    if plan.memory_checkpoints and (text := _memory_checkpoints_text(plan.memory_checkpoints)):
+        yield "in memory", text
 
 
-def _memory_checkpoint_lines(tier: "MemoryCheckpoints") -> list[str]:
+def _memory_checkpoints_text(tier: "MemoryCheckpoints") -> str:
     """Return the memory use of memory checkpoints, or the interval that would cost little."""
     from cluster.planning.quick_checks import gigabytes
 
@@ -216,49 +204,42 @@ def _memory_checkpoint_lines(tier: "MemoryCheckpoints") -> list[str]:
         text = f"every {_steps(tier.every_steps)}, {size} of /dev/shm for each rank, twice as much "
         text += "on several nodes"
         text += f"; an interval of {_steps(advice)} or more costs at most 2%" if advice else ""
-    elif advice:
-        text = f"none; checkpoints.memory_every_steps={advice} or more costs at most 2% of the time"
-    else:
-        return []
-    return [_line("in memory", text)]
+        return text
+    if advice:
+        return f"none; checkpoints.memory_every_steps={advice} or more costs at most 2% of the time"
+    return ""
 
 
-def _time_lines(plan: "Plan") -> list[str]:
-    lines, unit = [], plan.recipe.kind.loss_unit
+def _time_rows(plan: "Plan") -> Iterator[Row]:
+    unit = plan.recipe.kind.loss_unit
     if epoch := plan.epoch:
         about = "" if epoch.exact else "about "
-        lines.append(_line("an epoch", f"{about}{_steps(epoch.steps)}, {epoch.units:,} {unit}s"))
+        yield "an epoch", f"{about}{_steps(epoch.steps)}, {epoch.units:,} {unit}s"
     if flops := plan.step_flops:
-        lines.append(
-            _line(
-                "a step",
-                f"about {operations(flops.model)} for the tokens of a step, "
-                f"{operations(flops.hardware)} with padding and recomputation (both estimated from "
-                f"{counted(flops.micro_batches, 'micro-batch')})",
-            )
+        yield (
+            "a step",
+            f"about {operations(flops.model)} for the tokens of a step, "
+            f"{operations(flops.hardware)} with padding and recomputation (both estimated from "
+            f"{counted(flops.micro_batches, 'micro-batch')})",
         )
     if speed := plan.speed:
         rate = flop_rate(speed.tflops_per_second, speed.mfu)
         of = f"{counted(speed.steps, 'step')}, {counted(speed.ranks, 'rank')}"
-        lines.append(
-            _line(
-                "speed",
-                f"{speed.units_per_second:,.0f} {unit}s/s, {f'{rate}, ' if rate else ''}"
-                f"{speed.step_seconds:.3g} s a step: {speed.origin} ({of})",
-            )
+        yield (
+            "speed",
+            f"{speed.units_per_second:,.0f} {unit}s/s, {f'{rate}, ' if rate else ''}"
+            f"{speed.step_seconds:.3g} s a step: {speed.origin} ({of})",
         )
     if taken := plan.duration:
         how = " without validations and checkpoints" if not (speed and speed.goodput) else ""
         if taken.at_best and plan.steps_left:
             how += _speed_assumption(plan)
-        steps = counted(plan.steps_left, "step")
-        lines.append(_line("time", f"{span(3600 * taken.hours)} for {steps}{how}"))
-    return lines
+        yield "time", f"{span(3600 * taken.hours)} for {counted(plan.steps_left, 'step')}{how}"
 
 
-def _failure_lines(cost: "FailureCost", speed: "Speed | None") -> list[str]:
+def _failure_rows(cost: "FailureCost", speed: "Speed | None") -> Iterator[Row]:
     rate = f"{cost.losses_per_day:.3g} a day on {counted(cost.nodes, 'node')}"
-    lines = [_line("failures", f"{rate}, at {cost.per_1000_node_days:g} a day on 1,000 nodes")]
+    yield "failures", f"{rate}, at {cost.per_1000_node_days:g} a day on 1,000 nodes"
     for name, tier in (("on disk", cost.disk), ("in memory", cost.memory)):
         best = tier.best_interval_seconds
         count = f"{_steps(max(1, round(best / speed.step_seconds)))}, " if speed else ""
@@ -267,15 +248,13 @@ def _failure_lines(cost: "FailureCost", speed: "Speed | None") -> list[str]:
         if tier.effective is not None and tier.interval_seconds is not None:
             text += f"; {tier.effective:.2%} with those of the recipe, every "
             text += span(tier.interval_seconds)
-        lines.append(_line("failures", text))
-    return lines
+        yield "failures", text
 
 
-def _cluster_lines(cluster: "ClusterFacts") -> list[str]:
+def _cluster_rows(cluster: "ClusterFacts") -> Iterator[Row]:
     from cluster.planning.cluster_facts import holder_text, resources_text
 
     said = {node.name: node for node in cluster.said}
-    lines = []
     for node in cluster.nodes:
         resources = ", ".join(
             f"{node.free.get(name, 0):g} of {node.total[name]:g} {name} free"
@@ -290,17 +269,16 @@ def _cluster_lines(cluster: "ClusterFacts") -> list[str]:
                 f"± {facts.skew_error_seconds:.2f}"
             )
         leaving = "; about to drain" if node.leaves_at is not None else ""
-        lines.append(_line("node", f"{node.name}: {resources or 'no CPUs'}{more}{leaving}"))
-    held = (f"{resources_text(holder)} by {holder_text(holder)}" for holder in cluster.holders)
-    capacity = f"{counted(cluster.room, 'rank')} now, {cluster.room_at_all} in all"
-    return [*lines, *(_line("held", text) for text in held), _line("capacity", capacity)]
+        yield "node", f"{node.name}: {resources or 'no CPUs'}{more}{leaving}"
+    for holder in cluster.holders:
+        yield "held", f"{resources_text(holder)} by {holder_text(holder)}"
+    yield "capacity", f"{counted(cluster.room, 'rank')} now, {cluster.room_at_all} in all"
 
 
 def _node_check_lines(report: "NodeCheckReport") -> list[str]:
     from cluster.node_check.report_text import summary, table
 
-    lines = [_line("node check", summary(report))]
-    return [*lines, *(f"  {line}" for line in table(report))]
+    return [f"{'node check':<{LABEL}}{summary(report)}", *(f"  {line}" for line in table(report))]
 
 
 def _speed_assumption(plan: "Plan") -> str:
@@ -325,7 +303,3 @@ def _steps(count: float) -> str:
     """Return a number of steps in words, with one decimal place if it is not a whole number."""
     rounded = f"{count:,.1f}".removesuffix(".0")
     return f"{rounded} step" if rounded == "1" else f"{rounded} steps"
-
-
-def _frozen(plan: "Plan") -> str:
-    return f", {plan.frozen_parameters:,} of them frozen" if plan.frozen_parameters else ""

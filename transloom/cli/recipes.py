@@ -1,6 +1,7 @@
 """Command `transloom recipes`: list the built-in recipes, or show one."""
 
 import re
+from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -42,13 +43,14 @@ def recipes(
       transloom recipes phrasebook trainer.max_steps=100
     """
     from cluster.recipe import find_recipe, load_recipe
+    from foundation.strict_yaml import dump_yaml
 
     if recipe is None:
         rows = recipe_rows()
         answer(rows, as_json, recipes_table(rows))
         return
     values = load_recipe(find_recipe(recipe), overrides or ()).model_dump(mode="json")
-    answer(values, as_json, recipe_text(values))
+    answer(values, as_json, dump_yaml(values).rstrip("\n"))
 
 
 def recipe_rows() -> list[dict[str, Any]]:
@@ -82,13 +84,6 @@ def recipes_table(rows: list[dict[str, Any]]) -> AnswerTable:
     return table
 
 
-def recipe_text(values: dict[str, Any]) -> str:
-    """Return a recipe as YAML."""
-    from foundation.strict_yaml import dump_yaml
-
-    return dump_yaml(values).rstrip("\n")
-
-
 def needs_of(recipe: "Recipe") -> str:
     """Return a description of a recipe's ranks, their devices, and the origin of its text."""
     config = recipe.cluster
@@ -110,10 +105,6 @@ def _text_of(recipe: "Recipe") -> str:
 
 
 def _first_sentence(text: str) -> str:
-    comment = []
-    for line in text.splitlines():
-        if not line.startswith("# "):
-            break
-        comment.append(line.removeprefix("# "))
-    found = _FIRST_SENTENCE.match(" ".join(comment))
+    comment = takewhile(lambda line: line.startswith("# "), text.splitlines())
+    found = _FIRST_SENTENCE.match(" ".join(line.removeprefix("# ") for line in comment))
     return found.group() if found else ""

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import Terminal
 from transloom.cli.options import (
     JsonOption,
@@ -100,6 +99,5 @@ def replay(
         scratch=scratch,
     )
     found = replay_run(run, request, Terminal(stderr=True))
-    answer(found.model_dump(mode="json"), as_json, replay_report_text(found, examples))
-    if not found.verdict.same:
-        raise typer.Exit(EXIT_FAILED)
+    text = replay_report_text(found, examples)
+    answer(found.model_dump(mode="json"), as_json, text, failed=not found.verdict.same)

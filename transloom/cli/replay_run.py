@@ -26,7 +26,6 @@ from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_objects import PARTS
 from trainer.job.replay_options import ReplayOptions
-from trainer.job.supervision import Outcome
 from trainer.record.metrics_file import step_lines
 from trainer.record.metrics_lines import Line, StepLine
 from trainer.replay.rank_reports import RankStateReport, RankStepReport
@@ -144,7 +143,7 @@ def _train(
         ClusterError: a user stopped the replay.
     """
     for leg in plan.legs:
-        order = ReplayOptions(
+        options = ReplayOptions(
             folder=_reports(scratch),
             looked_at=plan.steps if request.look else None,
             checkpoints=plan.checkpoints,
@@ -152,7 +151,17 @@ def _train(
             url=plan.run.url,
         )
         try:
-            outcome = _train_leg(plan, leg, request, scratch, order, listener)
+            manifest = Manifest.load(plan.store, leg.dataset_identity)
+            recipe = _for_scratch(plan, leg, scratch, manifest)
+            run = recipe, scratch, plan.store, manifest, listener
+            if request.is_inline:
+                from cluster.supervision.inline import train_inline
+
+                outcome = train_inline(*run, None, options)
+            else:
+                from cluster.supervision.supervisor import SupervisionOptions, supervise
+
+                outcome = supervise(*run, SupervisionOptions(replay=options))
         except DatasetFileError as error:
             return _unreadable(plan, error)
         if outcome != "finished":
@@ -161,26 +170,6 @@ def _train(
                 "the same command again to start the replay over"
             )
     return None
-
-
-def _train_leg(
-    plan: ReplayPlan,
-    leg: Leg,
-    request: ReplayRequest,
-    scratch: RunFolder,
-    order: ReplayOptions,
-    listener: "_ReplayListener",
-) -> Outcome:
-    manifest = Manifest.load(plan.store, leg.dataset_identity)
-    recipe = _for_scratch(plan, leg, scratch, manifest)
-    if request.is_inline:
-        from cluster.supervision.inline import train_inline
-
-        return train_inline(recipe, scratch, plan.store, manifest, listener, None, order)
-    from cluster.supervision.supervisor import SupervisionOptions, supervise
-
-    options = SupervisionOptions(replay=order)
-    return supervise(recipe, scratch, plan.store, manifest, listener, options)
 
 
 def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manifest) -> Recipe:

@@ -88,6 +88,17 @@ def name_with_copy(name: str) -> str:
     return str(copy_of_run(name))
 
 
+def named_run(name: str) -> tuple[Path, str | None]:
+    """Split RUN@CHECKPOINT into the run's folder and the checkpoint.
+
+    For RUN alone, the checkpoint is None.
+    """
+    path, at, checkpoint = name.rpartition("@")
+    if at and not Path(name).exists():
+        return Path(path), checkpoint
+    return Path(name), None
+
+
 def copy_of_run(run: Path | str) -> Path:
     """Return the folder of a run, which is an up-to-date local copy if `run` is a URL."""
     if not is_run_url(run):
@@ -95,17 +106,6 @@ def copy_of_run(run: Path | str) -> Path:
     from trainer.runs.remote.pull import run_view  # imports obstore
 
     return run_view(str(run))
-
-
-def current_copy(what: Path) -> Path:
-    """Return a run's folder or a folder of runs, which is a local copy if `what` is a URL.
-
-    Raises:
-        RunMismatchError: the URL is neither that of a run nor a prefix of runs.
-        ObjectStoreError: the object store does not answer.
-    """
-    with followed_copy(what, is_followed=False) as folder:
-        return folder
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from foundation.wording import counted
 from trainer.runs.run_url import MAX_RUN_BYTES
 from transloom.cli.completion import run_folders
 from transloom.cli.options import JsonOption, RunArgument, answer
-from transloom.cli.run_urls import current_copy, run_url_argument
+from transloom.cli.run_urls import followed_copy, run_url_argument
 
 if TYPE_CHECKING:
     from trainer.runs.remote.transfer import TransferSummary
@@ -55,7 +55,8 @@ def list_runs(
     """
     from transloom.observe.terminal.run_status_text import runs_in, runs_table
 
-    run_statuses = runs_in(current_copy(folder))
+    with followed_copy(folder, is_followed=False) as runs:
+        run_statuses = runs_in(runs)
     answer([s.to_json() for s in run_statuses], as_json, runs_table(run_statuses))
 
 

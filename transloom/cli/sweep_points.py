@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 
 from cluster.errors import RecipeError
@@ -51,9 +52,7 @@ def sweep_points(recipe: Path, overrides: Sequence[str], folder: Path) -> list[S
             there is only one run.
     """
     axes = [_axis(override) for override in overrides]
-    count = 1
-    for _, texts in axes:
-        count *= len(texts)
+    count = prod(len(texts) for _, texts in axes)
     if not 1 < count <= MAX_RUNS:
         raise RecipeError(
             f"The values of this sweep make {counted(count, 'run')}, expected 2 to {MAX_RUNS:,}: "

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED
-from cluster.supervision.command_signals import SIGNALS
+from cluster.supervision.command_signals import SIGNALS, ignore_signals
 from cluster.supervision.interval import Interval
 from foundation.wording import counted
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_of
@@ -101,14 +101,12 @@ class SweepSignals:
         self.asked = 0
 
     def __enter__(self) -> "SweepSignals":
-        self._before = {number: signal.signal(number, self._count) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in self._before:
-            signal.signal(
-                number, signal.SIG_IGN
-            )  # the outcome of the sweep is final, so further signals are ignored
+        ignore_signals()  # the outcome of the sweep is final
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1

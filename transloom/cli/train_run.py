@@ -1,6 +1,7 @@
 """Work of `transloom train`: load the recipe, choose the run's folder, and train the run."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,7 @@ from typing import Any
 from cluster.errors import RecipeError
 from cluster.notify.notifying_listener import NotifyingListener
 from cluster.planning.quick_checks import quick_check
-from cluster.recipe import (
-    Recipe,
-    find_recipe,
-    load_recipe,
-    run_name,
-    with_absolute_paths,
-)
+from cluster.recipe import Recipe, find_recipe, load_recipe, run_name, with_absolute_paths
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.supervisor import SupervisionOptions, supervise
 from cluster.terminal import Terminal
@@ -125,20 +120,15 @@ def train_run(
     recipe: str, overrides: list[str], options: TrainOptions, console: Terminal
 ) -> TrainResult:
     """Train the run of a recipe, or continue it, and return its state afterwards."""
-    path = find_recipe(recipe)
     inline, profile = options.inline, options.profile
-    if options.address is not None:
-        overrides = [*overrides, f"cluster.address={options.address}"]
     if inline:
         overrides = [*overrides, "cluster.ranks=1"]
-    loaded = load_recipe(path, overrides)
+    loaded, folder = recipe_and_run(recipe, overrides, options.run, options.address)
     if inline and loaded.cluster.address is not None:
         raise RecipeError(
             f"--inline trains in this process, but cluster.address is {loaded.cluster.address}: "
             "leave --inline out, or set cluster.address=null"
         )
-    folder = RunFolder.of(options.run or RUNS / run_name(path, overrides))
-    loaded = with_absolute_paths(loaded)
     checked = quick_check(loaded, folder)
     store, manifest = checked.require()
     began_at = _newest_step(checked.stored)
@@ -174,6 +164,22 @@ def train_run(
         validation=next((line for line in lines if isinstance(line, ValidationLine)), None),
         profile=traces if traces and traces.exists() else None,
     )
+
+
+def recipe_and_run(
+    recipe: str, overrides: Sequence[str], run: Path | str | None, address: str | None
+) -> tuple[Recipe, RunFolder]:
+    """Return a recipe with absolute paths, and the folder of its run.
+
+    Args:
+        run: the run's folder or URL; None for a folder in runs/ named after the recipe.
+        address: address of a Ray cluster; None for that of the recipe.
+    """
+    path = find_recipe(recipe)
+    if address is not None:
+        overrides = [*overrides, f"cluster.address={address}"]
+    loaded = with_absolute_paths(load_recipe(path, overrides))
+    return loaded, RunFolder.of(run or RUNS / run_name(path, overrides))
 
 
 def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:

@@ -22,7 +22,7 @@ from transloom.cli.options import (
     ProcessesOption,
     TagOption,
 )
-from transloom.cli.run_urls import local_run_names
+from transloom.cli.run_urls import local_run_names, named_run
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
@@ -174,18 +174,13 @@ def _runs_and_file(words: list[str], given: str | None) -> tuple[list[str], str]
     """Return the runs and the file; the last argument is the file if it is not a folder."""
     *others, last = words
     file = given or "-"
-    if given is None and others and not _is_folder(last):
+    if given is None and others and not named_run(last)[0].is_dir():
         words, file = others, last
     for word in words[1:]:  # loading the first run raises a better error about it
-        if not _is_folder(word):
+        if not named_run(word)[0].is_dir():
             raise typer.BadParameter(
                 f"{word} is not the folder of a run: name runs first, then one file, as in "
                 "`transloom translate runs/seed-1 runs/seed-2 sentences.txt`, or name the file "
                 "with --input"
             )
     return words, file
-
-
-def _is_folder(word: str) -> bool:
-    path, at, _ = word.rpartition("@")
-    return Path(word).is_dir() or (bool(at) and Path(path).is_dir() and not Path(word).exists())

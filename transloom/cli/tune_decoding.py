@@ -6,7 +6,7 @@ checkpoints, averaged if needed ─▶ score of each setting on the validation s
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Group
@@ -100,6 +100,7 @@ def tune_decoding(
             f"--set is {on!r}, expected validation: if you chose decoding options on a test set, "
             "the reported scores of that set would be too good"
         )
+    from trainer.runs.folder import RunFolder
     from transloom.inference.tuned_decoding import Grid
 
     grid = Grid()
@@ -112,7 +113,9 @@ def tune_decoding(
         raise typer.BadParameter("--checkpoints is empty: name checkpoints, such as newest,last:5")
     options = TuningOptions(tuple(names), grid, metric, dataset, precision, processes)
     tuned = tune_run(run, options, Terminal(stderr=True))
-    answer(tuned_json(run, tuned), as_json, tuned_text(run, tuned))
+    file = str(RunFolder(run).tuned_decoding)
+    text = Group(_table(tuned), "", *map(shown, _advice(run, tuned, file)))
+    answer({"file": file, **tuned.model_dump(mode="json")}, as_json, text)
 
 
 def _beam_sizes(text: str) -> tuple[int, ...]:
@@ -162,9 +165,8 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
         RunMismatchError: the run does not exist or does not translate, or the dataset differs.
         CheckpointError: a checkpoint does not exist, or is damaged.
     """
-    from trainer.recipe import TrainingRecipe
     from trainer.runs.folder import RunFolder
-    from transloom.cli.load_translator import load_translator, task_of
+    from transloom.cli.load_translator import load_translator, task_of, trained_recipe
     from transloom.inference.chosen_checkpoint import find_checkpoint
     from transloom.inference.tuned_decoding import DecodingTuner, write_tuned_decoding
 
@@ -177,10 +179,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
     decoding = DecodingOptions(precision=options.precision)
     names = list(dict.fromkeys(_found(folder, name) for name in options.checkpoints))
     first, _ = find_checkpoint(folder, names[0])
-    recipe = TrainingRecipe.of_checkpoint(first.header.recipe, first.header.identity)
-    data = recipe.data
-    if options.dataset is not None:
-        data = data.model_copy(update={"dataset": options.dataset})
+    data = trained_recipe(first, options.dataset).data
     with percentage_bars(console) as progress:
         bars = bars_by_name(progress)
         tuner = DecodingTuner(first, data, options.grid, options.metric, bars)
@@ -234,20 +233,8 @@ def _found(run: "RunFolder", name: str) -> str:
     return name
 
 
-def tuned_json(run: Path, tuned: "TunedDecoding") -> dict[str, Any]:
-    """Return the result of the tuning and the path of its file, as JSON values."""
-    from trainer.runs.folder import RunFolder
-
-    return {"file": str(RunFolder(run).tuned_decoding), **tuned.model_dump(mode="json")}
-
-
-def tuned_text(run: Path, tuned: "TunedDecoding") -> Group:
-    """Return the recommendation and a table, with a row for each checkpoint and beam size."""
-    parts: list[Any] = [_table(tuned), "", *map(shown, _advice(run, tuned))]
-    return Group(*parts)
-
-
 def _table(tuned: "TunedDecoding") -> AnswerTable:
+    """Return a table with a row for each checkpoint and beam size."""
     penalties = list(dict.fromkeys(point.length_penalty for point in tuned.points))
     table = AnswerTable(
         Column("checkpoint", copied=True), "beam", *(f"α {alpha:g}" for alpha in penalties)
@@ -266,8 +253,8 @@ def _table(tuned: "TunedDecoding") -> AnswerTable:
     return table
 
 
-def _advice(run: Path, tuned: "TunedDecoding") -> list[str]:
-    from trainer.runs.folder import RunFolder
+def _advice(run: Path, tuned: "TunedDecoding", file: str) -> list[str]:
+    from trainer.checkpoints.format import checkpoint_name
     from transloom.inference.evaluation import MOSES_BLEU
     from transloom.inference.tuned_decoding import VALIDATION
 
@@ -302,10 +289,10 @@ def _advice(run: Path, tuned: "TunedDecoding") -> list[str]:
         "",
         "Translate with the existing weights:",
         "",
-        f"transloom translate {run} --checkpoint {_checkpoint_option(chosen.checkpoint)} "
+        f"transloom translate {run} --checkpoint {checkpoint_name(Path(chosen.checkpoint))} "
         f"--beam-size {chosen.beam_size} --length-penalty {chosen.length_penalty:g}",
         "",
-        f"The full result is in {RunFolder(run).tuned_decoding}",
+        f"The full result is in {file}",
     ]
 
 
@@ -315,9 +302,3 @@ def _search(point: "DecodingPoint") -> str:
 
 def _ratio(point: "DecodingPoint") -> str:
     return "unknown" if point.length_ratio is None else f"{point.length_ratio:.3f}"
-
-
-def _checkpoint_option(folder: str) -> str:
-    from trainer.checkpoints.format import STEP
-
-    return str(int(folder.removeprefix(STEP))) if folder.startswith(STEP) else folder

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from cluster.errors import EXIT_FAILED
 from cluster.terminal import note
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
 
@@ -72,9 +71,7 @@ def verify_zero(
             timeout_seconds=timeout,
             notice=note,
         )
-    answer(report.to_json(), as_json, report_text(report))
-    if not report.equal:
-        raise typer.Exit(EXIT_FAILED)
+    answer(report.to_json(), as_json, report_text(report), failed=not report.equal)
 
 
 @contextmanager

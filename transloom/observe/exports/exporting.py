@@ -9,15 +9,15 @@ export is therefore never visible. `export.json` describes the export. A folder 
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-from pydantic import ValidationError
+from typing import Literal
 
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import Count, FileModel
+from foundation.optional_packages import install_command
 from foundation.strict_json import SMALL, parse_object
 from trainer.errors import TrainerError
 from trainer.record.metrics_file import parsed
@@ -30,6 +30,7 @@ from transloom.observe.exports.tensorboard_events import TensorBoardEvents
 Format = Literal["tensorboard", "csv", "parquet"]
 CARD = "export.json"
 LINES_PER_REPORT = 1000
+PACKAGES = {"tensorboard": "tensorboard", "parquet": "pyarrow"}  # optional ones, by format
 
 
 class Exported(FileModel):
@@ -87,48 +88,51 @@ def export_metrics(
     record = RunFolder(run).metrics
     if not record.is_file():
         raise TrainerError(f"{run} has no {record.name} yet: train the run before you export it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
-    unfinished.mkdir()
-    try:
-        writer = WRITERS[to](unfinished)
+    with unfinished_folder(folder) as unfinished:
         try:
-            read = _write_lines(_lines(record, report), writer)
-        finally:
-            writer.close()
+            writer = WRITERS[to](unfinished)
+        except ImportError as error:
+            raise TrainerError(
+                f"--to {to} needs {PACKAGES[to]}, which is not installed. Install it with "
+                f"`{install_command(to)}`, or choose --to csv, which needs no further package"
+            ) from error
+        first_step: int | None = None
+        last_step: int | None = None
+        bytes_read = 0
+        with closing(writer):
+            for position, line in _lines(record, report):
+                writer.add(line)
+                first_step = line.step if first_step is None else first_step
+                last_step = line.step
+                bytes_read = position
         exported = Exported(
             run=card.id,
             name=card.name,
             format=to,
-            first_step=read.first_step,
-            last_step=read.last_step,
-            bytes_read=read.bytes,
+            first_step=first_step,
+            last_step=last_step,
+            bytes_read=bytes_read,
             rows=writer.rows,
             files=tuple(sorted(path.name for path in unfinished.iterdir())),
         )
         write_atomically(unfinished / CARD, exported.model_dump_json(indent=1) + "\n")
         _put(unfinished, folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return exported
 
 
-class _Read(NamedTuple):
-    """First and last step of the lines that were read, and the lines' total length in bytes."""
+@contextmanager
+def unfinished_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new, hidden folder next to `folder`, which the caller renames when it is complete.
 
-    first_step: int | None = None
-    last_step: int | None = None
-    bytes: int = 0
-
-
-def _write_lines(lines: Iterable[tuple[int, Line]], writer: Writer) -> _Read:
-    read = _Read()
-    for position, line in lines:
-        writer.add(line)
-        first = line.step if read.first_step is None else read.first_step
-        read = _Read(first, line.step, position)
-    return read
+    The folder is removed unless it has been renamed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _lines(record: Path, report: Callable[[int, int], None]) -> Iterator[tuple[int, Line]]:
@@ -176,10 +180,10 @@ def _former(folder: Path) -> Exported | None:
     if folder.is_symlink():
         return None
     try:
-        found: dict[str, Any] = parse_object(read_regular(folder / CARD, SMALL.bytes))
-        former = Exported.model_validate(found)
+        card = parse_object(read_regular(folder / CARD, SMALL.bytes))
+        former = Exported.model_validate(card)
         there = {path.name for path in folder.iterdir()}
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError):
         return None
     return former if there <= {CARD, *former.files} else None
 

@@ -6,8 +6,6 @@ pyarrow is an extra (`parquet`) and is imported on the first export.
 from pathlib import Path
 from typing import Any
 
-from foundation.optional_packages import install_command
-from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line
 from transloom.observe.exports.tables import TABLES, Kind, Row, Table, rows_of
 
@@ -19,19 +17,13 @@ class ParquetTables:
     """Writer of a record's lines to Parquet files in a folder.
 
     Raises:
-        TrainerError: pyarrow is not installed.
+        ImportError: pyarrow is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            import pyarrow
-            from pyarrow import parquet
-        except ImportError as error:
-            raise TrainerError(
-                "--to parquet needs pyarrow, which is not installed. Install it with "
-                f"`{install_command('parquet')}`, or choose --to csv, which needs no further "
-                "package"
-            ) from error
+        import pyarrow
+        from pyarrow import parquet
+
         self._arrow = pyarrow
         self._schemas = {table.name: _schema(pyarrow, table) for table in TABLES}
         self._writers = {

@@ -16,9 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from foundation.optional_packages import install_command
 from foundation.untrusted_text import visible
-from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from transloom.observe.exports.tables import details_of
 
@@ -31,20 +29,14 @@ class TensorBoardEvents:
     """Writer of the lines of a run's metrics file to a TensorBoard event file, in a given folder.
 
     Raises:
-        TrainerError: tensorboard is not installed.
+        ImportError: tensorboard is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from tensorboard.compat.proto import summary_pb2, tensor_pb2
-            from torch.utils.tensorboard import FileWriter
-            from torch.utils.tensorboard.summary import text
-        except ImportError as error:
-            raise TrainerError(
-                "--to tensorboard needs tensorboard, which is not installed. Install it "
-                f"with `{install_command('tensorboard')}`, or choose --to csv, which needs no "
-                "further package"
-            ) from error
+        from tensorboard.compat.proto import summary_pb2, tensor_pb2
+        from torch.utils.tensorboard import FileWriter
+        from torch.utils.tensorboard.summary import text
+
         self._summary, self._tensor, self._text = summary_pb2, tensor_pb2, text
         plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="scalars")
         self._scalar = summary_pb2.SummaryMetadata(plugin_data=plugin)

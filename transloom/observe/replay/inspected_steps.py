@@ -29,7 +29,6 @@ class ExampleLocations:
             total: the sum of the losses of all examples of the step; None if it is not finite.
         """
         shard = self._manifest.shards[bisect_right(self._first, seen.example) - 1]
-        known = seen.loss is not None
         return InspectedExample(
             slot=seen.slot,
             rank=self._rank(seen.slot, ranks),
@@ -40,7 +39,7 @@ class ExampleLocations:
             texts=seen.texts,
             tokens=seen.tokens,
             loss=seen.loss / max(1, seen.tokens) if seen.loss is not None else None,
-            share=seen.loss / total if known and seen.loss is not None and total else None,
+            share=seen.loss / total if seen.loss is not None and total else None,
         )
 
     def _rank(self, slot: int, ranks: int) -> int:

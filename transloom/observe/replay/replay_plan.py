@@ -7,7 +7,7 @@ Planning writes no file.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange
 from trainer.state.digest import START
-from transloom.observe.replay.loss_jumps import Jump, largest_jump
+from transloom.observe.replay.loss_jumps import largest_jump
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
 
@@ -177,7 +177,8 @@ def plan_replay(
             f"{counted(reached, 'step')} that can be replayed. Name steps from 1 to {reached}"
         )
     if worst:
-        jump = worst_of(recorded, steps)
+        lines = (line for _, line in sorted(recorded.lines.items()))
+        jump = largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
         notice(f"the largest jump is at {jump}")
         steps = StepRange(jump.step, jump.step)
     start = _nearest_intact(run, steps.first, notice)
@@ -186,6 +187,11 @@ def plan_replay(
     if back:
         recipe = _with_former_settings(recipe, back)
     headers = _headers(run)
+    trained = [
+        path for path, header in headers.items() if header.step in StepRange(first, steps.last)
+    ]
+    consequence = "the replay's state is not compared with this checkpoint"
+    intact = _intact(trained, consequence, notice)
     before = start.header if start else next(iter(headers.values()), None)
     return ReplayPlan(
         run=run,
@@ -197,15 +203,9 @@ def plan_replay(
         steps=steps,
         start=start,
         legs=_legs(data, first, steps.last),
-        checkpoints=_intact_among(run, headers, StepRange(first, steps.last), notice),
+        checkpoints={checkpoint.step: checkpoint.path.absolute() for checkpoint in intact},
         fingerprint_of=before,
     )
-
-
-def worst_of(recorded: RecordedSteps, steps: StepRange) -> Jump:
-    """Return the largest jump of loss or gradient norm in a range of steps."""
-    lines = (line for _, line in sorted(recorded.lines.items()))
-    return largest_jump([line for line in lines if isinstance(line, TrainLine)], steps)
 
 
 def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) -> Checkpoint | None:
@@ -213,17 +213,23 @@ def _nearest_intact(run: RunFolder, step: int, notice: Callable[[str], None]) ->
 
     Damaged checkpoints are reported and skipped.
     """
-    for path in reversed(list_checkpoints(run.checkpoints)):
-        if step_of(path) >= step:
-            continue
+    earlier = [path for path in list_checkpoints(run.checkpoints) if step_of(path) < step]
+    consequence = "an earlier checkpoint is used instead"
+    return next(_intact(reversed(earlier), consequence, notice), None)
+
+
+def _intact(
+    paths: Iterable[Path], consequence: str, notice: Callable[[str], None]
+) -> Iterator[Checkpoint]:
+    """Yield the intact ones of checkpoints; report the damage of others and its consequence."""
+    for path in paths:
         try:
             checkpoint = Checkpoint(path)
             checkpoint.verify_before_reading()
         except CheckpointError as error:
-            notice(f"{error}; an earlier checkpoint is used instead")
+            notice(f"{error}; {consequence}")
         else:
-            return checkpoint
-    return None
+            yield checkpoint
 
 
 def _headers(run: RunFolder) -> dict[Path, CheckpointHeader]:
@@ -235,24 +241,6 @@ def _headers(run: RunFolder) -> dict[Path, CheckpointHeader]:
         except CheckpointError:
             continue
     return found
-
-
-def _intact_among(
-    run: RunFolder,
-    headers: dict[Path, CheckpointHeader],
-    steps: StepRange,
-    notice: Callable[[str], None],
-) -> dict[int, Path]:
-    intact = {}
-    for path, header in headers.items():
-        if header.step in steps:
-            try:
-                Checkpoint(path).verify_before_reading()
-            except CheckpointError as error:
-                notice(f"{error}; the replay's state is not compared with this checkpoint")
-            else:
-                intact[header.step] = path.absolute()
-    return intact
 
 
 def _legs(data: DataRecord, first: int, last: int) -> tuple[Leg, ...]:

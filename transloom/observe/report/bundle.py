@@ -26,7 +26,6 @@ PAGE: Traversable = files("transloom.observe.dashboard") / "page"
 
 _STYLE = re.compile(r'<link rel="stylesheet" href="static/([\w./-]+)">')
 _SCRIPT = re.compile(r'<script src="static/([\w./-]+)" (?:defer|type="(module)")></script>')
-_ICON = re.compile(r'href="static/icon\.svg"')
 
 
 def one_file(answers: Mapping[str, Any]) -> str:
@@ -50,7 +49,7 @@ def one_file(answers: Mapping[str, Any]) -> str:
 
     icon = base64.b64encode((PAGE / "icon.svg").read_bytes()).decode()
     page = _SCRIPT.sub(script, _STYLE.sub(style, _read("index.html")))
-    page = _ICON.sub(f'href="data:image/svg+xml;base64,{icon}"', page)
+    page = page.replace('href="static/icon.svg"', f'href="data:image/svg+xml;base64,{icon}"')
     rules = "; ".join(f"{kind} {' '.join(found)}" for kind, found in hashes.items())
     policy = f"default-src 'none'; {rules}; img-src data:; base-uri 'none'; form-action 'none'"
     page = page.replace(

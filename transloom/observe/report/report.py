@@ -64,11 +64,7 @@ def _hashes(run: RunFolder) -> dict[str, str]:
     """Return the sha256 of the files that identify the run, by their path in the run's folder."""
     files = [run.recipe, run.metrics, run.dataset / MANIFEST_NAME]
     files += [path / HEADER for path in list_checkpoints(run.checkpoints)[-1:]]
-    found = {}
-    for file in files:
-        if file.is_file():
-            found[str(file.relative_to(run.path))] = sha256_of(file)
-    return found
+    return {str(file.relative_to(run.path)): sha256_of(file) for file in files if file.is_file()}
 
 
 def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:

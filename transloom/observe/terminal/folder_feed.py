@@ -19,8 +19,7 @@ from trainer.record.run_snapshot import Signature
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
 from transloom.observe.terminal.run_picture import JobPicture
-from transloom.observe.terminal.run_status_text import steps_text, time_text
-from transloom.observe.terminal.scores import score_text
+from transloom.observe.terminal.run_status_text import scores_text, steps_text, time_text
 
 
 class FolderFeed:
@@ -115,7 +114,7 @@ class FolderFeed:
 def _line(known: FolderRow) -> str:
     run_status = known.run_status
     why = f": {run_status.reason}" if run_status.reason and not known.is_under_way else ""
-    scores = ", ".join(score_text(name, score) for name, score in run_status.scores.items())
+    scores = scores_text(run_status)
     left = f", {time_text(run_status.seconds_left)} left" if run_status.seconds_left else ""
     behind = f", {scores}" if scores else ""
     return f"{run_status.name}: {known.state}{why}, step {steps_text(run_status)}{behind}{left}"

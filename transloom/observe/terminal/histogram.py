@@ -5,6 +5,7 @@ number of pairs with length 0, 1, 2, ... ──▶ at most 20 bins ──▶ one
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,12 +59,8 @@ def bins_of(counts: ArrayLike) -> list[Bin]:
 
 def _bin_width(shortest: int, longest: int) -> int:
     """Return the smallest round width at which fewer than `MAX_BINS` bins cover the range."""
-    power = 1
-    while True:
-        for width in (power * digit for digit in BIN_WIDTHS):
-            if longest // width - shortest // width + 1 < MAX_BINS:
-                return width
-        power *= 10
+    widths = (10**power * digit for power in count() for digit in BIN_WIDTHS)
+    return next(width for width in widths if longest // width - shortest // width + 1 < MAX_BINS)
 
 
 def histogram(counts: ArrayLike) -> Table:

@@ -1,7 +1,6 @@
 """Show the result of a replay: the verdict, then one table per inspected step."""
 
 import shlex
-from typing import cast
 
 from rich.console import Group, RenderableType
 
@@ -102,7 +101,8 @@ def _state(verdict: Verdict) -> str:
 def _difference(difference: Difference) -> str:
     text = f"step {difference.step} differs in {difference.what}"
     if difference.recorded is not None or difference.replayed is not None:
-        text += f": {_value(difference.recorded)} in the record, {_value(difference.replayed)} now"
+        recorded, replayed = map(shortened, (difference.recorded, difference.replayed))
+        text += f": {recorded} in the record, {replayed} now"
     if difference.what == "state":
         named = join_items(difference.details[:TENSORS_NAMED])
         more = len(difference.details) - TENSORS_NAMED
@@ -110,7 +110,8 @@ def _difference(difference: Difference) -> str:
     return f"{text}: {difference.details[0]}" if difference.details else text
 
 
-def _value(value: object) -> str:
+def shortened(value: object) -> str:
+    """Return a value as text; of a digest or another long text, return the beginning."""
     return f"{value[:16]}…" if isinstance(value, str) and len(value) > 16 else str(value)
 
 
@@ -124,7 +125,7 @@ def _step(step: InspectedStep, examples: int) -> list[RenderableType]:
     )
     return [
         heading,
-        cast(RenderableType, _examples(step.examples[:examples])),
+        _examples(step.examples[:examples]),
         shown(("  largest gradients  ", "dim"), _largest(step.gradient_norms)),
         shown(
             ("  largest activations  ", "dim"),
