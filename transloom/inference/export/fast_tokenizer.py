@@ -20,6 +20,7 @@ produces the ids of SentencePiece 0.2, except for texts that contain the name of
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
@@ -75,7 +76,7 @@ def tokenizer_files(
         "decoder": _unescaping() if verbatim else _decoder(model),
         "model": _segmentation(model, tokenizer.unk_id),
     }
-    return {"tokenizer.json": _json(file), "tokenizer_config.json": _json(config)}
+    return {"tokenizer.json": json_file(file), "tokenizer_config.json": json_file(config)}
 
 
 def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
@@ -232,5 +233,6 @@ def _merges(model: ModelProto) -> list[list[str]]:
     return merges
 
 
-def _json(content: dict[str, Any]) -> bytes:
+def json_file(content: Mapping[str, Any]) -> bytes:
+    """Return the content of a tokenizer's file."""
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
