@@ -72,7 +72,7 @@ def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
     reason = "their translations begin with different tokens"  # impossible in a joint search
     _require_equal(networks, "model.decoder_start", starts, reason)
     of_pairs = [n.recipe.data for n in networks if isinstance(n.recipe.data, PairDataConfig)]
-    limits = [data.max_source_length for data in of_pairs]
+    limits = [data.max_source_length for data in of_pairs if data.max_source_length is not None]
     members = tuple(network.weights for network in networks)
     hashes = [sha256_of(network.checkpoint.path / HEADER) for network in networks]
     sha256 = hashlib.sha256("".join(f"{found}\n" for found in hashes).encode()).hexdigest()
