@@ -147,9 +147,7 @@ def _escaping() -> dict[str, Any]:
 
 def _unescaping() -> dict[str, Any]:
     """Return the replacements of `sentence_piece.unescape`, with the escape character last."""
-    meant = [_replaced(written, found) for found, written in ESCAPES.items()]
-    pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
-    return {"type": "Sequence", "decoders": [*pieces, *meant]}
+    return _joined_pieces([_replaced(written, found) for found, written in ESCAPES.items()])
 
 
 def _lines_and_words() -> dict[str, Any]:
@@ -188,15 +186,13 @@ def _between(bos: str, eos: str, tokenizer: Tokenizer, second_begins: bool) -> d
 def _decoder(model: ModelProto) -> dict[str, Any]:
     if not model.trainer_spec.byte_fallback:
         return _metaspace("first")
-    return {
-        "type": "Sequence",
-        "decoders": [
-            _replaced(SPACE, " "),
-            {"type": "ByteFallback"},
-            {"type": "Fuse"},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-        ],
-    }
+    return _joined_pieces([{"type": "Strip", "content": " ", "start": 1, "stop": 0}])
+
+
+def _joined_pieces(then: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the decoder that joins pieces to a text, which other decoders then change."""
+    pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
+    return {"type": "Sequence", "decoders": [*pieces, *then]}
 
 
 def _segmentation(model: ModelProto, unknown: int) -> dict[str, Any]:
