@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from foundation.location import Location
 from foundation.section import (
@@ -11,7 +11,6 @@ from foundation.section import (
     continuable,
     execution,
     identity,
-    options_of,
     require_defaults,
 )
 from foundation.wording import join_items
@@ -21,6 +20,7 @@ from trainer.registries.callbacks import CALLBACKS, GuardKind, ObserverKind
 from trainer.registries.losses import LOSSES
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.registries.schedules import SCHEDULES
+from trainer.registries.validators import known_in, options_for
 
 MAX_WINDOW = 1000  # steps of a spike guard's window, which every checkpoint stores
 # The median absolute deviation of normally distributed values, times this factor, is their standard
@@ -44,7 +44,7 @@ class ScheduleConfig(Section):
     # Validate `options` even if the recipe gives none.
     model_config = ConfigDict(validate_default=True)
 
-    type: str = identity(
+    type: Annotated[str, known_in(SCHEDULES)] = identity(
         "paper",
         "Formula: `paper` (§5.3 of Attention Is All You Need), "
         "`inverse_square_root`, `cosine`, `linear`, `constant`, or one that an extension "
@@ -67,19 +67,9 @@ class ScheduleConfig(Section):
     final_learning_rate: float = identity(
         0.0, "Learning rate at the end of the decay of `cosine` and `linear`.", ge=0
     )
-    options: dict[str, Any] = identity(
+    options: Annotated[dict[str, Any], options_for(SCHEDULES, "type")] = identity(
         {}, "Settings of an extension's schedule, which uses no other field of this section."
     )
-
-    @field_validator("type")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return SCHEDULES.known(name)
-
-    @field_validator("options")
-    @classmethod
-    def _are_those_of_the_schedule(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        return options_of(SCHEDULES, info, "type", options)
 
     @property
     def decays_to_an_end(self) -> bool:
@@ -185,8 +175,12 @@ class TrainerConfig(Section):
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    loss: str = identity("cross_entropy", "`cross_entropy`, or a loss that an extension registers.")
-    loss_options: dict[str, Any] = identity({}, "Settings of an extension's loss.")
+    loss: Annotated[str, known_in(LOSSES)] = identity(
+        "cross_entropy", "`cross_entropy`, or a loss that an extension registers."
+    )
+    loss_options: Annotated[dict[str, Any], options_for(LOSSES, "loss")] = identity(
+        {}, "Settings of an extension's loss."
+    )
     label_smoothing: float = identity(
         0.1,
         "Label smoothing, ε_ls in §5.4 of Attention Is All You Need; 0 disables it.",
@@ -244,20 +238,10 @@ class TrainerConfig(Section):
         3, "Number of validation sentences whose translations are saved and shown.", ge=0
     )
 
-    @field_validator("loss")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return LOSSES.known(name)
-
     @property
     def smooths_labels(self) -> bool:
         """True if the loss includes label smoothing, which the NLL never does."""
         return self.loss == "cross_entropy" and self.label_smoothing > 0
-
-    @field_validator("loss_options")
-    @classmethod
-    def _are_those_of_the_loss(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        return options_of(LOSSES, info, "loss", options)
 
     @model_validator(mode="after")
     def _extensions_loss_reads_what_is_set(self) -> "TrainerConfig":
@@ -283,18 +267,12 @@ class CallbackConfig(Section):
     # Validate `options` even if the recipe gives none.
     model_config = ConfigDict(validate_default=True)
 
-    type: str = identity(REQUIRED, "Name under which an extension registers the callback.")
-    options: dict[str, Any] = identity({}, "Settings of the callback.")
-
-    @field_validator("type")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return CALLBACKS.known(name)
-
-    @field_validator("options")
-    @classmethod
-    def _are_those_of_the_callback(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        return options_of(CALLBACKS, info, "type", options)
+    type: Annotated[str, known_in(CALLBACKS)] = identity(
+        REQUIRED, "Name under which an extension registers the callback."
+    )
+    options: Annotated[dict[str, Any], options_for(CALLBACKS, "type")] = identity(
+        {}, "Settings of the callback."
+    )
 
     @property
     def kind(self) -> GuardKind | ObserverKind:

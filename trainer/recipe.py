@@ -106,7 +106,8 @@ class TrainingRecipe(Section):
             )
         for name in more:
             SCORES.known(name)
-        if self.tracking.probe_sentences and not self._can_probe:
+        can_probe = kind.probes and self.model.network == kind.network
+        if self.tracking.probe_sentences and not can_probe:
             raise ValueError(
                 f"tracking.probe_sentences is set, but {self.task} with the network "
                 f"{self.model.network} does not support it: remove tracking.probe_sentences"
@@ -151,10 +152,6 @@ class TrainingRecipe(Section):
                 f"trainer.r_drop is {weight}, but model.dropout is 0, so both passes over a "
                 "micro-batch would be equal: raise model.dropout, or remove trainer.r_drop"
             )
-
-    @property
-    def _can_probe(self) -> bool:
-        return self.kind.probes and self.model.network == self.kind.network
 
     @property
     def kind(self) -> TaskKind:

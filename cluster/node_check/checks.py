@@ -7,8 +7,9 @@ After ranks have summed gradients wrongly, `check_sums` adds known numbers over 
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -254,7 +255,8 @@ class NodeChecks:
         found = {}
         for node, mine in answers.items():
             try:
-                found[node] = MeasuredNode(nodes[node].name, _joined(ray.get(mine, timeout=0)))
+                figures = reduce(NodeFigures.joined, ray.get(mine, timeout=0))
+                found[node] = MeasuredNode(nodes[node].name, figures)
             except RayTaskError as error:
                 text = f"the check failed: {_last_line(error)}"
                 found[node] = MeasuredNode(nodes[node].name, failure=text)
@@ -323,13 +325,6 @@ class NodeChecks:
                 answers, num_returns=len(answers), timeout=min(left, POLL_SECONDS)
             )
         return answers
-
-
-def _joined(figures: Iterable[NodeFigures]) -> NodeFigures:
-    first, *others = figures
-    for other in others:
-        first = first.joined(other)
-    return first
 
 
 def _last_line(error: Exception) -> str:

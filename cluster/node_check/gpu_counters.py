@@ -57,7 +57,7 @@ class GpuCounters:
             uncorrected_errors=errors,
             failed_remapping=bool(remapped and remapped[3]),
             throttling=tuple(
-                text for name, text in THROTTLING.items() if bits & _bit(library, name)
+                text for name, text in THROTTLING.items() if bits & getattr(library, name)
             ),
             xid_errors=tuple(self._xid_errors()),
         )
@@ -121,8 +121,3 @@ def _handle(library: Any, uuid: str | None) -> Any:
     if uuid is None:
         return library.nvmlDeviceGetHandleByIndex(0)
     return library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
-
-
-def _bit(library: Any, name: str) -> int:
-    bit: int = getattr(library, name)
-    return bit

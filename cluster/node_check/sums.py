@@ -100,7 +100,6 @@ def sums_report(found: WrongSums | None, names: Mapping[str, str]) -> SumsReport
     if (node := found.faulty) is not None:
         verdict = NodeVerdict(
             node,
-            True,
             f"Node {names[node]} takes part in all sums of known numbers that are wrong. Test its "
             "memory and its network interface",
             f"wrong in {counted(len(pairs), 'pair')} of nodes, right in {found.right_pairs}",

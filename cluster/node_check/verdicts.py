@@ -42,15 +42,15 @@ class NodeVerdict:
 
     Attributes:
         node: the node's id.
-        fails: whether no ranks may start on the node; otherwise the problem is a warning.
         reason: the problem and the remedy, with the node's name, without a full stop.
         figures: the node's figure and those of the others, or the limit.
+        fails: whether no ranks may start on the node; otherwise the problem is a warning.
     """
 
     node: str
-    fails: bool
     reason: str
     figures: str
+    fails: bool = True
 
     @property
     def text(self) -> str:
@@ -107,7 +107,6 @@ def _silent(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
         if measured.failure is not None:
             yield NodeVerdict(
                 node,
-                True,
                 f"Node {measured.name} cannot be checked. See Ray's logs of this node",
                 measured.failure,
             )
@@ -121,7 +120,6 @@ def _products(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
             if not product.repeatable:
                 yield NodeVerdict(
                     node,
-                    True,
                     f"Node {measured.name} computes different bits when it repeats a matrix "
                     f"product on its {product.device}. {DEFECTIVE}",
                     f"{product.precision}, {product.kind_name}",
@@ -156,7 +154,6 @@ def _minority(
             remedy = "Test all nodes of the kind"
         yield NodeVerdict(
             node,
-            True,
             f"{who} other bits of the same matrix product on its {product.device} than other "
             f"devices of its kind. {remedy}",
             f"{product.precision} digest {product.digest[:DIGEST_CHARACTERS]}, the "
@@ -191,7 +188,6 @@ def _slow(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
             if speed.value < speed.share * median and speed.value < speed.sufficient:
                 yield NodeVerdict(
                     speed.node,
-                    True,
                     f"Node {nodes[speed.node].name} has slow {speed.what}, below {speed.share:.0%} "
                     f"of the others. {speed.remedy}",
                     f"{speed.shown(speed.value)}; {_others_text(others, speed.shown)}",
@@ -268,11 +264,11 @@ def _clocks(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
             continue
         yield NodeVerdict(
             node,
-            certain > CLOCK_LIMIT_SECONDS,
             f"The clock of node {measured.name} is wrong. Times in records and deadlines of "
             "drained nodes depend on it. Synchronize the clocks, for example with chrony",
             f"{offset:+.2f} s from {name}, ± {clock.error_seconds:.3f}; at most "
             f"{CLOCK_LIMIT_SECONDS:g} s allowed",
+            fails=certain > CLOCK_LIMIT_SECONDS,
         )
 
 
@@ -314,7 +310,6 @@ def _space(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
             if free is not None and free < least:
                 yield NodeVerdict(
                     node,
-                    True,
                     f"Node {measured.name} has too little free {name} for a rank. Free some, or "
                     "end other processes",
                     f"{bytes_text(free)} free, at least {bytes_text(least)} needed",
@@ -323,7 +318,6 @@ def _space(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
             if storage.problem is not None:
                 yield NodeVerdict(
                     node,
-                    True,
                     f"Node {measured.name} cannot write to the storage of the {name}. Check its "
                     "permissions and mount",
                     storage.problem,
@@ -339,7 +333,6 @@ def _gpus(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
                 failed = ", a memory row could not be replaced" if gpu.failed_remapping else ""
                 yield NodeVerdict(
                     node,
-                    True,
                     f"{name} memory errors of its {gpu.device}. Reset the GPU or restart the node; "
                     "if errors return, replace the GPU",
                     f"{errors} since the driver was loaded{failed}",
@@ -347,16 +340,15 @@ def _gpus(nodes: Mapping[str, MeasuredNode]) -> Iterator[NodeVerdict]:
             if gpu.xid_errors:
                 yield NodeVerdict(
                     node,
-                    True,
                     f"{name} errors of its {gpu.device}. See NVIDIA's list of XID errors",
                     f"during the check: XID {join_items(sorted(set(gpu.xid_errors)))}",
                 )
             if gpu.throttling:
                 yield NodeVerdict(
                     node,
-                    False,
                     f"{name} that its {gpu.device} is throttled. Check cooling and power supply",
                     f"reasons: {join_items(gpu.throttling)}",
+                    fails=False,
                 )
 
 

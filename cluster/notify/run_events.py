@@ -88,15 +88,12 @@ class RunEvents:
             case TrainLine():
                 self._step_ended(line.step)
                 if spike := self._spikes.add(line.loss):
-                    self._emit(
-                        RunEvent(
-                            "loss_spike",
-                            f"The training loss of run {self._name} has risen to "
-                            f"{spike.loss:.3f} at step {line.step:,}. The median of the steps "
-                            f"before was {spike.before:.3f}.",
-                            line.step,
-                            NotifiedScore(name="training_loss", value=spike.loss),
-                        )
+                    self._notify(
+                        "loss_spike",
+                        f"The training loss of run {self._name} has risen to "
+                        f"{spike.loss:.3f} at step {line.step:,}. The median of the steps "
+                        f"before was {spike.before:.3f}.",
+                        NotifiedScore(name="training_loss", value=spike.loss),
                     )
             case SkippedLine():
                 self._step_ended(line.step)
@@ -106,14 +103,12 @@ class RunEvents:
             case ValidationLine():
                 self._validated(line)
             case _ if event := kind_of(line).notify:
-                self._emit(RunEvent(event, f"Run {self._name}: {event_text(line)}", line.step))
+                self._notify(event, f"Run {self._name}: {event_text(line)}", step=line.step)
 
     def notice(self, text: str) -> None:
         """Process a notice of the supervisor."""
         if text.endswith(NODE_EXCLUDED):
-            self._emit(
-                RunEvent("bad_node", f"Run {self._name} leaves out a node: {text}.", self._step)
-            )
+            self._notify("bad_node", f"Run {self._name} leaves out a node: {text}.")
 
     def vitals(self, vitals: Vitals) -> None:
         """Process the vitals of the run's processes, with its newest restarts."""
@@ -123,14 +118,11 @@ class RunEvents:
         if len(recent) < RESTARTS:
             return
         self._notified_until = recent[-1].time
-        self._emit(
-            RunEvent(
-                "restarts",
-                f"The ranks of run {self._name} were restarted {counted(len(recent), 'time')} "
-                f"within {span(RESTARTS_SECONDS)}, after step {self._step:,}. The last cause: "
-                f"{recent[-1].cause}",
-                self._step,
-            )
+        self._notify(
+            "restarts",
+            f"The ranks of run {self._name} were restarted {counted(len(recent), 'time')} "
+            f"within {span(RESTARTS_SECONDS)}, after step {self._step:,}. The last cause: "
+            f"{recent[-1].cause}",
         )
 
     def poll(self) -> None:
@@ -142,13 +134,10 @@ class RunEvents:
         if self._is_stalled or now - self._stalled_since < limit_seconds:
             return
         self._is_stalled = True
-        self._emit(
-            RunEvent(
-                "stalled",
-                f"Run {self._name} has recorded no step for {span(limit_seconds)}, after step "
-                f"{self._step:,}. {self._phases_text()}",
-                self._step,
-            )
+        self._notify(
+            "stalled",
+            f"Run {self._name} has recorded no step for {span(limit_seconds)}, after step "
+            f"{self._step:,}. {self._phases_text()}",
         )
 
     def ended_by(self, error: Exception) -> None:
@@ -157,13 +146,10 @@ class RunEvents:
         # Errors of a retry budget that is used up.
         is_budget = isinstance(error, RankLostError | EmbeddedRayError)
         event: NotifyEvent = "restarts" if is_budget and "failed" not in events else "failed"
-        self._emit(
-            RunEvent(
-                event,
-                f"Run {self._name} has failed after step {self._step:,}: {full_message(error)}",
-                self._step,
-                ended=True,
-            )
+        self._notify(
+            event,
+            f"Run {self._name} has failed after step {self._step:,}: {full_message(error)}",
+            ended=True,
         )
 
     def ended(self) -> None:
@@ -180,14 +166,11 @@ class RunEvents:
         best = self._best.get(measure)
         score = NotifiedScore(name=measure, value=best.value) if best else None
         best_text = f" Best {measure}: {best.value:.4g} at step {best.step:,}." if best else ""
-        self._emit(
-            RunEvent(
-                "finished",
-                f"Run {self._name} has finished: {reason}.{best_text}",
-                self._step,
-                score,
-                ended=True,
-            )
+        self._notify(
+            "finished",
+            f"Run {self._name} has finished: {reason}.{best_text}",
+            score,
+            ended=True,
         )
 
     def _step_ended(self, step: int) -> None:
@@ -199,25 +182,19 @@ class RunEvents:
     def _skipped(self, line: SkippedLine) -> None:
         limit = self._recipe.trainer.stop_after_skipped_steps
         if line.in_a_row == SKIPPED_IN_A_ROW:
-            self._emit(
-                RunEvent(
-                    "skipped_steps",
-                    f"Run {self._name} has skipped {counted(line.in_a_row, 'step')} in a row, up "
-                    f"to step {line.step:,}, because {line.reason}. The run ends after {limit} "
-                    "(trainer.stop_after_skipped_steps).",
-                    line.step,
-                )
+            self._notify(
+                "skipped_steps",
+                f"Run {self._name} has skipped {counted(line.in_a_row, 'step')} in a row, up "
+                f"to step {line.step:,}, because {line.reason}. The run ends after {limit} "
+                "(trainer.stop_after_skipped_steps).",
             )
         elif line.cause == "spike" and line.in_a_row == 1:
             score = NotifiedScore(name="training_loss", value=line.loss) if line.loss else None
-            self._emit(
-                RunEvent(
-                    "loss_spike",
-                    f"Run {self._name} has skipped step {line.step:,}, because {line.reason} "
-                    "(trainer.spike_guard).",
-                    line.step,
-                    score,
-                )
+            self._notify(
+                "loss_spike",
+                f"Run {self._name} has skipped step {line.step:,}, because {line.reason} "
+                "(trainer.spike_guard).",
+                score,
             )
 
     def _validated(self, line: ValidationLine) -> None:
@@ -228,15 +205,25 @@ class RunEvents:
         if best is None or best == before:
             return
         earlier = f" Before: {before.value:.4g} at step {before.step:,}." if before else ""
-        self._emit(
-            RunEvent(
-                "best_score",
-                f"Run {self._name} has its best validation {measure} so far: {best.value:.4g} at "
-                f"step {steps_of(best.step, self._recipe.trainer.max_steps)}.{earlier}",
-                line.step,
-                NotifiedScore(name=measure, value=best.value),
-            )
+        self._notify(
+            "best_score",
+            f"Run {self._name} has its best validation {measure} so far: {best.value:.4g} at "
+            f"step {steps_of(best.step, self._recipe.trainer.max_steps)}.{earlier}",
+            NotifiedScore(name=measure, value=best.value),
+            step=line.step,
         )
+
+    def _notify(
+        self,
+        event: NotifyEvent,
+        text: str,
+        score: NotifiedScore | None = None,
+        *,
+        step: int | None = None,
+        ended: bool = False,
+    ) -> None:
+        """Emit an event of a step, by default of the newest one."""
+        self._emit(RunEvent(event, text, self._step if step is None else step, score, ended))
 
     def _phases_text(self) -> str:
         """Describe the current activity of the ranks."""

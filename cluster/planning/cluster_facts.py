@@ -49,15 +49,7 @@ class ClusterFacts:
             "room_at_all": self.room_at_all,
             "nodes": [_node_json(node, facts.get(node.name)) for node in self.nodes],
             "holders": [
-                {
-                    "job": holder.job,
-                    "submission": holder.submission,
-                    "run": holder.run,
-                    "command": holder.command,
-                    "driver": holder.driver,
-                    "resources": dict(holder.resources),
-                }
-                for holder in self.holders
+                {**vars(holder), "resources": dict(holder.resources)} for holder in self.holders
             ],
         }
 

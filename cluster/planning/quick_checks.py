@@ -223,9 +223,8 @@ def _bytes_of(checkpoint: Path) -> int | None:
 def disk_problems(recipe: Recipe, run: RunFolder, parameters: int | None) -> list[PlanProblem]:
     """Check the disk space for checkpoints; refuse the run if not even one checkpoint fits."""
     disk = disk_of(recipe, run, parameters)
-    if disk is None or disk.free >= disk.wanted * disk.each:
-        return []
-    if run.url:  # a node's disk holds only what is being uploaded
+    # If the run has a URL, a node's disk holds only what is being uploaded.
+    if disk is None or run.url or disk.free >= disk.wanted * disk.each:
         return []
     where = f"the disk of {run.path} has {gigabytes(disk.free)} free"
     remedy = "Free some space, or name a folder on another disk with --run PATH"

@@ -32,13 +32,19 @@ def min_parameters(recipe: TrainingRecipe, manifest: Manifest) -> int | None:
     """
     sizes = [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
     model = recipe.model
+    if not isinstance(model, ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig):
+        return None
+    # The matrices of the query, output, key and value.
+    attention = 2 * model.width**2 + 2 * model.width * model.groups * model.head_width
+    matrices = 3 if model.activation == "swiglu" else 2
+    layer = attention + matrices * model.width * model.inner_width
     if isinstance(model, ModelConfig):
-        return _encoder_decoder(model, sizes[0], sizes[-1])
-    if isinstance(model, DecoderOnlyConfig):
-        return _decoder_only(model, sizes[0])
-    if isinstance(model, EncoderOnlyConfig):
-        return _encoder_only(model, sizes[0])
-    return None
+        layers = model.encoder_layers * layer + model.decoder_layers * (attention + layer)
+        source, target = sizes[0], sizes[-1]
+        rows = {"all": target, "decoder": source + target, "none": source + 2 * target}
+        return layers + rows[model.share_embeddings] * model.width
+    tied = isinstance(model, EncoderOnlyConfig) or model.tie_embeddings
+    return model.layers * layer + (1 if tied else 2) * sizes[0] * model.width
 
 
 def count_parameters(
@@ -137,35 +143,3 @@ def _frozen(recipe: TrainingRecipe, parameters: int) -> int:
 
 def _moments(recipe: TrainingRecipe) -> int:
     return len(OPTIMIZERS[recipe.trainer.optimizer.type].moments)
-
-
-def _encoder_decoder(model: ModelConfig, source_size: int, target_size: int) -> int:
-    attention = _attention(model)
-    feed_forward = _feed_forward(model.activation, model.width, model.feed_forward_width)
-    layers = model.encoder_layers * (attention + feed_forward)
-    layers += model.decoder_layers * (2 * attention + feed_forward)
-    rows = {
-        "all": target_size,
-        "decoder": source_size + target_size,
-        "none": source_size + 2 * target_size,
-    }
-    return layers + rows[model.share_embeddings] * model.width
-
-
-def _decoder_only(model: DecoderOnlyConfig, size: int) -> int:
-    layer = _attention(model) + _feed_forward(model.activation, model.width, model.inner_width)
-    return model.layers * layer + (1 if model.tie_embeddings else 2) * size * model.width
-
-
-def _encoder_only(model: EncoderOnlyConfig, size: int) -> int:
-    layer = _attention(model) + _feed_forward(model.activation, model.width, model.inner_width)
-    return model.layers * layer + size * model.width
-
-
-def _attention(model: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig) -> int:
-    """Count the parameters of the query, output, key and value matrices."""
-    return 2 * model.width**2 + 2 * model.width * model.groups * model.head_width
-
-
-def _feed_forward(activation: str, width: int, inner_width: int) -> int:
-    return (3 if activation == "swiglu" else 2) * width * inner_width

@@ -4,7 +4,7 @@
 `foundation.section` explains `identity` and the other change classes of fields.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from foundation.location import Location
 from foundation.registry import Registry
 from foundation.section import Section, identity
-from foundation.wording import counted
+from foundation.wording import counted, format_value
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Location of a text in a line or sample: the number of a TSV column, from 0, or a name.
@@ -103,6 +103,7 @@ class CorpusConfig(_Weight, FilesConfig):
     noun: ClassVar[str] = "example"  # the word for an example in reports
     has_documents: ClassVar[bool] = False  # whether a text may be long and contain line ends
     own_formats: ClassVar[tuple[str, ...]] = ()  # formats in addition to those in READERS
+    formats_by_name: ClassVar[Mapping[str, str]] = {}  # formats by the suffixes of files' names
     _hash_keys: ClassVar[str] = "files_sha256"
 
     @property
@@ -143,6 +144,27 @@ class CorpusConfig(_Weight, FilesConfig):
 
     def _check_form(self) -> None:
         """Check, before all other rules, that the settings name the files unambiguously."""
+
+    def _require_one_format(self) -> None:
+        """Check that the names of the files indicate one format if `format` is not set."""
+        known = self.formats_by_name
+        formats = {name: known.get(name_suffix(name), "unknown") for name in self.locations}
+        found = set(formats.values())
+        if self.format is None and (len(found) > 1 or "unknown" in found):
+            raise ValueError(
+                f"the names of the files indicate no single format ({format_value(formats)}): set "
+                f"format to {', '.join(dict.fromkeys(known.values()))}"
+            )
+
+    def _require_score_and_minimum(self) -> None:
+        """Check that either both the column of the score and the minimum are set, or neither."""
+        score = self.columns.of_score
+        if (self.min_score is None) != (score is None):
+            raise ValueError(
+                f"min_score is {format_value(self.min_score)} and columns.score is "
+                f"{format_value(score)}: set both to drop {self.noun}s by their score, or remove "
+                "both"
+            )
 
     @model_validator(mode="after")
     def _files_are_unambiguous(self) -> Self:

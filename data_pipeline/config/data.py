@@ -5,6 +5,7 @@ Identity fields also determine the bytes of the prepared dataset, unless they ar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,6 +20,10 @@ from foundation.wording import format_value, join_items
 
 # Names of held-out sets become file names in the dataset folder.
 HeldOutName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+# Fields of every kind of dataset, each with its own kind of corpora.
+TRAIN: Any = identity(REQUIRED, "training corpora; each is shuffled once, globally", min_length=1)
+TESTS: Any = identity({}, "held-out sets for `transloom evaluate`, by name")
 
 
 class CorporaConfig(Section):
@@ -43,9 +48,7 @@ class CorporaConfig(Section):
     cache_gigabytes: float = execution(
         50.0, "maximum disk space for copies of remote shards on each node", gt=0
     )
-    train: tuple[CorpusConfig, ...] = identity(
-        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
-    )
+    train: tuple[CorpusConfig, ...] = TRAIN
     temperature: float = identity(
         1.0,
         "temperature of the mixture if the corpora have no weights: a corpus of n pairs gets a "
@@ -56,9 +59,7 @@ class CorporaConfig(Section):
     )
     cleaning: CleaningConfig = CleaningConfig()
     validation: CorpusConfig = Field(description="held-out text that is scored while training")
-    tests: Mapping[HeldOutName, CorpusConfig] = identity(
-        {}, "held-out sets for `transloom evaluate`, by name"
-    )
+    tests: Mapping[HeldOutName, CorpusConfig] = TESTS
 
 
 class ShardsConfig(Section):
@@ -321,16 +322,5 @@ class DataSettings:
     def __reduce__(self) -> tuple[Any, ...]:
         # Put the extensions first, because objects of their classes can be unpickled only after the
         # extensions are loaded.
-        rest = (self.data, self.tokenizer, self.batching, self.seed, self.task)
-        return _settings, (self.extensions, *rest)
-
-
-def _settings(
-    extensions: Extensions,
-    data: DataConfig,
-    tokenizer: TokenizerConfig,
-    batching: BatchingConfig,
-    seed: int,
-    task: str,
-) -> DataSettings:
-    return DataSettings(data, tokenizer, batching, seed, task, extensions)
+        settings = partial(DataSettings, extensions=self.extensions)
+        return settings, (self.data, self.tokenizer, self.batching, self.seed, self.task)

@@ -12,11 +12,11 @@ from braceexpand import braceexpand
 from pydantic import Field, field_validator, model_validator
 
 from data_pipeline.config.corpus import LOCATION, Column
-from data_pipeline.config.data import HeldOutName
+from data_pipeline.config.data import TESTS, TRAIN, HeldOutName
 from data_pipeline.config.text import FORMATS, TextColumns, TextCorpusConfig, TextDataConfig
 from foundation.location import Location
 from foundation.section import REQUIRED, identity
-from foundation.wording import counted, format_value, join_items
+from foundation.wording import counted, format_value, join_first, join_items
 
 LABEL = "label"  # the field of a text's label, in shards
 TAGS = "tags"  # the field of the tags of a text's words, in shards
@@ -140,15 +140,11 @@ class LabelsDataConfig(TextDataConfig):
 class LabelledDataConfig(LabelsDataConfig):
     """Settings of a dataset of texts with one label each."""
 
-    train: tuple[LabelledCorpusConfig, ...] = identity(
-        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
-    )
+    train: tuple[LabelledCorpusConfig, ...] = TRAIN
     validation: LabelledCorpusConfig = Field(
         description="held-out texts that are scored while training"
     )
-    tests: Mapping[HeldOutName, LabelledCorpusConfig] = identity(
-        {}, "held-out sets for `transloom evaluate`, by name"
-    )
+    tests: Mapping[HeldOutName, LabelledCorpusConfig] = TESTS
 
     def problem_of(self, texts: Sequence[str]) -> str | None:
         return unknown_label(texts[1], self.labels, "label")
@@ -245,15 +241,11 @@ class TaggedCorpusConfig(TextCorpusConfig):
 class TaggedDataConfig(LabelsDataConfig):
     """Settings of a dataset of sentences with one tag for each word."""
 
-    train: tuple[TaggedCorpusConfig, ...] = identity(
-        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
-    )
+    train: tuple[TaggedCorpusConfig, ...] = TRAIN
     validation: TaggedCorpusConfig = Field(
         description="held-out sentences that are scored while training"
     )
-    tests: Mapping[HeldOutName, TaggedCorpusConfig] = identity(
-        {}, "held-out sets for `transloom evaluate`, by name"
-    )
+    tests: Mapping[HeldOutName, TaggedCorpusConfig] = TESTS
 
     @property
     def has_spans(self) -> bool:
@@ -298,9 +290,8 @@ def unknown_label(label: str, known: Sequence[str], noun: str) -> str | None:
     """Return the problem if `label` is not one of the `known` labels, or None if it is."""
     if label in known:
         return None
-    shown = join_items(known[:LABELS_SHOWN])
-    more = f" and {len(known) - LABELS_SHOWN:,} more" if known[LABELS_SHOWN:] else ""
+    shown = join_first(known, LABELS_SHOWN, len(known))
     return (
-        f"the {noun} {label[:80]!r} is not in data.labels, which has {shown}{more}. Correct the "
-        f"{noun}, or add it to data.labels"
+        f"the {noun} {label[:80]!r} is not in data.labels, which has {shown}. Correct the {noun}, "
+        "or add it to data.labels"
     )

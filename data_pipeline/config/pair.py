@@ -19,7 +19,7 @@ from data_pipeline.config.corpus import (
     Sha256,
     name_suffix,
 )
-from data_pipeline.config.data import CorporaConfig, DataConfig, HeldOutName
+from data_pipeline.config.data import TESTS, TRAIN, CorporaConfig, DataConfig, HeldOutName
 from foundation.location import Location
 from foundation.section import REQUIRED, Section, execution, identity
 from foundation.wording import format_value, join_items
@@ -65,6 +65,7 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
 
     noun: ClassVar[str] = "pair"
     own_formats: ClassVar[tuple[str, ...]] = tuple(FORMATS.values())
+    formats_by_name: ClassVar[Mapping[str, str]] = FORMATS
     _hash_keys: ClassVar[str] = "source_sha256 and target_sha256, or files_sha256,"
 
     files: tuple[Location, ...] = identity(
@@ -135,25 +136,14 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
     def _files_can_be_read(self) -> Self:
         if not self.files:
             return self
-        if self.format is None:
-            formats = {name: FORMATS.get(name_suffix(name)) or "unknown" for name in self.locations}
-            if len(set(formats.values())) > 1 or "unknown" in formats.values():
-                raise ValueError(
-                    f"the names of the files indicate no single format ({format_value(formats)}): "
-                    "set format to tsv, jsonl or webdataset"
-                )
+        self._require_one_format()
         columns = self.columns.model_dump()
         if self.files_format != "tsv" and any(isinstance(c, int) for c in columns.values()):
             raise ValueError(
                 f"columns are {format_value(columns)}, but {self.files_format} has names, not "
                 "numbers: set columns.source and columns.target to names, such as en and de"
             )
-        if (self.min_score is None) != (self.columns.score is None):
-            raise ValueError(
-                f"min_score is {format_value(self.min_score)} and columns.score is "
-                f"{format_value(self.columns.score)}: set both to drop pairs by their score, or "
-                "remove both"
-            )
+        self._require_score_and_minimum()
         return self
 
 
@@ -206,16 +196,12 @@ class _SentenceLengths(CorporaConfig):
 class PairDataConfig(DataConfig, _SentenceLengths, _Languages):
     """Settings of a dataset of sentence pairs."""
 
-    train: tuple[PairCorpusConfig, ...] = identity(
-        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
-    )
+    train: tuple[PairCorpusConfig, ...] = TRAIN
     cleaning: PairCleaningConfig = PairCleaningConfig()
     validation: PairCorpusConfig = Field(
         description="held-out pairs that are scored while training"
     )
-    tests: Mapping[HeldOutName, PairCorpusConfig] = identity(
-        {}, "held-out sets for `transloom evaluate`, by name"
-    )
+    tests: Mapping[HeldOutName, PairCorpusConfig] = TESTS
 
 
 class TranslationDataConfig(PairDataConfig):

@@ -16,10 +16,16 @@ from data_pipeline.config.corpus import (
     CorpusConfig,
     name_suffix,
 )
-from data_pipeline.config.data import DataConfig, HeldOutName, TokenizerConfig
+from data_pipeline.config.data import (
+    TESTS,
+    TRAIN,
+    DataConfig,
+    HeldOutName,
+    TokenizerConfig,
+)
 from foundation.location import Location
 from foundation.section import REQUIRED, identity
-from foundation.wording import format_value, join_items
+from foundation.wording import join_items
 
 TEXT = "text"  # the field of a document, in shards and batches
 
@@ -97,12 +103,7 @@ class TextCorpusConfig(CorpusConfig):
 
     @model_validator(mode="after")
     def _scores_are_compared(self) -> Self:
-        if (self.min_score is None) != (self.columns.score is None):
-            raise ValueError(
-                f"min_score is {format_value(self.min_score)} and columns.score is "
-                f"{format_value(self.columns.score)}: set both to drop documents by their score, "
-                "or neither"
-            )
+        self._require_score_and_minimum()
         return self
 
     @model_validator(mode="after")
@@ -121,16 +122,7 @@ class TextCorpusConfig(CorpusConfig):
         return self
 
     def _check_form(self) -> None:
-        formats = {
-            name: self.formats_by_name.get(name_suffix(name), "unknown") for name in self.locations
-        }
-        if self.format is None and (
-            len(set(formats.values())) > 1 or "unknown" in formats.values()
-        ):
-            raise ValueError(
-                f"the names of the files indicate no single format ({format_value(formats)}): set "
-                f"format to {', '.join(dict.fromkeys(self.formats_by_name.values()))}"
-            )
+        self._require_one_format()
 
 
 class TextCleaningConfig(CleaningConfig):
@@ -194,13 +186,9 @@ class TextDataConfig(DataConfig):
     """Settings of a dataset of documents."""
 
     language: str = identity("und", "code of the documents' language; und: unspecified")
-    train: tuple[TextCorpusConfig, ...] = identity(
-        REQUIRED, "training corpora; each is shuffled once, globally", min_length=1
-    )
+    train: tuple[TextCorpusConfig, ...] = TRAIN
     cleaning: TextCleaningConfig = TextCleaningConfig()
     validation: TextCorpusConfig = Field(
         description="held-out documents that are scored while training"
     )
-    tests: Mapping[HeldOutName, TextCorpusConfig] = identity(
-        {}, "held-out sets for `transloom evaluate`, by name"
-    )
+    tests: Mapping[HeldOutName, TextCorpusConfig] = TESTS

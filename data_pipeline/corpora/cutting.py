@@ -26,6 +26,8 @@ from data_pipeline.corpora.formats import (
     Samples,
     TsvColumns,
     TsvLines,
+    characters,
+    in_parts,
 )
 from data_pipeline.corpora.lines import MAX_LINE_BYTES, PART_BYTES, LineReader
 from data_pipeline.corpora.tagged import LAST, ConllSentences, TaggedLines
@@ -195,14 +197,16 @@ def _cut_tagged(
 def _read_by_registered(
     stream: LocationStream, corpus: CorpusConfig, examples_per_part: int
 ) -> Iterator[ReadExamples]:
+    examples, first = _registered_examples(stream, corpus), 1
+    for part in in_parts(examples, examples_per_part, PART_BYTES, characters):
+        yield ReadExamples(tuple(part), corpus.has_documents, stream.location, first)
+        first += len(part)
+
+
+def _registered_examples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Example]:
+    """Yield the examples of a registered reader, and check them."""
     assert corpus.files_format is not None
-    examples: list[Example] = []
-    size, limit, number = 0, MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES, 0
-
-    def part() -> ReadExamples:
-        first = number - len(examples) + 1
-        return ReadExamples(tuple(examples), corpus.has_documents, stream.location, first)
-
+    limit = MAX_DOCUMENT_BYTES if corpus.has_documents else MAX_LINE_BYTES
     for number, example in enumerate(READERS[corpus.files_format](stream, corpus), 1):
         place = f"{stream.location}, {corpus.noun} {number:,}"
         if len(example.texts) != len(corpus.columns.texts):
@@ -216,28 +220,17 @@ def _read_by_registered(
                 f"{place}: expected at most {limit:,} characters, found {longest:,}. Split the "
                 f"{corpus.noun}, or remove it."
             )
-        examples.append(example)
-        size += sum(map(len, example.texts))
-        if len(examples) == examples_per_part or size >= PART_BYTES:
-            yield part()
-            examples, size = [], 0
-    if examples:
-        yield part()
+        yield example
 
 
 def _cut_samples(
     stream: LocationStream, corpus: CorpusConfig, examples_per_part: int
 ) -> Iterator[Samples]:
-    samples: list[CorpusSample] = []
-    size = 0
-    for sample in _read_samples(stream, corpus):
-        samples.append(sample)
-        size += len(sample.key) + sum(map(len, sample.texts)) + len(sample.score or b"")
-        if len(samples) == examples_per_part or size >= PART_BYTES:
-            yield Samples(stream.location, tuple(samples), corpus.has_documents)
-            samples, size = [], 0
-    if samples:
-        yield Samples(stream.location, tuple(samples), corpus.has_documents)
+    def size(sample: CorpusSample) -> int:
+        return len(sample.key) + sum(map(len, sample.texts)) + len(sample.score or b"")
+
+    for part in in_parts(_read_samples(stream, corpus), examples_per_part, PART_BYTES, size):
+        yield Samples(stream.location, tuple(part), corpus.has_documents)
 
 
 def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[CorpusSample]:

@@ -19,9 +19,9 @@ because it separates nothing there. A document keeps its line ends, but \\r\\n b
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from data_pipeline.config.corpus import Column, Columns
 from data_pipeline.corpora.json_values import parse_json, shown, text_at, value_at
@@ -32,6 +32,8 @@ SPACES = str.maketrans("\n\r\t", "   ")
 
 # Function that returns the problem with an example's texts, including the remedy, or None if there
 # is no problem.
+T = TypeVar("T")
+
 ProblemOf = Callable[[Sequence[str]], str | None]
 
 
@@ -103,6 +105,20 @@ class AlignedLines:
 
 
 @dataclass(frozen=True)
+class LinesContent:
+    """Base of the formats in which each line is an example."""
+
+    lines: ChunkLines
+
+    @property
+    def count(self) -> int:
+        return self.lines.count
+
+    def place(self, number: int) -> str:
+        return self.lines.place(number)
+
+
+@dataclass(frozen=True)
 class TsvColumns:
     """Numbers, from 0, of the columns that contain an example's texts and its score."""
 
@@ -141,13 +157,8 @@ class TsvColumns:
 
 
 @dataclass(frozen=True)
-class TsvLines:
-    lines: ChunkLines
+class TsvLines(LinesContent):
     columns: TsvColumns
-
-    @property
-    def count(self) -> int:
-        return self.lines.count
 
     def examples(self) -> Iterator[Example]:
         texts, score = self.columns.texts, self.columns.score
@@ -169,22 +180,11 @@ class TsvLines:
             except ValueError as error:
                 raise bad_value(f"{self.lines.location}, line {number:,}", error) from error
 
-    def place(self, number: int) -> str:
-        return self.lines.place(number)
-
 
 @dataclass(frozen=True)
-class JsonLines:
-    lines: ChunkLines
+class JsonLines(LinesContent):
     columns: Columns
     are_documents: bool = False
-
-    @property
-    def count(self) -> int:
-        return self.lines.count
-
-    def place(self, number: int) -> str:
-        return self.lines.place(number)
 
     def examples(self) -> Iterator[Example]:
         texts, score = self.columns.texts, self.columns.of_score
@@ -267,22 +267,28 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True)
-class WithTexts:
-    """Part of a corpus whose examples all get the same additional texts, after their own texts."""
+class DerivedContent:
+    """Base of parts of a corpus whose examples are made of those of another part."""
 
     content: Content
-    more: tuple[str, ...]
 
     @property
     def count(self) -> int:
         return self.content.count
 
+    def place(self, number: int) -> str:
+        return self.content.place(number)
+
+
+@dataclass(frozen=True)
+class WithTexts(DerivedContent):
+    """Part of a corpus whose examples all get the same additional texts, after their own texts."""
+
+    more: tuple[str, ...]
+
     def examples(self) -> Iterator[Example]:
         for example in self.content.examples():
             yield Example((*example.texts, *self.more), example.score)
-
-    def place(self, number: int) -> str:
-        return self.content.place(number)
 
 
 @dataclass(frozen=True)
@@ -308,6 +314,27 @@ def parse(chunk: Chunk, problem_of: ProblemOf | None = None) -> list[Example]:
             if problem := problem_of(example.texts):
                 raise CorpusError(f"{chunk.content.place(number)}: {problem}.")
     return examples
+
+
+def in_parts(
+    items: Iterable[T], most: int, most_size: int, size: Callable[[T], int]
+) -> Iterator[list[T]]:
+    """Group consecutive items; a part ends at `most` items, or when it reaches `most_size`."""
+    part: list[T] = []
+    total = 0
+    for item in items:
+        part.append(item)
+        total += size(item)
+        if len(part) == most or total >= most_size:
+            yield part
+            part, total = [], 0
+    if part:
+        yield part
+
+
+def characters(example: Example) -> int:
+    """Return the number of characters of an example's texts."""
+    return sum(map(len, example.texts))
 
 
 def bad_value(place: str, error: ValueError) -> CorpusError:

@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data_pipeline.corpora.formats import Example, read_score
+from data_pipeline.corpora.formats import Example, characters, in_parts, read_score
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
 from foundation.wording import join_items
@@ -88,8 +88,9 @@ def main() -> None:
     limits.apply()
     with open(0, "rb") as file, open(1, "wb") as pipe:
         try:
-            for rows in _batches(_examples(file, columns)):
-                _send(pipe, {"rows": rows})
+            examples = _examples(file, columns)
+            for part in in_parts(examples, ROWS_PER_BATCH, SENT_CHARACTERS, characters):
+                _send(pipe, {"rows": [[*example.texts, example.score] for example in part]})
         except CorpusError as error:
             _send(pipe, {"problem": str(error)})
         except MemoryError:
@@ -105,19 +106,6 @@ def _send(pipe: BinaryIO, message: dict[str, Any]) -> None:
     line = json.dumps(message, ensure_ascii=False).encode()
     pipe.write(line + b"\n")
     pipe.flush()
-
-
-def _batches(examples: Iterator[Example]) -> Iterator[list[list[Any]]]:
-    rows: list[list[Any]] = []
-    characters = 0
-    for example in examples:
-        rows.append([*example.texts, example.score])
-        characters += sum(map(len, example.texts))
-        if len(rows) == ROWS_PER_BATCH or characters >= SENT_CHARACTERS:
-            yield rows
-            rows, characters = [], 0
-    if rows:
-        yield rows
 
 
 def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:

@@ -14,7 +14,13 @@ from itertools import groupby
 
 from data_pipeline.config.corpus import Column
 from data_pipeline.corpora.documents import BLANKS, Documents
-from data_pipeline.corpora.formats import ChunkLines, Content, Example, bad_value
+from data_pipeline.corpora.formats import (
+    ChunkLines,
+    DerivedContent,
+    Example,
+    LinesContent,
+    bad_value,
+)
 from data_pipeline.corpora.json_values import parse_json, shown, value_at
 from data_pipeline.errors import CorpusError
 from foundation.wording import counted
@@ -74,16 +80,11 @@ class ConllSentences:
 
 
 @dataclass(frozen=True)
-class TaggedLines:
+class TaggedLines(LinesContent):
     """JSON lines with a list of words and a list of tags of the same length."""
 
-    lines: ChunkLines
     words: Column
     tags: Column
-
-    @property
-    def count(self) -> int:
-        return self.lines.count
 
     def examples(self) -> Iterator[Example]:
         for number, line in enumerate(self.lines.decode()):
@@ -99,28 +100,16 @@ class TaggedLines:
             except ValueError as error:
                 raise bad_value(self.place(number), error) from error
 
-    def place(self, number: int) -> str:
-        return self.lines.place(number)
-
 
 @dataclass(frozen=True)
-class CasedWords:
+class CasedWords(DerivedContent):
     """Lower-cased words of plain text, tagged with their original case."""
-
-    content: Content
-
-    @property
-    def count(self) -> int:
-        return self.content.count
 
     def examples(self) -> Iterator[Example]:
         for example in self.content.examples():
             words = example.texts[0].split()
             tags = " ".join(map(case_of, words))
             yield Example((" ".join(map(str.lower, words)), tags), None)
-
-    def place(self, number: int) -> str:
-        return self.content.place(number)
 
 
 def case_of(word: str) -> str:

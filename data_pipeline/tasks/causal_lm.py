@@ -7,10 +7,11 @@ predicted.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array
+from data_pipeline.arrays import BoolArray, FieldArrays, Int32Array, Int64Array
 from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
 from data_pipeline.batching.plan import WindowPlan
@@ -36,7 +37,16 @@ class RowsShape(MicroBatchShape):
 
 
 class CausalLanguageModelData(DataTask):
-    """Data side of language modelling, in numpy; the torch side is in `trainer.tasks.causal_lm`."""
+    """Data side of language modelling, in numpy; the torch side is in `trainer.tasks.causal_lm`.
+
+    Attributes:
+        before: number of tokens that each part of a text contains before its first token to
+            predict.
+        fills: whether parts are cut again to fill rows.
+    """
+
+    before: ClassVar[int] = 1
+    fills: ClassVar[bool] = True
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         assert isinstance(data, TextDataConfig)
@@ -64,34 +74,58 @@ class CausalLanguageModelData(DataTask):
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
         """Accept every dataset, because any document can be cut to any context length."""
 
+    def planned_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
+        """Return the number of tokens of each text that are divided into rows: [texts].
+
+        Args:
+            lengths: [texts], in tokens.
+        """
+        return lengths - np.int32(self.before)
+
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
     ) -> WindowPlan:
-        batching = _batching(settings)
+        batching = packed_batching(settings)
         return plan_packed(
-            fields[TEXT].lengths - 1,
+            self.planned_lengths(fields[TEXT].lengths, batching.context_length),
             batching.context_length,
             batching.max_tokens_per_micro_batch,
             seed=settings.seed,
             epoch=epoch,
             window=window,
+            before=self.before,
+            fills=self.fills,
         )
 
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
-        batching, tokenizer = _batching(settings), tokenizers[TEXT]
+        tokenizer = tokenizers[TEXT]
         field = tokenizer.encode_field(heldout.texts[TEXT]).with_first(tokenizer.bos_id)
+        return self.packed_heldout(np.arange(len(heldout)), {TEXT: field}, settings)
+
+    def packed_heldout(
+        self, numbers: Int64Array, fields: Mapping[str, FieldArrays], settings: DataSettings
+    ) -> list[MicroBatch]:
+        """Pack texts of a held-out set into rows.
+
+        Args:
+            numbers: [texts], number of each text in the set.
+        """
+        batching = packed_batching(settings)
         plan = plan_packed_heldout(
-            field.lengths - 1, batching.context_length, batching.max_tokens_per_micro_batch
+            self.planned_lengths(fields[TEXT].lengths, batching.context_length),
+            batching.context_length,
+            batching.max_tokens_per_micro_batch,
+            self.before,
         )
-        return assemble(np.arange(len(heldout)), {TEXT: field}, plan)
+        return assemble(numbers, fields, plan)
 
     def units(self, micro_batch: MicroBatch) -> int:
         return micro_batch.tokens(TEXT) - len(micro_batch.pair_ids)
 
     def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[RowsShape]:
-        batching = _batching(settings)
+        batching = packed_batching(settings)
         length = batching.context_length
         return [RowsShape(batching.max_tokens_per_micro_batch // length, length)]
 
@@ -99,15 +133,12 @@ class CausalLanguageModelData(DataTask):
         # Rows of two or more tokens get two parts each, because only rows with several parts need
         # an attention mask.
         parts = [shape.length // 2, shape.length - shape.length // 2]
-        sizes = np.array([size for size in parts if size] * shape.rows)
+        sizes = np.array([size for size in parts if size] * shape.rows, dtype=np.int32)
+        lengths = sizes + np.int32(self.before)
+        ids = np.full(int(lengths.sum()), special.eos, dtype=np.int32)
         return MicroBatch(
             np.full(len(sizes), -1, dtype=np.int64),
-            {
-                TEXT: FieldArrays(
-                    np.full(int(sizes.sum()) + len(sizes), special.eos, dtype=np.int32),
-                    (sizes + 1).astype(np.int32),
-                )
-            },
+            {TEXT: FieldArrays(ids, lengths)},
             starts=np.zeros(len(sizes), dtype=np.int64),
             rows=np.repeat(np.arange(shape.rows), len(sizes) // shape.rows).astype(np.int32),
         )
@@ -123,7 +154,8 @@ class CausalLanguageModelData(DataTask):
         )
 
 
-def _batching(settings: DataSettings) -> PackedBatchingConfig:
+def packed_batching(settings: DataSettings) -> PackedBatchingConfig:
+    """Return the `batching` section of a recipe that packs texts."""
     assert isinstance(settings.batching, PackedBatchingConfig)
     return settings.batching
 

@@ -13,12 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays, Int32Array
-from data_pipeline.batching.batch import MicroBatch, assemble
-from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
-from data_pipeline.batching.plan import WindowPlan
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import Examples, HeldOut
-from data_pipeline.config.data import DataConfig, DataSettings, PackedBatchingConfig
+from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.label import LabelsDataConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import Manifest
@@ -39,18 +37,11 @@ class LabelledData(MaskedLanguageModelData):
     """
 
     labels: str
+    fills = False
 
     @abstractmethod
     def label_fields(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
         """Return a micro-batch's TEXT and LABELS_FIELD, made from the stored fields."""
-
-    @abstractmethod
-    def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
-        """Return the number of tokens that the network reads of each text, from its start: [texts].
-
-        Args:
-            lengths: [texts], in tokens.
-        """
 
     def fields(self, data: DataConfig) -> tuple[FieldInfo, ...]:
         assert isinstance(data, LabelsDataConfig)
@@ -80,22 +71,6 @@ class LabelledData(MaskedLanguageModelData):
     ) -> dict[str, FieldArrays]:
         return self.label_fields(examples.fields)
 
-    def plan(
-        self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
-    ) -> WindowPlan:
-        batching = settings.batching
-        assert isinstance(batching, PackedBatchingConfig)
-        return plan_packed(
-            self.read_lengths(fields[TEXT].lengths, batching.context_length),
-            batching.context_length,
-            batching.max_tokens_per_micro_batch,
-            seed=settings.seed,
-            epoch=epoch,
-            window=window,
-            before=0,
-            fills=False,
-        )
-
     def heldout_fields(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> dict[str, FieldArrays]:
@@ -117,15 +92,7 @@ class LabelledData(MaskedLanguageModelData):
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
         fields = self.heldout_fields(heldout, tokenizers, settings)
-        batching = settings.batching
-        assert isinstance(batching, PackedBatchingConfig)
-        plan = plan_packed_heldout(
-            self.read_lengths(fields[TEXT].lengths, batching.context_length),
-            batching.context_length,
-            batching.max_tokens_per_micro_batch,
-            before=0,
-        )
-        return assemble(np.arange(len(heldout)), fields, plan)
+        return self.packed_heldout(np.arange(len(heldout)), fields, settings)
 
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
         """Return a micro-batch in which every token has a label, the worst case for memory."""

@@ -7,16 +7,15 @@ set, the same tokens are hidden in every validation and in all runs.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array
-from data_pipeline.batching.batch import MicroBatch, assemble
-from data_pipeline.batching.packing import plan_packed, plan_packed_heldout
-from data_pipeline.batching.plan import WindowPlan
+from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import Examples, HeldOut
-from data_pipeline.config.data import DataSettings, PackedBatchingConfig
+from data_pipeline.config.data import DataSettings
 from data_pipeline.config.masking import MaskedBatchingConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest_records import SpecialIds
@@ -40,6 +39,8 @@ class MaskedLanguageModelData(CausalLanguageModelData):
 
     The torch side is in `trainer.tasks.masked_lm`.
     """
+
+    before = 0
 
     def own_pieces(self) -> tuple[str, ...]:
         return (MASK,)
@@ -69,20 +70,6 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         seen, labels = mask_tokens(fields[TEXT], vocabulary, batching_of(settings).masking, seeds)
         return {TEXT: seen, LABELS_FIELD: labels}
 
-    def plan(
-        self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
-    ) -> WindowPlan:
-        batching = batching_of(settings)
-        return plan_packed(
-            fields[TEXT].lengths,
-            batching.context_length,
-            batching.max_tokens_per_micro_batch,
-            seed=settings.seed,
-            epoch=epoch,
-            window=window,
-            before=0,
-        )
-
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
@@ -93,7 +80,7 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         numbers = np.arange(len(heldout))
         seeds = partial(heldout_seeds, numbers=numbers)
         masked = self.masked(fields, settings, tokenizers, seeds)
-        return packed_heldout(numbers, masked, batching_of(settings))
+        return self.packed_heldout(numbers, masked, settings)
 
     def units(self, micro_batch: MicroBatch) -> int:
         return int((micro_batch.fields[LABELS_FIELD].ids != IGNORE_INDEX).sum())
@@ -102,15 +89,8 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         """Return a micro-batch in which all tokens must be predicted, the shape's worst case."""
         # Rows of two or more tokens get two parts each, because only rows with several parts need
         # an attention mask.
-        parts = [shape.length // 2, shape.length - shape.length // 2]
-        sizes = np.array([size for size in parts if size] * shape.rows, dtype=np.int32)
-        field = FieldArrays(np.full(int(sizes.sum()), special.eos, dtype=np.int32), sizes)
-        return MicroBatch(
-            np.full(len(sizes), -1, dtype=np.int64),
-            {TEXT: field, LABELS_FIELD: field},
-            starts=np.zeros(len(sizes), dtype=np.int64),
-            rows=np.repeat(np.arange(shape.rows), len(sizes) // shape.rows).astype(np.int32),
-        )
+        batch = super().synthetic(shape, special)
+        return replace(batch, fields={**batch.fields, LABELS_FIELD: batch.fields[TEXT]})
 
     def dummy(self, special: SpecialIds) -> MicroBatch:
         """Return a micro-batch of one document of one token."""
@@ -124,23 +104,6 @@ def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
         numbers: [texts], indices of the texts in the set.
     """
     return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
-
-
-def packed_heldout(
-    numbers: Int64Array, fields: Mapping[str, FieldArrays], batching: PackedBatchingConfig
-) -> list[MicroBatch]:
-    """Pack texts of a held-out set into rows; parts of texts do not include preceding tokens.
-
-    Args:
-        numbers: [texts], index of the example to which each text belongs.
-    """
-    plan = plan_packed_heldout(
-        fields[TEXT].lengths,
-        batching.context_length,
-        batching.max_tokens_per_micro_batch,
-        before=0,
-    )
-    return assemble(numbers, fields, plan)
 
 
 def batching_of(settings: DataSettings) -> MaskedBatchingConfig:

@@ -37,7 +37,7 @@ class TextClassificationData(LabelledData):
         label_ids[np.cumsum(text.lengths, dtype=np.int64) - text.lengths] = _from_0(fields[LABEL])
         return {TEXT: text, LABELS_FIELD: FieldArrays(label_ids, text.lengths)}
 
-    def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
+    def planned_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
         return np.minimum(lengths, np.int32(context_length))
 
 

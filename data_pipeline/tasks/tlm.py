@@ -113,7 +113,7 @@ class TranslationLanguageModelData(PairsData):
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
         joined = _joined(_masked_heldout(heldout, tokenizers, settings))
-        return masked_lm.packed_heldout(np.arange(len(heldout)), joined, _pair_batching(settings))
+        return masked_lm.TASK.packed_heldout(np.arange(len(heldout)), joined, settings)
 
     def single_side_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
@@ -125,7 +125,7 @@ class TranslationLanguageModelData(PairsData):
         source, target = _masked_heldout(heldout, tokenizers, settings)
         apart = {name: concatenate([source[name], target[name]]) for name in source}
         numbers = np.tile(np.arange(len(heldout)), len(SIDES))
-        return masked_lm.packed_heldout(numbers, apart, _pair_batching(settings))
+        return masked_lm.TASK.packed_heldout(numbers, apart, settings)
 
     def units(self, micro_batch: MicroBatch) -> int:
         return masked_lm.TASK.units(micro_batch)

@@ -11,7 +11,7 @@ from itertools import chain
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays, Int32Array, flattened
+from data_pipeline.arrays import FieldArrays, flattened
 from data_pipeline.config.label import TAGS
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest_records import FieldInfo
@@ -50,9 +50,6 @@ class TokenClassificationData(LabelledData):
     def label_fields(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
         label_ids = fields[TAGS].ids.astype(np.int32) - np.int32(1)
         return {TEXT: fields[TEXT], LABELS_FIELD: FieldArrays(label_ids, fields[TAGS].lengths)}
-
-    def read_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
-        return lengths
 
 
 def words_of(text: str) -> list[str]:

@@ -20,17 +20,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Base64Bytes, Field
-from sentencepiece import SentencePieceProcessor
 
 from data_pipeline.arrays import FieldArrays, Int32Array, flattened
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.tokenizers.sentence_piece import load_processor
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.file_model import FileModel, error_summary
 from foundation.strict_json import JsonLimits, parse_object
@@ -175,7 +175,6 @@ class MarianTokenizer(Tokenizer):
         self.model = model
         self.name = name
         self._packed = unpack(model, name)
-        self._of_target = of_target
         self._ids: Mapping[str, int] = {piece: n for n, piece in enumerate(self._packed.pieces)}
         if len(self._ids) < len(self._packed.pieces):
             raise TokenizerError(f"{name} has the same piece twice. Prepare the dataset again.")
@@ -194,10 +193,8 @@ class MarianTokenizer(Tokenizer):
             eos=self._ids[EOS],
         )
         self.sentence_piece_model = self._packed.target if of_target else self._packed.source
-        self._processor = _processor(
-            self.sentence_piece_model,
-            f"{TARGET_FILE if of_target else SOURCE_FILE} of {name}",
-        )
+        file = f"{TARGET_FILE if of_target else SOURCE_FILE} of {name}"
+        self._processor = load_processor(self.sentence_piece_model, file, "Download it again.")
 
     @classmethod
     def train(
@@ -299,16 +296,3 @@ class MarianTokenizer(Tokenizer):
 
 def _is_tag(piece: str) -> bool:
     return piece.startswith(TAG_START) and piece.endswith(TAG_END)
-
-
-def _processor(model: bytes, name: str) -> Any:
-    # By default SentencePiece starts a thread for every CPU of the machine.
-    processor = SentencePieceProcessor(num_threads=1)
-    try:
-        processor.load_from_serialized_proto(model)
-    except RuntimeError as error:
-        raise TokenizerError(
-            f"{name} is not a SentencePiece model ({len(model):,} bytes: {error}). Download it "
-            "again."
-        ) from error
-    return processor

@@ -24,12 +24,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from heapq import heapify, heappop, heappush
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array
+from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array, flattened
 from data_pipeline.random_keys import splitmix64
 
 SPACE = "▁"
@@ -103,6 +103,7 @@ class PythonSegmentation(RandomSegmentation):
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
+        self._words = pieces.splitter()
 
     @abstractmethod
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
@@ -115,9 +116,7 @@ class PythonSegmentation(RandomSegmentation):
             [*self.sample(text, alpha, seed), end]
             for text, seed in zip(texts, seeds.tolist(), strict=True)
         ]
-        lengths = np.fromiter(map(len, sampled), dtype=np.int32, count=len(sampled))
-        ids = np.fromiter(chain.from_iterable(sampled), dtype=np.int32, count=int(lengths.sum()))
-        return FieldArrays(ids, lengths)
+        return flattened(sampled)
 
 
 class BpeDropout(PythonSegmentation):
@@ -130,7 +129,6 @@ class BpeDropout(PythonSegmentation):
 
     def __init__(self, pieces: Pieces) -> None:
         super().__init__(pieces)
-        self._words = pieces.splitter()
         self._merged = lru_cache(KEPT_WORDS)(self._merge)
 
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
@@ -225,7 +223,6 @@ class UnigramSampling(PythonSegmentation):
 
     def __init__(self, pieces: Pieces) -> None:
         super().__init__(pieces)
-        self._words = pieces.splitter()
         self._longest = max(map(len, pieces.normal))
         self._filtered = lru_cache(KEPT_WORDS)(self._filter)
 

@@ -41,6 +41,7 @@ from data_pipeline.tokenizers.random_segmentation import (
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 LOG_ERRORS_ONLY = 2
+REMEDY = "Give a .model file that spm_train or `transloom prepare` wrote."
 LONGEST_SENTENCE_BYTES = 1024 * 1024  # no corpus has longer ones, see corpora/lines.py
 SPECIAL_PIECES = frozenset({"<pad>", "<unk>", "<s>", "</s>"})  # of the models trained here
 # Mark of verbatim models. It is stored in a field that SentencePiece preserves and ignores.
@@ -87,14 +88,14 @@ class SentencePieceTokenizer(Tokenizer):
         self.model = model
         self.name = name
         self.added: tuple[str, ...] = ()
-        self._processor = _processor(model, name)
+        self._processor = load_processor(model, name)
         missing = [special for special, number in self._special().items() if number < 0]
         proto = self.proto()
         own = {piece.piece for piece in proto.pieces}
         named = [getattr(proto.trainer_spec, f"{special}_piece") for special in missing]
         self.added = tuple(piece for piece in named if piece not in own)
         if self.added:
-            self._processor = _processor(self.proto().SerializeToString(), name)
+            self._processor = load_processor(self.proto().SerializeToString(), name)
         special = self._special()
         if unusable := [special for special, number in special.items() if number < 0]:
             raise TokenizerError(
@@ -118,8 +119,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def proto(self) -> ModelProto:
         """Return the parsed model, with the special pieces that it lacks."""
-        proto = ModelProto()
-        proto.ParseFromString(self.model)
+        proto = ModelProto.FromString(self.model)
         for piece in self.added:
             proto.pieces.add(piece=piece, type=ModelProto.SentencePiece.CONTROL)
         return proto
@@ -263,8 +263,7 @@ def vocabulary_range(texts: Iterable[str], config: TokenizerConfig) -> tuple[int
         TokenizerError: no model can be trained, for example because the texts have more characters
             than the vocabulary size of `config`.
     """
-    model = ModelProto()
-    model.ParseFromString(_trained(texts, config, "tokenizer.model", (), exact_size=False))
+    model = ModelProto.FromString(_trained(texts, config, "tokenizer.model", (), exact_size=False))
     merged = sum(
         piece.type == ModelProto.SentencePiece.NORMAL and len(piece.piece) > 1
         for piece in model.pieces
@@ -333,13 +332,17 @@ def _options(config: TokenizerConfig) -> dict[str, Any]:
 
 
 def _marked(model: bytes) -> bytes:
-    proto = ModelProto()
-    proto.ParseFromString(model)
+    proto = ModelProto.FromString(model)
     proto.trainer_spec.accept_language.append(VERBATIM)
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _processor(model: bytes, name: str) -> SentencePieceProcessor:
+def load_processor(model: bytes, name: str, remedy: str = REMEDY) -> SentencePieceProcessor:
+    """Load a SentencePiece model.
+
+    Raises:
+        TokenizerError: it is not one; the message ends with the remedy.
+    """
     # By default SentencePiece starts a thread for every CPU of the machine, regardless of the
     # number of CPUs assigned to the process.
     processor = SentencePieceProcessor(num_threads=1)
@@ -347,7 +350,6 @@ def _processor(model: bytes, name: str) -> SentencePieceProcessor:
         processor.load_from_serialized_proto(model)
     except RuntimeError as error:
         raise TokenizerError(
-            f"{name} is not a SentencePiece model ({len(model):,} bytes: {error}). Give a "
-            ".model file that spm_train or `transloom prepare` wrote."
+            f"{name} is not a SentencePiece model ({len(model):,} bytes: {error}). {remedy}"
         ) from error
     return processor

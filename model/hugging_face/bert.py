@@ -16,7 +16,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from model.config.encoder_only import EncoderOnlyConfig
@@ -25,15 +24,18 @@ from model.errors import ModelError
 from model.heads.label_head import LabelModel
 from model.heads.masked_head import MaskedLanguageModel
 from model.hugging_face.weight_mapping import (
+    ACTIVATIONS,
+    ACTIVATIONS_READ,
     HuggingFaceModel,
     WeightLocation,
     count,
-    invalid_config_error,
     join_parameter,
+    join_parameters,
     load_weights_like,
+    network_config,
     refuse_unsupported_values,
     refuse_unused_weights,
-    split_parameter,
+    split_parameters,
 )
 from model.networks.encoder_only import EncoderOnly
 
@@ -41,13 +43,6 @@ ARCHITECTURE = "BertForMaskedLM"
 ENCODER_ARCHITECTURE = "BertModel"
 OF_THE_ENCODER = "bert."  # prefix of BertModel's names in BertForMaskedLM
 
-# Map from our names to Hugging Face's, for export.
-ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Map from Hugging Face's names to ours, for import; two of their names denote the same function.
-ACTIVATIONS_READ = {
-    **{"relu": "relu", "gelu": "gelu"},
-    **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
-}
 # Values that Hugging Face uses for keys that are missing in a config.
 DEFAULTS = {
     "attention_probs_dropout_prob": 0.1,
@@ -72,12 +67,10 @@ EMBEDDINGS = {
     "encoder.positions": "bert.embeddings.position_embeddings",
     "encoder.segments": "bert.embeddings.token_type_embeddings",
 }
-OUTSIDE = {
-    "encoder.embedding_norm": "bert.embeddings.LayerNorm",
-}
+OUTSIDE = {"encoder.embedding_norm": ["bert.embeddings.LayerNorm"]}
 HEAD = {
-    "head.dense": "cls.predictions.transform.dense",
-    "head.norm": "cls.predictions.transform.LayerNorm",
+    "head.dense": ["cls.predictions.transform.dense"],
+    "head.norm": ["cls.predictions.transform.LayerNorm"],
 }
 # Architecture with (True) and without (False) a pooler, which is a dense layer with tanh for the
 # first token.
@@ -102,7 +95,7 @@ def to_bert(network: MaskedLanguageModel, pad_id: int) -> HuggingFaceModel:
         ModelError: BERT does not support the network; the message names the setting.
     """
     _require_form(network.encoder.config)
-    weights = _split_parameters(network, _places(network.encoder.config))
+    weights = split_parameters(network, _places(network.encoder.config))
     return HuggingFaceModel(_config_of(network.encoder, ARCHITECTURE, pad_id), weights)
 
 
@@ -118,10 +111,8 @@ def to_bert_labels(network: LabelModel, pad_id: int, labels: Sequence[str]) -> H
     assert len(labels) == network.labels
     encoder = to_bert_encoder(network.encoder, pad_id)
     weights = {OF_THE_ENCODER + name: weight for name, weight in encoder.weights.items()}
-    for name, parameter in network.named_parameters():
-        module, _, kind = name.rpartition(".")
-        if module in LABEL_HEAD:
-            weights |= split_parameter(parameter, WeightLocation([f"{LABEL_HEAD[module]}.{kind}"]))
+    head = {ours: [name] for ours, name in LABEL_HEAD.items() if getattr(network, ours) is not None}
+    weights |= split_parameters(network, _module_places(head, network.encoder.config.width))
     config = {
         **encoder.config,
         "architectures": [LABEL_ARCHITECTURES[network.pooler is not None]],
@@ -141,9 +132,7 @@ def to_bert_encoder(encoder: EncoderOnly, pad_id: int) -> HuggingFaceModel:
         ModelError: BERT does not support the network; the message names the setting.
     """
     _require_form(encoder.config)
-    weights = _split_parameters(
-        nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config)
-    )
+    weights = split_parameters(nn.ModuleDict({"encoder": encoder}), _encoder_places(encoder.config))
     named = {name.removeprefix(OF_THE_ENCODER): weight for name, weight in weights.items()}
     return HuggingFaceModel(_config_of(encoder, ENCODER_ARCHITECTURE, pad_id), named)
 
@@ -161,15 +150,6 @@ def _require_form(config: EncoderOnlyConfig) -> None:
         )
 
 
-def _split_parameters(
-    network: nn.Module, places: Mapping[str, WeightLocation]
-) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = {}
-    for name, place in places.items():
-        weights |= split_parameter(network.get_parameter(name), place)
-    return weights
-
-
 def from_bert(
     config: Mapping[str, Any],
     weights: Mapping[str, Tensor],
@@ -184,18 +164,10 @@ def from_bert(
     """
     config = {**DEFAULTS, **config}
     theirs = _with_current_names(weights)
-    _require_sizes(theirs, config)
-    try:
-        ours = _read(config)
-    except ValidationError as error:
-        raise invalid_config_error(error) from error
-    sizes = count(config, "vocab_size"), count(config, "max_position_embeddings")
+    ours, sizes = _read(config, theirs)
     with torch.device("meta"):  # the weights are assigned below
         network = MaskedLanguageModel(ours, *sizes, attention_backend)
-    state = {
-        name: join_parameter(theirs, place, network.get_parameter(name).shape)
-        for name, place in _places(ours).items()
-    }
+    state = join_parameters(theirs, _places(ours), network)
     refuse_unused_weights(theirs, "BERT", f"of the class {ARCHITECTURE}")
     load_weights_like(network, state, "encoder.embedding.weight")
     return network
@@ -236,12 +208,7 @@ def read_bert(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> BertW
     classifier = weights.get(f"{LABEL_HEAD['classifier']}.weight")
     head = {} if classifier is None else LABEL_HEAD
     theirs = _with_current_names(weights, head.values())
-    _require_sizes(theirs, config)
-    try:
-        ours = _read(config)
-    except ValidationError as error:
-        raise invalid_config_error(error) from error
-    sizes = count(config, "vocab_size"), count(config, "max_position_embeddings")
+    ours, sizes = _read(config, theirs)
     with torch.device("meta"):  # only the shapes are needed
         parameters = nn.ModuleDict({"encoder": EncoderOnly(ours, *sizes)}).named_parameters()
     shapes = {name: parameter.shape for name, parameter in parameters}
@@ -289,7 +256,11 @@ def _config_of(encoder: EncoderOnly, architecture: str, pad_id: int) -> dict[str
     }
 
 
-def _read(config: Mapping[str, Any]) -> EncoderOnlyConfig:
+def _read(
+    config: Mapping[str, Any], theirs: Mapping[str, Tensor]
+) -> tuple[EncoderOnlyConfig, tuple[int, int]]:
+    """Return the settings that a config describes, and the sizes of vocabulary and context."""
+    _require_sizes(theirs, config)
     refuse_unsupported_values(
         config,
         model_type=("bert",),
@@ -312,7 +283,8 @@ def _read(config: Mapping[str, Any]) -> EncoderOnlyConfig:
         "dropout": config["hidden_dropout_prob"],
         "attention_dropout": config["attention_probs_dropout_prob"],
     }
-    return EncoderOnlyConfig.model_validate(values)
+    ours = network_config(EncoderOnlyConfig, values)
+    return ours, (count(config, "vocab_size"), count(config, "max_position_embeddings"))
 
 
 def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -365,8 +337,7 @@ def _with_current_names(
 
 def _places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
     """Return the location, in Hugging Face's weights, of each of our parameters."""
-    modules = {ours: [name] for ours, name in HEAD.items()}
-    head = {"output_bias": WeightLocation([BIAS]), **_module_places(modules, config.width)}
+    head = {"output_bias": WeightLocation([BIAS]), **_module_places(HEAD, config.width)}
     return _encoder_places(config) | head
 
 
@@ -375,7 +346,7 @@ def _encoder_places(config: EncoderOnlyConfig) -> dict[str, WeightLocation]:
     places = {
         f"{ours}.weight": WeightLocation([f"{name}.weight"]) for ours, name in EMBEDDINGS.items()
     }
-    modules = {ours: [name] for ours, name in OUTSIDE.items()}
+    modules = dict(OUTSIDE)
     for number in range(config.layers):
         prefix = f"bert.encoder.layer.{number}."
         for ours, names in LAYER.items():

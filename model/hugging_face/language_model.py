@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from model.config.decoder_only import DecoderOnlyConfig
@@ -23,11 +22,10 @@ from model.hugging_face.files import CONFIG_FILE, read_model, write_model
 from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
 from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
-    invalid_config_error,
-    join_parameter,
+    join_parameters,
     load_weights_like,
     refuse_unused_weights,
-    split_parameter,
+    split_parameters,
 )
 from model.networks.decoder_only import DecoderOnly
 
@@ -55,11 +53,7 @@ def to_hugging_face(network: DecoderOnly) -> HuggingFaceModel:
         "eos_token_id": None,
         "pad_token_id": network.pad_id,
     }
-    places = layout.places(network.config)
-    weights: dict[str, Tensor] = {}
-    for name, parameter in network.named_parameters():
-        weights |= split_parameter(parameter, places[name])
-    return HuggingFaceModel(config, weights)
+    return HuggingFaceModel(config, split_parameters(network, layout.places(network.config)))
 
 
 def from_hugging_face(
@@ -82,10 +76,7 @@ def from_hugging_face(
             f"model_type of the config is {config.get('model_type')!r}, but it must be "
             f"{' or '.join(LAYOUTS)}. Convert the network to one of these first."
         )
-    try:
-        ours, vocabulary_size, context_length = layout.read(config)
-    except ValidationError as error:
-        raise invalid_config_error(error) from error
+    ours, vocabulary_size, context_length = layout.read(config)
     with torch.device("meta"):  # the weights are assigned below
         network = DecoderOnly(
             ours,
@@ -95,10 +86,7 @@ def from_hugging_face(
             attention_backend,
         )
     theirs = _with_current_names(weights, layout, ours.tie_embeddings)
-    state = {
-        name: join_parameter(theirs, place, network.get_parameter(name).shape)
-        for name, place in layout.places(ours).items()
-    }
+    state = join_parameters(theirs, layout.places(ours), network)
     refuse_unused_weights(theirs, layout.title, "that has a language model's head")
     load_weights_like(network, state, "embedding.weight")
     return network

@@ -9,20 +9,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from model.config.decoder_only import DecoderOnlyConfig
-from model.hugging_face.weight_mapping import WeightLocation, count, refuse_unsupported_values
+from model.hugging_face.weight_mapping import (
+    ACTIVATIONS,
+    ACTIVATIONS_READ,
+    WeightLocation,
+    count,
+    network_config,
+    refuse_unsupported_values,
+)
 from model.networks.decoder_only import DecoderOnly
 
 HEAD = "lm_head.weight"
 
-# Map from our names to Hugging Face's, for export.
-GPT2_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
-# Map from Hugging Face's names to ours, for import; two of their names denote the same function.
-GPT2_ACTIVATIONS_READ = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-}
 GPT2_LAYER = {
     "self_attention_norm": "ln_1",
     "self_attention.query_key_value": "attn.c_attn",
@@ -88,7 +86,7 @@ def _gpt2_lacks(config: DecoderOnlyConfig) -> list[str]:
         config,
         positions=("learned",),
         norm=("layer",),
-        activation=tuple(GPT2_ACTIVATIONS),
+        activation=tuple(ACTIVATIONS),
         bias=(True,),
         key_value_heads=(config.heads,),
     )
@@ -102,7 +100,7 @@ def _gpt2_config(network: DecoderOnly) -> dict[str, Any]:
         "n_layer": config.layers,
         "n_head": config.heads,
         "n_inner": config.inner_width,
-        "activation_function": GPT2_ACTIVATIONS[config.activation],
+        "activation_function": ACTIVATIONS[config.activation],
         "layer_norm_epsilon": config.norm_epsilon,
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
@@ -114,7 +112,7 @@ def _read_gpt2(config: Mapping[str, Any]) -> ParsedConfig:
     dropout = config.get("resid_pdrop", 0.1)
     refuse_unsupported_values(
         config,
-        activation_function=tuple(GPT2_ACTIVATIONS_READ),
+        activation_function=tuple(ACTIVATIONS_READ),
         scale_attn_weights=(True,),
         scale_attn_by_inverse_layer_idx=(False,),
         add_cross_attention=(False,),
@@ -127,14 +125,14 @@ def _read_gpt2(config: Mapping[str, Any]) -> ParsedConfig:
         "width": count(config, "n_embd"),
         "heads": count(config, "n_head"),
         "feed_forward_width": config.get("n_inner"),
-        "activation": GPT2_ACTIVATIONS_READ[config.get("activation_function", "gelu_new")],
+        "activation": ACTIVATIONS_READ[config.get("activation_function", "gelu_new")],
         "norm_epsilon": config.get("layer_norm_epsilon", 1e-5),
         "tie_embeddings": config.get("tie_word_embeddings", True),
         "dropout": dropout,
         "attention_dropout": config.get("attn_pdrop", 0.1),
     }
     return ParsedConfig(
-        DecoderOnlyConfig.model_validate(ours),
+        network_config(DecoderOnlyConfig, ours),
         count(config, "vocab_size"),
         count(config, "n_positions"),
     )
@@ -212,7 +210,7 @@ def _read_llama(config: Mapping[str, Any]) -> ParsedConfig:
         "attention_dropout": config.get("attention_dropout", 0.0),
     }
     return ParsedConfig(
-        DecoderOnlyConfig.model_validate(ours),
+        network_config(DecoderOnlyConfig, ours),
         count(config, "vocab_size"),
         count(config, "max_position_embeddings"),
     )

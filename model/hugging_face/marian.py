@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from model.blocks.positions import SinusoidalPositions, sinusoidal_table
@@ -27,12 +26,13 @@ from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
     WeightLocation,
     count,
-    invalid_config_error,
     join_parameter,
+    join_parameters,
     load_weights_like,
+    network_config,
     refuse_unsupported_values,
     refuse_unused_weights,
-    split_parameter,
+    split_parameters,
 )
 from model.networks.transformer import Transformer, Vocabulary
 
@@ -104,9 +104,7 @@ def to_marian(network: Transformer, max_positions: int = MAX_POSITIONS) -> Huggi
         ModelError: Marian does not support the network.
     """
     _refuse_what_marian_lacks(network.config)
-    weights: dict[str, Tensor] = {}
-    for name, place in _places(network.config).items():
-        weights |= split_parameter(network.get_parameter(name), place)
+    weights = split_parameters(network, _places(network.config))
     bias = network.output_bias
     size, like = network.vocabulary.target_size, network.output_weight.detach()
     weights[BIAS] = (like.new_zeros(size) if bias is None else bias.detach().clone())[None]
@@ -134,18 +132,12 @@ def from_marian(
     bias = theirs.pop(BIAS, None)
     if bias is not None and not bias.any():
         bias = None
-    try:
-        ours = _read(config, output_bias=bias is not None)
-    except ValidationError as error:
-        raise invalid_config_error(error) from error
+    ours = _read(config, output_bias=bias is not None)
     with torch.device("meta"):  # the weights are assigned below
         network = Transformer(ours, _vocabulary(config), attention_backend)
     positions = network.positions = SinusoidalPositions(ours.width)
     _drop_tied(theirs, ours)
-    state = {
-        name: join_parameter(theirs, place, network.get_parameter(name).shape)
-        for name, place in _places(ours).items()
-    }
+    state = join_parameters(theirs, _places(ours), network)
     refuse_unused_weights(theirs, "Marian", f"of the class {ARCHITECTURE}")
     if bias is not None:
         shape = network.get_parameter("output_bias").shape
@@ -240,7 +232,7 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
         "output_bias": output_bias,
         "decoder_start": "pad" if _start(config) == _token(config, "pad_token_id") else "bos",
     }
-    return ModelConfig.model_validate(values)
+    return network_config(ModelConfig, values)
 
 
 def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

@@ -6,13 +6,23 @@ order.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from model.errors import ModelError
+
+# Map from our names of activations to those of BERT and GPT-2, for export.
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
+# Map from their names to ours, for import; two of their names denote the same function.
+ACTIVATIONS_READ = {
+    **{"relu": "relu", "gelu": "gelu"},
+    **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
+}
+
+C = TypeVar("C", bound=BaseModel)
 
 LARGEST = 2**31 - 1  # maximum size; the product of two such sizes still fits into 64 bits
 
@@ -94,12 +104,37 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
     return whole
 
 
-def invalid_config_error(error: ValidationError) -> ModelError:
-    """Return the error for a config that does not describe a valid network."""
-    return ModelError(
-        f"The config does not describe a network that can be built: {error}. Use the config.json "
-        "that belongs to the weights."
-    )
+def split_parameters(network: nn.Module, places: Mapping[str, WeightLocation]) -> dict[str, Tensor]:
+    """Return copies of a network's parameters under Hugging Face's names."""
+    weights: dict[str, Tensor] = {}
+    for name, place in places.items():
+        weights |= split_parameter(network.get_parameter(name), place)
+    return weights
+
+
+def join_parameters(
+    theirs: dict[str, Tensor], places: Mapping[str, WeightLocation], network: nn.Module
+) -> dict[str, Tensor]:
+    """Remove a network's parameters from `theirs`, and return them; see `join_parameter`."""
+    return {
+        name: join_parameter(theirs, place, network.get_parameter(name).shape)
+        for name, place in places.items()
+    }
+
+
+def network_config(kind: type[C], values: Mapping[str, Any]) -> C:
+    """Return the settings of the network that a config describes.
+
+    Raises:
+        ModelError: no such network can be built.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ModelError(
+            f"The config does not describe a network that can be built: {error}. Use the "
+            "config.json that belongs to the weights."
+        ) from error
 
 
 def refuse_unused_weights(theirs: Mapping[str, Tensor], whose: str, wanted: str) -> None:

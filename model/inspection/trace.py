@@ -15,21 +15,18 @@ width, f inner width of the feed-forward network, v target vocabulary. Rows of p
 meaningless numbers.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.blocks.embeddings import Embedding
-from model.blocks.layers import Decoder, Encoder, Layer
 from model.errors import ModelError
 from model.inspection.layer_traces import (
     DecoderLayerTrace,
     EmbeddingTrace,
     EncoderLayerTrace,
-    ResidualTrace,
 )
 from model.inspection.module_calls import (
     ModuleCalls,
@@ -99,22 +96,18 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
         encoder=EncoderTrace(
             ids_bt=source_bs,
             embedding=_embedding(calls, model, source_embedding),
-            layers=tuple(layer_trace(calls, layer) for layer in _layers(model.encoder)),
+            layers=tuple(layer_trace(calls, layer) for layer in model.encoder.layers),
             output_btm=memory_bsm,
         ),
         decoder=DecoderTrace(
             ids_bt=target_input_bt,
             embedding=_embedding(calls, model, model.target_embedding),
-            layers=tuple(_decoder_layer(calls, layer) for layer in _layers(model.decoder)),
+            layers=tuple(_decoder_layer(calls, layer) for layer in model.decoder.layers),
             output_btm=hidden_btm,
         ),
         logits_btv=logits_btv,
         probabilities_btv=logits_btv.float().softmax(dim=-1),
     )
-
-
-def _layers(stack: Encoder | Decoder) -> Iterator[Any]:
-    yield from stack.layers
 
 
 def _embedding(calls: ModuleCalls, model: Transformer, embedding: Embedding) -> EmbeddingTrace:
@@ -130,17 +123,14 @@ def _embedding(calls: ModuleCalls, model: Transformer, embedding: Embedding) -> 
     )
 
 
-def _decoder_layer(calls: ModuleCalls, layer: Layer) -> DecoderLayerTrace:
-    def residual(norm: nn.Module) -> ResidualTrace:
-        return residual_trace(calls, layer, norm)
-
+def _decoder_layer(calls: ModuleCalls, layer: Any) -> DecoderLayerTrace:
     return DecoderLayerTrace(
         self_attention=attention_trace(calls, layer.self_attention),
-        self_attention_residual=residual(layer.self_attention_norm),
+        self_attention_residual=residual_trace(calls, layer, layer.self_attention_norm),
         cross_attention=attention_trace(calls, layer.cross_attention),
-        cross_attention_residual=residual(layer.cross_attention_norm),
+        cross_attention_residual=residual_trace(calls, layer, layer.cross_attention_norm),
         feed_forward=feed_forward_trace(calls, layer),
-        feed_forward_residual=residual(layer.feed_forward_norm),
+        feed_forward_residual=residual_trace(calls, layer, layer.feed_forward_norm),
     )
 
 

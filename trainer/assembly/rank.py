@@ -6,7 +6,7 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from trainer.assembly.run import build_trainer
 from trainer.checkpoints.run_copies import register_copy
-from trainer.job.rank_job import RankJob
+from trainer.job.rank_job import RankContext, RankJob
 from trainer.job.supervision import Supervision
 from trainer.process.placement import Placement
 from trainer.training.loop import Trainer
@@ -21,14 +21,19 @@ def build_rank(
 ) -> Trainer:
     """Return the trainer of one rank of a run or, if the job has replay options, of a replay.
 
-    See `build_trainer` for the arguments.
+    Args:
+        job: the run, and its checkpoint or warm start.
+        placement: this rank and its device.
+        steps: opens this rank's stream of data at a cursor.
+        supervision: receives the rank's reports.
     """
+    context = RankContext(job, placement, supervision)
     if job.replay is None:
-        return build_trainer(job, placement=placement, steps=steps, supervision=supervision)
+        return build_trainer(context, steps)
     # Imported late, because it imports the step inspector.
     from trainer.assembly.replay import build_replay
 
     if job.replay.url:
         register_copy(job.run, job.replay.url)
 
-    return build_replay(job, placement=placement, steps=steps, supervision=supervision)
+    return build_replay(context, steps)

@@ -17,9 +17,7 @@ from data_pipeline.storage.durable import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.assembly.callbacks import build_guards
 from trainer.assembly.engine import build_engine
-from trainer.job.rank_job import RankContext, RankJob
-from trainer.job.supervision import Supervision
-from trainer.process.placement import Placement
+from trainer.job.rank_job import RankContext
 from trainer.record.metrics_file import MetricsFile
 from trainer.record.metrics_lines import Line
 from trainer.record.recorder_protocol import NoRecorder
@@ -70,20 +68,14 @@ class ReplayRecorder:
         self._record.close()
 
 
-def build_replay(
-    job: RankJob,
-    *,
-    placement: Placement,
-    steps: Callable[[Cursor], Iterator[RankStep]],
-    supervision: Supervision,
-) -> Trainer:
+def build_replay(context: RankContext, steps: Callable[[Cursor], Iterator[RankStep]]) -> Trainer:
     """Return the trainer of one rank of a replay, at step 0 or at the step of a checkpoint.
 
-    See `build_trainer` for the arguments.
+    See `build_rank` for the arguments.
     """
+    job, placement = context.job, context.placement
     recipe, order = job.recipe, job.replay
     assert order is not None
-    context = RankContext(job, placement, supervision)
     checkpoint = job.saved_state
     tokenizers = load_tokenizers(open_dataset_store(recipe.data), job.manifest)
     task = training_task(recipe, job.manifest, tokenizers)

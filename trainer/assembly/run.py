@@ -16,8 +16,7 @@ from trainer.assembly.callbacks import build_guards, build_observers
 from trainer.assembly.engine import build_engine
 from trainer.checkpoints.format import SavedState
 from trainer.config import EngineConfig
-from trainer.job.rank_job import RankContext, RankJob
-from trainer.job.supervision import Supervision
+from trainer.job.rank_job import RankContext
 from trainer.memory.preflight import run_preflight
 from trainer.process.device_peaks import peak_of_rank
 from trainer.process.distributed import sum_over_ranks
@@ -41,29 +40,17 @@ from trainer.training.step_profiler import StepProfiler
 from trainer.training.validation import Validator
 
 
-def build_trainer(
-    job: RankJob,
-    *,
-    placement: Placement,
-    steps: Callable[[Cursor], Iterator[RankStep]],
-    supervision: Supervision,
-) -> Trainer:
+def build_trainer(context: RankContext, steps: Callable[[Cursor], Iterator[RankStep]]) -> Trainer:
     """Return the trainer of one rank of a run, at step 0 or at the step of a checkpoint.
 
-    The process group must exist.
-
-    Args:
-        job: the run, and its checkpoint or warm start.
-        placement: this rank and its device.
-        steps: opens this rank's stream of data at a cursor.
-        supervision: receives the rank's reports.
+    The process group must exist. `build_rank` describes the arguments.
 
     Raises:
         DamagedCheckpointError: the job requires the ranks to verify its checkpoint, and the
             checkpoint is not intact; raised on all ranks.
     """
+    job, placement, supervision = context.job, context.placement, context.supervision
     recipe = job.recipe
-    context = RankContext(job, placement, supervision)
     checkpoint = job.saved_state
     times = _BuildTimes()
     store, manifest = open_dataset_store(recipe.data), job.manifest

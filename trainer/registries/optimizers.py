@@ -23,10 +23,11 @@ weight, gradient and moments, the step, and the settings (see docs/decisions/004
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from foundation.registry import Registry
-from foundation.section import Section, identity, options_of, require_defaults
+from foundation.section import Section, identity, require_defaults
+from trainer.registries.validators import known_in, options_for
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,9 @@ class OptimizerConfig(Section):
     # Validate `options` even if the recipe gives none.
     model_config = ConfigDict(validate_default=True)
 
-    type: str = identity("adamw", "`adamw`, or an optimizer that an extension registers.")
+    type: Annotated[str, known_in(OPTIMIZERS)] = identity(
+        "adamw", "`adamw`, or an optimizer that an extension registers."
+    )
     betas: tuple[Moment, Moment] = identity(
         (0.9, 0.98),
         "Decay of the first and second moment; §5.3 of Attention Is All You Need uses 0.9, 0.98.",
@@ -89,17 +92,9 @@ class OptimizerConfig(Section):
     weight_decay: float = identity(
         0.0, "Decoupled weight decay of matrices; norms and biases do not decay.", ge=0
     )
-    options: dict[str, Any] = identity({}, "Settings of an extension's optimizer.")
-
-    @field_validator("type")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return OPTIMIZERS.known(name)
-
-    @field_validator("options")
-    @classmethod
-    def _are_those_of_the_optimizer(cls, options: dict[str, Any], info: ValidationInfo) -> Any:
-        return options_of(OPTIMIZERS, info, "type", options)
+    options: Annotated[dict[str, Any], options_for(OPTIMIZERS, "type")] = identity(
+        {}, "Settings of an extension's optimizer."
+    )
 
     @model_validator(mode="after")
     def _optimizer_reads_what_is_set(self) -> "OptimizerConfig":

@@ -5,6 +5,7 @@ would not reveal that a rank trained on wrong arrays.
 """
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -59,6 +60,33 @@ class PairBatch(DeviceBatch):
     def target_output(self) -> torch.Tensor:
         """Tokens of the target and EOS, int64 [b, t]."""
         return self.inputs[2]
+
+
+def device_batch(
+    arrays: Sequence[np.ndarray],
+    numbers: Iterable[np.ndarray],
+    inputs: Sequence[np.ndarray],
+    device: torch.device,
+) -> DeviceBatch:
+    """Move the arrays that a network reads to a device.
+
+    Args:
+        arrays: the arguments of the network's forward; the first has the padded tokens.
+        numbers: the numbers of the examples, and others that the digest includes.
+        inputs: the inputs without padding, for the digest; the first has the tokens.
+    """
+    state = hashlib.blake2b(digest_size=32)
+    for values in numbers:
+        state.update(np.ascontiguousarray(values, dtype="<i8").data)
+    for values in inputs:
+        state.update(values.astype("<i4").data)
+    positions = arrays[0].size
+    return DeviceBatch(
+        inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in arrays),
+        digest=state.digest(),
+        padding=positions - len(inputs[0]),
+        positions=positions,
+    )
 
 
 def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.device) -> PairBatch:

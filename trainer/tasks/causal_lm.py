@@ -1,6 +1,5 @@
 """Torch side of causal language modelling: packed documents, scored by loss and perplexity."""
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 
@@ -21,10 +20,11 @@ from model.losses.loss import CrossEntropy
 from model.networks.decoder_only import DecoderOnly
 from trainer.recipe import TrainingRecipe
 from trainer.scores import scores_of
-from trainer.tasks.batch import DeviceBatch
+from trainer.tasks.batch import DeviceBatch, device_batch
+from trainer.tasks.batch_scoring import BatchScoring
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import padded_rows, part_numbers_in_rows, token_positions_in_rows
-from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
+from trainer.tasks.task import ShownExample, TrainingTask, ValidationResult, loss_scores
 
 # Number of tokens of a held-out document that prompt a sample; at most half of the document.
 PROMPT_TOKENS = 32
@@ -70,12 +70,9 @@ class CausalLanguageModel(TrainingTask):
         }
         padding = {"input": self._pad_id, "target": self._pad_id, "part": -1}
         padded = [padded_rows(arrays[name], places, shape, padding[name]) for name in arrays]
-        return DeviceBatch(
-            inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in padded),
-            digest=_digest(micro_batch, *padded),
-            padding=shape[0] * shape[1] - len(places),
-            positions=shape[0] * shape[1],
-        )
+        real = padded[-1] >= 0
+        numbers = (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows)
+        return device_batch(padded, numbers, [array[real] for array in padded], device)
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
         assert micro_batch.rows is not None
@@ -94,19 +91,13 @@ class CausalLanguageModel(TrainingTask):
         return self.tokenizers[TEXT].pad_id
 
 
-class PerplexityScoring(Scoring):
+class PerplexityScoring(BatchScoring[CausalLanguageModel]):
     """Loss and perplexity over all tokens of a held-out set; each batch has a row of the table."""
 
     columns = 1
 
     def __init__(self, task: CausalLanguageModel, heldout: HeldOut) -> None:
-        self._task = task
-        self._heldout = heldout
-        self.batches = task.data.heldout_micro_batches(
-            heldout, task.tokenizers, task.recipe.data_settings
-        )
-        self.rows = len(self.batches)
-        self._tokens = sum(task.data.units(batch) for batch in self.batches)
+        super().__init__(task, heldout)
         self._bytes = sum(len(text.encode()) for text in heldout.texts[TEXT])
 
     def score(
@@ -118,7 +109,7 @@ class PerplexityScoring(Scoring):
     def summarise(self, table: np.ndarray) -> ValidationResult:
         nll = math.fsum(table[:, 0].tolist())
         per_byte = loss_scores(nll / self._bytes)["perplexity"]
-        values = {**loss_scores(nll / self._tokens), "byte_perplexity": per_byte}
+        values = {**loss_scores(nll / self._units), "byte_perplexity": per_byte}
         return ValidationResult(scores_of(values, TASKS["causal_lm"].scores))
 
     def samples(self, network: nn.Module) -> list[ShownExample]:
@@ -144,16 +135,3 @@ class PerplexityScoring(Scoring):
             )
             for prompt, row, made, text in zip(prompts, ids, found, continuations, strict=True)
         ]
-
-
-def _digest(
-    micro_batch: MicroBatch, inputs: np.ndarray, targets: np.ndarray, parts: np.ndarray
-) -> bytes:
-    """Hash the documents' numbers, the starts and rows of their parts, and the unpadded inputs."""
-    state = hashlib.blake2b(digest_size=32)
-    for numbers in (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows):
-        state.update(np.ascontiguousarray(numbers, dtype="<i8").data)
-    real = parts >= 0
-    for fed in (inputs, targets, parts):
-        state.update(fed[real].astype("<i4").data)
-    return state.digest()

@@ -1,7 +1,6 @@
 """Torch side of text and token classification, with batches like those of `masked_lm`."""
 
 import math
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -80,20 +79,15 @@ class Labelling(MaskedLanguageModelling):
     def scoring(self, heldout: HeldOut) -> "LabelScoring":
         return LabelScoring(self, heldout)
 
-    @abstractmethod
     def more_scores(
         self, expected: Sequence[Labels], predicted: Sequence[Labels]
     ) -> dict[str, float]:
-        """Return this task's additional scores by name, from the labels of all texts."""
+        """Return a task's additional scores by name, from the labels of all texts; none here."""
+        return {}
 
 
 class TextClassification(Labelling):
     """Task with one label for each text."""
-
-    def more_scores(
-        self, expected: Sequence[Labels], predicted: Sequence[Labels]
-    ) -> dict[str, float]:
-        return {}
 
 
 class TokenClassification(Labelling):

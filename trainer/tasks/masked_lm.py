@@ -1,6 +1,5 @@
 """Torch side of masked language modelling: packed rows, scored by predictions of masked tokens."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -20,8 +19,8 @@ from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.masked_head import MaskedLanguageModel
 from trainer.recipe import TrainingRecipe
 from trainer.scores import scores_of
-from trainer.tasks.accuracy_scoring import AccuracyScoring
-from trainer.tasks.batch import DeviceBatch
+from trainer.tasks.batch import DeviceBatch, device_batch
+from trainer.tasks.batch_scoring import AccuracyScoring
 from trainer.tasks.flops import PaddedSizes, row_sizes
 from trainer.tasks.rows import (
     padded_rows,
@@ -62,6 +61,7 @@ class MaskedLanguageModelling(TrainingTask):
         at which a label is expected, and targets are these labels. Both are int64 [labels].
         """
         assert micro_batch.rows is not None
+        assert micro_batch.starts is not None
         seen, labels = micro_batch.fields[TEXT], micro_batch.fields[LABELS_FIELD].ids
         sizes = seen.lengths.astype(np.int64)
         parts = np.repeat(part_numbers_in_rows(micro_batch.rows), sizes)
@@ -77,12 +77,8 @@ class MaskedLanguageModelling(TrainingTask):
             padded_rows(parts, places, shape, -1),
         ]
         fed = [*rows, places[where], labels[where].astype(np.int64)]
-        return DeviceBatch(
-            inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in fed),
-            digest=_digest(micro_batch, [seen.ids, segments, positions, parts, labels]),
-            padding=shape[0] * shape[1] - len(places),
-            positions=shape[0] * shape[1],
-        )
+        numbers = (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows)
+        return device_batch(fed, numbers, [seen.ids, segments, positions, parts, labels], device)
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
         assert micro_batch.rows is not None
@@ -147,13 +143,3 @@ class MaskedScoring(AccuracyScoring[MaskedLanguageModelling]):
             for of_all in (seen.ids, expected, made)
         ]
         return [ShownExample(*three) for three in zip(*texts, strict=True)]
-
-
-def _digest(micro_batch: MicroBatch, fed: list[np.ndarray]) -> bytes:
-    """Hash the examples' numbers, the starts and rows of their parts, and the unpadded inputs."""
-    state = hashlib.blake2b(digest_size=32)
-    for numbers in (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows):
-        state.update(np.ascontiguousarray(numbers, dtype="<i8").data)
-    for array in fed:
-        state.update(array.astype("<i4").data)
-    return state.digest()

@@ -1,6 +1,5 @@
 """Torch side of sentence embedding: contrastive training on pairs, scored by retrieval."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.arrays import FieldArrays, concatenate
+from data_pipeline.arrays import concatenate
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.embedding import EmbeddingBatchingConfig
@@ -19,8 +18,8 @@ from model.config.sentence_encoder import SentenceEncoderConfig
 from model.heads.sentence_encoder import SentenceEncoder
 from trainer.recipe import TrainingRecipe
 from trainer.scores import scores_of
-from trainer.tasks.accuracy_scoring import AccuracyScoring
-from trainer.tasks.batch import DeviceBatch
+from trainer.tasks.batch import DeviceBatch, device_batch
+from trainer.tasks.batch_scoring import AccuracyScoring
 from trainer.tasks.flops import PaddedSizes, embedding_sizes
 from trainer.tasks.rows import sentence_rows
 from trainer.tasks.task import ShownExample, TrainingTask, ValidationResult
@@ -50,13 +49,9 @@ class SentenceEmbedding(TrainingTask):
         """
         sentences = concatenate([micro_batch.fields[name] for name in (SOURCE, TARGET)])
         rows = sentence_rows(sentences, self._tokenizer.pad_id)
-        positions = rows[0].size
-        return DeviceBatch(
-            inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in rows),
-            digest=_digest(micro_batch.pair_ids, sentences, rows),
-            padding=positions - len(sentences.ids),
-            positions=positions,
-        )
+        *values, parts = rows
+        numbers = (micro_batch.pair_ids, sentences.lengths)
+        return device_batch(rows, numbers, [array[parts >= 0] for array in values], device)
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
         return embedding_sizes(micro_batch, self.recipe.engine.attention)
@@ -100,14 +95,3 @@ class EmbeddingScoring(AccuracyScoring[SentenceEmbedding]):
         return [
             ShownExample(sources[n], targets[n], targets[near]) for n, near in enumerate(nearest)
         ]
-
-
-def _digest(pair_ids: np.ndarray, sentences: FieldArrays, fed: list[np.ndarray]) -> bytes:
-    """Return the hash of the pairs' numbers, the sentences' lengths, and the unpadded inputs."""
-    state = hashlib.blake2b(digest_size=32)
-    for numbers in (pair_ids, sentences.lengths):
-        state.update(np.ascontiguousarray(numbers, dtype="<i8").data)
-    *values, parts = fed
-    for array in values:
-        state.update(array[parts >= 0].astype("<i4").data)
-    return state.digest()

@@ -20,10 +20,11 @@ from model.networks.transformer import Transformer, Vocabulary
 from trainer.recipe import TrainingRecipe
 from trainer.scores import Scores, scores_of
 from trainer.tasks.batch import PairBatch, to_device
+from trainer.tasks.batch_scoring import BatchScoring
 from trainer.tasks.flops import PaddedSizes, pair_sizes
 from trainer.tasks.probe import Probe
 from trainer.tasks.probing import probe
-from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
+from trainer.tasks.task import ShownExample, TrainingTask, ValidationResult, loss_scores
 
 _NLL, _LENGTH, _FIRST_ID = range(3)  # columns of a validation's table
 
@@ -83,20 +84,15 @@ class TranslationTask(TrainingTask):
         return vocabulary_of(self.tokenizers, self.recipe.model)
 
 
-class TranslationScoring(Scoring):
+class TranslationScoring(BatchScoring[TranslationTask]):
     """Loss, and BLEU of greedy translations; each pair has a row of the table."""
 
     scores_parts = True
 
     def __init__(self, task: TranslationTask, heldout: HeldOut) -> None:
+        super().__init__(task, heldout)
         assert isinstance(task.recipe.decoding, DecodingConfig)
-        self._task = task
-        self._heldout = heldout
         self._decoding = task.recipe.decoding
-        self.batches = task.data.heldout_micro_batches(
-            heldout, task.tokenizers, task.recipe.data_settings
-        )
-        self._target_tokens = sum(task.data.units(batch) for batch in self.batches)
         longest = max(int(batch.fields[SOURCE].lengths.max()) for batch in self.batches)
         max_output = int(longest * self._decoding.max_length_factor)
         self.rows = len(heldout)
@@ -119,7 +115,7 @@ class TranslationScoring(Scoring):
         translations = self._task.tokenizers[TARGET].decode([row[1 : 1 + row[0]] for row in ids])
         sources, references = self._heldout.texts[SOURCE], self._heldout.texts[TARGET]
         bleu = sacrebleu.corpus_bleu(translations, [references], force=True)
-        loss = math.fsum(table[:, _NLL].tolist()) / self._target_tokens
+        loss = math.fsum(table[:, _NLL].tolist()) / self._units
         columns = zip(sources, references, translations, strict=True)
         scores = translation_scores(loss, bleu.score)
         return ValidationResult(scores, [ShownExample(*texts) for texts in columns], GREEDY)

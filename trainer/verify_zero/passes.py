@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Passes:
     Attributes:
         network: the network, on the device and in the recipe's precision.
         trained: its parameters by name.
-        optimizer: an `ExactOptimizer` of these parameters.
+        steps: this rank's micro-batches of each step.
         grids: the grids to which gradients are rounded; see `GradientGrids`.
     """
 
@@ -43,7 +43,7 @@ class Passes:
         self._seed = recipe.seed
         self._task = training_task(recipe, manifest.header(), load_tokenizers(store, manifest))
         slots = recipe.batching.micro_batches_per_step
-        self._steps = local_rank_steps(
+        self.steps = local_rank_steps(
             WindowReader(store, manifest, recipe.data_settings),
             Cursor(),
             placement.rank,
@@ -67,10 +67,6 @@ class Passes:
             group["lr"] = LEARNING_RATE
         return optimizer
 
-    def next_step(self) -> RankStep:
-        """Return this rank's micro-batches of the next step."""
-        return next(self._steps)
-
     def batches(self, step: int, data: RankStep) -> Iterator[DeviceBatch]:
         """Yield the batches of a step, each with the random numbers of its slot."""
         for slot, micro_batch in zip(data.slots, data.micro_batches, strict=True):
@@ -83,9 +79,6 @@ class Passes:
     @property
     def loss(self) -> object:
         return self._task.loss
-
-    def restore_grids(self, peaks: Mapping[str, float]) -> None:
-        self.grids.restore(peaks)
 
 
 def digest(tensor: Tensor) -> str:

@@ -37,14 +37,14 @@ def reference_of(work: Work, placement: Placement) -> Reference:
     _optimize_instead(optimizer, dict(zip(trained, masters, strict=True)))
     found = Reference([], [], sum(parameter.numel() for parameter in trained))
     for step in range(1, work.steps + 1):
-        data = passes.next_step()
+        data = next(passes.steps)
         gradients = []
         for batch in passes.batches(step, data):
             sums = passes.network(*batch.inputs, passes.loss)
             gradients.append(torch.autograd.grad(sums[0] / data.units, trained))
         amax = np.array([[float(largest_magnitude(g)) for g in slot] for slot in gradients])
         peaks = dict(zip(passes.trained, amax.max(axis=0).tolist(), strict=True))
-        passes.restore_grids(peaks)
+        passes.grids.restore(peaks)
         for index, master in enumerate(masters):
             master.grad = _sum_of([slot[index] for slot in gradients], passes, index)
         optimizer.step()

@@ -51,8 +51,8 @@ def train_cell(
         prepare(engine, passes.network)
     found = []
     for step in range(1, work.steps + 1):
-        passes.restore_grids(peaks[step - 1])
-        data = passes.next_step()
+        passes.grids.restore(peaks[step - 1])
+        data = next(passes.steps)
         batches = passes.batches(step, data)
         for number in range(count):
             rounding.discards = number >= len(data.slots)

@@ -21,35 +21,13 @@ from model.networks.transformer import Transformer
 from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
-from transloom.inference.search_processes import Find, search_together
+from transloom.inference.search_processes import SearchOrigin, search_together
 from transloom.inference.searchers import OwnSearcher, Searcher
-from transloom.inference.trained_network import TrainedNetwork, Weights, load_network
+from transloom.inference.trained_network import TrainedNetwork, Weights
 
 # Maximum number of members listed in the name of an ensemble. If there are more members, the name
 # lists the first ones and the number of the remaining members.
 MEMBERS_NAMED = 4
-
-
-@dataclass(frozen=True)
-class EnsembleOrigin:
-    """Origin of a search with several networks, from which any process can load it.
-
-    Attributes:
-        members: the weights of each network.
-        fields: the field of a batch that each network reads as its source.
-    """
-
-    members: tuple[Weights, ...]
-    fields: tuple[str, ...]
-
-    def open(self) -> Find:
-        """Load the networks; see `transloom.inference.search_processes.Origin`."""
-        models = []
-        for member in self.members:
-            found = load_network(member.run, member.checkpoint, "cpu", member.precision)
-            assert isinstance(found.model, Transformer)
-            models.append(found.model)
-        return partial(search_together, models, self.fields)
 
 
 @dataclass(frozen=True)
@@ -84,28 +62,31 @@ def join(networks: Sequence[TrainedNetwork]) -> Ensemble:
         RunMismatchError: the networks differ in their target tokenizer, in the first token of their
             translations, or in their number of context sentences.
     """
-    _require_one_context(networks)
+    contexts = [network.recipe.data.sentences_before for network in networks]
+    reason = "the runs would read different texts"
+    _require_equal(networks, "data.context_sentences", contexts, reason)
     fields = _source_fields(networks)
-    models = [network.model for network in networks]
+    transformers = [n.model for n in networks if isinstance(n.model, Transformer)]
+    assert len(transformers) == len(networks)
+    starts = [model.config.decoder_start for model in transformers]
+    reason = "their translations begin with different tokens"  # impossible in a joint search
+    _require_equal(networks, "model.decoder_start", starts, reason)
     of_pairs = [n.recipe.data for n in networks if isinstance(n.recipe.data, PairDataConfig)]
-    assert all(isinstance(model, Transformer) for model in models)
-    transformers = [model for model in models if isinstance(model, Transformer)]
-    _require_one_start(networks, transformers)
     limits = [data.max_source_length for data in of_pairs if data.max_source_length is not None]
+    members = tuple(network.weights for network in networks)
     hashes = [sha256_of(network.checkpoint.path / HEADER) for network in networks]
     sha256 = hashlib.sha256("".join(f"{found}\n" for found in hashes).encode()).hexdigest()
     sources = {f: n.tokenizers[SOURCE] for f, n in zip(fields, networks, strict=True)}
     return Ensemble(
-        members=tuple(network.weights for network in networks),
+        members=members,
         checkpoints=tuple(network.checkpoint for network in networks),
-        name=_name([network.weights for network in networks], sha256),
+        name=_name(members, sha256),
         sha256=sha256,
         tokenizers={**sources, TARGET: networks[0].tokenizers[TARGET]},
         longest_trained=min(limits, default=None),
         other_configs=tuple(model.config for model in transformers[1:]),
         searcher=OwnSearcher(
-            partial(search_together, transformers, fields),
-            EnsembleOrigin(tuple(network.weights for network in networks), fields),
+            partial(search_together, transformers, fields), SearchOrigin(members, fields)
         ),
     )
 
@@ -141,29 +122,20 @@ def _source_fields(networks: Sequence[TrainedNetwork]) -> tuple[str, ...]:
     return tuple(fields[manifest.tokenizers[SOURCE].sha256] for manifest in manifests)
 
 
-def _require_one_context(networks: Sequence[TrainedNetwork]) -> None:
-    first, *others = networks
-    for other in others:
-        if other.recipe.data.sentences_before != first.recipe.data.sentences_before:
-            raise RunMismatchError(
-                f"data.context_sentences is {first.recipe.data.sentences_before} in "
-                f"{first.weights.run} and {other.recipe.data.sentences_before} in "
-                f"{other.weights.run}, so the runs would read different texts. Name runs with "
-                "equal values"
-            )
+def _require_equal(
+    networks: Sequence[TrainedNetwork], setting: str, values: Sequence[object], effect: str
+) -> None:
+    """Check that the runs have the same value of a setting.
 
-
-def _require_one_start(networks: Sequence[TrainedNetwork], models: Sequence[Transformer]) -> None:
-    """Check that all networks begin translations with the same token, as a joint search requires.
+    Args:
+        effect: the effect of different values, for the message.
 
     Raises:
-        RunMismatchError: the first tokens differ.
+        RunMismatchError: the values differ.
     """
-    for network, model in zip(networks, models, strict=True):
-        if model.config.decoder_start != models[0].config.decoder_start:
+    for network, value in zip(networks, values, strict=True):
+        if value != values[0]:
             raise RunMismatchError(
-                f"model.decoder_start is {models[0].config.decoder_start} in "
-                f"{networks[0].weights.run} and {model.config.decoder_start} in "
-                f"{network.weights.run}, so their translations begin with different tokens. Name "
-                "runs with equal values"
+                f"{setting} is {values[0]} in {networks[0].weights.run} and {value} in "
+                f"{network.weights.run}, so {effect}. Name runs with equal values"
             )

@@ -172,11 +172,8 @@ class Labeller(TextReader[LabelModel]):
         """Return each row's label probabilities at its `places`, fp32 [places, labels]."""
         order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
         found: dict[int, Tensor] = {}
-        at_once = max_texts_per_batch(
-            max((len(row.ids) for row in rows), default=1),
-            self.network.encoder.config.heads,
-            self.network.classifier.weight.element_size(),
-        )
+        lengths = (len(row.ids) for row in rows)
+        at_once = max_texts_per_batch(lengths, self.network, self.network.encoder.config.heads)
         for start in range(0, len(rows), at_once):
             some = order[start : start + at_once]
             of_all_ml = self._of_batch([rows[number] for number in some])

@@ -106,11 +106,8 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         """
         rows = [self.row(text, number) for number, text in enumerate(texts, start=1)]
         found: list[Filled] = []
-        at_once = max_texts_per_batch(
-            max((len(row.ids) for row in rows), default=1),
-            self.network.encoder.config.heads,
-            self.network.output_bias.element_size(),
-        )
+        lengths = (len(row.ids) for row in rows)
+        at_once = max_texts_per_batch(lengths, self.network, self.network.encoder.config.heads)
         for start in range(0, len(rows), at_once):
             some, given = rows[start : start + at_once], texts[start : start + at_once]
             hidden_btd = self._hidden(some)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Protocol
 
 import torch
 
@@ -36,11 +35,6 @@ Found = list[list[Hypothesis]]  # the hypotheses of each sentence of a batch
 SENTENCES_OF_ONE_PROCESS = 2_000
 # Maximum memory of a process with a base model.
 BYTES_PER_PROCESS = 2 * 2**30
-
-
-def search(model: Transformer, decoding: DecodingConfig, batch: MicroBatch) -> Found:
-    """Search like `search_together`, with one network, which reads the source field."""
-    return search_together([model], [SOURCE], decoding, batch)
 
 
 def search_together(
@@ -88,34 +82,32 @@ def processes_for(sentences: int, bytes_of_longest: int = 0) -> int:
 Find = Callable[[DecodingConfig, MicroBatch], Found]
 
 
-class Origin(Protocol):
-    """Small picklable description of a search, from which any process can load the search."""
-
-    def __hash__(self) -> int:
-        """Return the key under which a process caches the loaded search."""
-
-    def open(self) -> Find:
-        """Load the networks of the search."""
-
-
 @dataclass(frozen=True)
-class NetworkOrigin:
-    """Origin of a search with one network."""
+class SearchOrigin:
+    """Origin of a search with one network or several, from which any process can load it.
 
-    weights: Weights
+    Attributes:
+        members: weights of each network.
+        fields: field of a batch that each network reads as its source.
+    """
+
+    members: tuple[Weights, ...]
+    fields: tuple[str, ...]
 
     def open(self) -> Find:
-        """Load the network; see `Origin`."""
-        weights = self.weights
-        model = load_network(weights.run, weights.checkpoint, "cpu", weights.precision).model
-        assert isinstance(model, Transformer)
-        return partial(search, model)
+        """Load the networks."""
+        models = []
+        for member in self.members:
+            found = load_network(member.run, member.checkpoint, "cpu", member.precision)
+            assert isinstance(found.model, Transformer)
+            models.append(found.model)
+        return partial(search_together, models, self.fields)
 
 
 class SearchProcesses:
     """Pool of processes that search with the same weights."""
 
-    def __init__(self, pool: ProcessPool, origin: Origin, threads: int) -> None:
+    def __init__(self, pool: ProcessPool, origin: SearchOrigin, threads: int) -> None:
         self._pool = pool
         self._origin = origin
         self._threads = threads
@@ -127,7 +119,7 @@ class SearchProcesses:
 
 
 @contextmanager
-def search_processes(processes: int, origin: Origin) -> Iterator[SearchProcesses]:
+def search_processes(processes: int, origin: SearchOrigin) -> Iterator[SearchProcesses]:
     """Start two or more processes, which share the cores, and stop them after the context.
 
     Raises:
@@ -143,18 +135,18 @@ def search_processes(processes: int, origin: Origin) -> Iterator[SearchProcesses
 
 
 def _search_there(
-    origin: Origin, threads: int, decoding: DecodingConfig, batch: MicroBatch
+    origin: SearchOrigin, threads: int, decoding: DecodingConfig, batch: MicroBatch
 ) -> Found:
     """Search in a process of the pool."""
     return _opened(origin, threads)(decoding, batch)
 
 
-def _load_there(origin: Origin, threads: int, _: int) -> None:
+def _load_there(origin: SearchOrigin, threads: int, _: int) -> None:
     _opened(origin, threads)
 
 
 @lru_cache(maxsize=1)
-def _opened(origin: Origin, threads: int) -> Find:
+def _opened(origin: SearchOrigin, threads: int) -> Find:
     """Return this process's search; the first call loads it."""
     prepare_process(threads)
     return origin.open()

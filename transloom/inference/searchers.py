@@ -12,16 +12,16 @@ from functools import partial
 from typing import Protocol
 
 from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.config.pair import SOURCE
 from model.config.transformer import DecodingConfig
 from model.networks.transformer import Transformer
 from transloom.inference.search_processes import (
     Find,
     Found,
-    NetworkOrigin,
-    Origin,
+    SearchOrigin,
     processes_for,
-    search,
     search_processes,
+    search_together,
 )
 from transloom.inference.trained_network import Weights
 
@@ -77,7 +77,7 @@ class OwnSearcher:
 
     engine: str | None = None
 
-    def __init__(self, find: Find, origin: Origin | None) -> None:
+    def __init__(self, find: Find, origin: SearchOrigin | None) -> None:
         """Create a search in this process.
 
         Args:
@@ -117,4 +117,5 @@ def network_searcher(model: Transformer, weights: Weights | None) -> OwnSearcher
         weights: identity with which other processes load the network, or None if they cannot load
             it.
     """
-    return OwnSearcher(partial(search, model), None if weights is None else NetworkOrigin(weights))
+    origin = None if weights is None else SearchOrigin((weights,), (SOURCE,))
+    return OwnSearcher(partial(search_together, [model], [SOURCE]), origin)

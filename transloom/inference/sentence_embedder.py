@@ -71,11 +71,10 @@ class SentenceEmbedder(TextReader[SentenceEncoder]):
     def _vectors(self, sentences: FieldArrays) -> NDArray[np.float32]:
         vectors = np.empty((len(sentences.lengths), self.width), dtype=np.float32)
         order = np.argsort(-sentences.lengths, kind="stable").astype(np.int64)  # longest first
-        number_bytes = self.network.encoder.embedding.weight.element_size()
         heads = self.network.config.heads
         while len(order):
             longest = int(sentences.lengths[order[0]])
-            some, order = np.split(order, [max_texts_per_batch(longest, heads, number_bytes)])
+            some, order = np.split(order, [max_texts_per_batch([longest], self.network, heads)])
             rows = sentence_rows(sentences.take(some), self.tokenizer.pad_id)
             vectors[some] = self.network.embed(*map(torch.from_numpy, rows)).numpy()
         return vectors

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
 
+from data_pipeline.corpora.formats import in_parts
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import DecodingConfig, ModelConfig
 from trainer.errors import TranslationError
@@ -121,12 +122,7 @@ def count_tokens(
 ) -> list[int]:
     """Return the number of tokens of each sentence as a model reads it, with tag and EOS."""
     counts: list[int] = []
-    while len(counts) < len(sentences):
-        characters, stop = 0, len(counts)
-        while stop < len(sentences) and characters < CHARACTERS_COUNTED_AT_ONCE:
-            characters += len(sentences[stop])
-            stop += 1
-        some = list(sentences[len(counts) : stop])
+    for some in in_parts(sentences, len(sentences), CHARACTERS_COUNTED_AT_ONCE, len):
         counts += tokenizer.encode_field(some, tag).lengths.tolist()
     return counts
 

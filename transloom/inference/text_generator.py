@@ -53,11 +53,7 @@ class TextGenerator(TextReader[DecoderOnly]):
         """
         continuations: list[Continuation] = []
         ids = [self.read_ids(prompt) for prompt in prompts]
-        at_once = max_texts_per_batch(
-            max(map(len, ids), default=1),
-            self.network.config.heads,
-            self.network.output_weight.element_size(),
-        )
+        at_once = max_texts_per_batch(map(len, ids), self.network, self.network.config.heads)
         for start in range(0, len(prompts), at_once):
             part = prompts[start : start + at_once]
             texts = [_Text(start + number, ids[start + number]) for number in range(len(part))]

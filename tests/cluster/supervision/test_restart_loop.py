@@ -449,8 +449,8 @@ def checked(*verdicts):
     return NodeCheckReport("quick", nodes, ("a", "b"), verdicts, 1.25, ("the clock is wrong",))
 
 
-SLOW = NodeVerdict("b", True, "Node b is slow", "3 GFLOP/s; the other: 90 GFLOP/s")
-HOT = NodeVerdict("a", False, "Node a is throttled", "reasons: power brake")
+SLOW = NodeVerdict("b", "Node b is slow", "3 GFLOP/s; the other: 90 GFLOP/s")
+HOT = NodeVerdict("a", "Node a is throttled", "reasons: power brake", fails=False)
 
 
 def test_ranks_start_again_without_a_node_that_fails_the_check(scripted):

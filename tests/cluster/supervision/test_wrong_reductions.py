@@ -16,7 +16,7 @@ from trainer.corruption import ReductionError, ReductionFinding
 from trainer.runs.vitals import read_vitals
 
 WRONG = Poll([], failure=ReductionError(ReductionFinding(9, ("x.weight",), 1, True)))
-FAULTY = NodeVerdict("b", True, "Node b takes part in all wrong sums", "wrong in 2 pairs")
+FAULTY = NodeVerdict("b", "Node b takes part in all wrong sums", "wrong in 2 pairs")
 FOUND = SumsReport(FAULTY.text, FAULTY)
 UNKNOWN = SumsReport("sums over 3 nodes are right, so no node is left out")
 

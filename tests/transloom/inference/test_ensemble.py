@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from model.generation.search import ensemble_search
 from trainer.errors import RunMismatchError, TranslationError
 from transloom.cli.app import app
-from transloom.inference.ensemble import EnsembleOrigin, join
+from transloom.inference.ensemble import join
+from transloom.inference.search_processes import SearchOrigin
 from transloom.inference.searchers import OwnSearcher
 from transloom.inference.trained_network import load_network
 from transloom.inference.translator import Translator
@@ -64,7 +65,7 @@ def test_other_source_tokenizers_read_the_same_sentences(together, members):
     """As if the second run had a tokenizer of its own, with the same pieces."""
     other = Translator.load_ensemble(members)
     other._tokenizers = {**together._tokenizers, "src.2": together._tokenizers["src"]}
-    origin = EnsembleOrigin(together._searcher._origin.members, ("src", "src.2"))
+    origin = SearchOrigin(together._searcher._origin.members, ("src", "src.2"))
     other._active_search = OwnSearcher(origin.open(), origin)
     expected = together.translate_n_best(SENTENCES, prefixes=["", "he", "", ""])
     assert other.translate_n_best(SENTENCES, prefixes=["", "he", "", ""]) == expected

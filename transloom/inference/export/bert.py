@@ -46,18 +46,24 @@ print(tokenizer.decode(logits[ids == tokenizer.mask_token_id].argmax(dim=-1)))
 """
 
 
-def write_bert(trained: TrainedNetwork, folder: Path) -> str:
+def write_bert(trained: TrainedNetwork, folder: Path, *, pairs: bool = False) -> str:
     """Write a masked language model and its tokenizer, and return the architecture's name.
 
     The folder also gets the SentencePiece model, from which tokenizer.json is generated. A run that
     starts from this folder compares that model with its dataset's model, so that every id means the
     same piece in both.
 
+    Args:
+        pairs: True if the network was trained on pairs, in which both sides begin with BOS.
+
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
         TrainerError: tokenizer.json cannot represent the tokenizer.
     """
-    return _write(trained, folder, pairs=False)
+    network = exported_network(trained, MaskedLanguageModel, "encoder_only", "BERT's format")
+    tokenizer = shared_tokenizer(trained.tokenizers)
+    found = to_bert(network, tokenizer.pad_id)
+    return write_bert_folder(folder, found, tokenizer, second_begins=pairs)
 
 
 def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
@@ -68,7 +74,7 @@ def write_bert_of_pairs(trained: TrainedNetwork, folder: Path) -> str:
     """
     data = trained.recipe.data
     assert isinstance(data, PairDataConfig)
-    architecture = _write(trained, folder, pairs=True)
+    architecture = write_bert(trained, folder, pairs=True)
     card = CARD.format(source=data.source_language, target=data.target_language)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return architecture
@@ -87,10 +93,3 @@ def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
     assert isinstance(data, LabelsDataConfig)
     found = to_bert_labels(network, tokenizer.pad_id, data.labels)
     return write_bert_folder(folder, found, tokenizer)
-
-
-def _write(trained: TrainedNetwork, folder: Path, *, pairs: bool) -> str:
-    network = exported_network(trained, MaskedLanguageModel, "encoder_only", "BERT's format")
-    tokenizer = shared_tokenizer(trained.tokenizers)
-    found = to_bert(network, tokenizer.pad_id)
-    return write_bert_folder(folder, found, tokenizer, second_begins=pairs)

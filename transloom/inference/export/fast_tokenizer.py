@@ -20,6 +20,7 @@ produces the ids of SentencePiece 0.2, except for texts that contain the name of
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
@@ -75,7 +76,7 @@ def tokenizer_files(
         "decoder": _unescaping() if verbatim else _decoder(model),
         "model": _segmentation(model, tokenizer.unk_id),
     }
-    return {"tokenizer.json": _json(file), "tokenizer_config.json": _json(config)}
+    return {"tokenizer.json": json_file(file), "tokenizer_config.json": json_file(config)}
 
 
 def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
@@ -146,9 +147,7 @@ def _escaping() -> dict[str, Any]:
 
 def _unescaping() -> dict[str, Any]:
     """Return the replacements of `sentence_piece.unescape`, with the escape character last."""
-    meant = [_replaced(written, found) for found, written in ESCAPES.items()]
-    pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
-    return {"type": "Sequence", "decoders": [*pieces, *meant]}
+    return _joined_pieces([_replaced(written, found) for found, written in ESCAPES.items()])
 
 
 def _lines_and_words() -> dict[str, Any]:
@@ -187,15 +186,13 @@ def _between(bos: str, eos: str, tokenizer: Tokenizer, second_begins: bool) -> d
 def _decoder(model: ModelProto) -> dict[str, Any]:
     if not model.trainer_spec.byte_fallback:
         return _metaspace("first")
-    return {
-        "type": "Sequence",
-        "decoders": [
-            _replaced(SPACE, " "),
-            {"type": "ByteFallback"},
-            {"type": "Fuse"},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-        ],
-    }
+    return _joined_pieces([{"type": "Strip", "content": " ", "start": 1, "stop": 0}])
+
+
+def _joined_pieces(then: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the decoder that joins pieces to a text, which other decoders then change."""
+    pieces = [_replaced(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
+    return {"type": "Sequence", "decoders": [*pieces, *then]}
 
 
 def _segmentation(model: ModelProto, unknown: int) -> dict[str, Any]:
@@ -232,5 +229,6 @@ def _merges(model: ModelProto) -> list[list[str]]:
     return merges
 
 
-def _json(content: dict[str, Any]) -> bytes:
+def json_file(content: Mapping[str, Any]) -> bytes:
+    """Return the content of a tokenizer's file."""
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

@@ -15,15 +15,14 @@ The files follow transformers 5.23.0. MarianTokenizer then produces the same ids
 Decoding differs: `skip_special_tokens` drops unknown pieces, but transloom writes " ⁇ " for them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.tokenizers.marian import MarianTokenizer
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from trainer.errors import TrainerError
+from transloom.inference.export.fast_tokenizer import json_file
 
 TOKENIZER_CLASS = "MarianTokenizer"
 SPECIAL = ("unk", "bos", "eos", "pad")
@@ -67,12 +66,12 @@ def tokenizer_files(
     files = {
         "source.spm": models[SOURCE],
         "target.spm": models[TARGET],
-        "vocab.json": _json(vocabulary(source, tags)),
-        "tokenizer_config.json": _json(config),
-        "special_tokens_map.json": _json(special),
+        "vocab.json": json_file(vocabulary(source, tags)),
+        "tokenizer_config.json": json_file(config),
+        "special_tokens_map.json": json_file(special),
     }
     if separate:
-        files["target_vocab.json"] = _json(vocabulary(target, ()))
+        files["target_vocab.json"] = json_file(vocabulary(target, ()))
     return files
 
 
@@ -104,7 +103,3 @@ def _sentence_piece_model(tokenizer: Tokenizer) -> bytes:
             "with tokenizer.verbatim=false."
         )
     return tokenizer.model
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Scoring by the summed loss and the number of correct predictions of each batch."""
+"""Scoring of the batches that a task makes of a held-out set."""
 
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -15,14 +15,8 @@ from trainer.tasks.task import Scoring, TrainingTask
 T = TypeVar("T", bound=TrainingTask)
 
 
-class AccuracyScoring(Scoring, Generic[T]):
-    """Scoring of a network whose last argument is a loss, in units such as masked tokens.
-
-    Each batch has a row of the table: the summed loss in nats, and the number of correct
-    predictions.
-    """
-
-    columns = 2
+class BatchScoring(Scoring, Generic[T]):
+    """Scoring in units such as masked tokens; by default, each batch has a row of the table."""
 
     def __init__(self, task: T, heldout: HeldOut) -> None:
         self._task, self._heldout = task, heldout
@@ -31,6 +25,15 @@ class AccuracyScoring(Scoring, Generic[T]):
         )
         self.rows = len(self.batches)
         self._units = sum(task.data.units(batch) for batch in self.batches)
+
+
+class AccuracyScoring(BatchScoring[T]):
+    """Scoring of a network whose last argument is a loss, by loss and accuracy.
+
+    The row of a batch has the summed loss in nats, and the number of correct predictions.
+    """
+
+    columns = 2
 
     def score(
         self, network: nn.Module, micro_batch: MicroBatch, number: int, device: torch.device
