@@ -169,10 +169,13 @@ def test_an_agent_killed_in_the_middle_of_a_copy_costs_one_memory_checkpoint(sta
     run = trial(nodes=2)
     early = run.cluster.orders.want(replace(MID_STEP, step=EVERY + 1))
     copying = run.reach(PULL, rank=0)
+    agents = {agent.pid for agent in run.cluster.actors("NodeAgent")}
     os.kill(copying.process_id, signal.SIGKILL)
     copying.release()
     held = run.wait_for(early)
     wait_until(lambda: "cannot be copied to node" in run.run.log.read_text())
+    # A restarting agent refuses copies, and training may be faster than its restart.
+    wait_until(lambda: {agent.pid for agent in run.cluster.actors("NodeAgent.listen")} - agents)
     later = run.cluster.orders.want(replace(MID_STEP, step=2 * EVERY + 1))
     held.release()
     reached = run.wait_for(later)
