@@ -47,7 +47,7 @@ def notify(
             f"{path} has no target for notifications: set tracking.notify.targets, for example to "
             "[{kind: slack, url_from: TRANSLOOM_SLACK_URL}]"
         )
-    folder = RunFolder(run or RUNS / run_name(path, overrides or []))
+    folder = RunFolder.of(run or RUNS / run_name(path, overrides or []))
     results = [_send_test(target, loaded, folder) for target in config.targets]
     answer(
         {"targets": [asdict(result) for result in results]},
