@@ -142,9 +142,9 @@ def test_long_prompts_are_read_in_small_batches(llama, monkeypatch):
     prompts = ["a", "the cat sees the house", "no"] * 3
     expected = generator.generate(prompts)
     monkeypatch.setattr("transloom.inference.batch_size.BYTES_OF_SCORES", 2 * 4 * 4 * 16**2)
-    heads, size = generator.network.config.heads, generator.network.output_weight.element_size()
-    assert max_texts_per_batch(16, heads, size) == 2
-    assert max_texts_per_batch(10**6, heads, size) == 1
+    heads = generator.network.config.heads
+    assert max_texts_per_batch([16, 3], generator.network, heads) == 2
+    assert max_texts_per_batch([10**6], generator.network, heads) == 1
     assert [text.text for text in generator.generate(prompts)] == [text.text for text in expected]
 
 
