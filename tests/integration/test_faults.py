@@ -72,9 +72,9 @@ def test_the_data_does_not_depend_on_ranks_data_workers_kills_and_restarts(stage
     assert begun.end() == 0, begun.story()
     trial = stage.trial("cluster.data_workers=3", folder=begun.run.path)
     trial.start()
-    reached = trial.reach(FETCH, rank=0)
+    reached = trial.reach(replace(FETCH, step="any"), rank=0)  # windows depend on the corpus
     os.kill(reached.process_id, signal.SIGKILL)
     reached.release()
     assert trial.end() == 0, trial.story()
-    assert "was lost; sending its request (fetch of window 0" in trial.run.log.read_text()
+    assert "was lost; sending its request (fetch of window" in trial.run.log.read_text()
     assert trial.curve().digests == stage.undisturbed().digests
