@@ -6,8 +6,9 @@ terminal. Other columns fold instead. A row that is still too wide continues on 
 
 from dataclasses import dataclass
 
+import rich.console
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
 
 from cluster.terminal import presentable, shown
@@ -55,7 +56,9 @@ class AnswerTable:
         lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
         return "\n".join("\t".join(line) for line in lines)
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(
+        self, console: rich.console.Console, options: ConsoleOptions
+    ) -> RenderResult:
         """Lay the table out when a console prints it."""
         yield self.laid_out(options.max_width)
 
