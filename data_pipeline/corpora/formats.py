@@ -30,10 +30,10 @@ from data_pipeline.errors import CorpusError
 SPACES = str.maketrans("\n\r\t", "   ")
 
 
-# Function that returns the problem with an example's texts, including the remedy, or None if there
-# is no problem.
 T = TypeVar("T")
 
+# Function that returns the problem with an example's texts, including the remedy, or None if there
+# is no problem.
 ProblemOf = Callable[[Sequence[str]], str | None]
 
 
