@@ -102,14 +102,15 @@ def prune_checkpoints(
             "checkpoint. When the run starts again, it moves the damaged checkpoint aside"
         )
     announce = partial(Terminal(stderr=True).print, soft_wrap=True)
-    removed = superfluous(folder.checkpoints, config)
+    if dry_run or folder.url:
+        removed = superfluous(folder.checkpoints, config)
+    else:
+        with Lease(run, announce) as lease:
+            removed = prune(folder.checkpoints, lease.work, config)
     if folder.url and not dry_run:
         from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
 
         remove_checkpoints(folder.url, [path.name for path in removed], announce)
-    elif not dry_run:
-        with Lease(run, announce) as lease:
-            removed = prune(folder.checkpoints, lease.work, config)
     paths = [str(path) for path in removed]
     answer({"removed": paths, "dry_run": dry_run}, as_json, pruned_text(paths, dry_run))
 
