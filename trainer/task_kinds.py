@@ -37,56 +37,41 @@ class NetworkKind:
     flops: str | None = None
 
 
-NETWORKS = Registry[NetworkKind]("network", "model.network")
-
-NETWORKS.register(
-    "transformer",
-    NetworkKind(
+_BUILT_IN = {
+    "transformer": NetworkKind(
         ModelConfig,
         "trainer.tasks.translation:build_transformer",
         "trainer.tasks.flops:transformer",
     ),
-)
-NETWORKS.register(
-    "decoder_only",
-    NetworkKind(
+    "decoder_only": NetworkKind(
         DecoderOnlyConfig,
         "trainer.tasks.causal_lm:build_decoder_only",
         "trainer.tasks.flops:decoder_only",
     ),
-)
-NETWORKS.register(
-    "sentence_encoder",
-    NetworkKind(
+    "sentence_encoder": NetworkKind(
         SentenceEncoderConfig,
         "trainer.tasks.sentence_embedding:build_sentence_encoder",
         "trainer.tasks.flops:sentence_encoder",
     ),
-)
-NETWORKS.register(
-    "label_texts",
-    NetworkKind(
+    "label_texts": NetworkKind(
         LabelTextsConfig,
         "trainer.tasks.labelling:build_label_model",
         "trainer.tasks.flops:label_model",
     ),
-)
-NETWORKS.register(
-    "label_tokens",
-    NetworkKind(
+    "label_tokens": NetworkKind(
         LabelTokensConfig,
         "trainer.tasks.labelling:build_label_model",
         "trainer.tasks.flops:label_model",
     ),
-)
-NETWORKS.register(
-    "encoder_only",
-    NetworkKind(
+    "encoder_only": NetworkKind(
         EncoderOnlyConfig,
         "trainer.tasks.masked_lm:build_masked_language_model",
         "trainer.tasks.flops:masked_language_model",
     ),
-)
+}
+NETWORKS = Registry[NetworkKind]("network", "model.network")
+for _name, _kind in _BUILT_IN.items():
+    NETWORKS.register(_name, _kind)
 
 
 def require_joint_vocabulary_to_share(recipe: Any) -> None:
@@ -112,11 +97,7 @@ def require_label_head(recipe: Any) -> None:
 def require_spans_for_their_score(recipe: Any) -> None:
     """Require a network that predicts labels, and spans if their F1 score is used."""
     require_label_head(recipe)
-    stopping = recipe.trainer.early_stopping
-    for key, metric in (
-        ("checkpoints.best_by", recipe.checkpoints.best_by),
-        ("trainer.early_stopping.metric", stopping.metric if stopping else None),
-    ):
+    for key, metric in recipe.scores_followed.items():
         if metric == "span_f1" and not recipe.data.has_spans:
             raise ValueError(
                 f"{key} is span_f1, but data.labels do not have the form O, B-X and I-X, so there "
