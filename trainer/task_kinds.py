@@ -10,6 +10,7 @@ This module does not import torch, so the driver can read recipes without loadin
 from dataclasses import dataclass
 from typing import Any
 
+from data_pipeline.config.pair import require_joint_text
 from foundation.registry import Registry
 from foundation.tasks import TASKS, TaskKind
 from model.config.decoder_only import DecoderOnlyConfig
@@ -113,14 +114,5 @@ def require_segments_of_pairs(recipe: Any) -> None:
             f"model.segments is {segments}, but {recipe.task} needs a segment for each of the two "
             "languages of a pair: set model.segments to 2, or model.preset to bert"
         )
-    if not recipe.tokenizer.joint:
-        raise ValueError(
-            f"tokenizer.joint is false, but {recipe.task} has both languages in one text: set "
-            "tokenizer.joint to true"
-        )
-    corpora = [*recipe.data.train, recipe.data.validation, *recipe.data.tests.values()]
-    if tags := {tag for corpus in corpora for tag in corpus.tags.values()}:
-        raise ValueError(
-            f"corpora have the tag {' and '.join(sorted(tags))}, but {recipe.task} distinguishes "
-            "languages by segments: remove the tags"
-        )
+    why = f"{recipe.task} has both languages in one text, distinguished by segments"
+    require_joint_text(recipe, why)
