@@ -23,14 +23,12 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_file import parsed
 from trainer.record.metrics_lines import Line
 from trainer.runs.folder import RunFolder
-from transloom.observe.exports.parquet_tables import ParquetTables
 from transloom.observe.exports.tables import CsvTables
 from transloom.observe.exports.tensorboard_events import TensorBoardEvents
 
-Format = Literal["tensorboard", "csv", "parquet"]
+Format = Literal["tensorboard", "csv"]
 CARD = "export.json"
 LINES_PER_REPORT = 1000
-PACKAGES = {"tensorboard": "tensorboard", "parquet": "pyarrow"}  # optional ones, by format
 
 
 class Exported(FileModel):
@@ -39,6 +37,7 @@ class Exported(FileModel):
     Attributes:
         run: the run's id.
         name: the run's name.
+        format: one that can be written, or "parquet", which former versions wrote.
         bytes_read: length in bytes of the exported lines of the record.
         rows: number of rows by table; for TensorBoard, the number of events.
     """
@@ -46,7 +45,7 @@ class Exported(FileModel):
     version: Literal[1] = 1
     run: str
     name: str
-    format: Format
+    format: Format | Literal["parquet"]
     first_step: Count | None
     last_step: Count | None
     bytes_read: Count
@@ -55,11 +54,10 @@ class Exported(FileModel):
 
 
 # Writers of the formats, which receive the lines of a record in their order.
-Writer = TensorBoardEvents | CsvTables | ParquetTables
+Writer = TensorBoardEvents | CsvTables
 WRITERS: Mapping[Format, Callable[[Path], Writer]] = {
     "tensorboard": TensorBoardEvents,
     "csv": CsvTables,
-    "parquet": ParquetTables,
 }
 
 
@@ -93,7 +91,7 @@ def export_metrics(
             writer = WRITERS[to](unfinished)
         except ImportError as error:
             raise TrainerError(
-                f"--to {to} needs {PACKAGES[to]}, which is not installed. Install it with "
+                f"--to {to} needs {to}, which is not installed. Install it with "
                 f"`{install_command(to)}`, or choose --to csv, which needs no further package"
             ) from error
         first_step: int | None = None
