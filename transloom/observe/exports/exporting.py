@@ -9,7 +9,7 @@ export is therefore never visible. `export.json` describes the export. A folder 
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -53,14 +53,6 @@ class Exported(FileModel):
     files: tuple[str, ...]
 
 
-# Writers of the formats, which receive the lines of a record in their order.
-Writer = TensorBoardEvents | CsvTables
-WRITERS: Mapping[Format, Callable[[Path], Writer]] = {
-    "tensorboard": TensorBoardEvents,
-    "csv": CsvTables,
-}
-
-
 def export_metrics(
     run: Path,
     to: Format,
@@ -87,8 +79,9 @@ def export_metrics(
     if not record.is_file():
         raise TrainerError(f"{run} has no {record.name} yet: train the run before you export it")
     with unfinished_folder(folder) as unfinished:
+        writer: CsvTables | TensorBoardEvents
         try:
-            writer = WRITERS[to](unfinished)
+            writer = CsvTables(unfinished) if to == "csv" else TensorBoardEvents(unfinished)
         except ImportError as error:
             raise TrainerError(
                 f"--to {to} needs {to}, which is not installed. Install it with "
