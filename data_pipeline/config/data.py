@@ -113,7 +113,7 @@ class DataConfig(ShardsConfig, CorporaConfig):
 
     @model_validator(mode="after")
     def _heldout_sets_are_not_mixed(self) -> Self:
-        for use, corpus in (("validation", self.validation), *self.tests.items()):
+        for use, corpus in self.heldout.items():
             given = corpus.model_dump(include={"weight", "min_score", "name"}, exclude_none=True)
             if given:
                 raise ValueError(
@@ -122,6 +122,11 @@ class DataConfig(ShardsConfig, CorporaConfig):
                     "these settings"
                 )
         return self
+
+    @property
+    def heldout(self) -> dict[str, CorpusConfig]:
+        """Validation set and test sets by their names in the dataset."""
+        return {"validation": self.validation, **self.tests}
 
     @property
     def corpora(self) -> dict[str, CorpusConfig]:

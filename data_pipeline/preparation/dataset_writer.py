@@ -55,7 +55,7 @@ def read_heldout(data: DataConfig) -> dict[str, WholeText]:
             cache=cache_folder(data.cache),
             problem_of=data.problem_of,
         )
-        for use, corpus in (("validation", data.validation), *data.tests.items())
+        for use, corpus in data.heldout.items()
     }
 
 
@@ -77,7 +77,7 @@ def write_heldout(
 ) -> dict[str, HeldOutInfo]:
     """Copy the validation and test sets into the dataset."""
     infos = {}
-    for use, corpus in (("validation", data.validation), *data.tests.items()):
+    for use, corpus in data.heldout.items():
         text = texts[use]
         infos[use] = HeldOutInfo(
             files=_write_fields(folder, use, text, fields),
@@ -100,7 +100,7 @@ def check_heldout_lengths(
     Raises:
         CorpusError: a text has too many tokens.
     """
-    for use, corpus in (("validation", data.validation), *data.tests.items()):
+    for use, corpus in data.heldout.items():
         columns = zip(*texts[use].texts, strict=True)
         by_field = {field.name: list(c) for field, c in zip(fields, columns, strict=True)}
         heldout = HeldOut(by_field, corpus.tags)

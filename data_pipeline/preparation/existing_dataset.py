@@ -77,8 +77,7 @@ def _changed_text(data: DataConfig, existing: Manifest) -> list[str]:
         for info, corpus in zip(existing.corpora, data.train, strict=True)
     ]
     corpora += [
-        (use, existing.heldout[use].sha256s, corpus)
-        for use, corpus in (("validation", data.validation), *data.tests.items())
+        (use, existing.heldout[use].sha256s, corpus) for use, corpus in data.heldout.items()
     ]
     return [
         f"the text of {name} has changed"

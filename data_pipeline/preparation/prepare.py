@@ -9,6 +9,7 @@ a time, never a whole corpus.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -120,7 +121,7 @@ class _Preparation:
     pool: ProcessPool
     report: Report
 
-    @property
+    @cached_property
     def fields(self) -> tuple[FieldInfo, ...]:
         return DATA_TASKS[self.settings.task].fields(self.settings.data)
 

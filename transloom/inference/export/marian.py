@@ -28,10 +28,9 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
     assert isinstance(data, PairDataConfig)
     assert isinstance(decoding, DecodingConfig)
     positions = max_positions(data, decoding)
-    corpora = [*data.train, data.validation, *data.tests.values()]
     files = tokenizer_files(
         trained.tokenizers,
-        tags=sorted({tag for corpus in corpora for tag in corpus.tags.values()}),
+        tags=sorted({tag for corpus in data.corpora.values() for tag in corpus.tags.values()}),
         languages={SOURCE: data.source_language, TARGET: data.target_language},
         max_length=positions,
     )
