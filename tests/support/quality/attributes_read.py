@@ -28,6 +28,7 @@ class Sources:
     def __init__(self, files: Iterable[Path]) -> None:
         self._members: dict[Read, Types] = {}  # attributes, properties, and what methods return
         self._functions: dict[str, Types] = {}  # what they return
+        self._casts: set[str] = set()  # methods that return an object of the class they are given
         self._readers: list[tuple[Path, str, str, ast.AST]] = []  # file, class, function, code
         trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files}
         named = [
@@ -107,6 +108,9 @@ class Sources:
             return frozenset({function})
         return self._functions.get(function, NOTHING)
 
+    def is_cast(self, method: str) -> bool:
+        return method in self._casts
+
     def types_in(self, annotation: ast.AST | None) -> Types:
         if annotation is None:
             return NOTHING
@@ -126,6 +130,8 @@ class Sources:
             returned = self.types_in(node.returns)
             if owner:
                 self._members[owner, node.name] = returned
+                if _is_cast(node):
+                    self._casts.add(node.name)
                 self._take_in_assignments(owner, node)
             else:
                 self._functions[node.name] = returned if node.name in self._clear else NOTHING
@@ -187,6 +193,8 @@ class _Reader(ast.NodeVisitor):
                 return frozenset().union(*map(self.type_of, node.args))
             if isinstance(node.func, ast.Name):
                 return self._sources.result(node.func.id)
+            if isinstance(node.func, ast.Attribute) and self._sources.is_cast(node.func.attr):
+                return frozenset().union(*map(self._sources.types_in, node.args))
             return self.type_of(node.func)
         if isinstance(node, (ast.Subscript, ast.Starred)):
             return self.type_of(node.value)
@@ -244,6 +252,12 @@ def _names(annotation: ast.AST) -> Iterable[str]:
                 yield from _names(ast.parse(node.value, mode="eval"))
             except SyntaxError:
                 continue  # a text of another kind, as in Literal
+
+
+def _is_cast(method: ast.FunctionDef) -> bool:
+    """Whether it is annotated as ``def f(self, kind: type[T]) -> T``."""
+    given = {ast.unparse(part.annotation) for part in method.args.args if part.annotation}
+    return method.returns is not None and f"type[{ast.unparse(method.returns)}]" in given
 
 
 def _is_self(node: ast.AST) -> bool:
