@@ -28,7 +28,7 @@ from data_pipeline.errors import DatasetFileError
 # thread, even while it reads.
 WORKER_TIMEOUT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10.0
-# Time within which an agent, which does not wait for data workers, returns a reference.
+# Seconds without an answer through the agent after which a rank asks a data worker itself.
 AGENT_SECONDS = 10.0
 # Number of workers that may be lost during one request, for example for lack of memory.
 MAX_RETRIES_BEFORE_ERROR = 8
@@ -45,6 +45,7 @@ class Request:
     Attributes:
         coordinate: the epoch and the window.
         reference: the pending answer of the node's agent, a reference to that of a data worker.
+        is_shared: whether its answer comes through the agent, which owns it.
         asked: the data worker of each attempt.
         asked_at: the time of the last attempt.
     """
@@ -53,6 +54,7 @@ class Request:
     coordinate: tuple[int, int]
     arguments: tuple[Any, ...]
     reference: Any = None
+    is_shared: bool = False
     answers: list[Any] = field(default_factory=list)
     asked: list[WorkerHandle] = field(default_factory=list)
     asked_at: float = 0.0
@@ -103,6 +105,7 @@ class WorkerClient:
         request = Request(method, coordinate, arguments)
         if self.sharing and shared:
             worker = self._next_worker(request)
+            request.is_shared = True
             request.reference = self.sharing.agent.take_part.remote(worker.actor, *shared)
         else:
             self._send(request)
@@ -111,12 +114,12 @@ class WorkerClient:
     def answer(self, request: Request) -> Any:
         """Return the answer to a request, or re-raise the worker's exception unchanged."""
         since = time.monotonic()
-        if request.reference is not None:
+        if request.is_shared:
             self._take_reference(request)
         early, _ = ray.wait(request.answers, num_returns=1, timeout=0)
         while True:
             give_up_at = since + self.give_up_seconds
-            until = min(request.asked_at + self._timeout_seconds, give_up_at)
+            until = min(self._patient_until(request, since), give_up_at)
             timeout_seconds = max(0.0, until - time.monotonic())
             done, _ = ray.wait(request.answers, num_returns=1, timeout=timeout_seconds)
             if not done and until == give_up_at:
@@ -125,7 +128,10 @@ class WorkerClient:
                     "Check the nodes and the storage, then run the same command again"
                 )
             if not done:
-                self._check_liveness(request, since)
+                if request.is_shared:
+                    self._ask_without_agent(request)
+                else:
+                    self._check_liveness(request, since)
                 continue
             try:
                 return ray.get(done[0])
@@ -137,7 +143,8 @@ class WorkerClient:
                 self._send(request)
             except OwnerDiedError:
                 request.answers.remove(done[0])
-                self._on_agent_lost(request)
+                self._on_agent_lost()
+                self._ask_without_agent(request)
             except (RayActorError, ObjectLostError) as error:
                 request.answers.remove(done[0])
                 self._on_worker_lost(request, since, error)
@@ -148,13 +155,22 @@ class WorkerClient:
             timeout_seconds = AGENT_SECONDS if self.sharing else 0
             request.answers.append(ray.get(request.reference, timeout=timeout_seconds))
         except RayError:
-            self._on_agent_lost(request)
-        request.reference = None
+            self._on_agent_lost()
+            self._ask_without_agent(request)
 
-    def _on_agent_lost(self, request: Request) -> None:
+    def _patient_until(self, request: Request, since: float) -> float:
+        """Return the time until which the last attempt of a request may take."""
+        if not request.is_shared:
+            return request.asked_at + self._timeout_seconds
+        return max(request.asked_at, since) + AGENT_SECONDS if self.sharing else since
+
+    def _on_agent_lost(self) -> None:
         if self.sharing:
             self.sharing = None
             self._notice("the node's agent is lost; asking data workers without it")
+
+    def _ask_without_agent(self, request: Request) -> None:
+        request.is_shared = False
         request.asked.clear()
         self._send(request)
 

@@ -27,6 +27,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import DatasetFileError
 
 STEPS = 200  # more than an epoch
+STEPS_OF_RANKS = 60
 SLOTS = 5
 MANY_BYTES = 100_000_000
 
@@ -171,17 +172,17 @@ def expected_of_ranks(settings):
     store, manifest = open_dataset(settings.data)
     reader = WindowReader(store, manifest, settings)
     return [
-        list(islice(local_rank_steps(reader, Cursor(), rank, 4, SLOTS), STEPS))
+        list(islice(local_rank_steps(reader, Cursor(), rank, 4, SLOTS), STEPS_OF_RANKS))
         for rank in (1, 2, 3)
     ]
 
 
 def test_ranks_of_a_node_send_each_request_once(workers, agent, expected_of_ranks):
     node = Node(agent, workers(2).handles, (1, 2, 3), 4)
-    for steps, expected in zip(node.steps(STEPS), expected_of_ranks, strict=True):
+    for steps, expected in zip(node.steps(STEPS_OF_RANKS), expected_of_ranks, strict=True):
         check_equal(steps, expected)
     taken, sent, still_open = ray.get(agent.counts.remote())
-    assert taken > 3 * STEPS
+    assert taken > 3 * STEPS_OF_RANKS
     # Layouts, and the fetches of steps: one of three for each, but for ranks whose slots of a step
     # are in two windows.
     assert taken / 3 <= sent < taken / 2.5
@@ -198,7 +199,7 @@ def test_without_their_agent_ranks_ask_data_workers(
     process_id = ray.get(agent.process_id.remote())
     monkeypatch.setattr(worker_client, "AGENT_SECONDS", 1.0)
     os.kill(process_id, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
-    rest = node.steps(STEPS - 20)
+    rest = node.steps(STEPS_OF_RANKS - 20)
     if how == "stopped":
         os.kill(process_id, signal.SIGKILL)
     for first, last, expected in zip(received, rest, expected_of_ranks, strict=True):
@@ -212,7 +213,7 @@ def test_a_killed_worker_is_replaced_for_all_ranks_of_a_node(workers, agent, exp
     received = node.steps(20)
     for process_id in process_ids(started):
         kill(process_id)
-    rest = node.steps(STEPS - 20)
+    rest = node.steps(STEPS_OF_RANKS - 20)
     for first, last, expected in zip(received, rest, expected_of_ranks, strict=True):
         check_equal(first + last, expected)
     assert any("was lost" in notice for notice in node.notices)
