@@ -3,9 +3,9 @@
     cursor ──layouts──▶ plans of steps ──▶ requests ahead, bounded in bytes ──▶ RankStep
 
 All ranks request a window from the same worker, which caches the window for the other ranks. The
-ranks of a node can share their requests. When a worker dies or does not answer, the request goes to
-another worker (`worker_client.py`). Every worker gives the same answer, because an answer depends
-only on its request.
+ranks of a node request its layout once (`node_layouts.py`). When a worker dies or does not answer,
+the request goes to another worker (`worker_client.py`). Every worker gives the same answer, because
+an answer depends only on its request.
 """
 
 from collections import deque
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import cast
 
-from cluster.data.node_requests import NodeRequest
 from cluster.data.worker_client import Request, WorkerClient
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor, slots_of_rank
@@ -52,7 +51,6 @@ class WorkerStreams:
         """
         self._client = client
         self._slots_per_step = slots
-        self._ranks = ranks
         self._mine = slots_of_rank(rank, ranks, slots)
         self._steps_ahead = steps_ahead
         self._bytes_ahead = bytes_ahead
@@ -69,26 +67,11 @@ class WorkerStreams:
             ):
                 step = next(plans)
                 spans = spans_of_slots(step, self._mine)
-                requests = [
-                    self._client.ask("fetch", (s.epoch, s.window), s, shared=self._shared(step, s))
-                    for s in spans
-                ]
+                requests = [self._client.ask("fetch", (s.epoch, s.window), s) for s in spans]
                 pending.append((step, requests, sum(layouts.bytes_of(span) for span in spans)))
                 layouts.read_ahead(step.cursor, step.next_cursor)
             step, requests, _ = pending.popleft()
             yield self._receive(step, requests)
-
-    def _shared(self, step: StepPlan, mine: Span) -> tuple[NodeRequest, int] | None:
-        """Return the request of all ranks of the node in the window of a span, and its index."""
-        if not (sharing := self._client.sharing):
-            return None
-        slots = [slots_of_rank(rank, self._ranks, self._slots_per_step) for rank in sharing.ranks]
-        spans = [span for one in slots for span in spans_of_slots(step, one)]
-        parts = tuple(s for s in spans if (s.epoch, s.window) == (mine.epoch, mine.window))
-        if len(parts) == 1:
-            return None
-        request = NodeRequest(sharing.attempt, "fetch_parts", (parts,), len(parts), len(parts))
-        return request, parts.index(mine)
 
     def _receive(self, step: StepPlan, requests: list[Request]) -> RankStep:
         parts: list[list[MicroBatch]] = [self._client.answer(request) for request in requests]
@@ -149,10 +132,5 @@ class _Layouts:
 
     def _request(self, epoch: int, window: int) -> Request:
         if (epoch, window) not in self._requests:
-            shared = None
-            if sharing := self._client.sharing:
-                takers = len(sharing.ranks)
-                shared = NodeRequest(sharing.attempt, "layout", (epoch, window), 1, takers), 0
-            request = self._client.ask("layout", (epoch, window), epoch, window, shared=shared)
-            self._requests[epoch, window] = request
+            self._requests[epoch, window] = self._client.ask_for_layout(epoch, window)
         return self._requests[epoch, window]

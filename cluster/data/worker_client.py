@@ -1,7 +1,7 @@
 """Client of the data workers: a request goes from one worker to another until one answers.
 
-A request that all ranks of a node make can go through the agent of the node, which sends it once
-(`node_requests.py`). If the agent is lost, the rank asks the data workers itself.
+A request for a layout, which all ranks of a node make, can go through the agent of the node, which
+sends it once (`node_layouts.py`). If the agent is lost, the rank asks the data workers itself.
 """
 
 import time
@@ -19,7 +19,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from cluster.data.node_requests import NodeRequest, NodeSharing
+from cluster.data.node_layouts import NodeSharing
 from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError
 from data_pipeline.errors import DatasetFileError
@@ -70,8 +70,7 @@ class WorkerClient:
 
     Attributes:
         workers: the data workers; may be replaced at any time.
-        sharing: the agent that sends requests for all ranks of the node; None without an agent, or
-            after its loss.
+        sharing: access to the layouts of the node; None without an agent, or after its loss.
     """
 
     def __init__(
@@ -89,26 +88,21 @@ class WorkerClient:
         self._notice = notice
         self._timeout_seconds = timeout_seconds
 
-    def ask(
-        self,
-        method: str,
-        coordinate: tuple[int, int],
-        *arguments: Any,
-        shared: tuple[NodeRequest, int] | None = None,
-    ) -> Request:
-        """Send a request, and return it without a wait.
-
-        Args:
-            shared: a request of all ranks of the node, and the index of the part of its answer that
-                answers this request, too. It is sent if the node has an agent.
-        """
+    def ask(self, method: str, coordinate: tuple[int, int], *arguments: Any) -> Request:
+        """Send a request, and return it without a wait."""
         request = Request(method, coordinate, arguments)
-        if self.sharing and shared:
-            worker = self._next_worker(request)
-            request.is_shared = True
-            request.reference = self.sharing.agent.take_part.remote(worker.actor, *shared)
-        else:
-            self._send(request)
+        self._send(request)
+        return request
+
+    def ask_for_layout(self, epoch: int, window: int) -> Request:
+        """Request the layout of a window, through the node's agent if there is one."""
+        if not self.sharing:
+            return self.ask("layout", (epoch, window), epoch, window)
+        request = Request("layout", (epoch, window), (epoch, window), is_shared=True)
+        worker = self._next_worker(request)
+        request.reference = self.sharing.agent.layout.remote(
+            worker.actor, self.sharing.attempt, epoch, window
+        )
         return request
 
     def answer(self, request: Request) -> Any:
@@ -167,10 +161,9 @@ class WorkerClient:
     def _on_agent_lost(self) -> None:
         if self.sharing:
             self.sharing = None
-            self._notice("the node's agent is lost; asking data workers without it")
+            self._notice("the node's agent is lost; asking data workers for layouts without it")
 
     def _ask_without_agent(self, request: Request) -> None:
-        request.is_shared = False
         request.asked.clear()
         self._send(request)
 
@@ -216,6 +209,7 @@ class WorkerClient:
         )
 
     def _send(self, request: Request) -> None:
+        request.is_shared = False
         worker = self._next_worker(request)
         request.answers.append(getattr(worker.actor, request.method).remote(*request.arguments))
 

@@ -82,10 +82,6 @@ class DataWorker:
     def fetch(self, span: Span) -> list[MicroBatch]:
         return self._reader().fetch(span.epoch, span.window, span.start, span.stop)
 
-    def fetch_parts(self, spans: Sequence[Span]) -> list[list[MicroBatch]]:
-        """Return the micro-batches of each span, for the ranks of a node."""
-        return [self.fetch(span) for span in spans]
-
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> None:
         """Record that the supervisor is alive."""

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.data.node_requests import NodeSharing
+from cluster.data.node_layouts import NodeSharing
 from cluster.data.streams import WorkerStreams
 from cluster.data.worker_client import GIVE_UP_SECONDS, WorkerClient
 from cluster.data.workers import WorkerHandle
@@ -126,8 +126,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         """Train from a checkpoint, or from step 0; return the outcome.
 
         Args:
-            agent: the node's agent, to which the ranks of the node send the requests for data that
-                they share; None to make all requests themselves.
+            agent: the node's agent, if it requests layouts for the ranks of its node, or None.
         """
         job = job_on_this_node(job)
         # Imported here because the supervisor imports this module, too, without torch.
@@ -148,7 +147,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
                 GIVE_UP_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds
             )
             if agent is not None:
-                self._client.sharing = NodeSharing(agent, job.attempt, placement.ranks_of_node)
+                self._client.sharing = NodeSharing(agent, job.attempt)
             streams = WorkerStreams(
                 self._client,
                 rank=placement.rank,

@@ -40,7 +40,7 @@ WAIT_FOR_CAUSE_SECONDS = 2.0
 LAST_REPORTS_SECONDS = 2.0
 # Seconds to wait for Ray's account of a death that an agent has reported; it takes milliseconds.
 DEATH_ACCOUNT_SECONDS = 0.2
-# Number of ranks of a node from which they share requests for data.
+# Number of ranks of a node from which its agent requests layouts for them.
 MIN_SHARING_RANKS = 2
 # Time between two searches for hung ranks, whose deadlines are seconds or minutes.
 HANG_CHECK_SECONDS = 1.0
@@ -80,7 +80,7 @@ class RankGroup:
             names: the ranks' names in messages.
             node_names: the name of each rank's node in messages.
             collector: collects reports from agents; None to call all ranks directly.
-            agents: agents, by node id, that send the requests for data of ranks that share a node.
+            agents: agents, by node id, that request layouts for the ranks of their nodes.
         """
         self.processes = processes
         self._config = config
@@ -261,7 +261,7 @@ class RankGroup:
         ]
 
     def _sharing_agent(self, node: str, ranks_of: Counter[str]) -> Any:
-        """Return the agent through which the ranks of a node request data; None for few ranks."""
+        """Return the agent that requests layouts for the ranks of a node; None for few ranks."""
         return self._agents.get(node) if ranks_of[node] >= MIN_SHARING_RANKS else None
 
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:

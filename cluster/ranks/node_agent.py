@@ -3,8 +3,8 @@
 An agent needs no resources and hardly any memory. Its methods only call the modules of their
 subjects: `node_processes`, `node_folder`, `node_meter`, `node_mirror`, `node_memory`. The driver
 asks all agents through `agent_client`. An agent also speaks for the ranks of its node
-(`linked_ranks`): it collects their reports, passes on the supervisor's heartbeats, and sends the
-requests to data workers that they share (`cluster.data.node_requests`).
+(`linked_ranks`): it collects their reports, passes on the supervisor's heartbeats, and requests
+the layouts of windows once for all of them (`cluster.data.node_layouts`).
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.data.node_requests import NodeRequest, NodeRequests
+from cluster.data.node_layouts import NodeLayouts
 from cluster.health.stacks import stacks_of
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources
@@ -55,7 +55,7 @@ class NodeAgent:
         self._raylet = os.getppid()
         self._meter = NodeMeter()
         self._ranks = LinkedRanks()
-        self._requests = NodeRequests()
+        self._layouts = NodeLayouts()
         remove_stale_folders()
 
     def heartbeat(self) -> None:
@@ -83,9 +83,9 @@ class NodeAgent:
         return self._ranks.listen(received)
 
     @ray.method(concurrency_group="data")
-    def take_part(self, worker: Any, request: NodeRequest, part: int) -> Any:
-        """Run `NodeRequests.take`."""
-        return self._requests.take(worker, request, part)
+    def layout(self, worker: Any, attempt: str, epoch: int, window: int) -> Any:
+        """Run `NodeLayouts.reference`."""
+        return self._layouts.reference(worker, attempt, epoch, window)
 
     @ray.method(concurrency_group="folder")
     def close_links(self) -> None:

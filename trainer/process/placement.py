@@ -50,14 +50,6 @@ class Placement:
         return self.local_world_size == self.world_size
 
     @property
-    def ranks_of_node(self) -> tuple[int, ...]:
-        """Ranks on this rank's node, in their order."""
-        if not self.node_ids:
-            return tuple(range(self.world_size))
-        node = self.node_ids[self.rank]
-        return tuple(rank for rank, other in enumerate(self.node_ids) if other == node)
-
-    @property
     def device_index(self) -> int:
         """Index of the device in the rank's process; 0 on GPUs, where the process sees only one."""
         return 0 if self.device == "cuda" else self.local_rank

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
@@ -13,7 +14,7 @@ from support.files.faulty_server import Fault, FaultyServer
 from support.recipes import tiny_recipe
 
 from cluster.data import worker_client
-from cluster.data.node_requests import NodeRequests, NodeSharing
+from cluster.data.node_layouts import NodeLayouts, NodeSharing
 from cluster.data.streams import WorkerStreams
 from cluster.data.worker_client import WORKER_TIMEOUT_SECONDS, WorkerClient
 from cluster.data.workers import DataWorkers
@@ -115,19 +116,18 @@ def test_a_rank_can_request_the_slots_of_others(workers, expected):
 
 @ray.remote(num_cpus=0, concurrency_groups={"control": 1})
 class Agent:
-    """The part of a node's agent that sends requests for ranks; it counts what it sends."""
+    """The part of a node's agent that requests layouts; it keeps the windows it was asked for."""
 
     def __init__(self):
-        self.requests = NodeRequests()
-        self.taken = []
+        self.layouts = NodeLayouts()
+        self.asked = []
 
-    def take_part(self, worker, request, part):
-        self.taken.append(request)
-        return self.requests.take(worker, request, part)
+    def layout(self, worker, attempt, epoch, window):
+        self.asked.append((epoch, window))
+        return self.layouts.reference(worker, attempt, epoch, window)
 
-    def counts(self):
-        """How many parts were taken, and how many requests these were; how many are open."""
-        return len(self.taken), len(set(self.taken)), len(self.requests._parts)
+    def windows(self):
+        return self.asked
 
     @ray.method(concurrency_group="control")
     def process_id(self):
@@ -142,7 +142,7 @@ class Node:
         self.ranks = []
         for rank in ranks:
             client = WorkerClient(handles, self.notices.append)
-            client.sharing = NodeSharing(agent, "attempt", tuple(ranks))
+            client.sharing = NodeSharing(agent, "attempt")
             streams = WorkerStreams(
                 client,
                 rank=rank,
@@ -177,16 +177,13 @@ def expected_of_ranks(settings):
     ]
 
 
-def test_ranks_of_a_node_send_each_request_once(workers, agent, expected_of_ranks):
+def test_the_agent_requests_layouts_for_all_ranks_of_its_node(workers, agent, expected_of_ranks):
     node = Node(agent, workers(2).handles, (1, 2, 3), 4)
     for steps, expected in zip(node.steps(STEPS_OF_RANKS), expected_of_ranks, strict=True):
         check_equal(steps, expected)
-    taken, sent, still_open = ray.get(agent.counts.remote())
-    assert taken > 3 * STEPS_OF_RANKS
-    # Layouts, and the fetches of steps: one of three for each, but for ranks whose slots of a step
-    # are in two windows.
-    assert taken / 3 <= sent < taken / 2.5
-    assert still_open == 0
+    windows = Counter(ray.get(agent.windows.remote()))
+    assert len(windows) > 3
+    assert set(windows.values()) == {3}
     assert node.notices == []
 
 
@@ -204,7 +201,9 @@ def test_without_their_agent_ranks_ask_data_workers(
         os.kill(process_id, signal.SIGKILL)
     for first, last, expected in zip(received, rest, expected_of_ranks, strict=True):
         check_equal(first + last, expected)
-    assert node.notices == ["the node's agent is lost; asking data workers without it"] * 3
+    assert (
+        node.notices == ["the node's agent is lost; asking data workers for layouts without it"] * 3
+    )
 
 
 def test_a_killed_worker_is_replaced_for_all_ranks_of_a_node(workers, agent, expected_of_ranks):

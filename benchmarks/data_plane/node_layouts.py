@@ -1,11 +1,12 @@
-"""What ranks of a node save by sharing their requests to data workers: requests, and CPU time.
+"""What layouts cost the ranks of a node, their agent and a data worker, in requests and CPU time.
 
 Ranks without a network take steps of the phrase book from one data worker, by turns with an agent
-that sends their requests once, and without it. The table has the requests that arrive at the data
-worker per step, and the CPU milliseconds per step of the data worker, the agent and all ranks.
-Medians of the turns.
+that requests layouts once for all of them, and without it. A window is a shard, so that each step
+takes layouts of several windows, as steps of many ranks do. The table has the requests for layouts
+that arrive at the data worker per step, and the CPU milliseconds per step of the data worker, the
+agent and all ranks. Medians of the turns.
 
-    .venv/bin/python benchmarks/data_plane/node_requests.py [--ranks NUMBERS] [--steps N]
+    .venv/bin/python benchmarks/data_plane/node_layouts.py [--ranks NUMBERS] [--steps N]
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any
 import ray
 
 from benchmarks.support.command_line import parse_arguments
-from cluster.data.node_requests import NodeRequest, NodeRequests, NodeSharing
+from cluster.data.node_layouts import NodeLayouts, NodeSharing
 from cluster.data.streams import WorkerStreams
 from cluster.data.worker_client import WorkerClient
 from cluster.data.workers import DataWorkers, WorkerHandle
@@ -35,24 +36,25 @@ from data_pipeline.preparation.prepare import prepare
 
 MANY_BYTES = 64 * 2**20
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-SLOTS_PER_RANK = 2
+SLOTS_PER_RANK = 1
+SMALL = ("batching.window_shards=1", "batching.max_tokens_per_micro_batch=512")
 TURNS = 5
 
 
 @ray.remote(num_cpus=0)
 class CountingAgent:
-    """Part of a node's agent that sends the requests of ranks, and the number of requests."""
+    """Part of a node's agent that requests layouts, and the number of its requests."""
 
     def __init__(self) -> None:
-        self._requests = NodeRequests()
-        self._seen: set[NodeRequest] = set()
+        self._layouts = NodeLayouts()
+        self._windows: set[tuple[int, int]] = set()
 
-    def take_part(self, worker: Any, request: NodeRequest, part: int) -> Any:
-        self._seen.add(request)
-        return self._requests.take(worker, request, part)
+    def layout(self, worker: Any, attempt: str, epoch: int, window: int) -> Any:
+        self._windows.add((epoch, window))
+        return self._layouts.reference(worker, attempt, epoch, window)
 
     def sent(self) -> int:
-        return len(self._seen)
+        return len(self._windows)
 
     def process_id(self) -> int:
         return os.getpid()
@@ -68,13 +70,13 @@ class TakingRank:
         self._asked = 0
         client = WorkerClient(workers, print)
         client.sharing = sharing
-        ask = client.ask
+        ask = client.ask_for_layout
 
-        def counted(*arguments: Any, **named: Any) -> Any:
+        def counted(epoch: int, window: int) -> Any:
             self._asked += 1
-            return ask(*arguments, **named)
+            return ask(epoch, window)
 
-        client.ask = counted  # type: ignore[method-assign]
+        client.ask_for_layout = counted  # type: ignore[method-assign]
         self._steps: Iterator[RankStep] = WorkerStreams(
             client,
             rank=rank,
@@ -85,7 +87,7 @@ class TakingRank:
         ).open(Cursor())
 
     def take(self, steps: int) -> tuple[float, int]:
-        """Take steps; return the CPU seconds of this process, and the number of its requests."""
+        """Take steps; return the CPU seconds of this process, and its requests for layouts."""
         started, asked = time.process_time(), self._asked
         for _ in islice(self._steps, steps):
             pass
@@ -101,7 +103,7 @@ def measure(workers: list[WorkerHandle], count: int, steps: int, shared: bool) -
     """Measure steps of new ranks, after the first window."""
     agent = CountingAgent.remote()  # type: ignore[attr-defined]
     ranks = [TakingRank.remote() for _ in range(count)]  # type: ignore[attr-defined]
-    sharing = NodeSharing(agent, "attempt", tuple(range(count))) if shared else None
+    sharing = NodeSharing(agent, "attempt") if shared else None
     ray.get([r.open.remote(workers, n, count, sharing) for n, r in enumerate(ranks)])
     ray.get([rank.take.remote(steps) for rank in ranks])
     processes = {
@@ -118,7 +120,7 @@ def measure(workers: list[WorkerHandle], count: int, steps: int, shared: bool) -
     for actor in (*ranks, agent):
         ray.kill(actor)
     return {
-        "requests": requests / steps,
+        "layouts": requests / steps,
         **{name: seconds / steps * 1000 for name, seconds in figures.items()},
     }
 
@@ -129,14 +131,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     options = parse_arguments(parser, smoke="--ranks 2 --steps 3")
     with TemporaryDirectory() as folder, ray_session(None):
-        recipe = load_recipe(find_recipe("phrasebook"), [f"data.dataset={folder}/dataset"])
+        recipe = load_recipe(find_recipe("phrasebook"), [f"data.dataset={folder}/dataset", *SMALL])
         manifest = prepare(recipe.data_settings, lambda progress: None)
         workers = DataWorkers(
             recipe.data_settings, manifest.identity, cpus=0, cache_bytes=MANY_BYTES
         )
         workers.start(1)
         with HeartbeatSender(lambda: workers.actors):
-            print("| ranks | requests shared | requests | data worker | agent | ranks | all |")
+            print("| ranks | by the agent | layouts | data worker | agent | ranks | all |")
             print("|--:|---|--:|--:|--:|--:|--:|")
             for count in options.ranks:
                 figures: dict[bool, list[dict[str, float]]] = defaultdict(list)
