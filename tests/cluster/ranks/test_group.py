@@ -273,7 +273,7 @@ def test_ranks_compute_where_the_recipe_says(story, gpus):
     told = story(gpus_per_rank=gpus, cpus_per_rank=3)
     told.begin()
     for actor in told.actors:
-        ((job, placement, config),) = actor.calls["train"]
+        ((job, placement, config, _),) = actor.calls["train"]
         assert (job, placement.device) == ("the job", "cuda" if gpus else "cpu")
         assert (placement.threads, config.gpus_per_rank) == (3, gpus)
 
