@@ -18,7 +18,6 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from foundation.file_model import FileModel
-from foundation.registry import Registry
 
 ChangeClass = Literal["identity", "continuable", "execution"]
 
@@ -117,26 +116,6 @@ def decides_bytes(field: FieldInfo) -> bool:
 def _marks(field: FieldInfo) -> dict[str, Any]:
     extra = field.json_schema_extra
     return extra if isinstance(extra, dict) else {}
-
-
-def options_of(
-    registry: Registry[Any], info: ValidationInfo, name: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Return options with their defaults, as JSON values, for the validator of a section.
-
-    Args:
-        registry: for each name that the section may have, the settings that have the options, or
-            None if there are none.
-        info: the fields of the section that have been validated.
-        name: the section's field with the name. If it is invalid, the options remain as they are.
-
-    Raises:
-        ValidationError: the settings have no such options, or one has a wrong value.
-    """
-    if name not in info.data:
-        return options
-    settings: type[Section] = registry[info.data[name]] or Section
-    return settings.model_validate(options).model_dump(mode="json")
 
 
 def require_defaults(config: Section, what: str, names: Collection[str]) -> None:

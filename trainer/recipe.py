@@ -113,12 +113,8 @@ class TrainingRecipe(Section):
                 f"{self.model.network} does not support it: remove tracking.probe_sentences"
             )
         self._require_two_passes_that_differ()
-        stopping = self.trainer.early_stopping
-        for key, metric in (
-            ("checkpoints.best_by", self.checkpoints.best_by),
-            ("trainer.early_stopping.metric", stopping.metric if stopping else None),
-        ):
-            if metric is not None and metric not in (*kind.scores, *more):
+        for key, metric in self.scores_followed.items():
+            if metric not in (*kind.scores, *more):
                 raise ValueError(
                     f"{key} is {metric!r}, but the scores of a validation of {self.task} are "
                     f"{', '.join([*kind.scores, *more])}: use one of these scores"
@@ -157,6 +153,14 @@ class TrainingRecipe(Section):
     def kind(self) -> TaskKind:
         """Properties of the recipe's task."""
         return TASKS[self.task]
+
+    @property
+    def scores_followed(self) -> dict[str, str]:
+        """Scores by which checkpoints are kept and the run is stopped, by their recipe keys."""
+        scores = {"checkpoints.best_by": self.checkpoints.best_by}
+        if stopping := self.trainer.early_stopping:
+            scores["trainer.early_stopping.metric"] = stopping.metric
+        return scores
 
     @property
     def loaded_extensions(self) -> Extensions:

@@ -10,6 +10,7 @@ This module does not import torch, so the driver can read recipes without loadin
 from dataclasses import dataclass
 from typing import Any
 
+from data_pipeline.config.pair import require_joint_text
 from foundation.registry import Registry
 from foundation.tasks import TASKS, TaskKind
 from model.config.decoder_only import DecoderOnlyConfig
@@ -37,56 +38,41 @@ class NetworkKind:
     flops: str | None = None
 
 
-NETWORKS = Registry[NetworkKind]("network", "model.network")
-
-NETWORKS.register(
-    "transformer",
-    NetworkKind(
+_BUILT_IN = {
+    "transformer": NetworkKind(
         ModelConfig,
         "trainer.tasks.translation:build_transformer",
         "trainer.tasks.flops:transformer",
     ),
-)
-NETWORKS.register(
-    "decoder_only",
-    NetworkKind(
+    "decoder_only": NetworkKind(
         DecoderOnlyConfig,
         "trainer.tasks.causal_lm:build_decoder_only",
         "trainer.tasks.flops:decoder_only",
     ),
-)
-NETWORKS.register(
-    "sentence_encoder",
-    NetworkKind(
+    "sentence_encoder": NetworkKind(
         SentenceEncoderConfig,
         "trainer.tasks.sentence_embedding:build_sentence_encoder",
         "trainer.tasks.flops:sentence_encoder",
     ),
-)
-NETWORKS.register(
-    "label_texts",
-    NetworkKind(
+    "label_texts": NetworkKind(
         LabelTextsConfig,
         "trainer.tasks.labelling:build_label_model",
         "trainer.tasks.flops:label_model",
     ),
-)
-NETWORKS.register(
-    "label_tokens",
-    NetworkKind(
+    "label_tokens": NetworkKind(
         LabelTokensConfig,
         "trainer.tasks.labelling:build_label_model",
         "trainer.tasks.flops:label_model",
     ),
-)
-NETWORKS.register(
-    "encoder_only",
-    NetworkKind(
+    "encoder_only": NetworkKind(
         EncoderOnlyConfig,
         "trainer.tasks.masked_lm:build_masked_language_model",
         "trainer.tasks.flops:masked_language_model",
     ),
-)
+}
+NETWORKS = Registry[NetworkKind]("network", "model.network")
+for _name, _kind in _BUILT_IN.items():
+    NETWORKS.register(_name, _kind)
 
 
 def require_joint_vocabulary_to_share(recipe: Any) -> None:
@@ -112,11 +98,7 @@ def require_label_head(recipe: Any) -> None:
 def require_spans_for_their_score(recipe: Any) -> None:
     """Require a network that predicts labels, and spans if their F1 score is used."""
     require_label_head(recipe)
-    stopping = recipe.trainer.early_stopping
-    for key, metric in (
-        ("checkpoints.best_by", recipe.checkpoints.best_by),
-        ("trainer.early_stopping.metric", stopping.metric if stopping else None),
-    ):
+    for key, metric in recipe.scores_followed.items():
         if metric == "span_f1" and not recipe.data.has_spans:
             raise ValueError(
                 f"{key} is span_f1, but data.labels do not have the form O, B-X and I-X, so there "
@@ -132,14 +114,5 @@ def require_segments_of_pairs(recipe: Any) -> None:
             f"model.segments is {segments}, but {recipe.task} needs a segment for each of the two "
             "languages of a pair: set model.segments to 2, or model.preset to bert"
         )
-    if not recipe.tokenizer.joint:
-        raise ValueError(
-            f"tokenizer.joint is false, but {recipe.task} has both languages in one text: set "
-            "tokenizer.joint to true"
-        )
-    corpora = [*recipe.data.train, recipe.data.validation, *recipe.data.tests.values()]
-    if tags := {tag for corpus in corpora for tag in corpus.tags.values()}:
-        raise ValueError(
-            f"corpora have the tag {' and '.join(sorted(tags))}, but {recipe.task} distinguishes "
-            "languages by segments: remove the tags"
-        )
+    why = f"{recipe.task} has both languages in one text, distinguished by segments"
+    require_joint_text(recipe, why)

@@ -6,7 +6,7 @@ Identity fields also determine the bytes of the prepared dataset, unless they ar
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -123,6 +123,13 @@ class DataConfig(ShardsConfig, CorporaConfig):
                 )
         return self
 
+    @property
+    def corpora(self) -> dict[str, CorpusConfig]:
+        """All corpora by their keys, such as train.0, validation and tests.news."""
+        training = {f"train.{number}": corpus for number, corpus in enumerate(self.train)}
+        tests = {f"tests.{name}": corpus for name, corpus in self.tests.items()}
+        return {**training, "validation": self.validation, **tests}
+
     def problem_of(self, texts: Sequence[str]) -> str | None:
         """Return the problem with an example's texts, or None if they can be used.
 
@@ -177,6 +184,12 @@ MARIAN = "marian"
 TOKENIZERS.register(MARIAN, "data_pipeline.tokenizers.marian:MarianTokenizer")
 
 
+VERBATIM_HELP = (
+    "keep text unchanged: no normalisation, no space added or removed, line ends are characters; "
+    "ignored with an existing model"
+)
+
+
 class TokenizerConfig(Section):
     """Settings of a tokenizer, usually a SentencePiece model (Kudo and Richardson 2018).
 
@@ -210,11 +223,7 @@ class TokenizerConfig(Section):
         "spell characters without a piece in bytes, for which 256 pieces are reserved; "
         "ignored with an existing model",
     )
-    verbatim: bool = identity(
-        False,
-        "keep text unchanged: no normalisation, no space added or removed, line ends are "
-        "characters; ignored with an existing model",
-    )
+    verbatim: bool = identity(False, VERBATIM_HELP)
     training_pairs: int = identity(
         500_000,
         "maximum number of pairs, drawn at random from the corpora, to train a model on; ignored "
@@ -308,6 +317,9 @@ class PackedBatchingConfig(BatchingConfig):
         return self
 
 
+B = TypeVar("B", bound=BatchingConfig)
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Part of a recipe that determines the samples of a run."""
@@ -318,6 +330,11 @@ class DataSettings:
     seed: int
     task: str = DEFAULT_TASK
     extensions: Extensions = NO_EXTENSIONS
+
+    def batching_as(self, kind: type[B]) -> B:
+        """Return the section `batching`, whose class follows from the task."""
+        assert isinstance(self.batching, kind)
+        return self.batching
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Put the extensions first, because objects of their classes can be unpickled only after the

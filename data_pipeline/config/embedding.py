@@ -1,12 +1,11 @@
 """Recipe settings of micro-batches whose sentences are contrasted with each other."""
 
-from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from data_pipeline.config.data import BatchingConfig
-from data_pipeline.config.pair import PairDataConfig
+from data_pipeline.config.pair import PairDataConfig, require_joint_text
 from foundation.section import REQUIRED, identity
 
 BOS_TOKENS = 1  # before each sentence; `data.max_source_length` does not include them
@@ -50,27 +49,12 @@ def check_recipe(recipe: Any) -> None:
     data: PairDataConfig = recipe.data
     batching: EmbeddingBatchingConfig = recipe.batching
     alpha = recipe.tokenizer.sampling.alpha
-    if not recipe.tokenizer.joint:
-        raise ValueError(
-            "tokenizer.joint is false, but one encoder reads both languages: set tokenizer.joint "
-            "to true"
-        )
+    require_joint_text(recipe, "one encoder reads both languages without tags")
     if alpha:
         raise ValueError(
             f"tokenizer.sampling.alpha is {alpha}, but sentence embeddings do not support subword "
             "sampling: remove this setting"
         )
-    corpora: Iterable[tuple[str, str | None]] = (
-        *((f"train.{number}", corpus.tag) for number, corpus in enumerate(data.train)),
-        ("validation", data.validation.tag),
-        *((f"tests.{name}", corpus.tag) for name, corpus in data.tests.items()),
-    )
-    for name, tag in corpora:
-        if tag is not None:
-            raise ValueError(
-                f"data.{name}.tag is {tag!r}, but sentences are embedded without a tag: remove "
-                "this setting"
-            )
     longest = max(data.max_source_length, data.max_target_length) + BOS_TOKENS
     if longest > batching.context_length:
         raise ValueError(

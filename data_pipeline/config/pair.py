@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -231,3 +231,20 @@ class TranslationDataConfig(PairDataConfig):
                 "and target instead of files"
             )
         return self
+
+
+def require_joint_text(recipe: Any, why: str) -> None:
+    """Check a recipe in which sentences of both languages are read alike.
+
+    Args:
+        recipe: the recipe of a task on pairs.
+        why: the reason, for the message.
+
+    Raises:
+        ValueError: the languages have separate tokenizers, or a corpus has a tag.
+    """
+    if not recipe.tokenizer.joint:
+        raise ValueError(f"tokenizer.joint is false, but {why}: set tokenizer.joint to true")
+    for key, corpus in recipe.data.corpora.items():
+        if corpus.tag is not None:
+            raise ValueError(f"data.{key}.tag is {corpus.tag!r}, but {why}: remove this setting")

@@ -19,6 +19,7 @@ from data_pipeline.config.corpus import (
 from data_pipeline.config.data import (
     TESTS,
     TRAIN,
+    VERBATIM_HELP,
     DataConfig,
     HeldOutName,
     TokenizerConfig,
@@ -142,11 +143,7 @@ class TextCleaningConfig(CleaningConfig):
 class TextTokenizerConfig(TokenizerConfig):
     """Tokenizer settings for documents; by default, decoding restores the original text exactly."""
 
-    verbatim: bool = identity(
-        True,
-        "keep text unchanged: no normalisation, no space added or removed, line ends are "
-        "characters; ignored with an existing model",
-    )
+    verbatim: bool = identity(True, VERBATIM_HELP)
     training_pairs: int = identity(
         500_000,
         "maximum number of documents, drawn at random from the corpora, to train a model on; "

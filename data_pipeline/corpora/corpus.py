@@ -25,12 +25,7 @@ from data_pipeline.corpora.lines import PART_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.corpora.tagged import CasedWords
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
-from data_pipeline.storage.locations import (
-    LocationStream,
-    content_bytes,
-    open_location,
-    stored_bytes,
-)
+from data_pipeline.storage.locations import LocationStream, open_location
 
 EXAMPLES_PER_CHUNK = 20_000
 # A held-out set stays in memory and is scored many times.
@@ -107,10 +102,10 @@ class CorpusReader:
         self._locations = list(zip(corpus.locations, corpus.sha256s, strict=True))
         self._streams: list[LocationStream] = []  # streams that are open now
         self._finished_bytes = 0
-        self.total_bytes = sum(
-            stored_bytes(location, mirror=mirror, cache=cache, sha256=sha256)
-            for location, sha256 in self._locations
-        )
+        self.total_bytes = 0
+        for location, sha256 in self._locations:
+            with self._open(location, sha256) as stream:
+                self.total_bytes += stream.total_bytes
 
     @property
     def bytes_read(self) -> int:
@@ -176,8 +171,8 @@ class CorpusReader:
         """Return the range of bytes of a file in which the corpus's examples begin."""
         if self._corpus.share == (0.0, 1.0):
             return WHOLE_FILE
-        size = content_bytes(location, mirror=self._mirror, cache=self._cache, sha256=sha256)
-        return span_of(self._corpus.share, size)
+        with self._open(location, sha256) as stream:
+            return span_of(self._corpus.share, stream.count_bytes())
 
     @contextmanager
     def _opened(
@@ -186,9 +181,7 @@ class CorpusReader:
         """Open streams of the locations; on exit, read them to the end and check the hashes."""
         with ExitStack() as stack:
             for location, sha256 in locations:
-                stream = open_location(
-                    location, mirror=self._mirror, cache=self._cache, sha256=sha256
-                )
+                stream = self._open(location, sha256)
                 self._streams.append(stack.enter_context(stream))
             yield self._streams
             for stream, (_, sha256) in zip(self._streams, locations, strict=True):
@@ -196,3 +189,6 @@ class CorpusReader:
             self.sha256s += tuple(stream.sha256 for stream in self._streams)
             self._finished_bytes += sum(stream.total_bytes for stream in self._streams)
             self._streams = []
+
+    def _open(self, location: str, sha256: str | None) -> LocationStream:
+        return open_location(location, mirror=self._mirror, cache=self._cache, sha256=sha256)

@@ -245,7 +245,6 @@ def _read_samples(stream: LocationStream, corpus: CorpusConfig) -> Iterator[Corp
         cast(BinaryIO, stream),
         archive=stream.location,
         decoded=decoded,
-        passed_over=lambda suffix: True,
         max_member_bytes=MAX_MEMBER_BYTES,
     )
     seen: set[bytes] = set()

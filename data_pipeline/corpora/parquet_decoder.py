@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from data_pipeline.corpora.formats import Example, characters, in_parts, read_score
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
-from foundation.wording import join_items
+from foundation.wording import join_first, join_items
 
 # -P: a folder named `data_pipeline` in the current folder must not shadow this package.
 COMMAND = (
@@ -123,8 +123,9 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
         metadata = parquet.read_metadata(file)
         names = metadata.schema.to_arrow_schema().names
         if set(wanted) - set(names):
+            shown = join_first([name[:80] for name in names], NAMES_SHOWN, len(names))
             raise CorpusError(
-                f": expected the columns {join_items(wanted)}, found {_shown(names)}. Correct "
+                f": expected the columns {join_items(wanted)}, found {shown}. Correct "
                 "columns in the recipe."
             )
         _check_columns(metadata, wanted)
@@ -141,13 +142,6 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
             f" is not a complete Parquet file ({error}). Download the file again, or correct "
             "format in the recipe."
         ) from error
-
-
-def _shown(names: list[str]) -> str:
-    some = [name[:80] for name in names[:NAMES_SHOWN]]
-    return join_items(some) + (
-        f" and {len(names) - NAMES_SHOWN:,} more" if names[NAMES_SHOWN:] else ""
-    )
 
 
 def _check_footer(file: BinaryIO) -> None:

@@ -29,7 +29,6 @@ from typing import Annotated, Self
 
 import numpy as np
 from pydantic import (
-    Field,
     GetPydanticSchema,
     PrivateAttr,
     ValidationError,
@@ -45,6 +44,7 @@ from data_pipeline.dataset.manifest_records import (
     DocumentLengths,
     FieldInfo,
     FileInfo,
+    Many,
     ShardInfo,
     ShardTable,
 )
@@ -78,7 +78,7 @@ _ShardColumns = Annotated[
     GetPydanticSchema(
         lambda _, handler: core_schema.no_info_wrap_validator_function(
             _shard_columns,
-            handler(Annotated[tuple[ShardInfo, ...], Field(fail_fast=True)]),
+            handler(Many[ShardInfo]),
         )
     ),
 ]

@@ -7,9 +7,9 @@ Its size does not depend on the number of shards. A rank gets its micro-batches 
 and needs the dataset only for tokenizers and held-out sets, whose hashes are in the header.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest_records import (
@@ -18,6 +18,7 @@ from data_pipeline.dataset.manifest_records import (
     FieldInfo,
     FileInfo,
     HeldOutInfo,
+    Many,
     SpecialIds,
     TokenizerInfo,
     Tombstone,
@@ -38,16 +39,16 @@ class ManifestHeader(FileModel):
     """
 
     format: Literal["transloom-dataset/2"] = FORMAT
-    fields: Annotated[tuple[FieldInfo, ...], Field(fail_fast=True)]
+    fields: Many[FieldInfo]
     tokenizers: dict[str, TokenizerInfo]  # by field; a joint tokenizer is listed under each
     special_ids: SpecialIds
-    corpora: Annotated[tuple[CorpusInfo, ...], Field(fail_fast=True)]
+    corpora: Many[CorpusInfo]
     # By field: the number of pairs of length 0, 1, 2, ...; for documents, bins of powers of two.
-    lengths: dict[str, Annotated[tuple[Count, ...], Field(fail_fast=True)] | DocumentLengths]
+    lengths: dict[str, Many[Count] | DocumentLengths]
     cleaning: FileInfo
     heldout: dict[str, HeldOutInfo]
     preparation: dict[str, Any]  # the settings of the recipe that differ from their defaults
-    tombstones: Annotated[tuple[Tombstone, ...], Field(fail_fast=True)] = ()
+    tombstones: Many[Tombstone] = ()
 
     _identity: str = PrivateAttr(default="")
     _shard_count: int = PrivateAttr(default=0)

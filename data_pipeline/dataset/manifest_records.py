@@ -3,7 +3,7 @@
 `manifest.py` combines them and checks them against each other.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
@@ -17,6 +17,9 @@ RelativeName = Annotated[str, Field(pattern=RELATIVE_NAME, max_length=MAX_NAME_C
 FIELD_NAME = r"^[a-z][a-z0-9_]*$"
 MAX_SHARDS = 250_000
 
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Field(fail_fast=True)]  # the first wrong item is reported alone
+
 
 class FieldInfo(FileModel):
     """Field of a dataset: a kind of sequence that every example has, such as a source sentence."""
@@ -26,9 +29,7 @@ class FieldInfo(FileModel):
     language: str
     # Labels, for a field that is not text. The field's ids are the numbers of its labels, from 1; 0
     # means no label.
-    labels: Annotated[tuple[str, ...], Field(fail_fast=True)] = Field(
-        default=(), exclude_if=lambda labels: not labels
-    )
+    labels: Many[str] = Field(default=(), exclude_if=lambda labels: not labels)
 
     @property
     def is_document(self) -> bool:
@@ -44,9 +45,7 @@ class FieldInfo(FileModel):
 class DocumentLengths(FileModel):
     """Histogram of documents by tokens, with bins of powers of two."""
 
-    counts: Annotated[
-        tuple[Count, ...], Field(fail_fast=True)
-    ]  # numbers of documents with 0, 1, 2–3, 4–7, … tokens
+    counts: Many[Count]  # numbers of documents with 0, 1, 2–3, 4–7, … tokens
     longest: Count  # in tokens
 
 
@@ -67,9 +66,7 @@ class HeldOutInfo(FileModel):
     files: dict[str, FileInfo]
     pairs: Count
     tag: str | None  # tag before every source sentence, or None
-    sha256s: Annotated[
-        tuple[Sha256, ...], Field(fail_fast=True)
-    ]  # of the decompressed corpus files
+    sha256s: Many[Sha256]  # of the decompressed corpus files
 
 
 class SpecialIds(FileModel):
@@ -94,9 +91,7 @@ class ShardTable(FileInfo):
 
     shards: Annotated[Count, Field(ge=1, le=MAX_SHARDS)]
     name_bytes: Annotated[Count, Field(le=MAX_SHARDS * MAX_NAME_CHARACTERS)]  # of all names
-    fields: Annotated[
-        tuple[Annotated[str, Field(pattern=FIELD_NAME)], ...], Field(fail_fast=True, max_length=64)
-    ]
+    fields: Annotated[Many[Annotated[str, Field(pattern=FIELD_NAME)]], Field(max_length=64)]
 
     @property
     def bytes(self) -> int:
@@ -109,7 +104,7 @@ class CorpusInfo(FileModel):
 
     name: str
     tag: str | None  # tag before every source sentence, or None
-    sha256s: Annotated[tuple[Sha256, ...], Field(fail_fast=True)]  # of its decompressed files
+    sha256s: Many[Sha256]  # of its decompressed files
     read: Count
     kept: Count
     dropped: dict[str, Count]  # numbers of pairs, by the first reason that applied

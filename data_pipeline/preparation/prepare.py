@@ -8,6 +8,7 @@ numpy's random generators or the number of processes. Only a few chunks and grou
 a time, never a whole corpus.
 """
 
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from data_pipeline.corpora.cleaning import HeldOutTexts
 from data_pipeline.corpora.corpus import CorpusReader, WholeText
 from data_pipeline.dataset.lengths import add_lengths
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import CorpusInfo, DocumentLengths
+from data_pipeline.dataset.manifest_records import CorpusInfo, DocumentLengths, FieldInfo
 from data_pipeline.dataset.preparation_settings import preparation_settings
 from data_pipeline.dataset.shard_columns import ShardColumns
 from data_pipeline.errors import CorpusError, DatasetError
@@ -108,41 +109,39 @@ def prepare(
     return Manifest.load(open_store(dataset))
 
 
+@dataclass(frozen=True)
 class _Preparation:
     """Preparation of one dataset in a work folder."""
 
-    def __init__(
-        self,
-        settings: DataSettings,
-        given: dict[str, Tokenizer] | None,
-        readers: list[CorpusReader],
-        work: Path,
-        pool: ProcessPool,
-        report: Report,
-    ) -> None:
-        self._settings = settings
-        self._fields = DATA_TASKS[settings.task].fields(settings.data)
-        self._given = given
-        self._readers = readers
-        self._work = work
-        self._new = work / "new"
-        self._pool = pool
-        self._report = report
+    settings: DataSettings
+    given: dict[str, Tokenizer] | None
+    readers: list[CorpusReader]
+    work: Path
+    pool: ProcessPool
+    report: Report
+
+    @property
+    def fields(self) -> tuple[FieldInfo, ...]:
+        return DATA_TASKS[self.settings.task].fields(self.settings.data)
+
+    @property
+    def new(self) -> Path:
+        return self.work / "new"
 
     def run(self) -> None:
         """Write the whole dataset into the work folder's subfolder `new`."""
-        settings, new = self._settings, self._new
+        settings, new = self.settings, self.new
         for folder in (new, new / "shards", new / "heldout"):
             folder.mkdir()
         texts = with_context(read_heldout(settings.data), settings.data)
-        heldout = write_heldout(new, settings.data, self._fields, texts)
-        if self._given:  # checked first, before hours of reading
-            self._check_lengths(texts, self._given)
+        heldout = write_heldout(new, settings.data, self.fields, texts)
+        if self.given:  # checked first, before hours of reading
+            self._check_lengths(texts, self.given)
         corpora = self._ingest(texts)
-        self._report(PrepareProgress("train tokenizer", 0, 1))
-        tokenizers = self._given or train_tokenizers(settings, corpora, self._pool)
-        self._report(PrepareProgress("train tokenizer", 1, 1))
-        if not self._given:
+        self.report(PrepareProgress("train tokenizer", 0, 1))
+        tokenizers = self.given or train_tokenizers(settings, corpora, self.pool)
+        self.report(PrepareProgress("train tokenizer", 1, 1))
+        if not self.given:
             self._check_lengths(texts, tokenizers)
         del texts
         groups = self._write_groups(corpora, tokenizers)
@@ -150,9 +149,9 @@ class _Preparation:
             new, [(c.name, [s for g in groups[c.name] for s in g.shards]) for c in corpora]
         )
         manifest = Manifest(
-            fields=self._fields,
+            fields=self.fields,
             tokenizers=write_tokenizers(new, tokenizers),
-            special_ids=tokenizers[self._fields[0].name].special_ids,
+            special_ids=tokenizers[self.fields[0].name].special_ids,
             corpora=tuple(self._describe(corpus, groups[corpus.name]) for corpus in corpora),
             lengths=self._lengths([g for corpus in corpora for g in groups[corpus.name]]),
             cleaning=write_cleaning_report(new, corpora),
@@ -163,11 +162,11 @@ class _Preparation:
         manifest.save_new(new)
 
     def _check_lengths(self, texts: dict[str, WholeText], tokenizers: dict[str, Tokenizer]) -> None:
-        settings = self._settings
-        check_heldout_lengths(settings.task, settings.data, self._fields, texts, tokenizers)
+        settings = self.settings
+        check_heldout_lengths(settings.task, settings.data, self.fields, texts, tokenizers)
 
     def _ingest(self, heldout_texts: dict[str, WholeText]) -> list[IngestedCorpus]:
-        readers, cleaning = self._readers, self._settings.data.cleaning
+        readers, cleaning = self.readers, self.settings.data.cleaning
         heldout = HeldOutTexts()
         if cleaning.drops_heldout:
             examples = chain.from_iterable(text.texts for text in heldout_texts.values())
@@ -175,32 +174,32 @@ class _Preparation:
         total = sum(reader.total_bytes for reader in readers)
 
         def report() -> None:
-            self._report(PrepareProgress("read", sum(r.bytes_read for r in readers), total))
+            self.report(PrepareProgress("read", sum(r.bytes_read for r in readers), total))
 
         corpora = []
         for index, reader in enumerate(readers):
-            folder = self._work / "partitions" / str(index)
-            corpus = ingest(self._settings, index, heldout, reader, folder, self._pool, report)
-            _require_some(corpus, corpus.partitions.examples, self._settings.data)
+            folder = self.work / "partitions" / str(index)
+            corpus = ingest(self.settings, index, heldout, reader, folder, self.pool, report)
+            _require_some(corpus, corpus.partitions.examples, self.settings.data)
             corpora.append(corpus)
-        self._report(PrepareProgress("read", total, total))
+        self.report(PrepareProgress("read", total, total))
         return corpora
 
     def _write_groups(
         self, corpora: list[IngestedCorpus], tokenizers: dict[str, Tokenizer]
     ) -> dict[str, list[WrittenGroup]]:
         """Write the groups of each corpus in order, and report the examples that they drop."""
-        data = self._settings.data
+        data = self.settings.data
         per_group = SHARDS_PER_GROUP * data.pairs_per_block * data.blocks_per_shard
         jobs = [
             GroupJob(
-                settings=self._settings,
-                folder=self._new / "shards",
+                settings=self.settings,
+                folder=self.new / "shards",
                 corpus=index,
                 group=group,
                 partitions=partitions,
                 tokenizers={field: tokenizer.model for field, tokenizer in tokenizers.items()},
-                tokenizer_kind=tokenizers[self._fields[0].name].kind,
+                tokenizer_kind=tokenizers[self.fields[0].name].kind,
             )
             for index, corpus in enumerate(corpora)
             for group, partitions in enumerate(corpus.partitions.groups(per_group))
@@ -208,11 +207,11 @@ class _Preparation:
         groups: dict[str, list[WrittenGroup]] = {corpus.name: [] for corpus in corpora}
         total = sum(corpus.partitions.examples for corpus in corpora)
         done = 0
-        for job, written in zip(jobs, self._pool.map(write_group, jobs), strict=True):
+        for job, written in zip(jobs, self.pool.map(write_group, jobs), strict=True):
             groups[job.corpus_name].append(written)
             corpora[job.corpus].dropped.merge(written.dropped)
             done += written.pairs + sum(written.dropped.counts().values())
-            self._report(PrepareProgress("write", done, total))
+            self.report(PrepareProgress("write", done, total))
         for corpus in corpora:
             _require_some(corpus, sum(g.pairs for g in groups[corpus.name]), data)
         return groups
@@ -220,7 +219,7 @@ class _Preparation:
     def _describe(self, corpus: IngestedCorpus, groups: list[WrittenGroup]) -> CorpusInfo:
         return CorpusInfo(
             name=corpus.name,
-            tag=corpus.config.tags.get(self._fields[0].name),
+            tag=corpus.config.tags.get(self.fields[0].name),
             sha256s=corpus.sha256s,
             read=corpus.read,
             kept=sum(group.pairs for group in groups),
@@ -232,7 +231,7 @@ class _Preparation:
             field.name: add_lengths(
                 field, [group.lengths[field.name] for group in groups]
             ).to_manifest()
-            for field in self._fields
+            for field in self.fields
         }
 
 

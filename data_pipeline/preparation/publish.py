@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+
 from data_pipeline.dataset.manifest import LIMITS
 from data_pipeline.dataset.manifest_header import FORMAT_FAMILY
 from data_pipeline.errors import DatasetError
@@ -36,7 +38,7 @@ def clear_leftovers(dataset: Path) -> None:
     for leftover in list(dataset.parent.iterdir()):
         name = leftover.name
         pid = name.removeprefix(prefix) if name.startswith(prefix) else ""
-        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+        if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
             _restore(leftover / "old", dataset)
             shutil.rmtree(leftover)
 
@@ -61,16 +63,6 @@ def _restore(old: Path, dataset: Path) -> None:
     """Undo a replacement that was interrupted."""
     if old.exists() and not dataset.exists():
         old.rename(dataset)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def check_replaceable(dataset: Path) -> str | None:

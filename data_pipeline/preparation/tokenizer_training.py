@@ -99,8 +99,7 @@ def _field_names(settings: DataSettings) -> list[str]:
 def _tags(settings: DataSettings, field: str) -> list[str]:
     """Return the tags that precede texts of a field, and the special pieces that the task needs."""
     data = settings.data
-    corpora = (*data.train, data.validation, *data.tests.values())
-    tags = {corpus.tags[field] for corpus in corpora if field in corpus.tags}
+    tags = {corpus.tags[field] for corpus in data.corpora.values() if field in corpus.tags}
     return sorted(tags.union(DATA_TASKS[settings.task].own_pieces()))
 
 

@@ -86,24 +86,6 @@ def open_location(
         raise _unreadable(location, path, error) from error
 
 
-def stored_bytes(
-    location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
-) -> int:
-    """Return the size of a file as stored, after downloading a remote file."""
-    with open_location(location, mirror=mirror, cache=cache, sha256=sha256) as stream:
-        return stream.total_bytes
-
-
-def content_bytes(
-    location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
-) -> int:
-    """Return the size of a file's decompressed content, after reading a compressed file."""
-    with open_location(location, mirror=mirror, cache=cache, sha256=sha256) as stream:
-        if not stream.is_compressed:
-            return stream.total_bytes
-        return sum(map(len, iter(partial(stream.read, BLOCK_BYTES), b"")))
-
-
 class LocationStream(io.BufferedIOBase):
     """Decompressed content of a file.
 
@@ -172,6 +154,12 @@ class LocationStream(io.BufferedIOBase):
         self._hash.update(data)
         self.bytes_read = self._file.tell()
         return data
+
+    def count_bytes(self) -> int:
+        """Return the size of the whole content, after reading it if the file is compressed."""
+        if not self.is_compressed:
+            return self.total_bytes
+        return sum(map(len, iter(partial(self.read, BLOCK_BYTES), b"")))
 
     def verify(self, sha256: str | None) -> None:
         """Read the remaining content and check the hash of the whole content.

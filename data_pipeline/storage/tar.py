@@ -25,13 +25,12 @@ holds PAX headers of any size in memory.
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from data_pipeline.errors import TarContentError
 from data_pipeline.storage.budget import Budget
-from foundation.wording import join_items
 
 BLOCK_BYTES = 512
 ZERO_BLOCK = bytes(BLOCK_BYTES)
@@ -75,37 +74,28 @@ def read_members(
     *,
     archive: str,
     decoded: Mapping[str, Budget],
-    passed_over: Callable[[str], bool],
     max_member_bytes: int,
 ) -> Iterator[TarMember]:
-    """Yield the members whose suffix is in `decoded`, in the archive's order.
+    """Yield the members whose suffix is in `decoded`, in the archive's order, and skip the others.
 
     Args:
         file: need not be seekable; its errors propagate unchanged.
         archive: the archive's name in messages.
         decoded: suffixes of the members to yield, each with the limit on a member's size.
-        passed_over: returns whether members with a suffix that is not in `decoded` are skipped.
 
     Raises:
-        TarContentError: a suffix is neither decoded nor skipped, a member is too large, or the
-            archive has contents that the module's docstring rules out. Pickles are refused, too,
-            unless their suffix is in `decoded` (".pt" may be Portuguese, and decoding here never
-            unpickles). The message names the archive and the member.
+        TarContentError: a member is too large, or the archive has contents that the module's
+            docstring rules out. Pickles are refused, too, unless their suffix is in `decoded`
+            (".pt" may be Portuguese, and decoding here never unpickles). The message names the
+            archive and the member.
     """
     reader = TarReader(file, archive=archive, max_member_bytes=max_member_bytes, foreign=True)
     for key, suffix in reader:
         if suffix in decoded:
             yield TarMember(key, suffix, reader.read(decoded[suffix]))
-            continue
-        if suffix.rpartition(".")[2] in PICKLE_SUFFIXES:
+        elif suffix.rpartition(".")[2] in PICKLE_SUFFIXES:
             raise TarContentError(
                 archive, reader.name, f"expected no pickles, found suffix {suffix!r}"
-            )
-        if not passed_over(suffix):
-            raise TarContentError(
-                archive,
-                reader.name,
-                f"expected one of the suffixes {join_items(sorted(decoded))}, found {suffix!r}",
             )
 
 

@@ -85,7 +85,7 @@ class CausalLanguageModelData(DataTask):
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
     ) -> WindowPlan:
-        batching = packed_batching(settings)
+        batching = settings.batching_as(PackedBatchingConfig)
         return plan_packed(
             self.planned_lengths(fields[TEXT].lengths, batching.context_length),
             batching.context_length,
@@ -112,7 +112,7 @@ class CausalLanguageModelData(DataTask):
         Args:
             numbers: [texts], number of each text in the set.
         """
-        batching = packed_batching(settings)
+        batching = settings.batching_as(PackedBatchingConfig)
         plan = plan_packed_heldout(
             self.planned_lengths(fields[TEXT].lengths, batching.context_length),
             batching.context_length,
@@ -125,7 +125,7 @@ class CausalLanguageModelData(DataTask):
         return micro_batch.tokens(TEXT) - len(micro_batch.pair_ids)
 
     def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[RowsShape]:
-        batching = packed_batching(settings)
+        batching = settings.batching_as(PackedBatchingConfig)
         length = batching.context_length
         return [RowsShape(batching.max_tokens_per_micro_batch // length, length)]
 
@@ -152,12 +152,6 @@ class CausalLanguageModelData(DataTask):
             starts=np.array([0], dtype=np.int64),
             rows=np.array([0], dtype=np.int32),
         )
-
-
-def packed_batching(settings: DataSettings) -> PackedBatchingConfig:
-    """Return the `batching` section of a recipe that packs texts."""
-    assert isinstance(settings.batching, PackedBatchingConfig)
-    return settings.batching
 
 
 TASK = CausalLanguageModelData()

@@ -67,7 +67,8 @@ class MaskedLanguageModelData(CausalLanguageModelData):
             seeds: see `MaskingSeeds`.
         """
         vocabulary = vocabulary_of(tokenizers[TEXT])
-        seen, labels = mask_tokens(fields[TEXT], vocabulary, batching_of(settings).masking, seeds)
+        masking = settings.batching_as(MaskedBatchingConfig).masking
+        seen, labels = mask_tokens(fields[TEXT], vocabulary, masking, seeds)
         return {TEXT: seen, LABELS_FIELD: labels}
 
     def heldout_micro_batches(
@@ -104,12 +105,6 @@ def heldout_seeds(use: int, numbers: Int64Array) -> UInt64Array:
         numbers: [texts], indices of the texts in the set.
     """
     return example_seeds(use, HELDOUT_SEED, 0, 0, numbers)
-
-
-def batching_of(settings: DataSettings) -> MaskedBatchingConfig:
-    """Return the `batching` section of a recipe that masks tokens."""
-    assert isinstance(settings.batching, MaskedBatchingConfig)
-    return settings.batching
 
 
 TASK = MaskedLanguageModelData()

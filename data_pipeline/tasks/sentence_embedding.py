@@ -23,7 +23,7 @@ from data_pipeline.config.embedding import BOS_TOKENS, EmbeddingBatchingConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
+from data_pipeline.dataset.manifest_records import FieldInfo
 from data_pipeline.errors import BatchingError
 from data_pipeline.tasks.translation import PairShape, TranslationData, lengths_of
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -57,7 +57,8 @@ class SentenceEmbeddingData(TranslationData):
         return examples.fields
 
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
-        batching, longest = embedding_batching(settings), max(manifest.longest().values())
+        batching = settings.batching_as(EmbeddingBatchingConfig)
+        longest = max(manifest.longest().values())
         pairs, budget = batching.pairs_per_micro_batch, batching.max_tokens_per_micro_batch
         shares = shares_of(settings.data, [corpus.kept for corpus in manifest.corpora])
         mixture = Mixture(manifest.shard_pairs(), shares, batching.window_shards, settings.seed)
@@ -81,7 +82,7 @@ class SentenceEmbeddingData(TranslationData):
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
     ) -> WindowPlan:
-        pairs = embedding_batching(settings).pairs_per_micro_batch
+        pairs = settings.batching_as(EmbeddingBatchingConfig).pairs_per_micro_batch
         return plan_equal_numbers(lengths_of(fields), pairs, settings.seed, epoch, window)
 
     def heldout_limits(self, data: DataConfig) -> dict[str, int]:
@@ -95,7 +96,7 @@ class SentenceEmbeddingData(TranslationData):
 
         A set of fewer than GROUP pairs is one group.
         """
-        longest = embedding_batching(settings).context_length
+        longest = settings.batching_as(EmbeddingBatchingConfig).context_length
         fields = {
             name: cut_to(with_ends(tokenizers[name], texts), longest, tokenizers[name].eos_id)
             for name, texts in heldout.texts.items()
@@ -110,12 +111,8 @@ class SentenceEmbeddingData(TranslationData):
 
     def widest(self, manifest: ManifestHeader, settings: DataSettings) -> list[PairShape]:
         longest = manifest.longest()
-        pairs = embedding_batching(settings).pairs_per_micro_batch
+        pairs = settings.batching_as(EmbeddingBatchingConfig).pairs_per_micro_batch
         return [PairShape(pairs, longest[SOURCE], longest[TARGET])]
-
-    def dummy(self, special: SpecialIds) -> MicroBatch:
-        """Return a micro-batch of one pair of one token."""
-        return self.synthetic(PairShape(1, 1, 1), special)
 
 
 def with_ends(tokenizer: Tokenizer, texts: list[str]) -> FieldArrays:
@@ -129,12 +126,6 @@ def cut_to(sentences: FieldArrays, longest: int, eos_id: int) -> FieldArrays:
     cut = sentences.take_parts(np.arange(len(lengths)), np.zeros_like(lengths), lengths)
     cut.ids[np.cumsum(lengths) - 1] = eos_id
     return cut
-
-
-def embedding_batching(settings: DataSettings) -> EmbeddingBatchingConfig:
-    """Return the `batching` section of a recipe for embeddings."""
-    assert isinstance(settings.batching, EmbeddingBatchingConfig)
-    return settings.batching
 
 
 TASK = SentenceEmbeddingData()

@@ -78,7 +78,7 @@ class TranslationLanguageModelData(PairsData):
 
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
         longest = longest_sequences(manifest, settings)
-        context_length = _pair_batching(settings).context_length
+        context_length = settings.batching_as(PairMaskedBatchingConfig).context_length
         whole = sum(longest.values()) + len(SIDES)  # a BOS before each side
         if whole > context_length:
             raise BatchingError(
@@ -91,7 +91,8 @@ class TranslationLanguageModelData(PairsData):
     def plan(
         self, fields: Mapping[str, FieldArrays], settings: DataSettings, epoch: int, window: int
     ) -> WindowPlan:
-        batching, coordinate = _pair_batching(settings), (settings.seed, epoch, window)
+        batching = settings.batching_as(PairMaskedBatchingConfig)
+        coordinate = (settings.seed, epoch, window)
         wholes = fields[TEXT].lengths.tolist()
         sources = _source_lengths(fields[SEGMENTS]).tolist()
         drawn = uniform(splitmix64(stream_state(SINGLE_SIDES, *coordinate), len(wholes)))
@@ -148,12 +149,11 @@ def _masked_sides(
 ) -> list[Fields]:
     """Return the fields TEXT, LABELS_FIELD and SEGMENTS of each side."""
     found = []
+    masking = settings.batching_as(PairMaskedBatchingConfig).masking
     for number, name in enumerate(SIDES):
         tokenizer = tokenizers[name]
         text = stored[name].with_first(tokenizer.bos_id)
-        seen, labels = mask_tokens(
-            text, vocabulary_of(tokenizer), _pair_batching(settings).masking, seeds[number]
-        )
+        seen, labels = mask_tokens(text, vocabulary_of(tokenizer), masking, seeds[number])
         segments = FieldArrays(np.full(len(text.ids), number, dtype=np.int32), text.lengths)
         found.append({TEXT: seen, LABELS_FIELD: labels, SEGMENTS: segments})
     return found
@@ -187,12 +187,6 @@ def _source_lengths(segments: FieldArrays) -> Int64Array:
     targets = targets_before[ends] - targets_before[ends - segments.lengths]
     sources: Int64Array = segments.lengths - targets
     return sources
-
-
-def _pair_batching(settings: DataSettings) -> PairMaskedBatchingConfig:
-    """Return the `batching` section of a recipe that masks pairs."""
-    assert isinstance(settings.batching, PairMaskedBatchingConfig)
-    return settings.batching
 
 
 TASK = TranslationLanguageModelData()

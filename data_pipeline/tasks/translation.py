@@ -147,8 +147,7 @@ class TranslationData(PairsData):
 
     def dummy(self, special: SpecialIds) -> MicroBatch:
         """Return a micro-batch of one pair of one token."""
-        field = FieldArrays(np.array([special.eos], dtype=np.int32), np.array([1], dtype=np.int32))
-        return MicroBatch(np.array([-1], dtype=np.int64), {SOURCE: field, TARGET: field})
+        return self.synthetic(PairShape(1, 1, 1), special)
 
 
 def lengths_of(fields: Mapping[str, FieldArrays]) -> Int32Array:

@@ -20,14 +20,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Base64Bytes, Field
+from pydantic import Base64Bytes
 
 from data_pipeline.arrays import FieldArrays, Int32Array, flattened
 from data_pipeline.config.data import TokenizerConfig
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_records import Many, SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.tokenizers.sentence_piece import load_processor
@@ -63,7 +63,7 @@ class PackedTokenizer(FileModel):
     format: Format = FORMAT
     source: Base64Bytes
     target: Base64Bytes
-    pieces: Annotated[tuple[str, ...], Field(fail_fast=True)]
+    pieces: Many[str]
     bos: str | None = None
 
 

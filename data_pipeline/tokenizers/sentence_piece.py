@@ -155,7 +155,8 @@ class SentencePieceTokenizer(Tokenizer):
         Raises:
             TokenizerError: the model lacks the tag.
         """
-        return self._flat(self._encoded(sentences, add_eos=True), tag)
+        # `_encoded` returns lists, because SentencePiece's numpy output takes longer (measured).
+        return self._tagged(flattened(self._encoded(sentences, add_eos=True)), tag)
 
     def sample_field(
         self, sentences: list[str], seeds: UInt64Array, alpha: float, tag: str | None = None
@@ -207,10 +208,6 @@ class SentencePieceTokenizer(Tokenizer):
         encoded = iter(self._processor.encode([escape(line) for part in lines for line in part]))
         end = [self.eos_id] if add_eos else []
         return [[*chain.from_iterable(islice(encoded, len(part))), *end] for part in lines]
-
-    def _flat(self, encoded: list[list[int]], tag: str | None) -> FieldArrays:
-        # `encoded` has lists of ids, because SentencePiece's numpy output takes longer (measured).
-        return self._tagged(flattened(encoded), tag)
 
     def _tagged(self, field: FieldArrays, tag: str | None) -> FieldArrays:
         return field if tag is None else field.with_first(self.tag_id(tag))

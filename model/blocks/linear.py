@@ -76,6 +76,14 @@ def product(a: Tensor, b_oi: Tensor) -> Tensor:
     return a @ b_oi.T
 
 
+def affine(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
+    """Return x · Wᵀ + b (…, o) for x (…, i), by `product` if no gradients are needed."""
+    if torch.is_grad_enabled():
+        return F.linear(x, weight_oi, bias_o)
+    y = product(x, weight_oi)
+    return y if bias_o is None else y.add_(bias_o)
+
+
 def pack(network: nn.Module) -> None:
     """Prepare the fp32 weights of a network on a CPU for products without gradients.
 

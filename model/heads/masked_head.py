@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.blocks.feed_forward import ACTIVATIONS
-from model.blocks.linear import Linear, aligned, product
+from model.blocks.linear import Linear, affine, aligned, product
 from model.blocks.norm import norm_of
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
@@ -98,7 +97,5 @@ class MaskedLanguageModel(TokenPredictor):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert the encoder's hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        weight_vd, ready = aligned(self.encoder.embedding.weight), self.head(hidden)
-        if torch.is_grad_enabled():  # `product` supports no gradients
-            return F.linear(ready, weight_vd, self.output_bias)
-        return product(ready, weight_vd).add_(self.output_bias)
+        weight_vd = aligned(self.encoder.embedding.weight)
+        return affine(self.head(hidden), weight_vd, self.output_bias)

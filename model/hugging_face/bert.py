@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from model.config.encoder_only import EncoderOnlyConfig
-from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.heads.label_head import LabelModel
 from model.heads.masked_head import MaskedLanguageModel
@@ -35,6 +34,7 @@ from model.hugging_face.weight_mapping import (
     network_config,
     refuse_unsupported_values,
     refuse_unused_weights,
+    require_weights,
     split_parameters,
 )
 from model.networks.encoder_only import EncoderOnly
@@ -150,11 +150,7 @@ def _require_form(config: EncoderOnlyConfig) -> None:
         )
 
 
-def from_bert(
-    config: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    attention_backend: AttentionBackend | None = None,
-) -> MaskedLanguageModel:
+def from_bert(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> MaskedLanguageModel:
     """Return the network that a config and weights describe, with copies of the weights.
 
     The network has the device and the dtype of the token vectors in `weights`.
@@ -166,7 +162,7 @@ def from_bert(
     theirs = _with_current_names(weights)
     ours, sizes = _read(config, theirs)
     with torch.device("meta"):  # the weights are assigned below
-        network = MaskedLanguageModel(ours, *sizes, attention_backend)
+        network = MaskedLanguageModel(ours, *sizes)
     state = join_parameters(theirs, _places(ours), network)
     refuse_unused_weights(theirs, "BERT", f"of the class {ARCHITECTURE}")
     load_weights_like(network, state, "encoder.embedding.weight")
@@ -290,12 +286,7 @@ def _read(
 def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Check the weights' width and layers against the config, before building the network."""
     layers, width = count(config, "num_hidden_layers"), count(config, "hidden_size")
-    for name in (VECTORS, f"bert.encoder.layer.{layers - 1}.output.dense.weight"):
-        if name not in theirs:
-            raise ModelError(
-                f"The weight {name} is missing. Use all files of a {ARCHITECTURE}, and the "
-                "config.json that belongs to them."
-            )
+    require_weights(theirs, [VECTORS, f"bert.encoder.layer.{layers - 1}.output.dense.weight"])
     vectors = theirs[VECTORS]
     if vectors.shape != (count(config, "vocab_size"), width) or not vectors.is_floating_point():
         raise ModelError(

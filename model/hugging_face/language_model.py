@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from model.config.decoder_only import DecoderOnlyConfig
-from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.hugging_face.files import CONFIG_FILE, read_model, write_model
 from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
@@ -56,11 +55,7 @@ def to_hugging_face(network: DecoderOnly) -> HuggingFaceModel:
     return HuggingFaceModel(config, split_parameters(network, layout.places(network.config)))
 
 
-def from_hugging_face(
-    config: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    attention_backend: AttentionBackend | None = None,
-) -> DecoderOnly:
+def from_hugging_face(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DecoderOnly:
     """Return the network that a config and weights describe, with copies of the weights.
 
     The network has the device and the dtype of the token vectors in `weights`. If the config has no
@@ -78,13 +73,8 @@ def from_hugging_face(
         )
     ours, vocabulary_size, context_length = layout.read(config)
     with torch.device("meta"):  # the weights are assigned below
-        network = DecoderOnly(
-            ours,
-            vocabulary_size,
-            _padding(config, vocabulary_size),
-            context_length,
-            attention_backend,
-        )
+        pad_id = _padding(config, vocabulary_size)
+        network = DecoderOnly(ours, vocabulary_size, pad_id, context_length)
     theirs = _with_current_names(weights, layout, ours.tie_embeddings)
     state = join_parameters(theirs, layout.places(ours), network)
     refuse_unused_weights(theirs, layout.title, "that has a language model's head")
@@ -105,16 +95,13 @@ def save_hugging_face(
     write_model(folder, HuggingFaceModel(config | special, weights))
 
 
-def load_hugging_face(
-    folder: Path, attention_backend: AttentionBackend | None = None
-) -> DecoderOnly:
+def load_hugging_face(folder: Path) -> DecoderOnly:
     """Read a network from config.json and one or several safetensors files.
 
     Raises:
         ModelError: a file is missing or damaged, or `from_hugging_face` refuses its contents.
     """
-    config, weights = read_model(folder)
-    return from_hugging_face(config, weights, attention_backend)
+    return from_hugging_face(*read_model(folder))
 
 
 def _layout_for(config: DecoderOnlyConfig) -> tuple[str, Layout]:

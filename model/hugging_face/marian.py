@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from model.blocks.positions import SinusoidalPositions, sinusoidal_table
-from model.config.transformer import AttentionBackend, ModelConfig
+from model.config.transformer import ModelConfig
 from model.errors import ModelError
 from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
@@ -32,6 +32,7 @@ from model.hugging_face.weight_mapping import (
     network_config,
     refuse_unsupported_values,
     refuse_unused_weights,
+    require_weights,
     split_parameters,
 )
 from model.networks.transformer import Transformer, Vocabulary
@@ -111,11 +112,7 @@ def to_marian(network: Transformer, max_positions: int = MAX_POSITIONS) -> Huggi
     return HuggingFaceModel(_config_of(network, max_positions), weights)
 
 
-def from_marian(
-    config: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    attention_backend: AttentionBackend | None = None,
-) -> Transformer:
+def from_marian(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Transformer:
     """Return the network that a config and weights describe, with copies of the weights.
 
     The network has the device and the dtype of the token vectors in `weights`. It has an output
@@ -134,7 +131,7 @@ def from_marian(
         bias = None
     ours = _read(config, output_bias=bias is not None)
     with torch.device("meta"):  # the weights are assigned below
-        network = Transformer(ours, _vocabulary(config), attention_backend)
+        network = Transformer(ours, _vocabulary(config))
     positions = network.positions = SinusoidalPositions(ours.width)
     _drop_tied(theirs, ours)
     state = join_parameters(theirs, _places(ours), network)
@@ -238,12 +235,8 @@ def _read(config: Mapping[str, Any], *, output_bias: bool) -> ModelConfig:
 def _require_sizes(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Check the weights' width and layers against the config, before building the network."""
     for side in LAYERS:
-        last = f"model.{side}.layers.{count(config, f'{side}_layers') - 1}.fc1.weight"
-        if last not in theirs:
-            raise ModelError(
-                f"The weight {last} is missing. Use all files of the network, and the config.json "
-                "that belongs to them."
-            )
+        last = count(config, f"{side}_layers") - 1
+        require_weights(theirs, [f"model.{side}.layers.{last}.fc1.weight"])
     width = count(config, "d_model")
     for name in (SHARED, SOURCE, TARGET, HEAD):
         if name not in theirs:

@@ -5,7 +5,7 @@ one of our parameters may be split into several, transposed, or have its element
 order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -77,12 +77,7 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
     Raises:
         ModelError: a part is missing or has another shape.
     """
-    missing = [name for name in place.names if name not in theirs]
-    if missing:
-        raise ModelError(
-            f"The weight {missing[0]} is missing. Use all files of the network, and the "
-            "config.json that belongs to them."
-        )
+    require_weights(theirs, place.names)
     parts = [theirs.pop(name) for name in place.names]
     if place.transposed:
         parts = [part.T for part in parts]
@@ -120,6 +115,16 @@ def join_parameters(
         name: join_parameter(theirs, place, network.get_parameter(name).shape)
         for name, place in places.items()
     }
+
+
+def require_weights(theirs: Mapping[str, Tensor], names: Iterable[str]) -> None:
+    """Raise ModelError if a weight is missing."""
+    for name in names:
+        if name not in theirs:
+            raise ModelError(
+                f"The weight {name} is missing. Use all files of the network, and the config.json "
+                "that belongs to them."
+            )
 
 
 def network_config(kind: type[C], values: Mapping[str, Any]) -> C:

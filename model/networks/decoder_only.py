@@ -28,7 +28,7 @@ from model.blocks.dropout import Dropout
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import LayerStack
 from model.blocks.learned_positions import LearnedPositions
-from model.blocks.linear import aligned, product
+from model.blocks.linear import affine, aligned
 from model.blocks.packing import PackedMask, packing_of_parts, part_positions
 from model.blocks.positions import SinusoidalPositions
 from model.blocks.rotary import RotaryPositions, Rotation
@@ -194,9 +194,7 @@ class DecoderOnly(LayerStack):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        if torch.is_grad_enabled():  # `product` supports no gradients
-            return F.linear(hidden, self.output_weight)
-        return product(hidden, self.output_weight)
+        return affine(hidden, self.output_weight)
 
     def _run(
         self,

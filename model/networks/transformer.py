@@ -22,14 +22,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.blocks.attention import KeyValue, additive_mask, refuse_packed_dropout
 from model.blocks.cache import KeyValueCache
 from model.blocks.dropout import Dropout
 from model.blocks.embeddings import Embedding
 from model.blocks.layers import Decoder, Encoder
-from model.blocks.linear import aligned, product
+from model.blocks.linear import affine, aligned
 from model.blocks.packing import PackedMask, Packing, packings
 from model.blocks.positions import SinusoidalPositions
 from model.blocks.rotary import RotaryPositions, Rotation
@@ -263,10 +262,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Convert hidden states (…, d) into unnormalised log-probabilities (…, v)."""
-        if torch.is_grad_enabled():  # `product` supports no gradients
-            return F.linear(hidden, self.output_weight, self.output_bias)
-        logits = product(hidden, self.output_weight)
-        return logits if self.output_bias is None else logits.add_(self.output_bias)
+        return affine(hidden, self.output_weight, self.output_bias)
 
     def is_real(self, ids_bt: Tensor) -> Tensor:
         """Return a mask (b, t), true at tokens, false at padding."""

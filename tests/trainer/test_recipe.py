@@ -160,7 +160,7 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
         (
             "tlm",
             "data.validation.tag=<2en>",
-            r"have the tag <2en>, but tlm distinguishes languages",
+            r"data\.validation\.tag is '<2en>', but tlm .* by segments: remove",
         ),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import AfterValidator, ValidationInfo
 
 from foundation.registry import Registry
-from foundation.section import options_of
+from foundation.section import Section
 
 
 def known_in(registry: Registry[Any]) -> AfterValidator:
@@ -14,9 +14,20 @@ def known_in(registry: Registry[Any]) -> AfterValidator:
 
 
 def options_for(registry: Registry[Any], name: str) -> AfterValidator:
-    """Return the validator of a field with the options of the entry that the field `name` names."""
+    """Return the validator of a field with the options of the entry that the field `name` names.
+
+    It returns the options with their defaults, as JSON values. If the name is invalid, the options
+    remain as they are.
+
+    Args:
+        registry: for each name, the settings that have the options, or None if there are none.
+        name: the field with the name, which comes first in its section.
+    """
 
     def validate(options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return options_of(registry, info, name, options)
+        if name not in info.data:
+            return options
+        settings: type[Section] = registry[info.data[name]] or Section
+        return settings.model_validate(options).model_dump(mode="json")
 
     return AfterValidator(validate)

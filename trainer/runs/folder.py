@@ -58,6 +58,16 @@ class RunMetadata(FileModel):
     parent: Parent | None = None  # the origin of the first weights; None without a warm start
 
 
+class _PathInRun:
+    """Attribute of a run folder: the path of a file or folder in it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: "RunFolder", owner: type["RunFolder"]) -> Path:
+        return run.path / self._name
+
+
 class RunFolder:
     """Paths in a run folder, and the run's identity.
 
@@ -65,6 +75,29 @@ class RunFolder:
         path: the folder.
         url: the run's location in an object store, if the folder is this node's copy; else None.
     """
+
+    card_path = _PathInRun("run.json")
+    recipe = _PathInRun("recipe.yaml")
+    dataset = _PathInRun("dataset")
+    metrics = _PathInRun("metrics.jsonl")
+    checkpoints = _PathInRun("checkpoints")
+    translations = _PathInRun("translations")
+    time_lapse = _PathInRun("time-lapse")
+    tuned_decoding = _PathInRun("tuned-decoding.json")
+    engines = _PathInRun("engines")
+    log = _PathInRun("log.txt")
+    rank_nodes = _PathInRun("place.json")
+    nodes = _PathInRun("nodes.jsonl")
+    vitals = _PathInRun("vitals.json")
+    network = _PathInRun("network.json")
+    start = _PathInRun("start.json")
+    profiles = _PathInRun("profile")
+    stacks = _PathInRun("stacks")
+    # Files by which users request a number of data workers, or that the run saves a checkpoint and
+    # stops; a supervisor renames the latter when it has received the request.
+    data_workers_request = _PathInRun("control/data_workers")
+    stop_request = _PathInRun("control/stop")
+    taken_stop_request = _PathInRun("control/stop.taken")
 
     def __init__(self, path: Path, url: str | None = None) -> None:
         self.path = path
@@ -89,100 +122,6 @@ class RunFolder:
     def location(self) -> str:
         """Location of the run as users write it: its URL, or else its folder."""
         return self.url or str(self.path)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.yaml"
-
-    @property
-    def dataset(self) -> Path:
-        return self.path / "dataset"
-
-    @property
-    def log(self) -> Path:
-        """Events of the run as text, with their times; see `trainer.runs.log`."""
-        return self.path / "log.txt"
-
-    @property
-    def rank_nodes(self) -> Path:
-        """Nodes of the ranks of the last start; see `trainer.runs.rank_nodes`."""
-        return self.path / "place.json"
-
-    @property
-    def nodes(self) -> Path:
-        """Utilization of the ranks' nodes; see `trainer.record.node_usage`."""
-        return self.path / "nodes.jsonl"
-
-    @property
-    def vitals(self) -> Path:
-        """Current state of ranks and data workers; see `trainer.runs.vitals`."""
-        return self.path / "vitals.json"
-
-    @property
-    def start(self) -> Path:
-        """Command, code and packages of the last start; see `trainer.runs.start`."""
-        return self.path / "start.json"
-
-    @property
-    def data_workers_request(self) -> Path:
-        """File in which a user requests a number of data workers during training."""
-        return self.path / "control" / "data_workers"
-
-    @property
-    def stop_request(self) -> Path:
-        """File that a user creates to request that the run saves a checkpoint and stops."""
-        return self.path / "control" / "stop"
-
-    @property
-    def taken_stop_request(self) -> Path:
-        """File to which a supervisor renames a stop request that it has received."""
-        return self.stop_request.with_suffix(".taken")
-
-    @property
-    def translations(self) -> Path:
-        return self.path / "translations"
-
-    @property
-    def time_lapse(self) -> Path:
-        """Translations of probe sentences over the steps; see `trainer.record.time_lapse`."""
-        return self.path / "time-lapse"
-
-    @property
-    def tuned_decoding(self) -> Path:
-        """Decoding options and weights chosen by `transloom tune-decoding`."""
-        return self.path / "tuned-decoding.json"
-
-    @property
-    def engines(self) -> Path:
-        """Weights converted for other inference engines."""
-        return self.path / "engines"
-
-    @property
-    def profiles(self) -> Path:
-        """Torch's profiles of steps; see `trainer.training.step_profiler`."""
-        return self.path / "profile"
-
-    @property
-    def network(self) -> Path:
-        """Network library of the last start's ranks; see `trainer.process.network`."""
-        return self.path / "network.json"
-
-    @property
-    def stacks(self) -> Path:
-        """Stacks of the ranks, saved when one of them was considered hung."""
-        return self.path / "stacks"
-
-    @property
-    def card_path(self) -> Path:
-        return self.path / "run.json"
 
     def request_data_workers(self, count: int) -> None:
         """Write a request for a number of data workers, which the run's supervisor reads."""

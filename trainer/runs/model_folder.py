@@ -97,23 +97,24 @@ def _require_same_model(folder: Path, manifest: Manifest) -> None:
             "A network that was trained with WordPiece cannot be used"
         )
     theirs = sha256_of(file)
-    for field, ours in manifest.tokenizers.items():
-        if ours.sha256 != theirs:
-            raise RunMismatchError(
-                f"trainer.init_from: {file} has sha256 {theirs[:16]}…, but the dataset's {field} "
-                f"tokenizer has {ours.sha256[:16]}…, so the embeddings would belong to other "
-                f"pieces. Prepare the dataset with tokenizer.model={file} and "
-                f"tokenizer.model_sha256={theirs}"
-            )
+    settings = f"tokenizer.model={file} and tokenizer.model_sha256={theirs}"
+    _require_equal_hashes(manifest, theirs, str(file), settings)
 
 
 def _require_same_pieces(folder: Path, manifest: Manifest) -> None:
     theirs = hashlib.sha256(pack(folder)).hexdigest()
-    for side, ours in manifest.tokenizers.items():
+    settings = (
+        f"tokenizer.type=marian, tokenizer.model={folder} and tokenizer.model_sha256={theirs}"
+    )
+    _require_equal_hashes(manifest, theirs, f"the tokenizer of {folder}", settings)
+
+
+def _require_equal_hashes(manifest: Manifest, theirs: str, what: str, settings: str) -> None:
+    """Check the hash of a network's tokenizer; `settings` prepare a dataset with that tokenizer."""
+    for field, ours in manifest.tokenizers.items():
         if ours.sha256 != theirs:
             raise RunMismatchError(
-                f"trainer.init_from: the tokenizer of {folder} has sha256 {theirs[:16]}…, but the "
-                f"dataset's {side} tokenizer has {ours.sha256[:16]}…, so the embeddings would "
-                "belong to other pieces. Prepare the dataset with tokenizer.type=marian, "
-                f"tokenizer.model={folder} and tokenizer.model_sha256={theirs}"
+                f"trainer.init_from: {what} has sha256 {theirs[:16]}…, but the dataset's {field} "
+                f"tokenizer has {ours.sha256[:16]}…, so the embeddings would belong to other "
+                f"pieces. Prepare the dataset with {settings}"
             )

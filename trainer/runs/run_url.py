@@ -7,8 +7,6 @@ from foundation.location import Location
 from trainer.errors import RunMismatchError
 
 RUN_SCHEMES = ("s3", "gs", "az")
-# Servers on which runs were trained by the project's tests; others are accepted after a probe.
-TESTED_SCHEMES = ("s3",)
 # Size of a run that is copied without being asked for.
 MAX_RUN_BYTES = 50 * 10**9
 

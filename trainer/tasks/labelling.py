@@ -23,9 +23,10 @@ from model.heads.label_head import LabelModel, label_predictions
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.scores import scores_of
+from trainer.tasks.batch_scoring import BatchScoring
 from trainer.tasks.label_scores import accuracy, macro_f1, span_f1
 from trainer.tasks.masked_lm import MaskedLanguageModelling
-from trainer.tasks.task import Scoring, ShownExample, ValidationResult
+from trainer.tasks.task import ShownExample, ValidationResult
 
 SAMPLES = 3
 Labels = list[str]  # the labels of one text
@@ -101,7 +102,7 @@ class TokenClassification(Labelling):
         return {"span_f1": span_f1(expected, predicted)} if data.has_spans else {}
 
 
-class LabelScoring(Scoring):
+class LabelScoring(BatchScoring[Labelling]):
     """Label scores of a held-out set with at least one label.
 
     The table has a row for each label, in the order of the texts. A row has the negative
@@ -111,12 +112,10 @@ class LabelScoring(Scoring):
     columns = 2
 
     def __init__(self, task: Labelling, heldout: HeldOut) -> None:
-        data, settings = task.data, task.recipe.data_settings
-        assert isinstance(data, LabelledData)
-        self._task = task
-        self._texts = heldout.texts[TEXT]
-        self.batches = data.heldout_micro_batches(heldout, task.tokenizers, settings)
-        predicted = data.heldout_fields(heldout, task.tokenizers, settings)[LABELS_FIELD]
+        super().__init__(task, heldout)
+        assert isinstance(task.data, LabelledData)
+        fields = task.data.heldout_fields(heldout, task.tokenizers, task.recipe.data_settings)
+        predicted = fields[LABELS_FIELD]
         is_labelled = predicted.ids != IGNORE_INDEX
         # The number of labels before each token.
         self._before = np.concatenate(([0], np.cumsum(is_labelled)))
@@ -156,8 +155,8 @@ class LabelScoring(Scoring):
 
     def _examples(self, expected: list[Labels], predicted: list[Labels]) -> list[ShownExample]:
         """Return examples at even intervals, because files are often sorted by label."""
-        numbers = range(0, len(self._texts), -(-len(self._texts) // SAMPLES))
+        texts = self._heldout.texts[TEXT]
+        numbers = range(0, len(texts), -(-len(texts) // SAMPLES))
         return [
-            ShownExample(self._texts[n], " ".join(expected[n]), " ".join(predicted[n]))
-            for n in numbers
+            ShownExample(texts[n], " ".join(expected[n]), " ".join(predicted[n])) for n in numbers
         ]

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def export_metrics(
     run: RunArgument,
     to: Annotated[
-        Literal["tensorboard", "csv", "parquet"],
+        Literal["tensorboard", "csv", "parquet"],  # parquet only for the error below
         typer.Option(
             "--to",
-            help="Format to write. tensorboard and parquet each need the optional dependencies of "
-            "that name, such as 'transloom\\[parquet]'.",
+            metavar="[tensorboard|csv]",
+            help="Format to write. tensorboard needs the optional dependency "
+            "'transloom\\[tensorboard]'. For Parquet, convert the CSV with pandas.",
         ),
     ],
     output: Annotated[
@@ -39,7 +40,7 @@ def export_metrics(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run's record as TensorBoard events, or as tables in CSV or Parquet.
+    """Write a run's record as TensorBoard events, or as tables in CSV.
 
     The export contains all steps, validations, samples and events.
 
@@ -49,6 +50,11 @@ def export_metrics(
 
       transloom export-metrics runs/phrasebook --to tensorboard -o logs/phrasebook
     """
+    if to == "parquet":
+        raise typer.BadParameter(
+            "Parquet is no longer written: use --to csv, and convert each table with pandas, as in "
+            "pandas.read_csv('train.csv').to_parquet('train.parquet')"
+        )
     from transloom.observe.exports.exporting import export_metrics as write_export
 
     folder = output or Path(f"{run.absolute().name}-{to}")

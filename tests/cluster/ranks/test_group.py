@@ -423,6 +423,21 @@ def test_outcomes_are_those_of_all_ranks_with_their_last_reports(story):
     assert (poll.outcomes, poll.failure) == (["finished", "preempted"], None)
 
 
+def test_reports_under_way_are_kept_if_the_last_ones_do_not_come(story):
+    told = story()
+    told.begin()
+    told.group.poll()
+    under_way = Notice("under way")
+    for rank, actor in enumerate(told.actors):
+        told.results[rank].come("finished")
+        told.reports(rank)
+        actor.answers["poll"] = [Answer(NOTHING), Answer(NOTHING)]
+    told.actors[0].answers["poll"] = [Answer(told.batch(0, under_way)), pending()]
+    poll = told.group.poll()
+    assert poll.reports == [(0, under_way)]
+    assert isinstance(poll.failure, RankLostError)
+
+
 def test_a_rank_that_dies_before_its_last_reports_is_a_failure(story):
     told = story()
     told.begin()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -177,4 +178,9 @@ def test_names_are_synced_before_and_after_the_rename(
 def test_another_users_process_is_not_taken_for_dead(another_users_process: int) -> None:
     with pytest.raises(PermissionError):
         os.kill(another_users_process, 0)
-    assert publishing._is_alive(another_users_process)
+    with TemporaryDirectory() as folder:  # one that this user may write to
+        dataset = Path(folder) / "dataset"
+        work = work_of(dataset, another_users_process)
+        work.mkdir()
+        clear_leftovers(dataset)
+        assert work.exists()

@@ -19,7 +19,7 @@ from support.files.faulty_server import Fault, FaultyServer
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage import compression
 from data_pipeline.storage import download as download_module
-from data_pipeline.storage.locations import cache_folder, open_location, stored_bytes
+from data_pipeline.storage.locations import cache_folder, open_location
 from data_pipeline.storage.phrasebook import phrasebook_pairs
 from foundation.errors import LocationError
 
@@ -170,7 +170,8 @@ def test_builtin_phrasebook_needs_no_file() -> None:
     expected = "".join(english + "\n" for _, english in phrasebook_pairs("test")).encode()
     location = "builtin:phrasebook/test.en"
     assert read(location, mirror="/not/used") == expected
-    assert stored_bytes(location, mirror=None, cache=Path("/none")) == len(expected)
+    with open_location(location, mirror=None, cache=Path("/none")) as stream:
+        assert stream.total_bytes == len(expected)
 
 
 def test_unknown_builtin_lists_the_known() -> None:

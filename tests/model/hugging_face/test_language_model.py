@@ -14,7 +14,6 @@ from transformers import (
 )
 
 from model.config.decoder_only import SamplingConfig
-from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.generation.sampling import generate
 from model.hugging_face.language_model import (
@@ -176,8 +175,7 @@ def test_networks_of_ours_are_read_by_their_classes(build_decoder_only, form, tm
     theirs.generation_config.pad_token_id = 0
     same_greedy_tokens(ours, theirs)
 
-    again = load_hugging_face(tmp_path / "new" / "folder", AttentionBackend.SDPA)
-    assert again.attention_backend is AttentionBackend.SDPA
+    again = load_hugging_face(tmp_path / "new" / "folder")
     assert (again.context_length, again.vocabulary_size) == (CONTEXT, PIECES)
     dropped = {"preset": again.config.preset}
     assert again.config == ours.config.model_copy(update=dropped)

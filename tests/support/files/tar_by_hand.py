@@ -1,7 +1,7 @@
 """Tar archives made byte by byte, so that they can be wrong in any way."""
 
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import BinaryIO
 
 from data_pipeline.storage.budget import Budget
@@ -13,7 +13,6 @@ ZEROS = bytes(1024)  # the end of an archive
 def read(
     archive: bytes | BinaryIO,
     decoded: Collection[str] = ("txt",),
-    passed_over: Callable[[str], bool] = lambda suffix: suffix == "jpg",
     max_member_bytes: int = 100_000,
 ) -> list[TarMember]:
     """All members of "a.tar"."""
@@ -21,7 +20,6 @@ def read(
         io.BytesIO(archive) if isinstance(archive, bytes) else archive,
         archive="a.tar",
         decoded=dict.fromkeys(decoded, Budget("bytes", max_member_bytes, "Make it smaller")),
-        passed_over=passed_over,
         max_member_bytes=max_member_bytes,
     )
     return list(members)

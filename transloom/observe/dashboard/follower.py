@@ -41,6 +41,7 @@ class Tail:
     Attributes:
         step_seconds: duration of the last step that was read.
         due: time of the next read, in seconds of the monotonic clock.
+        begins_at_end: whether it began at the end of the record, for lack of a page's position.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Tail:
         self.record = record
         self.step_seconds = step_seconds
         self.due = 0.0
+        self.begins_at_end = position is None
         self._lines = LineTail(record, position)
 
     def read(self) -> tuple[Lines, bool]:
@@ -104,9 +106,12 @@ class Follower:
     def expect(self, run: str, record: Path, position: int) -> None:
         """Follow a run from the byte position up to which a page has received its curves.
 
-        A run that is already followed for subscribed pages keeps its position.
+        A run that is already followed from such a position for subscribed pages keeps it. A run
+        that was followed from its end is read again from the page's position: lines may have been
+        appended before that end was read.
         """
-        if run not in self._tails or not len(self._subscribers):
+        tail = self._tails.get(run)
+        if tail is None or tail.begins_at_end or not len(self._subscribers):
             self._tails[run] = Tail(record, position)
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ export is therefore never visible. `export.json` describes the export. A folder 
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -23,14 +23,12 @@ from trainer.errors import TrainerError
 from trainer.record.metrics_file import parsed
 from trainer.record.metrics_lines import Line
 from trainer.runs.folder import RunFolder
-from transloom.observe.exports.parquet_tables import ParquetTables
 from transloom.observe.exports.tables import CsvTables
 from transloom.observe.exports.tensorboard_events import TensorBoardEvents
 
-Format = Literal["tensorboard", "csv", "parquet"]
+Format = Literal["tensorboard", "csv"]
 CARD = "export.json"
 LINES_PER_REPORT = 1000
-PACKAGES = {"tensorboard": "tensorboard", "parquet": "pyarrow"}  # optional ones, by format
 
 
 class Exported(FileModel):
@@ -39,6 +37,7 @@ class Exported(FileModel):
     Attributes:
         run: the run's id.
         name: the run's name.
+        format: one that can be written, or "parquet", which former versions wrote.
         bytes_read: length in bytes of the exported lines of the record.
         rows: number of rows by table; for TensorBoard, the number of events.
     """
@@ -46,21 +45,12 @@ class Exported(FileModel):
     version: Literal[1] = 1
     run: str
     name: str
-    format: Format
+    format: Format | Literal["parquet"]
     first_step: Count | None
     last_step: Count | None
     bytes_read: Count
     rows: dict[str, Count]
     files: tuple[str, ...]
-
-
-# Writers of the formats, which receive the lines of a record in their order.
-Writer = TensorBoardEvents | CsvTables | ParquetTables
-WRITERS: Mapping[Format, Callable[[Path], Writer]] = {
-    "tensorboard": TensorBoardEvents,
-    "csv": CsvTables,
-    "parquet": ParquetTables,
-}
 
 
 def export_metrics(
@@ -89,11 +79,12 @@ def export_metrics(
     if not record.is_file():
         raise TrainerError(f"{run} has no {record.name} yet: train the run before you export it")
     with unfinished_folder(folder) as unfinished:
+        writer: CsvTables | TensorBoardEvents
         try:
-            writer = WRITERS[to](unfinished)
+            writer = CsvTables(unfinished) if to == "csv" else TensorBoardEvents(unfinished)
         except ImportError as error:
             raise TrainerError(
-                f"--to {to} needs {PACKAGES[to]}, which is not installed. Install it with "
+                f"--to {to} needs {to}, which is not installed. Install it with "
                 f"`{install_command(to)}`, or choose --to csv, which needs no further package"
             ) from error
         first_step: int | None = None

@@ -1,4 +1,4 @@
-"""Convert the lines of a metrics file to rows of tables, for CSV and Parquet.
+"""Write the lines of a metrics file as tables in CSV.
 
     train         one row per applied step
     skipped       one row per skipped step
@@ -14,117 +14,50 @@ import csv
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel
 
-from foundation.file_model import Count
-from trainer.record.metrics_lines import (
-    Event,
-    FlopCount,
-    Line,
-    SkippedLine,
-    SlowRankState,
-    TrainLine,
-    ValidationLine,
-)
+from trainer.record.metrics_lines import Event, Line, SkippedLine, TrainLine, ValidationLine
 
-Kind = Literal[
-    "integer", "large integer", "number", "text", "integers", "numbers by name", "truth", "JSON"
-]
-Row = list[Any]
-
-_KINDS: dict[Any, Kind] = {
-    int: "integer",
-    Count: "integer",
-    FlopCount: "large integer",  # may need more than 64 bits
-    float: "number",
-    str: "text",
-    list[Count]: "integers",
-    dict[str, float]: "numbers by name",
-    list[SlowRankState]: "JSON",  # as text
-}
 _OF_EVERY_LINE = ("version", "kind")  # not exported, because they are equal in all rows of a table
 
 
-@dataclass(frozen=True)
-class Table:
-    """Name and columns of a table.
-
-    Attributes:
-        columns: the kind of each column's values; any value may be missing (None).
-    """
-
-    name: str
-    columns: dict[str, Kind]
+def _columns(line: type[TrainLine] | type[SkippedLine]) -> tuple[str, ...]:
+    return tuple(name for name in line.model_fields if name not in _OF_EVERY_LINE)
 
 
-def _table(name: str, line: type[TrainLine] | type[SkippedLine]) -> Table:
-    fields = line.model_fields.items()
-    return Table(name, {key: _kind(f) for key, f in fields if key not in _OF_EVERY_LINE})
+# Columns of each table. Any value may be missing (None).
+TABLES = {
+    "train": _columns(TrainLine),
+    "skipped": _columns(SkippedLine),
+    "validations": ("step", "seconds", "score", "value", "more_is_better", "decoding"),
+    "samples": ("step", "number", "source", "reference", "translation"),
+    "events": ("step", "event", "details"),
+}
 
 
-def _kind(field: FieldInfo) -> Kind:
-    """Return the kind of a field's values; a field `float | None` has the kind of `float`."""
-    if get_origin(field.annotation) is Literal:
-        return "text"
-    types = [field.annotation, *get_args(field.annotation)]
-    return next(_KINDS[type_] for type_ in types if type_ in _KINDS)
-
-
-TRAIN = _table("train", TrainLine)
-SKIPPED = _table("skipped", SkippedLine)
-VALIDATIONS = Table(
-    "validations",
-    {
-        "step": "integer",
-        "seconds": "number",
-        "score": "text",
-        "value": "number",
-        "more_is_better": "truth",
-        "decoding": "text",
-    },
-)
-SAMPLES = Table(
-    "samples",
-    {
-        "step": "integer",
-        "number": "integer",
-        "source": "text",
-        "reference": "text",
-        "translation": "text",
-    },
-)
-EVENTS = Table("events", {"step": "integer", "event": "text", "details": "text"})
-TABLES = (TRAIN, SKIPPED, VALIDATIONS, SAMPLES, EVENTS)
-
-
-def rows_of(line: Line) -> Iterator[tuple[Table, Row]]:
-    """Yield the rows that a line of the metrics file adds, each with its table."""
+def rows_of(line: Line) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the rows that a line of the metrics file adds, each with the name of its table."""
     if isinstance(line, (TrainLine, SkippedLine)):
-        table = TRAIN if isinstance(line, TrainLine) else SKIPPED
-        yield table, [_value(getattr(line, name), kind) for name, kind in table.columns.items()]
+        yield line.kind, [getattr(line, name) for name in TABLES[line.kind]]
     elif isinstance(line, ValidationLine):
         for name, score in line.scores.items():
             row = [line.step, line.seconds, name, score.value, score.more_is_better, score.decoding]
-            yield VALIDATIONS, row
+            yield "validations", row
         for number, sample in enumerate(line.samples, 1):
-            yield SAMPLES, [line.step, number, sample.source, sample.reference, sample.translation]
+            yield (
+                "samples",
+                [line.step, number, sample.source, sample.reference, sample.translation],
+            )
     else:
-        yield EVENTS, [line.step, line.event, details_of(line)]
-
-
-def _value(value: Any, kind: Kind) -> Any:
-    if kind != "JSON" or value is None:
-        return value
-    return json.dumps([part.model_dump(exclude_none=True) for part in value], ensure_ascii=False)
+        yield "events", [line.step, line.event, details_of(line)]
 
 
 def details_of(event: Event) -> str:
     """Return the details of an event as JSON."""
-    return json.dumps(event.details, ensure_ascii=False)
+    return _json(event.details)
 
 
 class CsvTables:
@@ -137,18 +70,18 @@ class CsvTables:
     def __init__(self, folder: Path) -> None:
         self._files = ExitStack()
         self._writers = {}
-        self.rows = {table.name: 0 for table in TABLES}
-        for table in TABLES:
-            file = (folder / f"{table.name}.csv").open("w", encoding="utf-8", newline="")
+        self.rows = dict.fromkeys(TABLES, 0)
+        for table, columns in TABLES.items():
+            file = (folder / f"{table}.csv").open("w", encoding="utf-8", newline="")
             self._files.enter_context(file)
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(table.columns)
-            self._writers[table.name] = writer
+            writer.writerow(columns)
+            self._writers[table] = writer
 
     def add(self, line: Line) -> None:
         for table, row in rows_of(line):
-            self._writers[table.name].writerow([_cell(value) for value in row])
-            self.rows[table.name] += 1
+            self._writers[table].writerow([_cell(value) for value in row])
+            self.rows[table] += 1
 
     def close(self) -> None:
         """Write buffered rows and close the files."""
@@ -158,4 +91,13 @@ class CsvTables:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+    return _json(value) if isinstance(value, (list, dict)) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(part: BaseModel) -> dict[str, Any]:
+    """Return a part of a line, such as a slow rank, as JSON can represent it."""
+    return part.model_dump(exclude_none=True)

@@ -13,8 +13,8 @@ an extra (`tensorboard`) and is imported on the first export.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from foundation.untrusted_text import visible
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
@@ -33,13 +33,12 @@ class TensorBoardEvents:
     """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.compat.proto import summary_pb2, tensor_pb2
+        from tensorboard.compat.proto.summary_pb2 import Summary
         from torch.utils.tensorboard import FileWriter
-        from torch.utils.tensorboard.summary import text
+        from torch.utils.tensorboard.summary import scalar, text
 
-        self._summary, self._tensor, self._text = summary_pb2, tensor_pb2, text
-        plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="scalars")
-        self._scalar = summary_pb2.SummaryMetadata(plugin_data=plugin)
+        self._summary, self._text = Summary, text
+        self._scalar = partial(scalar, new_style=True, double_precision=True)
         self._writer = FileWriter(str(folder))
         self._before_the_first: list[Line] = []
         self._time: float | None = None
@@ -66,16 +65,13 @@ class TensorBoardEvents:
         self._before_the_first.clear()
 
     def _write(self, line: Line) -> None:
-        values = [self._value(tag, number) for tag, number in numbers_of(line)]
+        summary = self._summary()
+        for tag, number in numbers_of(line):
+            summary.MergeFrom(self._scalar(tag, number))
         for tag, words in texts_of(line):
-            values += self._text(tag, words).value
-        summary = self._summary.Summary(value=values)
+            summary.MergeFrom(self._text(tag, words))
         self._writer.add_summary(summary, line.step, self._time)
         self.rows["events"] += 1
-
-    def _value(self, tag: str, number: float) -> Any:
-        tensor = self._tensor.TensorProto(dtype="DT_DOUBLE", double_val=[number])
-        return self._summary.Summary.Value(tag=tag, tensor=tensor, metadata=self._scalar)
 
 
 def numbers_of(line: Line) -> Iterator[tuple[str, float]]:

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import reduce
 
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.dataset.manifest import Manifest
@@ -114,9 +115,7 @@ def _range(parts: Sequence[RankActivationReport | None]) -> ActivationRange:
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):  # one of the ranks had outputs that were not finite
         return ActivationRange(minimum=None, maximum=None, mean=None, largest_magnitude=None)
-    whole = known[0]
-    for part in known[1:]:
-        whole = whole.plus(part)
+    whole = reduce(RankActivationReport.plus, known)
     return ActivationRange(
         minimum=whole.minimum,
         maximum=whole.maximum,

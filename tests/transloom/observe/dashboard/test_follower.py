@@ -1,6 +1,7 @@
 """The follower sends the lines after the position that a page has, and each line once."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -104,6 +105,27 @@ def test_pages_that_leave_and_return_do_not_get_lines_twice(record):
             pages.number = 0
 
     assert followed(record, script) == [11, 21]
+
+
+def test_lines_appended_before_the_end_is_read_reach_a_page_that_has_the_earlier_ones(record):
+    async def script(follower, pages):
+        position, may_read = append(record, 1), threading.Event()
+
+        def refresh_and_keep_reads_waiting():
+            follower._executor.submit(may_read.wait)
+            return []
+
+        follower._table.refresh = refresh_and_keep_reads_waiting
+        pages.number = 1
+        follower.wake()
+        while "run" not in follower._tails:
+            await asyncio.sleep(0.01)
+        follower.expect("run", record, position)
+        append(record, 2)
+        may_read.set()
+        await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
+
+    assert followed(record, script) == [2]
 
 
 def test_an_error_on_one_read_ends_no_following(record, caplog):
