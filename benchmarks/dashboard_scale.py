@@ -32,7 +32,8 @@ from typing import Any
 import psutil
 
 from benchmarks.support.command_line import parse_arguments
-from trainer.checkpoints.format import HEADER, CheckpointHeader, folder_name
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import HEADER, CheckpointHeader
 from trainer.record.metrics_lines import TrainLine, ValidationLine, parse_line
 from trainer.runs.folder import RunMetadata
 

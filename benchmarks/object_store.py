@@ -39,8 +39,9 @@ from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import ROOT
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import Location
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import Checkpoint, CheckpointHeader
+from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.run_copies import register_copy

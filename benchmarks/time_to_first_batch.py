@@ -33,7 +33,8 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
-from trainer.checkpoints.format import HEADER, folder_name, read_header
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import HEADER, read_header
 from trainer.record.metrics_file import train_lines
 from trainer.record.metrics_lines import TrainLine, parse_line
 

@@ -37,7 +37,8 @@ from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.environments import PEERS as ENVIRONMENTS
 from benchmarks.support.environments import environment_with, peer_variables
-from cluster.data.streams import WorkerClient, WorkerStreams
+from cluster.data.streams import WorkerStreams
+from cluster.data.worker_client import WorkerClient
 from cluster.data.workers import DataWorkers
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ray.session import ray_session

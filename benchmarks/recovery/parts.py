@@ -33,7 +33,8 @@ from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.trainings import has_ended, running, say
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.checkpoints.format import list_checkpoints, read_header
+from trainer.checkpoints.folder_names import list_checkpoints
+from trainer.checkpoints.format import read_header
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Resumed, TrainLine
 from trainer.runs.folder import RunFolder

@@ -27,7 +27,8 @@ from cluster.recipe import Recipe
 from cluster.supervision.run_listener import NODE_EXCLUDED
 from cluster.terminal import full_message
 from foundation.wording import counted, span, steps_of
-from trainer.checkpoints.format import list_checkpoints, read_header
+from trainer.checkpoints.folder_names import list_checkpoints
+from trainer.checkpoints.format import read_header
 from trainer.errors import TrainerError
 from trainer.notify_config import NotifyEvent
 from trainer.record.event_text import event_text

@@ -32,7 +32,7 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import counted
 from model.errors import ModelError
-from trainer.checkpoints.format import list_checkpoints, step_of
+from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.errors import TrainerError
 from trainer.memory.state_size import StateSize
 from trainer.process import host_memory

@@ -34,7 +34,8 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import counted
 from model.errors import ModelError
-from trainer.checkpoints.format import list_checkpoints, read_header, step_of
+from trainer.checkpoints.folder_names import list_checkpoints, step_of
+from trainer.checkpoints.format import read_header
 from trainer.checkpoints.memory_folder import SHARED_MEMORY
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError, TrainerError
 from trainer.process import host_memory

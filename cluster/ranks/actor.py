@@ -11,11 +11,14 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.data.streams import GIVE_UP_SECONDS, WorkerClient, WorkerStreams
+from cluster.data.node_layouts import NodeSharing
+from cluster.data.streams import WorkerStreams
+from cluster.data.worker_client import GIVE_UP_SECONDS, WorkerClient
 from cluster.data.workers import WorkerHandle
 from cluster.health.stacks import enable_stack_dumps
 from cluster.health.watchdog import Watchdog
@@ -118,8 +121,13 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         job: RankJob,
         placement: Placement,
         config: ClusterConfig,
+        agent: Any = None,
     ) -> Outcome:
-        """Train from a checkpoint, or from step 0; return the outcome."""
+        """Train from a checkpoint, or from step 0; return the outcome.
+
+        Args:
+            agent: the node's agent, if it requests layouts for the ranks of its node, or None.
+        """
         job = job_on_this_node(job)
         # Imported here because the supervisor imports this module, too, without torch.
         with without_garbage_collection():
@@ -138,6 +146,8 @@ class RankActor(ReportingMethods, NodeCheckMethods):
             self._client.give_up_seconds = min(
                 GIVE_UP_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds
             )
+            if agent is not None:
+                self._client.sharing = NodeSharing(agent, job.attempt)
             streams = WorkerStreams(
                 self._client,
                 rank=placement.rank,

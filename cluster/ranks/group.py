@@ -8,9 +8,10 @@ answers that have arrived. Only the last reports are awaited, with a deadline.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -39,6 +40,8 @@ WAIT_FOR_CAUSE_SECONDS = 2.0
 LAST_REPORTS_SECONDS = 2.0
 # Seconds to wait for Ray's account of a death that an agent has reported; it takes milliseconds.
 DEATH_ACCOUNT_SECONDS = 0.2
+# Number of ranks of a node from which its agent requests layouts for them.
+MIN_SHARING_RANKS = 2
 # Time between two searches for hung ranks, whose deadlines are seconds or minutes.
 HANG_CHECK_SECONDS = 1.0
 
@@ -69,6 +72,7 @@ class RankGroup:
         clock: SuspendAwareClock,
         node_names: Sequence[str] = (),
         collector: ReportCollector | None = None,
+        agents: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Create a group, which starts to train after `start`.
 
@@ -76,9 +80,11 @@ class RankGroup:
             names: the ranks' names in messages.
             node_names: the name of each rank's node in messages.
             collector: collects reports from agents; None to call all ranks directly.
+            agents: agents, by node id, that request layouts for the ranks of their nodes.
         """
         self.processes = processes
         self._config = config
+        self._agents = agents
         self._names = names
         self.node_names = tuple(node_names)
         self._clock = clock
@@ -249,9 +255,14 @@ class RankGroup:
                     node_names=self.node_names,
                 ),
                 self._config,
+                self._sharing_agent(process.rank_bundle.node, ranks_of),
             )
             for rank, process in enumerate(self.processes)
         ]
+
+    def _sharing_agent(self, node: str, ranks_of: Counter[str]) -> Any:
+        """Return the agent that requests layouts for the ranks of a node; None for few ranks."""
+        return self._agents.get(node) if ranks_of[node] >= MIN_SHARING_RANKS else None
 
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:
         """Collect the reports that have arrived, and send the next polls to direct ranks."""

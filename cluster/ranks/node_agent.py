@@ -3,7 +3,8 @@
 An agent needs no resources and hardly any memory. Its methods only call the modules of their
 subjects: `node_processes`, `node_folder`, `node_meter`, `node_mirror`, `node_memory`. The driver
 asks all agents through `agent_client`. An agent also speaks for the ranks of its node
-(`linked_ranks`): it collects their reports, and passes on the supervisor's heartbeats.
+(`linked_ranks`): it collects their reports, passes on the supervisor's heartbeats, and requests
+the layouts of windows once for all of them (`cluster.data.node_layouts`).
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.data.node_layouts import NodeLayouts
 from cluster.health.stacks import stacks_of
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources
@@ -41,6 +43,7 @@ from trainer.record.node_usage import Usage
         "copies": 1,
         "memory": 4,
         "mirror": 1,
+        "data": 1,
     },
 )
 class NodeAgent:
@@ -52,6 +55,7 @@ class NodeAgent:
         self._raylet = os.getppid()
         self._meter = NodeMeter()
         self._ranks = LinkedRanks()
+        self._layouts = NodeLayouts()
         remove_stale_folders()
 
     def heartbeat(self) -> None:
@@ -77,6 +81,11 @@ class NodeAgent:
     def listen(self, received: Mapping[int, int]) -> NodeReports:
         """Run `LinkedRanks.listen`."""
         return self._ranks.listen(received)
+
+    @ray.method(concurrency_group="data")
+    def layout(self, worker: Any, attempt: str, epoch: int, window: int) -> Any:
+        """Run `NodeLayouts.reference`."""
+        return self._layouts.reference(worker, attempt, epoch, window)
 
     @ray.method(concurrency_group="folder")
     def close_links(self) -> None:

@@ -127,6 +127,7 @@ class RankPool:
             node_names,
             # A shorter time limit needs the heartbeats of direct calls.
             self._collector if self._config.deadlines.answer_seconds > SILENT_SECONDS else None,
+            self._agents.by_node,
         )
         return self._group
 

@@ -19,7 +19,7 @@ from cluster.errors import ClusterError
 from cluster.supervision.attempt import RunContext
 from foundation.wording import join_items
 from trainer.checkpoints.commit import set_aside
-from trainer.checkpoints.format import list_checkpoints, step_of
+from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.corruption import CorruptionFinding
 
 

@@ -7,8 +7,8 @@ from cluster.ranks.node_memory import MemoryCheckpoint
 from cluster.recipe import Recipe
 from cluster.supervision.run_checks import start_cursor
 from data_pipeline.dataset.manifest import Manifest
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import Checkpoint
 from trainer.hang import HangFinding
 from trainer.job.rank_job import RankJob
 from trainer.job.replay_options import ReplayOptions

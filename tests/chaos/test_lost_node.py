@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from support.recipes import tiny_recipe
 
-from cluster.data.streams import WorkerClient, WorkerStreams
+from cluster.data.streams import WorkerStreams
+from cluster.data.worker_client import WorkerClient
 from cluster.data.workers import DataWorkers
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ray.session import ray_session

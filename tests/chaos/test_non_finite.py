@@ -3,7 +3,8 @@
 import pytest
 from support.faults.stage import opened_stage
 
-from trainer.checkpoints.format import Checkpoint, folder_name
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import folder_name
 from trainer.record.metrics_lines import SkippedLine
 
 pytestmark = pytest.mark.chaos

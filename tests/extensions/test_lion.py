@@ -12,7 +12,7 @@ from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape
 
 from model.losses.loss import CrossEntropy
 from model.networks.transformer import Transformer
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import RunMismatchError
 from trainer.registries.optimizers import OptimizerConfig

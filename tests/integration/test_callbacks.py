@@ -12,7 +12,8 @@ import yaml
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.tasks import EXTENSIONS
 
-from trainer.checkpoints.format import Checkpoint, folder_name
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import folder_name
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS, STRUCK_AFTER = 16, 13  # checkpoints at 5, 10, 15

@@ -19,7 +19,8 @@ from support.faults.moments import MID_STEP
 from support.leaving import LAST, OUTCOME, RAY, Leaving
 
 from cluster.ray import cluster_view
-from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.record.metrics_file import read_metrics
 from trainer.runs.folder import RunFolder
 

@@ -12,7 +12,7 @@ from support.runs import Runs
 
 from cluster.supervision import supervisor
 from trainer.assembly import rank
-from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 
 SHORT = ["trainer.max_steps=12", "checkpoints.every_steps=6"]

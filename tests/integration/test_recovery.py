@@ -15,7 +15,7 @@ from support.faults.moments import MID_STEP
 from cluster.errors import ClusterError, RankLostError
 from cluster.ranks import process, rank_pool
 from cluster.supervision import retry_budget, supervisor
-from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder

@@ -7,7 +7,8 @@ from support.records.checkpoints import commit_state, work_folder
 
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.checkpoints.format import Checkpoint, folder_name
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import folder_name
 from trainer.record.facts import MEASURED
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import ReplayMismatch, SkippedLine, StepLine, TrainLine

@@ -11,7 +11,8 @@ from support.cluster.processes import wait_until
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.runs import Runs
 
-from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.record.time_lapse import path_of, read_time_lapse
 from trainer.runs.folder import RunFolder
 from trainer.tasks.probing import probe

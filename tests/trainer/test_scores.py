@@ -5,7 +5,8 @@ import yaml
 from support.recipes import tiny_values
 from support.runs import Runs
 
-from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.scores import Score
 from transloom.inference.scoring import score_heldout
 from transloom.inference.trained_network import load_network

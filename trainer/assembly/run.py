@@ -14,7 +14,7 @@ from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.assembly.callbacks import build_guards, build_observers
 from trainer.assembly.engine import build_engine
-from trainer.checkpoints.format import SavedState
+from trainer.checkpoints.checkpoint import SavedState
 from trainer.config import EngineConfig
 from trainer.job.rank_job import RankContext
 from trainer.memory.preflight import run_preflight

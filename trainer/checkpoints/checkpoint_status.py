@@ -12,15 +12,8 @@ from typing import Literal
 from pydantic import Field
 
 from foundation.file_model import Count, FileModel
-from trainer.checkpoints.format import (
-    HEADER,
-    STEP,
-    CheckpointHeader,
-    folder_name,
-    list_checkpoints,
-    read_header,
-    step_of,
-)
+from trainer.checkpoints.folder_names import STEP, folder_name, list_checkpoints, step_of
+from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores
 

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.storage.durable import sync_to_disk, write_durably
-from trainer.checkpoints.format import HEADER, Checkpoint, CheckpointHeader, folder_name
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import HEADER, CheckpointHeader
 from trainer.checkpoints.state_file import FileRecord
 
 DAMAGED = "damaged-"

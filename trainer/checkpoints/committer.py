@@ -17,7 +17,8 @@ from data_pipeline.storage.durable import write_durably
 from foundation.location import Location
 from trainer.checkpoints.commit import commit, discard, partial_folder
 from trainer.checkpoints.final_save import FINAL_RETRY_SECONDS, final_save_attempts
-from trainer.checkpoints.format import CheckpointHeader, folder_name
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import prune
 from trainer.checkpoints.state_file import FileRecord

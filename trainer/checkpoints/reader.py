@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from trainer.checkpoints.format import SavedState
+from trainer.checkpoints.checkpoint import SavedState
 from trainer.checkpoints.state_file import StateFile
 from trainer.errors import CheckpointError
 from trainer.zero.fragment import EMA, MASTER

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.checkpoints.commit import remove
-from trainer.checkpoints.format import CheckpointHeader, list_checkpoints, read_header, step_of
+from trainer.checkpoints.folder_names import list_checkpoints, step_of
+from trainer.checkpoints.format import CheckpointHeader, read_header
 from trainer.config import CheckpointsConfig
 from trainer.errors import CheckpointError, CheckpointFormatError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest_header import ManifestHeader
-from trainer.checkpoints.format import Checkpoint, SavedState
+from trainer.checkpoints.checkpoint import Checkpoint, SavedState
 from trainer.hang import HangFinding
 from trainer.job.replay_options import ReplayOptions
 from trainer.job.supervision import Supervision

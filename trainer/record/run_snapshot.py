@@ -24,7 +24,8 @@ from foundation.file_model import error_summary
 from foundation.strict_json import JsonLimits, parse_object
 from foundation.tasks import DEFAULT_TASK, TASKS
 from trainer.checkpoints.checkpoint_status import CheckpointRow, checkpoint_rows
-from trainer.checkpoints.format import HEADER, CheckpointHeader, list_checkpoints, read_header
+from trainer.checkpoints.folder_names import list_checkpoints
+from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.checkpoints.lease import ownership
 from trainer.errors import TrainerError
 from trainer.record.record_end import RecordEnd, read_record_end

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from foundation.periodic_thread import ExceptionLog
 from foundation.wording import counted, span
-from trainer.checkpoints.format import HEADER, CheckpointHeader, step_of
+from trainer.checkpoints.folder_names import step_of
+from trainer.checkpoints.format import HEADER, CheckpointHeader
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
 from trainer.errors import RunMismatchError
 from trainer.record.facts import FACTS

@@ -11,7 +11,8 @@ import hashlib
 from typing import Any
 
 from data_pipeline.dataset.manifest_header import ManifestHeader
-from trainer.checkpoints.format import HEADER, Checkpoint, SavedState
+from trainer.checkpoints.checkpoint import Checkpoint, SavedState
+from trainer.checkpoints.format import HEADER
 from trainer.process.placement import Placement
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import read_start

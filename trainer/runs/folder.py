@@ -38,7 +38,8 @@ from foundation.file_model import FileModel, error_summary
 from foundation.shown_urls import url_of
 from foundation.strict_json import SMALL, parse_object
 from foundation.strict_yaml import dump_yaml
-from trainer.checkpoints.format import Parent, list_checkpoints, read_header
+from trainer.checkpoints.folder_names import list_checkpoints
+from trainer.checkpoints.format import Parent, read_header
 from trainer.checkpoints.run_copies import mirror_folder
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.commit import commit
-from trainer.checkpoints.format import Checkpoint, CheckpointHeader, folder_name
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.state_file import fragment_key, state_file_name, write_state_file
 from trainer.recipe import TrainingRecipe, identity_of
 from trainer.runs.folder import RunFolder

@@ -2,7 +2,7 @@
 
 import torch
 
-from trainer.checkpoints.format import Checkpoint, SavedState
+from trainer.checkpoints.checkpoint import Checkpoint, SavedState
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.job.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from trainer.checkpoints.format import SavedState
+from trainer.checkpoints.checkpoint import SavedState
 from trainer.errors import CheckpointError, DamagedCheckpointError
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement

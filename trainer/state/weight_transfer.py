@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from foundation.wording import counted, join_items
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.reader import require_same_shapes
 from trainer.errors import CheckpointError
 

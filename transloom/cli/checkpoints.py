@@ -17,7 +17,7 @@ from transloom.cli.run_urls import copy_of_run
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
-    from trainer.checkpoints.format import Checkpoint
+    from trainer.checkpoints.checkpoint import Checkpoint
 
 checkpoints_app = typer.Typer(
     no_args_is_help=True, help="List, verify, prune and average a run's checkpoints."
@@ -84,8 +84,8 @@ def prune_checkpoints(
       transloom checkpoints prune runs/phrasebook --keep-last 1 --dry-run
     """
     from cluster.recipe import checkpoints_of_run
-    from trainer.checkpoints.format import newest_intact
     from trainer.checkpoints.lease import Lease
+    from trainer.checkpoints.newest_intact import newest_intact
     from trainer.checkpoints.retention import prune, superfluous
     from trainer.runs.folder import RunFolder
 
@@ -168,7 +168,7 @@ def _numbers(text: str) -> list[int]:
 
 def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
     """Return a row for each complete checkpoint of a run, and for each average."""
-    from trainer.checkpoints.format import Checkpoint
+    from trainer.checkpoints.checkpoint import Checkpoint
 
     rows: list[dict[str, Any]] = []
     for path in _all_of(run):
@@ -200,7 +200,7 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from trainer.checkpoints.format import Checkpoint
+    from trainer.checkpoints.checkpoint import Checkpoint
 
     problems: dict[Path, str | None] = {}
     files, checkpoints = [], []
@@ -243,7 +243,9 @@ def average_run(
     """
     from cluster.recipe import checkpoints_of_run
     from trainer.checkpoints.averaging import average  # imports torch
-    from trainer.checkpoints.format import Checkpoint, list_checkpoints, read_header, step_of
+    from trainer.checkpoints.checkpoint import Checkpoint
+    from trainer.checkpoints.folder_names import list_checkpoints, step_of
+    from trainer.checkpoints.format import read_header
     from trainer.checkpoints.retention import best
     from trainer.runs.folder import RunFolder
 
@@ -343,7 +345,7 @@ def _score_text(scores: dict[str, dict[str, Any]], measure: str) -> str:
 
 
 def _all_of(run: Path) -> list[Path]:
-    from trainer.checkpoints.format import list_averages, list_checkpoints
+    from trainer.checkpoints.folder_names import list_averages, list_checkpoints
     from trainer.runs.folder import RunFolder
 
     folder = RunFolder(run)

@@ -6,7 +6,7 @@ from pathlib import Path
 from cluster.terminal import warn
 from foundation.tasks import DEFAULT_TASK
 from foundation.wording import join_items
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.errors import EngineError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder

@@ -200,7 +200,8 @@ def _found(run: "RunFolder", name: str) -> str:
         CheckpointError: there is no such checkpoint.
     """
     from cluster.recipe import checkpoints_of_run
-    from trainer.checkpoints.format import checkpoint_name, list_checkpoints, read_header, step_of
+    from trainer.checkpoints.folder_names import checkpoint_name, list_checkpoints, step_of
+    from trainer.checkpoints.format import read_header
     from trainer.checkpoints.retention import best
     from transloom.cli.checkpoints import average_run
     from transloom.inference.chosen_checkpoint import find_checkpoint
@@ -254,7 +255,7 @@ def _table(tuned: "TunedDecoding") -> AnswerTable:
 
 
 def _advice(run: Path, tuned: "TunedDecoding", file: str) -> list[str]:
-    from trainer.checkpoints.format import checkpoint_name
+    from trainer.checkpoints.folder_names import checkpoint_name
     from transloom.inference.evaluation import MOSES_BLEU
     from transloom.inference.tuned_decoding import VALIDATION
 

@@ -4,14 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from trainer.checkpoints.format import (
-    Checkpoint,
-    list_averages,
-    list_checkpoints,
-    newest_intact,
-    newest_intact_average,
-    step_of,
-)
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
+from trainer.checkpoints.newest_intact import newest_intact, newest_intact_average
 from trainer.errors import CheckpointError
 from trainer.runs.folder import RunFolder
 

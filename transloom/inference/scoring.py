@@ -4,7 +4,7 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.data import DataConfig
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.errors import RunMismatchError
 from trainer.process.placement import Placement
 from trainer.scores import Scores

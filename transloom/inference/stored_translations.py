@@ -15,7 +15,8 @@ import sacrebleu
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.pair import TARGET
 from data_pipeline.storage.regular_files import read_regular
-from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.inference.scoring import dataset_of

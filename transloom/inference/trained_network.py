@@ -13,7 +13,8 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from foundation.errors import DataError, ExtensionError
 from foundation.tasks import tasks_of_command
 from model.errors import ModelError
-from trainer.checkpoints.format import Checkpoint, checkpoint_name
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import checkpoint_name
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.errors import DamagedCheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe

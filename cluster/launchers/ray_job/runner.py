@@ -41,7 +41,7 @@ from cluster.supervision.retry_budget import RetryBudget
 from cluster.supervision.stop_requests import JobStopRequest
 from cluster.terminal import print_error
 from foundation.wording import counted
-from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import was_owned_by
 from trainer.errors import TrainerError
 from trainer.record.metrics_file import recorded_step

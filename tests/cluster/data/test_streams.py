@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
@@ -12,7 +13,10 @@ from support.cluster.sabotage import kill, process_ids
 from support.files.faulty_server import Fault, FaultyServer
 from support.recipes import tiny_recipe
 
-from cluster.data.streams import WORKER_TIMEOUT_SECONDS, WorkerClient, WorkerStreams
+from cluster.data import worker_client
+from cluster.data.node_layouts import NodeLayouts, NodeSharing
+from cluster.data.streams import WorkerStreams
+from cluster.data.worker_client import WORKER_TIMEOUT_SECONDS, WorkerClient
 from cluster.data.workers import DataWorkers
 from cluster.errors import ClusterError
 from cluster.health.watchdog import HeartbeatSender
@@ -24,6 +28,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import DatasetFileError
 
 STEPS = 200  # more than an epoch
+STEPS_OF_RANKS = 60
 SLOTS = 5
 MANY_BYTES = 100_000_000
 
@@ -107,6 +112,110 @@ def test_a_rank_can_request_the_slots_of_others(workers, expected):
         requested = [step.request(slot) for slot in range(SLOTS)]
         received = [micro_batch() for micro_batch in requested]
         check_equal([replace(whole, micro_batches=received)], [whole])
+
+
+@ray.remote(num_cpus=0, concurrency_groups={"control": 1})
+class Agent:
+    """The part of a node's agent that requests layouts; it keeps the windows it was asked for."""
+
+    def __init__(self):
+        self.layouts = NodeLayouts()
+        self.asked = []
+
+    def layout(self, worker, attempt, epoch, window):
+        self.asked.append((epoch, window))
+        return self.layouts.reference(worker, attempt, epoch, window)
+
+    def windows(self):
+        return self.asked
+
+    @ray.method(concurrency_group="control")
+    def process_id(self):
+        return os.getpid()
+
+
+class Node:
+    """Ranks of one node, which take their steps in turns."""
+
+    def __init__(self, agent, handles, ranks, world_size):
+        self.notices = []
+        self.ranks = []
+        for rank in ranks:
+            client = WorkerClient(handles, self.notices.append)
+            client.sharing = NodeSharing(agent, "attempt")
+            streams = WorkerStreams(
+                client,
+                rank=rank,
+                ranks=world_size,
+                slots=SLOTS,
+                steps_ahead=4,
+                bytes_ahead=MANY_BYTES,
+            )
+            self.ranks.append(streams.open(Cursor()))
+
+    def steps(self, count):
+        """The next steps of each rank."""
+        in_turns = [[next(rank) for rank in self.ranks] for _ in range(count)]
+        return [list(steps) for steps in zip(*in_turns, strict=True)]
+
+
+@pytest.fixture
+def agent(all_workers):
+    agent = Agent.remote()
+    yield agent
+    ray.kill(agent)
+
+
+@pytest.fixture(scope="module")
+def expected_of_ranks(settings):
+    """The steps of ranks 1 to 3 of 4."""
+    store, manifest = open_dataset(settings.data)
+    reader = WindowReader(store, manifest, settings)
+    return [
+        list(islice(local_rank_steps(reader, Cursor(), rank, 4, SLOTS), STEPS_OF_RANKS))
+        for rank in (1, 2, 3)
+    ]
+
+
+def test_the_agent_requests_layouts_for_all_ranks_of_its_node(workers, agent, expected_of_ranks):
+    node = Node(agent, workers(2).handles, (1, 2, 3), 4)
+    for steps, expected in zip(node.steps(STEPS_OF_RANKS), expected_of_ranks, strict=True):
+        check_equal(steps, expected)
+    windows = Counter(ray.get(agent.windows.remote()))
+    assert len(windows) > 3
+    assert set(windows.values()) == {3}
+    assert node.notices == []
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_without_their_agent_ranks_ask_data_workers(
+    workers, agent, expected_of_ranks, how, monkeypatch
+):
+    node = Node(agent, workers(2).handles, (1, 2, 3), 4)
+    received = node.steps(20)
+    process_id = ray.get(agent.process_id.remote())
+    monkeypatch.setattr(worker_client, "AGENT_SECONDS", 1.0)
+    os.kill(process_id, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+    rest = node.steps(STEPS_OF_RANKS - 20)
+    if how == "stopped":
+        os.kill(process_id, signal.SIGKILL)
+    for first, last, expected in zip(received, rest, expected_of_ranks, strict=True):
+        check_equal(first + last, expected)
+    assert (
+        node.notices == ["the node's agent is lost; asking data workers for layouts without it"] * 3
+    )
+
+
+def test_a_killed_worker_is_replaced_for_all_ranks_of_a_node(workers, agent, expected_of_ranks):
+    started = workers(2)
+    node = Node(agent, started.handles, (1, 2, 3), 4)
+    received = node.steps(20)
+    for process_id in process_ids(started):
+        kill(process_id)
+    rest = node.steps(STEPS_OF_RANKS - 20)
+    for first, last, expected in zip(received, rest, expected_of_ranks, strict=True):
+        check_equal(first + last, expected)
+    assert any("was lost" in notice for notice in node.notices)
 
 
 def test_what_is_asked_for_ahead_is_bounded_in_bytes(workers, settings):

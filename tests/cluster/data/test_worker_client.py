@@ -10,15 +10,15 @@ from ray.exceptions import RayTaskError
 from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay, pending
 from support.recipes import tiny_recipe
 
-from cluster.data import streams
-from cluster.data.streams import (
+from cluster.data import worker_client
+from cluster.data.streams import WorkerStreams
+from cluster.data.worker_client import (
     HEARTBEAT_SECONDS,
     MAX_RETRIES_BEFORE_ERROR,
     RESTART_SECONDS,
     RETRY_SECONDS,
     WORKER_TIMEOUT_SECONDS,
     WorkerClient,
-    WorkerStreams,
 )
 from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError
@@ -56,9 +56,9 @@ class TimedRay(ScriptedRay):
 @pytest.fixture
 def timed(monkeypatch):
     timed = TimedRay()
-    monkeypatch.setattr(streams, "ray", timed)
+    monkeypatch.setattr(worker_client, "ray", timed)
     clock = SimpleNamespace(monotonic=lambda: timed.now, sleep=timed.sleep)
-    monkeypatch.setattr(streams, "time", clock)
+    monkeypatch.setattr(worker_client, "time", clock)
     return timed
 
 

@@ -128,7 +128,9 @@ def starting(nodes: str, answer: Any, config: ClusterConfig, clock: Any) -> Rank
         )
         for node in nodes
     ]
-    return RankGroup(config, processes, [f"Rank {n}" for n in range(len(nodes))], clock)
+    agents = {node: f"agent of {node}" for node in nodes}
+    names = [f"Rank {n}" for n in range(len(nodes))]
+    return RankGroup(config, processes, names, clock, agents=agents)
 
 
 def test_ranks_know_their_place_among_all_and_on_their_node(ray_head):
@@ -144,12 +146,13 @@ def test_ranks_know_their_place_among_all_and_on_their_node(ray_head):
             ray.cancel(result, force=True)
     found = []
     for actor in group.actors:
-        workers, (job, place, told) = actor.told
+        workers, (job, place, told, agent) = actor.told
         assert (workers, job, told) == (["a worker"], "the job", config)
         assert (place.world_size, place.device, place.threads) == (3, "cpu", 2)
         assert place.rendezvous == "tcp://here:1"
-        found.append((place.rank, place.local_rank, place.local_world_size))
-    assert found == [(0, 0, 2), (1, 1, 2), (2, 0, 1)]
+        found.append((place.rank, place.local_rank, place.local_world_size, agent))
+    # A rank that is alone on its node requests layouts itself.
+    assert found == [(0, 0, 2, "agent of a"), (1, 1, 2, "agent of a"), (2, 0, 1, None)]
 
 
 def test_the_rendezvous_has_its_own_deadline_however_long_processes_took(ray_head):
@@ -240,7 +243,7 @@ def test_the_first_rank_makes_the_rendezvous_once_all_have_started(story, nodes,
     told.group.poll()
     assert told.group.is_training
     for actor in told.actors:
-        ((_, placement, _),) = actor.calls["train"]
+        ((_, placement, _, _),) = actor.calls["train"]
         assert placement.rendezvous == "tcp://here:1"
 
 
@@ -270,7 +273,7 @@ def test_ranks_compute_where_the_recipe_says(story, gpus):
     told = story(gpus_per_rank=gpus, cpus_per_rank=3)
     told.begin()
     for actor in told.actors:
-        ((job, placement, config),) = actor.calls["train"]
+        ((job, placement, config, _),) = actor.calls["train"]
         assert (job, placement.device) == ("the job", "cuda" if gpus else "cpu")
         assert (placement.threads, config.gpus_per_rank) == (3, gpus)
 

@@ -27,7 +27,7 @@ from cluster.ranks.group import Poll
 from cluster.ranks.reports import Detail, Notice, RecordedLine, StateFailed
 from cluster.supervision.attempt import LEASE_CHECK_SECONDS, VITALS_SECONDS
 from cluster.supervision.attempt_end import DRAIN_MARGIN_SECONDS, SCALE_UP_AFTER_SECONDS
-from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.errors import CheckpointError, LeaseLostError
 from trainer.record.metrics_lines import RankHung
 from trainer.record.node_usage import Usage

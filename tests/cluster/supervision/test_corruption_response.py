@@ -11,7 +11,7 @@ from support.records.checkpoints import make_header, save_checkpoint
 from cluster.errors import ClusterError
 from cluster.ranks.group import Poll
 from cluster.supervision import restart_loop
-from trainer.checkpoints.format import list_checkpoints, step_of
+from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.corruption import CorruptionFinding, SilentCorruptionError
 from trainer.runs.vitals import read_vitals
 from trainer.zero.fragment import Fragment

@@ -24,7 +24,8 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.tokenizers import compiled_segmentation
 from trainer.checkpoints.commit import commit, partial_folder
-from trainer.checkpoints.format import HEADER, EarlyStoppingState, folder_name
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import HEADER, EarlyStoppingState
 from trainer.checkpoints.state_file import FileRecord
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder

@@ -14,7 +14,8 @@ import psutil
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.moments import Moment, Reached
-from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import StepLine, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder

@@ -11,8 +11,9 @@ from support.files.file_faults import ENDED, Fault, struck_child
 from support.quality.planting import plant
 from support.records.checkpoints import Listener, make_header
 from trainer.checkpoints import lease as lease_module
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.writer import CheckpointWriter

@@ -18,7 +18,8 @@ from data_pipeline.storage.store import MANIFEST_NAME, open_store
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from support.fuzz.mutation import mutate_bytes, mutate_lines, mutate_tree, with_depth
 from support.fuzz.target import Target
-from trainer.checkpoints.format import HEADER, Checkpoint, read_header, sha256_of_header
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.format import HEADER, read_header, sha256_of_header
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_file import FileRecord
 from trainer.errors import CheckpointError, CheckpointFormatError

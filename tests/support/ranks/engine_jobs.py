@@ -19,7 +19,7 @@ from model.losses.loss import CrossEntropy
 from model.losses.r_drop import RDrop
 from model.networks.transformer import Transformer, Vocabulary
 from support.records.checkpoints import commit_state, make_header, work_folder, write_state
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import EngineConfig
 from trainer.process.placement import Placement

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.errors import DamagedCheckpointError
 from trainer.process.placement import Placement
 from trainer.state.verification import SharedVerification

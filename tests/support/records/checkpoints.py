@@ -6,14 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.commit import commit, partial_folder
-from trainer.checkpoints.format import (
-    HEADER,
-    Checkpoint,
-    CheckpointHeader,
-    folder_name,
-    read_header,
-)
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.checkpoints.state_file import FileRecord
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 
 from support.records.checkpoints import make_header
 from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.format import HEADER, folder_name
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import HEADER
 from trainer.record.metrics_lines import Line
 from trainer.runs.folder import RunMetadata
 

@@ -13,8 +13,9 @@ import torch
 
 from data_pipeline.storage.object_store import ObjectStore
 from support.records.checkpoints import Listener, make_header
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_upload import StateUploader

@@ -6,7 +6,8 @@ from support.records.run_folders import made_run, with_checkpoint
 
 from trainer.checkpoints import checkpoint_status
 from trainer.checkpoints.checkpoint_status import HEADERS_READ, CheckpointFolder, checkpoint_rows
-from trainer.checkpoints.format import HEADER, folder_name, list_checkpoints
+from trainer.checkpoints.folder_names import folder_name, list_checkpoints
+from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.state_file import FileRecord
 
 STATE = "state-00000-of-00001.safetensors"

@@ -9,7 +9,8 @@ from support.records.checkpoints import make_header
 from trainer.checkpoints import final_save
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import list_checkpoints, read_header
+from trainer.checkpoints.folder_names import list_checkpoints
+from trainer.checkpoints.format import read_header
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.state_file import FileRecord, state_file_name, write_state_file
 from trainer.config import CheckpointsConfig

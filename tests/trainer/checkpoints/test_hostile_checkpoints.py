@@ -14,7 +14,8 @@ import torch
 from support.quality import memory
 from support.records.checkpoints import make_header, save_checkpoint
 
-from trainer.checkpoints.format import HEADER, Checkpoint, sha256_of_header
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.format import HEADER, sha256_of_header
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.zero.fragment import Fragment

@@ -15,7 +15,7 @@ from support.files.small_disk import run_on_small_disk
 from support.records.checkpoints import make_header, save_checkpoint
 
 from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease, ownership, was_owned_by
 from trainer.errors import LeaseLostError, RunInUseError
 

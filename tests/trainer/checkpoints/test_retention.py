@@ -5,7 +5,8 @@ import torch
 from support.records.checkpoints import make_header, save_checkpoint, work_folder
 
 from trainer.checkpoints import commit as commits
-from trainer.checkpoints.format import HEADER, list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
+from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.retention import prune, superfluous
 from trainer.config import CheckpointsConfig
 from trainer.tasks.translation import translation_scores

@@ -18,7 +18,8 @@ from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import Location
 from trainer.checkpoints import state_objects
-from trainer.checkpoints.format import HEADER, Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_file import FileRecord

@@ -8,7 +8,9 @@ from support.records.checkpoints import rewrite_header
 
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.averaging import average
-from trainer.checkpoints.format import HEADER, Checkpoint, list_checkpoints
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints
+from trainer.checkpoints.format import HEADER
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs import warm_start
 from trainer.runs.folder import RunFolder

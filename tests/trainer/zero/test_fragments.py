@@ -12,7 +12,7 @@ from support.ranks import engine_jobs, shape_jobs
 from support.ranks.engine_jobs import LEARNING_RATE, Shape, committed
 from support.ranks.shape_jobs import Network
 
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragment import EMA, MASTER
 

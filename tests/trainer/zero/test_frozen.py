@@ -14,7 +14,7 @@ from support.ranks.engine_jobs import (
 )
 from support.ranks.shape_jobs import Network
 
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import EngineError
 from trainer.tasks.frozen import frozen_names

@@ -11,7 +11,7 @@ import yaml
 from support.tasks import embedding_values, masked_values
 from transformers import AutoTokenizer
 
-from trainer.checkpoints.format import newest_intact
+from trainer.checkpoints.newest_intact import newest_intact
 
 pytestmark = pytest.mark.long
 

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from cluster.launchers.ray_job.job_record import JobFolder
 from foundation import extensions
 from foundation.extensions import FOLDER_VARIABLE, load_extensions
-from trainer.checkpoints.format import list_checkpoints
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.scores import scores_of
 from transloom.cli.app import app
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
-from trainer.checkpoints.format import HEADER, Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.format import HEADER
 from trainer.runs.folder import RunFolder
 from transloom.cli.app import app
 

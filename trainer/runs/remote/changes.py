@@ -14,7 +14,8 @@ from pathlib import Path
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.regular_files import open_regular
-from trainer.checkpoints.format import HEADER, Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
 from trainer.errors import RunMismatchError
 from trainer.runs.remote import lease

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from trainer.checkpoints.format import CheckpointHeader, folder_name
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.state_objects import PartList
 from trainer.runs.remote.file_table import Files, FileTable
 from trainer.runs.remote.head import RunHead

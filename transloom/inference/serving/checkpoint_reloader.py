@@ -13,14 +13,13 @@ from typing import Generic, TypeVar
 
 from foundation.errors import DataError
 from model.errors import ModelError
-from trainer.checkpoints.format import (
-    CheckpointHeader,
+from trainer.checkpoints.folder_names import (
     checkpoint_name,
     list_averages,
     list_checkpoints,
-    read_header,
     step_of,
 )
+from trainer.checkpoints.format import CheckpointHeader, read_header
 from trainer.checkpoints.retention import best
 from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import TrainingRecipe

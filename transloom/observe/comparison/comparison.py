@@ -11,14 +11,9 @@ from cluster.errors import ClusterError
 from cluster.recipe import Recipe, walk_fields
 from foundation.section import change_class
 from foundation.tasks import DEFAULT_TASK, TASKS
-from trainer.checkpoints.format import (
-    Checkpoint,
-    CheckpointHeader,
-    Parent,
-    list_checkpoints,
-    read_header,
-    step_of,
-)
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints, step_of
+from trainer.checkpoints.format import CheckpointHeader, Parent, read_header
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import TrainerError
 from trainer.recipe import differing_identity, recipe_class

@@ -18,13 +18,9 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, join_items, span
-from trainer.checkpoints.format import (
-    Checkpoint,
-    CheckpointHeader,
-    list_checkpoints,
-    read_header,
-    step_of,
-)
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints, step_of
+from trainer.checkpoints.format import CheckpointHeader, read_header
 from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import leaves
 from trainer.record.metrics_file import read_metrics

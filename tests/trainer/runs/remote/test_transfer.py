@@ -15,7 +15,9 @@ from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.checkpoints import state_objects
 from trainer.checkpoints.averaging import average
-from trainer.checkpoints.format import Checkpoint, list_averages, list_checkpoints, read_header
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_averages, list_checkpoints
+from trainer.checkpoints.format import read_header
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError, RunInUseError, RunMismatchError

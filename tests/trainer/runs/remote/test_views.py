@@ -20,7 +20,8 @@ from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.shown_urls import problem_of, url_of, with_urls
 from trainer.checkpoints.averaging import average
-from trainer.checkpoints.format import Checkpoint, list_checkpoints
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import OwnerMetadata, this_process
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.run_copies import view_folder

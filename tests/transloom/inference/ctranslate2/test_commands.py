@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
-from trainer.checkpoints.format import sha256_of
+from trainer.checkpoints.file_hashes import sha256_of
 from trainer.errors import EngineError, TrainerError
 from transloom.cli.app import app
 from transloom.cli.export import Target, export_run

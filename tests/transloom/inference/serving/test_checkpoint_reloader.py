@@ -7,7 +7,8 @@ import pytest
 from support.serving.spoiling import spoil
 
 from trainer.checkpoints.averaging import average
-from trainer.checkpoints.format import Checkpoint, read_header
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.format import read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from transloom.inference.serving.checkpoint_reloader import CheckpointReloader, candidates

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from foundation.wording import counted
-from trainer.checkpoints.format import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.record.time_lapse import TimeLapseFrame, read_time_lapse
 from trainer.runs.folder import RunFolder
 from trainer.tasks.probing import probe

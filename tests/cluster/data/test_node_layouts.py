@@ -1,0 +1,27 @@
+"""What a node's agent requests of data workers, without Ray."""
+
+from support.cluster.scripted_ray import ScriptedActor
+
+from cluster.data.node_layouts import MAX_KEPT, NodeLayouts
+
+
+def test_a_layout_is_requested_once_in_an_attempt():
+    worker, other = ScriptedActor(), ScriptedActor()
+    layouts = NodeLayouts()
+    first = layouts.reference(worker, "one", 0, 7)
+    assert layouts.reference(other, "one", 0, 7) is first
+    assert layouts.reference(worker, "one", 1, 7) is not first
+    assert layouts.reference(worker, "two", 0, 7) is not first
+    assert worker.calls["layout"] == [(0, 7), (1, 7), (0, 7)]
+    assert not other.calls
+
+
+def test_only_the_last_layouts_are_kept():
+    worker = ScriptedActor()
+    layouts = NodeLayouts()
+    for window in range(MAX_KEPT + 1):
+        layouts.reference(worker, "one", 0, window)
+    layouts.reference(worker, "one", 0, 1)
+    assert len(worker.calls["layout"]) == MAX_KEPT + 1
+    layouts.reference(worker, "one", 0, 0)
+    assert len(worker.calls["layout"]) == MAX_KEPT + 2

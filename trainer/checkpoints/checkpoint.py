@@ -1,0 +1,136 @@
+"""Saved states of a run from which ranks can continue, and the one that is a folder."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from trainer.checkpoints.file_hashes import compare_hash, compare_size
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
+from trainer.checkpoints.run_copies import require_named_url
+from trainer.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
+from trainer.checkpoints.state_objects import StateObjects, read_parts
+from trainer.errors import CheckpointError
+
+
+class SavedState(Protocol):
+    """State of a run that ranks can restore: a checkpoint on disk, or in the memory of nodes."""
+
+    @property
+    def header(self) -> CheckpointHeader: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def label(self) -> str:
+        """Description in messages, such as the path."""
+
+    def open_files(self) -> list[StateFile]:
+        """Open the state files.
+
+        Raises:
+            CheckpointError: a file cannot be read.
+        """
+
+    def verify_share(self, rank: int, world_size: int) -> None:
+        """Compare the hashes of every `world_size`-th file with the expected ones.
+
+        Raises:
+            CheckpointError: a file differs, or cannot be read.
+        """
+
+
+class Checkpoint:
+    """Complete checkpoint in a folder, whose state files may be in an object store."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = read_header(path)
+
+    @cached_property
+    def objects(self) -> StateObjects | None:
+        """State files in an object store; None if they are in the folder.
+
+        Raises:
+            CheckpointError: the part list is damaged, or the user has not named its URL.
+        """
+        parts = read_parts(self.path)
+        if parts is None:
+            return None
+        require_named_url(self.path, parts.url or "")
+        return StateObjects(parts)
+
+    @property
+    def step(self) -> int:
+        return self.header.step
+
+    @property
+    def label(self) -> str:
+        return str(self.path)
+
+    def open_files(self) -> list[StateFile]:
+        if self.objects:
+            return [*self.objects.open_files([record.name for record in self.header.files])]
+        return [LocalStateFile(path) for path in self.file_paths()]
+
+    def verify_share(self, rank: int, world_size: int) -> None:
+        if self.objects:
+            return  # readers compare each chunk with its hash, and ranks read all of them
+        for record in self.header.files[rank::world_size]:
+            self.verify_file(record)
+
+    def file_paths(self) -> list[Path]:
+        """Return the paths of the state files; none of them exists if `objects` has them."""
+        return [self.path / record.name for record in self.header.files]
+
+    def verify(self) -> None:
+        """Compare the size and hash of every file with the header.
+
+        Raises:
+            CheckpointError: a file differs from the header; the message has both values.
+        """
+        self.verify_sizes()
+        with ThreadPoolExecutor(max(1, min(len(self.header.files), os.cpu_count() or 1))) as pool:
+            for _ in pool.map(self.verify_file, self.header.files):
+                pass
+
+    def verify_before_reading(self) -> None:
+        """Verify what a reader of the checkpoint does not: each hash, or in an object store sizes.
+
+        Readers of an object store compare each chunk with its hash, so nothing is read twice.
+
+        Raises:
+            CheckpointError: a file differs from the header, or is missing.
+            ObjectStoreError: the object store does not answer.
+        """
+        if self.objects:
+            self.verify_sizes()
+            self.objects.verify_sizes()
+        else:
+            self.verify()
+
+    def verify_sizes(self) -> None:
+        """Check that every file exists and has its expected size, without reading the files.
+
+        Raises:
+            CheckpointError: a file is missing or has another size.
+        """
+        if not self.header.files:
+            raise CheckpointError(f"{self.path / HEADER} names no files: it is damaged")
+        if not self.header.averaged_steps and self.path.name != folder_name(self.step):
+            raise CheckpointError(
+                f"{self.path} holds step {self.step}, not the step in its name: it is damaged"
+            )
+        for record in self.header.files:
+            compare_size(self.path, record, self.objects)
+
+    def verify_file(self, record: FileRecord) -> None:
+        """Compare the size and hash of one file with its entry in the header.
+
+        Raises:
+            CheckpointError: the file differs from its entry; the message has both values.
+        """
+        compare_hash(self.path, record, self.objects)
