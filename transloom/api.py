@@ -129,7 +129,7 @@ def prepare(
     Raises:
         TransloomError: the dataset cannot be prepared.
     """
-    flags = ["--overwrite"] if overwrite else []
+    flags = _options(overwrite=overwrite)
     return _call(["prepare", *_recipe(recipe, overrides), *flags], quiet=quiet)
 
 
@@ -155,11 +155,7 @@ def plan(
         check_nodes: check the hardware of the cluster's nodes, or of this machine, for up to 20 s.
         quiet: hide the output of the command.
     """
-    flags = [*_option("--run", run), *_option("--address", address)]
-    if not measure:
-        flags.append("--no-measure")
-    if check_nodes:
-        flags.append("--check-nodes")
+    flags = _options(run=run, address=address, no_measure=not measure, check_nodes=check_nodes)
     return _call(["plan", *_recipe(recipe, overrides), *flags], quiet=quiet, answers=(0, 1))
 
 
@@ -183,12 +179,9 @@ def train(
     Raises:
         TransloomError: the run cannot be trained.
     """
-    flags = [*_option("--run", run), *_option("--address", address)]
-    if inline:
-        flags.append("--inline")
-    told = _call(
-        ["train", *_recipe(recipe, overrides), *flags], quiet=quiet, answers=(0, _PREEMPTED)
-    )
+    flags = _options(run=run, address=address, inline=inline)
+    arguments = ["train", *_recipe(recipe, overrides), *flags]
+    told = _call(arguments, quiet=quiet, answers=(0, _PREEMPTED))
     return Run(told["run"], outcome=told["outcome"])
 
 
@@ -205,7 +198,7 @@ def submit(
         address: URL of the cluster's dashboard, such as http://127.0.0.1:8265.
         run: the run's folder, on storage that all nodes share.
     """
-    flags = ["--address", address, *_option("--run", run)]
+    flags = _options(address=address, run=run)
     told = _call(["submit", *_recipe(recipe, overrides), *flags], quiet=True)
     return Job(told["job"], Run(told["run"]), address)
 
@@ -434,16 +427,16 @@ class Translator(_SentenceTranslator):
         Raises:
             TransloomError: the run or the checkpoint does not exist.
         """
-        flags = [
-            *_option("--checkpoint", checkpoint),
-            *_option("--beam-size", beam_size),
-            *_option("--length-penalty", length_penalty),
-            *_option("--engine", engine),
-            *_option("--compute-type", compute_type),
-        ]
-        arguments = ["answer-lines", str(Run(run).path), "--precision", precision, *flags]
+        flags = _options(
+            checkpoint=checkpoint,
+            beam_size=beam_size,
+            length_penalty=length_penalty,
+            precision=precision,
+            engine=engine,
+            compute_type=compute_type,
+        )
         self._lock = threading.Lock()
-        self._child = _start(arguments, stays=True)
+        self._child = _start(["answer-lines", str(Run(run).path), *flags], stays=True)
         self._said = _CommandOutput(self._child.stderr, quiet=True)
         self._end = weakref.finalize(self, _end, self._child)
         self._answer()  # wait until the process has loaded the model
@@ -555,17 +548,14 @@ class ServedTranslator(_SentenceTranslator):
         """
         if not request["sentences"]:
             return []
-        return self._answer(request)["translations"]
-
-    def _answer(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        body = json.dumps(wanted).encode()
+        body = json.dumps(request).encode()
         until = time.monotonic() + self._patience_seconds
         while True:
             pause = 0.5
             try:
-                request = urllib.request.Request(self._url, body, self._headers)
-                with self._opener.open(request) as response:
-                    return json.load(response)
+                posted = urllib.request.Request(self._url, body, self._headers)
+                with self._opener.open(posted) as response:
+                    return json.load(response)["translations"]
             except HTTPError as error:
                 with error:
                     problem = error.read().decode(errors="replace") + self._proxy_hint
@@ -611,10 +601,16 @@ def _assignments(overrides: Overrides) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
 
 
-def _option(name: str, value: Any) -> list[str]:
-    if value is None:
-        return []
-    return [name, str(value.path) if isinstance(value, Run) else str(value)]
+def _options(**values: Any) -> list[str]:
+    """Return options as arguments of a command; None and False leave an option out."""
+    found: list[str] = []
+    for name, value in values.items():
+        if value is None or value is False:
+            continue
+        found.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            found.append(os.fspath(value) if isinstance(value, Run) else str(value))
+    return found
 
 
 def _call(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int] = (0,)) -> Any:

@@ -21,7 +21,6 @@ deploy_app = typer.Typer(no_args_is_help=True, help="Train a run as a Slurm job 
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "--output",
         metavar="FILE",
         help="File to which to write the script or manifest, instead of printing it.",
     ),

@@ -19,7 +19,6 @@ def export_metrics(
     to: Annotated[
         Literal["tensorboard", "csv", "parquet"],  # parquet only for the error below
         typer.Option(
-            "--to",
             metavar="[tensorboard|csv]",
             help="Format to write. tensorboard needs the optional dependency "
             "'transloom\\[tensorboard]'. For Parquet, convert the CSV with pandas.",

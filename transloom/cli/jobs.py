@@ -76,7 +76,6 @@ def submit(
     env_file: Annotated[
         Path | None,
         typer.Option(
-            "--env-file",
             metavar="PATH",
             help="File with NAME=VALUE lines that exists on the cluster's nodes, with mode 0600. "
             "The job reads it there.",

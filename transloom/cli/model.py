@@ -44,7 +44,7 @@ def show(
     overrides: Overrides = None,
     svg: Annotated[
         Path | None,
-        typer.Option("--svg", metavar="FILE", help="Write a figure of the model to this SVG file."),
+        typer.Option(metavar="FILE", help="Write a figure of the model to this SVG file."),
     ] = None,
     each_layer: Annotated[
         bool,

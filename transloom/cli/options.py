@@ -60,7 +60,6 @@ RunLocationArgument = Annotated[
 RunOption = Annotated[
     Path | None,
     typer.Option(
-        "--run",
         callback=run_location,
         help="The run's folder. Default: a folder in runs/, named after the recipe and its "
         "overrides.",
@@ -69,7 +68,6 @@ RunOption = Annotated[
 SharedRunOption = Annotated[
     Path | None,
     typer.Option(
-        "--run",
         callback=run_location,
         help="The run's folder, on storage that all nodes share, or its URL "
         "(s3://BUCKET/PREFIX/NAME).",
@@ -78,7 +76,6 @@ SharedRunOption = Annotated[
 RayAddressOption = Annotated[
     str | None,
     typer.Option(
-        "--address",
         help="Address of a running Ray cluster: HOST:PORT, or auto to detect it. Default: that of "
         "the recipe, or else Ray is started on this machine.",
     ),
@@ -111,7 +108,7 @@ DatasetArgument = Annotated[
 ]
 MovedDatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="Folder or URL of the dataset, if it has moved since training."),
+    typer.Option(help="Folder or URL of the dataset, if it has moved since training."),
 ]
 ProcessesOption = Annotated[
     int | None,
@@ -124,7 +121,6 @@ ProcessesOption = Annotated[
 CheckpointOption = Annotated[
     str | None,
     typer.Option(
-        "--checkpoint",
         metavar="STEP|AVERAGE",
         help="Checkpoint to use: a step, or the name of an average (average-of-…). Default: "
         "the newest checkpoint.",
@@ -154,7 +150,6 @@ ComputeTypeOption = Annotated[
 TagOption = Annotated[
     str | None,
     typer.Option(
-        "--tag",
         help="Tag to prepend to every source sentence, such as <2de>. Use a tag of the run's "
         "training corpora.",
     ),

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from trainer.runs.remote.transfer import TransferSummary
 
 runs_app = typer.Typer(
-    no_args_is_help=False,
     help="List runs, and copy runs to and from an object store. `transloom runs FOLDER` is short "
     "for `transloom runs list FOLDER`.",
 )

@@ -23,7 +23,6 @@ def sweep(
     at_once: Annotated[
         int,
         typer.Option(
-            "--at-once",
             min=1,
             metavar="K",
             help="Maximum number of runs that train at the same time.",
@@ -36,9 +35,7 @@ def sweep(
             "Default: each run starts Ray on this machine."
         ),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option("--folder", help="Parent folder or URL of the runs.")
-    ] = Path("runs"),
+    folder: Annotated[Path, typer.Option(help="Parent folder or URL of the runs.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
     """Train a run for each combination of values, and compare the runs in a table.
