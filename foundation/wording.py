@@ -67,11 +67,16 @@ def join_items(items: Iterable[object]) -> str:
     return ", ".join(map(format_value, items)) or "none"
 
 
-def join_first(items: Sequence[object], most: int, count: int, noun: str = "other") -> str:
-    """Return the first items like `join_items`, and how many of `count` are not among them."""
+def join_first(items: Sequence[object], most: int, count: int, noun: str | None = "other") -> str:
+    """Return the first items like `join_items`, and how many of `count` are not among them.
+
+    Args:
+        noun: what the other items are; None for "and 3 more".
+    """
     shown = items[:most]
     more = count - len(shown)
-    return join_items(shown) + (f" and {counted(more, noun)}" if more > 0 else "")
+    rest = f"{more:,} more" if noun is None else counted(more, noun)
+    return join_items(shown) + (f" and {rest}" if more > 0 else "")
 
 
 def format_value(value: Any) -> str:

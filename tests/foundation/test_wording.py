@@ -71,6 +71,7 @@ def test_values_are_not_said_as_python_writes_them() -> None:
     assert join_first(["a", "b"], 2, 2) == "a, b"
     assert join_first(["a", "b", "c"], 2, 4, "rank") == "a, b and 2 ranks"
     assert join_first(["a"], 2, 2) == "a and 1 other"
+    assert join_first(["a", "b"], 1, 2001, None) == "a and 2,000 more"
     assert format_value({"src": 2, "tgt": 3}) == "src 2, tgt 3"
     assert format_value({"ranks": [1, 2], "files": ["a"]}) == "ranks 1 → 2, files a"
     assert str(Cursor(1, 2, 3)) == "epoch 1, window 2, micro-batch 3"

@@ -10,7 +10,7 @@ from data_pipeline.config.corpus import plain_name
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import in_stored_form
 from data_pipeline.storage.regular_files import open_regular
-from foundation.wording import join_items
+from foundation.wording import join_first, join_items
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 NAMES_SHOWN = 8
@@ -123,6 +123,7 @@ def _no_corpus_reason(
     folder: Path, files: list[Path], there: list[str], given: tuple[str | None, str | None]
 ) -> str:
     """Return the reason why a folder's files are not a corpus, and the options that help."""
+    shown = join_first([path.name for path in files], NAMES_SHOWN, len(files), None)
     if not folder.is_dir():
         return f"There is no folder {folder}. Name another one, or use --source FILE --target FILE"
     if len(there) > 2 and not all(given):
@@ -133,13 +134,13 @@ def _no_corpus_reason(
     if len(files) == 2 and all(given):
         first, second = (shlex.quote(str(path)) for path in files)
         return (
-            f"{folder} has two files, {_shown(files)}, but their names do not show which file is "
+            f"{folder} has two files, {shown}, but their names do not show which file is "
             f"the source. Name the files with --source {first} --target {second}, or the other way "
             "round"
         )
     return (
         f"{folder} has no two files named train.LANGUAGE, such as train.fr and train.en (found: "
-        f"{_shown(files)}). Name the files with --source FILE --target FILE"
+        f"{shown}). Name the files with --source FILE --target FILE"
     )
 
 
@@ -161,13 +162,6 @@ def _source_and_target(
         if straight != crossed:
             return (files[0], files[1]) if straight else (files[1], files[0])
     return None if any(languages) else (files[0], files[1])
-
-
-def _shown(files: list[Path]) -> str:
-    names = [path.name for path in files[:NAMES_SHOWN]]
-    return join_items(names) + (
-        f" and {len(files) - NAMES_SHOWN:,} more" if files[NAMES_SHOWN:] else ""
-    )
 
 
 def _language(path: Path) -> str | None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from cluster.terminal import Terminal, shown
 from foundation.errors import ExtensionError
 from foundation.untrusted_text import visible
-from foundation.wording import counted
+from foundation.wording import counted, join_first
 from transloom.cli.options import (
     DatasetArgument,
     JsonOption,
@@ -233,15 +233,12 @@ def verification_report(verified: dict[str, Any]) -> Group:
         whole = f"{dataset} is intact: {counted(verified['files'], 'file')}, {size} of shards, "
         parts.append(shown((f"{whole}match manifest {verified['identity'][:16]}….", "green")))
     if left_out := verified["quarantined"]:
-        parts.append(f"Quarantined and not checked: {_some(left_out)}.")
+        some = join_first(left_out, FILES_SHOWN, len(left_out), None)
+        parts.append(f"Quarantined and not checked: {some}.")
     if unknown := verified["unknown_files"]:
-        parts.append(f"Files not listed in the manifest, which no run reads: {_some(unknown)}.")
+        some = join_first(unknown, FILES_SHOWN, len(unknown), None)
+        parts.append(f"Files not listed in the manifest, which no run reads: {some}.")
     return Group(*parts)
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - FILES_SHOWN
-    return ", ".join(names[:FILES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _remedy_text(dataset: str, files: list[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from cluster.terminal import note, warn
 from data_pipeline.corpora.context import Context, in_context
 from data_pipeline.errors import CorpusError
-from foundation.wording import counted
+from foundation.wording import counted, join_first
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
 from trainer.errors import RunMismatchError
@@ -192,11 +192,8 @@ def _too_long(lines: list[tuple[int, int]], file: str, limit: SentenceLimit) -> 
 
 
 def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
-    shown = ", ".join(
-        f"line {line + 1:,} ({tokens:,} tokens)" for line, tokens in lines[:LINES_NAMED]
-    )
-    more = f" and {len(lines) - LINES_NAMED:,} more" if len(lines) > LINES_NAMED else ""
-    return f"{file_label(file)}, {shown}{more}"
+    first = [f"line {line + 1:,} ({tokens:,} tokens)" for line, tokens in lines[:LINES_NAMED]]
+    return f"{file_label(file)}, {join_first(first, LINES_NAMED, len(lines), None)}"
 
 
 def _translated(
