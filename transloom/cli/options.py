@@ -15,7 +15,7 @@ from cluster.terminal import Terminal, print_json_line, print_line, print_result
 from foundation.untrusted_text import visible_in_json
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
-from transloom.cli.run_urls import local_run, local_run_names, run_location
+from transloom.cli.run_urls import local_run, run_location
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.observe.terminal.tables import AnswerTable
 
@@ -78,16 +78,6 @@ RayAddressOption = Annotated[
     typer.Option(
         help="Address of a running Ray cluster: HOST:PORT, or auto to detect it. Default: that of "
         "the recipe, or else Ray is started on this machine.",
-    ),
-]
-RunsArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RUN...",
-        help="Folders or URLs of the runs; RUN@STEP names a checkpoint. Several runs translate as "
-        "an ensemble.",
-        callback=local_run_names,
-        autocompletion=run_folders,
     ),
 ]
 TextsArgument = Annotated[
@@ -154,39 +144,12 @@ TagOption = Annotated[
         "training corpora.",
     ),
 ]
-PrefixesOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="File with the required beginning of each translation, one per line. Each "
-        "beginning should end with a whole word. An empty line requires no beginning.",
-    ),
-]
-LongLinesOption = Annotated[
-    Literal["refuse", "split"],
-    typer.Option(
-        help="Treatment of lines with more tokens than --max-tokens. refuse: list these lines "
-        "and translate nothing. split: cut each line at sentence ends, or else at "
-        "spaces, translate the parts separately, and join their translations with "
-        "spaces. No part has the others as context. Line N of the output is always the "
-        "translation of line N of the input.",
-    ),
-]
 MaxTokensOption = Annotated[
     int | None,
     typer.Option(
         min=2,
         help="Maximum number of tokens of a sentence, tag and EOS included. Default: "
         "data.max_source_length of the run's recipe. Memory grows with the square of this number.",
-    ),
-]
-AlignmentsOption = Annotated[
-    bool,
-    typer.Option(
-        "--alignments",
-        help="Append a tab and the word alignment to each translation, such as 0-0 2-1. Each "
-        "pair has the numbers of a source word and a translated word, counted from 0, "
-        "and is computed from attention. SentencePiece's ▁ marks the beginning of a word.",
     ),
 ]
 BeamOption = Annotated[

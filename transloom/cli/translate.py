@@ -1,24 +1,21 @@
 """Command `transloom translate`: translate lines of text."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from cluster.terminal import Terminal, print_result
 from transloom.cli.completion import run_folders
 from transloom.cli.options import (
-    AlignmentsOption,
     BeamOption,
     CheckpointOption,
     ComputeTypeOption,
     EngineOption,
     JsonOption,
-    LongLinesOption,
     MaxTokensOption,
     PenaltyOption,
     PrecisionOption,
-    PrefixesOption,
     ProcessesOption,
     TagOption,
 )
@@ -52,14 +49,38 @@ def translate(
     n_best: Annotated[
         int, typer.Option(min=1, help="Number of translations to print for each sentence.")
     ] = 1,
-    prefixes: PrefixesOption = None,
-    alignments: AlignmentsOption = False,
+    prefixes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with the required beginning of each translation, one per line. Each "
+            "beginning should end with a whole word. An empty line requires no beginning.",
+        ),
+    ] = None,
+    alignments: Annotated[
+        bool,
+        typer.Option(
+            "--alignments",
+            help="Append a tab and the word alignment to each translation, such as 0-0 2-1. Each "
+            "pair has the numbers of a source word and a translated word, counted from 0, "
+            "and is computed from attention. SentencePiece's ▁ marks the beginning of a word.",
+        ),
+    ] = False,
     tag: TagOption = None,
     precision: PrecisionOption = "fp32",
     engine: EngineOption = Engine.TORCH,
     compute_type: ComputeTypeOption = None,
     processes: ProcessesOption = None,
-    long_lines: LongLinesOption = "refuse",
+    long_lines: Annotated[
+        Literal["refuse", "split"],
+        typer.Option(
+            help="Treatment of lines with more tokens than --max-tokens. refuse: list these lines "
+            "and translate nothing. split: cut each line at sentence ends, or else at "
+            "spaces, translate the parts separately, and join their translations with "
+            "spaces. No part has the others as context. Line N of the output is always the "
+            "translation of line N of the input.",
+        ),
+    ] = "refuse",
     max_tokens: MaxTokensOption = None,
     on_cluster: Annotated[
         bool,
