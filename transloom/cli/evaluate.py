@@ -1,5 +1,6 @@
 """Command `transloom evaluate`: score a run on its recipe's test sets."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,7 +87,7 @@ def evaluate(
     translator = load_together(runs, checkpoint, options)
     console = Terminal(stderr=True)
     evaluations = evaluate_sets(translator, run, test_set, dataset, console, processes)
-    answer([e.to_json() for e in evaluations], as_json, scores_table(evaluations))
+    answer([asdict(e) for e in evaluations], as_json, scores_table(evaluations))
 
 
 def evaluate_sets(

@@ -46,15 +46,6 @@ JobId = Annotated[
         "run's latest job. With a folder, the command finds the job without the cluster.",
     ),
 ]
-Lines = Annotated[
-    int | None,
-    typer.Option(
-        "--lines",
-        "-n",
-        min=0,
-        help="Number of lines to print, from the end of the output. Default: all lines.",
-    ),
-]
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 
@@ -181,7 +172,15 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print new output until the job ends.")
     ] = False,
-    lines: Lines = None,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            "--lines",
+            "-n",
+            min=0,
+            help="Number of lines to print, from the end of the output. Default: all lines.",
+        ),
+    ] = None,
     address: Address = DEFAULT_ADDRESS,
     as_json: JsonOption = False,
 ) -> None:

@@ -15,22 +15,20 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
 
-OptionalRecipe = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[RECIPE]",
-        help="Recipe to show: a file, or the name of a built-in recipe. Default: list all "
-        "built-in recipes.",
-        autocompletion=recipe_names,
-    ),
-]
-
 # The text up to the end of its first sentence. The period in "Vaswani et al. 2017" is no end.
 _FIRST_SENTENCE = re.compile(r".*?[.](?=\s+[A-Z]|$)")
 
 
 def recipes(
-    recipe: OptionalRecipe = None,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Recipe to show: a file, or the name of a built-in recipe. Default: list all "
+            "built-in recipes.",
+            autocompletion=recipe_names,
+        ),
+    ] = None,
     overrides: Overrides = None,
     as_json: JsonOption = False,
 ) -> None:

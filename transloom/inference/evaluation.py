@@ -6,7 +6,7 @@ tokenised. Papers on Multi30k report BLEU in this way; papers on other corpora m
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,6 @@ class Evaluation:
     chrf: TestSetScore
     bleu_literature: TestSetScore
     hypotheses: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def evaluate(
