@@ -67,14 +67,17 @@ def join_items(items: Iterable[object]) -> str:
     return ", ".join(map(format_value, items)) or "none"
 
 
-def join_first(items: Sequence[object], most: int, count: int, noun: str | None = "other") -> str:
+def join_first(
+    items: Sequence[object], most: int, count: int | None = None, noun: str | None = "other"
+) -> str:
     """Return the first items like `join_items`, and how many of `count` are not among them.
 
     Args:
+        count: number of all items, if `items` lacks some.
         noun: what the other items are; None for "and 3 more".
     """
     shown = items[:most]
-    more = count - len(shown)
+    more = (len(items) if count is None else count) - len(shown)
     rest = f"{more:,} more" if noun is None else counted(more, noun)
     return join_items(shown) + (f" and {rest}" if more > 0 else "")
 

@@ -98,14 +98,14 @@ class HangFinding(FileModel):
         )
         sentences = []
         if self.collective and missing:
-            names = join_first([rank.name for rank in missing], SHOWN_RANKS, len(missing))
+            names = join_first([rank.name for rank in missing], SHOWN_RANKS)
             text = f"{names} did not enter {self.collective.text}, "
             text += f"which {waiting} entered in step {self.hang_step:,}"
             if missing[0].entered:
                 text += f"; {missing[0].name} entered {missing[0].entered} instead"
             sentences.append(text)
         if silent:
-            names = join_first(silent, SHOWN_RANKS, len(silent))
+            names = join_first(silent, SHOWN_RANKS)
             sentences.append(f"{names} sent no record of collectives: stopped, blocked or lost")
         if self.collective and not missing:
             text = f"{waiting} entered {self.collective.text} in step {self.hang_step:,}"

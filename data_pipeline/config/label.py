@@ -290,7 +290,7 @@ def unknown_label(label: str, known: Sequence[str], noun: str) -> str | None:
     """Return the problem if `label` is not one of the `known` labels, or None if it is."""
     if label in known:
         return None
-    shown = join_first(known, LABELS_SHOWN, len(known))
+    shown = join_first(known, LABELS_SHOWN)
     return (
         f"the {noun} {label[:80]!r} is not in data.labels, which has {shown}. Correct the {noun}, "
         "or add it to data.labels"

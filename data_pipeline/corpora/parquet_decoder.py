@@ -123,7 +123,7 @@ def _examples(file: BinaryIO, columns: ParquetColumns) -> Iterator[Example]:
         metadata = parquet.read_metadata(file)
         names = metadata.schema.to_arrow_schema().names
         if set(wanted) - set(names):
-            shown = join_first([name[:80] for name in names], NAMES_SHOWN, len(names))
+            shown = join_first([name[:80] for name in names], NAMES_SHOWN)
             raise CorpusError(
                 f": expected the columns {join_items(wanted)}, found {shown}. Correct "
                 "columns in the recipe."

@@ -68,7 +68,8 @@ def test_a_run_beyond_its_goal_is_not_so_many_of_fewer(
 def test_values_are_not_said_as_python_writes_them() -> None:
     assert join_items([1.0, None, True]) == "1.0, null, true"
     assert join_items([]) == "none"
-    assert join_first(["a", "b"], 2, 2) == "a, b"
+    assert join_first(["a", "b"], 2, 2) == join_first(["a", "b"], 2) == "a, b"
+    assert join_first(["a", "b", "c"], 1) == "a and 2 others"
     assert join_first(["a", "b", "c"], 2, 4, "rank") == "a, b and 2 ranks"
     assert join_first(["a"], 2, 2) == "a and 1 other"
     assert join_first(["a", "b"], 1, 2001, None) == "a and 2,000 more"

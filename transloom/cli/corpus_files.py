@@ -123,7 +123,7 @@ def _no_corpus_reason(
     folder: Path, files: list[Path], there: list[str], given: tuple[str | None, str | None]
 ) -> str:
     """Return the reason why a folder's files are not a corpus, and the options that help."""
-    shown = join_first([path.name for path in files], NAMES_SHOWN, len(files), None)
+    shown = join_first([path.name for path in files], NAMES_SHOWN, noun=None)
     if not folder.is_dir():
         return f"There is no folder {folder}. Name another one, or use --source FILE --target FILE"
     if len(there) > 2 and not all(given):

@@ -233,10 +233,10 @@ def verification_report(verified: dict[str, Any]) -> Group:
         whole = f"{dataset} is intact: {counted(verified['files'], 'file')}, {size} of shards, "
         parts.append(shown((f"{whole}match manifest {verified['identity'][:16]}….", "green")))
     if left_out := verified["quarantined"]:
-        some = join_first(left_out, FILES_SHOWN, len(left_out), None)
+        some = join_first(left_out, FILES_SHOWN, noun=None)
         parts.append(f"Quarantined and not checked: {some}.")
     if unknown := verified["unknown_files"]:
-        some = join_first(unknown, FILES_SHOWN, len(unknown), None)
+        some = join_first(unknown, FILES_SHOWN, noun=None)
         parts.append(f"Files not listed in the manifest, which no run reads: {some}.")
     return Group(*parts)
 

@@ -193,7 +193,7 @@ def _too_long(lines: list[tuple[int, int]], file: str, limit: SentenceLimit) -> 
 
 def _lines_named(lines: list[tuple[int, int]], file: str) -> str:
     first = [f"line {line + 1:,} ({tokens:,} tokens)" for line, tokens in lines[:LINES_NAMED]]
-    return f"{file_label(file)}, {join_first(first, LINES_NAMED, len(lines), None)}"
+    return f"{file_label(file)}, {join_first(first, LINES_NAMED, len(lines), noun=None)}"
 
 
 def _translated(
