@@ -212,6 +212,15 @@ def test_recipes_of_runs_are_read_as_untrusted():
     }
 
 
+def test_no_test_undoes_the_patches_of_its_fixtures():
+    """`monkeypatch.context()` ends some patches; `undo` ends also those of fixtures, on which
+    threads of the test may depend."""
+    undo = re.compile(r"\bmonkeypatch\.undo\(")
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    assert tests
+    assert [str(path.relative_to(ROOT)) for path in tests if undo.search(path.read_text())] == []
+
+
 def test_no_file_says_where_it_was_made():
     """Neither what people write nor what was recorded, in text or not."""
     if not (ROOT / ".git").exists():

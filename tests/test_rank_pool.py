@@ -73,12 +73,11 @@ def test_a_wait_that_is_interrupted_leaves_no_job_behind(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rank_pool, "wait", interrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(rank_pool, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pool.run(hang_on_rank_1)
 
-    with pytest.raises(KeyboardInterrupt):
-        pool.run(hang_on_rank_1)
-
-    monkeypatch.undo()
     assert pool.run(rank_of) == [0, 1]
 
 

@@ -64,9 +64,9 @@ def test_a_change_whose_answer_is_lost_is_made_once(store, lost, monkeypatch):
         put(*arguments)
         raise ObjectConflictError("412")
 
-    monkeypatch.setattr(store, lost, put_twice)
-    head.change(lambda now: with_checkpoint(now, "second"))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, lost, put_twice)
+        head.change(lambda now: with_checkpoint(now, "second"))
     found = HeadObject(store).read()
     assert found.revision == (2 if lost == "put_over" else 1)
     assert "second" in found.checkpoints

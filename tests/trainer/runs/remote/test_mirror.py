@@ -263,11 +263,11 @@ def test_a_reader_of_the_head_before_can_still_pull(url, tmp_path, monkeypatch):
 
     with driving(url, tmp_path / "first") as driver:
         write(driver, "0")
-        monkeypatch.setattr(HeadObject, "change", recorded)
-        monkeypatch.setattr(ObjectStore, "delete", delete_and_pull)
-        for number in range(1, 4):
-            write(driver, str(number))
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(HeadObject, "change", recorded)
+            patch.setattr(ObjectStore, "delete", delete_and_pull)
+            for number in range(1, 4):
+                write(driver, str(number))
     assert errors == []
     assert {"0", "1", "2"} <= set(pulls)
 

@@ -49,10 +49,10 @@ def test_nothing_is_lost_if_it_is_interrupted(tmp_path, monkeypatch):
         unlink(path, missing_ok=missing_ok)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(type(tmp_path), "unlink", fail_after_one)
-    with pytest.raises(KeyboardInterrupt):
-        archive_validations(tmp_path)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "unlink", fail_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            archive_validations(tmp_path)
     monkeypatch.setattr(validation_archive, "TEXTS_PER_ARCHIVE", 2)
     assert texts_in(tmp_path) == expected
     assert archive_validations(tmp_path)

@@ -281,11 +281,11 @@ def test_a_follower_survives_every_exception(url, monkeypatch, caplog):
     view, told = view_of(url), []
     view.refresh()
     monkeypatch.setattr(views, "REFRESH_SECONDS", 0.01)
-    monkeypatch.setattr(RunView, "refresh", lambda view: 1 // 0)
     with ViewFollower(view, told.append):
-        problem = wait_for(lambda: problem_of(view.folder))
+        with monkeypatch.context() as patch:
+            patch.setattr(RunView, "refresh", lambda view: 1 // 0)
+            problem = wait_for(lambda: problem_of(view.folder))
         assert "ZeroDivisionError" in problem
-        monkeypatch.undo()
         wait_for(lambda: problem_of(view.folder) is None)
     assert told == [problem]
     assert [of.exc_info[0] for of in caplog.records] == [ZeroDivisionError]

@@ -78,10 +78,10 @@ def steps_of(monkeypatch):
             for some in (sources, prefixes or [[] for _ in sources])
         )
         Watched.seen = defaultdict(list)
-        monkeypatch.setattr(search, "SearchState", Watched)
-        found = beam_search(made.model, batch, decoding, given)
+        with monkeypatch.context() as patch:
+            patch.setattr(search, "SearchState", Watched)
+            found = beam_search(made.model, batch, decoding, given)
         seen = Watched.seen
-        monkeypatch.undo()
         return found, greedy_search(made.model, batch, decoding, given), seen
 
     return searched
