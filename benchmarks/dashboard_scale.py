@@ -32,6 +32,7 @@ from typing import Any
 import psutil
 
 from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.cpu import cpu_seconds
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, CheckpointHeader
 from trainer.record.metrics_lines import TrainLine, ValidationLine, parse_line
@@ -192,11 +193,13 @@ class Dashboard:
 
     def picture(self, *paths: str) -> Picture:
         """Ask for these, one after another."""
-        before, began, started, told = self._bytes(), self._cpu(), time.monotonic(), 0
+        before, told = self._bytes(), 0
+        cpu_before, started = cpu_seconds(self._command.pid), time.monotonic()
         for path in paths:
             told += self.get(path).get("bytes_read", 0)
         seconds = time.monotonic() - started
-        return Picture(seconds, self._cpu() - began, self._bytes() - before, told)
+        cpu = cpu_seconds(self._command.pid) - cpu_before
+        return Picture(seconds, cpu, self._bytes() - before, told)
 
     def get(self, path: str) -> Any:
         return json.loads(self._ask(path).body)
@@ -227,10 +230,6 @@ class Dashboard:
         self._connection.close()
         self._command.terminate()
         self._command.wait()
-
-    def _cpu(self) -> float:
-        times = psutil.Process(self._command.pid).cpu_times()
-        return times.user + times.system
 
     def _bytes(self) -> int:
         counters = Path(f"/proc/{self._command.pid}/io").read_text()

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from benchmarks.support.command_line import parse_arguments
-from benchmarks.support.speed import cpu_seconds
+from benchmarks.support.cpu import cpu_by_process
 from benchmarks.support.trainings import has_ended, running, say
 from cluster.notify.delivery import Deliveries
 from cluster.notify.notification import Notification, RunEvent
@@ -158,9 +158,9 @@ class Contestant:
         first = self.run.lines()[-1].step + 2  # the next step was interrupted
         self.driver.resume()
         self.wait_for_step(first)
-        cpu = sum(cpu_seconds(self.driver).values())
+        cpu = sum(cpu_by_process(self.driver).values())
         lines = self.wait_for_step(first + steps)
-        cpu = sum(cpu_seconds(self.driver).values()) - cpu
+        cpu = sum(cpu_by_process(self.driver).values()) - cpu
         self.driver.suspend()
         times = {line.step: line.time for line in lines}
         return Cost(times[first + steps] - times[first], cpu)

@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import ray
 
 from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.cpu import cpu_seconds
 from cluster.config import ClusterConfig
 from cluster.health.hang_detector import Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
@@ -161,11 +161,6 @@ def settle(group: RankGroup) -> None:
         supervise(group, POLL_SECONDS)
         assert time.monotonic() < until, "not all ranks are linked"
     supervise(group, SETTLE_SECONDS)
-
-
-def cpu_seconds(process_id: int) -> float:
-    times = psutil.Process(process_id).cpu_times()
-    return float(times.user + times.system)
 
 
 def measure(group: RankGroup, agent: int | None, seconds: float) -> tuple[float, float]:

@@ -29,6 +29,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.cpu import cpu_seconds
 from benchmarks.support.trainings import descendants, has_ended, running, say
 from cluster.recipe import find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
@@ -93,11 +94,6 @@ def _throw_away(screen: int) -> None:
         return  # nobody has the terminal open any more
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
 def speed(run: Run, since: float, until: float) -> float:
     """Target tokens per second of the steps that ended in a window."""
     lines = [line for line in train_lines(run.path / "metrics.jsonl") if since <= line.time < until]
@@ -124,10 +120,11 @@ def watched_window(run: Run, seconds: float, driver: psutil.Process) -> tuple[fl
     with watcher(run.path) as process:
         began = time.monotonic()
         time.sleep(run.settling_seconds)
-        start = cpu_seconds(process)
+        start = cpu_seconds(process.pid)
         since = time.time()
         time.sleep(seconds)
-        share = (cpu_seconds(process) - start) / (time.monotonic() - began - run.settling_seconds)
+        used = cpu_seconds(process.pid) - start
+        share = used / (time.monotonic() - began - run.settling_seconds)
         if has_ended(driver):
             sys.exit((run.folder / "output.txt").read_text(errors="replace")[-4000:])
         return speed(run, since, time.time()), share, start

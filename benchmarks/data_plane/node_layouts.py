@@ -16,13 +16,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
 
 from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.cpu import cpu_seconds
 from cluster.data.node_layouts import NodeLayouts, NodeSharing
 from cluster.data.streams import WorkerStreams
 from cluster.data.worker_client import WorkerClient
@@ -35,7 +35,6 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.preparation.prepare import prepare
 
 MANY_BYTES = 64 * 2**20
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 SLOTS_PER_RANK = 1
 SMALL = ("batching.window_shards=1", "batching.max_tokens_per_micro_batch=512")
 TURNS = 5
@@ -92,11 +91,6 @@ class TakingRank:
         for _ in islice(self._steps, steps):
             pass
         return time.process_time() - started, self._asked - asked
-
-
-def cpu_seconds(process_id: int) -> float:
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
 def measure(workers: list[WorkerHandle], count: int, steps: int, shared: bool) -> dict[str, float]:

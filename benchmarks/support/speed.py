@@ -2,12 +2,12 @@
 
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import psutil
 
+from benchmarks.support.cpu import cpu_by_process
 from benchmarks.support.record import Step, tokens_per_second
 from benchmarks.support.trainings import Training, has_ended, running
 
@@ -51,10 +51,10 @@ def measure(contestant: Contestant, seconds: float, settling_seconds: float) -> 
     with running(contestant, cwd=contestant.folder, grace_seconds=STOP_SECONDS) as driver:
         wait_for_steps(1, contestant, driver)
         settle(contestant, driver, settling_seconds)
-        start, cpu_before, before = time.time(), cpu_seconds(driver), len(contestant.steps())
+        start, cpu_before, before = time.time(), cpu_by_process(driver), len(contestant.steps())
         wait_until(start + seconds, contestant, driver)
         wait_for_steps(before + STEPS_AT_LEAST, contestant, driver)
-        cpu_after, steps = cpu_seconds(driver), contestant.steps()
+        cpu_after, steps = cpu_by_process(driver), contestant.steps()
     used = [after - cpu_before.get(process, 0.0) for process, after in cpu_after.items()]
     measured = steps[before:]
     tokens = sum(step.target_tokens for step in measured)
@@ -70,9 +70,9 @@ def settle(contestant: Contestant, driver: psutil.Process, seconds: float) -> No
     start = time.time()
     wait_until(start + seconds, contestant, driver)
     while time.time() < start + 12 * seconds:
-        before, since = cpu_seconds(driver), time.time()
+        before, since = cpu_by_process(driver), time.time()
         wait_until(since + QUIET_SECONDS, contestant, driver)
-        after, elapsed = cpu_seconds(driver), time.time() - since
+        after, elapsed = cpu_by_process(driver), time.time() - since
         *others, _ = sorted(cpu - before.get(process, 0.0) for process, cpu in after.items())
         if sum(others) < QUIET_CORES * elapsed:
             break
@@ -82,16 +82,6 @@ def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> No
     while (left := end - time.time()) > 0:
         time.sleep(min(1.0, left))
         check(contestant, driver)
-
-
-def cpu_seconds(driver: psutil.Process) -> dict[int, float]:
-    """Return the CPU seconds that a process and its descendants have used, by process."""
-    used = {}
-    for process in [driver, *driver.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            used[process.pid] = times.user + times.system
-    return used
 
 
 def wait_for_steps(count: int, contestant: Contestant, driver: psutil.Process) -> None:
