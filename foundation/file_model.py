@@ -19,7 +19,7 @@ __getattr__ = renamed(__name__, {"Written": "FileModel", "told": "error_summary"
 class FileModel(BaseModel):
     """Frozen part of a file format, which refuses unknown keys, infinite numbers and NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def error_summary(error: ValueError) -> str:

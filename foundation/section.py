@@ -37,7 +37,7 @@ class Section(FileModel):
     @classmethod
     def _numbers_are_no_flags(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse the flags that YAML reads for `no` and `yes`, which pydantic takes for 0 and 1."""
-        if isinstance(value, bool) and info.field_name:  # pydantic 2.12 names no default's field
+        if isinstance(value, bool) and info.field_name:
             annotation = cls.model_fields[info.field_name].annotation
             kinds = set(get_args(annotation) or (annotation,))
             if kinds & {int, float} and bool not in kinds:

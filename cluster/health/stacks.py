@@ -25,9 +25,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from cluster.errors import RankHungError
-from trainer.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from trainer.runs.folder import RunFolder  # agents and data workers do not need recipes
 
 SIGNAL = signal.SIGUSR2
 DUMP_SECONDS = 3.0
@@ -55,7 +58,7 @@ def stacks_of(processes: list[int]) -> list[str]:
 
 
 def save_stacks(
-    run: RunFolder,
+    run: "RunFolder",
     stacks: Mapping[int, str],
     notice: Callable[[str], None],
     records: Mapping[int, bytes] = MappingProxyType({}),
@@ -145,7 +148,7 @@ def _native_stacks(process: int) -> str:
 
 def attach_stacks(
     failure: Exception,
-    run: RunFolder,
+    run: "RunFolder",
     collect: Callable[[], Mapping[int, str]],
     notice: Callable[[str], None],
     records: Mapping[int, bytes] = MappingProxyType({}),

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ray.exceptions import RayTaskError
 
@@ -23,8 +23,10 @@ from cluster.ranks.agent_client import NodeAgents, wait
 from cluster.ray.environment_file import read_environment
 from data_pipeline.storage.regular_files import open_regular
 from trainer.checkpoints.run_copies import mirror_folder
-from trainer.job.rank_job import RankJob
 from trainer.runs.remote.files import FileStamp, local_files
+
+if TYPE_CHECKING:
+    from trainer.job.rank_job import RankJob  # agents do not need recipes
 
 # Files and directories in which ranks write; the driver writes the others.
 RANK_FILES = ("metrics.jsonl", "translations", "time-lapse", "wandb", "profile")
@@ -223,7 +225,7 @@ def pull_run(
     return {node: files for node, files in results.items() if node not in failed}, problems
 
 
-def job_on_this_node(job: RankJob) -> RankJob:
+def job_on_this_node(job: "RankJob") -> "RankJob":
     """Return the job of a run in an object store with the paths of this node."""
     if job.url is None:
         return job

@@ -1,27 +1,21 @@
 """Find endpoints of a cluster that other users can reach, before a run is sent to the cluster.
 
-  - The head answers without a token, as it does after a `ray start` without a token (Ray 2.60.0).
-    Anyone who reaches its ports runs code as its owner.
-  - Other users of a node may enter the folder of Ray's session, which Ray makes writable for all
-    users (mode 0777). They can replace packages, sockets and log files there.
-
-A driver checks its node directly. A client is on another machine. It therefore runs a job without
-files on the head node before it sends any files; see `head_probe`. The same job reports the
-installed packages.
+A client is on another machine than the cluster's nodes. It therefore runs a job without files on
+the head node before it sends any files; see `head_probe`. The same job reports the installed
+packages. `open_endpoints` has the checks of a driver, and what such an endpoint allows.
 """
 
 import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cluster import package_files
 from cluster.errors import ClusterError
-from cluster.ray import folder_access, head_probe, private
-from cluster.ray.folder_access import access_by_others
+from cluster.ray import folder_access, head_probe
 from cluster.ray.job_command import HEAD_PYTHON
 from cluster.ray.jobs import (
     PROBE_KEY,
@@ -31,31 +25,10 @@ from cluster.ray.jobs import (
     submit,
     wait_for_job,
 )
+from cluster.ray.open_endpoints import FOLDER_REMEDY, NO_TOKEN
 from foundation.strict_json import parse_object
 
 CONNECT_TIMEOUT_SECONDS = 10.0
-
-_NO_TOKEN = (
-    "it answers without a token, so anyone who reaches its ports can run code as its owner (by "
-    "default, `ray start` requires no token: before `ray start`, set RAY_AUTH_MODE=token and give "
-    "every node the token)"
-)
-_FOLDER_REMEDY = (
-    "Ray lets all users write into its session folder, so other users can make Ray run their code "
-    "(before `ray start`, set RAY_TMPDIR to a folder of mode 0700 on every node)"
-)
-
-
-def exposure_of_joined_cluster(needs_token: bool) -> list[str]:
-    """Return descriptions of the joined cluster's open endpoints, as seen from this process's node.
-
-    Args:
-        needs_token: whether the head requires a token.
-    """
-    endpoints = [] if needs_token else [_NO_TOKEN]
-    if way := access_by_others(private.session_folder()):
-        endpoints.append(f"{way}, and {_FOLDER_REMEDY}")
-    return endpoints
 
 
 @dataclass(frozen=True)
@@ -110,7 +83,7 @@ class ClusterExposure:
         self._error: ClusterError | None = None
         try:
             check_address(dashboard)
-            self._endpoints = [_NO_TOKEN] if _lists_jobs_to_anyone(dashboard) else []
+            self._endpoints = [NO_TOKEN] if _lists_jobs_to_anyone(dashboard) else []
             # -I: import no code from the directory in which a job starts, nor from PYTHONPATH.
             self._job_id = submit(
                 [HEAD_PYTHON, "-I", "-c", probe_program(), *folders],
@@ -149,11 +122,11 @@ class ClusterExposure:
         except (ValueError, TypeError, KeyError):
             seen, way = HeadProbe(()), None
         if job.exit_code == head_probe.OPEN and way:
-            endpoints.append(f"on its head node {way}, and {_FOLDER_REMEDY}")
+            endpoints.append(f"on its head node {way}, and {FOLDER_REMEDY}")
         elif job.exit_code != head_probe.CLOSED:
             endpoints.append(
                 "access of other users to its session folder could not be determined "
-                f"({job.message}); {_FOLDER_REMEDY}"
+                f"({job.message}); {FOLDER_REMEDY}"
             )
         return replace(seen, endpoints=tuple(endpoints))
 
@@ -165,27 +138,6 @@ def probe_program() -> str:
         text = Path(module.__file__ or "").read_text(encoding="utf-8")
         program += re.sub(r"^from cluster\..*\n", "", text, flags=re.MULTILINE)
     return program
-
-
-def warning(cluster: str, endpoints: Sequence[str]) -> str:
-    """Return a paragraph that describes a cluster's open endpoints and the remedies."""
-    return f"The Ray cluster at {cluster} is open to other users: {'; and '.join(endpoints)}"
-
-
-def report_exposure(warning: str, *, strict: bool, notice: Callable[[str], None]) -> None:
-    """Report that a cluster is open to other users.
-
-    Args:
-        warning: the description of the cluster's open endpoints.
-        strict: raise an error instead of reporting.
-        notice: called with the warning.
-
-    Raises:
-        ClusterError: `strict` is set.
-    """
-    if strict:
-        raise ClusterError(f"{warning}. The cluster is refused because of --strict")
-    notice(warning)
 
 
 def _lists_jobs_to_anyone(dashboard: str) -> bool:

@@ -21,7 +21,7 @@ from cluster.packages import import_own_packages
 from cluster.ray import private
 from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.embedded import EmbeddedRay, embedded_ray, initialise
-from cluster.ray.exposure import exposure_of_joined_cluster, warning
+from cluster.ray.open_endpoints import exposure_of_joined_cluster, warning
 from cluster.ray.private import IGNORE_UNREAD_ERRORS
 from foundation.untrusted_text import logger_of
 

@@ -16,7 +16,7 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks.rank_pool import RankPool
 from cluster.ray.cluster_view import ClusterView
 from cluster.ray.embedded import EmbeddedRay, require_gpus
-from cluster.ray.exposure import report_exposure
+from cluster.ray.open_endpoints import report_exposure
 from cluster.ray.private import machine_cpus
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe

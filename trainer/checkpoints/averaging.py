@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.commit import commit, discard, remove
+from trainer.checkpoints.commit import commit, remove
 from trainer.checkpoints.folder_names import average_name
-from trainer.checkpoints.lease import work_folder
+from trainer.checkpoints.lease import discard, work_folder
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_file import fragment_key, state_file_name, write_state_file
 from trainer.errors import CheckpointError

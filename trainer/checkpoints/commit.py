@@ -10,7 +10,6 @@ the work folder of a former owner. Therefore a former owner that was paused can 
 remove a checkpoint, even if it continues much later.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from data_pipeline.storage.durable import sync_to_disk, write_durably
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, CheckpointHeader
+from trainer.checkpoints.lease import discard
 from trainer.checkpoints.state_file import FileRecord
 
 DAMAGED = "damaged-"
@@ -72,8 +72,3 @@ def set_aside(damaged: Path, work: Path) -> Path:
     sync_to_disk(aside.parent)
     discard(work / f"condemned-{aside.name}")
     return aside
-
-
-def discard(folder: Path) -> None:
-    """Remove a partial or condemned folder as far as possible; the next owner removes the rest."""
-    shutil.rmtree(folder, ignore_errors=True)

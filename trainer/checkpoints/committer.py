@@ -15,11 +15,11 @@ from typing import NamedTuple, Protocol
 
 from data_pipeline.storage.durable import write_durably
 from foundation.location import Location
-from trainer.checkpoints.commit import commit, discard, partial_folder
+from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.final_save import FINAL_RETRY_SECONDS, final_save_attempts
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.lease import Lease, discard
 from trainer.checkpoints.retention import prune
 from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.state_objects import PARTS, PartList, UploadedFile

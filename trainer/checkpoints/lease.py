@@ -24,6 +24,7 @@ for a former owner that was merely paused.
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -40,7 +41,6 @@ from data_pipeline.storage.regular_files import open_regular, read_regular
 from foundation.file_model import FileModel
 from foundation.periodic_thread import PeriodicThread
 from foundation.strict_json import parse_object
-from trainer.checkpoints.commit import discard
 from trainer.checkpoints.process_identity import start_tick
 from trainer.errors import LeaseLostError, RunInUseError
 
@@ -364,3 +364,8 @@ def _name(owner: _Owner) -> str:
     if not known:
         return f"an unknown process (see {owner.file})"
     return f"process {known['process']} on {known['host']} (since {known['since']})"
+
+
+def discard(folder: Path) -> None:
+    """Remove a partial or condemned folder as far as possible; the next owner removes the rest."""
+    shutil.rmtree(folder, ignore_errors=True)

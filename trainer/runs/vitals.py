@@ -6,14 +6,16 @@ remains when the owner dies; `are_current` returns whether its content is still 
 
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import Count, FileModel
 from foundation.strict_json import JsonLimits, parse_object
-from trainer.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from trainer.runs.folder import RunFolder  # agents and data workers do not need recipes
 
 LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MAX_PROCESSES = 50_000
@@ -134,7 +136,7 @@ class Vitals(FileModel):
         return "training" if self.ranks else None
 
 
-def write_vitals(run: RunFolder, vitals: Vitals) -> None:
+def write_vitals(run: "RunFolder", vitals: Vitals) -> None:
     """Replace vitals.json atomically; only the run's owner may call it.
 
     No other part depends on the file, so it is not synced to the disk. If the disk is full, the
@@ -147,7 +149,7 @@ def write_vitals(run: RunFolder, vitals: Vitals) -> None:
         unfinished.replace(run.vitals)
 
 
-def read_vitals(run: RunFolder) -> Vitals | None:
+def read_vitals(run: "RunFolder") -> Vitals | None:
     """Return the content that `write_vitals` saved, or None if it is missing or empty.
 
     A power loss can leave an empty file.

@@ -24,7 +24,7 @@ from cluster.launchers.ray_job.submit_checks import check_folder, check_head, ch
 from cluster.package_files import digest_of
 from cluster.packages import INSTALLATION
 from cluster.planning.quick_checks import quick_check
-from cluster.ray import exposure, jobs
+from cluster.ray import jobs, open_endpoints
 from cluster.ray.environment_file import file_reference
 from cluster.ray.exposure import ClusterExposure
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
@@ -191,8 +191,10 @@ def send(
     # Wait for the check before any file is sent.
     address, seen = cluster_exposure.dashboard, cluster_exposure.wait()
     if seen.endpoints:
-        exposure.report_exposure(
-            exposure.warning(address, seen.endpoints), strict=request.strict, notice=listener.warn
+        open_endpoints.report_exposure(
+            open_endpoints.warning(address, seen.endpoints),
+            strict=request.strict,
+            notice=listener.warn,
         )
     check_head(seen, request, address, listener.warn)
     check_jobs(address, request.run)

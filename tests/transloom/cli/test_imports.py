@@ -5,9 +5,7 @@ import sys
 
 import pytest
 
-SLOW = ("torch", "deepspeed", "wandb", "sacrebleu", "obstore")
-
-
+SLOW = ("torch", "deepspeed", "wandb", "sacrebleu", "obstore", "aiohttp", "ray.job_submission")
 DRIVER = ("transloom.cli.app", "transloom.cli.train_run", "cluster.supervision.supervisor")
 
 
@@ -32,6 +30,19 @@ print('obstore' in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("process", "of_others"),
+    [
+        ("cluster.ranks.node_agent", ("trainer.recipe", "fsspec", "sentencepiece", "aiohttp")),
+        ("cluster.data.workers", ("trainer.recipe", "trainer.config", "aiohttp")),
+    ],
+)
+def test_a_process_beside_the_ranks_imports_nothing_of_other_processes(process, of_others):
+    program = f"import sys, {process}\nprint([name for name in {of_others} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.long
