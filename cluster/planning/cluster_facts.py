@@ -84,24 +84,22 @@ def ask_cluster(
         if run.url:  # each node has its own folder
             said = [replace(node, folder=None) for node in said]
         nodes, held = _consistent_snapshot(view)
-        node_check = None
+        fitting = [
+            node
+            for node in nodes
+            if node.leaves_at is None and has_labels(node.labels, config.node_labels)
+        ]
+        here, node_check = facts_of_this_machine(), None
         if check_nodes:
             from cluster.planning.hardware import check_cluster
 
             notice("checking the hardware of the nodes")
-            code = facts_of_this_machine().code
-            comparable = {node.name for node in said if node.code == code and not node.folder}
-            node_check, found = check_cluster(recipe, run.path, nodes, comparable)
+            comparable = {node.name for node in said if node.code == here.code and not node.folder}
+            node_check, found = check_cluster(recipe, run.path, fitting, comparable)
             problems += found
-    here, alone = facts_of_this_machine(), len(nodes) == 1
     for node in said:
-        problems += node_problems(node, here, run.path, manifest, alone=alone)
+        problems += node_problems(node, here, run.path, manifest, alone=len(nodes) == 1)
     bundle = config.resources_of_a_rank
-    fitting = [
-        node
-        for node in nodes
-        if node.leaves_at is None and has_labels(node.labels, config.node_labels)
-    ]
     facts = ClusterFacts(
         nodes=nodes,
         holders=held,

@@ -7,7 +7,7 @@ A failure of a stage becomes a problem in the plan, and the other stages still r
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
 from cluster.planning.failures import DEFAULT_RATE, FailureCost, failure_cost
 from cluster.planning.problem import PlanProblem
-from cluster.planning.quick_checks import Disk, disk_of, gigabytes, quick_check
+from cluster.planning.quick_checks import Disk, disk_of, gigabytes, newest_step, quick_check
 from cluster.planning.size import (
     count_parameters,
     memory_tier_bytes,
@@ -32,7 +32,6 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import counted
 from model.errors import ModelError
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.errors import TrainerError
 from trainer.memory.state_size import StateSize
 from trainer.process import host_memory
@@ -128,7 +127,7 @@ class Plan:
         step_seconds = self.speed.step_seconds if self.speed else None
         return MemoryCheckpoints(
             every_steps=self.recipe.checkpoints.memory_every_steps,
-            rank_bytes=memory_tier_bytes(self.recipe, self.state, several_nodes=False),
+            rank_bytes=memory_tier_bytes(self.recipe, self.state),
             recommended_every_steps=(
                 recommended_memory_interval(self.state, step_seconds) if step_seconds else None
             ),
@@ -176,9 +175,7 @@ def make_plan(
         notice: called with a message before each slow stage.
     """
     checked = quick_check(recipe, run)
-    checkpoints = list_checkpoints(checked.stored.checkpoints)
-    begun = step_of(checkpoints[-1]) if checkpoints else 0
-    left = max(0, recipe.trainer.max_steps - begun)
+    left = max(0, recipe.trainer.max_steps - newest_step(checked.stored))
     plan = Plan(recipe, run.path, left, list(checked.problems), url=run.url)
     if checked.dataset is not None:
         _estimate_sizes(plan, checked.stored, *checked.dataset)
@@ -275,11 +272,11 @@ def _estimate_speed(
         plan.problems.append(PlanProblem("memory", str(error)))
 
 
-def _measured_memory(plan: Plan) -> list[PlanProblem]:
+def _measured_memory(plan: Plan) -> Iterator[PlanProblem]:
     """Check that this machine has memory for all ranks, from the measured memory of one rank."""
     config, measured = plan.recipe.cluster, plan.measurement
     if measured is None or plan.parameters is None or config.gpus_per_rank:
-        return []
+        return
     ranks = config.min_ranks
     alone, cut = (
         size_of_state(plan.recipe, plan.parameters, n, plan.frozen_parameters) for n in (1, ranks)
@@ -290,13 +287,10 @@ def _measured_memory(plan: Plan) -> list[PlanProblem]:
     )  # memory of Python, torch, DeepSpeed and the data
     each = base + cut.on_device + cut.on_host + (plan.activation_bytes or 0)
     free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will end
-    if ranks * each <= free:
-        return []
-    return [
-        PlanProblem(
+    if ranks * each > free:
+        yield PlanProblem(
             "memory",
             f"{counted(ranks, 'rank')} need {gigabytes(each)} of memory each, as measured with one "
             f"rank, but this machine has {gigabytes(free)} left. Use fewer ranks, join a cluster "
             "with --address, or lower batching.max_tokens_per_micro_batch in a new run",
         )
-    ]

@@ -107,7 +107,7 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
         if sees_run:
             problems += disk_problems(recipe, run, parameters)
         if trains_here and recipe.cluster.address is None:
-            problems += list(machine_problems(recipe, parameters))
+            problems += machine_problems(recipe, parameters)
     if trains_here:
         problems += package_problems()
         problems += cluster_problems(recipe, run)
@@ -157,9 +157,8 @@ def cluster_problems(recipe: Recipe, run: RunFolder) -> list[PlanProblem]:
     This check runs before the process acquires the run, so a wrong address leaves the run
     unchanged.
     """
-    checkpoints = list_checkpoints(run.checkpoints)
-    over = bool(checkpoints) and step_of(checkpoints[-1]) >= recipe.trainer.max_steps
-    if recipe.cluster.address is None or over:
+    is_over = newest_step(run) >= recipe.trainer.max_steps
+    if recipe.cluster.address is None or is_over:
         return []
     from cluster.ray.session import find_head  # imports Ray
 
@@ -168,6 +167,11 @@ def cluster_problems(recipe: Recipe, run: RunFolder) -> list[PlanProblem]:
     except ClusterError as error:
         return [PlanProblem("cluster", str(error), error=error)]
     return []
+
+
+def newest_step(run: RunFolder) -> int:
+    """Return the step of a run's newest checkpoint, or 0 if it has none."""
+    return max(map(step_of, list_checkpoints(run.checkpoints)), default=0)
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,7 @@ def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanPro
             f"first batch, and this machine has {gigabytes(free)} left. Use fewer ranks, a higher "
             "engine.zero_stage, a smaller model, or a cluster with --address",
         )
-    tier = ranks * memory_tier_bytes(recipe, size, several_nodes=False)
+    tier = ranks * memory_tier_bytes(recipe, size)
     if tier and (space := min(shared_memory_bytes(), free - ranks * on_host)) < tier:
         yield PlanProblem(
             "memory",
