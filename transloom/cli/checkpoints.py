@@ -13,7 +13,7 @@ from cluster.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
 from transloom.cli.options import JsonOption, RunArgument, answer
-from transloom.cli.run_urls import copy_of_run
+from transloom.cli.run_urls import copy_of_run, existing_run
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -87,10 +87,8 @@ def prune_checkpoints(
     from trainer.checkpoints.lease import Lease
     from trainer.checkpoints.newest_intact import newest_intact
     from trainer.checkpoints.retention import prune, superfluous
-    from trainer.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    folder.card()
+    folder = existing_run(run)
     given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every}
     config = checkpoints_of_run(folder).model_copy(
         update={name: value for name, value in given.items() if value is not None}
@@ -247,10 +245,8 @@ def average_run(
     from trainer.checkpoints.folder_names import list_checkpoints, step_of
     from trainer.checkpoints.format import read_header
     from trainer.checkpoints.retention import best
-    from trainer.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    folder.card()
+    folder = existing_run(run)
     paths = {step_of(path): path for path in list_checkpoints(folder.checkpoints)}
     chosen = list(paths)
     if last is not None:
@@ -346,11 +342,9 @@ def _score_text(scores: dict[str, dict[str, Any]], measure: str) -> str:
 
 def _all_of(run: Path) -> list[Path]:
     from trainer.checkpoints.folder_names import list_averages, list_checkpoints
-    from trainer.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    folder.card()
-    return list_checkpoints(folder.checkpoints) + list_averages(folder.checkpoints)
+    checkpoints = existing_run(run).checkpoints
+    return list_checkpoints(checkpoints) + list_averages(checkpoints)
 
 
 def _problem(check: Callable[..., object], *arguments: object) -> str | None:

@@ -108,6 +108,19 @@ def copy_of_run(run: Path | str) -> Path:
     return run_view(str(run))
 
 
+def existing_run(run: Path) -> "RunFolder":
+    """Return the folder of a run.
+
+    Raises:
+        RunMismatchError: the run does not exist.
+    """
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    return folder
+
+
 @contextmanager
 def followed_copy(
     what: Path | str,
