@@ -230,14 +230,10 @@ def answer(value: Any, as_json: bool, readable: Any, *, failed: bool = False) ->
 def _print_readable(readable: Any) -> None:
     console = Terminal()
     piped = not console.is_terminal and "COLUMNS" not in os.environ
-    if piped:
-        console = Terminal(width=WIDTH_WHEN_PIPED)
-    if isinstance(readable, AnswerTable):
-        if piped:
-            print_line(readable.plain())
-        else:
-            console.print(readable, crop=False)
+    if piped and isinstance(readable, AnswerTable):
+        print_line(readable.plain())
         return
+    console = Terminal(width=WIDTH_WHEN_PIPED) if piped else console
     console.print(readable, soft_wrap=isinstance(readable, str), crop=False)
 
 
