@@ -9,7 +9,6 @@ A failure of a stage becomes a problem in the plan, and the other stages still r
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
@@ -89,7 +88,7 @@ class Plan:
     """
 
     recipe: Recipe
-    run: Path
+    run: RunFolder
     steps_left: int
     problems: list[PlanProblem]
     parameters: int | None = None
@@ -104,7 +103,6 @@ class Plan:
     speed: Speed | None = None
     duration: Duration | None = None
     failures: FailureCost | None = None
-    url: str | None = None  # of a run in an object store
 
     @property
     def activation_bytes(self) -> int | None:
@@ -137,7 +135,7 @@ class Plan:
         tier, measured = self.memory_checkpoints, self.measurement
         return {
             "trainable": self.trainable,
-            "run": self.url or str(self.run),
+            "run": self.run.location,
             "problems": [problem.to_json() for problem in self.problems],
             "parameters": self.parameters,
             "frozen_parameters": self.frozen_parameters,
@@ -176,11 +174,11 @@ def make_plan(
     """
     checked = quick_check(recipe, run)
     left = max(0, recipe.trainer.max_steps - newest_step(checked.stored))
-    plan = Plan(recipe, run.path, left, list(checked.problems), url=run.url)
+    plan = Plan(recipe, run, left, list(checked.problems))
     if checked.dataset is not None:
         _estimate_sizes(plan, checked.stored, *checked.dataset)
     if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
-        _check_cluster(plan, run, wanted, checked.dataset, notice)
+        _check_cluster(plan, wanted, checked.dataset, notice)
     elif wanted.address is None and wanted.check_nodes:
         _check_this_machine(plan, notice)
     _estimate_speed(plan, checked.stored, wanted, checked.dataset, notice)
@@ -213,7 +211,6 @@ def _estimate_sizes(plan: Plan, run: RunFolder, store: DatasetStore, manifest: M
 
 def _check_cluster(
     plan: Plan,
-    run: RunFolder,
     wanted: PlanOptions,
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
@@ -222,7 +219,7 @@ def _check_cluster(
     assert wanted.address is not None
     try:
         plan.cluster, found = ask_cluster(
-            plan.recipe, run, wanted.address, manifest, notice, check_nodes=wanted.check_nodes
+            plan.recipe, plan.run, wanted.address, manifest, notice, check_nodes=wanted.check_nodes
         )
         plan.node_check = plan.cluster.node_check
         plan.problems += found
@@ -237,7 +234,7 @@ def _check_this_machine(plan: Plan, notice: Callable[[str], None]) -> None:
     from cluster.planning.hardware import check_this_machine
 
     notice("checking the hardware of this machine")
-    plan.node_check, found = check_this_machine(plan.recipe, plan.run)
+    plan.node_check, found = check_this_machine(plan.recipe, plan.run.path)
     plan.problems += found
 
 

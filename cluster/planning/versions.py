@@ -17,7 +17,7 @@ def package_problems() -> Iterator[PlanProblem]:
     """Yield a problem for each package of this machine that lacks the required version."""
     for name, wanted in _required().items():
         found = version_of(name)
-        if found is None or _public(found) != wanted:
+        if found is None or found.partition("+")[0] != wanted:  # without a build tag
             installed = f"has version {found}" if found else "is not installed"
             yield PlanProblem(
                 "versions",
@@ -25,11 +25,6 @@ def package_problems() -> Iterator[PlanProblem]:
                 f"Install it with `pip install {name}=={wanted}`",
                 refuses=found is None,
             )
-
-
-def _public(version: str) -> str:
-    """Return a version without its build tag, such as +cpu."""
-    return version.partition("+")[0]
 
 
 def _required() -> dict[str, str]:

@@ -200,17 +200,16 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
 
     from trainer.checkpoints.checkpoint import Checkpoint
 
-    problems: dict[Path, str | None] = {}
-    files, checkpoints = [], []
-    for path in _all_of(run):
+    problems: dict[Path, str | None] = dict.fromkeys(_all_of(run))
+    checkpoints = []
+    for path in problems:
         try:
-            checkpoint = Checkpoint(path)
+            checkpoints.append(Checkpoint(path))
         except (CheckpointError, CheckpointFormatError) as error:
             problems[path] = str(error)
-        else:
-            problems[path] = None
-            checkpoints.append(checkpoint)
-            files += [(checkpoint, record) for record in checkpoint.header.files]
+    files = [
+        (checkpoint, record) for checkpoint in checkpoints for record in checkpoint.header.files
+    ]
     with percentage_bars(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
         found = pool.map(lambda file: _problem(file[0].verify_file, file[1]), files)

@@ -106,21 +106,15 @@ def evaluate_sets(
     data = trained_recipe(translator.checkpoint, dataset).data
     evaluations = []
     with percentage_bars(console) as progress:
+
+        def report(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
         for name in _test_sets(data, run, names):
             task = progress.add_task(name, total=None)
             with writable(RunFolder(run)) as written:
-                evaluations.append(
-                    evaluate(
-                        translator,
-                        data,
-                        name,
-                        written.translations,
-                        lambda done, total, task=task: progress.update(  # type: ignore[misc]
-                            task, completed=done, total=total
-                        ),
-                        processes,
-                    )
-                )
+                folder = written.translations
+                evaluations.append(evaluate(translator, data, name, folder, report, processes))
     return evaluations
 
 

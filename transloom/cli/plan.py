@@ -127,7 +127,6 @@ def plan_run(
 
 def plan_text(plan: "Plan") -> str:
     """Return the plan as lines of text, with the verdict in the last line."""
-    from trainer.runs.folder import RunFolder
     from transloom.cli.train_run import title_of
 
     rows = [
@@ -137,7 +136,7 @@ def plan_text(plan: "Plan") -> str:
         *(_cluster_rows(plan.cluster) if plan.cluster else ()),
     ]
     lines = [
-        title_of(plan.recipe, RunFolder(plan.run, plan.url)),
+        title_of(plan.recipe, plan.run),
         *(f"{label:<{LABEL}}{text}" for label, text in rows),
         *(_node_check_lines(plan.node_check) if plan.node_check else ()),
         *(f"{'problem' if p.refuses else 'note'}: {p.text}" for p in plan.problems),
