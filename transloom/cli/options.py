@@ -16,7 +16,7 @@ from cluster.terminal import Terminal, print_json_line, print_line, print_result
 from foundation.untrusted_text import visible_in_json
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
-from transloom.cli.run_urls import local_run, local_runs, run_location
+from transloom.cli.run_urls import local_run, local_run_names, local_runs, run_location
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.observe.terminal.tables import AnswerTable
 
@@ -52,6 +52,8 @@ RunLocationArgument = Annotated[Path, _run_argument()]
 runs_argument = partial(
     typer.Argument, metavar="RUN...", callback=local_runs, autocompletion=run_folders
 )
+# Their runs may have the form RUN@CHECKPOINT.
+run_names_argument = partial(typer.Argument, callback=local_run_names, autocompletion=run_folders)
 # A recipe's run. Commands that train in other places describe its default or its storage.
 RunOption = Annotated[
     Path | None,

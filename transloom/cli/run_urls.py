@@ -7,7 +7,7 @@ date while it works. The modules of the object store are imported only for URLs.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,10 +154,7 @@ def followed_copy(
                 f"There is no run at {view.url}, and none below it. Name the URL of a run, such as "
                 "s3://bucket/runs/phrasebook, or the prefix of runs, such as s3://bucket/runs"
             )
-    if not is_followed:
-        yield view.folder
-        return
-    with ViewFollower(view, announce):
+    with ViewFollower(view, announce) if is_followed else nullcontext():
         yield view.folder
 
 
