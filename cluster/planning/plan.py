@@ -47,7 +47,6 @@ class PlanOptions:
     """Options of a plan.
 
     Attributes:
-        address: address of a cluster to query, or None for this machine.
         measured: whether a few steps may be trained to measure the speed.
         like: run whose metrics file provides the speed; None for the planned run.
         check_nodes: whether to check the hardware of the cluster's nodes, or of this machine.
@@ -55,7 +54,6 @@ class PlanOptions:
         failure_rate: failures of 1,000 nodes in a day; None for `DEFAULT_RATE`.
     """
 
-    address: str | None = None
     measured: bool = True
     like: RunFolder | None = None
     check_nodes: bool = False
@@ -169,23 +167,23 @@ def make_plan(
     """Plan the run of a recipe.
 
     Args:
-        recipe: recipe with absolute paths.
+        recipe: recipe with absolute paths; `cluster.address` names the cluster to query.
         notice: called with a message before each slow stage.
     """
-    checked = quick_check(recipe, run)
+    checked, address = quick_check(recipe, run), recipe.cluster.address
     left = max(0, recipe.trainer.max_steps - newest_step(checked.stored))
     plan = Plan(recipe, run, left, list(checked.problems))
     if checked.dataset is not None:
         _estimate_sizes(plan, checked.stored, *checked.dataset)
-    if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
-        _check_cluster(plan, wanted, checked.dataset, notice)
-    elif wanted.address is None and wanted.check_nodes:
+    if address is not None and not any(p.about == "cluster" for p in plan.problems):
+        _check_cluster(plan, address, wanted, checked.dataset, notice)
+    elif address is None and wanted.check_nodes:
         _check_this_machine(plan, notice)
     _estimate_speed(plan, checked.stored, wanted, checked.dataset, notice)
-    if wanted.address is None:
+    if address is None:
         plan.problems += _measured_memory(plan)
     if plan.speed is not None:
-        here = os.cpu_count() if wanted.address is None else None
+        here = os.cpu_count() if address is None else None
         plan.duration = duration(recipe, plan.speed, left, here)
     nodes = wanted.nodes or (len(plan.cluster.nodes) if plan.cluster else 0)
     if nodes and plan.state:
@@ -211,15 +209,15 @@ def _estimate_sizes(plan: Plan, run: RunFolder, store: DatasetStore, manifest: M
 
 def _check_cluster(
     plan: Plan,
+    address: str,
     wanted: PlanOptions,
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:
     manifest = dataset[1].file_sha256 if dataset else None
-    assert wanted.address is not None
     try:
         plan.cluster, found = ask_cluster(
-            plan.recipe, plan.run, wanted.address, manifest, notice, check_nodes=wanted.check_nodes
+            plan.recipe, plan.run, address, manifest, notice, check_nodes=wanted.check_nodes
         )
         plan.node_check = plan.cluster.node_check
         plan.problems += found
