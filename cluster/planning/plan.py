@@ -216,10 +216,9 @@ def _check_cluster(
 ) -> None:
     manifest = dataset[1].file_sha256 if dataset else None
     try:
-        plan.cluster, found = ask_cluster(
+        plan.cluster, plan.node_check, found = ask_cluster(
             plan.recipe, plan.run, address, manifest, notice, check_nodes=wanted.check_nodes
         )
-        plan.node_check = plan.cluster.node_check
         plan.problems += found
     except ClusterError as error:
         plan.problems.append(PlanProblem("cluster", str(error)))
