@@ -56,7 +56,7 @@ class Section(FileModel):
         return value
 
     def with_values(self, **sections: Mapping[str, Any]) -> Self:
-        """Return a copy with other, valid values of fields, which are given by section and name."""
+        """Return a copy with other values of fields, by section and name, without validation."""
         changed = {n: getattr(self, n).model_copy(update=values) for n, values in sections.items()}
         return self.model_copy(update=changed)
 
