@@ -12,7 +12,7 @@ change within a run. An `execution` field changes neither the data nor the curve
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -54,6 +54,11 @@ class Section(FileModel):
                     "63 bits. Use a smaller number"
                 )
         return value
+
+    def with_values(self, **sections: Mapping[str, Any]) -> Self:
+        """Return a copy with other values of fields, by section and name, without validation."""
+        changed = {n: getattr(self, n).model_copy(update=values) for n, values in sections.items()}
+        return self.model_copy(update=changed)
 
 
 def _integers(value: Any) -> Iterable[int]:

@@ -88,9 +88,11 @@ class TaskRegistry(Registry[TaskKind]):
 DATA_TASKS = Registry[Any]("task", "task")
 TASKS = TaskRegistry("task", "task")
 
-TASKS.register(
-    "translation",
-    TaskKind(
+_MASKED_LM_SCORES = {"loss": False, "perplexity": False, "accuracy": True}
+_LABEL_SCORES = {"loss": False, "accuracy": True, "macro_f1": True}
+
+for name, kind in {
+    "translation": TaskKind(
         data="data_pipeline.config.pair:TranslationDataConfig",
         tokenizer="data_pipeline.config.data:TokenizerConfig",
         batching="data_pipeline.config.data:BatchingConfig",
@@ -112,10 +114,7 @@ TASKS.register(
             "ctranslate2": ".ctranslate2:write_ctranslate2",
         },
     ),
-)
-TASKS.register(
-    "causal_lm",
-    TaskKind(
+    "causal_lm": TaskKind(
         data="data_pipeline.config.text:TextDataConfig",
         tokenizer="data_pipeline.config.text:TextTokenizerConfig",
         batching="data_pipeline.config.data:PackedBatchingConfig",
@@ -130,10 +129,7 @@ TASKS.register(
         page="continuation",
         exporters={"huggingface": ".language_model:write_language_model"},
     ),
-)
-TASKS.register(
-    "sentence_embedding",
-    TaskKind(
+    "sentence_embedding": TaskKind(
         data="data_pipeline.config.pair:PairDataConfig",
         tokenizer="data_pipeline.config.data:TokenizerConfig",
         batching="data_pipeline.config.embedding:EmbeddingBatchingConfig",
@@ -147,13 +143,7 @@ TASKS.register(
         command="embed",
         exporters={"huggingface": ".sentence_transformers:write_sentence_transformer"},
     ),
-)
-
-_MASKED_LM_SCORES = {"loss": False, "perplexity": False, "accuracy": True}
-
-TASKS.register(
-    "masked_lm",
-    TaskKind(
+    "masked_lm": TaskKind(
         data="data_pipeline.config.text:TextDataConfig",
         tokenizer="data_pipeline.config.text:TextTokenizerConfig",
         batching="data_pipeline.config.masking:MaskedBatchingConfig",
@@ -169,13 +159,7 @@ TASKS.register(
         page="filling",
         exporters={"huggingface": ".bert:write_bert"},
     ),
-)
-
-_LABEL_SCORES = {"loss": False, "accuracy": True, "macro_f1": True}
-
-TASKS.register(
-    "text_classification",
-    TaskKind(
+    "text_classification": TaskKind(
         data="data_pipeline.config.label:LabelledDataConfig",
         tokenizer="data_pipeline.config.text:TextTokenizerConfig",
         batching="data_pipeline.config.data:PackedBatchingConfig",
@@ -189,10 +173,7 @@ TASKS.register(
         command="classify",
         exporters={"huggingface": ".bert:write_bert_labels"},
     ),
-)
-TASKS.register(
-    "token_classification",
-    TaskKind(
+    "token_classification": TaskKind(
         data="data_pipeline.config.label:TaggedDataConfig",
         tokenizer="data_pipeline.config.text:TextTokenizerConfig",
         batching="data_pipeline.config.data:PackedBatchingConfig",
@@ -206,10 +187,7 @@ TASKS.register(
         command="classify",
         exporters={"huggingface": ".bert:write_bert_labels"},
     ),
-)
-TASKS.register(
-    "tlm",
-    TaskKind(
+    "tlm": TaskKind(
         data="data_pipeline.config.pair:PairDataConfig",
         tokenizer="data_pipeline.config.data:TokenizerConfig",
         batching="data_pipeline.config.masking:PairMaskedBatchingConfig",
@@ -226,7 +204,8 @@ TASKS.register(
         page="filling",
         exporters={"huggingface": ".bert:write_bert_of_pairs"},
     ),
-)
+}.items():
+    TASKS.register(name, kind)
 BUILT_IN_TASKS = tuple(TASKS)
 
 # Task of recipes and datasets that name no task. Never change this default, because the identities

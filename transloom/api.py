@@ -478,13 +478,11 @@ class Translator(_SentenceTranslator):
                     self._child.stdin.write(json.dumps(request) + "\n")
                     self._child.stdin.flush()
                 return self._answer()
-            except TransloomError:
-                raise
-            except (
-                BaseException
-            ):  # otherwise the next request would read the answer to this request
-                self._child.kill()
-                self.close()
+            except BaseException as error:
+                if not isinstance(error, TransloomError):
+                    # Otherwise the next request would read the answer to this request.
+                    self._child.kill()
+                    self.close()
                 raise
 
     def _answer(self) -> dict[str, Any]:

@@ -254,17 +254,16 @@ class NodeChecks:
         self._wait([answer for mine in answers.values() for answer in mine], seconds)
         found = {}
         for node, mine in answers.items():
+            figures, failure = NodeFigures(), None
             try:
                 figures = reduce(NodeFigures.joined, ray.get(mine, timeout=0))
-                found[node] = MeasuredNode(nodes[node].name, figures)
             except RayTaskError as error:
-                text = f"the check failed: {_last_line(error)}"
-                found[node] = MeasuredNode(nodes[node].name, failure=text)
+                failure = f"the check failed: {_last_line(error)}"
             except RayActorError:
                 continue
             except RayError:  # GetTimeoutError
-                text = f"no answer within {seconds:g} s"
-                found[node] = MeasuredNode(nodes[node].name, failure=text)
+                failure = f"no answer within {seconds:g} s"
+            found[node] = MeasuredNode(nodes[node].name, figures, failure=failure)
         return found
 
     def _measure_network(

@@ -106,7 +106,7 @@ class NodeFigures:
         return replace(
             again,
             products=tuple(
-                _faster_product(earlier.get((product.device, product.precision)), product)
+                _faster_product(earlier.get((product.device, product.precision), product), product)
                 for product in again.products
             ),
             memory_bytes_per_second=_larger(
@@ -117,7 +117,7 @@ class NodeFigures:
                     storage,
                     bytes_per_second=_larger(
                         storage.bytes_per_second,
-                        self.storage[name].bytes_per_second if name in self.storage else None,
+                        self.storage.get(name, storage).bytes_per_second,
                     ),
                 )
                 for name, storage in again.storage.items()
@@ -173,9 +173,7 @@ def _larger(one: float | None, other: float | None) -> float | None:
     return max(known, default=None)
 
 
-def _faster_product(before: ProductFigures | None, now: ProductFigures) -> ProductFigures:
-    if before is None:
-        return now
+def _faster_product(before: ProductFigures, now: ProductFigures) -> ProductFigures:
     return replace(
         now,
         flops_per_second=max(before.flops_per_second, now.flops_per_second),

@@ -40,13 +40,11 @@ def measure_products(
     torch.set_num_threads(threads)
     if device == "cpu":
         size = CPU_SIZE * math.ceil(math.sqrt(threads))
-        kind, kind_name = cpu_kind(threads)
-        return [_measure("CPU", torch.device("cpu"), size, "fp32", (kind, kind_name), level)]
+        return [_measure("CPU", torch.device("cpu"), size, "fp32", cpu_kind(threads), level)]
     cuda = torch.device("cuda", 0)
-    kind, kind_name = _gpu_kind(cuda)
+    kind = _gpu_kind(cuda)
     products = [
-        _measure(visible_gpu(), cuda, GPU_SIZE, precision, (kind, kind_name), level)
-        for precision in DTYPES
+        _measure(visible_gpu(), cuda, GPU_SIZE, precision, kind, level) for precision in DTYPES
     ]
     torch.cuda.empty_cache()
     return products

@@ -79,11 +79,7 @@ def _copy_seconds(memory: mmap.mmap, seconds: float) -> float:
     source.fill_(1)
     target.fill_(1)  # the kernel provides pages at the first access
     pieces = itertools.cycle(zip(target, source, strict=True))
-    return min(_repeat(lambda: _copy(*next(pieces)), seconds))
-
-
-def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
-    target.copy_(source)
+    return min(_repeat(lambda: torch.Tensor.copy_(*next(pieces)), seconds))
 
 
 def measure_storage(folder: Path, level: CheckLevel) -> StorageFigures:

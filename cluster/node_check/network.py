@@ -59,29 +59,23 @@ def measure_in_group(placement: Placement) -> NetworkFigures:
 def count_wrong_sums(placement: Placement) -> int:
     """Add known numbers over nodes; return the number of sums that are wrong here; a collective.
 
-    Args:
-        placement: as in `measure_network`.
-    """
-    with process_group(placement, TIMEOUT):
-        return wrong_sums_in_group(placement)
-
-
-def wrong_sums_in_group(placement: Placement) -> int:
-    """Perform `count_wrong_sums` in the process group of the nodes.
-
     Node n adds n + 1 times the same numbers, which are integers and others in each repetition. So
     the sums are exact, and a share that is missing, late or of another node makes them wrong.
+
+    Args:
+        placement: as in `measure_network`.
     """
     nodes, wrong = placement.world_size, 0
     shares = nodes * (nodes + 1) // 2
     largest = 2**24 // shares
-    for repeat in range(SUM_REPEATS):
-        generator = torch.Generator().manual_seed(repeat)
-        numbers = torch.randint(-largest, largest + 1, (SUM_ELEMENTS,), generator=generator)
-        numbers = numbers.float().to(placement.torch_device)
-        total = numbers * (placement.rank + 1)
-        dist.all_reduce(total)
-        wrong += int(torch.count_nonzero(total != numbers * shares))
+    with process_group(placement, TIMEOUT):
+        for repeat in range(SUM_REPEATS):
+            generator = torch.Generator().manual_seed(repeat)
+            numbers = torch.randint(-largest, largest + 1, (SUM_ELEMENTS,), generator=generator)
+            numbers = numbers.float().to(placement.torch_device)
+            total = numbers * (placement.rank + 1)
+            dist.all_reduce(total)
+            wrong += int(torch.count_nonzero(total != numbers * shares))
     return wrong
 
 

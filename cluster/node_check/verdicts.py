@@ -85,14 +85,8 @@ def compare(nodes: Mapping[str, MeasuredNode]) -> list[NodeVerdict]:
     Args:
         nodes: all nodes of the run, by id.
     """
-    found = [
-        *_silent(nodes),
-        *_products(nodes),
-        *_slow(nodes),
-        *_clocks(nodes),
-        *_space(nodes),
-        *_gpus(nodes),
-    ]
+    checks = (_silent, _products, _slow, _clocks, _space, _gpus)
+    found = [verdict for check in checks for verdict in check(nodes)]
     places = {node: place for place, node in enumerate(nodes)}
     return sorted(found, key=lambda verdict: places[verdict.node])
 

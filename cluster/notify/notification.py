@@ -16,7 +16,6 @@ from trainer.notify_config import NotifyEvent
 from trainer.runs.folder import RunFolder
 
 MAX_CHARACTERS = 1_000  # of a text, which may quote a library's message
-TEST = "test"  # event of a message that only tests the configuration
 # Slack interprets these characters as links and mentions, such as <!channel>.
 _SLACK_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 

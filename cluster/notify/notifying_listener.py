@@ -1,7 +1,8 @@
 """Listener of a run that also sends notifications of its events."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TypeVarTuple
 
 from cluster.notify.delivery import Deliveries
 from cluster.notify.notification import Notification, RunEvent
@@ -16,6 +17,7 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import Vitals
 
 POLL_SECONDS = 1.0
+Ts = TypeVarTuple("Ts")
 
 
 class NotifyingListener:
@@ -60,37 +62,35 @@ class NotifyingListener:
                 deliveries.abandon()  # another process owns the run, or a user waits for the end
                 raise
             except Exception as error:
-                with suppress(Exception):
-                    events.ended_by(error)
+                self._detect(RunEvents.ended_by, error)
                 deliveries.finish()
                 raise
             else:
-                with suppress(Exception):
-                    events.ended()
+                self._detect(RunEvents.ended)
                 deliveries.finish()
             finally:
                 self._events = self._deliveries = None
 
     def notice(self, text: str) -> None:
-        if events := self._events:
-            with suppress(Exception):  # the run continues after any error here
-                events.notice(text)
+        self._detect(RunEvents.notice, text)
         self._listener.notice(text)
 
     def log_detail(self, text: str) -> None:
         self._listener.log_detail(text)
 
     def line(self, line: Line) -> None:
-        if events := self._events:
-            with suppress(Exception):
-                events.line(line)
+        self._detect(RunEvents.line, line)
         self._listener.line(line)
 
     def vitals(self, vitals: Vitals) -> None:
+        self._detect(RunEvents.vitals, vitals)
+        self._listener.vitals(vitals)
+
+    def _detect(self, process: Callable[[RunEvents, *Ts], None], *source: *Ts) -> None:
+        """Let the detector of events process a source; the run continues after any error there."""
         if events := self._events:
             with suppress(Exception):
-                events.vitals(vitals)
-        self._listener.vitals(vitals)
+                process(events, *source)
 
     def _open_targets(self) -> list[DeliveryTarget]:
         """Return the targets that the environment configures; report the others."""

@@ -84,8 +84,7 @@ class HttpTarget:
         self._opener = request.OpenerDirector()
         for handler in (
             request.ProxyHandler(),  # proxies of the environment
-            _TimedHttpHandler(),
-            _TimedHttpsHandler(),
+            _TimedHandler(),
             request.HTTPDefaultErrorHandler(),
             request.HTTPErrorProcessor(),
         ):
@@ -284,11 +283,9 @@ class _TimedHttps(http.client.HTTPSConnection):
     response_class = _TimedResponse
 
 
-class _TimedHttpHandler(request.HTTPHandler):
+class _TimedHandler(request.HTTPHandler, request.HTTPSHandler):
     def http_open(self, req: request.Request) -> http.client.HTTPResponse:
         return self.do_open(_TimedHttp, req)
 
-
-class _TimedHttpsHandler(request.HTTPSHandler):
     def https_open(self, req: request.Request) -> http.client.HTTPResponse:
         return self.do_open(_TimedHttps, req)

@@ -32,7 +32,6 @@ class ClusterFacts:
         room: number of ranks that fit into the free resources.
         room_at_all: number of ranks that would fit if all resources were free.
         said: facts of the nodes that answered.
-        node_check: the report of the hardware check, or None without a check.
     """
 
     nodes: tuple[Node, ...]
@@ -40,7 +39,6 @@ class ClusterFacts:
     room: int
     room_at_all: int
     said: tuple[NodeFacts, ...]
-    node_check: NodeCheckReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         facts = {fact.name: fact for fact in self.said}
@@ -62,8 +60,10 @@ def ask_cluster(
     notice: Callable[[str], None],
     *,
     check_nodes: bool = False,
-) -> tuple[ClusterFacts, list[PlanProblem]]:
+) -> tuple[ClusterFacts, NodeCheckReport | None, list[PlanProblem]]:
     """Join the cluster, collect its facts and problems, and leave it.
+
+    The report of the hardware check is None without a check.
 
     Args:
         manifest: sha256 of the dataset's manifest, or None if this machine has no manifest.
@@ -84,33 +84,30 @@ def ask_cluster(
         if run.url:  # each node has its own folder
             said = [replace(node, folder=None) for node in said]
         nodes, held = _consistent_snapshot(view)
-        node_check = None
+        fitting = [
+            node
+            for node in nodes
+            if node.leaves_at is None and has_labels(node.labels, config.node_labels)
+        ]
+        here, node_check = facts_of_this_machine(), None
         if check_nodes:
             from cluster.planning.hardware import check_cluster
 
             notice("checking the hardware of the nodes")
-            code = facts_of_this_machine().code
-            comparable = {node.name for node in said if node.code == code and not node.folder}
-            node_check, found = check_cluster(recipe, run.path, nodes, comparable)
+            comparable = {node.name for node in said if node.code == here.code and not node.folder}
+            node_check, found = check_cluster(recipe, run.path, fitting, comparable)
             problems += found
-    here, alone = facts_of_this_machine(), len(nodes) == 1
     for node in said:
-        problems += node_problems(node, here, run.path, manifest, alone=alone)
+        problems += node_problems(node, here, run.path, manifest, alone=len(nodes) == 1)
     bundle = config.resources_of_a_rank
-    fitting = [
-        node
-        for node in nodes
-        if node.leaves_at is None and has_labels(node.labels, config.node_labels)
-    ]
     facts = ClusterFacts(
         nodes=nodes,
         holders=held,
         room=sum(room(node.free, bundle) for node in fitting),
         room_at_all=max_possible_ranks(config, fitting),
         said=tuple(said),
-        node_check=node_check,
     )
-    return facts, [*capacity_problems(recipe, facts), *problems]
+    return facts, node_check, [*capacity_problems(recipe, facts), *problems]
 
 
 def _consistent_snapshot(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Holder, ...]]:

@@ -18,7 +18,7 @@ from cluster.node_check.figures import MeasuredNode, NodeCheckRequest
 from cluster.node_check.verdicts import NODE_CHECK_REMEDY, compare
 from cluster.planning.problem import PlanProblem
 from cluster.ray.cluster_view import Node
-from cluster.ray.reservation import Reservation, has_labels, room
+from cluster.ray.reservation import Reservation, room
 from cluster.recipe import Recipe
 from cluster.supervision.restart_loop import hardware_check_folders
 from foundation.wording import counted, join_items
@@ -32,14 +32,11 @@ def check_cluster(
     """Run a full check on the nodes of a joined cluster; return its report and problems.
 
     Args:
+        nodes: the nodes that may have ranks.
         comparable: names of the nodes that have this machine's transloom.
     """
     config = recipe.cluster
-    rooms = {
-        node.id: room(node.free, config.resources_of_a_rank)
-        for node in nodes
-        if node.leaves_at is None and has_labels(node.labels, config.node_labels)
-    }
+    rooms = {node.id: room(node.free, config.resources_of_a_rank) for node in nodes}
     names = {node.id: node.name for node in nodes}
     used = [names[node] for node, free in rooms.items() if not free]
     problems = []

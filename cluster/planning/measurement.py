@@ -156,16 +156,15 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
 
 def _endless(recipe: Recipe) -> Recipe:
     """Return the recipe with endless steps, and without validations, checkpoints and warm start."""
-    trainer = recipe.trainer.model_copy(
-        update={
+    return recipe.with_values(
+        trainer={
             "max_steps": NEVER,
             "validate_every_steps": NEVER,
             "init_from": None,
             "early_stopping": None,
-        }
+        },
+        checkpoints={"every_steps": NEVER},
     )
-    checkpoints = recipe.checkpoints.model_copy(update={"every_steps": NEVER})
-    return recipe.model_copy(update={"trainer": trainer, "checkpoints": checkpoints})
 
 
 def _train(

@@ -40,14 +40,20 @@ class NodeProbe:
                 `address`: address by which other nodes reach this one;
                 `gpu`: whether ranks need a GPU.
         """
-        return {
-            "python": platform.python_version(),
-            "versions": {name: version_of(name) for name in DISTRIBUTIONS},
-            "code": code_of(Path(asked["installation"])),
+        return software_of(Path(asked["installation"])) | {
             "folder": answer_probe(Path(asked["folder"]), asked["left"], asked["answer"]),
             "manifest": _manifest(asked["manifest"]),
             "interface": _interface(asked["installation"], asked["address"], asked["gpu"]),
         }
+
+
+def software_of(installation: Path) -> dict[str, Any]:
+    """Return this machine's versions and transloom, by the names of the fields of `NodeFacts`."""
+    return {
+        "python": platform.python_version(),
+        "versions": {name: version_of(name) for name in DISTRIBUTIONS},
+        "code": code_of(installation),
+    }
 
 
 def code_of(installation: Path) -> str | None:

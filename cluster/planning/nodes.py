@@ -50,11 +50,11 @@ class NodeFacts:
     python: str
     versions: Mapping[str, str | None]
     code: str | None
-    folder: str | None
-    manifest: str | None
-    interface: str
-    skew_seconds: float
-    skew_error_seconds: float
+    folder: str | None = None
+    manifest: str | None = None
+    interface: str = ""
+    skew_seconds: float = 0.0
+    skew_error_seconds: float = 0.0
 
 
 def ask_nodes(
@@ -125,19 +125,10 @@ def _facts(node: Node, said: dict[str, Any], probe: Any, answer: Path) -> NodeFa
     asked = time.time()
     node_time = ray.get(probe.clock.remote(), timeout=ANSWER_SECONDS)
     offset = offset_of([RoundTrip(asked, node_time, time.time())])
-    folder = said["folder"]
-    if folder is None and not answer.exists():
-        folder = "files that the node writes there are not visible on this machine"
+    if said["folder"] is None and not answer.exists():
+        said["folder"] = "files that the node writes there are not visible on this machine"
     return NodeFacts(
-        name=node.name,
-        python=said["python"],
-        versions=said["versions"],
-        code=said["code"],
-        folder=folder,
-        manifest=said["manifest"],
-        interface=said["interface"],
-        skew_seconds=offset.seconds,
-        skew_error_seconds=offset.error_seconds,
+        node.name, **said, skew_seconds=offset.seconds, skew_error_seconds=offset.error_seconds
     )
 
 
@@ -233,16 +224,4 @@ def _minor(version: str) -> list[str]:
 
 def facts_of_this_machine() -> NodeFacts:
     """Return the facts of this machine, to which those of every node are compared."""
-    import platform
-
-    return NodeFacts(
-        name="this machine",
-        python=platform.python_version(),
-        versions={name: node_probe.version_of(name) for name in node_probe.DISTRIBUTIONS},
-        code=node_probe.code_of(INSTALLATION),
-        folder=None,
-        manifest=None,
-        interface="",
-        skew_seconds=0.0,
-        skew_error_seconds=0.0,
-    )
+    return NodeFacts("this machine", **node_probe.software_of(INSTALLATION))

@@ -7,9 +7,8 @@ A failure of a stage becomes a problem in the plan, and the other stages still r
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
@@ -18,7 +17,7 @@ from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
 from cluster.planning.failures import DEFAULT_RATE, FailureCost, failure_cost
 from cluster.planning.problem import PlanProblem
-from cluster.planning.quick_checks import Disk, disk_of, gigabytes, quick_check
+from cluster.planning.quick_checks import Disk, disk_of, gigabytes, newest_step, quick_check
 from cluster.planning.size import (
     count_parameters,
     memory_tier_bytes,
@@ -32,7 +31,6 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import counted
 from model.errors import ModelError
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.errors import TrainerError
 from trainer.memory.state_size import StateSize
 from trainer.process import host_memory
@@ -49,7 +47,6 @@ class PlanOptions:
     """Options of a plan.
 
     Attributes:
-        address: address of a cluster to query, or None for this machine.
         measured: whether a few steps may be trained to measure the speed.
         like: run whose metrics file provides the speed; None for the planned run.
         check_nodes: whether to check the hardware of the cluster's nodes, or of this machine.
@@ -57,7 +54,6 @@ class PlanOptions:
         failure_rate: failures of 1,000 nodes in a day; None for `DEFAULT_RATE`.
     """
 
-    address: str | None = None
     measured: bool = True
     like: RunFolder | None = None
     check_nodes: bool = False
@@ -90,7 +86,7 @@ class Plan:
     """
 
     recipe: Recipe
-    run: Path
+    run: RunFolder
     steps_left: int
     problems: list[PlanProblem]
     parameters: int | None = None
@@ -105,7 +101,6 @@ class Plan:
     speed: Speed | None = None
     duration: Duration | None = None
     failures: FailureCost | None = None
-    url: str | None = None  # of a run in an object store
 
     @property
     def activation_bytes(self) -> int | None:
@@ -128,7 +123,7 @@ class Plan:
         step_seconds = self.speed.step_seconds if self.speed else None
         return MemoryCheckpoints(
             every_steps=self.recipe.checkpoints.memory_every_steps,
-            rank_bytes=memory_tier_bytes(self.recipe, self.state, several_nodes=False),
+            rank_bytes=memory_tier_bytes(self.recipe, self.state),
             recommended_every_steps=(
                 recommended_memory_interval(self.state, step_seconds) if step_seconds else None
             ),
@@ -138,7 +133,7 @@ class Plan:
         tier, measured = self.memory_checkpoints, self.measurement
         return {
             "trainable": self.trainable,
-            "run": self.url or str(self.run),
+            "run": self.run.location,
             "problems": [problem.to_json() for problem in self.problems],
             "parameters": self.parameters,
             "frozen_parameters": self.frozen_parameters,
@@ -172,25 +167,23 @@ def make_plan(
     """Plan the run of a recipe.
 
     Args:
-        recipe: recipe with absolute paths.
+        recipe: recipe with absolute paths; `cluster.address` names the cluster to query.
         notice: called with a message before each slow stage.
     """
-    checked = quick_check(recipe, run)
-    checkpoints = list_checkpoints(checked.stored.checkpoints)
-    begun = step_of(checkpoints[-1]) if checkpoints else 0
-    left = max(0, recipe.trainer.max_steps - begun)
-    plan = Plan(recipe, run.path, left, list(checked.problems), url=run.url)
+    checked, address = quick_check(recipe, run), recipe.cluster.address
+    left = max(0, recipe.trainer.max_steps - newest_step(checked.stored))
+    plan = Plan(recipe, run, left, list(checked.problems))
     if checked.dataset is not None:
         _estimate_sizes(plan, checked.stored, *checked.dataset)
-    if wanted.address is not None and not any(p.about == "cluster" for p in plan.problems):
-        _check_cluster(plan, run, wanted, checked.dataset, notice)
-    elif wanted.address is None and wanted.check_nodes:
+    if address is not None and not any(p.about == "cluster" for p in plan.problems):
+        _check_cluster(plan, address, wanted, checked.dataset, notice)
+    elif address is None and wanted.check_nodes:
         _check_this_machine(plan, notice)
     _estimate_speed(plan, checked.stored, wanted, checked.dataset, notice)
-    if wanted.address is None:
+    if address is None:
         plan.problems += _measured_memory(plan)
     if plan.speed is not None:
-        here = os.cpu_count() if wanted.address is None else None
+        here = os.cpu_count() if address is None else None
         plan.duration = duration(recipe, plan.speed, left, here)
     nodes = wanted.nodes or (len(plan.cluster.nodes) if plan.cluster else 0)
     if nodes and plan.state:
@@ -216,18 +209,16 @@ def _estimate_sizes(plan: Plan, run: RunFolder, store: DatasetStore, manifest: M
 
 def _check_cluster(
     plan: Plan,
-    run: RunFolder,
+    address: str,
     wanted: PlanOptions,
     dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:
     manifest = dataset[1].file_sha256 if dataset else None
-    assert wanted.address is not None
     try:
-        plan.cluster, found = ask_cluster(
-            plan.recipe, run, wanted.address, manifest, notice, check_nodes=wanted.check_nodes
+        plan.cluster, plan.node_check, found = ask_cluster(
+            plan.recipe, plan.run, address, manifest, notice, check_nodes=wanted.check_nodes
         )
-        plan.node_check = plan.cluster.node_check
         plan.problems += found
     except ClusterError as error:
         plan.problems.append(PlanProblem("cluster", str(error)))
@@ -240,7 +231,7 @@ def _check_this_machine(plan: Plan, notice: Callable[[str], None]) -> None:
     from cluster.planning.hardware import check_this_machine
 
     notice("checking the hardware of this machine")
-    plan.node_check, found = check_this_machine(plan.recipe, plan.run)
+    plan.node_check, found = check_this_machine(plan.recipe, plan.run.path)
     plan.problems += found
 
 
@@ -275,11 +266,11 @@ def _estimate_speed(
         plan.problems.append(PlanProblem("memory", str(error)))
 
 
-def _measured_memory(plan: Plan) -> list[PlanProblem]:
+def _measured_memory(plan: Plan) -> Iterator[PlanProblem]:
     """Check that this machine has memory for all ranks, from the measured memory of one rank."""
     config, measured = plan.recipe.cluster, plan.measurement
     if measured is None or plan.parameters is None or config.gpus_per_rank:
-        return []
+        return
     ranks = config.min_ranks
     alone, cut = (
         size_of_state(plan.recipe, plan.parameters, n, plan.frozen_parameters) for n in (1, ranks)
@@ -290,13 +281,10 @@ def _measured_memory(plan: Plan) -> list[PlanProblem]:
     )  # memory of Python, torch, DeepSpeed and the data
     each = base + cut.on_device + cut.on_host + (plan.activation_bytes or 0)
     free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will end
-    if ranks * each <= free:
-        return []
-    return [
-        PlanProblem(
+    if ranks * each > free:
+        yield PlanProblem(
             "memory",
             f"{counted(ranks, 'rank')} need {gigabytes(each)} of memory each, as measured with one "
             f"rank, but this machine has {gigabytes(free)} left. Use fewer ranks, join a cluster "
             "with --address, or lower batching.max_tokens_per_micro_batch in a new run",
         )
-    ]

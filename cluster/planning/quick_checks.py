@@ -95,10 +95,11 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
             may have the credentials.
     """
     if run.url and trains_here:
-        stored, store_problems = _stored_run(run)
-        if stored is None:
-            return QuickCheck(tuple(store_problems), None, run)
-        run = stored
+        try:
+            run = _stored_run(run, run.url)
+        except (OSError, TrainerError) as error:
+            refusal = error if isinstance(error, TrainerError) else None
+            return QuickCheck((PlanProblem("run", str(error), error=refusal),), None, run)
     dataset, problems = _dataset(recipe, run, trains_here)
     sees_run = trains_here or (run.url is None and run.path.exists())
     problems += run_folder_problems(run) if sees_run else []
@@ -107,26 +108,25 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
         if sees_run:
             problems += disk_problems(recipe, run, parameters)
         if trains_here and recipe.cluster.address is None:
-            problems += list(machine_problems(recipe, parameters))
+            problems += machine_problems(recipe, parameters)
     if trains_here:
         problems += package_problems()
         problems += cluster_problems(recipe, run)
     return QuickCheck(tuple(sorted(problems, key=lambda p: not p.refuses)), dataset, run)
 
 
-def _stored_run(run: RunFolder) -> tuple[RunFolder | None, list[PlanProblem]]:
-    """Return the run in an object store that can hold runs, or the problem of the store."""
+def _stored_run(run: RunFolder, url: str) -> RunFolder:
+    """Return the run in an object store.
+
+    Raises:
+        OSError, TrainerError: the store cannot hold runs, or the run cannot be read.
+    """
     from data_pipeline.storage.object_store import ObjectStore  # imports obstore
     from trainer.runs.remote.probe import probe_store
     from trainer.runs.remote.pull import stored_run
 
-    try:
-        assert run.url is not None
-        probe_store(ObjectStore(run.url))
-        return stored_run(run), []
-    except (OSError, TrainerError) as error:
-        refusal = error if isinstance(error, TrainerError) else None
-        return None, [PlanProblem("run", str(error), error=refusal)]
+    probe_store(ObjectStore(url))
+    return stored_run(run)
 
 
 def _dataset(
@@ -142,32 +142,33 @@ def _dataset(
         return None, [PlanProblem("run" if of_run else "dataset", str(error), error=error)]
 
 
-def run_folder_problems(run: RunFolder) -> list[PlanProblem]:
-    """Return a problem if the run folder cannot be created or written, else an empty list."""
-    problem = write_problem(run.path)
-    if problem is None:
-        return []
-    text = f"The run's folder {run.path} cannot be written: {problem}"
-    return [PlanProblem("run", f"{text}. Name another folder with --run PATH")]
+def run_folder_problems(run: RunFolder) -> Iterator[PlanProblem]:
+    """Yield a problem if the run folder cannot be created or written."""
+    if problem := write_problem(run.path):
+        text = f"The run's folder {run.path} cannot be written: {problem}"
+        yield PlanProblem("run", f"{text}. Name another folder with --run PATH")
 
 
-def cluster_problems(recipe: Recipe, run: RunFolder) -> list[PlanProblem]:
-    """Return a problem if the cluster cannot be joined and the run still has steps to train.
+def cluster_problems(recipe: Recipe, run: RunFolder) -> Iterator[PlanProblem]:
+    """Yield a problem if the cluster cannot be joined and the run still has steps to train.
 
     This check runs before the process acquires the run, so a wrong address leaves the run
     unchanged.
     """
-    checkpoints = list_checkpoints(run.checkpoints)
-    over = bool(checkpoints) and step_of(checkpoints[-1]) >= recipe.trainer.max_steps
-    if recipe.cluster.address is None or over:
-        return []
+    is_over = newest_step(run) >= recipe.trainer.max_steps
+    if recipe.cluster.address is None or is_over:
+        return
     from cluster.ray.session import find_head  # imports Ray
 
     try:
         find_head(recipe.cluster.address)
     except ClusterError as error:
-        return [PlanProblem("cluster", str(error), error=error)]
-    return []
+        yield PlanProblem("cluster", str(error), error=error)
+
+
+def newest_step(run: RunFolder) -> int:
+    """Return the step of a run's newest checkpoint, or 0 if it has none."""
+    return max(map(step_of, list_checkpoints(run.checkpoints)), default=0)
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanPro
             f"first batch, and this machine has {gigabytes(free)} left. Use fewer ranks, a higher "
             "engine.zero_stage, a smaller model, or a cluster with --address",
         )
-    tier = ranks * memory_tier_bytes(recipe, size, several_nodes=False)
+    tier = ranks * memory_tier_bytes(recipe, size)
     if tier and (space := min(shared_memory_bytes(), free - ranks * on_host)) < tier:
         yield PlanProblem(
             "memory",

@@ -99,20 +99,20 @@ def size_of_checkpoint(recipe: TrainingRecipe, parameters: int, frozen: int | No
     )
 
 
-def memory_tier_bytes(recipe: TrainingRecipe, size: StateSize, *, several_nodes: bool) -> int:
-    """Return the bytes of `/dev/shm` that memory checkpoints take for each rank of a node.
+def memory_tier_bytes(recipe: TrainingRecipe, size: StateSize) -> int:
+    """Return the bytes of `/dev/shm` that memory checkpoints take for each rank on a single node.
+
+    On several nodes, which keep copies for each other, they take twice as much.
 
     Args:
         size: the size of a rank's state.
-        several_nodes: whether the ranks are on several nodes, which then keep copies for each
-            other.
 
     Returns:
         The bytes, or 0 if the recipe has no memory checkpoints.
     """
     if not recipe.checkpoints.memory_every_steps:
         return 0
-    return SLOTS * size.checkpoint_copy * (2 if several_nodes else 1)
+    return SLOTS * size.checkpoint_copy
 
 
 def recommended_memory_interval(size: StateSize, step_seconds: float) -> int:

@@ -1,38 +1,30 @@
 """Check the versions of torch, DeepSpeed and Ray on this machine."""
 
 import re
+from collections.abc import Iterator
 from importlib import metadata
 
-from cluster.planning.node_probe import version_of
+from cluster.planning.node_probe import DISTRIBUTIONS, version_of
 from cluster.planning.problem import PlanProblem
 
 # transloom uses private parts of these packages and therefore requires an exact version of each.
 # Training may fail with another version.
-CHECKED_PACKAGES = ("torch", "deepspeed", "ray")
+CHECKED_PACKAGES = DISTRIBUTIONS
 _EXACTLY = re.compile(r"(?P<name>[\w-]+)(\[[\w,-]+\])?==(?P<version>[\w.]+)$")
 
 
-def package_problems() -> list[PlanProblem]:
-    """Return a problem for each package of this machine that lacks the required version."""
-    problems = []
+def package_problems() -> Iterator[PlanProblem]:
+    """Yield a problem for each package of this machine that lacks the required version."""
     for name, wanted in _required().items():
         found = version_of(name)
-        if found is None or _public(found) != wanted:
+        if found is None or found.partition("+")[0] != wanted:  # without a build tag
             installed = f"has version {found}" if found else "is not installed"
-            problems.append(
-                PlanProblem(
-                    "versions",
-                    f"{name} {installed} on this machine, but transloom requires version {wanted}. "
-                    f"Install it with `pip install {name}=={wanted}`",
-                    refuses=found is None,
-                )
+            yield PlanProblem(
+                "versions",
+                f"{name} {installed} on this machine, but transloom requires version {wanted}. "
+                f"Install it with `pip install {name}=={wanted}`",
+                refuses=found is None,
             )
-    return problems
-
-
-def _public(version: str) -> str:
-    """Return a version without its build tag, such as +cpu."""
-    return version.partition("+")[0]
 
 
 def _required() -> dict[str, str]:

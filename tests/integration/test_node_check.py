@@ -11,11 +11,12 @@ from support.cluster.processes import wait_until
 from support.webhook_server import WebhookServer
 
 from cluster.errors import ClusterError
-from cluster.planning.plan import PlanOptions
+from cluster.planning.plan import PlanOptions, make_plan
 from trainer.runs.folder import RunFolder
 from trainer.runs.rank_nodes import read_rank_nodes
 from trainer.runs.vitals import read_vitals
-from transloom.cli.plan import plan_run, plan_text
+from transloom.cli.plan import plan_text
+from transloom.cli.train_run import recipe_and_run
 
 OPTIONS = [
     "cluster.cpus_per_rank=1",
@@ -118,10 +119,9 @@ def test_a_run_with_too_few_nodes_ends_with_their_figures_and_the_remedy(runs, p
 def test_a_plan_shows_the_figures_of_all_nodes(runs, pair, ray_head):
     healthy, sick = pair
     overrides = ["cluster.cpus_per_rank=1", "cluster.ranks={min: 2, max: 3}"]
-    options = PlanOptions(ray_head.address, measured=False, check_nodes=True)
-    plan = plan_run(
-        str(runs.recipe), overrides, run=runs.folder / "p", wanted=options, notice=print
-    )
+    options = PlanOptions(measured=False, check_nodes=True)
+    made = recipe_and_run(str(runs.recipe), overrides, runs.folder / "p", ray_head.address)
+    plan = make_plan(*made, options, print)
     text = plan_text(plan)
     assert plan.trainable
     report = json.loads(json.dumps(plan.to_json()))["node_check"]

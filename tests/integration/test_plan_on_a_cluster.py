@@ -11,8 +11,8 @@ from support.cluster.processes import wait_until
 from support.recipes import tiny_values
 
 from cluster.planning import cluster_facts
-from cluster.planning.plan import PlanOptions
-from transloom.cli.plan import plan_run
+from cluster.planning.plan import PlanOptions, make_plan
+from transloom.cli.train_run import recipe_and_run
 
 HOLDS_THREE = """
 import sys, ray
@@ -34,14 +34,13 @@ def plan(ray_head, phrasebook, tmp_path):
     recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
 
     def run(*overrides):
-        plan = plan_run(
+        loaded, folder = recipe_and_run(
             str(recipe),
             ["cluster.cpus_per_rank=1", *overrides],
-            run=tmp_path / "runs" / "a",
-            wanted=PlanOptions(address=ray_head.address, measured=False),
-            notice=print,
+            tmp_path / "runs" / "a",
+            ray_head.address,
         )
-        return plan.to_json()
+        return make_plan(loaded, folder, PlanOptions(measured=False), print).to_json()
 
     return run
 

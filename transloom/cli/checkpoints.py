@@ -13,7 +13,7 @@ from cluster.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
 from transloom.cli.options import JsonOption, RunArgument, answer
-from transloom.cli.run_urls import copy_of_run
+from transloom.cli.run_urls import copy_of_run, existing_run
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -87,10 +87,8 @@ def prune_checkpoints(
     from trainer.checkpoints.lease import Lease
     from trainer.checkpoints.newest_intact import newest_intact
     from trainer.checkpoints.retention import prune, superfluous
-    from trainer.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    folder.card()
+    folder = existing_run(run)
     given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every}
     config = checkpoints_of_run(folder).model_copy(
         update={name: value for name, value in given.items() if value is not None}
@@ -202,17 +200,16 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
 
     from trainer.checkpoints.checkpoint import Checkpoint
 
-    problems: dict[Path, str | None] = {}
-    files, checkpoints = [], []
-    for path in _all_of(run):
+    problems: dict[Path, str | None] = dict.fromkeys(_all_of(run))
+    checkpoints = []
+    for path in problems:
         try:
-            checkpoint = Checkpoint(path)
+            checkpoints.append(Checkpoint(path))
         except (CheckpointError, CheckpointFormatError) as error:
             problems[path] = str(error)
-        else:
-            problems[path] = None
-            checkpoints.append(checkpoint)
-            files += [(checkpoint, record) for record in checkpoint.header.files]
+    files = [
+        (checkpoint, record) for checkpoint in checkpoints for record in checkpoint.header.files
+    ]
     with percentage_bars(console) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = progress.add_task("verifying", total=sum(record.bytes for _, record in files))
         found = pool.map(lambda file: _problem(file[0].verify_file, file[1]), files)
@@ -247,10 +244,8 @@ def average_run(
     from trainer.checkpoints.folder_names import list_checkpoints, step_of
     from trainer.checkpoints.format import read_header
     from trainer.checkpoints.retention import best
-    from trainer.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    folder.card()
+    folder = existing_run(run)
     paths = {step_of(path): path for path in list_checkpoints(folder.checkpoints)}
     chosen = list(paths)
     if last is not None:
@@ -346,11 +341,9 @@ def _score_text(scores: dict[str, dict[str, Any]], measure: str) -> str:
 
 def _all_of(run: Path) -> list[Path]:
     from trainer.checkpoints.folder_names import list_averages, list_checkpoints
-    from trainer.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    folder.card()
-    return list_checkpoints(folder.checkpoints) + list_averages(folder.checkpoints)
+    checkpoints = existing_run(run).checkpoints
+    return list_checkpoints(checkpoints) + list_averages(checkpoints)
 
 
 def _problem(check: Callable[..., object], *arguments: object) -> str | None:

@@ -20,7 +20,7 @@ from trainer.errors import RunMismatchError
 from trainer.recipe import identity_differences
 from trainer.runs.folder import RunFolder
 from transloom.cli.load_translator import load_translator, trained_recipe
-from transloom.cli.run_urls import named_run, writable
+from transloom.cli.run_urls import existing_run, named_run, writable
 from transloom.inference.breakdowns import frequencies_of
 from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.hypotheses import Hypotheses, find_hypotheses, make_hypotheses, origin_of
@@ -102,8 +102,7 @@ def compare_on_test_set(
 
 def _find(name: str, test_set: str, dataset: str | None) -> _Found:
     path, checkpoint = named_run(name)
-    run = RunFolder(path)
-    run.card()
+    run = existing_run(path)
     found, passed_over = find_checkpoint(run, checkpoint)
     for reason in passed_over:
         warn(f"{reason}; using {found.path}")

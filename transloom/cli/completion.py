@@ -15,6 +15,9 @@ from typing import Any
 
 import typer
 
+from foundation.section import change_class
+from foundation.tasks import DEFAULT_TASK, TASKS
+
 Complete = Callable[[typer.Context, str], list[str]]
 # Values that need no quoting in any shell.
 _PLAIN = re.compile(r"[\w.+:/-]+")
@@ -50,12 +53,15 @@ def runs_and_recipes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 @_quietly
 def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Yield KEY=VALUE for each field of the recipe, or KEY= if the value would need quotes."""
-    from cluster.recipe import Recipe, load_recipe, walk_fields
-    from foundation.section import change_class
-    from foundation.tasks import DEFAULT_TASK
+    from cluster.recipe import Recipe, find_recipe, load_recipe, walk_fields
+    from foundation.strict_yaml import parse_yaml
     from trainer.recipe import leaves, recipe_class
 
-    values = _values_of(ctx.params.get("recipe"))
+    named = str(ctx.params.get("recipe"))
+    values: Any = None
+    with suppress(Exception):  # the command itself reports what is wrong with the recipe
+        values = parse_yaml(find_recipe(named).read_text(encoding="utf-8"))
+    values = values if isinstance(values, dict) else {}
     task = str(values.get("task", DEFAULT_TASK))
     if values.get("extensions"):  # the code of extensions must not run here
         yield from (f"{name}=" for name, field in walk_fields(Recipe) if change_class(field))
@@ -66,7 +72,7 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
         if change_class(field)
     }
     with suppress(Exception):  # the recipe may be incomplete
-        recipe = load_recipe(_path_of(ctx.params.get("recipe")))
+        recipe = load_recipe(find_recipe(named))
         found |= {name: value for name, value, _ in leaves(recipe)}
     for name, value in found.items():
         shown = _shown(value)
@@ -76,8 +82,6 @@ def override_keys(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 @_quietly
 def task_names(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """Yield the names of the tasks."""
-    from foundation.tasks import TASKS
-
     yield from TASKS
 
 
@@ -95,24 +99,7 @@ def _siblings(incomplete: str) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _path_of(recipe: Any) -> Path:
-    from cluster.recipe import find_recipe
-
-    return find_recipe(str(recipe))
-
-
-def _values_of(recipe: Any) -> dict[str, Any]:
-    """Return a recipe's values as written in its file, or {} if no recipe can be read."""
-    from foundation.strict_yaml import parse_yaml
-
-    with suppress(Exception):  # the command itself reports what is wrong with the recipe
-        values = parse_yaml(_path_of(recipe).read_text(encoding="utf-8"))
-        return values if isinstance(values, dict) else {}
-    return {}
-
-
 def _shown(value: Any) -> str:
     with suppress(TypeError):
-        text = json.dumps(value)
-        return text.strip('"')
+        return json.dumps(value).strip('"')
     return ""

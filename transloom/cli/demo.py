@@ -44,7 +44,7 @@ def run_demo(console: Terminal) -> "Outcome":
     """Prepare, train, evaluate and translate, and return the outcome of the training."""
     from cluster.recipe import find_recipe, load_recipe
     from transloom.cli.evaluate import evaluate_sets, scores_table
-    from transloom.cli.explain import write_explanation
+    from transloom.cli.explain import explanation, save_page
     from transloom.cli.prepare import prepare_dataset
     from transloom.cli.train_run import TrainOptions, train_run
     from transloom.inference.translator import Translator
@@ -82,9 +82,10 @@ def run_demo(console: Terminal) -> "Outcome":
     console.rule("4 of 4: translation")
     for source, translation in zip(SENTENCES, translator.translate(SENTENCES), strict=True):
         console.print(shown(f"  {source}  →  ", (translation, "bold")), soft_wrap=True)
-    page = write_explanation(translator, SENTENCES[0], None, result.run / "explain.html")
+    page = explanation(translator, SENTENCES[0], None)
+    saved = save_page(*page, result.run / "explain.html")
     console.print(
-        _where_next(result.run, recipe, page["file"]),
+        _where_next(result.run, recipe, saved["file"]),
         soft_wrap=True,
     )
     return result.outcome

@@ -9,7 +9,6 @@ import typer
 from cluster.terminal import Terminal, percentage_bars, warn
 from model.config.transformer import search_label
 from trainer.errors import RunMismatchError
-from transloom.cli.completion import run_folders
 from transloom.cli.options import (
     BeamOption,
     CheckpointOption,
@@ -20,8 +19,9 @@ from transloom.cli.options import (
     PenaltyOption,
     ProcessesOption,
     answer,
+    run_names_argument,
 )
-from transloom.cli.run_urls import local_run_names, named_run, writable
+from transloom.cli.run_urls import named_run, writable
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 from transloom.observe.terminal.tables import AnswerTable, Column
@@ -35,12 +35,10 @@ if TYPE_CHECKING:
 def evaluate(
     runs: Annotated[
         list[str],
-        typer.Argument(
+        run_names_argument(
             metavar="RUN...",
             help="Folders or URLs of the runs; RUN@STEP names a checkpoint. Several runs "
             "translate as an ensemble.",
-            callback=local_run_names,
-            autocompletion=run_folders,
         ),
     ],
     test_set: Annotated[
@@ -106,21 +104,15 @@ def evaluate_sets(
     data = trained_recipe(translator.checkpoint, dataset).data
     evaluations = []
     with percentage_bars(console) as progress:
+
+        def report(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
         for name in _test_sets(data, run, names):
             task = progress.add_task(name, total=None)
             with writable(RunFolder(run)) as written:
-                evaluations.append(
-                    evaluate(
-                        translator,
-                        data,
-                        name,
-                        written.translations,
-                        lambda done, total, task=task: progress.update(  # type: ignore[misc]
-                            task, completed=done, total=total
-                        ),
-                        processes,
-                    )
-                )
+                folder = written.translations
+                evaluations.append(evaluate(translator, data, name, folder, report, processes))
     return evaluations
 
 

@@ -119,12 +119,14 @@ def explained_run(
         translator = load_translator(run, checkpoint)
         other = load_other(run, against) if against else None
         try:
-            summary = write_explanation(translator, text, tag, file, other, max_tokens)
+            page, summary = explanation(
+                translator, argument_text(text), tag, other, max_tokens=max_tokens
+            )
         except LongSentenceError as error:
             if error.limit.reason == "memory":
                 raise
             raise TranslationError(f"{error}, or allow more tokens with --max-tokens") from error
-        return {**summary, "made": summary["translation"]}
+        return save_page(page, {**summary, "made": summary["translation"]}, file)
     translation_options = {"--tag": tag, "--against": against, "--max-tokens": max_tokens}
     for option, value in translation_options.items():
         if value is not None:
@@ -133,7 +135,7 @@ def explained_run(
                 f"leave out {option}"
             )
     page, summary = write_page(run, checkpoint, argument_text(text))
-    return _written(page, summary, file)
+    return save_page(page, summary, file)
 
 
 def load_other(run: Path, against: str) -> "Translator":
@@ -189,23 +191,6 @@ def explanation(
     }
 
 
-def write_explanation(
-    translator: "Translator",
-    sentence: str,
-    tag: str | None,
-    file: Path,
-    against: "Translator | None" = None,
-    max_tokens: int | None = None,
-) -> dict[str, Any]:
-    """Write the page that `explanation` returns to a file, and return the summary of the page."""
-    from transloom.inference.text_input import argument_text
-
-    page, summary = explanation(
-        translator, argument_text(sentence), tag, against, max_tokens=max_tokens
-    )
-    return _written(page, summary, file)
-
-
 def _filling(run: Path, checkpoint: str | None, text: str) -> tuple[str, dict[str, Any]]:
     from transloom.cli.fill import load_filler
     from transloom.observe.explain.live.panel import live_text
@@ -256,7 +241,8 @@ def _text_page(
     }
 
 
-def _written(page: str, summary: dict[str, Any], file: Path) -> dict[str, Any]:
+def save_page(page: str, summary: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Write a page to a file, and return its summary with the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
     return {"file": str(file), **summary}

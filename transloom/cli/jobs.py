@@ -11,6 +11,8 @@ import typer
 from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result, warn
 from foundation.location import without_credentials
+from trainer.runs import RUNS
+from trainer.runs.run_url import is_run_url
 from transloom.cli.options import (
     JsonOption,
     Overrides,
@@ -100,8 +102,6 @@ def submit(
     """
     listener = _Listener(address, silent=as_json)
     from cluster.ray.exposure import ClusterExposure
-    from trainer.runs import RUNS
-    from trainer.runs.run_url import is_run_url
 
     shared = None if run and is_run_url(run) else run
     folders = [*([shared] if shared else []), shared.parent if shared else RUNS, Path.cwd()]
@@ -324,7 +324,6 @@ def _job_summary(job: str, address: str) -> "JobSummary":
 def _ask_to_stop(folder: str, summary: "JobSummary") -> None:
     """Ask the latest job of a run to stop, by a file in the run's folder."""
     from trainer.runs.folder import RunFolder
-    from trainer.runs.run_url import is_run_url
 
     if is_run_url(folder):
         from trainer.runs.remote.requests import request_stop  # imports obstore
@@ -378,7 +377,6 @@ def _follow(address: str, job_id: str) -> None:
 
 def _describe(summary: "JobSummary") -> str:
     from cluster.launchers.ray_job.job_record import exit_code_text
-    from trainer.runs.run_url import is_run_url
     from transloom.observe.terminal.run_status_text import progress_text
 
     lines = [f"{summary.id}: {summary.status}", f"run      {summary.run or '?'}"]

@@ -92,7 +92,4 @@ def trained_recipe(checkpoint: Checkpoint, dataset: str | None) -> TrainingRecip
         dataset: folder or URL of the dataset; None for the location in the recipe.
     """
     recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe, checkpoint.header.identity)
-    if dataset is None:
-        return recipe
-    moved = recipe.data.model_copy(update={"dataset": dataset})
-    return recipe.model_copy(update={"data": moved})
+    return recipe if dataset is None else recipe.with_values(data={"dataset": dataset})

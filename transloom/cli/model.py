@@ -1,7 +1,6 @@
 """Command `transloom model show`: show the network of a recipe or a run as a table, JSON or SVG."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,8 +67,8 @@ def show(
 
       transloom model show runs/phrasebook --each-layer --json
     """
-    found = figure_of(recipe, overrides or [])
-    if not found.prepared:
+    blueprint, is_prepared = figure_of(recipe, overrides or [])
+    if not is_prepared:
         note(
             "the dataset is not prepared here, so the figure has the vocabulary size of the recipe"
         )
@@ -77,25 +76,17 @@ def show(
         from transloom.observe.explain.blueprint.drawing import svg_file
 
         svg.parent.mkdir(parents=True, exist_ok=True)
-        svg.write_text(svg_file(found.blueprint, each_layer=each_layer), encoding="utf-8")
+        svg.write_text(svg_file(blueprint, each_layer=each_layer), encoding="utf-8")
         note(f"wrote {svg}")
-    answer(summary_of(found, svg), as_json, figure_table(found, each_layer=each_layer))
+    summary = summary_of(blueprint, svg, is_prepared=is_prepared)
+    answer(summary, as_json, figure_table(blueprint, each_layer=each_layer))
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Figure of a network.
-
-    Attributes:
-        prepared: True if the vocabulary sizes come from the dataset, False if from the recipe.
-    """
-
-    blueprint: "Blueprint"
-    prepared: bool
-
-
-def figure_of(name: str, overrides: Sequence[str]) -> Figure:
+def figure_of(name: str, overrides: Sequence[str]) -> "tuple[Blueprint, bool]":
     """Return the figure of a run by its folder, or of a recipe by its file or name.
+
+    Returns:
+        The figure, and whether its vocabulary sizes come from the dataset or from the recipe.
 
     Raises:
         RecipeError: no run or recipe has this name, the recipe is invalid, or overrides are given
@@ -122,7 +113,7 @@ def figure_of(name: str, overrides: Sequence[str]) -> Figure:
     context_length = getattr(recipe.batching, "context_length", 0)
     labels = len(getattr(recipe.data, "labels", ()))
     sizes = Sizes(vocabularies[0], vocabularies[-1], context_length, labels)
-    return Figure(blueprint_of_settings(recipe.model, sizes), prepared=bool(prepared))
+    return blueprint_of_settings(recipe.model, sizes), bool(prepared)
 
 
 def _vocabulary_sizes(dataset: str) -> list[int]:
@@ -137,27 +128,27 @@ def _vocabulary_sizes(dataset: str) -> list[int]:
     return [manifest.tokenizers[field.name].vocabulary_size for field in manifest.fields]
 
 
-def summary_of(figure: Figure, svg: Path | None) -> dict[str, Any]:
+def summary_of(figure: "Blueprint", svg: Path | None, *, is_prepared: bool) -> dict[str, Any]:
     """Return a JSON object with every box of every layer and its parameters by name and shape."""
-    counts = {box.key: box.parameters for box in figure.blueprint.boxes()}
+    counts = {box.key: box.parameters for box in figure.boxes()}
     return {
-        "blueprint": figure.blueprint.model_dump(mode="json"),
+        "blueprint": figure.model_dump(mode="json"),
         "parameters_by_box": counts,
-        "vocabulary_from": "dataset" if figure.prepared else "recipe",
+        "vocabulary_from": "dataset" if is_prepared else "recipe",
         "svg": None if svg is None else str(svg),
     }
 
 
-def figure_table(figure: Figure, *, each_layer: bool) -> AnswerTable:
+def figure_table(figure: "Blueprint", *, each_layer: bool) -> AnswerTable:
     """Return a table with a row for each box, from the input upwards, and a row for the total."""
     table = AnswerTable("part", "box", "what it does", "parameters")
-    for column in figure.blueprint.columns:
+    for column in figure.columns:
         name = column.name.lower()
         _add(table, name, column.before)
         for where, times, boxes in _layers(column, each_layer):
             _add(table, where, boxes, times)
         _add(table, name, column.after)
-    table.add("", "all", "", f"{figure.blueprint.parameters:,}")
+    table.add("", "all", "", f"{figure.parameters:,}")
     return table
 
 

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from cluster.terminal import Terminal, print_json_line, print_line, print_result
 from foundation.untrusted_text import visible_in_json
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders
-from transloom.cli.run_urls import local_run, run_location
+from transloom.cli.run_urls import local_run, local_run_names, local_runs, run_location
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.observe.terminal.tables import AnswerTable
 
@@ -38,24 +39,21 @@ Overrides = Annotated[
         autocompletion=override_keys,
     ),
 ]
-RunArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN",
-        help="A run's folder, or its URL in an object store.",
-        callback=local_run,
-        autocompletion=run_folders,
-    ),
-]
+_run_argument = partial(
+    typer.Argument,
+    metavar="RUN",
+    help="A run's folder, or its URL in an object store.",
+    autocompletion=run_folders,
+)
+RunArgument = Annotated[Path, _run_argument(callback=local_run)]
 # The argument of a command that changes a run without reading it.
-RunLocationArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN",
-        help="A run's folder, or its URL in an object store.",
-        autocompletion=run_folders,
-    ),
-]
+RunLocationArgument = Annotated[Path, _run_argument()]
+# Arguments of commands that use several runs, and describe their use.
+runs_argument = partial(
+    typer.Argument, metavar="RUN...", callback=local_runs, autocompletion=run_folders
+)
+# Their runs may have the form RUN@CHECKPOINT.
+run_names_argument = partial(typer.Argument, callback=local_run_names, autocompletion=run_folders)
 # A recipe's run. Commands that train in other places describe its default or its storage.
 RunOption = Annotated[
     Path | None,
@@ -230,14 +228,10 @@ def answer(value: Any, as_json: bool, readable: Any, *, failed: bool = False) ->
 def _print_readable(readable: Any) -> None:
     console = Terminal()
     piped = not console.is_terminal and "COLUMNS" not in os.environ
-    if piped:
-        console = Terminal(width=WIDTH_WHEN_PIPED)
-    if isinstance(readable, AnswerTable):
-        if piped:
-            print_line(readable.plain())
-        else:
-            console.print(readable, crop=False)
+    if piped and isinstance(readable, AnswerTable):
+        print_line(readable.plain())
         return
+    console = Terminal(width=WIDTH_WHEN_PIPED) if piped else console
     console.print(readable, soft_wrap=isinstance(readable, str), crop=False)
 
 

@@ -1,7 +1,6 @@
 """Command `transloom plan`: estimate memory, disk space and time of a run, and find problems."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from cluster.node_check.checks import NodeCheckReport
     from cluster.planning.cluster_facts import ClusterFacts
     from cluster.planning.failures import FailureCost
-    from cluster.planning.plan import MemoryCheckpoints, Plan, PlanOptions
+    from cluster.planning.plan import MemoryCheckpoints, Plan
     from cluster.planning.speed import Speed
 
 LABEL = 13  # width of the label of a row, in columns
@@ -94,40 +93,19 @@ def plan(
 
       transloom plan vaswani-base --no-measure --nodes 128
     """
-    from cluster.planning.plan import PlanOptions
+    from cluster.planning.plan import PlanOptions, make_plan
     from trainer.runs.folder import RunFolder
-
-    made = plan_run(
-        recipe,
-        overrides or [],
-        run=run,
-        wanted=PlanOptions(
-            address, measure, RunFolder(like) if like else None, check_nodes, nodes, failure_rate
-        ),
-        notice=note,
-    )
-    answer(made.to_json(), as_json, plan_text(made), failed=not made.trainable)
-
-
-def plan_run(
-    recipe: str,
-    overrides: list[str],
-    *,
-    run: Path | None,
-    wanted: "PlanOptions",
-    notice: Callable[[str], None],
-) -> "Plan":
-    """Plan the run of a recipe; see `transloom plan --help`."""
-    from cluster.planning.plan import make_plan
     from transloom.cli.train_run import recipe_and_run
 
-    loaded, folder = recipe_and_run(recipe, overrides, run, wanted.address)
-    return make_plan(loaded, folder, replace(wanted, address=loaded.cluster.address), notice)
+    loaded, folder = recipe_and_run(recipe, overrides or [], run, address)
+    speed_run = RunFolder(like) if like else None
+    options = PlanOptions(measure, speed_run, check_nodes, nodes, failure_rate)
+    made = make_plan(loaded, folder, options, note)
+    answer(made.to_json(), as_json, plan_text(made), failed=not made.trainable)
 
 
 def plan_text(plan: "Plan") -> str:
     """Return the plan as lines of text, with the verdict in the last line."""
-    from trainer.runs.folder import RunFolder
     from transloom.cli.train_run import title_of
 
     rows = [
@@ -137,7 +115,7 @@ def plan_text(plan: "Plan") -> str:
         *(_cluster_rows(plan.cluster) if plan.cluster else ()),
     ]
     lines = [
-        title_of(plan.recipe, RunFolder(plan.run, plan.url)),
+        title_of(plan.recipe, plan.run),
         *(f"{label:<{LABEL}}{text}" for label, text in rows),
         *(_node_check_lines(plan.node_check) if plan.node_check else ()),
         *(f"{'problem' if p.refuses else 'note'}: {p.text}" for p in plan.problems),

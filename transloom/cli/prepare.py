@@ -1,8 +1,6 @@
 """Command `transloom prepare`: make a dataset from a recipe's corpora."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +10,7 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from cluster.terminal import Terminal, VisibleTextColumn
 from foundation.wording import counted
 from transloom.cli.options import JsonOption, Overrides, ProcessesOption, RecipeArgument, answer
+from transloom.cli.signal_handlers import handled_signals
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
@@ -86,23 +85,15 @@ def _amount(now: "PrepareProgress") -> str:
     return f"{now.done:,} of {now.total:,} {unit}"
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Make SIGTERM raise KeyboardInterrupt, so that it triggers the same cleanup as Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def prepare_dataset(
     recipe: "Recipe", console: Terminal, *, overwrite: bool, processes: int | None = None
 ) -> dict[str, Any]:
     """Prepare a recipe's dataset with a progress bar for each stage, and return a summary."""
     from data_pipeline.preparation.prepare import prepare
 
-    with _terminated_as_interrupted(), work_progress(console) as progress:
+    # SIGTERM triggers the same cleanup as Ctrl-C.
+    terminated_as_interrupted = handled_signals(signal.default_int_handler, signal.SIGTERM)
+    with terminated_as_interrupted, work_progress(console) as progress:
         bars = _StageBars(progress)
         manifest = prepare(
             recipe.data_settings, bars.report, overwrite=overwrite, processes=processes

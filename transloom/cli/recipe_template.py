@@ -15,33 +15,24 @@ def fill(template: str, **values: Any) -> "RecipePart":
     A value that is not a `RecipePart` is quoted in a setting wherever YAML requires it, and its
     control characters are escaped in a comment.
     """
+    others = {name: value for name, value in values.items() if not isinstance(value, RecipePart)}
+    quoted = values | {name: inline_yaml(value) for name, value in others.items()}
+    escaped = values | {name: visible_line(str(value)) for name, value in others.items()}
     lines = []
     for line in template.splitlines():
         if line.startswith("#"):
-            lines.append(line.format_map(_Shown(values)))
+            lines.append(line.format_map(escaped))
             continue
         setting, mark, comment = line.partition(_COMMENT)
-        setting = setting.rstrip().format_map(_Quoted(values))
+        setting = setting.rstrip().format_map(quoted)
         if mark:
-            setting = f"{setting:<{COMMENT_COLUMN}}{_COMMENT}{comment.format_map(_Shown(values))}"
+            setting = f"{setting:<{COMMENT_COLUMN}}{_COMMENT}{comment.format_map(escaped)}"
         lines.append(setting)
     return RecipePart("\n".join(lines) + "\n")
 
 
 class RecipePart(str):
     """Text of a template's result, which is inserted unchanged into another template."""
-
-
-class _Quoted(dict[str, Any]):
-    def __getitem__(self, name: str) -> Any:
-        value = super().__getitem__(name)
-        return value if isinstance(value, RecipePart) else inline_yaml(value)
-
-
-class _Shown(dict[str, Any]):
-    def __getitem__(self, name: str) -> Any:
-        value = super().__getitem__(name)
-        return value if isinstance(value, RecipePart) else visible_line(str(value))
 
 
 TEMPLATE = """\

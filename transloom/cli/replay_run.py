@@ -35,6 +35,7 @@ from trainer.runs.model_folder import is_model_folder
 from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Vitals
 from trainer.runs.warm_start import warm_start_of
+from transloom.cli.run_urls import existing_run
 from transloom.observe.replay.inspected_steps import ExampleLocations, inspected_step
 from transloom.observe.replay.replay_plan import Leg, ReplayPlan, plan_replay, recipe_of
 from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
@@ -78,8 +79,7 @@ def replay(run: Path, request: ReplayRequest, console: Terminal) -> ReplayReport
         RunMismatchError, TrainerError, RecipeError: these steps cannot be replayed.
         ClusterError: the cluster lacks capacity for the ranks, or the replay was stopped.
     """
-    folder = RunFolder(run)
-    folder.card()
+    folder = existing_run(run)
     recipe = recipe_of(folder, request.overrides, request.dataset, request.address, request.ranks)
     with _ReplayListener(console) as listener:
         plan = plan_replay(folder, recipe, request.steps, request.worst, listener.notice)
@@ -195,13 +195,8 @@ def _for_scratch(plan: ReplayPlan, leg: Leg, scratch: RunFolder, manifest: Manif
             source = warm_start.path.parents[1]
             trainer["init_from"] = Location(f"{source}@{parent.step}")
     checkpoints = {"every_steps": NEVER, "keep_last": NEVER}
-    return recipe.model_copy(
-        update={
-            "trainer": recipe.trainer.model_copy(update=trainer),
-            "checkpoints": recipe.checkpoints.model_copy(update=checkpoints),
-            "tracking": recipe.tracking.model_copy(update={"wandb": "disabled"}),
-        }
-    )
+    tracking = {"wandb": "disabled"}
+    return recipe.with_values(trainer=trainer, checkpoints=checkpoints, tracking=tracking)
 
 
 def _unreadable(plan: ReplayPlan, error: DatasetFileError) -> UnreadableData:

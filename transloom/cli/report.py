@@ -5,21 +5,11 @@ from typing import Annotated
 
 import typer
 
-from transloom.cli.completion import run_folders
-from transloom.cli.options import JsonOption, answer
-from transloom.cli.run_urls import local_runs
+from transloom.cli.options import JsonOption, answer, runs_argument
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN...",
-            help="Folders or URLs of the runs to save.",
-            callback=local_runs,
-            autocompletion=run_folders,
-        ),
-    ],
+    runs: Annotated[list[Path], runs_argument(help="Folders or URLs of the runs to save.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
     as_json: JsonOption = False,
 ) -> None:

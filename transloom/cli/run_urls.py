@@ -7,7 +7,7 @@ date while it works. The modules of the object store are imported only for URLs.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +108,19 @@ def copy_of_run(run: Path | str) -> Path:
     return run_view(str(run))
 
 
+def existing_run(run: Path) -> "RunFolder":
+    """Return the folder of a run.
+
+    Raises:
+        RunMismatchError: the run does not exist.
+    """
+    from trainer.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.card()
+    return folder
+
+
 @contextmanager
 def followed_copy(
     what: Path | str,
@@ -141,10 +154,7 @@ def followed_copy(
                 f"There is no run at {view.url}, and none below it. Name the URL of a run, such as "
                 "s3://bucket/runs/phrasebook, or the prefix of runs, such as s3://bucket/runs"
             )
-    if not is_followed:
-        yield view.folder
-        return
-    with ViewFollower(view, announce):
+    with ViewFollower(view, announce) if is_followed else nullcontext():
         yield view.folder
 
 

@@ -14,7 +14,7 @@ from foundation.wording import counted
 from trainer.runs.run_url import MAX_RUN_BYTES
 from transloom.cli.completion import run_folders
 from transloom.cli.options import JsonOption, RunArgument, answer
-from transloom.cli.run_urls import followed_copy, run_url_argument
+from transloom.cli.run_urls import existing_run, followed_copy, run_url_argument
 
 if TYPE_CHECKING:
     from trainer.runs.remote.transfer import TransferSummary
@@ -81,7 +81,7 @@ def push(
 
     with _transfer_display() as receivers:
         copied = push_run(folder, url, *receivers)
-    answer(_as_json(str(folder), url, copied), as_json, _in_words(url, copied))
+    _answer(str(folder), url, copied, as_json)
 
 
 @runs_app.command("pull")
@@ -106,18 +106,16 @@ def pull(
 
     with _transfer_display() as receivers:
         copied = pull_run(url, folder, *receivers, max_bytes=max_bytes)
-    answer(_as_json(url, str(folder), copied), as_json, _in_words(str(folder), copied))
+    _answer(url, str(folder), copied, as_json)
 
 
 @runs_app.command("record", hidden=True)
 def print_record(run: RunArgument) -> None:
     """Print the metrics file of a run, for another program."""
     from data_pipeline.storage.regular_files import open_regular
-    from trainer.runs.folder import RunFolder
 
-    folder = RunFolder(run)
-    folder.card()
-    with suppress(FileNotFoundError), open_regular(folder.metrics) as file:
+    metrics = existing_run(run).metrics
+    with suppress(FileNotFoundError), open_regular(metrics) as file:
         for line in file:
             print_result(line.decode(errors="replace"), end="")
 
@@ -131,10 +129,7 @@ def _transfer_display() -> Iterator[tuple[Callable[[int, int], None], Callable[[
         yield partial(bars, "checkpoints"), partial(console.print, soft_wrap=True)
 
 
-def _as_json(source: str, target: str, copied: "TransferSummary") -> dict[str, object]:
-    return {"from": source, "to": target, **asdict(copied)}
-
-
-def _in_words(target: str, copied: "TransferSummary") -> str:
+def _answer(source: str, target: str, copied: "TransferSummary", as_json: bool) -> None:
     what = f"{counted(copied.checkpoints, 'checkpoint')} and {counted(copied.files, 'other file')}"
-    return f"{target} has the run: {what}, {copied.bytes / 1e6:,.1f} MB, all verified"
+    text = f"{target} has the run: {what}, {copied.bytes / 1e6:,.1f} MB, all verified"
+    answer({"from": source, "to": target, **asdict(copied)}, as_json, text)

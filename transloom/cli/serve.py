@@ -9,7 +9,6 @@ import typer
 from cluster.errors import ClusterError
 from cluster.terminal import print_line, warn
 from foundation.shown_urls import url_of
-from transloom.cli.completion import run_folders
 from transloom.cli.options import (
     BeamOption,
     CheckpointOption,
@@ -17,8 +16,8 @@ from transloom.cli.options import (
     EngineOption,
     PenaltyOption,
     PrecisionOption,
+    runs_argument,
 )
-from transloom.cli.run_urls import local_runs
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
@@ -29,11 +28,8 @@ MIN_CHARACTERS = 16  # minimum length of a token
 def serve(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN...",
-            help="Folders or URLs of the runs. Each run is served under the name of its folder.",
-            callback=local_runs,
-            autocompletion=run_folders,
+        runs_argument(
+            help="Folders or URLs of the runs. Each run is served under the name of its folder."
         ),
     ],
     replicas: Annotated[

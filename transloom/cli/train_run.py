@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.errors import RecipeError
 from cluster.notify.notifying_listener import NotifyingListener
-from cluster.planning.quick_checks import quick_check
+from cluster.planning.quick_checks import newest_step, quick_check
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name, with_absolute_paths
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.supervisor import SupervisionOptions, supervise
@@ -131,7 +131,7 @@ def train_run(
         )
     checked = quick_check(loaded, folder)
     store, manifest = checked.require()
-    began_at = _newest_step(checked.stored)
+    began_at = newest_step(checked.stored)
     if profile:
         _check_profile(profile, loaded, checked.stored)
     title, settings = title_of(loaded, folder), loaded.trainer
@@ -199,18 +199,13 @@ def _check_profile(steps: StepRange, recipe: Recipe, run: RunFolder) -> None:
             f"--profile {steps} names {counted(steps.last - steps.first + 1, 'step')}, whose trace "
             f"would be too large for a viewer: name at most {MAX_PROFILED_STEPS} steps"
         )
-    begun = _newest_step(run)
+    begun = newest_step(run)
     if steps.first <= begun and not profile_folder(run, steps).exists():
         raise RecipeError(
             f"--profile {steps} begins at step {steps.first}, but {run.path} continues from the "
             f"checkpoint of step {begun}: name later steps, up to trainer.max_steps, which is "
             f"{longest}"
         )
-
-
-def _newest_step(run: RunFolder) -> int:
-    checkpoints = list_checkpoints(run.checkpoints)
-    return step_of(checkpoints[-1]) if checkpoints else 0
 
 
 def title_of(recipe: Recipe, run: RunFolder) -> str:

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.terminal import Terminal, print_result
-from transloom.cli.completion import run_folders
 from transloom.cli.options import (
     BeamOption,
     CheckpointOption,
@@ -18,8 +17,9 @@ from transloom.cli.options import (
     PrecisionOption,
     ProcessesOption,
     TagOption,
+    run_names_argument,
 )
-from transloom.cli.run_urls import local_run_names, named_run
+from transloom.cli.run_urls import named_run
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
 
@@ -27,12 +27,10 @@ from transloom.inference.engine_names import Engine
 def translate(
     runs: Annotated[
         list[str],
-        typer.Argument(
+        run_names_argument(
             metavar="RUN... [FILE|-]",
             help="Folders or URLs of the runs, then a file with one sentence per line. RUN@STEP "
             "names a checkpoint. The default for the file is -, standard input.",
-            callback=local_run_names,
-            autocompletion=run_folders,
         ),
     ],
     given: Annotated[

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +21,7 @@ from transloom.cli.completion import run_folders
 from transloom.cli.jobs import DEFAULT_ADDRESS, Address
 from transloom.cli.options import JsonOption
 from transloom.cli.run_urls import followed_copy
+from transloom.cli.signal_handlers import handled_signals
 
 if TYPE_CHECKING:
     from transloom.observe.terminal.folder_feed import FolderFeed
@@ -133,7 +133,7 @@ def _draw(feed: "RunFeed | FolderFeed", console: Terminal) -> None:
     """Redraw the display periodically on an alternate screen, and close this screen at the end."""
     try:
         with (
-            _ended_by_signals(),
+            handled_signals(_exit, signal.SIGTERM, signal.SIGHUP),
             Live(feed, console=console, screen=True, auto_refresh=False) as live,
         ):
             live.refresh()
@@ -179,17 +179,6 @@ def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
             console.print(shown(indented(visible_line(text))), soft_wrap=True)
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that the terminal is restored."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, end) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+def _exit(number: int, frame: FrameType | None) -> None:
+    """Exit as if a signal had ended the process, after the terminal has been restored."""
+    raise SystemExit(128 + number)

@@ -12,6 +12,7 @@ from cluster.planning.plan import Plan
 from cluster.ray.cluster_view import Node
 from cluster.ray.private import Holder
 from cluster.recipe import Recipe
+from trainer.runs.folder import RunFolder
 from transloom.cli.plan import plan_text
 
 HOLDER = Holder("01000000", "raysubmit_x", "/runs/a", "transloom train", "10.0.0.2, process 7",
@@ -72,7 +73,9 @@ def test_resources_and_labels_are_told():
 def test_it_is_told_in_lines():
     leaving = replace(NODE, name="10.0.0.3 (cd)", leaves_at=1.0)
     facts = replace(FACTS, nodes=(NODE, leaving))
-    plan = Plan(recipe(2), Path("runs/a"), 20, capacity_problems(recipe(2), FACTS), cluster=facts)
+    plan = Plan(
+        recipe(2), RunFolder(Path("runs/a")), 20, capacity_problems(recipe(2), FACTS), cluster=facts
+    )
     lines = plan_text(plan).splitlines()
     assert (
         "node         10.0.0.2 (ab): 1 of 4 CPU free; ranks use eth0; clock +0.25 s ± 0.01" in lines

@@ -168,9 +168,9 @@ from pathlib import Path
 from cluster.planning.quick_checks import run_folder_problems
 from trainer.runs.folder import RunFolder
 disk = Path({str(tmp_path / "disk")!r})
-before = run_folder_problems(RunFolder(disk / "new"))
+before = list(run_folder_problems(RunFolder(disk / "new")))
 subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-after = run_folder_problems(RunFolder(disk / "new"))
+after = list(run_folder_problems(RunFolder(disk / "new")))
 print(json.dumps([[problem.text for problem in found] for found in (before, after)]))
 """
     before, (text,) = run_on_small_disk(tmp_path / "disk", 100, program)
@@ -212,7 +212,7 @@ def test_a_run_that_is_over_needs_no_cluster(phrasebook, tmp_path):
     run = RunFolder(tmp_path / "run")
     (run.checkpoints / "step-00000020").mkdir(parents=True)
     recipe = changed(phrasebook, cluster={"address": "127.0.0.1:1"})
-    assert cluster_problems(recipe, run) == []
+    assert list(cluster_problems(recipe, run)) == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from cluster.recipe import Recipe
 from trainer.errors import TrainerError
 from trainer.memory.state_size import StateSize
 from trainer.record.metrics_lines import TrainLine
+from trainer.runs.folder import RunFolder
 from transloom.cli.plan import plan_text
 
 
@@ -112,7 +113,7 @@ def test_a_record_counts_what_lies_between_steps(tmp_path):
 )
 def test_the_steps_of_an_epoch_have_a_fraction_where_there_is_one(tmp_path, steps, words):
     epoch = Epoch(steps, 1000, exact=True)
-    text = plan_text(Plan(recipe(tmp_path, 1), tmp_path, 10, [], epoch=epoch))
+    text = plan_text(Plan(recipe(tmp_path, 1), RunFolder(tmp_path), 10, [], epoch=epoch))
     assert f"an epoch     {words} 1,000 target tokens" in text
 
 
@@ -134,7 +135,9 @@ def test_an_interval_of_memory_checkpoints_that_costs_little(
     wanted = wanted.model_copy(update={"checkpoints": checkpoints})
     state = StateSize(0, 0, 0, 0, 0, 0, checkpoint_copy=1_000_000_000)
     speed = Speed(2, step_seconds, 10.0, 3, None, "here")
-    text = plan_text(Plan(wanted, tmp_path, 10, [], state=state, parameters=1, speed=speed))
+    text = plan_text(
+        Plan(wanted, RunFolder(tmp_path), 10, [], state=state, parameters=1, speed=speed)
+    )
     assert words in " ".join(text.split())
 
 
@@ -157,7 +160,7 @@ def test_the_plan_says_how_fast_ranks_are_taken_to_be(tmp_path, ranks, measured,
     wanted = recipe(tmp_path, ranks)
     speed = Speed(measured, 10.0, 10.0, 3, None, "here")
     taken = duration(wanted, speed, 10, processors)
-    text = plan_text(Plan(wanted, tmp_path, 10, [], speed=speed, duration=taken))
+    text = plan_text(Plan(wanted, RunFolder(tmp_path), 10, [], speed=speed, duration=taken))
     assert words in text
     assert ("if" in text) == (ranks != measured)
     assert "promise" not in text
