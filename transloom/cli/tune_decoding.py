@@ -4,6 +4,7 @@ checkpoints, averaged if needed ─▶ score of each setting on the validation s
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,7 +29,9 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
     from trainer.runs.folder import RunFolder
-    from transloom.inference.tuned_decoding import DecodingPoint, TunedDecoding
+    from transloom.inference.significance import Metric
+    from transloom.inference.trained_network import Precision
+    from transloom.inference.tuned_decoding import DecodingPoint, Grid, TunedDecoding
 
 
 def tune_decoding(
@@ -98,9 +101,7 @@ def tune_decoding(
             "the reported scores of that set would be too good"
         )
     from trainer.runs.folder import RunFolder
-    from transloom.cli.load_translator import load_translator, task_of, trained_recipe
-    from transloom.inference.chosen_checkpoint import find_checkpoint
-    from transloom.inference.tuned_decoding import DecodingTuner, Grid, write_tuned_decoding
+    from transloom.inference.tuned_decoding import Grid
 
     grid = Grid()
     if beam_sizes is not None:
@@ -110,23 +111,9 @@ def tune_decoding(
     names = [name.strip() for name in checkpoints.split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("--checkpoints is empty: name checkpoints, such as newest,last:5")
-    folder, decoding = RunFolder(run), DecodingOptions(precision=precision)
-    if (task := task_of(run)) != "translation":
-        raise RunMismatchError(
-            f"{run} was trained for {task}, which does not use beam search: name a run of "
-            "translation"
-        )
-    found = list(dict.fromkeys(_found(folder, name) for name in names))
-    first, _ = find_checkpoint(folder, found[0])
-    data = trained_recipe(first, dataset).data
-    with percentage_bars(Terminal(stderr=True)) as progress:
-        tuner = DecodingTuner(first, data, grid, metric, bars_by_name(progress))
-        for name in found:
-            tuner.try_out(load_translator(run, name, decoding), processes)
-        tuned = tuner.judge()
-    with writable(folder) as written:
-        write_tuned_decoding(written, tuned)
-    file = str(folder.tuned_decoding)
+    options = TuningOptions(tuple(names), grid, metric, dataset, precision, processes)
+    tuned = tune_run(run, options, Terminal(stderr=True))
+    file = str(RunFolder(run).tuned_decoding)
     text = Group(_table(tuned), "", *map(shown, _advice(run, tuned, file)))
     answer({"file": file, **tuned.model_dump(mode="json")}, as_json, text)
 
@@ -151,6 +138,57 @@ def _penalties(text: str) -> tuple[float, ...]:
             "such as 0,0.6,1"
         )
     return tuple(sorted(set(numbers)))
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """Options of `transloom tune-decoding`.
+
+    Attributes:
+        checkpoints: steps, names of averages, newest, best, last:K or best:K.
+        dataset: folder or URL of the dataset; None for the dataset in the recipe.
+        processes: number of processes that translate; None chooses it by the work and memory.
+    """
+
+    checkpoints: tuple[str, ...]
+    grid: "Grid"
+    metric: "Metric"
+    dataset: str | None = None
+    precision: "Precision" = "fp32"
+    processes: int | None = None
+
+
+def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDecoding":
+    """Score all settings on the validation set with each checkpoint, and store the result.
+
+    Raises:
+        RunMismatchError: the run does not exist or does not translate, or the dataset differs.
+        CheckpointError: a checkpoint does not exist, or is damaged.
+    """
+    from trainer.runs.folder import RunFolder
+    from transloom.cli.load_translator import load_translator, task_of, trained_recipe
+    from transloom.inference.chosen_checkpoint import find_checkpoint
+    from transloom.inference.tuned_decoding import DecodingTuner, write_tuned_decoding
+
+    folder = RunFolder(run)
+    if (task := task_of(run)) != "translation":
+        raise RunMismatchError(
+            f"{run} was trained for {task}, which does not use beam search: name a run of "
+            "translation"
+        )
+    decoding = DecodingOptions(precision=options.precision)
+    names = list(dict.fromkeys(_found(folder, name) for name in options.checkpoints))
+    first, _ = find_checkpoint(folder, names[0])
+    data = trained_recipe(first, options.dataset).data
+    with percentage_bars(console) as progress:
+        bars = bars_by_name(progress)
+        tuner = DecodingTuner(first, data, options.grid, options.metric, bars)
+        for name in names:
+            tuner.try_out(load_translator(run, name, decoding), options.processes)
+        tuned = tuner.judge()
+    with writable(folder) as written:
+        write_tuned_decoding(written, tuned)
+    return tuned
 
 
 def _found(run: "RunFolder", name: str) -> str:
