@@ -29,7 +29,7 @@ from trainer.record.metrics_lines import Sample
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunMetadata
 from trainer.runs.log import LogEntry
-from trainer.scores import Scores
+from transloom.observe.curves.record_blocks import ScoredStep
 
 FACTS_PATH = "/api/facts"
 RUNS = "/api/runs"
@@ -107,13 +107,6 @@ class Mark(FileModel):
     details: dict[str, Any]
 
 
-class ValidationRow(FileModel):
-    """Scores of a validation after a step."""
-
-    step: int
-    scores: Scores
-
-
 class RunResponse(RunRow):
     """All information about one run except its curves.
 
@@ -132,7 +125,7 @@ class RunResponse(RunRow):
     card: RunMetadata | None
     checkpoints: list[CheckpointRow]
     events: list[Mark]
-    validations: list[ValidationRow]
+    validations: list[ScoredStep]
     samples: list[Sample]
     log: list[LogEntry]
     cleaning: dict[str, Any] | None
@@ -231,7 +224,7 @@ class NewSteps(FileModel):
 
     id: str
     columns: Columns
-    validations: list[ValidationRow]
+    validations: list[ScoredStep]
     events: list[Mark]
 
 

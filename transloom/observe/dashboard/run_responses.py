@@ -7,14 +7,13 @@ cannot be read, the response describes the problem and contains the other parts.
 import shlex
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from foundation.shown_urls import with_urls
-from trainer.errors import RunMismatchError, TrainerError
+from trainer.errors import RunMismatchError
 from trainer.record.event_text import event_text
 from trainer.record.facts import kind_of
 from trainer.record.metrics_lines import Event, Sample, SkippedLine
@@ -24,8 +23,9 @@ from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curve_index import extend_index, load_index
+from transloom.observe.curves.curve_points import Points
 from transloom.observe.curves.curves import MAX_POINTS, Curves, read_curves
-from transloom.observe.curves.record_blocks import OpenRecord
+from transloom.observe.curves.record_blocks import Lines, OpenRecord
 from transloom.observe.dashboard.api_models import (
     FACTS_PATH,
     RUNS,
@@ -40,7 +40,6 @@ from transloom.observe.dashboard.api_models import (
     RunRow,
     RunsResponse,
     TimeLapseResponse,
-    ValidationRow,
     curves_path,
     nodes_path,
     run_path,
@@ -70,18 +69,20 @@ def row_of(snapshot: RunSnapshot) -> RunRow:
     return RunRow(id=run_id(name), name=name, standing=run_status_from(snapshot), settings=settings)
 
 
-def run_response(path: Path, cache: Path | None) -> RunResponse:
+def run_response(path: Path, cache: Path) -> RunResponse:
     """Return all information about a run except its curves.
 
     Args:
         path: the run's folder.
-        cache: the directory of record indexes; None uses no index.
+        cache: the directory of record indexes.
     """
     run = RunFolder(path)
     snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
     row = row_of(snapshot)
     known = len(snapshot.problems)
-    curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
+    curves = Curves(Points.none(), [], [])
+    if _is_file(run.metrics):
+        curves = read_curves(run.metrics, 1, cache=cache)
     sample_problems = ProblemCollector()
     samples = sample_problems.try_read(
         run.metrics, lambda: newest_samples(run.metrics, cache), list[Sample]()
@@ -89,7 +90,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     vitals, cleaning = snapshot.vitals, snapshot.cleaning
     problems = [
         *row.standing.problems,
-        *([curves.problem] if curves and curves.problem else []),
+        *([curves.problem] if curves.problem else []),
         # Problems of the log are listed a second time, since the page shows this list next to the
         # log.
         *(text for text in row.standing.problems if text.startswith(str(run.log))),
@@ -97,11 +98,11 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     ]
     return RunResponse(
         **dict(row) | {"standing": row.standing.model_copy(update={"problems": problems})},
-        complete=curves.complete if curves else True,
+        complete=curves.complete,
         card=snapshot.card,
         checkpoints=snapshot.checkpoints,
-        events=marks_of(curves.events) if curves else [],
-        validations=validations_of(curves) if curves else [],
+        events=marks_of(curves.events),
+        validations=curves.validations,
         samples=samples,
         log=snapshot.log[-LOG_ENTRIES:],
         cleaning=cleaning,
@@ -111,14 +112,15 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     )
 
 
-def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
+def newest_samples(record: Path, cache: Path) -> list[Sample]:
     """Return the newest validation's samples, found at the record's end or with its index."""
     with OpenRecord(record) as opened:
-        end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
-        if not end.validations and cache and (index := load_index(opened, cache)):
+        found = Lines()
+        opened.read_lines(max(0, opened.end - SAMPLES_END_BYTES), opened.end, found)
+        if not found.validations and (index := load_index(opened, cache)):
             at, length = index.part.validation_at or (0, 0)
-            end = opened.lines_within(at, at + length + 1)
-        return end.validations[-1].samples if end.validations else []
+            opened.read_lines(at, at + length + 1, found)
+        return found.validations[-1].samples if found.validations else []
 
 
 def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def commands_of(snapshot: RunSnapshot) -> list[str]:
 
 def curves_response(
     path: Path,
-    cache: Path | None,
+    cache: Path,
     points: int = MAX_POINTS,
     first_step: int | None = None,
     last_step: int | None = None,
@@ -176,7 +178,7 @@ def curves_response(
     """Return the curves of a run, or of a range of its steps.
 
     Args:
-        cache: the directory of record indexes; None uses no index.
+        cache: the directory of record indexes.
         points: maximum number of points of each curve.
         first_step, last_step: None leaves that end of the range open.
 
@@ -184,22 +186,20 @@ def curves_response(
         OSError: its record cannot be read.
     """
     curves = read_curves(RunFolder(path).metrics, points, first_step, last_step, cache)
-    return CurvesResponse.model_validate(
-        {name: getattr(curves, name) for name in CurvesResponse.model_fields}
-    )
+    return CurvesResponse.model_validate(curves, from_attributes=True)
 
 
-def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[str, Any]:
+def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
     """Return the responses about some runs as JSON values, by request path, for a report.
 
-    The records are first indexed completely, in the cache or, if that is not possible, in a
-    temporary folder. The report therefore contains all events and validations.
+    The records are first indexed completely, in a temporary folder. The report therefore contains
+    all events and validations.
 
     Raises:
         RunMismatchError: one of the folders has no run, or two have the same name.
         OSError: a record cannot be read.
     """
-    paths = [path.resolve() for path in (run, *more)]
+    paths = [path.resolve() for path in runs]
     for path in paths:
         RunFolder(path).card()
     if len({path.name for path in paths}) < len(paths):
@@ -209,11 +209,13 @@ def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[
         answers: dict[str, Any] = {}
         rows = []
         for path in paths:
-            kept = _indexed(RunFolder(path).metrics, cache, Path(temporary))
+            cache = Path(temporary)
+            if _is_file(RunFolder(path).metrics):
+                extend_index(RunFolder(path).metrics, cache)
             name = run_id(path.name)
             rows.append(row_of(RunSnapshot(RunFolder(path), RECORD_BYTES_IN_LIST)))
-            answers[run_path(name)] = run_response(path, kept).model_dump(mode="json")
-            answers[curves_path(name)] = curves_response(path, kept).model_dump(mode="json")
+            answers[run_path(name)] = run_response(path, cache).model_dump(mode="json")
+            answers[curves_path(name)] = curves_response(path, cache).model_dump(mode="json")
             answers[nodes_path(name)] = nodes_response(path).model_dump(mode="json")
             answers[time_lapse_path(name)] = time_lapse_response(path).model_dump(mode="json")
     folder = Path(with_urls(str(paths[0]))).parent.name
@@ -279,10 +281,6 @@ def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:
     return [_mark(line) for line in events]
 
 
-def validations_of(curves: Curves) -> list[ValidationRow]:
-    return [ValidationRow(step=step, scores=scores) for step, scores in curves.validations]
-
-
 def _mark(line: Event | SkippedLine) -> Mark:
     if isinstance(line, SkippedLine):
         names = {"cause", "slots", "ranks", "in_a_row", "loss", "grad_norm"}
@@ -291,18 +289,6 @@ def _mark(line: Event | SkippedLine) -> Mark:
         details = line.details
     name = kind_of(line).name
     return Mark(step=line.step, event=name, words=event_text(line), details=details)
-
-
-def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
-    """Index a record completely; return the index's folder, or None without a record."""
-    if not _is_file(record):
-        return None
-    if cache:
-        with suppress(OSError, TrainerError):
-            extend_index(record, cache)
-            return cache
-    extend_index(record, temporary)
-    return temporary
 
 
 def _is_file(path: Path) -> bool:

@@ -11,11 +11,10 @@ The server reads runs and never writes them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -48,8 +47,6 @@ from transloom.observe.drawing.modules import DRAWING
 from transloom.web.auth import PageGuard
 from transloom.web.page_files import PageFiles
 
-T = TypeVar("T")
-
 THREADS = 4
 REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
 # Interval of comment lines, which are sent to detect dead connections.
@@ -62,12 +59,10 @@ WRITE_SECONDS = 30.0
 class Parts:
     """Components of a server that exist while it runs."""
 
-    table: RunsTable
     subscribers: PageSubscribers
     follower: Follower
     indexer: Indexer
     looks: InspectionManager
-    executor: ThreadPoolExecutor
 
 
 class Dashboard:
@@ -108,6 +103,7 @@ class Dashboard:
     async def _parts(self, app: web.Application) -> AsyncIterator[None]:
         subscribers = PageSubscribers()
         executor = ThreadPoolExecutor(THREADS, "dashboard")
+        asyncio.get_running_loop().set_default_executor(executor)  # of `asyncio.to_thread`
 
         def complete(run: str) -> None:
             subscribers.publish("curves", CurvesChanged(id=run))
@@ -117,14 +113,12 @@ class Dashboard:
 
         indexer = Indexer(self._cache, complete)
         self._now = Parts(
-            table=self._table,
             subscribers=subscribers,
-            follower=Follower(self._table, subscribers, executor, other),
+            follower=Follower(self._table, subscribers, other),
             indexer=indexer,
             looks=InspectionManager(
                 lambda look: subscribers.publish("looks", look), self._look_command
             ),
-            executor=executor,
         )
         yield
         await self._now.follower.close()
@@ -139,14 +133,14 @@ class Dashboard:
         return _answer(FactsResponse())
 
     async def _runs(self, request: web.Request) -> web.Response:
-        table = await self._in_thread(self._table.answer)
+        table = await asyncio.to_thread(self._table.answer)
         if problem := self._now.indexer.problem:
             table = table.model_copy(update={"problems": [*table.problems, problem]})
         return _answer(table)
 
     async def _run(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        answer = await self._in_thread(lambda: run_response(path, self._cache))
+        answer = await asyncio.to_thread(run_response, path, self._cache)
         if not answer.complete:
             self._now.indexer.want(request.match_info["run"], RunFolder(path).metrics)
         return _answer(answer)
@@ -155,9 +149,7 @@ class Dashboard:
         path, run = await self._path(request), request.match_info["run"]
         points = _number(request, "points", MAX_POINTS) or MAX_POINTS
         first, last = _number(request, "from"), _number(request, "to")
-        answer = await self._in_thread(
-            lambda: curves_response(path, self._cache, points, first, last)
-        )
+        answer = await asyncio.to_thread(curves_response, path, self._cache, points, first, last)
         record = RunFolder(path).metrics
         if not answer.complete:
             self._now.indexer.want(run, record)
@@ -166,11 +158,11 @@ class Dashboard:
 
     async def _nodes(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        return _answer(await self._in_thread(lambda: nodes_response(path)))
+        return _answer(await asyncio.to_thread(nodes_response, path))
 
     async def _time_lapse(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        return _answer(await self._in_thread(lambda: time_lapse_response(path)))
+        return _answer(await asyncio.to_thread(time_lapse_response, path))
 
     async def _start_look(self, request: web.Request) -> web.Response:
         path, run = await self._path(request), request.match_info["run"]
@@ -222,13 +214,10 @@ class Dashboard:
         """
         run = request.match_info["run"]
         if run not in self._table.paths:
-            await self._in_thread(self._table.refresh)
+            await asyncio.to_thread(self._table.refresh)
         if run not in self._table.paths:
             raise web.HTTPNotFound(text=f"there is no run {run!r:.100} in this folder")
         return self._table.paths[run]
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._now.executor, function)
 
 
 @web.middleware

@@ -39,7 +39,7 @@ def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
         RunMismatchError: one of the folders has no run, or two runs have the same name.
         OSError: a metrics file cannot be read, or the report cannot be written.
     """
-    answers = frozen_responses(*runs)
+    answers = frozen_responses(runs)
     for path in runs:
         run = RunFolder(path.resolve())
         name = run_id(run.path.name)

@@ -232,7 +232,7 @@ def test_what_is_not_there_is_told_in_json(served):
 
 
 def test_a_report_gets_the_same_answers(served, folder):
-    answers = frozen_responses(folder / "alpha", folder / "long")
+    answers = frozen_responses([folder / "alpha", folder / "long"])
     for path in ("/api/runs/alpha", "/api/runs/alpha/nodes", "/api/runs/long/nodes"):
         assert answers[path] == served.get(path).json
     assert [row["id"] for row in answers["/api/runs"]["runs"]] == ["alpha", "long"]
