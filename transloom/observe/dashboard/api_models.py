@@ -40,20 +40,9 @@ MAX_INSPECTED_STEPS = 100
 Columns = dict[str, list[int | float | None]]
 
 
-def run_path(run: str) -> str:
-    return f"{RUNS}/{run}"
-
-
-def curves_path(run: str) -> str:
-    return f"{RUNS}/{run}/curves"
-
-
-def nodes_path(run: str) -> str:
-    return f"{RUNS}/{run}/nodes"
-
-
-def time_lapse_path(run: str) -> str:
-    return f"{RUNS}/{run}/time-lapse"
+def run_path(run: str, *part: str) -> str:
+    """Return the path of the response about a run, or about a part of it, such as "curves"."""
+    return "/".join([RUNS, run, *part])
 
 
 class FactsResponse(FileModel):

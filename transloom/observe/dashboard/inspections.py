@@ -65,10 +65,6 @@ class StepInspection:
     message: str = "starting"
     content: bytes = b""
 
-    @property
-    def key(self) -> tuple[str, int, int]:
-        return self.run, self.first_step, self.last_step
-
     def answer(self) -> bytes:
         """Return the state and the report as an `InspectionResponse` in JSON."""
         response = InspectionResponse(state=self.state, message=self.message)
@@ -116,8 +112,8 @@ class InspectionManager:
                 f"the range from step {first_step} to {last_step} has {counted(steps, 'step')}, "
                 f"but an inspection needs 1 to {MAX_INSPECTED_STEPS} steps: choose another range"
             )
-        look = StepInspection(run, first_step, last_step)
-        found = self._kept.get(look.key)
+        key = run, first_step, last_step
+        found = self._kept.get(key)
         if found and found.state != "failed":
             return found
         if self._running:
@@ -126,8 +122,8 @@ class InspectionManager:
                 f"steps {busy.first_step} to {busy.last_step} of {busy.run} are being inspected: "
                 "wait until that inspection is done"
             )
-        self._kept[look.key] = self._running = look
-        self._kept.move_to_end(look.key)
+        self._kept[key] = self._running = look = StepInspection(*key)
+        self._kept.move_to_end(key)
         while len(self._kept) > MAX_KEPT_INSPECTIONS:
             self._kept.popitem(last=False)
         self._task = asyncio.get_running_loop().create_task(self._inspect(look, path))

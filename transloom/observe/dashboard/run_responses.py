@@ -8,10 +8,11 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from foundation.file_model import FileModel
 from foundation.shown_urls import with_urls
 from trainer.errors import RunMismatchError
 from trainer.record.event_text import event_text
@@ -40,14 +41,9 @@ from transloom.observe.dashboard.api_models import (
     RunRow,
     RunsResponse,
     TimeLapseResponse,
-    curves_path,
-    nodes_path,
     run_path,
-    time_lapse_path,
 )
 from transloom.observe.dashboard.runs_folder import run_id
-
-T = TypeVar("T")
 
 # The table of runs reads this many bytes from the ends of all records together. It reads at least
 # `MIN_END_BYTES` (about ten lines) from each.
@@ -55,6 +51,7 @@ TABLE_BYTES = 2_400_000
 MIN_END_BYTES = 2**13
 LOG_ENTRIES = 200
 SAMPLES_END_BYTES = 2**16
+_OF_A_NODE = ("time", "cpu_percent", "memory_used_bytes", "memory_bytes")
 _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
 
@@ -206,7 +203,7 @@ def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
         names = ", ".join(str(path) for path in paths)
         raise RunMismatchError(f"Two of {names} have the same name: rename one of them")
     with tempfile.TemporaryDirectory(prefix="transloom-curves-") as temporary:
-        answers: dict[str, Any] = {}
+        answers: dict[str, FileModel] = {}
         rows = []
         for path in paths:
             cache = Path(temporary)
@@ -214,14 +211,14 @@ def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
                 extend_index(RunFolder(path).metrics, cache)
             name = run_id(path.name)
             rows.append(row_of(RunSnapshot(RunFolder(path), RECORD_BYTES_IN_LIST)))
-            answers[run_path(name)] = run_response(path, cache).model_dump(mode="json")
-            answers[curves_path(name)] = curves_response(path, cache).model_dump(mode="json")
-            answers[nodes_path(name)] = nodes_response(path).model_dump(mode="json")
-            answers[time_lapse_path(name)] = time_lapse_response(path).model_dump(mode="json")
+            answers[run_path(name)] = run_response(path, cache)
+            answers[run_path(name, "curves")] = curves_response(path, cache)
+            answers[run_path(name, "nodes")] = nodes_response(path)
+            answers[run_path(name, "time-lapse")] = time_lapse_response(path)
     folder = Path(with_urls(str(paths[0]))).parent.name
     table = RunsResponse(folder=folder, problems=[], bytes_read=0, runs=rows)
-    facts = FactsResponse().model_dump(mode="json")
-    return {FACTS_PATH: facts, RUNS: table.model_dump(mode="json"), **answers}
+    answers = {FACTS_PATH: FactsResponse(), RUNS: table, **answers}
+    return {path: answer.model_dump(mode="json") for path, answer in answers.items()}
 
 
 def nodes_response(path: Path) -> NodesResponse:
@@ -267,13 +264,8 @@ def _columns_of(lines: list[NodeLine]) -> NodeColumns:
         found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
         columns = {name: [g and getattr(g, name) for g in found] for name in _OF_A_GPU}
         gpus.append(GpuColumns(index=index, **columns))
-    return NodeColumns(
-        time=[line.time for line in lines],
-        cpu_percent=[line.cpu_percent for line in lines],
-        memory_used_bytes=[line.memory_used_bytes for line in lines],
-        memory_bytes=[line.memory_bytes for line in lines],
-        gpus=gpus,
-    )
+    columns = {name: [getattr(line, name) for line in lines] for name in _OF_A_NODE}
+    return NodeColumns(**columns, gpus=gpus)
 
 
 def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:

@@ -13,7 +13,7 @@ The server reads runs and never writes them.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -55,16 +55,6 @@ ALIVE_SECONDS = 15.0
 WRITE_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Components of a server that exist while it runs."""
-
-    subscribers: PageSubscribers
-    follower: Follower
-    indexer: Indexer
-    looks: InspectionManager
-
-
 class Dashboard:
     """Web application that answers requests about the runs of a folder.
 
@@ -80,6 +70,7 @@ class Dashboard:
         look_command: Sequence[str],
     ) -> None:
         self._table, self._cache, self._look_command = table, cache, look_command
+        self._subscribers = PageSubscribers()
         self.app = web.Application(
             middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
         )
@@ -101,40 +92,29 @@ class Dashboard:
         )
 
     async def _parts(self, app: web.Application) -> AsyncIterator[None]:
-        subscribers = PageSubscribers()
+        """Create the components that need an event loop, and close them when the server ends."""
+        publish = self._subscribers.publish
         executor = ThreadPoolExecutor(THREADS, "dashboard")
         asyncio.get_running_loop().set_default_executor(executor)  # of `asyncio.to_thread`
-
-        def complete(run: str) -> None:
-            subscribers.publish("curves", CurvesChanged(id=run))
-
-        def other(run: str, record: Path) -> None:
-            indexer.want(run, record, is_other=True)
-
-        indexer = Indexer(self._cache, complete)
-        self._now = Parts(
-            subscribers=subscribers,
-            follower=Follower(self._table, subscribers, other),
-            indexer=indexer,
-            looks=InspectionManager(
-                lambda look: subscribers.publish("looks", look), self._look_command
-            ),
-        )
+        self._indexer = Indexer(self._cache, lambda run: publish("curves", CurvesChanged(id=run)))
+        other = partial(self._indexer.want, is_other=True)
+        self._follower = Follower(self._table, self._subscribers, other)
+        self._looks = InspectionManager(partial(publish, "looks"), self._look_command)
         yield
-        await self._now.follower.close()
-        await self._now.looks.close()
-        await indexer.close()
+        await self._follower.close()
+        await self._looks.close()
+        await self._indexer.close()
         executor.shutdown(wait=False, cancel_futures=True)
 
     async def _disconnect_all(self, app: web.Application) -> None:
-        self._now.subscribers.close()
+        self._subscribers.close()
 
     async def _facts(self, request: web.Request) -> web.Response:
         return _answer(FactsResponse())
 
     async def _runs(self, request: web.Request) -> web.Response:
         table = await asyncio.to_thread(self._table.answer)
-        if problem := self._now.indexer.problem:
+        if problem := self._indexer.problem:
             table = table.model_copy(update={"problems": [*table.problems, problem]})
         return _answer(table)
 
@@ -142,7 +122,7 @@ class Dashboard:
         path = await self._path(request)
         answer = await asyncio.to_thread(run_response, path, self._cache)
         if not answer.complete:
-            self._now.indexer.want(request.match_info["run"], RunFolder(path).metrics)
+            self._indexer.want(request.match_info["run"], RunFolder(path).metrics)
         return _answer(answer)
 
     async def _curves(self, request: web.Request) -> web.Response:
@@ -152,8 +132,8 @@ class Dashboard:
         answer = await asyncio.to_thread(curves_response, path, self._cache, points, first, last)
         record = RunFolder(path).metrics
         if not answer.complete:
-            self._now.indexer.want(run, record)
-        self._now.follower.expect(run, record, answer.recorded_bytes)
+            self._indexer.want(run, record)
+        self._follower.expect(run, record, answer.recorded_bytes)
         return _answer(answer)
 
     async def _nodes(self, request: web.Request) -> web.Response:
@@ -169,7 +149,7 @@ class Dashboard:
         try:
             values = parse_object(await request.read(), REQUEST_LIMITS)
             wanted = InspectionRequest.model_validate(values)
-            look = self._now.looks.start(run, path, wanted.first_step, wanted.last_step)
+            look = self._looks.start(run, path, wanted.first_step, wanted.last_step)
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"invalid steps: {error_summary(error)}") from error
         except InspectionRefusedError as error:
@@ -179,7 +159,7 @@ class Dashboard:
     async def _look(self, request: web.Request) -> web.Response:
         await self._path(request)
         run, first, last = (request.match_info[name] for name in ("run", "first", "last"))
-        look = self._now.looks.find(run, int(first[:16]), int(last[:16]))
+        look = self._looks.find(run, int(first[:16]), int(last[:16]))
         if look is None:
             raise web.HTTPNotFound(text=f"steps {first} to {last} of {run} were not inspected")
         return web.Response(body=look.answer(), content_type="application/json")
@@ -187,21 +167,21 @@ class Dashboard:
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         """Send server-sent events until the page disconnects or reads too slowly."""
         try:
-            page = self._now.subscribers.enter()
+            page = self._subscribers.enter()
         except TooManyPagesError as error:
             raise web.HTTPServiceUnavailable(text=str(error)) from error
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         try:
             await response.prepare(request)
             await response.write(b"retry: 1000\n\n")
-            self._now.follower.wake()
+            self._follower.wake()
             while (messages := await page.take(ALIVE_SECONDS)) is not None:
                 await asyncio.wait_for(response.write(messages or b": here\n\n"), WRITE_SECONDS)
         except (ConnectionError, TimeoutError):
             if request.transport:
                 request.transport.abort()  # otherwise unsent data would stay in memory
         finally:
-            self._now.subscribers.leave(page)
+            self._subscribers.leave(page)
         return response
 
     async def _path(self, request: web.Request) -> Path:
