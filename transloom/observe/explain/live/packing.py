@@ -21,15 +21,13 @@ from data_pipeline.tasks.masking import vocabulary_of
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.blocks.positions import angles_per_position
 from model.blocks.rotary import rotary_table
-from model.config.decoder_only import DecoderOnlyConfig
 from model.config.encoder_only import EncoderOnlyConfig
-from model.config.transformer import ModelConfig
+from model.config.layers import LayersConfig
 from model.generation.sampling import uniform_numbers
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
 from transloom.observe.explain import limits
-from transloom.observe.explain.form import form_of
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.sentence_piece import packed_tokenizer
 
@@ -118,19 +116,18 @@ def _packed_text(
 
 def _packed(
     parameters: Mapping[str, Tensor],
-    config: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig,
+    config: LayersConfig,
     layers: Mapping[str, Any],
     tokenizers: Iterable[Tokenizer],
 ) -> dict[str, Any]:
-    form = form_of(config)
     weights = {name: weight.detach() for name, weight in parameters.items()}
     positions = "learned"
     if not isinstance(config, EncoderOnlyConfig):
         positions = config.positions
         if positions == "sinusoidal":
-            weights["positions.angles"] = angles_per_position(form.width)
+            weights["positions.angles"] = angles_per_position(config.width)
         elif positions == "rotary":
-            table = rotary_table(2, form.head_width, config.rotary_base, torch.device("cpu"))
+            table = rotary_table(2, config.head_width, config.rotary_base, torch.device("cpu"))
             weights["positions.angles"] = table[1]
     floats = np.concatenate([weight.cpu().float().numpy().ravel() for weight in weights.values()])
     pieces = [packed_tokenizer(tokenizer) for tokenizer in tokenizers]
@@ -138,8 +135,8 @@ def _packed(
     return {
         "config": {
             **layers,
-            **{name: getattr(form, name) for name in sizes},
-            "norm": "pre" if form.pre_norm else "post",
+            **{name: getattr(config, name) for name in sizes},
+            "norm": "pre" if config.pre_norm else "post",
             "norm_epsilon": config.norm_epsilon,
             "positions": positions,
         },
