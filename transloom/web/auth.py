@@ -17,9 +17,10 @@ Other users of the machine can reach 127.0.0.1, and so can pages of other sites 
 import ipaddress
 import secrets
 import socket
+from contextlib import suppress
 from hmac import compare_digest
 from typing import ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -43,14 +44,11 @@ class Site:
 
     def has_own_host(self, request: web.Request) -> bool:
         """Return whether a request's Host is a name of this machine or an IP address."""
-        hosts = request.headers.getall("Host", [])
-        if len(hosts) != 1:
+        host = _url_in(request, "Host", "//")
+        if host is None:
             return False
-        try:
-            name = urlsplit(f"//{hosts[0]}").hostname or ""
-        except ValueError:
-            return False
-        return name in self._own_names or _is_address(name)
+        name = host.hostname or ""
+        return name in self._own_names or _address(name) is not None
 
     @staticmethod
     def is_cross_site(request: web.Request) -> bool:
@@ -65,14 +63,10 @@ class Site:
     @staticmethod
     def is_own_origin(request: web.Request) -> bool:
         """Return whether a request comes from a page of the server that receives the request."""
-        origins = request.headers.getall("Origin", [])
-        if len(origins) != 1:
+        origin = _url_in(request, "Origin")
+        if origin is None or origin.scheme not in ("http", "https"):
             return False
-        try:
-            origin = urlsplit(origins[0])
-        except ValueError:
-            return False
-        return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("Host")
+        return origin.netloc == request.headers.get("Host")
 
 
 class SessionAuth:
@@ -185,19 +179,27 @@ class PageGuard(RequestGuard):
 
 def is_loopback(host: str) -> bool:
     """Return whether only users of this machine can reach a server that listens on this host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    address = _address(host)
+    return address.is_loopback if address else host.lower() == "localhost"
 
 
-def _is_address(name: str) -> bool:
-    """Return whether a host name is a plain IP address, which no DNS can redirect."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host is given by, which no DNS can redirect; None for a name."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host)
+    return None
+
+
+def _url_in(request: web.Request, header: str, before: str = "") -> SplitResult | None:
+    """Return the URL in a header; None if the header is missing, repeated or malformed.
+
+    Args:
+        before: the beginning of the URL, which the header lacks.
+    """
+    values = request.headers.getall(header, [])
+    with suppress(ValueError):
+        return urlsplit(before + values[0]) if len(values) == 1 else None
+    return None
 
 
 def same(given: str, expected: str) -> bool:

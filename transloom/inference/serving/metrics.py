@@ -36,8 +36,12 @@ class ServingMetrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = self._counter(
-            "requests", "translation requests, by HTTP status", ["run", "status"]
+        self._of_a_run: list[Counter | Histogram] = []  # those with the label `run` alone
+        self.requests = Counter(
+            "transloom_serve_requests",
+            "translation requests, by HTTP status",
+            ["run", "status"],
+            registry=self._registry,
         )
         self.request_seconds = self._histogram(
             "request_seconds",
@@ -56,23 +60,18 @@ class ServingMetrics:
         self.lost_batches = self._counter(
             "lost_batches", "batches that were lost with their replica and translated again"
         )
-        self._of_a_run: tuple[Counter | Histogram, ...] = (
-            self.request_seconds,
-            self.sentences,
-            self.source_tokens,
-            self.batch_sentences,
-            self.batch_tokens,
-            self.batch_seconds,
-            self.lost_batches,
-        )
 
-    def _counter(self, name: str, meaning: str, labels: Sequence[str] = ("run",)) -> Counter:
-        return Counter(f"transloom_serve_{name}", meaning, labels, registry=self._registry)
+    def _counter(self, name: str, meaning: str) -> Counter:
+        counter = Counter(f"transloom_serve_{name}", meaning, ["run"], registry=self._registry)
+        self._of_a_run.append(counter)
+        return counter
 
     def _histogram(self, name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
-        return Histogram(
+        histogram = Histogram(
             f"transloom_serve_{name}", meaning, ["run"], buckets=buckets, registry=self._registry
         )
+        self._of_a_run.append(histogram)
+        return histogram
 
     def expect(self, runs: Sequence[HasStatus]) -> None:
         """Register the runs: their counters start at 0, and each scrape reads their status."""

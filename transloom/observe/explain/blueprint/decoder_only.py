@@ -3,15 +3,7 @@
 from model.config.decoder_only import DecoderOnlyConfig
 from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn
 from transloom.observe.explain.blueprint.forms import head_lines
-from transloom.observe.explain.blueprint.parts import (
-    NetworkFigure,
-    Shapes,
-    box,
-    dimensions,
-    same_as,
-    softmax,
-    stack,
-)
+from transloom.observe.explain.blueprint.parts import NetworkFigure, Shapes, box, stack
 
 
 def decoder_only(config: DecoderOnlyConfig, shapes: Shapes) -> Blueprint:
@@ -25,7 +17,9 @@ class _Figure(NetworkFigure[DecoderOnlyConfig]):
         before = self._input()
         layers = stack(config.layers, lambda n: self._layer(f"decoder.{n + 1}", f"layers.{n}"))
         last = self.norm("decoder.last_norm", "last", "last_norm")
-        after = (last, self._output(), softmax("decoder", self.vocabulary), *parameters.rest())
+        owner = ("decoder.embedding", "the embedding") if config.tie_embeddings else None
+        output = self.output("decoder", parameters.take("output_embedding"), owner)
+        after = (last, *output, *parameters.rest())
         return Blueprint(
             title=f"Decoder-only Transformer, {config}",
             columns=(FigureColumn(name="Decoder", before=before, layers=layers, after=after),),
@@ -72,11 +66,3 @@ class _Figure(NetworkFigure[DecoderOnlyConfig]):
             *self.attention(key, prefix, "self_attention", title, lines),
             *self.feed_forward(key, prefix),
         ]
-
-    def _output(self) -> Box:
-        said = f"{dimensions((self.config.width, self.vocabulary))}: a logit for each piece"
-        if self.config.tie_embeddings:
-            key, title = "decoder.output", "Output matrix"
-            return same_as(key, "output", title, said, "decoder.embedding", "the embedding")
-        weights = self.parameters.take("output_embedding")
-        return box("decoder.output", "output", "Output matrix", [said], weights)

@@ -1,7 +1,7 @@
 """Build the boxes of the encoder–decoder Transformer (Vaswani et al. 2017, figure 1)."""
 
 from model.config.transformer import ModelConfig
-from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn, Kind, Weight
+from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn
 from transloom.observe.explain.blueprint.forms import head_lines
 from transloom.observe.explain.blueprint.parts import (
     NetworkFigure,
@@ -9,10 +9,10 @@ from transloom.observe.explain.blueprint.parts import (
     box,
     dimensions,
     same_as,
-    softmax,
     stack,
 )
 
+TARGET_EMBEDDING = ("decoder.embedding", "the target embedding")  # its key, and its name in texts
 SIDES = {"encoder": ("Source", "s"), "decoder": ("Target", "t")}
 
 
@@ -49,7 +49,8 @@ class _Figure(NetworkFigure[ModelConfig]):
         width, sharing = self.config.width, self.config.share_embeddings
         said = f"{length} × {width:,}, times √{width}"
         if side == "encoder" and sharing == "all":
-            embedding = self._same("encoder.embedding", "embedding", "Source embedding", said)
+            title = "Source embedding"
+            embedding = same_as("encoder.embedding", "embedding", title, said, *TARGET_EMBEDDING)
         else:
             weights = self.parameters.take(f"{name.lower()}_embedding")
             title = f"{name} embedding"
@@ -105,16 +106,6 @@ class _Figure(NetworkFigure[ModelConfig]):
         return [box("encoder.memory", "memory", "Memory", lines)]
 
     def _output(self) -> list[Box]:
-        said = f"{dimensions((self.config.width, self.vocabulary))}: a logit for each piece"
         weights = self.parameters.take("output_embedding") + self.parameters.take("output_bias")
-        if self.config.share_embeddings == "none":
-            output = box("decoder.output", "output", "Output matrix", [said], weights)
-        else:
-            output = self._same("decoder.output", "output", "Output matrix", said, weights)
-        return [output, softmax("decoder", self.vocabulary)]
-
-    def _same(
-        self, key: str, kind: Kind, title: str, said: str, weights: tuple[Weight, ...] = ()
-    ) -> Box:
-        name = "the target embedding"
-        return same_as(key, kind, title, said, "decoder.embedding", name, weights)
+        owner = None if self.config.share_embeddings == "none" else TARGET_EMBEDDING
+        return self.output("decoder", weights, owner)

@@ -9,7 +9,6 @@ from transloom.observe.explain.blueprint.parts import (
     Shapes,
     box,
     dimensions,
-    same_as,
     softmax,
     stack,
 )
@@ -105,16 +104,9 @@ class _Figure(NetworkFigure[EncoderOnlyConfig]):
             [f"m × {width:,}: masked pieces alone", f"W, {activation}"],
             self.parameters.take("head.dense"),
         )
-        output = same_as(
-            "head.output",
-            "output",
-            "Output matrix",
-            f"{dimensions((width, self.vocabulary))}: a logit for each piece",
-            "encoder.embedding",
-            "the embedding",
-            self.parameters.take("output_bias"),
-        )
-        return [dense, self.norm("head.norm", "head's"), output, softmax("head", self.vocabulary)]
+        owner = ("encoder.embedding", "the embedding")
+        output = self.output("head", self.parameters.take("output_bias"), owner)
+        return [dense, self.norm("head.norm", "head's"), *output]
 
     def _pooling(self, config: SentenceEncoderConfig) -> list[Box]:
         """Return the boxes that compute one vector per sentence, and match p pairs of vectors."""

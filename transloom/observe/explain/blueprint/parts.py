@@ -154,6 +154,24 @@ class NetworkFigure(Generic[Config]):
         weights = self.parameters.take(weights_name or name)
         return box(name, "norm", norm_title(self.config.norm_kind, which), [], weights)
 
+    def output(
+        self, part: str, weights: tuple[Weight, ...], owner: tuple[str, str] | None
+    ) -> list[Box]:
+        """Return the boxes of the output matrix and of the softmax.
+
+        Args:
+            part: beginning of the keys of both boxes.
+            weights: the parameters that only these boxes have.
+            owner: key and name of the box that owns the matrix; None if these boxes own it.
+        """
+        said = f"{dimensions((self.config.width, self.vocabulary))}: a logit for each piece"
+        key, title = f"{part}.output", "Output matrix"
+        if owner:
+            matrix = same_as(key, "output", title, said, *owner, weights)
+        else:
+            matrix = box(key, "output", title, [said], weights)
+        return [matrix, softmax(part, self.vocabulary)]
+
     def _sublayer(self, operation: Box, norm_name: str) -> list[Box]:
         """Return an operation, its norm before or after it, and the sum with its input."""
         key, what = operation.key, operation.title.lower()

@@ -142,8 +142,8 @@ def _packed(
         },
         "weights": [(name, list(weight.shape)) for name, weight in weights.items()],
         "floats": len(floats),
-        "tokenizers": [one.described for one in pieces],
-        **encoded(planes_of(floats) + b"".join(one.charsmap for one in pieces)),
+        "tokenizers": [described for described, _ in pieces],
+        **encoded(planes_of(floats) + b"".join(charsmap for _, charsmap in pieces)),
     }
 
 
