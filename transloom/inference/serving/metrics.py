@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from transloom.inference.serving.batch import ReplicaStatus
 from transloom.inference.serving.messages import ServedRun
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -22,11 +23,7 @@ class HasStatus(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def steps(self) -> Sequence[int]: ...
-
-    @property
-    def changes(self) -> int: ...
+    def recent_replicas(self) -> Sequence[ReplicaStatus]: ...
 
     def current_status(self) -> ServedRun: ...
 
@@ -103,16 +100,17 @@ class _StatusCollector(Collector):
             }.items()
         }
         for run in self._runs:
-            now = run.current_status()
+            now, replicas = run.current_status(), run.recent_replicas()
             values = {
                 "waiting_sentences": now.waiting_sentences,
                 "replicas": now.replicas,
                 "ready": now.ready,
-                "checkpoint_changes": run.changes,
+                "checkpoint_changes": sum(replica.changes for replica in replicas),
                 "damaged_checkpoints": len(now.damaged),
             }
             for name, value in values.items():
                 gauges[name].add_metric([now.name], float(value))
-            if run.steps:
-                gauges["checkpoint_step"].add_metric([now.name], float(min(run.steps)))
+            if replicas:
+                step = min(replica.step for replica in replicas)
+                gauges["checkpoint_step"].add_metric([now.name], float(step))
         return gauges.values()
