@@ -55,10 +55,11 @@ class StepInspection:
     """Inspection of some steps by a replay, running or ended.
 
     Attributes:
+        id: the run's id.
         content: the report of the replay as JSON; empty until it is done.
     """
 
-    run: str
+    id: str
     first_step: int
     last_step: int
     state: Literal["running", "done", "failed"] = "running"
@@ -72,13 +73,7 @@ class StepInspection:
         return text[:-1] + b',"look":' + (self.content or b"null") + b"}"
 
     def news(self) -> NewInspection:
-        return NewInspection(
-            id=self.run,
-            first_step=self.first_step,
-            last_step=self.last_step,
-            state=self.state,
-            message=self.message,
-        )
+        return NewInspection.model_validate(self, from_attributes=True)
 
 
 class InspectionManager:
@@ -119,7 +114,7 @@ class InspectionManager:
         if self._running:
             busy = self._running
             raise InspectionRefusedError(
-                f"steps {busy.first_step} to {busy.last_step} of {busy.run} are being inspected: "
+                f"steps {busy.first_step} to {busy.last_step} of {busy.id} are being inspected: "
                 "wait until that inspection is done"
             )
         self._kept[key] = self._running = look = StepInspection(*key)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_pipeline.tasks.masking import vocabulary_of
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -43,7 +43,6 @@ def packed(translator: Translator) -> dict[str, Any]:
         NotLiveError: the page does not support its tokenizers, or the model is too large.
     """
     model = translator.model
-    _check_size(model)
     layers = {name: getattr(model.config, name) for name in ("encoder_layers", "decoder_layers")}
     vocabulary = model.vocabulary
     return {
@@ -99,7 +98,6 @@ def _packed_text(
     Args:
         names: beginnings of the names of parameters, with those that forward.js expects.
     """
-    _check_size(network)
     config = getattr(network, "config", None) or network.encoder.config
     weights = {}
     for name, weight in network.named_parameters():
@@ -120,6 +118,9 @@ def _packed(
     layers: Mapping[str, Any],
     tokenizers: Iterable[Tokenizer],
 ) -> dict[str, Any]:
+    count = sum(weight.numel() for weight in parameters.values())
+    if count > MOST_WEIGHTS:
+        raise NotLiveError(f"it has {count:,} weights, more than {MOST_WEIGHTS:,}")
     weights = {name: weight.detach() for name, weight in parameters.items()}
     positions = "learned"
     if not isinstance(config, EncoderOnlyConfig):
@@ -159,9 +160,3 @@ def encoded(plain: bytes) -> dict[str, Any]:
     padded = data + bytes(-len(data) % 4)
     text = base64.b85encode(padded).decode("ascii").replace("<", ",")
     return {"bytes": len(data), "data": text}
-
-
-def _check_size(network: nn.Module) -> None:
-    count = sum(parameter.numel() for parameter in network.parameters())
-    if count > MOST_WEIGHTS:
-        raise NotLiveError(f"it has {count:,} weights, more than {MOST_WEIGHTS:,}")
