@@ -28,7 +28,7 @@ class HasStatus(Protocol):
     def current_status(self) -> ServedRun: ...
 
 
-class ServingMetrics:
+class ServingMetrics(Collector):
     """Counters and histograms of each run, with the label `run`, and gauges of the runs' status."""
 
     def __init__(self) -> None:
@@ -76,18 +76,15 @@ class ServingMetrics:
             for metric in self._of_a_run:
                 metric.labels(run.name)
             self.requests.labels(run.name, "200")
-        self._registry.register(_StatusCollector(runs))
+        self._runs = runs
+        self._registry.register(self)
 
     def text(self) -> bytes:
         """Return all metrics as OpenMetrics text."""
         return generate_latest(self._registry)
 
-
-class _StatusCollector(Collector):
-    def __init__(self, runs: Sequence[HasStatus]) -> None:
-        self._runs = runs
-
     def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return the gauges of the runs' status; the registry calls this for each scrape."""
         gauges = {
             name: GaugeMetricFamily(f"transloom_serve_{name}", help_, labels=["run"])
             for name, help_ in {

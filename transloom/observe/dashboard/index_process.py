@@ -1,7 +1,7 @@
 """Process that indexes long records in the cache, at the lowest priority.
 
-The server runs it as a separate process, because other requests wait two to four times as long
-beside a thread that parses a million lines.
+The server runs it as a separate process, because parsing a million lines would block the server.
+The process ends with the server, even if the server is killed.
 """
 
 import asyncio
