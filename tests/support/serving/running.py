@@ -19,12 +19,7 @@ from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.replica_translation import load, translate_batch
 from transloom.inference.serving.server import ServingServer
-from transloom.inference.serving.settings import (
-    Batching,
-    Limits,
-    ReplicaSettings,
-    ServingSettings,
-)
+from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings, ServingSettings
 from transloom.web.connections import http_server
 
 Before = Callable[[Batch], None]
