@@ -1,11 +1,13 @@
 """The checkpoint of a run that a command uses; this module imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
+from trainer.checkpoints.format import CheckpointHeader, read_header
 from trainer.checkpoints.newest_intact import newest_intact, newest_intact_average
 from trainer.errors import CheckpointError
 from trainer.runs.folder import RunFolder
@@ -43,6 +45,15 @@ def find_checkpoint(
     found = Checkpoint(checkpoint_path(run, checkpoint))
     found.verify_before_reading()
     return found, []
+
+
+def readable_headers(checkpoints: Iterable[Path]) -> dict[Path, CheckpointHeader]:
+    """Return the readable headers of checkpoints, in the order of the checkpoints."""
+    headers = {}
+    for path in checkpoints:
+        with suppress(CheckpointError):
+            headers[path] = read_header(path)
+    return headers
 
 
 def checkpoint_path(run: RunFolder, checkpoint: int | str) -> Path:

@@ -17,9 +17,10 @@ Other users of the machine can reach 127.0.0.1, and so can pages of other sites 
 import ipaddress
 import secrets
 import socket
+from contextlib import suppress
 from hmac import compare_digest
 from typing import ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -30,49 +31,6 @@ TOKEN = "token"
 BEARER = "Bearer "
 SAFE_METHODS = ("GET", "HEAD")
 OTHER_SITE = "the request comes from a page of another site"
-
-
-class Site:
-    """Host names of a server, which distinguish its pages from the pages of other sites."""
-
-    def __init__(self, host: str) -> None:
-        own = {"localhost", host.lower()}
-        if not is_loopback(host):
-            own |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-        self._own_names = own
-
-    def has_own_host(self, request: web.Request) -> bool:
-        """Return whether a request's Host is a name of this machine or an IP address."""
-        hosts = request.headers.getall("Host", [])
-        if len(hosts) != 1:
-            return False
-        try:
-            name = urlsplit(f"//{hosts[0]}").hostname or ""
-        except ValueError:
-            return False
-        return name in self._own_names or _is_address(name)
-
-    @staticmethod
-    def is_cross_site(request: web.Request) -> bool:
-        """Return whether a page of another site sent a request, except by following a plain link.
-
-        The browser reports this in the Sec-Fetch headers.
-        """
-        return request.headers.get("Sec-Fetch-Site", "none") == "cross-site" and not (
-            request.headers.get("Sec-Fetch-Mode") == "navigate" and request.method == "GET"
-        )
-
-    @staticmethod
-    def is_own_origin(request: web.Request) -> bool:
-        """Return whether a request comes from a page of the server that receives the request."""
-        origins = request.headers.getall("Origin", [])
-        if len(origins) != 1:
-            return False
-        try:
-            origin = urlsplit(origins[0])
-        except ValueError:
-            return False
-        return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("Host")
 
 
 class SessionAuth:
@@ -119,7 +77,9 @@ class RequestGuard:
     token_remedy: ClassVar[str]
 
     def __init__(self, port: int, host: str, token: str | None) -> None:
-        self._site = Site(host)
+        self._own_names = {"localhost", host.lower()}
+        if not is_loopback(host):
+            self._own_names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         self._session = SessionAuth(port, token) if token is not None else None
 
     @property
@@ -144,17 +104,25 @@ class RequestGuard:
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         needs_own_name = self._session is None or not self.for_programs
-        if needs_own_name and not self._site.has_own_host(request):
+        if needs_own_name and not self._has_own_host(request):
             return self.refused(421, "the Host header does not name this machine")
-        if self._site.is_cross_site(request):
+        if _is_cross_site(request):
             return self.refused(403, OTHER_SITE)
         by_page = "Origin" in request.headers or not self.for_programs
         changes = request.method not in SAFE_METHODS
-        if changes and by_page and not self._site.is_own_origin(request):
+        if changes and by_page and not _is_own_origin(request):
             return self.refused(403, self.foreign_change)
         if self._session is None or self._has_token(request, self._session):
             return None
         return self.refused(401, self.token_remedy)
+
+    def _has_own_host(self, request: web.Request) -> bool:
+        """Return whether a request's Host is a name of this machine or an IP address."""
+        host = _url_in(request, "Host", "//")
+        if host is None:
+            return False
+        name = host.hostname or ""
+        return name in self._own_names or _address(name) is not None
 
     def _has_token(self, request: web.Request, session: SessionAuth) -> bool:
         if TOKEN in request.query:
@@ -185,19 +153,45 @@ class PageGuard(RequestGuard):
 
 def is_loopback(host: str) -> bool:
     """Return whether only users of this machine can reach a server that listens on this host."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    address = _address(host)
+    return address.is_loopback if address else host.lower() == "localhost"
 
 
-def _is_address(name: str) -> bool:
-    """Return whether a host name is a plain IP address, which no DNS can redirect."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
+def _is_cross_site(request: web.Request) -> bool:
+    """Return whether a page of another site sent a request, except by following a plain link.
+
+    The browser reports this in the Sec-Fetch headers.
+    """
+    return request.headers.get("Sec-Fetch-Site", "none") == "cross-site" and not (
+        request.headers.get("Sec-Fetch-Mode") == "navigate" and request.method == "GET"
+    )
+
+
+def _is_own_origin(request: web.Request) -> bool:
+    """Return whether a request comes from a page of the server that receives the request."""
+    origin = _url_in(request, "Origin")
+    if origin is None or origin.scheme not in ("http", "https"):
         return False
-    return True
+    return origin.netloc == request.headers.get("Host")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host is given by, which no DNS can redirect; None for a name."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host)
+    return None
+
+
+def _url_in(request: web.Request, header: str, before: str = "") -> SplitResult | None:
+    """Return the URL in a header; None if the header is missing, repeated or malformed.
+
+    Args:
+        before: the beginning of the URL, which the header lacks.
+    """
+    values = request.headers.getall(header, [])
+    with suppress(ValueError):
+        return urlsplit(before + values[0]) if len(values) == 1 else None
+    return None
 
 
 def same(given: str, expected: str) -> bool:

@@ -32,26 +32,24 @@ class PageFile:
     content_type: str
 
 
-class PageFiles:
-    """Handler of requests for the files of a package's page, at `/` and below `/static/`."""
+def page_routes(
+    package: str, shared: Mapping[str, Traversable] = MappingProxyType({})
+) -> list[web.RouteDef]:
+    """Return the routes of a package's page: the start page at `/`, all files below `/static/`.
 
-    def __init__(
-        self, package: str, shared: Mapping[str, Traversable] = MappingProxyType({})
-    ) -> None:
-        """Read all files; see `page_files` for the arguments."""
-        self._files = page_files(package, shared)
+    See `page_files` for the arguments.
+    """
+    served = page_files(package, shared)
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes of the start page and of all other files."""
-        return [web.get("/", self._respond), web.get("/static/{name:.+}", self._respond)]
-
-    async def _respond(self, request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         name = request.match_info.get("name", INDEX)
-        file = self._files.get(name)
+        file = served.get(name)
         if file is None:
             reason = f"the page has no file {name!r:.100}"
             raise web.HTTPNotFound(reason=reason, text=reason)
         return web.Response(body=file.content, content_type=file.content_type, charset="utf-8")
+
+    return [web.get("/", respond), web.get("/static/{name:.+}", respond)]
 
 
 def page_files(

@@ -118,7 +118,7 @@ class RunningDashboard:
 
     def publish(self, event: str, answer: BaseModel) -> None:
         """Send an event to all pages."""
-        self._loop.call_soon_threadsafe(self.dashboard._now.subscribers.publish, event, answer)
+        self._loop.call_soon_threadsafe(self.dashboard._subscribers.publish, event, answer)
 
     @contextmanager
     def follow(self) -> Iterator["Events"]:

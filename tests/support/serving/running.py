@@ -19,7 +19,7 @@ from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.replica_translation import load, translate_batch
 from transloom.inference.serving.server import ServingServer
-from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings
+from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings, ServingSettings
 from transloom.web.connections import http_server
 
 Before = Callable[[Batch], None]
@@ -114,9 +114,8 @@ class RunningServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         metrics = ServingMetrics()
         facts = facts_of(self._settings)
-        run = Dispatcher(
-            self._settings.run.name, facts, self._ask, 1, self._limits, self._batching, metrics
-        )
+        settings = ServingSettings({}, limits=self._limits, batching=self._batching)
+        run = Dispatcher(self._settings.run.name, facts, self._ask, settings, metrics)
         guard = ServingGuard(self.port, "127.0.0.1", self._token)
         self._server = ServingServer([run], self._limits, metrics, guard)
         await run.poll_replica()

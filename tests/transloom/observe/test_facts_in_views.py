@@ -44,7 +44,7 @@ def test_terminals_show_it(run, transloom):
 
 
 def test_the_dashboard_and_reports_have_it(run):
-    responses = frozen_responses(run)
+    responses = frozen_responses([run])
     fact = next(fact for fact in responses["/api/facts"]["facts"] if fact["name"] == NAME)
     assert (fact["title"], {"chart", "step", "status"} <= {*fact["show"]}) == (TITLE, True)
     assert responses["/api/runs/run/curves"]["columns"][NAME] == [0.375, 0.375]

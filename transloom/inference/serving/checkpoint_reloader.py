@@ -19,12 +19,11 @@ from trainer.checkpoints.folder_names import (
     list_checkpoints,
     step_of,
 )
-from trainer.checkpoints.format import CheckpointHeader, read_header
 from trainer.checkpoints.retention import best
 from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
-from transloom.inference.chosen_checkpoint import checkpoint_path
+from transloom.inference.chosen_checkpoint import checkpoint_path, readable_headers
 from transloom.inference.serving.settings import Follow
 
 Loaded = TypeVar("Loaded")
@@ -44,13 +43,8 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
     steps = list_checkpoints(run.checkpoints)[::-1]
     if follow in ("newest", "nothing"):
         return [*steps, *reversed(list_averages(run.checkpoints))]
-    paths = list_averages(run.checkpoints) if follow == "average" else steps
-    headers: dict[Path, CheckpointHeader] = {}
-    for path in paths:
-        try:
-            headers[path] = read_header(path)
-        except CheckpointError:
-            continue  # cannot be ranked without its scores and averaged steps
+    # A checkpoint cannot be ranked without its scores and averaged steps.
+    headers = readable_headers(list_averages(run.checkpoints) if follow == "average" else steps)
     if follow == "average":
         return sorted(headers, key=lambda path: headers[path].averaged_steps, reverse=True)
     if not headers:

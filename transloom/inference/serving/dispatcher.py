@@ -22,7 +22,7 @@ from transloom.inference.serving.errors import RefusedError, ReplicaLostError
 from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.messages import ProblemKind, RunLimits, ServedRun, TranslateRequest
 from transloom.inference.serving.metrics import ServingMetrics
-from transloom.inference.serving.settings import Batching, Limits
+from transloom.inference.serving.settings import Limits, ServingSettings
 
 POLL_SECONDS = 2.0
 # A replica whose last report is older than this is considered unavailable.
@@ -80,19 +80,17 @@ class Dispatcher:
         name: str,
         facts: ServedRunFacts,
         ask: Ask,
-        replicas: int,
-        limits: Limits,
-        batching: Batching,
+        settings: ServingSettings,
         metrics: ServingMetrics,
     ) -> None:
         self.name = name
-        self._facts, self._ask, self._limits, self._metrics = facts, ask, limits, metrics
+        self._facts, self._ask, self._metrics = facts, ask, metrics
+        self._limits, self._replicas = settings.limits, settings.replicas
         self._waiting: SentenceQueue[_Pending] = SentenceQueue(
-            batching.tokens, batching.wait_seconds
+            settings.batching.tokens, settings.batching.wait_seconds
         )
         self._arriving = 0  # sentences whose tokens are being counted; the limit includes them
         self._arrived = asyncio.Event()
-        self._replicas = replicas
         self._replica_statuses: dict[str, tuple[float, ReplicaStatus]] = {}
         self._batch_send_times: list[float] = []  # send time of each batch without a response
         self._tasks: list[asyncio.Task[None]] = []
@@ -147,19 +145,9 @@ class Dispatcher:
         self._metrics.source_tokens.labels(self.name).inc(sum(counts))
         return [one for one in pending.found if one is not None], pending.checkpoints
 
-    @property
-    def steps(self) -> list[int]:
-        """Checkpoint step of each replica that reported recently."""
-        return [current_status.step for current_status in self._recent_replicas()]
-
-    @property
-    def changes(self) -> int:
-        """Number of checkpoint changes of the replicas that reported recently."""
-        return sum(current_status.changes for current_status in self._recent_replicas())
-
     def current_status(self) -> ServedRun:
         """Return the status of the run."""
-        lately = self._recent_replicas()
+        lately = self.recent_replicas()
         return ServedRun(
             name=self.name,
             source_language=self._facts.source_language,
@@ -177,7 +165,8 @@ class Dispatcher:
             ),
         )
 
-    def _recent_replicas(self) -> list[ReplicaStatus]:
+    def recent_replicas(self) -> list[ReplicaStatus]:
+        """Return the status of each replica that reported recently."""
         # A replica that translates a batch cannot report its status. RECENT_SECONDS is therefore
         # counted back from the time when the oldest batch in progress was sent.
         since = min([time.monotonic(), *self._batch_send_times]) - RECENT_SECONDS

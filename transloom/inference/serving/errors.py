@@ -1,6 +1,6 @@
 """Errors while a request is served: the request is refused or fails, or a replica is lost."""
 
-from transloom.inference.serving.messages import ProblemKind
+from transloom.inference.serving.messages import Problem, ProblemKind
 
 
 class ReplicaLostError(Exception):
@@ -12,9 +12,7 @@ class RefusedError(Exception):
 
     Attributes:
         status: HTTP status of the response.
-        kind, problem: category and description of the problem, for the client.
-        sentence: index of the sentence with the problem, or None if the whole request is concerned.
-        retry_after_seconds: time after which a retry may succeed, or None if a retry is pointless.
+        answer: the content of the response.
     """
 
     def __init__(
@@ -25,6 +23,15 @@ class RefusedError(Exception):
         sentence: int | None = None,
         retry_after_seconds: int | None = None,
     ) -> None:
+        """Create the refusal.
+
+        Args:
+            kind, problem: category and description of the problem, for the client.
+            sentence: index of the sentence with the problem; None concerns the whole request.
+            retry_after_seconds: time after which a retry may succeed; None if it is pointless.
+        """
         super().__init__(problem)
-        self.status, self.kind, self.problem = status, kind, problem
-        self.sentence, self.retry_after_seconds = sentence, retry_after_seconds
+        self.status = status
+        self.answer = Problem(
+            kind=kind, problem=problem, sentence=sentence, retry_after_seconds=retry_after_seconds
+        )

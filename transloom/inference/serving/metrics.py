@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from transloom.inference.serving.batch import ReplicaStatus
 from transloom.inference.serving.messages import ServedRun
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -22,22 +23,22 @@ class HasStatus(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def steps(self) -> Sequence[int]: ...
-
-    @property
-    def changes(self) -> int: ...
+    def recent_replicas(self) -> Sequence[ReplicaStatus]: ...
 
     def current_status(self) -> ServedRun: ...
 
 
-class ServingMetrics:
+class ServingMetrics(Collector):
     """Counters and histograms of each run, with the label `run`, and gauges of the runs' status."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = self._counter(
-            "requests", "translation requests, by HTTP status", ["run", "status"]
+        self._of_a_run: list[Counter | Histogram] = []  # those with the label `run` alone
+        self.requests = Counter(
+            "transloom_serve_requests",
+            "translation requests, by HTTP status",
+            ["run", "status"],
+            registry=self._registry,
         )
         self.request_seconds = self._histogram(
             "request_seconds",
@@ -56,23 +57,18 @@ class ServingMetrics:
         self.lost_batches = self._counter(
             "lost_batches", "batches that were lost with their replica and translated again"
         )
-        self._of_a_run: tuple[Counter | Histogram, ...] = (
-            self.request_seconds,
-            self.sentences,
-            self.source_tokens,
-            self.batch_sentences,
-            self.batch_tokens,
-            self.batch_seconds,
-            self.lost_batches,
-        )
 
-    def _counter(self, name: str, meaning: str, labels: Sequence[str] = ("run",)) -> Counter:
-        return Counter(f"transloom_serve_{name}", meaning, labels, registry=self._registry)
+    def _counter(self, name: str, meaning: str) -> Counter:
+        counter = Counter(f"transloom_serve_{name}", meaning, ["run"], registry=self._registry)
+        self._of_a_run.append(counter)
+        return counter
 
     def _histogram(self, name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
-        return Histogram(
+        histogram = Histogram(
             f"transloom_serve_{name}", meaning, ["run"], buckets=buckets, registry=self._registry
         )
+        self._of_a_run.append(histogram)
+        return histogram
 
     def expect(self, runs: Sequence[HasStatus]) -> None:
         """Register the runs: their counters start at 0, and each scrape reads their status."""
@@ -80,18 +76,15 @@ class ServingMetrics:
             for metric in self._of_a_run:
                 metric.labels(run.name)
             self.requests.labels(run.name, "200")
-        self._registry.register(_StatusCollector(runs))
+        self._runs = runs
+        self._registry.register(self)
 
     def text(self) -> bytes:
         """Return all metrics as OpenMetrics text."""
         return generate_latest(self._registry)
 
-
-class _StatusCollector(Collector):
-    def __init__(self, runs: Sequence[HasStatus]) -> None:
-        self._runs = runs
-
     def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return the gauges of the runs' status; the registry calls this for each scrape."""
         gauges = {
             name: GaugeMetricFamily(f"transloom_serve_{name}", help_, labels=["run"])
             for name, help_ in {
@@ -104,16 +97,17 @@ class _StatusCollector(Collector):
             }.items()
         }
         for run in self._runs:
-            now = run.current_status()
+            now, replicas = run.current_status(), run.recent_replicas()
             values = {
                 "waiting_sentences": now.waiting_sentences,
                 "replicas": now.replicas,
                 "ready": now.ready,
-                "checkpoint_changes": run.changes,
+                "checkpoint_changes": sum(replica.changes for replica in replicas),
                 "damaged_checkpoints": len(now.damaged),
             }
             for name, value in values.items():
                 gauges[name].add_metric([now.name], float(value))
-            if run.steps:
-                gauges["checkpoint_step"].add_metric([now.name], float(min(run.steps)))
+            if replicas:
+                step = min(replica.step for replica in replicas)
+                gauges["checkpoint_step"].add_metric([now.name], float(step))
         return gauges.values()

@@ -210,18 +210,7 @@ async def _serve(
     print_line: Tell,
 ) -> None:
     metrics = ServingMetrics()
-    runs = [
-        Dispatcher(
-            name,
-            facts[name],
-            asks[name],
-            settings.replicas,
-            settings.limits,
-            settings.batching,
-            metrics,
-        )
-        for name in settings.runs
-    ]
+    runs = [Dispatcher(name, facts[name], asks[name], settings, metrics) for name in settings.runs]
     guard = ServingGuard(listening.getsockname()[1], settings.host, settings.token)
     server = ServingServer(runs, settings.limits, metrics, guard)
     try:

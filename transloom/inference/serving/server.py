@@ -34,7 +34,7 @@ from transloom.inference.serving.metrics import CONTENT_TYPE, ServingMetrics
 from transloom.inference.serving.openapi import description, description_page
 from transloom.inference.serving.settings import Limits
 from transloom.web.connections import admitted
-from transloom.web.page_files import PageFiles
+from transloom.web.page_files import page_routes
 
 logger = logger_of(__name__)
 
@@ -71,7 +71,7 @@ class ServingServer:
         )
         self.app.add_routes(
             [
-                *PageFiles("transloom.inference.serving").routes(),
+                *page_routes("transloom.inference.serving"),
                 web.post("/translate", self._translate),
                 web.post("/runs/{run}/translate", self._translate),
                 web.get("/runs", self._standing),
@@ -196,13 +196,7 @@ class ServingServer:
         try:
             return await handler(request)
         except RefusedError as error:
-            problem = Problem(
-                kind=error.kind,
-                problem=error.problem,
-                sentence=error.sentence,
-                retry_after_seconds=error.retry_after_seconds,
-            )
-            return _answer(problem, error.status, error.retry_after_seconds)
+            return _answer(error.answer, error.status, error.answer.retry_after_seconds)
         except web.HTTPException as error:
             kind = KINDS.get(error.status, "failed")
             text = error.reason

@@ -17,6 +17,7 @@ import os
 import stat
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
@@ -27,9 +28,8 @@ from data_pipeline.storage.durable import write_atomically
 from foundation.file_model import Count, FileModel
 from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Event, SkippedLine
-from trainer.scores import Scores
 from transloom.observe.curves.curve_points import COLUMNS, ROW, Points
-from transloom.observe.curves.record_blocks import Lines, OpenRecord
+from transloom.observe.curves.record_blocks import Lines, OpenRecord, ScoredStep
 
 SUFFIX = ".curve"
 # When an index has more points than this, the number of steps per point doubles. A point takes
@@ -51,13 +51,6 @@ _SAVED_EVERY = 2**28
 Mark = Annotated[Event, Field(discriminator="event")]
 
 
-class Validated(FileModel):
-    """Step and scores of a validation, without its samples."""
-
-    step: int
-    scores: Scores
-
-
 class IndexedPart(FileModel):
     """Part of a record that is indexed, from its first line to the position `indexed_bytes`.
 
@@ -69,7 +62,7 @@ class IndexedPart(FileModel):
 
     indexed_bytes: Count = 0
     width: Annotated[int, Field(ge=1, le=2**50)] = 1
-    validations: Annotated[list[Validated], Field(max_length=MAX_RARE)] = Field(
+    validations: Annotated[list[ScoredStep], Field(max_length=MAX_RARE)] = Field(
         default_factory=list
     )
     events: Annotated[
@@ -106,6 +99,7 @@ _KEPT: dict[tuple[int, int, int, int], tuple[_Header, Points]] = {}
 _KEEPING = threading.Lock()
 
 
+@dataclass
 class CurveIndex:
     """Index of a record.
 
@@ -114,34 +108,44 @@ class CurveIndex:
         file_bytes: the number of bytes read from the index's cache file; 0 if none was read.
     """
 
-    def __init__(
-        self, part: IndexedPart | None = None, points: Points | None = None, file_bytes: int = 0
-    ) -> None:
-        self.part = part or IndexedPart()
-        self.points = points or Points.none()
-        self.file_bytes = file_bytes
+    part: IndexedPart = field(default_factory=IndexedPart)
+    points: Points = field(default_factory=Points.none)
+    file_bytes: int = 0
 
-    def add(self, lines: Lines, end: int) -> None:
-        """Index the record's next lines, up to the byte position `end`."""
-        part, width = self.part, self.part.width
-        points = Points.joined([self.points, Points.of_lines(lines.train)])
-        self.points = points.by_width(width)
-        while len(self.points) > MAX_POINTS:
-            width *= 2
-            self.points = self.points.by_width(width)
-        scored = [Validated(step=line.step, scores=line.scores) for line in lines.validations]
-        validations, events = [*part.validations, *scored], [*part.events, *lines.events]
-        more = max(0, len(validations) - MAX_RARE) + max(0, len(events) - MAX_RARE)
+    def add(self, lines: Lines, points: Points, end: int) -> None:
+        """Add the record's next lines, up to the byte position `end`.
+
+        Args:
+            points: the points of the training lines.
+        """
+        part = self.part
+        self.points = Points.joined([self.points, points])
         self.part = IndexedPart.model_construct(
             indexed_bytes=end,
-            width=width,
-            validations=validations[:MAX_RARE],
-            events=events[:MAX_RARE],
-            left_out=part.left_out + more,
+            width=part.width,
+            validations=[*part.validations, *lines.scored()],
+            events=[*part.events, *lines.events],
+            left_out=part.left_out,
             damaged=part.damaged + lines.damaged,
             first_damage=part.first_damage or lines.first_damage,
             validation_at=lines.validation_at or part.validation_at,
         )
+
+    def limit(self) -> None:
+        """Merge points and leave out validations and events, so that a cache file can hold them."""
+        part, width = self.part, self.part.width
+        self.points = self.points.by_width(width)
+        while len(self.points) > MAX_POINTS:
+            width *= 2
+            self.points = self.points.by_width(width)
+        more = max(0, len(part.validations) - MAX_RARE) + max(0, len(part.events) - MAX_RARE)
+        changed = {
+            "width": width,
+            "validations": part.validations[:MAX_RARE],
+            "events": part.events[:MAX_RARE],
+            "left_out": part.left_out + more,
+        }
+        self.part = part.model_copy(update=changed)
 
 
 def load_index(record: OpenRecord, cache: Path) -> CurveIndex | None:
@@ -185,13 +189,12 @@ def _parsed(data: bytes) -> tuple[_Header, Points]:
     return header, Points(rows.reshape(-1, ROW))
 
 
-def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
+def extend_index(path: Path, cache: Path) -> CurveIndex:
     """Return a record's index, after adding new lines to the cached index or creating one.
 
     Args:
         path: the metrics file.
         cache: the directory of indexes.
-        wanted_bytes: extend the index only if the record has more new bytes than this.
 
     Raises:
         OSError: the record does not exist, or the cache cannot be written.
@@ -200,11 +203,12 @@ def extend_index(path: Path, cache: Path, wanted_bytes: int = 0) -> CurveIndex:
     make_cache(cache)
     with OpenRecord(path) as record:
         index = load_index(record, cache) or CurveIndex()
-        if record.end - index.part.indexed_bytes <= wanted_bytes:
+        if record.end == index.part.indexed_bytes:
             return index
         saved = index.part.indexed_bytes
         for end, lines in record.chunks(index.part.indexed_bytes, record.end):
-            index.add(lines, end)
+            index.add(lines, Points.of_lines(lines.train), end)
+            index.limit()
             if end - saved > _SAVED_EVERY:
                 _save(index, record, cache)
                 saved = end

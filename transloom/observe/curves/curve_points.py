@@ -89,15 +89,9 @@ class Points:
     def are_single_steps(self) -> bool:
         return bool((self.rows[:, _STEPS] == 1).all())
 
-    def within(self, first_step: int | None, last_step: int | None) -> "Points":
-        """Return the points that cover a step of a range.
-
-        Args:
-            first_step, last_step: the range; None leaves that end of the range open.
-        """
-        first = -np.inf if first_step is None else first_step
-        last = np.inf if last_step is None else last_step
-        return Points(self.rows[(self.steps >= first) & (self.rows[:, _FIRST] <= last)])
+    def within(self, first_step: float, last_step: float) -> "Points":
+        """Return the points that cover a step of a range, which may be infinite."""
+        return Points(self.rows[(self.steps >= first_step) & (self.rows[:, _FIRST] <= last_step)])
 
     def by_width(self, width: int) -> "Points":
         """Merge points, so that each covers `width` consecutive steps, counted from step 1."""

@@ -12,6 +12,7 @@ The index of `transloom.observe.curves.curve_index` contains both. Until `extend
 that index, the returned curves are marked as not complete.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer.record.metrics_lines import Event, SkippedLine, TrainLine
-from trainer.scores import Scores
-from transloom.observe.curves.curve_index import CurveIndex, load_index
+from trainer.record.metrics_lines import Event, SkippedLine
+from transloom.observe.curves.curve_index import CurveIndex, IndexedPart, load_index
 from transloom.observe.curves.curve_points import Points
-from transloom.observe.curves.record_blocks import Lines, OpenRecord
+from transloom.observe.curves.record_blocks import Lines, OpenRecord, ScoredStep
 
 # Maximum number of bytes to read for `MAX_POINTS` points, in addition to about 200 KB for finding
 # byte positions. With this limit, all requests of a page about a run, plus the table of runs, read
@@ -44,7 +44,7 @@ class Curves:
 
     Attributes:
         points: the points of the curves.
-        validations: step and scores of each validation.
+        validations: the validations that were read.
         events: events and skipped steps.
         steps_recorded: number of steps in the whole record.
         recorded_bytes: length in bytes of the record's complete lines.
@@ -56,7 +56,7 @@ class Curves:
     """
 
     points: Points
-    validations: list[tuple[int, Scores]]
+    validations: list[ScoredStep]
     events: list[Event | SkippedLine]
     steps_recorded: int = 0
     recorded_bytes: int = 0
@@ -95,106 +95,74 @@ def read_curves(
     except FileNotFoundError:
         return Curves(Points.none(), [], [])
     with opened:
-        return _Reading(opened, points, first_step, last_step, cache).curves()
+        found, is_read_whole = _read(opened, *opened.span(first_step, last_step), points, cache)
+    first = -math.inf if first_step is None else first_step
+    last = math.inf if last_step is None else last_step
+    part = found.part
+    thin = found.points.within(first, last).thinned(points)
+    return Curves(
+        points=thin,
+        validations=[scored for scored in part.validations if first <= scored.step <= last],
+        events=[line for line in part.events if first <= line.step <= last],
+        steps_recorded=_steps(opened),
+        recorded_bytes=opened.end,
+        bytes_read=opened.bytes_read + found.file_bytes,
+        thinned=not (is_read_whole and thin.are_single_steps),
+        complete=is_read_whole and not part.left_out,
+        problem=_problem(record, part),
+    )
 
 
-class _Reading:
-    """Reader of one record for one call of `read_curves`."""
+def _read(
+    record: OpenRecord, start: int, stop: int, points: int, cache: Path | None
+) -> tuple[CurveIndex, bool]:
+    """Return the content of a byte range as an index, and True if all of the range was read.
 
-    def __init__(
-        self,
-        record: OpenRecord,
-        points: int,
-        first_step: int | None,
-        last_step: int | None,
-        cache: Path | None,
-    ) -> None:
-        self._record, self._points, self._cache = record, points, cache
-        self._range = first_step, last_step
-        self._parts: list[Points] = []
-        self._found = Lines()  # used only to count damaged lines
-        self._validations: list[tuple[int, Scores]] = []
-        self._events: list[Event | SkippedLine] = []
-        self._cache_bytes = self._left_out = 0
-        self._complete = True
+    If the range is long, the result also has the earlier lines of the index in the cache.
+    """
+    budget = max(SHORT_BYTES, MAX_READ_BYTES * points // MAX_POINTS)
+    found = load_index(record, cache) if cache and stop - start > budget else None
+    if found and found.part.indexed_bytes > start:
+        start = min(found.part.indexed_bytes, stop)
+        budget = max(SHORT_BYTES, budget - found.file_bytes)
+    else:
+        found = CurveIndex()
+    if stop - start > budget:
+        found.add(*_read_blocks(record, start, stop, points, budget), stop)
+        return found, False
+    for end, lines in record.chunks(start, stop):
+        found.add(lines, Points.of_lines(lines.train), end)
+    return found, True
 
-    def curves(self) -> Curves:
-        record = self._record
-        start, stop = record.span(*self._range)
-        budget = max(SHORT_BYTES, MAX_READ_BYTES * self._points // MAX_POINTS)
-        if stop - start > budget and self._cache:
-            index = load_index(record, self._cache)
-            if index and index.part.indexed_bytes > start:
-                self._take_index(index)
-                start = min(index.part.indexed_bytes, stop)
-                budget = max(SHORT_BYTES, budget - index.file_bytes)
-        if stop - start <= budget:
-            for _, lines in record.chunks(start, stop):
-                self._parts.append(Points.of_lines(lines.train))
-                self._take_rare(lines)
-        else:
-            self._complete = False
-            self._read_blocks(start, stop, budget)
-        whole = Points.joined(self._parts).within(*self._range)
-        thin = whole.thinned(self._points)
-        return Curves(
-            points=thin,
-            validations=[pair for pair in self._validations if self._is_wanted(pair[0])],
-            events=[line for line in self._events if self._is_wanted(line.step)],
-            steps_recorded=_steps(record),
-            recorded_bytes=record.end,
-            bytes_read=record.bytes_read + self._cache_bytes,
-            thinned=not (self._complete and thin.are_single_steps),
-            complete=self._complete and not self._left_out,
-            problem=self._problem(),
-        )
 
-    def _take_index(self, index: CurveIndex) -> None:
-        part = index.part
-        self._parts.append(index.points)
-        self._validations += [(line.step, line.scores) for line in part.validations]
-        self._events += part.events
-        self._found.damaged, self._found.first_damage = part.damaged, part.first_damage
-        self._cache_bytes, self._left_out = index.file_bytes, part.left_out
+def _read_blocks(
+    record: OpenRecord, start: int, stop: int, points: int, budget: int
+) -> tuple[Lines, Points]:
+    """Read small, evenly spaced blocks of a byte range; return the lines and one point per block.
 
-    def _take_rare(self, lines: Lines) -> None:
-        self._validations += [(line.step, line.scores) for line in lines.validations]
-        self._events += lines.events
-        self._found.damaged += lines.damaged
-        self._found.first_damage = self._found.first_damage or lines.first_damage
+    The first block starts at `start`, and the last one ends at `stop`.
 
-    def _read_blocks(self, start: int, stop: int, budget: int) -> None:
-        """Read small, evenly spaced blocks of a byte range, and add one point per block.
+    Args:
+        budget: maximum total number of bytes in the blocks.
+    """
+    block = max(_MIN_BLOCK_BYTES, _LINES_PER_BLOCK * record.line_bytes)
+    blocks = max(2, min(points, budget // block))
+    lines = Lines()
+    groups: list[int] = []
+    for place in np.linspace(start, stop - block, blocks).astype(int).tolist():
+        record.read_lines(place, place + block, lines)
+        groups += [place] * (len(lines.train) - len(groups))
+    return lines, Points.of_lines(lines.train).merged(np.array(groups))
 
-        The first block starts at `start`, and the last one ends at `stop`.
 
-        Args:
-            budget: maximum total number of bytes in the blocks.
-        """
-        block = max(_MIN_BLOCK_BYTES, _LINES_PER_BLOCK * self._record.line_bytes)
-        blocks = max(2, min(self._points, budget // block))
-        train: list[TrainLine] = []
-        groups: list[int] = []
-        for place in np.linspace(start, stop - block, blocks).astype(int).tolist():
-            lines = self._record.lines_within(place, place + block)
-            train += lines.train
-            groups += [place] * len(lines.train)
-            self._take_rare(lines)
-        self._parts.append(Points.of_lines(train).merged(np.array(groups)))
-
-    def _is_wanted(self, step: int) -> bool:
-        first, last = self._range
-        return (first is None or step >= first) and (last is None or step <= last)
-
-    def _problem(self) -> str | None:
-        found, path = self._found, self._record.path
-        if not found.damaged:
-            return None
-        more = f", and {found.damaged - 1:,} more that were read" if found.damaged > 1 else ""
-        return (
-            f"{path} has a damaged line {found.first_damage}{more}. Only the other lines are "
-            "shown. Restore the file from a copy, or remove each damaged line"
-        )
+def _problem(record: Path, part: IndexedPart) -> str | None:
+    if not part.damaged:
+        return None
+    more = f", and {part.damaged - 1:,} more that were read" if part.damaged > 1 else ""
+    return (
+        f"{record} has a damaged line {part.first_damage}{more}. Only the other lines are shown. "
+        "Restore the file from a copy, or remove each damaged line"
+    )
 
 
 def _steps(record: OpenRecord) -> int:

@@ -15,15 +15,17 @@ from typing import Self
 from pydantic import ValidationError
 
 from data_pipeline.storage.regular_files import open_regular
+from foundation.file_model import FileModel
 from trainer.record.line_reader import LONGEST_LINE_BYTES, LineRange, whole_lines
 from trainer.record.metrics_lines import Event, SkippedLine, TrainLine, ValidationLine, parse_line
+from trainer.scores import Scores
 
 CHUNK_BYTES = 2**21
 _END_BYTES = 2**14
 _PROBE_BYTES = 2**12
-# Maximum number of bytes to read after a position to find a line with a step. If they contain none,
-# the search tries `_PARTS` - 1 evenly spaced positions of its range.
-_LONGEST_PROBE = 2**16
+# Numbers of bytes to read after a position to find a line with a step, one after another. If they
+# contain none, the search tries `_PARTS` - 1 evenly spaced positions of its range.
+_PROBES = (_PROBE_BYTES, 2**14, 2**16)
 _PARTS = 16
 # Maximum number of iterations of a binary search. This is enough for any intact file; a damaged
 # file might need more.
@@ -33,6 +35,13 @@ _SHORTEST_LINE = 20
 # Text inside a JSON string cannot match these patterns, because its quotation marks are escaped.
 _TRAIN = b'"kind": "train"'
 _STEP = re.compile(rb'^\{(?:"version": \d{1,3}, )?"step": (\d{1,15})[,}]', re.MULTILINE)
+
+
+class ScoredStep(FileModel):
+    """Step and scores of a validation, without its samples."""
+
+    step: int
+    scores: Scores
 
 
 @dataclass
@@ -50,6 +59,9 @@ class Lines:
     damaged: int = 0
     first_damage: str | None = None
     validation_at: tuple[int, int] | None = None
+
+    def scored(self) -> list[ScoredStep]:
+        return [ScoredStep(step=line.step, scores=line.scores) for line in self.validations]
 
     def damage(self, words: str) -> None:
         self.damaged += 1
@@ -123,12 +135,10 @@ class OpenRecord:
         self.bytes_read += len(data)
         return data
 
-    def lines_within(self, start: int, stop: int) -> Lines:
-        """Return the lines that are completely within a byte range."""
+    def read_lines(self, start: int, stop: int, found: Lines) -> None:
+        """Parse the lines that are completely within a byte range into `found`."""
         position, text = self._lines_from(start, stop)
-        found = Lines()
         parse_lines(position, text, found)
-        return found
 
     def chunks(self, start: int, stop: int) -> Iterator[tuple[int, Lines]]:
         """Yield the lines of a byte range in chunks, each after the byte position of its end.
@@ -215,19 +225,15 @@ class OpenRecord:
         The third value is True if the line is known to be the first line with a readable step in
         the range. Return None if no line with a readable step was found.
         """
-        length = _PROBE_BYTES
-        while length <= _LONGEST_PROBE:
-            at, text = self._lines_from(start, min(start + length, self.end))
+        probes = [(start, length) for length in _PROBES]
+        # If the range begins with a damaged part, sample the rest.
+        places = (start + (stop - start) * part // _PARTS for part in range(1, _PARTS))
+        probes += [(place, _PROBE_BYTES) for place in places]
+        for place, length in probes:
+            at, text = self._lines_from(place, min(place + length, self.end))
             if found := _STEP.search(text):
                 at += found.start()
-                return (at, int(found[1]), True) if at < stop else None
-            length *= 4
-        for part in range(1, _PARTS):  # sample the range, which begins with a damaged part
-            place = start + (stop - start) * part // _PARTS
-            at, text = self._lines_from(place, min(place + _PROBE_BYTES, self.end))
-            found = _STEP.search(text)
-            if found and at + found.start() < stop:
-                return at + found.start(), int(found[1]), False
+                return (at, int(found[1]), place == start) if at < stop else None
         return None
 
     def _line_end(self, position: int, stop: int) -> int:

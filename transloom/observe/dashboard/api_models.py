@@ -29,7 +29,7 @@ from trainer.record.metrics_lines import Sample
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunMetadata
 from trainer.runs.log import LogEntry
-from trainer.scores import Scores
+from transloom.observe.curves.record_blocks import ScoredStep
 
 FACTS_PATH = "/api/facts"
 RUNS = "/api/runs"
@@ -40,20 +40,9 @@ MAX_INSPECTED_STEPS = 100
 Columns = dict[str, list[int | float | None]]
 
 
-def run_path(run: str) -> str:
-    return f"{RUNS}/{run}"
-
-
-def curves_path(run: str) -> str:
-    return f"{RUNS}/{run}/curves"
-
-
-def nodes_path(run: str) -> str:
-    return f"{RUNS}/{run}/nodes"
-
-
-def time_lapse_path(run: str) -> str:
-    return f"{RUNS}/{run}/time-lapse"
+def run_path(run: str, *part: str) -> str:
+    """Return the path of the response about a run, or about a part of it, such as "curves"."""
+    return "/".join([RUNS, run, *part])
 
 
 class FactsResponse(FileModel):
@@ -107,13 +96,6 @@ class Mark(FileModel):
     details: dict[str, Any]
 
 
-class ValidationRow(FileModel):
-    """Scores of a validation after a step."""
-
-    step: int
-    scores: Scores
-
-
 class RunResponse(RunRow):
     """All information about one run except its curves.
 
@@ -132,7 +114,7 @@ class RunResponse(RunRow):
     card: RunMetadata | None
     checkpoints: list[CheckpointRow]
     events: list[Mark]
-    validations: list[ValidationRow]
+    validations: list[ScoredStep]
     samples: list[Sample]
     log: list[LogEntry]
     cleaning: dict[str, Any] | None
@@ -231,7 +213,7 @@ class NewSteps(FileModel):
 
     id: str
     columns: Columns
-    validations: list[ValidationRow]
+    validations: list[ScoredStep]
     events: list[Mark]
 
 

@@ -13,9 +13,7 @@ replace the record.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import TypeVar
 
 from foundation.periodic_thread import ExceptionLog
 from trainer.errors import TrainerError
@@ -23,7 +21,7 @@ from trainer.record.line_reader import LineTail
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curve_points import Points
 from transloom.observe.curves.record_blocks import Lines, parse_lines
-from transloom.observe.dashboard.api_models import CurvesChanged, NewRuns, NewSteps, ValidationRow
+from transloom.observe.dashboard.api_models import CurvesChanged, NewRuns, NewSteps
 from transloom.observe.dashboard.page_subscribers import PageSubscribers
 from transloom.observe.dashboard.run_responses import marks_of
 from transloom.observe.dashboard.table import RunsTable
@@ -31,8 +29,6 @@ from transloom.observe.dashboard.table import RunsTable
 FASTEST_SECONDS = 0.1
 SLOWEST_SECONDS = 2.0
 ROWS_SECONDS = 3.0
-
-T = TypeVar("T")
 
 
 class Tail:
@@ -44,18 +40,15 @@ class Tail:
         begins_at_end: whether it began at the end of the record, for lack of a page's position.
     """
 
-    def __init__(
-        self, record: Path, position: int | None = None, step_seconds: float = 1.0
-    ) -> None:
+    def __init__(self, record: Path, position: int | None = None) -> None:
         """Start at a position of the record.
 
         Args:
             position: byte position after the last line that a page already has. None starts at the
                 end of the record, because pages request all earlier lines themselves.
-            step_seconds: the assumed duration of a step until one is read.
         """
         self.record = record
-        self.step_seconds = step_seconds
+        self.step_seconds = 1.0  # assumed until a step is read
         self.due = 0.0
         self.begins_at_end = position is None
         self._lines = LineTail(record, position)
@@ -82,17 +75,14 @@ class Follower:
         self,
         table: RunsTable,
         subscribers: PageSubscribers,
-        executor: Executor,
         other: Callable[[str, Path], None] = lambda run, record: None,
     ) -> None:
         """Start following the runs; requires a running event loop.
 
         Args:
-            executor: runs the file reads.
             other: called with a run's id and its record when another file has replaced the record.
         """
-        self._table, self._subscribers, self._executor = table, subscribers, executor
-        self._other = other
+        self._table, self._subscribers, self._other = table, subscribers, other
         self._tails: dict[str, Tail] = {}
         self._exceptions = ExceptionLog("the dashboard")
         self._rows_due = 0.0
@@ -143,7 +133,7 @@ class Follower:
             self._exceptions.add(error)
 
     async def _refresh_rows(self) -> None:
-        changed = await self._in_thread(self._table.refresh)
+        changed = await asyncio.to_thread(self._table.refresh)
         if changed:
             self._subscribers.publish("runs", NewRuns(runs=changed))
         for run, path in self._table.paths.items():
@@ -158,24 +148,17 @@ class Follower:
         # A run that does not train is read again only when its row changes.
         wait_seconds = tail.wait_seconds if trains else float("inf")
         tail.due = time.monotonic() + ROWS_SECONDS  # if it cannot be read
-        lines, is_other = await self._in_thread(tail.read)
+        lines, is_other = await asyncio.to_thread(tail.read)
         tail.due = time.monotonic() + wait_seconds
         if is_other:
             self._subscribers.publish("curves", CurvesChanged(id=run))
             self._other(run, tail.record)
         if lines.train or lines.validations or lines.events:
             tail.due = min(tail.due, time.monotonic() + tail.wait_seconds)  # there may be more
-            self._subscribers.publish("steps", _new_events(run, lines))
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
-
-
-def _new_events(run: str, lines: Lines) -> NewSteps:
-    scored = [ValidationRow(step=line.step, scores=line.scores) for line in lines.validations]
-    return NewSteps(
-        id=run,
-        columns=Points.of_lines(lines.train).columns(),
-        validations=scored,
-        events=marks_of(lines.events),
-    )
+            steps = NewSteps(
+                id=run,
+                columns=Points.of_lines(lines.train).columns(),
+                validations=lines.scored(),
+                events=marks_of(lines.events),
+            )
+            self._subscribers.publish("steps", steps)

@@ -13,6 +13,7 @@ from pathlib import Path
 from foundation.child_process import enter_background
 from trainer.errors import TrainerError
 from transloom.observe.curves.curve_index import extend_index
+from transloom.observe.dashboard.background_process import background_process
 
 # Number of bytes by which a record must have grown before its index is extended. Bytes that are not
 # indexed yet are read from the record for each request.
@@ -56,10 +57,10 @@ class Indexer:
             done: called with the id of each run whose index has reached the end of its record.
         """
         self._cache, self._done = cache, done
-        self._waiting: dict[str, Path] = {}
+        self._records: asyncio.Queue[tuple[str, Path]] = asyncio.Queue()
+        self._waiting: set[str] = set()  # runs whose records are queued or being indexed
         self._read: dict[str, int] = {}  # size of each run's record when it was last indexed
         self._failed: set[str] = set()
-        self._wakes = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._work())
         self.problem: str | None = None
 
@@ -73,9 +74,9 @@ class Indexer:
         if is_other:
             self._read.pop(run, None)
         new = _size(record) - self._read.get(run, -NEW_BYTES)
-        if run not in self._failed and new >= NEW_BYTES:
-            self._waiting.setdefault(run, record)
-            self._wakes.set()
+        if run not in self._failed | self._waiting and new >= NEW_BYTES:
+            self._waiting.add(run)
+            self._records.put_nowait((run, record))
 
     async def close(self) -> None:
         self._task.cancel()
@@ -84,35 +85,21 @@ class Indexer:
 
     async def _work(self) -> None:
         while True:
-            await self._wakes.wait()
-            self._wakes.clear()
-            while self._waiting:
-                run, record = next(iter(self._waiting.items()))
-                size = _size(record)
-                problem = await self._index(record)
-                self._waiting.pop(run, None)
-                if problem is None:
-                    self._read[run] = size
-                    self._done(run)
-                else:
-                    self.problem = problem
-                    self._failed.add(run)
+            run, record = await self._records.get()
+            size = _size(record)
+            problem = await self._index(record)
+            self._waiting.remove(run)
+            if problem is None:
+                self._read[run] = size
+                self._done(run)
+            else:
+                self.problem = problem
+                self._failed.add(run)
 
     async def _index(self, record: Path) -> str | None:
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            *(str(record), str(self._cache)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
+        """Index a record; return the problem, or None if there is none."""
+        async with background_process(*COMMAND, str(record), str(self._cache)) as process:
             # Not communicate(): it closes the standard input, which would end the process.
             assert process.stderr is not None
-            said = (await process.stderr.read(2**16)).decode(errors="replace").strip()
-            return said or "the index was not built" if await process.wait() else None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            problem = (await process.stderr.read(2**16)).decode(errors="replace").strip()
+            return problem or "the index was not built" if await process.wait() else None

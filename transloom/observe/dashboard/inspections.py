@@ -5,8 +5,6 @@ unchanged. It keeps the output of the newest inspections.
 """
 
 import asyncio
-import os
-import signal
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,11 +21,11 @@ from transloom.observe.dashboard.api_models import (
     InspectionResponse,
     NewInspection,
 )
+from transloom.observe.dashboard.background_process import background_process
 
 LIMITS = JsonLimits(bytes=16_000_000, values=2_000_000)
 MAX_KEPT_INSPECTIONS = 4
 MESSAGE_CHARACTERS = 2_000
-GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _BLOCK_BYTES = 2**16
 
 
@@ -57,19 +55,16 @@ class StepInspection:
     """Inspection of some steps by a replay, running or ended.
 
     Attributes:
+        id: the run's id.
         content: the report of the replay as JSON; empty until it is done.
     """
 
-    run: str
+    id: str
     first_step: int
     last_step: int
     state: Literal["running", "done", "failed"] = "running"
     message: str = "starting"
     content: bytes = b""
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        return self.run, self.first_step, self.last_step
 
     def answer(self) -> bytes:
         """Return the state and the report as an `InspectionResponse` in JSON."""
@@ -78,13 +73,7 @@ class StepInspection:
         return text[:-1] + b',"look":' + (self.content or b"null") + b"}"
 
     def news(self) -> NewInspection:
-        return NewInspection(
-            id=self.run,
-            first_step=self.first_step,
-            last_step=self.last_step,
-            state=self.state,
-            message=self.message,
-        )
+        return NewInspection.model_validate(self, from_attributes=True)
 
 
 class InspectionManager:
@@ -118,18 +107,18 @@ class InspectionManager:
                 f"the range from step {first_step} to {last_step} has {counted(steps, 'step')}, "
                 f"but an inspection needs 1 to {MAX_INSPECTED_STEPS} steps: choose another range"
             )
-        look = StepInspection(run, first_step, last_step)
-        found = self._kept.get(look.key)
+        key = run, first_step, last_step
+        found = self._kept.get(key)
         if found and found.state != "failed":
             return found
         if self._running:
             busy = self._running
             raise InspectionRefusedError(
-                f"steps {busy.first_step} to {busy.last_step} of {busy.run} are being inspected: "
+                f"steps {busy.first_step} to {busy.last_step} of {busy.id} are being inspected: "
                 "wait until that inspection is done"
             )
-        self._kept[look.key] = self._running = look
-        self._kept.move_to_end(look.key)
+        self._kept[key] = self._running = look = StepInspection(*key)
+        self._kept.move_to_end(key)
         while len(self._kept) > MAX_KEPT_INSPECTIONS:
             self._kept.popitem(last=False)
         self._task = asyncio.get_running_loop().create_task(self._inspect(look, path))
@@ -157,23 +146,16 @@ class InspectionManager:
 
     async def _replay(self, look: StepInspection, path: Path) -> None:
         steps = f"{look.first_step}:{look.last_step}"
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            *("replay", str(path), "--steps", steps, "--look", "--json"),
-            stdin=asyncio.subprocess.PIPE,  # closing it ends the process
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        said = asyncio.create_task(self._read_progress(process, look))
-        try:
-            content = await _read_at_most(process.stdout, LIMITS.bytes)
-            await said
-            code = await process.wait()
-        finally:
-            await _end(process)
-            said.cancel()
+        arguments = ("replay", str(path), "--steps", steps, "--look", "--json")
+        async with background_process(*self._command, *arguments) as process:
+            assert process.stdout is not None
+            progress = asyncio.create_task(self._read_progress(process, look))
+            try:
+                content = await _read_at_most(process.stdout, LIMITS.bytes)
+                await progress
+                code = await process.wait()
+            finally:
+                progress.cancel()
         if not content.strip():
             raise ValueError(look.message or f"replay ended with exit code {code}")
         # Check the content, because it becomes part of a response. The exit code is not checked: it
@@ -203,17 +185,3 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
             )
         parts.append(block)
     return b"".join(parts)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a process and its process group, including child processes that it has left behind."""
-    _signal(process, signal.SIGTERM)
-    with suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-    _signal(process, signal.SIGKILL)
-    await process.wait()
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)

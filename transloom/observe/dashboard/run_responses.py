@@ -7,14 +7,14 @@ cannot be read, the response describes the problem and contains the other parts.
 import shlex
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from foundation.file_model import FileModel
 from foundation.shown_urls import with_urls
-from trainer.errors import RunMismatchError, TrainerError
+from trainer.errors import RunMismatchError
 from trainer.record.event_text import event_text
 from trainer.record.facts import kind_of
 from trainer.record.metrics_lines import Event, Sample, SkippedLine
@@ -24,8 +24,9 @@ from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curve_index import extend_index, load_index
+from transloom.observe.curves.curve_points import Points
 from transloom.observe.curves.curves import MAX_POINTS, Curves, read_curves
-from transloom.observe.curves.record_blocks import OpenRecord
+from transloom.observe.curves.record_blocks import Lines, OpenRecord
 from transloom.observe.dashboard.api_models import (
     FACTS_PATH,
     RUNS,
@@ -40,15 +41,9 @@ from transloom.observe.dashboard.api_models import (
     RunRow,
     RunsResponse,
     TimeLapseResponse,
-    ValidationRow,
-    curves_path,
-    nodes_path,
     run_path,
-    time_lapse_path,
 )
 from transloom.observe.dashboard.runs_folder import run_id
-
-T = TypeVar("T")
 
 # The table of runs reads this many bytes from the ends of all records together. It reads at least
 # `MIN_END_BYTES` (about ten lines) from each.
@@ -56,6 +51,7 @@ TABLE_BYTES = 2_400_000
 MIN_END_BYTES = 2**13
 LOG_ENTRIES = 200
 SAMPLES_END_BYTES = 2**16
+_OF_A_NODE = ("time", "cpu_percent", "memory_used_bytes", "memory_bytes")
 _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
 
@@ -70,18 +66,20 @@ def row_of(snapshot: RunSnapshot) -> RunRow:
     return RunRow(id=run_id(name), name=name, standing=run_status_from(snapshot), settings=settings)
 
 
-def run_response(path: Path, cache: Path | None) -> RunResponse:
+def run_response(path: Path, cache: Path) -> RunResponse:
     """Return all information about a run except its curves.
 
     Args:
         path: the run's folder.
-        cache: the directory of record indexes; None uses no index.
+        cache: the directory of record indexes.
     """
     run = RunFolder(path)
     snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
     row = row_of(snapshot)
     known = len(snapshot.problems)
-    curves = read_curves(run.metrics, 1, cache=cache) if _is_file(run.metrics) else None
+    curves = Curves(Points.none(), [], [])
+    if _is_file(run.metrics):
+        curves = read_curves(run.metrics, 1, cache=cache)
     sample_problems = ProblemCollector()
     samples = sample_problems.try_read(
         run.metrics, lambda: newest_samples(run.metrics, cache), list[Sample]()
@@ -89,7 +87,7 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     vitals, cleaning = snapshot.vitals, snapshot.cleaning
     problems = [
         *row.standing.problems,
-        *([curves.problem] if curves and curves.problem else []),
+        *([curves.problem] if curves.problem else []),
         # Problems of the log are listed a second time, since the page shows this list next to the
         # log.
         *(text for text in row.standing.problems if text.startswith(str(run.log))),
@@ -97,11 +95,11 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     ]
     return RunResponse(
         **dict(row) | {"standing": row.standing.model_copy(update={"problems": problems})},
-        complete=curves.complete if curves else True,
+        complete=curves.complete,
         card=snapshot.card,
         checkpoints=snapshot.checkpoints,
-        events=marks_of(curves.events) if curves else [],
-        validations=validations_of(curves) if curves else [],
+        events=marks_of(curves.events),
+        validations=curves.validations,
         samples=samples,
         log=snapshot.log[-LOG_ENTRIES:],
         cleaning=cleaning,
@@ -111,14 +109,15 @@ def run_response(path: Path, cache: Path | None) -> RunResponse:
     )
 
 
-def newest_samples(record: Path, cache: Path | None) -> list[Sample]:
+def newest_samples(record: Path, cache: Path) -> list[Sample]:
     """Return the newest validation's samples, found at the record's end or with its index."""
     with OpenRecord(record) as opened:
-        end = opened.lines_within(max(0, opened.end - SAMPLES_END_BYTES), opened.end)
-        if not end.validations and cache and (index := load_index(opened, cache)):
+        found = Lines()
+        opened.read_lines(max(0, opened.end - SAMPLES_END_BYTES), opened.end, found)
+        if not found.validations and (index := load_index(opened, cache)):
             at, length = index.part.validation_at or (0, 0)
-            end = opened.lines_within(at, at + length + 1)
-        return end.validations[-1].samples if end.validations else []
+            opened.read_lines(at, at + length + 1, found)
+        return found.validations[-1].samples if found.validations else []
 
 
 def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
@@ -168,7 +167,7 @@ def commands_of(snapshot: RunSnapshot) -> list[str]:
 
 def curves_response(
     path: Path,
-    cache: Path | None,
+    cache: Path,
     points: int = MAX_POINTS,
     first_step: int | None = None,
     last_step: int | None = None,
@@ -176,7 +175,7 @@ def curves_response(
     """Return the curves of a run, or of a range of its steps.
 
     Args:
-        cache: the directory of record indexes; None uses no index.
+        cache: the directory of record indexes.
         points: maximum number of points of each curve.
         first_step, last_step: None leaves that end of the range open.
 
@@ -184,42 +183,42 @@ def curves_response(
         OSError: its record cannot be read.
     """
     curves = read_curves(RunFolder(path).metrics, points, first_step, last_step, cache)
-    return CurvesResponse.model_validate(
-        {name: getattr(curves, name) for name in CurvesResponse.model_fields}
-    )
+    return CurvesResponse.model_validate(curves, from_attributes=True)
 
 
-def frozen_responses(run: Path, *more: Path, cache: Path | None = None) -> dict[str, Any]:
+def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
     """Return the responses about some runs as JSON values, by request path, for a report.
 
-    The records are first indexed completely, in the cache or, if that is not possible, in a
-    temporary folder. The report therefore contains all events and validations.
+    The records are first indexed completely, in a temporary folder. The report therefore contains
+    all events and validations.
 
     Raises:
         RunMismatchError: one of the folders has no run, or two have the same name.
         OSError: a record cannot be read.
     """
-    paths = [path.resolve() for path in (run, *more)]
+    paths = [path.resolve() for path in runs]
     for path in paths:
         RunFolder(path).card()
     if len({path.name for path in paths}) < len(paths):
         names = ", ".join(str(path) for path in paths)
         raise RunMismatchError(f"Two of {names} have the same name: rename one of them")
     with tempfile.TemporaryDirectory(prefix="transloom-curves-") as temporary:
-        answers: dict[str, Any] = {}
+        answers: dict[str, FileModel] = {}
         rows = []
         for path in paths:
-            kept = _indexed(RunFolder(path).metrics, cache, Path(temporary))
+            cache = Path(temporary)
+            if _is_file(RunFolder(path).metrics):
+                extend_index(RunFolder(path).metrics, cache)
             name = run_id(path.name)
             rows.append(row_of(RunSnapshot(RunFolder(path), RECORD_BYTES_IN_LIST)))
-            answers[run_path(name)] = run_response(path, kept).model_dump(mode="json")
-            answers[curves_path(name)] = curves_response(path, kept).model_dump(mode="json")
-            answers[nodes_path(name)] = nodes_response(path).model_dump(mode="json")
-            answers[time_lapse_path(name)] = time_lapse_response(path).model_dump(mode="json")
+            answers[run_path(name)] = run_response(path, cache)
+            answers[run_path(name, "curves")] = curves_response(path, cache)
+            answers[run_path(name, "nodes")] = nodes_response(path)
+            answers[run_path(name, "time-lapse")] = time_lapse_response(path)
     folder = Path(with_urls(str(paths[0]))).parent.name
     table = RunsResponse(folder=folder, problems=[], bytes_read=0, runs=rows)
-    facts = FactsResponse().model_dump(mode="json")
-    return {FACTS_PATH: facts, RUNS: table.model_dump(mode="json"), **answers}
+    answers = {FACTS_PATH: FactsResponse(), RUNS: table, **answers}
+    return {path: answer.model_dump(mode="json") for path, answer in answers.items()}
 
 
 def nodes_response(path: Path) -> NodesResponse:
@@ -265,22 +264,13 @@ def _columns_of(lines: list[NodeLine]) -> NodeColumns:
         found = [next((g for g in line.gpus if g.index == index), None) for line in lines]
         columns = {name: [g and getattr(g, name) for g in found] for name in _OF_A_GPU}
         gpus.append(GpuColumns(index=index, **columns))
-    return NodeColumns(
-        time=[line.time for line in lines],
-        cpu_percent=[line.cpu_percent for line in lines],
-        memory_used_bytes=[line.memory_used_bytes for line in lines],
-        memory_bytes=[line.memory_bytes for line in lines],
-        gpus=gpus,
-    )
+    columns = {name: [getattr(line, name) for line in lines] for name in _OF_A_NODE}
+    return NodeColumns(**columns, gpus=gpus)
 
 
 def marks_of(events: Sequence[Event | SkippedLine]) -> list[Mark]:
     """Return the events as marks, each described in a sentence."""
     return [_mark(line) for line in events]
-
-
-def validations_of(curves: Curves) -> list[ValidationRow]:
-    return [ValidationRow(step=step, scores=scores) for step, scores in curves.validations]
 
 
 def _mark(line: Event | SkippedLine) -> Mark:
@@ -291,18 +281,6 @@ def _mark(line: Event | SkippedLine) -> Mark:
         details = line.details
     name = kind_of(line).name
     return Mark(step=line.step, event=name, words=event_text(line), details=details)
-
-
-def _indexed(record: Path, cache: Path | None, temporary: Path) -> Path | None:
-    """Index a record completely; return the index's folder, or None without a record."""
-    if not _is_file(record):
-        return None
-    if cache:
-        with suppress(OSError, TrainerError):
-            extend_index(record, cache)
-            return cache
-    extend_index(record, temporary)
-    return temporary
 
 
 def _is_file(path: Path) -> bool:

@@ -45,19 +45,15 @@ class RunsFolder:
 
     def list_runs(self) -> tuple[dict[str, Path], list[str]]:
         """Return the runs by id, in the order of their names, and messages about problems."""
-        runs, problems = self._list_runs()
         outdated = problem_of(self.path)
-        return runs, [*([outdated] if outdated else []), *problems]
-
-    def _list_runs(self) -> tuple[dict[str, Path], list[str]]:
+        problems = [outdated] if outdated else []
         if is_run(self.path):
-            return {run_id(self.path.name): self.path}, self._links_out(self.path)[:1]
+            return {run_id(self.path.name): self.path}, problems + self._links_out(self.path)[:1]
         found: dict[str, Path] = {}
-        problems: list[str] = []
         try:
             paths = sorted(self.path.iterdir())
         except OSError as error:
-            return {}, [f"{self.path} cannot be read: {error.strerror}"]
+            return {}, [*problems, f"{self.path} cannot be read: {error.strerror}"]
         for path in paths[:MAX_RUNS]:
             if not _is_text(path.name):
                 problems.append(f"{_in_text(path)} is not shown: its name is not UTF-8. Rename it")

@@ -11,11 +11,10 @@ The server reads runs and never writes them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -46,9 +45,7 @@ from transloom.observe.dashboard.run_responses import (
 from transloom.observe.dashboard.table import RunsTable
 from transloom.observe.drawing.modules import DRAWING
 from transloom.web.auth import PageGuard
-from transloom.web.page_files import PageFiles
-
-T = TypeVar("T")
+from transloom.web.page_files import page_routes
 
 THREADS = 4
 REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
@@ -56,18 +53,6 @@ REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
 ALIVE_SECONDS = 15.0
 # A page is disconnected if it accepts no data for this many seconds.
 WRITE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Components of a server that exist while it runs."""
-
-    table: RunsTable
-    subscribers: PageSubscribers
-    follower: Follower
-    indexer: Indexer
-    looks: InspectionManager
-    executor: ThreadPoolExecutor
 
 
 class Dashboard:
@@ -85,6 +70,7 @@ class Dashboard:
         look_command: Sequence[str],
     ) -> None:
         self._table, self._cache, self._look_command = table, cache, look_command
+        self._subscribers = PageSubscribers()
         self.app = web.Application(
             middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
         )
@@ -92,7 +78,7 @@ class Dashboard:
         self.app.on_shutdown.append(self._disconnect_all)
         self.app.add_routes(
             [
-                *PageFiles("transloom.observe.dashboard", {"drawing": DRAWING}).routes(),
+                *page_routes("transloom.observe.dashboard", {"drawing": DRAWING}),
                 web.get("/api/facts", self._facts),
                 web.get("/api/runs", self._runs),
                 web.get("/api/runs/{run}", self._run),
@@ -106,78 +92,64 @@ class Dashboard:
         )
 
     async def _parts(self, app: web.Application) -> AsyncIterator[None]:
-        subscribers = PageSubscribers()
+        """Create the components that need an event loop, and close them when the server ends."""
+        publish = self._subscribers.publish
         executor = ThreadPoolExecutor(THREADS, "dashboard")
-
-        def complete(run: str) -> None:
-            subscribers.publish("curves", CurvesChanged(id=run))
-
-        def other(run: str, record: Path) -> None:
-            indexer.want(run, record, is_other=True)
-
-        indexer = Indexer(self._cache, complete)
-        self._now = Parts(
-            table=self._table,
-            subscribers=subscribers,
-            follower=Follower(self._table, subscribers, executor, other),
-            indexer=indexer,
-            looks=InspectionManager(
-                lambda look: subscribers.publish("looks", look), self._look_command
-            ),
-            executor=executor,
-        )
+        asyncio.get_running_loop().set_default_executor(executor)  # of `asyncio.to_thread`
+        self._indexer = Indexer(self._cache, lambda run: publish("curves", CurvesChanged(id=run)))
+        other = partial(self._indexer.want, is_other=True)
+        self._follower = Follower(self._table, self._subscribers, other)
+        self._looks = InspectionManager(partial(publish, "looks"), self._look_command)
         yield
-        await self._now.follower.close()
-        await self._now.looks.close()
-        await indexer.close()
+        await self._follower.close()
+        await self._looks.close()
+        await self._indexer.close()
         executor.shutdown(wait=False, cancel_futures=True)
 
     async def _disconnect_all(self, app: web.Application) -> None:
-        self._now.subscribers.close()
+        self._subscribers.close()
 
     async def _facts(self, request: web.Request) -> web.Response:
         return _answer(FactsResponse())
 
     async def _runs(self, request: web.Request) -> web.Response:
-        table = await self._in_thread(self._table.answer)
-        if problem := self._now.indexer.problem:
+        table = await asyncio.to_thread(self._table.answer)
+        if problem := self._indexer.problem:
             table = table.model_copy(update={"problems": [*table.problems, problem]})
         return _answer(table)
 
     async def _run(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        answer = await self._in_thread(lambda: run_response(path, self._cache))
+        answer = await asyncio.to_thread(run_response, path, self._cache)
         if not answer.complete:
-            self._now.indexer.want(request.match_info["run"], RunFolder(path).metrics)
+            self._indexer.want(request.match_info["run"], RunFolder(path).metrics)
         return _answer(answer)
 
     async def _curves(self, request: web.Request) -> web.Response:
         path, run = await self._path(request), request.match_info["run"]
         points = _number(request, "points", MAX_POINTS) or MAX_POINTS
         first, last = _number(request, "from"), _number(request, "to")
-        answer = await self._in_thread(
-            lambda: curves_response(path, self._cache, points, first, last)
-        )
+        answer = await asyncio.to_thread(curves_response, path, self._cache, points, first, last)
         record = RunFolder(path).metrics
         if not answer.complete:
-            self._now.indexer.want(run, record)
-        self._now.follower.expect(run, record, answer.recorded_bytes)
+            self._indexer.want(run, record)
+        self._follower.expect(run, record, answer.recorded_bytes)
         return _answer(answer)
 
     async def _nodes(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        return _answer(await self._in_thread(lambda: nodes_response(path)))
+        return _answer(await asyncio.to_thread(nodes_response, path))
 
     async def _time_lapse(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        return _answer(await self._in_thread(lambda: time_lapse_response(path)))
+        return _answer(await asyncio.to_thread(time_lapse_response, path))
 
     async def _start_look(self, request: web.Request) -> web.Response:
         path, run = await self._path(request), request.match_info["run"]
         try:
             values = parse_object(await request.read(), REQUEST_LIMITS)
             wanted = InspectionRequest.model_validate(values)
-            look = self._now.looks.start(run, path, wanted.first_step, wanted.last_step)
+            look = self._looks.start(run, path, wanted.first_step, wanted.last_step)
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"invalid steps: {error_summary(error)}") from error
         except InspectionRefusedError as error:
@@ -187,7 +159,7 @@ class Dashboard:
     async def _look(self, request: web.Request) -> web.Response:
         await self._path(request)
         run, first, last = (request.match_info[name] for name in ("run", "first", "last"))
-        look = self._now.looks.find(run, int(first[:16]), int(last[:16]))
+        look = self._looks.find(run, int(first[:16]), int(last[:16]))
         if look is None:
             raise web.HTTPNotFound(text=f"steps {first} to {last} of {run} were not inspected")
         return web.Response(body=look.answer(), content_type="application/json")
@@ -195,21 +167,21 @@ class Dashboard:
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         """Send server-sent events until the page disconnects or reads too slowly."""
         try:
-            page = self._now.subscribers.enter()
+            page = self._subscribers.enter()
         except TooManyPagesError as error:
             raise web.HTTPServiceUnavailable(text=str(error)) from error
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         try:
             await response.prepare(request)
             await response.write(b"retry: 1000\n\n")
-            self._now.follower.wake()
+            self._follower.wake()
             while (messages := await page.take(ALIVE_SECONDS)) is not None:
                 await asyncio.wait_for(response.write(messages or b": here\n\n"), WRITE_SECONDS)
         except (ConnectionError, TimeoutError):
             if request.transport:
                 request.transport.abort()  # otherwise unsent data would stay in memory
         finally:
-            self._now.subscribers.leave(page)
+            self._subscribers.leave(page)
         return response
 
     async def _path(self, request: web.Request) -> Path:
@@ -222,13 +194,10 @@ class Dashboard:
         """
         run = request.match_info["run"]
         if run not in self._table.paths:
-            await self._in_thread(self._table.refresh)
+            await asyncio.to_thread(self._table.refresh)
         if run not in self._table.paths:
             raise web.HTTPNotFound(text=f"there is no run {run!r:.100} in this folder")
         return self._table.paths[run]
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._now.executor, function)
 
 
 @web.middleware

@@ -18,7 +18,7 @@ from transloom.web.connections import http_server
 from transloom.web.listening import HOST, address_of, listen, wait_for_stop_signal
 
 PORT = 8643
-CACHE = "curves"  # subdirectory of transloom's cache directory
+CACHE = "curves"  # subdirectory of transloom's cache directory, for the indexes of records
 # Added to the process's niceness, so that training on this machine has priority.
 NICENESS = 10
 STOP_SECONDS = 2.0
@@ -61,14 +61,9 @@ def serve(
             "Access requires the token in this address. Ctrl-C stops the dashboard; runs continue."
         )
         dashboard = Dashboard(
-            RunsTable(runs), default_cache(), doors, inspection_command(command_line)
+            RunsTable(runs), cache_folder(None) / CACHE, doors, inspection_command(command_line)
         )
         asyncio.run(_serve(dashboard.app, listening))
-
-
-def default_cache() -> Path:
-    """Return the directory of record indexes, see `transloom.observe.curves.curve_index`."""
-    return cache_folder(None) / CACHE
 
 
 async def _serve(app: web.Application, listening: socket.socket) -> None:

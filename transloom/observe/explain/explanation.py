@@ -16,7 +16,6 @@ from model.inspection.trace import Trace, trace
 from transloom.inference.translator import Translator
 from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.networks import blueprint_of_network
-from transloom.observe.explain.form import Form, form_of
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,6 @@ class Explanation:
     vocabulary: tuple[str, ...]
     blueprint: Blueprint
     checkpoint: str
-
-    @property
-    def form(self) -> Form:
-        """Properties of the network that the texts about layers depend on."""
-        return form_of(self.config)
 
 
 def explain(

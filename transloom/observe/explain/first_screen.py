@@ -5,11 +5,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from transloom.observe.explain.blueprint.boxes import Blueprint
-from transloom.observe.explain.markup import escape, filled
+from transloom.observe.explain.markup import escape, filled, page_file
 
 NOTHING = "(nothing)"  # replaces an empty text
 
@@ -43,7 +42,6 @@ def first_screen_markup(start: PageStart, translations: Sequence[tuple[str, str]
     Args:
         translations: the name and the translation of each model, if the page compares two models.
     """
-    template = files("transloom.observe.explain") / "first_screen.html"
     label, text = start.made
     (name, _), *others = translations or [("", "")]
     filling = {
@@ -61,7 +59,7 @@ def first_screen_markup(start: PageStart, translations: Sequence[tuple[str, str]
         ),
         "caption": escape(f"{start.caption} Choose a box to see its numbers.".strip()),
     }
-    return filled(template.read_text(encoding="utf-8"), filling)
+    return filled(page_file("first_screen.html"), filling)
 
 
 def _below_the_text(start: PageStart) -> str:

@@ -13,7 +13,7 @@ from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.drawing import svg_parts
 from transloom.observe.explain.first_screen import PageStart, first_screen_markup
 from transloom.observe.explain.limits import LAYERS_DRAWN
-from transloom.observe.explain.markup import escape, filled, json_in_html
+from transloom.observe.explain.markup import escape, filled, json_in_html, page_file
 
 STYLES = (
     "palette.css",
@@ -64,7 +64,7 @@ def render(
     )
     filling = {
         "title": escape(title),
-        "style": "\n".join(_file(name) for name in STYLES),
+        "style": "\n".join(page_file(name) for name in STYLES),
         "section_style": "\n".join(section.style for section in own),
         "first_screen": first_screen_markup(start, translations),
         "figure": _figure(start.blueprint, start.layers),
@@ -75,12 +75,7 @@ def render(
         "hash": hash_source(script),
         "script": script,
     }
-    return filled(_file("page.html"), filling)
-
-
-def _file(name: str) -> str:
-    path = files("transloom.observe.explain").joinpath(*name.split("/"))
-    return path.read_text(encoding="utf-8")
+    return filled(page_file("page.html"), filling)
 
 
 def _figure(blueprint: Blueprint, layers: int) -> str:

@@ -5,53 +5,57 @@ logits  ─▶ the candidates of each step
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.config.decoder_only import DecoderOnlyConfig
-from model.config.encoder_only import EncoderOnlyConfig
-from model.config.transformer import ModelConfig
+from model.config.layers import LayersConfig
 from transloom.observe.explain import limits
 from transloom.observe.explain.blueprint.boxes import Blueprint
+from transloom.observe.explain.blueprint.forms import NORMS, activation_name
 from transloom.observe.explain.explanation import TracedPieces
-from transloom.observe.explain.form import form_of
 from transloom.observe.explain.live.packing import encoded, planes_of
+
+# Settings of a network's layers on which the texts of a page depend.
+_OF_LAYERS = ("width", "heads", "groups", "inner_width", "pre_norm", "norm_kind", "activation")
 
 
 def model_facts(
     family: str,
-    config: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig,
+    config: LayersConfig,
     blueprint: Blueprint,
     vocabulary_size: int,
     checkpoint: str,
 ) -> dict[str, Any]:
     """Return what the pages of all families say about their model."""
-    form = form_of(config)
+    positions = getattr(config, "positions", "learned")
+    turned = positions == "rotary"  # queries and keys are rotated according to their position
     boxes = list(blueprint.boxes())
     embedding = next(box for box in boxes if box.kind == "embedding" and box.weights)
     return {
         "family": family,
         "boxes": [box.key for box in boxes],
-        "has_waves": getattr(config, "positions", "learned") == "sinusoidal",
+        "has_waves": positions == "sinusoidal",
         "dropout": f"{config.dropout:g}",
         "embedding_rows": embedding.weights[0].shape[0],
-        "rotation_of_last_pair": f"{rotation_of_last_pair(config):.2g}" if form.turned else None,
+        "rotation_of_last_pair": f"{rotation_of_last_pair(config):.2g}" if turned else None,
         "stacks": [
             sum(box.parameters for layer in column.layers for box in layer.boxes)
             for column in blueprint.columns
         ],
         "layer_parameters": sum(box.parameters for box in blueprint.columns[0].layers[0].boxes),
         "form": {
-            **asdict(form),
-            "head_width": form.head_width,
-            "norm": form.norm,
-            "norm_label": "layer normalisation" if form.norm_kind == "layer" else "RMS norm",
-            "bend": form.bend,
-            "is_gated": form.is_gated,
+            **{name: getattr(config, name) for name in _OF_LAYERS},
+            "turned": turned,
+            "has_biases": config.bias,
+            "head_width": config.head_width,
+            "norm": NORMS[config.norm_kind],
+            "norm_label": "layer normalisation" if config.norm_kind == "layer" else "RMS norm",
+            "bend": activation_name(config.activation),
+            "is_gated": config.activation == "swiglu",
         },
         "limits": limits.as_dict(),
         "vocabulary_size": vocabulary_size,

@@ -20,7 +20,7 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, join_items, span
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.checkpoints.format import CheckpointHeader, read_header
+from trainer.checkpoints.format import CheckpointHeader
 from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import leaves
 from trainer.record.metrics_file import read_metrics
@@ -28,6 +28,7 @@ from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.step_range import StepRange
 from trainer.state.digest import START
+from transloom.inference.chosen_checkpoint import readable_headers
 from transloom.observe.replay.loss_jumps import largest_jump
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
@@ -182,7 +183,7 @@ def plan_replay(
     back = recorded.require_settings(first, steps.last)
     if back:
         recipe = _with_former_settings(recipe, back)
-    headers = _headers(run)
+    headers = readable_headers(list_checkpoints(run.checkpoints))
     trained = [
         path for path, header in headers.items() if header.step in StepRange(first, steps.last)
     ]
@@ -226,17 +227,6 @@ def _intact(
             notice(f"{error}; {consequence}")
         else:
             yield checkpoint
-
-
-def _headers(run: RunFolder) -> dict[Path, CheckpointHeader]:
-    """Return the readable checkpoint headers of the run by checkpoint path, oldest first."""
-    found = {}
-    for path in list_checkpoints(run.checkpoints):
-        try:
-            found[path] = read_header(path)
-        except CheckpointError:
-            continue
-    return found
 
 
 def _legs(data: DataRecord, first: int, last: int) -> tuple[Leg, ...]:

@@ -22,7 +22,7 @@ from trainer.checkpoints.format import HEADER
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from transloom.inference.stored_translations import stored_scores
-from transloom.observe.dashboard.api_models import curves_path, nodes_path, run_path
+from transloom.observe.dashboard.api_models import run_path
 from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.dashboard.runs_folder import run_id
 from transloom.observe.report.bundle import one_file
@@ -39,7 +39,7 @@ def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
         RunMismatchError: one of the folders has no run, or two runs have the same name.
         OSError: a metrics file cannot be read, or the report cannot be written.
     """
-    answers = frozen_responses(*runs)
+    answers = frozen_responses(runs)
     for path in runs:
         run = RunFolder(path.resolve())
         name = run_id(run.path.name)
@@ -49,9 +49,9 @@ def write_report(runs: Sequence[Path], file: Path) -> dict[str, Any]:
         about["test_scores"], problem = _test_scores(run)
         if problem:
             about["standing"]["problems"].append(f"no scores of test sets: {problem}")
-        curves = answers[curves_path(name)]
+        curves = answers[run_path(name, "curves")]
         curves["columns"] = {key: _short(values) for key, values in curves["columns"].items()}
-        nodes = answers[nodes_path(name)]
+        nodes = answers[run_path(name, "nodes")]
         nodes["nodes"] = {node: _short_usage(usage) for node, usage in nodes["nodes"].items()}
     (first, *others) = runs
     only = None if others else run_id(first.resolve().name)

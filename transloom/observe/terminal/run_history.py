@@ -5,7 +5,7 @@ from dataclasses import replace
 from trainer.errors import TrainerError
 from trainer.record.record_end import read_record_end
 from trainer.runs.folder import RunFolder
-from transloom.observe.curves.curves import Curves, read_curves
+from transloom.observe.curves.curves import read_curves
 from transloom.observe.terminal.run_picture import RunPicture
 
 CURVE_POINTS = 400
@@ -23,18 +23,14 @@ def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
     try:
         curves = read_curves(run.metrics, CURVE_POINTS)
         picture.drawn = curves.points
-        _take_end(picture, curves, run)
+        end = read_record_end(run.metrics, VALIDATIONS_BYTES)
     except (OSError, TrainerError) as error:
         return [f"{run.metrics} cannot be read: {error}"]
-    return [curves.problem] if curves.problem else []
-
-
-def _take_end(picture: RunPicture, curves: Curves, run: RunFolder) -> None:
-    end = read_record_end(run.metrics, VALIDATIONS_BYTES)
-    for step, scores in curves.validations:
-        if end.first_step is None or step < end.first_step:
-            picture.take_scores(step, scores)
+    for scored in curves.validations:
+        if end.first_step is None or scored.step < end.first_step:
+            picture.take_scores(scored)
     for line in end.validations:
-        picture.take_scores(line.step, line.scores)
+        picture.take_scores(line)
     picture.record = replace(end, validations=end.validations[-1:])
     picture.step = max(picture.step, end.step)
+    return [curves.problem] if curves.problem else []

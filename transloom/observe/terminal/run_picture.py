@@ -20,8 +20,9 @@ from trainer.record.record_end import RecordEnd
 from trainer.record.run_status_model import DEFAULT_FORM, LossForm, RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import SupervisorState, Vitals
-from trainer.scores import BestScore, Scores, keep_best
+from trainer.scores import BestScore, keep_best
 from transloom.observe.curves.curve_points import Points
+from transloom.observe.curves.record_blocks import ScoredStep
 
 NOTICES_KEPT = 12
 CHECKPOINTS_SHOWN = 6
@@ -102,13 +103,13 @@ class RunPicture:
         if isinstance(line, TrainLine):
             self.new_lines.append(line)
         elif isinstance(line, ValidationLine):
-            self.take_scores(line.step, line.scores)
+            self.take_scores(line)
 
-    def take_scores(self, step: int, scores: Scores) -> None:
-        """Add the scores of the validation at a step."""
-        keep_best(self.best, scores, step)
-        for name, score in scores.items():
-            self.scores.setdefault(name, {})[step] = score.value
+    def take_scores(self, line: ValidationLine | ScoredStep) -> None:
+        """Add the scores of a validation."""
+        keep_best(self.best, line.scores, line.step)
+        for name, score in line.scores.items():
+            self.scores.setdefault(name, {})[line.step] = score.value
 
     def points(self) -> Points:
         """Return the points of the curves, of which a long run has at most `2 * MOST_POINTS`."""

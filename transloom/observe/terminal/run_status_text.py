@@ -94,7 +94,9 @@ def status_text(run_status: RunStatus) -> str:
         ),
     ]
     width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {_hanging(text, width + 2)}" for name, text in rows if text]
+    indented = "\n" + " " * (width + 2)
+    pairs = ((name, text.replace("\n", indented)) for name, text in rows if text)
+    lines = [f"{name:<{width}}  {text}" for name, text in pairs]
     return "\n".join([run_status.path, *lines])
 
 
@@ -192,7 +194,3 @@ def _ranks_line(run_status: RunStatus) -> str:
 def nodes_text(ranks: Mapping[str, int]) -> str:
     """Return the number of ranks on each node as text."""
     return ", ".join(f"{count} on {node}" for node, count in ranks.items())
-
-
-def _hanging(text: str, width: int) -> str:
-    return text.replace("\n", "\n" + " " * width)

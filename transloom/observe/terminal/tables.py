@@ -53,7 +53,7 @@ class AnswerTable:
     def plain(self) -> str:
         """Return a line with the headings, then one line for each row; tabs separate the cells."""
         headings = [column.heading for column in self._columns]
-        lines = [[_in_one_line(cell) for cell in row] for row in [headings, *self._rows]]
+        lines = [[" ".join(cell.split()) for cell in row] for row in [headings, *self._rows]]
         return "\n".join("\t".join(line) for line in lines)
 
     def __rich_console__(
@@ -84,7 +84,3 @@ class AnswerTable:
         if needed > width:
             table.width = needed
         return table
-
-
-def _in_one_line(cell: str) -> str:
-    return " ".join(cell.split())

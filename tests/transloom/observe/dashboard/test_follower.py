@@ -60,10 +60,11 @@ def followed(record, script, other=lambda run, record: None):
 
     async def follow():
         pages = Pages()
-        with ThreadPoolExecutor(1) as pool:
-            follower = Follower(Table(record.parent), pages, pool, other)
-            await script(follower, pages)
-            await follower.close()
+        pages.pool = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(pages.pool)
+        follower = Follower(Table(record.parent), pages, other)
+        await script(follower, pages)
+        await follower.close()
         return pages.steps
 
     return asyncio.run(follow())
@@ -112,7 +113,7 @@ def test_lines_appended_before_the_end_is_read_reach_a_page_that_has_the_earlier
         position, may_read = append(record, 1), threading.Event()
 
         def refresh_and_keep_reads_waiting():
-            follower._executor.submit(may_read.wait)
+            pages.pool.submit(may_read.wait)
             return []
 
         follower._table.refresh = refresh_and_keep_reads_waiting

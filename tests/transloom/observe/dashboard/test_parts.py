@@ -178,10 +178,15 @@ def test_what_others_reach_is_told_from_what_they_do_not():
 
 
 def test_a_step_is_seen_before_the_next_but_one(tmp_path):
+    def wait_seconds(step_seconds):
+        tail = Tail(tmp_path)
+        tail.step_seconds = step_seconds
+        return tail.wait_seconds
+
     for seconds in (0.3, 1.0, 3.0):
-        assert Tail(tmp_path, step_seconds=seconds).wait_seconds < seconds
-    assert Tail(tmp_path, step_seconds=1e-6).wait_seconds == FASTEST_SECONDS
-    assert Tail(tmp_path, step_seconds=3600).wait_seconds <= 2
+        assert wait_seconds(seconds) < seconds
+    assert wait_seconds(1e-6) == FASTEST_SECONDS
+    assert wait_seconds(3600) <= 2
 
 
 def test_a_record_is_followed_from_where_a_page_has_it(tmp_path):

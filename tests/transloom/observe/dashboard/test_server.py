@@ -232,7 +232,7 @@ def test_what_is_not_there_is_told_in_json(served):
 
 
 def test_a_report_gets_the_same_answers(served, folder):
-    answers = frozen_responses(folder / "alpha", folder / "long")
+    answers = frozen_responses([folder / "alpha", folder / "long"])
     for path in ("/api/runs/alpha", "/api/runs/alpha/nodes", "/api/runs/long/nodes"):
         assert answers[path] == served.get(path).json
     assert [row["id"] for row in answers["/api/runs"]["runs"]] == ["alpha", "long"]
@@ -448,7 +448,7 @@ def test_one_look_at_a_time_and_it_ends_with_the_server(folder, tmp_path):
         assert busy.status == 409
         assert "steps 7 to 7 of alpha" in busy.json["problem"]
     assert not psutil.pid_exists(int(said[1]))
-    assert running.dashboard._now.looks.find("alpha", 7, 7).state == "failed"
+    assert running.dashboard._looks.find("alpha", 7, 7).state == "failed"
 
 
 def test_a_cache_that_others_may_enter_is_told(folder, tmp_path):
@@ -496,11 +496,11 @@ def test_all_pages_hear_of_new_steps_by_one_poller(served, folder, tmp_path):
         assert one.next("curves")[1] == {"id": "live"}
         append(run, train_line(3))
         assert one.next("steps")[1]["columns"]["step"] == [3]
-        assert len(served.dashboard._now.follower._tails) == len(served.dashboard._table.paths)
+        assert len(served.dashboard._follower._tails) == len(served.dashboard._table.paths)
 
 
 def test_a_page_that_takes_nothing_holds_up_nobody(served):
-    subscribers = served.dashboard._now.subscribers
+    subscribers = served.dashboard._subscribers
     with served.follow() as other, socket.socket() as dead:
         before = set(subscribers._pages)
         dead.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -148,7 +148,7 @@ def text_and_answers(request, generator_of, filler_of):
 def test_answers_about_a_text_have_the_numbers_of_its_model(text_and_answers):
     form, network, explained, page = text_and_answers
     answers = {asked: said for asked, said, _ in page.questions}
-    stack, pieces = explained.stack, explained.pieces
+    stack, pieces = explained.trace.stack, explained.pieces
     layers = network.encoder.layers if form == "bert" else network.layers
     counts = [sum(p.numel() for p in part.parameters()) for part in (network, layers, layers[0])]
     told = re.findall(r"[\d,]{3,}", answer(answers, "How many weights"))
@@ -184,7 +184,7 @@ def test_answers_about_a_text_have_the_numbers_of_its_model(text_and_answers):
 def test_the_intuition_names_the_sharpest_weight_between_words(text_and_answers):
     _, _, explained, page = text_and_answers
     answers = {asked: said for asked, said, _ in page.questions}
-    attention, texts = explained.stack.layers[0].self_attention, explained.pieces.texts
+    attention, texts = explained.trace.stack.layers[0].self_attention, explained.pieces.texts
     words = [bool(re.search(r"\w", text.strip("_▁"))) and text[0] != "<" for text in texts]
     assert not all(words)
     allowed = torch.tensor(

@@ -4,7 +4,6 @@ In a page, each box is a link to the section that shows its numbers.
 """
 
 from collections.abc import Mapping
-from importlib.resources import files
 
 from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.layout import (
@@ -20,14 +19,14 @@ from transloom.observe.explain.blueprint.layout import (
     described,
     lay_out,
 )
-from transloom.observe.explain.markup import escape
+from transloom.observe.explain.markup import escape, page_file
 
 ARROW = 5
 
 
 def svg_file(blueprint: Blueprint, *, each_layer: bool = False) -> str:
     """Return a complete SVG file, which follows the light or dark mode of the reader's system."""
-    style = f"<style>{_file('palette.css')}{_file('blueprint/figure.css')}</style>"
+    style = f"<style>{page_file('palette.css')}{page_file('blueprint/figure.css')}</style>"
     layout = lay_out(blueprint, narrow=False, each_layer=each_layer)
     size = f'width="{layout.width:.0f}" height="{layout.height:.0f}"'
     attributes = f' xmlns="http://www.w3.org/2000/svg" class="blueprint alone" {size}'
@@ -54,10 +53,6 @@ def svg_parts(blueprint: Blueprint, places: Mapping[str, str], *, each_layer: bo
             )
         )
     return "\n".join(drawn)
-
-
-def _file(name: str) -> str:
-    return (files("transloom.observe.explain") / name).read_text(encoding="utf-8")
 
 
 def _svg(

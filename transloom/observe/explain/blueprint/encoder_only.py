@@ -3,20 +3,15 @@
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.sentence_encoder import SentenceEncoderConfig
 from transloom.observe.explain.blueprint.boxes import Blueprint, Box, FigureColumn
-from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES, norm_title
+from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES
 from transloom.observe.explain.blueprint.parts import (
-    Parameters,
+    NetworkFigure,
     Shapes,
     box,
     dimensions,
-    feed_forward,
-    same_as,
     softmax,
     stack,
-    sublayer,
 )
-
-NORM = "layer"  # the network supports no other kind
 
 
 def encoder_only(config: EncoderOnlyConfig, shapes: Shapes) -> Blueprint:
@@ -24,23 +19,20 @@ def encoder_only(config: EncoderOnlyConfig, shapes: Shapes) -> Blueprint:
     return _Figure(config, shapes).blueprint()
 
 
-class _Figure:
+class _Figure(NetworkFigure[EncoderOnlyConfig]):
     def __init__(self, config: EncoderOnlyConfig, shapes: Shapes) -> None:
-        self._config = config
-        self._parameters = Parameters(shapes)
-        self._pre_norm = config.norm == "pre"
-        self._vocabulary = shapes["encoder.embedding.weight"][0]
+        super().__init__(config, shapes, "encoder.embedding")
         self._is_masked = "head.dense.weight" in shapes
         self._pools = "pooler.weight" in shapes
         self._labels = shapes["classifier.weight"][0] if "classifier.weight" in shapes else 0
 
     def blueprint(self) -> Blueprint:
-        config, parameters = self._config, self._parameters
+        config, parameters = self.config, self.parameters
         before = self._input()
         layers = stack(
             config.layers, lambda n: self._layer(f"encoder.{n + 1}", f"encoder.layers.{n}")
         )
-        last = [self._norm("encoder.last_norm", "last")] if self._pre_norm else []
+        last = [self.norm("encoder.last_norm", "last")] if self.config.pre_norm else []
         after = (*last, *self._head(), *parameters.rest())
         return Blueprint(
             title=f"Encoder-only Transformer, {config}, {config.norm}-norm",
@@ -49,8 +41,8 @@ class _Figure:
         )
 
     def _input(self) -> tuple[Box, ...]:
-        size = f"t × {self._config.width:,}"
-        take = self._parameters.take
+        size = f"t × {self.config.width:,}"
+        take = self.parameters.take
         ids = "t ids" + ", some of them <mask>" * self._is_masked
         boxes = [
             box("encoder.ids", "ids", "Pieces", [ids]),
@@ -63,36 +55,28 @@ class _Figure:
                 take("encoder.positions"),
             ),
         ]
-        if self._config.segments:
-            lines = [f"one of {self._config.segments:,} vectors, {size}"]
+        if self.config.segments:
+            lines = [f"one of {self.config.segments:,} vectors, {size}"]
             segments = take("encoder.segments")
             boxes.append(box("encoder.segments", "embedding", "Add segments", lines, segments))
-        if not self._pre_norm:
-            boxes.append(self._norm("encoder.embedding_norm", "embeddings'"))
+        if not self.config.pre_norm:
+            boxes.append(self.norm("encoder.embedding_norm", "embeddings'"))
         return tuple(boxes)
 
     def _layer(self, key: str, prefix: str) -> list[Box]:
-        config, take = self._config, self._parameters.take
-        attention = box(
-            f"{key}.self_attention",
-            "attention",
-            "Self-attention",
-            [
-                "sees all pieces of the text",
-                f"heads: {config.heads}, each {config.head_width} wide",
-            ],
-            take(f"{prefix}.self_attention"),
-        )
-        network = feed_forward(key, config.activation, take(f"{prefix}.feed_forward"))
-        boxes: list[Box] = []
-        for operation, name in ((attention, "self_attention"), (network, "feed_forward")):
-            weights = take(f"{prefix}.{name}_norm")
-            boxes += sublayer(operation, NORM, weights, self._pre_norm)
-        return boxes
+        config = self.config
+        lines = [
+            "sees all pieces of the text",
+            f"heads: {config.heads}, each {config.head_width} wide",
+        ]
+        return [
+            *self.attention(key, prefix, "self_attention", "Self-attention", lines),
+            *self.feed_forward(key, prefix),
+        ]
 
     def _head(self) -> list[Box]:
-        if isinstance(self._config, SentenceEncoderConfig):
-            return self._pooling(self._config)
+        if isinstance(self.config, SentenceEncoderConfig):
+            return self._pooling(self.config)
         return self._masked_head() if self._is_masked else self._label_head()
 
     def _label_head(self) -> list[Box]:
@@ -100,7 +84,7 @@ class _Figure:
 
         These are the first row of each text, or the first row of each word.
         """
-        take, width = self._parameters.take, self._config.width
+        take, width = self.parameters.take, self.config.width
         which = "the first of each text" if self._pools else "the first of each word"
         boxes = []
         if self._pools:
@@ -112,36 +96,25 @@ class _Figure:
 
     def _masked_head(self) -> list[Box]:
         """Return the boxes of the masked head, whose inputs are the m rows of masked pieces."""
-        width, activation = self._config.width, ACTIVATION_NAMES[self._config.activation]
+        width, activation = self.config.width, ACTIVATION_NAMES[self.config.activation]
         dense = box(
             "head.dense",
             "feed-forward",
             "Head's dense layer",
             [f"m × {width:,}: masked pieces alone", f"W, {activation}"],
-            self._parameters.take("head.dense"),
+            self.parameters.take("head.dense"),
         )
-        output = same_as(
-            "head.output",
-            "output",
-            "Output matrix",
-            f"{dimensions((width, self._vocabulary))}: a logit for each piece",
-            "encoder.embedding",
-            "the embedding",
-            self._parameters.take("output_bias"),
-        )
-        return [dense, self._norm("head.norm", "head's"), output, softmax("head", self._vocabulary)]
+        owner = ("encoder.embedding", "the embedding")
+        output = self.output("head", self.parameters.take("output_bias"), owner)
+        return [dense, self.norm("head.norm", "head's"), *output]
 
     def _pooling(self, config: SentenceEncoderConfig) -> list[Box]:
         """Return the boxes that compute one vector per sentence, and match p pairs of vectors."""
         how = "mean of the t rows" if config.pooling == "mean" else "the first of the t rows"
-        size = dimensions((1, self._config.width))
+        size = dimensions((1, self.config.width))
         cosines = [f"of a vector with p others, over {config.temperature:g}"]
         return [
             box("pooling", "output", "Pooling", [f"{how}: {size}", "brought to length 1"]),
             box("cosines", "output", "Cosines", cosines),
             box("pairs.softmax", "softmax", "Softmax", ["p probabilities: which is its pair"]),
         ]
-
-    def _norm(self, name: str, which: str) -> Box:
-        """Return the box of a norm outside the layers; its key is its name in the network."""
-        return box(name, "norm", norm_title(NORM, which), [], self._parameters.take(name))

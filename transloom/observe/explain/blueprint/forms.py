@@ -19,6 +19,11 @@ def norm_title(kind: str, which: str = "") -> str:
     return title[0].upper() + title[1:]
 
 
+def activation_name(activation: str) -> str:
+    """Return the name of the activation between the matrices of a feed-forward network."""
+    return ACTIVATION_NAMES.get(activation, "the gate")
+
+
 def network_line(activation: str) -> str:
     """Describe a feed-forward network: its matrices, and the activation between them."""
     if activation == "swiglu":

@@ -5,12 +5,14 @@ options of a network. Shapes of matrices are given as in x · W: (in × out).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from model.config.layers import LayersConfig
 from transloom.observe.explain.blueprint.boxes import Box, FigureLayer, Kind, Weight
 from transloom.observe.explain.blueprint.forms import network_line, norm_title
 
 Shapes = Mapping[str, tuple[int, ...]]
+Config = TypeVar("Config", bound=LayersConfig)
 
 # The paper's letters for the parameter names of the networks. Brackets contain matrices that are
 # stored side by side in one parameter. The order is the order of computation.
@@ -104,27 +106,86 @@ def _place(weight: Weight) -> int:
     return _ORDER.index(owner) if owner in _ORDER else -1
 
 
-def sublayer(
-    operation: Box, norm_kind: str, norm_weights: Sequence[Weight], norm_first: bool
-) -> list[Box]:
-    """Return an operation, its norm before or after it, and the sum of its residual connection."""
-    key, what = operation.key, operation.title.lower()
-    norm = box(f"{key}_norm", "norm", norm_title(norm_kind), [], norm_weights)
-    first = norm if norm_first else operation
-    total = Box(
-        key=f"{key}.sum",
-        kind="sum",
-        title="Add",
-        lines=(f"input + {what}",),
-        around=first.key,
-    )
-    return [norm, operation, total] if norm_first else [operation, total, norm]
+class NetworkFigure(Generic[Config]):
+    """Builder of a network's boxes, with a subclass for each kind of network.
 
+    Attributes:
+        vocabulary: number of pieces that the network predicts or reads.
+    """
 
-def feed_forward(key: str, activation: str, weights: Sequence[Weight]) -> Box:
-    """Return the box of a layer's feed-forward network."""
-    lines = ["each row separately", network_line(activation)]
-    return box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
+    def __init__(self, config: Config, shapes: Shapes, embedding: str) -> None:
+        """Prepare the figure.
+
+        Args:
+            embedding: name of the embedding of the vocabulary.
+        """
+        self.config = config
+        self.parameters = Parameters(shapes)
+        self.vocabulary = shapes[f"{embedding}.weight"][0]
+
+    def attention(
+        self, key: str, prefix: str, name: str, title: str, lines: Sequence[str], **more: Any
+    ) -> list[Box]:
+        """Return the boxes of a layer's attention.
+
+        Args:
+            key: key of the layer.
+            prefix: name of the layer in the network.
+            name: name of the attention in the layer.
+        """
+        weights = self.parameters.take(f"{prefix}.{name}")
+        operation = box(f"{key}.{name}", "attention", title, lines, weights, **more)
+        return self._sublayer(operation, f"{prefix}.{name}_norm")
+
+    def feed_forward(self, key: str, prefix: str) -> list[Box]:
+        """Return the boxes of a layer's feed-forward network; see `attention`."""
+        lines = ["each row separately", network_line(self.config.activation)]
+        weights = self.parameters.take(f"{prefix}.feed_forward")
+        operation = box(f"{key}.feed_forward", "feed-forward", "Feed-forward", lines, weights)
+        return self._sublayer(operation, f"{prefix}.feed_forward_norm")
+
+    def norm(self, name: str, which: str, weights_name: str = "") -> Box:
+        """Return the box of a norm outside the layers.
+
+        Args:
+            name: key of the box.
+            weights_name: name of the norm in the network, unless it is the key.
+        """
+        weights = self.parameters.take(weights_name or name)
+        return box(name, "norm", norm_title(self.config.norm_kind, which), [], weights)
+
+    def output(
+        self, part: str, weights: tuple[Weight, ...], owner: tuple[str, str] | None
+    ) -> list[Box]:
+        """Return the boxes of the output matrix and of the softmax.
+
+        Args:
+            part: beginning of the keys of both boxes.
+            weights: the parameters that only these boxes have.
+            owner: key and name of the box that owns the matrix; None if these boxes own it.
+        """
+        said = f"{dimensions((self.config.width, self.vocabulary))}: a logit for each piece"
+        key, title = f"{part}.output", "Output matrix"
+        if owner:
+            matrix = same_as(key, "output", title, said, *owner, weights)
+        else:
+            matrix = box(key, "output", title, [said], weights)
+        return [matrix, softmax(part, self.vocabulary)]
+
+    def _sublayer(self, operation: Box, norm_name: str) -> list[Box]:
+        """Return an operation, its norm before or after it, and the sum with its input."""
+        key, what = operation.key, operation.title.lower()
+        title = norm_title(self.config.norm_kind)
+        norm = box(f"{key}_norm", "norm", title, [], self.parameters.take(norm_name))
+        first = norm if self.config.pre_norm else operation
+        total = Box(
+            key=f"{key}.sum",
+            kind="sum",
+            title="Add",
+            lines=(f"input + {what}",),
+            around=first.key,
+        )
+        return [norm, operation, total] if self.config.pre_norm else [operation, total, norm]
 
 
 def softmax(key: str, vocabulary: int) -> Box:

@@ -7,14 +7,13 @@ computes the same numbers for a sentence that the reader types.
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.resources import files
 
 from transloom.inference.translator import Translator
 from transloom.observe.explain.compare.comparison import compare, incompatibilities
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.packing import packed
-from transloom.observe.explain.live.panel import live_style
-from transloom.observe.explain.markup import escape, filled, json_in_html
+from transloom.observe.explain.live.panel import LIVE_STYLE
+from transloom.observe.explain.markup import escape, filled, json_in_html, page_file
 from transloom.observe.explain.page import COMPARE, PageSection
 
 ASKED = {
@@ -66,13 +65,11 @@ def compare_section(
         "comparison": json_in_html(asdict(comparison)),
         "model": model,
     }
-    folder = files("transloom.observe.explain.compare")
-    template = (folder / "compare.html").read_text(encoding="utf-8")
-    style = (folder / "compare.css").read_text(encoding="utf-8")
+    style = page_file("compare/compare.css")
     section = PageSection(
-        html=filled(template, filling),
+        html=filled(page_file("compare/compare.html"), filling),
         # A live section already has this style.
-        style=style if live else f"{live_style()}\n{style}",
+        style=style if live else f"{page_file(LIVE_STYLE)}\n{style}",
         module="explain/compare/page/side_by_side.js",
         translations=[(side.name, side.translation) for side in comparison.sides],
     )

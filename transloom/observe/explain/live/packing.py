@@ -15,21 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_pipeline.tasks.masking import vocabulary_of
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.blocks.positions import angles_per_position
 from model.blocks.rotary import rotary_table
-from model.config.decoder_only import DecoderOnlyConfig
 from model.config.encoder_only import EncoderOnlyConfig
-from model.config.transformer import ModelConfig
+from model.config.layers import LayersConfig
 from model.generation.sampling import uniform_numbers
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
 from transloom.observe.explain import limits
-from transloom.observe.explain.form import form_of
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.sentence_piece import packed_tokenizer
 
@@ -45,7 +43,6 @@ def packed(translator: Translator) -> dict[str, Any]:
         NotLiveError: the page does not support its tokenizers, or the model is too large.
     """
     model = translator.model
-    _check_size(model)
     layers = {name: getattr(model.config, name) for name in ("encoder_layers", "decoder_layers")}
     vocabulary = model.vocabulary
     return {
@@ -101,7 +98,6 @@ def _packed_text(
     Args:
         names: beginnings of the names of parameters, with those that forward.js expects.
     """
-    _check_size(network)
     config = getattr(network, "config", None) or network.encoder.config
     weights = {}
     for name, weight in network.named_parameters():
@@ -118,19 +114,21 @@ def _packed_text(
 
 def _packed(
     parameters: Mapping[str, Tensor],
-    config: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig,
+    config: LayersConfig,
     layers: Mapping[str, Any],
     tokenizers: Iterable[Tokenizer],
 ) -> dict[str, Any]:
-    form = form_of(config)
+    count = sum(weight.numel() for weight in parameters.values())
+    if count > MOST_WEIGHTS:
+        raise NotLiveError(f"it has {count:,} weights, more than {MOST_WEIGHTS:,}")
     weights = {name: weight.detach() for name, weight in parameters.items()}
     positions = "learned"
     if not isinstance(config, EncoderOnlyConfig):
         positions = config.positions
         if positions == "sinusoidal":
-            weights["positions.angles"] = angles_per_position(form.width)
+            weights["positions.angles"] = angles_per_position(config.width)
         elif positions == "rotary":
-            table = rotary_table(2, form.head_width, config.rotary_base, torch.device("cpu"))
+            table = rotary_table(2, config.head_width, config.rotary_base, torch.device("cpu"))
             weights["positions.angles"] = table[1]
     floats = np.concatenate([weight.cpu().float().numpy().ravel() for weight in weights.values()])
     pieces = [packed_tokenizer(tokenizer) for tokenizer in tokenizers]
@@ -138,15 +136,15 @@ def _packed(
     return {
         "config": {
             **layers,
-            **{name: getattr(form, name) for name in sizes},
-            "norm": "pre" if form.pre_norm else "post",
+            **{name: getattr(config, name) for name in sizes},
+            "norm": "pre" if config.pre_norm else "post",
             "norm_epsilon": config.norm_epsilon,
             "positions": positions,
         },
         "weights": [(name, list(weight.shape)) for name, weight in weights.items()],
         "floats": len(floats),
-        "tokenizers": [one.described for one in pieces],
-        **encoded(planes_of(floats) + b"".join(one.charsmap for one in pieces)),
+        "tokenizers": [described for described, _ in pieces],
+        **encoded(planes_of(floats) + b"".join(charsmap for _, charsmap in pieces)),
     }
 
 
@@ -162,9 +160,3 @@ def encoded(plain: bytes) -> dict[str, Any]:
     padded = data + bytes(-len(data) % 4)
     text = base64.b85encode(padded).decode("ascii").replace("<", ",")
     return {"bytes": len(data), "data": text}
-
-
-def _check_size(network: nn.Module) -> None:
-    count = sum(parameter.numel() for parameter in network.parameters())
-    if count > MOST_WEIGHTS:
-        raise NotLiveError(f"it has {count:,} weights, more than {MOST_WEIGHTS:,}")

@@ -1,7 +1,5 @@
 """Build the live section of a page as HTML: input, places for results, and the packed model."""
 
-from importlib.resources import files
-
 from data_pipeline.tasks.masked_text import SHOWN_MASK
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
@@ -9,8 +7,10 @@ from transloom.inference.translator import Translator
 from transloom.observe.explain.live.errors import NotLiveError
 from transloom.observe.explain.live.packing import packed, packed_filler, packed_generator
 from transloom.observe.explain.live.training import training_settings, validation_pairs
-from transloom.observe.explain.markup import escape, filled, json_in_html
+from transloom.observe.explain.markup import escape, filled, json_in_html, page_file
 from transloom.observe.explain.page import LIVE, PageSection
+
+LIVE_STYLE = "live/live.css"  # of the elements that the live section draws
 
 
 def live_section(translator: Translator, sentence: str, tag: str | None) -> PageSection | str:
@@ -25,11 +25,9 @@ def live_section(translator: Translator, sentence: str, tag: str | None) -> Page
         "place": LIVE,
         "model": json_in_html(model),
     }
-    folder = files("transloom.observe.explain.live")
-    template = (folder / "panel.html").read_text(encoding="utf-8")
     return PageSection(
-        html=filled(template, filling),
-        style=live_style(),
+        html=filled(page_file("live/panel.html"), filling),
+        style=page_file(LIVE_STYLE),
         module="explain/live/page/panel.js",
     )
 
@@ -50,8 +48,3 @@ def live_text(reader: TextGenerator | MaskFiller, text: str) -> PageSection | st
         html=f'<script type="application/json" id="live-model">{data}</script>',
         module="explain/live/page/text_panel.js",
     )
-
-
-def live_style() -> str:
-    """Return the style of the elements that the live section draws."""
-    return (files("transloom.observe.explain.live") / "live.css").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 Tables of normalisation rules (`precompiled_charsmap`) stay bytes, as SentencePiece compiled them.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
@@ -25,16 +24,8 @@ _LETTERS = {
 }
 
 
-@dataclass(frozen=True)
-class TokenizerOfPage:
-    """Tokenizer for pieces.js: its description, and the table of its normaliser."""
-
-    described: dict[str, Any]
-    charsmap: bytes
-
-
-def packed_tokenizer(tokenizer: Tokenizer) -> TokenizerOfPage:
-    """Convert a tokenizer for pieces.js.
+def packed_tokenizer(tokenizer: Tokenizer) -> tuple[dict[str, Any], bytes]:
+    """Return the description of a tokenizer for pieces.js, and the table of its normaliser.
 
     Raises:
         NotLiveError: pieces.js does not support this tokenizer.
@@ -74,4 +65,4 @@ def packed_tokenizer(tokenizer: Tokenizer) -> TokenizerOfPage:
         },
         "charsmap_bytes": len(charsmap),
     }
-    return TokenizerOfPage(described, charsmap)
+    return described, charsmap

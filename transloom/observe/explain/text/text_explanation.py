@@ -14,7 +14,6 @@ from model.generation.sampling import generate
 from model.inspection.text_trace import (
     DecoderOnlyTrace,
     MaskedTrace,
-    StackTrace,
     trace_decoder_only,
     trace_masked,
 )
@@ -25,7 +24,6 @@ from transloom.observe.explain import limits
 from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.networks import blueprint_of_network
 from transloom.observe.explain.explanation import TracedPieces
-from transloom.observe.explain.form import Form, form_of
 
 STEPS = limits.MAX_STEPS
 
@@ -48,11 +46,6 @@ class TextExplanation:
     blueprint: Blueprint
     checkpoint: str
 
-    @property
-    def form(self) -> Form:
-        """Properties of the network that the texts about layers depend on."""
-        return form_of(self.config)
-
 
 @dataclass(frozen=True)
 class FilledText(TextExplanation):
@@ -69,11 +62,6 @@ class FilledText(TextExplanation):
     filled: str
     is_pair: bool
     trace: MaskedTrace
-
-    @property
-    def stack(self) -> StackTrace:
-        """The trace of the stack, from ids to hidden states."""
-        return self.trace.stack
 
 
 @dataclass(frozen=True)
@@ -94,11 +82,6 @@ class ContinuedText(TextExplanation):
     chosen: TracedPieces
     continuation: str
     trace: DecoderOnlyTrace
-
-    @property
-    def stack(self) -> StackTrace:
-        """The trace of the stack, from ids to hidden states."""
-        return self.trace.stack
 
 
 def explain_filling(filler: MaskFiller, text: str) -> FilledText:

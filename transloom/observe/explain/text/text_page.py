@@ -3,7 +3,7 @@
 from typing import Any
 
 from transloom.observe.explain import limits
-from transloom.observe.explain.blueprint.forms import ACTIVATION_NAMES
+from transloom.observe.explain.blueprint.forms import activation_name
 from transloom.observe.explain.first_screen import PageStart
 from transloom.observe.explain.live.packing import MOST_PIECES
 from transloom.observe.explain.page import PageSection, render
@@ -56,13 +56,13 @@ def section_count(explained: TextExplanation) -> int:
 
 def facts(explained: TextExplanation) -> dict[str, Any]:
     """Return what the page says about the model."""
-    config, form = explained.config, explained.form
+    config = explained.config
     family = "filling" if isinstance(explained, FilledText) else "continuation"
     size = len(explained.vocabulary)
     return {
         **model_facts(family, config, explained.blueprint, size, explained.checkpoint),
         "layers": config.layers,
-        "activation": ACTIVATION_NAMES.get(form.activation, form.bend),
+        "activation": activation_name(config.activation),
         "places": [],
     }
 

@@ -82,7 +82,8 @@ def _moment(name: str, probe: Probe) -> Mapping[str, Any]:
     texts = {
         "name": name,
         "output": probe.output,
-        **_pieces(probe),
+        "source": list(probe.source),
+        "target": list(probe.target),
         "predictions": [[(p.piece, p.probability) for p in step] for step in probe.predictions],
     }
     maps = [
@@ -96,10 +97,6 @@ def _moment(name: str, probe: Probe) -> Mapping[str, Any]:
         for one in probe.attention
     ]
     return {**visible_in(texts), "ended": probe.ended, "cut": cut, "maps": maps}
-
-
-def _pieces(probe: Probe) -> dict[str, list[str]]:
-    return {"source": list(probe.source), "target": list(probe.target)}
 
 
 def _name(place: str) -> str:

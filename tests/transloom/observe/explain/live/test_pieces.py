@@ -96,11 +96,11 @@ def random_sentences(count, seed):
 
 def packed_of(tokenizer):
     """A model that is a tokenizer alone."""
-    one = packed_tokenizer(tokenizer)
+    described, charsmap = packed_tokenizer(tokenizer)
     return {
         **{"config": {}, "decoding": {}, "vocabulary": {}, "weights": [], "floats": 0},
-        "tokenizers": [one.described],
-        **encoded(one.charsmap),
+        "tokenizers": [described],
+        **encoded(charsmap),
     }
 
 

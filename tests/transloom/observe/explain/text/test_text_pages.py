@@ -51,10 +51,10 @@ def test_a_masked_page_has_the_numbers_of_its_trace(filled):
     page = recorded_page(filled)
     assert len(page.sections) == 3 + 2 * 2 + 3
     states = page.sections[-3].figure("hidden states")
-    torch.testing.assert_close(torch.tensor(states["values"]), filled.stack.output_btm[0])
+    torch.testing.assert_close(torch.tensor(states["values"]), filled.trace.stack.output_btm[0])
     assert states["rows"] == list(filled.pieces.texts)
     weights = page.sections[3].figure("head 2")["values"]
-    attention = filled.stack.layers[0].self_attention.weights_bhts[0, 1]
+    attention = filled.trace.stack.layers[0].self_attention.weights_bhts[0, 1]
     torch.testing.assert_close(torch.tensor(weights), attention)
     assert section_count(filled) == len(page.sections)
 
