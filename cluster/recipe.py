@@ -232,7 +232,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     if is_remote(recipe.data.dataset):
         return recipe
     dataset = str(Path(recipe.data.dataset.removeprefix("file://")).expanduser().absolute())
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": dataset})})
+    return recipe.with_values(data={"dataset": dataset})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -131,8 +131,7 @@ def recipe_of(
     where = [f"cluster.address={json.dumps(address)}", f"cluster.ranks={ranks}"]
     recipe = load_run_recipe(run, [*where, "cluster.warm_spares=false", *overrides])
     if dataset is not None:
-        moved = recipe.data.model_copy(update={"dataset": dataset})
-        recipe = recipe.model_copy(update={"data": moved})
+        recipe = recipe.with_values(data={"dataset": dataset})
     old = {name: value for name, value, _ in leaves(before)}
     for name, value, change in leaves(recipe):
         if change != "execution" and old.get(name) != value:
