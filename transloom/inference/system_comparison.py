@@ -18,7 +18,7 @@ from transloom.inference.breakdowns import (
     by_frequency,
     by_length,
 )
-from transloom.inference.significance import Report, Scorer, Signatures, System, Tested
+from transloom.inference.significance import Report, Scorer, Signatures, Tested
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,9 @@ def compare_systems(
         frequencies: word frequencies, by which words are divided into buckets.
         report: called with the current activity, the completed work, and the total work.
     """
-    systems = [System(candidate.name, candidate.hypotheses) for candidate in candidates]
-    scorer = Scorer(systems, test_set.references)
+    hypotheses = [candidate.hypotheses for candidate in candidates]
+    names = [candidate.name for candidate in candidates]
+    scorer = Scorer(list(zip(names, hypotheses, strict=True)), test_set.references)
     scorer.compute_statistics(report)
     scores, signatures = scorer.test(report)
     return SystemComparison(
@@ -173,9 +174,7 @@ def compare_systems(
             LengthScores(bucket, len(numbers), scorer.scores_of(numbers))
             for bucket, numbers in by_length(test_set.sources)
         ],
-        words=by_frequency(
-            test_set.references, [system.hypotheses for system in systems], frequencies
-        ),
+        words=by_frequency(test_set.references, hypotheses, frequencies),
         words_counted_in=frequencies.counted_in,
         seeds=_seeds(candidates, scores),
     )

@@ -25,7 +25,8 @@ from trainer.tasks.probing import pieces_read
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.inference.engines import require_possible, searcher_of
 from transloom.inference.ensemble import Ensemble, join
-from transloom.inference.searchers import Search, Searcher, network_searcher
+from transloom.inference.search_processes import Search
+from transloom.inference.searchers import Searcher, network_searcher
 from transloom.inference.sentence_memory import (
     LongSentenceError,
     SentenceLimit,
@@ -102,7 +103,7 @@ class Translator:
         self._weights = loaded.weights
         self._longest_trained = loaded.longest_trained
         self._searcher = searcher or network_searcher(self.model, loaded.weights)
-        self._active_search: Search = self._searcher
+        self._active_search: Search = self._searcher.search
         self.ensemble = ensemble
         self.sentences_before = loaded.sentences_before
 
@@ -226,7 +227,7 @@ class Translator:
             try:
                 yield
             finally:
-                self._active_search = self._searcher
+                self._active_search = self._searcher.search
 
     @property
     def tokenizers(self) -> tuple[Tokenizer, ...]:
@@ -506,7 +507,7 @@ class Translator:
         batches = self._batches(heldout)[::-1]
         results: list[list[Translation]] = [[] for _ in range(len(heldout))]
         done = 0
-        found = self._active_search.search(decoding, batches)
+        found = self._active_search(decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
             translations = self._decode([choose(of_one) for of_one in hypotheses])
             for position, of_one in zip(batch.pair_ids.tolist(), translations, strict=True):
