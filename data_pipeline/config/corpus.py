@@ -50,8 +50,9 @@ class Columns(Section):
 
     @property
     def of_score(self) -> Column | None:
-        """Column with a score of the example's quality, or None if there is none."""
-        return None
+        """Column `score`, with a score of the example's quality, or None if there is none."""
+        score: Column | None = getattr(self, "score", None)
+        return score
 
     @property
     def of_numbers(self) -> frozenset[Column]:
@@ -119,7 +120,9 @@ class CorpusConfig(_Weight, FilesConfig):
     @property
     def files_format(self) -> str | None:
         """Format of `files`, or None for files that are aligned with each other."""
-        return self.format
+        if self.format or not self.files:
+            return self.format
+        return self.formats_by_name.get(name_suffix(self.locations[0]))
 
     @property
     def share(self) -> tuple[float, float]:

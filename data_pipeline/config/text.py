@@ -14,7 +14,6 @@ from data_pipeline.config.corpus import (
     Column,
     Columns,
     CorpusConfig,
-    name_suffix,
 )
 from data_pipeline.config.data import (
     TESTS,
@@ -45,10 +44,6 @@ class TextColumns(Columns):
     @property
     def texts(self) -> tuple[Column, ...]:
         return (self.text,)
-
-    @property
-    def of_score(self) -> Column | None:
-        return self.score
 
 
 class TextCorpusConfig(CorpusConfig):
@@ -95,12 +90,6 @@ class TextCorpusConfig(CorpusConfig):
     @property
     def files_are_documents(self) -> bool:
         return self.files_format == "text" and self.documents == "file"
-
-    @property
-    def files_format(self) -> str:
-        found = self.format or self.formats_by_name.get(name_suffix(self.locations[0]))
-        assert found is not None, "checked when the recipe was loaded"
-        return found
 
     @model_validator(mode="after")
     def _scores_are_compared(self) -> Self:
