@@ -139,9 +139,9 @@ class CorpusReader:
             self.return_ended = tuple(r.location for r in readers if r.ends_at_return)
             return
         if isinstance(corpus, TextCorpusConfig) and corpus.files_are_documents:
-            files = self._sized_files()
-            for part in in_parts(files, examples_per_chunk, PART_BYTES, itemgetter(1)):
-                yield CorpusFiles(tuple(file for file, _ in part))
+            sized = self._sized_files()
+            for files in in_parts(sized, examples_per_chunk, PART_BYTES, itemgetter(1)):
+                yield CorpusFiles(tuple(file for file, _ in files))
             return
         for number, location in enumerate(self._locations):
             span = self._span(*location)

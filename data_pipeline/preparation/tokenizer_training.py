@@ -54,7 +54,7 @@ def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
     if settings.tokenizer.model is None:
         return None
     tokenizer = load_existing(settings.tokenizer)
-    names = _field_names(settings)
+    names = [field.name for field in DATA_TASKS[settings.task].fields(settings.data)]
     for tag in sorted({tag for name in names for tag in _tags(settings, name)}):
         tokenizer.tag_id(tag)
     if settings.data.sentences_before and tokenizer.unk_id in tokenizer.encode([SEPARATOR])[0]:
@@ -79,10 +79,6 @@ def train_tokenizers(
     kind = TOKENIZERS[settings.tokenizer.type].kind
     by_model = {model: open_tokenizer(model, name, kind) for name, model in models.items()}
     return {field: by_model[model] for field, model in models.items()}
-
-
-def _field_names(settings: DataSettings) -> list[str]:
-    return [field.name for field in DATA_TASKS[settings.task].fields(settings.data)]
 
 
 def _tags(settings: DataSettings, field: str) -> list[str]:

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays, Int64Array, concatenate
+from data_pipeline.arrays import FieldArrays, concatenate, sums_of_sequences
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.packing import Part, plan_uncut
 from data_pipeline.batching.plan import WindowPlan
@@ -94,7 +94,8 @@ class TranslationLanguageModelData(PairsData):
         batching = settings.batching_as(PairMaskedBatchingConfig)
         coordinate = (settings.seed, epoch, window)
         wholes = fields[TEXT].lengths.tolist()
-        sources = _source_lengths(fields[SEGMENTS]).tolist()
+        segments = fields[SEGMENTS]  # 1 for each token of the target
+        sources = (segments.lengths - sums_of_sequences(segments.ids, segments.lengths)).tolist()
         drawn = uniform(splitmix64(stream_state(SINGLE_SIDES, *coordinate), len(wholes)))
         alone = (drawn < batching.alone).tolist()
         parts: list[Part] = []
@@ -178,15 +179,6 @@ def _one_after_the_other(first: FieldArrays, second: FieldArrays) -> FieldArrays
     numbers = np.arange(2 * len(first.lengths)).reshape(2, -1)
     ids = concatenate([first, second]).take(numbers.T.ravel()).ids
     return FieldArrays(ids, first.lengths + second.lengths)
-
-
-def _source_lengths(segments: FieldArrays) -> Int64Array:
-    """Return the number of tokens of each pair's source, which have segment 0: [pairs]."""
-    ends = np.cumsum(segments.lengths, dtype=np.int64)
-    targets_before = np.concatenate(([0], np.cumsum(segments.ids, dtype=np.int64)))
-    targets = targets_before[ends] - targets_before[ends - segments.lengths]
-    sources: Int64Array = segments.lengths - targets
-    return sources
 
 
 TASK = TranslationLanguageModelData()

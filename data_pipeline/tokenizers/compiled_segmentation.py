@@ -93,7 +93,8 @@ class Library:
             raise LibraryError(f"there is no {path}")
         try:
             functions = ctypes.CDLL(str(path))
-            made_of = _source_of(functions)
+            functions.segmenter_source.restype = ctypes.c_char_p
+            made_of = str(functions.segmenter_source().decode())
         except (OSError, AttributeError) as error:
             raise LibraryError(f"{path} cannot be loaded ({error})") from error
         source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
@@ -192,11 +193,6 @@ def _flat(texts: list[str]) -> tuple[bytes, Int64Array]:
     """Return the concatenated code points of all texts, and the length of each text: [texts]."""
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     return "".join(texts).encode(CODE_POINTS), lengths
-
-
-def _source_of(functions: ctypes.CDLL) -> str:
-    functions.segmenter_source.restype = ctypes.c_char_p
-    return str(functions.segmenter_source().decode())
 
 
 def _declare(functions: ctypes.CDLL) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from data_pipeline.arrays import sums_of_sequences
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import PackedBatchingConfig
@@ -75,10 +76,7 @@ class MaskedLanguageModelling(TrainingTask):
 
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         labels = micro_batch.fields[LABELS_FIELD]
-        ends = np.cumsum(labels.lengths, dtype=np.int64)
-        before = np.concatenate(([0], np.cumsum(labels.ids != IGNORE_INDEX)))
-        targets: np.ndarray = before[ends] - before[ends - labels.lengths]
-        return targets
+        return sums_of_sequences(labels.ids != IGNORE_INDEX, labels.lengths)
 
     def scoring(self, heldout: HeldOut) -> Scoring:
         return MaskedScoring(self, heldout)

@@ -241,10 +241,7 @@ class RunView(RunPuller):
                 os.utime(self.folder / "owners" / _owner_file(self._seen.owner), (now, now))
 
 
-@cache
-def _view_cache(folder: Path) -> ViewCache:
-    """Return the cache of views in a folder, which all views of this process share."""
-    return ViewCache(folder)
+_view_cache = cache(ViewCache)  # one for each folder, which all views of this process share
 
 
 def stored_run(run: RunFolder) -> RunFolder:
