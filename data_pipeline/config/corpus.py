@@ -181,16 +181,12 @@ class CorpusConfig(_Weight, FilesConfig):
         return self
 
     @model_validator(mode="after")
-    def _every_file_has_its_hash(self) -> Self:
+    def _files_have_their_hashes(self) -> Self:
         if self.files_sha256 and len(self.files_sha256) != len(self.locations):
             raise ValueError(
                 f"files_sha256 has {len(self.files_sha256)} values for "
                 f"{counted(len(self.locations), 'file')}: give one for each file, in their order"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _remote_files_are_pinned(self) -> Self:
         for location, sha256 in zip(self.locations, self.sha256s, strict=True):
             if is_remote(location) and sha256 is None:
                 raise ValueError(

@@ -151,16 +151,12 @@ class TextTokenizerConfig(TokenizerConfig):
         return int(self.training_megabytes * 1e6)
 
     @model_validator(mode="after")
-    def _segmentations_are_not_sampled(self) -> Self:
+    def _settings_of_pairs_are_not_set(self) -> Self:
         if self.sampling.alpha:
             raise ValueError(
                 f"sampling.alpha is {self.sampling.alpha}, but documents do not support subword "
                 "sampling: remove this setting"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _joint_is_not_set(self) -> Self:
         if not self.joint:
             raise ValueError(
                 "joint is false, but documents have only one tokenizer: remove this setting"

@@ -439,15 +439,15 @@ class Translator:
         sentences: Sequence[str],
         translations: Sequence[Translation],
         tag: str | None = None,
-        layer: int | None = None,
     ) -> list[Alignment]:
         """Return alignments of words: sorted pairs (source word, target word), counted from 0.
 
-        The arguments and errors are those of `align`. Two words are paired if any of their tokens
-        are paired. Words are defined in `transloom.inference.word_alignment`. The tag is not a
-        word, so a target word that attends only to the tag has no pair.
+        The arguments and errors are those of `align`, which uses its default layer here. Two words
+        are paired if any of their tokens are paired. Words are defined in
+        `transloom.inference.word_alignment`. The tag is not a word, so a target word that attends
+        only to the tag has no pair.
         """
-        alignments = self.align(sentences, translations, tag, layer)
+        alignments = self.align(sentences, translations, tag)
         return [
             fold(
                 alignment,
