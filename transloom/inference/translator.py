@@ -403,21 +403,19 @@ class Translator:
         sentences: Sequence[str],
         translations: Sequence[Translation],
         tag: str | None = None,
-        layer: int | None = None,
     ) -> list[Alignment]:
         """Find the source token that each token of a translation corresponds to, by attention.
 
+        The attention is that of the default layer of `model.inspection.alignment`.
+
         Args:
             translations: one translation of each sentence.
-            layer: the decoder layer whose attention is used, or None for the default of
-                `model.inspection.alignment`.
 
         Returns:
             For each translation, pairs (source position, target position), counted from 0. They are
             indices of `source_ids` and of the translation's `ids`.
 
         Raises:
-            ModelError: the decoder has no such layer.
             TranslationError: this is an ensemble, whose models have separate attention.
         """
         if self.ensemble is not None:
@@ -429,7 +427,7 @@ class Translator:
         for batch in self._batches(heldout_pairs(list(sentences), [""] * len(sentences), tag)):
             ids = [translations[position].ids for position in batch.pair_ids]
             source = to_device(batch, self.model.vocabulary, self._device).source
-            found = align(self.model, source, ids, layer)
+            found = align(self.model, source, ids)
             for position, alignment in zip(batch.pair_ids, found, strict=True):
                 alignments[position] = alignment
         return alignments
@@ -442,10 +440,9 @@ class Translator:
     ) -> list[Alignment]:
         """Return alignments of words: sorted pairs (source word, target word), counted from 0.
 
-        The arguments and errors are those of `align`, which uses its default layer here. Two words
-        are paired if any of their tokens are paired. Words are defined in
-        `transloom.inference.word_alignment`. The tag is not a word, so a target word that attends
-        only to the tag has no pair.
+        The arguments and errors are those of `align`. Two words are paired if any of their tokens
+        are paired. Words are defined in `transloom.inference.word_alignment`. The tag is not a
+        word, so a target word that attends only to the tag has no pair.
         """
         alignments = self.align(sentences, translations, tag)
         return [
