@@ -13,7 +13,7 @@ translation. No pair is cut in training. In a held-out set the same tokens are h
 those that `masked_lm` would hide in a set that lists all sources and then all targets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -147,29 +147,27 @@ def _masked_sides(
     settings: DataSettings,
     tokenizers: Mapping[str, Tokenizer],
     seeds: Sequence[MaskingSeeds],
-) -> list[Fields]:
-    """Return the fields TEXT, LABELS_FIELD and SEGMENTS of each side."""
-    found = []
+) -> Iterator[Fields]:
+    """Yield the fields TEXT, LABELS_FIELD and SEGMENTS of each side."""
     masking = settings.batching_as(PairMaskedBatchingConfig).masking
     for number, name in enumerate(SIDES):
         tokenizer = tokenizers[name]
         text = stored[name].with_first(tokenizer.bos_id)
         seen, labels = mask_tokens(text, vocabulary_of(tokenizer), masking, seeds[number])
         segments = FieldArrays(np.full(len(text.ids), number, dtype=np.int32), text.lengths)
-        found.append({TEXT: seen, LABELS_FIELD: labels, SEGMENTS: segments})
-    return found
+        yield {TEXT: seen, LABELS_FIELD: labels, SEGMENTS: segments}
 
 
 def _masked_heldout(
     heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
-) -> list[Fields]:
+) -> Iterator[Fields]:
     stored = {name: tokenizers[name].encode_field(heldout.texts[name]) for name in SIDES}
     numbers = np.arange(len(SIDES) * len(heldout)).reshape(len(SIDES), -1)
     seeds = [partial(masked_lm.heldout_seeds, numbers=of_side) for of_side in numbers]
     return _masked_sides(stored, settings, tokenizers, seeds)
 
 
-def _joined(sides: Sequence[Fields]) -> Fields:
+def _joined(sides: Iterator[Fields]) -> Fields:
     """Join each pair's source and target into one sequence, in every field."""
     source, target = sides
     return {name: _one_after_the_other(source[name], target[name]) for name in source}

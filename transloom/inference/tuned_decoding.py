@@ -204,7 +204,7 @@ class DecodingTuner:
             return scores[number], -one.beam_size, -abs(one.length_penalty - usual)
 
         best = max(range(len(tried)), key=rank)
-        points = self._points(scores, best)
+        points = list(self._points(scores, best))
         files = self._manifest.heldout[VALIDATION].files
         return TunedDecoding(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -222,22 +222,19 @@ class DecodingTuner:
             recommended=recommended_point(points, usual),
         )
 
-    def _points(self, scores: Sequence[float], best: int) -> list[DecodingPoint]:
-        points: list[DecodingPoint] = []
+    def _points(self, scores: Sequence[float], best: int) -> Iterator[DecodingPoint]:
         p_values = self._scorer.p_values(self._tried[best].texts, (t.texts for t in self._tried))
-        for one, score, p in zip(self._tried, scores, p_values, strict=True):
-            points.append(
-                DecodingPoint(
-                    checkpoint=one.checkpoint,
-                    beam_size=one.beam_size,
-                    length_penalty=one.length_penalty,
-                    score=score,
-                    p=p,
-                    length_ratio=self._scorer.length_ratio(one.texts),
-                )
+        tested = zip(self._tried, scores, p_values, strict=True)
+        for number, (one, score, p) in enumerate(tested, start=1):
+            yield DecodingPoint(
+                checkpoint=one.checkpoint,
+                beam_size=one.beam_size,
+                length_penalty=one.length_penalty,
+                score=score,
+                p=p,
+                length_ratio=self._scorer.length_ratio(one.texts),
             )
-            self._report("significance", len(points), len(scores))
-        return points
+            self._report("significance", number, len(scores))
 
 
 def recommended_point(points: Sequence[DecodingPoint], usual: float) -> DecodingPoint:
