@@ -8,7 +8,7 @@ the order of finished hypotheses, so one search serves all length penalties. The
 the run folder as tuned-decoding.json: `TunedDecoding`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from transloom.inference.evaluation import MOSES_SIGNATURE, moses
 from transloom.inference.scoring import dataset_of
 from transloom.inference.search_processes import processes_for
 from transloom.inference.sentence_memory import LongSentenceError
-from transloom.inference.significance import Metric, OneMetric
+from transloom.inference.significance import Metric, OneMetric, Report
 from transloom.inference.trained_network import Precision
 from transloom.inference.translator import Translator
 
@@ -38,9 +38,6 @@ VALIDATION: Literal["validation"] = "validation"
 
 # Significance level: a difference with this p value, or a larger one, may be due to chance.
 NOISE_P = 0.05
-
-# Callback with the current activity, the completed work, and the total work.
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
