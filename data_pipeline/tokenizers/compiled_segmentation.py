@@ -51,29 +51,25 @@ def fastest(kind: type[PythonSegmentation], pieces: Pieces) -> RandomSegmentatio
 @lru_cache(1)
 def installed_library() -> "Library | None":
     """Return the library next to this file, or None; log once per process which code is used."""
-    try:
-        library = Library(LIBRARY)
-    except LibraryError as error:
-        logger.warning("Subword sampling draws %s", _in_python(error))
-        return None
-    logger.info("Subword sampling draws %s", BY_COMPILED_CODE)
+    library, backend_text = _library_and_text()
+    log = logger.info if library else logger.warning
+    log("Subword sampling draws %s", backend_text)
     return library
 
 
 def sampling_backend_text() -> str:
     """Return the end of the phrase "subword sampling draws …" for this machine."""
+    return _library_and_text()[1]
+
+
+def _library_and_text() -> "tuple[Library | None, str]":
     try:
-        Library(LIBRARY)
+        return Library(LIBRARY), BY_COMPILED_CODE
     except LibraryError as error:
-        return _in_python(error)
-    return BY_COMPILED_CODE
-
-
-def _in_python(reason: "LibraryError") -> str:
-    return (
-        f"in Python, which takes about ten times as long as compiled code but draws the same "
-        f"pieces: {reason}. Install transloom again with a C compiler on this machine"
-    )
+        return None, (
+            "in Python, which takes about ten times as long as compiled code but draws the same "
+            f"pieces: {error}. Install transloom again with a C compiler on this machine"
+        )
 
 
 class LibraryError(Exception):
