@@ -111,14 +111,14 @@ def pair_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> P
         micro_batch.fields[name].lengths.astype(np.int64) for name in (SOURCE, TARGET)
     )
     outputs = int(target.sum())
-    real = _sizes_of_pairs(source, target, outputs)
+    real = _sizes_of_pairs(outputs, source, target)
     if attention is AttentionBackend.VARLEN:
         return PaddedSizes(real, real)
     padded = (np.full_like(lengths, lengths.max()) for lengths in (source, target))
-    return PaddedSizes(real, _sizes_of_pairs(*padded, outputs))
+    return PaddedSizes(real, _sizes_of_pairs(outputs, *padded))
 
 
-def _sizes_of_pairs(source: np.ndarray, target: np.ndarray, outputs: int) -> BatchSizes:
+def _sizes_of_pairs(outputs: int, source: np.ndarray, target: np.ndarray) -> BatchSizes:
     return BatchSizes(
         tokens=int(source.sum()),
         pairs=int(source @ source),
