@@ -117,7 +117,7 @@ def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
     return replace(batch, fields=fields), 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Attempt:
     """Attempts to score batches on one rank, independently of the other ranks."""
 

@@ -73,7 +73,12 @@ NO_RUN = LoadedRun()
 
 
 class Translator:
-    """Trained model with its tokenizers, ready to translate."""
+    """Trained model with its tokenizers, ready to translate.
+
+    Attributes:
+        precision: number format of the weights and the network.
+        engine: name of the engine and its number format, or None for our own search.
+    """
 
     def __init__(
         self,
@@ -104,6 +109,8 @@ class Translator:
         self._longest_trained = loaded.longest_trained
         self._searcher = searcher or network_searcher(self.model, loaded.weights)
         self._active_search: Search = self._searcher.search
+        self.precision: Precision = loaded.weights.precision if loaded.weights else "fp32"
+        self.engine = self._searcher.engine
         self.ensemble = ensemble
         self.sentences_before = loaded.sentences_before
 
@@ -233,16 +240,6 @@ class Translator:
     def tokenizers(self) -> tuple[Tokenizer, ...]:
         """Tokenizers of source and target; a single one if both sides share it."""
         return tuple(dict.fromkeys((self._tokenizers[SOURCE], self._tokenizers[TARGET])))
-
-    @property
-    def precision(self) -> Precision:
-        """Number format of the weights and the network."""
-        return "fp32" if self._weights is None else self._weights.precision
-
-    @property
-    def engine(self) -> str | None:
-        """Name of the engine and its number format, or None for our own search."""
-        return self._searcher.engine
 
     @property
     def members(self) -> list[tuple[Weights, Checkpoint]]:
