@@ -13,6 +13,7 @@ from trainer.checkpoints.lease import (
     LEASE_SECONDS,
     RENEW_SECONDS,
     OwnerMetadata,
+    is_dead,
     this_process,
 )
 from trainer.errors import LeaseLostError, RunInUseError
@@ -83,7 +84,7 @@ def wait_until_abandoned(head: HeadObject, announce: Callable[[str], None]) -> R
     owner = now.owner
     since, told = time.monotonic(), False
     while time.monotonic() - since < LEASE_SECONDS:
-        if owner.released or owner.is_known_dead:
+        if owner.released or (owner.process and is_dead(owner.process.model_dump())):
             return owner
         time.sleep(WATCH_SECONDS)
         now = head.read()
