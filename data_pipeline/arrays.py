@@ -81,6 +81,18 @@ def concatenate(parts: list[FieldArrays]) -> FieldArrays:
     )
 
 
+def sums_of_sequences(values: NDArray[Any], lengths: Int32Array) -> Int64Array:
+    """Return the sum of each sequence's values, [sequences].
+
+    Args:
+        values: [tokens], a number for each token of all sequences.
+    """
+    before = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
+    ends = np.cumsum(lengths, dtype=np.int64)
+    sums: Int64Array = before[ends] - before[ends - lengths]
+    return sums
+
+
 def totals_before(lengths: Int32Array, bounds: Int64Array) -> Int64Array:
     """Return the number of tokens before sequence i, for each i in `bounds`.
 

@@ -50,8 +50,9 @@ class Columns(Section):
 
     @property
     def of_score(self) -> Column | None:
-        """Column with a score of the example's quality, or None if there is none."""
-        return None
+        """Column `score`, with a score of the example's quality, or None if there is none."""
+        score: Column | None = getattr(self, "score", None)
+        return score
 
     @property
     def of_numbers(self) -> frozenset[Column]:
@@ -119,7 +120,9 @@ class CorpusConfig(_Weight, FilesConfig):
     @property
     def files_format(self) -> str | None:
         """Format of `files`, or None for files that are aligned with each other."""
-        return self.format
+        if self.format or not self.files:
+            return self.format
+        return self.formats_by_name.get(name_suffix(self.locations[0]))
 
     @property
     def share(self) -> tuple[float, float]:
@@ -178,16 +181,12 @@ class CorpusConfig(_Weight, FilesConfig):
         return self
 
     @model_validator(mode="after")
-    def _every_file_has_its_hash(self) -> Self:
+    def _files_have_their_hashes(self) -> Self:
         if self.files_sha256 and len(self.files_sha256) != len(self.locations):
             raise ValueError(
                 f"files_sha256 has {len(self.files_sha256)} values for "
                 f"{counted(len(self.locations), 'file')}: give one for each file, in their order"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _remote_files_are_pinned(self) -> Self:
         for location, sha256 in zip(self.locations, self.sha256s, strict=True):
             if is_remote(location) and sha256 is None:
                 raise ValueError(

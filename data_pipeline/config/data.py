@@ -258,16 +258,12 @@ class TokenizerConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _marians_are_not_trained(self) -> Self:
+    def _existing_model_is_pinned_and_joint(self) -> Self:
         if self.type == MARIAN and self.model is None:
             raise ValueError(
                 "type is marian and model is not set: tokenizers of that type cannot be trained, "
                 "so set model to the folder of a Marian model"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _existing_model_is_pinned_and_joint(self) -> Self:
         if (self.model is None) != (self.model_sha256 is None):
             raise ValueError(
                 f"model is {self.model} and model_sha256 is {self.model_sha256}: "

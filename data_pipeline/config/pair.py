@@ -17,7 +17,6 @@ from data_pipeline.config.corpus import (
     FilesConfig,
     NormaliseConfig,
     Sha256,
-    name_suffix,
 )
 from data_pipeline.config.data import TESTS, TRAIN, CorporaConfig, DataConfig, HeldOutName
 from foundation.location import Location
@@ -38,10 +37,6 @@ class PairColumns(Columns):
     @property
     def texts(self) -> tuple[Column, ...]:
         return (self.source, self.target)
-
-    @property
-    def of_score(self) -> Column | None:
-        return self.score
 
 
 class _AlignedFiles(Section):
@@ -100,13 +95,6 @@ class PairCorpusConfig(CorpusConfig, _Tag, _AlignedFiles):
         if self.source is not None:
             return (self.source_sha256, self.target_sha256)
         return super().sha256s
-
-    @property
-    def files_format(self) -> str | None:
-        """Format of `files`, or None for two aligned files."""
-        if not self.files:
-            return None
-        return self.format or FORMATS.get(name_suffix(self.locations[0]))
 
     @property
     def tags(self) -> dict[str, str]:

@@ -14,7 +14,6 @@ from data_pipeline.config.corpus import (
     Column,
     Columns,
     CorpusConfig,
-    name_suffix,
 )
 from data_pipeline.config.data import (
     TESTS,
@@ -45,10 +44,6 @@ class TextColumns(Columns):
     @property
     def texts(self) -> tuple[Column, ...]:
         return (self.text,)
-
-    @property
-    def of_score(self) -> Column | None:
-        return self.score
 
 
 class TextCorpusConfig(CorpusConfig):
@@ -95,12 +90,6 @@ class TextCorpusConfig(CorpusConfig):
     @property
     def files_are_documents(self) -> bool:
         return self.files_format == "text" and self.documents == "file"
-
-    @property
-    def files_format(self) -> str:
-        found = self.format or self.formats_by_name.get(name_suffix(self.locations[0]))
-        assert found is not None, "checked when the recipe was loaded"
-        return found
 
     @model_validator(mode="after")
     def _scores_are_compared(self) -> Self:
@@ -162,16 +151,12 @@ class TextTokenizerConfig(TokenizerConfig):
         return int(self.training_megabytes * 1e6)
 
     @model_validator(mode="after")
-    def _segmentations_are_not_sampled(self) -> Self:
+    def _settings_of_pairs_are_not_set(self) -> Self:
         if self.sampling.alpha:
             raise ValueError(
                 f"sampling.alpha is {self.sampling.alpha}, but documents do not support subword "
                 "sampling: remove this setting"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _joint_is_not_set(self) -> Self:
         if not self.joint:
             raise ValueError(
                 "joint is false, but documents have only one tokenizer: remove this setting"

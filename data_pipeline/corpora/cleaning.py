@@ -33,16 +33,8 @@ class Rule(NamedTuple):
     applies: Callable[[Example], bool]  # takes an example whose texts are normalised
 
 
-class KeptExample(NamedTuple):
-    """Example that the rules on text do not drop."""
-
-    position: int  # in its corpus, from 0
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DroppedExample:
-    """Dropped example, with the beginnings of its texts."""
+class NumberedExample(NamedTuple):
+    """Example with its place in its corpus."""
 
     position: int  # in its corpus, from 0
     texts: tuple[str, ...]
@@ -53,19 +45,19 @@ class Dropped:
     """Number of examples that one rule dropped, and the earliest of them."""
 
     count: int = 0
-    examples: list[DroppedExample] = field(default_factory=list)
+    examples: list[NumberedExample] = field(default_factory=list)
 
     def add(self, position: int, texts: tuple[str, ...]) -> None:
         self.count += 1
         if len(self.examples) < EXAMPLES_SHOWN or position < self.examples[-1].position:
             shown = tuple(text[:EXAMPLE_CHARACTERS] for text in texts)
-            self._show([DroppedExample(position, shown)])
+            self._show([NumberedExample(position, shown)])
 
     def merge(self, other: "Dropped") -> None:
         self.count += other.count
         self._show(other.examples)
 
-    def _show(self, more: list[DroppedExample]) -> None:
+    def _show(self, more: list[NumberedExample]) -> None:
         by_position = sorted([*self.examples, *more], key=lambda example: example.position)
         self.examples = by_position[:EXAMPLES_SHOWN]
 
@@ -118,7 +110,7 @@ class Cleaner:
 
     def clean(
         self, first: int, examples: Iterable[Example]
-    ) -> tuple[list[KeptExample], DropReport]:
+    ) -> tuple[list[NumberedExample], DropReport]:
         """Return the examples that are kept, and the report of the dropped ones.
 
         Args:
@@ -135,7 +127,7 @@ class Cleaner:
                     report.by_reason[reason].add(position, example.texts)
                     break
             else:
-                kept.append(KeptExample(position, example.texts))
+                kept.append(NumberedExample(position, example.texts))
         return kept, report
 
 

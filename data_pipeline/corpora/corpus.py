@@ -13,6 +13,7 @@ A corpus is read in three steps:
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from data_pipeline.config.corpus import CorpusConfig
@@ -20,7 +21,7 @@ from data_pipeline.config.label import TaggedCorpusConfig
 from data_pipeline.config.text import TextCorpusConfig
 from data_pipeline.corpora.cutting import check_alignment, cut_aligned, cut_file
 from data_pipeline.corpora.documents import CorpusFiles, read_file, span_of
-from data_pipeline.corpora.formats import Chunk, Content, ProblemOf, WithTexts, parse
+from data_pipeline.corpora.formats import Chunk, Content, ProblemOf, WithTexts, in_parts, parse
 from data_pipeline.corpora.lines import PART_BYTES, WHOLE_FILE, LineReader
 from data_pipeline.corpora.tagged import CasedWords
 from data_pipeline.errors import CorpusError
@@ -138,7 +139,9 @@ class CorpusReader:
             self.return_ended = tuple(r.location for r in readers if r.ends_at_return)
             return
         if isinstance(corpus, TextCorpusConfig) and corpus.files_are_documents:
-            yield from self._whole_files(examples_per_chunk)
+            sized = self._sized_files()
+            for files in in_parts(sized, examples_per_chunk, PART_BYTES, itemgetter(1)):
+                yield CorpusFiles(tuple(file for file, _ in files))
             return
         for number, location in enumerate(self._locations):
             span = self._span(*location)
@@ -146,19 +149,12 @@ class CorpusReader:
                 for part in cut_file(stream, corpus, span, examples_per_chunk):
                     yield self._whole_texts(number, part)
 
-    def _whole_files(self, examples_per_chunk: int) -> Iterator[CorpusFiles]:
-        files: list[Content] = []
-        size = 0
+    def _sized_files(self) -> Iterator[tuple[Content, int]]:
+        """Yield each file as one document, and the number of its bytes."""
         for number, location in enumerate(self._locations):
             with self._opened([location]) as (stream,):
                 file = read_file(stream, self._span(*location))
-            files.append(self._whole_texts(number, file))
-            size += len(file.lines.data)
-            if len(files) == examples_per_chunk or size >= PART_BYTES:
-                yield CorpusFiles(tuple(files))
-                files, size = [], 0
-        if files:
-            yield CorpusFiles(tuple(files))
+            yield self._whole_texts(number, file), len(file.lines.data)
 
     def _whole_texts(self, file: int, part: Content) -> Content:
         """Return a part of a file with the constant or derived texts of its examples added."""

@@ -191,7 +191,7 @@ def _cut_tagged(
         word = words if isinstance(words, int) else 0
         tag = tags if isinstance(tags, int) else LAST
         for sentences in cut_paragraphs(stream, span, examples_per_part):
-            yield ConllSentences(sentences, word, tag)
+            yield ConllSentences(sentences.lines, word, tag)
 
 
 def _read_by_registered(

@@ -39,11 +39,11 @@ class Documents:
 
     def examples(self) -> Iterator[Example]:
         text = self.lines.text()
-        if self.borders == "file":
-            texts: Iterable[str] = [text]
-        else:
-            lines = text.removesuffix("\n").split("\n")
-            texts = lines if self.borders == "line" else _paragraphs(lines)
+        texts: Iterable[str] = [text]
+        if self.borders == "line":
+            texts = text.removesuffix("\n").split("\n")
+        elif self.borders == "blank_line":
+            texts = ("\n".join(line for _, line in lines) for lines in paragraphs(text))
         for part in texts:
             yield Example((part,), None)
 
@@ -52,10 +52,12 @@ class Documents:
         return first if self.borders == "line" else f"{first} and following lines"
 
 
-def _paragraphs(lines: list[str]) -> Iterator[str]:
-    for is_blank, group in groupby(lines, lambda line: not line.strip(BLANKS)):
+def paragraphs(text: str) -> Iterator[list[tuple[int, str]]]:
+    """Yield the lines between blank lines, as (line number from 0, line)."""
+    lines = enumerate(text.removesuffix("\n").split("\n"))
+    for is_blank, group in groupby(lines, lambda numbered: not numbered[1].strip(BLANKS)):
         if not is_blank:
-            yield "\n".join(group)
+            yield list(group)
 
 
 @dataclass(frozen=True)

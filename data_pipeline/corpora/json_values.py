@@ -73,11 +73,7 @@ def text_at(value: object, column: Column, of_numbers: frozenset[Column] = froze
     Raises:
         ValueError: there is no such key, or its value is not a string.
     """
-    return as_text(value_at(value, column), column, of_numbers)
-
-
-def as_text(text: object, column: Column, of_numbers: frozenset[Column]) -> str:
-    """Return the value of a column as a string; see `text_at`."""
+    text = value_at(value, column)
     if column in of_numbers and isinstance(text, int) and not isinstance(text, bool):
         return str(text)
     if not isinstance(text, str):

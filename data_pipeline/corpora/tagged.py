@@ -10,17 +10,10 @@ are its tags. The n-th tag belongs to the n-th word.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 from data_pipeline.config.corpus import Column
-from data_pipeline.corpora.documents import BLANKS, Documents
-from data_pipeline.corpora.formats import (
-    ChunkLines,
-    DerivedContent,
-    Example,
-    LinesContent,
-    bad_value,
-)
+from data_pipeline.corpora.documents import BLANKS, paragraphs
+from data_pipeline.corpora.formats import DerivedContent, Example, LinesContent, bad_value
 from data_pipeline.corpora.json_values import parse_json, shown, value_at
 from data_pipeline.errors import CorpusError
 from foundation.wording import counted
@@ -29,46 +22,28 @@ LAST = -1
 
 
 @dataclass(frozen=True)
-class ConllSentences:
-    """Lines of columns separated by tabs or spaces, with blank lines between sentences."""
+class ConllSentences(LinesContent):
+    """Sentences with blank lines between them, each line with columns between tabs or spaces."""
 
-    sentences: Documents
     word: int  # column number from 0, or LAST; so is `tag`
     tag: int
 
-    @property
-    def count(self) -> int:
-        return self.sentences.count
-
     def examples(self) -> Iterator[Example]:
-        for sentence in self._sentences():
+        for sentence in paragraphs(self.lines.text()):
             pairs = [self._columns(number, line) for number, line in sentence]
             words, tags = (" ".join(pair[side] for pair in pairs) for side in (0, 1))
             yield Example((words, tags), None)
 
     def place(self, number: int) -> str:
-        first = list(self._sentences())[number][0][0]
-        return f"{self._lines.place(first)} and following lines"
-
-    @property
-    def _lines(self) -> ChunkLines:
-        return self.sentences.lines
-
-    def _sentences(self) -> Iterator[list[tuple[int, str]]]:
-        """Yield the lines of each sentence, as (line number from 0, line)."""
-        lines = self._lines.text().removesuffix("\n").split("\n")
-        for is_blank, group in groupby(
-            enumerate(lines), lambda numbered: not numbered[1].strip(BLANKS)
-        ):
-            if not is_blank:
-                yield list(group)
+        first = list(paragraphs(self.lines.text()))[number][0][0]
+        return f"{self.lines.place(first)} and following lines"
 
     def _columns(self, number: int, line: str) -> tuple[str, str]:
         found = line.strip(BLANKS).split("\t" if "\t" in line else None)
         needed = max(self.word, self.tag, 1) + 1
         if len(found) < needed:
             raise CorpusError(
-                f"{self._lines.place(number)}: expected at least {needed} columns between tabs or "
+                f"{self.lines.place(number)}: expected at least {needed} columns between tabs or "
                 f"spaces, a word and its tag among them, found {len(found)} in {line[:80]!r}. "
                 "Correct the line, put a blank line between sentences, or correct columns in the "
                 "recipe."
@@ -76,7 +51,7 @@ class ConllSentences:
         try:
             return one_word(found[self.word], "word"), one_word(found[self.tag], "tag")
         except ValueError as error:
-            raise bad_value(self._lines.place(number), error) from error
+            raise bad_value(self.lines.place(number), error) from error
 
 
 @dataclass(frozen=True)

@@ -285,10 +285,7 @@ class Manifest(ManifestHeader):
     def shard_pairs(self) -> list[Int64Array]:
         """Return the number of pairs of each shard, by corpus, left-out shards included."""
         bounds = np.searchsorted(self.shards.corpus, np.arange(len(self.corpora) + 1))
-        return [
-            self.shards.pairs[start:stop]
-            for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-        ]
+        return np.split(self.shards.pairs, bounds)[1:-1]
 
     def shards_in_training(self) -> BoolArray:
         """Return for each shard whether it has no tombstone, [shards]."""

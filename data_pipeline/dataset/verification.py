@@ -39,12 +39,6 @@ class _Job:
     fields: tuple[FieldInfo, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Checked:
-    problem: FileProblem | None
-    lengths: dict[str, Lengths]  # by field
-
-
 def problems_of(
     location: str,
     manifest: Manifest,
@@ -85,18 +79,19 @@ def problems_of(
             for name, sha256 in manifest.files()
         ]
         for done, checked in enumerate(pool.map(_check, jobs), 1):
-            if checked.problem:
-                problems.append(checked.problem)
-            for field in manifest.fields if checked.lengths else ():
-                parts = [lengths[field.name], checked.lengths[field.name]]
-                lengths[field.name] = add_lengths(field, parts)
+            if isinstance(checked, FileProblem):
+                problems.append(checked)
+            elif checked:
+                for field in manifest.fields:
+                    parts = [lengths[field.name], checked[field.name]]
+                    lengths[field.name] = add_lengths(field, parts)
             report(done, len(jobs))
     if not problems and not manifest.tombstones:
         problems += _differing_lengths(manifest, lengths)
     return problems
 
 
-def _check(job: _Job) -> _Checked:
+def _check(job: _Job) -> FileProblem | dict[str, Lengths]:
     # No retries: a user is waiting, and a missing file is unlikely to appear within seconds.
     store = open_store(job.location, cache=job.cache, cache_bytes=0, retry_delays_seconds=())
     try:
@@ -110,14 +105,13 @@ def _check(job: _Job) -> _Checked:
         if job.heldout:
             unpack_heldout(job.name, data, *job.heldout)
     except DatasetFileError as error:
-        return _Checked(FileProblem(error.file, error.expected, error.found), {})
-    lengths = {
+        return FileProblem(error.file, error.expected, error.found)
+    return {
         field.name: add_lengths(
             field, [count_lengths(field, block.fields[field.name].lengths) for block in blocks]
         )
         for field in (job.fields if job.shard else ())
     }
-    return _Checked(None, lengths)
 
 
 def unknown_files(folder: Path, manifest: Manifest) -> list[str]:

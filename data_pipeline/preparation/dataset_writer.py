@@ -78,9 +78,13 @@ def write_heldout(
     """Copy the validation and test sets into the dataset."""
     infos = {}
     for use, corpus in data.heldout.items():
-        text = texts[use]
+        text, files = texts[use], {}
+        for number, field in enumerate(fields):
+            name = f"heldout/{use}.{field.name}.txt"
+            lines = pack_texts([of_example[number] for of_example in text.texts], field)
+            files[field.name] = FileInfo(file=name, sha256=write_durably(folder / name, lines))
         infos[use] = HeldOutInfo(
-            files=_write_fields(folder, use, text, fields),
+            files=files,
             pairs=len(text.texts),
             tag=corpus.tags.get(fields[0].name),
             sha256s=text.sha256s,
@@ -112,22 +116,8 @@ def check_heldout_lengths(
                 if corpus.files_format is None
                 else f"{', '.join(corpus.locations)}, {corpus.noun} {found.number:,}, {found.field}"
             )
-            raise CorpusError(f"{where} (data.{_key(use)}): {found.problem}")
-
-
-def _key(use: str) -> str:
-    return use if use == "validation" else f"tests.{use}"
-
-
-def _write_fields(
-    folder: Path, use: str, text: WholeText, fields: Sequence[FieldInfo]
-) -> dict[str, FileInfo]:
-    files = {}
-    for number, field in enumerate(fields):
-        name = f"heldout/{use}.{field.name}.txt"
-        lines = pack_texts([texts[number] for texts in text.texts], field)
-        files[field.name] = FileInfo(file=name, sha256=write_durably(folder / name, lines))
-    return files
+            key = use if use == "validation" else f"tests.{use}"
+            raise CorpusError(f"{where} (data.{key}): {found.problem}")
 
 
 def write_cleaning_report(folder: Path, corpora: Sequence[IngestedCorpus]) -> FileInfo:

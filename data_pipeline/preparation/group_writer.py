@@ -7,6 +7,7 @@ groups at the same time, and the bytes are always the same.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +130,14 @@ def _write_shards(
     for index in range(shards):
         part = balanced_block(index, shards, examples)
         name = f"{job.corpus_name}-{job.group:04d}-{index:04d}"
+        bounds = [*range(part.start, part.stop, per_block), part.stop]
         blocks = [
-            _block(
-                job, f"{name}-{count:04d}", texts, fields, start, min(start + per_block, part.stop)
+            ShardBlock(
+                key=f"{name}-{count:04d}",
+                texts={f.name: pack_texts(texts[f.name][start:stop], f) for f in job.fields},
+                fields={f: arrays.part(start, stop) for f, arrays in fields.items()},
             )
-            for count, start in enumerate(range(part.start, part.stop, per_block))
+            for count, (start, stop) in enumerate(pairwise(bounds))
         ]
         packed = pack_shard(blocks)
         path = job.folder / f"{name}.tar"
@@ -141,20 +145,3 @@ def _write_shards(
         sha256 = write_durably(path, packed)
         written.append(WrittenShard(path, len(packed), sha256, len(part), tokens))
     return written
-
-
-def _block(
-    job: GroupJob,
-    key: str,
-    texts: dict[str, list[str]],
-    fields: dict[str, FieldArrays],
-    start: int,
-    stop: int,
-) -> ShardBlock:
-    return ShardBlock(
-        key=key,
-        texts={
-            field.name: pack_texts(texts[field.name][start:stop], field) for field in job.fields
-        },
-        fields={name: field.part(start, stop) for name, field in fields.items()},
-    )

@@ -18,7 +18,7 @@ from data_pipeline.corpora.cleaning import (
     Cleaner,
     DropReport,
     HeldOutTexts,
-    KeptExample,
+    NumberedExample,
     Rule,
 )
 from data_pipeline.corpora.context import in_context
@@ -47,13 +47,6 @@ class _CleanJob:
     heldout: HeldOutTexts
     before: Chunk | None  # the previous chunk, if its last sentences are context for this chunk
     chunk: Chunk
-
-
-@dataclass(frozen=True)
-class _CleanedChunk:
-    read: int
-    dropped: DropReport
-    rows: PackedRows
 
 
 def ingest(
@@ -87,10 +80,10 @@ def ingest(
             yield _CleanJob(settings, index, heldout, before, chunk)
             before = chunk if data.sentences_before else None
 
-    for cleaned in pool.map(_clean, jobs()):
-        partitions.add(cleaned.rows)
-        dropped.merge(cleaned.dropped)
-        read += cleaned.read
+    for examples, dropped_of_chunk, rows in pool.map(_clean, jobs()):
+        partitions.add(rows)
+        dropped.merge(dropped_of_chunk)
+        read += examples
         report()
     partitions.flush()
     return IngestedCorpus(
@@ -98,19 +91,20 @@ def ingest(
     )
 
 
-def _clean(job: _CleanJob) -> _CleanedChunk:
+def _clean(job: _CleanJob) -> tuple[int, DropReport, PackedRows]:
+    """Return the number of a chunk's examples, the dropped ones, and the rows of the others."""
     examples = parse(job.chunk, job.settings.data.problem_of)
     cleaner = _cleaner(job.settings, job.corpus, job.heldout)
     kept, dropped = cleaner.clean(job.chunk.first, examples)
     if job.settings.data.sentences_before:
         kept = _in_context(job, examples, kept)
     by_content = job.settings.data.cleaning.drop_duplicates
-    return _CleanedChunk(len(examples), dropped, pack_rows(kept, job.corpus, by_content=by_content))
+    return len(examples), dropped, pack_rows(kept, job.corpus, by_content=by_content)
 
 
 def _in_context(
-    job: _CleanJob, examples: Sequence[Example], kept: list[KeptExample]
-) -> list[KeptExample]:
+    job: _CleanJob, examples: Sequence[Example], kept: list[NumberedExample]
+) -> list[NumberedExample]:
     """Return the kept examples with their context, which may include dropped sentences."""
     data = job.settings.data
     earlier = parse(job.before)[-data.sentences_before :] if job.before else []

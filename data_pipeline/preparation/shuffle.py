@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.arrays import Int64Array, UInt64Array
-from data_pipeline.corpora.cleaning import DropReport, KeptExample
+from data_pipeline.corpora.cleaning import DropReport, NumberedExample
 from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64_at, stream_state
 
 PARTITION_BITS = 10
@@ -46,7 +46,7 @@ class PackedRows:
     sizes: Int64Array  # [PARTITIONS], number of bytes
 
 
-def pack_rows(kept: Sequence[KeptExample], corpus: int, *, by_content: bool) -> PackedRows:
+def pack_rows(kept: Sequence[NumberedExample], corpus: int, *, by_content: bool) -> PackedRows:
     """Assign keys to examples of a corpus and sort them by partition."""
     texts = [tuple([text.encode() for text in example.texts]) for example in kept]
     positions = np.array([example.position for example in kept], dtype=np.int64)

@@ -8,7 +8,7 @@ again: training on long texts is slow and gives no better model.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from itertools import chain, islice
 from pathlib import Path
@@ -45,12 +45,6 @@ class _Sample(NamedTuple):
     bytes: int | None  # maximum bytes of the examples, or None; at least one is used
 
 
-@dataclass(frozen=True)
-class _TrainingJob:
-    settings: DataSettings
-    samples: list["_Sample"]
-
-
 def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
     """Return the recipe's existing tokenizers by field, or None if tokenizers must be trained.
 
@@ -60,11 +54,15 @@ def given_tokenizers(settings: DataSettings) -> dict[str, Tokenizer] | None:
     if settings.tokenizer.model is None:
         return None
     tokenizer = load_existing(settings.tokenizer)
-    names = _field_names(settings)
+    names = [field.name for field in DATA_TASKS[settings.task].fields(settings.data)]
     for tag in sorted({tag for name in names for tag in _tags(settings, name)}):
         tokenizer.tag_id(tag)
-    if settings.data.sentences_before:
-        _require_separator(tokenizer)
+    if settings.data.sentences_before and tokenizer.unk_id in tokenizer.encode([SEPARATOR])[0]:
+        raise TokenizerError(
+            f"{tokenizer.name} has no piece for {SEPARATOR}, which data.context_sentences puts "
+            "between sentences. Remove tokenizer.model to train a tokenizer, or train the model "
+            f"on text that contains {SEPARATOR}."
+        )
     return {name: tokenizer.of_field(place) for place, name in enumerate(names)}
 
 
@@ -76,24 +74,11 @@ def train_tokenizers(
     Raises:
         TokenizerError: a model cannot be trained.
     """
-    job = _TrainingJob(settings, _samples(corpora, settings.tokenizer))
-    (models,) = pool.map(_train, [job])
+    samples = _samples(corpora, settings.tokenizer)
+    (models,) = pool.map(partial(_train, settings), [samples])
     kind = TOKENIZERS[settings.tokenizer.type].kind
     by_model = {model: open_tokenizer(model, name, kind) for name, model in models.items()}
     return {field: by_model[model] for field, model in models.items()}
-
-
-def _require_separator(tokenizer: Tokenizer) -> None:
-    if tokenizer.unk_id in tokenizer.encode([SEPARATOR])[0]:
-        raise TokenizerError(
-            f"{tokenizer.name} has no piece for {SEPARATOR}, which data.context_sentences puts "
-            "between sentences. Remove tokenizer.model to train a tokenizer, or train the model "
-            f"on text that contains {SEPARATOR}."
-        )
-
-
-def _field_names(settings: DataSettings) -> list[str]:
-    return [field.name for field in DATA_TASKS[settings.task].fields(settings.data)]
 
 
 def _tags(settings: DataSettings, field: str) -> list[str]:
@@ -143,14 +128,14 @@ def _training_texts(field: FieldInfo, texts: Iterable[str]) -> Iterator[str]:
                 yield line[start : start + LINE_CHARACTERS]
 
 
-def _train(job: _TrainingJob) -> dict[str, bytes]:
+def _train(settings: DataSettings, samples: list[_Sample]) -> dict[str, bytes]:
     """Train models and return them serialised, by field."""
-    settings, config = job.settings, job.settings.tokenizer
+    config = settings.tokenizer
     fields = DATA_TASKS[settings.task].fields(settings.data)
     by_content = settings.data.cleaning.drop_duplicates
     rows: list[Row] = []
     characters = 0
-    for row in chain.from_iterable(_rows(s, len(fields), by_content) for s in job.samples):
+    for row in chain.from_iterable(_rows(s, len(fields), by_content) for s in samples):
         rows.append(row)
         characters += sum(map(len, row.texts))
         TRAINING_CHARACTERS.check(

@@ -5,7 +5,7 @@ import gzip
 import io
 import lzma
 from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, cast
 
 from backports import zstd
 
@@ -68,16 +68,8 @@ def _new_zstd() -> zstd.ZstdDecompressor:
     return zstd.ZstdDecompressor(options={window: ZSTD_WINDOW_BITS})
 
 
-class _Decompressor(Protocol):
-    """Common part of the decompressors of bz2, lzma and zstd, each for one frame."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+# Decompressors of one frame, which have the same interface.
+_Decompressor = bz2.BZ2Decompressor | lzma.LZMADecompressor | zstd.ZstdDecompressor
 
 
 class _FrameReader(io.RawIOBase):

@@ -61,8 +61,7 @@ def access_for(scheme: str, environment: Mapping[str, str]) -> ObjectAccess:
         address = environment.get("STORAGE_EMULATOR_HOST", "")
         config = {"base_url": address, "bearer_token": "emulator"} if address else {}
     else:
-        names = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
-        address = next((environment[name] for name in names if environment.get(name)), "")
+        address = _first(environment, "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
         config = {"endpoint": address} if address else {}
     if found := credential_in(address):
         raise AccessError(
@@ -95,12 +94,8 @@ _KEYS = {
 
 def _aws(environment: Mapping[str, str]) -> dict[str, str]:
     name, profile = _profile(environment)
-    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    endpoint = (
-        environment.get("AWS_ENDPOINT_URL_S3")
-        or environment.get("AWS_ENDPOINT_URL")
-        or environment.get("AWS_ENDPOINT")
-    )
+    region = _first(environment, "AWS_REGION", "AWS_DEFAULT_REGION")
+    endpoint = _first(environment, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     config = {
         "region": region or profile.get("region", ""),
         "endpoint": (endpoint or profile.get("endpoint_url", "")).rstrip("/"),
@@ -124,6 +119,11 @@ def _aws(environment: Mapping[str, str]) -> dict[str, str]:
         elif environment.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
             raise AccessError(f"There are no credentials. {MISSING['s3']}")
     return {key: value for key, value in config.items() if value}
+
+
+def _first(environment: Mapping[str, str], *names: str) -> str:
+    """Return the first of the variables that is set and not empty, or ""."""
+    return next((environment[name] for name in names if environment.get(name)), "")
 
 
 def _uses_environment(environment: Mapping[str, str]) -> bool:

@@ -90,28 +90,20 @@ class ObjectStore:
     fork.
 
     Time limits:
-        connect_timeout_seconds: limit for connecting. Errors 5xx, refused connections and 409 are
+        CONNECT_TIMEOUT_SECONDS: limit for connecting. Errors 5xx, refused connections and 409 are
             retried within this time after the first attempt.
-        stall_timeout_seconds: longest wait for the next byte of a response. A put has this time
+        STALL_TIMEOUT_SECONDS: longest wait for the next byte of a response. A put has this time
             plus 1 s for each 500 kB above 1 MiB; a read must have 100 kB/s on average after it.
 
     A server that stops responding therefore leads to an error after at most three connect timeouts
-    plus the stall timeout (60 s with the defaults).
+    plus the stall timeout, 60 s.
 
     Raises:
         LocationError: the URL has another scheme, no bucket, a credential or a query.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
-        stall_timeout_seconds: float = STALL_TIMEOUT_SECONDS,
-    ) -> None:
+    def __init__(self, url: str) -> None:
         self.url = Location(url.rstrip("/"))
-        self.connect_timeout_seconds = connect_timeout_seconds
-        self.stall_timeout_seconds = stall_timeout_seconds
         self._scheme, separator, path = self.url.partition("://")
         self._bucket, _, prefix = path.partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
@@ -154,10 +146,13 @@ class ObjectStore:
             ObjectMissingError: there is no such object.
             ObjectStoreError: the object cannot be read.
         """
+        return self._get(name, most)
+
+    def _get(self, name: str, most: int, options: Any = None) -> StoredObject:
         import obstore
 
         def read(client: Any) -> StoredObject:
-            result = obstore.get(client, key)
+            result = obstore.get(client, key, options=options)
             return StoredObject(b"".join(self._chunks(result, most)), self._etag(result.meta))
 
         key = self._key(name)
@@ -190,18 +185,12 @@ class ObjectStore:
             ObjectMissingError: there is no such object.
             ObjectStoreError: the object cannot be read, or is shorter than `stop`.
         """
-        import obstore
-
-        def read(client: Any) -> bytes:
-            result = obstore.get(client, key, options={"range": (start, stop)})
-            return b"".join(self._chunks(result, stop - start))
-
         assert 0 <= start <= stop, (start, stop)
-        key = self._key(name)
+        self._key(name)  # refuses other names, even if no bytes are read
         if start == stop:
             return b""
         try:
-            data = self._request(name, read)
+            data = self._get(name, stop - start, {"range": (start, stop)}).data
         except TooManyBytesError as error:
             found = error.found
         else:
@@ -345,7 +334,7 @@ class ObjectStore:
             if size > most:
                 raise TooManyBytesError(f"at least {size:,} bytes")
             seconds = time.monotonic() - start
-            if seconds > self.stall_timeout_seconds + size / MIN_READ_BYTES_PER_SECOND:
+            if seconds > STALL_TIMEOUT_SECONDS + size / MIN_READ_BYTES_PER_SECOND:
                 raise ObjectStoreError(
                     f"only {size:,} bytes have arrived in {seconds:.1f} s, expected at least "
                     f"{MIN_READ_BYTES_PER_SECOND:,} bytes per second"
@@ -368,7 +357,7 @@ class ObjectStore:
     def _request(self, name: str, send: Callable[[Any], _T], size: int = 0) -> _T:
         """Send a request; retry it if credentials have been renewed, or after a status 409."""
         delays = iter(_CONFLICT_DELAYS_SECONDS)
-        last = time.monotonic() + self.connect_timeout_seconds
+        last = time.monotonic() + CONNECT_TIMEOUT_SECONDS
         while True:
             try:
                 return self._attempt(name, send, size)
@@ -418,7 +407,7 @@ class ObjectStore:
     def _new_client(self, size: int, access: ObjectAccess, shown: str) -> Any:
         from obstore.store import AzureStore, GCSStore, S3Store
 
-        connect, stall = self.connect_timeout_seconds, self.stall_timeout_seconds
+        connect, stall = CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS
         limits = {"read_timeout": stall, "timeout": _LONG_SECONDS}
         if size:  # the read timeout includes the time of an upload
             limits = {"timeout": stall + size / MIN_WRITE_BYTES_PER_SECOND}

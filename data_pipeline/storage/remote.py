@@ -33,12 +33,7 @@ logger = logger_of(__name__)
 _jitter = random.SystemRandom()
 
 
-def read_over_http(
-    url: Location,
-    most: int,
-    connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
-    stall_timeout_seconds: float = STALL_TIMEOUT_SECONDS,
-) -> bytes:
+def read_over_http(url: Location, most: int) -> bytes:
     """Return the content of a file on a web server; stop reading soon after `most` bytes.
 
     Raises:
@@ -47,7 +42,7 @@ def read_over_http(
         Exception: errors of fsspec and aiohttp.
     """
     buffer = _LimitedBuffer(most)
-    _web(url, connect_timeout_seconds, stall_timeout_seconds).get_file(url, buffer)
+    _web(url).get_file(url, buffer)
     return buffer.getvalue()
 
 
@@ -57,11 +52,10 @@ def download_over_http(url: Location, path: Path, most: int) -> None:
     Raises:
         Exception: as in `read_over_http`.
     """
-    web = _web(url, CONNECT_TIMEOUT_SECONDS, STALL_TIMEOUT_SECONDS)
-    web.get_file(url, str(path), callback=_ByteLimit(most))
+    _web(url).get_file(url, str(path), callback=_ByteLimit(most))
 
 
-def _web(url: Location, connect_timeout_seconds: float, stall_timeout_seconds: float) -> Any:
+def _web(url: Location) -> Any:
     """Return fsspec's file system for http and https.
 
     Call this for each use: fsspec keeps one connection pool per process, and a pool created before
@@ -72,7 +66,7 @@ def _web(url: Location, connect_timeout_seconds: float, stall_timeout_seconds: f
 
     # aiohttp's default would end every download after five minutes.
     timeout = ClientTimeout(
-        total=None, connect=connect_timeout_seconds, sock_read=stall_timeout_seconds
+        total=None, connect=CONNECT_TIMEOUT_SECONDS, sock_read=STALL_TIMEOUT_SECONDS
     )
     check_netrc()
     bypass_proxies(url)

@@ -27,9 +27,7 @@ from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage.budget import Budget, TooManyBytesError
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.object_store import (
-    CONNECT_TIMEOUT_SECONDS,
     OBJECT_SCHEMES,
-    STALL_TIMEOUT_SECONDS,
     ObjectStore,
 )
 from data_pipeline.storage.regular_files import open_regular
@@ -253,21 +251,13 @@ class RemoteStore(DatasetStore):
         url: str,
         cache: ShardCache,
         retry_delays_seconds: tuple[float, ...] = RETRY_DELAYS_SECONDS,
-        connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
-        stall_timeout_seconds: float = STALL_TIMEOUT_SECONDS,
     ) -> None:
         self.location = Location(url.rstrip("/"))
         self.retry_delays_seconds = retry_delays_seconds
         self._cache = cache
-        self._connect_timeout_seconds = connect_timeout_seconds
-        self._stall_timeout_seconds = stall_timeout_seconds
         self._objects: ObjectStore | None = None
         if self.location.partition("://")[0] in OBJECT_SCHEMES:
-            self._objects = ObjectStore(
-                self.location,
-                connect_timeout_seconds=connect_timeout_seconds,
-                stall_timeout_seconds=stall_timeout_seconds,
-            )
+            self._objects = ObjectStore(self.location)
 
     def read_many(self, files: Sequence[tuple[str, str, int]]) -> Iterator[bytes]:
         """Yield the contents of shards in order, and fetch the following ones meanwhile."""
@@ -302,11 +292,10 @@ class RemoteStore(DatasetStore):
 
     def _fetch(self, name: str, most: int) -> bytes:
         url = Location(f"{self.location}/{name}")
-        timeouts = (self._connect_timeout_seconds, self._stall_timeout_seconds)
         try:
             if self._objects:
                 return self._objects.get(name, most).data
-            return read_over_http(url, most, *timeouts)
+            return read_over_http(url, most)
         except TooManyBytesError:
             raise
         except FileNotFoundError:

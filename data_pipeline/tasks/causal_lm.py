@@ -100,9 +100,15 @@ class CausalLanguageModelData(DataTask):
     def heldout_micro_batches(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
     ) -> list[MicroBatch]:
+        fields = self.heldout_fields(heldout, tokenizers, settings)
+        return self.packed_heldout(np.arange(len(heldout)), fields, settings)
+
+    def heldout_fields(
+        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
+    ) -> dict[str, FieldArrays]:
+        """Return the fields of micro-batches for a held-out set, in the order of its examples."""
         tokenizer = tokenizers[TEXT]
-        field = tokenizer.encode_field(heldout.texts[TEXT]).with_first(tokenizer.bos_id)
-        return self.packed_heldout(np.arange(len(heldout)), {TEXT: field}, settings)
+        return {TEXT: tokenizer.encode_field(heldout.texts[TEXT]).with_first(tokenizer.bos_id)}
 
     def packed_heldout(
         self, numbers: Int64Array, fields: Mapping[str, FieldArrays], settings: DataSettings

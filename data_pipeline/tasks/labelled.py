@@ -88,12 +88,6 @@ class LabelledData(MaskedLanguageModelData):
             )
         return found
 
-    def heldout_micro_batches(
-        self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
-    ) -> list[MicroBatch]:
-        fields = self.heldout_fields(heldout, tokenizers, settings)
-        return self.packed_heldout(np.arange(len(heldout)), fields, settings)
-
     def synthetic(self, shape: RowsShape, special: SpecialIds) -> MicroBatch:
         """Return a micro-batch in which every token has a label, the worst case for memory."""
         batch = super().synthetic(shape, special)

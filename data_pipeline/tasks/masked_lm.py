@@ -71,17 +71,12 @@ class MaskedLanguageModelData(CausalLanguageModelData):
         seen, labels = mask_tokens(fields[TEXT], vocabulary, masking, seeds)
         return {TEXT: seen, LABELS_FIELD: labels}
 
-    def heldout_micro_batches(
+    def heldout_fields(
         self, heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
-    ) -> list[MicroBatch]:
-        fields = {
-            name: tokenizer.encode_field(heldout.texts[name]).with_first(tokenizer.bos_id)
-            for name, tokenizer in tokenizers.items()
-        }
-        numbers = np.arange(len(heldout))
-        seeds = partial(heldout_seeds, numbers=numbers)
-        masked = self.masked(fields, settings, tokenizers, seeds)
-        return self.packed_heldout(numbers, masked, settings)
+    ) -> dict[str, FieldArrays]:
+        fields = super().heldout_fields(heldout, tokenizers, settings)
+        seeds = partial(heldout_seeds, numbers=np.arange(len(heldout)))
+        return self.masked(fields, settings, tokenizers, seeds)
 
     def units(self, micro_batch: MicroBatch) -> int:
         return int((micro_batch.fields[LABELS_FIELD].ids != IGNORE_INDEX).sum())

@@ -17,7 +17,7 @@ from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array
 from data_pipeline.batching.batch import MicroBatch, assemble
 from data_pipeline.batching.mixture import Mixture, shares_of
 from data_pipeline.batching.plan import WindowPlan, plan_equal_numbers
-from data_pipeline.batching.task import Examples, HeldOut
+from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.embedding import BOS_TOKENS, EmbeddingBatchingConfig
 from data_pipeline.config.pair import SOURCE, TARGET
@@ -47,14 +47,6 @@ class SentenceEmbeddingData(TranslationData):
         self, lengths: Mapping[str, Int64Array], data: DataConfig, tags: Mapping[str, str]
     ) -> dict[str, BoolArray]:
         return super().drops({name: n - BOS_TOKENS for name, n in lengths.items()}, data, tags)
-
-    def texts_read(self, settings: DataSettings) -> frozenset[str]:
-        return frozenset()
-
-    def realise(
-        self, examples: Examples, settings: DataSettings, tokenizers: Mapping[str, Tokenizer]
-    ) -> dict[str, FieldArrays]:
-        return examples.fields
 
     def check(self, manifest: Manifest, settings: DataSettings) -> None:
         batching = settings.batching_as(EmbeddingBatchingConfig)

@@ -34,15 +34,12 @@ class TextClassificationData(LabelledData):
     def label_fields(self, fields: Mapping[str, FieldArrays]) -> dict[str, FieldArrays]:
         text = fields[TEXT]
         label_ids = np.full(len(text.ids), IGNORE_INDEX, dtype=np.int32)
-        label_ids[np.cumsum(text.lengths, dtype=np.int64) - text.lengths] = _from_0(fields[LABEL])
+        firsts = np.cumsum(text.lengths, dtype=np.int64) - text.lengths
+        label_ids[firsts] = fields[LABEL].ids.astype(np.int32) - np.int32(1)
         return {TEXT: text, LABELS_FIELD: FieldArrays(label_ids, text.lengths)}
 
     def planned_lengths(self, lengths: Int32Array, context_length: int) -> Int32Array:
         return np.minimum(lengths, np.int32(context_length))
-
-
-def _from_0(labels: FieldArrays) -> Int32Array:
-    return labels.ids.astype(np.int32) - np.int32(1)
 
 
 TASK = TextClassificationData()

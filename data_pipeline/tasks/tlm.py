@@ -13,13 +13,13 @@ translation. No pair is cut in training. In a held-out set the same tokens are h
 those that `masked_lm` would hide in a set that lists all sources and then all targets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
-from data_pipeline.arrays import FieldArrays, Int64Array, concatenate
+from data_pipeline.arrays import FieldArrays, concatenate, sums_of_sequences
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.packing import Part, plan_uncut
 from data_pipeline.batching.plan import WindowPlan
@@ -94,7 +94,8 @@ class TranslationLanguageModelData(PairsData):
         batching = settings.batching_as(PairMaskedBatchingConfig)
         coordinate = (settings.seed, epoch, window)
         wholes = fields[TEXT].lengths.tolist()
-        sources = _source_lengths(fields[SEGMENTS]).tolist()
+        segments = fields[SEGMENTS]  # 1 for each token of the target
+        sources = (segments.lengths - sums_of_sequences(segments.ids, segments.lengths)).tolist()
         drawn = uniform(splitmix64(stream_state(SINGLE_SIDES, *coordinate), len(wholes)))
         alone = (drawn < batching.alone).tolist()
         parts: list[Part] = []
@@ -146,29 +147,27 @@ def _masked_sides(
     settings: DataSettings,
     tokenizers: Mapping[str, Tokenizer],
     seeds: Sequence[MaskingSeeds],
-) -> list[Fields]:
-    """Return the fields TEXT, LABELS_FIELD and SEGMENTS of each side."""
-    found = []
+) -> Iterator[Fields]:
+    """Yield the fields TEXT, LABELS_FIELD and SEGMENTS of each side."""
     masking = settings.batching_as(PairMaskedBatchingConfig).masking
     for number, name in enumerate(SIDES):
         tokenizer = tokenizers[name]
         text = stored[name].with_first(tokenizer.bos_id)
         seen, labels = mask_tokens(text, vocabulary_of(tokenizer), masking, seeds[number])
         segments = FieldArrays(np.full(len(text.ids), number, dtype=np.int32), text.lengths)
-        found.append({TEXT: seen, LABELS_FIELD: labels, SEGMENTS: segments})
-    return found
+        yield {TEXT: seen, LABELS_FIELD: labels, SEGMENTS: segments}
 
 
 def _masked_heldout(
     heldout: HeldOut, tokenizers: Mapping[str, Tokenizer], settings: DataSettings
-) -> list[Fields]:
+) -> Iterator[Fields]:
     stored = {name: tokenizers[name].encode_field(heldout.texts[name]) for name in SIDES}
     numbers = np.arange(len(SIDES) * len(heldout)).reshape(len(SIDES), -1)
     seeds = [partial(masked_lm.heldout_seeds, numbers=of_side) for of_side in numbers]
     return _masked_sides(stored, settings, tokenizers, seeds)
 
 
-def _joined(sides: Sequence[Fields]) -> Fields:
+def _joined(sides: Iterator[Fields]) -> Fields:
     """Join each pair's source and target into one sequence, in every field."""
     source, target = sides
     return {name: _one_after_the_other(source[name], target[name]) for name in source}
@@ -178,15 +177,6 @@ def _one_after_the_other(first: FieldArrays, second: FieldArrays) -> FieldArrays
     numbers = np.arange(2 * len(first.lengths)).reshape(2, -1)
     ids = concatenate([first, second]).take(numbers.T.ravel()).ids
     return FieldArrays(ids, first.lengths + second.lengths)
-
-
-def _source_lengths(segments: FieldArrays) -> Int64Array:
-    """Return the number of tokens of each pair's source, which have segment 0: [pairs]."""
-    ends = np.cumsum(segments.lengths, dtype=np.int64)
-    targets_before = np.concatenate(([0], np.cumsum(segments.ids, dtype=np.int64)))
-    targets = targets_before[ends] - targets_before[ends - segments.lengths]
-    sources: Int64Array = segments.lengths - targets
-    return sources
 
 
 TASK = TranslationLanguageModelData()

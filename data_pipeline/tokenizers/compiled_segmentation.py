@@ -51,29 +51,25 @@ def fastest(kind: type[PythonSegmentation], pieces: Pieces) -> RandomSegmentatio
 @lru_cache(1)
 def installed_library() -> "Library | None":
     """Return the library next to this file, or None; log once per process which code is used."""
-    try:
-        library = Library(LIBRARY)
-    except LibraryError as error:
-        logger.warning("Subword sampling draws %s", _in_python(error))
-        return None
-    logger.info("Subword sampling draws %s", BY_COMPILED_CODE)
+    library, backend_text = _library_and_text()
+    log = logger.info if library else logger.warning
+    log("Subword sampling draws %s", backend_text)
     return library
 
 
 def sampling_backend_text() -> str:
     """Return the end of the phrase "subword sampling draws …" for this machine."""
+    return _library_and_text()[1]
+
+
+def _library_and_text() -> "tuple[Library | None, str]":
     try:
-        Library(LIBRARY)
+        return Library(LIBRARY), BY_COMPILED_CODE
     except LibraryError as error:
-        return _in_python(error)
-    return BY_COMPILED_CODE
-
-
-def _in_python(reason: "LibraryError") -> str:
-    return (
-        f"in Python, which takes about ten times as long as compiled code but draws the same "
-        f"pieces: {reason}. Install transloom again with a C compiler on this machine"
-    )
+        return None, (
+            "in Python, which takes about ten times as long as compiled code but draws the same "
+            f"pieces: {error}. Install transloom again with a C compiler on this machine"
+        )
 
 
 class LibraryError(Exception):
@@ -93,7 +89,8 @@ class Library:
             raise LibraryError(f"there is no {path}")
         try:
             functions = ctypes.CDLL(str(path))
-            made_of = _source_of(functions)
+            functions.segmenter_source.restype = ctypes.c_char_p
+            made_of = str(functions.segmenter_source().decode())
         except (OSError, AttributeError) as error:
             raise LibraryError(f"{path} cannot be loaded ({error})") from error
         source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
@@ -192,11 +189,6 @@ def _flat(texts: list[str]) -> tuple[bytes, Int64Array]:
     """Return the concatenated code points of all texts, and the length of each text: [texts]."""
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     return "".join(texts).encode(CODE_POINTS), lengths
-
-
-def _source_of(functions: ctypes.CDLL) -> str:
-    functions.segmenter_source.restype = ctypes.c_char_p
-    return str(functions.segmenter_source().decode())
 
 
 def _declare(functions: ctypes.CDLL) -> None:

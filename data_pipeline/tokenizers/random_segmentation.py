@@ -74,13 +74,6 @@ class Pieces:
         """Score of an unknown character in a unigram model."""
         return min(self.scores.values()) - UNKNOWN_PENALTY
 
-    def splitter(self) -> re.Pattern[str]:
-        """Return a pattern that matches the parts of a text to segment separately.
-
-        No piece crosses a boundary between these parts.
-        """
-        return re.compile(".+", re.DOTALL) if self.reach_across_spaces else WORD
-
 
 class RandomSegmentation(ABC):
     """Sampler of segmentations, each determined by the seed of its text."""
@@ -103,7 +96,8 @@ class PythonSegmentation(RandomSegmentation):
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
-        self._words = pieces.splitter()
+        # A word's pieces do not depend on other words, unless pieces reach across spaces.
+        self._words = re.compile(".+", re.DOTALL) if pieces.reach_across_spaces else WORD
 
     @abstractmethod
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:

@@ -109,13 +109,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _special(self) -> dict[str, int]:
         """Return the special ids; a special piece that is missing has the id -1."""
-        processor = self._processor
-        return {
-            "pad": processor.pad_id(),
-            "unk": processor.unk_id(),
-            "bos": processor.bos_id(),
-            "eos": processor.eos_id(),
-        }
+        names = ("pad", "unk", "bos", "eos")
+        return {name: getattr(self._processor, f"{name}_id")() for name in names}
 
     def proto(self) -> ModelProto:
         """Return the parsed model, with the special pieces that it lacks."""

@@ -21,8 +21,10 @@ from model.hugging_face.files import CONFIG_FILE, read_model, write_model
 from model.hugging_face.layouts import HEAD, LAYOUTS, Layout
 from model.hugging_face.weight_mapping import (
     HuggingFaceModel,
+    count,
     join_parameters,
     load_weights_like,
+    network_config,
     refuse_unused_weights,
     split_parameters,
 )
@@ -71,7 +73,9 @@ def from_hugging_face(config: Mapping[str, Any], weights: Mapping[str, Tensor]) 
             f"model_type of the config is {config.get('model_type')!r}, but it must be "
             f"{' or '.join(LAYOUTS)}. Convert the network to one of these first."
         )
-    ours, vocabulary_size, context_length = layout.read(config)
+    ours = network_config(DecoderOnlyConfig, layout.read(config))
+    vocabulary_size = count(config, "vocab_size")
+    context_length = count(config, layout.context_length)
     with torch.device("meta"):  # the weights are assigned below
         pad_id = _padding(config, vocabulary_size)
         network = DecoderOnly(ours, vocabulary_size, pad_id, context_length)

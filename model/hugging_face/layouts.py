@@ -14,7 +14,6 @@ from model.hugging_face.weight_mapping import (
     ACTIVATIONS_READ,
     WeightLocation,
     count,
-    network_config,
     refuse_unsupported_values,
 )
 from model.networks.decoder_only import DecoderOnly
@@ -39,14 +38,6 @@ LLAMA_LAYER = {
 }
 
 
-class ParsedConfig(NamedTuple):
-    """Settings of the network that a config.json describes."""
-
-    config: DecoderOnlyConfig
-    vocabulary_size: int
-    context_length: int
-
-
 class Layout(NamedTuple):
     """A family of networks at Hugging Face.
 
@@ -54,8 +45,9 @@ class Layout(NamedTuple):
         title: name of the family in messages.
         lacks: lists a network's settings that the layout does not support.
         config: returns the family's keys for a network's config.json.
-        read: parses these keys, and raises ModelError for a value that our network does not
-            support.
+        read: returns the values of our network's config for these keys, and raises ModelError for
+            a value that our network does not support.
+        context_length: key of the number of positions.
         places: maps each of our parameters to its weights in the layout.
         architecture: name of Hugging Face's class with a language model's head.
         prefix: prefix of all weights' names except the head's. Files of networks without a head
@@ -66,7 +58,8 @@ class Layout(NamedTuple):
     title: str
     lacks: Callable[[DecoderOnlyConfig], list[str]]
     config: Callable[[DecoderOnly], dict[str, Any]]
-    read: Callable[[Mapping[str, Any]], ParsedConfig]
+    read: Callable[[Mapping[str, Any]], dict[str, Any]]
+    context_length: str
     places: Callable[[DecoderOnlyConfig], dict[str, WeightLocation]]
     architecture: str
     prefix: str
@@ -108,7 +101,7 @@ def _gpt2_config(network: DecoderOnly) -> dict[str, Any]:
     }
 
 
-def _read_gpt2(config: Mapping[str, Any]) -> ParsedConfig:
+def _read_gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
     dropout = config.get("resid_pdrop", 0.1)
     refuse_unsupported_values(
         config,
@@ -119,7 +112,7 @@ def _read_gpt2(config: Mapping[str, Any]) -> ParsedConfig:
         quantization_config=(None,),
     )
     refuse_unsupported_values({"embd_pdrop": config.get("embd_pdrop", 0.1)}, embd_pdrop=(dropout,))
-    ours = {
+    return {
         "preset": "gpt2",
         "layers": count(config, "n_layer"),
         "width": count(config, "n_embd"),
@@ -131,11 +124,6 @@ def _read_gpt2(config: Mapping[str, Any]) -> ParsedConfig:
         "dropout": dropout,
         "attention_dropout": config.get("attn_pdrop", 0.1),
     }
-    return ParsedConfig(
-        network_config(DecoderOnlyConfig, ours),
-        count(config, "vocab_size"),
-        count(config, "n_positions"),
-    )
 
 
 def _gpt2_places(config: DecoderOnlyConfig) -> dict[str, WeightLocation]:
@@ -182,7 +170,7 @@ def _llama_config(network: DecoderOnly) -> dict[str, Any]:
     }
 
 
-def _read_llama(config: Mapping[str, Any]) -> ParsedConfig:
+def _read_llama(config: Mapping[str, Any]) -> dict[str, Any]:
     width, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
     bias = config.get("attention_bias", False)
     refuse_unsupported_values(
@@ -196,7 +184,7 @@ def _read_llama(config: Mapping[str, Any]) -> ParsedConfig:
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     refuse_unsupported_values({"rope_type": kind}, rope_type=("default",))
     refuse_unsupported_values(rotary, partial_rotary_factor=(1.0,))
-    ours = {
+    return {
         "preset": "llama",
         "layers": count(config, "num_hidden_layers"),
         "width": width,
@@ -209,11 +197,6 @@ def _read_llama(config: Mapping[str, Any]) -> ParsedConfig:
         "tie_embeddings": config.get("tie_word_embeddings", False),
         "attention_dropout": config.get("attention_dropout", 0.0),
     }
-    return ParsedConfig(
-        network_config(DecoderOnlyConfig, ours),
-        count(config, "vocab_size"),
-        count(config, "max_position_embeddings"),
-    )
 
 
 def _llama_places(config: DecoderOnlyConfig) -> dict[str, WeightLocation]:
@@ -247,6 +230,7 @@ LAYOUTS = {
         lacks=_gpt2_lacks,
         config=_gpt2_config,
         read=_read_gpt2,
+        context_length="n_positions",
         places=_gpt2_places,
         architecture="GPT2LMHeadModel",
         prefix="transformer.",
@@ -257,6 +241,7 @@ LAYOUTS = {
         lacks=_llama_lacks,
         config=_llama_config,
         read=_read_llama,
+        context_length="max_position_embeddings",
         places=_llama_places,
         architecture="LlamaForCausalLM",
         prefix="model.",

@@ -58,19 +58,6 @@ class WeightLocation(NamedTuple):
     order: Tensor | None = None
 
 
-def split_parameter(parameter: Tensor, place: WeightLocation) -> dict[str, Tensor]:
-    """Return copies of the parts of one of our parameters, under Hugging Face's names."""
-    whole = parameter.detach()
-    if place.reordered is not None:
-        assert place.order is not None
-        whole = whole.index_select(place.reordered, place.order.to(whole.device))
-    parts = whole.split(place.rows) if place.rows else [whole]
-    return {
-        name: (part.T if place.transposed else part).clone(memory_format=torch.contiguous_format)
-        for name, part in zip(place.names, parts, strict=True)
-    }
-
-
 def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torch.Size) -> Tensor:
     """Remove the parts of one of our parameters from `theirs`, and return them joined.
 
@@ -102,8 +89,15 @@ def join_parameter(theirs: dict[str, Tensor], place: WeightLocation, shape: torc
 def split_parameters(network: nn.Module, places: Mapping[str, WeightLocation]) -> dict[str, Tensor]:
     """Return copies of a network's parameters under Hugging Face's names."""
     weights: dict[str, Tensor] = {}
-    for name, place in places.items():
-        weights |= split_parameter(network.get_parameter(name), place)
+    for ours, place in places.items():
+        whole = network.get_parameter(ours).detach()
+        if place.reordered is not None:
+            assert place.order is not None
+            whole = whole.index_select(place.reordered, place.order.to(whole.device))
+        parts = whole.split(place.rows) if place.rows else [whole]
+        for name, part in zip(place.names, parts, strict=True):
+            copied = part.T if place.transposed else part
+            weights[name] = copied.clone(memory_format=torch.contiguous_format)
     return weights
 
 

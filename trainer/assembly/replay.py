@@ -37,7 +37,7 @@ class NoValidator:
         return ValidationResult({})
 
 
-class ReplayRecorder:
+class ReplayRecorder(MetricsFile):
     """Recorder of a replay, which writes only to the metrics file of the scratch folder."""
 
     def __init__(self, context: RankContext, first_step: int) -> None:
@@ -47,25 +47,15 @@ class ReplayRecorder:
             context: the job of the rank.
             first_step: the step of the checkpoint at which the replay begins, or 0.
         """
+        super().__init__(context.run.metrics, first_step, context.supervision.notice)
         self._supervision = context.supervision
-        self._record = MetricsFile(context.run.metrics, first_step, context.supervision.notice)
-
-    @property
-    def last_step(self) -> int:
-        return self._record.last_step
 
     def append(self, line: Line) -> None:
-        self._record.append(line)
+        super().append(line)
         self._supervision.line(line)
 
     def record_texts(self, step: int, texts: list[str]) -> None:
         """Do nothing: a replay does not validate."""
-
-    def sync(self) -> None:
-        self._record.sync()
-
-    def close(self) -> None:
-        self._record.close()
 
 
 def build_replay(context: RankContext, steps: Callable[[Cursor], Iterator[RankStep]]) -> Trainer:

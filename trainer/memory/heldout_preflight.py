@@ -10,7 +10,7 @@ rank may have to score them.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -117,50 +117,48 @@ def smaller_batch(batch: MicroBatch, divisor: int) -> tuple[MicroBatch, int]:
     return replace(batch, fields=fields), 2
 
 
+@dataclass(frozen=True, eq=False)
 class _Attempt:
     """Attempts to score batches on one rank, independently of the other ranks."""
 
-    def __init__(
-        self, model: nn.Module, scoring: Scoring, placement: Placement, most_resident: int
-    ) -> None:
-        self._model = model
-        self._scoring = scoring
-        self._placement = placement
-        self._most_resident = most_resident
+    model: nn.Module
+    scoring: Scoring
+    placement: Placement
+    most_resident: int
 
     def has_ample_memory(self, numbers: Sequence[int]) -> bool:
         """Return whether a small part of each batch shows that there is room for all of it.
 
         Samples are few sentences, and need no more than the widest batches.
         """
-        if self._placement.device == "cuda" or not self._scoring.scores_parts:
+        if self.placement.device == "cuda" or not self.scoring.scores_parts:
             return False
         return all(map(self._is_small, numbers))
 
     def _is_small(self, number: int) -> bool:
-        batch = self._scoring.batches[number]
+        batch = self.scoring.batches[number]
         rows = len(batch.pair_ids)
         divisor = TINY_DIVISOR if rows >= TINY_DIVISOR or rows < 4 else 4
         part, power = smaller_batch(batch, divisor)
         growth = (rows / len(part.pair_ids)) if power == 1 else float(divisor**power)
-        return has_ample_memory(lambda: self._score(part, number), growth, self._placement)
+        return has_ample_memory(lambda: self._score(part, number), growth, self.placement)
 
     def samples(self) -> None:
         """Make the samples of a validation, if this is rank 0; the other ranks make none."""
-        if self._placement.rank == 0:
-            self._scoring.samples(self._model)
+        if self.placement.rank == 0:
+            self.scoring.samples(self.model)
 
     def score(self, number: int) -> None:
         """Score a batch; on a CPU, score smaller parts first to predict the memory of the batch.
 
         Linux kills a process that uses too much host memory, so there would be no error to catch.
         """
-        batch = self._scoring.batches[number]
-        if self._placement.device == "cuda":
+        batch = self.scoring.batches[number]
+        if self.placement.device == "cuda":
             self._score(batch, number)
             return
         peaks: list[int] = []
-        for divisor in (4, 2, 1) if self._scoring.scores_parts else (1,):
+        for divisor in (4, 2, 1) if self.scoring.scores_parts else (1,):
             smaller, growth = (batch, 0) if divisor == 1 else smaller_batch(batch, divisor)
             host_memory.restart_peak()
             self._score(smaller, number)
@@ -168,11 +166,11 @@ class _Attempt:
             expected = peaks[-1]
             if divisor == 2:
                 expected += 2 * growth * (peaks[1] - peaks[0])
-            if expected > self._most_resident:
+            if expected > self.most_resident:
                 raise MemoryError
 
     def _score(self, batch: MicroBatch, number: int) -> None:
-        for _ in self._scoring.score(self._model, batch, number, self._placement.torch_device):
+        for _ in self.scoring.score(self.model, batch, number, self.placement.torch_device):
             pass
 
 

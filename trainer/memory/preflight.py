@@ -21,7 +21,7 @@ raises the error alone, and the launcher of the ranks must end the others.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -163,39 +163,31 @@ def preflight(
             _as_in_a_step(engine, synthetic, shape)
 
 
+@dataclass(frozen=True, eq=False)
 class _SingleRankStep:
-    """Forward and backward passes on one rank with unpartitioned weights, without other ranks."""
+    """Forward and backward passes on one rank with unpartitioned weights, without other ranks.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: object,
-        synthetic: Synthetic,
-        placement: Placement,
-        most_resident: int,
-        *,
-        keeps_gradients: bool,
-    ) -> None:
-        """Register hooks that drop gradients if a step does not keep them.
+    Attributes:
+        model: the network with all weights, in training mode.
+        loss: the loss, which is passed to the network's forward pass as its last argument.
+        synthetic: makes a batch of a given shape.
+        placement: this rank and its device.
+        most_resident: the most bytes that this process may use on the host.
+        keeps_gradients: whether a step holds the gradients of all weights at once; ZeRO-3 does not.
+    """
 
-        Args:
-            model: the network with all weights, in training mode.
-            loss: the loss, which is passed to the network's forward pass as its last argument.
-            synthetic: makes a batch of a given shape.
-            placement: this rank and its device.
-            most_resident: the most bytes that this process may use on the host.
-            keeps_gradients: whether a step holds the gradients of all weights at once; ZeRO-3 does
-                not.
-        """
-        self._keeps_gradients = keeps_gradients
-        if not keeps_gradients:
-            for parameter in _trained(model):
+    model: nn.Module
+    loss: object
+    synthetic: Synthetic
+    placement: Placement
+    most_resident: int
+    keeps_gradients: bool
+
+    def __post_init__(self) -> None:
+        """Register hooks that drop gradients if a step does not keep them."""
+        if not self.keeps_gradients:
+            for parameter in _trained(self.model):
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
-        self._model = model
-        self._loss = loss
-        self._synthetic = synthetic
-        self._placement = placement
-        self._most_resident = most_resident
 
     def finding(
         self, widest: Sequence[MicroBatchShape], budget: int
@@ -207,7 +199,7 @@ class _SingleRankStep:
             all shapes need only a small share of the memory. The index and the budget are 0 if all
             shapes fit; the budget is also 0 if no smaller budget fits.
         """
-        if self._placement.device == "cpu" and all(map(self._has_ample_memory, widest)):
+        if self.placement.device == "cpu" and all(map(self._has_ample_memory, widest)):
             return False, 0, 0, True
         for number, shape in enumerate(widest):
             if not self._fits(shape):
@@ -217,11 +209,11 @@ class _SingleRankStep:
     def _has_ample_memory(self, shape: MicroBatchShape) -> bool:
         """Return whether a small part of the rows shows that there is room for all of them."""
         rows = max(1, shape.rows // TINY_DIVISOR)
-        weights = sum(parameter.numel() for parameter in self._model.parameters())
+        weights = sum(parameter.numel() for parameter in self.model.parameters())
         return has_ample_memory(
             lambda: self._run(replace(shape, rows=rows)),
             shape.rows / rows,
-            self._placement,
+            self.placement,
             _BYTES_PER_WEIGHT * weights,
         )
 
@@ -235,8 +227,8 @@ class _SingleRankStep:
         return 0
 
     def _fits(self, shape: MicroBatchShape) -> bool:
-        run = self._run if self._placement.device == "cuda" else self._run_within_host
-        return fits(lambda: run(shape), self._placement)
+        run = self._run if self.placement.device == "cuda" else self._run_within_host
+        return fits(lambda: run(shape), self.placement)
 
     def _run_within_host(self, shape: MicroBatchShape) -> None:
         """Run a quarter and a half of the rows first, to predict the memory that all rows need.
@@ -245,20 +237,20 @@ class _SingleRankStep:
         """
         peaks: list[int] = []
         for divisor in (4, 2, 1):
-            if divisor == 1 and peaks[1] + 2 * (peaks[1] - peaks[0]) > self._most_resident:
+            if divisor == 1 and peaks[1] + 2 * (peaks[1] - peaks[0]) > self.most_resident:
                 raise MemoryError
             host_memory.restart_peak()
             self._run(replace(shape, rows=max(1, shape.rows // divisor)))
             peaks.append(host_memory.peak_resident_bytes())
-        if peaks[-1] > self._most_resident:
+        if peaks[-1] > self.most_resident:
             raise MemoryError
 
     def _run(self, shape: MicroBatchShape) -> None:
-        model = self._model
-        sums = model(*self._synthetic(shape).inputs, self._loss)
+        model = self.model
+        sums = model(*self.synthetic(shape).inputs, self.loss)
         sum_names(sums, model)  # raises an error if the sums have no names
         objective = sums[0]
-        if self._keeps_gradients:
+        if self.keeps_gradients:
             torch.autograd.grad(objective, _trained(model))
         else:
             objective.backward()

@@ -54,6 +54,7 @@ class StepInspector(StepObserver):
     ) -> None:
         self._order = order
         self._context = context
+        self._placement = context.placement
         self._state = state
         self._task = task
         self._step = 0  # the step that is being inspected, or 0
@@ -83,10 +84,6 @@ class StepInspector(StepObserver):
         if checkpoint := self._order.checkpoints.get(step):
             seen = self._compared_with(Checkpoint(checkpoint))
             write_rank_report(self._order.state_file(step, self._placement.rank), seen)
-
-    @property
-    def _placement(self) -> Placement:
-        return self._context.placement
 
     @contextmanager
     def _inspecting(self, step: int) -> Iterator[None]:

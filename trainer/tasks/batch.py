@@ -56,11 +56,6 @@ class PairBatch(DeviceBatch):
         """BOS and the target's tokens, int64 [b, t]."""
         return self.inputs[1]
 
-    @property
-    def target_output(self) -> torch.Tensor:
-        """Tokens of the target and EOS, int64 [b, t]."""
-        return self.inputs[2]
-
 
 def device_batch(
     arrays: Sequence[np.ndarray],

@@ -68,7 +68,8 @@ class CausalLanguageModel(TrainingTask):
             "target": field.ids[of_inputs + 1],
             "part": np.repeat(part_numbers_in_rows(micro_batch.rows), sizes),
         }
-        padding = {"input": self._pad_id, "target": self._pad_id, "part": -1}
+        pad_id = self.tokenizers[TEXT].pad_id
+        padding = {"input": pad_id, "target": pad_id, "part": -1}
         padded = [padded_rows(arrays[name], places, shape, padding[name]) for name in arrays]
         real = padded[-1] >= 0
         numbers = (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows)
@@ -85,10 +86,6 @@ class CausalLanguageModel(TrainingTask):
 
     def scoring(self, heldout: HeldOut) -> "PerplexityScoring":
         return PerplexityScoring(self, heldout)
-
-    @property
-    def _pad_id(self) -> int:
-        return self.tokenizers[TEXT].pad_id
 
 
 class PerplexityScoring(BatchScoring[CausalLanguageModel]):

@@ -110,27 +110,23 @@ def pair_sizes(micro_batch: MicroBatch, attention: AttentionBackend | None) -> P
     source, target = (
         micro_batch.fields[name].lengths.astype(np.int64) for name in (SOURCE, TARGET)
     )
-    tokens = int(target.sum())
-    real = BatchSizes(
-        tokens=int(source.sum()),
-        pairs=int(source @ source),
-        target_tokens=tokens,
-        target_pairs=int(target @ target),
-        cross_pairs=int(source @ target),
-        outputs=tokens,
-    )
+    outputs = int(target.sum())
+    real = _sizes_of_pairs(outputs, source, target)
     if attention is AttentionBackend.VARLEN:
         return PaddedSizes(real, real)
-    rows, s, t = len(source), int(source.max()), int(target.max())
-    computed = BatchSizes(
-        tokens=rows * s,
-        pairs=rows * s * s,
-        target_tokens=rows * t,
-        target_pairs=rows * t * t,
-        cross_pairs=rows * s * t,
-        outputs=tokens,
+    padded = (np.full_like(lengths, lengths.max()) for lengths in (source, target))
+    return PaddedSizes(real, _sizes_of_pairs(outputs, *padded))
+
+
+def _sizes_of_pairs(outputs: int, source: np.ndarray, target: np.ndarray) -> BatchSizes:
+    return BatchSizes(
+        tokens=int(source.sum()),
+        pairs=int(source @ source),
+        target_tokens=int(target.sum()),
+        target_pairs=int(target @ target),
+        cross_pairs=int(source @ target),
+        outputs=outputs,
     )
-    return PaddedSizes(real, computed)
 
 
 def row_sizes(

@@ -26,10 +26,11 @@ def frozen_names(parameters: Collection[str], patterns: Iterable[str]) -> tuple[
     for pattern in patterns:
         found = {name for name in parameters if fnmatchcase(name, pattern)}
         if not found:
+            nearest = get_close_matches(pattern, parameters, NEAREST, cutoff=0.0)
             raise EngineError(
                 f"trainer.frozen has the pattern {pattern!r}, which matches none of "
                 f"{counted(len(parameters), 'parameter')}. The most similar names are "
-                f"{', '.join(_nearest(pattern, parameters))}. Correct or remove the pattern"
+                f"{', '.join(nearest)}. Correct or remove the pattern"
             )
         matched |= found
     if matched and len(matched) == len(parameters):
@@ -38,8 +39,3 @@ def frozen_names(parameters: Collection[str], patterns: Iterable[str]) -> tuple[
             f"{counted(len(parameters), 'parameter')}: freeze fewer, so that some are trained"
         )
     return tuple(name for name in parameters if name in matched)
-
-
-def _nearest(pattern: str, parameters: Collection[str]) -> list[str]:
-    """Return the parameters with the names most similar to a pattern."""
-    return get_close_matches(pattern, parameters, NEAREST, cutoff=0.0)

@@ -1,7 +1,7 @@
 """Torch side of text and token classification, with batches like those of `masked_lm`."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -55,7 +55,7 @@ def build_label_model(recipe: TrainingRecipe, tokenizers: Mapping[str, Tokenizer
 
 
 class Labelling(MaskedLanguageModelling):
-    """Task of texts with labels, for a network with the `forward` of LabelModel.
+    """Task with a label for each text or word, for a network with the `forward` of LabelModel.
 
     The network receives a label in the form of a masked token: a position in the batch, and the
     expected label at this position as the target.
@@ -79,27 +79,6 @@ class Labelling(MaskedLanguageModelling):
 
     def scoring(self, heldout: HeldOut) -> "LabelScoring":
         return LabelScoring(self, heldout)
-
-    def more_scores(
-        self, expected: Sequence[Labels], predicted: Sequence[Labels]
-    ) -> dict[str, float]:
-        """Return a task's additional scores by name, from the labels of all texts; none here."""
-        return {}
-
-
-class TextClassification(Labelling):
-    """Task with one label for each text."""
-
-
-class TokenClassification(Labelling):
-    """Task with one label for each word."""
-
-    def more_scores(
-        self, expected: Sequence[Labels], predicted: Sequence[Labels]
-    ) -> dict[str, float]:
-        data = self.recipe.data
-        assert isinstance(data, TaggedDataConfig)
-        return {"span_f1": span_f1(expected, predicted)} if data.has_spans else {}
 
 
 class LabelScoring(BatchScoring[Labelling]):
@@ -142,8 +121,10 @@ class LabelScoring(BatchScoring[Labelling]):
             "loss": loss if math.isfinite(loss) else None,
             "accuracy": accuracy(expected, predicted),
             "macro_f1": macro_f1(expected, predicted, len(self._task.labels)),
-            **self._task.more_scores(wanted, made),
         }
+        data = self._task.recipe.data
+        if isinstance(data, TaggedDataConfig) and data.has_spans:
+            values["span_f1"] = span_f1(wanted, made)
         scores = scores_of(values, TASKS["token_classification"].scores)
         return ValidationResult(scores, self._examples(wanted, made))
 

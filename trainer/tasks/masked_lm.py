@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from data_pipeline.arrays import sums_of_sequences
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import PackedBatchingConfig
@@ -22,12 +23,7 @@ from trainer.scores import scores_of
 from trainer.tasks.batch import DeviceBatch, device_batch
 from trainer.tasks.batch_scoring import AccuracyScoring
 from trainer.tasks.flops import PaddedSizes, row_sizes
-from trainer.tasks.rows import (
-    padded_rows,
-    part_numbers_in_rows,
-    positions_per_part,
-    token_positions_in_rows,
-)
+from trainer.tasks.rows import part_rows
 from trainer.tasks.task import Scoring, ShownExample, TrainingTask, ValidationResult, loss_scores
 
 SAMPLES = 3
@@ -63,22 +59,14 @@ class MaskedLanguageModelling(TrainingTask):
         assert micro_batch.rows is not None
         assert micro_batch.starts is not None
         seen, labels = micro_batch.fields[TEXT], micro_batch.fields[LABELS_FIELD].ids
-        sizes = seen.lengths.astype(np.int64)
-        parts = np.repeat(part_numbers_in_rows(micro_batch.rows), sizes)
         sides = micro_batch.fields.get(SEGMENTS)
-        segments = np.zeros_like(parts) if sides is None else sides.ids.astype(np.int64)
-        places, shape = token_positions_in_rows(micro_batch.rows, sizes)
-        positions = positions_per_part(np.repeat(np.arange(len(sizes)), sizes), segments)
+        segments = None if sides is None else sides.ids.astype(np.int64)
+        pad_id = self._tokenizer.pad_id
+        rows, values, places = part_rows(seen, micro_batch.rows, pad_id, segments)
         where = np.flatnonzero(labels != IGNORE_INDEX)
-        rows = [
-            padded_rows(seen.ids, places, shape, self._tokenizer.pad_id),
-            padded_rows(segments, places, shape, 0),
-            padded_rows(positions, places, shape, 0),
-            padded_rows(parts, places, shape, -1),
-        ]
         fed = [*rows, places[where], labels[where].astype(np.int64)]
         numbers = (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows)
-        return device_batch(fed, numbers, [seen.ids, segments, positions, parts, labels], device)
+        return device_batch(fed, numbers, [*values, labels], device)
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
         assert micro_batch.rows is not None
@@ -88,10 +76,7 @@ class MaskedLanguageModelling(TrainingTask):
 
     def targets(self, micro_batch: MicroBatch) -> np.ndarray:
         labels = micro_batch.fields[LABELS_FIELD]
-        ends = np.cumsum(labels.lengths, dtype=np.int64)
-        before = np.concatenate(([0], np.cumsum(labels.ids != IGNORE_INDEX)))
-        targets: np.ndarray = before[ends] - before[ends - labels.lengths]
-        return targets
+        return sums_of_sequences(labels.ids != IGNORE_INDEX, labels.lengths)
 
     def scoring(self, heldout: HeldOut) -> Scoring:
         return MaskedScoring(self, heldout)

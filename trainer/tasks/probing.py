@@ -7,9 +7,7 @@ Probing draws no random numbers, and does not change the network.
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import DecodingConfig, ModelConfig
@@ -127,7 +125,7 @@ def _maps(
         weights_hts = attention.weights_bhts[0].float()
         if mean:
             weights_hts = weights_hts.mean(dim=0, keepdim=True)
-        yield AttentionMap.of(place, _array(weights_hts), config.heads if mean else 1)
+        yield AttentionMap.of(place, weights_hts.cpu().numpy(), config.heads if mean else 1)
 
 
 def _attentions(traced: Trace) -> Iterator[tuple[str, AttentionTrace]]:
@@ -136,8 +134,3 @@ def _attentions(traced: Trace) -> Iterator[tuple[str, AttentionTrace]]:
     for n, decoder in list(enumerate(traced.decoder.layers))[-MAX_LAYERS:]:
         yield f"decoder.layers.{n}.self_attention", decoder.self_attention
         yield f"decoder.layers.{n}.cross_attention", decoder.cross_attention
-
-
-def _array(weights: Tensor) -> np.ndarray:
-    found: np.ndarray = weights.cpu().numpy()
-    return found

@@ -58,19 +58,32 @@ def sentence_rows(
         pad_id: the id of padding.
         segments: the segment of each token, all sentences concatenated; None if all are 0.
     """
-    lengths = sentences.lengths.astype(np.int64)
-    numbers = np.arange(len(lengths))
-    places, shape = token_positions_in_rows(numbers, lengths)
-    zeros = np.zeros(len(places), dtype=np.int64)
+    return part_rows(sentences, np.arange(len(sentences.lengths)), pad_id, segments)[0]
+
+
+def part_rows(
+    parts: FieldArrays, rows: np.ndarray, pad_id: int, segments: Int64Array | None
+) -> tuple[list[np.ndarray], list[np.ndarray], Int64Array]:
+    """Return the input of an encoder for parts of texts, which it reads independently.
+
+    Args:
+        rows: [parts], the row of each part; sorted.
+        segments: as in `sentence_rows`.
+
+    Returns:
+        The rows, as `sentence_rows` describes them; the same values without padding, [tokens]; and
+        [tokens], the index of each token in a flattened row.
+    """
+    sizes = parts.lengths.astype(np.int64)
+    places, shape = token_positions_in_rows(rows, sizes)
+    numbers = np.repeat(part_numbers_in_rows(rows), sizes)
     if segments is None:
-        segments = zeros
-    positions = positions_per_part(np.repeat(numbers, lengths), segments)
-    return [
-        padded_rows(sentences.ids, places, shape, pad_id),
-        padded_rows(segments, places, shape, 0),
-        padded_rows(positions, places, shape, 0),
-        padded_rows(zeros, places, shape, -1),
-    ]
+        segments = np.zeros_like(numbers)
+    positions = positions_per_part(np.repeat(np.arange(len(sizes)), sizes), segments)
+    values = [parts.ids, segments, positions, numbers]
+    paddings = (pad_id, 0, 0, -1)
+    padded = [padded_rows(v, places, shape, p) for v, p in zip(values, paddings, strict=True)]
+    return padded, values, places
 
 
 def padded_rows(

@@ -48,7 +48,7 @@ class SentenceEmbedding(TrainingTask):
         The tensors are int64 [2 · pairs, longest].
         """
         sentences = concatenate([micro_batch.fields[name] for name in (SOURCE, TARGET)])
-        rows = sentence_rows(sentences, self._tokenizer.pad_id)
+        rows = sentence_rows(sentences, shared_tokenizer(self.tokenizers).pad_id)
         *values, parts = rows
         numbers = (micro_batch.pair_ids, sentences.lengths)
         return device_batch(rows, numbers, [array[parts >= 0] for array in values], device)
@@ -61,10 +61,6 @@ class SentenceEmbedding(TrainingTask):
 
     def scoring(self, heldout: HeldOut) -> "EmbeddingScoring":
         return EmbeddingScoring(self, heldout)
-
-    @property
-    def _tokenizer(self) -> Tokenizer:
-        return shared_tokenizer(self.tokenizers)
 
 
 class EmbeddingScoring(AccuracyScoring[SentenceEmbedding]):

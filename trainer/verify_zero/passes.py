@@ -42,6 +42,7 @@ class Passes:
         self._device = placement.torch_device
         self._seed = recipe.seed
         self._task = training_task(recipe, manifest.header(), load_tokenizers(store, manifest))
+        self.loss = self._task.loss
         slots = recipe.batching.micro_batches_per_step
         self.steps = local_rank_steps(
             WindowReader(store, manifest, recipe.data_settings),
@@ -75,10 +76,6 @@ class Passes:
 
     def dummy(self) -> DeviceBatch:
         return self._task.dummy(self._device)
-
-    @property
-    def loss(self) -> object:
-        return self._task.loss
 
 
 def digest(tensor: Tensor) -> str:

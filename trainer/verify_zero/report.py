@@ -70,7 +70,7 @@ def report_of(
             steps fail in plain torch.
     """
     open_dataset(recipe.data)
-    counts = sorted(set(ranks or _default_ranks(device)))
+    counts = sorted(set(ranks or (1, _gpus() if device == "cuda" else 2)))
     _require_devices(device, counts[-1])
     precision = recipe.engine.precision
     grid = list(cells(counts, sorted(set(stages or STAGES)), precision, offload=device == "cpu"))
@@ -124,10 +124,6 @@ def _row(verdict: CellVerdict) -> str:
     settings = ["", "", "", ""] if cell.stage == 0 else [overlap, buckets, offload, hpz]
     result = result_text(verdict).replace("|", "\\|")
     return f"| {cell.ranks} | {cell.stage} | {' | '.join(settings)} | {result} |"
-
-
-def _default_ranks(device: str) -> list[int]:
-    return [1, _gpus()] if device == "cuda" else [1, 2]
 
 
 def _require_devices(device: str, ranks: int) -> None:

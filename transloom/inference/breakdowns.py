@@ -147,9 +147,7 @@ def frequencies_of(
     try:
         return training_frequencies(store, manifest, report)
     except DataError as error:
-        words: Counter[str] = Counter()
-        for text in references:
-            words.update(_words(text))
+        words = Counter(word for text in references for word in _words(text).elements())
         problem = str(error).rstrip(".")
         return Frequencies(
             words, f"the references, because the training data cannot be read: {problem}"

@@ -86,6 +86,7 @@ class Labeller(TextReader[LabelModel]):
             corpus.derived == "case" for corpus in data.train
         )
         self._run = trained.weights.run
+        self._longest = self.network.encoder.context_length
 
     def label(self, texts: Sequence[str]) -> list[LabelledText]:
         """Predict the label of each text independently of the others.
@@ -132,10 +133,6 @@ class Labeller(TextReader[LabelModel]):
 
     def _normalised_case(self, word: str) -> str:
         return word.lower() if self._lower_cases else word
-
-    @property
-    def _longest(self) -> int:
-        return self.network.encoder.context_length
 
     def _require(self, *, of_words: bool) -> None:
         if self.of_words != of_words:

@@ -110,7 +110,10 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
         at_once = max_texts_per_batch(lengths, self.network, self.network.encoder.config.heads)
         for start in range(0, len(rows), at_once):
             some, given = rows[start : start + at_once], texts[start : start + at_once]
-            hidden_btd = self._hidden(some)
+            segments = np.concatenate([row.segments for row in some])
+            ids = flattened([row.ids for row in some])
+            fed = sentence_rows(ids, self.tokenizer.pad_id, segments)
+            hidden_btd = self.network.encoder(*map(torch.from_numpy, fed))
             found += [
                 self._filled(text, row.ids, hidden_td)
                 for text, row, hidden_td in zip(given, some, hidden_btd, strict=True)
@@ -158,13 +161,6 @@ class MaskFiller(TextReader[MaskedLanguageModel]):
                 f"only {longest} positions. Shorten the text."
             )
         return ids
-
-    def _hidden(self, rows: list[TextRow]) -> Tensor:
-        """Return the hidden states of all tokens, [rows, tokens of the longest row, width]."""
-        segments = np.concatenate([row.segments for row in rows])
-        fed = sentence_rows(flattened([row.ids for row in rows]), self.tokenizer.pad_id, segments)
-        hidden_btd: Tensor = self.network.encoder(*map(torch.from_numpy, fed))
-        return hidden_btd
 
     def _filled(self, text: str, ids: list[int], hidden_td: Tensor) -> Filled:
         vocabulary = vocabulary_of(self.tokenizer)

@@ -8,7 +8,7 @@ threads (a tiny model, 2026-11-21). Each process loads its own copy of the weigh
 formed before they are distributed, so translations do not depend on the number of processes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,7 +17,7 @@ import torch
 
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.config.pair import SOURCE, TARGET
-from foundation.process_pool import ProcessPool, cores, enough_processes, process_pool
+from foundation.process_pool import cores, enough_processes, process_pool
 from model.blocks.linear import pack
 from model.config.transformer import DecodingConfig
 from model.errors import PrefixError
@@ -29,6 +29,12 @@ from trainer.tasks.batch import to_device
 from transloom.inference.trained_network import Weights, load_network
 
 Found = list[list[Hypothesis]]  # the hypotheses of each sentence of a batch
+
+# Function that yields the hypotheses of each batch's sentences, in the order of the batches. The
+# target of each sentence in a batch is a prefix, with which all of its hypotheses begin. It raises
+# PrefixError if a translation cannot begin with its prefix, with the sentence's number in
+# `pair_ids`, and TranslationError if the search cannot continue.
+Search = Callable[[DecodingConfig, Sequence[MicroBatch]], Iterator[Found]]
 
 # Number of sentences that one process can translate while other processes start. With fewer
 # sentences, one process is faster.
@@ -104,23 +110,11 @@ class SearchOrigin:
         return partial(search_together, models, self.fields)
 
 
-class SearchProcesses:
-    """Pool of processes that search with the same weights."""
-
-    def __init__(self, pool: ProcessPool, origin: SearchOrigin, threads: int) -> None:
-        self._pool = pool
-        self._origin = origin
-        self._threads = threads
-
-    def search(self, decoding: DecodingConfig, batches: Iterable[MicroBatch]) -> Iterator[Found]:
-        """Yield the hypotheses of each batch, in the order of the batches; raise search errors."""
-        job = partial(_search_there, self._origin, self._threads, decoding)
-        return self._pool.map(job, batches)
-
-
 @contextmanager
-def search_processes(processes: int, origin: SearchOrigin) -> Iterator[SearchProcesses]:
+def search_processes(processes: int, origin: SearchOrigin) -> Iterator[Search]:
     """Start two or more processes, which share the cores, and stop them after the context.
+
+    The search that is yielded raises the errors of its processes.
 
     Raises:
         TranslationError: a process was killed.
@@ -131,7 +125,9 @@ def search_processes(processes: int, origin: SearchOrigin) -> Iterator[SearchPro
     with process_pool(processes, "translated", TranslationError) as pool:
         # Each process loads the weights now, so that errors are raised before translation starts.
         list(pool.map(partial(_load_there, origin, threads), range(processes)))
-        yield SearchProcesses(pool, origin, threads)
+        yield lambda decoding, batches: pool.map(
+            partial(_search_there, origin, threads, decoding), batches
+        )
 
 
 def _search_there(

@@ -18,6 +18,7 @@ from model.networks.transformer import Transformer
 from transloom.inference.search_processes import (
     Find,
     Found,
+    Search,
     SearchOrigin,
     processes_for,
     search_processes,
@@ -26,23 +27,8 @@ from transloom.inference.search_processes import (
 from transloom.inference.trained_network import Weights
 
 
-class Search(Protocol):
-    """Object that searches for hypotheses."""
-
-    def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """Yield the hypotheses of each batch's sentences, in the order of the batches.
-
-        The target of each sentence in a batch is a prefix, with which all of its hypotheses begin.
-
-        Raises:
-            PrefixError: a translation cannot begin with its prefix; the error's index is the
-                sentence's number in `pair_ids`.
-            TranslationError: the search cannot continue.
-        """
-
-
-class Searcher(Search, Protocol):
-    """Search that can use several of the host's cores.
+class Searcher(Protocol):
+    """Object that searches for hypotheses, and can use several of the host's cores.
 
     Attributes:
         engine: name of the library and its number format, usable in file names, or None for our own
@@ -50,6 +36,9 @@ class Searcher(Search, Protocol):
     """
 
     engine: str | None
+
+    def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
+        """Search in this process, as `Search` describes."""
 
     def prepare(self) -> None:
         """Do work in advance that would otherwise delay the first search."""
@@ -89,7 +78,7 @@ class OwnSearcher:
         self._origin = origin
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """Yield the hypotheses of each batch, as `Search.search` describes."""
+        """Yield the hypotheses of each batch, as `Search` describes."""
         return (self._find(decoding, batch) for batch in batches)
 
     def prepare(self) -> None:
@@ -99,11 +88,11 @@ class OwnSearcher:
     def in_processes(self, processes: int) -> Generator[Search]:
         """Yield a search that runs in this number of processes, as `Searcher` describes."""
         if processes == 1:
-            yield self
+            yield self.search
             return
         assert self._origin is not None, "other processes can load only weights of a run"
-        with search_processes(processes, self._origin) as search_there:
-            yield search_there
+        with search_processes(processes, self._origin) as search:
+            yield search
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
         """Return the number of processes for the least time, as `Searcher` describes."""

@@ -66,14 +66,6 @@ class _Ter(_CachedStatistics, sacrebleu.TER):
 
 
 @dataclass(frozen=True)
-class System:
-    """Name of a system, as shown in tables, and its hypotheses, one per sentence."""
-
-    name: str
-    hypotheses: list[str]
-
-
-@dataclass(frozen=True)
 class Tested:
     """Score of a system by one metric.
 
@@ -108,24 +100,18 @@ class Signatures:
 class Scorer:
     """Scorer of several systems on the same sentences, by BLEU, chrF and TER."""
 
-    def __init__(self, systems: Sequence[System], references: list[str]) -> None:
+    def __init__(self, systems: Sequence[tuple[str, list[str]]], references: list[str]) -> None:
         """Store the hypotheses and references.
 
         Args:
-            systems: the first one is the baseline.
+            systems: the name of each system, as shown in tables, and its hypotheses, one per
+                sentence. The first one is the baseline.
         """
-        assert all(len(system.hypotheses) == len(references) for system in systems)
+        assert all(len(hypotheses) == len(references) for _, hypotheses in systems)
         # Remove trailing white space, as sacreBLEU does when it reads files.
-        self._systems = [
-            (system.name, [text.rstrip() for text in system.hypotheses]) for system in systems
-        ]
+        self._systems = [(name, [text.rstrip() for text in texts]) for name, texts in systems]
         self._references = [[text.rstrip() for text in references]]
         self._metrics: dict[str, Any] = {"BLEU": _Bleu(), "chrF2": _Chrf(), "TER": _Ter()}
-
-    @property
-    def metrics(self) -> list[str]:
-        """Names of the metrics in sacreBLEU."""
-        return list(self._metrics)
 
     def compute_statistics(self, report: Report) -> None:
         """Compute the statistics of all sentences, which is most of the work."""

@@ -7,6 +7,7 @@
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,24 +89,20 @@ def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
 
 def _scores_of(
     name: str, file: Path, made_by: re.Match[str], references: list[str]
-) -> list[StoredScore]:
-    """Return BLEU and chrF of a file, or [] if it does not have one line per reference."""
+) -> Iterator[StoredScore]:
+    """Yield BLEU and chrF of a file, or nothing if it does not have one line per reference."""
     hypotheses = read_regular(file, _MAX_BYTES).decode("utf-8", "replace").split("\n")[:-1]
     if len(hypotheses) != len(references):
-        return []
-    scores = []
+        return
     for score, metric in (("BLEU", sacrebleu.BLEU()), ("chrF", sacrebleu.CHRF())):
         value = metric.corpus_score(hypotheses, [references]).score
-        scores.append(
-            StoredScore(
-                test_set=name,
-                checkpoint=made_by["weights"],
-                beam_size=int(made_by["beam"]),
-                length_penalty=float(made_by["alpha"]),
-                score=score,
-                value=value,
-                signature=str(metric.get_signature()),
-                file=file.name,
-            )
+        yield StoredScore(
+            test_set=name,
+            checkpoint=made_by["weights"],
+            beam_size=int(made_by["beam"]),
+            length_penalty=float(made_by["alpha"]),
+            score=score,
+            value=value,
+            signature=str(metric.get_signature()),
+            file=file.name,
         )
-    return scores

@@ -5,7 +5,7 @@ hypotheses and references ──▶ BLEU, chrF, TER and their significance      
 runs that differ only in their seed ──▶ mean and standard deviation of their scores
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,7 +18,7 @@ from transloom.inference.breakdowns import (
     by_frequency,
     by_length,
 )
-from transloom.inference.significance import Report, Scorer, Signatures, System, Tested
+from transloom.inference.significance import Report, Scorer, Signatures, Tested
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,9 @@ def compare_systems(
         frequencies: word frequencies, by which words are divided into buckets.
         report: called with the current activity, the completed work, and the total work.
     """
-    systems = [System(candidate.name, candidate.hypotheses) for candidate in candidates]
-    scorer = Scorer(systems, test_set.references)
+    hypotheses = [candidate.hypotheses for candidate in candidates]
+    names = [candidate.name for candidate in candidates]
+    scorer = Scorer(list(zip(names, hypotheses, strict=True)), test_set.references)
     scorer.compute_statistics(report)
     scores, signatures = scorer.test(report)
     return SystemComparison(
@@ -173,34 +174,28 @@ def compare_systems(
             LengthScores(bucket, len(numbers), scorer.scores_of(numbers))
             for bucket, numbers in by_length(test_set.sources)
         ],
-        words=by_frequency(
-            test_set.references, [system.hypotheses for system in systems], frequencies
-        ),
+        words=by_frequency(test_set.references, hypotheses, frequencies),
         words_counted_in=frequencies.counted_in,
-        seeds=_seeds(candidates, scores),
+        seeds=list(_seeds(candidates, scores)),
     )
 
 
-def _seeds(candidates: Sequence[Candidate], scores: list[dict[str, Tested]]) -> list[Seeds]:
-    """Return the groups of runs that differ only in their seed, in the order of their first runs.
+def _seeds(candidates: Sequence[Candidate], scores: list[dict[str, Tested]]) -> Iterator[Seeds]:
+    """Yield the groups of runs that differ only in their seed, in the order of their first runs.
 
     A group in which a seed occurs twice, such as two checkpoints of one run, is left out.
     """
     groups: dict[str, list[int]] = {}
     for number, candidate in enumerate(candidates):
         groups.setdefault(candidate.recipe, []).append(number)
-    found = []
     for numbers in groups.values():
         seeds = [candidates[number].seed for number in numbers]
         if len(numbers) < 2 or len(set(seeds)) < len(seeds):
             continue
         values = {name: [scores[n][name].score for n in numbers] for name in scores[0]}
-        found.append(
-            Seeds(
-                systems=[candidates[number].name for number in numbers],
-                seeds=seeds,
-                mean={name: mean(numbers) for name, numbers in values.items()},
-                deviation={name: stdev(numbers) for name, numbers in values.items()},
-            )
+        yield Seeds(
+            systems=[candidates[number].name for number in numbers],
+            seeds=seeds,
+            mean={name: mean(numbers) for name, numbers in values.items()},
+            deviation={name: stdev(numbers) for name, numbers in values.items()},
         )
-    return found

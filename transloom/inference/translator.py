@@ -25,7 +25,8 @@ from trainer.tasks.probing import pieces_read
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.inference.engines import require_possible, searcher_of
 from transloom.inference.ensemble import Ensemble, join
-from transloom.inference.searchers import Search, Searcher, network_searcher
+from transloom.inference.search_processes import Search
+from transloom.inference.searchers import Searcher, network_searcher
 from transloom.inference.sentence_memory import (
     LongSentenceError,
     SentenceLimit,
@@ -72,7 +73,12 @@ NO_RUN = LoadedRun()
 
 
 class Translator:
-    """Trained model with its tokenizers, ready to translate."""
+    """Trained model with its tokenizers, ready to translate.
+
+    Attributes:
+        precision: number format of the weights and the network.
+        engine: name of the engine and its number format, or None for our own search.
+    """
 
     def __init__(
         self,
@@ -102,7 +108,9 @@ class Translator:
         self._weights = loaded.weights
         self._longest_trained = loaded.longest_trained
         self._searcher = searcher or network_searcher(self.model, loaded.weights)
-        self._active_search: Search = self._searcher
+        self._active_search: Search = self._searcher.search
+        self.precision: Precision = loaded.weights.precision if loaded.weights else "fp32"
+        self.engine = self._searcher.engine
         self.ensemble = ensemble
         self.sentences_before = loaded.sentences_before
 
@@ -226,22 +234,12 @@ class Translator:
             try:
                 yield
             finally:
-                self._active_search = self._searcher
+                self._active_search = self._searcher.search
 
     @property
     def tokenizers(self) -> tuple[Tokenizer, ...]:
         """Tokenizers of source and target; a single one if both sides share it."""
         return tuple(dict.fromkeys((self._tokenizers[SOURCE], self._tokenizers[TARGET])))
-
-    @property
-    def precision(self) -> Precision:
-        """Number format of the weights and the network."""
-        return "fp32" if self._weights is None else self._weights.precision
-
-    @property
-    def engine(self) -> str | None:
-        """Name of the engine and its number format, or None for our own search."""
-        return self._searcher.engine
 
     @property
     def members(self) -> list[tuple[Weights, Checkpoint]]:
@@ -402,21 +400,19 @@ class Translator:
         sentences: Sequence[str],
         translations: Sequence[Translation],
         tag: str | None = None,
-        layer: int | None = None,
     ) -> list[Alignment]:
         """Find the source token that each token of a translation corresponds to, by attention.
 
+        The attention is that of the default layer of `model.inspection.alignment`.
+
         Args:
             translations: one translation of each sentence.
-            layer: the decoder layer whose attention is used, or None for the default of
-                `model.inspection.alignment`.
 
         Returns:
             For each translation, pairs (source position, target position), counted from 0. They are
             indices of `source_ids` and of the translation's `ids`.
 
         Raises:
-            ModelError: the decoder has no such layer.
             TranslationError: this is an ensemble, whose models have separate attention.
         """
         if self.ensemble is not None:
@@ -428,7 +424,7 @@ class Translator:
         for batch in self._batches(heldout_pairs(list(sentences), [""] * len(sentences), tag)):
             ids = [translations[position].ids for position in batch.pair_ids]
             source = to_device(batch, self.model.vocabulary, self._device).source
-            found = align(self.model, source, ids, layer)
+            found = align(self.model, source, ids)
             for position, alignment in zip(batch.pair_ids, found, strict=True):
                 alignments[position] = alignment
         return alignments
@@ -438,7 +434,6 @@ class Translator:
         sentences: Sequence[str],
         translations: Sequence[Translation],
         tag: str | None = None,
-        layer: int | None = None,
     ) -> list[Alignment]:
         """Return alignments of words: sorted pairs (source word, target word), counted from 0.
 
@@ -446,7 +441,7 @@ class Translator:
         are paired. Words are defined in `transloom.inference.word_alignment`. The tag is not a
         word, so a target word that attends only to the tag has no pair.
         """
-        alignments = self.align(sentences, translations, tag, layer)
+        alignments = self.align(sentences, translations, tag)
         return [
             fold(
                 alignment,
@@ -506,7 +501,7 @@ class Translator:
         batches = self._batches(heldout)[::-1]
         results: list[list[Translation]] = [[] for _ in range(len(heldout))]
         done = 0
-        found = self._active_search.search(decoding, batches)
+        found = self._active_search(decoding, batches)
         for batch, hypotheses in zip(batches, found, strict=True):
             translations = self._decode([choose(of_one) for of_one in hypotheses])
             for position, of_one in zip(batch.pair_ids.tolist(), translations, strict=True):

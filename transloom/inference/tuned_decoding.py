@@ -8,7 +8,7 @@ the order of finished hypotheses, so one search serves all length penalties. The
 the run folder as tuned-decoding.json: `TunedDecoding`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from transloom.inference.evaluation import MOSES_SIGNATURE, moses
 from transloom.inference.scoring import dataset_of
 from transloom.inference.search_processes import processes_for
 from transloom.inference.sentence_memory import LongSentenceError
-from transloom.inference.significance import Metric, OneMetric
+from transloom.inference.significance import Metric, OneMetric, Report
 from transloom.inference.trained_network import Precision
 from transloom.inference.translator import Translator
 
@@ -38,9 +38,6 @@ VALIDATION: Literal["validation"] = "validation"
 
 # Significance level: a difference with this p value, or a larger one, may be due to chance.
 NOISE_P = 0.05
-
-# Callback with the current activity, the completed work, and the total work.
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,7 @@ class DecodingTuner:
             return scores[number], -one.beam_size, -abs(one.length_penalty - usual)
 
         best = max(range(len(tried)), key=rank)
-        points = self._points(scores, best)
+        points = list(self._points(scores, best))
         files = self._manifest.heldout[VALIDATION].files
         return TunedDecoding(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -222,22 +219,19 @@ class DecodingTuner:
             recommended=recommended_point(points, usual),
         )
 
-    def _points(self, scores: Sequence[float], best: int) -> list[DecodingPoint]:
-        points: list[DecodingPoint] = []
+    def _points(self, scores: Sequence[float], best: int) -> Iterator[DecodingPoint]:
         p_values = self._scorer.p_values(self._tried[best].texts, (t.texts for t in self._tried))
-        for one, score, p in zip(self._tried, scores, p_values, strict=True):
-            points.append(
-                DecodingPoint(
-                    checkpoint=one.checkpoint,
-                    beam_size=one.beam_size,
-                    length_penalty=one.length_penalty,
-                    score=score,
-                    p=p,
-                    length_ratio=self._scorer.length_ratio(one.texts),
-                )
+        tested = zip(self._tried, scores, p_values, strict=True)
+        for number, (one, score, p) in enumerate(tested, start=1):
+            yield DecodingPoint(
+                checkpoint=one.checkpoint,
+                beam_size=one.beam_size,
+                length_penalty=one.length_penalty,
+                score=score,
+                p=p,
+                length_ratio=self._scorer.length_ratio(one.texts),
             )
-            self._report("significance", len(points), len(scores))
-        return points
+            self._report("significance", number, len(scores))
 
 
 def recommended_point(points: Sequence[DecodingPoint], usual: float) -> DecodingPoint:

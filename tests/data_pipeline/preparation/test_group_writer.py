@@ -10,7 +10,7 @@ from support.data_settings import settings_of
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import PairDataConfig
-from data_pipeline.corpora.cleaning import KeptExample
+from data_pipeline.corpora.cleaning import NumberedExample
 from data_pipeline.dataset.manifest_records import ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.preparation.group_writer import GroupJob, write_group
@@ -34,7 +34,8 @@ def make_job(
         partitions = Partitions(tmp_path / "partitions")
         sides = sentences(pairs, 1), sentences(pairs, 2)
         kept = [
-            KeptExample(7 * number, pair) for number, pair in enumerate(zip(*sides, strict=True))
+            NumberedExample(7 * number, pair)
+            for number, pair in enumerate(zip(*sides, strict=True))
         ]
         partitions.add(pack_rows(kept, 0, by_content=False))
         partitions.flush()

@@ -8,23 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.corpora.cleaning import DropReport, KeptExample
+from data_pipeline.corpora.cleaning import DropReport, NumberedExample
 from data_pipeline.preparation import shuffle
 from data_pipeline.preparation.shuffle import PARTITIONS, Partitions, Row, pack_rows, shuffled_rows
 from data_pipeline.random_keys import CORPUS_SHUFFLE, splitmix64, stream_state
 
 
-def make_pairs(count: int, *, different: int, seed: int = 0) -> list[KeptExample]:
+def make_pairs(count: int, *, different: int, seed: int = 0) -> list[NumberedExample]:
     """Pairs at every third position, of that many different contents."""
     rng = random.Random(seed)
     return [
-        KeptExample(3 * number, (f"été {content}", "x" * (content % 50)))
+        NumberedExample(3 * number, (f"été {content}", "x" * (content % 50)))
         for number, content in enumerate(rng.choices(range(different), k=count))
     ]
 
 
 def fill(
-    folder: Path, pairs: list[KeptExample], *, by_content: bool, chunk: int = 70
+    folder: Path, pairs: list[NumberedExample], *, by_content: bool, chunk: int = 70
 ) -> Partitions:
     partitions = Partitions(folder)
     for start in range(0, len(pairs), chunk):
@@ -83,7 +83,7 @@ def test_chunks_and_flushes_change_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 def test_equal_sides_of_different_pairs_are_no_duplicates(tmp_path: Path) -> None:
     texts = [("a", "b c"), ("a b", "c"), ("ab", "c"), ("a", "b c")]
-    pairs = [KeptExample(position, pair) for position, pair in enumerate(texts)]
+    pairs = [NumberedExample(position, pair) for position, pair in enumerate(texts)]
     partitions = fill(tmp_path / "p", pairs, by_content=True)
     rows, report = read_back(partitions.groups(10), by_content=True)
     assert sorted(row.position for row in rows) == [0, 1, 2]

@@ -24,6 +24,7 @@ from support.storage.s3_server import KEY_ID, SECRET_KEY, S3Server
 
 from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError
 from data_pipeline.storage import download as download_module
+from data_pipeline.storage import object_store
 from data_pipeline.storage.download import download
 from data_pipeline.storage.locations import open_location
 from data_pipeline.storage.shard_cache import ShardCache
@@ -55,8 +56,15 @@ def cache(tmp_path: Path) -> ShardCache:
 
 
 @pytest.fixture
-def store(fault_proxy: FaultProxy, location: str, cache: ShardCache) -> RemoteStore:
-    return RemoteStore(location, cache, (0.001,), 10, STALL_SECONDS)
+def short_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "STALL_TIMEOUT_SECONDS", STALL_SECONDS)
+
+
+@pytest.fixture
+def store(
+    fault_proxy: FaultProxy, location: str, cache: ShardCache, short_stall: None
+) -> RemoteStore:
+    return RemoteStore(location, cache, (0.001,))
 
 
 def read(store: RemoteStore, name: str = SHARD) -> bytes:
@@ -82,10 +90,11 @@ def test_a_dataset_is_read_and_cached(
     assert (tmp_path / "shards" / SHA256[SHARD]).read_bytes() == FILES[SHARD]
 
 
+@pytest.mark.usefixtures("short_stall")
 def test_readers_of_a_node_make_one_request_per_file(
     fault_proxy: FaultProxy, location: str, cache: ShardCache
 ) -> None:
-    stores = [RemoteStore(location, cache, (0.001,), 10, STALL_SECONDS) for _ in range(4)]
+    stores = [RemoteStore(location, cache, (0.001,)) for _ in range(4)]
     files = [(name, SHA256[name], len(data)) for name, data in FILES.items()]
     with ThreadPoolExecutor(len(stores)) as pool:
         contents = list(pool.map(lambda store: list(store.read_many(files)), stores))

@@ -39,15 +39,15 @@ CONNECT_SECONDS, STALL_SECONDS = 0.4, 0.4
 LIMIT_SECONDS = 3 * CONNECT_SECONDS + STALL_SECONDS + 3
 
 
+@pytest.fixture(autouse=True)
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "CONNECT_TIMEOUT_SECONDS", CONNECT_SECONDS)
+    monkeypatch.setattr(object_store, "STALL_TIMEOUT_SECONDS", STALL_SECONDS)
+
+
 @pytest.fixture
 def store(fault_proxy: FaultProxy, s3_server: S3Server) -> ObjectStore:
-    return new_store(s3_server.bucket("faulty"))
-
-
-def new_store(url: str) -> ObjectStore:
-    return ObjectStore(
-        url, connect_timeout_seconds=CONNECT_SECONDS, stall_timeout_seconds=STALL_SECONDS
-    )
+    return ObjectStore(s3_server.bucket("faulty"))
 
 
 @pytest.mark.parametrize("fault", [Answer(500), Answer(503), CutAnswer()])
@@ -266,7 +266,7 @@ def test_renewed_credentials_are_used(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
-    store = new_store(str(store.url))
+    store = ObjectStore(str(store.url))
     assert store.get("a", 1).data == b"1"
 
     keys.write_text("[default]\naws_access_key_id=NEW\naws_secret_access_key=B\n")

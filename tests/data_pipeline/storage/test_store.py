@@ -255,18 +255,20 @@ def test_a_folder_without_a_manifest_is_told_at_once(
 
 @pytest.mark.parametrize("fault", Fault)
 def test_a_passing_fault_costs_one_request(
-    fault: Fault, server: FaultyServer, cache: ShardCache
+    fault: Fault, server: FaultyServer, cache: ShardCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = RemoteStore(server.url, cache, DELAYS, **patience_with(fault))
+    store = RemoteStore(server.url, cache, DELAYS)
+    wait_out(fault, monkeypatch)
     server.fail(fault, on={1})
     assert read(store) == FILES[SHARD]
     assert server.requests == {SHARD: 2}
     assert server.faults == {fault: 1}
 
 
-def patience_with(fault: Fault) -> dict[str, float]:
+def wait_out(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stall is waited out; what is slow on a busy machine must not be taken for one."""
-    return {"stall_timeout_seconds": 0.5} if fault is Fault.STALL else {}
+    if fault is Fault.STALL:
+        monkeypatch.setattr(remote, "STALL_TIMEOUT_SECONDS", 0.5)
 
 
 WHOLE_FILE = r"20,000 bytes in http://127\.0\.0\.1:\d+"
@@ -287,9 +289,15 @@ WHOLE_FILE = r"20,000 bytes in http://127\.0\.0\.1:\d+"
     ],
 )
 def test_a_lasting_fault_is_an_error(
-    fault: Fault, expected: str, found: str, server: FaultyServer, cache: ShardCache
+    fault: Fault,
+    expected: str,
+    found: str,
+    server: FaultyServer,
+    cache: ShardCache,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = RemoteStore(server.url, cache, DELAYS, **patience_with(fault))
+    store = RemoteStore(server.url, cache, DELAYS)
+    wait_out(fault, monkeypatch)
     server.fail(fault, file=SHARD)
     error = failure_of(store)
     assert error.file == SHARD
@@ -307,12 +315,13 @@ def test_a_server_that_is_gone(folder: Path, cache: ShardCache) -> None:
     assert "Cannot connect to host" in failure_of(store).found
 
 
-def test_a_server_that_does_not_accept(cache: ShardCache) -> None:
+def test_a_server_that_does_not_accept(cache: ShardCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backlog of its socket is full, so further connections stay unanswered."""
+    monkeypatch.setattr(remote, "CONNECT_TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
         port = deaf.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
-            store = RemoteStore(f"http://127.0.0.1:{port}", cache, (), connect_timeout_seconds=0.1)
+            store = RemoteStore(f"http://127.0.0.1:{port}", cache, ())
             assert "ConnectionTimeoutError" in failure_of(store).found
             connections = fsspec.get_filesystem_class("http").current()  # the last ones made
             assert connections.client_kwargs["timeout"].connect == 0.1
@@ -321,7 +330,7 @@ def test_a_server_that_does_not_accept(cache: ShardCache) -> None:
 def test_a_slow_server_is_waited_for(folder: Path, cache: ShardCache) -> None:
     with FaultyServer(folder, stall_seconds=0.3) as server:
         server.fail(Fault.STALL)
-        store = RemoteStore(server.url, cache, (), stall_timeout_seconds=60)
+        store = RemoteStore(server.url, cache, ())
         assert read(store) == FILES[SHARD]
 
 

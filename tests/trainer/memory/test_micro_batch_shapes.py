@@ -97,7 +97,7 @@ def test_a_synthetic_micro_batch_has_no_padding_and_valid_pieces():
     micro_batch = TASK.synthetic(PairShape(3, 4, 2), SPECIAL)
     batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
     assert batch.source.shape == (3, 4)
-    assert batch.target_output.shape == batch.target_input.shape == (3, 2)
+    assert batch.inputs[2].shape == batch.target_input.shape == (3, 2)
     assert batch.padding == 0
     assert batch.source.tolist() == [[1, 1, 1, 3]] * 3
     assert batch.target_input.tolist() == [[2, 1]] * 3

@@ -33,7 +33,7 @@ def example(first_pair: int = 7, token: int = 11) -> MicroBatch:
 def test_padding_and_shifting():
     batch = to_device(example(), VOCABULARY, CPU)
     assert batch.source.tolist() == [[10, 11, 3], [12, 3, 0]]
-    assert batch.target_output.tolist() == [[20, 3, 0, 0], [21, 22, 23, 3]]
+    assert batch.inputs[2].tolist() == [[20, 3, 0, 0], [21, 22, 23, 3]]
     assert batch.target_input.tolist() == [[2, 20, 0, 0], [2, 21, 22, 23]]
     assert (batch.padding, batch.positions) == (3, 14)
 
@@ -72,4 +72,4 @@ def test_a_dummy_is_one_real_token_each():
     batch = to_device(TASK.dummy(SpecialIds(pad=0, unk=1, bos=2, eos=3)), VOCABULARY, CPU)
     assert batch.source.tolist() == [[3]]
     assert batch.target_input.tolist() == [[2]]
-    assert batch.target_output.tolist() == [[3]]
+    assert batch.inputs[2].tolist() == [[3]]

@@ -66,7 +66,7 @@ def test_other_source_tokenizers_read_the_same_sentences(together, members):
     other = Translator.load_ensemble(members)
     other._tokenizers = {**together._tokenizers, "src.2": together._tokenizers["src"]}
     origin = SearchOrigin(together._searcher._origin.members, ("src", "src.2"))
-    other._active_search = OwnSearcher(origin.open(), origin)
+    other._active_search = OwnSearcher(origin.open(), origin).search
     expected = together.translate_n_best(SENTENCES, prefixes=["", "he", "", ""])
     assert other.translate_n_best(SENTENCES, prefixes=["", "he", "", ""]) == expected
     assert other.count_tokens(SENTENCES) == together.count_tokens(SENTENCES)

@@ -28,7 +28,7 @@ from trainer.errors import LeaseLostError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.changes import delete_below
-from trainer.runs.remote.file_table import FilePart, IndexPart, all_parts
+from trainer.runs.remote.file_table import FilePart, all_parts
 from trainer.runs.remote.head import (
     MAX_CHECKPOINTS,
     MAX_OBJECTS,
@@ -201,7 +201,8 @@ class RunMirror:
 
     def _named_parts(self) -> Iterator[FilePart]:
         """Yield the objects of all files, including the indexes."""
-        return all_parts(self._files.parts, {"": self._named_indexes()})
+        indexes = [*self.current.files.index, *self.current.additions.index]
+        return all_parts(self._files.parts, {"": indexes})
 
     def _is_of_attempt(self, name: str) -> bool:
         """Return whether ranks of the current attempt have uploaded an object."""
@@ -277,9 +278,6 @@ class RunMirror:
         folders = self._folder.checkpoints.glob(f"{DAMAGED}*")
         names = {folder.name.removeprefix(DAMAGED): folder.name for folder in folders}
         return {k: v for k, v in names.items() if not (self._folder.checkpoints / k).exists()}
-
-    def _named_indexes(self) -> list[IndexPart]:
-        return [*self.current.files.index, *self.current.additions.index]
 
     def _pass_on_requests(self) -> None:
         """Write requests that other processes left in the head to the run's control files."""

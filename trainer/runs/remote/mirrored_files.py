@@ -96,7 +96,7 @@ class MirroredFiles:
 
     def _take(self, name: str, parts: list[FilePart]) -> None:
         try:
-            self._puller.fetch(name, parts)
+            self._puller.fetcher.fetch(name, parts)
         except ObjectStoreError as error:
             if not isinstance(error, ObjectMissingError):
                 raise

@@ -7,12 +7,11 @@ read one.
 
 import json
 import os
-import secrets
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from data_pipeline.storage.durable import write_atomically
@@ -28,11 +27,11 @@ from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.file_table import (
-    FilePart,
     Files,
     TableReader,
     all_parts,
     name_problem,
+    put_part,
     read_object,
 )
 from trainer.runs.remote.files import (
@@ -76,7 +75,7 @@ class RunPuller:
         self._remedy = remedy
         self._store = store
         self._head = HeadObject(store)
-        self._fetcher = FileFetcher(store, folder)
+        self.fetcher = FileFetcher(store, folder)
         register_copy(folder, store.url)
 
     def pull(
@@ -114,10 +113,6 @@ class RunPuller:
                 return now
         raise AssertionError
 
-    def fetch(self, name: str, parts: list[FilePart]) -> None:
-        """Make one file equal to its parts; see `FileFetcher.fetch` for the errors."""
-        self._fetcher.fetch(name, parts)
-
     def _pull(self, head: RunHead, files: Files | None, without: tuple[str, ...]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         size = 0
@@ -130,7 +125,7 @@ class RunPuller:
             size = sum(part.bytes for name in wanted for part in files[name])
             self.require_size(size)
             with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
-                for _ in pool.map(lambda name: self.fetch(name, files[name]), wanted):
+                for _ in pool.map(lambda name: self.fetcher.fetch(name, files[name]), wanted):
                     pass
             for name in there - files.keys() - kept:
                 (self.folder / name).unlink(missing_ok=True)
@@ -246,10 +241,7 @@ class RunView(RunPuller):
                 os.utime(self.folder / "owners" / _owner_file(self._seen.owner), (now, now))
 
 
-@cache
-def _view_cache(folder: Path) -> ViewCache:
-    """Return the cache of views in a folder, which all views of this process share."""
-    return ViewCache(folder)
+_view_cache = cache(ViewCache)  # one for each folder, which all views of this process share
 
 
 def stored_run(run: RunFolder) -> RunFolder:
@@ -296,12 +288,7 @@ def upload_job_files(run: RunFolder) -> None:
     tables = TableReader(store)
     of_jobs = {name: parts for name, parts in tables.files(now.files).items() if is_kept(name)}
     files = UploadedFiles(run.path, dict(of_jobs))
-
-    def put(data: bytes) -> str:
-        name = f"{now.owner.folder}/files/{JOBS}/{secrets.token_hex(8)}"
-        store.put(name, data)
-        return name
-
+    put = partial(put_part, store, f"{now.owner.folder}/files/{JOBS}")
     for name in filter(is_kept, files.changed()):
         if not name_problem(name):
             files.upload(name, put)

@@ -12,8 +12,6 @@ URL instead of the folder, see `foundation.shown_urls`.
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Protocol
 
 from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.folder_listing import list_folders
@@ -34,23 +32,6 @@ REFRESHES_PER_LISTING = 6  # a listing costs a process, and a request for each t
 RUNS_AT_ONCE = 8
 # Directories that no list of runs and no dashboard reads.
 UNLISTED = ("profile", "stacks", "translations", "wandb")
-
-
-class View(Protocol):
-    """Copy of something in an object store: a run, or the runs below a prefix."""
-
-    folder: Path
-
-    def refresh(self) -> object:
-        """Bring the copy up to date.
-
-        Raises:
-            TrainerError: there is no run, or it is damaged.
-            OSError: the object store does not answer, or the folder cannot be written.
-        """
-
-    def preserve(self) -> None:
-        """Keep the shown state of runs while the object store does not answer."""
 
 
 class PrefixView:
@@ -75,7 +56,12 @@ class PrefixView:
         return bool(self._views)
 
     def refresh(self) -> None:
-        """List the runs periodically, and bring their copies up to date; see `View.refresh`."""
+        """List the runs periodically, and bring their copies up to date.
+
+        Raises:
+            TrainerError: there is no run, or it is damaged.
+            OSError: the object store does not answer, or the folder cannot be written.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._listings_left:
             self._list()
@@ -96,6 +82,7 @@ class PrefixView:
         self.problems = [*problems, *self._unusable.values()]
 
     def preserve(self) -> None:
+        """Keep the shown state of the runs while the object store does not answer."""
         for view in self._views.values():
             view.preserve()
 
@@ -142,7 +129,9 @@ class ViewFollower(PeriodicThread):
     the problem (see `foundation.shown_urls.problem_of`).
     """
 
-    def __init__(self, view: View, announce: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, view: RunView | PrefixView, announce: Callable[[str], None] = lambda text: None
+    ) -> None:
         """Prepare the thread.
 
         Args:

@@ -154,9 +154,16 @@ def _model_spec(network: Transformer, positions: int) -> Any:
         alignment_heads=config.heads,
     )
     table = sinusoidal_table(positions, config.width).numpy()
-    for stack in (spec.encoder, spec.decoder):
+    for stack, ours in ((spec.encoder, network.encoder), (spec.decoder, network.decoder)):
         stack.scale_embeddings = True
         stack.position_encodings.encodings = table
+        for layer, own in zip(stack.layer, ours.layers, strict=True):
+            _self_attention(layer.self_attention, own.self_attention, own.self_attention_norm)
+            if ours is network.decoder:
+                _cross_attention(layer.attention, own.cross_attention, own.cross_attention_norm)
+            _feed_forward(layer.ffn, own.feed_forward, own.feed_forward_norm)
+        if config.norm == "pre":
+            _norm(stack.layer_norm, ours.last_norm)
     # CTranslate2 stores an array once, even if it is assigned to several weights.
     target = network.target_embedding.weight.detach().numpy()
     source = target if network.source_embedding is None else _array(network.source_embedding)
@@ -166,16 +173,6 @@ def _model_spec(network: Transformer, positions: int) -> Any:
     spec.decoder.projection.weight = output
     if network.output_bias is not None:
         spec.decoder.projection.bias = network.output_bias.detach().numpy()
-    for layer, ours in zip(spec.encoder.layer, network.encoder.layers, strict=True):
-        _self_attention(layer.self_attention, ours.self_attention, ours.self_attention_norm)
-        _feed_forward(layer.ffn, ours.feed_forward, ours.feed_forward_norm)
-    for layer, ours in zip(spec.decoder.layer, network.decoder.layers, strict=True):
-        _self_attention(layer.self_attention, ours.self_attention, ours.self_attention_norm)
-        _cross_attention(layer.attention, ours.cross_attention, ours.cross_attention_norm)
-        _feed_forward(layer.ffn, ours.feed_forward, ours.feed_forward_norm)
-    if config.norm == "pre":
-        _norm(spec.encoder.layer_norm, network.encoder.last_norm)
-        _norm(spec.decoder.layer_norm, network.decoder.last_norm)
     return spec
 
 

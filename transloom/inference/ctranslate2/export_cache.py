@@ -111,7 +111,14 @@ def cached_files(engines: Path, origin: ExportOrigin, write: Write) -> Files:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        return _convert_in_temporary_folder(folder, origin, write, error)
+        logger.warning(
+            "%s cannot be written (%s), so the model is converted into a temporary folder. The "
+            "next command converts it again",
+            folder,
+            error.strerror,
+        )
+        with tempfile.TemporaryDirectory(prefix="transloom-") as temporary:
+            return _made(Path(temporary), origin, write)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     _remove_others(folder.parent, engines.parent / "checkpoints")
@@ -148,19 +155,6 @@ def _made(folder: Path, origin: ExportOrigin, write: Write) -> Files:
     card = ExportMetadata(origin=origin, files=hashes)
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return files
-
-
-def _convert_in_temporary_folder(
-    folder: Path, origin: ExportOrigin, write: Write, error: OSError
-) -> Files:
-    logger.warning(
-        "%s cannot be written (%s), so the model is converted into a temporary folder. The next "
-        "command converts it again",
-        folder,
-        error.strerror,
-    )
-    with tempfile.TemporaryDirectory(prefix="transloom-") as temporary:
-        return _made(Path(temporary), origin, write)
 
 
 def _publish(unfinished: Path, folder: Path) -> None:

@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ from trainer.tasks.batch import to_device
 from transloom.inference.ctranslate2.export_cache import Files
 from transloom.inference.ctranslate2.library import library
 from transloom.inference.engine_names import ComputeType
-from transloom.inference.search_processes import Found
+from transloom.inference.search_processes import Found, Search
 
 # Maximum source tokens, padding included, of a batch that one thread translates.
 TOKENS_AT_ONCE = 1024
@@ -119,7 +119,7 @@ class CTranslate2Searcher:
         self._threads = cores() if threads is None else threads
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """Search as described in `transloom.inference.searchers.Search`."""
+        """Search as described in `transloom.inference.search_processes.Search`."""
         return self._search(self._on_all_cores, 1, decoding, batches)
 
     def prepare(self) -> None:
@@ -127,16 +127,16 @@ class CTranslate2Searcher:
         _ = self._on_all_cores
 
     @contextmanager
-    def in_processes(self, processes: int) -> Generator["CTranslate2Searcher | _Workers"]:
-        """Yield a searcher that translates in several threads of this process.
+    def in_processes(self, processes: int) -> Generator[Search]:
+        """Yield a search that translates in several threads of this process.
 
         Args:
             processes: number of threads that translate in parallel; they share the cores.
         """
         if processes == 1:
-            yield self
+            yield self.search
             return
-        yield _Workers(self, self._translator(processes), processes)
+        yield partial(self._search, self._translator(processes), processes)
 
     def processes_for(self, sentences: int, bytes_of_longest: int = 0) -> int:
         """Return the configured number of threads, because threads share the weights."""
@@ -192,6 +192,16 @@ class CTranslate2Searcher:
         ]
         begun = [self._target.of(prefixes[row]) for row in rows]
         exponent = exponent_near(decoding.length_penalty, sum(lengths) / len(lengths))
+        prefix_scores: list[Any] = []
+        if any(begun):  # for each prefix, the log-probabilities of its tokens and of EOS
+            prefix_scores = translator.score_batch(
+                sources,
+                begun,
+                max_batch_size=TOKENS_AT_ONCE,
+                batch_type="tokens",
+                asynchronous=True,
+                max_input_length=0,
+            )
         return SearchedBatch(
             tensors.source,
             limits,
@@ -200,7 +210,7 @@ class CTranslate2Searcher:
             self._answers(
                 translator, decoding, exponent, sources, begun, [limits[row] for row in rows]
             ),
-            _prefix_scores(translator, sources, begun) if any(begun) else [],
+            prefix_scores,
             exponent,
         )
 
@@ -296,19 +306,6 @@ class CTranslate2Searcher:
         return beam_search(self._network, source_bs[:, :longest], decoding, prefix_bp)
 
 
-@dataclass(frozen=True)
-class _Workers:
-    """Search of a `CTranslate2Searcher` in several threads."""
-
-    searcher: CTranslate2Searcher
-    translator: Any
-    workers: int
-
-    def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """Search as described in `transloom.inference.searchers.Search`."""
-        return self.searcher._search(self.translator, self.workers, decoding, batches)
-
-
 class _Pieces:
     """Pieces of a tokenizer; CTranslate2 reads and writes pieces instead of ids."""
 
@@ -330,16 +327,3 @@ def exponent_near(alpha: float, length: float) -> float:
     CTranslate2 would stop earlier with 0.
     """
     return max(NO_PENALTY, alpha * length / (length + 5))
-
-
-def _prefix_scores(translator: Any, sources: list[list[str]], begun: list[list[str]]) -> list[Any]:
-    """Return a pending result for each prefix: the log-probabilities of its tokens and of EOS."""
-    scores: list[Any] = translator.score_batch(
-        sources,
-        begun,
-        max_batch_size=TOKENS_AT_ONCE,
-        batch_type="tokens",
-        asynchronous=True,
-        max_input_length=0,
-    )
-    return scores

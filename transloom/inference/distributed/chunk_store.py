@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from cluster.errors import ClusterError
 from data_pipeline.corpora.lines import BYTE_ORDER_MARK
@@ -116,7 +116,7 @@ def scan_file(file: str, lines_per_chunk: int) -> InputFile:
             data.seek(0)
             while True:
                 start = data.tell()
-                found = _count(data, file, lines_per_chunk, lines)
+                found = sum(1 for _ in islice(lines_of(data, file, lines), lines_per_chunk))
                 if not found:
                     break
                 starts.append(start)
@@ -124,10 +124,6 @@ def scan_file(file: str, lines_per_chunk: int) -> InputFile:
     except OSError as error:
         raise CorpusError(f"{file} cannot be read: {error.strerror}") from error
     return InputFile(path, sha256, lines, lines_per_chunk, starts, changed_at)
-
-
-def _count(data: BinaryIO, file: str, most: int, before: int) -> int:
-    return sum(1 for _ in islice(lines_of(data, file, before), most))
 
 
 class ChunkStore:

@@ -9,7 +9,7 @@ a few lines are in memory at any time.
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from cluster.errors import ClusterError
@@ -95,12 +95,7 @@ def _card(
         input_sha256=given.sha256,
         lines=given.lines,
         lines_per_chunk=given.lines_per_chunk,
-        tag=wanted.tag,
-        n_best=wanted.n_best,
-        alignments=wanted.alignments,
-        as_json=wanted.as_json,
-        long_lines=wanted.long_lines,
-        max_tokens=None if limit.reason == "memory" else limit.tokens,
+        **asdict(wanted) | {"max_tokens": None if limit.reason == "memory" else limit.tokens},
     )
 
 

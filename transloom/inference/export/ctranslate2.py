@@ -8,10 +8,8 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 from trainer.errors import TrainerError
 from transloom.inference.ctranslate2.conversion import positions_of, write_model
 from transloom.inference.engine_names import ComputeType
-from transloom.inference.export.model_card import LAST_SECTIONS, model_card
+from transloom.inference.export.model_card import CARD_FILE, LAST_SECTIONS, model_card
 from transloom.inference.trained_network import TrainedNetwork
-
-CARD_FILE = "README.md"
 
 CARD = (
     """---

@@ -9,11 +9,10 @@ from model.hugging_face.files import write_json, write_model
 from model.hugging_face.marian import ARCHITECTURE, MAX_POSITIONS, to_marian
 from model.networks.transformer import Transformer
 from transloom.inference.export.marian_tokenizer import tokenizer_files
-from transloom.inference.export.model_card import model_card
+from transloom.inference.export.model_card import CARD_FILE, model_card
 from transloom.inference.trained_network import TrainedNetwork, exported_network
 
 GENERATION_FILE = "generation_config.json"
-CARD_FILE = "README.md"
 
 
 def write_marian(trained: TrainedNetwork, folder: Path) -> str:

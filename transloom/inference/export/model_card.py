@@ -11,7 +11,6 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.pair import TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.corpora.context import SEPARATOR
 from foundation.errors import DataError
-from foundation.location import Location
 from foundation.strict_json import SMALL, parse_object
 from foundation.strict_yaml import dump_yaml
 from foundation.wording import counted
@@ -26,6 +25,7 @@ from transloom.inference.hypotheses import HypothesesMetadata, find_hypotheses
 from transloom.inference.scoring import dataset_of
 from transloom.inference.trained_network import TrainedNetwork
 
+CARD_FILE = "README.md"
 # Sections of a recipe that the card quotes: they describe the training and contain no path.
 SECTIONS = {"seed", "model", "batching", "trainer", "engine", "decoding"}
 
@@ -143,13 +143,9 @@ def _described(corpus: PairCorpusConfig) -> str:
     """Return the names of a corpus' files, without folders, and their hashes as far as known."""
     files = zip(corpus.locations, corpus.sha256s, strict=True)
     return " and ".join(
-        f"{_file_name(location)} (sha256 {sha256})" if sha256 else _file_name(location)
+        str(location).rsplit("/", 1)[-1] + (f" (sha256 {sha256})" if sha256 else "")
         for location, sha256 in files
     )
-
-
-def _file_name(location: Location) -> str:
-    return str(location).rsplit("/", 1)[-1]
 
 
 def _on_context(data: PairDataConfig) -> str:
