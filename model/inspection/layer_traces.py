@@ -6,8 +6,12 @@ network.
 """
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
+
+EmbeddingT = TypeVar("EmbeddingT")
+LayerT = TypeVar("LayerT")
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,13 @@ class DecoderLayerTrace:
     cross_attention_residual: ResidualTrace
     feed_forward: FeedForwardTrace
     feed_forward_residual: ResidualTrace
+
+
+@dataclass(frozen=True)
+class StackTrace(Generic[EmbeddingT, LayerT]):
+    """Values of an encoder or decoder, from ids to hidden states."""
+
+    ids_bt: Tensor
+    embedding: EmbeddingT
+    layers: tuple[LayerT, ...]
+    output_btm: Tensor  # after the last norm, if there is one (pre-norm)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.blocks.rotary import RotaryPositions
 from model.errors import ModelError
 from model.heads.masked_head import MaskedLanguageModel
-from model.inspection.layer_traces import EncoderLayerTrace
+from model.inspection.layer_traces import EncoderLayerTrace, StackTrace
 from model.inspection.module_calls import ModuleCalls, layer_trace, record_calls, require_evaluation
 from model.networks.decoder_only import DecoderOnly
 from model.networks.encoder_only import EncoderOnly
@@ -36,21 +36,14 @@ class TextEmbeddingTrace:
     normed_btm: Tensor | None  # only in post-norm encoders, otherwise None
 
 
-@dataclass(frozen=True)
-class StackTrace:
-    """Values from ids to the hidden states."""
-
-    ids_bt: Tensor
-    embedding: TextEmbeddingTrace
-    layers: tuple[EncoderLayerTrace, ...]
-    output_btm: Tensor  # after the last norm, if there is one (pre-norm)
+TextStackTrace = StackTrace[TextEmbeddingTrace, EncoderLayerTrace]
 
 
 @dataclass(frozen=True)
 class DecoderOnlyTrace:
     """One forward pass of a language model."""
 
-    stack: StackTrace
+    stack: TextStackTrace
     logits_btv: Tensor
     probabilities_btv: Tensor  # fp32
 
@@ -59,7 +52,7 @@ class DecoderOnlyTrace:
 class MaskedTrace:
     """One forward pass of a masked model."""
 
-    stack: StackTrace
+    stack: TextStackTrace
     places: tuple[int, ...]
     inner_nm: Tensor  # output of the head's layer and activation
     normed_nm: Tensor
@@ -129,7 +122,7 @@ def trace_masked(
 
 def _encoder_stack(
     calls: ModuleCalls, encoder: EncoderOnly, ids_bt: Tensor, hidden_btm: Tensor
-) -> StackTrace:
+) -> TextStackTrace:
     norm = calls.next(encoder.embedding_norm)
     segments = encoder.segments
     embedding = TextEmbeddingTrace(

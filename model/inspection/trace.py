@@ -27,6 +27,7 @@ from model.inspection.layer_traces import (
     DecoderLayerTrace,
     EmbeddingTrace,
     EncoderLayerTrace,
+    StackTrace,
 )
 from model.inspection.module_calls import (
     ModuleCalls,
@@ -41,31 +42,11 @@ from model.networks.transformer import Transformer
 
 
 @dataclass(frozen=True)
-class EncoderTrace:
-    """Values from source ids to the memory."""
-
-    ids_bt: Tensor
-    embedding: EmbeddingTrace
-    layers: tuple[EncoderLayerTrace, ...]
-    output_btm: Tensor  # after the last norm, if there is one (pre-norm)
-
-
-@dataclass(frozen=True)
-class DecoderTrace:
-    """Values from target ids to the hidden states."""
-
-    ids_bt: Tensor
-    embedding: EmbeddingTrace
-    layers: tuple[DecoderLayerTrace, ...]
-    output_btm: Tensor
-
-
-@dataclass(frozen=True)
 class Trace:
     """One forward pass."""
 
-    encoder: EncoderTrace
-    decoder: DecoderTrace
+    encoder: StackTrace[EmbeddingTrace, EncoderLayerTrace]  # its output is the memory
+    decoder: StackTrace[EmbeddingTrace, DecoderLayerTrace]
     logits_btv: Tensor
     probabilities_btv: Tensor  # fp32
 
@@ -93,13 +74,13 @@ def trace(model: Transformer, source_bs: Tensor, target_input_bt: Tensor) -> Tra
     # same embedding.
     source_embedding = model.source_embedding or model.target_embedding
     return Trace(
-        encoder=EncoderTrace(
+        encoder=StackTrace(
             ids_bt=source_bs,
             embedding=_embedding(calls, model, source_embedding),
             layers=tuple(layer_trace(calls, layer) for layer in model.encoder.layers),
             output_btm=memory_bsm,
         ),
-        decoder=DecoderTrace(
+        decoder=StackTrace(
             ids_bt=target_input_bt,
             embedding=_embedding(calls, model, model.target_embedding),
             layers=tuple(_decoder_layer(calls, layer) for layer in model.decoder.layers),
