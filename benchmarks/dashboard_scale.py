@@ -213,6 +213,7 @@ class Dashboard:
         seconds = time.monotonic() - started
         while psutil.Process(self._command.pid).children():  # the kernel counts theirs as ours then
             time.sleep(0.1)
+        self._connection.close()  # the server may have ended the idle connection
         return seconds
 
     def peak_bytes(self) -> int:
