@@ -264,7 +264,19 @@ def _pod(
         "serviceAccountName": kubernetes.service_account,
         "imagePullSecrets": [{"name": n} for n in kubernetes.image_pull_secrets],
         "nodeSelector": selector,
-        "tolerations": [one.model_dump(exclude_none=True) for one in kubernetes.tolerations],
+        "tolerations": [
+            {
+                key: value
+                for key, value in {
+                    "key": one.key,
+                    "operator": one.operator,
+                    "value": one.value,
+                    "effect": one.effect,
+                }.items()
+                if value is not None
+            }
+            for one in kubernetes.tolerations
+        ],
     }
     return {"metadata": {"labels": dict(kubernetes.labels)}, "spec": _without_none(spec)}
 
