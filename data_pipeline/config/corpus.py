@@ -50,9 +50,8 @@ class Columns(Section):
 
     @property
     def of_score(self) -> Column | None:
-        """Column `score`, with a score of the example's quality, or None if there is none."""
-        score: Column | None = getattr(self, "score", None)
-        return score
+        """Column with a score of the example's quality, or None if there is none."""
+        return None
 
     @property
     def of_numbers(self) -> frozenset[Column]:

@@ -38,6 +38,10 @@ class PairColumns(Columns):
     def texts(self) -> tuple[Column, ...]:
         return (self.source, self.target)
 
+    @property
+    def of_score(self) -> Column | None:
+        return self.score
+
 
 class _AlignedFiles(Section):
     source: Location | None = identity(None, f"source sentences, one per line: {LOCATION}")

@@ -45,6 +45,10 @@ class TextColumns(Columns):
     def texts(self) -> tuple[Column, ...]:
         return (self.text,)
 
+    @property
+    def of_score(self) -> Column | None:
+        return self.score
+
 
 class TextCorpusConfig(CorpusConfig):
     """Corpus of documents."""
