@@ -242,7 +242,8 @@ def test_a_killed_agent_loses_no_report_and_no_rank(running, ray_head):
 def test_a_rank_that_cannot_reach_the_socket_is_called_directly(running):
     group = running(new_rank(), new_rank(reaches_socket=False))
     group.poll_until(lambda: all(len(numbers) > 40 for numbers in group.numbers))
-    assert group.collector.linked == {group.processes[0]}
+    # A busy machine may interrupt the link of the other rank for a moment.
+    group.poll_until(lambda: group.collector.linked == {group.processes[0]})
     assert group.failure is None
     group.check_that_nothing_is_lost()
 
@@ -251,4 +252,4 @@ def test_heartbeats_reach_ranks_through_the_agent(running):
     rank = new_rank()
     group = running(rank)
     group.poll_until(lambda: ray.get(rank.heartbeats.remote()) > 1)
-    assert group.collector.relays_heartbeats(group.processes[0])
+    group.poll_until(lambda: group.collector.relays_heartbeats(group.processes[0]))
