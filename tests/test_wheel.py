@@ -113,8 +113,8 @@ def test_its_record_shows_a_file_that_another_project_has_overwritten(unpacked: 
 
 def test_the_page_of_explain_is_found_from_the_wheel(unpacked: Path) -> None:
     program = (
-        "from transloom.observe.explain.page import MODULES, STYLES, _file\n"
-        "print(_file('page.html'), *map(_file, STYLES), *MODULES)"
+        "from transloom.observe.explain.page import MODULES, STYLES, page_file\n"
+        "print(page_file('page.html'), *map(page_file, STYLES), *MODULES)"
     )
     page = run_installed(unpacked, program)
     for name in (
