@@ -96,8 +96,7 @@ class _Figure(NetworkFigure[ModelConfig]):
             f"heads: {config.heads}, each {config.head_width} wide",
             *head_lines(config.heads, config.groups, rotated=rotated),
         ]
-        reads_memory = name == "cross_attention"
-        return self.attention(key, prefix, name, title, lines, reads_memory=reads_memory)
+        return self.attention(key, prefix, name, title, lines)
 
     def _memory(self) -> list[Box]:
         layers = self.config.decoder_layers

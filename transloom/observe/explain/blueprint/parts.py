@@ -124,7 +124,7 @@ class NetworkFigure(Generic[Config]):
         self.vocabulary = shapes[f"{embedding}.weight"][0]
 
     def attention(
-        self, key: str, prefix: str, name: str, title: str, lines: Sequence[str], **more: Any
+        self, key: str, prefix: str, name: str, title: str, lines: Sequence[str]
     ) -> list[Box]:
         """Return the boxes of a layer's attention.
 
@@ -134,7 +134,8 @@ class NetworkFigure(Generic[Config]):
             name: name of the attention in the layer.
         """
         weights = self.parameters.take(f"{prefix}.{name}")
-        operation = box(f"{key}.{name}", "attention", title, lines, weights, **more)
+        reads = name == "cross_attention"
+        operation = box(f"{key}.{name}", "attention", title, lines, weights, reads_memory=reads)
         return self._sublayer(operation, f"{prefix}.{name}_norm")
 
     def feed_forward(self, key: str, prefix: str) -> list[Box]:
