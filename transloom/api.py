@@ -257,9 +257,8 @@ class Run:
             text = _text(["runs", "record", str(self.path)])
         else:
             text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = [
-            json.loads(line) for line in text.split("\n")[:-1]
-        ]  # the last element is empty, or an incomplete line
+        # The last element is empty, or an incomplete line.
+        lines = [json.loads(line) for line in text.split("\n")[:-1]]
         return [line for line in lines if kind in (None, line["kind"])]
 
     @property
@@ -629,9 +628,8 @@ def _text(arguments: Sequence[str], *, quiet: bool = True, answers: Sequence[int
             code = child.wait()
             answer = answered.text()
             break
-        except (
-            KeyboardInterrupt
-        ):  # the first interrupt requests a stop, the second an immediate exit
+        except KeyboardInterrupt:
+            # The first interrupt requests a stop, the second an immediate exit.
             child.send_signal(signal.SIGINT)
     if code not in answers or not (answer or code == 0):
         raise TransloomError(said.error(), code)

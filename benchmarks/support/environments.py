@@ -9,12 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".bench-peers"  # git ignores it
-SHARED_PACKAGES = (
-    "benchmarks",
-    "data_pipeline",
-    "foundation",
-    "model",
-)  # packages that the scripts for peers import
+# Packages that the scripts for peers import.
+SHARED_PACKAGES = ("benchmarks", "data_pipeline", "foundation", "model")
 MATPLOTLIB = ["matplotlib==3.11.2"]
 
 

@@ -82,9 +82,8 @@ class WorkerClient:
         self.workers = list(workers)
         self.sharing: NodeSharing | None = None
         self.give_up_seconds = GIVE_UP_SECONDS
-        self._absent: dict[
-            int, Any
-        ] = {}  # pending pings of workers that gave no answer, by worker number
+        # Pending pings of workers that gave no answer, by worker number.
+        self._absent: dict[int, Any] = {}
         self._notice = notice
         self._timeout_seconds = timeout_seconds
 

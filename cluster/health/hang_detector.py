@@ -172,8 +172,6 @@ class HangDetector:
 
 def _deadline_field(phase: Phase) -> str:
     """Return the name of the setting that holds the deadline of a phase."""
-    names: dict[Phase, str] = {
-        "data": "step",
-        "done": "save",
-    }  # "done": the rank writes the last checkpoint
+    # "done": the rank writes the last checkpoint.
+    names: dict[Phase, str] = {"data": "step", "done": "save"}
     return f"{names.get(phase, phase)}_seconds"

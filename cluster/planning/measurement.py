@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from cluster.planning.speed import Speed, speed_of
+from cluster.ranks.reports import Mailbox
 from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.plan import Cursor
@@ -32,12 +32,7 @@ from trainer.process.device_peaks import peak_of_rank
 from trainer.process.distributed import process_group
 from trainer.process.placement import Placement
 from trainer.record.metrics_lines import Line, TrainLine
-
-if TYPE_CHECKING:
-    from trainer.checkpoints.format import CheckpointHeader
-    from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
-    from trainer.checkpoints.state_file import FileRecord
-    from trainer.runs.vitals import Phase
+from trainer.record.recorder_protocol import NoRecorder
 
 WARM_UP_STEPS = 2
 LEAST_STEPS, MOST_STEPS = 3, 30  # measured steps
@@ -60,15 +55,15 @@ class Measurement:
     step_bytes: int
 
 
-class _MeasuringSupervision:
+class _MeasuringSupervision(Mailbox, NoRecorder):
     """Supervision and recorder of the measured rank, which keep its lines and limit its steps.
 
     In each step, the loop first calls `stop_requested`, and then `append` with the step's line.
+    Nobody receives the reports.
     """
 
-    last_step = 0
-
     def __init__(self) -> None:
+        super().__init__()
         self.lines: list[TrainLine] = []
         self._since = time.monotonic()
 
@@ -87,37 +82,6 @@ class _MeasuringSupervision:
     @property
     def measured(self) -> list[TrainLine]:
         return self.lines[WARM_UP_STEPS:][::-1]
-
-    def record_texts(self, step: int, texts: list[str]) -> None:
-        """Do nothing, as nothing is validated."""
-
-    def progress(self, phase: "Phase", step: int, where: str = "") -> None:
-        """Do nothing, as no supervisor expects heartbeats."""
-
-    def line(self, line: Line) -> None:
-        """Do nothing, as `append` already keeps the line."""
-
-    def notice(self, text: str) -> None:
-        """Do nothing: the notices only report that nothing is recorded."""
-
-    def log_detail(self, text: str) -> None:
-        """Do nothing, as a measurement has no log."""
-
-    def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
-        raise AssertionError("nothing is written")
-
-    def state_failed(self, step: int, reason: str) -> None:
-        raise AssertionError("nothing is written")
-
-    def memory_written(self, file: "MemoryFile", header: "CheckpointHeader") -> None:
-        raise AssertionError("nothing is written")
-
-    def memory_failed(self, step: int) -> None:
-        raise AssertionError("nothing is written")
-
-    def memory_steps(self) -> "MemorySteps":
-        raise AssertionError("nothing is written")
-
 
 def can_measure(recipe: Recipe) -> str | None:
     """Return the reason why this machine cannot train a step of the recipe, or None if it can."""

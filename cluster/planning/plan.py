@@ -276,9 +276,8 @@ def _measured_memory(plan: Plan) -> Iterator[PlanProblem]:
         size_of_state(plan.recipe, plan.parameters, n, plan.frozen_parameters) for n in (1, ranks)
     )
     steps = alone.gradients + alone.bucket
-    base = measured.state_bytes - (
-        alone.on_device - steps
-    )  # memory of Python, torch, DeepSpeed and the data
+    # Memory of Python, torch, DeepSpeed and the data.
+    base = measured.state_bytes - (alone.on_device - steps)
     each = base + cut.on_device + cut.on_host + (plan.activation_bytes or 0)
     free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will end
     if ranks * each > free:

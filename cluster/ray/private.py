@@ -277,9 +277,8 @@ def known_nodes() -> list[dict[str, Any]]:
 
 def dashboard_of(head: str) -> str:
     """Return the URL of the dashboard of the cluster that has this head."""
-    from ray.dashboard.utils import (
-        ray_address_to_api_server_url,
-    )  # imports aiohttp, only needed here
+    # Imported late, because it imports aiohttp.
+    from ray.dashboard.utils import ray_address_to_api_server_url
 
     url: str = ray_address_to_api_server_url(head)
     return url

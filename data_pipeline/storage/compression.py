@@ -46,9 +46,8 @@ def decompressed(location: str, file: BinaryIO) -> tuple[str, BinaryIO]:
         return "xz", io.BufferedReader(_FrameReader(file, _new_xz, XZ_PADDING_BYTES), BLOCK_BYTES)
     if magic.startswith(b"BZh"):
         return "bzip2", io.BufferedReader(_FrameReader(file, bz2.BZ2Decompressor), BLOCK_BYTES)
-    skippable = (
-        magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] <= 0x5F
-    )  # pzstd starts files with a skippable frame
+    # pzstd starts files with a skippable frame.
+    skippable = magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] <= 0x5F
     if magic.startswith(b"\x28\xb5\x2f\xfd") or skippable:
         return "zstd", io.BufferedReader(_FrameReader(file, _new_zstd), BLOCK_BYTES)
     for known, (name, remedy) in REFUSED.items():

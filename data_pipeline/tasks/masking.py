@@ -119,7 +119,6 @@ def _first_of_word(field: FieldArrays, vocabulary: MaskingVocabulary) -> np.ndar
     """Return for each token the position of its word's first token: [tokens]."""
     begins = vocabulary.begins_word[field.ids]
     begins[np.cumsum(field.lengths, dtype=np.int64) - field.lengths] = True
-    begins[1:] |= ~vocabulary.is_ordinary[
-        field.ids[:-1]
-    ]  # the first piece after BOS may lack a space
+    # The first piece after BOS may lack a space.
+    begins[1:] |= ~vocabulary.is_ordinary[field.ids[:-1]]
     return np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))

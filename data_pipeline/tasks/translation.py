@@ -125,9 +125,8 @@ class TranslationData(PairsData):
         longest = longest_sequences(manifest, settings)
         lengths = np.arange(_shortest(manifest), max(longest.values()) + 1)
         budget = settings.batching.max_tokens_per_micro_batch
-        rows = np.minimum(
-            budget // lengths, manifest.pairs
-        )  # a window has at most an epoch's pairs
+        # A window has at most an epoch's pairs.
+        rows = np.minimum(budget // lengths, manifest.pairs)
         source, target = (np.minimum(lengths, longest[field]) for field in (SOURCE, TARGET))
         tokens = rows * (source + target)
         scores = rows * (source**2 + source * target + target**2)

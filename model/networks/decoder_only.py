@@ -178,9 +178,8 @@ class DecoderOnly(LayerStack):
             caches: keys and values of earlier tokens; the newest tokens' keys and values are added.
         """
         self._check_length(longest)
-        rooms = [
-            cache.set_next_positions(places_b, longest) for cache in caches
-        ]  # capacities, which are the same in all layers
+        # Capacities, which are the same in all layers.
+        rooms = [cache.set_next_positions(places_b, longest) for cache in caches]
         visible_bp = torch.arange(rooms[0], device=places_b.device) <= places_b.unsqueeze(1)
         mask = additive_mask(visible_bp)[:, None, None, :]
         position_b1 = places_b.unsqueeze(1)

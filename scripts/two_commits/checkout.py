@@ -154,9 +154,8 @@ class Checkout:
         Raises:
             CheckoutError: a package would be imported from elsewhere.
         """
-        modules = [
-            path.stem for path in self._packages()
-        ]  # name of a package, or of a module that is a file
+        # Names of packages, and of modules that are files.
+        modules = [path.stem for path in self._packages()]
         modules += [entry.split(":")[0] for entry in self._project()["project"]["scripts"].values()]
         found = self.run(self.python, "-c", WHERE, *modules).split()
         foreign = [path for path in found if not Path(path).is_relative_to(self.code)]
@@ -200,9 +199,8 @@ def copy_working_tree(repository: Path, folder: Path) -> Checkout:
     listed = _git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.decode().split("\0")):
         source, copy = repository / name, folder / "code" / name
-        if (
-            source.is_symlink() or source.exists()
-        ):  # git also lists files whose deletion is not committed
+        # Git also lists files whose deletion is not committed.
+        if source.is_symlink() or source.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy, follow_symlinks=False)
     return Checkout("here", folder)

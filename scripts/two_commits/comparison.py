@@ -244,9 +244,8 @@ def _checkpoints(run: Path) -> dict[str, Path]:
 def _compare_checkpoints(base: Path, here: Path) -> tuple[list[str], int]:
     """Return the differences between two checkpoints, and the first one's number of tensors."""
     headers = [json.loads((path / "checkpoint.json").read_bytes()) for path in (base, here)]
-    for path, header in zip(
-        (base, here), headers, strict=True
-    ):  # the first checkpoint format had a field for each score
+    # The first checkpoint format had a field for each score.
+    for path, header in zip((base, here), headers, strict=True):
         for name, score in header.get("scores", {}).items():
             header[f"validation_{name}"] = score["value"]
         if unknown := header.keys() - {*HEADER_FIELDS} - UNCOMPARED_HEADER_FIELDS:

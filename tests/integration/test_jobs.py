@@ -182,10 +182,7 @@ def place(runs, tmp_path, decoys) -> Place:
     (decoys / "keys").write_text(secret)
     values = yaml.safe_load(runs.recipe.read_text())
     values |= {"extensions": ["spy"], "extension_folder": str(decoys)}
-    values["cluster"] |= {
-        "ranks": 2,
-        "cpus_per_rank": 1.5,
-    }  # room for one job on four CPUs
+    values["cluster"] |= {"ranks": 2, "cpus_per_rank": 1.5}  # room for one job on four CPUs
     values["trainer"]["max_steps"] = 60
     values["checkpoints"] = {"every_steps": 10}
     recipe = decoys / "spied.yaml"

@@ -104,10 +104,8 @@ def test_what_listens_is_what_the_table_says(driver):
     table = documented_sockets()
     found = listening(driver)
     assert found <= set(table.items())
-    assert set(table) - {name for name, _ in found} <= {
-        "ray::IDLE",
-        "default_worker.py",
-    }  # now and then
+    # These run now and then.
+    assert set(table) - {name for name, _ in found} <= {"ray::IDLE", "default_worker.py"}
     assert {address for _, address in found} == {"127.0.0.1"}
 
 

@@ -238,9 +238,8 @@ def require_host_memory(owned: Iterable[Fragment], placement: Placement) -> None
     Raises:
         CheckpointError: one of the hosts has too little memory; raised on all ranks.
     """
-    needed = (
-        share_bytes(owned) * placement.local_world_size
-    )  # ranks of a node own about equal shares
+    # Ranks of a node own about equal shares.
+    needed = share_bytes(owned) * placement.local_world_size
     if shortage := first_shortage([needed, available_bytes()], placement):
         rank, needed, available = shortage
         raise CheckpointError(

@@ -17,7 +17,7 @@ class RecorderProtocol(Protocol):
 
 
 class NoRecorder:
-    """Recorder of ranks other than 0, which would record the same lines as rank 0."""
+    """Recorder that records nothing, as of ranks other than 0, whose lines are those of rank 0."""
 
     last_step = 0
 

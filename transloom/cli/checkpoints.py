@@ -52,7 +52,7 @@ def prune_checkpoints(
     run: RunArgument,
     keep_last: Annotated[
         int | None, typer.Option(min=1, help="Number of newest checkpoints to keep.")
-    ] = (None),
+    ] = None,
     keep_best: Annotated[
         int | None,
         typer.Option(min=0, help="Number of checkpoints with the best validation score to keep."),

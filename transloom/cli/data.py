@@ -198,9 +198,8 @@ def _problems_of_tokenizers(store: "DatasetStore", manifest: "Manifest") -> "lis
     except TokenizerError as error:
         files = ", ".join(dict.fromkeys(info.file for info in manifest.tokenizers.values()))
         return [FileProblem(files, "tokenizers", str(error))]
-    except (
-        ExtensionError
-    ):  # the tokenizer belongs to an extension, and only a recipe can load extensions
+    except ExtensionError:
+        # The tokenizer belongs to an extension, and only a recipe can load extensions.
         pass
     return []
 

@@ -22,9 +22,8 @@ from transloom.observe.terminal.histogram import histogram, histogram_of_powers,
 CHARACTERS_SHOWN = 120  # of a dropped sentence, in the table; --json prints more
 
 LABELS_SHOWN = 20
-REPORT_LIMITS = JsonLimits(
-    bytes=256_000_000, values=1_000_000
-)  # large, because dropped documents can be long
+# Large, because dropped documents can be long.
+REPORT_LIMITS = JsonLimits(bytes=256_000_000, values=1_000_000)
 
 Facts = dict[str, Any]
 

@@ -18,9 +18,8 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code that a shell reports for a comman
 
 def main() -> None:
     """Run the command line, and exit with code 130 and without a traceback on an interrupt."""
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # otherwise the parent process has made this process ignore SIGINT
+    # Otherwise the parent process has made this process ignore SIGINT.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
     app = import_app()
     try:

@@ -85,9 +85,8 @@ def field_rows(
         for name, field in walk_fields(recipe)
         if (change := change_class(field)) and name.startswith(section)
     ]
-    if (
-        not rows and section not in recipe.model_fields
-    ):  # a section exists even if the task has no fields in it
+    # A section exists even if the task has no fields in it.
+    if not rows and section not in recipe.model_fields:
         known = ", ".join(recipe.model_fields)
         raise RecipeError(
             f"No field name begins with {section!r}: name a section or one of its fields. The "

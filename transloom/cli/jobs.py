@@ -106,9 +106,8 @@ def submit(
     shared = None if run and is_run_url(run) else run
     folders = [*([shared] if shared else []), shared.parent if shared else RUNS, Path.cwd()]
     cluster_exposure = ClusterExposure(address, [str(folder.absolute()) for folder in folders])
-    from cluster.launchers.ray_job import (
-        submission,
-    )  # importing this takes seconds, during which the exposure check runs
+    # Importing this takes seconds, during which the exposure check runs.
+    from cluster.launchers.ray_job import submission
 
     submitted = submission.submit(
         submission.SubmitOptions(

@@ -88,7 +88,7 @@ def serve(
     ] = 5.0,
     max_sentences: Annotated[
         int, typer.Option(min=1, help="Maximum number of sentences in a request.")
-    ] = (256),
+    ] = 256,
     max_tokens: Annotated[
         int | None,
         typer.Option(

@@ -223,9 +223,8 @@ class Sweep:
             del self._children[key]
             run.trains, run.run_status = False, _read_status(run.point)
             if isinstance(child, ExternalRun):
-                self._waiting.appendleft(
-                    run
-                )  # the external process has ended, or the sweep has been asked to stop
+                # The external process has ended, or the sweep has been asked to stop.
+                self._waiting.appendleft(run)
                 continue
             run.exit_code = code
             said = f": {run.reason}" if run.reason else ""

@@ -155,9 +155,8 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
     lines = PlainLines(console, title, picture.max_steps or 0, picture.loss_form)
     for _ in _polls(feed):
         for line in feed.new_lines:
-            if not isinstance(
-                line, Event
-            ):  # the log entries, which are printed below, include the events
+            # The log entries, which are printed below, include the events.
+            if not isinstance(line, Event):
                 lines.line(line)
         for entry in feed.new_entries:
             lines.notice(entry.text)

@@ -385,9 +385,8 @@ def test_a_node_with_other_sources_is_named(agents, tmp_path, theirs):
         folders._sources = "0" * 64
     else:
         agent = agents.by_node[node]
-        unknown = (
-            agent.check_shared_folder
-        )  # fails in the agent, as a method that it does not have would
+        # It fails in the agent, as a method that it does not have would.
+        unknown = agent.check_shared_folder
         agents.by_node[node] = SimpleNamespace(
             check_shared_folder=agent.check_shared_folder,
             sources=SimpleNamespace(remote=lambda: unknown.remote(1, 2, 3)),

@@ -95,9 +95,8 @@ class PageSubscribers:
     def publish(self, event: str, answer: BaseModel) -> None:
         """Send a server-sent event with this name and content to all pages."""
         if self._pages:
-            data = with_urls(
-                answer.model_dump_json(by_alias=True)
-            )  # a single line: JSON escapes line ends
+            # A single line, because JSON escapes line ends.
+            data = with_urls(answer.model_dump_json(by_alias=True))
             message = f"event: {event}\ndata: {data}\n\n".encode()
             for page in self._pages:
                 page.put(message)
