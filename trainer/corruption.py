@@ -1,43 +1,69 @@
 """Findings of silent data corruption, and the errors with which all ranks report them."""
 
-from dataclasses import dataclass
+from typing import Self
 
-from foundation.wording import join_first, join_items
+from pydantic import model_validator
+
+from foundation.file_model import Count, FileModel
+from foundation.wording import counted, join_first, join_items
 from trainer.errors import TrainerError
 
 MAX_PARAMETERS = 8  # of a finding; one flipped bit can change the gradients of all parameters
 SHOWN_PARAMETERS = 2  # in a text
 
 
-@dataclass(frozen=True)
-class CorruptionFinding:
+class Finding(FileModel):
+    """Wrong bits in a step; the base class of findings.
+
+    Attributes:
+        checked_step: the step, which was not applied.
+        parameters: the first parameters with wrong gradients; "loss" stands for the losses.
+        parameter_count: the number of all such parameters.
+    """
+
+    checked_step: Count
+    parameters: tuple[str, ...]
+    parameter_count: Count
+
+    @property
+    def text(self) -> str:
+        """Description in a sentence."""
+        raise NotImplementedError
+
+    @property
+    def _parameters_text(self) -> str:
+        count = self.parameter_count
+        return join_first(self.parameters, SHOWN_PARAMETERS, count, "other parameter")
+
+
+class CorruptionFinding(Finding):
     """Result of a failed check (`engine.verify_every_steps`).
 
     Attributes:
-        checked_step: the step of the check, which was not applied.
         slots: the slots whose losses or gradients differ.
         ranks: the ranks that computed wrong bits, or two ranks of which one did.
         nodes: the name of the node of each of these ranks.
-        parameters: the first parameters whose gradients differ; "loss" stands for the losses.
-        parameter_count: the number of all such parameters.
         is_certain: whether all of `ranks` were wrong; otherwise it is open which one was.
         is_reproducible: whether the wrong result was repeated with the same inputs.
         last_verified_step: the last step at which the checks of all these ranks passed.
     """
 
-    checked_step: int
-    slots: tuple[int, ...]
-    ranks: tuple[int, ...]
+    slots: tuple[Count, ...]
+    ranks: tuple[Count, ...]
     nodes: tuple[str, ...]
-    parameters: tuple[str, ...]
-    parameter_count: int
     is_certain: bool
     is_reproducible: bool
-    last_verified_step: int
+    last_verified_step: Count
+
+    @model_validator(mode="after")
+    def _each_rank_has_a_node(self) -> Self:
+        if len(self.nodes) != len(self.ranks):
+            found = counted(len(self.nodes), "node")
+            raise ValueError(f"expected a node for each rank, found {found}")
+        return self
 
     @property
     def text(self) -> str:
-        """Description in a sentence."""
         ranks = [
             f"rank {rank} on node {node}" for rank, node in zip(self.ranks, self.nodes, strict=True)
         ]
@@ -47,33 +73,25 @@ class CorruptionFinding:
         return (
             f"silent data corruption: {who} computed other bits than the other ranks in {slots} of "
             f"step {self.checked_step}, {how} when the slot was repeated. The difference is in "
-            f"{_parameters_text(self)}. The step was not applied"
+            f"{self._parameters_text}. The step was not applied"
         )
 
 
-@dataclass(frozen=True)
-class ReductionFinding:
+class ReductionFinding(Finding):
     """Step whose summed gradients were wrong (`engine.verify_reductions`).
 
     Attributes:
-        checked_step: the step, whose gradients were not applied.
-        parameters: the first parameters whose sums were wrong.
-        parameter_count: the number of all such parameters.
         is_repeated: whether the step's passes had been repeated after another wrong sum. The ranks
             then end; otherwise the passes are repeated.
     """
 
-    checked_step: int
-    parameters: tuple[str, ...]
-    parameter_count: int
     is_repeated: bool
 
     @property
     def text(self) -> str:
-        """Description in a sentence."""
         how = " again, after the step's passes were repeated" if self.is_repeated else ""
         return (
-            f"silent data corruption: the sum of the gradients of {_parameters_text(self)} over "
+            f"silent data corruption: the sum of the gradients of {self._parameters_text} over "
             f"all slots was wrong in step {self.checked_step}{how}. The gradients were not applied"
         )
 
@@ -98,8 +116,3 @@ class ReductionError(TrainerError):
 
     def __str__(self) -> str:
         return f"{self.finding.text}. Test the memory of the nodes and the network between them"
-
-
-def _parameters_text(finding: CorruptionFinding | ReductionFinding) -> str:
-    count = finding.parameter_count
-    return join_first(finding.parameters, SHOWN_PARAMETERS, count, "other parameter")

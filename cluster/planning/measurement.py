@@ -59,7 +59,7 @@ class _MeasuringSupervision(Mailbox, NoRecorder):
     """Supervision and recorder of the measured rank, which keep its lines and limit its steps.
 
     In each step, the loop first calls `stop_requested`, and then `append` with the step's line.
-    Nobody receives the reports.
+    No supervisor receives the reports.
     """
 
     def __init__(self) -> None:
@@ -82,6 +82,7 @@ class _MeasuringSupervision(Mailbox, NoRecorder):
     @property
     def measured(self) -> list[TrainLine]:
         return self.lines[WARM_UP_STEPS:][::-1]
+
 
 def can_measure(recipe: Recipe) -> str | None:
     """Return the reason why this machine cannot train a step of the recipe, or None if it can."""

@@ -51,7 +51,7 @@ class SentFile(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> "SentFile":
-        stamp = FileStamp.of(path)
+        stamp = FileStamp.of(path.stat())
         with open_regular(path) as file:
             return cls(stamp, zlib.crc32(_bytes_before(file, stamp.bytes)))
 
@@ -167,8 +167,7 @@ def _change(
 ) -> tuple[FileChange | None, bool]:
     """Return the change of a file, at most `most` bytes of it, and whether that is all of it."""
     with open_regular(path) as file:
-        status = os.fstat(file.fileno())
-        now = FileStamp(status.st_size, status.st_mtime_ns, status.st_ino)
+        now = FileStamp.of(os.fstat(file.fileno()))
         if known and now == known.stamp:
             return None, True
         offset, before = 0, b""

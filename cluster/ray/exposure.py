@@ -53,19 +53,6 @@ class HeadProbe:
     unwritable: Mapping[str, str] = field(default_factory=dict)
 
 
-def exposure_of_dashboard(dashboard: str) -> list[str]:
-    """Return descriptions of a cluster's open endpoints, as seen from its head node.
-
-    Args:
-        dashboard: URL of the cluster's dashboard.
-
-    Raises:
-        ClusterError: the URL is not that of a Ray dashboard, cannot be reached, or refuses the
-            token.
-    """
-    return list(ClusterExposure(dashboard).wait().endpoints)
-
-
 class ClusterExposure:
     """Check of a cluster and its head node, made by one job without files.
 

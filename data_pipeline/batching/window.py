@@ -30,7 +30,6 @@ from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 
 MEGABYTE = 1_000_000
-PAIR_ID_BYTES = 8
 DEFAULT_CACHE_BYTES = 512 * MEGABYTE
 
 

@@ -35,7 +35,7 @@ def check_is_found(path, oracle):
     """Rank 1 is named everywhere, and the curve is undisturbed. Returns the event."""
     lines = read_metrics(path / "metrics.jsonl")
     (event,) = (line for line in lines if isinstance(line, CorruptionFound))
-    assert (event.ranks, event.is_certain, event.is_reproducible) == ([1], True, True)
+    assert (event.ranks, event.is_certain, event.is_reproducible) == ((1,), True, True)
     assert (event.step, event.checked_step, event.last_verified_step) == (5, FLIPS_IN, 4)
     assert event.slots
     assert event.parameter_count > 10

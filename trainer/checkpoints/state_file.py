@@ -167,16 +167,6 @@ def write_state_file(
     return FileRecord(name=path.name, bytes=written, sha256=sha256.hexdigest())
 
 
-def read_state_header(path: Path) -> list[StoredFragment]:
-    """Return the fragments in a state file, which must hold only flat fp32 tensors without gaps.
-
-    Raises:
-        CheckpointError: the file cannot be read or holds anything else; the message names the file
-            and the tensor.
-    """
-    return LocalStateFile(path).fragments()
-
-
 def read_layout(file: BinaryIO, size: int) -> tuple[list[StoredFragment], dict[str, int]]:
     """Return the fragments in an open state file, and the position of each one's data by its key.
 

@@ -11,8 +11,7 @@ The text below a field is its description. `trainer.record.facts` adds how views
 """
 
 import json
-from dataclasses import asdict
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
@@ -20,7 +19,7 @@ from data_pipeline.batching.plan import Cursor
 from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
-from trainer.corruption import CorruptionFinding, ReductionFinding
+from trainer.corruption import CorruptionFinding, Finding, ReductionFinding
 from trainer.hang import HangFinding, rank_name
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
@@ -382,79 +381,44 @@ class RankRecovered(_Event):
         return rank_name(self.rank, self.node)
 
 
-class CorruptionEvent(_Event):
-    """Finding of silent data corruption; each kind has the fields of its class of findings.
-
-    Attributes:
-        checked_step, parameters, parameter_count: as in the finding.
-    """
-
-    finding_type: ClassVar[type[CorruptionFinding | ReductionFinding]]
-    checked_step: Count
-    parameters: list[str]
-    parameter_count: Count
+class _FindingEvent(_Event):
+    """Finding that ranks or the driver have made, with the fields of its class."""
 
     @classmethod
-    def of(cls, finding: CorruptionFinding | ReductionFinding, last_step: int) -> Self:
+    def of(cls, finding: FileModel, last_step: int) -> Self:
         """Return the event of a finding, after the last recorded step."""
-        return cls.model_validate({"step": last_step, **asdict(finding)})
-
-    @property
-    def text(self) -> str:
-        """Description in a sentence."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.details.items()
-        }
-        return self.finding_type(**values).text
+        return cls.model_validate({"step": last_step, **finding.model_dump()})
 
 
-class CorruptionFound(CorruptionEvent):
+class CorruptionEvent(_FindingEvent, Finding):
+    """Finding of silent data corruption."""
+
+
+class CorruptionFound(CorruptionEvent, CorruptionFinding):
     """Step that was not applied because ranks computed different bits for the same slot.
 
-    The fields are those of `trainer.corruption.CorruptionFinding`.
+    The other fields are those of `trainer.corruption.CorruptionFinding`.
     """
 
-    finding_type = CorruptionFinding
     event: Literal["corruption_found"] = "corruption_found"
-    slots: list[Count]
-    ranks: list[Count]
-    nodes: list[str]
-    is_certain: bool
-    is_reproducible: bool
-    last_verified_step: Count
-
-    @model_validator(mode="after")
-    def _each_rank_has_a_node(self) -> "CorruptionFound":
-        if len(self.nodes) != len(self.ranks):
-            found = counted(len(self.nodes), "node")
-            raise ValueError(f"expected a node for each rank, found {found}")
-        return self
 
 
-class WrongReduction(CorruptionEvent):
+class WrongReduction(CorruptionEvent, ReductionFinding):
     """Summed gradients that were wrong, and were not applied.
 
-    The fields are those of `trainer.corruption.ReductionFinding`.
+    The other fields are those of `trainer.corruption.ReductionFinding`.
     """
 
-    finding_type = ReductionFinding
     event: Literal["wrong_reduction"] = "wrong_reduction"
-    is_repeated: bool
 
 
-class RankHung(_Event, HangFinding):
+class RankHung(_FindingEvent, HangFinding):
     """Hang of the ranks, with the first collective that a rank did not enter.
 
     The other fields are those of `trainer.hang.HangFinding`.
     """
 
     event: Literal["rank_hung"] = "rank_hung"
-
-    @classmethod
-    def of(cls, finding: HangFinding, last_step: int) -> "RankHung":
-        """Return the event of a finding, after the last recorded step."""
-        return cls.model_validate({"step": last_step, **finding.model_dump()})
 
 
 StepLine = TrainLine | SkippedLine

@@ -278,7 +278,12 @@ class Trainer:
             wrong: the parameters whose sums are wrong.
             was_wrong: whether the step's passes are a repetition after wrong sums.
         """
-        finding = ReductionFinding(step, tuple(wrong[:MAX_PARAMETERS]), len(wrong), was_wrong)
+        finding = ReductionFinding(
+            checked_step=step,
+            parameters=tuple(wrong[:MAX_PARAMETERS]),
+            parameter_count=len(wrong),
+            is_repeated=was_wrong,
+        )
         self._recorder.append(WrongReduction.of(finding, self._recorder.last_step))
         if was_wrong:
             raise ReductionError(finding)

@@ -8,6 +8,7 @@ import torch
 from support.recipes import tiny_values
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import (
+    corruption_found,
     rank_hung,
     skipped_line,
     train_line,
@@ -20,9 +21,8 @@ from cluster.notify import run_events
 from cluster.notify.run_events import RunEvents
 from cluster.recipe import Recipe
 from cluster.supervision.restart_loop import excluded_nodes_text
-from trainer.corruption import CorruptionFinding
 from trainer.notify_config import EVENTS
-from trainer.record.metrics_lines import CorruptionFound, RankRecovered, SlowRankFound
+from trainer.record.metrics_lines import RankRecovered, SlowRankFound
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import RankVitals, Restart, Vitals
 from trainer.zero.fragment import Fragment
@@ -230,8 +230,7 @@ def test_a_node_that_is_left_out_is_an_event_with_its_problem(events):
 
 
 def test_corruption_is_an_event_that_names_rank_node_step_slot_and_parameter(events):
-    finding = CorruptionFinding(8, (3,), (1,), ("far",), ("x.weight",), 1, True, True, 4)
-    events.line(CorruptionFound.of(finding, 7))
+    events.line(corruption_found(7))
     assert events.names == ["bad_node"]
     (found,) = events.found
     assert found.step == 7

@@ -15,7 +15,7 @@ from support.cluster.ray_head import RayHead
 from support.recipes import tiny_values
 
 from cluster.errors import ClusterError
-from cluster.ray.exposure import exposure_of_dashboard
+from cluster.ray.exposure import ClusterExposure
 from cluster.ray.jobs import list_jobs, stop_job
 from cluster.ray.session import ray_session
 
@@ -84,4 +84,5 @@ def test_a_cluster_that_is_closed_is_not_named(ray_head: Any) -> None:
     told: list[str] = []
     with ray_session(ray_head.address, report_open_endpoints=told.append):
         pass
-    assert told == exposure_of_dashboard(ray_head.dashboard) == []
+    assert told == []
+    assert ClusterExposure(ray_head.dashboard).wait().endpoints == ()

@@ -25,7 +25,7 @@ from support.cluster.ray_head import RayHead
 from cluster.errors import ClusterError
 from cluster.ray import jobs
 from cluster.ray.authentication import enable_authentication
-from cluster.ray.exposure import exposure_of_dashboard
+from cluster.ray.exposure import ClusterExposure, HeadProbe
 from cluster.ray.job_command import Attachment, shell_command
 from cluster.ray.jobs import (
     job_logs,
@@ -38,7 +38,13 @@ from cluster.ray.jobs import (
 )
 
 Ask = Callable[[str], object]
-ASK = [list_jobs, exposure_of_dashboard]  # the latter before a job is submitted
+
+
+def look_at_the_head(dashboard: str) -> HeadProbe:
+    return ClusterExposure(dashboard).wait()
+
+
+ASK = [list_jobs, look_at_the_head]  # the latter before a job is submitted
 
 # Prints its arguments; once it may go on, an attachment's content, where it runs and one variable.
 PROGRAM = """

@@ -15,7 +15,10 @@ from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
 from trainer.corruption import ReductionError, ReductionFinding
 from trainer.runs.vitals import read_vitals
 
-WRONG = Poll([], failure=ReductionError(ReductionFinding(9, ("x.weight",), 1, True)))
+FINDING = ReductionFinding(
+    checked_step=9, parameters=("x.weight",), parameter_count=1, is_repeated=True
+)
+WRONG = Poll([], failure=ReductionError(FINDING))
 FAULTY = NodeVerdict("b", "Node b takes part in all wrong sums", "wrong in 2 pairs")
 FOUND = SumsReport(FAULTY.text, FAULTY)
 UNKNOWN = SumsReport("sums over 3 nodes are right, so no node is left out")

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from trainer.corruption import CorruptionFinding, ReductionFinding
 from trainer.hang import AbsentRank, Collective, HangFinding
 from trainer.record.metrics_lines import (
     CorruptionFound,
@@ -78,24 +77,25 @@ def skipped_line(step: int, **fields: Any) -> SkippedLine:
 
 def corruption_found(last_step: int, **fields: Any) -> CorruptionFound:
     """The step after the last one was not applied, because of rank 1."""
-    values: dict[str, Any] = {
-        "checked_step": last_step + 1,
+    given: dict[str, Any] = {
         "slots": (3,),
         "ranks": (1,),
         "nodes": ("far",),
-        "parameters": ("x.weight",),
-        "parameter_count": 1,
         "is_certain": True,
         "is_reproducible": True,
         "last_verified_step": last_step,
     }
-    return CorruptionFound.of(CorruptionFinding(**values | fields), last_step)
+    return CorruptionFound(step=last_step, **_finding(last_step) | given | fields)
 
 
 def wrong_reduction(last_step: int, **fields: Any) -> WrongReduction:
     """The gradients of the step after the last one were summed wrongly, and are summed again."""
-    values = {"parameters": ("x.weight",), "parameter_count": 1, "is_repeated": False} | fields
-    return WrongReduction.of(ReductionFinding(last_step + 1, **values), last_step)
+    given = _finding(last_step) | {"is_repeated": False}
+    return WrongReduction(step=last_step, **given | fields)
+
+
+def _finding(last_step: int) -> dict[str, Any]:
+    return {"checked_step": last_step + 1, "parameters": ("x.weight",), "parameter_count": 1}
 
 
 def rank_hung(last_step: int, node: str = "far", **fields: Any) -> RankHung:

@@ -12,7 +12,7 @@ from support.records.checkpoints import make_header
 from trainer.checkpoints import memory_writer
 from trainer.checkpoints.memory_file import SLOTS, MemorySteps
 from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
-from trainer.checkpoints.state_file import read_state_header
+from trainer.checkpoints.state_file import LocalStateFile
 from trainer.checkpoints.writer import share_bytes
 from trainer.errors import CheckpointError, DamagedCheckpointError
 from trainer.process.placement import Placement
@@ -85,7 +85,8 @@ def test_a_saved_file_is_a_state_file_with_its_checksum(writer, supervisor):
     ((step, file),) = supervisor.written
     assert step == 5
     file.verify()
-    assert [f.key for f in read_state_header(file.path)] == ["master:a:0", "exp_avg:b:3"]
+    fragments = LocalStateFile(file.path).fragments()
+    assert [fragment.key for fragment in fragments] == ["master:a:0", "exp_avg:b:3"]
     assert load_file(file.path)["exp_avg:b:3"].tolist() == [10, 11, 12, 13, 14, 15, 16]
     assert file.path.stat().st_mode & 0o777 == 0o600
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from foundation.file_model import MAX_COUNT
 from trainer.checkpoints import state_file
-from trainer.checkpoints.state_file import read_state_header, state_file_name, write_state_file
+from trainer.checkpoints.state_file import LocalStateFile, state_file_name, write_state_file
 from trainer.errors import CheckpointError
 
 
@@ -71,14 +71,14 @@ def test_a_tensor_that_is_no_fragment_is_refused_by_name(tmp_path, name):
     path = tmp_path / state_file_name(0, 1)
     write_state_file(path, {name: 3}, [as_bytes(torch.ones(3))])
     with pytest.raises(CheckpointError, match=r"is damaged: .*KIND:PARAMETER:START"):
-        read_state_header(path)
+        LocalStateFile(path)
 
 
 def test_fragments_are_read_as_they_were_written(tmp_path):
     path = tmp_path / state_file_name(0, 1)
     sizes = {"master:layers.0:w:5": 2, f"ema:w:{MAX_COUNT - 3}": 3, "ema:v:0": 0}
     write_state_file(path, sizes, [as_bytes(torch.ones(5))])
-    found = [(f.kind, f.parameter, f.start, f.stop) for f in read_state_header(path)]
+    found = [(f.kind, f.parameter, f.start, f.stop) for f in LocalStateFile(path).fragments()]
     assert found == [
         ("master", "layers.0:w", 5, 7),
         ("ema", "w", MAX_COUNT - 3, MAX_COUNT),
@@ -88,4 +88,4 @@ def test_fragments_are_read_as_they_were_written(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="gone cannot be read: No such file"):
-        read_state_header(tmp_path / "gone")
+        LocalStateFile(tmp_path / "gone")

@@ -186,6 +186,6 @@ def test_the_newest_hang_is_kept(tmp_path):
 
 
 def test_a_finding_without_the_node_of_a_rank_is_damage(tmp_path):
-    forged = corruption_found(2).model_copy(update={"nodes": []})
+    forged = corruption_found(2).model_copy(update={"nodes": ()})
     end = end_of(tmp_path, train_line(1), train_line(2), forged)
     assert "a node for each rank" in end.problem

@@ -170,7 +170,15 @@ def test_a_step_that_is_not_finite_on_a_healthy_rank_is_skipped_as_usual(rank_po
 
 def test_a_finding_is_an_event_of_the_record():
     finding = CorruptionFinding(
-        7, (2, 3), (0, 1), ("a", "b"), ("x.weight", "loss"), 9, False, True, 6
+        checked_step=7,
+        slots=(2, 3),
+        ranks=(0, 1),
+        nodes=("a", "b"),
+        parameters=("x.weight", "loss"),
+        parameter_count=9,
+        is_certain=False,
+        is_reproducible=True,
+        last_verified_step=6,
     )
     event = CorruptionFound.of(finding, 6)
     assert parse_line(event.to_json().encode()) == event

@@ -39,8 +39,7 @@ class FileStamp(NamedTuple):
     inode: int
 
     @classmethod
-    def of(cls, path: Path) -> "FileStamp":
-        status = path.stat()
+    def of(cls, status: os.stat_result) -> "FileStamp":
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
@@ -57,14 +56,14 @@ class UploadedFiles:
         for name in self.parts:
             with suppress(OSError):
                 if not is_kept(name):
-                    self._stamps[name] = FileStamp.of(self.folder / name)
+                    self._stamps[name] = FileStamp.of((self.folder / name).stat())
 
     def changed(self) -> list[str]:
         """Return the names of files that have changed since their upload."""
         names = []
         for name in local_files(self.folder):
             with suppress(OSError):  # the file was removed meanwhile
-                if self._stamps.get(name) != FileStamp.of(self.folder / name):
+                if self._stamps.get(name) != FileStamp.of((self.folder / name).stat()):
                     names.append(name)
         return names
 
@@ -83,7 +82,7 @@ class UploadedFiles:
         """
         with open_regular(self.folder / name) as file:
             status = os.fstat(file.fileno())
-            stamp = FileStamp(status.st_size, status.st_mtime_ns, status.st_ino)
+            stamp = FileStamp.of(status)
             parts = self._unchanged_parts(name, file, stamp)
             added = status.st_size - sum(part.bytes for part in parts)
             if added:
@@ -159,7 +158,7 @@ class FileFetcher:
         """
         path = self._folder / name
         with suppress(OSError):
-            if self._fetched.get(name) == (parts, FileStamp.of(path)):
+            if self._fetched.get(name) == (parts, FileStamp.of(path.stat())):
                 return
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = equal_parts(path, parts)
@@ -178,7 +177,7 @@ class FileFetcher:
                     file.write(read_part(self._store, part))
             unfinished.replace(path)
         os.utime(path, (parts[-1].modified, parts[-1].modified))
-        self._fetched[name] = (parts, FileStamp.of(path))
+        self._fetched[name] = (parts, FileStamp.of(path.stat()))
 
 
 def equal_parts(path: Path, parts: list[FilePart]) -> int:
