@@ -228,7 +228,8 @@ def test_a_damaged_line_is_named(tmp_path):
         ('{"step": 1}x', "trailing characters"),
         ("[1]", "should be an object"),
         ('{"step": 1, "kind": "train"}', "train.epoch: Field required"),
-        (whole.replace('"loss"', '"lose"'), "train.loss: Field required"),
+        # Versions of pydantic differ in the order of a line's problems.
+        (whole.replace('"loss"', '"lose"'), "train.(loss: Field required|lose: Extra inputs)"),
         (whole.replace('"kind": "train"', '"kind": "brain"'), "kind"),
     ]:
         path.write_text(f"{whole}\n{damaged}\n")
