@@ -17,7 +17,7 @@ class RecorderProtocol(Protocol):
 
 
 class NoRecorder:
-    """Recorder that records nothing, as of ranks other than 0, whose lines are those of rank 0."""
+    """Recorder that records nothing; ranks other than 0 would repeat the lines of rank 0."""
 
     last_step = 0
 

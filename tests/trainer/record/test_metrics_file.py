@@ -1,6 +1,7 @@
 """metrics.jsonl over restarts: nothing torn, nothing twice, nothing changed in silence."""
 
 import json
+import re
 from functools import partial
 from math import nan
 
@@ -228,8 +229,9 @@ def test_a_damaged_line_is_named(tmp_path):
         ('{"step": 1}x', "trailing characters"),
         ("[1]", "should be an object"),
         ('{"step": 1, "kind": "train"}', "train.epoch: Field required"),
-        # Versions of pydantic differ in the order of a line's problems.
-        (whole.replace('"loss"', '"lose"'), "train.(loss: Field required|lose: Extra inputs)"),
+        # One problem each, because versions of pydantic differ in their order.
+        (re.sub('"loss": [^,]+, ', "", whole), "train.loss: Field required"),
+        (whole.replace("{", '{"lose": 1.0, ', 1), "train.lose: Extra inputs are not permitted"),
         (whole.replace('"kind": "train"', '"kind": "brain"'), "kind"),
     ]:
         path.write_text(f"{whole}\n{damaged}\n")
