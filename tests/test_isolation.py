@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from support.ranks.rank_pool import free_port
+from support.ports import free_port
 
 
 def test_a_request_through_a_proxy_that_is_gone(monkeypatch):

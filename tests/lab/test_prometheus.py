@@ -13,7 +13,7 @@ import psutil
 import pytest
 from support.cluster.processes import children, command_of, wait_until
 from support.machine_parts import program
-from support.ranks.rank_pool import free_port
+from support.ports import free_port
 from support.records.lines import train_line
 from support.records.run_folders import made_run, with_owner
 

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from support.cluster.processes import command_of, is_alive
-from support.ranks.rank_pool import free_port
+from support.ports import free_port
 
 RAY = Path(sys.executable).parent / "ray"
 STARTS = 3

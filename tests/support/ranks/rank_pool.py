@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import secrets
 import signal
-import socket
 import tempfile
 import time
 import traceback
@@ -44,8 +43,6 @@ JOBS_UNTIL_CLEANING = 10
 # times a second, between jobs too. A rank with more threads than this is replaced, which takes
 # 20 ms of CPU time; a fresh rank has 9, and one with 200 takes ten times as long for a step.
 MOST_THREADS = 24
-OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")  # which the kernel gives to them
-AFTER_RAY_WORKERS = 20_000  # theirs are 10002 to 19999
 
 
 def preloaded_context() -> Any:
@@ -206,16 +203,6 @@ def _receive(pipe: Connection) -> _Answer:
 def _threads() -> int:
     """Of this process, those that no Python knows of included."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())
-
-
-def free_port() -> int:
-    """One that nobody listens on, and that no outgoing connection takes before its server does."""
-    lowest, _ = map(int, OUTGOING_PORTS.read_text().split())
-    while True:
-        port = secrets.choice(range(AFTER_RAY_WORKERS, lowest))
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from support.cluster.processes import command_of
 from support.cluster.ray_head import RayHead
-from support.ranks.rank_pool import free_port
+from support.ports import free_port
 from support.tutorials.shell import BIN, MARK, marked
 
 RAY_JOBS = "RAY_API_SERVER_ADDRESS"

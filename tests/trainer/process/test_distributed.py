@@ -8,7 +8,7 @@ from datetime import timedelta
 import psutil
 import pytest
 from support.cluster.hosts import Hosts, Names
-from support.ranks.rank_pool import free_port
+from support.ports import free_port
 
 from trainer.errors import NetworkError
 from trainer.process.distributed import network_interface, process_group, rank_variables
