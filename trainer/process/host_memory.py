@@ -17,13 +17,16 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # constants of glibc's malloc.h
 # Environment variables of a rank, for libraries that would otherwise free memory that the next step
 # needs again (docs/decisions/0033). glibc would return memory to the kernel; allocating that memory
-# again takes an eighth of the time of a base model on a CPU. oneDNN would free the code that it
-# generates for each shape of a matrix product, and micro-batches have thousands of shapes. Both
-# libraries read the environment when the process starts.
+# again takes an eighth of the time of a base model on a CPU. glibc would also list small freed
+# blocks by size. They lie between larger ones, which could then not be merged, so that memory would
+# grow with the steps. oneDNN would free the code that it generates for each shape of a matrix
+# product, and micro-batches have thousands of shapes. Both libraries read the environment when the
+# process starts.
 ALLOCATOR_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_MMAP_MAX_": "0",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(2**14),
 }
 # Capacity for the matrix products of one or two steps. This is enough if shapes recur only between

@@ -1,5 +1,6 @@
 """What the host says of its memory."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -71,3 +72,31 @@ def test_without_a_container_there_is_no_such_limit(tmp_path):
     (tmp_path / "memory.max").write_text("max\n")
     assert host_memory.available_in_cgroup(tmp_path) == sys.maxsize
     assert 0 < host_memory.available_bytes() < sys.maxsize
+
+
+GROWTH = """
+import ctypes
+
+libc = ctypes.CDLL(None)
+libc.free.argtypes = [ctypes.c_void_p]
+libc.sbrk.restype = ctypes.c_void_p
+
+def allocated(size):  # as torch allocates the elements of a tensor
+    block = ctypes.c_void_p()
+    assert libc.posix_memalign(ctypes.byref(block), ctypes.c_size_t(64), ctypes.c_size_t(size)) == 0
+    return block
+
+blocks = [allocated(10_000_000 + 16 * (n % 7)) for n in range(30)]
+for block in blocks:
+    libc.free(block)
+end = libc.sbrk(0)
+allocated(270_000_000)
+print(libc.sbrk(0) - end)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
+def test_a_larger_tensor_fits_into_what_smaller_ones_have_left():
+    """glibc cuts a few bytes off each of them; kept apart, these would lie between free blocks."""
+    environment = {**os.environ, **host_memory.ALLOCATOR_ENVIRONMENT}
+    assert int(subprocess.check_output([sys.executable, "-c", GROWTH], env=environment)) == 0
