@@ -44,29 +44,34 @@ class Collective(FileModel):
         return self.operation + (f" of {shape} {self.dtype}" if self.dtype else "")
 
 
-def rank_name(rank: int, node: str | None) -> str:
-    """Return a rank and its node, such as "rank 1 on node-2"."""
-    return f"rank {rank} on {node}" if node else f"rank {rank}"
-
-
-class AbsentRank(FileModel):
-    """Rank that has not entered a collective, or whose record is missing.
+class RankOnNode(FileModel):
+    """Rank, and where it runs.
 
     Attributes:
         rank: the number of the rank.
-        node: its node's name in messages; empty if it is unknown.
+        node: its node's name in messages; None or empty if it is unknown.
+    """
+
+    rank: Count
+    node: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Rank and node, such as "rank 1 on node-2"."""
+        return f"rank {self.rank} on {self.node}" if self.node else f"rank {self.rank}"
+
+
+class AbsentRank(RankOnNode):
+    """Rank that has not entered a collective, or whose record is missing.
+
+    Attributes:
         has_record: False if the rank sent no record, because it is stopped, blocked or lost.
         entered: the description of the collective that it entered instead, or None.
     """
 
-    rank: Count
     node: _Text = ""
     has_record: bool = True
     entered: _Text | None = None
-
-    @property
-    def name(self) -> str:
-        return rank_name(self.rank, self.node)
 
 
 class HangFinding(FileModel):

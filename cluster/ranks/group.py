@@ -291,7 +291,7 @@ class RankGroup:
 
     def _accept(self, rank: int, batch: ReportBatch, now: float) -> list[tuple[float, int, Report]]:
         """Return the new reports of a batch, each with its time by `clock` and its rank."""
-        return [(now - age, rank, report) for age, report in self._received[rank].accept(batch)]
+        return [(at, rank, report) for at, report in self._received[rank].accept(batch, now)]
 
     def _last_reports(self, seconds: float) -> tuple[list[tuple[int, Report]], Exception | None]:
         """Collect the last reports, which ranks made before they returned.
@@ -311,7 +311,8 @@ class RankGroup:
             name, position = self._names[rank], self._hang_detector.positions[rank]
             try:
                 batch: ReportBatch = ray.get(question, timeout=0)
-                reports += [(rank, report) for _, report in self._received[rank].accept(batch)]
+                accepted = self._accept(rank, batch, self._clock.poll())
+                reports += [(rank, report) for _, rank, report in accepted]
             except GetTimeoutError:
                 failure = RankLostError(
                     f"{name} has finished training, but has not sent its last reports within "

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from cluster.health.hang_detector import Position
 from trainer.checkpoints.format import CheckpointHeader
@@ -121,13 +122,25 @@ class ReceivedReports:
 
     def __init__(self) -> None:
         self.end = 0
+        self._newest_at = -inf
 
-    def accept(self, batch: ReportBatch) -> list[tuple[float, Report]]:
-        """Return the new reports of a batch, each with its age in seconds."""
+    def accept(self, batch: ReportBatch, now: float) -> list[tuple[float, Report]]:
+        """Return the new reports of a batch, each with its time.
+
+        A report seems to be made later than it was by as long as its batch was under way. Times of
+        a rank never decrease, so that an earlier position does not seem to be the last one.
+
+        Args:
+            now: the time at which the batch is accepted, by the clock of the times.
+        """
         assert batch.first <= self.end, (batch.first, self.end)
         new = batch.reports[self.end - batch.first :]
         self.end = max(self.end, batch.end)
-        return [(batch.sent_at - made_at, report) for made_at, report in new]
+        accepted = []
+        for made_at, report in new:
+            self._newest_at = max(self._newest_at, now - (batch.sent_at - made_at))
+            accepted.append((self._newest_at, report))
+        return accepted
 
 
 class Mailbox:

@@ -20,7 +20,7 @@ from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from trainer.corruption import CorruptionFinding, Finding, ReductionFinding
-from trainer.hang import HangFinding, rank_name
+from trainer.hang import HangFinding, RankOnNode
 from trainer.scores import MORE_IS_BETTER, Scores, scores_of
 
 VERSION: Literal[2] = 2
@@ -69,25 +69,16 @@ class _StepLine(_Line):
 SlowCause = Literal["compute", "data"]
 
 
-class SlowRankState(FileModel):
+class SlowRankState(RankOnNode):
     """Rank that is slower than the others, see `trainer.training.slow_ranks`.
 
     Attributes:
-        rank: the number of the rank.
-        node: its node's name in messages; None if it is unknown.
         cause: "compute" if it computes longer than the others, "data" if it waits longer for data.
         factor: its time as a multiple of the median of the other ranks; median of 25 steps.
     """
 
-    rank: Count
-    node: str | None = None
     cause: SlowCause
     factor: float
-
-    @property
-    def name(self) -> str:
-        """Rank and node, such as "rank 1 on node-2"."""
-        return rank_name(self.rank, self.node)
 
     @property
     def reason(self) -> str:
@@ -364,21 +355,15 @@ class SlowRankFound(_Event, SlowRankState):
     other_seconds: float
 
 
-class RankRecovered(_Event):
+class RankRecovered(_Event, RankOnNode):
     """Rank that was slower than the others, and is no longer.
 
     Attributes:
-        rank, node, factor: as in `SlowRankState`.
+        factor: as in `SlowRankState`.
     """
 
     event: Literal["rank_recovered"] = "rank_recovered"
-    rank: Count
-    node: str | None = None
     factor: float
-
-    @property
-    def name(self) -> str:
-        return rank_name(self.rank, self.node)
 
 
 class _FindingEvent(_Event):

@@ -19,6 +19,7 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import agent_client
 from cluster.ranks import group as rank_group
 from cluster.ranks.group import LAST_REPORTS_SECONDS, WAIT_FOR_CAUSE_SECONDS, RankGroup
+from cluster.ranks.report_collector import LinkedReports
 from cluster.ranks.reports import Notice, ReportBatch
 from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
@@ -379,6 +380,23 @@ def test_signs_are_positions_and_seconds_of_silence(story):
     (position, silent), (start, other_silent) = told.group.heartbeats()
     assert (position, silent) == (Position("validation", 3), 4.0)
     assert (start, other_silent) == (Position(), 14.0)
+
+
+def test_the_last_position_is_the_newest_of_several_answers(story):
+    """An agent has answered twice between two polls: the first answer waited longer."""
+    told = story(nodes="a")
+    told.begin()
+    batches = [
+        ReportBatch(0, [(10.0, Position("step", 14))], sent_at=10.1),
+        ReportBatch(1, [(10.2, Position("step", 15))], sent_at=11.2),
+    ]
+    news = [LinkedReports("the process", 0.0, [batch]) for batch in batches]
+    told.group._ranks = {"the process": 0}
+    told.group._collector = SimpleNamespace(
+        collect=lambda: False, take=lambda: news, linked=frozenset(["the process"]), dead=set()
+    )
+    told.group.poll()
+    assert told.group.heartbeats()[0][0] == Position("step", 15)
 
 
 def test_a_rank_that_stops_answering_hangs(story):

@@ -58,16 +58,24 @@ def test_reports_are_kept_in_order_until_they_are_acknowledged():
     assert (mailbox.reports_since(7).first, mailbox.reports_since(7).end) == (7, 8)
 
 
-def test_reports_that_come_twice_are_received_once_with_their_age():
+def test_reports_that_come_twice_are_received_once_with_their_time():
     received = ReceivedReports()
     one, two, three = (Notice(text) for text in ("one", "two", "three"))
     batch = ReportBatch(0, [(5.0, one), (6.0, two)], sent_at=8.0)
-    assert received.accept(batch) == [(3.0, one), (2.0, two)]
-    assert received.accept(batch) == []
-    assert received.accept(ReportBatch(1, [(6.0, two), (7.0, three)], 9.0)) == [(2.0, three)]
+    assert received.accept(batch, 100.0) == [(97.0, one), (98.0, two)]
+    assert received.accept(batch, 101.0) == []
+    batch = ReportBatch(1, [(6.0, two), (7.0, three)], 9.0)
+    assert received.accept(batch, 103.0) == [(101.0, three)]
     assert received.end == 3
     with pytest.raises(AssertionError):
-        received.accept(ReportBatch(4, [], 9.0))
+        received.accept(ReportBatch(4, [], 9.0), 104.0)
+
+
+def test_reports_keep_their_order_if_a_batch_waited_longer_than_the_next_one():
+    received = ReceivedReports()
+    one, two = Notice("one"), Notice("two")
+    assert received.accept(ReportBatch(0, [(5.0, one)], sent_at=5.1), 9.0) == [(8.9, one)]
+    assert received.accept(ReportBatch(1, [(5.2, two)], sent_at=6.0), 9.0) == [(8.9, two)]
 
 
 def test_what_is_not_only_progress_is_urgent():
