@@ -305,14 +305,14 @@ class RankGroup:
         ]
         answers = [question for _, question in questions]
         ray.wait(answers, num_returns=len(answers), timeout=seconds)
+        now = self._clock.poll()
         reports: list[tuple[int, Report]] = []
         failure: Exception | None = None
         for rank, question in questions:
             name, position = self._names[rank], self._hang_detector.positions[rank]
             try:
                 batch: ReportBatch = ray.get(question, timeout=0)
-                accepted = self._accept(rank, batch, self._clock.poll())
-                reports += [(rank, report) for _, rank, report in accepted]
+                reports += [(rank, report) for _, report in self._received[rank].accept(batch, now)]
             except GetTimeoutError:
                 failure = RankLostError(
                     f"{name} has finished training, but has not sent its last reports within "
