@@ -12,5 +12,5 @@
     matrix.py               which faults meet which moments, and why the others do not
     preemptions.py          one run, preempted again and again
     stage.py                what the tests of a file share
-    table.py                the results, for benchmarks/README.md
+    table.py                the results, for docs/benchmarks/recovery.md
 """

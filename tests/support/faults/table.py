@@ -1,4 +1,4 @@
-"""The results of the fault matrix as a Markdown table, to be pasted into benchmarks/README.md."""
+"""The results of the fault matrix, as a Markdown table for docs/benchmarks/recovery.md."""
 
 from collections.abc import Sequence
 from pathlib import Path
