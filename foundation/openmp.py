@@ -6,7 +6,7 @@ occupy the core of the very thread that it waits for, at each of thousands of sm
 to a busy process, a command took 22 s for a translation that takes 5 s with one thread, and a
 training step took more than 4 s instead of 1.0. Sleeping without spinning at all makes training a
 quarter slower on an otherwise idle machine. These times are from benchmarks/waiting_threads.py; see
-benchmarks/README.md.
+docs/benchmarks/training-speed.md.
 """
 
 import os

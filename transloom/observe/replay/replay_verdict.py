@@ -82,8 +82,8 @@ class RoundingBounds:
 
     If a replay need not be bit-identical, rounding causes a small first difference, and training
     amplifies it from step to step. The bound of a step is therefore `MAX_GROWTH` times the largest
-    difference in the preceding steps. A manipulated record exceeds this bound. benchmarks/README.md
-    has the measured growth.
+    difference in the preceding steps. A manipulated record exceeds this bound.
+    docs/benchmarks/exactness.md has the measured growth.
     """
 
     def __init__(self) -> None:
