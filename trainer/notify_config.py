@@ -39,7 +39,7 @@ class NotifyTarget(Section):
     kind: Literal["webhook", "slack", "command"] = execution(
         REQUIRED,
         "webhook: POST of JSON; slack: POST of {text: …}, as Slack and compatible services expect; "
-        "command: a program that reads the JSON from its standard input.",
+        "command: a program that reads the message from its standard input.",
     )
     url_from: str | None = execution(
         None,
@@ -50,6 +50,9 @@ class NotifyTarget(Section):
         None,
         "Name of the environment variable of the driver that has the command as a JSON list, whose "
         "first item is an absolute path: [/usr/local/bin/page, --team, ml]. No shell reads it.",
+    )
+    format: Literal["json", "text"] = execution(
+        "json", "What a command reads: json has all fields, text is two lines for a person."
     )
 
     @field_validator("url_from", "command_from", mode="before")
@@ -75,6 +78,8 @@ class NotifyTarget(Section):
             )
         if getattr(self, other) is not None:
             raise ValueError(f"kind is {self.kind}, which does not read {other}: remove {other}")
+        if self.format == "text" and self.kind != "command":
+            raise ValueError(f"kind is {self.kind}, which has one format: remove format")
         return self
 
     @property

@@ -97,9 +97,12 @@ class Notification(FileModel):
 
     def to_slack(self) -> bytes:
         """Return the body of a request to Slack or to a compatible service, as JSON."""
+        return json.dumps({"text": self.to_text().decode().translate(_SLACK_ESCAPES)}).encode()
+
+    def to_text(self) -> bytes:
+        """Return the notification as two lines for a person, which a command may read."""
         moment = datetime.fromisoformat(self.time).strftime("%Y-%m-%d %H:%M UTC")
-        text = f"{self.text}\n{self.host}, {moment}: {self.command}"
-        return json.dumps({"text": text.translate(_SLACK_ESCAPES)}).encode()
+        return f"{self.text}\n{self.host}, {moment}: {self.command}".encode()
 
 
 def clean(text: str) -> str:

@@ -114,11 +114,12 @@ class HttpTarget:
 
 
 class CommandTarget:
-    """Program that reads each notification as JSON from its standard input."""
+    """Program that reads each notification from its standard input."""
 
-    def __init__(self, name: str, argv: list[str]) -> None:
+    def __init__(self, name: str, argv: list[str], body: Callable[[Notification], bytes]) -> None:
         self.name = name
         self._argv = argv
+        self._body = body
         self._process: subprocess.Popen[bytes] | None = None
 
     def send(self, notification: Notification, seconds: float) -> DeliveryProblem | None:
@@ -135,7 +136,7 @@ class CommandTarget:
             return DeliveryProblem(f"the program cannot be started: {error.strerror}", False)
         self._process = process
         try:
-            process.communicate(notification.to_json(), timeout=seconds)
+            process.communicate(self._body(notification), timeout=seconds)
         except subprocess.TimeoutExpired:
             _kill(process)
             process.wait()
@@ -167,7 +168,8 @@ def open_target(target: NotifyTarget, environment: Mapping[str, str]) -> Deliver
             "tracking.notify.targets"
         )
     if target.kind == "command":
-        return CommandTarget(name, _argv_in(value, target.variable))
+        body = Notification.to_text if target.format == "text" else Notification.to_json
+        return CommandTarget(name, _argv_in(value, target.variable), body)
     if not _is_url(value):
         raise TargetError(
             f"{target.variable} has no URL that can be used: expected http:// or https://, a host, "

@@ -46,6 +46,8 @@ def test_a_recipe_names_variables_and_stays_the_same_run(recipe_file):
         ({"kind": "command"}, "kind is command and command_from is null"),
         (SLACK | {"command_from": "TRANSLOOM_X"}, "does not read command_from: remove"),
         (PAGER | {"url_from": "TRANSLOOM_X"}, "does not read url_from: remove"),
+        (SLACK | {"format": "text"}, "kind is slack, which has one format: remove format"),
+        (PAGER | {"format": "html"}, "'json' or 'text'"),
         ({"kind": "mail", "url_from": "TRANSLOOM_X"}, "'webhook', 'slack' or 'command'"),
     ],
 )

@@ -40,8 +40,8 @@ def http(url, kind="webhook"):
     return open_target(NotifyTarget(kind=kind, url_from=URL), {URL: url})
 
 
-def command(*argv):
-    target = NotifyTarget(kind="command", command_from=COMMAND)
+def command(*argv, **fields):
+    target = NotifyTarget(kind="command", command_from=COMMAND, **fields)
     return open_target(target, {COMMAND: json.dumps(argv)})
 
 
@@ -183,6 +183,18 @@ def test_a_command_reads_the_event_and_no_shell_reads_its_words(tmp_path):
     assert command(sys.executable, "-c", READER, str(file)).send(sent := notification(), 60) is None
     assert json.loads(file.read_bytes()) == json.loads(sent.to_json())
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_command_reads_two_lines_for_a_person(tmp_path):
+    target = command(sys.executable, "-c", READER, str(tmp_path / "text"), format="text")
+    assert (
+        target.send(sent := notification("Run <tiny>\n\x1b[31m has \ud800 finished."), 60) is None
+    )
+    message, details = (tmp_path / "text").read_text(encoding="utf-8").splitlines()
+    assert message == sent.text
+    assert details.startswith(f"{socket.gethostname()}, ")
+    assert details.endswith(f": {sent.command}")
+    assert "\x1b" not in message
 
 
 def test_a_command_that_fails_or_is_missing(tmp_path):

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from data_pipeline.storage.object_store import ObjectStore
@@ -100,12 +99,7 @@ class RunMirror:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._thread.stop()
         if self._lost is None:
             self._finish()
