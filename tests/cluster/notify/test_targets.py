@@ -187,9 +187,8 @@ def test_a_command_reads_the_event_and_no_shell_reads_its_words(tmp_path):
 
 def test_a_command_reads_two_lines_for_a_person(tmp_path):
     target = command(sys.executable, "-c", READER, str(tmp_path / "text"), format="text")
-    assert (
-        target.send(sent := notification("Run <tiny>\n\x1b[31m has \ud800 finished."), 60) is None
-    )
+    sent = notification("Run <tiny>\n\x1b[31m has \ud800 finished.")
+    assert target.send(sent, 60) is None
     message, details = (tmp_path / "text").read_text(encoding="utf-8").splitlines()
     assert message == sent.text
     assert details.startswith(f"{socket.gethostname()}, ")
