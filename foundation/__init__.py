@@ -1,5 +1,1 @@
 """Shared base of all packages: settings, registries, extensions, strict readers, wording."""
-
-from foundation import moved
-
-moved.install()

@@ -4,16 +4,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from foundation.moved import renamed
-
 MAX_LISTED_PROBLEMS = 3
 MAX_LISTED_CHARACTERS = 60
 
 # Larger counts are unrealistic, and the sum of a few could exceed 64 bits.
 MAX_COUNT = 10**15
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-
-__getattr__ = renamed(__name__, {"Written": "FileModel", "told": "error_summary"})
 
 
 class FileModel(BaseModel):

@@ -3,12 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from foundation.moved import renamed
-
 _FLOP_UNITS = (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
 _LONGEST_SPAN = 1e15  # seconds; infinity cannot be split into units
-
-__getattr__ = renamed(__name__, {"listed": "join_items", "said": "format_value"})
 
 
 def counted(count: int | float, noun: str) -> str:

@@ -1,5 +1,1 @@
 """Networks in plain torch: attention, layers, losses, decoding, and conversion of weights."""
-
-from foundation import moved
-
-moved.install()

@@ -82,7 +82,6 @@ ONLY_THERE = {
     "sys.stderr.write",
 }
 ELSEWHERE = {
-    "warnings.warn": ("foundation/moved.py",),  # its own words, for authors of extensions
     "html.escape": ("transloom/observe/explain/markup.py",),
     "logging.getLogger": ("foundation/untrusted_text.py",),  # else to set levels or handlers
     "os.write": ("cluster/supervision/command_signals.py",),  # in a signal handler: its own words
@@ -181,7 +180,6 @@ def test_no_lower_package_names_a_module_of_the_product():
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and module.search(node.value)
-        and path != ROOT / "foundation/moved.py"  # says where former names are
     ]
     assert named == []
 

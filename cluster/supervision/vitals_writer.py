@@ -29,7 +29,6 @@ from trainer.runs.vitals import (
     RankVitals,
     Restart,
     SupervisorState,
-    SupervisorVitals,
     Vitals,
     read_vitals,
     write_vitals,
@@ -186,7 +185,7 @@ class VitalsWriter(PeriodicThread):
                 without_credentials(node.text)[:MAX_CHARACTERS]
                 for node in islice(self._unfit, MAX_UNFIT_NODES)
             ),
-            supervisor=SupervisorVitals(name=state) if is_special else None,
+            supervisor=state if is_special else None,
         )
 
 

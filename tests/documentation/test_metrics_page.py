@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.scripts import imported_script
 
-from trainer.record.run_metrics import FORMER_METRICS, NODE_METRICS, RUN_METRICS
+from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = (ROOT / "deploy/prometheus/transloom.rules.yml").read_text()
@@ -22,11 +22,10 @@ def test_the_tables_are_those_of_the_facts(reference):
     page = reference.METRICS_PAGE.read_text()
     remedy = "run .venv/bin/python scripts/site/reference.py and commit the page"
     assert reference.with_tables(page) == page, remedy
-    assert "Deprecated: use transloom_run_wait_ratio." in page
     assert "| `grad_norm` | gradient norm |  | Global norm" in page
 
 
-def test_alerts_name_metrics_that_exist_and_are_not_deprecated():
+def test_alerts_name_metrics_that_exist():
     named = set(re.findall(r"transloom_(?:run|node)_\w+", RULES))
     assert len(named) > 8
-    assert named <= {*RUN_METRICS, *NODE_METRICS} - FORMER_METRICS.keys()
+    assert named <= {*RUN_METRICS, *NODE_METRICS}

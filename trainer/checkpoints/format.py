@@ -29,10 +29,9 @@ from foundation.wording import counted
 from trainer.checkpoints.state_file import HEADER_LIMITS, FileRecord
 from trainer.config import MAX_WINDOW
 from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.scores import Scores, scores_of
+from trainer.scores import Scores
 
 FORMAT = "transloom-checkpoint/2"
-FORMAT_1 = "transloom-checkpoint/1"
 HEADER = "checkpoint.json"
 MAX_DIMENSIONS = 8
 SPIKE_GUARD = "trainer.spike_guard"
@@ -139,8 +138,7 @@ class CheckpointHeader(FileModel):
     skipped_in_a_row: Count = 0
     skipped_spikes: Count = 0
     recent_steps: RecentSteps = RecentSteps()  # state of the guard `SPIKE_GUARD`
-    # States of all other guards, by recipe key. Files without them leave the field out, so that
-    # earlier versions can read them.
+    # States of all other guards, by recipe key.
     guards: dict[str, GuardState] = Field(default_factory=dict)
     # Largest recent gradients, see trainer/exact/grids.py.
     gradient_peaks: dict[str, float] = Field(default_factory=dict)
@@ -154,11 +152,11 @@ class CheckpointHeader(FileModel):
     # imported weights.
     imported_from: str | None = None
     files: Annotated[list[FileRecord], Field(fail_fast=True)] = Field(default_factory=list)
-    sha256: str | None = None  # hash of all other fields; None in headers of early versions
+    sha256: str | None = None  # hash of all other fields, which each file has
 
     def to_json(self) -> str:
         """Return the content of checkpoint.json, including its hash."""
-        values = self.model_dump(mode="json", exclude=None if self.guards else {"guards"})
+        values = self.model_dump(mode="json")
         return json.dumps(values | {"sha256": sha256_of_header(values)}, indent=1) + "\n"
 
     @property
@@ -194,10 +192,9 @@ def read_header(path: Path) -> CheckpointHeader:
     try:
         values = parse_object(read_regular(file, HEADER_LIMITS.bytes), HEADER_LIMITS)
         written_as = values.get("format")
-        if written_as in (FORMAT_1, FORMAT):
-            now = _from_format_1(values) if written_as == FORMAT_1 else values
-            header = CheckpointHeader.model_validate(now)
-            if header.sha256 not in (None, sha256_of_header(values)):
+        if written_as == FORMAT:
+            header = CheckpointHeader.model_validate(values)
+            if header.sha256 != sha256_of_header(values):
                 raise CheckpointError(
                     f"{file} is damaged: the sha256 of its fields is not the one in `sha256`"
                 )
@@ -207,14 +204,6 @@ def read_header(path: Path) -> CheckpointHeader:
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error_summary(error)}") from error
     raise CheckpointFormatError(
-        f"{file} has format {written_as!r:.80}, but this version reads {FORMAT_1!r} and "
-        f"{FORMAT!r}: use the version of transloom that wrote the file"
+        f"{file} has format {written_as!r:.80}, but this version reads {FORMAT!r}: use the version "
+        "of transloom that wrote the file"
     )
-
-
-def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert a header of format 1, with the fields `validation_loss` and `validation_bleu`."""
-    now = values | {"format": FORMAT}
-    found = {name: now.pop(f"validation_{name}", None) for name in ("loss", "bleu")}
-    there = {name: value for name, value in found.items() if value is not None}
-    return now | {"scores": scores_of(there)}

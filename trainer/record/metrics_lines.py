@@ -4,8 +4,8 @@ Every step has one line: a `TrainLine`, or a `SkippedLine` if the step was not a
 `ValidationLine` follows the line of the step that was validated. An event has the number of the
 last recorded step.
 
-The `version` of a line identifies its format. Lines of version 1 do not have this field; they are
-converted when they are read. The JSON of a line leaves out values that are None (unknown).
+The `version` of a line identifies its format. The JSON of a line leaves out values that are None
+(unknown).
 
 The text below a field is its description. `trainer.record.facts` adds how views show it.
 """
@@ -13,7 +13,7 @@ The text below a field is its description. `trainer.record.facts` adds how views
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from data_pipeline.batching.plan import Cursor
 from foundation.file_model import Count, FileModel
@@ -21,7 +21,7 @@ from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from trainer.corruption import CorruptionFinding, Finding, ReductionFinding
 from trainer.hang import HangFinding, RankOnNode
-from trainer.scores import MORE_IS_BETTER, Scores, scores_of
+from trainer.scores import Scores
 
 VERSION: Literal[2] = 2
 
@@ -245,15 +245,6 @@ class ValidationLine(_Line):
     """Duration of the validation."""
     samples: list[Sample]
     """Some sentences with their translations."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_version_1(cls, values: Any) -> Any:
-        """Convert a line of version 1, which had a field for each score."""
-        if not isinstance(values, dict) or "scores" in values:
-            return values
-        rest = {name: value for name, value in values.items() if name not in MORE_IS_BETTER}
-        return rest | {"scores": scores_of({name: values.get(name) for name in MORE_IS_BETTER})}
 
 
 class _Event(_Line):

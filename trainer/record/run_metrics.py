@@ -31,16 +31,7 @@ _PREFIX = "transloom_run_"
 # Facts whose values are names. Each name is a label of the metric.
 _NAMES = {"state": get_args(State), "supervisor_state": get_args(SupervisorState)}
 SLOW_RANK_FACTOR = f"{_PREFIX}{BY_NAME['slow_ranks'].metric}"
-# Names of earlier versions, each with its present name and the factor of its unit. They remain for
-# one version.
-FORMER_METRICS = {
-    f"{_PREFIX}rank_wait_ratio": (f"{_PREFIX}wait_ratio", 1.0),
-    f"{_PREFIX}model_flops_per_second": (f"{_PREFIX}tflops_per_second", 1e12),
-}
-RUN_METRICS = {
-    **{f"{_PREFIX}{fact.metric}": fact.meaning for fact in FACTS if fact.metric},
-    **{old: f"Deprecated: use {new}." for old, (new, _) in FORMER_METRICS.items()},
-}
+RUN_METRICS = {f"{_PREFIX}{fact.metric}": fact.meaning for fact in FACTS if fact.metric}
 NODE_METRICS = {
     "transloom_node_cpu_ratio": "share of the node's cores in use",
     "transloom_node_memory_used_bytes": "memory in use on the node, without cached files",
@@ -66,20 +57,13 @@ def run_values(path: Path) -> list[MetricValue]:
     """Return the known values of `RUN_METRICS` for the run in a folder."""
     run_status = run_status_from(RunSnapshot(RunFolder(path), RECORD_BYTES))
     run = {"run": visible_line(run_status.name)}
-    values = [
+    return [
         MetricValue(f"{_PREFIX}{fact.metric}", run | labels, float(value))
         for fact in FACTS
         if fact.metric
         for labels, value in _of_run(run_status, fact.name)
         if value is not None and abs(value) <= LARGEST
     ]
-    by_name = {value.name: value for value in values}
-    former = [
-        MetricValue(old, run, by_name[new].value * factor)
-        for old, (new, factor) in FORMER_METRICS.items()
-        if new in by_name
-    ]
-    return [*values, *former]
 
 
 def _of_run(run_status: RunStatus, fact: str) -> Iterator[tuple[dict[str, str], float | None]]:

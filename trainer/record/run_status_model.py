@@ -26,15 +26,6 @@ class LossForm(NamedTuple):
 
 
 DEFAULT_FORM = LossForm()
-# Keys of earlier versions in the JSON of a status, each with the fact that it names. They remain
-# for one version.
-FORMER_KEYS = {
-    "training_loss": "loss",
-    "training_nll": "nll",
-    "tokens_per_second": "target_tokens_per_second",
-    "tflops_per_second": "tflops_per_second",
-    "mfu": "mfu",
-}
 
 
 class Owner(FileModel):
@@ -133,11 +124,6 @@ class RunStatus(FileModel):
     @property
     def loss_form(self) -> LossForm:
         return LossForm(self.loss_unit, self.smooths_labels)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the status as a JSON object, with the keys of earlier versions."""
-        former = {key: self.numbers.get(fact) for key, fact in FORMER_KEYS.items()}
-        return self.model_dump(mode="json") | former
 
     def value(self, fact: str) -> Any:
         """Return the current value of a fact, or the length of a list; None if it is unknown."""

@@ -6,9 +6,9 @@ remains when the owner dies; `are_current` returns whether its content is still 
 
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import Count, FileModel
@@ -80,24 +80,6 @@ class Restart(FileModel):
     cause: Text
 
 
-class SupervisorVitals(FileModel):
-    """State of the supervisor of a run.
-
-    Attributes:
-        version: the version of this object. Readers ignore versions that they do not know, so a
-            later version may have other fields and names.
-        name: the name of the state.
-    """
-
-    version: Literal[1] = 1
-    name: SupervisorState
-
-
-def _of_known_version(supervisor: Any) -> Any:
-    is_other = isinstance(supervisor, dict) and supervisor.get("version") != 1
-    return None if is_other else supervisor
-
-
 class Vitals(FileModel):
     """Snapshot of the state of a run's processes.
 
@@ -113,7 +95,7 @@ class Vitals(FileModel):
         restarts: the newest restarts, oldest first.
         unfit_nodes: nodes that the run does not use, each with the reason and its figures.
         supervisor: the state of the supervisor; None while ranks train, and after the owner has
-            left. The file then omits the field, so that earlier versions can read it.
+            left.
     """
 
     format_version: Literal[1] = 1
@@ -126,13 +108,13 @@ class Vitals(FileModel):
     memory_checkpoint: Count | None = None
     restarts: Annotated[tuple[Restart, ...], Field(max_length=MAX_RESTARTS)] = ()
     unfit_nodes: Annotated[tuple[Text, ...], Field(max_length=MAX_UNFIT_NODES)] = ()
-    supervisor: Annotated[SupervisorVitals | None, BeforeValidator(_of_known_version)] = None
+    supervisor: SupervisorState | None = None
 
     @property
     def supervisor_state(self) -> SupervisorState | None:
         """Name of the supervisor's state; None if it is unknown."""
         if self.supervisor:
-            return self.supervisor.name
+            return self.supervisor
         return "training" if self.ranks else None
 
 
@@ -143,9 +125,8 @@ def write_vitals(run: "RunFolder", vitals: Vitals) -> None:
     file stays unchanged, and no error is raised.
     """
     unfinished = run.vitals.with_name(run.vitals.name + ".unfinished")
-    text = vitals.model_dump_json(exclude=None if vitals.supervisor else {"supervisor"})
     with suppress(OSError):
-        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.write_text(vitals.model_dump_json() + "\n", encoding="utf-8")
         unfinished.replace(run.vitals)
 
 

@@ -56,7 +56,7 @@ def list_runs(
 
     with followed_copy(folder, is_followed=False) as runs:
         run_statuses = runs_in(runs)
-    answer([s.to_json() for s in run_statuses], as_json, runs_table(run_statuses))
+    answer([s.model_dump(mode="json") for s in run_statuses], as_json, runs_table(run_statuses))
 
 
 @runs_app.command("push")

@@ -13,4 +13,4 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     from transloom.observe.terminal.run_status_text import status_of, status_text
 
     run_status = status_of(run)
-    answer(run_status.to_json(), as_json, status_text(run_status))
+    answer(run_status.model_dump(mode="json"), as_json, status_text(run_status))

@@ -42,8 +42,7 @@ class HypothesesOrigin(FileModel):
         sources_sha256: hash of the source sentences, each followed by a line end.
         tag: tag before every source sentence, or None.
         decoding: options of the search.
-        engine: the engine and its number format, or None for transloom's own search. The file omits
-            this field if it is None, so that earlier versions can read the metadata.
+        engine: the engine and its number format, or None for transloom's own search.
     """
 
     test_set: str
@@ -171,7 +170,5 @@ def make_hypotheses(
         )
     file = save_texts(folder, file_name(origin), texts)
     card = HypothesesMetadata(origin=origin, sentences=total, sha256=sha256_of(file))
-    unwritten = {"origin": {"engine"}} if origin.engine is None else None
-    written = card.model_dump_json(indent=1, exclude=unwritten)
-    write_atomically(file.with_suffix(".json"), written + "\n")
+    write_atomically(file.with_suffix(".json"), card.model_dump_json(indent=1) + "\n")
     return Hypotheses(texts, file, reused=False)

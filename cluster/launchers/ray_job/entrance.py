@@ -13,10 +13,6 @@ from cluster.launchers.ray_job.training_process import IMPORT_OWN_PACKAGES, star
 from cluster.ray.environment_file import VARIABLE
 
 IMPORT_BOOTSTRAP = "from cluster.launchers.ray_job.entrance import"
-NO_ENTRY_POINT = (
-    "error: this job was submitted by an older version of transloom, which sends no entry point, "
-    "but this node has a newer version. Submit the job again with the version of this node"
-)
 
 
 def job_code(entry_point: str) -> str:
@@ -28,14 +24,12 @@ def job_code(entry_point: str) -> str:
     return f"{IMPORT_OWN_PACKAGES}{IMPORT_BOOTSTRAP} run_job; run_job({entry_point!r})"
 
 
-def run_job(entry_point: str | None = None) -> None:
+def run_job(entry_point: str) -> None:
     """Run a job until its end and exit; `sys.argv[1]` is the file with the job's id and request.
 
     Args:
-        entry_point: see `job_code`. Older clients sent none.
+        entry_point: see `job_code`.
     """
-    if entry_point is None:
-        sys.exit(NO_ENTRY_POINT)
     command = training_command(entry_point)
     # The environment file may set variables that affect imports, so it must be read before them.
     ready = None if VARIABLE in os.environ else start(command, os.environ)

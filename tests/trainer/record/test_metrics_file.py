@@ -246,29 +246,6 @@ def test_a_line_of_a_later_version_is_refused_as_such(tmp_path):
         read_metrics(path)
 
 
-@pytest.mark.parametrize("loss", ["2.0", "null"])
-def test_lines_of_the_first_version_are_read_as_those_of_this(tmp_path, loss):
-    path = tmp_path / "metrics.jsonl"
-    perplexity = "7.5" if loss == "2.0" else "null"
-    path.write_text(
-        train_line(1).to_json().replace('"version": 2, ', "")
-        + "\n"
-        + f'{{"step": 1, "kind": "validation", "loss": {loss}, "perplexity": {perplexity}, '
-        '"bleu": 12.5, "seconds": 1.0, "samples": []}\n'
-        '{"step": 1, "kind": "event", "event": "resumed", "from_step": 0, "promise": null}\n'
-    )
-    train, validation, event = read_metrics(path)
-    assert train == train_line(1)
-    assert event == Resumed(step=1, from_step=0)
-    assert {name: score.value for name, score in validation.scores.items()} == {
-        "loss": json.loads(loss),
-        "perplexity": json.loads(perplexity),
-        "bleu": 12.5,
-    }
-    better = [name for name, score in validation.scores.items() if score.more_is_better]
-    assert better == ["bleu"]
-
-
 def test_scores_whose_decoding_was_not_recorded_are_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
     text = validation_line(3, bleu=12.5).to_json()

@@ -17,7 +17,7 @@ from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, ENDED, last_entries, log_entry
 from trainer.runs.rank_nodes import write_rank_nodes
-from trainer.runs.vitals import SupervisorVitals, Vitals, write_vitals
+from trainer.runs.vitals import Vitals, write_vitals
 
 TWO_STEPS = (train_line(1), train_line(2))
 
@@ -62,7 +62,7 @@ def test_an_exception_of_any_class_is_a_problem_of_the_run(run, monkeypatch, cap
 def test_the_step_in_memory_is_that_of_the_current_owner(run, seconds_since_owner, step):
     with_owner(run, since=datetime.fromtimestamp(1000, UTC).isoformat())
     left_out = ("Node b is slow (3 GFLOP/s)",)
-    checks = SupervisorVitals(name="checking_nodes")
+    checks = "checking_nodes"
     said = Vitals(
         time=1000 + seconds_since_owner,
         memory_checkpoint=8,

@@ -1,7 +1,5 @@
 """vitals.json: written whole, read within limits, and told from that of a former owner."""
 
-import json
-
 import pytest
 
 from trainer.runs.folder import RunFolder
@@ -9,7 +7,6 @@ from trainer.runs.vitals import (
     DataWorkerVitals,
     RankVitals,
     Restart,
-    SupervisorVitals,
     Vitals,
     are_current,
     read_vitals,
@@ -39,34 +36,18 @@ def test_what_is_written_is_read(run):
 
 
 def test_the_state_of_the_supervisor_is_read(run):
-    waits = Vitals(time=1.0, supervisor=SupervisorVitals(name="waiting_for_capacity"))
+    waits = Vitals(time=1.0, supervisor="waiting_for_capacity")
     write_vitals(run, waits)
     assert read_vitals(run) == waits
     assert read_vitals(run).supervisor_state == "waiting_for_capacity"
 
 
-def test_earlier_versions_can_read_the_file_while_ranks_train(run):
-    """They refuse fields that they do not know."""
+def test_a_supervisor_whose_ranks_train_has_the_state_training(run):
     write_vitals(run, VITALS)
-    assert "supervisor" not in json.loads(run.vitals.read_text())
     assert read_vitals(run).supervisor_state == "training"
 
 
-@pytest.mark.parametrize(
-    ("supervisor", "state"),
-    [
-        ('{"version": 1, "name": "checking_nodes"}', "checking_nodes"),
-        ('{"version": 2, "name": "dreaming", "since": 5}', None),
-        ('{"name": "dreaming"}', None),
-        ("null", None),
-    ],
-)
-def test_a_supervisor_of_another_version_is_ignored(run, supervisor, state):
-    run.vitals.write_text(f'{{"time": 1.0, "attempt": 3, "supervisor": {supervisor}}}')
-    assert (read_vitals(run).attempt, read_vitals(run).supervisor_state) == (3, state)
-
-
-@pytest.mark.parametrize("supervisor", ['{"version": 1, "name": "dreaming"}', "[1]", '"waiting"'])
+@pytest.mark.parametrize("supervisor", ['"dreaming"', "[1]", '{"name": "checking_nodes"}'])
 def test_a_damaged_supervisor_is_an_error(run, supervisor):
     run.vitals.write_text(f'{{"time": 1.0, "supervisor": {supervisor}}}')
     with pytest.raises(ValueError, match="supervisor"):

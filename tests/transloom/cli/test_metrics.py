@@ -32,7 +32,7 @@ from trainer.record.metrics_lines import Resumed
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS, SLOW_RANK_FACTOR
 from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import SupervisorVitals, Vitals, write_vitals
+from trainer.runs.vitals import Vitals, write_vitals
 
 RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "transloom.rules.yml"
 GPU = GpuUsage(index=1, utilization_percent=75, memory_used_bytes=8, memory_bytes=10)
@@ -69,7 +69,7 @@ def run(tmp_path):
     run = made_run(tmp_path / "full", *lines, Resumed(step=8, from_step=4, restarts=3))
     with_owner(with_checkpoint(run, 4), since="2026-01-01T00:00:00+00:00")
     append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time(), 6, "gpu-7")])
-    waits = SupervisorVitals(name="waiting_for_capacity")
+    waits = "waiting_for_capacity"
     write_vitals(RunFolder(run), Vitals(time=time.time(), supervisor=waits))
     return run
 
@@ -89,13 +89,11 @@ def test_all_that_is_known_of_a_run_is_told(transloom, run):
         ("transloom_run_target_tokens_per_second",): pytest.approx(1, rel=0.01),
         # By the lines' times, of which a step takes 10 s here; the peak is 20 TFLOP/s.
         ("transloom_run_tflops_per_second",): pytest.approx(0.4, rel=0.01),
-        ("transloom_run_model_flops_per_second",): pytest.approx(4e11, rel=0.01),  # former name
         ("transloom_run_mfu_ratio",): pytest.approx(0.02, rel=0.01),
         ("transloom_run_loss",): pytest.approx(1 / 6),
         ("transloom_run_nll",): pytest.approx(0.9 / 6),
         ("transloom_run_data_stall_ratio",): pytest.approx(0.4, rel=0.01),
         ("transloom_run_wait_ratio",): pytest.approx(0.2, rel=0.01),
-        ("transloom_run_rank_wait_ratio",): pytest.approx(0.2, rel=0.01),  # former name
         ("transloom_run_grad_norm",): 1,
         ("transloom_run_compute_imbalance_ratio",): 0.375,
         ("transloom_run_learning_rate",): 0.1,

@@ -9,9 +9,9 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.object_errors import (
@@ -35,7 +35,6 @@ from trainer.runs.remote.file_table import (
 )
 
 FORMAT = "transloom-head/2"
-FORMAT_1 = "transloom-head/1"
 HEAD = "HEAD.json"
 HEAD_LIMITS = JsonLimits(bytes=16_000_000, values=500_000)
 MAX_CHECKPOINTS = 20_000
@@ -101,17 +100,6 @@ class RunHead(FileModel):
     additions: FileTable = FileTable()
     stop_request: str | None = None
     data_workers_request: Annotated[int, Field(gt=0, lt=100_000)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _convert(cls, values: Any) -> Any:
-        """Convert a head in the first format, which named most files without a table."""
-        if not isinstance(values, dict) or values.get("format") != FORMAT_1:
-            return values
-        table = {"entries": values.get("files", {}), "index": values.get("index", [])}
-        tables = {"files": table, "additions": {"entries": values.get("additions", {})}}
-        others = {name: value for name, value in values.items() if name != "index"}
-        return others | tables | {"format": FORMAT}
 
 
 class HeadObject:

@@ -89,7 +89,7 @@ class FolderFeed:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the status of each run as a dictionary for JSON."""
-        return [known.run_status.to_json() for known in self._newest_first()]
+        return [known.run_status.model_dump(mode="json") for known in self._newest_first()]
 
     def _newest_first(self) -> list[FolderRow]:
         known = self._known.values()

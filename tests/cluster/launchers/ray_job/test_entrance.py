@@ -1,13 +1,9 @@
 """The processes of a job, by the commands that start them."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-from cluster.launchers.ray_job.entrance import IMPORT_BOOTSTRAP
 from cluster.launchers.ray_job.training_process import (
-    IMPORT_OWN_PACKAGES,
     NO_ARGV,
     argv_line,
     start,
@@ -29,13 +25,3 @@ def test_without_arguments_the_process_leaves() -> None:
     process = start(training_command("json.tool"), os.environ)
     process.communicate(b"", timeout=100)
     assert process.returncode == NO_ARGV
-
-
-def test_the_command_of_an_older_client_is_refused() -> None:
-    """It called `run_job` without an entry point."""
-    code = f"{IMPORT_OWN_PACKAGES}{IMPORT_BOOTSTRAP} run_job; run_job()"
-    command = [sys.executable, "-P", "-c", code, "job.json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1
-    assert "older version of transloom" in done.stderr
-    assert "Submit the job again" in done.stderr

@@ -9,20 +9,10 @@ from data_pipeline.storage.object_errors import ObjectConflictError, ObjectStore
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, RunMismatchError
 from trainer.runs.remote import lease
-from trainer.runs.remote.head import HEAD, HEAD_LIMITS, HeadObject, RunHead, owner_of
+from trainer.runs.remote.file_table import FileTable
+from trainer.runs.remote.head import HEAD, HEAD_LIMITS, HeadObject, RunHead, RunOwner, owner_of
 
-HEAD_1 = {
-    "format": "transloom-head/1",
-    "revision": 7,
-    "nonce": "a",
-    "owner": {"number": 1, "released": True},
-    "checkpoints": {"step-00000001": "owners/00000001/step-00000001-a"},
-    "files": {"metrics.jsonl": [{"name": "owners/00000001/m", "bytes": 1, "sha256": "0" * 64}]},
-    "additions": {"x.txt": [{"name": "owners/00000002/x", "bytes": 2, "sha256": "1" * 64}]},
-    "index": [{"name": "owners/00000001/i", "bytes": 15_000_000, "sha256": "2" * 64}],
-    "stop_request": None,
-    "data_workers_request": 3,
-}
+FILES = {"metrics.jsonl": [{"name": "owners/00000001/m", "bytes": 1, "sha256": "0" * 64}]}
 CHANGES = 8
 WRITERS = 4
 PART = {"name": "owners/00000001/files/a/b", "bytes": 1, "sha256": "0" * 64}
@@ -201,36 +191,23 @@ def test_an_owner_that_has_released_the_run_cannot_change_it(store):
     assert head.read().owner.released
 
 
-def test_a_head_in_the_first_format_is_read_and_written_in_the_present_one(store):
-    store.put(HEAD, json.dumps(HEAD_1).encode())
-    head = HeadObject(store)
-    found = head.read()
-    assert found.files.entries["metrics.jsonl"][0].bytes == 1
-    assert found.files.index[0].bytes == 15_000_000
-    assert found.additions.entries["x.txt"][0].name == "owners/00000002/x"
-    assert (found.revision, found.data_workers_request) == (7, 3)
-    written = head.change(lambda now: now)
-    stored = json.loads(store.get(HEAD, 10_000).data)
-    assert stored["format"] == "transloom-head/2"
-    assert HeadObject(store).read() == written
-    assert written.files == found.files
-
-
 @pytest.mark.parametrize(
     "damage",
     [
         {"owner": {"number": 1, "renewed": 1e308}},
         {"owner": {"number": 1, "renewed": -1.0}},
-        {"files": {"/".join(2_000 * ["d"]): HEAD_1["files"]["metrics.jsonl"]}},
-        {"files": {"x": [HEAD_1["files"]["metrics.jsonl"][0] | {"modified": 1e308}]}},
-        {"files": {"x": [HEAD_1["files"]["metrics.jsonl"][0] | {"bytes": 8 * 1024**2 + 1}]}},
+        {"files": {"entries": {"/".join(2_000 * ["d"]): FILES["metrics.jsonl"]}}},
+        {"files": {"entries": {"x": [FILES["metrics.jsonl"][0] | {"modified": 1e308}]}}},
+        {"files": {"entries": {"x": [FILES["metrics.jsonl"][0] | {"bytes": 8 * 1024**2 + 1}]}}},
+        {"format": "transloom-head/1"},
         {"checkpoints": {"step-" + 300 * "1": "owners/00000001/c"}},
         {"checkpoints": {"step-1": "owners//c"}},
         {"checkpoints": {f"step-{number}": "owners/1/c" for number in range(20_001)}},
     ],
 )
 def test_what_no_reader_can_hold_is_refused_by_all(store, damage):
-    store.put(HEAD, json.dumps(HEAD_1 | damage).encode())
+    head = RunHead(owner=RunOwner(number=1, released=True), files=FileTable(entries=FILES))
+    store.put(HEAD, json.dumps(head.model_dump(mode="json") | damage).encode())
     with pytest.raises(RunMismatchError, match="is damaged"):
         HeadObject(store).read()
 

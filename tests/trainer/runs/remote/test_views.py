@@ -223,18 +223,22 @@ def part_of(store, data=b"x", **changes):
     return file_part(name, data).model_dump() | changes
 
 
+def files(entries):
+    return {"files": {"entries": entries}}
+
+
 BAD_HEADS = {
-    "time": lambda store: {"files": {"a": [part_of(store, modified=1e308)]}},
+    "time": lambda store: files({"a": [part_of(store, modified=1e308)]}),
     "owner": lambda store: {"owner": {"number": 1, "renewed": 1e308}},
-    "depth": lambda store: {"files": {"/".join(2_000 * ["d"]): [part_of(store)]}},
-    "longer": lambda store: {"files": {"a": [part_of(store, b"xy", bytes=1)]}},
-    "shorter": lambda store: {"files": {"a": [part_of(store, b"xy", bytes=3)]}},
-    "part": lambda store: {"files": {"a": [part_of(store, bytes=2**40)]}},
-    "twice": lambda store: {"files": {"a": 2 * [part_of(store)]}},
-    "object": lambda store: {"files": {"a": [part_of(store, name="a/../b")]}},
-    "missing": lambda store: {"files": {"a": [part_of(store, name="owners/none")]}},
-    "folder": lambda store: {"files": {"a": [part_of(store)], "a/b": [part_of(store, b"ab")]}},
-    "surrogate": lambda store: {"files": {"a\udcff": [part_of(store)]}},
+    "depth": lambda store: files({"/".join(2_000 * ["d"]): [part_of(store)]}),
+    "longer": lambda store: files({"a": [part_of(store, b"xy", bytes=1)]}),
+    "shorter": lambda store: files({"a": [part_of(store, b"xy", bytes=3)]}),
+    "part": lambda store: files({"a": [part_of(store, bytes=2**40)]}),
+    "twice": lambda store: files({"a": 2 * [part_of(store)]}),
+    "object": lambda store: files({"a": [part_of(store, name="a/../b")]}),
+    "missing": lambda store: files({"a": [part_of(store, name="owners/none")]}),
+    "folder": lambda store: files({"a": [part_of(store)], "a/b": [part_of(store, b"ab")]}),
+    "surrogate": lambda store: files({"a\udcff": [part_of(store)]}),
     "checkpoint": lambda store: {"checkpoints": {"step-00000001": "owners/none"}},
 }
 
@@ -243,7 +247,7 @@ BAD_HEADS = {
 @pytest.mark.parametrize("kind", BAD_HEADS)
 def test_no_run_stops_the_others_whatever_is_wrong_with_it(prefix, url, kind):
     bad = ObjectStore(f"{prefix}/bad")
-    values = {"format": "transloom-head/1", "owner": {"number": 1, "released": True}}
+    values = {"owner": {"number": 1, "released": True}}
     bad.put(HEAD, json.dumps(values | BAD_HEADS[kind](bad)).encode())
     view = view_of(prefix)
     view.refresh()
@@ -363,17 +367,6 @@ def test_a_part_that_is_no_name_of_an_object_is_refused(url):
     store.put(HEAD, json.dumps(bad).encode())
     with pytest.raises(RunMismatchError, match="not the name of an object"):
         run_view(url)
-
-
-def test_a_driver_that_died_in_the_first_format_is_continued(url, tmp_path):
-    store = ObjectStore(url)
-    head = json.loads(HeadObject(store).read().model_dump_json())
-    first = head | {"format": "transloom-head/1", "files": head["files"]["entries"], "index": []}
-    store.put(HEAD, json.dumps(first | {"additions": {}}).encode())
-    with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
-        record(2, tmp_path / "node")
-        assert mirror.flush(SECONDS)
-    assert run_status_of(run_view(url)).step == 2
 
 
 def test_links_in_a_copy_are_replaced_and_not_followed(url, tmp_path):

@@ -19,7 +19,7 @@ from trainer.checkpoints.checkpoint_status import CheckpointStatus
 from trainer.record.metrics_lines import Resumed
 from trainer.record.run_status_model import LossForm
 from trainer.runs.log import LogEntry
-from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, SupervisorVitals, Vitals
+from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
 from trainer.scores import Score
 from transloom.observe.terminal.picture_blocks import SLOW_RANKS, blocks_of, drawn
 from transloom.observe.terminal.picture_layout import Picture, fitted
@@ -185,7 +185,7 @@ def test_runs_without_vitals_tell_where_the_ranks_were_put():
 
 
 def test_the_state_of_the_supervisor_is_shown_unless_ranks_train():
-    waits = vitals(supervisor=SupervisorVitals(name="waiting_for_capacity"))
+    waits = vitals(supervisor="waiting_for_capacity")
     assert row_of(a_run(vitals=waits), "supervisor") == "supervisor waiting for capacity"
     assert row_of(a_run(vitals=waits), "ranks") == "ranks none at present"
     assert "supervisor" not in text_of(a_run())
