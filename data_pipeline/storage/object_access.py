@@ -9,14 +9,20 @@ executes no program: a profile with `credential_process` is refused.
 """
 
 import configparser
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from foundation.location import credential_in, without_credentials
+from foundation.untrusted_text import visible_line
 
 # Settings of a profile that need a program, a browser or requests, and so are not supported.
 _UNSUPPORTED = ("role_arn", "credential_process", "sso_session", "sso_start_url")
+_AWS_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")  # of variables for obstore
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRET_VARIABLES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "SAS")
 MISSING = {
     "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run on a machine "
@@ -53,22 +59,24 @@ def access_for(scheme: str, environment: Mapping[str, str]) -> ObjectAccess:
     Raises:
         AccessError: a profile or file cannot be used, or there are no credentials.
     """
+    _require_plain_values(environment)
     config: dict[str, str | bool]
     if scheme == "s3":
-        config = {"conditional_put": "etag", **_aws(environment)}
-        address = str(config.get("endpoint", ""))
+        aws = _aws(environment)
+        config = {"conditional_put": "etag", **aws}
+        address = aws.get("endpoint", "")
+        origin = _first_set(environment, *_AWS_ENDPOINTS) or "endpoint_url of the profile"
     elif scheme == "gs":
-        address = environment.get("STORAGE_EMULATOR_HOST", "")
+        origin = "STORAGE_EMULATOR_HOST"
+        address = environment.get(origin, "")
         config = {"base_url": address, "bearer_token": "emulator"} if address else {}
     else:
-        address = _first(environment, "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+        origin = _first_set(environment, "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT") or ""
+        address = environment.get(origin, "")
         config = {"endpoint": address} if address else {}
-    if found := credential_in(address):
-        raise AccessError(
-            f"The endpoint {without_credentials(address)} carries {found}. Remove it; keys have "
-            "separate variables"
-        )
-    client: dict[str, bool | bytes] = {"allow_http": address.startswith("http://")}
+    if address:
+        _require_endpoint(address, origin)
+    client: dict[str, bool | bytes] = {"allow_http": address.lower().startswith("http://")}
     if scheme == "s3" and (bundle := environment.get("AWS_CA_BUNDLE")):
         try:
             client["root_certificate"] = Path(bundle).expanduser().read_bytes()
@@ -85,6 +93,53 @@ def access_for(scheme: str, environment: Mapping[str, str]) -> ObjectAccess:
     return ObjectAccess(config, client, frozenset(text for text in secrets if len(text) >= 8))
 
 
+def _require_plain_values(environment: Mapping[str, str]) -> None:
+    """Check the variables that obstore reads: it panics if a value does not fit into a request.
+
+    Raises:
+        AccessError: a value has a control character, such as the line end of a secret made with
+            `echo`, or begins or ends with a blank, or has one in a URL.
+    """
+    for name, value in environment.items():
+        if name.upper().startswith(_PREFIXES):
+            _require_plain(value, name)
+
+
+def _require_plain(value: str, origin: str) -> None:
+    is_url = origin.upper().endswith(("URI", "URL"))
+    if value != value.strip() or _CONTROL.search(value) or (is_url and re.search(r"\s", value)):
+        raise AccessError(
+            f"{origin} has a blank or a line end that does not belong there. Remove it. Secrets of "
+            "Kubernetes get a line end if they are made with `echo` instead of `printf`"
+        )
+
+
+def _require_endpoint(address: str, origin: str) -> None:
+    """Check the URL of an endpoint.
+
+    Args:
+        origin: the variable or setting that has it.
+
+    Raises:
+        AccessError: it is no URL of a server, or it has a credential.
+    """
+    if found := credential_in(address):
+        raise AccessError(
+            f"The endpoint {without_credentials(address)} carries {found}. Remove it; keys have "
+            "separate variables"
+        )
+    try:
+        url = urlsplit(address)
+        is_server = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_server = False
+    if not is_server or re.search(r"[\s?#]", address):
+        raise AccessError(
+            f"{origin} is {visible_line(repr(address))}, expected the URL of a server, "
+            "http://HOST:PORT or https://HOST:PORT. Correct it"
+        )
+
+
 _KEYS = {
     "access_key_id": "aws_access_key_id",
     "secret_access_key": "aws_secret_access_key",
@@ -95,7 +150,7 @@ _KEYS = {
 def _aws(environment: Mapping[str, str]) -> dict[str, str]:
     name, profile = _profile(environment)
     region = _first(environment, "AWS_REGION", "AWS_DEFAULT_REGION")
-    endpoint = _first(environment, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    endpoint = _first(environment, *_AWS_ENDPOINTS)
     config = {
         "region": region or profile.get("region", ""),
         "endpoint": (endpoint or profile.get("endpoint_url", "")).rstrip("/"),
@@ -109,6 +164,8 @@ def _aws(environment: Mapping[str, str]) -> dict[str, str]:
                 "the shell that starts it, or use a profile with keys"
             )
         keys = {ours: profile[theirs] for ours, theirs in _KEYS.items() if profile.get(theirs)}
+        for ours, value in keys.items():
+            _require_plain(value, f"{_KEYS[ours]} of the profile {name!r}")
         if "access_key_id" in keys and "secret_access_key" in keys:
             config |= keys
         elif environment.get("AWS_PROFILE"):
@@ -121,9 +178,14 @@ def _aws(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in config.items() if value}
 
 
+def _first_set(environment: Mapping[str, str], *names: str) -> str | None:
+    """Return the name of the first variable that is set and not empty, or None."""
+    return next((name for name in names if environment.get(name)), None)
+
+
 def _first(environment: Mapping[str, str], *names: str) -> str:
     """Return the first of the variables that is set and not empty, or ""."""
-    return next((environment[name] for name in names if environment.get(name)), "")
+    return environment.get(_first_set(environment, *names) or "", "")
 
 
 def _uses_environment(environment: Mapping[str, str]) -> bool:

@@ -25,6 +25,28 @@ _ENDPOINTS = {
     "gs": "https://storage.googleapis.com",
     "az": "https://blob.core.windows.net",
 }
+_RENEW = "Renew the credentials, which are valid for a limited time"
+_RAISE_QUOTA = "Free some space, or ask for a higher quota"
+_LATER = "The store limits the rate of requests: retry later"
+# Remedies by the code of a response.
+_REMEDIES = {
+    "RequestTimeTooSkewed": "Set the clock of this machine, for example with chrony",
+    "ExpiredToken": _RENEW,
+    "TokenRefreshRequired": _RENEW,
+    "InvalidToken": "Correct or unset the session token; it belongs to one pair of keys",
+    "InvalidAccessKeyId": "Correct the access key",
+    "SignatureDoesNotMatch": "Correct the secret key",
+    "AccessDenied": "Check the credentials and their permissions: runs are read, listed, written "
+    "and deleted",
+    "InvalidObjectState": "The object is archived: restore it first",
+    "QuotaExceeded": _RAISE_QUOTA,
+    "QuotaExceededException": _RAISE_QUOTA,
+    "XMinioStorageFull": _RAISE_QUOTA,
+    "SlowDown": _LATER,
+    "ServerBusy": _LATER,
+    "RequestLimitExceeded": _LATER,
+    "NotImplemented": "This server does not implement the request, such as a conditional write",
+}
 _WRONG_REGION = "Received redirect without LOCATION"
 _MISSING_BUCKETS = ("NoSuchBucket", "ContainerNotFound")
 
@@ -88,6 +110,9 @@ def failure_of(text: str, shown: str, scheme: str, access: ObjectAccess) -> Obje
         return ObjectAccessError(
             f"{reason}. The bucket is in another region: set AWS_REGION to its region"
         )
+    if remedy := _REMEDIES.get(code):
+        is_access = status in (400, 401, 403)
+        return (ObjectAccessError if is_access else ObjectStoreError)(f"{reason}. {remedy}")
     if status in (401, 403):
         return ObjectAccessError(f"{reason}. Check the credentials and their permissions")
     if status == 412 or code == "BlobAlreadyExists":

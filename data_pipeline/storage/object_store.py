@@ -380,9 +380,11 @@ class ObjectStore:
             raise
         except ObjectStoreError as error:
             failure: ObjectStoreError = type(error)(f"{shown}: {error}")
-        except Exception as error:  # obstore raises its own, FileNotFoundError and ValueError
+        except BaseException as error:  # obstore raises its own, FileNotFoundError and ValueError
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the file that a download writes
+            if not isinstance(error, Exception) and not _is_panic(error):
+                raise
             failure = failure_of(str(error), shown, self._scheme, access)
         # Outside of the handlers: a traceback would show the library's error as the context.
         raise failure
@@ -432,7 +434,9 @@ class ObjectStore:
                     },
                 },
             )
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not _is_panic(error):
+                raise
             failure = failure_of(str(error), shown, self._scheme, access)
         raise ObjectAccessError(*failure.args)
 
@@ -449,6 +453,11 @@ class ObjectStore:
 
     def _shown(self, name: str) -> str:
         return visible_line(f"{self.url}/{name}".rstrip("/"))
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Return whether Rust code has panicked; PyO3 raises a class that no module exports."""
+    return type(error).__name__ == "PanicException"
 
 
 def _is_odd(path: str) -> bool:

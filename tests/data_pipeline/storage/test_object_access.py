@@ -109,13 +109,23 @@ def test_profiles_that_need_a_program_are_refused_with_the_remedy(
         ({"AWS_ENDPOINT_URL": "http://user:CANARY@host"}, "carries a user name or password"),
         ({"AWS_ACCESS_KEY_ID": "CANARY"}, "without AWS_SECRET_ACCESS_KEY"),
         ({"AWS_EC2_METADATA_DISABLED": "true"}, "no credentials"),
+        ({"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "AWS_ENDPOINT_URL is .*http://HOST:PORT"),
+        ({"AWS_ENDPOINT_URL_S3": "http://[::1"}, "AWS_ENDPOINT_URL_S3 is .*http://HOST:PORT"),
+        ({"AWS_ENDPOINT_URL": "http://"}, "AWS_ENDPOINT_URL is .*http://HOST:PORT"),
+        ({"AWS_ENDPOINT_URL": " http://127.0.0.1:9"}, "AWS_ENDPOINT_URL has a blank"),
+        ({"AWS_ACCESS_KEY_ID": "CANARY\n"}, "AWS_ACCESS_KEY_ID has a blank or a line end"),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "a CANARY"}, "RELATIVE_URI has a blank"),
+        ({"AWS_PROFILE": "odd"}, "endpoint_url of the profile is .*http://HOST:PORT"),
+        ({"AWS_PROFILE": "long"}, "aws_session_token of the profile 'long' has a blank"),
         ({"AWS_CA_BUNDLE": "/none.pem"}, r"/none\.pem.*AWS_CA_BUNDLE"),
     ],
 )
 def test_what_cannot_be_used_is_explained(
     home: Path, environment: dict[str, str], message: str
 ) -> None:
-    write(home, config="[profile empty]\nregion = x\n")
+    odd = f"[profile odd]\nendpoint_url = localhost:9\n{KEYS}"
+    long = f"[profile long]\n{KEYS}aws_session_token = CANARY\n  CANARY\n"
+    write(home, config=f"[profile empty]\nregion = x\n{odd}{long}")
 
     with pytest.raises(AccessError, match=message) as raised:
         aws(**environment)
@@ -153,3 +163,6 @@ def test_other_clouds_are_configured_by_obstore() -> None:
     emulator = access_for("gs", {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"})
     assert emulator.config == {"base_url": "http://127.0.0.1:1", "bearer_token": "emulator"}
     assert emulator.client == {"allow_http": True}
+    for scheme, name in (("gs", "STORAGE_EMULATOR_HOST"), ("az", "AZURE_STORAGE_ENDPOINT")):
+        with pytest.raises(AccessError, match=f"{name} is 'localhost:1'"):
+            access_for(scheme, {name: "localhost:1"})

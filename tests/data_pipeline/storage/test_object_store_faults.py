@@ -209,6 +209,11 @@ def test_a_conditional_write_may_be_applied_by_its_caller(
         (Answer(400, "AuthorizationHeaderMalformed"), ObjectAccessError, "AWS_REGION"),
         (Answer(404), ObjectMissingError, ""),
         (Answer(400, "Odd"), ObjectStoreError, "Odd"),
+        (Answer(403, "RequestTimeTooSkewed"), ObjectAccessError, "Set the clock"),
+        (Answer(403, "SignatureDoesNotMatch"), ObjectAccessError, "secret key"),
+        (Answer(403, "QuotaExceeded"), ObjectAccessError, "quota"),
+        (Answer(400, "ExpiredToken"), ObjectAccessError, "Renew the credentials"),
+        (Answer(501, "NotImplemented"), ObjectStoreError, "does not implement"),
     ],
 )
 def test_answers_of_the_server_are_explained(

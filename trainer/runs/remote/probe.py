@@ -30,11 +30,13 @@ def probe_store(store: ObjectStore) -> None:
     name = f"{PROBES}/{secrets.token_hex(8)}"
     try:
         with ThreadPoolExecutor(2) as pool:
-            created = [tag for tag in pool.map(lambda _: _create(store, name), range(2)) if tag]
+            results = list(pool.map(lambda _: _create(store, name), range(2)))
+        created = [tag for tag in results if isinstance(tag, str)]
         if len(created) > 1:
             raise _unsafe(store, "two processes created the same object")
-        if not created:
-            raise ObjectStoreError(f"{store.url}/{name}: neither of two writes has succeeded")
+        for failure in results:
+            if not created and not isinstance(failure, str):
+                raise ObjectStoreError(f"neither of two writes has succeeded: {failure}")
         newer = store.put_over(name, b"2", created[0])
         with suppress(ObjectConflictError):
             store.put_over(name, b"3", created[0])
@@ -46,14 +48,14 @@ def probe_store(store: ObjectStore) -> None:
             store.delete([name])
 
 
-def _create(store: ObjectStore, name: str) -> str | None:
-    """Create an object; return its etag, or None if the other write has won or disturbed it."""
+def _create(store: ObjectStore, name: str) -> str | ObjectStoreError:
+    """Create an object; return its etag, or the error of a write that has lost or failed."""
     try:
         return store.put_new(name, b"1")
     except ObjectAccessError:
         raise
-    except ObjectStoreError:
-        return None
+    except ObjectStoreError as error:
+        return error
 
 
 def _unsafe(store: ObjectStore, found: str) -> RunMismatchError:

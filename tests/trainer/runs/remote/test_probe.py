@@ -1,8 +1,10 @@
 """Stores that cannot hold runs are refused before anything is started."""
 
 import pytest
+from support.storage.fault_proxy import Answer
 
-from data_pipeline.storage.object_errors import ObjectAccessError
+from data_pipeline.storage import object_store
+from data_pipeline.storage.object_errors import ObjectAccessError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import RunMismatchError
 from trainer.runs.remote.probe import probe_store
@@ -27,3 +29,18 @@ def test_a_store_that_ignores_conditions_is_refused(rclone_server, monkeypatch):
 def test_a_missing_bucket_is_named(s3_environment):
     with pytest.raises(ObjectAccessError, match="s3://no-such-bucket-anywhere"):
         probe_store(ObjectStore("s3://no-such-bucket-anywhere/run"))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(501, "NotImplemented"), (503, "SlowDown"), (400, "ExpiredToken")]
+)
+def test_the_reason_of_a_store_that_refuses_all_writes_is_shown(
+    s3_server, fault_proxy, monkeypatch, status, code
+):
+    monkeypatch.setattr(object_store, "_MAX_RETRIES", 0)
+    url = f"{s3_server.bucket('probe')}/run"
+    fault_proxy.fail(Answer(status, code), "PUT")
+    with pytest.raises(ObjectStoreError, match=f"{status}.*{code}"):
+        probe_store(ObjectStore(url))
+    fault_proxy.heal()
+    probe_store(ObjectStore(url))
