@@ -1,7 +1,7 @@
 """Files of our packages in an installation, and the digest of their sources.
 
 This file needs only Python's standard library, because its text is sent to nodes that may not have
-transloom (`cluster.ray.exposure`, `cluster.planning.nodes`).
+transloom (`cluster.ray.exposure`).
 """
 
 import hashlib

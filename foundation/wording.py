@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_FLOP_UNITS = (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
 _LONGEST_SPAN = 1e15  # seconds; infinity cannot be split into units
 
 
@@ -39,23 +38,11 @@ def span(seconds: float) -> str:
     return " ".join(f"{count:,} {unit}" for unit, count in parts if count) or "0 s"
 
 
-def operations(flops: float) -> str:
-    """Return a number of floating-point operations: 3.2 GFLOP, 1.45 TFLOP."""
-    unit, size = next(
-        ((unit, size) for unit, size in _FLOP_UNITS if flops >= size), _FLOP_UNITS[-1]
-    )
-    return f"{flops / size:.3g} {unit}"
-
-
-def flop_rate(tflops_per_second: float | None, mfu: float | None) -> str:
-    """Return a rate of operations, with its share of the peak if known: 1.2 TFLOP/s (MFU 4.0%).
-
-    The text is empty if there is no rate.
-    """
-    if tflops_per_second is None:
-        return ""
-    share = "" if mfu is None else f" (MFU {mfu:.1%})"
-    return f"{operations(tflops_per_second * 1e12)}/s{share}"
+def byte_count(amount: float) -> str:
+    """Return a number of bytes in words: 8.2 MB, 0.76 GB, 12.4 GB."""
+    if amount < 100_000_000:
+        return f"{amount / 1e6:.1f} MB"
+    return f"{amount / 1e9:.2f} GB" if amount < 10_000_000_000 else f"{amount / 1e9:.1f} GB"
 
 
 def join_items(items: Iterable[object]) -> str:

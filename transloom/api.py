@@ -139,7 +139,7 @@ def plan(
     *,
     run: "str | Path | Run | None" = None,
     address: str | None = None,
-    measure: bool = True,
+    measure: bool = False,
     check_nodes: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def plan(
         check_nodes: check the hardware of the cluster's nodes, or of this machine, for up to 20 s.
         quiet: hide the output of the command.
     """
-    flags = _options(run=run, address=address, no_measure=not measure, check_nodes=check_nodes)
+    flags = _options(run=run, address=address, measure=measure, check_nodes=check_nodes)
     return _call(["plan", *_recipe(recipe, overrides), *flags], quiet=quiet, answers=(0, 1))
 
 

@@ -1,27 +1,18 @@
-"""Query a running cluster: free resources, their holders, and problems of its nodes for a run."""
+"""Query a running cluster: free resources, their holders, and the capacity for a run."""
 
-import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from cluster.node_check.checks import NodeCheckReport
-from cluster.planning.nodes import NodeFacts, ask_nodes, facts_of_this_machine, node_problems
 from cluster.planning.problem import PlanProblem
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.ray.private import Holder, holders
 from cluster.ray.reservation import has_labels, max_possible_ranks, room
 from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
-from data_pipeline.config.corpus import is_remote
-from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.wording import counted, join_items
 from trainer.runs.folder import RunFolder
-
-CONSISTENCY_SECONDS = 5.0
-ASK_AGAIN_SECONDS = 0.2
-ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -31,21 +22,18 @@ class ClusterFacts:
     Attributes:
         room: number of ranks that fit into the free resources.
         room_at_all: number of ranks that would fit if all resources were free.
-        said: facts of the nodes that answered.
     """
 
     nodes: tuple[Node, ...]
     holders: tuple[Holder, ...]
     room: int
     room_at_all: int
-    said: tuple[NodeFacts, ...]
 
     def to_json(self) -> dict[str, Any]:
-        facts = {fact.name: fact for fact in self.said}
         return {
             "room": self.room,
             "room_at_all": self.room_at_all,
-            "nodes": [_node_json(node, facts.get(node.name)) for node in self.nodes],
+            "nodes": [_node_json(node) for node in self.nodes],
             "holders": [
                 {**vars(holder), "resources": dict(holder.resources)} for holder in self.holders
             ],
@@ -56,7 +44,6 @@ def ask_cluster(
     recipe: Recipe,
     run: RunFolder,
     address: str,
-    manifest: str | None,
     notice: Callable[[str], None],
     *,
     check_nodes: bool = False,
@@ -66,75 +53,37 @@ def ask_cluster(
     The report of the hardware check is None without a check.
 
     Args:
-        manifest: sha256 of the dataset's manifest, or None if this machine has no manifest.
         notice: called with notices about the cluster itself, such as open endpoints.
         check_nodes: whether to check the hardware of the nodes, too.
 
     Raises:
         ClusterError: the cluster cannot be joined.
     """
-    config, dataset = recipe.cluster, recipe.data.dataset
-    gpu = bool(config.gpus_per_rank)
+    config, node_check, problems = recipe.cluster, None, list[PlanProblem]()
     with (
         ray_session(address, report_open_endpoints=notice),
         ClusterView(config.wait_for_head_seconds, notice) as view,
     ):
-        file = None if is_remote(dataset) else Path(dataset) / MANIFEST_NAME
-        said, problems = ask_nodes(view.nodes().values(), run.path, file, gpu=gpu)
-        if run.url:  # each node has its own folder
-            said = [replace(node, folder=None) for node in said]
-        nodes, held = _consistent_snapshot(view)
+        held = tuple(holders())
+        nodes = tuple(sorted(view.query_nodes().values(), key=lambda node: node.name))
         fitting = [
             node
             for node in nodes
             if node.leaves_at is None and has_labels(node.labels, config.node_labels)
         ]
-        here, node_check = facts_of_this_machine(), None
         if check_nodes:
             from cluster.planning.hardware import check_cluster
 
             notice("checking the hardware of the nodes")
-            comparable = {node.name for node in said if node.code == here.code and not node.folder}
-            node_check, found = check_cluster(recipe, run.path, fitting, comparable)
-            problems += found
-    for node in said:
-        problems += node_problems(node, here, run.path, manifest, alone=len(nodes) == 1)
+            node_check, problems = check_cluster(recipe, run.path, fitting)
     bundle = config.resources_of_a_rank
     facts = ClusterFacts(
         nodes=nodes,
         holders=held,
         room=sum(room(node.free, bundle) for node in fitting),
         room_at_all=max_possible_ranks(config, fitting),
-        said=tuple(said),
     )
     return facts, node_check, [*capacity_problems(recipe, facts), *problems]
-
-
-def _consistent_snapshot(view: ClusterView) -> tuple[tuple[Node, ...], tuple[Holder, ...]]:
-    """Return the nodes, sorted by name, and the holders of their resources.
-
-    Ray's answers to the two queries may describe different moments. The queries are therefore
-    repeated until the answers agree, or for at most `CONSISTENCY_SECONDS`.
-    """
-    until = time.monotonic() + CONSISTENCY_SECONDS
-    while True:
-        held = tuple(holders())
-        nodes = tuple(sorted(view.query_nodes().values(), key=lambda node: node.name))
-        if is_consistent(nodes, held) or time.monotonic() > until:
-            return nodes, held
-        time.sleep(ASK_AGAIN_SECONDS)
-
-
-def is_consistent(nodes: Collection[Node], holders: Collection[Holder]) -> bool:
-    """Return whether the holders hold at most the resources that are not free.
-
-    Holders may hold less, because tasks also take resources and are not listed as holders.
-    """
-    for name in {name for holder in holders for name in holder.resources}:
-        taken = sum(node.total.get(name, 0.0) - node.free.get(name, 0.0) for node in nodes)
-        if sum(holder.resources.get(name, 0.0) for holder in holders) > taken + ROUNDING:
-            return False
-    return True
 
 
 def capacity_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:
@@ -174,22 +123,13 @@ def resources_text(holder: Holder) -> str:
     return " and ".join(f"{amount:g} {name}" for name, amount in sorted(holder.resources.items()))
 
 
-def _node_json(node: Node, said: NodeFacts | None) -> dict[str, Any]:
-    values: dict[str, Any] = {
+def _node_json(node: Node) -> dict[str, Any]:
+    return {
         "name": node.name,
         "free": _plain(node.free),
         "total": _plain(node.total),
         "leaves": node.leaves_at is not None,
     }
-    if said is not None:
-        values |= {
-            "python": said.python,
-            "versions": dict(said.versions),
-            "interface": said.interface,
-            "clock_ahead_seconds": said.skew_seconds,
-            "clock_error_seconds": said.skew_error_seconds,
-        }
-    return values
 
 
 def _plain(amounts: Any) -> dict[str, float]:

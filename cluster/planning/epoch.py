@@ -1,4 +1,4 @@
-"""Estimate steps per epoch and operations per step from the first windows of a dataset.
+"""Estimate the steps of an epoch from the first windows of a dataset.
 
 The windows are the same as those of the data workers. For a small dataset, all windows are cut, and
 the number of steps is exact. For a large dataset, only the first windows are cut, and the others
@@ -11,11 +11,9 @@ from cluster.recipe import Recipe
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 # Maximum bytes of shards to read: about one second of work.
 BYTES_READ = 64_000_000
-MAX_MICRO_BATCHES = 1_000  # about 20 µs each
 
 
 @dataclass(frozen=True)
@@ -32,21 +30,6 @@ class Epoch:
     steps: float
     units: int
     exact: bool
-
-
-@dataclass(frozen=True)
-class StepFlops:
-    """Floating-point operations of a step's forward and backward passes, over all ranks.
-
-    See `model.flops`.
-
-    Attributes:
-        micro_batches: number of micro-batches from which a step is extrapolated.
-    """
-
-    model: float
-    hardware: float
-    micro_batches: int
 
 
 def measure_epoch(
@@ -72,27 +55,4 @@ def measure_epoch(
         steps=micro_batches * windows / cut / recipe.batching.micro_batches_per_step,
         units=units * windows // cut,
         exact=cut == windows,
-    )
-
-
-def estimate_flops(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> StepFlops | None:
-    """Return the operations of a mean step, or None if the task or its network does not count them.
-
-    Raises:
-        DatasetFileError: a shard cannot be read.
-    """
-    from trainer.tasks.task import training_task  # imports torch
-
-    reader = WindowReader(store, manifest, recipe.data_settings)
-    count = min(MAX_MICRO_BATCHES, len(reader.layout(0, 0).units))
-    task = training_task(recipe.training(), manifest, load_tokenizers(store, manifest))
-    found = [task.flops(micro_batch) for micro_batch in reader.fetch(0, 0, 0, count)]
-    counted = [flops for flops in found if flops is not None]
-    if not counted:
-        return None
-    share = recipe.batching.micro_batches_per_step / len(counted)
-    return StepFlops(
-        model=share * sum(flops.model for flops in counted),
-        hardware=share * sum(flops.hardware for flops in counted),
-        micro_batches=len(counted),
     )

@@ -27,43 +27,45 @@ THIS_MACHINE = "this machine"
 
 
 def check_cluster(
-    recipe: Recipe, run: Path, nodes: Collection[Node], comparable: set[str]
+    recipe: Recipe, run: Path, nodes: Collection[Node]
 ) -> tuple[NodeCheckReport | None, list[PlanProblem]]:
     """Run a full check on the nodes of a joined cluster; return its report and problems.
 
     Args:
         nodes: the nodes that may have ranks.
-        comparable: names of the nodes that have this machine's transloom.
     """
     config = recipe.cluster
-    rooms = {node.id: room(node.free, config.resources_of_a_rank) for node in nodes}
     names = {node.id: node.name for node in nodes}
-    used = [names[node] for node, free in rooms.items() if not free]
-    problems = []
-    if used:
-        text = f"Not checked, because they have no free capacity for a rank: {join_items(used)}"
-        problems.append(PlanProblem("node", text, refuses=False))
-    rooms = {node: free for node, free in rooms.items() if names[node] in comparable and free}
-    reservation = Reservation(config)
+    rooms = {node.id: room(node.free, config.resources_of_a_rank) for node in nodes}
     places = [node for node in rooms for _ in range(rooms[node] if config.gpus_per_rank else 1)]
-    if not places or not reservation.take(places):
-        return None, problems
+    places = [node for node in places if rooms[node]]
+    reservation = Reservation(config)
     processes: dict[str, NodeProcesses] = {}
+    report = None
     try:
-        for bundle in reservation.taken:
-            actor = _actor(bundle.node, bundle.gpu)
-            before = processes.get(bundle.node, NodeProcesses(names[bundle.node], ()))
-            processes[bundle.node] = NodeProcesses(before.name, (*before.actors, actor))
-        checks = NodeChecks(
-            "full", config.device, config.threads_per_rank, config.deadlines.start_seconds
-        )
-        report = checks.check(processes, hardware_check_folders(recipe, run))
+        if places and reservation.take(places):
+            for bundle in reservation.taken:
+                actor = _actor(bundle.node, bundle.gpu)
+                before = processes.get(bundle.node, NodeProcesses(names[bundle.node], ()))
+                processes[bundle.node] = NodeProcesses(before.name, (*before.actors, actor))
+            checks = NodeChecks(
+                "full", config.device, config.threads_per_rank, config.deadlines.start_seconds
+            )
+            report = checks.check(processes, hardware_check_folders(recipe, run))
     finally:
         for mine in processes.values():
             for actor in mine.actors:
                 ray.kill(actor)
         reservation.release()
-    return report, [*problems, *_problems(report, rooms, config.min_ranks)]
+    problems = _problems(report, rooms, config.min_ranks) if report else []
+    checked = report.checked if report else ()
+    if missing := [names[node] for node in rooms if node not in checked]:
+        text = (
+            f"Not checked: {join_items(missing)}. A node is checked if it has free capacity for a "
+            "rank and can start a process of transloom; Ray's logs say why one cannot"
+        )
+        problems.append(PlanProblem("node", text, refuses=False))
+    return report, problems
 
 
 def check_this_machine(recipe: Recipe, run: Path) -> tuple[NodeCheckReport, list[PlanProblem]]:

@@ -1,38 +1,31 @@
-"""Train a few steps with one rank in this process: the real network, batches and loop.
+"""Train a few steps with one rank in this process, in a scratch folder, as a replay does.
 
-    recipe, dataset ──▶ engine, task, data ──▶ trainer.training.loop.Trainer ──▶ lines, memory
+recipe, dataset ──▶ train_inline, without validations and checkpoints ──▶ lines, peak memory
 
-A measurement writes no metrics file and no checkpoint, and stops the loop after enough steps. This
-module imports torch and DeepSpeed.
+This module imports torch and DeepSpeed.
 """
 
+import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 
 from cluster.planning.speed import Speed, speed_of
-from cluster.ranks.reports import Mailbox
 from cluster.recipe import Recipe
-from data_pipeline.batching.heldout import load_heldout
-from data_pipeline.batching.plan import Cursor
-from data_pipeline.batching.stream import local_rank_steps
-from data_pipeline.batching.window import WindowReader
+from cluster.supervision.inline import train_inline
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.errors import MemoryPreflightError
-from trainer.job.rank_job import RankContext, RankJob
+from trainer.job.replay_options import ReplayOptions
 from trainer.memory.device_memory import is_out_of_memory
 from trainer.process import host_memory
-from trainer.process.device_peaks import peak_of_rank
-from trainer.process.distributed import process_group
-from trainer.process.placement import Placement
 from trainer.record.metrics_lines import Line, TrainLine
-from trainer.record.recorder_protocol import NoRecorder
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import Vitals
 
 WARM_UP_STEPS = 2
 LEAST_STEPS, MOST_STEPS = 3, 30  # measured steps
@@ -45,43 +38,42 @@ class Measurement:
     """Speed and memory of a few steps of one rank.
 
     Attributes:
-        state_bytes: memory of the process with weights, moments and the copy for checkpoints.
-        step_bytes: additional peak memory of the steps: gradients and activations.
+        peak_bytes: peak memory of the process or, with a GPU, of the device.
     """
 
     speed: Speed
     device: str
-    state_bytes: int
-    step_bytes: int
+    peak_bytes: int
 
 
-class _MeasuringSupervision(Mailbox, NoRecorder):
-    """Supervision and recorder of the measured rank, which keep its lines and limit its steps.
+class _MeasuringListener:
+    """Listener that keeps the lines of steps, and stops the run after enough of them."""
 
-    In each step, the loop first calls `stop_requested`, and then `append` with the step's line.
-    No supervisor receives the reports.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, stop: Callable[[], None]) -> None:
         self.lines: list[TrainLine] = []
+        self._stop = stop
         self._since = time.monotonic()
 
-    def append(self, line: Line) -> None:
+    def notice(self, text: str) -> None:
+        pass
+
+    def logging(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def log_detail(self, text: str) -> None:
+        pass
+
+    def vitals(self, vitals: Vitals) -> None:
+        pass
+
+    def line(self, line: Line) -> None:
         if isinstance(line, TrainLine):
             self.lines.append(line)
             if len(self.lines) == WARM_UP_STEPS:
                 self._since = time.monotonic()
-
-    def stop_requested(self) -> bool:
-        measured = len(self.lines) + 1 - WARM_UP_STEPS  # includes the current step
-        if measured < LEAST_STEPS:
-            return False
-        return measured >= MOST_STEPS or time.monotonic() - self._since > MAX_MEASURED_SECONDS
-
-    @property
-    def measured(self) -> list[TrainLine]:
-        return self.lines[WARM_UP_STEPS:][::-1]
+            is_late = time.monotonic() - self._since > MAX_MEASURED_SECONDS
+            if len(self.lines) >= WARM_UP_STEPS + (LEAST_STEPS if is_late else MOST_STEPS):
+                self._stop()
 
 
 def can_measure(recipe: Recipe) -> str | None:
@@ -97,15 +89,13 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
     Raises:
         MemoryPreflightError: a step does not fit into memory.
     """
-    placement = Placement(
-        device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
-        threads=recipe.cluster.threads_per_rank,
-    )
-    supervision = _MeasuringSupervision()
-    with process_group(placement, timedelta(minutes=1)), ExitStack() as resources:
+    host_memory.restart_peak()
+    with tempfile.TemporaryDirectory(prefix="transloom-plan-") as name:
+        run = RunFolder(Path(name) / "run")
+        listener = _MeasuringListener(run.ask_to_stop)
         try:
-            state_bytes, step_bytes = _train(
-                _endless(recipe), store, manifest, placement, supervision, resources
+            train_inline(
+                _endless(recipe), run, store, manifest, listener, None, ReplayOptions(Path(name))
             )
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -114,97 +104,17 @@ def measure(recipe: Recipe, store: DatasetStore, manifest: Manifest) -> Measurem
                 f"A step does not fit into the memory of this machine: {error}. Lower "
                 "batching.max_tokens_per_micro_batch; this requires a new run"
             ) from error
-    speed = speed_of(supervision.measured, "a few steps of one rank here")
+    speed = speed_of(listener.lines[WARM_UP_STEPS:][::-1], "a few steps of one rank here")
     assert speed is not None
-    return Measurement(speed, placement.device, state_bytes, step_bytes)
+    if recipe.cluster.gpus_per_rank:
+        return Measurement(speed, "cuda", int(torch.cuda.max_memory_reserved()))
+    return Measurement(speed, "cpu", host_memory.peak_resident_bytes())
 
 
 def _endless(recipe: Recipe) -> Recipe:
-    """Return the recipe with endless steps, and without validations, checkpoints and warm start."""
+    """Return the recipe with endless steps, without checkpoints, warm start and W&B."""
     return recipe.with_values(
-        trainer={
-            "max_steps": NEVER,
-            "validate_every_steps": NEVER,
-            "init_from": None,
-            "early_stopping": None,
-        },
-        checkpoints={"every_steps": NEVER},
+        trainer={"max_steps": NEVER, "init_from": None, "early_stopping": None},
+        checkpoints={"every_steps": NEVER, "memory_every_steps": 0},
+        tracking={"wandb": "disabled"},
     )
-
-
-def _train(
-    recipe: Recipe,
-    store: DatasetStore,
-    manifest: Manifest,
-    placement: Placement,
-    supervision: _MeasuringSupervision,
-    resources: ExitStack,
-) -> tuple[int, int]:
-    """Train until enough steps are measured.
-
-    Returns:
-        The bytes of the state, and the additional bytes of the steps.
-    """
-    from trainer.assembly.callbacks import build_guards
-    from trainer.assembly.engine import build_engine  # DeepSpeed, which reads the environment
-    from trainer.state.restore import begin
-    from trainer.state.saving import NoSaver
-    from trainer.tasks.task import training_task
-    from trainer.training.callbacks import Callbacks
-    from trainer.training.loop import Trainer
-    from trainer.training.validation import Validator
-
-    job = _job(recipe, manifest)
-    context = RankContext(job, placement, supervision)
-    task = training_task(job.recipe, manifest, load_tokenizers(store, manifest))
-    engine = build_engine(job.recipe, task, placement)
-    resources.callback(engine.destroy)
-    state = begin(engine, context)
-    reader = WindowReader(store, manifest, recipe.data_settings)
-    scoring = task.scoring(load_heldout(store, manifest, "validation"))
-    trainer = Trainer(
-        context,
-        state,
-        task,
-        steps=lambda cursor: local_rank_steps(
-            reader, cursor, 0, 1, recipe.batching.micro_batches_per_step
-        ),
-        validator=Validator(scoring, placement, recipe.trainer.validation_scores),
-        saver=NoSaver(),
-        recorder=supervision,
-        callbacks=Callbacks(guards=build_guards(job.recipe, state.progress)),
-        resources=ExitStack(),
-        peak_flops_per_second=peak_of_rank(recipe.engine, placement).flops_per_second,
-    )
-    before = _bytes_now(placement)
-    trainer.train()
-    return before, _most_bytes(placement) - before
-
-
-def _job(recipe: Recipe, manifest: Manifest) -> RankJob:
-    nowhere = Path("/nonexistent")  # nothing is written
-    return RankJob(
-        recipe=recipe.training(),
-        run=nowhere,
-        manifest=manifest.header(),
-        checkpoint=None,
-        cursor=Cursor(),
-        work=nowhere,
-        attempt="plan",
-        session_started=time.time(),
-    )
-
-
-def _bytes_now(placement: Placement) -> int:
-    if placement.device == "cuda":
-        torch.cuda.reset_peak_memory_stats(placement.torch_device)
-        return int(torch.cuda.memory_allocated(placement.torch_device))
-    host_memory.release_freed_memory()
-    host_memory.restart_peak()
-    return host_memory.resident_bytes()
-
-
-def _most_bytes(placement: Placement) -> int:
-    if placement.device == "cuda":
-        return int(torch.cuda.max_memory_reserved(placement.torch_device))
-    return host_memory.peak_resident_bytes()

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import ClusterError
 from cluster.node_check.checks import NodeCheckReport
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
-from cluster.planning.epoch import Epoch, StepFlops, estimate_flops, measure_epoch
+from cluster.planning.epoch import Epoch, measure_epoch
 from cluster.planning.failures import DEFAULT_RATE, FailureCost, failure_cost
 from cluster.planning.problem import PlanProblem
-from cluster.planning.quick_checks import Disk, disk_of, gigabytes, newest_step, quick_check
+from cluster.planning.quick_checks import Disk, disk_of, newest_step, quick_check
 from cluster.planning.size import (
     count_parameters,
     memory_tier_bytes,
@@ -29,7 +29,7 @@ from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
-from foundation.wording import counted
+from foundation.wording import byte_count, counted
 from model.errors import ModelError
 from trainer.errors import TrainerError
 from trainer.memory.state_size import StateSize
@@ -54,7 +54,7 @@ class PlanOptions:
         failure_rate: failures of 1,000 nodes in a day; None for `DEFAULT_RATE`.
     """
 
-    measured: bool = True
+    measured: bool = False
     like: RunFolder | None = None
     check_nodes: bool = False
     nodes: int | None = None
@@ -94,21 +94,12 @@ class Plan:
     state: StateSize | None = None
     disk: Disk | None = None
     epoch: Epoch | None = None
-    step_flops: StepFlops | None = None
     cluster: ClusterFacts | None = None
     node_check: NodeCheckReport | None = None
     measurement: "Measurement | None" = None
     speed: Speed | None = None
     duration: Duration | None = None
     failures: FailureCost | None = None
-
-    @property
-    def activation_bytes(self) -> int | None:
-        """Estimated activation memory of a rank: the bytes of measured steps minus gradients."""
-        if self.measurement is None or self.parameters is None:
-            return None
-        alone = size_of_state(self.recipe, self.parameters, 1, self.frozen_parameters)
-        return max(0, self.measurement.step_bytes - alone.gradients - alone.bucket)
 
     @property
     def trainable(self) -> bool:
@@ -139,19 +130,11 @@ class Plan:
             "frozen_parameters": self.frozen_parameters,
             "rank_bytes": asdict(self.state) if self.state else None,
             "measured": (
-                {
-                    "device": measured.device,
-                    "process_bytes": measured.state_bytes,
-                    "step_bytes": measured.step_bytes,
-                    "activation_bytes": self.activation_bytes,
-                }
-                if measured
-                else None
+                {"device": measured.device, "peak_bytes": measured.peak_bytes} if measured else None
             ),
             "checkpoints": asdict(self.disk) if self.disk else None,
             "memory_checkpoints": asdict(tier) if tier else None,
             "epoch": asdict(self.epoch) if self.epoch else None,
-            "step_flops": asdict(self.step_flops) if self.step_flops else None,
             "steps_left": self.steps_left,
             "speed": asdict(self.speed) if self.speed else None,
             "duration": asdict(self.duration) if self.duration else None,
@@ -176,7 +159,7 @@ def make_plan(
     if checked.dataset is not None:
         _estimate_sizes(plan, checked.stored, *checked.dataset)
     if address is not None and not any(p.about == "cluster" for p in plan.problems):
-        _check_cluster(plan, address, wanted, checked.dataset, notice)
+        _check_cluster(plan, address, wanted, notice)
     elif address is None and wanted.check_nodes:
         _check_this_machine(plan, notice)
     _estimate_speed(plan, checked.stored, wanted, checked.dataset, notice)
@@ -202,7 +185,6 @@ def _estimate_sizes(plan: Plan, run: RunFolder, store: DatasetStore, manifest: M
         plan.state = size_of_state(recipe, plan.parameters, ranks, plan.frozen_parameters)
         plan.disk = disk_of(recipe, run, plan.parameters, plan.frozen_parameters)
         plan.epoch = measure_epoch(recipe, store, manifest)
-        plan.step_flops = estimate_flops(recipe, store, manifest)
     except _EXPECTED as error:
         plan.problems.append(PlanProblem("dataset", str(error)))
 
@@ -211,13 +193,11 @@ def _check_cluster(
     plan: Plan,
     address: str,
     wanted: PlanOptions,
-    dataset: tuple[DatasetStore, Manifest] | None,
     notice: Callable[[str], None],
 ) -> None:
-    manifest = dataset[1].file_sha256 if dataset else None
     try:
         plan.cluster, plan.node_check, found = ask_cluster(
-            plan.recipe, plan.run, address, manifest, notice, check_nodes=wanted.check_nodes
+            plan.recipe, plan.run, address, notice, check_nodes=wanted.check_nodes
         )
         plan.problems += found
     except ClusterError as error:
@@ -275,15 +255,12 @@ def _measured_memory(plan: Plan) -> Iterator[PlanProblem]:
     alone, cut = (
         size_of_state(plan.recipe, plan.parameters, n, plan.frozen_parameters) for n in (1, ranks)
     )
-    steps = alone.gradients + alone.bucket
-    # Memory of Python, torch, DeepSpeed and the data.
-    base = measured.state_bytes - (alone.on_device - steps)
-    each = base + cut.on_device + cut.on_host + (plan.activation_bytes or 0)
+    each = measured.peak_bytes - alone.on_device + cut.on_device + cut.on_host
     free = host_memory.available_bytes() + host_memory.resident_bytes()  # this process will end
     if ranks * each > free:
         yield PlanProblem(
             "memory",
-            f"{counted(ranks, 'rank')} need {gigabytes(each)} of memory each, as measured with one "
-            f"rank, but this machine has {gigabytes(free)} left. Use fewer ranks, join a cluster "
-            "with --address, or lower batching.max_tokens_per_micro_batch in a new run",
+            f"{counted(ranks, 'rank')} need {byte_count(each)} of memory each, as measured with "
+            f"one rank, but this machine has {byte_count(free)} left. Use fewer ranks, join a "
+            "cluster with --address, or lower batching.max_tokens_per_micro_batch in a new run",
         )

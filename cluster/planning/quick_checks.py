@@ -32,7 +32,7 @@ from data_pipeline.config.corpus import is_remote
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
-from foundation.wording import counted
+from foundation.wording import byte_count, counted
 from model.errors import ModelError
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.checkpoints.format import read_header
@@ -228,14 +228,14 @@ def disk_problems(recipe: Recipe, run: RunFolder, parameters: int | None) -> lis
     # If the run has a URL, a node's disk holds only what is being uploaded.
     if disk is None or run.url or disk.free >= disk.wanted * disk.each:
         return []
-    where = f"the disk of {run.path} has {gigabytes(disk.free)} free"
+    where = f"the disk of {run.path} has {byte_count(disk.free)} free"
     remedy = "Free some space, or name a folder on another disk with --run PATH"
     if disk.free < disk.each:
-        text = f"A checkpoint takes {gigabytes(disk.each)}, but {where}, so none can be written"
+        text = f"A checkpoint takes {byte_count(disk.each)}, but {where}, so none can be written"
         return [PlanProblem("disk", f"{text}. {remedy}")]
     text = (
         f"The run will keep up to {counted(disk.wanted, 'more checkpoint')} of "
-        f"{gigabytes(disk.each)}, in total {gigabytes(disk.wanted * disk.each)}, but {where}"
+        f"{byte_count(disk.each)}, in total {byte_count(disk.wanted * disk.each)}, but {where}"
     )
     fewer = "or keep fewer checkpoints (recipe section checkpoints)"
     return [PlanProblem("disk", f"{text}. {remedy}, {fewer}", refuses=False)]
@@ -264,16 +264,16 @@ def machine_problems(recipe: Recipe, parameters: int | None) -> Iterator[PlanPro
         yield PlanProblem(
             "memory",
             f"{counted(ranks, 'rank')} of {counted(parameters, 'parameter')} under ZeRO "
-            f"{recipe.engine.zero_stage} take at least {gigabytes(ranks * on_host)} before the "
-            f"first batch, and this machine has {gigabytes(free)} left. Use fewer ranks, a higher "
+            f"{recipe.engine.zero_stage} take at least {byte_count(ranks * on_host)} before the "
+            f"first batch, and this machine has {byte_count(free)} left. Use fewer ranks, a higher "
             "engine.zero_stage, a smaller model, or a cluster with --address",
         )
     tier = ranks * memory_tier_bytes(recipe, size)
     if tier and (space := min(shared_memory_bytes(), free - ranks * on_host)) < tier:
         yield PlanProblem(
             "memory",
-            f"Memory checkpoints need {gigabytes(tier)} of {SHARED_MEMORY}, but only "
-            f"{gigabytes(max(0, space))} are free: the run would train without them. Free memory, "
+            f"Memory checkpoints need {byte_count(tier)} of {SHARED_MEMORY}, but only "
+            f"{byte_count(max(0, space))} are free: the run would train without them. Free memory, "
             "enlarge /dev/shm, or set checkpoints.memory_every_steps to 0",
             refuses=False,
         )
@@ -285,10 +285,3 @@ def shared_memory_bytes() -> int:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
         return 0
-
-
-def gigabytes(amount: int) -> str:
-    """Format bytes for messages: 0.76 GB, 12.4 GB, 8.2 MB."""
-    if amount < 100_000_000:
-        return f"{amount / 1e6:.1f} MB"
-    return f"{amount / 1e9:.2f} GB" if amount < 10_000_000_000 else f"{amount / 1e9:.1f} GB"

@@ -14,7 +14,6 @@ from cluster.recipe import Recipe
 from foundation.file_model import MAX_COUNT
 from trainer.record.metrics_file import read_backwards
 from trainer.record.metrics_lines import TrainLine
-from trainer.record.record_end import TERA
 
 STEPS_READ = 100
 MIN_SECONDS = MIN_SHARE = 1e-9  # plausible steps and shares exceed this
@@ -30,9 +29,6 @@ class Speed:
         steps: number of steps from which the speed was computed.
         goodput: share of a run's time spent in steps, or None if it is not known.
         origin: source of the numbers, as text.
-        tflops_per_second: 10¹² operations of the model per second, over all ranks, or None if the
-            operations were not counted.
-        mfu: model FLOPs utilization, or None if the peak performance of a device is not known.
     """
 
     ranks: int
@@ -41,8 +37,6 @@ class Speed:
     steps: int
     goodput: float | None
     origin: str
-    tflops_per_second: float | None = None
-    mfu: float | None = None
 
 
 def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
@@ -61,33 +55,15 @@ def speed_of(lines: Iterable[TrainLine], origin: str) -> Speed | None:
     taken = [line for line in taken if line.world_size == ranks]
     seconds = statistics.median(line.step_seconds for line in taken)
     units = statistics.fmean(line.target_tokens for line in taken)
-    flops = _known(line.model_flops for line in taken)
-    shares = _known(line.mfu for line in taken)
-    return Speed(
-        ranks,
-        seconds,
-        units / seconds,
-        len(taken),
-        taken[0].goodput,
-        origin,
-        tflops_per_second=statistics.fmean(flops) / seconds / TERA if flops else None,
-        mfu=statistics.median(shares) if shares else None,
-    )
+    return Speed(ranks, seconds, units / seconds, len(taken), taken[0].goodput, origin)
 
 
 def _is_plausible(line: TrainLine) -> bool:
     return (
         line.world_size > 0
         and MIN_SECONDS < line.step_seconds < MAX_COUNT
-        and all(not share or MIN_SHARE < share < MAX_COUNT for share in (line.goodput, line.mfu))
+        and (not line.goodput or MIN_SHARE < line.goodput < MAX_COUNT)
     )
-
-
-def _known(values: Iterable[float | None]) -> list[float]:
-    """Return the values, or an empty list if any value is None."""
-    listed = list(values)
-    known = [value for value in listed if value is not None]
-    return known if len(known) == len(listed) else []
 
 
 def recorded_speed(metrics: Path, origin: str) -> Speed | None:

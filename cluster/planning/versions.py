@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 
-from cluster.planning.node_probe import DISTRIBUTIONS, version_of
 from cluster.planning.problem import PlanProblem
 
 # transloom uses private parts of these packages and therefore requires an exact version of each.
 # Training may fail with another version.
-CHECKED_PACKAGES = DISTRIBUTIONS
+CHECKED_PACKAGES = ("torch", "deepspeed", "ray")
 _EXACTLY = re.compile(r"(?P<name>[\w-]+)(\[[\w,-]+\])?==(?P<version>[\w.]+)$")
 
 
@@ -25,6 +24,14 @@ def package_problems() -> Iterator[PlanProblem]:
                 f"Install it with `pip install {name}=={wanted}`",
                 refuses=found is None,
             )
+
+
+def version_of(name: str) -> str | None:
+    """Return the version of an installed distribution, or None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _required() -> dict[str, str]:

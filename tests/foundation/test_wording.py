@@ -8,7 +8,15 @@ import pytest
 
 from cluster.packages import PACKAGES
 from data_pipeline.batching.plan import Cursor
-from foundation.wording import counted, format_value, join_first, join_items, span, steps_of
+from foundation.wording import (
+    byte_count,
+    counted,
+    format_value,
+    join_first,
+    join_items,
+    span,
+    steps_of,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 NOUNS = (
@@ -63,6 +71,19 @@ def test_a_run_beyond_its_goal_is_not_so_many_of_fewer(
     step: int, max_steps: int | None, words: str
 ) -> None:
     assert steps_of(step, max_steps) == words
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (8_150_000, "8.2 MB"),
+        (99_949_000, "99.9 MB"),
+        (755e6, "0.76 GB"),
+        (12_440_000_000, "12.4 GB"),
+    ],
+)
+def test_a_number_of_bytes_has_two_or_three_digits(amount: float, words: str) -> None:
+    assert byte_count(amount) == words
 
 
 def test_values_are_not_said_as_python_writes_them() -> None:

@@ -61,11 +61,6 @@ def test_a_source_changed_on_the_client_alone_is_noticed(
         theirs = rf"Node {re.escape(hosts.addresses[0])}\b.* has another transloom"
         spread = [*few, "cluster.ranks=2", "cluster.placement=spread", "--address", head]
         command = [runs.recipe, *spread, "--run", runs.folder / "joined"]
-        plan = hosts.start(1, transloom, "plan", *command, "--no-measure", env=environment)
-        code, said = outcome(plan)
-        assert code == 1, said
-        assert re.search(theirs, said), said
-
         code, said = outcome(hosts.start(1, transloom, "train", *command, env=environment))
         assert code not in (0, 75), said
         assert re.search(theirs, said), said

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.terminal import note
-from foundation.wording import counted, flop_rate, operations, span
+from foundation.wording import byte_count, counted, span
 from transloom.cli.options import (
     JsonOption,
     Overrides,
@@ -46,11 +46,11 @@ def plan(
     measure: Annotated[
         bool,
         typer.Option(
-            "--measure/--no-measure",
+            "--measure",
             help="If no run has recorded the speed, measure it by training one rank for a few "
-            "steps in this process.",
+            "steps in this process. This takes ten seconds or more.",
         ),
-    ] = True,
+    ] = False,
     check_nodes: Annotated[
         bool,
         typer.Option(
@@ -85,13 +85,13 @@ def plan(
 
     Examples:
 
-      transloom plan phrasebook
+      transloom plan phrasebook --measure
 
       transloom plan multi30k-ende cluster.ranks=2 --address 10.0.0.1:6379 --run /shared/runs/m30k
 
-      transloom plan vaswani-base --from runs/vaswani-base --no-measure --json
+      transloom plan vaswani-base --from runs/vaswani-base --json
 
-      transloom plan vaswani-base --no-measure --nodes 128
+      transloom plan vaswani-base --nodes 128
     """
     from cluster.planning.plan import PlanOptions, make_plan
     from trainer.runs.folder import RunFolder
@@ -128,8 +128,6 @@ def plan_text(plan: "Plan") -> str:
 
 
 def _size_rows(plan: "Plan") -> Iterator[Row]:
-    from cluster.planning.quick_checks import gigabytes
-
     if plan.parameters is not None:
         frozen = plan.frozen_parameters
         yield (
@@ -145,28 +143,27 @@ def _size_rows(plan: "Plan") -> Iterator[Row]:
             "optimizer moments": size.moments,
             "average of the weights": size.average,
         }
-        shown = ", ".join(f"{name} {gigabytes(n)}" for name, n in parts.items() if n)
+        shown = ", ".join(f"{name} {byte_count(n)}" for name, n in parts.items() if n)
         ranks = counted(plan.recipe.cluster.max_ranks, "rank")
-        frozen_weights = f" and {gigabytes(size.frozen)} of frozen weights" if size.frozen else ""
+        frozen_weights = f" and {byte_count(size.frozen)} of frozen weights" if size.frozen else ""
         yield (
             "a rank",
-            f"{gigabytes(size.on_device)} at most, with {ranks}: {shown}; in host memory "
-            f"{gigabytes(size.checkpoint_copy)} for a copy of its part of a checkpoint"
+            f"{byte_count(size.on_device)} at most, with {ranks}: {shown}; in host memory "
+            f"{byte_count(size.checkpoint_copy)} for a copy of its part of a checkpoint"
             f"{frozen_weights}",
         )
     if measured := plan.measurement:
         yield (
             "measured",
-            f"one rank on {measured.device}: {gigabytes(measured.state_bytes)} with its state, and "
-            f"{gigabytes(measured.step_bytes)} more at most in steps, of which activations are "
-            f"about {gigabytes(plan.activation_bytes or 0)}",
+            f"{byte_count(measured.peak_bytes)} at most by one rank on {measured.device}, with its "
+            "state, gradients and activations",
         )
     if disk := plan.disk:
         there = f", {disk.there} exist" if disk.there else ""
         yield (
             "checkpoints",
-            f"{gigabytes(disk.each)} each{there}, up to {disk.wanted} more at the same time "
-            f"({gigabytes(disk.wanted * disk.each)}); free: {gigabytes(disk.free)}",
+            f"{byte_count(disk.each)} each{there}, up to {disk.wanted} more at the same time "
+            f"({byte_count(disk.wanted * disk.each)}); free: {byte_count(disk.free)}",
         )
     if plan.memory_checkpoints and (text := _memory_checkpoints_text(plan.memory_checkpoints)):
         yield "in memory", text
@@ -174,11 +171,9 @@ def _size_rows(plan: "Plan") -> Iterator[Row]:
 
 def _memory_checkpoints_text(tier: "MemoryCheckpoints") -> str:
     """Return the memory use of memory checkpoints, or the interval that would cost little."""
-    from cluster.planning.quick_checks import gigabytes
-
     advice = tier.recommended_every_steps
     if tier.every_steps:
-        size = gigabytes(tier.rank_bytes)
+        size = byte_count(tier.rank_bytes)
         text = f"every {_steps(tier.every_steps)}, {size} of /dev/shm for each rank, twice as much "
         text += "on several nodes"
         text += f"; an interval of {_steps(advice)} or more costs at most 2%" if advice else ""
@@ -193,20 +188,12 @@ def _time_rows(plan: "Plan") -> Iterator[Row]:
     if epoch := plan.epoch:
         about = "" if epoch.exact else "about "
         yield "an epoch", f"{about}{_steps(epoch.steps)}, {epoch.units:,} {unit}s"
-    if flops := plan.step_flops:
-        yield (
-            "a step",
-            f"about {operations(flops.model)} for the tokens of a step, "
-            f"{operations(flops.hardware)} with padding and recomputation (both estimated from "
-            f"{counted(flops.micro_batches, 'micro-batch')})",
-        )
     if speed := plan.speed:
-        rate = flop_rate(speed.tflops_per_second, speed.mfu)
         of = f"{counted(speed.steps, 'step')}, {counted(speed.ranks, 'rank')}"
         yield (
             "speed",
-            f"{speed.units_per_second:,.0f} {unit}s/s, {f'{rate}, ' if rate else ''}"
-            f"{speed.step_seconds:.3g} s a step: {speed.origin} ({of})",
+            f"{speed.units_per_second:,.0f} {unit}s/s, {speed.step_seconds:.3g} s a step: "
+            f"{speed.origin} ({of})",
         )
     if taken := plan.duration:
         how = " without validations and checkpoints" if not (speed and speed.goodput) else ""
@@ -232,22 +219,14 @@ def _failure_rows(cost: "FailureCost", speed: "Speed | None") -> Iterator[Row]:
 def _cluster_rows(cluster: "ClusterFacts") -> Iterator[Row]:
     from cluster.planning.cluster_facts import holder_text, resources_text
 
-    said = {node.name: node for node in cluster.said}
     for node in cluster.nodes:
         resources = ", ".join(
             f"{node.free.get(name, 0):g} of {node.total[name]:g} {name} free"
             for name in ("CPU", "GPU")
             if node.total.get(name)
         )
-        facts = said.get(node.name)
-        more = ""
-        if facts and not facts.interface.startswith("!"):
-            more = (
-                f"; ranks use {facts.interface}; clock {facts.skew_seconds:+.2f} s "
-                f"± {facts.skew_error_seconds:.2f}"
-            )
         leaving = "; about to drain" if node.leaves_at is not None else ""
-        yield "node", f"{node.name}: {resources or 'no CPUs'}{more}{leaving}"
+        yield "node", f"{node.name}: {resources or 'no CPUs'}{leaving}"
     for holder in cluster.holders:
         yield "held", f"{resources_text(holder)} by {holder_text(holder)}"
     yield "capacity", f"{counted(cluster.room, 'rank')} now, {cluster.room_at_all} in all"

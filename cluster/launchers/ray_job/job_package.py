@@ -16,7 +16,7 @@ from cluster.package_files import package_files
 from cluster.packages import INSTALLATION
 from cluster.recipe import Recipe
 from foundation.extensions import FOLDER_VARIABLE
-from foundation.wording import counted
+from foundation.wording import byte_count, counted
 
 MAX_BYTES = 20_000_000
 LARGEST_LISTED = 5
@@ -87,13 +87,9 @@ def check_size(files: Mapping[str, Path]) -> None:
     if total <= MAX_BYTES:
         return
     largest = sorted(sizes, key=lambda path: -sizes[path])[:LARGEST_LISTED]
-    told = ", ".join(f"{path} ({megabytes(sizes[path])})" for path in largest)
+    told = ", ".join(f"{path} ({byte_count(sizes[path])})" for path in largest)
     raise ClusterError(
-        f"{counted(len(files), 'file')} with {megabytes(total)} would be uploaded with the job, "
-        f"but at most {megabytes(MAX_BYTES)} are allowed. The largest files are {told}. Move data "
+        f"{counted(len(files), 'file')} with {byte_count(total)} would be uploaded with the job, "
+        f"but at most {byte_count(MAX_BYTES)} are allowed. The largest files are {told}. Move data "
         "out of the extensions' packages to storage that the nodes see, such as next to the dataset"
     )
-
-
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.entrance import job_code
 from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
-from cluster.launchers.ray_job.job_package import extension_files, megabytes, sent_files
+from cluster.launchers.ray_job.job_package import extension_files, sent_files
 from cluster.launchers.ray_job.job_record import JobRequest, Needs
 from cluster.launchers.ray_job.job_unpacking import JobPayload
 from cluster.launchers.ray_job.submit_checks import check_folder, check_head, check_jobs
@@ -38,7 +38,7 @@ from cluster.recipe import (
     with_absolute_paths,
 )
 from cluster.supervision.invocation import current_invocation
-from foundation.wording import counted, join_items
+from foundation.wording import byte_count, counted, join_items
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
 
@@ -204,7 +204,7 @@ def send(
     job_id = new_job_id(recipe.name)
     payload = JobPayload(id=job_id, request=request).model_dump_json().encode()
     sent = len(payload) + sum(path.stat().st_size for path in files.values())
-    code = f" and {counted(len(files), 'file')} of code ({megabytes(sent)})" if files else ""
+    code = f" and {counted(len(files), 'file')} of code ({byte_count(sent)})" if files else ""
     listener.progress(f"sending the recipe{code}, submitting the job")
     jobs.submit(
         [HEAD_PYTHON, "-P", "-c", job_code(entry_point), Attachment(PAYLOAD_FILE, payload)],

@@ -16,8 +16,7 @@ from cluster.errors import ClusterError
 from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.job_record import FINAL, JobFolder, JobRequest
 from cluster.launchers.ray_job.status import job_summary_of
-from cluster.planning.node_probe import version_of
-from cluster.planning.versions import CHECKED_PACKAGES
+from cluster.planning.versions import CHECKED_PACKAGES, version_of
 from cluster.ray import jobs
 from cluster.ray.exposure import HeadProbe
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_status_of

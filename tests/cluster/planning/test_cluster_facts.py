@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from support.recipes import tiny_values
 
-from cluster.planning.cluster_facts import ClusterFacts, capacity_problems, is_consistent
-from cluster.planning.nodes import NodeFacts
+from cluster.planning.cluster_facts import ClusterFacts, capacity_problems
 from cluster.planning.plan import Plan
 from cluster.ray.cluster_view import Node
 from cluster.ray.private import Holder
@@ -17,30 +16,14 @@ from transloom.cli.plan import plan_text
 
 HOLDER = Holder("01000000", "raysubmit_x", "/runs/a", "transloom train", "10.0.0.2, process 7",
                 {"CPU": 3.0, "GPU": 1.0})  # fmt: skip
-SAID = NodeFacts("10.0.0.2 (ab)", "3.11.1", {}, "f", None, None, "eth0", 0.25, 0.01)
 NODE = Node("abcd", "10.0.0.2 (ab)", {"CPU": 1.0}, {"CPU": 4.0, "node:10.0.0.2": 1.0})
-FACTS = ClusterFacts((NODE,), (HOLDER,), room=1, room_at_all=4, said=(SAID,))
+FACTS = ClusterFacts((NODE,), (HOLDER,), room=1, room_at_all=4)
 
 
 def recipe(ranks):
     values = tiny_values(Path("/nowhere"))
     values["cluster"] |= {"ranks": ranks, "cpus_per_rank": 1}
     return Recipe.of(values)
-
-
-@pytest.mark.parametrize(
-    ("free", "held", "expected"),
-    [
-        (1.0, 3.0, True),
-        (4.0, 3.0, False),  # what is free is older than who holds it
-        (0.0, 3.0, True),  # a task has the rest
-        (1.0 + 1e-4, 3.0, True),
-    ],
-)
-def test_no_more_can_be_held_than_is_not_free(free, held, expected):
-    node = replace(NODE, free={"CPU": free})
-    assert is_consistent([node], [replace(HOLDER, resources={"CPU": held})]) == expected
-    assert is_consistent([node, NODE], [replace(HOLDER, resources={"GPU": 1.0})]) is False
 
 
 def test_there_is_room():
@@ -77,9 +60,7 @@ def test_it_is_told_in_lines():
         recipe(2), RunFolder(Path("runs/a")), 20, capacity_problems(recipe(2), FACTS), cluster=facts
     )
     lines = plan_text(plan).splitlines()
-    assert (
-        "node         10.0.0.2 (ab): 1 of 4 CPU free; ranks use eth0; clock +0.25 s ± 0.01" in lines
-    )
+    assert "node         10.0.0.2 (ab): 1 of 4 CPU free" in lines
     assert "node         10.0.0.3 (cd): 1 of 4 CPU free; about to drain" in lines
     assert any(line.startswith("held         3 CPU and 1 GPU by raysubmit_x") for line in lines)
     assert "capacity     1 rank now, 4 in all" in lines

@@ -4,7 +4,6 @@ import json
 
 import pytest
 from support.recipes import tiny_values
-from support.records.lines import COUNTED
 
 from cluster.planning.epoch import Epoch
 from cluster.planning.plan import Plan
@@ -39,14 +38,6 @@ def test_the_last_steps_of_one_number_of_ranks_count():
     assert speed_of([], "here") is None
 
 
-def test_operations_a_second_need_a_count_of_each_step():
-    counted = [line(2, 2.0).model_copy(update=COUNTED), line(1, 2.0).model_copy(update=COUNTED)]
-    speed = speed_of(counted, "here")
-    assert (speed.tflops_per_second, speed.mfu) == (2.0, 0.4)
-    speed = speed_of([*counted, line(0, 2.0)], "here")
-    assert (speed.tflops_per_second, speed.mfu) == (None, None)
-
-
 @pytest.mark.parametrize(
     "spoilt",
     [
@@ -57,7 +48,6 @@ def test_operations_a_second_need_a_count_of_each_step():
         {"step_seconds": 1e308},
         {"goodput": -0.5},
         {"goodput": 5e-324},
-        {"mfu": 1e308},
     ],
 )
 def test_steps_that_nobody_trained_say_nothing_of_the_speed(spoilt):

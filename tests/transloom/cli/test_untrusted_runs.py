@@ -96,9 +96,9 @@ CASES = [
     Case("jobs logs RUN"),
     Case("jobs stop RUN"),
     Case("train MINE --inline --run RUN", None, OTHER_RUN, own_process=True),
-    Case("plan MINE --no-measure --run RUN", None, OTHER_RUN),
-    Case("plan MINE --no-measure --run OUT --from RUN"),
-    Case("plan MINE --no-measure --run OUT trainer.init_from=RUN"),
+    Case("plan MINE --run RUN", None, OTHER_RUN),
+    Case("plan MINE --run OUT --from RUN"),
+    Case("plan MINE --run OUT trainer.init_from=RUN"),
 ]
 # They read checkpoints alone, and would go on for long if those named no extension.
 LONG = [

@@ -46,8 +46,6 @@ def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
         if name == "train":
             recipe = Path(arguments[0])
             arguments += [*fewer, "--inline", "--run", f"runs/{recipe.stem}"]
-        if name == "plan":
-            arguments += ["--no-measure"]
         if "--on-cluster" in arguments:  # which prints the same lines, by the tests of it
             arguments = arguments[: arguments.index("--output")]
         result = transloom(name, *arguments)

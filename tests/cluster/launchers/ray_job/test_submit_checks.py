@@ -23,8 +23,7 @@ from cluster.launchers.ray_job.submit_checks import (
     check_head,
     check_jobs,
 )
-from cluster.planning.node_probe import version_of
-from cluster.planning.versions import CHECKED_PACKAGES
+from cluster.planning.versions import CHECKED_PACKAGES, version_of
 from cluster.ray.exposure import HeadProbe
 from cluster.ray.jobs import Job
 
