@@ -84,11 +84,14 @@ def _limits(size: int) -> DecoderLimits:
 def _decoded(
     file: BinaryIO, columns: ParquetColumns, limits: DecoderLimits, location: str
 ) -> Iterator[bytes]:
-    """Yield the lines that a decoding process writes.
+    """Yield the lines that a decoding process writes, without the last one.
+
+    The exit code of a process whose answer is complete does not matter.
 
     Raises:
         CorpusError: the process has reached a limit, or the decoder has crashed.
     """
+    end = json.dumps({"end": True}).encode() + b"\n"
     with tempfile.TemporaryFile() as errors:
         decoder = subprocess.Popen(
             [*COMMAND, json.dumps(asdict(columns)), *map(str, astuple(limits))],
@@ -100,7 +103,10 @@ def _decoded(
         )
         assert decoder.stdout is not None
         try:
-            yield from decoder.stdout
+            for line in decoder.stdout:
+                if line == end:
+                    return
+                yield line
             exit_code = decoder.wait()
             errors.seek(0)
             said = errors.read(2000).decode(errors="replace").strip()
@@ -113,9 +119,8 @@ def _decoded(
             f"{location}: expected to decode the file within {span(limits.cpu_seconds)} of "
             f"processor time, but decoding takes longer. {_REMEDY}."
         )
-    if exit_code:
-        raise CorpusError(
-            f"{location}: pyarrow crashed while decoding the file, with exit code {exit_code} and "
-            f"at most {limits.memory_bytes:,} bytes of memory. {_REMEDY}."
-            + (f" Its output: {said}" if said else "")
-        )
+    raise CorpusError(
+        f"{location}: pyarrow crashed while decoding the file, with exit code {exit_code} and at "
+        f"most {limits.memory_bytes:,} bytes of memory. {_REMEDY}."
+        + (f" Its output: {said}" if said else "")
+    )

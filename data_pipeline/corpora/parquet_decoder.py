@@ -1,7 +1,8 @@
 """Decode a Parquet file in a process with limits on memory and CPU time.
 
     stdin: the file      argv: `ParquetColumns` as JSON, and the values of `DecoderLimits`
-    stdout: a JSON line for each batch: {"rows": [[text, …, score], …]} or {"problem": "…"}
+    stdout: a JSON line for each batch: {"rows": [[text, …, score], …]} or {"problem": "…"},
+            and {"end": true}, without which the answer is incomplete
 
 pyarrow decodes a page at once, and a page of some kilobytes can require gigabytes and contain
 billions of rows. The footer does not reveal this, and page headers reveal it only partly. The
@@ -78,7 +79,11 @@ class DecoderLimits:
 
 
 def main() -> None:
-    """Decode the file at stdin and write its rows to stdout."""
+    """Decode the file at stdin, write its rows to stdout, and exit.
+
+    The process exits without destructors: those of pyarrow abort it now and then while a thread of
+    pyarrow still runs.
+    """
 
     # Import pyarrow before the limits apply, so that they do not include the import.
     import pyarrow.parquet  # noqa: F401
@@ -100,6 +105,8 @@ def main() -> None:
                 "smaller row groups, or remove it."
             )
             _send(pipe, {"problem": problem})
+        _send(pipe, {"end": True})
+    os._exit(0)
 
 
 def _send(pipe: BinaryIO, message: dict[str, Any]) -> None:

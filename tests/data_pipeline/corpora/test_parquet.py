@@ -49,6 +49,22 @@ def test_processor_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         texts_of(empty_rows(20_000_000, rows_of_footer=1, row_groups=1000))
 
 
+def test_a_decoder_that_crashes_after_its_answer_has_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As pyarrow aborts in a destructor, while one of its threads still runs."""
+    aborts = f"import os; os._exit = lambda code: os.abort(); {parquet.COMMAND[-1]}"
+    monkeypatch.setattr(parquet, "COMMAND", (*parquet.COMMAND[:-1], aborts))
+    assert texts_of(repeated_rows(b"abc", 1000)) == ["abc"] * 1000
+
+
+def test_an_answer_without_its_end_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = """print('{"rows": [["abc", null]]}')"""
+    monkeypatch.setattr(parquet, "COMMAND", (*parquet.COMMAND[:-1], part))
+    with pytest.raises(CorpusError, match="exit code 0"):
+        texts_of(repeated_rows(b"abc", 2))
+
+
 def test_a_decoder_that_crashes_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     abort = "import os, sys; print('corrupted size', file=sys.stderr, flush=True); os.abort()"
     monkeypatch.setattr(parquet, "COMMAND", (*parquet.COMMAND[:-1], abort))
