@@ -34,14 +34,16 @@ class SlurmConfig(Section):
     time_limit_minutes: int | None = execution(
         None,
         "Time limit of the job. Shortly before the limit, the job saves a checkpoint and is "
-        "requeued. null: the partition's limit.",
+        "requeued. null: the partition's DefaultTime or, without one, its MaxTime.",
         gt=0,
     )
     cpus_per_node: int | None = execution(
         None, "CPUs requested per node; null: what its ranks and data workers reserve.", gt=0
     )
     options: tuple[SbatchOption, ...] = execution(
-        (), "Additional options of sbatch, such as --mem=64G or --constraint=a100."
+        (),
+        "Additional options of sbatch, such as --mem=64G or --constraint=a100. Options that the "
+        "job sets itself, such as --time and --signal, are refused.",
     )
     setup: tuple[OneLine, ...] = execution(
         (), "Lines of bash that run first in the job, such as `module load cuda`."

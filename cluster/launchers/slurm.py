@@ -9,11 +9,12 @@ Ray node on each of them (`cluster.launchers.slurm_node`).
 """
 
 import math
+import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,35 @@ MARGIN_SECONDS = 60
 # to stop.
 MIN_WORK_SECONDS = 120
 JOB = Path(__file__).with_name("slurm_job.sh")
+# Options of sbatch that the script sets itself, with their short forms, and a remedy. They come before
+# those of `cluster.slurm.options`, and Slurm obeys the last one.
+OWN_OPTIONS = {
+    "job-name": ("J", "use name in the recipe"),
+    "nodes": ("N", "use cluster.slurm.nodes"),
+    "ntasks": ("n", "use cluster.slurm.nodes"),
+    "ntasks-per-node": ("", "use cluster.slurm.nodes"),
+    "cpus-per-task": ("c", "use cluster.slurm.cpus_per_node"),
+    "partition": ("p", "use cluster.slurm.partition"),
+    "account": ("A", "use cluster.slurm.account"),
+    "time": ("t", "use cluster.slurm.time_limit_minutes"),
+    "time-min": ("", "use cluster.slurm.time_limit_minutes"),
+    "array": ("a", "use --array of this command"),
+    "signal": ("", "use cluster.grace_seconds"),
+    "requeue": ("", "each job is requeued until its run has finished"),
+    "no-requeue": ("", "each job is requeued until its run has finished"),
+    "open-mode": ("", "each start of a job appends to its log"),
+    "output": ("o", "run the command in another folder"),
+    "chdir": ("D", "run the command in another folder"),
+}
+# Variables with which sbatch replaces these options.
+OWN_VARIABLES = {
+    "SBATCH_TIMELIMIT": "time",
+    "SBATCH_ARRAY_INX": "array",
+    "SBATCH_SIGNAL": "signal",
+    "SBATCH_NO_REQUEUE": "no-requeue",
+    "SBATCH_OPEN_MODE": "open-mode",
+    "SBATCH_OUTPUT": "output",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +80,7 @@ class SlurmLauncher(Launcher):
 
     def launch(self, recipe_file: Path, overrides: Sequence[str], run: Path | None) -> Launch:
         runs = runs_of(recipe_file, overrides, self.array, run, RUNS)
+        _check_environment(os.environ)
         script = slurm_script(
             load_recipe(recipe_file, runs[0].overrides),
             recipe_file,
@@ -174,6 +205,7 @@ def slurm_script(
         "gpus": [str(share.gpus)],
         "niceness": [str(recipe.cluster.niceness)],
         "preempted": [str(EXIT_PREEMPTED)],
+        "array": ["yes" if len(runs) > 1 else ""],
     }
     lines += [f"{name}={shlex.join(value)}" for name, value in settings.items()]
     lines += ["# Overrides and folder of the run; in an array, of each task."]
@@ -193,6 +225,8 @@ def _options(
     recipe: Recipe, share: NodeShare, tasks: int, folder: Path, at_once: int | None
 ) -> list[str]:
     slurm = recipe.cluster.slurm
+    for place, option in enumerate(slurm.options):
+        _check_option(option, f"cluster.slurm.options.{place}")
     notice = notice_seconds(recipe.cluster)
     least = math.ceil((notice + MIN_WORK_SECONDS) / 60)
     if slurm.time_limit_minutes is not None and slurm.time_limit_minutes < least:
@@ -220,6 +254,40 @@ def _options(
     }
     given = [f"--{name}={_quoted(str(v))}" for name, v in options.items() if v is not None]
     return [f"#SBATCH {option}" for option in [*given, "--requeue", *slurm.options]]
+
+
+def _check_option(option: str, field: str) -> None:
+    """Check that a line of options sets none that the script sets itself.
+
+    Raises:
+        RecipeError: it does, in its long form, which may be abbreviated, or in its short form.
+    """
+    for word in option.split():
+        given = word.partition("=")[0].removeprefix("--")
+        for name, (short, remedy) in OWN_OPTIONS.items():
+            if word.startswith("--"):
+                is_own = bool(given) and name.startswith(given)
+            else:
+                is_own = bool(short) and word.startswith(f"-{short}")
+            if is_own:
+                raise RecipeError(
+                    f"{field} is {option!r}, but the job sets --{name} itself, and relies on it. "
+                    f"Remove the option; {remedy}"
+                )
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
+    """Check that no variable replaces an option that the job relies on.
+
+    Raises:
+        ClusterError: one does.
+    """
+    for variable, name in OWN_VARIABLES.items():
+        if variable in environment:
+            raise ClusterError(
+                f"{variable} is set, with which sbatch replaces the job's --{name}. Unset it; "
+                f"{OWN_OPTIONS[name][1]}"
+            )
 
 
 def _check_folder(folder: Path) -> None:

@@ -5,10 +5,20 @@
 #   TERM     Slurm sends it before the job's time limit; the driver saves a checkpoint and exits
 #            with code 75
 #   end      each node ends only its own Ray; after code 75 the job goes back to the queue, unless a
-#            user has stopped the run (`transloom stop`)
+#            user has stopped the run (`transloom stop`), or starts are stopped again and again
+#            before their first new step
 set -u
 PATH=$programs:$PATH
-task=${SLURM_ARRAY_TASK_ID:-0}
+# A job that was submitted by a job inherits variables of the other one, so they do not tell whether
+# this job is an array.
+if [ -n "$array" ]; then
+    task=$SLURM_ARRAY_TASK_ID
+    job=${SLURM_ARRAY_JOB_ID}_$task # SLURM_JOB_ID of one of the tasks is the id of the whole array
+else
+    unset "${!SLURM_ARRAY_@}"
+    task=0
+    job=$SLURM_JOB_ID
+fi
 run=${runs[task]}
 folder=$run shared=$run
 case $run in
@@ -19,6 +29,7 @@ s3://* | gs://* | az://*) # the run has no folder that all nodes see
 esac
 declare -n overrides=overrides_$task
 train=(transloom train "$recipe" "${overrides[@]}" --run "$run")
+requeues=$shared.requeues-$job # number of starts without a new step, and the step
 driver='' starting='' early='' asked='' nodes='' private='' earlier_stop=''
 # The submitting user's environment may have these variables for another cluster.
 unset RAY_ADDRESS RAY_AUTH_TOKEN RAY_AUTH_TOKEN_PATH RAY_TMPDIR
@@ -60,15 +71,33 @@ leave() { # CODE
         wait "$nodes"
     fi
     [ -n "$private" ] && rm -rf "$private"
-    echo "transloom train left with $1, after ${SLURM_RESTART_COUNT:-0} restarts of the job"
-    if [ "$1" = "$preempted" ]; then
-        if [ -z "$asked" ] && [ "$(last_stop)" != "$earlier_stop" ]; then
-            echo "the run was stopped by $folder/control/stop: the job does not go back to the queue"
-        else
-            scontrol requeue "$SLURM_JOB_ID"
-        fi
+    echo "transloom train left with $1"
+    if [ "$1" != "$preempted" ]; then
+        rm -f "$requeues"
+    elif [ -z "$asked" ] && [ "$(last_stop)" != "$earlier_stop" ]; then
+        echo "the run was stopped by $folder/control/stop: the job does not go back to the queue"
+        rm -f "$requeues"
+    else
+        requeue
     fi
     exit "$1"
+}
+
+# Requeue the job. A start that is stopped before its first new step, for example because the time
+# limit is shorter than the notice before it, is repeated at most three times.
+requeue() {
+    local step count=0 former=none
+    step=$(transloom status "$run" --json 2>/dev/null | sed -n 's/^ *"step": \([0-9]*\),$/\1/p')
+    [ -f "$requeues" ] && read -r count former <"$requeues"
+    if [ "$former" = "${step:-0}" ]; then count=$((count + 1)); else count=0; fi
+    if [ "$count" -ge 3 ]; then
+        rm -f "$requeues"
+        echo "the last $count starts were stopped before their first new step, so the job does not go back to" \
+            "the queue. Raise its time limit: cluster.slurm.time_limit_minutes, or the partition's DefaultTime"
+    else
+        mkdir -p "$(dirname "$requeues")" && echo "$count ${step:-0}" >"$requeues"
+        scontrol requeue "$job"
+    fi
 }
 
 last_stop() { # time of the last stop request that a driver of the run has accepted

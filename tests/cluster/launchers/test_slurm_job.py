@@ -27,12 +27,13 @@ STAND_IN = Path(srun.__file__).with_name("transloom.sh")
 class Job:
     """A job's script that runs, and what has happened."""
 
-    def __init__(self, folder, nodes, plan, overrides=(), array=None, task=None):
+    def __init__(self, folder, nodes, plan, overrides=(), array=None, task=None, **more):
         self.folder = folder
         self.story_file = folder / "story"
         self.story_file.touch()
         programs = folder / "programs"
-        programs.mkdir()
+        programs.mkdir(exist_ok=True)
+        (programs / "transloom").unlink(missing_ok=True)
         (programs / "transloom").symlink_to(STAND_IN)
         starts = f"#!/bin/bash\nexec {sys.executable} {srun.__file__} "
         self._program(programs / "srun", starts + '"$@"')
@@ -44,9 +45,9 @@ class Job:
         script = slurm.slurm_script(
             load_recipe(recipe, changes), recipe, runs, folder=folder, programs=programs
         )
-        job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": str(nodes)}
+        job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": str(nodes), **more}
         if task is not None:
-            job["SLURM_ARRAY_TASK_ID"] = str(task)
+            job |= {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": str(task)}
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -145,7 +146,44 @@ def test_term_reaches_the_driver_once_and_75_requeues(job, nodes):
     assert one.story[-1] == "scontrol requeue 17"
     assert one.story.count("node 1 left") == nodes - 1
     assert one.leftovers() == []
-    assert "left with 75, after 0 restarts of the job" in one.log.read_text()
+    assert "left with 75" in one.log.read_text()
+
+
+def test_a_task_of_an_array_requeues_itself_alone(job):
+    """Slurm gives one task the id of the whole array."""
+    one = job(1, "exit 75", array="seed=7,8", task=1)
+    assert one.code() == 75
+    assert one.story[-1] == "scontrol requeue 17_1"
+
+
+@pytest.mark.parametrize("array", [None, "seed=7"])
+def test_a_job_that_a_task_of_another_array_submits_is_no_array(job, tmp_path, array):
+    others = {"SLURM_ARRAY_JOB_ID": "3", "SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "9"}
+    one = job(1, "exit 75", array=array, **others)
+    assert one.code() == 75
+    assert one.story[-1] == "scontrol requeue 17"
+
+
+def test_starts_that_are_stopped_before_a_new_step_are_requeued_three_times(job, tmp_path):
+    counted = tmp_path / "runs" / "tiny.requeues-17"
+    for step in (4, 4, 4, 6, 6, 6):  # the fourth start has trained
+        (tmp_path / "story.step").write_text(str(step))
+        assert job(1, "exit 75").code() == 75
+    assert (tmp_path / "story").read_text().count("scontrol requeue 17") == 6
+    assert counted.exists()
+    last = job(1, "exit 75")
+    assert last.code() == 75
+    assert last.story.count("scontrol requeue 17") == 6
+    assert "cluster.slurm.time_limit_minutes" in last.log.read_text()
+    assert not counted.exists()
+
+
+@pytest.mark.parametrize("plan", ["exit 0", "stopped"])
+def test_a_run_that_ends_leaves_no_count_of_requeues(job, tmp_path, plan):
+    assert job(1, "exit 75").code() == 75
+    assert list((tmp_path / "runs").glob("*.requeues-*"))
+    job(1, plan).code()
+    assert not list((tmp_path / "runs").glob("*.requeues-*"))
 
 
 def test_a_driver_that_term_kills_before_it_listens_is_requeued(job):

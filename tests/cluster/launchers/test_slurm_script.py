@@ -166,6 +166,20 @@ def test_bash_can_read_it(recipe_file, nodes):
             "cluster.slurm.time_limit_minutes is 4, but the job is asked to stop 180 s before this "
             "limit (cluster.grace_seconds plus 60 s). Set the limit to at least 5 minutes",
         ),
+        *(
+            ([f'cluster.slurm.options=["{option}"]'], f"{option}', but the job sets {said}")
+            for option, said in [
+                ("--signal=B:USR1@60", "--signal itself"),
+                ("--sig B:USR1@60", "--signal itself"),
+                ("--no-requeue", "--no-requeue itself"),
+                ("--requeue", "--requeue itself"),
+                ("--time=2", "--time itself"),
+                ("--mem=1G -t2", "--time itself"),
+                ("-a 0-2", "--array itself"),
+                ("--output=x", "--output itself"),
+                ("-ox", "--output itself"),
+            ]
+        ),
         (["cluster.slurm.partition=a b"], "cluster.slurm.partition is 'a b'"),
         (['cluster.slurm.options=["--mem=1G\\nrm -r x"]'], "cluster.slurm.options.0 is"),
         (["cluster.slurm.options=[rm -r x]"], "cluster.slurm.options.0 is 'rm -r x'"),
@@ -225,3 +239,14 @@ def test_the_command_prints_or_submits(transloom, recipe_file, tmp_path, monkeyp
     assert (tmp_path / "submitted").read_text() == printed
     refused = transloom("deploy", "slurm", recipe_file, "--array", "seed=1,2", "--run", "x")
     assert refused.exit_code == 2
+    seeds = ("--array", "seed=1,2,3", "--at-once", "2")
+    assert "#SBATCH --array=0-2%2\n" in transloom("deploy", "slurm", recipe_file, *seeds).output
+
+
+@pytest.mark.parametrize("variable", ["SBATCH_TIMELIMIT", "SBATCH_SIGNAL", "SBATCH_NO_REQUEUE"])
+def test_variables_that_replace_options_of_the_job_are_refused(
+    transloom, recipe_file, monkeypatch, variable
+):
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(ClusterError, match=f"{variable} is set.*Unset it"):
+        transloom("deploy", "slurm", recipe_file)

@@ -30,6 +30,9 @@ train*)
     esac
     while :; do sleep 0.05; done
     ;;
+status*)
+    printf '{\n "step": %s,\n "max_steps": 9\n}\n' "$(cat "$STORY.step" 2>/dev/null || echo 0)"
+    ;;
 stop*)
     echo "stop $2" >>"$STORY"
     [ "$PLAN" = "no run yet" ] && exit 1
