@@ -251,8 +251,10 @@ def _read(path: Path) -> dict[str, Any]:
     except YamlError as error:
         raise RecipeError(f"{path} is not a recipe: {error}") from error
     if not isinstance(values, dict):
+        kind = {list: "a list", type(None): "nothing"}.get(type(values), "a single value")
         raise RecipeError(
-            f"{path} is not a recipe: it holds {type(values).__name__}, not a table of sections"
+            f"{path} is not a recipe: it contains {kind}, expected sections such as `data:` and "
+            f"`trainer:`. `transloom recipes phrasebook` shows a recipe"
         )
     return values
 

@@ -235,6 +235,18 @@ def _problem(error: _Error, known_keys: Sequence[str]) -> FieldProblem:
 
 def _text(error: _Error, key: str, known_keys: Sequence[str]) -> str:
     if error.kind == "extra_forbidden":
+        *_, last = error.location
+        if "." in str(last):
+            *sections, name = key.split(".")
+            nested = (
+                "".join(f"{section}: {{" for section in sections)
+                + f"{name}: …"
+                + "}" * len(sections)
+            )
+            return (
+                f"unknown key {key}: keys with dots are for overrides. In a recipe, nest the key, "
+                f"as in {nested}"
+            )
         nearest = _nearest(key, known_keys)
         hint = f"; did you mean {nearest}?" if nearest else ""
         value = "is not shown" if _is_secret(key) else _shown(error.value)

@@ -41,6 +41,7 @@ _WEBHOOK = re.compile(
     r"[^\s\"'`)\]}>]+",
     re.IGNORECASE,
 )
+_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{\w+\})", re.ASCII)
 _REMOTE = re.compile(r"(?!file:)[a-z0-9+.:-]+://[^/?#]*/*([^?#]*)", re.IGNORECASE)  # group 1: path
 
 # The words of a query parameter's name, such as X-Amz-Signature or AWSAccessKeyId, and the words
@@ -74,7 +75,8 @@ class Location(str):
         Location("https://user:password@host/corpus")   # LocationError, which shows neither
 
     Raises:
-        LocationError: it carries a credential, or leads out of the folder that it names.
+        LocationError: it carries a credential, names a variable such as $HOME, or leads out of the
+            folder that it names.
     """
 
     __slots__ = ()
@@ -82,6 +84,11 @@ class Location(str):
     def __new__(cls, text: str) -> Self:
         if found := credential_in(text):
             raise LocationError(f"{_shown(text)} carries {found}. {REMEDY}")
+        if variable := _VARIABLE.search(text):
+            raise LocationError(
+                f"{_shown(text)} contains {variable[0]}, but recipes expand no variables. Write "
+                'the path, or use an override, in which the shell expands variables: KEY="$NAME/…"'
+            )
         if (remote := _REMOTE.match(text)) and (part := path_escape(remote[1])):
             raise LocationError(
                 f"{without_credentials(text)} contains {part!r}, which leads out of the folder "

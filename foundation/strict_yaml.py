@@ -18,6 +18,10 @@ import yaml
 MAX_BYTES = 2_000_000
 MAX_VALUES = 100_000  # with aliases expanded
 MAX_DEPTH = 32
+_SEPARATORS = re.compile("[\x85\u2028\u2029]")
+# Numbers that YAML 1.1 reads to another base, which hardly anybody means.
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
+_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
 MAX_OPEN_BRACKETS = 500  # brackets in comments count; PyYAML takes about 1 ms per open bracket
 
 
@@ -33,6 +37,13 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > MAX_BYTES:
         raise YamlError(f"it has {len(text):,} characters, expected at most {MAX_BYTES:,}")
+    if separator := _SEPARATORS.search(text):
+        raise YamlError(
+            f"line {text.count(chr(10), 0, separator.start()) + 1}: it contains "
+            f"U+{ord(separator[0]):04X}, an invisible character that YAML takes for the end of a "
+            "line. Remove it, or write it as \\u"
+            f"{ord(separator[0]):04X} in double quotes"
+        )
     _count_brackets(text)
     try:
         _count_values(text)
@@ -90,6 +101,33 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """Construct a number whose digits mean the same to every reader.
+
+    Raises:
+        YamlError: it has a leading zero, or colons.
+    """
+    text = node.value
+    is_float = node.tag.endswith("float")
+    value = (loader.construct_yaml_float if is_float else loader.construct_yaml_int)(node)
+    where, other = f"line {_line(node)}: {text} is {value} in YAML 1.1", f'"{text}" with quotes'
+    if _BASE_60.fullmatch(text):
+        raise YamlError(
+            f"{where}, where colons separate digits to the base 60, and a text elsewhere. Write "
+            f"{value}, or {other}"
+        )
+    if _OCTAL.fullmatch(text) and value != (decimal := int(text.replace("_", ""))):
+        raise YamlError(
+            f"{where}, where a leading zero means the base 8, and {decimal} elsewhere. Write "
+            f"{value} or {decimal}, or {other} for a text"
+        )
+    return value
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
+
+
 def _count_brackets(text: str) -> None:
     still_open = 0
     for bracket in re.finditer(r"[\[\]{}]", text):
@@ -137,7 +175,8 @@ def _problem(error: yaml.YAMLError) -> str:
     """Return the problem and its position, without the line, which may contain a password."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+        tab = ". Indent with spaces instead of tabs" if r"\t" in str(error.problem) else ""
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}{tab}"
     return str(error)
 
 

@@ -33,8 +33,8 @@ MARGIN_SECONDS = 60
 # to stop.
 MIN_WORK_SECONDS = 120
 JOB = Path(__file__).with_name("slurm_job.sh")
-# Options of sbatch that the script sets itself, with their short forms, and a remedy. They come before
-# those of `cluster.slurm.options`, and Slurm obeys the last one.
+# Options of sbatch that the script sets itself, with their short forms, and a remedy. They come
+# before those of `cluster.slurm.options`, and Slurm obeys the last one.
 OWN_OPTIONS = {
     "job-name": ("J", "use name in the recipe"),
     "nodes": ("N", "use cluster.slurm.nodes"),

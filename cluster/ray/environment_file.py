@@ -5,8 +5,11 @@ the cluster. A job therefore names only the file and the variables. Each process
 ranks, data workers) reads the values on its node.
 
     # keys.env, mode 0600
-    WANDB_API_KEY=0123456789abcdef
-    AWS_SECRET_ACCESS_KEY="with spaces or = in it"
+    WANDB_API_KEY=0123456789abcdef    # a comment, after a space
+    AWS_SECRET_ACCESS_KEY="a value with spaces, = or # in it"
+    export PASSWORD='everything between quotes is taken literally: $HOME \\n'
+
+Spaces around a value without quotes are removed. Nothing is expanded, and no character is escaped.
 """
 
 import json
@@ -21,6 +24,8 @@ from cluster.errors import ClusterError
 # In the environment of a job's processes: a JSON object with `file`, `names` and `welcome`.
 VARIABLE = "TRANSLOOM_ENVIRONMENT_FILE"
 MAX_BYTES = 100_000
+_COMMENT = re.compile(r"(?:^|\s+)#")
+_REST = re.compile(r"\s*(?:#.*)?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -74,7 +79,7 @@ def require(names: Sequence[str], values: Mapping[str, str], file: Path | None) 
 
 
 def read_file(path: Path) -> dict[str, str]:
-    """Return the variables of a file with NAME=VALUE lines, empty lines, and comments after `#`.
+    """Return the variables of a file with NAME=VALUE lines, empty lines, and comments.
 
     Raises:
         ClusterError: the file cannot be read, other users can read it, or a line has another form.
@@ -88,7 +93,7 @@ def read_file(path: Path) -> dict[str, str]:
                     f"{path} on node {node} is not a file of variables: it has {status.st_size:,} "
                     f"bytes, expected a regular file of at most {MAX_BYTES:,}"
                 )
-            text = file.read(MAX_BYTES).decode()
+            text = file.read(MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ClusterError(
             f"{path} cannot be read on node {node}: {error.strerror}. --env-file must name a file "
@@ -116,8 +121,16 @@ def _variables(text: str, path: Path) -> list[tuple[str, str]]:
         if not equals or not _NAME.fullmatch(name):
             # The line is not quoted, because it may hold a secret value.
             raise ClusterError(f"{path}, line {number} is not of the form NAME=VALUE")
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-            value = value[1:-1]
+        value = value.strip()
+        if value[:1] in ("'", '"'):
+            value, end, rest = value[1:].partition(value[0])
+            if not end or not _REST.fullmatch(rest):
+                raise ClusterError(
+                    f"{path}, line {number}: expected nothing but a comment after the closing "
+                    f"quote of {name}. Quote the whole value, with the other kind of quotes"
+                )
+        else:
+            value = _COMMENT.split(value, maxsplit=1)[0]
         if "\0" in value:
             raise ClusterError(f"{path}, line {number} holds a NUL, which no variable can contain")
         found.append((name, value))

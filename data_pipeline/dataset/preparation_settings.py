@@ -1,9 +1,11 @@
 """Settings of a recipe that determine a dataset's bytes, and their comparison."""
 
+import os
 from typing import Any
 
+from data_pipeline.config.corpus import is_remote
 from data_pipeline.config.data import DataSettings
-from foundation.location import strip_credentials
+from foundation.location import Location, strip_credentials
 from foundation.section import Section, decides_bytes
 from foundation.tasks import DEFAULT_TASK
 
@@ -47,8 +49,19 @@ def differences(dataset: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
         f"{name}: {mine.get(name, 'not set')!r} in the dataset, "
         f"{theirs.get(name, 'not set')!r} in the recipe"
         for name in sorted(mine.keys() | theirs.keys())
-        if mine.get(name) != theirs.get(name)
+        if not _are_equal(mine.get(name), theirs.get(name))
     ]
+
+
+def _are_equal(mine: Any, theirs: Any) -> bool:
+    """Return whether two settings are equal, or name the same file of this machine."""
+    if mine == theirs:
+        return True
+    if not isinstance(mine, str) or not isinstance(theirs, Location):
+        return False
+    if is_remote(mine) or is_remote(theirs):
+        return False
+    return os.path.realpath(mine) == os.path.realpath(theirs)
 
 
 def _flatten(value: Any, name: str = "") -> dict[str, Any]:

@@ -112,9 +112,11 @@ class ObjectStore:
                 f"{self.url} has the scheme {self._scheme!r}, expected one of "
                 f"{', '.join(OBJECT_SCHEMES)}. Correct the location."
             )
-        if not _BUCKET.fullmatch(self._bucket) or re.search("[?#]", path) or _is_odd(prefix):
+        problem = _oddity(prefix)
+        if problem or not _BUCKET.fullmatch(self._bucket):
             raise LocationError(
-                f"{without_credentials(url)} is not the location of objects, expected "
+                f"{visible_line(without_credentials(url))} is not the location of objects: "
+                f"{problem or 'it has no valid name of a bucket'}. Expected "
                 f"{self._scheme}://BUCKET/PREFIX without a query. Correct the location."
             )
         self._access: ObjectAccess | None = None
@@ -131,10 +133,10 @@ class ObjectStore:
         scheme, _, path = Location(url).partition("://")
         bucket, _, name = path.partition("/")
         store = cls(f"{scheme}://{bucket}")
-        if not name or name.endswith("/") or re.search("[?#]", name) or _is_odd(name):
+        if problem := _oddity(name) or (not name and "it has no name"):
             raise LocationError(
-                f"{without_credentials(url)} is not the location of an object, expected "
-                f"{scheme}://BUCKET/NAME without a query. Correct the location."
+                f"{visible_line(without_credentials(url))} is not the location of an object: "
+                f"{problem}. Expected {scheme}://BUCKET/NAME without a query. Correct the location."
             )
         return store, name
 
@@ -458,6 +460,15 @@ class ObjectStore:
 def _is_panic(error: BaseException) -> bool:
     """Return whether Rust code has panicked; PyO3 raises a class that no module exports."""
     return type(error).__name__ == "PanicException"
+
+
+def _oddity(path: str) -> str | None:
+    """Return why a path of a URL would not be taken literally, or None if it would."""
+    if found := re.search("[?#]", path):
+        return f"a {found[0]!r} begins a query or fragment, which names of objects cannot have here"
+    if path and "//" in f"/{path}/":
+        return "it has two slashes in a row, or one at its end, between which there is no name"
+    return "it has a control character, . or .." if _is_odd(path) else None
 
 
 def _is_odd(path: str) -> bool:

@@ -176,7 +176,18 @@ def test_what_is_wrong_is_quoted_in_bounds(recipe_file):
 
 
 def test_a_file_that_is_no_recipe(tmp_path):
-    for text, message in [("a: [", "is not YAML"), ("- 1", "holds list"), ("{}", "name is miss")]:
+    for text, message in [
+        ("a: [", "is not YAML"),
+        ("- 1", "contains a list, expected sections such as `data:`"),
+        ("", "contains nothing, expected sections"),
+        ("word", "contains a single value, expected sections"),
+        ("{}", "name is miss"),
+        ("data:\n\tdataset: d", "line 2, column 1. Indent with spaces"),
+        ("name: a\u2028b", r"line 1: .*U\+2028.* Remove it"),
+        ("trainer.max_steps: 8", r"nest the key, as in trainer: \{max_steps: …\}"),
+        ("trainer: {max_steps: 0100}", "0100 is 64 in YAML 1.1.*Write 64 or 100"),
+        ("trainer: {max_steps: 1:30}", "1:30 is 90 in YAML 1.1.*Write 90"),
+    ]:
         path = tmp_path / "bad.yaml"
         path.write_text(text)
         with pytest.raises(RecipeError, match=message):

@@ -140,6 +140,14 @@ class Section(BaseModel):
     more: tuple[Location, ...] = ()
 
 
+@pytest.mark.parametrize("text", ["$HOME/a", "${SCRATCH}/a", "s3://$BUCKET/a", "a/$USER.txt"])
+def test_a_variable_is_refused_with_the_remedy(text: str) -> None:
+    with pytest.raises(LocationError, match=r"contains \$.*recipes expand no variables.*override"):
+        Location(text)
+    for plain in ("price$.txt", "5$", "part-{0..3}.tar"):
+        assert Location(plain) == plain
+
+
 def test_a_field_takes_locations_and_is_written_as_text() -> None:
     section = Section.model_validate({"place": "https://host/x", "more": ["a"]})
     assert type(section.place) is type(section.more[0]) is Location

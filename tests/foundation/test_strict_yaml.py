@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.strict_yaml import dump_yaml, inline_yaml, parse_yaml
+from foundation.strict_yaml import YamlError, dump_yaml, inline_yaml, parse_yaml
 
 TEXTS = st.text(st.characters(codec="utf-8")) | st.sampled_from(
     [
@@ -42,3 +42,19 @@ def test_documents_are_read_as_written(values: dict[str, str | float]) -> None:
 def test_what_needs_no_quotes_has_none(plain: str | float | None) -> None:
     assert "'" not in inline_yaml(plain)
     assert parse_yaml(f"a: {inline_yaml(plain)}") == {"a": plain}
+
+
+@pytest.mark.parametrize("text", ["0100", "-017", "1:30", "-1:02:03", "1:30.5", "190:20:30.15"])
+def test_numbers_to_another_base_are_refused_in_values_and_keys(text: str) -> None:
+    for document in (f"a: {text}", f"{text}: a", f"[{text}]", f"a: &x {text}\nb: *x"):
+        with pytest.raises(YamlError, match=f"line 1: {text} is .* in YAML 1.1"):
+            parse_yaml(document)
+    assert parse_yaml(f"'{text}'") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0", 0), ("00", 0), ("07", 7), ("08", "08"), ("0x10", 16), ("1_000", 1000), ("0.50", 0.5)],
+)
+def test_numbers_that_mean_the_same_to_every_reader_are_read(text: str, value: object) -> None:
+    assert parse_yaml(text) == value

@@ -2,14 +2,17 @@
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import RecipeError
 from data_pipeline.config.corpus import plain_name
+from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.locations import in_stored_form
 from data_pipeline.storage.regular_files import open_regular
+from foundation.location import Location
 from foundation.wording import join_first, join_items
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
@@ -34,6 +37,12 @@ class Files:
     validation: tuple[Path, Path] | None
     tests: dict[str, tuple[Path, Path]]
     languages: tuple[str, str]
+
+    @property
+    def corpus(self) -> PairCorpusConfig:
+        """The training files."""
+        source, target = (Location(str(path)) for path in self.train)
+        return PairCorpusConfig(source=source, target=target)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -170,13 +179,13 @@ def _language(path: Path) -> str | None:
     return suffix if _LANGUAGE.fullmatch(suffix) else None
 
 
-def require_readable(files: Files | TextFiles) -> None:
+def require_readable(paths: Iterable[Path]) -> None:
     """Open all files, because errors of other readers assume that a recipe names the files.
 
     Raises:
         CorpusError: a file cannot be read.
     """
-    for path in files.paths:
+    for path in paths:
         try:
             open_regular(in_stored_form(path.expanduser())).close()
         except OSError as error:

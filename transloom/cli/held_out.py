@@ -17,9 +17,9 @@ from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.corpora.corpus import CorpusReader
 from data_pipeline.corpora.formats import parse
 from data_pipeline.storage.locations import cache_folder
-from foundation.location import Location
 from foundation.wording import counted
 from transloom.cli.corpus_files import Files
+from transloom.cli.pair_file import PairFile
 from transloom.cli.text_statistics import TextStatistics
 
 PAIRS_PER_CHUNK = 4096
@@ -75,30 +75,31 @@ class _HoldOut:
         return frozenset(chosen or {rarest})
 
 
-def files_of_folder(files: Files, folder: Path) -> Files:
+def files_of_folder(files: Files | PairFile, folder: Path) -> Files:
     source, target = files.languages
 
     def both(use: str) -> tuple[Path, Path]:
         return folder / f"{use}.{source}", folder / f"{use}.{target}"
 
-    return Files(both("train"), both("validation"), files.tests, files.languages)
+    tests = files.tests if isinstance(files, Files) else {}
+    return Files(both("train"), both("validation"), tests, files.languages)
 
 
-def read_pairs(files: Files, folder: Path | None) -> TextStatistics:
+def read_pairs(files: Files | PairFile, folder: Path | None) -> TextStatistics:
     """Return the statistics of the training files.
 
     If `folder` is given, also split the pairs into training and validation files in that new
     folder.
     """
-    statistics = TextStatistics()
+    statistics, corpus = TextStatistics(), files.corpus
     if folder is None:
-        for source, target in _pairs(files.train, statistics):
+        for source, target in _pairs(corpus, statistics):
             statistics.add(source, target)
         return statistics
     hold_out = _HoldOut()
-    for source, target in _pairs(files.train, statistics):
+    for source, target in _pairs(corpus, statistics):
         hold_out.add(source, target)
-    held = hold_out.chosen(files.train[0])
+    held = hold_out.chosen(corpus.locations[0])
     folder.mkdir()
     with ExitStack() as opened:
         outputs: dict[str, tuple[TextIO, ...]] = {}
@@ -109,7 +110,7 @@ def read_pairs(files: Files, folder: Path | None) -> TextStatistics:
                 opened.enter_context(path.open("x", encoding="utf-8", newline="\n"))
                 for path in paths
             )
-        for pair in _pairs(files.train, statistics):
+        for pair in _pairs(corpus, statistics):
             use = "validation" if _number(pair[0]) in held else "train"
             for output, text in zip(outputs[use], pair, strict=True):
                 output.write(f"{text}\n")
@@ -130,8 +131,7 @@ def read_texts(corpus: CorpusConfig) -> TextStatistics:
     return statistics
 
 
-def _pairs(files: tuple[Path, Path], statistics: TextStatistics) -> Iterator[tuple[str, str]]:
-    corpus = PairCorpusConfig(source=Location(str(files[0])), target=Location(str(files[1])))
+def _pairs(corpus: PairCorpusConfig, statistics: TextStatistics) -> Iterator[tuple[str, str]]:
     reader = CorpusReader(corpus, mirror=None, cache=cache_folder(None))
     for chunk in reader.chunks(PAIRS_PER_CHUNK):
         for example in parse(chunk):

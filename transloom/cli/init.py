@@ -17,9 +17,10 @@ def init(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FOLDER]",
+            metavar="[FOLDER|FILE]",
             help="Folder with the corpus files, such as train.fr and train.en. It may also have "
-            "validation.fr and validation.en, and test sets such as test.fr and test.en.",
+            "validation.fr and validation.en, and test sets such as test.fr and test.en. Or a file "
+            "with pairs, such as pairs.tsv or pairs.jsonl, whose columns are guessed and printed.",
         ),
     ] = None,
     source: Annotated[
@@ -105,12 +106,15 @@ def init(
 
       transloom init my.yaml corpora/fr-en
 
+      transloom init my.yaml pairs.tsv --source-language fr --target-language en
+
       transloom init my.yaml corpora/fr-en --init-from opus-mt-fr-en
 
       transloom init my.yaml --text letters.txt --init-from exported-gpt2
     """
     from transloom.cli.corpus_files import Files, TextFiles, files_in, files_named
     from transloom.cli.new_recipe import write_recipe
+    from transloom.cli.pair_file import PairFile, is_pair_file, pair_file
 
     languages = source_language, target_language
     if (validation_source is None) != (validation_target is None):
@@ -118,7 +122,9 @@ def init(
             "only one of --validation-source and --validation-target is given: give both, or "
             "neither"
         )
-    files: Files | TextFiles
+    if source is not None and source == target and is_pair_file(source):
+        folder, source, target = source, None, None
+    files: Files | TextFiles | PairFile
     pairs = (source, target, validation_source, *languages)
     if text is not None and folder is None and not any(pairs):
         if init_from is None:
@@ -133,7 +139,8 @@ def init(
             "with --text FILE, or pairs with a FOLDER, or --source FILE and --target FILE"
         )
     elif folder is not None and source is None and target is None and validation_source is None:
-        files = files_in(folder, languages)
+        is_file = is_pair_file(folder) and not folder.is_dir()
+        files = pair_file(folder, languages) if is_file else files_in(folder, languages)
     elif folder is None and source is not None and target is not None:
         validation = None
         if validation_source is not None and validation_target is not None:

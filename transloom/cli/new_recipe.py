@@ -21,6 +21,7 @@ from trainer.runs.model_folder import WITH_SENTENCE_PIECE, is_model_folder, mode
 from transloom.cli.corpus_files import Files, TextFiles, require_readable
 from transloom.cli.held_out import files_of_folder, read_pairs, read_texts
 from transloom.cli.model_sections import ModelSections, own_sections, sections_of
+from transloom.cli.pair_file import PairFile
 from transloom.cli.recipe_scales import Scale, scale_of, tuning_scale
 from transloom.cli.recipe_template import TEMPLATE, RecipePart, fill
 from transloom.cli.text_statistics import TextStatistics, fitted_scale
@@ -35,7 +36,7 @@ from transloom.cli.tuning_recipe import (
 
 def write_recipe(
     path: Path,
-    files: Files | TextFiles,
+    files: Files | TextFiles | PairFile,
     init_from: Path | None = None,
     tag: str | None = None,
 ) -> dict[str, Any]:
@@ -51,14 +52,15 @@ def write_recipe(
         CorpusError: a file cannot be read, or the two sides have different numbers of lines.
     """
     folder = path.with_name(f"{path.stem}-corpus")
-    splits = isinstance(files, Files) and files.validation is None
+    note = files.note if isinstance(files, PairFile) else ""
+    splits = isinstance(files, PairFile) or (isinstance(files, Files) and files.validation is None)
     for new in (path, *((folder,) if splits else ())):
         if new.exists():
             raise RecipeError(
                 f"{new} already exists, and `transloom init` does not overwrite it: name another "
                 f"recipe file, or remove {new} first"
             )
-    require_readable(files)
+    require_readable(files.paths)
     # Read first, because an error in the folder should not appear only after hours of reading.
     model = None if init_from is None else _model_of(init_from, files, tag)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,13 +69,15 @@ def write_recipe(
     ) as hidden:
         recipe = Path(hidden) / path.name
         corpus = Path(hidden) / folder.name if splits else None
-        if isinstance(files, Files):
+        if not isinstance(files, TextFiles):
             statistics = read_pairs(files, corpus)
-            files = files_of_folder(files, folder) if splits else files
+            if corpus is not None:
+                files = files_of_folder(files, folder)
         else:
             assert isinstance(model, TunedModel)
             draft = _tuned_text(path, files, model, tuning_scale(scale_of(1, 1), ""))
             statistics = read_texts(_write(draft, recipe, path).data.train[0])
+        assert not isinstance(files, PairFile), "its pairs are split"
         scale = scale_of(statistics.pairs, statistics.target_characters)
         if init_from is not None:
             scale = tuning_scale(scale, f"The run starts from the weights of {init_from.name}.")
@@ -94,12 +98,12 @@ def write_recipe(
         "held_out": statistics.held_out,
         "scale": scale.name,
         "steps": scale.steps,
-        "notes": _notes(statistics, model),
+        "notes": [*([note] if note else []), *_notes(statistics, model)],
     }
 
 
 def _model_of(
-    folder: Path, files: Files | TextFiles, tag: str | None
+    folder: Path, files: Files | TextFiles | PairFile, tag: str | None
 ) -> ModelSections | TunedModel:
     """Return what a recipe says about the model of a folder.
 
@@ -112,7 +116,7 @@ def _model_of(
             "model in Hugging Face's layout. To start from a run's weights, set trainer.init_from "
             "in the recipe"
         )
-    of_pairs = isinstance(files, Files)
+    of_pairs = not isinstance(files, TextFiles)
     if model_type(folder) not in WITH_SENTENCE_PIECE:
         if of_pairs:
             return sections_of(folder, tag)

@@ -71,6 +71,8 @@ def test_a_process_that_is_pointed_nowhere_reads_nothing(monkeypatch: pytest.Mon
         ("ONE=1\nsecret without a name", "line 2 is not of the form NAME=VALUE"),
         ("a-b=secret", "line 1 is not of the form NAME=VALUE"),
         ("A=secret\0", "line 1 holds a NUL"),
+        ("A='secret", "line 1: expected .* after the closing quote of A"),
+        ("A='secret'more", "line 1: expected .* after the closing quote of A"),
         ("A=" + 100_000 * "x", "has 100,002 bytes, expected a regular file of at most 100,000"),
     ],
 )
@@ -81,6 +83,26 @@ def test_another_file_is_refused_without_showing_its_values(
     with pytest.raises(ClusterError, match=complaint) as refusal:
         read_file(file)
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=b # a comment", "b"),
+        ("A=b#c", "b#c"),
+        ("A=# a comment", ""),
+        ("A='b # c' # a comment", "b # c"),
+        ('A="it\'s"', "it's"),
+        ("A=it's", "it's"),
+        ("A=  b  ", "b"),
+        ("A=' b '", " b "),
+        (r"export A='$HOME \n'", r"$HOME \n"),
+        ("\ufeffA=b\r", "b"),
+    ],
+)
+def test_quotes_and_comments_follow_one_rule(file: Path, line: str, value: str) -> None:
+    file.write_text(f"{line}\n")
+    assert read_file(file) == {"A": value}
 
 
 def test_a_file_that_others_can_read_is_refused(file: Path) -> None:

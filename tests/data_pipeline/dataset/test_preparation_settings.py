@@ -91,6 +91,23 @@ def test_what_decides_the_bytes_is_told(
     )
 
 
+def test_other_spellings_of_the_same_files_are_no_difference(
+    data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def settings_with(corpus: dict[str, str]) -> dict[str, Any]:
+        config = data_config(Path("x"), train=[corpus])
+        return preparation_settings(settings_of(config, tokenizer_config))
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("a")
+    mine = settings_with(CORPUS)
+    for name in ("./a", str(tmp_path / "a"), "x/../a", ".//a", "link"):
+        assert differences(mine, settings_with(CORPUS | {"source": name})) == []
+    for name in ("c/a", str(tmp_path / "c")):
+        (difference,) = differences(mine, settings_with(CORPUS | {"source": name}))
+        assert name in difference
+
+
 def test_older_dataset_without_a_later_setting_is_the_same(
     data_config: MakeData, tokenizer_config: TokenizerConfig
 ) -> None:

@@ -112,7 +112,10 @@ def test_names_with_other_letters_reach_the_server(folder: Path, tmp_path: Path)
     ("location", "message"),
     [
         ("ftp://host/d", "scheme 'ftp', expected one of file, http, https, s3, gs, az"),
-        ("s3://bucket/d?versionId=1", r"expected s3://BUCKET/PREFIX without a query"),
+        ("s3://bucket/d?versionId=1", r"Expected s3://BUCKET/PREFIX without a query"),
+        ("s3://bucket/d#1", "'#' begins a query or fragment"),
+        ("s3://bucket//d", "two slashes in a row"),
+        ("s3:///d", "no valid name of a bucket"),
     ],
 )
 def test_locations_that_cannot_be_read_are_refused(location: str, message: str) -> None:

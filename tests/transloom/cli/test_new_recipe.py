@@ -47,6 +47,61 @@ def test_the_corpus_is_dealt_without_a_leak(transloom, corpus):
     assert recipe.data.train[0].locations == ("my-corpus/train.fr", "my-corpus/train.en")
 
 
+FRENCH, ENGLISH = "phrase numéro {}", "sentence number {}"
+PAIR_FILES = {
+    "pairs.tsv": (f"{FRENCH}\t{ENGLISH}\n", ["--source-language", "fr", "--target-language", "en"]),
+    "pairs.fr-en.tsv": (f"{FRENCH}\t{ENGLISH}\n", []),
+    "head.tsv": (f"{FRENCH}\t{ENGLISH}\n", []),
+    "crossed.tsv": (
+        f"{ENGLISH}\t{FRENCH}\n",
+        ["--source-language", "fr", "--target-language", "en"],
+    ),
+    "pairs.jsonl": (f'{{{{"fr": "{FRENCH}", "en": "{ENGLISH}"}}}}\n', []),
+    "nested.jsonl": (f'{{{{"translation": {{{{"fr": "{FRENCH}", "en": "{ENGLISH}"}}}}}}}}\n', []),
+    "more.fr-en.jsonl": (
+        f'{{{{"id": "{{}}", "source": "{FRENCH}", "target": "{ENGLISH}"}}}}\n',
+        [],
+    ),
+}
+HEADS = {"head.tsv": "fr\ten\n", "crossed.tsv": "en\tfr\n"}
+
+
+@pytest.mark.parametrize("name", PAIR_FILES)
+def test_pairs_in_one_file_are_dealt_with_guessed_columns(transloom, corpus, name):
+    line, options = PAIR_FILES[name]
+    count = line.count("{}")
+    lines = [line.format(*[n % 180] * count) for n in range(500)]
+    Path(name).write_text(HEADS.get(name, "") + "".join(lines))
+    for recipe, more in (("my.yaml", [name]), ("same.yaml", ["--source", name, "--target", name])):
+        answer = transloom("init", recipe, *more, *options)
+        assert "is the source (fr)" in answer.stdout.replace("\n", " ")
+        folder = Path(recipe.replace(".yaml", "-corpus"))
+        both = pairs(folder, "train") + pairs(folder, "validation")
+        assert sorted(both) == sorted(
+            (FRENCH.format(n % 180), ENGLISH.format(n % 180)) for n in range(500)
+        )
+        assert load_recipe(Path(recipe)).data.target_language == "en"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.tsv", "un chat\ta cat\n", "does not show its languages.*--source-language"),
+        ("a.fr-en.tsv", "un one\n", "line 1 has no tab"),
+        ("a.jsonl", "[1]\n", "line 1 is not a JSON object"),
+        ("a.jsonl", '{"a": "x", "b": "y", "c": "z"}\n', "under a, b, c.*--source-language"),
+        ("a.jsonl", '{"source": "x", "target": "y"}\n', "does not show its languages"),
+    ],
+)
+def test_a_file_whose_columns_are_not_clear_is_refused_with_the_remedy(
+    transloom, corpus, name, text, message
+):
+    Path(name).write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        transloom("init", "my.yaml", name)
+    assert not Path("my.yaml").exists()
+
+
 def test_nothing_is_overwritten(transloom, corpus):
     command = ["init", "my.yaml", "--source", "corpus.fr", "--target", "corpus.en"]
     transloom(*command)
