@@ -129,9 +129,7 @@ class Plan:
             "parameters": self.parameters,
             "frozen_parameters": self.frozen_parameters,
             "rank_bytes": asdict(self.state) if self.state else None,
-            "measured": (
-                {"device": measured.device, "peak_bytes": measured.peak_bytes} if measured else None
-            ),
+            "measured": asdict(measured) if measured else None,
             "checkpoints": asdict(self.disk) if self.disk else None,
             "memory_checkpoints": asdict(tier) if tier else None,
             "epoch": asdict(self.epoch) if self.epoch else None,

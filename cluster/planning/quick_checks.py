@@ -136,7 +136,8 @@ def _dataset(
     if not trains_here and (is_remote(location) or not Path(location).exists()):
         return None, []
     try:
-        return check_run(recipe, run), []
+        found = check_run(recipe, run)
+        return found, [PlanProblem("dataset", text, refuses=False) for text in found[1].leaks]
     except (ClusterError, DataError, ModelError, TrainerError) as error:
         of_run = isinstance(error, (RunMismatchError, CheckpointError, CheckpointFormatError))
         return None, [PlanProblem("run" if of_run else "dataset", str(error), error=error)]

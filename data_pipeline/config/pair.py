@@ -159,6 +159,14 @@ class PairCleaningConfig(CleaningConfig, _PairRules):
     `data.max_target_length`, are always dropped.
     """
 
+    drop_heldout: bool = identity(
+        False, "drop training pairs that equal a pair of validation or tests"
+    )
+
+    @property
+    def drops_heldout(self) -> bool:
+        return self.drop_heldout
+
 
 class _Languages(Section):
     source_language: str = identity(REQUIRED, "code of the source language, e.g. en", min_length=1)

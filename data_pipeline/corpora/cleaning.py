@@ -143,13 +143,40 @@ class HeldOutTexts:
             normalise: the Unicode normalisation form to apply first, which must be the form of the
                 training texts.
         """
-        self._hashes = frozenset(
-            _hash([unicodedata.normalize(normalise, t) for t in texts] if normalise else texts)
-            for texts in examples
-        )
+        hashes = [hashes_of(texts, normalise) for texts in examples]
+        self._exact = frozenset(exact for exact, _ in hashes)
+        self._normalised = frozenset(normalised for _, normalised in hashes)
 
     def has(self, example: Example) -> bool:
-        return bool(self._hashes) and _hash(example.texts) in self._hashes
+        return bool(self._exact) and _hash(example.texts) in self._exact
+
+    def matches(self, texts: Sequence[str]) -> frozenset[bytes]:
+        """Return the hashes of a training example that are those of a held-out one.
+
+        Returns:
+            Both hashes if the examples are equal, one if they differ only in case, white space or
+            the form of characters, and none otherwise.
+        """
+        if (normalised := _normalised_hash(texts)) not in self._normalised:
+            return frozenset()
+        return frozenset({normalised, _hash(texts)} & (self._normalised | self._exact))
+
+
+def hashes_of(texts: Sequence[str], normalise: NormalForm | None) -> tuple[bytes, bytes]:
+    """Return two hashes of an example: of its texts, and of their normalised form."""
+    texts = [unicodedata.normalize(normalise, t) for t in texts] if normalise else texts
+    return _hash(texts), _normalised_hash(texts)
+
+
+def _normalised_hash(texts: Sequence[str]) -> bytes:
+    """Return a hash that case, white space and forms of characters (NFKC) do not affect."""
+    plain = [
+        " ".join(
+            (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split()
+        )
+        for text in texts
+    ]
+    return b"~" + _hash(plain)
 
 
 def _hash(texts: Sequence[str]) -> bytes:

@@ -85,6 +85,12 @@ class ManifestHeader(FileModel):
         return "document" if any(field.is_document for field in self.fields) else "pair"
 
     @property
+    def leaks(self) -> list[str]:
+        """Warnings about held-out examples that the training data contain, too."""
+        warnings = (info.leak(name, self.noun) for name, info in self.heldout.items())
+        return [warning for warning in warnings if warning]
+
+    @property
     def left_out(self) -> frozenset[str]:
         """Names of the shards with a tombstone."""
         return frozenset(tombstone.shard for tombstone in self.tombstones)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from data_pipeline.config.corpus import Sha256
 from foundation.file_model import Count, FileModel
+from foundation.wording import counted
 
 # Name of a file in the dataset folder. The pattern excludes names that lead out of the folder.
 RELATIVE_NAME = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$"
@@ -67,6 +68,27 @@ class HeldOutInfo(FileModel):
     pairs: Count
     tag: str | None  # tag before every source sentence, or None
     sha256s: Many[Sha256]  # of the decompressed corpus files
+    # Numbers of examples that the training data contain, too: all, which may differ in case, white
+    # space or forms of characters, and the equal ones. Without such examples, there is no entry.
+    in_training: Count = Field(default=0, exclude_if=lambda count: not count)
+    in_training_exactly: Count = Field(default=0, exclude_if=lambda count: not count)
+
+    def leak(self, name: str, noun: str) -> str | None:
+        """Return a warning if examples of this set are in the training data, or None.
+
+        Args:
+            name: the name of the set.
+            noun: the word for an example, such as "pair".
+        """
+        if not self.in_training:
+            return None
+        return (
+            f"{self.in_training:,} of {counted(self.pairs, noun)} of the held-out set {name} are "
+            f"in the training data, too ({self.in_training_exactly:,} exactly, the others with "
+            "another case, white space or form of characters), so scores of this set measure "
+            "memory. Drop the exact ones from training with data.cleaning.drop_heldout=true, or "
+            "hold out others"
+        )
 
 
 class SpecialIds(FileModel):

@@ -8,6 +8,7 @@ from pathlib import Path
 from data_pipeline.batching.heldout import first_too_long
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import DataConfig
+from data_pipeline.corpora.cleaning import hashes_of
 from data_pipeline.corpora.context import in_context
 from data_pipeline.corpora.corpus import WholeText, read_whole
 from data_pipeline.dataset.manifest_records import (
@@ -89,6 +90,27 @@ def write_heldout(
             tag=corpus.tags.get(fields[0].name),
             sha256s=text.sha256s,
         )
+    return infos
+
+
+def count_matches(
+    heldout: dict[str, HeldOutInfo],
+    data: DataConfig,
+    texts: dict[str, WholeText],
+    corpora: Sequence[IngestedCorpus],
+) -> dict[str, HeldOutInfo]:
+    """Return the records of held-out sets with the numbers of examples that training has, too."""
+    seen = frozenset[bytes]().union(*(corpus.in_heldout for corpus in corpora))
+    if not seen:
+        return heldout
+    infos = {}
+    for use, info in heldout.items():
+        hashes = [hashes_of(example, data.cleaning.normalise) for example in texts[use].texts]
+        counts = {
+            "in_training": sum(normalised in seen for _, normalised in hashes),
+            "in_training_exactly": sum(exact in seen for exact, _ in hashes),
+        }
+        infos[use] = info.model_copy(update=counts)
     return infos
 
 

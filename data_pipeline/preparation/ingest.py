@@ -38,6 +38,7 @@ class IngestedCorpus:
     read: int
     dropped: DropReport
     partitions: Partitions
+    in_heldout: frozenset[bytes]  # see `HeldOutTexts.matches`
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def ingest(
 
     Args:
         index: position of the corpus among the recipe's training corpora.
-        heldout: examples of the held-out sets, which the recipe may drop from training.
+        heldout: examples of the held-out sets, which are counted in the training text, and which
+            the recipe may drop from it.
         folder: the new folder.
         report: called after every chunk.
 
@@ -72,7 +74,7 @@ def ingest(
     data = settings.data
     partitions = Partitions(folder)
     dropped = DropReport(_cleaner(settings, index, heldout).reasons)
-    read = 0
+    read, in_heldout = 0, set[bytes]()
 
     def jobs() -> Iterator[_CleanJob]:
         before = None
@@ -80,26 +82,38 @@ def ingest(
             yield _CleanJob(settings, index, heldout, before, chunk)
             before = chunk if data.sentences_before else None
 
-    for examples, dropped_of_chunk, rows in pool.map(_clean, jobs()):
+    for examples, dropped_of_chunk, rows, matches in pool.map(_clean, jobs()):
         partitions.add(rows)
+        in_heldout |= matches
         dropped.merge(dropped_of_chunk)
         read += examples
         report()
     partitions.flush()
     return IngestedCorpus(
-        data.corpus_names[index], data.train[index], reader.sha256s, read, dropped, partitions
+        data.corpus_names[index],
+        data.train[index],
+        reader.sha256s,
+        read,
+        dropped,
+        partitions,
+        frozenset(in_heldout),
     )
 
 
-def _clean(job: _CleanJob) -> tuple[int, DropReport, PackedRows]:
-    """Return the number of a chunk's examples, the dropped ones, and the rows of the others."""
+def _clean(job: _CleanJob) -> tuple[int, DropReport, PackedRows, frozenset[bytes]]:
+    """Return the number of a chunk's examples, the dropped ones, and the rows of the others.
+
+    The last value has the hashes of those kept that are also in a held-out set.
+    """
     examples = parse(job.chunk, job.settings.data.problem_of)
     cleaner = _cleaner(job.settings, job.corpus, job.heldout)
     kept, dropped = cleaner.clean(job.chunk.first, examples)
+    matches = frozenset().union(*(job.heldout.matches(example.texts) for example in kept))
     if job.settings.data.sentences_before:
         kept = _in_context(job, examples, kept)
     by_content = job.settings.data.cleaning.drop_duplicates
-    return len(examples), dropped, pack_rows(kept, job.corpus, by_content=by_content)
+    rows = pack_rows(kept, job.corpus, by_content=by_content)
+    return len(examples), dropped, rows, matches
 
 
 def _in_context(

@@ -25,6 +25,7 @@ from data_pipeline.dataset.shard_columns import ShardColumns
 from data_pipeline.errors import CorpusError, DatasetError
 from data_pipeline.preparation.dataset_writer import (
     check_heldout_lengths,
+    count_matches,
     number_shards,
     read_heldout,
     with_context,
@@ -134,17 +135,19 @@ class _Preparation:
         settings, new = self.settings, self.new
         for folder in (new, new / "shards", new / "heldout"):
             folder.mkdir()
-        texts = with_context(read_heldout(settings.data), settings.data)
+        plain_texts = read_heldout(settings.data)
+        texts = with_context(plain_texts, settings.data)
         heldout = write_heldout(new, settings.data, self.fields, texts)
         if self.given:  # checked first, before hours of reading
             self._check_lengths(texts, self.given)
-        corpora = self._ingest(texts)
+        corpora = self._ingest(plain_texts)
+        heldout = count_matches(heldout, settings.data, plain_texts, corpora)
         self.report(PrepareProgress("train tokenizer", 0, 1))
         tokenizers = self.given or train_tokenizers(settings, corpora, self.pool)
         self.report(PrepareProgress("train tokenizer", 1, 1))
         if not self.given:
             self._check_lengths(texts, tokenizers)
-        del texts
+        del texts, plain_texts
         groups = self._write_groups(corpora, tokenizers)
         shards = number_shards(
             new, [(c.name, [s for g in groups[c.name] for s in g.shards]) for c in corpora]
@@ -168,10 +171,8 @@ class _Preparation:
 
     def _ingest(self, heldout_texts: dict[str, WholeText]) -> list[IngestedCorpus]:
         readers, cleaning = self.readers, self.settings.data.cleaning
-        heldout = HeldOutTexts()
-        if cleaning.drops_heldout:
-            examples = chain.from_iterable(text.texts for text in heldout_texts.values())
-            heldout = HeldOutTexts(examples, cleaning.normalise)
+        held_out_examples = chain.from_iterable(text.texts for text in heldout_texts.values())
+        heldout = HeldOutTexts(held_out_examples, cleaning.normalise)
         total = sum(reader.total_bytes for reader in readers)
 
         def report() -> None:

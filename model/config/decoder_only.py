@@ -18,7 +18,7 @@ from model.config.transformer import (
 PRESETS: dict[str, dict[str, Any]] = {
     "gpt2": {
         "positions": "learned",
-        "norm": "layer",
+        "norm_kind": "layer",
         "norm_epsilon": 1e-5,
         "activation": "gelu_tanh",
         "bias": True,
@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "llama": {
         "positions": "rotary",
-        "norm": "rms",
+        "norm_kind": "rms",
         "norm_epsilon": 1e-6,
         "activation": "swiglu",
         "bias": False,
@@ -49,7 +49,7 @@ class DecoderOnlyConfig(SingleStackConfig):
     network: str = identity("decoder_only", "Network to train; the task must support it.")
     preset: Literal["gpt2", "llama"] | None = identity(
         None,
-        "Family that sets the defaults of positions, norm, norm_epsilon, activation, bias and "
+        "Family that sets the defaults of positions, norm_kind, norm_epsilon, activation, bias and "
         "tie_embeddings: GPT-2 (Radford et al. 2019) or Llama (Touvron et al. 2023).",
     )
     layers: int = identity(12, "Number of layers (GPT-2: 12).", gt=0, le=MAX_LAYERS)
@@ -74,7 +74,7 @@ class DecoderOnlyConfig(SingleStackConfig):
     rotary_base: float = identity(
         ROTARY_BASE, "Base of the wavelengths of rotary positions (Su et al. 2021, §3.2.2).", gt=1
     )
-    norm: Literal["layer", "rms"] = identity(
+    norm_kind: Literal["layer", "rms"] = identity(
         "layer",
         "Normalisation of activations. layer: layer normalisation (Ba et al. 2016; GPT-2); rms: "
         "division by the root mean square (Zhang & Sennrich 2019; Llama).",
@@ -120,11 +120,6 @@ class DecoderOnlyConfig(SingleStackConfig):
         """Number of heads of keys and values, after defaults were filled in."""
         assert self.key_value_heads is not None
         return self.key_value_heads
-
-    @property
-    def norm_kind(self) -> Literal["layer", "rms"]:
-        """Kind of norm, under the name that the encoder-decoder's settings use."""
-        return self.norm
 
     @field_validator("key_value_heads")
     @classmethod

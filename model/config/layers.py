@@ -5,9 +5,7 @@
     pre_norm, norm_kind, norm_epsilon         position and kind of norms
     bias, dropout, attention_dropout
 
-A setting may be a recipe's field in one network, and derived or constant in another. A recipe's
-`model.norm` is the position of norms in networks with an encoder, and their kind in the
-decoder-only network.
+A setting may be a recipe's field in one network, and derived or constant in another.
 """
 
 from model.config.decoder_only import DecoderOnlyConfig

@@ -78,7 +78,7 @@ def _gpt2_lacks(config: DecoderOnlyConfig) -> list[str]:
     return _not_in(
         config,
         positions=("learned",),
-        norm=("layer",),
+        norm_kind=("layer",),
         activation=tuple(ACTIVATIONS),
         bias=(True,),
         key_value_heads=(config.heads,),
@@ -147,7 +147,7 @@ def _gpt2_places(config: DecoderOnlyConfig) -> dict[str, WeightLocation]:
 
 
 def _llama_lacks(config: DecoderOnlyConfig) -> list[str]:
-    return _not_in(config, positions=("rotary",), norm=("rms",), activation=("swiglu",))
+    return _not_in(config, positions=("rotary",), norm_kind=("rms",), activation=("swiglu",))
 
 
 def _llama_config(network: DecoderOnly) -> dict[str, Any]:

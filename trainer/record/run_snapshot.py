@@ -1,4 +1,4 @@
-"""Snapshot of a run folder; the only reader of run folders, for every view of a run.
+"""Snapshot of a run folder, from which the state of a run is derived for all views.
 
 ::
 

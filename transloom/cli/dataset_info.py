@@ -86,7 +86,13 @@ def dataset_facts(dataset: str, *, examples: bool) -> Facts:
         "bytes": int(manifest.shards.shard_bytes.sum()),
         "corpora": _corpora_facts(store, manifest, examples),
         "heldout": [
-            {"name": name, "pairs": info.pairs, "tag": info.tag}
+            {
+                "name": name,
+                "pairs": info.pairs,
+                "tag": info.tag,
+                "in_training": info.in_training,
+                "in_training_exactly": info.in_training_exactly,
+            }
             for name, info in manifest.heldout.items()
         ],
         "quarantined": [
@@ -205,6 +211,10 @@ def _overview(facts: Facts) -> Table:
     for heldout in facts["heldout"]:
         tag = f", tagged {heldout['tag']}" if heldout["tag"] else ""
         table.add_row("held out", f"{heldout['name']}: {counted(heldout['pairs'], noun)}{tag}")
+        if matches := heldout["in_training"]:
+            exactly = f"{heldout['in_training_exactly']:,} exactly"
+            text = f"  {matches:,} of them are in the training data, too, {exactly}"
+            table.add_row("", shown((text, "yellow")))
     for entry in facts["quarantined"]:
         lost = f"{entry['shard']}: {counted(entry['pairs'], noun)} fewer; {entry['reason']}"
         table.add_row("quarantined", shown((lost, "yellow")))

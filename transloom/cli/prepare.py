@@ -7,7 +7,7 @@ import typer
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-from cluster.terminal import Terminal, VisibleTextColumn
+from cluster.terminal import Terminal, VisibleTextColumn, warn
 from foundation.wording import counted
 from transloom.cli.options import JsonOption, Overrides, ProcessesOption, RecipeArgument, answer
 from transloom.cli.signal_handlers import handled_signals
@@ -42,6 +42,8 @@ def prepare(
     summary = prepare_dataset(
         loaded, Terminal(stderr=True), overwrite=overwrite, processes=processes
     )
+    for text in summary["warnings"]:
+        warn(text)
     answer(summary, as_json, summary["text"])
 
 
@@ -109,6 +111,7 @@ def prepare_dataset(
             corpus.model_dump(include={"name", "read", "kept", "dropped"})
             for corpus in manifest.corpora
         ],
+        "warnings": manifest.leaks,
         "unchanged": bars.unchanged,
     }
     return {**summary, "text": _prepared_text(summary)}

@@ -143,6 +143,7 @@ def test_defaults_are_a_promise() -> None:
         },
         "PairCleaningConfig": {
             "drop_duplicates": False,
+            "drop_heldout": False,
             "drop_identical": False,
             "max_length_ratio": None,
             "max_source_characters": None,

@@ -187,6 +187,43 @@ def test_unreadable_dataset_is_replaced_only_on_request(
     assert list(tmp_path.iterdir()) == [tmp_path / "d"]
 
 
+@pytest.mark.parametrize("drops", [False, True])
+def test_held_out_pairs_in_the_training_text_are_counted_and_dropped_on_request(
+    data_config: MakeData,
+    tokenizer_config: TokenizerConfig,
+    corpus_folder: Path,
+    read_pairs: ReadPairs,
+    tmp_path: Path,
+    drops: bool,
+) -> None:
+    lines = [(corpus_folder / f"train.{side}").read_text().splitlines() for side in ("src", "tgt")]
+    train = list(zip(*lines, strict=True))
+    changed = [(f"  {source.upper()}", target) for source, target in train[:3]]
+    others = [("not in training", "nicht im Training"), (train[0][0], "another target")]
+    for name, pairs in (("validation", [*train[10:15], *changed, *others]), ("test", others)):
+        for side, texts in zip(("en", "de"), zip(*pairs, strict=True), strict=True):
+            (tmp_path / f"{name}.{side}").write_text("".join(f"{text}\n" for text in texts))
+
+    def both(name: str) -> dict[str, str]:
+        return {"source": str(tmp_path / f"{name}.en"), "target": str(tmp_path / f"{name}.de")}
+
+    config = data_config(
+        tmp_path / "d",
+        validation=both("validation"),
+        tests={"test": both("test")},
+        cleaning={"drop_heldout": drops},
+    )
+    manifest = prepare(settings_of(config, tokenizer_config), silent)
+    validation = manifest.heldout["validation"]
+    exactly = 0 if drops else 5
+    assert (validation.in_training, validation.in_training_exactly) == (exactly + 3, exactly)
+    assert (manifest.heldout["test"].in_training, len(manifest.leaks)) == (0, 1)
+    assert f"{exactly + 3} of 10 pairs of the held-out set validation" in manifest.leaks[0]
+    assert manifest.corpora[0].dropped.get("held_out", 0) == (5 if drops else 0)
+    kept = read_pairs(tmp_path / "d")
+    assert len(kept) == len(train) - (5 if drops else 0)
+
+
 def test_url_is_no_place_to_prepare(
     data_config: MakeData, tokenizer_config: TokenizerConfig
 ) -> None:

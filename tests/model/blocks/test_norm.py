@@ -27,7 +27,7 @@ def test_rms_norm_is_llamas(epsilon, dtype, tolerance):
 
 
 def test_the_settings_make_the_norm():
-    rms = norm_of(DecoderOnlyConfig(norm="rms", norm_epsilon=0.2))
+    rms = norm_of(DecoderOnlyConfig(norm_kind="rms", norm_epsilon=0.2))
     assert isinstance(rms, RMSNorm)
     assert (rms.width, rms.epsilon) == (768, 0.2)
     for bias in (True, False):

@@ -43,9 +43,9 @@ def test_a_preset_fills_in_what_is_not_given(preset):
 
 def test_presets_are_the_published_forms():
     gpt2, llama = DecoderOnlyConfig(preset="gpt2"), DecoderOnlyConfig(preset="llama")
-    assert (gpt2.positions, gpt2.norm, gpt2.activation) == ("learned", "layer", "gelu_tanh")
+    assert (gpt2.positions, gpt2.norm_kind, gpt2.activation) == ("learned", "layer", "gelu_tanh")
     assert (gpt2.bias, gpt2.tie_embeddings, gpt2.feed_forward_width) == (True, True, 3072)
-    assert (llama.positions, llama.norm, llama.activation) == ("rotary", "rms", "swiglu")
+    assert (llama.positions, llama.norm_kind, llama.activation) == ("rotary", "rms", "swiglu")
     assert (llama.bias, llama.tie_embeddings, llama.feed_forward_width) == (False, False, 2048)
 
 

@@ -224,7 +224,7 @@ def test_names_of_older_files(build_decoder_only):
         ({"preset": "gpt2", "key_value_heads": 2}, r"GPT-2 has no key_value_heads=2; Llama"),
         ({"preset": "gpt2", "bias": False}, r"GPT-2 has no bias=False"),
         ({"preset": "llama", "activation": "gelu"}, r"Llama has no activation=gelu"),
-        ({"preset": "llama", "norm": "layer"}, r"Llama has no norm=layer"),
+        ({"preset": "llama", "norm_kind": "layer"}, r"Llama has no norm_kind=layer"),
     ],
 )
 def test_what_no_layout_holds_is_refused(build_decoder_only, settings, message):

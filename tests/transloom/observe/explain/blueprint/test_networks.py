@@ -43,7 +43,7 @@ DECODER_ONLY = [
         ("gpt2", {"positions": "sinusoidal", "activation": "relu"}),
         ("llama", {}),
         ("llama", {"key_value_heads": 2}),
-        ("llama", {"key_value_heads": 1, "bias": True, "norm": "layer", "activation": "gelu"}),
+        ("llama", {"key_value_heads": 1, "bias": True, "norm_kind": "layer", "activation": "gelu"}),
         ("llama", {"positions": "learned", "tie_embeddings": True}),
     )
 ]

@@ -27,7 +27,7 @@ ENCODERS = {"bert": {"preset": "bert"}, "pre": {}, "relu": {"activation": "relu"
 DECODERS = {
     "gpt2": {"preset": "gpt2"},
     "llama": {"preset": "llama", "key_value_heads": 2},
-    "sines": {"positions": "sinusoidal", "norm": "rms", "activation": "relu"},
+    "sines": {"positions": "sinusoidal", "norm_kind": "rms", "activation": "relu"},
 }
 HIDDEN = "the [MASK] is[MASK]"
 HOSTILE = "<script>alert(1)</script> {{style}} [MASK]"

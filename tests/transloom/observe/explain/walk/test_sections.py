@@ -122,7 +122,7 @@ def test_a_live_and_a_recorded_trace_give_the_same_page(translator_of, form):
 FORMS = {
     "gpt2": {"preset": "gpt2"},
     "llama": {"preset": "llama", "key_value_heads": 2},
-    "sines": {"positions": "sinusoidal", "norm": "rms", "activation": "relu"},
+    "sines": {"positions": "sinusoidal", "norm_kind": "rms", "activation": "relu"},
 }
 
 
