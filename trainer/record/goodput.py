@@ -15,8 +15,8 @@
     steps that ranks have to train again after restarts, because they come after the checkpoint that
     the ranks resumed from.
 
-Every train line has the totals up to its step, and a `resumed` event has the numbers of restarts
-and lost steps. So the ranks read the totals from the end of the metrics file when they start. If a
+If the clock is set while ranks train, the jump is not wall time. Every train line has the totals up
+to its step, and a `resumed` event has the numbers of restarts and lost steps. So the ranks read the totals from the end of the metrics file when they start. If a
 start fails before it records anything, it leaves no trace in the metrics file, and does not count
 as a restart.
 """

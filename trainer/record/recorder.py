@@ -1,6 +1,7 @@
 """Recorder of rank 0, which sends lines to metrics.jsonl, W&B and the supervisor's display."""
 
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,6 +58,7 @@ class Recorder:
             tolerance=0.0 if exact else REPLAY_TOLERANCE,
         )
         self.goodput = goodput_at_start(read_backwards(run.metrics), resume_step, session_started)
+        self._clock_offset = time.time() - time.monotonic()
         self._translations = run.translations
         self._supervision = supervision
         try:
@@ -77,7 +79,8 @@ class Recorder:
         `trainer.record.goodput`.
         """
         if isinstance(line, TrainLine) and not self._record.has(line):
-            self.goodput = self.goodput.after_step(line.time, line.step_seconds)
+            jump = time.time() - time.monotonic() - self._clock_offset  # since this start
+            self.goodput = self.goodput.after_step(line.time - jump, line.step_seconds)
             line = line.model_copy(update=self.goodput.fields)
         mismatch = self._record.append(line)
         if self._tracker:

@@ -17,6 +17,8 @@ its disk is full), the missing rows are logged when the run ends, or at the next
 import json
 import logging
 import os
+import re
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +42,9 @@ from trainer.runs.folder import RunFolder
 FLUSH_SECONDS = 2.0
 # Maximum time for which the end of a run waits for W&B.
 FINISH_SECONDS = 60.0
+# Maximum time in which W&B's server must answer at the start of a run.
+START_SECONDS = 10.0
+_REFUSED = re.compile(r"\b40[13]\b")  # HTTP status of a wrong or missing key
 _TAIL_BYTES = 2**16
 SAMPLES = "validation/samples"
 TIME_LAPSE = "time-lapse"
@@ -83,7 +88,7 @@ class WandbTracker:
         self._run: wandb.Run | None = None
         if not _wandb_files(self._files):
             try:
-                self._run = self._begin()
+                self._run = self._begin_or_stay_offline()
             except Exception as error:
                 raise TrainerError(
                     f"W&B does not start in mode {self._mode!r}: {error}. Set "
@@ -171,6 +176,27 @@ class WandbTracker:
             return {TIME_LAPSE: _table(run, TIME_LAPSE, step, TABLE_COLUMNS, rows_of_all)}
         return {}
 
+    def _begin_or_stay_offline(self) -> wandb.Run:
+        """Start W&B; start it offline if its server cannot be reached in `START_SECONDS`.
+
+        A server that refuses the key is an error, because the next start would be refused, too.
+        """
+        try:
+            return self._begin()
+        except wandb.errors.CommError as error:
+            if self._mode != "online" or _REFUSED.search(str(error)):
+                raise
+            reason = visible(str(error).partition("\n")[0])
+        with suppress(Exception, SystemExit):
+            wandb.teardown()  # its process still tries to reach the server
+        self._mode = "offline"
+        run = self._begin()
+        self._notice(
+            f"W&B's server cannot be reached ({reason}), so this start is recorded offline. Send "
+            f"it later: wandb sync {shlex.quote(str(Path(run.dir).parent))}"
+        )
+        return run
+
     def _begin(self) -> wandb.Run:
         # At its end, `wandb.init` would import W&B's launcher to check whether the launcher has
         # started this process (`Run._on_ready`, read in 0.31.0). The import takes a second.
@@ -197,6 +223,7 @@ class WandbTracker:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
+                init_timeout=START_SECONDS,
                 # Otherwise, W&B would store the URL of the folder's git remote, including a token
                 # in place of the user name (0.31.0).
                 disable_git=True,

@@ -1,6 +1,7 @@
 """Commands `transloom checkpoints …`: list, verify, prune and average a run's checkpoints."""
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -147,11 +148,13 @@ def average_checkpoints(
         raise typer.BadParameter(
             "--last, --best and --steps are mutually exclusive: give only one of them"
         )
+    from transloom.cli.next_steps import own_command
+
     average = average_run(run, last, best, None if steps is None else _numbers(steps))
     told = (
         f"{average.path} is the mean of the weights of steps "
         f"{', '.join(map(str, average.header.averaged_steps))}. Translate with it:\n"
-        f"transloom translate {run} --checkpoint {average.path.name}"
+        f"{own_command()} translate {shlex.quote(str(run))} --checkpoint {average.path.name}"
     )
     found = {"path": str(average.path), "averaged_steps": average.header.averaged_steps}
     answer(found, as_json, told)

@@ -161,7 +161,9 @@ def init(
 
 
 def _where_next(summary: dict[str, Any]) -> str:
-    recipe = shlex.quote(summary["recipe"])
+    from transloom.cli.next_steps import own_command
+
+    this, recipe = own_command(), shlex.quote(summary["recipe"])
     notes = "".join(f"\n{note}" for note in summary["notes"])
     held = f", {summary['held_out']:,} held out" if summary["held_out"] else ""
     examples = counted(summary["pairs"], summary["noun"])
@@ -169,5 +171,5 @@ def _where_next(summary: dict[str, Any]) -> str:
         f"{examples}{held}: settings for a {summary['scale']} corpus, "
         f"{counted(summary['steps'], 'step')}{notes}"
         f"\nWrote {', '.join(summary['written'])}. Next:\n\n"
-        f"  transloom prepare {recipe}\n  transloom plan {recipe}\n  transloom train {recipe}"
+        f"  {this} prepare {recipe}\n  {this} plan {recipe}\n  {this} train {recipe}"
     )

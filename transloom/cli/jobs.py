@@ -354,11 +354,13 @@ def _print_submitted(submitted: "SubmittedJob", address: str, as_json: bool) -> 
     if as_json:
         print_json_line(submitted.to_json())
         return
+    from transloom.cli.next_steps import own_command
+
     print_line(submitted.id)
     where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
     for what, command in (
-        ("follow", f"transloom jobs logs -f {submitted.id}{where}"),
-        ("stop", f"transloom jobs stop {submitted.id}{where}"),
+        ("follow", f"{own_command()} jobs logs -f {submitted.id}{where}"),
+        ("stop", f"{own_command()} jobs stop {submitted.id}{where}"),
         ("dashboard", f"{address.rstrip('/')}/#/jobs/{submitted.id}"),
     ):
         note(f"{what + ':':<11}{command}")

@@ -1,10 +1,12 @@
 """Commands to try next with a trained run; they can be copied into a shell."""
 
+import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
+from foundation.extensions import FOLDER_VARIABLE
 from trainer.recipe import TrainingRecipe
 
 # Substrings that a command requires in its text, if the task's placeholder has them.
@@ -12,14 +14,24 @@ _MARKS = ("[MASK]", " ||| ")
 LONGEST_TEXT = 80
 
 
-def own_command() -> str:
-    """Return the name or path by which this program was started."""
+def own_command(extension_folder: str | None = None) -> str:
+    """Return the beginning of a command line that starts this program again.
+
+    Args:
+        extension_folder: the folder of a run's extensions, which no command takes from the run;
+            None for that of this process's environment, if any.
+
+    Returns:
+        The name or path by which this program was started, after the variable of the folder.
+    """
+    folder = extension_folder or os.environ.get(FOLDER_VARIABLE)
+    variable = f"{FOLDER_VARIABLE}={shlex.quote(folder)} " if folder else ""
     command = Path(sys.argv[0])
     if command.name != "transloom" or shutil.which("transloom") == str(command):
-        return "transloom"
+        return f"{variable}transloom"
     if command.is_absolute() and command.is_relative_to(Path.cwd()):
         command = command.relative_to(Path.cwd())
-    return shlex.quote(str(command))
+    return f"{variable}{shlex.quote(str(command))}"
 
 
 def next_commands(run: Path | str, recipe: TrainingRecipe, sample: str | None) -> dict[str, str]:
@@ -30,7 +42,8 @@ def next_commands(run: Path | str, recipe: TrainingRecipe, sample: str | None) -
         sample: an input of the run's task, such as a sentence of its validation set.
     """
     location = str(run)
-    this, kind, folder = own_command(), recipe.kind, shlex.quote(location)
+    this = own_command(recipe.extension_folder if recipe.extensions else None)
+    kind, folder = recipe.kind, shlex.quote(location)
     text = shlex.quote(_usable(sample, kind.placeholder))
     found = {}
     if kind.command:

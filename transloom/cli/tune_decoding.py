@@ -4,6 +4,7 @@ checkpoints, averaged if needed ─▶ score of each setting on the validation s
 """
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -279,6 +280,8 @@ def _advice(run: Path, tuned: "TunedDecoding", file: str) -> list[str]:
             "The best combination has the largest length penalty that was tried: try larger "
             "ones with --length-penalties"
         )
+    from transloom.cli.next_steps import own_command
+
     return [
         *lines,
         "",
@@ -290,7 +293,8 @@ def _advice(run: Path, tuned: "TunedDecoding", file: str) -> list[str]:
         "",
         "Translate with the existing weights:",
         "",
-        f"transloom translate {run} --checkpoint {checkpoint_name(Path(chosen.checkpoint))} "
+        f"{own_command()} translate {shlex.quote(str(run))} "
+        f"--checkpoint {checkpoint_name(Path(chosen.checkpoint))} "
         f"--beam-size {chosen.beam_size} --length-penalty {chosen.length_penalty:g}",
         "",
         f"The full result is in {file}",

@@ -78,6 +78,16 @@ class Start:
         self.tracker.finish()
 
 
+def train_offline_instead(run: RunFolder) -> None:
+    """A first start whose server cannot be reached says how to send what it records offline."""
+    start = Start(run)
+    (notice,) = start.notices
+    assert "cannot be reached" in notice
+    assert f"wandb sync {run.path}/wandb/offline-run-" in notice
+    start.train(1, 5)
+    start.end()
+
+
 def steps_of(run: RunFolder) -> list[int]:
     return [row["_step"] for row in history(run.path)]
 

@@ -8,6 +8,7 @@ from support.recipes import tiny_recipe
 from support.records.lines import train_line
 
 from trainer.errors import TrainerError
+from trainer.record import recorder as recorder_module
 from trainer.record.line_reader import BLOCK_BYTES
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Event, Line, Preempted, TrainLine
@@ -100,3 +101,19 @@ def test_a_wandb_that_does_not_start_refuses_a_new_run(run, monkeypatch):
         record(run, 0, 1000.0, range(1, 2))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     record(run, 0, 1000.0, range(1, 2))  # the record was left unlocked
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_a_clock_that_is_set_during_a_run_adds_no_time(run, monkeypatch, jump):
+    """Each step takes 2 s and begins 3 s after the last one; the clock is set before the second."""
+    now, steady = 1000.0, 50.0
+    monkeypatch.setattr(recorder_module.time, "time", lambda: now)
+    monkeypatch.setattr(recorder_module.time, "monotonic", lambda: steady)
+    recipe = tiny_recipe(Path("/dataset")).training()
+    recorder = Recorder(run, recipe, 0, now, Heard(), dict)
+    for step in range(1, 5):
+        now, steady = now + 5.0 + (jump if step == 2 else 0.0), steady + 5.0
+        recorder.append(train_line(step, time=now, step_seconds=2.0))
+    recorder.close()
+    *_, last = read_metrics(run.metrics)
+    assert (last.wall_seconds, last.counted_seconds, last.goodput) == (20.0, 8.0, 0.4)

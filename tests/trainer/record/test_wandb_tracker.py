@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import textwrap
 
 import pytest
@@ -332,6 +333,23 @@ def test_of_an_online_run_the_servers_last_step_counts(run, monkeypatch, capfd):
     ]
     assert [row["_step"] for row in history(run.path)] == list(range(11, 16))
     assert "less than the current step" not in capfd.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("answers", [False, True], ids=["refuses", "hangs"])
+def test_a_server_that_cannot_be_reached_delays_the_first_start_and_no_more(
+    run, monkeypatch, answers
+):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if answers:  # connections, but never a request
+            server.listen(100)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_MODE", "online")
+        assert in_a_forked_process(wandb_jobs.train_offline_instead, run) == 0
+    assert steps_of(run) == list(range(1, 6))
+    assert list((run.path / "wandb").glob("offline-run-*"))
 
 
 @pytest.mark.long

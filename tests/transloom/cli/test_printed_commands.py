@@ -1,0 +1,115 @@
+"""Commands that commands print work in a shell as they are printed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.cluster.processes import wait_until
+from support.recipes import tiny_values
+from support.tasks import EXTENSIONS
+
+TRANSLOOM = Path(sys.executable).with_name("transloom")
+PATH = os.pathsep.join(
+    folder
+    for folder in os.environ["PATH"].split(os.pathsep)
+    if not (Path(folder) / "transloom").exists()
+)
+PRINTED = re.compile(r"^ *((?:echo .* \| )?(?:TRANSLOOM_EXTENSIONS=\S+ )?\S*transloom .*)$", re.M)
+
+pytestmark = pytest.mark.long
+
+
+class Shell:
+    """A shell in a folder, without transloom on its PATH."""
+
+    def __init__(self, folder, **variables):
+        self.folder = folder
+        self.environment = {**os.environ, "PATH": PATH, "WANDB_MODE": "disabled", **variables}
+
+    def run(self, command):
+        """The output of a command, which succeeds."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def serves(self, command):
+        """Start a server, and end it once it has printed its address."""
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command} --port 0"],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            line = process.stdout.readline()
+            assert "http://127.0.0.1" in line, line + process.stdout.read()
+        finally:
+            process.send_signal(signal.SIGINT)
+            wait_until(lambda: process.poll() is not None)
+
+
+@pytest.fixture(scope="module")
+def trained(phrasebook, tmp_path_factory):
+    """A run with an extension, whose folder only its recipe names, and what it has printed."""
+    folder = tmp_path_factory.mktemp("it's here")
+    values = tiny_values(phrasebook, max_steps=4)
+    values |= {"extensions": ["loss_ceiling"], "extension_folder": str(EXTENSIONS)}
+    values["trainer"]["callbacks"] = [{"type": "loss_ceiling", "options": {"factor": 1e9}}]
+    values["checkpoints"] = {"every_steps": 2}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(values))
+    shell = Shell(folder)
+    return shell, shell.run(f"{TRANSLOOM} train mine.yaml --inline")
+
+
+def test_those_of_a_run_with_extensions(trained):
+    shell, printed = trained
+    commands = PRINTED.findall(printed)
+    assert len(commands) == 4
+    for command in commands:
+        assert command.count(f"TRANSLOOM_EXTENSIONS={EXTENSIONS} {TRANSLOOM} ") == 1
+        (shell.serves if " dashboard " in command else shell.run)(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "checkpoints average runs/tiny --last 2",
+        "tune-decoding runs/tiny --beam-sizes 1,2 --length-penalties 0.6 --checkpoints newest",
+    ],
+)
+def test_those_of_commands_that_choose_weights(trained, command):
+    shell = Shell(trained[0].folder, TRANSLOOM_EXTENSIONS=str(EXTENSIONS))
+    (printed,) = PRINTED.findall(shell.run(f"{TRANSLOOM} {command}"))
+    # In another terminal, whose environment does not name the folder.
+    assert Shell(shell.folder).run(f"echo bonjour | {printed}").count("\n") == 1
+
+
+def test_those_of_a_new_recipe(tmp_path):
+    lines = [(f"phrase {n % 97} bleue\n", f"blue sentence {n % 97}\n") for n in range(300)]
+    for name, texts in zip(("a.fr", "a.en"), zip(*lines, strict=True), strict=True):
+        (tmp_path / name).write_text("".join(texts))
+    shell = Shell(tmp_path)
+    commands = PRINTED.findall(
+        shell.run(f"{TRANSLOOM} init 'my own.yaml' --source a.fr --target a.en")
+    )
+    assert [command.split(" ")[1] for command in commands] == ["prepare", "plan", "train"]
+    recipe = tmp_path / "my own.yaml"
+    short = re.sub(r"max_steps: \d+", "max_steps: 2", recipe.read_text())
+    recipe.write_text(re.sub(r"  ranks: \d+", "  ranks: 1", short))
+    for command in commands:
+        shell.run(command)
+    assert (tmp_path / "runs" / "my-own" / "metrics.jsonl").exists()
