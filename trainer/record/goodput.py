@@ -16,9 +16,9 @@
     the ranks resumed from.
 
 If the clock is set while ranks train, the jump is not wall time. Every train line has the totals up
-to its step, and a `resumed` event has the numbers of restarts and lost steps. So the ranks read the totals from the end of the metrics file when they start. If a
-start fails before it records anything, it leaves no trace in the metrics file, and does not count
-as a restart.
+to its step, and a `resumed` event has the numbers of restarts and lost steps. So the ranks read the
+totals from the end of the metrics file when they start. If a start fails before it records
+anything, it leaves no trace in the metrics file, and does not count as a restart.
 """
 
 from collections.abc import Iterable
