@@ -54,6 +54,15 @@ def enable_authentication(*, create_token: bool) -> None:
     private.forget_token()
 
 
+def token_location() -> str | None:
+    """Return where this user's token is, in words; None if clusters are used without a token."""
+    if os.environ.get(MODE_VARIABLE, "token").lower() != "token":
+        return None
+    if os.environ.get(TOKEN_VARIABLE):
+        return f"the variable {TOKEN_VARIABLE}"
+    return os.environ.get(f"{TOKEN_VARIABLE}_PATH") or str(home_folder() / ".ray" / "auth_token")
+
+
 def _create_token(path: Path) -> None:
     """Write a new token that only this user can read, unless another process has just written one.
 

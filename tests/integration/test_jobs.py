@@ -310,7 +310,7 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
         assert jobs[first["job"]]["status"] == "RUNNING"
         assert {jobs[job]["status"] for job in later} == {"WAITING"}
         waits_for = [jobs[job]["waits_for"] for job in later]
-        assert waits_for[0].startswith("capacity: it needs 1 × (2.5 CPU); free is 1 CPU")
+        assert waits_for[0].startswith("capacity: it needs 1 × (2.5 CPU); 1 CPU")
         watched = {job: client.ask("watch", job) for job in (first["job"], later[0])}
         assert watched[first["job"]]["standing"]["state"] == "training"
         assert watched[first["job"]]["vitals_are_current"]

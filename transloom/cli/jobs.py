@@ -222,16 +222,14 @@ def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = F
         if stopped:
             _ask_to_stop(job, found)
         text = (
-            f"Requested that {name} write a checkpoint and stop, without a restart. "
-            f"`transloom jobs status {job}` shows when the job has stopped"
+            f"Requested that {name} {_what_stops(found)}. `transloom jobs status {job}` shows when "
+            "the job has stopped"
         )
     else:
+        before = status.job_summary_of(address, job)
         name, stopped = job, stop_job(address, job)
         if stopped and not as_json:
-            note(
-                f"requested that {job} write a checkpoint and stop; Ctrl-C does not cancel this "
-                "request"
-            )
+            note(f"requested that {job} {_what_stops(before)}; Ctrl-C does not cancel this request")
         wait = status.wait_until_over if stopped else status.job_summary_of
         found = wait(address, job)
         text = _describe(found)
@@ -320,6 +318,13 @@ def _job_summary(job: str, address: str) -> "JobSummary":
     )
 
 
+def _what_stops(found: "JobSummary") -> str:
+    """Return what a job does before it stops, for messages."""
+    if found.waits:
+        return "stop waiting; it has not begun to train"
+    return "write a checkpoint and stop, without a restart"
+
+
 def _ask_to_stop(folder: str, summary: "JobSummary") -> None:
     """Ask the latest job of a run to stop, by a file in the run's folder."""
     from trainer.runs.folder import RunFolder
@@ -354,6 +359,7 @@ def _print_submitted(submitted: "SubmittedJob", address: str, as_json: bool) -> 
     if as_json:
         print_json_line(submitted.to_json())
         return
+    from cluster.ray.authentication import token_location
     from transloom.cli.next_steps import own_command
 
     print_line(submitted.id)
@@ -364,6 +370,8 @@ def _print_submitted(submitted: "SubmittedJob", address: str, as_json: bool) -> 
         ("dashboard", f"{address.rstrip('/')}/#/jobs/{submitted.id}"),
     ):
         note(f"{what + ':':<11}{command}")
+    if place := token_location():
+        note(f"           (it asks for the cluster's token, which is in {place})")
 
 
 def _follow(address: str, job_id: str) -> None:

@@ -80,9 +80,10 @@ def waiting_reason(
     _, ranks = _reserve(needs, free)
     if not ahead and ranks >= needs.ranks:
         return ""
-    words = [f"it needs {needs}", f"free is {_amounts([node.free for node in nodes])}"]
+    words = [f"it needs {needs}", f"{_amounts([node.free for node in nodes])} are free"]
     if begun:
-        words.append(f"of this, {counted(len(begun), 'starting job')} will reserve a part")
+        will = "another job is" if len(begun) == 1 else f"{len(begun)} other jobs are"
+        words.append(f"{will} about to take what it needs")
     _, ranks_ever = _reserve(needs, [replace(node, free=node.total) for node in nodes])
     if not ahead and ranks_ever < needs.ranks:
         words.append(

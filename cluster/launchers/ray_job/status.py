@@ -12,6 +12,7 @@ from cluster.errors import ClusterError
 from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY, state_without_record
 from cluster.launchers.ray_job.job_record import FINAL, LOST, JobFolder, JobRecord, parse_record
 from cluster.launchers.ray_job.job_unpacking import record_link
+from cluster.launchers.ray_job.queue import WAITING_STATES
 from cluster.ray import jobs
 from cluster.ray.jobs import Job
 from foundation.errors import DataError
@@ -63,6 +64,11 @@ class JobSummary:
     @property
     def finished(self) -> bool:
         return self.status in FINAL or self.status == LOST
+
+    @property
+    def waits(self) -> bool:
+        """True if the job has not begun to train, so that there is nothing to save."""
+        return self.status in WAITING_STATES
 
     @property
     def run(self) -> str:

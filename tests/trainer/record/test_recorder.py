@@ -110,7 +110,9 @@ def test_a_clock_that_is_set_during_a_run_adds_no_time(run, monkeypatch, jump):
     monkeypatch.setattr(recorder_module.time, "time", lambda: now)
     monkeypatch.setattr(recorder_module.time, "monotonic", lambda: steady)
     recipe = tiny_recipe(Path("/dataset")).training()
-    recorder = Recorder(run, recipe, 0, now, Heard(), dict)
+    recorder = Recorder(
+        run, recipe, resume_step=0, session_started=now, supervision=Heard(), wandb_facts=dict
+    )
     for step in range(1, 5):
         now, steady = now + 5.0 + (jump if step == 2 else 0.0), steady + 5.0
         recorder.append(train_line(step, time=now, step_seconds=2.0))

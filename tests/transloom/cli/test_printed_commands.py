@@ -68,7 +68,7 @@ def trained(phrasebook, tmp_path_factory):
     folder = tmp_path_factory.mktemp("it's here")
     values = tiny_values(phrasebook, max_steps=4)
     values |= {"extensions": ["loss_ceiling"], "extension_folder": str(EXTENSIONS)}
-    values["trainer"]["callbacks"] = [{"type": "loss_ceiling", "options": {"factor": 1e9}}]
+    values["callbacks"] = [{"type": "loss_ceiling", "options": {"factor": 1e9}}]
     values["checkpoints"] = {"every_steps": 2}
     (folder / "mine.yaml").write_text(yaml.safe_dump(values))
     shell = Shell(folder)

@@ -41,7 +41,7 @@ def test_a_gpu_is_taken_where_it_is() -> None:
     node = NodeCapacity({"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 2.0})
     assert waiting_reason("mine", needs(2, gpus=1), [MINE], [node]) == ""
     told = waiting_reason("mine", needs(3, gpus=1), [MINE], [node])
-    assert "it needs 3 × (1 CPU and 1 GPU); free is 4 CPU and 2 GPU on 1 node" in told
+    assert "it needs 3 × (1 CPU and 1 GPU); 4 CPU and 2 GPU on 1 node are free" in told
     assert "the whole cluster has only 4 CPU and 2 GPU on 1 node, so the job waits" in told
 
 
@@ -67,7 +67,7 @@ def test_resources_of_racks_and_labels_of_nodes_count() -> None:
 def test_a_job_submitted_before_goes_first_however_large(state: str) -> None:
     large = QueuedJob("large", 4.0, state, needs(100) if state == "WAITING" else None)
     told = waiting_reason("mine", needs(1), [MINE, large], nodes(8.0))
-    assert told.startswith("large, submitted before it; it needs 1 × (1 CPU); free is 8 CPU")
+    assert told.startswith("large, submitted before it; it needs 1 × (1 CPU); 8 CPU")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_other_jobs_have_or_are_about_to_take(other: QueuedJob, goes: bool)
     told = waiting_reason("mine", needs(2), [MINE, other], nodes(8.0))
     assert (told == "") == goes
     if not goes:
-        assert "of this, 1 starting job will reserve a part" in told
+        assert "another job is about to take what it needs" in told
 
 
 def test_equal_times_are_told_apart_by_the_ids_for_all_alike() -> None:

@@ -202,7 +202,7 @@ def test_it_waits_for_room_and_says_what_for(run: Path) -> None:
     cluster = Cluster(free=[0.0, 1.0, 1.0, 2.0])
     assert job(run, "exit 0", cluster).run() == 0
     assert cluster.looks == 4
-    assert "WAITING for capacity: it needs 2 × (1 CPU); free is 0 CPU on 1 node" in log(run)
+    assert "WAITING for capacity: it needs 2 × (1 CPU); 0 CPU on 1 node are free" in log(run)
     assert record(run).waits_for is None
 
 
@@ -230,7 +230,7 @@ def test_without_waiting_it_fails_at_once_with_both_numbers(run: Path) -> None:
     assert not (run.parent / "started").exists()
     message = record(run).message
     assert message is not None
-    assert "it needs 2 × (1 CPU); free is 1 CPU on 1 node" in message
+    assert "it needs 2 × (1 CPU); 1 CPU on 1 node are free" in message
     assert "without --no-wait" in message
 
 
