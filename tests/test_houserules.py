@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.quality.measured_durations import asserted_durations
 
 from cluster.packages import PACKAGES
 
@@ -339,6 +340,40 @@ def test_the_rule_finds_an_installation_by_name(text):
 )
 def test_the_rule_allows_files(text):
     assert not BY_NAME.search(text)
+
+
+# Durations that are promised, or whose lower bound is asserted.
+DURATIONS_ASSERTED = {
+    "tests/data_pipeline/storage/test_object_store_faults.py",  # limits of time, with 30 s to spare
+    "tests/test_fault_proxy.py",  # a delay that the proxy makes
+    "tests/trainer/process/test_step_timer.py",  # a lower bound, on a GPU
+}
+
+
+def test_no_test_asserts_how_long_something_takes():
+    """On a busy machine it fails. Count calls, compare an order, or give the code a clock."""
+    files = (ROOT / "tests").rglob("test_*.py")
+    found = {
+        path.relative_to(ROOT).as_posix(): lines
+        for path in files
+        if (lines := asserted_durations(path.read_text()))
+    }
+    assert {name: lines for name, lines in found.items() if name not in DURATIONS_ASSERTED} == {}
+    assert found.keys() == DURATIONS_ASSERTED
+
+
+@pytest.mark.parametrize(
+    ("body", "is_found"),
+    [
+        ("start = time.monotonic(); call(); assert time.monotonic() - start < 3", True),
+        ("start = now(); took = time.perf_counter() - start; assert 1 < took <= 3", True),
+        ("deadline = time.monotonic() + 3; assert call(deadline) < 3", False),
+        ("assert len(calls) < 3", False),
+        ("assert abs(line.time - time.time()) < 60", False),
+    ],
+)
+def test_the_rule_finds_asserted_durations(body, is_found):
+    assert bool(asserted_durations(f"def test():\n    {body}")) is is_found
 
 
 def test_the_citation_is_of_this_version():

@@ -1,7 +1,10 @@
 """Jobs for a `RankPool` that train a real run in which a rank computes or gets data slowly."""
 
+import mmap
+import struct
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +17,7 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep, local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
+from support.cluster.processes import wait_until
 from support.ranks.engine_jobs import (
     LEARNING_RATE,
     SLOTS,
@@ -34,6 +38,7 @@ from trainer.training import loop, slow_ranks
 # That each pass takes, besides the CPU time, which varies by milliseconds on a busy machine.
 USUAL_SECONDS = 0.2
 SLOTS_OF_A_RANK = 2  # at least
+_MOMENT = struct.Struct("d")
 
 
 @dataclass(frozen=True)
@@ -125,22 +130,54 @@ def train_run(
         trainer.train()
 
 
-def times_of_steps(
-    placement: Placement, shape: Shape, slow_rank: int, seconds: float, steps: int
-) -> list[tuple[float, float]]:
-    """Train with a rank that sleeps in each step but the first; return what a timer measures.
+class SharedClock:
+    """Clock of all ranks of this machine, which stands still unless a rank advances it."""
 
-    That is, for each of these steps, the sum of the compute times of the passes, and the wait.
+    def __init__(self, file: Path) -> None:
+        """Open the clock in a file, which is created with the time 0."""
+        with file.open("a+b") as opened:
+            if opened.tell() < _MOMENT.size:
+                opened.truncate(_MOMENT.size)
+            self._moment = mmap.mmap(opened.fileno(), _MOMENT.size)
+
+    def now(self) -> float:
+        moment: float = _MOMENT.unpack_from(self._moment)[0]
+        return moment
+
+    def advance(self, seconds: float) -> None:
+        _MOMENT.pack_into(self._moment, 0, self.now() + seconds)
+
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
+
+
+def times_of_steps(
+    placement: Placement, shape: Shape, slow_rank: int, seconds: float, folder: Path
+) -> tuple[float, float]:
+    """Train two steps of two ranks, one of which is slow in the second; return what a timer says.
+
+    That is, for the second step, the sum of the compute times of the passes, and the wait. The slow
+    rank computes until the other one waits for it, and then for `seconds` of a `SharedClock`.
     """
     engine = make_engine(placement, shape)
-    measured = []
+    clock = engine.timer._clock = SharedClock(folder / "clock")
     units = sum(micro_batch(1, slot).tokens("tgt") for slot in range(SLOTS))
-    for step in range(steps + 1):
+    measured_wait = engine.timer.wait
+
+    @contextmanager
+    def wait() -> Iterator[None]:
+        with measured_wait():
+            (folder / f"rank {placement.rank} waits in step {step}").touch()
+            yield
+
+    engine.timer.wait = wait  # type: ignore[method-assign]
+    for step in range(2):
         with engine.timer.step():
             for index in range(engine.slots_per_rank):
                 with engine.timer.compute():
                     if step and index == 0 and placement.rank == slow_rank:
-                        time.sleep(seconds)
+                        wait_until((folder / f"rank {1 - slow_rank} waits in step {step}").exists)
+                        clock.advance(seconds)
                     batch = to_device(micro_batch(1, index), VOCABULARY, torch.device("cpu"))
                     engine.forward_backward(
                         batch,
@@ -150,11 +187,10 @@ def times_of_steps(
                     )
             taken = engine.timer.take()
             engine.step(LEARNING_RATE)
-        measured.append((sum(taken.compute), taken.wait))
         assert len(taken.compute) == engine.slots_per_rank
         engine.timer.take()  # the waits of the update
     with engine.timer.compute(), engine.timer.wait():  # outside of a step
         pass
     assert engine.timer.take() == ([], 0)
     engine.destroy()
-    return measured[1:]
+    return sum(taken.compute), taken.wait

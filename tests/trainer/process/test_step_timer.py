@@ -11,19 +11,15 @@ from trainer.process.placement import Placement
 from trainer.process.step_timer import StepTimer
 
 TWO = Placement(world_size=2)
-SECONDS = 0.8
 # Stage 3 gathers weights in each layer, asynchronously, and stage 1 in bf16 sums gradients itself.
 SHAPES = [Shape(0), Shape(1), Shape(1, "bf16"), Shape(2), Shape(3)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_rank_that_waits_does_not_compute(rank_pools, shape):
-    (fast,), (slow,) = rank_pools(2).run(slow_jobs.times_of_steps, shape, 1, SECONDS, 1)
-    (computed, waited), (slow_computed, slow_waited) = fast, slow
-    assert waited > 0.5 * SECONDS
-    assert slow_computed > SECONDS
-    assert computed < slow_computed - 0.5 * SECONDS
-    assert slow_waited < waited - 0.5 * SECONDS
+def test_a_rank_that_waits_does_not_compute(rank_pools, shape, tmp_path):
+    fast, slow = rank_pools(2).run(slow_jobs.times_of_steps, shape, 1, 8.0, tmp_path)
+    assert fast == (0.0, 8.0)
+    assert slow == (8.0, 0.0)
 
 
 class Clock:
