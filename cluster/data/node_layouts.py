@@ -12,6 +12,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
 # Maximum number of references that an agent keeps. A step of many ranks has several windows, and
 # ranks are at most a few steps apart. A rank that asks for an older layout makes the agent request
 # it again.
@@ -36,16 +39,38 @@ class NodeLayouts:
 
     def __init__(self) -> None:
         self._references: dict[Hashable, Any] = {}
+        self._intact: set[Hashable] = set()
 
     def reference(self, worker: Any, attempt: str, epoch: int, window: int) -> Any:
-        """Return the reference to a layout; request the layout if no rank has asked for it.
+        """Return the reference to a layout.
+
+        The layout is requested if no rank has asked for it, or if the last request has failed.
 
         Args:
             worker: the data worker of which it is requested.
         """
         key = attempt, epoch, window
+        if self._has_failed(key):
+            del self._references[key]
         if key not in self._references:
             self._references[key] = worker.layout.remote(epoch, window)
             if len(self._references) > MAX_KEPT:
                 del self._references[next(iter(self._references))]
+            self._intact &= self._references.keys()
         return self._references[key]
+
+    def _has_failed(self, key: Hashable) -> bool:
+        """Return whether the request of a layout has ended with an error."""
+        if key not in self._references or key in self._intact:
+            return False
+        reference = self._references[key]
+        if not ray.wait([reference], timeout=0, fetch_local=False)[0]:
+            return False
+        try:
+            ray.get(reference, timeout=0)
+        except GetTimeoutError:  # a layout that is on another node
+            pass
+        except RayError:
+            return True
+        self._intact.add(key)
+        return False

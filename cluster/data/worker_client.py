@@ -22,7 +22,6 @@ from ray.exceptions import (
 from cluster.data.node_layouts import NodeSharing
 from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError
-from data_pipeline.errors import DatasetFileError
 
 # Seconds without an answer after which a worker is pinged. A worker answers pings in a separate
 # thread, even while it reads.
@@ -105,7 +104,10 @@ class WorkerClient:
         return request
 
     def answer(self, request: Request) -> Any:
-        """Return the answer to a request, or re-raise the worker's exception unchanged."""
+        """Return the answer to a request, or re-raise the worker's exception unchanged.
+
+        An exception is raised only if the request was sent after the call of this method.
+        """
         since = time.monotonic()
         if request.is_shared:
             self._take_reference(request)
@@ -129,11 +131,16 @@ class WorkerClient:
             try:
                 return ray.get(done[0])
             except RayTaskError as error:
-                if done != early or not isinstance(error.cause, DatasetFileError):
+                # The answer was requested ahead of time, or for another rank, so its error may no
+                # longer apply.
+                if request.is_shared:
+                    request.answers.remove(done[0])
+                    self._ask_without_agent(request)
+                elif done == early:
+                    request.answers.remove(done[0])
+                    self._send(request)
+                else:
                     raise error.cause from error
-                # The answer was requested ahead of time, so its error may no longer apply.
-                request.answers.remove(done[0])
-                self._send(request)
             except OwnerDiedError:
                 request.answers.remove(done[0])
                 self._on_agent_lost()

@@ -37,6 +37,8 @@ NO_EXHIBIT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Not 
 build the site again.</p></html>
 """
 HOME = "README.md"  # links to it go to the home page of the site
+# Pages that explain a subject as a whole. Search shows them before pages that only have its words.
+FIRST_FOUND = ("how-to/extending.md", "tutorials/first-day.md", "how-to/ray-cluster.md")
 NOT_SEARCHED = "decisions/"
 
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
@@ -65,6 +67,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     uri = page.file.src_uri
     if uri.startswith(NOT_SEARCHED):
         page.meta["search"] = {"exclude": True}
+    elif uri in FIRST_FOUND:
+        page.meta["search"] = {"boost": 4}
     origin = INCLUDED.get(uri, f"docs/{uri}")
 
     def resolved(match: re.Match[str]) -> str:

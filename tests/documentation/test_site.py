@@ -135,6 +135,22 @@ def test_axe_finds_nothing_and_pages_fit_the_screen(site, browser, width, scheme
 
 @pytest.mark.lab
 @pytest.mark.needs("browser")
+@pytest.mark.parametrize(
+    ("words", "page_name"), [("custom loss", "extending"), ("submit job", "first-day")]
+)
+def test_search_finds_the_page_about_a_subject_first(site, browser, words, page_name):
+    with closing(Watched(browser)) as watched:
+        page = watched.page
+        page.goto((site / "index.html").as_uri())
+        page.locator(SEARCH_BOX).click()
+        page.locator(SEARCH_BOX).press_sequentially(words)
+        found = page.locator(".md-search-result__link").first
+        found.wait_for()
+        assert page_name in found.get_attribute("href")
+
+
+@pytest.mark.lab
+@pytest.mark.needs("browser")
 def test_search_works_in_a_page_opened_from_a_folder(site, browser):
     with closing(Watched(browser)) as watched:
         page = watched.page

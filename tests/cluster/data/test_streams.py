@@ -17,7 +17,7 @@ from cluster.data import worker_client
 from cluster.data.node_layouts import NodeLayouts, NodeSharing
 from cluster.data.streams import WorkerStreams
 from cluster.data.worker_client import WORKER_TIMEOUT_SECONDS, WorkerClient
-from cluster.data.workers import DataWorkers
+from cluster.data.workers import DataWorkers, WorkerHandle
 from cluster.errors import ClusterError
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ray.session import ray_session
@@ -185,6 +185,39 @@ def test_the_agent_requests_layouts_for_all_ranks_of_its_node(workers, agent, ex
     assert len(windows) > 3
     assert set(windows.values()) == {3}
     assert node.notices == []
+
+
+@ray.remote(num_cpus=0)
+class Unreadable:
+    """A data worker that cannot read a window the first time."""
+
+    def __init__(self):
+        self.requests = []
+
+    def layout(self, epoch, window):
+        self.requests.append(window)
+        if self.requests.count(window) == 1:
+            raise DatasetFileError("shards/0", "a readable file", "an input/output error")
+        return epoch, window
+
+    def windows(self):
+        return self.requests
+
+
+def test_an_agent_forgets_requests_that_have_failed(agent):
+    """A read error that is over reaches no rank, whether it asks early or late."""
+    worker = Unreadable.remote()
+    clients = [WorkerClient([WorkerHandle(0, worker)], print) for _ in range(3)]
+    for client in clients:
+        client.sharing = NodeSharing(agent, "attempt")
+    early = [client.ask_for_layout(0, 5) for client in clients[:2]]
+    ray.wait([ray.get(early[0].reference)])
+    for client, request in zip(clients, early, strict=False):
+        assert client.answer(request) == (0, 5)
+    assert clients[2].answer(clients[2].ask_for_layout(0, 5)) == (0, 5)
+    # The first request, one of each rank that got its error, and one of the agent for the others.
+    assert ray.get(worker.windows.remote()) == [5, 5, 5, 5]
+    ray.kill(worker)
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])

@@ -11,6 +11,7 @@ from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRa
 from support.recipes import tiny_recipe
 
 from cluster.data import worker_client
+from cluster.data.node_layouts import NodeSharing
 from cluster.data.streams import WorkerStreams
 from cluster.data.worker_client import (
     HEARTBEAT_SECONDS,
@@ -197,13 +198,35 @@ def test_a_damaged_file_that_was_read_ahead_is_read_once_more(timed):
 
 @pytest.mark.parametrize("error", [DAMAGED, ValueError("another")], ids=["file", "other"])
 def test_errors_of_workers_are_raised_as_they_were_there(timed, error):
-    """Of a file, if it was not read ahead of time, or again."""
+    """If they were not asked for ahead of time, or if the worker has raised them again."""
     reads = ScriptedActor(fetch=[raised(error), raised(error)])
     client, _ = client_of(reads)
     with pytest.raises(type(error)) as told:
         client.answer(client.ask("fetch", HERE))
     assert told.value is error
-    assert len(reads.calls["fetch"]) == (2 if error is DAMAGED else 1)
+    assert len(reads.calls["fetch"]) == 2
+
+
+class Agent:
+    """The agent of a node, which answers with the reference of a data worker's answer."""
+
+    def __init__(self, worker):
+        self.layout = SimpleNamespace(
+            remote=lambda _worker, _attempt, *window: Answer(worker.layout.remote(*window))
+        )
+
+
+@pytest.mark.parametrize("error", [DAMAGED, ValueError("another")], ids=["file", "other"])
+def test_an_error_of_a_request_for_all_ranks_of_a_node_is_not_final(timed, error):
+    reads = ScriptedActor(layout=[raised(error), Answer("layout"), raised(error), raised(DAMAGED)])
+    client, notices = client_of(reads)
+    client.sharing = NodeSharing(Agent(reads), "attempt")
+    assert client.answer(client.ask_for_layout(0, 3)) == "layout"
+    with pytest.raises(DatasetFileError):  # asked again when it was needed
+        client.answer(client.ask_for_layout(0, 4))
+    assert reads.calls["layout"] == [(0, 3), (0, 3), (0, 4), (0, 4)]
+    assert client.sharing is not None
+    assert notices == []
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.cluster.processes import wait_until
 from support.recipes import tiny_values
 from support.tasks import EXTENSIONS
 
@@ -46,20 +45,19 @@ class Shell:
 
     def serves(self, command):
         """Start a server, and end it once it has printed its address."""
-        process = subprocess.Popen(
+        with subprocess.Popen(
             ["bash", "-c", f"exec {command} --port 0"],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        try:
-            line = process.stdout.readline()
-            assert "http://127.0.0.1" in line, line + process.stdout.read()
-        finally:
-            process.send_signal(signal.SIGINT)
-            wait_until(lambda: process.poll() is not None)
+        ) as process:
+            try:
+                line = process.stdout.readline()
+                assert "http://127.0.0.1" in line
+            finally:
+                process.send_signal(signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
