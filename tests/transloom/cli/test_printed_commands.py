@@ -46,7 +46,7 @@ class Shell:
     def serves(self, command):
         """Start a server, and end it once it has printed its address."""
         with subprocess.Popen(
-            ["bash", "-c", f"exec {command} --port 0"],
+            ["bash", "-c", f"exec env {command} --port 0"],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
