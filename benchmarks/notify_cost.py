@@ -1,10 +1,10 @@
-"""Cost of notifications for a run's speed: three bad servers against no notifications.
+"""Cost of notifications for a run's speed: two bad commands against no notifications.
 
 Three trainings of the same recipe take turns: while one trains, the others are stopped by SIGSTOP.
-One has three webhooks, which never answer, always answer 503, and answer a byte at a time. Each
-validation with a better loss is a notification to all of them, which is repeated and kept in
-queues. The other two have no targets. The second of these is the control: its ratio to the first
-shows the difference between two equal trainings.
+One has two commands, of which one never ends and one fails at once. Each validation with a better
+loss is a notification to both of them, which is repeated and kept in queues. The other two have no
+targets. The second of these is the control: its ratio to the first shows the difference between two
+equal trainings.
 
 A window is a number of steps with the same number of validations. A round has a window of each
 training, and the order rotates. The figures are the medians of the rounds' ratios of time and of
@@ -13,26 +13,25 @@ ratios). Other processes hardly change CPU time. The model is small, so that a s
 fixed cost a large share of it.
 
 These differences may be below those of equal trainings. So the CPU time of the deliveries is also
-measured alone, in a process that only sends a message to the three servers every two seconds.
+measured alone, in a process that only sends a message to both commands every two seconds.
 
     .venv/bin/python benchmarks/notify_cost.py [--rounds N] [--steps N] [KEY=VALUE …]
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -61,53 +60,8 @@ SMALL = [
     "decoding.max_extra_length=2",
 ]
 PLAIN, NOTIFYING, CONTROL = "plain", "notifying", "control"
-KINDS = ("HANG", "FAIL", "SLOW")
-
-
-class BadServer:
-    """Server of three webhooks: /HANG never answers, /FAIL answers 503, /SLOW a byte at a time."""
-
-    def __init__(self) -> None:
-        self.requests = dict.fromkeys(KINDS, 0)
-        self.closing = threading.Event()
-        handler = type("Handler", (_Handler,), {"server_state": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        url = f"http://127.0.0.1:{self._server.server_port}"
-        return {f"TRANSLOOM_{kind}_URL": f"{url}/{kind}" for kind in KINDS}
-
-    def close(self) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server_state: BadServer
-
-    def do_POST(self) -> None:
-        state, kind = self.server_state, self.path.strip("/")
-        state.requests[kind] += 1
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.close_connection = True
-        try:
-            if kind == "FAIL":
-                self.send_error(503)
-            elif kind == "HANG":
-                state.closing.wait()
-            else:
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
-                while not state.closing.wait(0.1):
-                    self.wfile.write(b"x")
-        except OSError:
-            return  # the client has given up
-
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
+COMMANDS = {"TRANSLOOM_HANG": ["/bin/sleep", "86400"], "TRANSLOOM_FAIL": ["/bin/false"]}
+ENVIRONMENT = {name: json.dumps(argv) for name, argv in COMMANDS.items()}
 
 
 @dataclass
@@ -179,21 +133,24 @@ def contestants(runs: dict[str, Run]) -> Iterator[dict[str, Contestant]]:
         yield found
 
 
-def cpu_share_of_deliveries(environment: dict[str, str], seconds: float) -> float:
-    """Return the share of a core that deliveries to the bad servers take in this process."""
-    names = [f"TRANSLOOM_{kind}_URL" for kind in KINDS]
-    targets = [
-        open_target(NotifyTarget(kind="webhook", url_from=name), environment) for name in names
-    ]
+def cpu_share_of_deliveries(seconds: float) -> float:
+    """Return the share of a core that deliveries to the bad commands take, with their starts."""
+    targets = [open_target(NotifyTarget(command_from=name), ENVIRONMENT) for name in COMMANDS]
     deliveries = Deliveries(targets, lambda text: None)
-    cpu, began = time.process_time(), time.monotonic()
+    cpu, began = _cpu_seconds(), time.monotonic()
     while time.monotonic() - began < seconds:
         event = RunEvent("best_score", "A message of a benchmark.")
         deliveries.put(Notification.of(event, RunFolder(Path("run")), NEVER))
         time.sleep(min(2.0, seconds))
-    share = (time.process_time() - cpu) / (time.monotonic() - began)
+    share = (_cpu_seconds() - cpu) / (time.monotonic() - began)
     deliveries.abandon()
     return share
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def main() -> None:
@@ -216,16 +173,15 @@ def main() -> None:
         f"trainer.validate_every_steps={arguments.validate_every}",
         f"checkpoints.every_steps={NEVER}",
     ]
-    targets = ", ".join(f"{{kind: webhook, url_from: TRANSLOOM_{kind}_URL}}" for kind in KINDS)
+    targets = ", ".join(f"{{command_from: {name}}}" for name in COMMANDS)
     notify = f"tracking.notify={{targets: [{targets}], events: [best_score]}}"
     prepare(load_recipe(find_recipe("phrasebook"), overrides).data_settings, lambda progress: None)
     rounds: list[dict[str, Cost]] = []
-    server = BadServer()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         runs = {
             PLAIN: Run(folder / PLAIN, overrides),
-            NOTIFYING: Run(folder / NOTIFYING, [*overrides, notify], server.environment),
+            NOTIFYING: Run(folder / NOTIFYING, [*overrides, notify], ENVIRONMENT),
             CONTROL: Run(folder / CONTROL, overrides),
         }
         for run in runs.values():
@@ -239,23 +195,16 @@ def main() -> None:
                     f"{name} {cost.seconds:.2f} s (CPU {cost.cpu_seconds:.2f} s)"
                     for name, cost in rounds[-1].items()
                 )
-                say(
-                    f"round {number + 1}: {shown}; load {os.getloadavg()[0]:.1f}, requests "
-                    f"{server.requests}"
-                )
+                say(f"round {number + 1}: {shown}; load {os.getloadavg()[0]:.1f}")
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            share = pool.submit(
-                cpu_share_of_deliveries, server.environment, arguments.alone
-            ).result()
+            share = pool.submit(cpu_share_of_deliveries, arguments.alone).result()
         log = (runs[NOTIFYING].folder / "run" / "log.txt").read_text()
-    server.close()
     print(f"{len(rounds)} rounds of {arguments.steps} steps, cost in time and in CPU time")
     for name in (NOTIFYING, CONTROL):
         shares = (_share(rounds, name, kind) for kind in Cost._fields)
         print(f"{name} against {PLAIN}: {', '.join(shares)}")
-    counts = ", ".join(f"{kind} {count}" for kind, count in server.requests.items())
     print(f"deliveries alone: {share:.2%} of a core")
-    print(f"requests: {counts}; lost notifications: {log.count('could not be delivered')}")
+    print(f"lost notifications: {log.count('could not be delivered')}")
 
 
 def _share(rounds: list[dict[str, Cost]], name: str, kind: str) -> str:

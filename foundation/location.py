@@ -21,8 +21,8 @@ REMEDY = (
     "Remove it, because recipes are saved in runs, checkpoints, W&B and manifests. A password for "
     "http and https belongs in ~/.netrc, or in the file that NETRC names; keys of s3 and gs belong "
     "in the environment, as AWS_… and GOOGLE_APPLICATION_CREDENTIALS; the URL of a webhook belongs "
-    "in the variable that tracking.notify names. Download a file behind a signed link into a "
-    "folder, and name it by data.mirror=FOLDER or by its path"
+    "in a file that the command of tracking.notify reads. Download a file behind a signed link "
+    "into a folder, and name it by data.mirror=FOLDER or by its path"
 )
 
 # Beginning of a URL: "://" after any scheme, or one of these schemes with any number of slashes.

@@ -8,6 +8,7 @@ OPTIONAL_PACKAGES = {
     "serve": "ray[serve]==2.60.0",
     "tensorboard": "tensorboard>=2.20,<2.22",
     "ctranslate2": "ctranslate2>=4.8,<4.9",
+    "notify": "apprise>=2.1",
 }
 
 

@@ -303,7 +303,7 @@ def notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path
     messages = tmp_path / "messages"
     command = ["/bin/sh", "-c", f"cat >> {messages}; echo >> {messages}"]
     monkeypatch.setenv("TRANSLOOM_TEST_COMMAND", json.dumps(command))
-    targets = "{targets: [{kind: command, command_from: TRANSLOOM_TEST_COMMAND}]}"
+    targets = "{targets: [{command_from: TRANSLOOM_TEST_COMMAND}]}"
     return f"tracking.notify={targets}", messages
 
 

@@ -1,8 +1,8 @@
 """Settings of notifications: their targets, events and thresholds.
 
 A recipe is stored in run folders, checkpoints and W&B, and may come from another person. So it
-contains neither a webhook's URL, which is a secret, nor a command, which would be code. It names
-environment variables that have them; see docs/decisions/0101-notifications.md.
+contains no command, which would be code, and no address, which may be a secret. It names
+environment variables that have the commands; see docs/decisions/0101-notifications.md.
 """
 
 import re
@@ -34,59 +34,39 @@ _VARIABLE = re.compile(r"TRANSLOOM_[A-Z0-9_]{1,100}")
 
 
 class NotifyTarget(Section):
-    """Recipient of notifications."""
+    """Recipient of notifications: a program on the driver's host."""
 
-    kind: Literal["webhook", "slack", "command"] = execution(
+    command_from: str = execution(
         REQUIRED,
-        "webhook: POST of JSON; slack: POST of {text: …}, as Slack and compatible services expect; "
-        "command: a program that reads the message from its standard input.",
-    )
-    url_from: str | None = execution(
-        None,
-        "Name of the environment variable of the driver that has the URL of a webhook or of Slack, "
-        "such as TRANSLOOM_SLACK_URL. The recipe must not contain the URL, which is a secret.",
-    )
-    command_from: str | None = execution(
-        None,
         "Name of the environment variable of the driver that has the command as a JSON list, whose "
         "first item is an absolute path: [/usr/local/bin/page, --team, ml]. No shell reads it.",
     )
     format: Literal["json", "text"] = execution(
-        "json", "What a command reads: json has all fields, text is two lines for a person."
+        "json",
+        "What the command reads from its standard input: json has all fields, text is two lines "
+        "for a person.",
     )
 
-    @field_validator("url_from", "command_from", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_command(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.keys() & {"kind", "url_from"}:
+            raise ValueError(
+                "kind and url_from were removed, because every target is a command: write "
+                "{command_from: VARIABLE, format: text}. The program apprise reaches Slack, Teams, "
+                "mail and other services; docs/how-to/notifications.md has the commands"
+            )
+        return values
+
+    @field_validator("command_from", mode="before")
     @classmethod
     def _is_a_variable(cls, name: Any) -> Any:
-        if name is not None and not (isinstance(name, str) and _VARIABLE.fullmatch(name)):
+        if not (isinstance(name, str) and _VARIABLE.fullmatch(name)):
             raise ValueError(
                 "expected the name of an environment variable that begins with TRANSLOOM_, such as "
-                "TRANSLOOM_SLACK_URL, in capital letters, digits and underscores. The value is not "
+                "TRANSLOOM_NOTIFY, in capital letters, digits and underscores. The value is not "
                 "shown, because it may be a secret: put it into such a variable"
             )
-        return name
-
-    @model_validator(mode="after")
-    def _has_the_field_of_its_kind(self) -> "NotifyTarget":
-        needed, other = "url_from", "command_from"
-        if self.kind == "command":
-            needed, other = other, needed
-        if getattr(self, needed) is None:
-            raise ValueError(
-                f"kind is {self.kind} and {needed} is null: set {needed} to the name of an "
-                "environment variable that begins with TRANSLOOM_"
-            )
-        if getattr(self, other) is not None:
-            raise ValueError(f"kind is {self.kind}, which does not read {other}: remove {other}")
-        if self.format == "text" and self.kind != "command":
-            raise ValueError(f"kind is {self.kind}, which has one format: remove format")
-        return self
-
-    @property
-    def variable(self) -> str:
-        """Name of the environment variable with the URL or the command."""
-        name = self.url_from or self.command_from
-        assert name is not None
         return name
 
 
@@ -125,4 +105,4 @@ class NotifyConfig(Section):
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the environment variables that the driver reads."""
-        return tuple(dict.fromkeys(target.variable for target in self.targets))
+        return tuple(dict.fromkeys(target.command_from for target in self.targets))

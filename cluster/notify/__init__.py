@@ -6,7 +6,7 @@
                         │
                         ▼ lines, notices, vitals, the error that ends the run
                   run_events.py ─▶ Notification ─▶ delivery.py ─▶ targets.py
-                                                   a queue and    webhook, Slack,
-                                                   a thread for   command
+                                                   a queue and    a command
+                                                   a thread for
                                                    each target
 """

@@ -1,9 +1,9 @@
 """Delivery of notifications in the background: a bounded queue and a thread for each target.
 
-The run only appends to queues, so a target that fails, hangs or answers slowly delays neither the
+The run only appends to queues, so a target that fails or hangs delays neither the
 run nor other targets:
 
-    attempt      ends after ATTEMPT_SECONDS in each of its phases (connection, request, answer)
+    attempt      ends after ATTEMPT_SECONDS
     retries      after PAUSES_SECONDS, if another attempt may succeed; then the message is lost
     queue        keeps MAX_WAITING messages; a further one replaces the oldest
     end          waits for all threads together, for at most LAST_SECONDS
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from cluster.notify.notification import Notification
-from cluster.notify.targets import DeliveryProblem, DeliveryTarget
+from cluster.notify.targets import CommandTarget, DeliveryProblem
 from foundation.wording import counted
 
 ATTEMPT_SECONDS = 10.0
@@ -31,7 +31,7 @@ MAX_WAITING = 50
 class DeliveryThread:
     """Thread that delivers the notifications of a queue to one target."""
 
-    def __init__(self, target: DeliveryTarget, notice: Callable[[str], None]) -> None:
+    def __init__(self, target: CommandTarget, notice: Callable[[str], None]) -> None:
         """Start the thread.
 
         Args:
@@ -134,7 +134,7 @@ class DeliveryThread:
         try:
             return self._target.send(notification, seconds)
         except Exception as error:
-            # Its text is not shown, because it may contain the URL.
+            # Its text is not shown, because it may contain the command.
             return DeliveryProblem(f"unexpected {type(error).__name__}", is_temporary=False)
 
     def _pause(self, seconds: float) -> None:
@@ -149,7 +149,7 @@ class DeliveryThread:
 class Deliveries:
     """Delivery threads of all targets."""
 
-    def __init__(self, targets: Sequence[DeliveryTarget], notice: Callable[[str], None]) -> None:
+    def __init__(self, targets: Sequence[CommandTarget], notice: Callable[[str], None]) -> None:
         """Start the threads; `notice` is called by any of them."""
         self._threads = [DeliveryThread(target, notice) for target in targets]
 

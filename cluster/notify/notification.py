@@ -1,6 +1,5 @@
-"""Notification: the message about one event of a run, and its form for each kind of target."""
+"""Notification: the message about one event of a run, as JSON or as text."""
 
-import json
 import secrets
 import shlex
 import socket
@@ -16,8 +15,6 @@ from trainer.notify_config import NotifyEvent
 from trainer.runs.folder import RunFolder
 
 MAX_CHARACTERS = 1_000  # of a text, which may quote a library's message
-# Slack interprets these characters as links and mentions, such as <!channel>.
-_SLACK_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 class NotifiedScore(FileModel):
@@ -43,10 +40,10 @@ class RunEvent(NamedTuple):
 
 
 class Notification(FileModel):
-    """Message about one event of a run; a webhook or a command receives it as JSON.
+    """Message about one event of a run; a command receives it as JSON or as text.
 
     Attributes:
-        id: random identifier. A message that is sent again after a lost answer has the same one.
+        id: random identifier. A message that is sent again after a failure has the same one.
         event: an event of `tracking.notify.events`, or `test`.
         run: the name of the run's folder.
         folder: the absolute path of the run's folder.
@@ -92,15 +89,11 @@ class Notification(FileModel):
         )
 
     def to_json(self) -> bytes:
-        """Return the notification as JSON, for a webhook or a command."""
+        """Return the notification as JSON."""
         return visible_in_json(self.model_dump_json()).encode()
 
-    def to_slack(self) -> bytes:
-        """Return the body of a request to Slack or to a compatible service, as JSON."""
-        return json.dumps({"text": self.to_text().decode().translate(_SLACK_ESCAPES)}).encode()
-
     def to_text(self) -> bytes:
-        """Return the notification as two lines for a person, which a command may read."""
+        """Return the notification as two lines for a person."""
         moment = datetime.fromisoformat(self.time).strftime("%Y-%m-%d %H:%M UTC")
         return f"{self.text}\n{self.host}, {moment}: {self.command}".encode()
 

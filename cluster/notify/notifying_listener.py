@@ -7,7 +7,7 @@ from typing import TypeVarTuple
 from cluster.notify.delivery import Deliveries
 from cluster.notify.notification import Notification, RunEvent
 from cluster.notify.run_events import RunEvents
-from cluster.notify.targets import DeliveryTarget, TargetError, open_target
+from cluster.notify.targets import CommandTarget, TargetError, open_target
 from cluster.recipe import Recipe
 from cluster.supervision.run_listener import RunListener
 from foundation.periodic_thread import PeriodicThread
@@ -37,7 +37,7 @@ class NotifyingListener:
         """Wrap a listener.
 
         Args:
-            environment: the variables with the URLs and commands of the targets.
+            environment: the variables with the commands of the targets.
         """
         self._listener = listener
         self._recipe = recipe
@@ -92,7 +92,7 @@ class NotifyingListener:
             with suppress(Exception):
                 process(events, *source)
 
-    def _open_targets(self) -> list[DeliveryTarget]:
+    def _open_targets(self) -> list[CommandTarget]:
         """Return the targets that the environment configures; report the others."""
         targets = []
         for target in self._config.targets:

@@ -75,7 +75,7 @@ TABLE = {
         "checkpoints": "memory_every_steps",
         "tracking": "wandb project group tags notes probe_sentences",
         "tracking.notify": "targets events stalled_minutes",
-        "tracking.notify.targets": "kind url_from command_from format",
+        "tracking.notify.targets": "command_from format",
         "cluster": """
             address ranks cpus_per_rank niceness gpus_per_rank resources_per_rank node_labels
             placement data_workers cpus_per_data_worker

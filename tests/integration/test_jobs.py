@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from support.canaries import HOOK, PASSWORD, USER, WANDB_KEY, leaks
+from support.canaries import PAGE_KEY, PASSWORD, USER, WANDB_KEY, leaks
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.cluster.ray_head import RayHead
 from support.cluster.strike import standing_at
@@ -91,7 +91,7 @@ def test_a_job_from_a_folder_with_decoys_reads_behind_a_password_and_leaves_no_c
     assert list(ray_head.folder.rglob("*.out"))
     (tmp_path / "said").write_text(log.stdout + log.stderr)
     places = [run, tmp_path / "said", tmp_path / "cache", ray_head.folder]
-    assert leaks([PASSWORD, WANDB_KEY, HOOK, ray_head.token], *places) == []
+    assert leaks([PASSWORD, WANDB_KEY, PAGE_KEY, ray_head.token], *places) == []
 
 
 # An extension: in each process of the job that has the variables of the file on the node, it keeps

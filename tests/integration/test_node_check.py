@@ -8,7 +8,6 @@ import re
 
 import pytest
 from support.cluster.processes import wait_until
-from support.webhook_server import WebhookServer
 
 from cluster.errors import ClusterError
 from cluster.planning.plan import PlanOptions, make_plan
@@ -77,14 +76,11 @@ def problems_of(log, node):
     ]
 
 
-def test_a_sick_node_is_named_with_its_figures_and_gets_no_ranks(runs, pair, monkeypatch):
+def test_a_sick_node_is_named_with_its_figures_and_gets_no_ranks(runs, pair, notified):
     healthy, sick = pair
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with WebhookServer() as server:
-        monkeypatch.setenv("TRANSLOOM_HOOK_URL", server.url)
-        target = "tracking.notify.targets=[{kind: webhook, url_from: TRANSLOOM_HOOK_URL}]"
-        runs.train("run", *OPTIONS, "cluster.ranks={min: 2, max: 3}", target)
-        messages = [message["text"] for message in server.messages]
+    setting, received = notified
+    runs.train("run", *OPTIONS, "cluster.ranks={min: 2, max: 3}", setting)
+    messages = [json.loads(line)["text"] for line in received.read_text().splitlines()]
     log = log_of(runs, "run")
     problems = problems_of(log, sick)
     for fault, pattern in FAULTS.items():

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 from support import canaries
-from support.canaries import HOOK, HOOK_VARIABLE, PASSWORD, USER, WANDB_KEY, leaks
+from support.canaries import NOTIFY_VARIABLE, PAGE_KEY, PASSWORD, USER, WANDB_KEY, leaks
 from support.command import transloom
 from support.files.guarded_server import GuardedServer
 from support.recipes import tiny_values
@@ -33,7 +33,7 @@ URLS = [
 def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
     """W&B looks into the folder where the command is given, for the address of git's origin.
 
-    The webhook's server does not answer, which the log has without the address.
+    The program for notifications fails, which the log has without its arguments.
     """
     work, run = tmp_path / "work", tmp_path / "run"
     origin = "https://c4n4ry:x-oauth-basic@host.invalid/repository.git"
@@ -41,14 +41,14 @@ def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
         work.mkdir(exist_ok=True)
         subprocess.run(["git", "-C", work, *command], check=True)
     options = ["--inline", "tracking.wandb=offline", "trainer.max_steps=2", "--run", run]
-    options.append(f"tracking.notify.targets=[{{kind: slack, url_from: {HOOK_VARIABLE}}}]")
+    options.append(f"tracking.notify.targets=[{{command_from: {NOTIFY_VARIABLE}}}]")
     trained = transloom("train", recipe, *options, cwd=work, **canaries.environment(tmp_path))
     assert trained.returncode == 0, trained.stderr
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
     (tmp_path / "said").write_text(trained.stdout + trained.stderr)
-    assert f"{HOOK_VARIABLE} (slack) could not be delivered" in (run / "log.txt").read_text()
-    assert HOOK_VARIABLE in (run / "recipe.yaml").read_text()
-    assert leaks(["c4n4ry", PASSWORD, WANDB_KEY, HOOK], run, tmp_path / "said") == []
+    assert f"{NOTIFY_VARIABLE} could not be delivered" in (run / "log.txt").read_text()
+    assert NOTIFY_VARIABLE in (run / "recipe.yaml").read_text()
+    assert leaks(["c4n4ry", PASSWORD, WANDB_KEY, PAGE_KEY], run, tmp_path / "said") == []
 
 
 def test_a_published_dataset_leaves_no_credential(tmp_path):

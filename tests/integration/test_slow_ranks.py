@@ -1,9 +1,9 @@
 """A slow rank of a run on a cluster is named by all that shows the run."""
 
+import json
 import re
 
 import pytest
-from support.webhook_server import SECRET, WebhookServer
 from typer.testing import CliRunner
 
 from trainer.training.slow_ranks import SLOW_FACTOR
@@ -15,15 +15,11 @@ SECONDS = 0.4  # that a rank sleeps in each of its passes, much longer than they
 
 @pytest.mark.long
 def test_a_slow_rank_is_named_with_its_node_in_log_record_and_a_notification(
-    runs, orders, monkeypatch
+    runs, orders, notified
 ):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    setting, received = notified
     orders.slow_down(1, SECONDS, WINDOW)
-    with WebhookServer() as server:
-        monkeypatch.setenv("TRANSLOOM_HOOK_URL", f"{server.url}?{SECRET}")
-        target = "{kind: webhook, url_from: TRANSLOOM_HOOK_URL}"
-        options = ("cluster.ranks=2", f"trainer.max_steps={STEPS}")
-        runs.train("slow", *options, f"tracking.notify.targets=[{target}]")
+    runs.train("slow", "cluster.ranks=2", f"trainer.max_steps={STEPS}", setting)
     orders.clear()
     run = runs.folder / "slow"
     (event,) = runs.lines("slow", "event")
@@ -38,6 +34,7 @@ def test_a_slow_rank_is_named_with_its_node_in_log_record_and_a_notification(
     said = rf"Slow: rank 1 on {node} needs [\d.]+ times as long as the others, because it computes"
     assert len(re.findall(said, (run / "log.txt").read_text())) == 1
     assert re.search(rf"2 on {node}", CliRunner().invoke(app, ["watch", str(run), "--once"]).stdout)
-    (message,) = [one for one in server.messages if one["event"] == "slow_rank"]
+    messages = map(json.loads, received.read_text().splitlines())
+    (message,) = [one for one in messages if one["event"] == "slow_rank"]
     assert (message["step"], message["run"]) == (event["step"], "slow")
     assert f"rank 1 on {event['node']} needs" in message["text"]

@@ -1,6 +1,7 @@
 """Credentials that no file may hold afterwards, and a search for them in all their forms."""
 
 import base64
+import json
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +11,8 @@ from urllib.parse import quote
 USER = "canary-user"
 PASSWORD = f"http/{secrets.token_hex(12)}+pw"
 WANDB_KEY = secrets.token_hex(20)
-HOOK = secrets.token_hex(20)  # in the path of a webhook's address
-HOOK_VARIABLE = "TRANSLOOM_SLACK_URL"
+PAGE_KEY = secrets.token_hex(20)  # in the command of a target of notifications
+NOTIFY_VARIABLE = "TRANSLOOM_NOTIFY"
 NETRC_NAME = "passwords"
 
 
@@ -24,7 +25,7 @@ def environment(folder: Path) -> dict[str, str]:
         "WANDB_API_KEY": WANDB_KEY,
         "NETRC": str(path),
         "no_proxy": "127.0.0.1",
-        HOOK_VARIABLE: f"http://127.0.0.1:9/services/{HOOK}",  # where nothing listens
+        NOTIFY_VARIABLE: json.dumps(["/bin/false", PAGE_KEY]),
     }
 
 

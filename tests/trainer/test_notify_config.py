@@ -10,8 +10,7 @@ from trainer.notify_config import DEFAULT_EVENTS, EVENTS, MAX_TARGETS, NotifyCon
 from trainer.recipe import identity_of
 
 SECRET = "s3cr3tCANARY"
-SLACK = {"kind": "slack", "url_from": "TRANSLOOM_SLACK_URL"}
-PAGER = {"kind": "command", "command_from": "TRANSLOOM_PAGER"}
+PAGER = {"command_from": "TRANSLOOM_PAGER"}
 
 
 @pytest.fixture
@@ -28,11 +27,11 @@ def test_nothing_is_sent_by_default():
 
 
 def test_a_recipe_names_variables_and_stays_the_same_run(recipe_file):
-    override = "tracking.notify={targets: [{kind: slack, url_from: TRANSLOOM_SLACK_URL}, "
-    override += "{kind: command, command_from: TRANSLOOM_PAGER}], events: [failed, best_score]}"
+    override = "tracking.notify={targets: [{command_from: TRANSLOOM_SLACK, format: text}, "
+    override += "{command_from: TRANSLOOM_PAGER}], events: [failed, best_score]}"
     recipe = load_recipe(recipe_file, [override])
     config = recipe.tracking.notify
-    assert config.variables == ("TRANSLOOM_SLACK_URL", "TRANSLOOM_PAGER")
+    assert config.variables == ("TRANSLOOM_SLACK", "TRANSLOOM_PAGER")
     assert config.events == ("failed", "best_score")
     assert identity_of(recipe) == identity_of(load_recipe(recipe_file))
     assert Recipe.of(recipe.model_dump(mode="json")) == recipe
@@ -41,17 +40,16 @@ def test_a_recipe_names_variables_and_stays_the_same_run(recipe_file):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ({"kind": "slack"}, "kind is slack and url_from is null: set url_from"),
-        (PAGER | {"kind": "webhook"}, "url_from is null"),
-        ({"kind": "command"}, "kind is command and command_from is null"),
-        (SLACK | {"command_from": "TRANSLOOM_X"}, "does not read command_from: remove"),
-        (PAGER | {"url_from": "TRANSLOOM_X"}, "does not read url_from: remove"),
-        (SLACK | {"format": "text"}, "kind is slack, which has one format: remove format"),
+        (
+            {"kind": "slack", "url_from": "TRANSLOOM_X"},
+            r"write \{command_from: VARIABLE, .* apprise",
+        ),
+        (PAGER | {"kind": "command"}, r"kind and url_from were removed.* write \{command_from: V"),
+        ({"format": "text"}, "command_from is missing"),
         (PAGER | {"format": "html"}, "'json' or 'text'"),
-        ({"kind": "mail", "url_from": "TRANSLOOM_X"}, "'webhook', 'slack' or 'command'"),
     ],
 )
-def test_a_target_has_the_field_of_its_kind(recipe_file, target, message):
+def test_a_target_is_a_command(recipe_file, target, message):
     values = yaml.safe_load(recipe_file.read_text())
     values["tracking"]["notify"] = {"targets": [target]}
     recipe_file.write_text(yaml.safe_dump(values))
@@ -60,10 +58,10 @@ def test_a_target_has_the_field_of_its_kind(recipe_file, target, message):
 
 
 def test_targets_are_few_and_named_once(recipe_file):
-    many = [{"kind": "slack", "url_from": f"TRANSLOOM_{n}"} for n in range(MAX_TARGETS + 1)]
+    many = [{"command_from": f"TRANSLOOM_{n}"} for n in range(MAX_TARGETS + 1)]
     for targets, message in (
         (many, "there are 9 targets, at most 8"),
-        ([SLACK, SLACK], "repeated"),
+        ([PAGER, PAGER], "repeated"),
     ):
         with pytest.raises(RecipeError, match=message):
             load_recipe(recipe_file, [f"tracking.notify.targets={targets}"])
@@ -71,22 +69,21 @@ def test_targets_are_few_and_named_once(recipe_file):
 
 @pytest.mark.parametrize("name", ["PATH", "SHELL", "AWS_SECRET_ACCESS_KEY", "HTTP_PROXY", "slack"])
 def test_another_variable_than_translooms_is_refused(recipe_file, name):
-    """A recipe from elsewhere must not choose what this machine posts to or starts."""
-    for target in ({"kind": "slack", "url_from": name}, {"kind": "command", "command_from": name}):
-        with pytest.raises(RecipeError, match="begins with TRANSLOOM_, such as TRANSLOOM_SLACK_U"):
-            load_recipe(recipe_file, [f"tracking.notify.targets=[{target}]"])
+    """A recipe from elsewhere must not choose what this machine starts."""
+    with pytest.raises(RecipeError, match="begins with TRANSLOOM_, such as TRANSLOOM_NOTIFY, "):
+        load_recipe(recipe_file, [f"tracking.notify.targets=[{{command_from: {name}}}]"])
 
 
 WRONG = [
     {"kind": "slack", "url_from": f"https://hooks.invalid/{SECRET}"},
-    {"kind": "slack", "url_from": f"https://hooks.slack.com/services/{SECRET}"},
-    {"kind": "slack", "url_from": SECRET},
-    {"kind": "slack", "url_from": [SECRET]},
-    {"kind": "slack", "url": f"https://hooks.invalid/{SECRET}"},
-    {"kind": "slack", "url_from": "TRANSLOOM_X", "token": SECRET},
-    {"kind": SECRET, "url_from": "TRANSLOOM_X"},
-    {"kind": "command", "command_from": f"curl {SECRET}"},
-    {"kind": "command", "command": ["curl", SECRET]},
+    {"command_from": f"https://hooks.slack.com/services/{SECRET}"},
+    {"command_from": SECRET},
+    {"command_from": [SECRET]},
+    {"url": f"https://hooks.invalid/{SECRET}"},
+    {"command_from": "TRANSLOOM_X", "token": SECRET},
+    {"command_from": "TRANSLOOM_X", "format": SECRET},
+    {"command_from": f"curl {SECRET}"},
+    {"command": ["curl", SECRET]},
     SECRET,
 ]
 

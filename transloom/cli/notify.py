@@ -22,16 +22,16 @@ def notify(
 ) -> None:
     """Send a test message to each target of tracking.notify, without training.
 
-    The recipe names environment variables that have the URLs and commands of its targets. Set them
-    where the driver runs: in your shell for `transloom train`, in the file of --env-file for a
-    submitted job. The exit code is 1 if a target did not accept the message.
+    The recipe names environment variables that have the commands of its targets. Set them where the
+    driver runs: in your shell for `transloom train`, in the file of --env-file for a submitted job.
+    The exit code is 1 if a target did not accept the message.
 
-    A target in the recipe: tracking: {notify: {targets: [{kind: slack, url_from:
-    TRANSLOOM_SLACK_URL}]}}
+    A target in the recipe: tracking: {notify: {targets: [{command_from: TRANSLOOM_NOTIFY, format:
+    text}]}}
 
     Example:
 
-      export TRANSLOOM_SLACK_URL=https://hooks.slack.com/services/...
+      export TRANSLOOM_NOTIFY='["/usr/bin/apprise", "--config", "/etc/notify.conf"]'
 
       transloom notify my.yaml
     """
@@ -45,7 +45,7 @@ def notify(
     if not config.targets:
         raise RecipeError(
             f"{path} has no target for notifications: set tracking.notify.targets, for example to "
-            "[{kind: slack, url_from: TRANSLOOM_SLACK_URL}]"
+            "[{command_from: TRANSLOOM_NOTIFY, format: text}]"
         )
     folder = RunFolder.of(run or RUNS / run_name(path, overrides or []))
     results = [_send_test(target, loaded, folder) for target in config.targets]
@@ -62,15 +62,13 @@ class TargetResult:
     """Result of a test message to one target.
 
     Attributes:
-        variable: the environment variable with the URL or the command.
-        kind: the kind of the target.
+        variable: the environment variable with the command.
         delivered: whether the target accepted the message.
         seconds: the time of the attempt.
         problem: the reason if it did not accept the message, otherwise None.
     """
 
     variable: str
-    kind: str
     delivered: bool
     seconds: float
     problem: str | None
@@ -78,7 +76,7 @@ class TargetResult:
     def text(self) -> str:
         """Return the result in one line."""
         outcome = f"delivered in {self.seconds:.2f} s" if self.delivered else f"{self.problem}"
-        return f"{self.variable} ({self.kind}): {outcome}"
+        return f"{self.variable}: {outcome}"
 
 
 def _send_test(target: "NotifyTarget", recipe: "Recipe", run: "RunFolder") -> TargetResult:
@@ -97,4 +95,4 @@ def _send_test(target: "NotifyTarget", recipe: "Recipe", run: "RunFolder") -> Ta
     except TargetError as error:
         problem = str(error)
     seconds = round(time.monotonic() - began, 3)
-    return TargetResult(target.variable, target.kind, problem is None, seconds, problem)
+    return TargetResult(target.command_from, problem is None, seconds, problem)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster.processes import HANG_SECONDS
-from support.webhook_server import SECRET, Misbehaviour, WebhookServer
+from support.receiving_program import SECRET, VARIABLE, ReceivingProgram
 
 from cluster.notify import delivery
 from cluster.notify.delivery import MAX_WAITING, PAUSES_SECONDS, Deliveries, DeliveryThread
@@ -18,8 +18,7 @@ from trainer.runs.folder import RunFolder
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Pauses of a hundredth, and no proxy."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    """Pauses of a hundredth."""
     monkeypatch.setattr(delivery, "PAUSES_SECONDS", tuple(p / 100 for p in PAUSES_SECONDS))
 
 
@@ -43,7 +42,7 @@ class Notices:
 class ScriptedTarget:
     """Target that answers as a function says, and keeps what it was sent."""
 
-    name = "TRANSLOOM_X_URL (webhook)"
+    name = "TRANSLOOM_X"
 
     def __init__(self, answer=lambda number: None):
         self.answer = answer
@@ -62,9 +61,8 @@ def message(text="finished"):
     return Notification.of(RunEvent("finished", text), RunFolder(Path("runs/tiny")), 9)
 
 
-def webhook(server):
-    target = NotifyTarget(kind="webhook", url_from="TRANSLOOM_X_URL")
-    return open_target(target, {"TRANSLOOM_X_URL": server.url})
+def target_of(program):
+    return open_target(NotifyTarget(command_from=VARIABLE), {VARIABLE: program.command})
 
 
 def wait_for_threads():
@@ -74,37 +72,38 @@ def wait_for_threads():
             assert not thread.is_alive()
 
 
-def test_a_failed_attempt_is_repeated_with_the_same_id():
-    notices = Notices()
-    with WebhookServer(500, Misbehaviour.CLOSE, 200) as server:
-        deliveries = Deliveries([webhook(server)], notices)
-        deliveries.put(message())
-        server.wait_for(3)
-        deliveries.put(message("another"))
-        server.wait_for(4)
-        deliveries.finish()
-    first, second, third, another = (sent["id"] for sent in server.messages)
+def test_a_failed_attempt_is_repeated_with_the_same_id(tmp_path):
+    notices, program = Notices(), ReceivingProgram(tmp_path / "program", 1, 3, 0)
+    deliveries = Deliveries([target_of(program)], notices)
+    deliveries.put(message())
+    program.wait_for(3)
+    deliveries.put(message("another"))
+    program.wait_for(4)
+    deliveries.finish()
+    first, second, third, another = (sent["id"] for sent in program.messages)
     assert first == second == third != another
     assert notices.texts == []
 
 
-def test_attempts_are_bounded_and_the_loss_is_a_notice_without_a_secret():
-    notices = Notices()
-    with WebhookServer(503) as server:
-        deliveries = Deliveries([webhook(server)], notices)
-        deliveries.put(message())
-        notices.wait_for(1)
-        deliveries.finish()
-        assert len(server.messages) == len(PAUSES_SECONDS) + 1
+def test_attempts_are_bounded_and_the_loss_is_a_notice_without_a_secret(tmp_path):
+    notices, program = Notices(), ReceivingProgram(tmp_path / "program", 5)
+    deliveries = Deliveries([target_of(program)], notices)
+    deliveries.put(message())
+    notices.wait_for(1)
+    deliveries.finish()
+    assert len(program.messages) == len(PAUSES_SECONDS) + 1
     (text,) = notices.texts
-    assert "finished to TRANSLOOM_X_URL (webhook) could not be delivered" in text
-    assert "503" in text
+    assert f"finished to {VARIABLE} could not be delivered" in text
+    assert "exit code 5" in text
     assert "after 6 attempts" in text
     assert SECRET not in text
 
 
 def test_a_final_refusal_is_not_repeated():
-    target, notices = ScriptedTarget(lambda n: DeliveryProblem("it answered 404", False)), Notices()
+    target, notices = (
+        ScriptedTarget(lambda n: DeliveryProblem("not started", False)),
+        Notices(),
+    )
     deliveries = Deliveries([target], notices)
     deliveries.put(message())
     notices.wait_for(1)
@@ -125,18 +124,18 @@ def test_an_unexpected_error_is_named_by_its_class_alone():
     assert SECRET not in notices.texts[0]
 
 
-def test_a_target_that_hangs_delays_neither_the_caller_nor_other_targets():
+def test_a_target_that_hangs_delays_neither_the_caller_nor_other_targets(tmp_path):
     release, notices = threading.Event(), Notices()
     hung, other = ScriptedTarget(lambda n: release.wait() and None), ScriptedTarget()
-    with WebhookServer() as server:
-        deliveries = Deliveries([hung, other, webhook(server)], notices)
-        for number in range(5):
-            deliveries.put(message(str(number)))
-        server.wait_for(5)
-        assert [sent["text"] for sent in server.messages] == ["0", "1", "2", "3", "4"]
-        assert len(hung.sent) == 1
-        release.set()
-        deliveries.finish()
+    program = ReceivingProgram(tmp_path / "program")
+    deliveries = Deliveries([hung, other, target_of(program)], notices)
+    for number in range(5):
+        deliveries.put(message(str(number)))
+    program.wait_for(5)
+    assert [sent["text"] for sent in program.messages] == ["0", "1", "2", "3", "4"]
+    assert len(hung.sent) == 1
+    release.set()
+    deliveries.finish()
     assert len(hung.sent) == len(other.sent) == 5
 
 
@@ -169,7 +168,7 @@ def test_the_end_does_not_wait_for_a_target_that_hangs(monkeypatch):
     deliveries.finish()
     assert target.stopped.is_set()
     (text,) = notices.texts
-    assert "3 notifications to TRANSLOOM_X_URL (webhook)" in text
+    assert "3 notifications to TRANSLOOM_X could" in text
     assert "within 0.2 s of the run's end" in text
     release.set()
     wait_for_threads()
@@ -178,7 +177,7 @@ def test_the_end_does_not_wait_for_a_target_that_hangs(monkeypatch):
 
 
 def test_the_end_repeats_attempts_while_there_is_time():
-    failures = [DeliveryProblem("it answered 500")] * 2
+    failures = [DeliveryProblem("exit code 1")] * 2
     target = ScriptedTarget(lambda number: failures[number - 1] if number <= 2 else None)
     notices = Notices()
     deliveries = Deliveries([target], notices)
@@ -194,7 +193,7 @@ def test_a_pause_ends_when_the_run_ends(monkeypatch):
 
     def fail_once(number):
         paused.set()
-        return DeliveryProblem("it answered 500") if number == 1 else None
+        return DeliveryProblem("exit code 1") if number == 1 else None
 
     target, notices = ScriptedTarget(fail_once), Notices()
     deliveries = Deliveries([target], notices)
@@ -262,7 +261,7 @@ def test_an_attempt_at_the_end_has_no_more_time_than_is_left(monkeypatch):
         def send(self, notification, most):
             seconds.append(most)
             assert ending.wait(HANG_SECONDS)
-            return DeliveryProblem("503", is_temporary=True) if len(seconds) == 1 else None
+            return DeliveryProblem("exit code 1") if len(seconds) == 1 else None
 
     thread = DeliveryThread(Slow(), Notices())
     thread.put(message())

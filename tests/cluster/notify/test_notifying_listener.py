@@ -18,7 +18,7 @@ from trainer.runs.folder import RunFolder
 class Target:
     """A target that keeps the names of events."""
 
-    name = "TRANSLOOM_X_URL (webhook)"
+    name = "TRANSLOOM_X"
 
     def __init__(self):
         self.events, self.stops = [], 0
@@ -55,7 +55,7 @@ def make_listener(run: RunFolder, events=("finished", "failed", "best_score"), t
     values = tiny_values(run.path.parent / "dataset", max_steps=10)
     values["tracking"]["notify"] = {
         "events": list(events),
-        "targets": [{"kind": "webhook", "url_from": f"TRANSLOOM_{n}_URL"} for n in range(targets)],
+        "targets": [{"command_from": f"TRANSLOOM_{n}"} for n in range(targets)],
     }
     return NotifyingListener(Log(), Recipe.of(values), run, {})
 
@@ -110,16 +110,16 @@ def test_all_targets_receive_an_event_and_one_that_is_not_configured_is_named(
     opened = [target, Target()]
 
     def open_target(config, environment):
-        if config.url_from == "TRANSLOOM_1_URL":
-            raise TargetError("TRANSLOOM_1_URL is not set")
-        return opened[config.url_from == "TRANSLOOM_2_URL"]
+        if config.command_from == "TRANSLOOM_1":
+            raise TargetError("TRANSLOOM_1 is not set")
+        return opened[config.command_from == "TRANSLOOM_2"]
 
     monkeypatch.setattr(notifying_listener, "open_target", open_target)
     listener = make_listener(run, targets=3)
     end(listener, TrainerError("no space"))
     assert [sent.events for sent in opened] == [["failed"], ["failed"]]
     (notice,) = listener._listener.notices
-    assert "TRANSLOOM_1_URL is not set" in notice
+    assert "TRANSLOOM_1 is not set" in notice
 
 
 @pytest.mark.parametrize("method", ["line", "notice", "vitals", "ended_by"])

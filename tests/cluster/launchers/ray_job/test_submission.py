@@ -80,8 +80,7 @@ def test_a_job_is_sent_again_with_extensions_from_the_users_environment(
 
 
 NOTIFY = (
-    "tracking.notify.targets=[{kind: slack, url_from: TRANSLOOM_SLACK_URL}, "
-    "{kind: command, command_from: TRANSLOOM_PAGER}]"
+    "tracking.notify.targets=[{command_from: TRANSLOOM_SLACK}, {command_from: TRANSLOOM_PAGER}]"
 )
 
 
@@ -95,16 +94,16 @@ def notified(recipe: Path, **wanted: Any) -> tuple[Any, list[str]]:
 def test_the_variables_of_notifications_are_taken_from_the_file_by_name(recipe: Path) -> None:
     found, said = notified(recipe, environment_file=Path("/keys.env"), environment=["AWS_KEY"])
     assert found["names"] == ["AWS_KEY"]
-    assert {"TRANSLOOM_SLACK_URL", "TRANSLOOM_PAGER"} <= set(found["welcome"])
+    assert {"TRANSLOOM_SLACK", "TRANSLOOM_PAGER"} <= set(found["welcome"])
     assert said == []
 
 
 def test_notifications_that_no_node_could_send_are_mentioned_at_submission(recipe: Path) -> None:
     _, (said,) = notified(recipe)
-    assert "TRANSLOOM_SLACK_URL, TRANSLOOM_PAGER, and neither --env-file nor --env" in said
+    assert "TRANSLOOM_SLACK, TRANSLOOM_PAGER, and neither --env-file nor --env" in said
     assert "Set them in the environment of `ray start` on the head node" in said
     _, (said,) = notified(recipe, environment=["TRANSLOOM_PAGER"])
-    assert "reads TRANSLOOM_SLACK_URL, and" in said
+    assert "reads TRANSLOOM_SLACK, and" in said
     assert "Set it" in said
-    _, said_of_both = notified(recipe, environment=["TRANSLOOM_PAGER", "TRANSLOOM_SLACK_URL"])
+    _, said_of_both = notified(recipe, environment=["TRANSLOOM_PAGER", "TRANSLOOM_SLACK"])
     assert said_of_both == []
