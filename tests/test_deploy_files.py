@@ -64,7 +64,9 @@ def test_the_image_does_not_run_as_root():
     final = instructions()[last:]
     (user,) = [arguments for name, arguments in final if name == "USER"]
     uid, gid = user.split(":")
-    assert int(uid) == int(gid) == 1000  # cluster.kubernetes.user by default
+    pods = (ROOT / "cluster/launchers/rayjob.yaml").read_text()
+    assert f"runAsUser: {uid}\n" in pods
+    assert f"fsGroup: {gid}\n" in pods
     after = [name for name, _ in final[final.index(("USER", user)) :]]
     assert "RUN" not in after  # nothing is written by that user
     environment = dict(

@@ -71,4 +71,4 @@ def check_encodable(text: str) -> None:
 
 LAUNCHERS: Registry[Callable[..., Launcher]] = Registry("launcher", "deploy")
 LAUNCHERS.register("slurm", "cluster.launchers.slurm:SlurmLauncher")
-LAUNCHERS.register("kuberay", "cluster.launchers.kuberay:KubeRayLauncher")
+LAUNCHERS.register("kubernetes", "cluster.launchers.kubernetes:KubernetesLauncher")

@@ -89,12 +89,8 @@ TABLE = {
             nodes partition account time_limit_minutes cpus_per_node options setup
         """,
         "cluster.kubernetes": """
-            image namespace volumes token_secret environment_secrets image_pull_secrets
-            service_account queue labels node_selector tolerations ranks_per_pod memory_gigabytes
-            head_memory_gigabytes retries user
+            image queue priority_class ranks_per_pod memory_gigabytes
         """,
-        "cluster.kubernetes.volumes": "claim path read_only",
-        "cluster.kubernetes.tolerations": "key operator value effect",
     },
 }
 

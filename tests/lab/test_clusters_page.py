@@ -12,6 +12,8 @@ from support.faults.moments import Moment, Orders
 from support.pages import block
 from support.recipes import tiny_values
 
+from cluster.launchers.kubernetes import TEMPLATE
+
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
 BIN = Path(sys.executable).parent
@@ -100,8 +102,9 @@ def test_a_host_that_leaves_is_drained(hosts, page, environment, runs, orders):
     train = page("hosts train").replace("--strict", elastic).replace("cluster.ranks=2 ", "")
     driver = hosts.start(0, "bash", "-c", train, env=environment)
     wait_until(lambda: orders.look(at) or driver.poll() is not None)
-    drain = [BIN / "transloom", "deploy", "drain-node", "--seconds", "300"]
-    drained = hosts.start(1, *drain, env={**environment, "RAY_AUTH_MODE": "token"})
+    script = "grace_seconds=300\n" + TEMPLATE.with_name("pod_drain.sh").read_text()
+    variables = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": f"{hosts.addresses[0]}:6379"}  # KubeRay's
+    drained = hosts.start(1, "bash", "-c", script, env=environment | variables)
     log = runs.folder / "runs" / "phrasebook" / "log.txt"
     wait_until(lambda: "drained" in log.read_text() or drained.poll() is not None)
     orders.clear()

@@ -11,7 +11,6 @@ import typer
 from cluster.terminal import note, print_json_line, print_line, print_result
 from trainer.runs.run_url import run_url
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, SharedRunOption
-from transloom.cli.run_urls import run_location
 
 if TYPE_CHECKING:
     from cluster.launchers.registry import Launch, Launcher
@@ -83,39 +82,30 @@ def slurm(
         note(f"Wrote the job's script to {output}.")
 
 
-@deploy_app.command("kuberay")
-def kuberay(
+@deploy_app.command("kubernetes")
+def kubernetes(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    run: Annotated[
+    run: SharedRunOption = None,
+    template: Annotated[
         Path | None,
-        typer.Option(
-            callback=run_location,
-            help="The run's folder in the pods, or its URL. Default: a folder in the first volume.",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the RayJob. Default: the run's name.")
+        typer.Option(exists=True, dir_okay=False, help="Your copy of the template rayjob.yaml."),
     ] = None,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a RayJob that trains a run on Kubernetes, for `kubectl apply -f -`.
 
-    The cluster needs KubeRay 1.7. The recipe sets image, volumes, secrets and queue; `transloom
-    fields cluster.kubernetes` explains these fields.
+    The cluster needs KubeRay 1.7, and a volume that all pods mount at /shared. Without --run, the
+    run's folder is /shared/runs/NAME. The recipe sets image, queue, priority and memory; `transloom
+    fields cluster.kubernetes` explains these fields. Edit everything else in the text that is
+    printed, or in a copy of the template.
 
-    Example:  transloom deploy kuberay mine.yaml data.dataset=/shared/mine | kubectl apply -f -
+    Example:  transloom deploy kubernetes mine.yaml data.dataset=/shared/mine | kubectl apply -f -
     """
-    from cluster.launchers import kuberay
     from cluster.launchers.registry import LAUNCHERS
 
-    if name and (valid := kuberay.job_name(name)) != name:
-        raise typer.BadParameter(
-            f"--name is {name!r}, expected at most {kuberay.MAX_NAME} characters of a-z, 0-9 and "
-            f"-, of which the first is a letter: use {valid}, for example"
-        )
-    launcher = LAUNCHERS["kuberay"](name=name)
+    launcher = LAUNCHERS["kubernetes"](**({"template": template} if template else {}))
     _show(launcher, _launch(launcher, recipe, overrides, run, output), output, as_json)
 
 
@@ -155,23 +145,6 @@ def mirror_folder_of(url: str) -> None:
     from trainer.checkpoints.run_copies import mirror_folder
 
     print_line(str(mirror_folder(run_url(url))))
-
-
-@deploy_app.command("drain-node", hidden=True)
-def drain_node(
-    seconds: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Time limit, in seconds, for the node's ranks to save a checkpoint and move to "
-            "other nodes.",
-        ),
-    ],
-) -> None:
-    """Drain the ranks of this node; a pod of `deploy kuberay` runs this command before it ends."""
-    from cluster.ray.draining import drain_own_node
-
-    drain_own_node(seconds)
 
 
 @deploy_app.command("slurm-node", hidden=True)

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,8 +12,7 @@ from support.cluster.processes import wait_until
 from support.launchers import srun
 from support.recipes import tiny_values
 
-from cluster.launchers import kuberay
-from cluster.recipe import load_recipe
+from cluster.launchers.kubernetes import placeholders
 
 STAND_IN = Path(srun.__file__).with_name("transloom.sh")
 
@@ -23,11 +22,9 @@ def pod(tmp_path):
     """Starts one of the scripts; what it starts says what happens in the file `story`."""
     recipe = tmp_path / "recipe.yaml"
     values = tiny_values(Path("/shared/tiny"))
-    volumes = [{"claim": "shared", "path": "/shared"}]
-    values["cluster"]["kubernetes"] = {"image": "transloom:cpu", "volumes": volumes}
+    values["cluster"]["kubernetes"] = {"image": "transloom:cpu"}
     recipe.write_text(yaml.safe_dump(values))
-    run = PurePosixPath("/shared/run")
-    files, _ = kuberay.manifests(load_recipe(recipe), recipe.read_text(), [], str(run), "tiny")
+    files = placeholders(recipe, [], "/shared/run", "tiny")
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "transloom").symlink_to(STAND_IN)
@@ -40,9 +37,8 @@ def pod(tmp_path):
     started = []
 
     def start(script, plan=""):
-        text = files["data"][script]
         process = subprocess.Popen(
-            ["bash", "-c", text], env={**environment, "PLAN": plan}, start_new_session=True
+            ["bash", "-c", files[script]], env={**environment, "PLAN": plan}, start_new_session=True
         )
         started.append(process)
         return process
@@ -60,25 +56,25 @@ def story(tmp_path):
 
 
 def test_after_75_the_run_goes_on_in_its_pod(pod, tmp_path):
-    assert pod("train.sh", "75 then 0").wait() == 0
+    assert pod("train", "75 then 0").wait() == 0
     assert story(tmp_path) == ["train", "train"]
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_other_codes_are_the_jobs(pod, tmp_path, code):
-    assert pod("train.sh", f"exit {code}").wait() == code
+    assert pod("train", f"exit {code}").wait() == code
     assert story(tmp_path) == ["train"]
 
 
 @pytest.mark.parametrize("plan", ["train on", "no run yet"])
 def test_a_pod_that_leaves_waits_for_the_checkpoint(pod, tmp_path, plan):
-    train = pod("train.sh", plan)
+    train = pod("train", plan)
     wait_until(lambda: story(tmp_path) == ["train"])
-    assert pod("stop.sh", plan).wait() == 0
+    assert pod("stop", plan).wait() == 0
     assert story(tmp_path) == ["train", "stop /shared/run", "train TERM"]
     assert train.wait() == 75  # the job's end, although it would be made up for in another pod
 
 
 def test_a_pod_without_a_run_leaves_at_once(pod, tmp_path):
-    assert pod("stop.sh").wait() == 0
+    assert pod("stop").wait() == 0
     assert story(tmp_path) == []

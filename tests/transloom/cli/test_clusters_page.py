@@ -65,7 +65,7 @@ def test_for_slurm(transloom, tmp_path):
 
 
 def test_for_kubernetes(transloom):
-    ((_, *command),) = commands("kubernetes.md", "bash kuberay")
+    ((_, *command),) = commands("kubernetes.md", "bash kubernetes")
     assert transloom(*command).exit_code == 0
     kinds = [document["kind"] for document in yaml.safe_load_all(Path("job.yaml").read_text())]
     assert kinds == ["ConfigMap", "RayJob"]

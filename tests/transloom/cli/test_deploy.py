@@ -10,15 +10,12 @@ from cluster.errors import ClusterError
 from cluster.launchers.registry import LAUNCHERS, Launcher
 from transloom.cli.deploy import deploy_app
 
-KUBERAY = [
-    *("kuberay", "phrasebook", "data.dataset=/shared/d", "cluster.kubernetes.image=transloom:cpu"),
-    "cluster.kubernetes.volumes=[{claim: shared, path: /shared}]",
-]
+KUBERNETES = ["kubernetes", "phrasebook", "data.dataset=/shared/d", "cluster.kubernetes.image=cpu"]
 
 
 @pytest.mark.parametrize(
     ("job", "command"),
-    [(["slurm", "phrasebook"], ["sbatch"]), (KUBERAY, ["kubectl", "apply", "-f"])],
+    [(["slurm", "phrasebook"], ["sbatch"]), (KUBERNETES, ["kubectl", "apply", "-f"])],
 )
 def test_what_was_written_and_how_it_is_submitted_is_said(transloom, tmp_path, job, command):
     output = tmp_path / "my job"
@@ -43,7 +40,7 @@ def test_a_script_that_is_submitted_and_written(transloom, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "job", [["slurm", "phrasebook", "--run", "a\udcff"], [*KUBERAY, "--run", "/shared/a\udcff"]]
+    "job", [["slurm", "phrasebook", "--run", "a\udcff"], [*KUBERNETES, "--run", "/shared/a\udcff"]]
 )
 def test_a_path_that_is_no_text_is_refused_before_anything_is_written(transloom, tmp_path, job):
     output = tmp_path / "job"

@@ -112,7 +112,7 @@ WITHOUT_RUN = {
     *("demo", "recipes", "init", "fields", "extensions", "prepare", "sweep", "submit", "import"),
     *("notify", "verify-zero"),
     *("data info", "data verify", "data quarantine", "jobs list"),
-    *("deploy slurm", "deploy kuberay", "deploy drain-node", "deploy slurm-node"),
+    *("deploy slurm", "deploy kubernetes", "deploy slurm-node"),
     *("deploy mirror-folder", "runs pull"),  # copies bytes, as `runs push` does
 }
 BY_THE_DASHBOARD = {"dashboard"}

@@ -11,31 +11,20 @@ import ray
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from support.pages import block
 from support.recipes import tiny_values
 
 from cluster.errors import RecipeError
-from cluster.launchers import kuberay
+from cluster.launchers.kubernetes import TEMPLATE, fill, job_name
+from cluster.recipe import load_recipe
 
 SCHEMA = Path(__file__).resolve().parents[2] / "fixtures" / "kuberay" / "rayjob-v1.schema.json"
 KUBERNETES = {
     "image": "registry.example/transloom:cpu",
-    "namespace": "mt",
-    "volumes": [
-        {"claim": "corpora", "path": "/shared/corpora", "read_only": True},
-        {"claim": "shared", "path": "/shared"},
-    ],
-    "token_secret": "ray-token",
-    "environment_secrets": ["wandb"],
-    "image_pull_secrets": ["registry"],
-    "service_account": "trainer",
     "queue": "nightly",
-    "labels": {"team": "mt"},
-    "node_selector": {"pool": "gpu"},
-    "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
+    "priority_class": "urgent",
     "ranks_per_pod": 2,
     "memory_gigabytes": 24.5,
-    "retries": 5,
-    "user": 1234,
 }
 
 
@@ -50,7 +39,7 @@ def recipe_file(tmp_path):
 
 
 def documents(transloom, recipe_file, *arguments):
-    printed = transloom("deploy", "kuberay", recipe_file, *arguments)
+    printed = transloom("deploy", "kubernetes", recipe_file, *arguments)
     assert printed.exit_code == 0, printed.output
     return list(yaml.safe_load_all(printed.output))
 
@@ -90,8 +79,12 @@ def ruled(schema, manifest, place=""):
             yield from ruled(schema.get("items", {}), item, f"{place}[]")
 
 
-def test_the_schema_and_its_rules_take_the_manifest(transloom, recipe_file, validator):
-    files, job = documents(transloom, recipe_file)
+NOTHING = ["cluster.kubernetes.queue=null", "cluster.kubernetes.priority_class=null"]
+
+
+@pytest.mark.parametrize("overrides", [[], [*NOTHING, "cluster.gpus_per_rank=0"]])
+def test_the_schema_and_its_rules_take_the_manifest(transloom, recipe_file, validator, overrides):
+    files, job = documents(transloom, recipe_file, *overrides)
     assert [error.message for error in validator.iter_errors(job)] == []
     # Rules (CEL) are about deletionStrategy, managedBy and backend, which it does without.
     schema = json.loads(SCHEMA.read_text())
@@ -107,6 +100,7 @@ def test_the_schema_and_its_rules_take_the_manifest(transloom, recipe_file, vali
     [
         (["spec", "entryPoint"], "x"),
         (["spec", "backoffLimit"], "5"),
+        (["spec", "submitterConfig", "retries"], 5),
         (["spec", "rayClusterSpec", "authOptions", "mode"], "tokens"),
         (["spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"], 0),
         (["spec", "submitterPodTemplate", "spec", "terminationGraceSeconds"], 3),
@@ -138,32 +132,26 @@ def test_what_kuberay_checks_beside_its_schema(transloom, recipe_file):
     assert spec["entrypoint"] == "bash /etc/transloom/train.sh"
 
 
-def test_the_recipe_stays_readable(transloom, recipe_file):
-    recipe = recipe_file.read_text() + "# très: \t▁a \n\n#\ttab  \n"
-    recipe_file.write_text(recipe)
-    printed = transloom("deploy", "kuberay", recipe_file).output
-    assert "  recipe.yaml: |\n" in printed
-    block = "".join(f"    {line}" if line.strip() else line for line in recipe.splitlines(True))
-    assert block in printed
-    files, _ = yaml.safe_load_all(printed)
-    assert files["data"]["recipe.yaml"] == recipe
+def test_the_submitter_retries_for_ten_minutes(transloom, recipe_file):
+    """A job of Kubernetes waits for 10 s before a retry, then twice as long, up to 360 s."""
+    _, job = documents(transloom, recipe_file)
+    retries = job["spec"]["submitterConfig"]["backoffLimit"]
+    assert sum(min(10 * 2**number, 360) for number in range(retries)) >= 600
+
+
+SPECIAL = "\n \t\r#:-|>'\"%é▁\x7f\x85\u2028\ufeff\0\x1b😀a1ey{}"
+
+
+@given(st.text(st.sampled_from(SPECIAL), max_size=20))
+def test_any_text_is_read_as_it_was(text):
+    filled = fill("data:\n  recipe.yaml: {{recipe}}\n  other: 1", {"recipe": text})
+    assert yaml.safe_load(filled) == {"data": {"recipe.yaml": text, "other": 1}}
 
 
 @pytest.mark.parametrize("text", ["1e3", "y", "No", "0o17", "1_000", "~", "null", "12:30", " "])
-def test_texts_that_another_reader_of_yaml_takes_for_something_else_are_quoted(text):
+def test_texts_stay_texts_for_every_reader_of_yaml(text):
     """YAML 1.1 and 1.2 differ in numbers and truth values, and kubectl reads some of both."""
-    (written,) = (
-        event
-        for event in yaml.parse(kuberay.to_yaml([{"key": text}]))
-        if isinstance(event, yaml.ScalarEvent) and event.value == text
-    )
-    assert written.style in ("'", '"')
-
-
-@given(st.text(st.sampled_from("\n \t\r#:-|>'\"%é▁\x85\u2028\ufeff\0\x1b😀a1ey"), max_size=20))
-def test_any_text_is_read_as_it_was(text):
-    document = {"data": {"recipe.yaml": text, f"key {text}": "1e3"}}
-    assert list(yaml.safe_load_all(kuberay.to_yaml([document]))) == [document]
+    assert fill("key: {{value}}", {"value": text}) == f'key: "{text}"'
 
 
 def test_what_the_recipe_says(transloom, recipe_file):
@@ -175,44 +163,39 @@ def test_what_the_recipe_says(transloom, recipe_file):
         *("trainer.max_steps=9", "tracking.project=it's"),
         *("--address", "auto", "--run", "/shared/runs/tiny)"),
     ]
-    assert job["metadata"] == {
-        "name": "tiny",
-        "namespace": "mt",
-        "labels": {"team": "mt", "kueue.x-k8s.io/queue-name": "nightly"},
-    }
+    assert files["metadata"]["name"] == job["metadata"]["name"] == "tiny"
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "nightly"
     spec = job["spec"]
-    assert spec["backoffLimit"] == 5
-    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token", "secretName": "ray-token"}
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     head = spec["rayClusterSpec"]["headGroupSpec"]
     (workers,) = spec["rayClusterSpec"]["workerGroupSpecs"]
     assert (workers["replicas"], workers["minReplicas"], workers["maxReplicas"]) == (3, 3, 3)
     assert workers["rayStartParams"]["num-cpus"] == "6"
     (container,) = workers["template"]["spec"]["containers"]
-    assert container["resources"]["limits"] == {
-        "cpu": "6",
-        "memory": "24500M",
-        "nvidia.com/gpu": "2",
-    }
-    assert workers["template"]["spec"]["nodeSelector"] == {"pool": "gpu"}
+    limits = {"cpu": "6", "memory": "24500M", "nvidia.com/gpu": 2}
+    assert container["resources"]["limits"] == limits
     pods = [group["template"]["spec"] for group in (head, workers)]
     for pod in [*pods, spec["submitterPodTemplate"]["spec"]]:
         (main,) = pod["containers"]
-        assert pod["serviceAccountName"] == "trainer"
-        assert pod["imagePullSecrets"] == [{"name": "registry"}]
-        taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
-        assert pod["tolerations"] == [taint]
-        assert pod["terminationGracePeriodSeconds"] > 300
+        assert main["image"] == KUBERNETES["image"]
+        assert pod["priorityClassName"] == "urgent"
         assert pod["securityContext"]["runAsNonRoot"]
-        assert pod["securityContext"]["runAsUser"] == 1234
         assert main["securityContext"]["readOnlyRootFilesystem"]
-        assert main["envFrom"] == [{"secretRef": {"name": "wandb"}}]
         assert {"name": "tmp", "emptyDir": {}} in pod["volumes"]
-    for pod in pods:
-        mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-        assert mounts == {"/tmp", "/etc/transloom", "/shared", "/shared/corpora"}
+        mounts = {mount["mountPath"] for mount in main["volumeMounts"]}
+        assert mounts == {"/tmp", "/etc/transloom", "/shared"}
+    assert [pod["terminationGracePeriodSeconds"] for pod in pods] == [360, 360]
     stops = [pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"] for pod in pods]
-    assert stops[0] == ["bash", "/etc/transloom/stop.sh"]
-    assert stops[1] == ["timeout", "300", "transloom", "deploy", "drain-node", "--seconds", "300"]
+    assert stops == [["bash", f"/etc/transloom/{name}.sh"] for name in ("stop", "drain")]
+
+
+def test_what_the_recipe_leaves_open_has_no_line(transloom, recipe_file):
+    _, job = documents(transloom, recipe_file, *NOTHING, "cluster.gpus_per_rank=0")
+    assert job["metadata"]["labels"] == {"app.kubernetes.io/name": "transloom"}
+    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pod = workers["template"]["spec"]
+    assert "priorityClassName" not in pod
+    assert pod["containers"][0]["resources"]["limits"].keys() == {"cpu", "memory"}
 
 
 def test_workers_that_may_be_missing_are_those_that_the_least_ranks_do_without(
@@ -226,22 +209,80 @@ def test_workers_that_may_be_missing_are_those_that_the_least_ranks_do_without(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["cluster.kubernetes.image=null"], "pods need an image"),
-        (
-            ["--run", "/elsewhere/run"],
-            "the run's folder is /elsewhere/run, which is on no volume",
-        ),
-        (["--run", "/shared/corpora/run"], "at /shared/corpora, which is read_only"),
-        (["data.dataset=datasets/x"], "data.dataset is datasets/x, which is on no volume"),
-        (["cluster.kubernetes.volumes=[]"], "has no writable volume"),
-        (["cluster.kubernetes.user=0"], "cluster.kubernetes.user is 0"),
-        (["cluster.kubernetes.volumes.0.path=/shared"], "two volumes are at /shared"),
+        (["cluster.kubernetes.image=null"], "cluster.kubernetes.image is null: build an image"),
+        (["--run", "runs/mine"], "--run is runs/mine, which pods would not find"),
+        (["data.dataset=datasets/x"], "data.dataset is datasets/x, which pods would not find"),
     ],
 )
 def test_what_is_refused(transloom, recipe_file, arguments, said):
     with pytest.raises(RecipeError) as error:
-        transloom("deploy", "kuberay", recipe_file, *arguments)
+        transloom("deploy", "kubernetes", recipe_file, *arguments)
     assert said in str(error.value)
+
+
+def test_a_run_in_an_object_store(transloom, recipe_file):
+    files, _ = documents(transloom, recipe_file, "--run", "s3://bucket/runs/tiny")
+    assert "--run s3://bucket/runs/tiny)" in files["data"]["train.sh"]
+    assert files["data"]["stop.sh"].startswith("run=s3://bucket/runs/tiny\n")
+
+
+def test_the_lines_of_a_users_template_stay(transloom, recipe_file, tmp_path, validator):
+    template, containers = tmp_path / "mine.yaml", "            containers:\n"
+    added = "            # Ours.\n" + block("how-to/kubernetes.md", "yaml edited")
+    assert TEMPLATE.read_text().count(containers) == 1  # in the pods of ranks
+    template.write_text(TEMPLATE.read_text().replace(containers, added + containers))
+    printed = transloom("deploy", "kubernetes", recipe_file, "--template", template).output
+    assert "            # Ours.\n" in printed
+    _, job = yaml.safe_load_all(printed)
+    assert [error.message for error in validator.iter_errors(job)] == []
+    pod = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+
+
+@pytest.mark.parametrize("left", ["{{namespace}}", "{{ name }}", "{{}}", "{{name}} {{Name}}"])
+def test_a_placeholder_that_is_left_is_refused(transloom, recipe_file, tmp_path, left):
+    template = tmp_path / "mine.yaml"
+    template.write_text(TEMPLATE.read_text() + f"namespace: {left}\n")
+    with pytest.raises(RecipeError, match=r"nothing fills .* in double braces.* names name, image"):
+        transloom("deploy", "kubernetes", recipe_file, "--template", template)
+
+
+@pytest.mark.parametrize("part", ["{{name", "{{name}"])
+def test_a_broken_placeholder_is_no_yaml(part):
+    with pytest.raises(yaml.YAMLError):
+        yaml.safe_load(fill(f"a: {part}\nb: c", {"name": "tiny"}))
+
+
+FORMER = {
+    "namespace": "mt",
+    "volumes": [{"claim": "shared", "path": "/shared"}],
+    "token_secret": "ray-token",
+    "environment_secrets": ["wandb"],
+    "image_pull_secrets": ["registry"],
+    "service_account": "trainer",
+    "labels": {"team": "mt"},
+    "node_selector": {"pool": "gpu"},
+    "tolerations": [{"key": "nvidia.com/gpu"}],
+    "head_memory_gigabytes": 8.0,
+    "retries": 5,
+    "user": 1234,
+}
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_a_former_field_is_refused_with_what_to_write(recipe_file, name):
+    text = json.dumps(FORMER[name])
+    with pytest.raises(RecipeError, match=rf"{name} cannot be set .*rayjob\.yaml, .* --template"):
+        load_recipe(recipe_file, [f"cluster.kubernetes.{name}={text}"])
+
+
+def test_former_defaults_in_the_recipe_of_a_run_are_no_problem(recipe_file):
+    values = yaml.safe_load(recipe_file.read_text())
+    values["cluster"]["kubernetes"] |= {name: type(value)() for name, value in FORMER.items()}
+    values["cluster"]["kubernetes"] |= {"head_memory_gigabytes": 4.0, "retries": 3, "user": 1000}
+    before = load_recipe(recipe_file)
+    recipe_file.write_text(yaml.safe_dump(values))
+    assert load_recipe(recipe_file) == before
 
 
 @pytest.mark.parametrize(
@@ -255,26 +296,10 @@ def test_what_is_refused(transloom, recipe_file, arguments, said):
     ],
 )
 def test_names_of_jobs(run, name):
-    assert kuberay.job_name(run) == name
+    assert job_name(run) == name
 
 
 def test_long_names_stay_different():
-    names = {kuberay.job_name(f"{'long-' * 9}{end}") for end in ("ab", "cd")}
+    names = {job_name(f"{'long-' * 9}{end}") for end in ("ab", "cd")}
     assert len(names) == 2
     assert {len(name) for name in names} <= set(range(40, 48))
-
-
-def test_a_name_that_kubernetes_would_refuse(transloom, recipe_file):
-    assert transloom("deploy", "kuberay", recipe_file, "--name", "My_Job").exit_code == 2
-    assert documents(transloom, recipe_file, "--name", "my-job")[1]["metadata"]["name"] == "my-job"
-
-
-def test_a_recipe_that_comes_with_transloom(transloom):
-    """One with relative paths is refused, with what to say instead; then it is taken."""
-    shared = "cluster.kubernetes.volumes=[{claim: shared, path: /shared}]"
-    image = "cluster.kubernetes.image=transloom:cpu"
-    with pytest.raises(RecipeError, match=r"Use data\.dataset= with a path below one"):
-        transloom("deploy", "kuberay", "phrasebook", shared, image)
-    dataset = "data.dataset=/shared/datasets/phrasebook"
-    _, job = documents(transloom, "phrasebook", shared, image, dataset)
-    assert job["metadata"]["name"] == "phrasebook"
