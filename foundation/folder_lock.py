@@ -1,11 +1,12 @@
 """Locks on folders, which show whether a process that uses a folder still lives."""
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -18,8 +19,12 @@ def open_folder(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def new_locked_folder(prefix: str, parent: Path) -> tuple[Path, int]:
+def new_locked_folder(prefix: str, parent: Path, *, must_lock: bool = True) -> tuple[Path, int]:
     """Create a folder of mode 0700 and lock it; return it with the descriptor that holds the lock.
+
+    Args:
+        must_lock: False to return a folder without a lock if the file system cannot lock folders,
+            as NFS. `remove_unlocked` then removes no folder there.
 
     Raises:
         OSError: no folder can be created or locked there.
@@ -28,7 +33,11 @@ def new_locked_folder(prefix: str, parent: Path) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))  # of mode 0700
         with suppress(FileNotFoundError):  # `remove_unlocked` of another process was faster
             lock = open_folder(folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:
+                if must_lock:
+                    raise
             if folder.exists():
                 return folder, lock
             os.close(lock)
@@ -45,3 +54,24 @@ def remove_unlocked(folders: Iterable[Path]) -> None:
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+@contextmanager
+def work_folder(target: Path) -> Iterator[Path]:
+    """Yield a hidden folder next to a file or folder, in which the target is prepared.
+
+    Its parent is created if it is missing. The folder is removed afterwards, and so are those that
+    killed processes have left for the same target.
+
+    Raises:
+        OSError: no folder can be created there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.unfinished-"
+    remove_unlocked(target.parent.glob(f"{glob.escape(prefix)}*"))
+    folder, lock = new_locked_folder(prefix, target.parent, must_lock=False)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)

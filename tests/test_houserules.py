@@ -31,7 +31,7 @@ SOURCES = [
             "prometheus_client",
             ("transloom/cli/metrics.py", "transloom/inference/serving/metrics.py"),
         ),
-        ("tensorboard", "transloom/observe/exports/tensorboard_events.py"),
+        ("tensorboard", "transloom/observe/exports.py"),
         ("ctranslate2", "transloom/inference/ctranslate2/library.py"),
         ("jinja2", "transloom/inference/serving/openapi.py"),
     ],

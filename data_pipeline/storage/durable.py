@@ -22,6 +22,23 @@ def write_atomically(path: Path, data: str | bytes) -> None:
     sync_to_disk(path.parent)
 
 
+def publish_folder(new: Path, target: Path, former: Path | None = None) -> None:
+    """Rename a complete folder, so that the target is complete even after a power loss.
+
+    Args:
+        former: where a folder is moved that the target replaces.
+
+    Raises:
+        OSError: the target exists, is not an empty folder, and `former` is None.
+    """
+    for path in [*new.rglob("*"), new]:
+        sync_to_disk(path)
+    if former and target.exists():
+        target.rename(former)
+    new.replace(target)
+    sync_to_disk(target.parent)
+
+
 def sync_to_disk(path: Path) -> None:
     """Sync a file, or a folder's list of names, to disk, so that it survives a power loss."""
     descriptor = os.open(path, os.O_RDONLY)

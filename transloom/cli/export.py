@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data_pipeline.storage.durable import publish_folder
+from foundation.folder_lock import work_folder
 from foundation.wording import join_items
 from model.errors import ModelError
 from trainer.errors import TrainerError
@@ -87,7 +89,6 @@ def export_run(
         ModelError: the target does not support the network; the message names the feature.
     """
     from transloom.inference.trained_network import load_network
-    from transloom.observe.exports.exporting import unfinished_folder
 
     named, folder = folder, folder.absolute()  # "." has no name, but its absolute path has one
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -101,10 +102,12 @@ def export_run(
     write = _writer(trained, target)
     data_type = () if quantization is None else (quantization,)
     try:
-        with unfinished_folder(folder) as unfinished:
+        with work_folder(folder) as work:
+            unfinished = work / folder.name
+            unfinished.mkdir()
             model = write(trained, unfinished, *data_type)
             files = sorted(path.name for path in unfinished.iterdir())
-            unfinished.replace(folder)  # also replaces an existing empty folder
+            publish_folder(unfinished, folder)  # also replaces an existing empty folder
     except ModelError as error:
         if target is Target.CTRANSLATE2 or not _fits_ctranslate2(trained):
             raise

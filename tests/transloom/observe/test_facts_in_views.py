@@ -15,8 +15,7 @@ from trainer.record.run_status_model import DEFAULT_FORM
 from trainer.record.wandb_tracker import LastLoggedRow, rows
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.run_responses import frozen_responses
-from transloom.observe.exports.exporting import export_metrics
-from transloom.observe.exports.tensorboard_events import numbers_of
+from transloom.observe.exports import export_metrics, values_of
 from transloom.observe.terminal.display import train_summary
 from transloom.observe.terminal.run_feed import RunFeed
 
@@ -55,7 +54,7 @@ def test_the_dashboard_and_reports_have_it(run):
 def test_metrics_and_exports_have_it(run, tmp_path):
     metrics = {value.name: value.value for value in run_values(run)}
     assert metrics["transloom_run_compute_imbalance_ratio"] == 0.375
-    assert dict(numbers_of(LINE))[f"train/{NAME}"] == 0.375
+    assert dict(values_of(LINE))[f"train/{NAME}"] == 0.375
     ((_, logged),) = rows([LINE], LastLoggedRow())
     assert logged[f"train/{NAME}"] == 0.375
     export_metrics(run, "csv", tmp_path / "export")

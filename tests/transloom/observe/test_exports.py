@@ -2,10 +2,13 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from support.files import export_faults
+from support.files.file_faults import Fault, FaultServer
 from support.quality.memory import at_most
 from support.records.lines import (
     COMPARED,
@@ -22,9 +25,8 @@ from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Preempted, Resized, Resumed, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder, RunMetadata
 from transloom.cli.app import app
-from transloom.observe.exports import exporting
-from transloom.observe.exports.exporting import export_metrics
-from transloom.observe.exports.tables import TABLES
+from transloom.observe import exports
+from transloom.observe.exports import TABLES, export_metrics
 
 HOSTILE = 'a "quoted", text | <b>\u202e=1+1\nof two lines'
 LINES = [
@@ -113,10 +115,12 @@ def test_more_operations_than_64_bits_count_are_exported(tmp_path):
 
 
 def test_tensorboard_shows_every_number_of_the_record(run, tmp_path):
+    from markdown import markdown
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    export_metrics(run, "tensorboard", tmp_path / "out")
+    exported = export_metrics(run, "tensorboard", tmp_path / "out")
+    assert exported.rows == {"events": len(LINES)}
     events = EventAccumulator(str(tmp_path / "out"), size_guidance={"tensors": 0}).Reload()
 
     def values(tag):
@@ -149,6 +153,8 @@ def test_tensorboard_shows_every_number_of_the_record(run, tmp_path):
     (shown,) = events.Tensors("validation/samples/text_summary")
     (text,) = make_ndarray(shown.tensor_proto)
     assert text.decode().count("\n") == 2, "a sample ends its row"
+    table = markdown(text.decode(), extensions=["markdown.extensions.tables"])  # as TensorBoard
+    assert table.count("<td>") == 3
     assert "\\u202e" in text.decode()
 
 
@@ -157,7 +163,7 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
     folder = tmp_path / "out"
     first = export_metrics(run, to, folder)
     before = {path.name for path in folder.iterdir()}
-    with pytest.raises(TrainerError, match=r"already has an export of run \(run abcd1234\)"):
+    with pytest.raises(TrainerError, match=r"already has an export\. .* --force"):
         export_metrics(run, to, folder)
     with (run / "metrics.jsonl").open("a") as record:
         record.write(train_line(5).to_json() + "\n")
@@ -165,6 +171,26 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
     assert (first.last_step, again.last_step) == (4, 5)
     assert len(list(folder.iterdir())) == len(before)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    server = FaultServer(tmp_path_factory.mktemp("faults"))
+    yield server
+    server.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", [Fault.EXIT, Fault.POWER])
+@pytest.mark.parametrize("to", ["csv", "tensorboard"])
+def test_after_a_kill_at_any_operation_the_same_command_leaves_its_export_alone(server, to, fault):
+    found = server.run(export_faults.strike_everywhere, server.folder, to, fault)
+    assert (found[0], found[-1]) == (1, 2)
+    assert len(found) > 10  # the operations were really met
+    assert found == sorted(found, key=[1, None, 2].index)
+    assert found.count(None) <= 1  # between the two renames
 
 
 @pytest.mark.parametrize("there", ["file", "folder", "export with something else", "link"])
@@ -201,30 +227,18 @@ def test_a_line_that_is_being_written_is_left_out(run, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["csv", "tensorboard"])
-def test_the_card_says_what_was_exported(run, tmp_path, to):
+def test_what_was_exported_is_said(run, tmp_path, to):
     exported = export_metrics(run, to, tmp_path / "out")
-    card = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert card == exported.model_dump(mode="json")
-    assert (card["run"], card["name"], card["format"], card["version"]) == (
-        "abcd1234",
-        "run",
-        to,
-        1,
-    )
-    assert (card["first_step"], card["last_step"]) == (0, 4)  # of all lines, events among them
-    assert card["bytes_read"] == (run / "metrics.jsonl").stat().st_size
-    assert card["files"] == sorted(
-        p.name for p in (tmp_path / "out").iterdir() if p.suffix != ".json"
-    )
-    if to != "tensorboard":
+    assert (exported.name, exported.last_step) == ("run", 4)
+    if to == "csv":
         expected = {"train": 3, "skipped": 1, "validations": 3, "samples": 1, "events": 3}
-        assert card["rows"] == expected
+        assert exported.rows == expected
 
 
 @pytest.mark.parametrize("to", ["csv", "tensorboard"])
 def test_a_record_without_lines_is_an_export_without_rows(tmp_path, to):
     exported = export_metrics(make_run(tmp_path / "run", []), to, tmp_path / "out")
-    assert (exported.first_step, exported.last_step, exported.bytes_read) == (None, None, 0)
+    assert exported.last_step is None
     assert set(exported.rows.values()) <= {0}
 
 
@@ -235,7 +249,7 @@ def test_lines_of_csv_end_as_those_of_other_texts(run, tmp_path):
 
 
 def test_it_tells_how_much_of_the_record_is_read(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "LINES_PER_REPORT", 3)
+    monkeypatch.setattr(exports, "LINES_PER_REPORT", 3)
     reports = []
     export_metrics(run, "csv", tmp_path / "out", lambda *report: reports.append(report))
     ends = [len(line.to_json()) + 1 for line in LINES]
@@ -253,7 +267,7 @@ def test_what_a_run_records_meanwhile_is_left_out(run, tmp_path):
 
     exported = export_metrics(run, "csv", tmp_path / "out", go_on)
     assert record.stat().st_size > before
-    assert (exported.last_step, exported.bytes_read) == (4, before)
+    assert exported.last_step == 4
 
 
 def test_a_run_without_a_record_is_named(run, tmp_path):
@@ -281,22 +295,6 @@ def test_a_missing_package_is_named_with_the_remedy(run, tmp_path, monkeypatch):
     with pytest.raises(TrainerError, match=r"pip install 'tensorboard[^ ]+'"):
         export_metrics(run, "tensorboard", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_former_export_as_parquet_can_be_replaced(run, tmp_path):
-    folder = tmp_path / "out"
-    former = export_metrics(run, "csv", folder).model_copy(update={"format": "parquet"})
-    (folder / "export.json").write_text(former.model_dump_json())
-    assert export_metrics(run, "csv", folder, replace=True).format == "csv"
-
-
-def test_who_asks_for_parquet_hears_of_pandas(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["export-metrics", "run", "--to", "parquet"])
-    assert result.exit_code == 2
-    assert "--to csv" in result.output
-    assert "pandas.read_csv" in result.output
-    assert not Path("run-parquet").exists()
 
 
 def test_the_command_writes_beside_where_it_is_called(run, tmp_path, monkeypatch):

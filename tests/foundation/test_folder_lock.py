@@ -1,0 +1,86 @@
+"""Folders in which something is prepared: removed by their user, or after a kill by the next."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foundation import folder_lock
+from foundation.folder_lock import work_folder
+
+HOLD = """
+import sys
+from pathlib import Path
+from foundation.folder_lock import work_folder
+with work_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that uses a folder for the target."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "a" / "target[1]")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    process.folder = Path(process.stdout.readline().strip())
+    assert process.folder.is_dir()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_it_is_hidden_beside_the_target_and_removed(tmp_path):
+    target = tmp_path / "a" / "target"
+
+    def fail():
+        with work_folder(target) as folder:
+            assert folder.parent == target.parent
+            assert folder.name.startswith(".target.")
+            (folder / "file").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(target.parent.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    target = tmp_path / "a" / "target[1]"
+    with work_folder(target.with_name("another")):
+        assert holder.folder.is_dir()
+    with work_folder(target) as folder:
+        assert list(target.parent.iterdir()) == [folder]
+
+
+def test_what_a_living_process_uses_stays(tmp_path, holder):
+    with work_folder(tmp_path / "a" / "target[1]") as folder:
+        assert (holder.folder / "half").is_file()
+        assert folder != holder.folder
+    holder.communicate("")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_file_system_without_locks_of_folders(tmp_path, monkeypatch):
+    """Nothing of others is removed there, because nothing shows whether it is used."""
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    left = tmp_path / ".target.unfinished-1"
+    left.mkdir()
+    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    with work_folder(tmp_path / "target") as folder:
+        assert folder.is_dir()
+    assert list(tmp_path.iterdir()) == [left]

@@ -1,1 +1,0 @@
-"""Export the metrics file (a run's record) in other programs' formats."""
