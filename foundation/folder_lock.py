@@ -56,6 +56,15 @@ def remove_unlocked(folders: Iterable[Path]) -> None:
                 os.close(lock)
 
 
+def leftovers(target: Path) -> list[Path]:
+    """Return the folders of `work_folder` for a target, which killed processes may have left."""
+    return list(target.parent.glob(f"{glob.escape(_prefix(target))}*"))
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.unfinished-"
+
+
 @contextmanager
 def work_folder(target: Path) -> Iterator[Path]:
     """Yield a hidden folder next to a file or folder, in which the target is prepared.
@@ -67,9 +76,8 @@ def work_folder(target: Path) -> Iterator[Path]:
         OSError: no folder can be created there.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}.unfinished-"
-    remove_unlocked(target.parent.glob(f"{glob.escape(prefix)}*"))
-    folder, lock = new_locked_folder(prefix, target.parent, must_lock=False)
+    remove_unlocked(leftovers(target))
+    folder, lock = new_locked_folder(_prefix(target), target.parent, must_lock=False)
     try:
         yield folder
     finally:

@@ -6,16 +6,18 @@ of the weights. The result has all weights but no moments, so training ignores t
 resume from it.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from foundation.folder_lock import new_locked_folder, remove_unlocked
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.commit import commit, remove
 from trainer.checkpoints.folder_names import average_name
-from trainer.checkpoints.lease import discard, work_folder
+from trainer.checkpoints.lease import WORK, discard
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_file import fragment_key, state_file_name, write_state_file
 from trainer.errors import CheckpointError
@@ -48,10 +50,13 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
     readers = [CheckpointReader(checkpoint) for checkpoint in averaged]
     steps = [checkpoint.step for checkpoint in averaged]
     final = checkpoints / average_name(steps)
-    work = work_folder(checkpoints, 0)
+    # Number 0 is that of no owner. What a killed call has left is not locked.
+    prefix = f"{WORK}{0:08d}-"
+    remove_unlocked(checkpoints.glob(f"{prefix}*"))
+    work, lock = new_locked_folder(prefix, checkpoints, must_lock=False)
     partial = work / final.name
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir()
         sizes = {
             fragment_key(MASTER, name, 0): torch.Size(shape).numel()
             for name, shape in newest.parameters.items()
@@ -72,6 +77,7 @@ def average(checkpoints: Path, averaged: Sequence[Checkpoint]) -> Checkpoint:
         ) from error
     finally:
         discard(work)
+        os.close(lock)
 
 
 def _context(readers: list[CheckpointReader], parameters: list[str]) -> Iterator[memoryview]:

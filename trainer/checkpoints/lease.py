@@ -44,6 +44,7 @@ from foundation.strict_json import parse_object
 from trainer.checkpoints.process_identity import start_tick
 from trainer.errors import LeaseLostError, RunInUseError
 
+WORK = ".work-"  # beginning of a work folder's name
 RENEW_SECONDS = 5.0
 LEASE_SECONDS = 30.0
 POLL_SECONDS = 0.25
@@ -229,7 +230,7 @@ class Lease:
         The work folder of a successor is kept. A successor exists if this process was paused for
         longer than its lease.
         """
-        for folder in self._checkpoints.glob(".work-*"):
+        for folder in self._checkpoints.glob(f"{WORK}*"):
             if folder.name < self.work.name:
                 # Rename first: after that no commit of a former owner can succeed.
                 gone = self.work / f"former{folder.name}"
@@ -283,7 +284,7 @@ def work_folder(checkpoints: Path, number: int) -> Path:
 
     A later owner with a higher number removes the folder.
     """
-    return checkpoints / f".work-{number:08d}-{secrets.token_hex(4)}"
+    return checkpoints / f"{WORK}{number:08d}-{secrets.token_hex(4)}"
 
 
 def _owners_in(folder: Path) -> list[_Owner]:
@@ -298,7 +299,7 @@ def _newest(owners: Path) -> _Owner | None:
 
 
 def _work_numbers(checkpoints: Path) -> list[int]:
-    parts = [folder.name.split("-") for folder in checkpoints.glob(".work-*-*")]
+    parts = [folder.name.split("-") for folder in checkpoints.glob(f"{WORK}*-*")]
     return [int(number) for _, number, *_ in parts if number.isdecimal()]
 
 

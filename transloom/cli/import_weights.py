@@ -77,6 +77,7 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
     from cluster.supervision.run_checks import check_run, open_run
     from model.config.decoder_only import DecoderOnlyConfig
     from model.hugging_face.language_model import load_hugging_face
+    from trainer.checkpoints.folder_names import list_checkpoints
     from trainer.checkpoints.lease import Lease
     from trainer.runs.folder import RunFolder
     from trainer.state.imported_weights import commit_imported
@@ -89,7 +90,8 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
             "To start a translation run from a Marian model, set trainer.init_from=FOLDER"
         )
     target = RunFolder(run)
-    if target.has_begun():
+    # A killed import leaves a run without a checkpoint.
+    if target.has_begun() and (target.metrics.exists() or list_checkpoints(target.checkpoints)):
         raise RunMismatchError(f"{run} already is a run: name a new folder")
     loaded = with_absolute_paths(loaded)
     store, manifest = check_run(loaded, target)

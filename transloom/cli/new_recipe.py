@@ -4,18 +4,20 @@
       └── no validation set given ──▶ STEM-corpus/{train,validation}.{SOURCE,TARGET}
 
 Everything is written into a hidden folder and checked there. Recipe and corpus appear only when
-all of it has succeeded, so a call that fails can be repeated.
+all of it has succeeded, so a call that fails can be repeated. So can a call that was killed: its
+hidden folder shows that recipe and corpus are those of that call.
 """
 
 import re
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
+from data_pipeline.storage.durable import publish_folder, sync_to_disk
+from foundation.folder_lock import leftovers, work_folder
 from foundation.wording import counted, join_items
 from trainer.runs.model_folder import WITH_SENTENCE_PIECE, is_model_folder, model_type
 from transloom.cli.corpus_files import Files, TextFiles, require_readable
@@ -54,21 +56,16 @@ def write_recipe(
     folder = path.with_name(f"{path.stem}-corpus")
     note = files.note if isinstance(files, PairFile) else ""
     splits = isinstance(files, PairFile) or (isinstance(files, Files) and files.validation is None)
+    was_killed = bool(leftovers(path))
     for new in (path, *((folder,) if splits else ())):
-        if new.exists():
-            raise RecipeError(
-                f"{new} already exists, and `transloom init` does not overwrite it: name another "
-                f"recipe file, or remove {new} first"
-            )
+        if new.exists() and not was_killed:
+            raise _already_exists(new)
     require_readable(files.paths)
     # Read first, because an error in the folder should not appear only after hours of reading.
     model = None if init_from is None else _model_of(init_from, files, tag)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.stem}-", suffix=".unfinished", dir=path.parent
-    ) as hidden:
-        recipe = Path(hidden) / path.name
-        corpus = Path(hidden) / folder.name if splits else None
+    with work_folder(path) as hidden:
+        recipe = hidden / path.name
+        corpus = hidden / folder.name if splits else None
         if not isinstance(files, TextFiles):
             statistics = read_pairs(files, corpus)
             if corpus is not None:
@@ -163,15 +160,28 @@ def _write(text: str, recipe: Path, path: Path) -> Recipe:
 
 
 def _publish(recipe: Path, path: Path, corpus: Path | None, folder: Path) -> None:
-    """Move the recipe and its corpus to their final places; on an error, move neither."""
+    """Move the recipe and its corpus to their final places, the recipe last.
+
+    What is there already is from a call that was killed, and is replaced.
+
+    Raises:
+        RecipeError: the recipe of the killed call has been changed since.
+    """
+    if path.exists() and path.read_bytes() != recipe.read_bytes():
+        raise _already_exists(path)
     if corpus is not None:
-        corpus.rename(folder)
-    try:
-        recipe.rename(path)
-    except BaseException:
-        if corpus is not None:
-            shutil.rmtree(folder)
-        raise
+        shutil.rmtree(folder, ignore_errors=True)
+        publish_folder(corpus, folder)
+    sync_to_disk(recipe)
+    recipe.replace(path)
+    sync_to_disk(path.parent)
+
+
+def _already_exists(path: Path) -> RecipeError:
+    return RecipeError(
+        f"{path} already exists, and `transloom init` does not overwrite it: name another recipe "
+        f"file, or remove {path} first"
+    )
 
 
 def _notes(statistics: TextStatistics, model: ModelSections | TunedModel | None) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.ports import free_port
 from support.recipes import tiny_values
 from support.tasks import EXTENSIONS
 
@@ -46,7 +47,7 @@ class Shell:
     def serves(self, command):
         """Start a server, and end it once it has printed its address."""
         with subprocess.Popen(
-            ["bash", "-c", f"exec env {command} --port 0"],
+            ["bash", "-c", f"exec env {command} --port {free_port()}"],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
