@@ -160,7 +160,7 @@ def _write(text: str, recipe: Path, path: Path) -> Recipe:
 
 
 def _publish(recipe: Path, path: Path, corpus: Path | None, folder: Path) -> None:
-    """Move the recipe and its corpus to their final places, the recipe last.
+    """Move the recipe and its corpus to their final places; on an error, move neither.
 
     What is there already is from a call that was killed, and is replaced.
 
@@ -173,7 +173,12 @@ def _publish(recipe: Path, path: Path, corpus: Path | None, folder: Path) -> Non
         shutil.rmtree(folder, ignore_errors=True)
         publish_folder(corpus, folder)
     sync_to_disk(recipe)
-    recipe.replace(path)
+    try:
+        recipe.rename(path)
+    except BaseException:
+        if corpus is not None:
+            shutil.rmtree(folder)
+        raise
     sync_to_disk(path.parent)
 
 
