@@ -1,57 +1,69 @@
-"""Measure how the CPU time of supervision grows with the ranks, and how soon a death is noticed.
+"""Measure how the CPU time of supervision grows with the ranks, and how soon news is noticed.
 
 Ranks are actors that do not import torch. They report as a training rank does: two positions in
-each step, and rank 0 a line. Each size is measured twice in one run: with direct calls to all ranks
-and with one request to the agent of the node. The driver runs its loop and sends heartbeats.
+each step, and now and then an urgent notice. The driver runs its loop and sends heartbeats.
 
-Then 128 simulated agents, each with 8 ranks, answer one driver. They are threads of a few actors,
-so only the driver's time is measured. Figures of 1,024 ranks are extrapolated.
+`--ranks` are actors with one rank in each. `--many` ranks are threads of 16 actors, with an agent
+for each actor, so that the driver has as many calls as on a cluster. Then ranks of a group of 8 are
+killed, half of them while Ray's head (`gcs_server`) is stopped.
 
-    .venv/bin/python benchmarks/supervision_scale.py [--ranks 4,16,64] [--seconds N] [--deaths N]
+    .venv/bin/python benchmarks/supervision_scale.py [--ranks 4,16,64] [--many 1024] [--seconds N]
+        [--deaths N]
 """
 
 import argparse
 import os
-import pickle
+import random
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import ray
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from cluster.config import ClusterConfig
-from cluster.health.hang_detector import Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender, Watchdog
 from cluster.ranks.agent_client import NodeAgents, wait
-from cluster.ranks.agent_link import AgentAddress
+from cluster.ranks.death_watch import DeathWatch
 from cluster.ranks.group import RankGroup
-from cluster.ranks.linked_ranks import LISTEN_SECONDS, NodeReports, ReportFrame
 from cluster.ranks.node_agent import start_agent
 from cluster.ranks.node_processes import ProcessName, kill_processes
 from cluster.ranks.process import RankProcess
-from cluster.ranks.report_collector import ReportCollector
+from cluster.ranks.rank_pool import POLLED_SECONDS
 from cluster.ranks.reporting import ReportingMethods
-from cluster.ranks.reports import Notice, ReceivedReports, ReportBatch
+from cluster.ranks.reports import Mailbox, Notice, ReceivedReports, ReportBatch
 from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.reservation import RankBundle
 from cluster.ray.session import ray_session
 from cluster.supervision.attempt import POLL_SECONDS
 
 STEP_SECONDS = 0.5
-RANKS_PER_AGENT = 8
-HOSTS = 4  # actors that simulate agents
+NOTICE_STEPS = 100  # mean number of steps between two notices of a rank
+HOSTS = 16  # actors whose threads are ranks
 START_SECONDS = 300.0
-SETTLE_SECONDS = 1.0
-MANY = 1024  # ranks, for which figures are extrapolated
-DIRECT, BY_NODE = "direct calls", "one request per node"
+SETTLE_SECONDS = 5.0
+DEATH_RANKS = 8
+PAUSE_SECONDS = 1.0  # between stopping the head and killing a rank
+
+
+def report_steps(mailbox: Mailbox, seed: int) -> None:
+    """Report steps for ever, and the time in some of them."""
+    choices = random.Random(seed)
+    for step in range(1, 10**9):
+        mailbox.progress("data", step)
+        mailbox.progress("step", step, "epoch 0, window 3, micro-batch 17")
+        time.sleep(STEP_SECONDS)
+        if choices.random() < 1 / NOTICE_STEPS:
+            mailbox.notice(str(time.monotonic()))
 
 
 class Rank(ReportingMethods):
@@ -61,227 +73,218 @@ class Rank(ReportingMethods):
         # Not all ranks are supervised at once.
         super().__init__(Watchdog(timeout_seconds=600.0).heartbeat)
 
-    def train(self, *, is_first: bool) -> str:
-        for step in range(1, 10**9):
-            self._mailbox.progress("data", step)
-            self._mailbox.progress("step", step, "epoch 0, window 3, micro-batch 17")
-            time.sleep(STEP_SECONDS)
-            if is_first:
-                self._mailbox.notice(f"step {step}")
-        return "finished"
+    def train(self, seed: int) -> None:
+        report_steps(self._mailbox, seed)
 
 
-class SimulatedAgents:
-    """Many agents in one process, whose ranks report steps."""
+class Host:
+    """Many ranks that report steps, in one process."""
 
-    def __init__(self) -> None:
-        self._sent: dict[int, int] = {}
+    def __init__(self, ranks: int) -> None:
+        self._mailboxes = [Mailbox() for _ in range(ranks)]
 
-    def listen(self, node: int, received: Mapping[int, int]) -> NodeReports:
-        seconds = STEP_SECONDS if node == 0 else LISTEN_SECONDS
-        time.sleep(seconds)
-        steps = self._sent.get(node, 0)
-        self._sent[node] = steps + max(1, round(seconds / STEP_SECONDS))
-        now = time.monotonic()
-        frames = {}
-        for rank in range(1, RANKS_PER_AGENT + 1):
-            reports: list[Any] = []
-            for step in range(steps + 1, self._sent[node] + 1):
-                reports += [(now, Position("data", step)), (now, Position("step", step, "window"))]
-            if node == 0 and rank == 1:
-                reports.append((now, Notice(f"step {self._sent[node]}")))
-            first = received.get(rank, 0)
-            frames[rank] = [ReportFrame(first, first + len(reports), False, pickle.dumps(reports))]
-        silent = dict.fromkeys(range(1, RANKS_PER_AGENT + 1), 0.5)
-        return NodeReports(AgentAddress(__file__, 1), now, silent, frames, [])  # type: ignore[arg-type]
+    @ray.method(concurrency_group="control")
+    def process(self) -> ProcessName:
+        return ProcessName.of_this_process()
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> None: ...
 
-    @ray.method(concurrency_group="control")
-    def link(self, address: AgentAddress) -> bool:
-        return True
+    @ray.method(concurrency_group="train")
+    def train(self, rank: int, seed: int) -> None:
+        report_steps(self._mailboxes[rank], seed)
 
-    @ray.method(concurrency_group="control")
-    def poll(self, received: int) -> ReportBatch:
-        return ReportBatch(received, [], 0.0)
-
-
-class Sleeper:
-    """An actor whose calls stand for those of `train`, which do not return."""
-
-    def sleep(self) -> None:
-        time.sleep(1e6)
+    @ray.method(concurrency_group="reports")
+    def poll(self, rank: int, received: int, seconds: float) -> ReportBatch:
+        self._mailboxes[rank].acknowledge(received)
+        return self._mailboxes[rank].reports_since(received, seconds)
 
 
 class BenchmarkProcess(RankProcess):
     """A process of the pool, with another actor."""
 
-    def __init__(self, actor: Any, node: str, name: ProcessName | None = None) -> None:
+    def __init__(self, actor: Any, name: ProcessName, result: Any) -> None:
+        """Describe a rank that trains.
+
+        Args:
+            result: the pending answer of its call of `train`.
+        """
         self.actor = actor
-        self.rank_bundle = RankBundle(node)
-        self.name_answer = actor.process.remote() if name is None else None
+        self.rank_bundle = RankBundle(name.node)
         self._name = name
-        self.result: Any = None  # of its call of `train`
+        self.result = result
         self.reports = ReceivedReports()  # by all groups of the benchmark
 
 
 @contextmanager
-def supervised(
-    agents: NodeAgents, processes: list[BenchmarkProcess], mode: str
-) -> Iterator[RankGroup]:
-    """Train a group of ranks that have started, with heartbeats to all processes."""
-    collector = ReportCollector(agents, lambda: processes) if mode == BY_NODE else None
+def supervised(agents: NodeAgents, processes: Sequence[BenchmarkProcess]) -> Iterator[RankGroup]:
+    """Supervise ranks that train already, with heartbeats as in `RankPool`."""
     names = [f"Rank {rank}" for rank in range(len(processes))]
-    group = RankGroup(ClusterConfig(), [*processes], names, SuspendAwareClock(), (), collector)
+    group = RankGroup(ClusterConfig(), [*processes], names, SuspendAwareClock())
     group._results = [process.result for process in processes]
     group._received = [process.reports for process in processes]
+    watched = {process.name for process in processes if process.name}
+    group._death_watch = DeathWatch(agents.by_node, watched)
 
     def actors() -> Iterator[Any]:
         yield from agents.by_node.values()
         for process in processes:
-            if not (collector and collector.relays_heartbeats(process)):
+            if time.monotonic() - process.polled_at > POLLED_SECONDS:
                 yield process.actor
 
     with HeartbeatSender(actors):
         yield group
 
 
-def supervise(group: RankGroup, seconds: float) -> None:
+def supervise(group: RankGroup, seconds: float) -> list[float]:
+    """Run the driver's loop; return the seconds that each urgent report took."""
+    delays: list[float] = []
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         group.wait(POLL_SECONDS)
-        if failure := group.poll().failure:
-            raise failure
+        poll = group.poll()
+        if poll.failure:
+            raise poll.failure
+        now = time.monotonic()
+        notices = [report for _, report in poll.reports if isinstance(report, Notice)]
+        delays += [now - float(notice.text) for notice in notices]
+    return delays
 
 
-def settle(group: RankGroup) -> None:
-    until = time.monotonic() + START_SECONDS
-    while (collector := group._collector) and len(collector.linked) < len(group.processes):
-        supervise(group, POLL_SECONDS)
-        assert time.monotonic() < until, "not all ranks are linked"
+def measure(group: RankGroup, seconds: float) -> float:
+    """Print the CPU time of the driver and an agent, and the delays of urgent reports.
+
+    Returns:
+        The driver's share of a core.
+    """
     supervise(group, SETTLE_SECONDS)
-
-
-def measure(group: RankGroup, agent: int | None, seconds: float) -> tuple[float, float]:
-    """Return the share of a core that the driver and an agent use, once all ranks are linked."""
-    settle(group)
-    before, driver, started = agent and cpu_seconds(agent), time.process_time(), time.monotonic()
-    supervise(group, seconds)
+    agent, *_ = processes_of_ray("ray::NodeAgent")
+    before, driver, started = cpu_seconds(agent), time.process_time(), time.monotonic()
+    delays = supervise(group, seconds)
     passed = time.monotonic() - started
-    used = cpu_seconds(agent) - before if agent and before is not None else 0.0
-    return (time.process_time() - driver) / passed, used / passed
+    of_driver = (time.process_time() - driver) / passed
+    of_agent = (cpu_seconds(agent) - before) / passed
+    text = f"{len(group.processes):5} {of_driver:8.2%} {of_agent:8.2%}   "
+    if delays:
+        text += f"{in_milliseconds(delays)} of {len(delays)}"
+    print(text, flush=True)
+    return of_driver
 
 
-def death_seconds(group: RankGroup, victim: ProcessName) -> float:
-    """Kill a rank; return the time until the group reports it."""
-    settle(group)
-    started = time.monotonic()
-    os.kill(victim.id, signal.SIGKILL)
-    while True:
-        group.wait(POLL_SECONDS)
-        if group.poll().failure:
-            return time.monotonic() - started
+def in_milliseconds(seconds: Sequence[float]) -> str:
+    median, longest = 1000 * statistics.median(seconds), 1000 * max(seconds)
+    return f"median {median:.0f} ms, longest {longest:.0f} ms"
 
 
-def slope(shares: Mapping[int, float]) -> float:
-    """Return the share of a core per rank, by least squares."""
-    if len(shares) < 2:
-        return 0.0
-    return statistics.linear_regression(list(shares), list(shares.values())).slope
+def processes_of_ray(name: str) -> list[int]:
+    """Return the ids of the processes of this benchmark's Ray whose command contains a name."""
+    children = psutil.Process().children(recursive=True)
+    return [one.pid for one in children if name in " ".join(one.cmdline())]
 
 
-def measure_ranks(sizes: list[int], seconds: float, deaths: int) -> float:
-    """Print the figures of real ranks on one node; return the driver's share for direct calls."""
-    node: str = ray.get_runtime_context().get_node_id()
+def start_ranks(node: str, count: int) -> list[BenchmarkProcess]:
+    """Start actors with one rank in each, which train."""
+    groups = {"control": 1, "train": 1, "reports": 1}
+    actor_class: Any = ray.remote(num_cpus=0, concurrency_groups=groups)(Rank)
+    actors = [actor_class.remote() for _ in range(count)]
+    names = [actor.process.remote() for actor in actors]
+    wait(names, START_SECONDS)
+    return [
+        BenchmarkProcess(actor, ray.get(name), actor.train.remote(seed))
+        for seed, (actor, name) in enumerate(zip(actors, names, strict=True))
+    ]
+
+
+def measure_ranks(node: str, sizes: list[int], seconds: float, deaths: int) -> None:
+    """Measure ranks with a process each: CPU time and delays, and the delays of deaths."""
     agents = NodeAgents(UnfitNodes())
     agents.start({node: "here"}, start_agent)
-    actor_class: Any = ray.remote(num_cpus=0, concurrency_groups={"control": 1, "train": 1})(Rank)
-    everyone = [BenchmarkProcess(actor_class.remote(), node) for _ in range(max(sizes))]
-    wait([process.name_answer for process in everyone], START_SECONDS)
-    for number, process in enumerate(everyone):
-        process.result = process.actor.train.remote(is_first=number == 0)
-    agent = ray.get(agents.by_node[node].listen.remote({})).address.process_id
-    shares: dict[str, dict[int, float]] = {DIRECT: {}, BY_NODE: {}}
-    print("ranks  calls                  driver   agent   (% of a core)")
+    processes = start_ranks(node, max(sizes))
+    shares = {}
+    print("ranks   driver    agent   (% of a core)   urgent reports")
     for size in sizes:
-        for mode, found in shares.items():
-            with supervised(agents, everyone[:size], mode) as group:
-                found[size], of_agent = measure(group, agent, seconds)
-            print(f"{size:5}  {mode:20} {found[size]:8.2%} {of_agent:7.2%}", flush=True)
-    slopes = {mode: slope(found) for mode, found in shares.items()}
-    for mode, one in slopes.items():
-        print(f"per rank, {mode}: {one:.4%} of a core for the driver")
-    if slopes[BY_NODE] > 0:
-        print(f"ratio of the slopes: {slopes[DIRECT] / slopes[BY_NODE]:.1f}")
-    kept = min(2 * deaths + 1, len(everyone))  # fewer ranks keep the machine less busy
-    kill_processes(agents, (process.name for process in everyone[kept:] if process.name))
-    measure_deaths(agents, everyone[:kept], deaths)
-    agents.close_links()
-    return shares[DIRECT][min(sizes)] + slopes[DIRECT] * (MANY - min(sizes))
+        with supervised(agents, processes[:size]) as group:
+            shares[size] = measure(group, seconds)
+    if len(shares) > 1:
+        slope = statistics.linear_regression(list(shares), list(shares.values())).slope
+        print(f"per rank: {slope:.4%} of a core for the driver")
+    kept = min(DEATH_RANKS, len(processes))  # fewer ranks keep the machine less busy
+    kill_processes(agents, (process.name for process in processes[kept:] if process.name))
+    measure_deaths(node, agents, processes[:kept], deaths)
+    for agent in agents.by_node.values():
+        ray.kill(agent)
 
 
-def measure_deaths(agents: NodeAgents, processes: list[BenchmarkProcess], deaths: int) -> None:
-    """Kill ranks with each kind of calls in turn, and print the times until they are noticed."""
-    times: dict[str, list[float]] = {DIRECT: [], BY_NODE: []}
-    for mode in [DIRECT, BY_NODE] * min(deaths, len(processes) // 2):
-        with supervised(agents, processes, mode) as group:
-            victim = processes[-1].name
-            assert victim
-            times[mode].append(death_seconds(group, victim))
-        processes.pop()
-    for mode, found in times.items():
+def measure_deaths(
+    node: str, agents: NodeAgents, processes: list[BenchmarkProcess], deaths: int
+) -> None:
+    """Kill ranks, with the head running and stopped in turn; print how soon it was noticed."""
+    (head,) = processes_of_ray("gcs_server")
+    times: dict[str, list[float]] = {"head running": [], "head stopped": []}
+    for state in [*times] * deaths:
+        with supervised(agents, processes) as group:
+            supervise(group, SETTLE_SECONDS)
+            victim = processes.pop()
+            if state == "head stopped":
+                os.kill(head, signal.SIGSTOP)
+                supervise(group, PAUSE_SECONDS)
+            times[state].append(death_seconds(group, victim))
+            os.kill(head, signal.SIGCONT)
+        processes += start_ranks(node, 1)
+    for state, found in times.items():
         each = ", ".join(f"{1000 * one:.0f}" for one in sorted(found))
-        print(f"death, {mode}: median {1000 * statistics.median(found):.0f} ms ({each})")
+        print(f"death of one of {len(processes)} ranks, {state}: {in_milliseconds(found)} ({each})")
     kill_processes(agents, (process.name for process in processes if process.name))
 
 
-def measure_simulated(count: int, seconds: float) -> float:
-    """Return the driver's share of a core with simulated agents."""
-    host_class: Any = ray.remote(
-        num_cpus=0, max_concurrency=-(-count // HOSTS), concurrency_groups={"control": 1}
-    )(SimulatedAgents)
-    sleeper = ray.remote(num_cpus=0)(Sleeper).remote()
-    hosts = [host_class.remote() for _ in range(HOSTS)]
-    wait([host.heartbeat.remote() for host in hosts], START_SECONDS)
-    agents, processes = NodeAgents(UnfitNodes()), []
-    for number in range(count):
-        host, node = hosts[number % HOSTS], f"node {number}"
+def death_seconds(group: RankGroup, victim: BenchmarkProcess) -> float:
+    """Kill a rank; return the time until the group reports it."""
+    assert victim.name
+    started = time.monotonic()
+    os.kill(victim.name.id, signal.SIGKILL)
+    while not group.poll().failure:
+        group.wait(POLL_SECONDS)
+    return time.monotonic() - started
 
-        def listen(received: Mapping[int, int], host: Any = host, number: int = number) -> Any:
-            return host.listen.remote(number, received)
 
-        agents.by_node[node] = SimpleNamespace(
-            listen=SimpleNamespace(remote=listen), heartbeat=host.heartbeat
-        )
-        for rank in range(1, RANKS_PER_AGENT + 1):
-            process = BenchmarkProcess(host, node, ProcessName(node, rank, 1))
-            process.result = sleeper.sleep.remote()
-            processes.append(process)
-    with supervised(agents, processes, BY_NODE) as group:
-        share, _ = measure(group, None, seconds)
-    for actor in (*hosts, sleeper):
+def measure_many(count: int, seconds: float) -> None:
+    """Measure ranks that are threads of a few actors, each of which has an agent."""
+    per_host = -(-count // HOSTS)
+    groups = {"control": 1, "train": per_host, "reports": per_host}
+    host_class: Any = ray.remote(num_cpus=0, concurrency_groups=groups)(Host)
+    hosts = [host_class.remote(per_host) for _ in range(HOSTS)]
+    here: str = ray.get_runtime_context().get_node_id()
+    agents = NodeAgents(UnfitNodes())
+    processes = []
+    for number, host in enumerate(hosts):
+        name = ray.get(host.process.remote())
+        node = f"node {number}"
+        agents.start({node: node}, lambda _: start_agent(here))
+        for rank in range(per_host):
+            poll = SimpleNamespace(remote=partial(host.poll.remote, rank))
+            actor = SimpleNamespace(poll=poll, heartbeat=host.heartbeat)
+            result = host.train.remote(rank, len(processes))
+            renamed = ProcessName(node, name.id, name.started)
+            processes.append(BenchmarkProcess(actor, renamed, result))
+    wait([agent.heartbeat.remote() for agent in agents.by_node.values()], START_SECONDS)
+    with supervised(agents, processes) as group:
+        measure(group, seconds)
+    for actor in (*hosts, *agents.by_node.values()):
         ray.kill(actor)
-    return share
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ranks", default="4,16,64", help="numbers of ranks")
-    parser.add_argument(
-        "--agents", type=int, default=MANY // RANKS_PER_AGENT, help="simulated ones"
-    )
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
-    parser.add_argument("--deaths", type=int, default=7)
-    arguments = parse_arguments(parser, smoke="--ranks 1,2 --agents 4 --seconds 1 --deaths 1")
+    parser.add_argument("--many", type=int, default=1024, help="number of ranks in 16 actors")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement")
+    parser.add_argument("--deaths", type=int, default=7, help="for each state of the head")
+    arguments = parse_arguments(parser, smoke="--ranks 1,2 --many 32 --seconds 1 --deaths 1")
     sizes = [int(size) for size in arguments.ranks.split(",")]
     with ray_session(None, EmbeddedRay(cpus=2, niceness=0), lambda *_: None):
-        direct = measure_ranks(sizes, arguments.seconds, arguments.deaths)
-        share = measure_simulated(arguments.agents, arguments.seconds)
-    ranks = arguments.agents * RANKS_PER_AGENT
-    print(f"driver, {ranks:,} ranks of {arguments.agents} simulated agents: {share:.2%} of a core")
-    print(f"driver, {MANY:,} ranks, {DIRECT}: {direct:.0%} of a core, extrapolated")
-    print(f"driver, {MANY:,} ranks, {BY_NODE}: {share * MANY / ranks:.1%} of a core, extrapolated")
+        node: str = ray.get_runtime_context().get_node_id()
+        measure_ranks(node, sizes, arguments.seconds, arguments.deaths)
+        measure_many(arguments.many, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ from trainer.process.placement import Placement
 SHARE_FOR_DATA = 0.8
 
 
-@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1, "record": 1})
+@ray.remote(
+    num_cpus=0, max_restarts=0, concurrency_groups={"control": 1, "record": 1, "reports": 1}
+)
 class RankActor(ReportingMethods, NodeCheckMethods):
     """Ray actor that becomes one rank of one attempt."""
 

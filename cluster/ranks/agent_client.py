@@ -129,12 +129,6 @@ class NodeAgents:
         self.expect(signs, signs)
         return self.silent.keys() & set(nodes)
 
-    def close_links(self) -> None:
-        """Remove the sockets of agents that answer; call this when no rank starts any more."""
-        if not embedded_ray_is_lost():
-            agents = [one for node, one in self.by_node.items() if node not in self.silent]
-            wait([agent.close_links.remote() for agent in agents], ANSWER_SECONDS)
-
     def unresponsive(self, nodes: Collection[str]) -> set[str]:
         """Return those of `nodes` whose agent has not answered its last request.
 

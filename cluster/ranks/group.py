@@ -1,15 +1,19 @@
 """The ranks of one attempt at a run, behind an interface that does not block.
 
-A rank may be stopped, hang, or be on a lost node, so no method waits for it. Reports of ranks come
-from the agents of their nodes, through a `ReportCollector`, with one request per node. Ranks that
-are not connected to an agent are called directly: requests are sent, and every poll collects the
-answers that have arrived. Only the last reports are awaited, with a deadline.
+A rank may be stopped, hang, or be on a lost node, so no method waits for it. Requests are sent, and
+every poll collects the answers that have arrived. Only the last reports are awaited, with a
+deadline.
+
+Each rank has one pending request for reports, which it answers at once if a report is urgent, and
+otherwise after `answer_interval`. The wait of a group ends with the death of a rank. Other answers
+are collected with the next poll, because each reference that is awaited costs the driver time.
 """
 
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
@@ -17,16 +21,16 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, DeadlinesConfig
 from cluster.data.workers import WorkerHandle
 from cluster.errors import RankHungError, RankLostError
 from cluster.health.failures import RankDiedError, cause_of, failure_of, is_certain, is_permanent
 from cluster.health.hang_detector import HangDetector, Position
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks.agent_client import arrived_answers
+from cluster.ranks.death_watch import DeathWatch
 from cluster.ranks.node_memory import next_nodes
 from cluster.ranks.process import RankProcess
-from cluster.ranks.report_collector import ReportCollector
 from cluster.ranks.reports import ReceivedReports, Report, ReportBatch
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.job.rank_job import RankJob
@@ -38,8 +42,14 @@ from trainer.process.placement import Placement
 WAIT_FOR_CAUSE_SECONDS = 2.0
 # Seconds to wait for the last reports of the ranks when the run ends with an error.
 LAST_REPORTS_SECONDS = 2.0
-# Seconds to wait for Ray's account of a death that an agent has reported; it takes milliseconds.
-DEATH_ACCOUNT_SECONDS = 0.2
+# Seconds to wait for Ray's account of a death that an agent has reported, which has the cause. It
+# takes milliseconds, but seconds while the head does not respond.
+DEATH_ACCOUNT_SECONDS = 0.025
+# Shortest time between two answers of a rank without an urgent report, and the number of such
+# answers per second from all ranks.
+ANSWER_SECONDS = 1.0
+ANSWERS_PER_SECOND = 320
+RETRY_SECONDS = 1.0
 # Number of ranks of a node from which its agent requests layouts for them.
 MIN_SHARING_RANKS = 2
 # Time between two searches for hung ranks, whose deadlines are seconds or minutes.
@@ -71,7 +81,6 @@ class RankGroup:
         names: list[str],
         clock: SuspendAwareClock,
         node_names: Sequence[str] = (),
-        collector: ReportCollector | None = None,
         agents: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Create a group, which starts to train after `start`.
@@ -79,8 +88,8 @@ class RankGroup:
         Args:
             names: the ranks' names in messages.
             node_names: the name of each rank's node in messages.
-            collector: collects reports from agents; None to call all ranks directly.
-            agents: agents, by node id, that request layouts for the ranks of their nodes.
+            agents: agents, by node id, that watch the processes of the ranks of their nodes, and
+                request layouts for them.
         """
         self.processes = processes
         self._config = config
@@ -94,12 +103,10 @@ class RankGroup:
         self._results: list[Any] = []  # results of the calls of `train`, in rank order
         self._polls: dict[int, Any] = {}  # pending requests, by rank
         self._received = [ReceivedReports() for _ in processes]
-        self._returned_ranks: set[int] = set()
         self._hang_checked_at = self._since - HANG_CHECK_SECONDS
-        self._collector = collector
-        self._ranks = {process: rank for rank, process in enumerate(processes)} if collector else {}
-        self._linked: frozenset[RankProcess] = frozenset()
-        self._direct_ranks = list(range(len(processes)))  # ranks that are not linked to an agent
+        self._answer_seconds = answer_interval(len(processes), config.deadlines)
+        self._poll_at = [-inf] * len(processes)  # earliest time of the next request, by rank
+        self._death_watch = DeathWatch({}, ())
         self._failed_at: float | None = None
 
     @property
@@ -130,44 +137,31 @@ class RankGroup:
         self.use_workers(workers)
 
     def wait(self, seconds: float) -> None:
-        """Wait for the next answer that the group needs, for at most `seconds`.
+        """Wait for the next stage of the startup, or for the death of a rank that trains.
 
         Do not wait if all answers for a stage of the startup have arrived: `poll` then begins the
         next stage.
+
+        Args:
+            seconds: the longest time to wait.
         """
-        if self._collector and self._results:
-            self._wait_for_agents(self._collector, seconds)
+        if self._results:
+            if not (answers := self._death_watch.pending):
+                time.sleep(seconds)
+            else:
+                ray.wait(answers, num_returns=1, timeout=seconds)
             return
         answers = list(self._pending_answers().values())
         _, missing = ray.wait(answers, num_returns=len(answers), timeout=0)
         if missing:
             ray.wait(missing, num_returns=1, timeout=seconds)
-        elif self._results:
-            time.sleep(seconds)  # all ranks have failed: `poll` waits for the cause
-
-    def _wait_for_agents(self, collector: ReportCollector, seconds: float) -> None:
-        """Collect reports for `seconds`, or until a rank dies or a direct rank returns.
-
-        The ends of linked ranks are not awaited here, because each reference costs the driver time.
-        """
-        deadline = time.monotonic() + seconds
-        while not collector.collect() and (left := deadline - time.monotonic()) > 0:
-            running = [rank for rank in self._direct_ranks if rank not in self._returned_ranks]
-            results = [self._results[rank] for rank in running]
-            if not (answers := [*collector.pending, *results]):
-                time.sleep(left)
-                return
-            arrived, _ = ray.wait(answers, num_returns=1, timeout=left)
-            if any(answer in results for answer in arrived):
-                return
 
     def poll(self) -> Poll:
         """Return the activity of the ranks since the last poll."""
         now = self._clock.poll()
-        if self._collector:
-            self._collector.collect()
         if not self._results:
             return Poll([], failure=self._advance_startup(now))
+        self._death_watch.poll(now)
         reports = self._take_reports(now)
         outcomes, failures = self._returned()
         if failures:
@@ -203,9 +197,7 @@ class RankGroup:
             actor.request_stop.remote()
 
     def _pending_answers(self) -> dict[int, Any]:
-        """Return the answers that the group needs to proceed, by rank."""
-        if self._results:
-            return dict(enumerate(self._results))
+        """Return the answers that the startup needs to proceed, by rank."""
         if self._rendezvous is not None:
             return {0: self._rendezvous}
         return {rank: process.name_answer for rank, process in enumerate(self.processes)}
@@ -239,6 +231,8 @@ class RankGroup:
         local_ranks, ranks_of = local_ranks_of(self.nodes), Counter(self.nodes)
         copied = {target: ranks_of[source] for source, target in next_nodes(self.nodes).items()}
         self._hang_detector = HangDetector(self._config.deadlines, self._names, self._since)
+        names = [process.name for process in self.processes]
+        self._death_watch = DeathWatch(self._agents, (name for name in names if name))
         self._results = [
             process.actor.train.remote(
                 self._job,
@@ -265,25 +259,22 @@ class RankGroup:
         return self._agents.get(node) if ranks_of[node] >= MIN_SHARING_RANKS else None
 
     def _take_reports(self, now: float) -> list[tuple[int, Report]]:
-        """Collect the reports that have arrived, and send the next polls to direct ranks."""
+        """Collect the reports that have arrived, and send the next requests."""
         reports: list[tuple[float, int, Report]] = []
-        for news in self._collector.take() if self._collector else ():
-            if (rank := self._ranks.get(news.process)) is not None:
-                self._hang_detector.on_answer(rank, now - news.silent_seconds)
-                for batch in news.batches:
-                    reports += self._accept(rank, batch, now)
         for rank, answer in arrived_answers(self._polls).items():
-            if not isinstance(answer, RayError):  # otherwise it is dead, as its result will show
-                del self._polls[rank]
+            del self._polls[rank]
+            if isinstance(
+                answer, RayError
+            ):  # the request is lost, or the rank, as its result shows
+                self._poll_at[rank] = now + RETRY_SECONDS
+            else:
                 self._hang_detector.on_answer(rank, now)
                 reports += self._accept(rank, answer, now)
-        if self._collector and self._linked is not self._collector.linked:
-            self._linked = self._collector.linked
-            self._direct_ranks = [r for p, r in self._ranks.items() if p not in self._linked]
-        for rank in self._direct_ranks:
-            if rank not in self._polls:
+        for rank, process in enumerate(self.processes):
+            if rank not in self._polls and now >= self._poll_at[rank]:
+                process.polled_at = time.monotonic()
                 received = self._received[rank].end
-                self._polls[rank] = self.processes[rank].actor.poll.remote(received)
+                self._polls[rank] = process.actor.poll.remote(received, self._answer_seconds)
         for at, rank, report in sorted(reports, key=itemgetter(0)):
             if isinstance(report, Position):
                 self._hang_detector.on_progress(rank, report, at)
@@ -299,20 +290,22 @@ class RankGroup:
         Returns:
             The reports, each with its rank, and the error of a rank that does not answer, or None.
         """
-        questions = [
-            *self._polls.items(),
-            *((r, a.poll.remote(self._received[r].end)) for r, a in enumerate(self.actors)),
+        # The thread of a rank that answers polls may be waiting.
+        answers = [
+            actor.poll.options(concurrency_group="control").remote(self._received[rank].end, 0.0)
+            for rank, actor in enumerate(self.actors)
         ]
-        answers = [question for _, question in questions]
         ray.wait(answers, num_returns=len(answers), timeout=seconds)
         now = self._clock.poll()
-        reports: list[tuple[int, Report]] = []
+        reports: list[tuple[float, int, Report]] = []
+        for rank, answer in arrived_answers(self._polls).items():
+            if not isinstance(answer, RayError):
+                reports += self._accept(rank, answer, now)
         failure: Exception | None = None
-        for rank, question in questions:
+        for rank, answer in enumerate(answers):
             name, position = self._names[rank], self._hang_detector.positions[rank]
             try:
-                batch: ReportBatch = ray.get(question, timeout=0)
-                reports += [(rank, report) for _, report in self._received[rank].accept(batch, now)]
+                reports += self._accept(rank, ray.get(answer, timeout=0), now)
             except GetTimeoutError:
                 failure = RankLostError(
                     f"{name} has finished training, but has not sent its last reports within "
@@ -320,16 +313,16 @@ class RankGroup:
                 )
             except RayError as error:
                 failure = failure_of(name, position, error)
-        return reports, failure
+        return [(rank, report) for _, rank, report in reports], failure
 
     def _returned(self) -> tuple[dict[int, Outcome], list[Exception]]:
         """Return the outcomes of finished ranks, and the errors of failed ones."""
         outcomes: dict[int, Outcome] = {}
         failures: list[Exception] = []
         if dead := self._dead_ranks():
-            ray.wait([self._results[rank] for rank in dead], timeout=DEATH_ACCOUNT_SECONDS)
+            accounts = [self._results[rank] for rank in dead]
+            ray.wait(accounts, num_returns=len(accounts), timeout=DEATH_ACCOUNT_SECONDS)
         results = arrived_answers(dict(enumerate(self._results)))
-        self._returned_ranks = set(results)
         for rank, result in results.items():
             if isinstance(result, RayError):
                 position = self._hang_detector.positions[rank]
@@ -344,10 +337,16 @@ class RankGroup:
         return outcomes, failures
 
     def _dead_ranks(self) -> list[int]:
-        """Return the ranks whose end an agent has reported, but which have not returned."""
-        dead = self._collector.dead if self._collector else set()
-        ranks = (self._ranks.get(process) for process in dead)
-        return sorted(r for r in ranks if r is not None and r not in self._returned_ranks)
+        """Return the ranks whose end an agent has reported."""
+        if not (dead := self._death_watch.dead):
+            return []
+        return [rank for rank, process in enumerate(self.processes) if process.name in dead]
+
+
+def answer_interval(ranks: int, deadlines: DeadlinesConfig) -> float:
+    """Return the seconds between two answers of a rank without an urgent report."""
+    seconds = max(ANSWER_SECONDS, ranks / ANSWERS_PER_SECOND)
+    return min(seconds, deadlines.answer_seconds / 3)
 
 
 def local_ranks_of(nodes: Sequence[str]) -> list[int]:

@@ -2,14 +2,13 @@
 
 An agent needs no resources and hardly any memory. Its methods only call the modules of their
 subjects: `node_processes`, `node_folder`, `node_meter`, `node_mirror`, `node_memory`. The driver
-asks all agents through `agent_client`. An agent also speaks for the ranks of its node
-(`linked_ranks`): it collects their reports, passes on the supervisor's heartbeats, and requests
-the layouts of windows once for all of them (`cluster.data.node_layouts`).
+asks all agents through `agent_client`. An agent also requests the layouts of windows once for all
+ranks of its node (`cluster.data.node_layouts`).
 """
 
 import os
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,15 @@ from cluster.data.node_layouts import NodeLayouts
 from cluster.health.stacks import stacks_of
 from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources
-from cluster.ranks.linked_ranks import LinkedRanks, NodeReports
 from cluster.ranks.node_memory import NodeMemory
 from cluster.ranks.node_meter import NodeMeter
 from cluster.ranks.node_mirror import FileChange, NodeMirror, SentFile
-from cluster.ranks.node_processes import ProcessName, await_deaths_here, kill_here
+from cluster.ranks.node_processes import (
+    ProcessName,
+    await_deaths_here,
+    dead_processes_here,
+    kill_here,
+)
 from cluster.ray.folder_access import answer_probe
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import remove_stale_folders
@@ -35,7 +38,7 @@ from trainer.record.node_usage import Usage
     num_cpus=0,
     max_restarts=-1,
     concurrency_groups={
-        "reports": 1,
+        "watch": 2,  # the request of a former group may still wait
         "deaths": 1,
         "folder": 1,
         "stacks": 1,
@@ -54,7 +57,6 @@ class NodeAgent:
         self._watchdog = Watchdog(at_end=self._memory.close)
         self._raylet = os.getppid()
         self._meter = NodeMeter()
-        self._ranks = LinkedRanks()
         self._layouts = NodeLayouts()
         remove_stale_folders()
 
@@ -62,7 +64,6 @@ class NodeAgent:
         """Record that the supervisor is alive."""
         self._watchdog.heartbeat()
         self._exit_with_raylet()
-        self._ranks.relay_heartbeat()
 
     def _exit_with_raylet(self) -> None:
         """Exit if the raylet has died.
@@ -77,20 +78,15 @@ class NodeAgent:
         kill_here(processes)
         self._exit_with_raylet()
 
-    @ray.method(concurrency_group="reports")
-    def listen(self, received: Mapping[int, int]) -> NodeReports:
-        """Run `LinkedRanks.listen`."""
-        return self._ranks.listen(received)
+    @ray.method(concurrency_group="watch")
+    def dead_processes(self, processes: list[ProcessName], seconds: float) -> list[ProcessName]:
+        """Run `dead_processes_here`."""
+        return dead_processes_here(processes, seconds)
 
     @ray.method(concurrency_group="data")
     def layout(self, worker: Any, attempt: str, epoch: int, window: int) -> Any:
         """Run `NodeLayouts.reference`."""
         return self._layouts.reference(worker, attempt, epoch, window)
-
-    @ray.method(concurrency_group="folder")
-    def close_links(self) -> None:
-        """Run `LinkedRanks.close`."""
-        self._ranks.close()
 
     @ray.method(concurrency_group="deaths")
     def await_deaths(self, processes: list[ProcessName]) -> None:

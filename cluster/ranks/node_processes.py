@@ -5,11 +5,12 @@ Node agents kill processes immediately, whereas Ray takes five seconds for a sto
 
 import os
 import secrets
+import select
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,28 @@ def kill_here(processes: list[ProcessName]) -> None:
         if process.is_alive():
             with suppress(ProcessLookupError):  # the process has ended in the meantime
                 os.kill(process.id, signal.SIGKILL)
+
+
+def dead_processes_here(processes: list[ProcessName], seconds: float) -> list[ProcessName]:
+    """Return those of the processes that have ended, as soon as one has, or after `seconds`.
+
+    A *pidfd* is a descriptor of a process that becomes readable when the process ends.
+
+    Raises:
+        OSError: the kernel has no pidfds, or this process has too many open files.
+    """
+    with ExitStack() as descriptors:
+        poll = select.poll()
+        for process in processes:
+            with suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(process.id)
+                descriptors.callback(os.close, descriptor)
+                poll.register(descriptor, select.POLLIN)
+        # A process may have ended before it had a descriptor, and its id may be used again.
+        if dead := [process for process in processes if not process.is_alive()]:
+            return dead
+        poll.poll(1000 * seconds)
+    return [process for process in processes if not process.is_alive()]
 
 
 def await_deaths_here(

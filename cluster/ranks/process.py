@@ -6,6 +6,7 @@ spare therefore waits for each bundle, and a restarted group uses the spares imm
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import ray
@@ -13,7 +14,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.ranks.actor import RankActor
 from cluster.ranks.agent_client import answered
-from cluster.ranks.agent_link import AgentAddress
 from cluster.ranks.node_processes import ProcessName
 from cluster.ray.reservation import RankBundle
 
@@ -24,12 +24,10 @@ class RankProcess:
     """Actor for a bundle, and the name of its process once known.
 
     Attributes:
-        address: the address of an agent that the process has received last, or None.
-        received: the number of its reports that have come from agents.
+        polled_at: the monotonic time in seconds of the last poll, which is a heartbeat, too.
     """
 
-    address: AgentAddress | None = None
-    received = 0
+    polled_at = -inf
 
     def __init__(
         self, rank_bundle: RankBundle, device: str, environment: Mapping[str, str]

@@ -5,6 +5,7 @@ the spares of its nodes, and starts processes where spares are missing. When the
 its processes are killed.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from ray.exceptions import RayError
 from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
-from cluster.health.watchdog import HeartbeatSender
+from cluster.health.watchdog import HEARTBEAT_SECONDS, HeartbeatSender
 from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
 from cluster.node_check.sums import SumsReport
 from cluster.node_check.verdicts import NodeVerdict
@@ -30,7 +31,6 @@ from cluster.ranks.node_meter import UsageRequests
 from cluster.ranks.node_mirror import SentFile, pull_run
 from cluster.ranks.node_processes import collect_stacks, kill_processes
 from cluster.ranks.process import RankProcess, SpareProcesses
-from cluster.ranks.report_collector import SILENT_SECONDS, ReportCollector
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
 from trainer.checkpoints.memory_file import MemoryFile
@@ -38,6 +38,9 @@ from trainer.record.node_usage import Usage
 from trainer.runs.folder import RunFolder
 
 RECORD_SECONDS = 5.0  # for the records of collectives of all ranks
+# Time since its last poll after which a rank needs other heartbeats, because the driver is busy or
+# asks rarely.
+POLLED_SECONDS = 2 * HEARTBEAT_SECONDS
 
 
 class RankPool:
@@ -72,7 +75,6 @@ class RankPool:
         self._spares = SpareProcesses(config.device, environment, self._kill)
         self._node_checks = _node_checks(config)
         self._group: RankGroup | None = None
-        self._collector = ReportCollector(self._agents, self._processes)
         self._heartbeat = HeartbeatSender(self._actors)
 
     def __enter__(self) -> Self:
@@ -88,7 +90,6 @@ class RankPool:
         self._heartbeat.__exit__(kind, error, traceback)
         self.end_group()
         self._memories.close()
-        self._agents.close_links()
         self._kill(self._spares.waiting)  # Ray releases the bundles when this process ends
 
     def offer(self, nodes: Mapping[str, Node]) -> list[str]:
@@ -125,8 +126,6 @@ class RankPool:
             [f"Rank {rank} on node {node}" for rank, node in enumerate(node_names)],
             self._clock,
             node_names,
-            # A shorter time limit needs the heartbeats of direct calls.
-            self._collector if self._config.deadlines.answer_seconds > SILENT_SECONDS else None,
             self._agents.by_node,
         )
         return self._group
@@ -276,16 +275,12 @@ class RankPool:
             ray.kill(process.actor)  # for Ray's bookkeeping, and for processes without a known name
 
     def _actors(self) -> Iterator[Any]:
-        """Yield the actors to send heartbeats to: agents pass them on to linked processes."""
+        """Yield the actors to send heartbeats to: those that have not had one as a poll."""
         yield from list(self._agents.by_node.values())
-        for process in self._processes():
-            if not self._collector.relays_heartbeats(process):
-                yield process.actor
-
-    def _processes(self) -> list[RankProcess]:
-        """Return the processes of spares and of the group."""
         group = self._group  # another thread may end the group in the meantime
-        return [*self._spares.waiting, *(group.processes if group else ())]
+        for process in [*self._spares.waiting, *(group.processes if group else ())]:
+            if time.monotonic() - process.polled_at > POLLED_SECONDS:
+                yield process.actor
 
 
 def _node_checks(config: ClusterConfig) -> NodeChecks | None:

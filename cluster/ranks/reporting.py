@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 import ray
 
-from cluster.ranks.agent_link import AgentAddress, AgentLink
 from cluster.ranks.node_processes import ProcessName
 from cluster.ranks.reports import Mailbox, ReportBatch
 
 
 class ReportingMethods:
-    """Methods of an actor with a mailbox, which the supervisor or the node's agent empties.
+    """Methods of an actor with a mailbox, which the supervisor empties.
 
-    The actor has a concurrency group `control`.
+    The actor has a concurrency group `control`, and a group `reports` with one thread, in which a
+    poll may wait.
     """
 
     def __init__(self, on_heartbeat: Callable[[], None]) -> None:
@@ -23,7 +23,6 @@ class ReportingMethods:
         """
         self._on_heartbeat = on_heartbeat
         self._mailbox = Mailbox()
-        self._link = AgentLink(self._mailbox, on_heartbeat)
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> None:
@@ -34,17 +33,16 @@ class ReportingMethods:
     def process(self) -> ProcessName:
         return ProcessName.of_this_process()
 
-    @ray.method(concurrency_group="control")
-    def poll(self, received: int) -> ReportBatch:
-        """Return the reports that the supervisor has not received.
+    @ray.method(concurrency_group="reports")
+    def poll(self, received: int, seconds: float) -> ReportBatch:
+        """Return the reports that the supervisor has not received; the call is a heartbeat, too.
+
+        The answer waits until there is an urgent report, for at most `seconds`. With 0 seconds, it
+        can be requested in another concurrency group while a poll waits.
 
         Args:
             received: the number of reports that the supervisor has received.
         """
+        self._on_heartbeat()
         self._mailbox.acknowledge(received)
-        return self._mailbox.reports_since(received)
-
-    @ray.method(concurrency_group="control")
-    def link(self, address: AgentAddress) -> bool:
-        """Send reports to the agent of this node, too; return whether it can be reached."""
-        return self._link.connect(address)
+        return self._mailbox.reports_since(received, seconds)

@@ -1,9 +1,11 @@
 """Reports of a rank to its supervisor: a class per kind, and their numbered queue.
 
-The rank trains in one thread of its actor and puts reports into a `Mailbox`. Other threads send
-them, to the agent of the node or to a supervisor that polls. The mailbox keeps each report until
-the supervisor has received it, and `ReceivedReports` drops those that come twice. So reports may
-change their way at any time, and none is lost.
+The rank trains in one thread of its actor and puts reports into a `Mailbox`. Other threads answer
+the supervisor's polls. The mailbox keeps each report until the supervisor has received it, and
+`ReceivedReports` drops those that come twice. So a poll can be repeated at any time, and no report
+is lost.
+
+All reports but positions and details for the log are *urgent*: a waiting poll is answered at once.
 
 Both processes run the same version of transloom, and reports are never stored. Reports therefore
 have no version number, unlike the metrics lines and checkpoint headers that they contain.
@@ -12,7 +14,6 @@ have no version number, unlike the metrics lines and checkpoint headers that the
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -107,11 +108,6 @@ class ReportBatch:
         """Number of the report after this batch."""
         return self.first + len(self.reports)
 
-    @property
-    def is_urgent(self) -> bool:
-        """True if a report is not only about the rank's progress, or for the log."""
-        return not all(isinstance(report, Position | Detail) for _, report in self.reports)
-
 
 class ReceivedReports:
     """Receiver of a rank's reports, which may arrive twice but have no gaps.
@@ -144,17 +140,13 @@ class ReceivedReports:
 
 
 class Mailbox:
-    """Implementation of `trainer.job.supervision.Supervision` with the threads of an actor.
-
-    Attributes:
-        on_urgent: called after a report that should reach the supervisor at once; must not block.
-    """
+    """Implementation of `trainer.job.supervision.Supervision` with the threads of an actor."""
 
     def __init__(self) -> None:
-        self.on_urgent: Callable[[], None] = lambda: None
         self._reports: deque[tuple[float, Report]] = deque()
         self._first = 0  # number of the oldest report that is kept
-        self._lock = threading.Lock()
+        self._urgent_end = 0  # number of the report after the newest urgent one
+        self._changed = threading.Condition()  # notified after an urgent report
         self._stop = threading.Event()
         self._memory_steps = MemorySteps()
 
@@ -194,22 +186,28 @@ class Mailbox:
     def request_stop(self) -> None:
         self._stop.set()
 
-    def reports_since(self, number: int) -> ReportBatch:
-        """Return the kept reports with this number or a higher one."""
-        with self._lock:
+    def reports_since(self, number: int, seconds: float = 0.0) -> ReportBatch:
+        """Return the kept reports with this number or a higher one.
+
+        Args:
+            seconds: the time to wait if none of them is urgent.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._urgent_end > number, seconds)
             first = max(number, self._first)
             reports = list(self._reports)[first - self._first :]
         return ReportBatch(first, reports, time.monotonic())
 
     def acknowledge(self, number: int) -> None:
         """Drop the reports with lower numbers, which the supervisor has received."""
-        with self._lock:
+        with self._changed:
             while self._first < number and self._reports:
                 self._reports.popleft()
                 self._first += 1
 
     def _put(self, report: Report) -> None:
-        with self._lock:
+        with self._changed:
             self._reports.append((time.monotonic(), report))
-        if not isinstance(report, Position | Detail):
-            self.on_urgent()
+            if not isinstance(report, Position | Detail):
+                self._urgent_end = self._first + len(self._reports)
+                self._changed.notify_all()

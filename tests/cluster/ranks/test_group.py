@@ -19,7 +19,7 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.ranks import agent_client
 from cluster.ranks import group as rank_group
 from cluster.ranks.group import LAST_REPORTS_SECONDS, WAIT_FOR_CAUSE_SECONDS, RankGroup
-from cluster.ranks.report_collector import LinkedReports
+from cluster.ranks.node_processes import ProcessName
 from cluster.ranks.reports import Notice, ReportBatch
 from cluster.ray.session import ray_session
 from trainer.errors import NonFiniteLossError
@@ -33,15 +33,15 @@ SILENT_SECONDS = 3.0  # the others answer meanwhile
 def rank_that(error: Exception | None, silent: bool) -> Any:
     """An actor that returns or fails when it trains, and is asked afterwards what it did."""
 
-    @ray.remote(num_cpus=0, concurrency_groups={"control": 1})
+    @ray.remote(num_cpus=0, concurrency_groups={"control": 1, "reports": 1})
     class Rank:  # here, so that Ray sends the class itself: its processes know no tests
         def train(self) -> str:
             if error:
                 raise error
             return "finished"
 
-        @ray.method(concurrency_group="control")
-        def poll(self, received: int) -> ReportBatch:
+        @ray.method(concurrency_group="reports")
+        def poll(self, received: int, seconds: float) -> ReportBatch:
             if silent:
                 time.sleep(600)  # the actor does not live so long
             return ReportBatch(received, [(0.0, SAID)][received:], 0.0)
@@ -126,6 +126,7 @@ def starting(nodes: str, answer: Any, config: ClusterConfig, clock: Any) -> Rank
             actor=StartingRank(answer),
             rank_bundle=SimpleNamespace(node=node),
             name_answer=ray.put("name"),
+            name=None,
         )
         for node in nodes
     ]
@@ -189,7 +190,8 @@ class GroupStory:
         for module in (rank_group, agent_client):
             monkeypatch.setattr(module, "ray", self.ray)
         self.pauses = []
-        monkeypatch.setattr(rank_group, "time", SimpleNamespace(sleep=self.pauses.append))
+        clock = SimpleNamespace(sleep=self.pauses.append, monotonic=lambda: 1000.0)
+        monkeypatch.setattr(rank_group, "time", clock)
         self.clock = HandClock()
         self.started = [pending() for _ in nodes]
         self.rendezvous = pending()
@@ -197,12 +199,22 @@ class GroupStory:
         self.actors = [
             ScriptedActor(rendezvous=[self.rendezvous], train=[result]) for result in self.results
         ]
-        processes = [
-            SimpleNamespace(actor=actor, rank_bundle=SimpleNamespace(node=node), name_answer=name)
-            for actor, node, name in zip(self.actors, nodes, self.started, strict=True)
+        self.processes = [
+            SimpleNamespace(
+                actor=actor,
+                rank_bundle=SimpleNamespace(node=node),
+                name_answer=started,
+                name=ProcessName(node, rank, 1),
+            )
+            for rank, (actor, node, started) in enumerate(
+                zip(self.actors, nodes, self.started, strict=True)
+            )
         ]
         names = [f"Rank {rank}" for rank in range(len(nodes))]
-        self.group = RankGroup(ClusterConfig(**config), processes, names, self.clock)
+        self.agents = {node: ScriptedActor() for node in nodes}
+        self.group = RankGroup(
+            ClusterConfig(**config), self.processes, names, self.clock, agents=self.agents
+        )
         self.group.start("the job", ["a worker"])
 
     def begin(self):
@@ -298,6 +310,45 @@ def test_ranks_that_all_failed_are_not_polled_without_a_pause(story):
     assert told.pauses == [0.2]
 
 
+def test_waiting_ends_with_a_death_that_an_agent_reports(story):
+    told = story()
+    told.begin()
+    told.group.poll()
+    for agent in told.agents.values():
+        assert len(agent.calls["dead_processes"]) == 1
+    told.group.wait(0.2)
+    assert (told.ray.waits, told.pauses) == ([0.2], [])
+    told.group._death_watch.pending[1].come([told.processes[1].name])
+    told.group.wait(0.2)
+    assert (told.ray.waits, told.pauses) == ([0.2], [])  # it does not wait for node a
+    failure = told.group.poll().failure
+    assert isinstance(failure, RankDiedError)
+    assert str(failure) == "Rank 1 has died in phase start: its process has ended"
+    assert told.ray.waits == [0.2, rank_group.DEATH_ACCOUNT_SECONDS]
+
+
+def test_the_cause_that_ray_reports_of_a_death_is_kept(story):
+    told = story()
+    told.begin()
+    told.group.poll()
+    told.group._death_watch.pending[1].come([told.processes[1].name])
+    told.results[1].come(DEAD)
+    failure = told.group.poll().failure
+    assert isinstance(failure, RankDiedError)
+    assert "its process has ended" not in str(failure)
+    assert told.ray.waits == []
+
+
+def test_a_rank_that_has_returned_may_end(story):
+    told = story()
+    told.begin()
+    told.group.poll()
+    told.results[1].come("finished")
+    told.group._death_watch.pending[1].come([told.processes[1].name])
+    assert told.group.poll().failure is None
+    assert told.ray.waits == []
+
+
 def test_reports_come_with_their_rank_and_each_rank_is_asked_again(story):
     told = story()
     told.begin()
@@ -307,6 +358,40 @@ def test_reports_come_with_their_rank_and_each_rank_is_asked_again(story):
     assert told.group.poll().reports == [(1, first), (1, second)]
     assert [len(actor.calls["poll"]) for actor in told.actors] == [1, 2]
     assert told.group.poll().reports == []  # each is told once
+    assert told.actors[1].calls["poll"] == [(0, 1.0), (2, 1.0)]
+
+
+def test_a_failed_request_for_reports_is_repeated_after_a_pause(story):
+    """A rank's process may live on, for example if a connection was interrupted."""
+    told = story()
+    told.begin()
+    told.group.poll()
+    told.group._polls[1].come(DEAD)
+    for now, requests in ((0.5, 1), (1.0, 1), (1.5, 2)):
+        told.clock.now = now
+        assert told.group.poll().failure is None
+        assert len(told.actors[1].calls["poll"]) == requests
+    told.reports(1, SAID)
+    assert told.group.poll().reports == [(1, SAID)]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "answer_seconds", "expected"),
+    [(1, 30, 1.0), (320, 30, 1.0), (1024, 30, 3.2), (64, 3, 1.0), (64, 1.5, 0.5), (1024, 6, 2.0)],
+)
+def test_ranks_answer_so_often_that_none_seems_hung_and_all_cost_little(
+    ranks, answer_seconds, expected
+):
+    deadlines = DeadlinesConfig(answer_seconds=answer_seconds)
+    assert rank_group.answer_interval(ranks, deadlines) == pytest.approx(expected)
+
+
+def test_a_request_for_reports_is_noted_as_a_heartbeat(story):
+    told = story()
+    told.begin()
+    assert not hasattr(told.processes[0], "polled_at")
+    told.group.poll()
+    assert [process.polled_at for process in told.processes] == [1000.0, 1000.0]
 
 
 def test_requests_to_ray_do_not_grow_with_the_ranks(story):
@@ -344,7 +429,7 @@ def await_death(actor):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            ray.get(actor.poll.remote(0))
+            ray.get(actor.poll.remote(0, 0.0))
         except RayActorError:
             return
     pytest.fail("the actor lives on")
@@ -361,7 +446,7 @@ def test_a_killed_rank_among_many_is_named(ray_head):
         ray.kill(actors[2])
         await_death(actors[2])  # until then, it may answer
         group._results[2] = actors[2].train.remote()
-        group._polls = {rank: actor.poll.remote(0) for rank, actor in enumerate(actors)}
+        group._polls = {rank: actor.poll.remote(0, 0.0) for rank, actor in enumerate(actors)}
         ray.wait([*group._results, *group._polls.values()], num_returns=8)
         poll = group.poll()
     assert isinstance(poll.failure, RankDiedError)
@@ -380,23 +465,6 @@ def test_signs_are_positions_and_seconds_of_silence(story):
     (position, silent), (start, other_silent) = told.group.heartbeats()
     assert (position, silent) == (Position("validation", 3), 4.0)
     assert (start, other_silent) == (Position(), 14.0)
-
-
-def test_the_last_position_is_the_newest_of_several_answers(story):
-    """An agent has answered twice between two polls: the first answer waited longer."""
-    told = story(nodes="a")
-    told.begin()
-    batches = [
-        ReportBatch(0, [(10.0, Position("step", 14))], sent_at=10.1),
-        ReportBatch(1, [(10.2, Position("step", 15))], sent_at=11.2),
-    ]
-    news = [LinkedReports("the process", 0.0, [batch]) for batch in batches]
-    told.group._ranks = {"the process": 0}
-    told.group._collector = SimpleNamespace(
-        collect=lambda: False, take=lambda: news, linked=frozenset(["the process"]), dead=set()
-    )
-    told.group.poll()
-    assert told.group.heartbeats()[0][0] == Position("step", 15)
 
 
 def test_a_rank_that_stops_answering_hangs(story):
@@ -517,8 +585,7 @@ def test_how_long_last_reports_are_waited_for(story, fails):
     for result in told.results:
         result.come(failed_with(NonFiniteLossError("NaN")) if fails else "finished")
     told.reports(0, SAID)
-    for actor in told.actors:
-        actor.answers["poll"] = [Answer(NOTHING), Answer(NOTHING)]
+    told.actors[0].answers["poll"] = [Answer(NOTHING), Answer(NOTHING)]
     poll = told.group.poll()
     assert poll.reports == [(0, SAID)]
     assert told.ray.waits == [LAST_REPORTS_SECONDS if fails else 7.0]

@@ -1,8 +1,11 @@
 """What a rank says reaches its supervisor: through the mailbox of its actor, or by plain calls."""
 
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
+from support.cluster.processes import HANG_SECONDS
 from support.records.checkpoints import make_header
 from support.records.lines import train_line
 
@@ -78,16 +81,38 @@ def test_reports_keep_their_order_if_a_batch_waited_longer_than_the_next_one():
     assert received.accept(ReportBatch(1, [(5.2, two)], sent_at=6.0), 9.0) == [(8.9, two)]
 
 
-def test_what_is_not_only_progress_is_urgent():
-    mailbox, urgent = Mailbox(), []
-    mailbox.on_urgent = lambda: urgent.append(mailbox.reports_since(0).is_urgent)
+def test_a_waiting_poll_ends_with_an_urgent_report():
+    mailbox = Mailbox()
+    batches: list[ReportBatch] = []
+    waiting = threading.Thread(target=lambda: batches.append(mailbox.reports_since(1, 600.0)))
+    mailbox.notice("received")
+    mailbox.acknowledge(1)
+    waiting.start()
     mailbox.progress("step", 1)
     mailbox.log_detail("8 threads")
-    assert urgent == []
-    assert not mailbox.reports_since(0).is_urgent
-    mailbox.line(LINE)
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    assert len(mailbox.reports_since(1).reports) == 2  # another thread need not wait
     mailbox.state_failed(9, "the disk is full")
-    assert urgent == [True, True]
+    waiting.join(HANG_SECONDS)
+    (batch,) = batches
+    assert [report for _, report in batch.reports] == [
+        Position("step", 1),
+        Detail("8 threads"),
+        StateFailed(9, "the disk is full"),
+    ]
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+def test_reports_that_are_kept_are_returned_at_once_only_if_one_is_urgent(urgent):
+    mailbox = Mailbox()
+    mailbox.progress("step", 1)
+    if urgent:
+        mailbox.line(LINE)
+    mailbox.progress("step", 2)
+    started = time.monotonic()
+    assert len(mailbox.reports_since(0, 0.5).reports) == 2 + urgent
+    assert (time.monotonic() - started < 0.5) == urgent
 
 
 def test_a_request_to_stop_stays():

@@ -56,7 +56,9 @@ class ScriptedActor:
                 return Answer(given(*arguments, **named))
             return given.pop(0) if given else pending()
 
-        return SimpleNamespace(remote=remote)
+        method = SimpleNamespace(remote=remote)
+        method.options = lambda **_: method
+        return method
 
 
 class ScriptedRay:
