@@ -47,7 +47,7 @@ from cluster.ray.session import ray_session
 from cluster.supervision.attempt import POLL_SECONDS
 
 STEP_SECONDS = 0.5
-NOTICE_STEPS = 100  # mean number of steps between two notices of a rank
+NOTICE_STEPS = 400  # mean number of steps between two notices of a rank
 HOSTS = 16  # actors whose threads are ranks
 START_SECONDS = 300.0
 SETTLE_SECONDS = 5.0
@@ -94,7 +94,7 @@ class Host:
     def train(self, rank: int, seed: int) -> None:
         report_steps(self._mailboxes[rank], seed)
 
-    @ray.method(concurrency_group="reports")
+    @ray.method(concurrency_group="reports", enable_task_events=False)
     def poll(self, rank: int, received: int, seconds: float) -> ReportBatch:
         self._mailboxes[rank].acknowledge(received)
         return self._mailboxes[rank].reports_since(received, seconds)

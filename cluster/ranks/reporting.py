@@ -33,7 +33,7 @@ class ReportingMethods:
     def process(self) -> ProcessName:
         return ProcessName.of_this_process()
 
-    @ray.method(concurrency_group="reports")
+    @ray.method(concurrency_group="reports", enable_task_events=False)
     def poll(self, received: int, seconds: float) -> ReportBatch:
         """Return the reports that the supervisor has not received; the call is a heartbeat, too.
 

@@ -103,23 +103,20 @@ def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, undisturbed, orders
 
 
 def test_a_killed_agent_costs_no_rank_and_no_bit(runs, undisturbed, orders, groups, ray_head):
-    """Its ranks are called directly until the next agent speaks for them."""
-    linked = []
-
-    def count_linked():
-        return len(groups[0]._collector.linked)
+    """Ray starts another one, which watches the ranks."""
+    watched = []
 
     def kill_agent(_):
-        wait_until(lambda: count_linked() == 2)
         wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
-        kill(ray_head.actors("NodeAgent")[0].pid)
-        wait_until(lambda: count_linked() == 0)
-        wait_until(lambda: count_linked() == 2)
-        linked.append(count_linked())
+        (agent,) = ray_head.actors("NodeAgent")
+        kill(agent.pid)
+        wait_until(lambda: [p for p in ray_head.actors("NodeAgent") if p.pid != agent.pid])
+        wait_until(lambda: groups[0]._death_watch.pending)
+        watched.append(groups[0]._death_watch.dead)
 
     with Strike(orders, MID_STEP, kill_agent):
         runs.train("run", "cluster.ranks=2", "trainer.max_steps=40")
-    assert linked == [2]
+    assert watched == [set()]
     assert len(groups) == 1
     assert runs.lines("run", "event") == []
     assert runs.curve("run") == undisturbed.curve("undisturbed")[:40]

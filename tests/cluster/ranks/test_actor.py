@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.cluster.processes import wait_until
 
 from cluster.node_check import actor as node_check_actor
 from cluster.ranks import actor as actor_module
@@ -52,13 +54,15 @@ def actor(monkeypatch):
     for name in ("CUDA_VISIBLE_DEVICES", "PYTORCH_NVML_BASED_CUDA_CHECK"):
         monkeypatch.setenv(name, "before")
     events = []
-    monkeypatch.setattr(actor_module, "Watchdog", lambda: SimpleNamespace(heartbeat=events.append))
+    watchdog = SimpleNamespace(heartbeat=lambda: events.append("heartbeat"))
+    monkeypatch.setattr(actor_module, "Watchdog", lambda: watchdog)
     for name in ("read_environment", "limit_openmp_spin", "enable_stack_dumps"):
         monkeypatch.setattr(actor_module, name, partial(events.append, name))
 
     def make(gpu=None):
         made = RankActor.__ray_metadata__.modified_class(gpu)
         assert events == ["read_environment", "limit_openmp_spin", "enable_stack_dumps"]
+        made.events = events
         return made
 
     return make
@@ -74,9 +78,9 @@ def test_a_rank_sees_the_gpu_of_its_seat(actor, gpu):
 def test_calls_of_the_supervisor_reach_the_rank(actor):
     rank = actor()
     rank._mailbox.notice("one")
-    first = rank.poll(0)
+    first = rank.poll(0, 0.0)
     assert (first.first, reports_of(first)) == (0, [Notice("one")])
-    assert reports_of(rank.poll(1)) == []
+    assert reports_of(rank.poll(1, 0.0)) == []
     rank.use_workers(["a worker"])
     assert rank._client.workers == ["a worker"]
     rank.request_stop()
@@ -84,7 +88,20 @@ def test_calls_of_the_supervisor_reach_the_rank(actor):
     assert rank.process_id() == os.getpid()
     assert rank.modules() == list(sys.modules)
     rank._client._notice("worker 3 is slow")
-    assert reports_of(rank.poll(1)) == [Notice("worker 3 is slow")]
+    assert reports_of(rank.poll(1, 0.0)) == [Notice("worker 3 is slow")]
+
+
+def test_a_poll_is_a_heartbeat_when_it_comes(actor):
+    rank = actor()
+    rank.events.clear()
+    waiting = threading.Thread(target=rank.poll, args=(0, 600.0))
+    waiting.start()
+    wait_until(lambda: rank.events == ["heartbeat"])
+    rank.heartbeat()
+    assert rank.events == ["heartbeat"] * 2
+    assert waiting.is_alive()
+    rank._mailbox.notice("one")
+    waiting.join()
 
 
 def reports_of(batch):

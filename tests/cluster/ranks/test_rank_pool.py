@@ -1,6 +1,8 @@
 """Which nodes ranks are offered, and what becomes of the processes of a group."""
 
+import time
 from dataclasses import replace
+from math import inf
 from types import SimpleNamespace
 
 import pytest
@@ -30,7 +32,6 @@ def new_agent(node):
     return ScriptedActor(
         kill=lambda processes: None,
         await_deaths=lambda processes: None,
-        close_links=lambda: None,
         stacks=lambda processes: [f"stacks of process {process.id}" for process in processes],
     )
 
@@ -54,8 +55,9 @@ class Seats:
 
 
 class Process(SimpleNamespace):
-    """A process of a rank or a spare."""
+    """A process of a rank or a spare, which has not been polled."""
 
+    polled_at = -inf
     __hash__ = object.__hash__
 
 
@@ -152,6 +154,17 @@ def test_agents_spares_and_ranks_get_heartbeats(supply):
     spare = Process(actor=ScriptedActor(), rank_bundle=RankBundle("a"))
     ranks._spares.waiting.append(spare)
     assert list(ranks._actors()) == [ranks._agents.by_node["a"], spare.actor, *group.actors]
+
+
+def test_a_rank_gets_no_other_heartbeat_as_long_as_it_is_polled(supply, monkeypatch):
+    """A driver that is busy polls nobody, and its thread goes on sending heartbeats."""
+    ranks, _ = supply(ranks=2)
+    group = ranks.start_group(["a", "a"], NAMES)
+    agent, (polled, other) = ranks._agents.by_node["a"], group.processes
+    polled.polled_at = time.monotonic()
+    assert list(ranks._actors()) == [agent, other.actor]
+    polled.polled_at -= rank_pool.POLLED_SECONDS
+    assert list(ranks._actors()) == [agent, polled.actor, other.actor]
 
 
 @pytest.mark.parametrize("warm", [True, False])
