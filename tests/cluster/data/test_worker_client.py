@@ -14,6 +14,7 @@ from cluster.data import worker_client
 from cluster.data.node_layouts import NodeSharing
 from cluster.data.streams import WorkerStreams
 from cluster.data.worker_client import (
+    AGENT_SECONDS,
     HEARTBEAT_SECONDS,
     MAX_RETRIES_BEFORE_ERROR,
     RESTART_SECONDS,
@@ -187,6 +188,21 @@ def test_without_any_answer_for_long_the_run_ends(timed):
     with pytest.raises(ClusterError, match=r"No data worker has answered for 150 s \(fetch of"):
         client.answer(client.ask("fetch", HERE))
     assert timed.waits == [60.0, 60.0, 30.0]
+
+
+@pytest.mark.parametrize("early_seconds", [0.0, 0.5 * AGENT_SECONDS, 60.0])
+def test_a_layout_that_was_requested_early_is_awaited_from_when_it_is_needed(timed, early_seconds):
+    """Its answer comes through the agent, which may itself be waiting for the data worker."""
+    through_agent = pending()
+    agent = ScriptedActor(layout=[Answer(through_agent)])
+    client, notices = client_of(ScriptedActor(layout=[Answer("asked directly")]))
+    client.sharing = NodeSharing(agent, "attempt")
+    request = client.ask_for_layout(*HERE)
+    timed.now += early_seconds
+    assert client.answer(request) == "asked directly"
+    assert timed.waits == [AGENT_SECONDS]
+    assert notices == []  # the agent has answered, so it is asked for the next layout, too
+    assert client.sharing
 
 
 def test_a_damaged_file_that_was_read_ahead_is_read_once_more(timed):
