@@ -52,6 +52,7 @@ HOSTS = 16  # actors whose threads are ranks
 START_SECONDS = 300.0
 SETTLE_SECONDS = 5.0
 DEATH_RANKS = 8
+URGENT_SECONDS = 0.2  # limit for an urgent report
 PAUSE_SECONDS = 1.0  # between stopping the head and killing a rank
 
 
@@ -166,7 +167,8 @@ def measure(group: RankGroup, seconds: float) -> float:
     of_agent = (cpu_seconds(agent) - before) / passed
     text = f"{len(group.processes):5} {of_driver:8.2%} {of_agent:8.2%}   "
     if delays:
-        text += f"{in_milliseconds(delays)} of {len(delays)}"
+        late = sum(delay > URGENT_SECONDS for delay in delays)
+        text += f"{in_milliseconds(delays)}, {late} of {len(delays)} above {URGENT_SECONDS} s"
     print(text, flush=True)
     return of_driver
 
@@ -225,11 +227,13 @@ def measure_deaths(
         with supervised(agents, processes) as group:
             supervise(group, SETTLE_SECONDS)
             victim = processes.pop()
-            if state == "head stopped":
-                os.kill(head, signal.SIGSTOP)
-                supervise(group, PAUSE_SECONDS)
-            times[state].append(death_seconds(group, victim))
-            os.kill(head, signal.SIGCONT)
+            try:
+                if state == "head stopped":
+                    os.kill(head, signal.SIGSTOP)
+                    supervise(group, PAUSE_SECONDS)
+                times[state].append(death_seconds(group, victim))
+            finally:
+                os.kill(head, signal.SIGCONT)
         processes += start_ranks(node, 1)
     for state, found in times.items():
         each = ", ".join(f"{1000 * one:.0f}" for one in sorted(found))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import ray
@@ -95,9 +96,9 @@ def sleepers():
 def pidfds(process_id):
     """The number of open descriptors of processes."""
     count = 0
-    for name in os.listdir(folder := f"/proc/{process_id}/fd"):
-        with suppress(OSError):
-            count += "pidfd" in os.readlink(f"{folder}/{name}")
+    for descriptor in Path(f"/proc/{process_id}/fd").iterdir():
+        with suppress(OSError):  # it is that of the folder, or was closed meanwhile
+            count += "pidfd" in str(descriptor.readlink())
     return count
 
 
