@@ -83,11 +83,12 @@ def modules(spare) -> list[str]:
 
 
 @pytest.mark.chaos  # the short form is among the faults
-def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, undisturbed, orders):
+def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, undisturbed, orders, groups):
     options = ["cluster.ranks=2", "trainer.max_steps=40", "checkpoints.every_steps=10"]
     stopped = []
 
     def stop(reached):
+        wait_until(lambda: groups[0].heartbeats()[0][0].step == 15)  # until it has reported it
         stopped.append(reached.process_id)
         kill(reached.process_id, signal.SIGSTOP)
 
@@ -96,7 +97,6 @@ def test_a_stopped_rank_is_noticed_killed_and_replaced(runs, undisturbed, orders
     assert runs.curve("run") == undisturbed.curve("undisturbed")[:40]
     assert not is_alive(stopped[0])
     assert "Rank 0 on node" in log_of(runs, "run")
-    # The last phase that it reported: it may have been stopped before its next report.
     assert re.search(
         r"has not answered for 15 s, in phase (data|step) of step 15", log_of(runs, "run")
     )
