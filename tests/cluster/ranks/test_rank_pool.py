@@ -1,6 +1,8 @@
 """Which nodes ranks are offered, and what becomes of the processes of a group."""
 
+import gc
 import time
+import weakref
 from dataclasses import replace
 from math import inf
 from types import SimpleNamespace
@@ -133,6 +135,19 @@ def test_the_end_of_a_group_kills_its_processes_once(supply):
     assert killed_by(ranks._agents) == [[ProcessName("a", 0, 1)]]
     assert scripted.killed == group.actors
     assert ranks._reservation.given_back == 0  # the next group takes the same seats
+
+
+def test_the_end_of_a_group_drops_its_pending_requests(supply):
+    ranks, _ = supply(ranks=2)
+    group = ranks.start_group(["a", "b"], NAMES)
+    group._results = [pending(), pending()]
+    group._take_reports(0.0)
+    references = [weakref.ref(one) for one in (*group._results, *group._polls.values())]
+    assert len(references) == 4
+    del group
+    ranks.end_group()
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 4
 
 
 def test_leaving_kills_ranks_and_spares(supply):
