@@ -146,10 +146,10 @@ class RankGroup:
             seconds: the longest time to wait.
         """
         if self._results:
-            if not (answers := self._death_watch.pending):
-                time.sleep(seconds)
+            if requests := self._death_watch.pending:
+                ray.wait(requests, num_returns=1, timeout=seconds)
             else:
-                ray.wait(answers, num_returns=1, timeout=seconds)
+                time.sleep(seconds)
             return
         answers = list(self._pending_answers().values())
         _, missing = ray.wait(answers, num_returns=len(answers), timeout=0)
