@@ -16,6 +16,7 @@ import os
 import random
 import signal
 import statistics
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,15 +57,15 @@ URGENT_SECONDS = 0.2  # limit for an urgent report
 PAUSE_SECONDS = 1.0  # between stopping the head and killing a rank
 
 
-def report_steps(mailbox: Mailbox, seed: int) -> None:
-    """Report steps for ever, and the time in some of them."""
-    choices = random.Random(seed)
+def report_steps(mailboxes: Sequence[Mailbox]) -> None:
+    """Report steps of all ranks in turn, for ever, and the time in some of them."""
     for step in range(1, 10**9):
-        mailbox.progress("data", step)
-        mailbox.progress("step", step, "epoch 0, window 3, micro-batch 17")
-        time.sleep(STEP_SECONDS)
-        if choices.random() < 1 / NOTICE_STEPS:
-            mailbox.notice(str(time.monotonic()))
+        for mailbox in mailboxes:
+            mailbox.progress("data", step)
+            mailbox.progress("step", step, "epoch 0, window 3, micro-batch 17")
+            time.sleep(STEP_SECONDS / len(mailboxes))
+            if random.random() < 1 / NOTICE_STEPS:
+                mailbox.notice(str(time.monotonic()))
 
 
 class Rank(ReportingMethods):
@@ -74,8 +75,8 @@ class Rank(ReportingMethods):
         # Not all ranks are supervised at once.
         super().__init__(Watchdog(timeout_seconds=600.0).heartbeat)
 
-    def train(self, seed: int) -> None:
-        report_steps(self._mailbox, seed)
+    def train(self) -> None:
+        report_steps([self._mailbox])
 
 
 class Host:
@@ -83,6 +84,7 @@ class Host:
 
     def __init__(self, ranks: int) -> None:
         self._mailboxes = [Mailbox() for _ in range(ranks)]
+        self._never = threading.Event()
 
     @ray.method(concurrency_group="control")
     def process(self) -> ProcessName:
@@ -92,8 +94,10 @@ class Host:
     def heartbeat(self) -> None: ...
 
     @ray.method(concurrency_group="train")
-    def train(self, rank: int, seed: int) -> None:
-        report_steps(self._mailboxes[rank], seed)
+    def train(self, rank: int) -> None:
+        if rank == 0:
+            report_steps(self._mailboxes)
+        self._never.wait()
 
     @ray.method(concurrency_group="reports", enable_task_events=False)
     def poll(self, rank: int, received: int, seconds: float) -> ReportBatch:
@@ -192,8 +196,8 @@ def start_ranks(node: str, count: int) -> list[BenchmarkProcess]:
     names = [actor.process.remote() for actor in actors]
     wait(names, START_SECONDS)
     return [
-        BenchmarkProcess(actor, ray.get(name), actor.train.remote(seed))
-        for seed, (actor, name) in enumerate(zip(actors, names, strict=True))
+        BenchmarkProcess(actor, ray.get(name), actor.train.remote())
+        for actor, name in zip(actors, names, strict=True)
     ]
 
 
@@ -267,7 +271,7 @@ def measure_many(count: int, seconds: float) -> None:
         for rank in range(per_host):
             poll = SimpleNamespace(remote=partial(host.poll.remote, rank))
             actor = SimpleNamespace(poll=poll, heartbeat=host.heartbeat)
-            result = host.train.remote(rank, len(processes))
+            result = host.train.remote(rank)
             renamed = ProcessName(node, name.id, name.started)
             processes.append(BenchmarkProcess(actor, renamed, result))
     wait([agent.heartbeat.remote() for agent in agents.by_node.values()], START_SECONDS)

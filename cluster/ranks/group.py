@@ -44,7 +44,7 @@ WAIT_FOR_CAUSE_SECONDS = 2.0
 LAST_REPORTS_SECONDS = 2.0
 # Seconds to wait for Ray's account of a death that an agent has reported, which has the cause. It
 # takes milliseconds, but seconds while the head does not respond.
-DEATH_ACCOUNT_SECONDS = 0.025
+DEATH_ACCOUNT_SECONDS = 0.015
 # Shortest time between two answers of a rank without an urgent report, and the number of such
 # answers per second from all ranks.
 ANSWER_SECONDS = 1.0
