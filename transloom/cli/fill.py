@@ -14,8 +14,8 @@ from transloom.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from transloom.inference.engine_names import Precision
     from transloom.inference.mask_filler import Filled, MaskFiller
-    from transloom.inference.trained_network import Precision
 
 
 def fill(

@@ -18,8 +18,8 @@ from transloom.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from transloom.inference.engine_names import Precision
     from transloom.inference.text_generator import TextGenerator
-    from transloom.inference.trained_network import Precision
 
 
 def generate(

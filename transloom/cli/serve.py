@@ -62,13 +62,6 @@ def serve(
             metavar="FILE", help="File with the bearer token that each request must send."
         ),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a running Ray cluster: HOST:PORT, or auto to detect it. Default: "
-            "start Ray on this machine."
-        ),
-    ] = None,
     batch_tokens: Annotated[
         int,
         typer.Option(
@@ -112,7 +105,7 @@ def serve(
         float, typer.Option(min=0.1, max=3600, help="Time limit for a request, in seconds.")
     ] = 60.0,
 ) -> None:
-    """Serve translations over HTTP with Ray Serve: an API, a web page and metrics.
+    """Serve translations over HTTP: an API, a web page and metrics.
 
     The server translates sentences of concurrent requests in shared batches. --follow selects the
     new checkpoints that the server switches to.
@@ -156,7 +149,6 @@ def serve(
     settings = ServingSettings(
         runs=of_each,
         replicas=replicas,
-        address=address,
         host=host,
         port=port,
         token=None if token is None else _token_of(token),

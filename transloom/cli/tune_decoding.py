@@ -30,8 +30,8 @@ from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
     from trainer.runs.folder import RunFolder
+    from transloom.inference.engine_names import Precision
     from transloom.inference.significance import Metric
-    from transloom.inference.trained_network import Precision
     from transloom.inference.tuned_decoding import DecodingPoint, Grid, TunedDecoding
 
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.engine_names import ComputeType, Engine, Precision
 
 if TYPE_CHECKING:
     from model.config.transformer import DecodingConfig
-    from transloom.inference.trained_network import Precision
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class DecodingOptions:
     beam_size: int | None = None
     length_penalty: float | None = None
     n_best: int = 1
-    precision: "Precision" = "fp32"
+    precision: Precision = "fp32"
     engine: Engine = Engine.TORCH
     compute_type: ComputeType | None = None
 

@@ -1,6 +1,9 @@
 """Names of engines and of their number formats; this module imports no engine."""
 
 from enum import StrEnum
+from typing import Literal
+
+Precision = Literal["fp32", "bf16"]  # of the weights and the network, with the engine torch
 
 
 class Engine(StrEnum):

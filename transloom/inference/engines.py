@@ -13,9 +13,9 @@ from transloom.inference.ctranslate2.conversion import positions_of, require_sup
 from transloom.inference.ctranslate2.export_cache import cached_files, origin_of
 from transloom.inference.ctranslate2.library import require_compute_type
 from transloom.inference.ctranslate2.searcher import CTranslate2Searcher
-from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.engine_names import ComputeType, Engine, Precision
 from transloom.inference.searchers import Searcher, network_searcher
-from transloom.inference.trained_network import Precision, TrainedNetwork
+from transloom.inference.trained_network import TrainedNetwork
 
 
 def require_possible(

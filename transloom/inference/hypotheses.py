@@ -27,8 +27,8 @@ from trainer.checkpoints.folder_names import STEP
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TranslationError
 from trainer.tasks.task import save_texts
+from transloom.inference.engine_names import Precision
 from transloom.inference.sentence_memory import LongSentenceError
-from transloom.inference.trained_network import Precision
 from transloom.inference.translator import Translator
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar, Generic, Self, TypeVar, cast
 from torch import nn
 
 from data_pipeline.tokenizers.tokenizer import shared_tokenizer
-from transloom.inference.trained_network import Precision, TrainedNetwork, load_network
+from transloom.inference.engine_names import Precision
+from transloom.inference.trained_network import TrainedNetwork, load_network
 
 N = TypeVar("N", bound=nn.Module)
 

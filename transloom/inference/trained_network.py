@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -21,8 +21,8 @@ from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.tasks.network import build_network, parameter_shapes
 from transloom.inference.chosen_checkpoint import find_checkpoint
+from transloom.inference.engine_names import Precision
 
-Precision = Literal["fp32", "bf16"]
 N = TypeVar("N", bound=nn.Module)
 
 

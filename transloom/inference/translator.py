@@ -22,7 +22,7 @@ from trainer.errors import TranslationError
 from trainer.process.host_memory import available_bytes
 from trainer.tasks.batch import to_device
 from trainer.tasks.probing import pieces_read
-from transloom.inference.engine_names import ComputeType, Engine
+from transloom.inference.engine_names import ComputeType, Engine, Precision
 from transloom.inference.engines import require_possible, searcher_of
 from transloom.inference.ensemble import Ensemble, join
 from transloom.inference.search_processes import Search
@@ -34,7 +34,7 @@ from transloom.inference.sentence_memory import (
     count_tokens,
     parts_of,
 )
-from transloom.inference.trained_network import Precision, Weights, load_network
+from transloom.inference.trained_network import Weights, load_network
 from transloom.inference.translation import Translation, joined
 from transloom.inference.word_alignment import fold, words_read, words_written
 

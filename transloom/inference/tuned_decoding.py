@@ -26,12 +26,12 @@ from trainer.checkpoints.file_hashes import sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError, TranslationError
 from trainer.runs.folder import RunFolder
+from transloom.inference.engine_names import Precision
 from transloom.inference.evaluation import MOSES_SIGNATURE, moses
 from transloom.inference.scoring import dataset_of
 from transloom.inference.search_processes import processes_for
 from transloom.inference.sentence_memory import LongSentenceError
 from transloom.inference.significance import Metric, OneMetric, Report
-from transloom.inference.trained_network import Precision
 from transloom.inference.translator import Translator
 
 VALIDATION: Literal["validation"] = "validation"

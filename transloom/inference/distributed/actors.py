@@ -26,8 +26,8 @@ from trainer.checkpoints.file_hashes import sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.run_url import is_run_url
+from transloom.inference.engine_names import Precision
 from transloom.inference.search_processes import prepare_process
-from transloom.inference.trained_network import Precision
 from transloom.inference.translate import LineOptions, lines_of_batch
 from transloom.inference.translator import Translator
 

@@ -2,14 +2,14 @@
 
 ::
 
-    request ──▶ auth.py ──▶ dispatcher.py: limits ──▶ batch_queue.py: sentences of all requests
-                                                        │ batches of similar lengths
-                                                        ▼
-                         dispatcher.py ──▶ Ray Serve ──▶ replica.py: Translator
-                                                          └ checkpoint_reloader.py
+    request ──▶ server.py: token, limits ──▶ dispatcher.py ──▶ batches.py: sentences of all requests
+                                                │ batches of similar lengths
+                                                ▼
+                                             replica.py ──▶ replica_process.py: Translator
+                                                              └ checkpoint_reloader.py
     serve.py starts these components, and stops them on SIGINT or SIGTERM.
 
-The HTTP server is our own; Ray Serve's proxy is not started. Our server checks the size of a
-request before it processes the request, and forms batches from the sentences of all requests. If a
-replica dies, another one translates its batch, and the client does not notice.
+The server is one process, and each replica another one. The server checks the size of a request
+before it processes the request, and forms batches from the sentences of all requests. If a replica
+dies or hangs, another one translates its batch, and the client does not notice.
 """

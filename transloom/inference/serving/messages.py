@@ -108,3 +108,27 @@ class Standing(FileModel):
     ready: bool
     problem: str | None = None
     runs: list[ServedRun]
+
+
+class RefusedError(Exception):
+    """Refusal or failure of a request, which therefore gets no translations.
+
+    Attributes:
+        status: HTTP status of the response.
+        answer: the content of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: ProblemKind,
+        problem: str,
+        sentence: int | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        """Create the refusal; see `Problem` for the arguments other than the status."""
+        super().__init__(problem)
+        self.status = status
+        self.answer = Problem(
+            kind=kind, problem=problem, sentence=sentence, retry_after_seconds=retry_after_seconds
+        )

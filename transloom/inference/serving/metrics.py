@@ -1,15 +1,15 @@
 """Prometheus metrics of a server, in the OpenMetrics text format."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
 
-from transloom.inference.serving.batch import ReplicaStatus
 from transloom.inference.serving.messages import ServedRun
+from transloom.inference.serving.replica import ReplicaStatus
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
@@ -23,12 +23,38 @@ class HasStatus(Protocol):
     @property
     def name(self) -> str: ...
 
-    def recent_replicas(self) -> Sequence[ReplicaStatus]: ...
-
     def current_status(self) -> ServedRun: ...
 
+    def replica_statuses(self) -> Sequence[ReplicaStatus]: ...
 
-class ServingMetrics(Collector):
+
+# Meaning and value of each gauge of a run's status.
+GAUGES: dict[str, tuple[str, Callable[[HasStatus], float]]] = {
+    "waiting_sentences": (
+        "sentences that wait for a replica",
+        lambda run: run.current_status().waiting_sentences,
+    ),
+    "replicas": ("replicas that are ready", lambda run: len(run.replica_statuses())),
+    "ready": (
+        "1 if at least one replica is ready, 0 otherwise",
+        lambda run: run.current_status().ready,
+    ),
+    "checkpoint_step": (
+        "step of the served checkpoint, or the lowest step of several; NaN without a replica",
+        lambda run: min((one.step for one in run.replica_statuses()), default=math.nan),
+    ),
+    "checkpoint_changes": (
+        "number of times that replicas loaded another checkpoint",
+        lambda run: sum(one.changes for one in run.replica_statuses()),
+    ),
+    "damaged_checkpoints": (
+        "newer checkpoints that replicas could not load",
+        lambda run: len(run.current_status().damaged),
+    ),
+}
+
+
+class ServingMetrics:
     """Counters and histograms of each run, with the label `run`, and gauges of the runs' status."""
 
     def __init__(self) -> None:
@@ -76,38 +102,11 @@ class ServingMetrics(Collector):
             for metric in self._of_a_run:
                 metric.labels(run.name)
             self.requests.labels(run.name, "200")
-        self._runs = runs
-        self._registry.register(self)
+        for name, (meaning, value) in GAUGES.items():
+            gauge = Gauge(f"transloom_serve_{name}", meaning, ["run"], registry=self._registry)
+            for run in runs:
+                gauge.labels(run.name).set_function(partial(value, run))
 
     def text(self) -> bytes:
         """Return all metrics as OpenMetrics text."""
         return generate_latest(self._registry)
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return the gauges of the runs' status; the registry calls this for each scrape."""
-        gauges = {
-            name: GaugeMetricFamily(f"transloom_serve_{name}", help_, labels=["run"])
-            for name, help_ in {
-                "waiting_sentences": "sentences that wait for a replica",
-                "replicas": "replicas that reported recently",
-                "ready": "1 if at least one replica reported recently, 0 otherwise",
-                "checkpoint_step": "step of the served checkpoint, or the lowest step of several",
-                "checkpoint_changes": "number of times that replicas loaded another checkpoint",
-                "damaged_checkpoints": "newer checkpoints that replicas could not load",
-            }.items()
-        }
-        for run in self._runs:
-            now, replicas = run.current_status(), run.recent_replicas()
-            values = {
-                "waiting_sentences": now.waiting_sentences,
-                "replicas": now.replicas,
-                "ready": now.ready,
-                "checkpoint_changes": sum(replica.changes for replica in replicas),
-                "damaged_checkpoints": len(now.damaged),
-            }
-            for name, value in values.items():
-                gauges[name].add_metric([now.name], float(value))
-            if replicas:
-                step = min(replica.step for replica in replicas)
-                gauges["checkpoint_step"].add_metric([now.name], float(step))
-        return gauges.values()

@@ -1,107 +1,154 @@
-"""Replica: a process of Ray Serve that translates batches with the weights of one run.
+"""Replica: a process that translates batches with the weights of one run, as the server sees it.
 
-The server also imports this module, but does not need torch. Modules that import torch are
-therefore imported only when a replica starts.
+::
+
+    server                                              process
+    Replica.translate ── Batch ───────────────────────▶ standard input    replica_process.py
+    Replica.listen    ◀─ ReplicaReport: every second, ─ standard output
+                         and after each batch
+
+Both write JSON, one object per line. The process ends when its standard input does, so it never
+outlives the server. A replica is lost when its process ends, when it stops reporting, or when a
+batch takes too long. The process is then killed.
 """
 
 import asyncio
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import NoReturn
 
+from pydantic import TypeAdapter
+
+from foundation.file_model import FileModel
 from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
-from foundation.periodic_thread import PeriodicThread
-from foundation.untrusted_text import logger_of
-from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStatus
+from transloom.inference.serving.batches import Batch
+from transloom.inference.serving.messages import OneTranslation, Problem
 from transloom.inference.serving.settings import ReplicaSettings
 
-if TYPE_CHECKING:
-    from transloom.inference.translator import Translator
+REPORT_SECONDS = 1.0
+SILENT_SECONDS = 15.0  # time without a report after which a replica is lost
+MAX_REPORT_BYTES = 2**28
+SETTINGS = TypeAdapter(ReplicaSettings)
+COMMAND = (
+    *(sys.executable, "-P", "-c"),
+    "from transloom.inference.serving.replica import run_process; run_process()",
+)
 
-logger = logger_of(__name__)
+
+class ReplicaLostError(Exception):
+    """Raised when a replica is lost."""
+
+
+class ReplicaStatus(FileModel):
+    """Status of a replica.
+
+    Attributes:
+        checkpoint: name of the checkpoint folder whose weights the replica uses.
+        changes: number of times that the replica has reloaded a checkpoint.
+        damaged: problems of the checkpoints that the replica could not load.
+    """
+
+    checkpoint: str
+    step: int
+    changes: int
+    damaged: list[str]
+
+
+class ReplicaReport(FileModel):
+    """Status of a replica, and the results of a batch if it has just translated one.
+
+    Attributes:
+        status: None if no checkpoint could be loaded.
+        results: translations of each sentence of the batch, or the sentence's problem.
+        failure: why the batch was not translated, or why no checkpoint could be loaded.
+    """
+
+    status: ReplicaStatus | None
+    results: list[list[OneTranslation] | Problem] | None = None
+    failure: str | None = None
 
 
 class Replica:
-    """Ray Serve deployment that translates one batch at a time, in a thread.
+    """Replica whose process runs.
 
-    A second thread loads newer checkpoints.
+    Attributes:
+        ready: set when the first checkpoint is loaded.
+        status: the last reported status; None before the first report.
     """
 
-    def __init__(self, settings: ReplicaSettings) -> None:
-        limit_openmp_spin()
-        with without_garbage_collection():
-            from cluster.ray.private_serve import disable_replica_port
-            from transloom.inference.search_processes import prepare_process
-            from transloom.inference.serving.checkpoint_reloader import CheckpointReloader
-            from transloom.inference.serving.replica_translation import load
+    def __init__(self, process: asyncio.subprocess.Process, hang_seconds: float) -> None:
+        self._process, self._hang_seconds = process, hang_seconds
+        self.ready = asyncio.Event()
+        self.status: ReplicaStatus | None = None
+        self._report: asyncio.Future[ReplicaReport] = asyncio.Future()
 
-        disable_replica_port()
-        prepare_process(settings.cpus)
-        refresh: Callable[[], object] | None = None
-        if settings.url:  # each replica has a copy, because it may be on any node
-            from trainer.runs.remote.pull import RunView
-            from trainer.runs.remote.views import UNLISTED
+    async def listen(self) -> NoReturn:
+        """Receive the process's reports.
 
-            view = RunView(settings.url, UNLISTED)
-            view.refresh()
-            settings, refresh = replace(settings, run=view.folder), view.refresh
-        self._settings = settings
-        self._checkpoint_reloader: CheckpointReloader[Translator] = CheckpointReloader(
-            settings.run,
-            settings.follow,
-            settings.checkpoint,
-            lambda checkpoint: load(settings, checkpoint),
-            refresh,
-        )
-        self._name = f"{id(self):x}-{time.time_ns():x}"
-        self._thread = ThreadPoolExecutor(1, "translate")
-        self._busy_since: float | None = None
-        PeriodicThread(
-            "checkpoints",
-            settings.look_seconds,
-            lambda: self._checkpoint_reloader.reload_and_log(logger),
-        ).start()
-
-    async def translate(self, batch: Batch) -> BatchAnswer:
-        """Translate all sentences of a batch with the same checkpoint, and report the status.
-
-        An empty batch only requests the status.
+        Raises:
+            ReplicaLostError: the replica is lost.
         """
-        from transloom.inference.serving.replica_translation import translate_batch
+        assert self._process.stdout is not None
+        while True:
+            patience = SILENT_SECONDS if self.status else self._hang_seconds
+            try:
+                async with asyncio.timeout(patience):
+                    line = await self._process.stdout.readline()
+            except TimeoutError:
+                raise ReplicaLostError(f"it has not reported for {patience:g} s") from None
+            if not line:
+                raise ReplicaLostError(f"it ended with exit code {await self._process.wait()}")
+            report = ReplicaReport.model_validate_json(line)
+            if report.status is None:
+                raise ReplicaLostError(report.failure)
+            self.status = report.status
+            self.ready.set()
+            if (report.results or report.failure) and not self._report.done():
+                self._report.set_result(report)
 
-        # Read the attribute once, since a reload may replace it in the meantime.
-        translator = self._checkpoint_reloader.current
-        current_status = self._standing(translator)
-        if not batch.texts:
-            return BatchAnswer((), current_status)
-        self._busy_since = time.monotonic()
+    async def translate(self, batch: Batch) -> ReplicaReport:
+        """Return the report with a batch's results; the replica must be ready and idle.
+
+        Raises:
+            ReplicaLostError: the batch takes longer than `hang_seconds`.
+        """
+        assert self._process.stdin is not None
+        self._report = asyncio.Future()
+        self._process.stdin.write(batch.model_dump_json().encode() + b"\n")
         try:
-            found = await asyncio.get_running_loop().run_in_executor(
-                self._thread, translate_batch, translator, batch, self._settings
-            )
-        finally:
-            self._busy_since = None
-        return BatchAnswer(tuple(found), current_status)
+            async with asyncio.timeout(self._hang_seconds):
+                return await self._report
+        except TimeoutError:
+            raise ReplicaLostError(
+                f"its batch has taken more than {self._hang_seconds:g} s"
+            ) from None
 
-    def _standing(self, translator: "Translator") -> ReplicaStatus:
-        return ReplicaStatus(
-            process=self._name,
-            checkpoint=translator.checkpoint.path.name,
-            step=translator.checkpoint.step,
-            changes=self._checkpoint_reloader.changes,
-            damaged=tuple(self._checkpoint_reloader.damaged),
-        )
 
-    def check_health(self) -> None:
-        """Raise an error if the current batch has taken too long.
+@asynccontextmanager
+async def running_replica(settings: ReplicaSettings) -> AsyncIterator[Replica]:
+    """Start a replica, and kill its process at the end of the context."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=MAX_REPORT_BYTES,
+        start_new_session=True,  # signals of the terminal are for the server alone
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(SETTINGS.dump_json(settings) + b"\n")
+        yield Replica(process, settings.hang_seconds)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
-        Ray Serve calls this method periodically, and replaces the replica after an error.
-        """
-        since = self._busy_since
-        if since is not None and time.monotonic() - since > self._settings.hang_seconds:
-            raise RuntimeError(
-                f"the current batch has taken more than {self._settings.hang_seconds:g} s"
-            )
+
+def run_process() -> None:
+    """Run this process as a replica; see `replica_process`."""
+    limit_openmp_spin()  # before torch is imported, which the server does not need
+    with without_garbage_collection():
+        from transloom.inference.serving.replica_process import translate_input
+    translate_input()

@@ -2,15 +2,17 @@
 
 ::
 
-    request ──▶ auth.py ──▶ size, JSON, numbers ──▶ dispatcher.py ──▶ translations
-                        └──▶ status, metrics, API reference, start page
+    request ──▶ ServingGuard ──▶ size, JSON, numbers ──▶ dispatcher.py ──▶ translations
+                             └──▶ status, metrics, API reference, start page
 
-Errors are also sent as JSON: see `messages.Problem`.
+Errors are also sent as JSON: see `messages.Problem`. A request counts as accepted when its whole
+body has arrived. Clients that send slowly therefore do not delay the end of the server.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -19,20 +21,18 @@ from pydantic import BaseModel, ValidationError
 from foundation.file_model import error_summary
 from foundation.strict_json import JsonLimits, parse_object
 from foundation.untrusted_text import logger_of
-from transloom.inference.serving.auth import ServingGuard
 from transloom.inference.serving.dispatcher import Dispatcher
-from transloom.inference.serving.errors import RefusedError
 from transloom.inference.serving.messages import (
-    OneTranslation,
     Problem,
     ProblemKind,
+    RefusedError,
     Standing,
-    TranslateAnswer,
     TranslateRequest,
 )
 from transloom.inference.serving.metrics import CONTENT_TYPE, ServingMetrics
 from transloom.inference.serving.openapi import description, description_page
 from transloom.inference.serving.settings import Limits
+from transloom.web.auth import RequestGuard
 from transloom.web.connections import admitted
 from transloom.web.page_files import page_routes
 
@@ -41,6 +41,23 @@ logger = logger_of(__name__)
 DRAIN_POLL_SECONDS = 0.05
 RETRY_AFTER_TIMEOUT_SECONDS = 5
 KINDS: dict[int, ProblemKind] = {404: "not_found", 405: "not_allowed", 413: "too_large"}
+
+
+class ServingGuard(RequestGuard):
+    """Middleware that authenticates requests, with errors in JSON; see `transloom.web.auth`.
+
+    The token is optional. Without one, all users of the machine may use the server.
+    """
+
+    open_paths = ("/healthz", "/readyz")  # monitoring systems send no token
+    for_programs = True
+    token_remedy = "a token is needed: send it as Authorization: Bearer …, or open /?token=…"
+
+    def refused(self, status: int, why: str) -> web.Response:
+        refusal = _answer(Problem(kind="not_allowed", problem=why), status)
+        if status == 401:
+            refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
 
 
 class ServingServer:
@@ -101,19 +118,15 @@ class ServingServer:
         if run is None:
             names = ", ".join(self._runs)
             raise RefusedError(404, "not_found", f"no run {name!r:.100} is served: use {names}")
-        if self._stops:
-            raise RefusedError(
-                503, "not_ready", "the server is shutting down", retry_after_seconds=5
-            )
-        self._in_flight += 1
         status, began = 500, time.monotonic()
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 wanted = await self._wanted(request)
-                with admitted(request):
-                    found, checkpoints = await run.translate(wanted)
+                with admitted(request), self._accepted():
+                    answer = await run.translate(wanted)
             status = 200
             self._metrics.request_seconds.labels(name).observe(time.monotonic() - began)
+            return _answer(answer)
         except TimeoutError:
             status = 504
             raise RefusedError(
@@ -130,19 +143,20 @@ class ServingServer:
             status = 499  # the client has disconnected
             raise
         finally:
-            self._in_flight -= 1
             self._metrics.requests.labels(name, str(status)).inc()
-        translations = [
-            [
-                OneTranslation(
-                    text=text, score=score, alignment=None if pairs is None else [*pairs]
-                )
-                for text, score, pairs in one.translations
-            ]
-            for one in found
-        ]
-        answer = TranslateAnswer(run=name, checkpoints=checkpoints, translations=translations)
-        return _answer(answer)
+
+    @contextmanager
+    def _accepted(self) -> Iterator[None]:
+        """Count a request among those that the server answers before it ends."""
+        if self._stops:
+            raise RefusedError(
+                503, "not_ready", "the server is shutting down", retry_after_seconds=5
+            )
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
 
     async def _wanted(self, request: web.Request) -> TranslateRequest:
         if request.content_type != "application/json":
@@ -169,7 +183,7 @@ class ServingServer:
         if self._stops:
             problem = "the server is shutting down"
         elif missing:
-            problem = f"no replica of {', '.join(missing)} reported recently"
+            problem = f"no replica of {', '.join(missing)} is ready"
         return Standing(ready=problem is None, problem=problem, runs=runs)
 
     async def _standing(self, request: web.Request) -> web.Response:

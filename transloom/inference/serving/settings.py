@@ -59,11 +59,11 @@ class ReplicaSettings:
         checkpoint: a step or the name of an average; this checkpoint is never replaced. None to use
             `follow`.
         decoding: options for all requests, except `n_best`, which each request sets.
-        cpus: number of compute threads, and of the CPUs that Ray reserves.
+        cpus: number of compute threads.
         max_tokens: as in `Limits`.
         look_seconds: interval between two checks for newer checkpoints.
-        hang_seconds: maximum time for a batch. If a batch takes longer, Ray Serve replaces the
-            replica.
+        hang_seconds: maximum time for a batch, and for the start of a replica. A replica that takes
+            longer is replaced.
     """
 
     run: Path
@@ -84,13 +84,11 @@ class ServingSettings:
     Attributes:
         runs: settings of the served runs, by name.
         replicas: number of replicas of each run.
-        address: HOST:PORT of a Ray cluster's head, or `auto`; None for an embedded Ray.
         token: token that clients must send, or None for access without authentication.
     """
 
     runs: dict[str, ReplicaSettings]
     replicas: int = 1
-    address: str | None = None
     host: str = "127.0.0.1"
     port: int | None = None
     token: str | None = None
