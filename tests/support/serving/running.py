@@ -5,21 +5,23 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from support.dashboard.running import HANG_SECONDS, Answer
-from transloom.inference.serving.auth import ServingGuard
-from transloom.inference.serving.batch import Batch, BatchAnswer, ReplicaStatus
+from trainer.checkpoints.checkpoint import Checkpoint
+from transloom.inference.serving.batches import Batch
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.metrics import ServingMetrics
-from transloom.inference.serving.replica_translation import load, translate_batch
-from transloom.inference.serving.server import ServingServer
-from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings, ServingSettings
+from transloom.inference.serving.replica import ReplicaReport, ReplicaStatus
+from transloom.inference.serving.replica_process import load, translate_batch
+from transloom.inference.serving.server import ServingGuard, ServingServer
+from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings
 from transloom.web.connections import http_server
 
 Before = Callable[[Batch], None]
@@ -96,16 +98,11 @@ class RunningServer:
         """Let the server take no more requests."""
         return asyncio.run_coroutine_threadsafe(self._server.drain(HANG_SECONDS), self._loop)
 
-    async def _ask(self, batch: Batch) -> BatchAnswer:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._pool, self._translated, batch)
-        checkpoint = self._translator.checkpoint
-        standing = ReplicaStatus("here", checkpoint.path.name, checkpoint.step, 0, ())
-        return BatchAnswer(tuple(found), standing)
+    @asynccontextmanager
+    async def _replica(self) -> AsyncIterator["_ReplicaHere"]:
+        yield _ReplicaHere(self._translated, self._translator.checkpoint, self._pool)
 
     def _translated(self, batch: Batch) -> list[Any]:
-        if not batch.texts:
-            return []
         self.before(batch)
         self.batches.append(batch)
         return translate_batch(self._translator, batch, self._settings)
@@ -113,19 +110,48 @@ class RunningServer:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         metrics = ServingMetrics()
-        facts = facts_of(self._settings)
-        settings = ServingSettings({}, limits=self._limits, batching=self._batching)
-        run = Dispatcher(self._settings.run.name, facts, self._ask, settings, metrics)
+        self._dispatcher = Dispatcher(
+            self._settings.run.name,
+            facts_of(self._settings),
+            self._replica,  # type: ignore[arg-type]
+            self._limits,
+            self._batching,
+            metrics,
+        )
         guard = ServingGuard(self.port, "127.0.0.1", self._token)
-        self._server = ServingServer([run], self._limits, metrics, guard)
-        await run.poll_replica()
-        run.start()
+        self._server = ServingServer([self._dispatcher], self._limits, metrics, guard)
+        await self._dispatcher.start(1)
         async with http_server(
             self._server.app, self._socket, shutdown_seconds=1.0, handler_cancellation=True
         ):
             self._listens.set()
             await self._stop.wait()
-        await run.close()
+        await self._dispatcher.close()
+
+
+class _ReplicaHere:
+    """A replica in this process; the test says when it is lost."""
+
+    def __init__(
+        self,
+        translated: Callable[[Batch], list[Any]],
+        checkpoint: Checkpoint,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._translated, self._pool = translated, pool
+        self.status = ReplicaStatus(
+            checkpoint=checkpoint.path.name, step=checkpoint.step, changes=0, damaged=[]
+        )
+        self.ready = asyncio.Event()
+        self.ready.set()
+
+    async def listen(self) -> None:
+        await asyncio.Event().wait()
+
+    async def translate(self, batch: Batch) -> ReplicaReport:
+        loop = asyncio.get_running_loop()
+        results = await loop.run_in_executor(self._pool, self._translated, batch)
+        return ReplicaReport(status=self.status, results=results)
 
 
 def problem(answer: Answer) -> tuple[int, str]:

@@ -11,8 +11,6 @@ import psutil
 
 from transloom.cli.sweep_runs import TRANSLOOM
 
-REPLICA = "ray::ServeReplica"
-
 
 class Serving(NamedTuple):
     """A server, and the run that it serves."""
@@ -22,8 +20,7 @@ class Serving(NamedTuple):
     run: Path | str
 
     def replicas(self) -> list[psutil.Process]:
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in below if child.name().startswith(REPLICA)]
+        return psutil.Process(self.process.pid).children()
 
 
 @contextmanager

@@ -6,12 +6,12 @@
 A damaged checkpoint is read again only if its files have changed.
 """
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from foundation.errors import DataError
+from foundation.untrusted_text import logger_of
 from model.errors import ModelError
 from trainer.checkpoints.folder_names import (
     checkpoint_name,
@@ -28,6 +28,8 @@ from transloom.inference.serving.settings import Follow
 
 Loaded = TypeVar("Loaded")
 Signature = tuple[tuple[str, int, int], ...]
+
+logger = logger_of(__name__)
 
 # Errors when loading a checkpoint. After each of these, the current checkpoint stays in use.
 REASONS = (TrainerError, DataError, ModelError, OSError)
@@ -88,7 +90,6 @@ class CheckpointReloader(Generic[Loaded]):
         self._refused: dict[Path, tuple[Signature, str]] = {}
         self.changes = 0
         self.damaged: list[str] = []
-        self._logged: list[str] = []
         if checkpoint is not None:
             self.current = load(checkpoint)
             self.name = checkpoint_path(self._run, checkpoint).name
@@ -100,33 +101,27 @@ class CheckpointReloader(Generic[Loaded]):
         self.name, self.current = found
 
     def reload(self) -> bool:
-        """Load a checkpoint that is preferred to the current one; return True after a change."""
+        """Load a checkpoint that is preferred to the current one; return True after a change.
+
+        A change of checkpoint and new problems are logged.
+        """
         if self._follow == "nothing":
             return False
+        known, found = self.damaged, None
         try:
             if self._refresh:
                 self._refresh()
+            found = self._first_intact(self.name)
         except REASONS as error:
             self.damaged = [str(error)]
-            return False
-        found = self._first_intact(self.name)
+        for problem in set(self.damaged) - set(known):
+            logger.warning("%s. This replica keeps %s", problem, self.name)
         if found is None:
             return False
         self.name, self.current = found
         self.changes += 1
+        logger.info("now translating with %s", self.name)
         return True
-
-    def reload_and_log(self, logger: logging.Logger) -> None:
-        """Call `reload`, and log a change of checkpoint, new problems, and unexpected errors."""
-        try:
-            if self.reload():
-                logger.info("now translating with %s", self.name)
-        except Exception:  # a failed check must not end the periodic checks
-            logger.exception("the check for newer checkpoints failed")
-        if self.damaged != self._logged:
-            self._logged = self.damaged
-            for problem in self._logged:
-                logger.warning("%s. This replica keeps %s", problem, self.name)
 
     def _first_intact(self, present: str | None) -> tuple[str, Loaded] | None:
         """Load the first intact checkpoint that is preferred to the current one.

@@ -36,7 +36,9 @@ from transloom.inference.serving.replica import Replica, ReplicaLostError, Repli
 from transloom.inference.serving.settings import Batching, Limits
 
 MAX_LOSSES = 4
-PAUSE_SECONDS = 1.0  # between the loss of a replica and the start of the next one
+# Pauses between the loss of a replica and the start of the next one.
+PAUSE_SECONDS = 0.2
+PAUSE_SECONDS_AFTER_START = 10.0  # if the replica was lost before it was ready
 
 logger = logger_of(__name__)
 
@@ -95,7 +97,11 @@ class Dispatcher:
         self._check_queue_limit(len(request.sentences))
         self._arriving += len(request.sentences)
         try:
-            counts = await asyncio.to_thread(_counted_tokens, request, self._facts)
+            counts = await asyncio.to_thread(
+                self._facts.count_tokens, request.sentences, request.tag
+            )
+        except TokenizerError as error:
+            raise RefusedError(400, "tag", str(error)) from error
         finally:
             self._arriving -= len(request.sentences)
         search = RequestedSearch(
@@ -180,7 +186,7 @@ class Dispatcher:
                         start.set_exception(ClusterError(what))
                 finally:
                     self._replicas.remove(replica)
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS if replica.status else PAUSE_SECONDS_AFTER_START)
 
     async def _feed(self, replica: Replica, start: "asyncio.Future[None]") -> None:
         """Send batches to a replica; the replica's loss cancels this task."""
@@ -206,7 +212,7 @@ class Dispatcher:
         )
         try:
             report = await replica.translate(batch)
-        except (ReplicaLostError, asyncio.CancelledError):
+        except BaseException:  # the replica is lost, which may cancel this task
             self._repeat(sentences)
             raise
         if report.results is None or report.status is None:
@@ -252,10 +258,10 @@ def _refusal(position: int, problem: Problem) -> RefusedError:
 
 
 def _check_numbers(request: TranslateRequest, most: Limits) -> None:
-    """Check a request's numbers of sentences and prefixes, and its `n_best`.
+    """Check a request's number of sentences and its `n_best`.
 
     Raises:
-        RefusedError: a number exceeds its limit, or prefixes and sentences differ in number.
+        RefusedError: a number exceeds its limit.
     """
     if len(request.sentences) > most.sentences:
         raise RefusedError(
@@ -270,33 +276,3 @@ def _check_numbers(request: TranslateRequest, most: Limits) -> None:
             "not_allowed",
             f"n_best is {request.n_best:,}, but it may be at most {most.n_best:,}",
         )
-    if request.prefixes is not None and len(request.prefixes) != len(request.sentences):
-        raise RefusedError(
-            400,
-            "not_understood",
-            f"the request has {counted(len(request.sentences), 'sentence')} and "
-            f"{counted(len(request.prefixes), 'prefix')}, but each sentence needs a prefix: "
-            'use "" for a sentence without a prefix',
-        )
-
-
-def _counted_tokens(request: TranslateRequest, facts: ServedRunFacts) -> list[int]:
-    """Return the number of tokens of each sentence, with tag and EOS.
-
-    Raises:
-        RefusedError: the run has no such tag, or a sentence has too many tokens.
-    """
-    try:
-        counts = facts.count_tokens(request.sentences, request.tag)
-    except TokenizerError as error:
-        raise RefusedError(400, "tag", str(error)) from error
-    for position, tokens in enumerate(counts):
-        if tokens > facts.longest:
-            raise RefusedError(
-                413,
-                "too_long",
-                f"sentence {position + 1} has {tokens:,} tokens, but at most "
-                f"{facts.longest:,} are accepted: split the sentence",
-                position,
-            )
-    return counts

@@ -6,12 +6,10 @@ from data_pipeline.config.pair import SOURCE, PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
-from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.inference.chosen_checkpoint import find_checkpoint
-from transloom.inference.serving.checkpoint_reloader import CheckpointReloader
 from transloom.inference.serving.settings import ReplicaSettings
 
 
@@ -20,7 +18,7 @@ class ServedRunFacts:
     """Facts that are the same for all checkpoints of a run.
 
     Attributes:
-        longest: maximum tokens of a sentence, with tag and EOS.
+        longest: maximum tokens of a sentence, with tag and EOS, unless memory is short.
         tokenizer: the tokenizer of source sentences.
     """
 
@@ -30,7 +28,11 @@ class ServedRunFacts:
     tokenizer: Tokenizer
 
     def count_tokens(self, sentences: list[str], tag: str | None) -> list[int]:
-        """Return the number of tokens of each sentence as the model reads it, with tag and EOS."""
+        """Return the number of tokens of each sentence as the model reads it, with tag and EOS.
+
+        Raises:
+            TokenizerError: the run has no such tag.
+        """
         counts: list[int] = self.tokenizer.encode_field(sentences, tag).lengths.tolist()
         return counts
 
@@ -40,17 +42,11 @@ def facts_of(settings: ReplicaSettings) -> ServedRunFacts:
 
     Raises:
         RunMismatchError: the folder has no run, or its run was not trained for translation.
-        CheckpointError: the run has no intact checkpoint of the requested kind.
+        CheckpointError: the run has no intact checkpoint, or not the one that was named.
     """
     folder = RunFolder(settings.run)
     folder.card()
-    checkpoint_reloader: CheckpointReloader[Checkpoint] = CheckpointReloader(
-        settings.run,
-        settings.follow,
-        settings.checkpoint,
-        lambda checkpoint: find_checkpoint(folder, checkpoint)[0],
-    )
-    header = checkpoint_reloader.current.header
+    header = find_checkpoint(folder, settings.checkpoint)[0].header
     recipe = TrainingRecipe.of_checkpoint(header.recipe, header.identity)
     if recipe.task != "translation" or not isinstance(recipe.data, PairDataConfig):
         raise RunMismatchError(

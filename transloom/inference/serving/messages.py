@@ -1,10 +1,11 @@
 """HTTP messages: requests, responses and problems; `openapi.py` generates their schema."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foundation.file_model import Count, FileModel
+from foundation.wording import counted
 
 ProblemKind = Literal[
     "not_understood",
@@ -36,6 +37,16 @@ class TranslateRequest(FileModel):
         Field(description='The required beginning of each translation, or "".'),
     ] = None
     alignments: Annotated[bool, Field(description="True to also return word alignments.")] = False
+
+    @model_validator(mode="after")
+    def _each_sentence_has_a_prefix(self) -> Self:
+        if self.prefixes is not None and len(self.prefixes) != len(self.sentences):
+            raise ValueError(
+                f"{counted(len(self.sentences), 'sentence')} and "
+                f"{counted(len(self.prefixes), 'prefix')}, but each sentence needs a prefix: "
+                'use "" for a sentence without a prefix'
+            )
+        return self
 
 
 class OneTranslation(FileModel):

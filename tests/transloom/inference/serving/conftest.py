@@ -64,7 +64,7 @@ def run(run_with: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="package")
 def server(run: Path) -> Iterator[RunningServer]:
-    """A server of it in this process, without Ray."""
+    """A server of it, with its replica in this process."""
     with RunningServer(run) as server:
         yield server
 

@@ -1,7 +1,6 @@
 """Which checkpoint is translated with, as others are added, damaged and removed."""
 
 import shutil
-from unittest.mock import Mock
 
 import pytest
 from support.serving.spoiling import spoil
@@ -13,7 +12,7 @@ from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from transloom.inference.serving.checkpoint_reloader import CheckpointReloader, candidates
 from transloom.inference.serving.facts import facts_of
-from transloom.inference.serving.replica_translation import load
+from transloom.inference.serving.replica_process import load
 from transloom.inference.serving.settings import ReplicaSettings
 
 
@@ -112,18 +111,18 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(run_with, tmp_p
         facts_of(ReplicaSettings(tmp_path))
 
 
-def test_changes_and_new_problems_are_logged_once(run_with, add, monkeypatch):
-    run, logger = run_with(20), Mock()
+def test_changes_and_new_problems_are_logged_once(run_with, add, caplog):
+    run = run_with(20)
+    caplog.set_level("INFO")
     now = CheckpointReloader(run, "newest", None, Loads(run))
     spoil(add(run, 60))
     for _ in range(2):
-        now.reload_and_log(logger)
-    (warning,) = logger.warning.call_args_list
-    assert "step-00000060" in warning.args[1]
-    assert warning.args[2] == "step-00000020"
+        now.reload()
+    (warning,) = caplog.records
+    assert "step-00000060" in warning.getMessage()
+    assert warning.getMessage().endswith("keeps step-00000020")
     add(run, 40)
-    now.reload_and_log(logger)
-    assert logger.info.call_args.args[1] == "step-00000040"
-    monkeypatch.setattr(now, "reload", Mock(side_effect=OSError))
-    now.reload_and_log(logger)
-    logger.exception.assert_called_once()
+    now.reload()
+    assert [one.getMessage() for one in caplog.records[1:]] == [
+        "now translating with step-00000040"
+    ]

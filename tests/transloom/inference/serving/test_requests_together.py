@@ -1,26 +1,27 @@
 """Requests that meet: shared batches, lost replicas, too much at once, too late, and the end.
 
-The server translates in this process; `test_serve.py` has Ray.
+The server translates in this process; `test_serve.py` has processes.
 """
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from types import SimpleNamespace
+from contextlib import ExitStack
 
 import pytest
 from support.cluster.processes import wait_until
+from support.connections import connect, received
 from support.gate import Gate
 from support.proxy_server import proxy_of_environment
 from support.serving.running import HANG_SECONDS, RunningServer, problem
 
 from transloom import ServedTranslator, TransloomError
-from transloom.inference.serving import dispatcher
-from transloom.inference.serving.dispatcher import MAX_LOSSES, RECENT_SECONDS, Dispatcher
-from transloom.inference.serving.errors import ReplicaLostError
+from transloom.inference.serving.dispatcher import MAX_LOSSES
 from transloom.inference.serving.facts import ServedRunFacts
+from transloom.inference.serving.replica import ReplicaLostError
 from transloom.inference.serving.settings import Batching, Limits
 
+# Time limit of a request is a minute; without its end, a server stops within two seconds.
+SLOW_CLIENT_SECONDS = 20.0
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 
 
@@ -124,18 +125,6 @@ def test_sentences_whose_tokens_are_counted_take_room_too(run, monkeypatch):
         assert [one.result().status for one in done] == [200] * 3
 
 
-def test_a_replica_with_a_long_batch_is_not_taken_for_lost(run, monkeypatch):
-    gate = Gate()
-    with RunningServer(run, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
-        answer = pool.submit(server.translate, {"sentences": SENTENCES})
-        gate.wait_until_reached()
-        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 10 * RECENT_SECONDS)
-        monkeypatch.setattr(dispatcher, "time", later)
-        assert server.get("/readyz").status == 200
-        gate.open()
-        assert answer.result().status == 200
-
-
 def test_an_error_of_the_servers_own_is_told_as_such(server, samples, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("a bug")
@@ -149,19 +138,13 @@ def test_an_error_of_the_servers_own_is_told_as_such(server, samples, monkeypatc
     assert server.translate({"sentences": SENTENCES}).status == 200
 
 
-def test_a_replica_that_cannot_tell_how_it_stands_still_gets_batches(run, monkeypatch):
-    looks, heard = threading.Semaphore(0), Dispatcher._update_replica
-    monkeypatch.setattr(dispatcher, "POLL_SECONDS", 0.01)
-
-    def fail(*arguments):
-        looks.release()
+def test_a_replica_whose_report_raises_an_error_is_replaced(server, monkeypatch):
+    def fail(batch):
+        monkeypatch.undo()
         raise RuntimeError("a bug")
 
-    with RunningServer(run) as server:
-        monkeypatch.setattr(Dispatcher, "_update_replica", fail)
-        assert all(looks.acquire(timeout=HANG_SECONDS) for _ in range(2))
-        monkeypatch.setattr(Dispatcher, "_update_replica", heard)
-        assert server.translate({"sentences": SENTENCES}).status == 200
+    monkeypatch.setattr(server, "before", fail)
+    assert server.translate({"sentences": SENTENCES}).status == 200
 
 
 def test_a_server_that_is_stopped_answers_what_it_has_taken(run):
@@ -178,6 +161,37 @@ def test_a_server_that_is_stopped_answers_what_it_has_taken(run):
         assert not drained.done()
         gate.open()
         assert taken.result().status == 200
+        assert drained.result(HANG_SECONDS) == 0
+
+
+@pytest.mark.parametrize("sent", [b"", b"{", b'{"sentences": ["un"'])
+def test_requests_that_have_not_arrived_whole_do_not_delay_the_end(run, sent):
+    head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with RunningServer(run) as server, ExitStack() as held:
+        for _ in range(3):
+            connection = held.enter_context(connect(server.port))
+            connection.sendall(head + b"Content-Length: 1000\r\n\r\n" + sent)
+        assert server.get("/healthz").status == 200  # those connections were accepted before
+        assert server.drain().result(HANG_SECONDS) == 0
+        began = time.monotonic()
+    assert time.monotonic() - began < SLOW_CLIENT_SECONDS
+
+
+def test_a_request_that_arrives_during_the_end_is_refused(run):
+    gate = Gate()
+    head = b"POST /translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    body = b'{"sentences": ["un"]}'
+    with RunningServer(run, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
+        accepted = pool.submit(server.translate, {"sentences": SENTENCES})
+        gate.wait_until_reached()
+        with connect(server.port) as late:
+            late.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
+            drained = server.drain()
+            wait_until(lambda: server.get("/readyz").status != 200)
+            late.sendall(body[5:])
+            assert b" 503 " in received(late)
+        gate.open()
+        assert accepted.result().status == 200
         assert drained.result(HANG_SECONDS) == 0
 
 

@@ -1,7 +1,6 @@
-"""`transloom serve` as a process, on an embedded Ray and on a cluster.
+"""`transloom serve` as a process, with its replicas.
 
-Most tests share the server on an embedded Ray, and their order counts: the run's folder gets newer
-checkpoints, and the last of them kills that Ray. The server on a cluster is told to stop.
+Most tests share a server, and their order counts: the run's folder gets newer checkpoints.
 """
 
 import signal
@@ -15,7 +14,7 @@ import pytest
 from support.cluster.processes import wait_until
 from support.dashboard.running import HANG_SECONDS
 from support.serving.asking import ask, numbers, standing
-from support.serving.served import REPLICA, served
+from support.serving.served import served
 
 from transloom import ServedTranslator
 from transloom.inference.translator import Translator
@@ -24,6 +23,7 @@ pytestmark = pytest.mark.long
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 REQUESTS = 200
+CLIENTS = 32
 SMALL_BATCHES = ("--batch-tokens", "256", "--max-waiting", "2000")
 
 
@@ -45,21 +45,66 @@ def serving(run_with):
         yield server
 
 
-def test_only_this_machine_reaches_what_it_opens(serving):
-    """Ray Serve would open a port of each replica to everybody, without a token."""
+def test_only_the_server_listens_and_only_on_this_machine(serving):
     server = psutil.Process(serving.process.pid)
+    (replica, other) = serving.replicas()
     opened = {
-        (process.name(), connection.laddr.ip)
-        for process in (server, *server.children(recursive=True))
+        (process.pid, connection.laddr.ip)
+        for process in (server, replica, other)
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN
     }
-    assert len([name for name, _ in opened if name.startswith(REPLICA)]) >= 1
-    for name, address in opened:
-        assert ip_address(address.removeprefix("::ffff:")).is_loopback, (name, address)
+    ((pid, address),) = opened
+    assert pid == server.pid
+    assert ip_address(address).is_loopback
 
 
-def test_all_requests_are_answered_while_a_replica_is_killed(serving):
+def test_a_replica_leaves_signals_to_the_server(serving):
+    """A service manager may send SIGTERM to all processes, while requests are to be answered."""
+    before = serving.replicas()
+    for replica in before:
+        replica.terminate()
+    assert len(ServedTranslator(serving.address).translate(SENTENCES)) == len(SENTENCES)
+    assert serving.replicas() == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_each_request_is_answered_once_while_a_replica_is_lost(serving, how):
+    expected = dict(zip(SENTENCES, Translator.load(serving.run).translate(SENTENCES), strict=True))
+    before = numbers(serving.address)
+    victim = serving.replicas()[0]
+
+    def ask_for_a_while(client):
+        answers = []
+        while victim.is_running() or not answers:
+            sentence = SENTENCES[(client + len(answers)) % len(SENTENCES)]
+            status, answer = ask(serving.address, [sentence])
+            answers.append((status, answer["translations"][0][0]["text"], expected[sentence]))
+        return answers
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        asked = [pool.submit(ask_for_a_while, client) for client in range(CLIENTS)]
+        wait_until(lambda: _requests(numbers(serving.address)) > _requests(before) + CLIENTS)
+        victim.send_signal(how)
+        answers = [answer for one in asked for answer in one.result(HANG_SECONDS)]
+    assert {status for status, _, _ in answers} == {200}
+    assert [text for _, text, _ in answers] == [text for _, _, text in answers]
+    after = numbers(serving.address)
+    assert _requests(after) - _requests(before) == len(answers)
+    for name in ("transloom_serve_sentences_total", "transloom_serve_batch_sentences_sum"):
+        assert after[name] - before[name] == len(answers)
+    assert (
+        after["transloom_serve_lost_batches_total"] > before["transloom_serve_lost_batches_total"]
+    )
+    wait_until(lambda: standing(serving.address)["replicas"] == 2)
+    assert victim not in serving.replicas()
+
+
+def _requests(found):
+    return found["transloom_serve_request_seconds_count"]
+
+
+def test_all_requests_of_a_full_queue_are_answered_while_a_replica_is_killed(serving):
     expected = Translator.load(serving.run).translate(SENTENCES)
     client = ServedTranslator(serving.address, patience_seconds=HANG_SECONDS)
     with ThreadPoolExecutor(REQUESTS) as pool:
@@ -115,53 +160,29 @@ def test_a_damaged_one_is_told_of_and_the_present_one_is_kept(serving, add):
     assert (status, answer["checkpoints"]) == (200, ["step-00000040"])
 
 
-def test_a_server_whose_ray_is_lost_says_so_and_leaves_nothing(serving):
-    below = psutil.Process(serving.process.pid).children(recursive=True)
-    (raylet,) = [process for process in below if process.name() == "raylet"]
-    raylet.kill()
-    assert serving.process.wait(HANG_SECONDS) == 1
-    said = " ".join(serving.process.stdout.read().split())
-    assert "Ray is lost on this machine: start the server again" in said
-    _, alive = psutil.wait_procs(below, HANG_SECONDS)
+def test_a_killed_server_leaves_no_replica(serving):
+    replicas = serving.replicas()
+    assert len(replicas) == 2
+    serving.process.kill()
+    _, alive = psutil.wait_procs(replicas, HANG_SECONDS)
     assert not alive
 
 
-def check_that_it_stops(server, replicas):
-    """Tell a server to stop while its replicas translate nothing: it answers what it has taken."""
-    with ThreadPoolExecutor(20) as pool:
-        with stopped(replicas):
-            asked = [pool.submit(ask, server.address, SENTENCES * 10) for _ in range(20)]
-            wait_until(lambda: standing(server.address)["waiting_sentences"] >= 600)
-            server.process.send_signal(signal.SIGTERM)
-            line = server.process.stdout.readline()
-            while not line.startswith("Stopping"):
-                line = server.process.stdout.readline()
-        statuses = [one.result(HANG_SECONDS)[0] for one in asked]
-    assert statuses.count(200) >= 15
-    assert set(statuses) <= {200, 503}
-    assert server.process.wait(HANG_SECONDS) == 0
-    assert "Stopped." in server.process.stdout.read()
-
-
-def test_on_a_cluster_it_takes_away_what_it_has_started(run_with, ray_head):
-    """Others' applications would stay; where there are none Ray Serve goes, too."""
-    serve_actors = "(ServeController|ServeReplica)"
-    with served(run_with(20), *SMALL_BATCHES, "--address", ray_head.address) as server:
-        replicas = ray_head.actors("ServeReplica")
-        assert len(replicas) == 1
-        expected = Translator.load(server.run).translate(SENTENCES)
-        assert ServedTranslator(server.address).translate(SENTENCES) == expected
-        actors = ray_head.actors(serve_actors)
-        check_that_it_stops(server, replicas)
-        _, alive = psutil.wait_procs(actors, HANG_SECONDS)
-        assert not alive
-        assert not ray_head.actors(serve_actors)
-
-
-@pytest.mark.chaos  # the short forms are above: one server is told to stop, the other's Ray ends
-def test_told_to_stop_it_leaves_nothing_of_an_embedded_ray(run_with):
+def test_a_stopped_server_answers_accepted_requests_and_leaves_no_replica(run_with):
     with served(run_with(20), *SMALL_BATCHES) as server:
-        children = psutil.Process(server.process.pid).children(recursive=True)
-        check_that_it_stops(server, server.replicas())
-        _, alive = psutil.wait_procs(children, HANG_SECONDS)
+        replicas = server.replicas()
+        with ThreadPoolExecutor(20) as pool:
+            with stopped(replicas):
+                asked = [pool.submit(ask, server.address, SENTENCES * 10) for _ in range(20)]
+                wait_until(lambda: standing(server.address)["waiting_sentences"] >= 600)
+                server.process.send_signal(signal.SIGTERM)
+                line = server.process.stdout.readline()
+                while not line.startswith("Stopping"):
+                    line = server.process.stdout.readline()
+            statuses = [one.result(HANG_SECONDS)[0] for one in asked]
+        assert statuses.count(200) >= 15
+        assert set(statuses) <= {200, 503}
+        assert server.process.wait(HANG_SECONDS) == 0
+        assert "Stopped." in server.process.stdout.read()
+        _, alive = psutil.wait_procs(replicas, HANG_SECONDS)
         assert not alive

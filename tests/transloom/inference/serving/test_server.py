@@ -1,6 +1,6 @@
 """The server's answers: translations, limits, health, metrics, its description, who gets in.
 
-It translates in this process; `test_serve.py` has Ray.
+It translates in this process; `test_serve.py` has processes.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,6 @@ from threading import Event
 
 import ctranslate2
 import pytest
-from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from support.connections import answer_to, connect, half_requests, received
@@ -19,15 +18,18 @@ from foundation.process_pool import cores
 from transloom import ServedTranslator, TransloomError
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
-from transloom.inference.serving.batch import Batch
-from transloom.inference.serving.batch_queue import RequestedSearch
-from transloom.inference.serving.replica_translation import load, translate_batch
+from transloom.inference.serving.batches import Batch, RequestedSearch
+from transloom.inference.serving.replica_process import load, translate_batch
 from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.translator import Translator
 from transloom.web.connections import MAX_WAITING
 
 SENTENCES = ["je suis étudiant", "elle est là", "il détestait la salade", "nous sommes ici"]
 CTRANSLATE2 = DecodingOptions(engine=Engine.CTRANSLATE2)
+
+
+def batch_of(search):
+    return Batch(search=search, texts=SENTENCES, prefixes=[""] * len(SENTENCES))
 
 
 def test_translations_are_those_of_the_command(server, run):
@@ -55,12 +57,10 @@ def test_a_replica_applies_its_decoding_options_and_the_n_best_of_the_request(ru
     usual = translator.decoding
     for n_best, width in ((1, 2), (3, 3)):
         search = RequestedSearch(None, n_best, False, False)
-        found = translate_batch(
-            translator, Batch(search, tuple(SENTENCES), ("",) * len(SENTENCES)), settings
-        )
+        found = translate_batch(translator, batch_of(search), settings)
         reference.decoding = usual.model_copy(update={"beam_size": width, "length_penalty": 1.5})
         expected = reference.translate_n_best(SENTENCES, n_best=n_best)
-        assert [[(text, score) for text, score, _ in one.translations] for one in found] == [
+        assert [[(one.text, one.score) for one in of_one] for of_one in found] == [
             [(one.text, one.score) for one in of_one] for of_one in expected
         ]
         assert translator.decoding == usual
@@ -68,14 +68,14 @@ def test_a_replica_applies_its_decoding_options_and_the_n_best_of_the_request(ru
 
 def test_ctranslate2_translates_batches_too(run):
     """What it finds is held to ours by tests of its own."""
-    batch = Batch(RequestedSearch(None, 2, False, True), tuple(SENTENCES), ("",) * len(SENTENCES))
+    batch = batch_of(RequestedSearch(None, 2, False, True))
     of_torch, of_ctranslate2 = (
         translate_batch(load(settings, "40"), batch, settings)
         for settings in (ReplicaSettings(run), ReplicaSettings(run, decoding=CTRANSLATE2))
     )
     for ours, theirs in zip(of_torch, of_ctranslate2, strict=True):
-        assert [(text, pairs) for text, _, pairs in theirs.translations] == [
-            (text, pairs) for text, _, pairs in ours.translations
+        assert [(one.text, one.alignment) for one in theirs] == [
+            (one.text, one.alignment) for one in ours
         ]
 
 
@@ -88,7 +88,7 @@ def test_ctranslate2_is_loaded_with_the_checkpoint_and_has_the_cores_of_a_replic
 
     monkeypatch.setattr(ctranslate2, "Translator", note)
     settings = ReplicaSettings(run, decoding=CTRANSLATE2, cpus=cores() + 1)
-    batch = Batch(RequestedSearch(None, 1, False, False), tuple(SENTENCES), ("",) * len(SENTENCES))
+    batch = batch_of(RequestedSearch(None, 1, False, False))
     translator_of_run = load(settings, "40")
     assert made == [(1, settings.cpus)]  # before the first batch comes
     assert len(translate_batch(translator_of_run, batch, settings)) == len(SENTENCES)
@@ -177,7 +177,6 @@ def test_its_health_and_numbers_are_told(server, samples):
 
 def test_the_description_is_openapi_and_says_what_is_sent(server):
     api = server.get("/openapi.json").json
-    OpenAPI.model_validate(api)
     validate(api)
     served = {resource.canonical for resource in server._server.app.router.resources()}
     assert set(api["paths"]) == served - {"/", "/docs", "/openapi.json", "/static/{name}"}

@@ -1,21 +1,24 @@
 """Which sentences go together: by length, within the budget, and none waits for ever."""
 
+from concurrent.futures import Future
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transloom.inference.serving.batch_queue import RequestedSearch, Sentence, SentenceQueue
+from transloom.inference.serving.batches import RequestedSearch, Sentence, SentenceQueue
+from transloom.inference.serving.settings import Batching
 
 PLAIN = RequestedSearch(None, 1, False, False)
 WIDE = RequestedSearch(None, 5, False, False)
 BUDGET = 60
 
 
-def sentence(tokens, search=PLAIN, since=0.0, owner="a request"):
-    return Sentence("", "", tokens, search, since, owner, 0)
+def sentence(tokens, search=PLAIN, since=0.0):
+    return Sentence("", "", tokens, search, since, 0, Future())
 
 
 def waiting(*sentences, wait_seconds=0.0):
-    found = SentenceQueue(BUDGET, wait_seconds)
+    found = SentenceQueue(Batching(BUDGET, wait_seconds))
     found.add(list(sentences))
     return found
 
@@ -44,7 +47,7 @@ def test_all_are_taken_once_within_the_budget_the_oldest_first(kinds):
         for one in batch:
             left.remove(one)
         assert len(queue) == len(left)
-    assert queue.take() == []
+    assert queue.seconds_to_wait(0.0) is None
 
 
 def test_those_nearest_in_length_go_together():
@@ -64,18 +67,27 @@ def test_company_is_waited_for_until_the_batch_is_full():
     assert waiting().seconds_to_wait(0.0) is None
 
 
-def test_whose_replica_was_lost_goes_first_and_after_a_second_loss_alone():
+def test_sentences_of_a_lost_replica_go_first_and_after_a_second_loss_alone():
     queue = waiting(sentence(5, since=1.0), sentence(5, since=2.0))
+
+    def lose(sentences):
+        for one in sentences:
+            one.losses += 1
+        queue.add(sentences)
+
     lost = queue.take()
     queue.add([sentence(5, since=3.0)])
-    queue.add_again(lost)
+    lose(lost)
     assert [one.since for one in queue.take()] == [1.0, 2.0, 3.0]
-    queue.add_again(lost)
+    lose(lost)
     queue.add([sentence(5, since=4.0)])
     assert [[one.since for one in queue.take()] for _ in range(3)] == [[1.0], [2.0], [4.0]]
 
 
-def test_what_nobody_waits_for_is_dropped():
-    queue = waiting(sentence(5), sentence(5, owner="another"), sentence(5))
-    queue.drop("a request")
-    assert [one.owner for one in queue.take()] == ["another"]
+def test_sentences_that_nobody_waits_for_are_dropped():
+    left, stays = sentence(5), sentence(6)
+    queue = waiting(left, stays)
+    left.result.cancel()
+    assert len(queue) == 1
+    assert queue.seconds_to_wait(0.0) == 0.0
+    assert queue.take() == [stays]

@@ -1,0 +1,93 @@
+"""A replica's process: its translations, its loss, and a start that fails."""
+
+import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from support.dashboard.running import HANG_SECONDS
+
+from transloom.inference.serving import replica as replicas
+from transloom.inference.serving.batches import Batch, RequestedSearch
+from transloom.inference.serving.replica import ReplicaLostError, running_replica
+from transloom.inference.serving.settings import ReplicaSettings
+from transloom.inference.translator import Translator
+
+pytestmark = pytest.mark.long
+
+SENTENCES = ["je suis étudiant", "elle est là"]
+BATCH = Batch(search=RequestedSearch(None, 1, False, False), texts=SENTENCES, prefixes=["", ""])
+
+
+def with_replica(settings, use):
+    """Call a coroutine function with a replica that is ready and the task that listens to it."""
+
+    async def call():
+        async with running_replica(settings) as replica, asyncio.timeout(HANG_SECONDS):
+            listening = asyncio.create_task(replica.listen())
+            ready = asyncio.create_task(replica.ready.wait())
+            await asyncio.wait([listening, ready], return_when=asyncio.FIRST_COMPLETED)
+            return await use(replica, listening)
+
+    return asyncio.run(call())
+
+
+def test_it_translates_and_reports_its_checkpoint(run):
+    async def translate(replica, listening):
+        return [await replica.translate(BATCH) for _ in range(2)]
+
+    expected = Translator.load(run).translate(SENTENCES)
+    for report in with_replica(ReplicaSettings(run), translate):
+        assert [of_one[0].text for of_one in report.results] == expected
+        assert report.status.checkpoint == "step-00000040"
+        assert report.status.damaged == []
+
+
+def test_its_death_is_noticed_with_the_exit_code(run):
+    async def die(replica, listening):
+        replica._process.kill()
+        await listening
+
+    with pytest.raises(ReplicaLostError, match="exit code -9"):
+        with_replica(ReplicaSettings(run), die)
+
+
+def test_a_batch_that_takes_too_long_loses_it(run):
+    async def hang(replica, listening):
+        replica._process.send_signal(signal.SIGSTOP)
+        replica._hang_seconds = 0.5
+        await replica.translate(BATCH)
+
+    with pytest.raises(ReplicaLostError, match=r"batch has taken more than 0\.5 s"):
+        with_replica(ReplicaSettings(run), hang)
+
+
+def test_silence_loses_it_also_without_a_batch(run, monkeypatch):
+    async def fall_silent(replica, listening):
+        replica._process.send_signal(signal.SIGSTOP)
+        await listening
+
+    monkeypatch.setattr(replicas, "SILENT_SECONDS", 5.0)
+    with pytest.raises(ReplicaLostError, match="not reported for 5 s"):
+        with_replica(ReplicaSettings(run), fall_silent)
+
+
+def test_a_start_that_fails_or_takes_too_long_is_explained(run_with, tmp_path):
+    run = run_with(20)
+
+    async def wait(replica, listening):
+        await listening
+
+    failing = [
+        (ReplicaSettings(run, checkpoint="30"), "no checkpoint of step 30"),
+        (ReplicaSettings(run, hang_seconds=0.01), r"not reported for 0\.01 s"),
+        (replace(ReplicaSettings(run), follow="average"), "none for --follow average yet"),
+    ]
+
+    def start(settings, match):
+        with pytest.raises(ReplicaLostError, match=match):
+            with_replica(settings, wait)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(start, *zip(*failing, strict=True)))
