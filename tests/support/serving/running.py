@@ -21,7 +21,7 @@ from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.replica import ReplicaReport, ReplicaStatus
 from transloom.inference.serving.replica_process import load, translate_batch
 from transloom.inference.serving.server import ServingGuard, ServingServer
-from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings
+from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings, ServingSettings
 from transloom.web.connections import http_server
 
 Before = Callable[[Batch], None]
@@ -114,13 +114,12 @@ class RunningServer:
             self._settings.run.name,
             facts_of(self._settings),
             self._replica,  # type: ignore[arg-type]
-            self._limits,
-            self._batching,
+            ServingSettings({}, limits=self._limits, batching=self._batching),
             metrics,
         )
         guard = ServingGuard(self.port, "127.0.0.1", self._token)
         self._server = ServingServer([self._dispatcher], self._limits, metrics, guard)
-        await self._dispatcher.start(1)
+        await self._dispatcher.start()
         async with http_server(
             self._server.app, self._socket, shutdown_seconds=1.0, handler_cancellation=True
         ):

@@ -100,13 +100,13 @@ class CheckpointReloader(Generic[Loaded]):
             raise CheckpointError(f"{run} has no checkpoint to translate with: {why}")
         self.name, self.current = found
 
-    def reload(self) -> bool:
-        """Load a checkpoint that is preferred to the current one; return True after a change.
+    def reload(self) -> None:
+        """Load a checkpoint that is preferred to the current one, if there is one.
 
         A change of checkpoint and new problems are logged.
         """
         if self._follow == "nothing":
-            return False
+            return
         known, found = self.damaged, None
         try:
             if self._refresh:
@@ -116,12 +116,10 @@ class CheckpointReloader(Generic[Loaded]):
             self.damaged = [str(error)]
         for problem in set(self.damaged) - set(known):
             logger.warning("%s. This replica keeps %s", problem, self.name)
-        if found is None:
-            return False
-        self.name, self.current = found
-        self.changes += 1
-        logger.info("now translating with %s", self.name)
-        return True
+        if found is not None:
+            self.name, self.current = found
+            self.changes += 1
+            logger.info("now translating with %s", self.name)
 
     def _first_intact(self, present: str | None) -> tuple[str, Loaded] | None:
         """Load the first intact checkpoint that is preferred to the current one.

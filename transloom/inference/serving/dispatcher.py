@@ -33,7 +33,7 @@ from transloom.inference.serving.messages import (
 )
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.replica import Replica, ReplicaLostError, ReplicaStatus
-from transloom.inference.serving.settings import Batching, Limits
+from transloom.inference.serving.settings import Limits, ServingSettings
 
 MAX_LOSSES = 4
 # Pauses between the loss of a replica and the start of the next one.
@@ -58,26 +58,25 @@ class Dispatcher:
         name: str,
         facts: ServedRunFacts,
         start_replica: StartReplica,
-        limits: Limits,
-        batching: Batching,
+        settings: ServingSettings,
         metrics: ServingMetrics,
     ) -> None:
         self.name = name
-        self._facts, self._metrics, self._limits = facts, metrics, limits
-        self._start_replica = start_replica
-        self._waiting = SentenceQueue(batching)
+        self._facts, self._start_replica, self._metrics = facts, start_replica, metrics
+        self._limits, self._replica_count = settings.limits, settings.replicas
+        self._waiting = SentenceQueue(settings.batching)
         self._arriving = 0  # sentences whose tokens are being counted; the limit includes them
         self._arrived = asyncio.Event()
         self._replicas: list[Replica] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, replicas: int) -> None:
+    async def start(self) -> None:
         """Start the replicas, and wait until all of them are ready.
 
         Raises:
             ClusterError: a replica was lost before it was ready.
         """
-        starts = [asyncio.get_running_loop().create_future() for _ in range(replicas)]
+        starts = [asyncio.get_running_loop().create_future() for _ in range(self._replica_count)]
         self._tasks = [asyncio.create_task(self._keep_replica(start)) for start in starts]
         await asyncio.gather(*starts)
 

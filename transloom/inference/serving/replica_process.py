@@ -62,7 +62,7 @@ def translate_input() -> None:
             damaged=reloader.damaged,
         )
 
-    PeriodicThread("checkpoints", settings.look_seconds, lambda: reloader.reload()).start()
+    PeriodicThread("checkpoints", settings.look_seconds, reloader.reload).start()
     PeriodicThread(
         "reports",
         REPORT_SECONDS,

@@ -6,17 +6,17 @@ stop: refuse new requests ──▶ answer accepted ones ──▶ end the repli
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from foundation.wording import counted
-from transloom.inference.engine_names import Engine
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.facts import ServedRunFacts, facts_of
 from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.replica import running_replica
 from transloom.inference.serving.server import ServingGuard, ServingServer
-from transloom.inference.serving.settings import ReplicaSettings, ServingSettings
+from transloom.inference.serving.settings import ServingSettings
 from transloom.web.auth import TOKEN, is_loopback
 from transloom.web.connections import http_server
 from transloom.web.listening import address_of, listen, wait_for_stop_signal
@@ -33,25 +33,13 @@ def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> No
     Raises:
         ClusterError: no replica of a run started, or the port cannot be used.
         RunMismatchError, CheckpointError: a run cannot be served.
-        EngineError: an engine is not installed, or does not support an option.
     """
-    for of_run in settings.runs.values():
-        _require_engine(of_run)
     facts = {name: facts_of(of_run) for name, of_run in settings.runs.items()}
     with listen("the server", settings.host, settings.port, PORT, print_line) as listening:
         if not is_loopback(settings.host):
             _warn_of_others(settings, warn)
         asyncio.run(_serve(settings, facts, listening, print_line))
     print_line("Stopped.")
-
-
-def _require_engine(settings: ReplicaSettings) -> None:
-    wanted = settings.decoding
-    if wanted.engine is Engine.TORCH and wanted.compute_type is None:
-        return
-    from transloom.inference.engines import require_possible  # imports torch
-
-    require_possible(wanted.engine, wanted.compute_type, "cpu", wanted.precision)
 
 
 def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
@@ -74,21 +62,15 @@ async def _serve(
     stop = asyncio.create_task(wait_for_stop_signal())
     metrics = ServingMetrics()
     runs = [
-        Dispatcher(
-            name,
-            facts[name],
-            partial(running_replica, of_run),
-            settings.limits,
-            settings.batching,
-            metrics,
-        )
+        Dispatcher(name, facts[name], partial(running_replica, of_run), settings, metrics)
         for name, of_run in settings.runs.items()
     ]
     guard = ServingGuard(listening.getsockname()[1], settings.host, settings.token)
     server = ServingServer(runs, settings.limits, metrics, guard)
     try:
-        start = asyncio.create_task(_start(runs, settings.replicas))
-        await asyncio.wait([stop, start], return_when=asyncio.FIRST_COMPLETED)
+        start = asyncio.gather(*(run.start() for run in runs))
+        first: list[asyncio.Future[Any]] = [stop, start]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if stop.done():
             return
         start.result()  # raises the error of a start
@@ -104,10 +86,6 @@ async def _serve(
     finally:
         for run in runs:
             await run.close()
-
-
-async def _start(runs: Sequence[Dispatcher], replicas: int) -> None:
-    await asyncio.gather(*(run.start(replicas) for run in runs))
 
 
 def _print_address(settings: ServingSettings, address: str, print_line: Tell) -> None:
