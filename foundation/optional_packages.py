@@ -5,7 +5,6 @@ They are those of pyproject.toml, by the name of their extra.
 
 OPTIONAL_PACKAGES = {
     "parquet": "pyarrow>=22,<27",
-    "serve": "ray[serve]==2.60.0",
     "tensorboard": "tensorboard>=2.20,<2.22",
     "ctranslate2": "ctranslate2>=4.8,<4.9",
     "notify": "apprise>=2.1",

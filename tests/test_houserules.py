@@ -43,10 +43,10 @@ def test_one_room_or_file_imports_the_library(library, owner):
     assert all(user.startswith(owner) for user in users)
 
 
-def test_one_file_knows_what_is_private_in_ray_and_one_in_ray_serve():
+def test_one_file_knows_what_is_private_in_ray():
     private = re.compile(r"^\s*(?:from|import) ray\.(?:_|core|serve\._)", re.MULTILINE)
     users = [str(p.relative_to(ROOT)) for p in SOURCES if private.search(p.read_text())]
-    assert users == ["cluster/ray/private.py", "cluster/ray/private_serve.py"]
+    assert users == ["cluster/ray/private.py"]
 
 
 def test_ruff_skips_no_source():
@@ -316,7 +316,7 @@ def test_nothing_installs_transloom_by_its_name():
     "text",
     [
         "pip install transloom",
-        "pip install --upgrade 'transloom[serve]'",
+        "pip install --upgrade 'transloom[parquet]'",
         "Run `python -m pip install transloom==0.1.0`.",
         '"Install it with pip install "\n    f"\'transloom[{scheme}]\'"',
         "uv pip install transloom",

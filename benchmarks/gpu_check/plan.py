@@ -237,7 +237,9 @@ PATH = Stage(
             "transloom/inference/distributed/actors.py",
         ),
         PlannedRow(
-            "serve", "`serve` of that run (on the CPU)", "transloom/inference/serving/replica.py"
+            "serve",
+            "`serve` of that run (on the CPU)",
+            "transloom/inference/serving/replica_process.py",
         ),
         PlannedRow(
             "one_context",

@@ -17,4 +17,4 @@ def test_each_extra_has_its_package() -> None:
 
 
 def test_a_command_is_quoted_for_a_shell() -> None:
-    assert install_command("serve") == f"pip install '{OPTIONAL_PACKAGES['serve']}'"
+    assert install_command("parquet") == f"pip install '{OPTIONAL_PACKAGES['parquet']}'"

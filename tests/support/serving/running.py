@@ -18,7 +18,7 @@ from transloom.inference.serving.batches import Batch
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.metrics import ServingMetrics
-from transloom.inference.serving.replica import ReplicaReport, ReplicaStatus
+from transloom.inference.serving.replica import ReplicaLostError, ReplicaReport, ReplicaStatus
 from transloom.inference.serving.replica_process import load, translate_batch
 from transloom.inference.serving.server import ServingGuard, ServingServer
 from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings, ServingSettings
@@ -51,7 +51,7 @@ class RunningServer:
         self.batches: list[Batch] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        self._pool = ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(2)  # a lost replica may still hold a thread
         self._listens = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
@@ -94,13 +94,18 @@ class RunningServer:
         finally:
             connection.close()
 
+    def lose_replica(self) -> None:
+        """Let the replica stop reporting, as if its process had been killed."""
+        self._loop.call_soon_threadsafe(self._replica_here.lost.set)
+
     def drain(self) -> "asyncio.Future[int]":
         """Let the server take no more requests."""
         return asyncio.run_coroutine_threadsafe(self._server.drain(HANG_SECONDS), self._loop)
 
     @asynccontextmanager
     async def _replica(self) -> AsyncIterator["_ReplicaHere"]:
-        yield _ReplicaHere(self._translated, self._translator.checkpoint, self._pool)
+        self._replica_here = _ReplicaHere(self._translated, self._translator.checkpoint, self._pool)
+        yield self._replica_here
 
     def _translated(self, batch: Batch) -> list[Any]:
         self.before(batch)
@@ -141,11 +146,12 @@ class _ReplicaHere:
         self.status = ReplicaStatus(
             checkpoint=checkpoint.path.name, step=checkpoint.step, changes=0, damaged=[]
         )
-        self.ready = asyncio.Event()
+        self.ready, self.lost = asyncio.Event(), asyncio.Event()
         self.ready.set()
 
     async def listen(self) -> None:
-        await asyncio.Event().wait()
+        await self.lost.wait()
+        raise ReplicaLostError("killed")
 
     async def translate(self, batch: Batch) -> ReplicaReport:
         loop = asyncio.get_running_loop()

@@ -102,7 +102,7 @@ class ServedRun(FileModel):
     source_language: str
     target_language: str
     ready: bool
-    replicas: Annotated[Count, Field(description="Number of replicas that reported recently.")]
+    replicas: Annotated[Count, Field(description="Number of replicas that are ready.")]
     checkpoints: Annotated[
         list[str], Field(description="Names of the checkpoints that the replicas use.")
     ]

@@ -66,6 +66,16 @@ def test_a_sentence_whose_replica_is_lost_is_translated_by_another(server, sampl
     assert lost == MAX_LOSSES - 1
 
 
+def test_the_loss_of_a_replica_during_a_batch_is_noticed_by_its_reports(run):
+    gate = Gate()
+    with RunningServer(run, before=gate) as server, ThreadPoolExecutor(1) as pool, gate:
+        asked = pool.submit(server.translate, {"sentences": SENTENCES})
+        gate.wait_until_reached()
+        server.before = lambda batch: None
+        server.lose_replica()
+        assert asked.result(HANG_SECONDS).status == 200
+
+
 def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server, monkeypatch):
     def lose(batch):
         if "poison" in batch.texts:
