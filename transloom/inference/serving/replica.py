@@ -134,7 +134,9 @@ async def running_replica(settings: ReplicaSettings) -> AsyncIterator[Replica]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=MAX_REPORT_BYTES,
-        start_new_session=True,  # signals of the terminal are for the server alone
+        # Signals of the terminal are for the server alone. A new session would do this, too, but Linux
+        # schedules each session as a group, and requests would wait for two of them.
+        process_group=0,
     )
     assert process.stdin is not None
     try:
