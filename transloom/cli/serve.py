@@ -129,7 +129,6 @@ def serve(
         sentences=max_sentences,
         waiting_sentences=max_waiting,
         timeout_seconds=timeout_seconds,
-        max_tokens=max_tokens,
     )
     decoding = DecodingOptions(
         beam_size, length_penalty, precision=precision, engine=engine, compute_type=compute_type

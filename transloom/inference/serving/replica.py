@@ -134,8 +134,8 @@ async def running_replica(settings: ReplicaSettings) -> AsyncIterator[Replica]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=MAX_REPORT_BYTES,
-        # Signals of the terminal are for the server alone. A new session would do this, too, but Linux
-        # schedules each session as a group, and requests would wait for two of them.
+        # Signals of the terminal are for the server alone. A new session would do this, too, but
+        # Linux schedules each session as a group, and requests would wait for two of them.
         process_group=0,
     )
     assert process.stdin is not None

@@ -22,8 +22,6 @@ class Limits:
         waiting_sentences: maximum waiting sentences of all requests to a run; requests that would
             exceed it are refused with status 429.
         timeout_seconds: maximum time from a request's arrival to its response.
-        max_tokens: maximum tokens of a sentence, with tag and EOS, or None for the maximum that the
-            run was trained on.
     """
 
     request_bytes: int = 1_000_000
@@ -31,7 +29,6 @@ class Limits:
     n_best: int = 16
     waiting_sentences: int = 4096
     timeout_seconds: float = 60.0
-    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ class ReplicaSettings:
             `follow`.
         decoding: options for all requests, except `n_best`, which each request sets.
         cpus: number of compute threads.
-        max_tokens: as in `Limits`.
+        max_tokens: maximum tokens of a sentence, with tag and EOS, or None for the maximum that the
+            run was trained on.
         look_seconds: interval between two checks for newer checkpoints.
         hang_seconds: maximum time for a batch, and for the start of a replica. A replica that takes
             longer is replaced.
