@@ -62,7 +62,7 @@ class Sentence:
         tokens: number of tokens, with tag and EOS.
         since: time of arrival, in seconds of a monotonic clock.
         position: index of the sentence in its request.
-        result: the translation, or an error of the request; cancelled if nobody waits for it.
+        result: the translation, or an error of the request; cancelled if no request waits for it.
         losses: number of replicas that were lost while they translated the sentence.
     """
 
@@ -88,7 +88,7 @@ class SentenceQueue:
         self._waiting: list[Sentence] = []
 
     def __len__(self) -> int:
-        """Return the number of waiting sentences, without those that nobody waits for."""
+        """Return the number of waiting sentences, without those whose request has ended."""
         return sum(not one.result.done() for one in self._waiting)
 
     def add(self, sentences: Sequence[Sentence]) -> None:
