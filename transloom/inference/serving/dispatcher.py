@@ -67,7 +67,7 @@ class Dispatcher:
         self._waiting = SentenceQueue(settings.batching)
         self._arriving = 0  # sentences whose tokens are being counted; the limit includes them
         self._arrived = asyncio.Event()
-        self._replicas: list[Replica] = []
+        self._replicas: list[Replica] = []  # those that are ready
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -170,37 +170,39 @@ class Dispatcher:
             start: completed when the first replica is ready; has an exception if it is lost before.
         """
         while True:
-            async with self._start_replica() as replica:
-                self._replicas.append(replica)
-                try:
-                    async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(replica.listen())
-                        tasks.create_task(self._feed(replica, start))
-                except* Exception as errors:
-                    problem = errors.exceptions[0]
-                    bug = None if isinstance(problem, ReplicaLostError) else problem
-                    logger.warning("a replica of %s is lost: %s", self.name, problem, exc_info=bug)
-                    if not start.done():
-                        what = f"No replica of {self.name} started: {problem}"
-                        start.set_exception(ClusterError(what))
-                finally:
-                    self._replicas.remove(replica)
-            await asyncio.sleep(PAUSE_SECONDS if replica.status else PAUSE_SECONDS_AFTER_START)
+            replica: Replica | None = None
+            try:
+                async with self._start_replica() as replica, asyncio.TaskGroup() as tasks:
+                    tasks.create_task(replica.listen())
+                    tasks.create_task(self._feed(replica, start))
+            except* Exception as errors:
+                problem = errors.exceptions[0]
+                bug = None if isinstance(problem, ReplicaLostError) else problem
+                logger.warning("a replica of %s is lost: %s", self.name, problem, exc_info=bug)
+                if not start.done():
+                    what = f"No replica of {self.name} started: {problem}"
+                    start.set_exception(ClusterError(what))
+            was_ready = replica is not None and replica.ready.is_set()
+            await asyncio.sleep(PAUSE_SECONDS if was_ready else PAUSE_SECONDS_AFTER_START)
 
     async def _feed(self, replica: Replica, start: "asyncio.Future[None]") -> None:
         """Send batches to a replica; the replica's loss cancels this task."""
         await replica.ready.wait()
         if not start.done():
             start.set_result(None)
-        while True:
-            self._arrived.clear()
-            seconds = self._waiting.seconds_to_wait(time.monotonic())
-            if seconds == 0.0:
-                await self._send(replica, self._waiting.take())
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._arrived.wait()
+        self._replicas.append(replica)
+        try:
+            while True:
+                self._arrived.clear()
+                seconds = self._waiting.seconds_to_wait(time.monotonic())
+                if seconds == 0.0:
+                    await self._send(replica, self._waiting.take())
+                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._arrived.wait()
+        finally:
+            self._replicas.remove(replica)
 
     async def _send(self, replica: Replica, sentences: Sequence[Sentence]) -> None:
         began = time.monotonic()

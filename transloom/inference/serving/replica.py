@@ -105,7 +105,7 @@ class Replica:
                 raise ReplicaLostError(report.failure)
             self.status = report.status
             self.ready.set()
-            if (report.results or report.failure) and not self._report.done():
+            if (report.results, report.failure) != (None, None) and not self._report.done():
                 self._report.set_result(report)
 
     async def translate(self, batch: Batch) -> ReplicaReport:

@@ -3,9 +3,10 @@
 The server translates in this process; `test_serve.py` has processes.
 """
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from support.cluster.processes import wait_until
@@ -14,11 +15,18 @@ from support.gate import Gate
 from support.proxy_server import proxy_of_environment
 from support.serving.running import HANG_SECONDS, RunningServer, problem
 
+from cluster.errors import ClusterError
 from transloom import ServedTranslator, TransloomError
-from transloom.inference.serving.dispatcher import MAX_LOSSES
-from transloom.inference.serving.facts import ServedRunFacts
+from transloom.inference.serving.dispatcher import MAX_LOSSES, Dispatcher
+from transloom.inference.serving.facts import ServedRunFacts, facts_of
+from transloom.inference.serving.metrics import ServingMetrics
 from transloom.inference.serving.replica import ReplicaLostError
-from transloom.inference.serving.settings import Batching, Limits
+from transloom.inference.serving.settings import (
+    Batching,
+    Limits,
+    ReplicaSettings,
+    ServingSettings,
+)
 
 # Time limit of a request is a minute; without its end, a server stops within two seconds.
 SLOW_CLIENT_SECONDS = 20.0
@@ -74,6 +82,24 @@ def test_the_loss_of_a_replica_during_a_batch_is_noticed_by_its_reports(run):
         server.before = lambda batch: None
         server.lose_replica()
         assert asked.result(HANG_SECONDS).status == 200
+
+
+def test_a_process_that_cannot_be_created_ends_the_start(run):
+    @asynccontextmanager
+    async def replica():
+        raise OSError("no memory")
+        yield
+
+    async def start():
+        facts = facts_of(ReplicaSettings(run))
+        dispatcher = Dispatcher("phrases", facts, replica, ServingSettings({}), ServingMetrics())
+        try:
+            await dispatcher.start()
+        finally:
+            await dispatcher.close()
+
+    with pytest.raises(ClusterError, match="No replica of phrases started: no memory"):
+        asyncio.run(start())
 
 
 def test_a_sentence_that_kills_replicas_takes_no_others_with_it(server, monkeypatch):
