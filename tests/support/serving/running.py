@@ -124,7 +124,7 @@ class RunningServer:
         )
         guard = ServingGuard(self.port, "127.0.0.1", self._token)
         self._server = ServingServer([self._dispatcher], self._limits, metrics, guard)
-        await self._dispatcher.start()
+        await asyncio.gather(*self._dispatcher.start())
         async with http_server(
             self._server.app, self._socket, shutdown_seconds=1.0, handler_cancellation=True
         ):
@@ -146,8 +146,7 @@ class _ReplicaHere:
         self.status = ReplicaStatus(
             checkpoint=checkpoint.path.name, step=checkpoint.step, changes=0, damaged=[]
         )
-        self.ready, self.lost = asyncio.Event(), asyncio.Event()
-        self.ready.set()
+        self.lost = asyncio.Event()
 
     async def listen(self) -> None:
         await self.lost.wait()

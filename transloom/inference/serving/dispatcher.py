@@ -67,18 +67,19 @@ class Dispatcher:
         self._waiting = SentenceQueue(settings.batching)
         self._arriving = 0  # sentences whose tokens are being counted; the limit includes them
         self._arrived = asyncio.Event()
-        self._replicas: list[Replica] = []  # those that are ready
+        self._replicas: list[Replica] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Start the replicas, and wait until all of them are ready.
+    def start(self) -> "list[asyncio.Future[None]]":
+        """Start the replicas; call this in the event loop that serves requests.
 
-        Raises:
-            ClusterError: a replica was lost before it was ready.
+        Returns:
+            A future for each replica, completed when it is ready. The future has a ClusterError if
+            the replica is lost before.
         """
         starts = [asyncio.get_running_loop().create_future() for _ in range(self._replica_count)]
         self._tasks = [asyncio.create_task(self._keep_replica(start)) for start in starts]
-        await asyncio.gather(*starts)
+        return starts
 
     async def close(self) -> None:
         """End the replicas; requests that still wait are not answered."""
@@ -149,7 +150,7 @@ class Dispatcher:
 
     def replica_statuses(self) -> list[ReplicaStatus]:
         """Return the status of each replica that is ready."""
-        return [replica.status for replica in self._replicas if replica.status]
+        return [replica.status for replica in self._replicas]
 
     def _check_queue_limit(self, sentences: int) -> None:
         most = self._limits.waiting_sentences
@@ -170,11 +171,15 @@ class Dispatcher:
             start: completed when the first replica is ready; has an exception if it is lost before.
         """
         while True:
-            replica: Replica | None = None
+            pause = PAUSE_SECONDS_AFTER_START
             try:
-                async with self._start_replica() as replica, asyncio.TaskGroup() as tasks:
-                    tasks.create_task(replica.listen())
-                    tasks.create_task(self._feed(replica, start))
+                async with self._start_replica() as replica:
+                    pause = PAUSE_SECONDS
+                    if not start.done():
+                        start.set_result(None)
+                    async with asyncio.TaskGroup() as tasks:
+                        tasks.create_task(replica.listen())
+                        tasks.create_task(self._feed(replica))
             except* Exception as errors:
                 problem = errors.exceptions[0]
                 bug = None if isinstance(problem, ReplicaLostError) else problem
@@ -182,14 +187,10 @@ class Dispatcher:
                 if not start.done():
                     what = f"No replica of {self.name} started: {problem}"
                     start.set_exception(ClusterError(what))
-            was_ready = replica is not None and replica.ready.is_set()
-            await asyncio.sleep(PAUSE_SECONDS if was_ready else PAUSE_SECONDS_AFTER_START)
+            await asyncio.sleep(pause)
 
-    async def _feed(self, replica: Replica, start: "asyncio.Future[None]") -> None:
+    async def _feed(self, replica: Replica) -> None:
         """Send batches to a replica; the replica's loss cancels this task."""
-        await replica.ready.wait()
-        if not start.done():
-            start.set_result(None)
         self._replicas.append(replica)
         try:
             while True:
@@ -224,7 +225,9 @@ class Dispatcher:
             return
         for one, result in zip(sentences, report.results, strict=True):
             if isinstance(result, Problem):
-                one.fail(_refusal(one.position, result))
+                status = 400 if result.kind == "prefix" else 413
+                what = f"sentence {one.position + 1} cannot be translated: {result.problem}"
+                one.fail(RefusedError(status, result.kind, what, one.position))
             elif not one.result.done():
                 one.result.set_result(Translated(result, report.status.checkpoint))
         metrics, name = self._metrics, self.name
@@ -250,12 +253,6 @@ class Dispatcher:
                 )
         self._waiting.add(sentences)
         self._arrived.set()
-
-
-def _refusal(position: int, problem: Problem) -> RefusedError:
-    status = 400 if problem.kind == "prefix" else 413
-    what = f"sentence {position + 1} cannot be translated: {problem.problem}"
-    return RefusedError(status, problem.kind, what, position)
 
 
 def _check_numbers(request: TranslateRequest, most: Limits) -> None:

@@ -71,17 +71,16 @@ class ReplicaReport(FileModel):
 
 
 class Replica:
-    """Replica whose process runs.
+    """Replica whose process runs and has loaded a checkpoint.
 
     Attributes:
-        ready: set when the first checkpoint is loaded.
-        status: the last reported status; None before the first report.
+        status: the last reported status.
     """
+
+    status: ReplicaStatus
 
     def __init__(self, process: asyncio.subprocess.Process, hang_seconds: float) -> None:
         self._process, self._hang_seconds = process, hang_seconds
-        self.ready = asyncio.Event()
-        self.status: ReplicaStatus | None = None
         self._report: asyncio.Future[ReplicaReport] = asyncio.Future()
 
     async def listen(self) -> NoReturn:
@@ -90,26 +89,32 @@ class Replica:
         Raises:
             ReplicaLostError: the replica is lost.
         """
-        assert self._process.stdout is not None
         while True:
-            patience = SILENT_SECONDS if self.status else self._hang_seconds
-            try:
-                async with asyncio.timeout(patience):
-                    line = await self._process.stdout.readline()
-            except TimeoutError:
-                raise ReplicaLostError(f"it has not reported for {patience:g} s") from None
-            if not line:
-                raise ReplicaLostError(f"it ended with exit code {await self._process.wait()}")
-            report = ReplicaReport.model_validate_json(line)
-            if report.status is None:
-                raise ReplicaLostError(report.failure)
-            self.status = report.status
-            self.ready.set()
-            if (report.results, report.failure) != (None, None) and not self._report.done():
-                self._report.set_result(report)
+            await self.receive(SILENT_SECONDS)
+
+    async def receive(self, seconds: float) -> None:
+        """Receive the next report.
+
+        Raises:
+            ReplicaLostError: the process ends, has no checkpoint, or does not report in this time.
+        """
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(seconds):
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            raise ReplicaLostError(f"it has not reported for {seconds:g} s") from None
+        if not line:
+            raise ReplicaLostError(f"it ended with exit code {await self._process.wait()}")
+        report = ReplicaReport.model_validate_json(line)
+        if report.status is None:
+            raise ReplicaLostError(report.failure)
+        self.status = report.status
+        if (report.results, report.failure) != (None, None) and not self._report.done():
+            self._report.set_result(report)
 
     async def translate(self, batch: Batch) -> ReplicaReport:
-        """Return the report with a batch's results; the replica must be ready and idle.
+        """Return the report with a batch's results; the replica must be idle.
 
         Raises:
             ReplicaLostError: the batch takes longer than `hang_seconds`.
@@ -128,7 +133,11 @@ class Replica:
 
 @asynccontextmanager
 async def running_replica(settings: ReplicaSettings) -> AsyncIterator[Replica]:
-    """Start a replica, and kill its process at the end of the context."""
+    """Start a replica, and kill its process at the end of the context.
+
+    Raises:
+        ReplicaLostError: it can load no checkpoint, or has not done so within `hang_seconds`.
+    """
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         stdin=asyncio.subprocess.PIPE,
@@ -141,7 +150,9 @@ async def running_replica(settings: ReplicaSettings) -> AsyncIterator[Replica]:
     assert process.stdin is not None
     try:
         process.stdin.write(SETTINGS.dump_json(settings) + b"\n")
-        yield Replica(process, settings.hang_seconds)
+        replica = Replica(process, settings.hang_seconds)
+        await replica.receive(settings.hang_seconds)
+        yield replica
     finally:
         with suppress(ProcessLookupError):
             process.kill()

@@ -68,7 +68,7 @@ async def _serve(
     guard = ServingGuard(listening.getsockname()[1], settings.host, settings.token)
     server = ServingServer(runs, settings.limits, metrics, guard)
     try:
-        start = asyncio.gather(*(run.start() for run in runs))
+        start = asyncio.gather(*(ready for run in runs for ready in run.start()))
         first: list[asyncio.Future[Any]] = [stop, start]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if stop.done():

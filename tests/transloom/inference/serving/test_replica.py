@@ -21,14 +21,11 @@ BATCH = Batch(search=RequestedSearch(None, 1, False, False), texts=SENTENCES, pr
 
 
 def with_replica(settings, use):
-    """Call a coroutine function with a replica that is ready and the task that listens to it."""
+    """Call a coroutine function with a replica and the task that listens to it."""
 
     async def call():
-        async with running_replica(settings) as replica, asyncio.timeout(HANG_SECONDS):
-            listening = asyncio.create_task(replica.listen())
-            ready = asyncio.create_task(replica.ready.wait())
-            await asyncio.wait([listening, ready], return_when=asyncio.FIRST_COMPLETED)
-            return await use(replica, listening)
+        async with asyncio.timeout(HANG_SECONDS), running_replica(settings) as replica:
+            return await use(replica, asyncio.create_task(replica.listen()))
 
     return asyncio.run(call())
 
@@ -76,9 +73,6 @@ def test_silence_loses_it_also_without_a_batch(run, monkeypatch):
 def test_a_start_that_fails_or_takes_too_long_is_explained(run_with, tmp_path):
     run = run_with(20)
 
-    async def wait(replica, listening):
-        await listening
-
     failing = [
         (ReplicaSettings(run, checkpoint="30"), "no checkpoint of step 30"),
         (ReplicaSettings(run, hang_seconds=0.01), r"not reported for 0\.01 s"),
@@ -87,7 +81,7 @@ def test_a_start_that_fails_or_takes_too_long_is_explained(run_with, tmp_path):
 
     def start(settings, match):
         with pytest.raises(ReplicaLostError, match=match):
-            with_replica(settings, wait)
+            with_replica(settings, None)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(start, *zip(*failing, strict=True)))

@@ -94,7 +94,7 @@ def test_a_process_that_cannot_be_created_ends_the_start(run):
         facts = facts_of(ReplicaSettings(run))
         dispatcher = Dispatcher("phrases", facts, replica, ServingSettings({}), ServingMetrics())
         try:
-            await dispatcher.start()
+            await asyncio.gather(*dispatcher.start())
         finally:
             await dispatcher.close()
 

@@ -4,6 +4,7 @@ Most tests share a server, and their order counts: the run's folder gets newer c
 """
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from support.serving.asking import ask, numbers, standing
 from support.serving.served import served
 
 from transloom import ServedTranslator
+from transloom.cli.sweep_runs import TRANSLOOM
 from transloom.inference.translator import Translator
 
 pytestmark = pytest.mark.long
@@ -186,3 +188,16 @@ def test_a_stopped_server_answers_accepted_requests_and_leaves_no_replica(run_wi
         assert "Stopped." in server.process.stdout.read()
         _, alive = psutil.wait_procs(replicas, HANG_SECONDS)
         assert not alive
+
+
+def test_a_server_that_is_stopped_while_it_starts_leaves_no_replica(run_with):
+    command = [*TRANSLOOM, "serve", run_with(20)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        server = psutil.Process(process.pid)
+        wait_until(server.children)
+        replicas = server.children()
+        process.terminate()
+        assert process.wait(HANG_SECONDS) == 0
+        assert process.stdout.read().endswith("Stopped.\n")  # the usual port may be taken
+    _, alive = psutil.wait_procs(replicas, HANG_SECONDS)
+    assert not alive
