@@ -136,6 +136,7 @@ def test_a_newer_checkpoint_is_taken_up_without_a_lost_request(serving, add):
             wait_until(lambda: checkpoints)
             add(serving.run, 40)
             wait_until(lambda: standing(serving.address)["checkpoints"] == ["step-00000040"])
+            wait_until(lambda: len(checkpoints) == 2)  # a request was answered since
         finally:
             over = True
         for one in asking:
