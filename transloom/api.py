@@ -229,7 +229,7 @@ class Run:
 
     Attributes:
         path: the folder, or the URL as a path.
-        outcome: "finished" or "preempted" if a call of `train` returned this run, else None.
+        outcome: "finished" or "stopped" if a call of `train` returned this run, else None.
     """
 
     def __init__(self, path: "str | Path | Run", *, outcome: str | None = None) -> None:

@@ -162,7 +162,7 @@ class RankAttempt:
             self._check_lease(now)
             self._ask_to_leave(now)
             if self._are_to_be_killed(now):
-                return "preempted"
+                return "stopped"
             self._take_published()
             self._scale_workers(now)
             self._poll_memory()

@@ -126,7 +126,7 @@ def train_inline(
             return _train(owned, vitals, reader, profile, replay)
     except KeyboardInterrupt:
         listener.notice(INTERRUPTED)
-        return "preempted"
+        return "stopped"
 
 
 def _train(

@@ -284,7 +284,7 @@ class RestartLoop:
         context.supply.end_group()  # no rank writes a checkpoint any more
         match state.error:
             case None:
-                if state.outcome != "preempted":
+                if state.outcome != "stopped":
                     return Ended(state.outcome)
             case RankLostError() as error:
                 self._handle_rank_loss(error, before.node_names)

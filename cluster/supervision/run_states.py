@@ -90,13 +90,13 @@ class EndAttempt:
 
     Attributes:
         before: the state that ends.
-        outcome: the outcome of the ranks; "preempted" if they have none.
+        outcome: the outcome of the ranks; "stopped" if they have none.
         error: the error that ends the state, or None.
     """
 
     name: ClassVar[SupervisorState] = "ending"
     before: WaitForCapacity | CheckNodes | StartRanks | TrainRanks
-    outcome: Outcome = "preempted"
+    outcome: Outcome = "stopped"
     error: BaseException | None = None
 
 
@@ -104,7 +104,7 @@ class EndAttempt:
 class Ended:
     """The run is finished or leaves."""
 
-    outcome: Outcome = "preempted"
+    outcome: Outcome = "stopped"
 
 
 RunState = WaitForCapacity | CheckNodes | StartRanks | TrainRanks | EndAttempt

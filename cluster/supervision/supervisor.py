@@ -80,7 +80,7 @@ def supervise(
             return _train_in_sessions(owned, vitals, unfit, options)
     except KeyboardInterrupt:
         listener.notice(INTERRUPTED)
-        return "preempted"
+        return "stopped"
 
 
 def _train_in_sessions(
@@ -96,7 +96,7 @@ def _train_in_sessions(
         except EmbeddedRayError as error:
             if stop.reason:
                 listener.notice(f"{error}; {stop.reason}: the run leaves")
-                return "preempted"
+                return "stopped"
             sessions.reach(recorded_step(run.metrics))
             if sessions.count_failure():
                 raise EmbeddedRayError(

@@ -81,7 +81,7 @@ class DecoderLimits:
 def main() -> None:
     """Decode the file at stdin, write its rows to stdout, and exit.
 
-    The process exits without destructors: those of pyarrow abort it now and then while a thread of
+    The process exits without destructors, because those of pyarrow may abort it while a thread of
     pyarrow still runs.
     """
 

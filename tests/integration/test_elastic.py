@@ -84,7 +84,7 @@ def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     story = Story(folder, tell)
     result = runs.train("run", *OPTIONS, "cluster.grace_seconds=600")
     story.end()
-    assert result.outcome == "preempted"
+    assert result.outcome == "stopped"
     log = folder.log.read_text()
     assert "there is capacity for more ranks: the ranks leave after a checkpoint" in log
     assert "resized from 1 to 2 ranks" in log
@@ -121,7 +121,7 @@ def test_the_loss_of_a_node_is_no_failure_and_it_is_not_tried_again(
     story = Story(folder, tell)
     result = runs.train("run", *OPTIONS)
     story.end()
-    assert result.outcome == "preempted"
+    assert result.outcome == "stopped"
     log = folder.log.read_text()
     assert log.count("starting 2 ranks") == 1
     assert log.count("is lost, which does not count as a failure; restart 1 of this session") == 1

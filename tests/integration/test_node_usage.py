@@ -41,7 +41,7 @@ def test_a_run_that_trains_is_sampled_and_needs_none_of_it(runs, exports, inline
     watcher = threading.Thread(target=stop_when_it_was_sampled_in_training)
     watcher.start()
     options = ["cluster.ranks=1", "trainer.max_steps=1000000", "cluster.node_usage_seconds=0.05"]
-    assert runs.train("sampled", *options, inline=inline).outcome == "preempted"
+    assert runs.train("sampled", *options, inline=inline).outcome == "stopped"
     watcher.join()
     found = read_usage(run.nodes)
     assert found.problem is None

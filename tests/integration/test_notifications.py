@@ -99,7 +99,7 @@ def test_a_stopped_run_has_not_finished(runs, receive, monkeypatch):
     monkeypatch.setattr(InlineSupervision, "stop_requested", lambda self: True)
     program = receive()
     stopped = runs.train("run", *SHORT, targets(TARGET), inline=True)
-    assert stopped.outcome == "preempted"
+    assert stopped.outcome == "stopped"
     assert runs.lines("run")
     assert program.events == []
 

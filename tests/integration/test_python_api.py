@@ -123,7 +123,7 @@ def test_an_interrupt_leaves_a_checkpoint(project):
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: all processes of the program's group
     said, _ = child.communicate()
     outcome, step, checkpoints = said.split(maxsplit=2)
-    assert outcome == "preempted"
+    assert outcome == "stopped"
     assert checkpoints == f"[{step}]\n"
 
 

@@ -41,7 +41,7 @@ def test_the_command_stop_is_obeyed_at_the_next_step(runs, folder):
 
     with at_step(folder, 15, stop):
         result = runs.train("run", *OPTIONS, inline=True)
-    assert result.outcome == "preempted"
+    assert result.outcome == "stopped"
     assert result.step == runs.lines("run")[-1]["step"]
     assert not folder.stop_request.exists()
 
@@ -64,7 +64,7 @@ def test_a_request_while_the_ranks_start_is_obeyed(runs, folder, monkeypatch):
     thread.start()
     result = runs.train("run", *OPTIONS)
     thread.join()
-    assert result.outcome == "preempted"
+    assert result.outcome == "stopped"
     assert result.step <= 1
     assert len(groups) == 1
 
@@ -79,7 +79,7 @@ def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
 
     with at_step(folder, 25, strike):
         result = runs.train("run", *OPTIONS)
-    assert result.outcome == "preempted"
+    assert result.outcome == "stopped"
     assert result.step % 10 == 0
     assert result.step > 0
     assert len(groups) == 1
@@ -96,7 +96,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
 
     with at_step(folder, 25, strike):
         result = runs.train("run", *OPTIONS, "cluster.ranks=2", "cluster.grace_seconds=2")
-    assert result.outcome == "preempted"
+    assert result.outcome == "stopped"
     assert result.step % 10 == 0
     assert "have not left in time" in folder.log.read_text()
     assert not any(is_alive(process.name.id) for process in groups[0].processes)
@@ -114,5 +114,5 @@ def test_a_second_signal_ends_the_run_at_once(runs, folder, monkeypatch):
 
     with at_step(folder, 25, strike):
         result = runs.train("run", *OPTIONS, "cluster.ranks=2")
-    assert result.outcome == "preempted"
+    assert result.outcome == "stopped"
     assert "asked to stop a second time" in folder.log.read_text()

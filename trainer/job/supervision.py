@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trainer.record.metrics_lines import Line
     from trainer.runs.vitals import Phase
 
-Outcome = Literal["finished", "preempted"]
+Outcome = Literal["finished", "stopped"]
 
 
 class Supervision(Protocol):

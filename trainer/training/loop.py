@@ -122,7 +122,7 @@ class Trainer:
         if progress.validation_due:
             self._validate()
             if progress.validation_due:
-                return "preempted"  # the checkpoint that the run resumed from has this state
+                return "stopped"  # the checkpoint that the run resumed from has this state
         steps = self._open_stream(progress.cursor)
         while not self._is_over():
             with self._callbacks.around(progress.step + 1):
@@ -138,7 +138,7 @@ class Trainer:
             final = stop or self._is_over()
             self._save_if_due(final)
             if stop:
-                return "preempted"
+                return "stopped"
         self._supervision.progress("done", progress.step)
         return "finished"
 

@@ -1,6 +1,6 @@
 """Command line: the application, its groups of commands, and the handling of errors.
 
-Each command is a short function that calls other packages. Exit codes: 0 done, 75 preempted and
+Each command is a short function that calls other packages. Exit codes: 0 done, 75 stopped and
 resumable, 1 failed, 2 wrong usage or recipe, 130 interrupted. Commands import heavy modules in
 their bodies, so that `--help` answers at once.
 """

@@ -70,7 +70,7 @@ def run_demo(console: Terminal) -> "Outcome":
     exit_on_signal_before_run()
     result = train_run(RECIPE, [], TrainOptions(), console)
     console.print(result.outcome_text())
-    if result.outcome == "preempted":
+    if result.outcome == "stopped":
         return result.outcome
     restore_signal_handlers()
 

@@ -40,7 +40,7 @@ def train(
     """Train a run, or continue it from its newest checkpoint.
 
     The same command starts a new run and continues a run that was stopped. Its exit code is 75 if
-    the run was preempted and can be continued.
+    the run was stopped and can be continued.
 
     Examples:
 

@@ -78,7 +78,7 @@ class TrainResult:
 
     def outcome_text(self) -> str:
         """Return one or two sentences that say how the run ended."""
-        if self.outcome == "preempted":
+        if self.outcome == "stopped":
             if self.checkpoint is None:
                 return (
                     f"Stopped before {self.location} had a checkpoint; the same command starts "

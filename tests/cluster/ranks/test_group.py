@@ -494,7 +494,7 @@ def test_outcomes_are_those_of_all_ranks_with_their_last_reports(story):
     told = story()
     told.begin()
     told.group.poll()
-    told.results[1].come("preempted")
+    told.results[1].come("stopped")
     poll = told.group.poll()
     assert (poll.outcomes, poll.failure) == (None, None)
     told.results[0].come("finished")
@@ -506,7 +506,7 @@ def test_outcomes_are_those_of_all_ranks_with_their_last_reports(story):
         actor.answers["poll"] = [Answer(NOTHING), Answer(batch)]
     poll = told.group.poll()
     assert poll.reports == [(0, under_way), (0, last)]
-    assert (poll.outcomes, poll.failure) == (["finished", "preempted"], None)
+    assert (poll.outcomes, poll.failure) == (["finished", "stopped"], None)
 
 
 def test_reports_under_way_are_kept_if_the_last_ones_do_not_come(story):

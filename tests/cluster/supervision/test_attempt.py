@@ -250,7 +250,7 @@ def test_ranks_that_do_not_leave_in_time_are_killed(scripted, seconds_ago, leave
 
     with scripted([polls()], settings={"grace_seconds": 20.0}) as run:
         run.supply.obeys = False
-        assert run.loop.run() == "preempted"
+        assert run.loop.run() == "stopped"
     (group,) = run.supply.groups
     assert run.clock.now - group.asked_to_stop_at == pytest.approx(seconds, abs=0.5)
     assert group.times_asked_to_stop == 1
@@ -271,7 +271,7 @@ def test_only_nodes_of_the_ranks_and_of_the_driver_make_ranks_leave(scripted):
         yield NOTHING
 
     with scripted([polls()], places=["a"]) as run:
-        assert run.loop.run() == "preempted"
+        assert run.loop.run() == "stopped"
     (group,) = run.supply.groups
     assert group.asked_to_stop_at is not None
     leaving = [text for text in run.listener.notices if "is being drained" in text]

@@ -157,7 +157,7 @@ def test_a_run_whose_room_is_drained_leaves_and_one_that_lost_it_fails(
         if drained:
             scripted.view.before["a"] = replace(scripted.view.before["a"], leaves_at=2e9)
         with ending:
-            assert scripted.loop.run() == "preempted"
+            assert scripted.loop.run() == "stopped"
     left = "there is capacity for 0 ranks, but the run needs at least 1: the run leaves"
     assert (left in scripted.listener.notices) == drained
 
@@ -286,7 +286,7 @@ def test_a_run_that_has_to_leave_starts_no_ranks(scripted, leaves):
             run.context.stop.reason = "SIGTERM was received"
         else:
             run.view.before[DRIVER] = replace(run.view.before[DRIVER], leaves_at=2e9)
-        assert run.loop.run() == "preempted"
+        assert run.loop.run() == "stopped"
     assert run.supply.groups == []
 
 
@@ -300,7 +300,7 @@ def test_a_request_to_stop_while_ranks_start_is_obeyed(scripted, event):
             run.context.stop.asked_at = time.monotonic()
 
         setattr(owner, event, ask)
-        assert run.loop.run() == "preempted"
+        assert run.loop.run() == "stopped"
     assert run.supply.groups[0].job is None
     assert run.supply.ended == 1
     assert any("starting 1 rank" in text for text in run.listener.notices) == (

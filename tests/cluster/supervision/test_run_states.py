@@ -98,7 +98,7 @@ def test_ranks_start_until_they_are_asked_to_train(states):
 def test_ranks_that_are_asked_to_leave_end(states):
     def prepare(run):
         run.supply.obeys = False
-        polls = [trained(1), NOTHING, NOTHING, Poll([], outcomes=["preempted"])]
+        polls = [trained(1), NOTHING, NOTHING, Poll([], outcomes=["stopped"])]
         start = run.supply.start_group
 
         def start_group(places, names):
@@ -110,7 +110,7 @@ def test_ranks_that_are_asked_to_leave_end(states):
         run.supply.start_group = start_group
 
     names, outcome = states([[]], prepare)
-    assert (names, outcome) == (ONE_ATTEMPT, "preempted")
+    assert (names, outcome) == (ONE_ATTEMPT, "stopped")
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_too_little_capacity_ends_a_run_whose_nodes_have_left(loop, nodes_left):
     loop.supply.places = ()
     state = loop.loop._next(WaitForCapacity(nodes_left))
     if nodes_left:
-        assert state == Ended("preempted")
+        assert state == Ended("stopped")
     else:
         assert isinstance(state, EndAttempt)
         assert isinstance(state.error, ClusterError)
@@ -276,7 +276,7 @@ def test_every_wait_ends_when_the_run_must_leave(states, wait, names):
         runs.append(run)
         wait(run)
 
-    assert states([[]], prepare, settings=settings) == (names, "preempted")
+    assert states([[]], prepare, settings=settings) == (names, "stopped")
     assert all(group.job is None for group in runs[0].supply.groups)
 
 
@@ -291,6 +291,6 @@ def test_vitals_show_the_wait_of_a_run_that_has_no_ranks_yet(scripted):
 
     with scripted([]) as run:
         run.supply.offer = offer
-        assert run.loop.run() == "preempted"
+        assert run.loop.run() == "stopped"
     assert seen == [WAIT]
     assert read_vitals(run.context.run).supervisor is None  # the owner has left

@@ -77,13 +77,13 @@ def test_a_run_that_gets_further_may_lose_its_ray_as_often_as_it_likes(train, fo
     def lose():
         step = next(steps)
         if step == 10:
-            return "preempted"
+            return "stopped"
         with folder.metrics.open("a") as record:
             print(train_line(step).to_json(), file=record)
         raise EmbeddedRayError("raylet has ended")
 
     outcome, notices = train(lose)
-    assert outcome == "preempted"
+    assert outcome == "stopped"
     assert notices == ["raylet has ended; restarting Ray"] * 9
 
 
@@ -96,7 +96,7 @@ def test_a_request_to_stop_is_obeyed_between_two_sessions(train, folder):
         raise EmbeddedRayError("raylet has ended")
 
     outcome, notices = train(lose)
-    assert outcome == "preempted"
+    assert outcome == "stopped"
     assert len(sessions) == 1
     assert "was created: the run leaves" in notices[-1]
 
@@ -258,7 +258,7 @@ def test_while_a_session_trains_a_second_signal_interrupts_it(session):
 
 def test_a_second_signal_ends_a_run_as_preempted(session):
     trained = session(fails=KeyboardInterrupt())
-    assert trained.outcome == "preempted"
+    assert trained.outcome == "stopped"
     assert trained.heard.notices[-1] == INTERRUPTED
 
 

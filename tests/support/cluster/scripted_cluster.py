@@ -125,7 +125,7 @@ class ScriptedGroup:
 
     def poll(self):
         if self.is_training and self.obeys and self.asked_to_stop_at is not None:
-            return Poll([], outcomes=["preempted"])
+            return Poll([], outcomes=["stopped"])
         return next(self._polls)
 
     def request_stop(self):

@@ -265,7 +265,7 @@ def test_sums_of_a_step_that_is_not_finite_are_not_verified(tmp_path):
 
 def test_a_request_to_stop_leaves_a_checkpoint_of_its_step(tmp_path):
     story = Story(stops={3})
-    assert make_trainer(story, recipe(max_steps=9), tmp_path).train() == "preempted"
+    assert make_trainer(story, recipe(max_steps=9), tmp_path).train() == "stopped"
     assert [(p.step, final) for p, final in story.saved] == [(2, False), (3, True)]
     assert [event[:2] for event in story.of("applied", "preempted")][-2:] == [
         ("applied", 3),
@@ -279,13 +279,13 @@ def test_a_validation_that_gives_way_comes_first_after_resuming(tmp_path, interr
     """Whether the request came before the validation or while it ran."""
     training = recipe(max_steps=9, validate_every_steps=3)
     story = Story(scores={3: None}) if interrupted else Story(stops={3})
-    assert make_trainer(story, training, tmp_path).train() == "preempted"
+    assert make_trainer(story, training, tmp_path).train() == "stopped"
     assert len(story.of("validated")) == interrupted
     (saved, final) = story.saved[-1]
     assert (saved.step, saved.validation_due, saved.scores, final) == (3, True, {}, True)
 
     again = Story(scores={3: None})  # the next start has no time for it either
-    assert make_trainer(again, training, tmp_path, replace(saved)).train() == "preempted"
+    assert make_trainer(again, training, tmp_path, replace(saved)).train() == "stopped"
     assert again.of("applied", "saved") == []
 
     last = Story()

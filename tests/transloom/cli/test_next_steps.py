@@ -84,7 +84,7 @@ def test_a_finished_run_says_what_to_do_next_and_one_that_is_stopped_does_not(tm
     text = result(recipe).text()
     assert "Finished at step 40" in text
     assert all(command in text for command in next_commands(Path("runs/x"), recipe, None).values())
-    assert "transloom translate" not in result(recipe, "preempted").text()
+    assert "transloom translate" not in result(recipe, "stopped").text()
 
 
 def test_a_run_that_was_over_says_so_with_both_numbers(tmp_path):
