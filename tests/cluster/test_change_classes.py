@@ -32,7 +32,7 @@ TABLE = {
         "data.tests": CORPUS,
         "data.cleaning": """
             normalise max_source_characters max_target_characters max_length_ratio drop_identical
-            drop_duplicates
+            drop_duplicates drop_heldout
         """,
         "tokenizer": """
             type vocabulary_size joint character_coverage training_pairs model model_sha256

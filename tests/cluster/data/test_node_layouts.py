@@ -1,8 +1,15 @@
 """What a node's agent requests of data workers, without Ray."""
 
-from support.cluster.scripted_ray import ScriptedActor
+import pytest
+from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay
 
+from cluster.data import node_layouts
 from cluster.data.node_layouts import MAX_KEPT, NodeLayouts
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch):
+    monkeypatch.setattr(node_layouts, "ray", ScriptedRay())
 
 
 def test_a_layout_is_requested_once_in_an_attempt():
@@ -10,10 +17,22 @@ def test_a_layout_is_requested_once_in_an_attempt():
     layouts = NodeLayouts()
     first = layouts.reference(worker, "one", 0, 7)
     assert layouts.reference(other, "one", 0, 7) is first
+    first.come("a layout")
+    assert layouts.reference(other, "one", 0, 7) is first
     assert layouts.reference(worker, "one", 1, 7) is not first
     assert layouts.reference(worker, "two", 0, 7) is not first
     assert worker.calls["layout"] == [(0, 7), (1, 7), (0, 7)]
     assert not other.calls
+
+
+def test_a_request_that_has_failed_is_forgotten():
+    worker, other = ScriptedActor(layout=[Answer(DEAD)]), ScriptedActor()
+    layouts = NodeLayouts()
+    failed = layouts.reference(worker, "one", 0, 7)
+    again = layouts.reference(other, "one", 0, 7)
+    assert again is not failed
+    assert other.calls["layout"] == [(0, 7)]
+    assert layouts.reference(worker, "one", 0, 7) is again
 
 
 def test_only_the_last_layouts_are_kept():

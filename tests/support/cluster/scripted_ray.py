@@ -76,7 +76,11 @@ class ScriptedRay:
         self.requests = 0
 
     def wait(
-        self, answers: list[Answer], num_returns: int = 1, timeout: float | None = None
+        self,
+        answers: list[Answer],
+        num_returns: int = 1,
+        timeout: float | None = None,
+        fetch_local: bool = True,
     ) -> tuple[list[Answer], list[Answer]]:
         self.requests += 1
         assert len(set(map(id, answers))) == len(answers)
