@@ -345,6 +345,7 @@ def test_the_rule_allows_files(text):
 DURATIONS_ASSERTED = {
     "tests/data_pipeline/storage/test_object_store_faults.py",  # limits of time, with 30 s to spare
     "tests/test_fault_proxy.py",  # a delay that the proxy makes
+    "tests/transloom/inference/serving/test_requests_together.py",  # 20 s, instead of over 60 s
     "tests/trainer/process/test_step_timer.py",  # a lower bound, on a GPU
 }
 

@@ -112,6 +112,8 @@ def test_no_message_takes_a_number_for_many_that_may_be_one() -> None:
         "trainer/exact/grids.py: {most} micro-batches",  # thousands
         "trainer/zero/engine.py: {ranks} ranks",  # 3 at least
         "transloom/cli/demo.py: {command} checkpoints",  # no number
+        "transloom/cli/jobs.py: {own_command()} jobs",  # no number
+        "transloom/cli/jobs.py: {own_command()} jobs",
         "transloom/cli/load_translator.py: {len(names)} runs",  # 2 at least
         "transloom/cli/plan.py: {rounded} steps",  # beside the singular
         "transloom/observe/explain/live/packing.py: {count:,} weights",  # millions

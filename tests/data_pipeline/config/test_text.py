@@ -74,10 +74,12 @@ def test_defaults_of_documents() -> None:
 
 
 def test_the_page_shows_a_recipe_that_loads() -> None:
-    pairs, context, documents = map(
+    columns, pairs, context, documents = map(
         yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     )
     languages = {"source_language": "en", "target_language": "de", "dataset": "datasets/all"}
+    one_file = PairDataConfig.model_validate(pairs | languages | columns).train
+    assert [c.columns.source for c in one_file] == [0, "translation.fr"]
     assert [c.tag for c in PairDataConfig.model_validate(pairs | languages).train] == [
         "<2de>",
         "<2fr>",

@@ -233,7 +233,7 @@ def test_a_full_disk_is_no_failure_of_the_server(
 
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/a/", "s3://bucket/a?versionId=1"])
 def test_a_corpus_is_one_object(url: str, tmp_path: Path) -> None:
-    with pytest.raises(LocationError, match=r"expected s3://BUCKET/NAME"):
+    with pytest.raises(LocationError, match=r"Expected s3://BUCKET/NAME"):
         download(url, tmp_path / "new")
 
 

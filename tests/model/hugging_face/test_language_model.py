@@ -220,7 +220,10 @@ def test_names_of_older_files(build_decoder_only):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"positions": "sinusoidal"}, r"GPT-2 has no positions=sinusoidal; Llama has no .*norm=l"),
+        (
+            {"positions": "sinusoidal"},
+            r"GPT-2 has no positions=sinus.*Llama has no .*norm_kind=l",
+        ),
         ({"preset": "gpt2", "key_value_heads": 2}, r"GPT-2 has no key_value_heads=2; Llama"),
         ({"preset": "gpt2", "bias": False}, r"GPT-2 has no bias=False"),
         ({"preset": "llama", "activation": "gelu"}, r"Llama has no activation=gelu"),
