@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,6 +20,13 @@ from transloom.cli.options import (
 )
 from transloom.inference.decoding_options import DecodingOptions
 from transloom.inference.engine_names import Engine
+from transloom.inference.serving.settings import (
+    Batching,
+    Follow,
+    Limits,
+    ReplicaSettings,
+    ServingSettings,
+)
 
 TOKEN_BYTES = 1_000
 MIN_CHARACTERS = 16  # minimum length of a token
@@ -37,7 +44,7 @@ def serve(
     ] = 1,
     cpus: Annotated[int, typer.Option(min=1, help="Number of CPU cores for each replica.")] = 1,
     follow: Annotated[
-        Literal["newest", "best", "average", "nothing"],
+        Follow,
         typer.Option(
             help="Checkpoint to serve while training goes on: the newest one, the best one, the "
             "latest average, or nothing to keep the first one."
@@ -117,12 +124,6 @@ def serve(
       transloom serve runs/ende runs/enfr --replicas 2 --follow best --port 8700
     """
     from transloom.inference.serving.serve import serve_runs
-    from transloom.inference.serving.settings import (
-        Batching,
-        Limits,
-        ReplicaSettings,
-        ServingSettings,
-    )
 
     limits = Limits(
         request_bytes=max_bytes,

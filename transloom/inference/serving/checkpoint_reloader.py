@@ -8,7 +8,6 @@ A damaged checkpoint is read again only if its files have changed.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from foundation.errors import DataError
 from foundation.untrusted_text import logger_of
@@ -23,10 +22,12 @@ from trainer.checkpoints.retention import best
 from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
+from trainer.runs.remote.pull import RunView
+from trainer.runs.remote.views import UNLISTED
 from transloom.inference.chosen_checkpoint import checkpoint_path, readable_headers
-from transloom.inference.serving.settings import Follow
+from transloom.inference.serving.settings import ReplicaSettings
+from transloom.inference.translator import Translator
 
-Loaded = TypeVar("Loaded")
 Signature = tuple[tuple[str, int, int], ...]
 
 logger = logger_of(__name__)
@@ -35,13 +36,19 @@ logger = logger_of(__name__)
 REASONS = (TrainerError, DataError, ModelError, OSError)
 
 
-def candidates(run: RunFolder, follow: Follow) -> list[Path]:
+def candidates(settings: ReplicaSettings) -> list[Path]:
     """Return the folders of checkpoints to try, in order of preference.
 
     For `newest`, checkpoints with an unreadable header are included, so that they are reported;
     averages come last. For `best` and `average`, checkpoints with an unreadable header are left
     out.
+
+    Raises:
+        CheckpointError: the run does not have the checkpoint that the settings name.
     """
+    run, follow = RunFolder(settings.run), settings.follow
+    if settings.checkpoint is not None:
+        return [checkpoint_path(run, settings.checkpoint)]
     steps = list_checkpoints(run.checkpoints)[::-1]
     if follow in ("newest", "nothing"):
         return [*steps, *reversed(list_averages(run.checkpoints))]
@@ -56,83 +63,72 @@ def candidates(run: RunFolder, follow: Follow) -> list[Path]:
     return best(headers, recipe.checkpoints.best_by)
 
 
-class CheckpointReloader(Generic[Loaded]):
+class CheckpointReloader:
     """Served checkpoint, which is replaced when a preferred checkpoint is complete.
 
     Attributes:
         current: the served checkpoint, as loaded by `load`.
-        name: name of the served checkpoint's folder.
         changes: number of reloads.
         damaged: problems of preferred checkpoints that could not be loaded.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        follow: Follow,
-        checkpoint: str | None,
-        load: Callable[[str], Loaded],
-        refresh: Callable[[], object] | None = None,
-    ) -> None:
+    def __init__(self, settings: ReplicaSettings, load: Callable[[str], Translator]) -> None:
         """Load the first checkpoint.
 
         Args:
-            checkpoint: a step or the name of an average; this checkpoint is never replaced. None
-                loads the checkpoint that `follow` selects.
             load: loads and verifies a checkpoint, given its name as for `--checkpoint`.
-            refresh: brings the folder up to date, if it is a copy of a run in an object store.
 
         Raises:
             CheckpointError: no checkpoint can be loaded.
         """
-        self._run, self._load, self._refresh = RunFolder(run), load, refresh
-        self._follow: Follow = follow if checkpoint is None else "nothing"
+        self._settings, self._load = settings, load
+        self._view = RunView(settings.url, UNLISTED) if settings.url else None
         self._refused: dict[Path, tuple[Signature, str]] = {}
         self.changes = 0
         self.damaged: list[str] = []
-        if checkpoint is not None:
-            self.current = load(checkpoint)
-            self.name = checkpoint_path(self._run, checkpoint).name
-            return
         found = self._first_intact(None)
         if found is None:
-            why = "; ".join(self.damaged) or f"it has none for --follow {follow} yet"
-            raise CheckpointError(f"{run} has no checkpoint to translate with: {why}")
-        self.name, self.current = found
+            why = "; ".join(self.damaged) or f"it has none for --follow {settings.follow} yet"
+            raise CheckpointError(f"{settings.run} has no checkpoint to translate with: {why}")
+        self.current = found
+
+    @property
+    def name(self) -> str:
+        """Name of the served checkpoint's folder."""
+        return self.current.checkpoint.path.name
 
     def reload(self) -> None:
         """Load a checkpoint that is preferred to the current one, if there is one.
 
         A change of checkpoint and new problems are logged.
         """
-        if self._follow == "nothing":
+        if self._settings.checkpoint is not None or self._settings.follow == "nothing":
             return
         known, found = self.damaged, None
         try:
-            if self._refresh:
-                self._refresh()
             found = self._first_intact(self.name)
         except REASONS as error:
             self.damaged = [str(error)]
         for problem in set(self.damaged) - set(known):
             logger.warning("%s. This replica keeps %s", problem, self.name)
         if found is not None:
-            self.name, self.current = found
+            self.current = found
             self.changes += 1
             logger.info("now translating with %s", self.name)
 
-    def _first_intact(self, present: str | None) -> tuple[str, Loaded] | None:
+    def _first_intact(self, present: str | None) -> Translator | None:
         """Load the first intact checkpoint that is preferred to the current one.
 
         Args:
             present: name of the current checkpoint, or None if no checkpoint is loaded.
 
         Returns:
-            The name of the checkpoint's folder, and the loaded checkpoint. None if no preferred
-            checkpoint can be loaded.
+            The loaded checkpoint, or None if no preferred checkpoint can be loaded.
         """
+        if self._view is not None:
+            self._view.refresh()
         damaged, found = [], None
-        for path in candidates(self._run, self._follow):
+        for path in candidates(self._settings):
             if path.name == present:
                 break
             signature = _signature(path)
@@ -141,7 +137,7 @@ class CheckpointReloader(Generic[Loaded]):
                 damaged.append(before[1])
                 continue
             try:
-                found = path.name, self._load(checkpoint_name(path))
+                found = self._load(checkpoint_name(path))
                 break
             except REASONS as error:
                 if path.exists():  # otherwise retention has just removed it

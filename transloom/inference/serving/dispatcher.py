@@ -25,6 +25,7 @@ from transloom.inference.serving.batches import (
 from transloom.inference.serving.facts import ServedRunFacts
 from transloom.inference.serving.messages import (
     Problem,
+    ProblemKind,
     RefusedError,
     RunLimits,
     ServedRun,
@@ -36,6 +37,8 @@ from transloom.inference.serving.replica import Replica, ReplicaLostError, Repli
 from transloom.inference.serving.settings import Limits, ServingSettings
 
 MAX_LOSSES = 4
+# HTTP status for a problem of a sentence that a replica has found.
+STATUS_OF_PROBLEM: dict[ProblemKind, int] = {"prefix": 400, "too_long": 413, "failed": 500}
 # Pauses between the loss of a replica and the start of the next one.
 PAUSE_SECONDS = 0.2
 PAUSE_SECONDS_AFTER_START = 10.0  # if the replica was lost before it was ready
@@ -156,13 +159,8 @@ class Dispatcher:
         most = self._limits.waiting_sentences
         waiting = len(self._waiting) + self._arriving
         if waiting + sentences > max(most, sentences) or waiting >= most:
-            raise RefusedError(
-                429,
-                "queue_full",
-                f"the queue has {counted(waiting, 'sentence')}, and its limit is {most:,}: retry "
-                "later",
-                retry_after_seconds=1,
-            )
+            full = f"the queue has {counted(waiting, 'sentence')}, and its limit is {most:,}"
+            raise RefusedError(429, "queue_full", f"{full}: retry later")
 
     async def _keep_replica(self, start: "asyncio.Future[None]") -> None:
         """Run a replica, and start another one whenever it is lost.
@@ -217,16 +215,12 @@ class Dispatcher:
         except BaseException:  # the replica is lost, which may cancel this task
             self._repeat(sentences)
             raise
-        if report.results is None or report.status is None:
-            for one in sentences:
-                one.fail(
-                    RefusedError(500, "failed", "the translation failed; see the server's log")
-                )
-            return
+        assert report.status is not None
+        assert report.results is not None
         for one, result in zip(sentences, report.results, strict=True):
             if isinstance(result, Problem):
-                status = 400 if result.kind == "prefix" else 413
                 what = f"sentence {one.position + 1} cannot be translated: {result.problem}"
+                status = STATUS_OF_PROBLEM[result.kind]
                 one.fail(RefusedError(status, result.kind, what, one.position))
             elif not one.result.done():
                 one.result.set_result(Translated(result, report.status.checkpoint))
@@ -238,19 +232,12 @@ class Dispatcher:
     def _repeat(self, sentences: Sequence[Sentence]) -> None:
         """Put the sentences of a lost replica's batch back into the queue."""
         self._metrics.lost_batches.labels(self.name).inc()
+        lost = f"{MAX_LOSSES} replicas were lost while they translated sentence"
         for one in sentences:
             one.losses += 1
             if one.losses >= MAX_LOSSES:
-                one.fail(
-                    RefusedError(
-                        503,
-                        "failed",
-                        f"{MAX_LOSSES} replicas were lost while they translated sentence "
-                        f"{one.position + 1}: retry later",
-                        one.position,
-                        retry_after_seconds=5,
-                    )
-                )
+                what = f"{lost} {one.position + 1}: retry later"
+                one.fail(RefusedError(503, "failed", what, one.position))
         self._waiting.add(sentences)
         self._arrived.set()
 

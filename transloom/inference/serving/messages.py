@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from foundation.file_model import Count, FileModel
 from foundation.wording import counted
 
+# Seconds in Retry-After, by the status of the response.
+RETRY_AFTER_SECONDS = {429: 1, 503: 5, 504: 5}
+
 ProblemKind = Literal[
     "not_understood",
     "not_found",
@@ -130,16 +133,12 @@ class RefusedError(Exception):
     """
 
     def __init__(
-        self,
-        status: int,
-        kind: ProblemKind,
-        problem: str,
-        sentence: int | None = None,
-        retry_after_seconds: int | None = None,
+        self, status: int, kind: ProblemKind, problem: str, sentence: int | None = None
     ) -> None:
         """Create the refusal; see `Problem` for the arguments other than the status."""
         super().__init__(problem)
         self.status = status
+        seconds = RETRY_AFTER_SECONDS.get(status)
         self.answer = Problem(
-            kind=kind, problem=problem, sentence=sentence, retry_after_seconds=retry_after_seconds
+            kind=kind, problem=problem, sentence=sentence, retry_after_seconds=seconds
         )

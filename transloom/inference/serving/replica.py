@@ -61,13 +61,13 @@ class ReplicaReport(FileModel):
 
     Attributes:
         status: None if no checkpoint could be loaded.
+        failure: why no checkpoint could be loaded.
         results: translations of each sentence of the batch, or the sentence's problem.
-        failure: why the batch was not translated, or why no checkpoint could be loaded.
     """
 
     status: ReplicaStatus | None
-    results: list[list[OneTranslation] | Problem] | None = None
     failure: str | None = None
+    results: list[list[OneTranslation] | Problem] | None = None
 
 
 class Replica:
@@ -110,7 +110,7 @@ class Replica:
         if report.status is None:
             raise ReplicaLostError(report.failure)
         self.status = report.status
-        if (report.results, report.failure) != (None, None) and not self._report.done():
+        if report.results is not None and not self._report.done():
             self._report.set_result(report)
 
     async def translate(self, batch: Batch) -> ReplicaReport:

@@ -7,16 +7,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 
 from foundation.periodic_thread import PeriodicThread
 from foundation.untrusted_text import logger_of
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
-from trainer.runs.remote.pull import RunView
-from trainer.runs.remote.views import UNLISTED
 from transloom.inference.search_processes import prepare_process
 from transloom.inference.sentence_memory import LongSentenceError
 from transloom.inference.serving.batches import Batch
@@ -46,10 +45,11 @@ def translate_input() -> None:
             output.flush()
 
     settings = SETTINGS.validate_json(sys.stdin.buffer.readline())
+    prepare_process(settings.cpus)
     batches: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_read, args=[batches], name="input", daemon=True).start()
     try:
-        reloader = _reloader(settings)
+        reloader = CheckpointReloader(settings, partial(load, settings))
     except REASONS as error:
         write(ReplicaReport(status=None, failure=str(error)))
         return
@@ -72,35 +72,19 @@ def translate_input() -> None:
     while True:
         batch = Batch.model_validate_json(batches.get())
         translator = reloader.current  # read once, since a reload may replace it meanwhile
-        results, failure = None, None
         try:
             results = translate_batch(translator, batch, settings)
-        except Exception as error:  # a bug or lack of memory: the next batch may succeed
+        except Exception:  # a bug or lack of memory: the next batch may succeed
             logger.exception("a batch failed")
-            failure = repr(error)
-        write(ReplicaReport(status=status(translator), results=results, failure=failure))
+            failed = Problem(kind="failed", problem="internal error; see the server's log")
+            results = [failed for _ in batch.texts]
+        write(ReplicaReport(status=status(translator), results=results))
 
 
 def _read(batches: "SimpleQueue[bytes]") -> None:
     for line in sys.stdin.buffer:
         batches.put(line)
     os._exit(1)  # the server has ended: so does this process, even in the middle of a batch
-
-
-def _reloader(settings: ReplicaSettings) -> CheckpointReloader[Translator]:
-    prepare_process(settings.cpus)
-    refresh: Callable[[], object] | None = None
-    if settings.url:
-        view = RunView(settings.url, UNLISTED)
-        view.refresh()
-        settings, refresh = replace(settings, run=view.folder), view.refresh
-    return CheckpointReloader(
-        settings.run,
-        settings.follow,
-        settings.checkpoint,
-        lambda checkpoint: load(settings, checkpoint),
-        refresh,
-    )
 
 
 def load(settings: ReplicaSettings, checkpoint: str) -> Translator:
@@ -149,7 +133,7 @@ def _translated(
             )
         except LongSentenceError as error:
             for index, tokens in error.sentences:
-                why = f"it has {tokens:,} tokens, but {error.limit}"
+                why = f"it has {tokens:,} tokens, but {error.limit}: split the sentence"
                 results[rows[index]] = Problem(kind="too_long", problem=why)
             continue
         except PrefixError as error:

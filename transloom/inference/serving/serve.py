@@ -43,13 +43,13 @@ def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> No
 
 
 def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
-    who = "all users who can reach this machine can request translations"
+    who, remedy = "", "Give --token FILE, and"
     if settings.token is not None:
-        who = "all users who can reach this machine and have the token can request translations"
-    remedy = "" if settings.token is not None else " Give --token FILE, and"
+        who, remedy = " and have the token", "To encrypt the traffic,"
     warn(
-        f"the server listens on {settings.host}: {who}, and the traffic is not encrypted."
-        f"{remedy or ' To encrypt the traffic,'} put a TLS proxy in front of the server"
+        f"the server listens on {settings.host}: all users who can reach this machine{who} can "
+        f"request translations, and the traffic is not encrypted. {remedy} put a TLS proxy in "
+        "front of the server"
     )
 
 

@@ -23,6 +23,7 @@ from foundation.strict_json import JsonLimits, parse_object
 from foundation.untrusted_text import logger_of
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.messages import (
+    RETRY_AFTER_SECONDS,
     Problem,
     ProblemKind,
     RefusedError,
@@ -39,7 +40,6 @@ from transloom.web.page_files import page_routes
 logger = logger_of(__name__)
 
 DRAIN_POLL_SECONDS = 0.05
-RETRY_AFTER_TIMEOUT_SECONDS = 5
 KINDS: dict[int, ProblemKind] = {404: "not_found", 405: "not_allowed", 413: "too_large"}
 
 
@@ -112,46 +112,38 @@ class ServingServer:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
         return self._in_flight
 
-    async def _translate(self, request: web.Request) -> web.Response:
+    async def _translate(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info.get("run", self._first.name)
-        run = self._runs.get(name)
-        if run is None:
+        if name not in self._runs:
             names = ", ".join(self._runs)
             raise RefusedError(404, "not_found", f"no run {name!r:.100} is served: use {names}")
-        status, began = 500, time.monotonic()
+        status, began = 499, time.monotonic()  # 499 if the client disconnects
         try:
-            async with asyncio.timeout(self._limits.timeout_seconds):
-                wanted = await self._wanted(request)
-                with admitted(request), self._accepted():
-                    answer = await run.translate(wanted)
-            status = 200
-            self._metrics.request_seconds.labels(name).observe(time.monotonic() - began)
-            return _answer(answer)
-        except TimeoutError:
-            status = 504
-            raise RefusedError(
-                status,
-                "timeout",
-                f"the translation was not ready within {self._limits.timeout_seconds:g} s: retry "
-                "later, or send fewer sentences",
-                retry_after_seconds=RETRY_AFTER_TIMEOUT_SECONDS,
-            ) from None
-        except (RefusedError, web.HTTPException) as error:
-            status = error.status
-            raise
-        except asyncio.CancelledError:
-            status = 499  # the client has disconnected
-            raise
+            response = await self._problems(request, self._translations)
+            status = response.status
         finally:
             self._metrics.requests.labels(name, str(status)).inc()
+        if status == 200:
+            self._metrics.request_seconds.labels(name).observe(time.monotonic() - began)
+        return response
+
+    async def _translations(self, request: web.Request) -> web.Response:
+        run = self._runs[request.match_info.get("run", self._first.name)]
+        seconds = self._limits.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                wanted = await self._wanted(request)
+                with admitted(request), self._accepted():
+                    return _answer(await run.translate(wanted))
+        except TimeoutError:
+            why = f"the translation was not ready within {seconds:g} s: retry later, or send fewer"
+            raise RefusedError(504, "timeout", f"{why} sentences") from None
 
     @contextmanager
     def _accepted(self) -> Iterator[None]:
         """Count a request among those that the server answers before it ends."""
         if self._stops:
-            raise RefusedError(
-                503, "not_ready", "the server is shutting down", retry_after_seconds=5
-            )
+            raise RefusedError(503, "not_ready", "the server is shutting down")
         self._in_flight += 1
         try:
             yield
@@ -194,7 +186,7 @@ class ServingServer:
 
     async def _ready(self, request: web.Request) -> web.Response:
         now = self._now()
-        return _answer(now, 200 if now.ready else 503, retry_after_seconds=None if now.ready else 1)
+        return _answer(now, 200 if now.ready else 503)
 
     async def _numbers(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -210,7 +202,7 @@ class ServingServer:
         try:
             return await handler(request)
         except RefusedError as error:
-            return _answer(error.answer, error.status, error.answer.retry_after_seconds)
+            return _answer(error.answer, error.status)
         except web.HTTPException as error:
             kind = KINDS.get(error.status, "failed")
             text = error.reason
@@ -226,9 +218,9 @@ class ServingServer:
             return _answer(problem, 500)
 
 
-def _answer(
-    answer: BaseModel, status: int = 200, retry_after_seconds: int | None = None
-) -> web.Response:
-    headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
+def _answer(answer: BaseModel, status: int = 200) -> web.Response:
     body = answer.model_dump_json(exclude_none=True).encode()
-    return web.Response(status=status, body=body, headers=headers, content_type="application/json")
+    response = web.Response(status=status, body=body, content_type="application/json")
+    if status in RETRY_AFTER_SECONDS:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS[status])
+    return response

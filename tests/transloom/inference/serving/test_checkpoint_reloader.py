@@ -9,7 +9,6 @@ from trainer.checkpoints.averaging import average
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.format import read_header
 from trainer.errors import CheckpointError, RunMismatchError
-from trainer.runs.folder import RunFolder
 from transloom.inference.serving.checkpoint_reloader import CheckpointReloader, candidates
 from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.replica_process import load
@@ -27,10 +26,14 @@ class Loads:
         return load(self.settings, checkpoint)
 
 
+def reloader(run, loads=None, **options):
+    return CheckpointReloader(ReplicaSettings(run, **options), loads or Loads(run))
+
+
 def test_a_newer_one_is_taken_up_and_a_damaged_one_is_not(run_with, add):
     run = run_with(20)
     loads = Loads(run)
-    now = CheckpointReloader(run, "newest", None, loads)
+    now = reloader(run, loads)
     now.reload()
     assert (now.name, now.changes) == ("step-00000020", 0)
     file = spoil(add(run, 60))
@@ -53,19 +56,19 @@ def test_a_newer_one_is_taken_up_and_a_damaged_one_is_not(run_with, add):
 def test_the_first_is_the_newest_that_is_whole(run_with):
     run = run_with(20, 40)
     spoil(run / "checkpoints" / "step-00000040")
-    now = CheckpointReloader(run, "newest", None, Loads(run))
+    now = reloader(run)
     assert now.name == "step-00000020"
     assert "step-00000040" in now.damaged[0]
     spoil(run / "checkpoints" / "step-00000020")
     with pytest.raises(CheckpointError, match=r"no checkpoint to translate with: .*00000040"):
-        CheckpointReloader(run, "newest", None, Loads(run))
+        reloader(run)
 
 
 def test_the_best_by_validation_is_followed(run_with):
-    run = RunFolder(run_with(20, 40, 60))
-    scores = {path: read_header(path).scores for path in candidates(run, "newest")}
+    run = run_with(20, 40, 60)
+    scores = {path: read_header(path).scores for path in candidates(ReplicaSettings(run))}
     assert len(scores) == 3
-    costs = [scores[path]["loss"].cost for path in candidates(run, "best")]
+    costs = [scores[path]["loss"].cost for path in candidates(ReplicaSettings(run, follow="best"))]
     assert len(costs) == 2  # one has no validation
     assert costs == sorted(costs)
 
@@ -73,10 +76,10 @@ def test_the_best_by_validation_is_followed(run_with):
 def test_an_average_is_waited_for_and_followed(run_with):
     run = run_with(20, 40, 60)
     with pytest.raises(CheckpointError, match="none for --follow average yet"):
-        CheckpointReloader(run, "average", None, Loads(run))
+        reloader(run, follow="average")
     of = [Checkpoint(run / "checkpoints" / f"step-{n:08d}") for n in (20, 40, 60)]
     average(run / "checkpoints", of[:2])
-    now = CheckpointReloader(run, "average", None, Loads(run))
+    now = reloader(run, follow="average")
     assert now.name == "average-of-20-40"
     average(run / "checkpoints", of[1:])
     now.reload()
@@ -89,7 +92,7 @@ def test_a_run_with_only_averages_is_served_until_it_has_a_checkpoint(run_with, 
     average(run / "checkpoints", of)
     for checkpoint in of:
         shutil.rmtree(checkpoint.path)
-    now = CheckpointReloader(run, "newest", None, Loads(run))
+    now = reloader(run)
     now.reload()
     assert now.name == "average-of-20-40"
     add(run, 60)
@@ -99,7 +102,7 @@ def test_a_run_with_only_averages_is_served_until_it_has_a_checkpoint(run_with, 
 
 def test_a_checkpoint_that_is_named_is_kept_to(run_with, add):
     run = run_with(20, 40)
-    now = CheckpointReloader(run, "newest", "20", Loads(run))
+    now = reloader(run, checkpoint="20")
     now.reload()
     assert (now.name, now.changes) == ("step-00000020", 0)
 
@@ -118,7 +121,7 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(run_with, tmp_p
 def test_changes_and_new_problems_are_logged_once(run_with, add, caplog):
     run = run_with(20)
     caplog.set_level("INFO")
-    now = CheckpointReloader(run, "newest", None, Loads(run))
+    now = reloader(run)
     spoil(add(run, 60))
     for _ in range(2):
         now.reload()
