@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
-from typer.testing import CliRunner
 
+from support.invocation import invoke
 from support.recipes import tiny_values
-from transloom.cli.app import app
 
 WORDS = ("le", "la", "chat", "maison", "petit", "grande", "voit", "aime", "rouge", "été")
 
@@ -23,10 +22,7 @@ def transloom(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
     def run(*arguments: object) -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
+        return invoke(*arguments, code=None)
 
     return run
 

@@ -4,12 +4,11 @@ import json
 
 import pytest
 import yaml
+from support.invocation import invoke
 from support.receiving_program import SECRET, ReceivingProgram
 from support.recipes import tiny_values
-from typer.testing import CliRunner
 
 from cluster.errors import RecipeError
-from transloom.cli.app import app
 
 MAIL, SLACK, PAGER = (f"{{command_from: TRANSLOOM_{name}}}" for name in ("MAIL", "SLACK", "PAGER"))
 
@@ -24,9 +23,7 @@ def notify(tmp_path, monkeypatch):
 
     def run(*targets, words=()):
         override = f"tracking.notify.targets=[{', '.join(targets)}]"
-        result = CliRunner().invoke(app, ["notify", str(recipe), override, *words])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
+        result = invoke("notify", recipe, override, *words, code=None)
         assert SECRET not in result.output
         return result.exit_code, result.output
 

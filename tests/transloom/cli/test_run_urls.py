@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.invocation import invoke
 from support.recipes import tiny_recipe
 from support.records.lines import train_line
 from support.runs import trained_run
@@ -16,7 +17,6 @@ from support.tasks import (
     language_values,
     masked_values,
 )
-from typer.testing import CliRunner
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.object_errors import ObjectStoreError
@@ -33,7 +33,6 @@ from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import run_view
 from trainer.runs.remote.transfer import pull_run, push_run
 from trainer.runs.warm_start import warm_start_of
-from transloom.cli.app import app
 from transloom.cli.run_urls import writable
 
 SENTENCE = "elle est là"
@@ -86,10 +85,7 @@ def said(cache):
     """What a command prints, which never names the folder of a copy."""
 
     def run(*arguments, code=0):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
+        result = invoke(*arguments, code=code)
         assert str(cache) not in result.output, result.output
         return result.stdout
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from support.invocation import invoke
 
 from model.generation.search import ensemble_search
 from trainer.errors import RunMismatchError, TranslationError
-from transloom.cli.app import app
 from transloom.inference.ensemble import join
 from transloom.inference.search_processes import SearchOrigin
 from transloom.inference.searchers import OwnSearcher
@@ -32,14 +31,6 @@ def members(untrained_run):
 @pytest.fixture(scope="module")
 def together(members):
     return Translator.load_ensemble(members)
-
-
-def invoke(*arguments, code=0, given=None):
-    result = CliRunner().invoke(app, list(map(str, arguments)), input=given)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 def test_it_is_the_search_over_both_checkpoints(members, together):

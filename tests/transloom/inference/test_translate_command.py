@@ -8,12 +8,11 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
+from support.invocation import invoke
 
 from data_pipeline.errors import CorpusError
 from data_pipeline.tasks.translation import heldout_pairs
 from model.generation.search import length_penalty
-from transloom.cli.app import app
 from transloom.inference.translate import SENTENCES_AT_ONCE, LineOptions, translated_lines
 from transloom.inference.translator import Translator
 
@@ -26,11 +25,7 @@ def command(untrained_run):
     """Runs the command and returns what it printed, line by line; its own errors are raised."""
 
     def run(*arguments, given=None):
-        words = ["translate", untrained_run.path, *arguments]
-        result = CliRunner().invoke(app, [str(word) for word in words], input=given)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
+        result = invoke("translate", untrained_run.path, *arguments, given=given)
         return result.stdout.removesuffix("\n").split("\n")
 
     return run
@@ -223,9 +218,8 @@ def test_long_lines_are_split_on_request(command, translator, lines, capsys):
 
 @pytest.mark.parametrize("option", [["--n-best", "2"], ["--alignments"], ["--prefixes", "p"]])
 def test_split_lines_have_one_translation_alone(untrained_run, option):
-    words = ["translate", str(untrained_run.path), "s.txt", "--long-lines", "split", *option]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 2
+    words = ["translate", untrained_run.path, "s.txt", "--long-lines", "split", *option]
+    result = invoke(*words, code=2)
     assert "leave out" in result.output
 
 

@@ -5,14 +5,13 @@ import shutil
 
 import pytest
 import sacrebleu
+from support.invocation import invoke
 from support.recipes import tiny_recipe
-from typer.testing import CliRunner
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from transloom.cli.app import app
 from transloom.inference import tuned_decoding
 from transloom.inference.translator import Translator
 from transloom.inference.tuned_decoding import DecodingPoint, TunedDecoding, recommended_point
@@ -27,17 +26,18 @@ def run(untrained_run, tmp_path_factory):
     return folder
 
 
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(app, ["tune-decoding", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
 @pytest.fixture(scope="module")
 def tuned(run):
-    told = invoke(run, *GRID, "--checkpoints", "newest,last:2,2", "--metric", "chrf", "--json")
+    told = invoke(
+        "tune-decoding",
+        run,
+        *GRID,
+        "--checkpoints",
+        "newest,last:2,2",
+        "--metric",
+        "chrf",
+        "--json",
+    )
     return json.loads(told.stdout)
 
 
@@ -122,7 +122,7 @@ def test_the_record_lies_in_the_run(run, tuned):
 def test_a_person_gets_a_table_and_lines_for_the_recipe(run):
     """In BLEU of tokens, named by what it is; and the penalty does nothing to a beam of one."""
     grid = ["--beam-sizes", "1", "--length-penalties", "0.6,1"]
-    told = invoke(run, *grid, "--metric", "bleu_literature").output
+    told = invoke("tune-decoding", run, *grid, "--metric", "bleu_literature").output
     assert "BLEU of lower-cased Moses tokens on validation" in told
     assert "Multi30k" not in told
     assert "moses lower-cased, normalised, tokenised; nrefs:1|case:mixed|eff:no|tok:none" in told
@@ -147,7 +147,7 @@ def test_the_edge_of_the_grid_is_told(tuned):
 
 
 def test_a_test_set_is_refused(run):
-    told = invoke(run, "--set", "phrasebook", code=2).output
+    told = invoke("tune-decoding", run, "--set", "phrasebook", code=2).output
     assert "expected validation" in " ".join(told.replace("│", " ").split())
 
 
@@ -170,7 +170,7 @@ def test_a_validation_set_that_is_a_test_set_is_refused(run, phrasebook):
 )
 def test_checkpoints_that_are_not_there(run, checkpoints, problem):
     with pytest.raises(CheckpointError, match=problem):
-        invoke(run, "--checkpoints", checkpoints)
+        invoke("tune-decoding", run, "--checkpoints", checkpoints)
 
 
 @pytest.mark.parametrize(
@@ -178,4 +178,4 @@ def test_checkpoints_that_are_not_there(run, checkpoints, problem):
     [("--beam-sizes", "0,4"), ("--beam-sizes", "two"), ("--length-penalties", "nan")],
 )
 def test_grids_that_are_none(run, option, value):
-    assert option in invoke(run, option, value, code=2).output
+    assert option in invoke("tune-decoding", run, option, value, code=2).output

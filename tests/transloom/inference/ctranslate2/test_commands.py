@@ -5,13 +5,12 @@ import sys
 
 import ctranslate2
 import pytest
-from typer.testing import CliRunner
+from support.invocation import invoke
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
 from trainer.checkpoints.file_hashes import sha256_of
 from trainer.errors import EngineError, TrainerError
-from transloom.cli.app import app
 from transloom.cli.export import Target, export_run
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.inference.export.ctranslate2 import require_plain
@@ -20,17 +19,11 @@ from transloom.inference.translator import Translator
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"]
 
 
-def run_command(*words, given=None):
-    result = CliRunner().invoke(app, [str(word) for word in words], input=given)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 def test_a_run_is_exported_with_its_tokenizers(untrained_run, tmp_path):
     summary = json.loads(
-        run_command("export", untrained_run.path, tmp_path / "out", "--to", "ctranslate2", "--json")
+        invoke(
+            "export", untrained_run.path, tmp_path / "out", "--to", "ctranslate2", "--json"
+        ).stdout
     )
     assert summary["checkpoint"] == "step-00000002"
     folder = tmp_path / "out"
@@ -75,8 +68,8 @@ def test_the_command_translates_as_without_it(untrained_run, tmp_path):
     file = tmp_path / "sentences.txt"
     file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
     command = ["translate", untrained_run.path, file, "--json", "--alignments", "--n-best", 2]
-    ours = run_command(*command).splitlines()
-    theirs = run_command(*command, "--engine", "ctranslate2", "--processes", 2).splitlines()
+    ours = invoke(*command).stdout.splitlines()
+    theirs = invoke(*command, "--engine", "ctranslate2", "--processes", 2).stdout.splitlines()
     for expected, found in zip(map(json.loads, ours), map(json.loads, theirs), strict=True):
         assert found["source"] == expected["source"]
         for one, other in zip(found["translations"], expected["translations"], strict=True):

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import ray
-from typer.testing import CliRunner
+from support.invocation import invoke
 
 from cluster.errors import ClusterError
 from data_pipeline.errors import CorpusError
-from transloom.cli.app import app
 from transloom.inference import translate
 from transloom.inference.distributed import cluster_translation
 from transloom.inference.distributed.actors import ChunkScheduler
@@ -76,18 +75,10 @@ def command(untrained_run, file, ray_head, tmp_path):
     return ["translate", run, run, file, *to, "--cpus-per-actor", 0.5]
 
 
-def invoke(arguments, code=0):
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
 @pytest.fixture
 def expected(untrained_run, file):
     run = untrained_run.path
-    return invoke(["translate", run, run, file, "--processes", 1]).stdout
+    return invoke("translate", run, run, file, "--processes", 1).stdout
 
 
 @pytest.mark.proof
@@ -104,13 +95,13 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
             ray.kill(actor)
 
     monkeypatch.setattr(ChunkScheduler, "_assign", give_and_kill)
-    told = invoke([*command, "--actors", 2])
+    told = invoke(*command, "--actors", 2)
     assert killed
     assert "An actor died; another actor translates its lines" in told.stderr
     assert (tmp_path / "out.txt").read_text() == expected
     assert not (tmp_path / "out.txt.work").exists()
     with pytest.raises(ClusterError, match="already exists"):
-        invoke(command)
+        invoke(*command)
 
 
 def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
@@ -128,14 +119,14 @@ def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "out.txt").exists()
     with pytest.raises(ClusterError, match=r"decoding beam_size 4, .* → beam_size 2, "):
-        invoke([*alone, "--beam-size", 2])
+        invoke(*alone, "--beam-size", 2)
 
     kept = []
     keep = ChunkStore.keep
     monkeypatch.setattr(
         ChunkStore, "keep", lambda self, n, lines: (kept.append(n), keep(self, n, lines))
     )
-    invoke(alone)
+    invoke(*alone)
     assert len(kept) == len(SENTENCES) // LINES_PER_CHUNK - 2
     assert (tmp_path / "out.txt").read_text() == expected
 
@@ -154,7 +145,7 @@ def end_of(program, arguments):
 def test_lines_that_are_too_long_are_named_before_anything_begins(command, file, tmp_path):
     file.write_text("non\n" + "non " * 500 + "\n")
     with pytest.raises(CorpusError, match=r"line 2 \(.* tokens\) cannot be translated"):
-        invoke(command)
+        invoke(*command)
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -167,11 +158,11 @@ def test_lines_that_are_too_long_are_named_before_anything_begins(command, file,
     ],
 )
 def test_options_that_do_not_go_together(untrained_run, options, problem):
-    told = invoke(["translate", untrained_run.path, "file", *options], code=2).output
+    told = invoke("translate", untrained_run.path, "file", *options, code=2).output
     assert problem in " ".join(told.replace("│", " ").split())
 
 
 def test_standard_input_is_refused(untrained_run, tmp_path):
     options = ["--on-cluster", "--output", tmp_path / "out"]
     with pytest.raises(ClusterError, match="name a file"):
-        invoke(["translate", untrained_run.path, *options])
+        invoke("translate", untrained_run.path, *options)

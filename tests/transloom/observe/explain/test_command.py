@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from support.explained_page import PageReader
-from typer.testing import CliRunner
+from support.invocation import invoke
 
 from data_pipeline.errors import CorpusError, TokenizerError
 from trainer.errors import CheckpointError, TranslationError
-from transloom.cli.app import app
 from transloom.inference.translator import Translator
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.translation_page import section_count
@@ -21,10 +20,7 @@ SENTENCE = "je suis étudiant"
 
 
 def command(*arguments):
-    result = CliRunner().invoke(app, ["explain", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.stdout
+    return invoke("explain", *arguments, code=None).stdout
 
 
 def walk_of(page):

@@ -6,19 +6,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from typer.testing import CliRunner
+from support.invocation import invoke
 
 from cluster.errors import RecipeError
 from cluster.recipe import RECIPES
-from transloom.cli.app import app
 from transloom.inference.translator import Translator
 
 
 def command(*arguments):
-    result = CliRunner().invoke(app, ["model", "show", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.stdout
+    return invoke("model", "show", *arguments, code=None).stdout
 
 
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES.glob("*.yaml")])

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 from support.explained_page import PageReader
-from typer.testing import CliRunner
+from support.invocation import invoke
 
 from trainer.errors import CheckpointError, RunMismatchError
-from transloom.cli.app import app
 from transloom.inference.translator import Translator
 from transloom.observe.explain.compare.comparison import compare
 from transloom.observe.explain.compare.section import compare_section, names_of
@@ -23,10 +22,7 @@ SENTENCE = "</script> <b>je</b> {{model}} <!-- size -->"
 
 
 def command(*arguments):
-    result = CliRunner().invoke(app, ["explain", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.stdout
+    return invoke("explain", *arguments, code=None).stdout
 
 
 def test_another_checkpoint_of_the_run_stands_beside_it(untrained_run, tmp_path):

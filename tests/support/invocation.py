@@ -1,0 +1,20 @@
+"""Commands of transloom, called in the process of the test."""
+
+from click.testing import Result
+from typer.testing import CliRunner
+
+from transloom.cli.app import app
+
+
+def invoke(*arguments: object, given: str | bytes | None = None, code: int | None = 0) -> Result:
+    """Runs a command, whose own errors are raised.
+
+    Args:
+        given: its standard input.
+        code: its expected exit code, or None for any.
+    """
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=given)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert code is None or result.exit_code == code, result.output
+    return result
