@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -215,6 +216,29 @@ def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     with S3Server.rclone(tmp_path_factory.mktemp("rclone")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A `FaultServer`, for tests that strike at every file operation."""
+    from support.files.file_faults import FaultServer
+
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    server = FaultServer(tmp_path_factory.mktemp("faults"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    """A file with the recipe of a tiny run, whose dataset is not prepared."""
+    import yaml
+    from support.recipes import tiny_values
+
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,6 @@ SHIPPED = sorted(RECIPES.glob("*.yaml"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def recipe_file(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
-    return path
-
-
 def test_the_recipes_are_those_that_the_readme_names():
     assert {path.stem for path in SHIPPED} == {
         "phrasebook",

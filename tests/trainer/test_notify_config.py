@@ -2,7 +2,6 @@
 
 import pytest
 import yaml
-from support.recipes import tiny_values
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
@@ -11,13 +10,6 @@ from trainer.recipe import identity_of
 
 SECRET = "s3cr3tCANARY"
 PAGER = {"command_from": "TRANSLOOM_PAGER"}
-
-
-@pytest.fixture
-def recipe_file(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
-    return path
 
 
 def test_nothing_is_sent_by_default():

@@ -5,19 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
-from support.recipes import tiny_values
 
 from cluster.errors import ClusterError, RecipeError
 from cluster.launchers import slurm
 from cluster.recipe import load_recipe
-
-
-@pytest.fixture
-def recipe_file(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
-    return path
 
 
 def script_of(recipe_file, *overrides, array=None, at_once=None):

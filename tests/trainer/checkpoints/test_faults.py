@@ -1,26 +1,15 @@
 """Whatever ends a process, and at whichever file operation: a checkpoint is there, and whole."""
 
-import shutil
-
 import pytest
 from support.files import commit_faults
-from support.files.file_faults import Fault, FaultServer
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler")
-    server = FaultServer(tmp_path_factory.mktemp("faults"))
-    yield server
-    server.close()
+from support.files.file_faults import Fault
 
 
 @pytest.mark.long
-def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(server):
+def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(fault_server):
     """Two ranks' files, commit, pruning: up to some operation the old one counts, then the new."""
     newest = {
-        fault: server.run(commit_faults.strike_everywhere, server.folder, fault)
+        fault: fault_server.run(commit_faults.strike_everywhere, fault_server.folder, fault)
         for fault in (Fault.EXIT, Fault.HALF, Fault.POWER)
     }
     for steps in newest.values():
@@ -34,9 +23,9 @@ def test_a_process_that_ends_at_any_operation_leaves_whole_checkpoints(server):
 
 
 @pytest.mark.long
-def test_no_space_at_any_operation_costs_a_save_at_most(server):
+def test_no_space_at_any_operation_costs_a_save_at_most(fault_server):
     """Of two saves. Before the first one it may keep the run from beginning."""
-    newest = server.run(commit_faults.strike_everywhere, server.folder, Fault.NO_SPACE)
+    newest = fault_server.run(commit_faults.strike_everywhere, fault_server.folder, Fault.NO_SPACE)
     assert set(newest) == {10, 20, 30}
     assert newest[-1] == 30
     assert len(newest) > 40

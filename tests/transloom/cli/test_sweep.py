@@ -8,8 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
-from support.recipes import tiny_values
 from support.records.lines import train_line, validation_line
 from support.records.run_folders import made_run, with_checkpoint, with_owner
 
@@ -21,16 +19,9 @@ from transloom.cli.sweep_runs import Sweep
 from transloom.cli.sweep_views import sweep_table
 
 
-@pytest.fixture
-def recipe(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
-    return path
-
-
-def test_the_runs_are_the_product_of_the_values(recipe):
+def test_the_runs_are_the_product_of_the_values(recipe_file):
     given = ["seed=3,4", "model.dropout=0.1, 0.3", "trainer.max_steps=7"]
-    points = sweep_points(recipe, given, Path("runs"))
+    points = sweep_points(recipe_file, given, Path("runs"))
     assert [point.run.name for point in points] == [
         "tiny",
         "tiny,model.dropout=0.3",
@@ -39,7 +30,7 @@ def test_the_runs_are_the_product_of_the_values(recipe):
     ]
     assert points[3].changed == {"seed": "4", "model.dropout": "0.3"}
     assert points[3].max_steps == 7
-    loaded = load_recipe(recipe, points[3].overrides)
+    loaded = load_recipe(recipe_file, points[3].overrides)
     assert (loaded.seed, loaded.model.dropout, loaded.trainer.max_steps) == (4, 0.3, 7)
 
 
@@ -51,10 +42,10 @@ def test_the_runs_are_the_product_of_the_values(recipe):
         ("tokenizer.type=bpe,'unigram'", ["bpe", "unigram"]),
     ],
 )
-def test_values_are_yaml_and_a_comma_stands_between_two(recipe, given, values):
+def test_values_are_yaml_and_a_comma_stands_between_two(recipe_file, given, values):
     found = []
-    for point in sweep_points(recipe, [given], Path("runs")):
-        value = load_recipe(recipe, point.overrides)
+    for point in sweep_points(recipe_file, [given], Path("runs")):
+        value = load_recipe(recipe_file, point.overrides)
         for part in given.partition("=")[0].split("."):
             value = getattr(value, part)
         found.append(value)
@@ -76,9 +67,9 @@ def test_values_are_yaml_and_a_comma_stands_between_two(recipe, given, values):
         (["sed=1,2"], "did you mean seed?"),
     ],
 )
-def test_what_makes_no_sweep_is_refused_before_any_run(recipe, given, told):
+def test_what_makes_no_sweep_is_refused_before_any_run(recipe_file, given, told):
     with pytest.raises(RecipeError) as error:
-        sweep_points(recipe, given, Path("runs"))
+        sweep_points(recipe_file, given, Path("runs"))
     assert told in str(error.value)
 
 

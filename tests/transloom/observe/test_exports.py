@@ -2,13 +2,12 @@
 
 import csv
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from support.files import export_faults
-from support.files.file_faults import Fault, FaultServer
+from support.files.file_faults import Fault
 from support.quality.memory import at_most
 from support.records.lines import (
     COMPARED,
@@ -173,20 +172,13 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
     assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler")
-    server = FaultServer(tmp_path_factory.mktemp("faults"))
-    yield server
-    server.close()
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [Fault.EXIT, Fault.POWER])
 @pytest.mark.parametrize("to", ["csv", "tensorboard"])
-def test_after_a_kill_at_any_operation_the_same_command_leaves_its_export_alone(server, to, fault):
-    found = server.run(export_faults.strike_everywhere, server.folder, to, fault)
+def test_after_a_kill_at_any_operation_the_same_command_leaves_its_export_alone(
+    fault_server, to, fault
+):
+    found = fault_server.run(export_faults.strike_everywhere, fault_server.folder, to, fault)
     assert (found[0], found[-1]) == (1, 2)
     assert len(found) > 10  # the operations were really met
     assert found == sorted(found, key=[1, None, 2].index)

@@ -20,13 +20,6 @@ from foundation.extensions import FOLDER_VARIABLE
 from trainer.errors import RunMismatchError
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
-    return path
-
-
 def pointed(recipe: Path, mode: str, **wanted: Any) -> tuple[Any, list[str]]:
     """Where the job's processes are pointed to, and what the user is told."""
     found, request = build_request(SubmitOptions(str(recipe), [f"tracking.wandb={mode}"], **wanted))
@@ -35,27 +28,27 @@ def pointed(recipe: Path, mode: str, **wanted: Any) -> tuple[Any, list[str]]:
     return json.loads(environment.get(VARIABLE, "null")), told
 
 
-def test_wandbs_variables_are_taken_from_the_file_by_name(recipe: Path) -> None:
+def test_wandbs_variables_are_taken_from_the_file_by_name(recipe_file: Path) -> None:
     file = Path("/keys.env")
-    found, told = pointed(recipe, "online", environment_file=file, environment=["AWS_KEY"])
+    found, told = pointed(recipe_file, "online", environment_file=file, environment=["AWS_KEY"])
     assert (found["file"], found["names"], told) == ("/keys.env", ["AWS_KEY"], [])
     assert {"WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY"} <= set(found["welcome"])
-    found, _ = pointed(recipe, "disabled", environment_file=file)
+    found, _ = pointed(recipe_file, "disabled", environment_file=file)
     assert found["welcome"] == []
 
 
-def test_an_online_run_without_a_key_is_told_before_it_waits_for_room(recipe: Path) -> None:
-    _, told = pointed(recipe, "online")
+def test_an_online_run_without_a_key_is_told_before_it_waits_for_room(recipe_file: Path) -> None:
+    _, told = pointed(recipe_file, "online")
     assert len(told) == 1
     assert "tracking.wandb is online, and neither --env-file nor --env WANDB_API_KEY" in told[0]
     for mode, names in (("online", ["WANDB_API_KEY"]), ("offline", []), ("disabled", [])):
-        assert pointed(recipe, mode, environment=names)[1] == []
+        assert pointed(recipe_file, mode, environment=names)[1] == []
 
 
-def test_a_request_has_what_was_typed(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["/bin/transloom", "submit", str(recipe), "seed=2"])
-    _, request = build_request(SubmitOptions(str(recipe), ["seed=2"]))
-    assert request.invocation.command == f"transloom submit {recipe} seed=2"
+def test_a_request_has_what_was_typed(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/transloom", "submit", str(recipe_file), "seed=2"])
+    _, request = build_request(SubmitOptions(str(recipe_file), ["seed=2"]))
+    assert request.invocation.command == f"transloom submit {recipe_file} seed=2"
 
 
 def test_a_job_is_sent_again_with_extensions_from_the_users_environment(
@@ -91,19 +84,21 @@ def notified(recipe: Path, **wanted: Any) -> tuple[Any, list[str]]:
     return json.loads(environment.get(VARIABLE, "null")), said
 
 
-def test_the_variables_of_notifications_are_taken_from_the_file_by_name(recipe: Path) -> None:
-    found, said = notified(recipe, environment_file=Path("/keys.env"), environment=["AWS_KEY"])
+def test_the_variables_of_notifications_are_taken_from_the_file_by_name(recipe_file: Path) -> None:
+    found, said = notified(recipe_file, environment_file=Path("/keys.env"), environment=["AWS_KEY"])
     assert found["names"] == ["AWS_KEY"]
     assert {"TRANSLOOM_SLACK", "TRANSLOOM_PAGER"} <= set(found["welcome"])
     assert said == []
 
 
-def test_notifications_that_no_node_could_send_are_mentioned_at_submission(recipe: Path) -> None:
-    _, (said,) = notified(recipe)
+def test_notifications_that_no_node_could_send_are_mentioned_at_submission(
+    recipe_file: Path,
+) -> None:
+    _, (said,) = notified(recipe_file)
     assert "TRANSLOOM_SLACK, TRANSLOOM_PAGER, and neither --env-file nor --env" in said
     assert "Set them in the environment of `ray start` on the head node" in said
-    _, (said,) = notified(recipe, environment=["TRANSLOOM_PAGER"])
+    _, (said,) = notified(recipe_file, environment=["TRANSLOOM_PAGER"])
     assert "reads TRANSLOOM_SLACK, and" in said
     assert "Set it" in said
-    _, said_of_both = notified(recipe, environment=["TRANSLOOM_PAGER", "TRANSLOOM_SLACK"])
+    _, said_of_both = notified(recipe_file, environment=["TRANSLOOM_PAGER", "TRANSLOOM_SLACK"])
     assert said_of_both == []
