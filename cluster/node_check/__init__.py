@@ -1,6 +1,6 @@
-"""Check of nodes before ranks start on them: correctness, speed, storage, clocks and network.
+"""Check of nodes before ranks start on them: correctness, storage, clocks and network.
 
-driver: NodeChecks ──request──▶ a process on each node: measure_node ──▶ NodeFigures
+driver: NodeChecks ──request──▶ processes on each node: measure ──▶ NodeFigures
         compare ◀── figures of all nodes ──┘
         ──▶ NodeVerdict: nodes that fail, and warnings
 """

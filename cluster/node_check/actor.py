@@ -2,11 +2,13 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import ray
 
-from cluster.node_check.figures import NetworkFigures, NodeCheckRequest, NodeFigures
+from cluster.node_check.figures import CheckLevel, Device, NodeFigures
 from trainer.process.placement import Placement
 
 
@@ -19,7 +21,7 @@ class NodeCheckMethods:
     @ray.method(concurrency_group="control")
     def node_clock(self) -> float:
         """Return this node's time, in seconds since the epoch."""
-        from cluster.node_check.clocks import clock
+        from cluster.node_check.measure import clock
 
         return clock()
 
@@ -37,23 +39,20 @@ class NodeCheckMethods:
 
         return True
 
-    def check_node(self, request: NodeCheckRequest) -> NodeFigures:
+    def check_node(
+        self, device: Device, threads: int, level: CheckLevel, folders: Mapping[str, Path]
+    ) -> NodeFigures:
         """Run `measure_node`."""
         from cluster.node_check.measure import measure_node
 
-        return measure_node(request)
+        return measure_node(device, threads, level, folders)
 
-    def check_network(self, placement: Placement) -> NetworkFigures:
+    def check_network(self, placement: Placement) -> float:
         """Run `measure_network`."""
         from cluster.node_check.network import measure_network
 
-        return measure_network(_on_this_node(placement))
-
-    def check_sums(self, placement: Placement) -> int:
-        """Run `count_wrong_sums`."""
-        from cluster.node_check.network import count_wrong_sums
-
-        return count_wrong_sums(_on_this_node(placement))
+        address = ray.util.get_node_ip_address()
+        return measure_network(replace(placement, node_address=address))
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"control": 1})
@@ -68,7 +67,3 @@ class NodeCheckActor(NodeCheckMethods):
         """
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-
-
-def _on_this_node(placement: Placement) -> Placement:
-    return replace(placement, node_address=ray.util.get_node_ip_address())

@@ -2,31 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 CheckLevel = Literal["quick", "full"]
+Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
-
-
-@dataclass(frozen=True)
-class NodeCheckRequest:
-    """Request to one process to measure its node.
-
-    Attributes:
-        device: the device of the ranks.
-        threads: the number of CPU threads that torch computes with.
-        folders: folders whose storage is measured besides the temporary folder, by their names in
-            messages.
-        gpu_only: whether to measure only this process's GPU, because another process measures the
-            node.
-    """
-
-    level: CheckLevel
-    device: Literal["cpu", "cuda"]
-    threads: int
-    folders: Mapping[str, Path]
-    gpu_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +19,6 @@ class ProductFigures:
         kind_name: a short form of the kind for messages.
         digest: digest of the first product.
         repeatable: whether all products had the same bits.
-        flops_per_second: speed of the fastest product.
     """
 
     device: str
@@ -48,7 +27,6 @@ class ProductFigures:
     precision: Precision
     digest: str
     repeatable: bool
-    flops_per_second: float
 
 
 @dataclass(frozen=True)
@@ -56,86 +34,46 @@ class StorageFigures:
     """Storage of a folder.
 
     Attributes:
-        bytes_per_second: speed of the fastest write with fsync; None if nothing could be written.
         problem: the reason why nothing could be written, or None.
     """
 
-    bytes_per_second: float | None
     free_bytes: int
     problem: str | None = None
 
 
 @dataclass(frozen=True)
 class GpuFigures:
-    """Counters of one GPU, as NVIDIA's driver reports them.
+    """Error counters of one GPU, as NVIDIA's driver reports them.
 
     Attributes:
         uncorrected_errors: uncorrected ECC errors since the driver was loaded; None without ECC.
         failed_remapping: whether the GPU has failed to replace a damaged memory row.
-        throttling: reasons of the hardware or its driver to lower the clock during the check.
         xid_errors: XID error codes that occurred during the check.
     """
 
     device: str
     uncorrected_errors: int | None = None
     failed_remapping: bool = False
-    throttling: tuple[str, ...] = ()
     xid_errors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class NodeFigures:
-    """Figures that the processes of one node have measured there."""
+    """Figures that the processes of one node have measured there.
+
+    Attributes:
+        storage: by the folder's name in messages.
+    """
 
     products: tuple[ProductFigures, ...] = ()
-    memory_bytes_per_second: float | None = None
     storage: Mapping[str, StorageFigures] = field(default_factory=dict)
-    free_memory_bytes: int | None = None
-    free_shared_memory_bytes: int | None = None
     gpus: tuple[GpuFigures, ...] = ()
 
     def joined(self, other: "NodeFigures") -> "NodeFigures":
-        """Add the figures of another process of the same node, which only measured its GPU."""
+        """Add the figures of another process of the same node, which has another GPU."""
         return replace(
             self, products=(*self.products, *other.products), gpus=(*self.gpus, *other.gpus)
         )
-
-    def faster(self, again: "NodeFigures") -> "NodeFigures":
-        """Return these figures with the higher speed of two measurements of the same node."""
-        earlier = {(product.device, product.precision): product for product in self.products}
-        return replace(
-            again,
-            products=tuple(
-                _faster_product(earlier.get((product.device, product.precision), product), product)
-                for product in again.products
-            ),
-            memory_bytes_per_second=_larger(
-                self.memory_bytes_per_second, again.memory_bytes_per_second
-            ),
-            storage={
-                name: replace(
-                    storage,
-                    bytes_per_second=_larger(
-                        storage.bytes_per_second,
-                        self.storage.get(name, storage).bytes_per_second,
-                    ),
-                )
-                for name, storage in again.storage.items()
-            },
-        )
-
-
-@dataclass(frozen=True)
-class NetworkFigures:
-    """Bandwidth between nodes, as one node measured it.
-
-    Attributes:
-        all_reduce_bytes_per_second: bus bandwidth of an all-reduce over all nodes.
-        links: bandwidth of the exchange with each neighbour, by the neighbour's index.
-    """
-
-    all_reduce_bytes_per_second: float
-    links: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -144,11 +82,22 @@ class ClockOffset:
 
     Attributes:
         seconds: time by which the node's clock is ahead.
-        error_seconds: maximum error of `seconds`: half of the shortest round trip.
+        error_seconds: maximum error of `seconds`: half of the round trip.
     """
 
     seconds: float
     error_seconds: float
+
+    @classmethod
+    def of_round_trip(cls, asked: float, node_time: float, answered: float) -> "ClockOffset":
+        """Return the offset that one question for the time shows.
+
+        Args:
+            asked: the driver's time of the question.
+            node_time: the node's time in between.
+            answered: the driver's time of the answer.
+        """
+        return cls(node_time - (asked + answered) / 2, (answered - asked) / 2)
 
 
 @dataclass(frozen=True)
@@ -166,16 +115,3 @@ class MeasuredNode:
     clock: ClockOffset | None = None
     failure: str | None = None
     link_bytes_per_second: float | None = None
-
-
-def _larger(one: float | None, other: float | None) -> float | None:
-    known = [value for value in (one, other) if value is not None]
-    return max(known, default=None)
-
-
-def _faster_product(before: ProductFigures, now: ProductFigures) -> ProductFigures:
-    return replace(
-        now,
-        flops_per_second=max(before.flops_per_second, now.flops_per_second),
-        repeatable=before.repeatable and now.repeatable and before.digest == now.digest,
-    )

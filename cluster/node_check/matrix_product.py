@@ -1,4 +1,4 @@
-"""Repeated products of fixed matrices: their bits and their speed.
+"""Repeated products of fixed matrices, whose bits are compared.
 
 The matrices are functions of their size, without random numbers. Devices of the same kind (model,
 torch build, threads) therefore compute the same bits. A device that differs is defective.
@@ -9,17 +9,16 @@ import math
 import os
 import platform
 import time
-from typing import Literal
 
 import torch
 
-from cluster.node_check.figures import CheckLevel, Precision, ProductFigures
+from cluster.node_check.figures import CheckLevel, Device, Precision, ProductFigures
 from foundation.cpu_info import cpu_fields
+from foundation.wording import counted
 
 SECONDS: dict[CheckLevel, float] = {"quick": 0.3, "full": 3.0}
 LEAST_REPEATS = 3
-# For one thread: a product takes less than a millisecond, so other processes rarely interrupt it.
-CPU_SIZE = 256
+CPU_SIZE = 256  # for one thread
 GPU_SIZE = 4096
 # Multiples modulo a prime, mixed by a shift, have no short period and fill all bits of a mantissa.
 PRIME, FACTORS = 2_147_483_647, (48_271, 69_621)
@@ -30,24 +29,33 @@ KERNEL_VARIABLES = (
     "MKL_ENABLE_INSTRUCTIONS",
     "DNNL_MAX_CPU_ISA",
 )
+PRECISIONS: dict[Device, tuple[Precision, ...]] = {"cpu": ("fp32",), "cuda": ("fp32", "bf16")}
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def measure_products(
-    device: Literal["cpu", "cuda"], threads: int, level: CheckLevel
-) -> list[ProductFigures]:
-    """Multiply matrices repeatedly on this process's device, in each precision."""
+def measure_products(device: Device, threads: int, level: CheckLevel) -> tuple[ProductFigures, ...]:
+    """Multiply matrices repeatedly on this process's device; on a GPU, in each precision.
+
+    Args:
+        threads: the number of CPU threads that torch computes with.
+    """
     torch.set_num_threads(threads)
     if device == "cpu":
-        size = CPU_SIZE * math.ceil(math.sqrt(threads))
-        return [_measure("CPU", torch.device("cpu"), size, "fp32", cpu_kind(threads), level)]
-    cuda = torch.device("cuda", 0)
-    kind = _gpu_kind(cuda)
-    products = [
-        _measure(visible_gpu(), cuda, GPU_SIZE, precision, kind, level) for precision in DTYPES
-    ]
-    torch.cuda.empty_cache()
-    return products
+        name, size = "CPU", CPU_SIZE * math.ceil(math.sqrt(threads))
+        kind, kind_name = cpu_kind(threads)
+    else:
+        name, size = visible_gpu(), GPU_SIZE
+        kind, kind_name = _gpu_kind()
+    precisions, products = PRECISIONS[device], []
+    for precision in precisions:
+        seconds = SECONDS[level] / len(precisions)
+        first, repeatable = _repeat(size, device, DTYPES[precision], seconds)
+        products.append(
+            ProductFigures(name, f"{kind}, {precision}", kind_name, precision, first, repeatable)
+        )
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    return tuple(products)
 
 
 def visible_gpu() -> str:
@@ -55,39 +63,24 @@ def visible_gpu() -> str:
     return f"GPU {os.environ.get('CUDA_VISIBLE_DEVICES', '0')}"
 
 
-def _measure(
-    name: str,
-    device: torch.device,
-    size: int,
-    precision: Precision,
-    kind: tuple[str, str],
-    level: CheckLevel,
-) -> ProductFigures:
-    left, right = (matrix(size, n).to(device, DTYPES[precision]) for n in range(len(FACTORS)))
+def _repeat(size: int, device: Device, dtype: torch.dtype, seconds: float) -> tuple[str, bool]:
+    """Repeat the product of two matrices for `seconds`, or until it has other bits.
+
+    Returns:
+        The digest of the first product, and whether all repetitions had its bits.
+    """
+    left, right = (matrix(size, number).to(device, dtype) for number in range(len(FACTORS)))
     first = multiply(left, right)
-    fastest, repeatable, repeats = math.inf, True, 0
-    deadline = time.perf_counter() + SECONDS[level] / (1 if device.type == "cpu" else len(DTYPES))
-    while repeats < LEAST_REPEATS or time.perf_counter() < deadline:
-        _synchronize(device)
-        since = time.perf_counter()
-        product = multiply(left, right)
-        _synchronize(device)
-        fastest = min(fastest, time.perf_counter() - since)
-        repeatable = repeatable and torch.equal(product, first)
+    repeatable, repeats = True, 0
+    deadline = time.perf_counter() + seconds
+    while repeatable and (repeats < LEAST_REPEATS or time.perf_counter() < deadline):
+        repeatable = torch.equal(multiply(left, right), first)
         repeats += 1
-    return ProductFigures(
-        device=name,
-        kind=f"{kind[0]}, {precision}",
-        kind_name=kind[1],
-        precision=precision,
-        digest=digest(first),
-        repeatable=repeatable,
-        flops_per_second=2 * size**3 / fastest,
-    )
+    return digest(first), repeatable
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return the product whose bits and speed are compared."""
+    """Return the product whose bits are compared."""
     return left @ right
 
 
@@ -106,40 +99,28 @@ def digest(values: torch.Tensor) -> str:
 
 def cpu_kind(threads: int) -> tuple[str, str]:
     """Return the kind of this CPU, and a short form for messages."""
-    model, flags = _cpu_model()
-    build = f"torch {torch.__version__}"
+    model, instructions = _cpu_model()
     settings = [f"{name}={value}" for name in KERNEL_VARIABLES if (value := os.environ.get(name))]
-    described = [
-        *(model, flags, build, torch.__config__.show(), torch.backends.cpu.get_cpu_capability()),
-        *(f"{threads} threads", *settings),
-    ]
-    name = f"{model}, {build}, {threads} {'thread' if threads == 1 else 'threads'}"
-    return hashlib.sha256("\n".join(described).encode()).hexdigest(), name
+    name = f"{model}, torch {torch.__version__}, {counted(threads, 'thread')}"
+    return _kind(name, instructions, torch.backends.cpu.get_cpu_capability(), *settings)
 
 
-def _gpu_kind(device: torch.device) -> tuple[str, str]:
-    properties = torch.cuda.get_device_properties(device)
-    build = f"torch {torch.__version__}"
+def _gpu_kind() -> tuple[str, str]:
+    properties = torch.cuda.get_device_properties(0)
     capability = f"{properties.major}.{properties.minor}"
-    described = [
-        *(properties.name, capability, str(properties.multi_processor_count)),
-        *(build, str(torch.version.cuda), torch.__config__.show()),
-    ]
-    name = f"{properties.name}, {build}"
-    return hashlib.sha256("\n".join(described).encode()).hexdigest(), name
+    name = f"{properties.name}, torch {torch.__version__}"
+    return _kind(name, capability, str(properties.multi_processor_count), str(torch.version.cuda))
+
+
+def _kind(name: str, *details: str) -> tuple[str, str]:
+    described = "\n".join([name, torch.__config__.show(), *details])
+    return hashlib.sha256(described.encode()).hexdigest(), name
 
 
 def _cpu_model() -> tuple[str, str]:
     """Return the model of this CPU, and its instruction sets."""
     fields = cpu_fields()
-    if not fields:
-        return platform.processor() or platform.machine(), ""
-    model = fields.get("model name") or fields.get("CPU part") or platform.machine()
+    model = fields.get("model name") or fields.get("CPU part") or platform.processor()
     numbers = [fields.get(name, "") for name in ("cpu family", "model", "stepping")]
     flags = fields.get("flags") or fields.get("Features") or ""
-    return model, " ".join([*numbers, *sorted(flags.split())])
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return model or platform.machine(), " ".join([*numbers, *sorted(flags.split())])

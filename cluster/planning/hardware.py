@@ -13,8 +13,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.node_check.actor import NodeCheckActor
-from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
-from cluster.node_check.figures import MeasuredNode, NodeCheckRequest
+from cluster.node_check.checks import NodeChecks, NodeProcesses
+from cluster.node_check.figures import MeasuredNode
+from cluster.node_check.report import NodeCheckReport
 from cluster.node_check.verdicts import NODE_CHECK_REMEDY, compare
 from cluster.planning.problem import PlanProblem
 from cluster.ray.cluster_view import Node
@@ -73,11 +74,10 @@ def check_this_machine(recipe: Recipe, run: Path) -> tuple[NodeCheckReport, list
     from cluster.node_check.measure import measure_node  # imports torch
 
     config = recipe.cluster
-    request = NodeCheckRequest(
-        "full", config.device, config.threads_per_rank, hardware_check_folders(recipe, run)
-    )
     since = time.monotonic()
-    nodes = {THIS_MACHINE: MeasuredNode(THIS_MACHINE, measure_node(request))}
+    folders = hardware_check_folders(recipe, run)
+    figures = measure_node(config.device, config.threads_per_rank, "full", folders)
+    nodes = {THIS_MACHINE: MeasuredNode(THIS_MACHINE, figures)}
     report = NodeCheckReport(
         "full",
         nodes,
@@ -100,9 +100,8 @@ def _problems(
     """Return the verdicts as problems; they refuse the run only if too few nodes are left."""
     problems = [PlanProblem("node", verdict.text, refuses=False) for verdict in report.verdicts]
     problems += [PlanProblem("node", warning, refuses=False) for warning in report.warnings]
-    failing = {verdict.node for verdict in report.verdicts if verdict.fails}
-    left = sum(free for node, free in rooms.items() if node not in failing)
-    if failing and left < min_ranks:
+    left = sum(free for node, free in rooms.items() if node not in report.failing)
+    if report.failing and left < min_ranks:
         text = (
             f"Without the nodes that fail the check, there is capacity for "
             f"{counted(left, 'rank')}, but the run needs at least {min_ranks}{NODE_CHECK_REMEDY}"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
-from cluster.node_check.checks import NodeCheckReport
+from cluster.node_check.report import NodeCheckReport
 from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
 from cluster.planning.epoch import Epoch, measure_epoch
 from cluster.planning.failures import DEFAULT_RATE, FailureCost, failure_cost

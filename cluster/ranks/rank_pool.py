@@ -19,8 +19,8 @@ from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HEARTBEAT_SECONDS, HeartbeatSender
-from cluster.node_check.checks import NodeCheckReport, NodeChecks, NodeProcesses
-from cluster.node_check.sums import SumsReport
+from cluster.node_check.checks import NodeChecks, NodeProcesses
+from cluster.node_check.report import NodeCheckReport
 from cluster.node_check.verdicts import NodeVerdict
 from cluster.ranks.agent_client import NodeAgents
 from cluster.ranks.group import RankGroup
@@ -170,19 +170,6 @@ class RankPool:
         report = self._node_checks.check(self._node_processes(), folders, self.give_up)
         for verdict in report.verdicts:
             self._exclude(verdict)
-        return report
-
-    def check_sums(self) -> SumsReport | None:
-        """Add known numbers over the nodes of the group, and exclude a node that is at fault.
-
-        Returns:
-            The report, or None if the recipe has no node check, or with a single node.
-        """
-        if self._node_checks is None or self._group is None:
-            return None
-        report = self._node_checks.check_sums(self._node_processes(), self.give_up)
-        if report and report.verdict:
-            self._exclude(report.verdict)
         return report
 
     def _node_processes(self) -> dict[str, NodeProcesses]:

@@ -18,7 +18,6 @@ from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
-from cluster.node_check.report_text import summary, table
 from cluster.node_check.verdicts import NODE_CHECK_REMEDY
 from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import RankGroup
@@ -78,7 +77,6 @@ class RestartLoop:
         self._ranks = 0  # the number of ranks that started last
         self._losses = RankLosses()
         self._corruption = CorruptionResponse(context)
-        self._sums_are_suspected = False  # whether to add known numbers over the nodes
         self._hang: HangFinding | None = None  # until ranks have recorded it
 
     def run(self) -> Outcome:
@@ -209,8 +207,6 @@ class RestartLoop:
             problems = context.remote.prepare_nodes(group.nodes, work)
         if not problems:
             problems, remedy = self._hardware_problems(), NODE_CHECK_REMEDY
-        if not problems and self._sums_are_suspected:
-            problems = self._sum_problems()
         if problems:
             room = len(context.supply.offer(context.view.query_nodes()))
             for notice in excluded_nodes_text(problems, room, context.config.min_ranks, remedy):
@@ -224,21 +220,11 @@ class RestartLoop:
         report = self._context.supply.check_hardware(folders)
         if report is None or not report.checked:
             return []
-        listener.notice(summary(report))
-        listener.log_detail("\n".join(f"{DETAIL}{line}" for line in table(report)))
+        listener.notice(report.summary())
+        listener.log_detail("\n".join(f"{DETAIL}{line}" for line in report.table()))
         for warning in [*report.warnings, *(v.text for v in report.verdicts if not v.fails)]:
             listener.notice(warning)
         return [verdict.text for verdict in report.verdicts if verdict.fails]
-
-    def _sum_problems(self) -> list[str]:
-        """Check the sums over the nodes after wrong ones; return the problem of a node at fault."""
-        self._sums_are_suspected = False
-        report = self._context.supply.check_sums()
-        if report and report.verdict:
-            return [report.text]
-        if report:
-            self._context.listener.notice(report.text)
-        return []
 
     def _start_ranks(self, state: StartRanks) -> TrainRanks:
         """Give the ranks their job, and record where they are."""
@@ -290,7 +276,6 @@ class RestartLoop:
                 self._handle_rank_loss(error, before.node_names)
             case ReductionError() as error if isinstance(before, TrainRanks):
                 self._handle_rank_loss(error, before.node_names)
-                self._sums_are_suspected = True
             case SilentNodesError() as error:
                 context.listener.notice(f"{error}. {NODES_ASKED_AGAIN}")
             case SilentCorruptionError() as error if isinstance(before, TrainRanks):

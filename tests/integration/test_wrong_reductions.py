@@ -1,16 +1,11 @@
 """A rank's share of a sum of gradients changes on its way while a run trains under Ray: the step is
 repeated or the ranks restart, and the curve is that of an undisturbed run."""
 
-import re
-
 import pytest
-from support.cluster.processes import wait_until
 
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import ReplayMismatch, Resumed, WrongReduction
 from trainer.record.run_status import run_status_of
-from trainer.runs.folder import RunFolder
-from trainer.runs.rank_nodes import read_rank_nodes
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 10
@@ -63,28 +58,3 @@ def test_a_wrong_sum_is_repeated_and_a_second_one_restarts_the_ranks(runs, order
     assert "was wrong in step 6" in run_status_of(path, record_bytes=10**6).corruption
     log = (path / "log.txt").read_text()
     assert ("was wrong in step 6 again" in log) == (times == 2)
-
-
-@pytest.mark.long
-def test_a_node_with_which_sums_are_wrong_is_left_out(runs, ray_head, oracle):
-    wait_until(ray_head.is_alone)
-    sick = [{}, {"TRANSLOOM_SICK_NODE": "wrong-sums"}]
-    nodes = [ray_head.add_node(2, environment=environment) for environment in sick]
-    try:
-        ranks = ("cluster.ranks={min: 2, max: 3}", "cluster.cpus_per_rank=1")
-        check = "cluster.node_check=quick"
-        result = runs.train("struck", *SETTINGS, *VERIFIED, *ranks, check)
-    finally:
-        for node in nodes:
-            node.kill()
-    assert result.outcome == "finished"
-    path = runs.folder / "struck"
-    _, events = check_curve(path, oracle)
-    assert [event.is_repeated for event in events] == [False, True]
-    log = (path / "log.txt").read_text()
-    (problem,) = re.findall(
-        r"Node (.*) takes part in all sums of known numbers that are wrong", log
-    )
-    used = read_rank_nodes(RunFolder(path))
-    assert used.ranks >= 2
-    assert problem not in used.nodes

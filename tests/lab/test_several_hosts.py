@@ -174,7 +174,9 @@ def test_hosts_are_checked_before_ranks_start_and_when_they_come_back(
     log = run.folder.log.read_text()
     sick, slow = hosts.addresses[2:]
     assert re.search(rf"Node {sick} \(\w+\) computes other bits .*, the 3 others of kind", log)
-    assert re.search(rf"Node {slow} \(\w+\) has slow links .* \([\d.]+ MB/s; the others: ", log)
+    assert re.search(
+        rf"Node {slow} \(\w+\) has slow links .* \([\d.]+ MB/s; the median of 3 others: ", log
+    )
     used = {name.split()[0] for name in read_rank_nodes(run.folder).nodes}
     assert used == set(hosts.addresses[:2])
     assert len(re.findall(r"full check of 4 nodes in .*: 2 unfit", log)) == 1

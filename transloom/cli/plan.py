@@ -18,7 +18,7 @@ from transloom.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cluster.node_check.checks import NodeCheckReport
+    from cluster.node_check.report import NodeCheckReport
     from cluster.planning.cluster_facts import ClusterFacts
     from cluster.planning.failures import FailureCost
     from cluster.planning.plan import MemoryCheckpoints, Plan
@@ -56,7 +56,7 @@ def plan(
         typer.Option(
             "--check-nodes",
             help="Also check the hardware of all nodes with free capacity, for up to 20 s: "
-            "products, memory, storage, clocks and network. Without --address, check this machine.",
+            "products, storage, clocks and network. Without --address, check this machine.",
         ),
     ] = False,
     nodes: Annotated[
@@ -233,9 +233,10 @@ def _cluster_rows(cluster: "ClusterFacts") -> Iterator[Row]:
 
 
 def _node_check_lines(report: "NodeCheckReport") -> list[str]:
-    from cluster.node_check.report_text import summary, table
-
-    return [f"{'node check':<{LABEL}}{summary(report)}", *(f"  {line}" for line in table(report))]
+    return [
+        f"{'node check':<{LABEL}}{report.summary()}",
+        *(f"  {line}" for line in report.table()),
+    ]
 
 
 def _speed_assumption(plan: "Plan") -> str:

@@ -25,11 +25,10 @@ def test_each_node_exchanges_with_its_neighbours_and_one_at_a_time(nodes):
 @pytest.mark.long
 def test_a_node_with_slow_links_is_named_and_its_neighbours_are_not(rank_pools):
     found = rank_pools(3).run(network_jobs.measured, 1)
-    assert [sorted(figures.links) for figures in found] == [[1, 2], [0, 2], [0, 1]]
-    assert all(figures.all_reduce_bytes_per_second > 0 for figures in found)
+    assert [sorted(links) for links in found] == [[1, 2], [0, 2], [0, 1]]
     nodes = {
-        f"n{rank}": MeasuredNode(f"n{rank}", link_bytes_per_second=max(figures.links.values()))
-        for rank, figures in enumerate(found)
+        f"n{rank}": MeasuredNode(f"n{rank}", link_bytes_per_second=max(links.values()))
+        for rank, links in enumerate(found)
     }
     (verdict,) = compare(nodes)
     assert (verdict.node, verdict.fails) == ("n1", True)

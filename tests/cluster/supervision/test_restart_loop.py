@@ -21,8 +21,8 @@ from cluster.config import ClusterConfig
 from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.unfit_nodes import UnfitNodes
-from cluster.node_check.checks import NodeCheckReport
 from cluster.node_check.figures import MeasuredNode
+from cluster.node_check.report import NodeCheckReport
 from cluster.node_check.verdicts import NodeVerdict
 from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import Poll
@@ -450,26 +450,26 @@ def checked(*verdicts):
 
 
 SLOW = NodeVerdict("b", "Node b is slow", "3 GFLOP/s; the other: 90 GFLOP/s")
-HOT = NodeVerdict("a", "Node a is throttled", "reasons: power brake", fails=False)
+LATE = NodeVerdict("a", "The clock of node a is wrong", "+2.00 s", fails=False)
 
 
 def test_ranks_start_again_without_a_node_that_fails_the_check(scripted):
     with scripted([[], [FINISHED]], places=("a", "b"), ranks={"min": 1, "max": 2}) as run:
-        run.supply.reports = [checked(SLOW, HOT)]
+        run.supply.reports = [checked(SLOW, LATE)]
         offered = iter([["a", "b"]])
         run.supply.offer = lambda nodes: next(offered, ["a"])
         assert run.loop.run() == "finished"
     assert [bool(group.job) for group in run.supply.groups] == [False, True]
     notices = run.listener.notices
     assert f"{SLOW.text}. {NODE_EXCLUDED}" in notices
-    assert HOT.text in notices
+    assert LATE.text in notices
     assert "the clock is wrong" in notices
     assert "quick check of 2 nodes in 1.2 s: 1 unfit, 1 with a warning" in notices
 
 
 def test_a_check_without_failures_does_not_end_an_attempt(scripted):
     with scripted([[FINISHED]], places=("a", "b"), ranks=2) as run:
-        run.supply.reports = [checked(HOT)]
+        run.supply.reports = [checked(LATE)]
         assert run.loop.run() == "finished"
     assert run.supply.groups[0].job is not None
 

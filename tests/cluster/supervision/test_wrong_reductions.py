@@ -1,14 +1,11 @@
-"""What a run does after ranks have summed gradients wrongly: it adds known numbers over its nodes,
-leaves out a node that is at fault, and ends if no step succeeds."""
+"""A run whose ranks have summed gradients wrongly restarts them, and ends if no step succeeds."""
 
 import pickle
 
 import pytest
 from support.cluster.scripted_cluster import FINISHED, scripted_run, trained
 
-from cluster.errors import ClusterError, RankLostError
-from cluster.node_check.sums import SumsReport
-from cluster.node_check.verdicts import NodeVerdict
+from cluster.errors import RankLostError
 from cluster.ranks.group import Poll
 from cluster.supervision import restart_loop
 from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
@@ -19,9 +16,6 @@ FINDING = ReductionFinding(
     checked_step=9, parameters=("x.weight",), parameter_count=1, is_repeated=True
 )
 WRONG = Poll([], failure=ReductionError(FINDING))
-FAULTY = NodeVerdict("b", "Node b takes part in all wrong sums", "wrong in 2 pairs")
-FOUND = SumsReport(FAULTY.text, FAULTY)
-UNKNOWN = SumsReport("sums over 3 nodes are right, so no node is left out")
 
 
 @pytest.fixture
@@ -44,37 +38,12 @@ def test_the_error_arrives_from_a_rank_as_it_was():
     assert (copy.finding, str(copy)) == (WRONG.failure.finding, str(WRONG.failure))
 
 
-def test_a_node_with_which_sums_are_wrong_is_left_out(scripted):
-    with scripted([[trained(8), WRONG], [], [trained(9), FINISHED]]) as run:
-        run.supply.sums = [FOUND]
-        assert run.loop.run() == "finished"
-    assert nodes(run) == [["a", "b", "c"], ["a", "b", "c"], ["a", "c"]]
-    assert any(FAULTY.text in text for text in run.listener.notices)
-    (restart,) = read_vitals(run.context.run).restarts
-    assert "the sum of the gradients of x.weight" in restart.cause
-
-
-def test_without_a_node_at_fault_the_ranks_restart_on_the_same_nodes(scripted):
+def test_the_ranks_restart_on_the_same_nodes(scripted):
     with scripted([[trained(8), WRONG], [trained(9), FINISHED]]) as run:
-        run.supply.sums = [UNKNOWN, FOUND]  # the second check is not made
         assert run.loop.run() == "finished"
     assert nodes(run) == [["a", "b", "c"]] * 2
-    assert UNKNOWN.text in run.listener.notices
-    assert len(run.supply.sums) == 1
-
-
-def test_sums_are_only_checked_after_wrong_ones(scripted):
-    with scripted([[trained(8), FINISHED]]) as run:
-        run.supply.sums = [FOUND]
-        assert run.loop.run() == "finished"
-    assert nodes(run) == [["a", "b", "c"]]
-
-
-def test_a_run_that_needs_the_node_at_fault_ends_and_names_it(scripted):
-    with scripted([[WRONG], []], ranks=3) as run:
-        run.supply.sums = [FOUND]
-        with pytest.raises(ClusterError, match=r"Node b takes part .* needs at least 3"):
-            run.loop.run()
+    (restart,) = read_vitals(run.context.run).restarts
+    assert "the sum of the gradients of x.weight" in restart.cause
 
 
 def test_a_run_whose_sums_stay_wrong_ends_after_some_attempts(scripted):

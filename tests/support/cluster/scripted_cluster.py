@@ -15,8 +15,7 @@ from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
 from cluster.health.hang_detector import Position
 from cluster.health.unfit_nodes import UnfitNodes
-from cluster.node_check.checks import NodeCheckReport
-from cluster.node_check.sums import SumsReport
+from cluster.node_check.report import NodeCheckReport
 from cluster.ranks.group import Poll
 from cluster.ranks.node_memory import StoredFile
 from cluster.ranks.reports import MemoryWritten, RecordedLine, StateWritten
@@ -149,7 +148,6 @@ class ScriptedSupply:
         silent: the nodes whose agent does not answer.
         problems: of each check of the nodes, in order; none afterwards.
         reports: of each check of the nodes' hardware, in order; none afterwards.
-        sums: of each check of the sums over the nodes, in order; none afterwards.
         trains: whether the ranks of groups train by the time that they are asked to leave.
         obeys: whether ranks that train leave when they are asked to.
         ended: how many times a group was ended.
@@ -162,7 +160,6 @@ class ScriptedSupply:
         self.silent: set[str] = set()
         self.problems: list[list[str]] = []
         self.reports: list[NodeCheckReport] = []
-        self.sums: list[SumsReport] = []
         self.is_training = self.obeys = True
         self.ended = 0
         self.groups: list[ScriptedGroup] = []
@@ -191,12 +188,6 @@ class ScriptedSupply:
 
     def check_hardware(self, folders):
         return self.reports.pop(0) if self.reports else None
-
-    def check_sums(self):
-        report = self.sums.pop(0) if self.sums else None
-        if report and report.verdict:
-            self.unfit.add(report.verdict.node, report.text)
-        return report
 
     def silent_nodes(self, nodes):
         return sorted(self.silent & set(nodes))

@@ -1,8 +1,8 @@
 /* NVIDIA's management library for a machine with two GPUs, one of which is sick.
  *
  * The functions have the names, arguments and return codes of the real library, as far as a node
- * check calls them. GPU-sick has three uncorrected ECC errors, a row that could not be replaced, a
- * hardware slowdown beside an idle clock, and XID 79 after XID 48. GPU-well has none, and no events.
+ * check calls them. GPU-sick has three uncorrected ECC errors, a row that could not be replaced, and
+ * XID 79 after XID 48. GPU-well has none, and no events.
  */
 
 #include <string.h>
@@ -40,12 +40,6 @@ int fake_open_count(void) { return open_count; }
 
 const char *nvmlErrorString(int code) { return "made up"; }
 
-int nvmlDeviceGetHandleByIndex_v2(unsigned int index, struct device **device) {
-    if (index > 1) return NOT_FOUND;
-    *device = &devices[index];
-    return SUCCESS;
-}
-
 int nvmlDeviceGetHandleByUUID(const char *uuid, struct device **device) {
     if (strcmp(uuid, "GPU-well") == 0)
         *device = &devices[0];
@@ -68,11 +62,6 @@ int nvmlDeviceGetRemappedRows(struct device *device, unsigned int *corrected,
                               unsigned int *failed) {
     if (!device->sick) return NOT_SUPPORTED;
     *corrected = 1, *uncorrected = 2, *pending = 1, *failed = 1;
-    return SUCCESS;
-}
-
-int nvmlDeviceGetCurrentClocksThrottleReasons(struct device *device, unsigned long long *reasons) {
-    *reasons = device->sick ? 0x9 : 0x5; /* idle and hardware slowdown; idle and power cap */
     return SUCCESS;
 }
 

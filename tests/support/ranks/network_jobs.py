@@ -4,15 +4,14 @@ import time
 
 import torch.distributed as dist
 
-from cluster.node_check.figures import NetworkFigures
-from cluster.node_check.network import measure_in_group
+from cluster.node_check.network import measure_links
 from trainer.process.placement import Placement
 
 SLOW_SECONDS = 0.3
 
 
-def measured(placement: Placement, slow: int | None) -> NetworkFigures:
-    """Measure the network; the exchanges of the rank `slow` take longer."""
+def measured(placement: Placement, slow: int | None) -> dict[int, float]:
+    """Measure the links; the exchanges of the rank `slow` take longer."""
     exchange = dist.batch_isend_irecv
 
     def late(operations):
@@ -22,6 +21,6 @@ def measured(placement: Placement, slow: int | None) -> NetworkFigures:
     if placement.rank == slow:
         dist.batch_isend_irecv = late
     try:
-        return measure_in_group(placement)
+        return measure_links(placement)
     finally:
         dist.batch_isend_irecv = exchange

@@ -18,7 +18,7 @@ A file ``sum.rank-R.step-S`` has a number: how many times that step's sum of gra
 because an element of that rank's share changes on its way.
 
 TRANSLOOM_SICK_NODE is no moment either, but a list of what is wrong with a node, in the environment
-of its `ray start`: wrong-bits, unsteady-bits, wrong-sums, slow-products, slow-disk, wrong-clock.
+of its `ray start`: wrong-bits, unsteady-bits, full-disk, wrong-clock.
 
 Standard library only, since every process of Ray imports this.
 """
@@ -139,7 +139,7 @@ def all_reduce(add):
     @functools.wraps(add)
     def wrapper(tensor, *arguments, **options):
         is_gradient = tensor.is_floating_point() and tensor.itemsize < 8 and tensor.numel() >= 1000
-        if is_gradient and ("wrong-sums" in SICK or is_share_changed()):
+        if is_gradient and is_share_changed():
             tensor.view(-1)[tensor.numel() // 2] += tensor.abs().max()
         return add(tensor, *arguments, **options)
 
@@ -272,12 +272,11 @@ def pause(wait_before_retry):
 
 
 def product(multiply):
-    """A sick node computes one wrong bit, always or only when it repeats a product; or slowly."""
+    """A sick node computes one wrong bit, always or only when it repeats a product."""
 
     @functools.wraps(multiply)
     def wrapper(left, right):
-        for _ in range(4 if "slow-products" in SICK else 1):
-            result = multiply(left, right)
+        result = multiply(left, right)
         Here.products += 1
         if "wrong-bits" in SICK or ("unsteady-bits" in SICK and Here.products > 1):
             result.view(-1)[:1].mul_(1 + 2**-23)
@@ -286,14 +285,13 @@ def product(multiply):
     return wrapper
 
 
-def flush(flush_file):
-    """A sick node takes a fifth of a second for each flush."""
+def storage(measure_storage):
+    """A sick node has a megabyte of free storage."""
 
-    @functools.wraps(flush_file)
-    def wrapper(descriptor):
-        if "slow-disk" in SICK:
-            time.sleep(0.2)
-        return flush_file(descriptor)
+    @functools.wraps(measure_storage)
+    def wrapper(folder):
+        figures = measure_storage(folder)
+        return type(figures)(free_bytes=10**6) if "full-disk" in SICK else figures
 
     return wrapper
 
@@ -309,9 +307,8 @@ def clock(clock_of_node):
 
 
 HOOKS = {
-    "cluster.node_check.clocks": {"clock": clock},
     "cluster.node_check.matrix_product": {"multiply": product},
-    "cluster.node_check.measure": {"flush": flush},
+    "cluster.node_check.measure": {"clock": clock, "measure_storage": storage},
     "torch.distributed.distributed_c10d": {
         "all_reduce": all_reduce,
         "all_gather_into_tensor": gather,
