@@ -1,3 +1,16 @@
 """Fixtures that tests of several packages share."""
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from support.two_corpora import transloom, two_corpora  # noqa: F401  (fixtures)
+
+
+@pytest.fixture
+def parent() -> Iterator[Path]:
+    """A folder to which everybody has a way."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder).resolve()

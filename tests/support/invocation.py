@@ -1,5 +1,8 @@
 """Commands of transloom, called in the process of the test."""
 
+import json
+from typing import Any
+
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -18,3 +21,13 @@ def invoke(*arguments: object, given: str | bytes | None = None, code: int | Non
         raise result.exception
     assert code is None or result.exit_code == code, result.output
     return result
+
+
+def lines_of(result: Result) -> list[str]:
+    """The lines that a command printed before it succeeded."""
+    assert result.exit_code == 0, result.output
+    return result.stdout.removesuffix("\n").split("\n")
+
+
+def json_lines_of(result: Result) -> list[Any]:
+    return [json.loads(line) for line in lines_of(result)]

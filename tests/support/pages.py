@@ -1,6 +1,7 @@
 """The commands of a page of docs, for tests that run them."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,12 @@ def blocks(page: str, kind: str) -> list[str]:
     """The texts of all of a page's blocks of that kind."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(page: str) -> list[list[str]]:
+    """The arguments of all commands in a page's blocks `bash`, one command per line."""
+    lines = [line for text in blocks(page, "bash") for line in text.splitlines()]
+    return [shlex.split(line)[1:] for line in lines]
 
 
 class Step(NamedTuple):

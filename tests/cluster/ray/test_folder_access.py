@@ -1,20 +1,10 @@
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.cluster.another_user import NOBODY, as_another_user
 
 from cluster.ray.folder_access import access_by_others, replaceable_by_others
-
-
-@pytest.fixture
-def parent() -> Iterator[Path]:
-    """A folder to which everybody has a way."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder).resolve()
 
 
 @pytest.mark.parametrize(

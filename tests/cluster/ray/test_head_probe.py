@@ -3,22 +3,12 @@
 import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.ray import head_probe
 from cluster.ray.exposure import probe_program
-
-
-@pytest.fixture
-def parent() -> Iterator[Path]:
-    """A folder to which everybody has a way."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder).resolve()
 
 
 @pytest.mark.parametrize(("mode", "code"), [(0o700, head_probe.CLOSED), (0o755, head_probe.OPEN)])

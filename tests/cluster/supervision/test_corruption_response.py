@@ -4,9 +4,13 @@ tries again, when it ends, and which checkpoints it no longer trusts."""
 import pickle
 
 import pytest
-import torch
-from support.cluster.scripted_cluster import FINISHED, scripted_run, trained, write_memory
-from support.records.checkpoints import make_header, save_checkpoint
+from support.cluster.scripted_cluster import (
+    FINISHED,
+    save_step,
+    scripted_run,
+    trained,
+    write_memory,
+)
 
 from cluster.errors import ClusterError
 from cluster.ranks.group import Poll
@@ -14,7 +18,6 @@ from cluster.supervision import restart_loop
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.corruption import CorruptionFinding, SilentCorruptionError
 from trainer.runs.vitals import read_vitals
-from trainer.zero.fragment import Fragment
 
 THREE = ("a", "b", "c")
 
@@ -44,16 +47,6 @@ def scripted(phrasebook, tmp_path, monkeypatch):
         return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
 
     return start
-
-
-def checkpoint(run, step):
-    header = make_header(
-        step,
-        dataset_identity=run.manifest.identity,
-        identity=run.context.run.card().identity,
-    )
-    share = [Fragment("master", "w", 0, torch.ones(4))]
-    return save_checkpoint(run.context.run.checkpoints, header, [share]).path
 
 
 def nodes(run):
@@ -123,7 +116,7 @@ def test_two_ranks_of_one_node_name_that_node(scripted):
 
 def test_steps_after_the_last_check_that_passed_are_not_trusted(scripted):
     with scripted([[found(1, verified=6)], [FINISHED]]) as run:
-        older, newer = checkpoint(run, 5), checkpoint(run, 7)
+        older, newer = save_step(run, 5), save_step(run, 7)
         assert run.loop.run() == "finished"
         assert steps(run) == [5]
     assert [group.job.checkpoint for group in run.supply.groups] == [newer, older]
@@ -133,8 +126,8 @@ def test_steps_after_the_last_check_that_passed_are_not_trusted(scripted):
 
 def test_a_transient_fault_costs_no_checkpoint(scripted):
     with scripted([[found(1, verified=6, reproducible=False)], [FINISHED]]) as run:
-        checkpoint(run, 5)
-        newer = checkpoint(run, 7)
+        save_step(run, 5)
+        newer = save_step(run, 7)
         assert run.loop.run() == "finished"
         assert steps(run) == [5, 7]
     assert [group.job.checkpoint for group in run.supply.groups] == [newer, newer]
@@ -142,7 +135,7 @@ def test_a_transient_fault_costs_no_checkpoint(scripted):
 
 def test_a_run_that_was_never_verified_starts_over(scripted):
     with scripted([[found(1)], [FINISHED]]) as run:
-        checkpoint(run, 5)
+        save_step(run, 5)
         assert run.loop.run() == "finished"
         assert steps(run) == []
     assert run.supply.groups[-1].job.checkpoint is None
@@ -150,8 +143,8 @@ def test_a_run_that_was_never_verified_starts_over(scripted):
 
 def test_without_an_older_checkpoint_the_newest_is_used_and_the_replay_is_named(scripted):
     with scripted([[found(1, verified=4)], [FINISHED]]) as run:
-        checkpoint(run, 5)
-        newer = checkpoint(run, 7)
+        save_step(run, 5)
+        newer = save_step(run, 7)
         assert run.loop.run() == "finished"
         assert steps(run) == [5, 7]
     assert run.supply.groups[-1].job.checkpoint == newer
@@ -168,7 +161,7 @@ def test_the_memory_of_the_nodes_is_trusted_up_to_the_last_check(scripted, verif
 
     one = {"places": ("a",), "ranks": 1, "memory_every_steps": 4}
     with scripted([first(), [FINISHED]], **one) as run:
-        older = checkpoint(run, 5)
+        older = save_step(run, 5)
         assert run.loop.run() == "finished"
     job = run.supply.groups[-1].job
     assert job.checkpoint == older
@@ -178,8 +171,8 @@ def test_the_memory_of_the_nodes_is_trusted_up_to_the_last_check(scripted, verif
 def test_ranks_end_before_their_checkpoints_are_set_aside(scripted, monkeypatch):
     """A rank that still lives could write another checkpoint, or commit one."""
     with scripted([[found(1, verified=6)], [FINISHED]]) as run:
-        checkpoint(run, 5)
-        checkpoint(run, 7)
+        save_step(run, 5)
+        save_step(run, 7)
         steps_at_ends, end_group = [], run.supply.end_group
 
         def end():

@@ -5,17 +5,16 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-import torch
 from support.cluster.scripted_cluster import (
     DRIVER,
     FINISHED,
     lost,
+    save_step,
     scripted_run,
     trained,
     write_memory,
     write_part,
 )
-from support.records.checkpoints import make_header, save_checkpoint
 
 from cluster.config import ClusterConfig
 from cluster.data.workers import WorkerHandle
@@ -49,7 +48,6 @@ from trainer.runs.log import DETAIL
 from trainer.runs.rank_nodes import read_rank_nodes
 from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import read_vitals
-from trainer.zero.fragment import Fragment
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 
@@ -188,21 +186,10 @@ def test_spares_start_once_lost_steps_are_made_up_for(phrasebook, tmp_path, monk
     assert events == [1, "spares", 2, 1, 2, 3, "spares", 4]
 
 
-def checkpoint(run, step):
-    """Give the run a checkpoint, as an attempt before would have."""
-    header = make_header(
-        step,
-        dataset_identity=run.manifest.identity,
-        identity=run.context.run.card().identity,
-    )
-    share = [Fragment("master", "w", 0, torch.ones(4))]
-    return save_checkpoint(run.context.run.checkpoints, header, [share]).path
-
-
 def test_ranks_go_on_from_the_newest_checkpoint(scripted):
     with scripted([[FINISHED]], places=("a", "a", "b"), ranks=3) as run:
-        checkpoint(run, 5)
-        path = checkpoint(run, 7)
+        save_step(run, 5)
+        path = save_step(run, 7)
         run.context.workers.handles = [WorkerHandle(0, None)]
         assert run.loop.run() == "finished"
     (group,) = run.supply.groups
@@ -225,7 +212,7 @@ DAMAGED = Poll([], failure=DamagedCheckpointError("state-00000-of-00001 is damag
 
 def test_damage_that_ranks_find_sets_the_checkpoint_aside(scripted):
     with scripted([[DAMAGED], [trained(6), lost()], [FINISHED]]) as run:
-        older, newer = checkpoint(run, 5), checkpoint(run, 7)
+        older, newer = save_step(run, 5), save_step(run, 7)
         (state,) = newer.glob("state-*")
         data = bytearray(state.read_bytes())
         data[-1] ^= 1  # the size stays the same: only hashing tells
@@ -241,7 +228,7 @@ def test_damage_that_ranks_find_sets_the_checkpoint_aside(scripted):
 
 def test_damage_of_the_only_checkpoint_ends_the_run(scripted):
     with scripted([[DAMAGED], []]) as run:
-        only = checkpoint(run, 5)
+        only = save_step(run, 5)
         (state,) = only.glob("state-*")
         state.write_bytes(bytes(state.stat().st_size))
         with pytest.raises(CheckpointError, match="No checkpoint of"):
@@ -263,7 +250,7 @@ def test_steps_up_to_the_checkpoint_are_no_progress(scripted):
     scripts = [[trained(6), lost()], [trained(7), lost()], [trained(7), lost()]]
     ending = pytest.raises(RankLostError, match="no further than step 7 in 3 attempts")
     with scripted(scripts) as run, ending:
-        checkpoint(run, 7)
+        save_step(run, 7)
         run.loop.run()
 
 
@@ -505,7 +492,7 @@ def test_lost_ranks_restart_from_memory_if_it_has_a_newer_step_than_the_disk(scr
         yield lost()
 
     with scripted([first(), [FINISHED]], memory_every_steps=4) as run:
-        on_disk = checkpoint(run, 5)
+        on_disk = save_step(run, 5)
         assert run.loop.run() == "finished"
     before, after = (group.job for group in run.supply.groups)
     assert (before.checkpoint, before.memory_checkpoint) == (on_disk, None)
@@ -537,7 +524,7 @@ def test_damage_in_memory_leads_to_the_disk(scripted):
         yield lost()
 
     with scripted([first(), [DAMAGED], [FINISHED]], memory_every_steps=4) as run:
-        on_disk = checkpoint(run, 5)
+        on_disk = save_step(run, 5)
         assert run.loop.run() == "finished"
     last = run.supply.groups[-1].job
     assert (last.checkpoint, last.memory_checkpoint, last.verify_checkpoint) == (

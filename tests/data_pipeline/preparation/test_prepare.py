@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.data_settings import settings_of
+from support.files.hashes import hashes_in
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
@@ -36,19 +37,11 @@ def load(dataset: Path) -> Manifest:
     return Manifest.load(open_store(dataset))
 
 
-def hashes(dataset: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(dataset)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in dataset.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_repetition_gives_the_same_bytes(
     dataset: Path, data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     prepare(settings_of(data_config(tmp_path / "again"), tokenizer_config), silent)
-    assert hashes(tmp_path / "again") == hashes(dataset)
+    assert hashes_in(tmp_path / "again") == hashes_in(dataset)
 
 
 def test_shards_hold_every_pair_shuffled(
@@ -127,7 +120,7 @@ def test_other_settings_are_refused_unless_overwritten(
         DatasetError, match=r"max_target_length: 'not set' in .* 20 in .*--overwrite"
     ):
         prepare(settings_of(other, tokenizer_config), silent)
-    assert hashes(copy) == hashes(dataset)
+    assert hashes_in(copy) == hashes_in(dataset)
     replaced = prepare(settings_of(other, tokenizer_config), silent, overwrite=True)
     assert replaced.identity == load(copy).identity != load(dataset).identity
     assert list(tmp_path.iterdir()) == [copy]

@@ -1,6 +1,5 @@
 """`prepare` with documents: whole and verbatim, no leaks, no twins, and by extensions."""
 
-import hashlib
 import json
 import random
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.data_settings import settings_of
+from support.files.hashes import hashes_in
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import rules_by_corpus
@@ -90,14 +90,6 @@ def texts_of(dataset: Path) -> list[str]:
     ]
 
 
-def hashes(dataset: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(dataset)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in dataset.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_every_document_is_there_once_as_it_was_and_none_that_is_held_out(
     prepared: Path, documents: list[str]
 ) -> None:
@@ -162,7 +154,7 @@ def test_number_of_processes_changes_no_byte(
 ) -> None:
     monkeypatch.setattr(ingest, "EXAMPLES_PER_CHUNK", 11)
     prepare(make(tmp_path / "d"), silent, processes=processes)
-    assert hashes(tmp_path / "d") == hashes(prepared)
+    assert hashes_in(tmp_path / "d") == hashes_in(prepared)
 
 
 def test_a_dataset_is_whole_and_kept(make: Callable[..., DataSettings], prepared: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from backports import zstd
 from support.data_settings import settings_of
+from support.files.hashes import hashes_in
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import PairDataConfig
@@ -204,21 +205,13 @@ def content_key(pair: Pair) -> int:
     return int.from_bytes(digest, "little")
 
 
-def hashes(dataset: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(dataset)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in dataset.rglob("*")
-        if path.is_file()
-    }
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 3])
 def test_number_of_processes_changes_no_byte(
     make: Callable[..., Manifest], prepared: Path, tmp_path: Path, processes: int
 ) -> None:
     make(tmp_path / "d", processes)
-    assert hashes(tmp_path / "d") == hashes(prepared)
+    assert hashes_in(tmp_path / "d") == hashes_in(prepared)
 
 
 def test_compression_changes_no_byte(
@@ -233,7 +226,7 @@ def test_compression_changes_no_byte(
         (mirror / (name + suffix)).write_bytes(compress((mirror / name).read_bytes()))
         (mirror / name).unlink()
     make(tmp_path / "d", 1, mirror)
-    assert hashes(tmp_path / "d") == hashes(prepared)
+    assert hashes_in(tmp_path / "d") == hashes_in(prepared)
 
 
 def test_kept_pairs_are_those_of_the_rules_in_the_order_of_their_keys(

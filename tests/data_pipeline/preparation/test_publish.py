@@ -3,12 +3,11 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from support.records.run_folders import dead_process
 
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation import publish as publishing
@@ -29,9 +28,7 @@ def fill(folder: Path, content: str) -> None:
 @pytest.fixture(scope="module")
 def dead() -> int:
     """The id of a process that has ended."""
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    return ended.pid
+    return dead_process()
 
 
 def work_of(dataset: Path, pid: int, host: str | None = None) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
@@ -27,13 +28,14 @@ from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import check_run, open_run
 from cluster.supervision.vitals_writer import VitalsWriter
 from support.recipes import tiny_recipe
-from support.records.checkpoints import make_header
+from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.state_file import state_file_name, write_state_file
 from trainer.runs.folder import RunFolder
+from trainer.zero.fragment import Fragment
 
 NOTHING = Poll([])
 FINISHED = Poll([], outcomes=["finished"])
@@ -74,6 +76,14 @@ def write_memory(run: SimpleNamespace, step: int, rank: int = 0) -> Poll:
     header = make_header(step, dataset_identity=run.manifest.identity)
     file = MemoryFile(Path(f"/dev/shm/{step}/{rank}"), 1, 0)
     return Poll([(rank, MemoryWritten(file, header))])
+
+
+def save_step(run: SimpleNamespace, step: int) -> Path:
+    """Gives a run a checkpoint, as an attempt before would have; returns its folder."""
+    identity = run.context.run.card().identity
+    header = make_header(step, dataset_identity=run.manifest.identity, identity=identity)
+    share = [Fragment("master", "w", 0, torch.ones(4))]
+    return save_checkpoint(run.context.run.checkpoints, header, [share]).path
 
 
 class HandClock:

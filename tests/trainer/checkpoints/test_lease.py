@@ -13,6 +13,7 @@ import pytest
 from support.cluster.contender import Contender
 from support.files.small_disk import run_on_small_disk
 from support.records.checkpoints import make_header, save_checkpoint
+from support.records.run_folders import dead_process
 
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.folder_names import list_checkpoints
@@ -48,12 +49,6 @@ def owner_file(run, number, **changes):
     file = owners / f"{number:08d}.json"
     file.write_text(json.dumps(lease_module.this_process() | changes))
     return file
-
-
-def dead_process():
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    return ended.pid
 
 
 def names(folder):

@@ -1,11 +1,11 @@
 """`transloom classify` and `evaluate` of classifiers of texts and of words."""
 
 import hashlib
-import json
 from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
+from support.invocation import json_lines_of, lines_of
 from support.runs import trained_run
 from support.tasks import case_values, language_values, masked_values
 
@@ -39,15 +39,6 @@ def case(tmp_path_factory):
     return trained(folder, case_values(folder / "dataset"))
 
 
-def lines(result):
-    assert result.exit_code == 0, result.output
-    return result.stdout.removesuffix("\n").split("\n")
-
-
-def told(result):
-    return [json.loads(line) for line in lines(result)]
-
-
 def probabilities(labeller, ids, places):
     """Of all labels at places of a text by itself."""
     ids = torch.tensor([ids])
@@ -59,7 +50,7 @@ def probabilities(labeller, ids, places):
 
 def test_texts_have_the_networks_probabilities(transloom, language):
     texts = ["the cat", LONG, ""]
-    found = told(transloom("classify", language, *texts, "--json"))
+    found = json_lines_of(transloom("classify", language, *texts, "--json"))
     labeller = Labeller.load(language)
     tokenizer = labeller.tokenizer
     for text, one in zip(texts, found, strict=True):
@@ -71,13 +62,13 @@ def test_texts_have_the_networks_probabilities(transloom, language):
         assert one["label"] == next(iter(shown))
         assert (one["text"], one["tokens"], one["read"]) == (text, len(ids), min(24, len(ids)))
     plain = transloom("classify", language, *texts)
-    assert lines(plain) == [one["label"] for one in found]
+    assert lines_of(plain) == [one["label"] for one in found]
     assert "only the first 24 tokens of 1 text, because" in " ".join(plain.stderr.split())
 
 
 def test_words_have_the_networks_labels_also_in_parts(transloom, case):
     texts = [LONG, "", "I  see Marie"]
-    found = told(transloom("classify", case, *texts, "--json"))
+    found = json_lines_of(transloom("classify", case, *texts, "--json"))
     labeller = Labeller.load(case)
     tokenizer = labeller.tokenizer
     for text, one in zip(texts, found, strict=True):
@@ -103,7 +94,7 @@ def test_words_have_the_networks_labels_also_in_parts(transloom, case):
         ]
         shown = [word["probability"] for word in one["words"]]
         assert shown == pytest.approx([float(b.values) for b in best], rel=1e-4)
-    plain = lines(transloom("classify", case, "I see", "Marie"))
+    plain = lines_of(transloom("classify", case, "I see", "Marie"))
     assert [line.split("\t")[0] for line in plain] == ["I", "see", "", "Marie", ""]
 
 
@@ -126,11 +117,11 @@ def test_other_texts_do_not_matter(request, run, monkeypatch):
 
 def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, monkeypatch):
     (tmp_path / "texts.txt").write_text("the cat\nle chat\r\n")
-    given = lines(transloom("classify", language, "the cat", "le chat"))
+    given = lines_of(transloom("classify", language, "the cat", "le chat"))
     monkeypatch.setattr(classify, "TEXTS_AT_ONCE", 1)
     monkeypatch.setattr(classify, "MIN_TEXTS_FOR_PROGRESS", 2)
     result = transloom("classify", language, "--input", tmp_path / "texts.txt")
-    assert lines(result) == given
+    assert lines_of(result) == given
     assert "classify" in result.stderr
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"the cat\n"), encoding="latin-1"))
     assert read_texts([], None) == ["the cat"]
@@ -143,7 +134,7 @@ def test_texts_come_from_files_or_standard_input(transloom, language, tmp_path, 
 def test_another_program_gets_the_same_labels(transloom, case):
     texts = ["the cat\nis here", "-- le chat", "[MASK]"]
     given = [text.replace("\n", " ") for text in texts]
-    expected = told(transloom("classify", case, "--json", "--", *given))
+    expected = json_lines_of(transloom("classify", case, "--json", "--", *given))
     assert transloom_module.Run(case).classify(texts) == expected
     with pytest.raises(transloom_module.TransloomError, match="no run"):
         transloom_module.Run(case.parent).classify(texts)
@@ -190,9 +181,9 @@ def test_what_a_dataset_holds_names_the_labels(transloom, language, case):
 def test_it_is_evaluated_and_drawn(transloom, language, case):
     for run, labels in ((language, 2), (case, 4)):
         result = transloom("evaluate", run, "--set", "phrasebook", "--json")
-        (scores,) = told(result)
+        (scores,) = json_lines_of(result)
         assert {"loss", "accuracy", "macro_f1"} == scores["phrasebook"].keys()
-        (said,) = told(transloom("model", "show", run, "--json"))
+        (said,) = json_lines_of(transloom("model", "show", run, "--json"))
         network = Labeller.load(run).network
         assert said["blueprint"]["parameters"] == sum(p.numel() for p in network.parameters())
         assert network.labels == labels

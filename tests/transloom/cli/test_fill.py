@@ -1,10 +1,10 @@
 """`transloom fill` and `evaluate` of masked models, of texts and of pairs."""
 
-import json
 from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
+from support.invocation import json_lines_of, lines_of
 from support.runs import trained_run
 from support.tasks import masked_values, pair_masked_values
 from support.walk import page_in_file
@@ -34,18 +34,9 @@ def pair_run(tmp_path_factory):
     return trained_run(pair_masked_values(folder / "dataset"), folder, 6)
 
 
-def lines(result):
-    assert result.exit_code == 0, result.output
-    return result.stdout.removesuffix("\n").split("\n")
-
-
-def told(result):
-    return [json.loads(line) for line in lines(result)]
-
-
 def test_candidates_are_the_networks_probabilities(transloom, run):
     text = "the [MASK] is[MASK]"
-    (found,) = told(transloom("fill", run, text, "--json"))
+    (found,) = json_lines_of(transloom("fill", run, text, "--json"))
     filler = MaskFiller.load(run)
     tokenizer, network = filler.tokenizer, filler.network
     mask = tokenizer.tag_id("<mask>")
@@ -69,9 +60,9 @@ def test_candidates_are_the_networks_probabilities(transloom, run):
 
 def test_other_texts_do_not_matter(transloom, run, monkeypatch):
     texts = ["the [MASK]", "[MASK]", "the small [MASK] is here[MASK]"]
-    together = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
+    together = json_lines_of(transloom("fill", run, *texts, "--json", "--candidates", 2))
     monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 1)
-    apart = told(transloom("fill", run, *texts, "--json", "--candidates", 2))
+    apart = json_lines_of(transloom("fill", run, *texts, "--json", "--candidates", 2))
     for one, other in zip(together, apart, strict=True):
         for mine, theirs in zip(one.pop("masks"), other.pop("masks"), strict=True):
             assert [each["piece"] for each in mine] == [each["piece"] for each in theirs]
@@ -81,7 +72,7 @@ def test_other_texts_do_not_matter(transloom, run, monkeypatch):
 
 
 def test_a_person_reads_lines_and_may_type_them(transloom, run, monkeypatch):
-    found = lines(transloom("fill", run, "the [MASK]"))
+    found = lines_of(transloom("fill", run, "the [MASK]"))
     assert found[0].startswith("the")
     assert found[1].startswith("    [MASK] 1: ")
     assert found[1].count("%") == 3
@@ -112,7 +103,7 @@ def test_it_is_evaluated_and_is_no_language_model(transloom, run):
 
 
 def test_it_has_a_figure_whose_boxes_add_up(transloom, run):
-    (said,) = told(transloom("model", "show", run, "--json"))
+    (said,) = json_lines_of(transloom("model", "show", run, "--json"))
     assert said["vocabulary_from"] == "dataset"
     count = sum(p.numel() for p in MaskFiller.load(run).network.parameters())
     assert sum(said["parameters_by_box"].values()) == said["blueprint"]["parameters"] == count
@@ -128,11 +119,11 @@ def test_another_tasks_command_names_the_one_for_it(transloom, run, tmp_path):
 
 def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
     text, file = "the [MASK] is[MASK]", tmp_path / "page.html"
-    (said,) = told(transloom("explain", run, text, "--output", file, "--json"))
+    (said,) = json_lines_of(transloom("explain", run, text, "--output", file, "--json"))
     (found,) = MaskFiller.load(run).fill([text])
     assert (said["made"], said["steps"], said["file"]) == (found.filled, 2, str(file))
     assert file.stat().st_size == said["bytes"]
-    said = lines(transloom("explain", run, text, "--output", file))
+    said = lines_of(transloom("explain", run, text, "--output", file))
     assert said[0] == f"{text} → {found.filled}"
     assert said[-1] == str(file)
 
@@ -156,7 +147,7 @@ PAIRS = {
 @pytest.mark.long
 @pytest.mark.parametrize("text", PAIRS.values(), ids=PAIRS.keys())
 def test_a_pair_is_read_as_in_training(transloom, pair_run, text):
-    (found,) = told(transloom("fill", pair_run, text, "--json"))
+    (found,) = json_lines_of(transloom("fill", pair_run, text, "--json"))
     filler = MaskFiller.load(pair_run)
     tokenizer, network = filler.tokenizer, filler.network
     ids, segments, positions = [], [], []
@@ -180,9 +171,9 @@ def test_a_pair_is_read_as_in_training(transloom, pair_run, text):
 
 
 def test_a_pair_is_filled_among_other_texts_as_alone(transloom, pair_run):
-    together = told(transloom("fill", pair_run, *PAIRS.values(), "--json"))
+    together = json_lines_of(transloom("fill", pair_run, *PAIRS.values(), "--json"))
     for text, found in zip(PAIRS.values(), together, strict=True):
-        (alone,) = told(transloom("fill", pair_run, text, "--json"))
+        (alone,) = json_lines_of(transloom("fill", pair_run, text, "--json"))
         for mine, theirs in zip(found["masks"], alone["masks"], strict=True):
             assert [each["piece"] for each in mine] == [each["piece"] for each in theirs]
             assert [each["probability"] for each in mine] == pytest.approx(
@@ -194,7 +185,7 @@ def test_a_pair_has_two_sides_at_most_each_within_the_positions(transloom, pair_
     with pytest.raises(TextError, match=r"Text 1 has \|\|\| 2 times"):
         transloom("fill", pair_run, "un [MASK] ||| a cat ||| eine Katze")
     side = "un chat " * 7
-    (found,) = told(transloom("fill", pair_run, f"{side}||| {side}[MASK]", "--json"))
+    (found,) = json_lines_of(transloom("fill", pair_run, f"{side}||| {side}[MASK]", "--json"))
     assert found["masks"]
     with pytest.raises(TextError, match=r"Text 1 has \d+ tokens .* learned only 112 positions"):
         transloom("fill", pair_run, f"{side * 3}||| a [MASK]")
@@ -207,14 +198,14 @@ def test_a_run_of_pairs_is_evaluated_and_exported(transloom, pair_run):
     assert "alone_loss" in result.output
     assert transloom("export", pair_run, pair_run.parent / "bert").exit_code == 0
     assert "fr and en" in (pair_run.parent / "bert" / "README.md").read_text()
-    (said,) = told(transloom("model", "show", pair_run, "--json"))
+    (said,) = json_lines_of(transloom("model", "show", pair_run, "--json"))
     count = sum(p.numel() for p in MaskFiller.load(pair_run).network.parameters())
     assert sum(said["parameters_by_box"].values()) == count
 
 
 def test_explain_tells_the_sides_of_a_pair_apart(transloom, pair_run, tmp_path):
     text, file = "le [MASK] ||| a cat", tmp_path / "page.html"
-    (said,) = told(transloom("explain", pair_run, text, "--output", file, "--json"))
+    (said,) = json_lines_of(transloom("explain", pair_run, text, "--output", file, "--json"))
     (found,) = MaskFiller.load(pair_run).fill([text])
     assert (said["made"], said["steps"]) == (found.filled, 1)
     page = page_in_file(file)

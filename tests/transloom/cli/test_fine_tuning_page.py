@@ -1,13 +1,12 @@
 """The commands of docs/how-to/fine-tuning.md on random weights, a small corpus and few steps."""
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import torch
 from support.marian import write_model, write_tokenizer
+from support.pages import commands
 from transformers import AutoTokenizer, MarianMTModel, MarianTokenizer
 
 from cluster.errors import RecipeError
@@ -25,7 +24,7 @@ from transloom.inference.translator import Translator
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "fine-tuning.md"
+PAGE = "how-to/fine-tuning.md"
 LINES = 200
 SHORT = [
     *("decoding.max_length_factor=0.1", "decoding.max_extra_length=2", "decoding.beam_size=1"),
@@ -34,11 +33,6 @@ SHORT = [
 FEW = ["trainer.max_steps=2", "trainer.frozen=['*embedding*','encoder.*']", *SHORT]
 TAG = ">>fra<<"
 GREEDY = DecodingConfig(max_length_factor=1, max_extra_length=6)
-
-
-def commands():
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
 
 
 @pytest.fixture
@@ -62,7 +56,7 @@ def place(tmp_path, monkeypatch):
 
 
 def test_they_do_what_the_page_says(transloom, place):
-    found = commands()
+    found = commands(PAGE)
     assert [name for name, *_ in found] == [
         *("init", "prepare", "train", "translate", "export"),
         "init",
@@ -122,7 +116,7 @@ def test_what_was_tuned_translates_there_as_here(transloom, place, steps):
         (theirs / name).unlink()
     model.save_pretrained(theirs, max_shard_size="20KB")
     assert len(list(theirs.glob("model-0*.safetensors"))) > 1
-    init = next(command for command in commands() if "--tag" in command)
+    init = next(command for command in commands(PAGE) if "--tag" in command)
     assert TAG in init
     for command in (
         init,
@@ -164,7 +158,7 @@ def assert_it_translates_there_as_here(ours, folder):
 
 
 def test_a_model_of_many_languages_wants_a_tag(transloom, place):
-    command = next(c for c in commands() if "--tag" in c)
+    command = next(c for c in commands(PAGE) if "--tag" in c)
     with pytest.raises(RecipeError, match=r"has 2 tags.*such as >>fra<<, >>por<<"):
         transloom(*command[: command.index("--tag")])
     assert not Path("romance.yaml").exists()

@@ -1,21 +1,15 @@
 """The commands of docs/how-to/labels.md, one after the other, on smaller recipes."""
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from support.pages import commands
 from support.tasks import case_values, language_values
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "labels.md"
-
-
-def commands():
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+PAGE = "how-to/labels.md"
 
 
 def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
@@ -25,7 +19,7 @@ def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
         values["data"]["train"][0]["part"] = [0, 0.05]
         values["trainer"] |= {"max_steps": 2, "validate_every_steps": 2}
         Path(name).write_text(yaml.safe_dump(values))  # found before the built-in ones
-    found = commands()
+    found = commands(PAGE)
     assert [command for command, *_ in found] == [
         *("prepare", "train", "classify", "evaluate"),
         *("prepare", "train", "classify", "export"),

@@ -1,21 +1,15 @@
 """The commands of docs/how-to/language-models.md, one after the other, on a smaller recipe."""
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from support.pages import commands
 from support.tasks import language_model_values
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "language-models.md"
-
-
-def commands():
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+PAGE = "how-to/language-models.md"
 
 
 def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
@@ -24,7 +18,7 @@ def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
     values |= {"name": "shakespeare-char"}
     values["trainer"] |= {"max_steps": 2, "validate_every_steps": 2}
     Path("shakespeare-char").write_text(yaml.safe_dump(values))  # found before the built-in one
-    found = commands()
+    found = commands(PAGE)
     assert [command for command, *_ in found] == [
         *("prepare", "train", "generate", "evaluate", "export"),
         *("import", "generate", "train"),

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from support.pages import commands
 from support.tasks import embedding_values, masked_values
 from transformers import AutoTokenizer
 
@@ -15,14 +15,9 @@ from trainer.checkpoints.newest_intact import newest_intact
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "sentence-embeddings.md"
+PAGE = "how-to/sentence-embeddings.md"
 PIECES = 150
 SHORT = {"max_steps": 2, "validate_every_steps": 2}
-
-
-def commands():
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
 
 
 def write_masked():
@@ -51,7 +46,7 @@ def write_embedding():
 def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_masked()  # found before the built-in ones
-    found = commands()
+    found = commands(PAGE)
     assert [command for command, *_ in found] == [
         *("prepare", "prepare", "train", "embed", "evaluate", "export"),
         *("train", "train"),

@@ -6,6 +6,7 @@ from io import BytesIO, TextIOWrapper
 import pytest
 import torch
 import yaml
+from support.invocation import json_lines_of, lines_of
 from support.runs import Runs
 from support.tasks import language_model_values
 from support.walk import page_in_file
@@ -45,30 +46,21 @@ def llama(runs):
     return runs["llama"].folder / "llama"
 
 
-def lines(result):
-    assert result.exit_code == 0
-    return result.stdout.removesuffix("\n").split("\n")
-
-
-def told(result):
-    return [json.loads(line) for line in lines(result)]
-
-
 def test_a_seed_is_a_text(transloom, run):
-    first = lines(transloom("generate", run, "the cat", "--seed", 5))
+    first = lines_of(transloom("generate", run, "the cat", "--seed", 5))
     assert first[0].startswith("the cat")
     assert len(first[0]) > len("the cat")
-    assert lines(transloom("generate", run, "the cat", "--seed", 5)) == first
-    assert lines(transloom("generate", run, "the cat", "--seed", 6)) != first
+    assert lines_of(transloom("generate", run, "the cat", "--seed", 5)) == first
+    assert lines_of(transloom("generate", run, "the cat", "--seed", 6)) != first
 
 
 def test_other_prompts_do_not_matter(transloom, llama, monkeypatch):
     """Nor how many prompts are continued at once."""
     prompts = ["the cat", "a", "the small house is", ""]
-    together = told(transloom("generate", llama, *prompts, "--json"))
+    together = json_lines_of(transloom("generate", llama, *prompts, "--json"))
     monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 3)
-    apart = told(transloom("generate", llama, *prompts, "--json"))
-    others = told(transloom("generate", llama, "the cat", "no", "--json"))
+    apart = json_lines_of(transloom("generate", llama, *prompts, "--json"))
+    others = json_lines_of(transloom("generate", llama, "the cat", "no", "--json"))
     for found, expected in [*zip(apart, together, strict=True), (others[0], together[0])]:
         probability = found.pop("log_probability")
         assert probability == pytest.approx(expected["log_probability"], abs=1e-4)
@@ -77,7 +69,7 @@ def test_other_prompts_do_not_matter(transloom, llama, monkeypatch):
 
 
 def test_greedy_texts_are_those_of_the_network(transloom, llama):
-    (found,) = told(transloom("generate", llama, "the", "--temperature", 0, "--json"))
+    (found,) = json_lines_of(transloom("generate", llama, "the", "--temperature", 0, "--json"))
     generator = TextGenerator.load(llama)
     tokenizer = generator.tokenizer
     ids = [tokenizer.bos_id, *tokenizer.encode(["the"])[0].tolist()]
@@ -101,10 +93,10 @@ def test_greedy_texts_are_those_of_the_network(transloom, llama):
 
 
 def test_a_text_ends_before_the_stop_string_that_comes_first(transloom, llama):
-    (whole,) = told(transloom("generate", llama, "the", "--max-new-tokens", 40, "--json"))
+    (whole,) = json_lines_of(transloom("generate", llama, "the", "--max-new-tokens", 40, "--json"))
     assert len(whole["text"]) > 5
     stop, later = whole["text"][3], whole["text"][4:6]
-    (found,) = told(
+    (found,) = json_lines_of(
         transloom(
             "generate", llama, "the", "--max-new-tokens", 40, "--json",
             "--stop", later, "--stop", stop,
@@ -115,7 +107,7 @@ def test_a_text_ends_before_the_stop_string_that_comes_first(transloom, llama):
 
 
 def test_prompts_may_come_from_standard_input(transloom, llama, monkeypatch):
-    given = told(transloom("generate", llama, "the cat", "", "a", "--json"))
+    given = json_lines_of(transloom("generate", llama, "the cat", "", "a", "--json"))
     lines = TextIOWrapper(BytesIO(b"the cat\n\na\n"), encoding="latin-1")
     monkeypatch.setattr("sys.stdin", lines)
     from transloom.cli.generate import prompts_of
@@ -128,7 +120,7 @@ def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
     prompt = "the cat sees the house and the house sees the cat"
     folders = {name: found.folder / name for name, found in runs.items()}
     for folder in folders.values():
-        (long,) = told(transloom("generate", folder, prompt, "--temperature", 0, "--json"))
+        (long,) = json_lines_of(transloom("generate", folder, prompt, "--temperature", 0, "--json"))
         assert long["prompt"] == prompt
         assert long["tokens"] > 0
         generator = TextGenerator.load(folder)
@@ -151,7 +143,7 @@ def test_long_prompts_are_read_in_small_batches(llama, monkeypatch):
 def test_a_text_goes_on_from_its_last_half_where_learned_positions_end(transloom, runs):
     run = runs["gpt2"].folder / "gpt2"
     options = ("--temperature", 0, "--max-new-tokens", 30, "--json")
-    (found,) = told(transloom("generate", run, "the cat sees", *options))
+    (found,) = json_lines_of(transloom("generate", run, "the cat sees", *options))
     generator = TextGenerator.load(run)
     context, made = generator.read_ids("the cat sees"), []
     with torch.no_grad():
@@ -208,7 +200,7 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
         assert getattr(theirs.config, f"{name}_token_id") == special
     continued = theirs.generate(prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :]
     ids = [token for token in continued.tolist() if token > ours.tokenizer.eos_id]
-    (greedy,) = told(
+    (greedy,) = json_lines_of(
         transloom(
             "generate", run, "the cat", "--temperature", 0, "--max-new-tokens", 8, "--json"
         )
@@ -241,7 +233,7 @@ def test_each_command_names_the_other_tasks_runs(transloom, llama, inline_runs):
 
 def test_explain_writes_a_page_about_the_text(transloom, run, tmp_path):
     file = tmp_path / "page.html"
-    (said,) = told(transloom("explain", run, "the", "--output", file, "--json"))
+    (said,) = json_lines_of(transloom("explain", run, "the", "--output", file, "--json"))
     assert said["steps"] == 12
     assert file.stat().st_size == said["bytes"]
     page = page_in_file(file)

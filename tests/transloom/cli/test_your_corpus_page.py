@@ -1,24 +1,18 @@
 """The commands of docs/how-to/your-corpus.md, in order, on a small corpus and few steps."""
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from support.pages import commands
 
 from data_pipeline.storage.locations import cache_folder, open_location
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "your-corpus.md"
+PAGE = "how-to/your-corpus.md"
 LINES = 600
 MONOLINGUAL_LINES = 20
-
-
-def commands():
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
 
 
 def write_corpus():
@@ -32,7 +26,7 @@ def write_corpus():
 def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_corpus()
-    found = commands()
+    found = commands(PAGE)
     assert [name for name, *_ in found] == [
         *("init", "prepare", "plan", "train", "evaluate"),
         "translate",
