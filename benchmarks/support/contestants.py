@@ -24,6 +24,7 @@ class Transloom:
         overrides: list[str],
         ranks: int = 1,
         tokens_of_each: float = 1.0,
+        validate_every: int = ENDLESS,
     ) -> None:
         """Create the contestant.
 
@@ -33,6 +34,7 @@ class Transloom:
             overrides: overrides of the recipe, including the locations of corpus and dataset.
             ranks: number of ranks.
             tokens_of_each: number of tokens that each recorded target token represents.
+            validate_every: number of steps from one validation to the next.
         """
         self._tokens_of_each = tokens_of_each
         self._recipe = recipe
@@ -41,7 +43,7 @@ class Transloom:
         self._overrides = [
             *overrides,
             f"trainer.max_steps={ENDLESS}",
-            f"trainer.validate_every_steps={ENDLESS}",
+            f"trainer.validate_every_steps={validate_every}",
             f"checkpoints.every_steps={ENDLESS}",
             f"cluster.ranks={ranks}",
             f"cluster.cpus_per_rank={threads // ranks}",

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from cluster.recipe import load_recipe
 from foundation.folder_lock import leftovers
 from support.files.file_faults import ENDED, Fault, struck_child
 from support.records.checkpoints import make_header, save_checkpoint
+from support.records.lines import train_line
 from trainer.checkpoints.averaging import average
+from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.zero.fragment import Fragment
 from transloom.cli.corpus_files import files_named
 from transloom.cli.new_recipe import write_recipe
+from transloom.observe.exports import Format, export_metrics
 
 PAIRS = 40
 
@@ -73,25 +77,65 @@ class Average:
         assert names - self.before == {"average-of-1-2"}, names
 
 
-COMMANDS: dict[str, Callable[[Path], Init | Average]] = {"init": Init, "average": Average}
+class Export:
+    """`transloom export-metrics` of two steps, over an export of the first one."""
+
+    def __init__(self, folder: Path, to: Format) -> None:
+        self.to, self.path, self.run_folder = to, folder / "out", RunFolder(folder / "run")
+        self.run_folder.path.mkdir()
+        card = RunMetadata(id="abcd1234", name="run", dataset_identity="", identity={})
+        self.run_folder.card_path.write_text(card.model_dump_json())
+        self.run_folder.metrics.write_text(train_line(1).to_json() + "\n")
+        self.run()
+        with self.run_folder.metrics.open("a") as record:
+            record.write(train_line(2).to_json() + "\n")
+
+    def run(self) -> None:
+        export_metrics(self.run_folder.path, self.to, self.path, replace=True)
+
+    def has_finished(self) -> bool:
+        return False  # it replaces a former export
+
+    def last_step(self) -> int | None:
+        """The last step of the export, of which all files are complete; None without one."""
+        if not self.path.exists():
+            return None
+        if self.to == "csv":
+            assert len(list(self.path.iterdir())) == 5
+            return len((self.path / "train.csv").read_text().splitlines()) - 1
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(self.path)).Reload().Tensors("train/loss")
+        return max(event.step for event in events)
+
+    def check(self) -> None:
+        assert self.last_step() == 2
 
 
-def strike_everywhere(parent: Path, name: str, fault: Fault) -> int:
-    """Return the number of operations; the same command succeeds after a fault at any of them.
+Command = Init | Average | Export
+COMMANDS: dict[str, Callable[[Path], Command]] = {"init": Init, "average": Average}
+EXPORTS = {to: partial(Export, to=to) for to in ("csv", "tensorboard")}
 
-    Nothing but the results of the command is left then.
+
+def strike_everywhere(parent: Path, name: str, fault: Fault) -> list[int | None]:
+    """Return the last step that an export has after a fault at the first, second, … operation.
+
+    After each fault the same command succeeds, and leaves nothing but its results. Other commands
+    than exports have None.
     """
+    found = []
     for k in count(1):
         folder = Path(tempfile.mkdtemp(dir=parent))
-        command = COMMANDS[name](folder)
+        command = (COMMANDS | EXPORTS)[name](folder)
         before = {path.name for path in folder.iterdir()}
         code, operations = struck_child(k, fault, command.run)
         assert code == (ENDED if k <= operations else 0), f"operation {k}: exit code {code}"
-        if k > operations:
-            return operations
+        found.append(command.last_step() if isinstance(command, Export) else None)
         if not command.has_finished():
             command.run()
         command.check()
         left = {path.name for path in folder.iterdir()} - before
         assert not [entry for entry in left if entry.startswith(".")], (k, left)
+        if k > operations:
+            return found
     raise AssertionError

@@ -9,7 +9,5 @@ from support.files.file_faults import Fault
 @pytest.mark.parametrize("fault", [Fault.EXIT, Fault.POWER], ids=["kill", "power"])
 @pytest.mark.parametrize("command", command_faults.COMMANDS)
 def test_the_same_command_succeeds_after_a_fault_at_any_operation(fault_server, command, fault):
-    operations = fault_server.run(
-        command_faults.strike_everywhere, fault_server.folder, command, fault
-    )
-    assert operations > 8  # they were really met
+    found = fault_server.run(command_faults.strike_everywhere, fault_server.folder, command, fault)
+    assert len(found) > 9  # the operations were really met

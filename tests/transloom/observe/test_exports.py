@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.files import export_faults
+from support.files import command_faults
 from support.files.file_faults import Fault
 from support.quality.memory import at_most
 from support.records.lines import (
@@ -174,11 +174,11 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
 
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [Fault.EXIT, Fault.POWER])
-@pytest.mark.parametrize("to", ["csv", "tensorboard"])
+@pytest.mark.parametrize("to", command_faults.EXPORTS)
 def test_after_a_kill_at_any_operation_the_same_command_leaves_its_export_alone(
     fault_server, to, fault
 ):
-    found = fault_server.run(export_faults.strike_everywhere, fault_server.folder, to, fault)
+    found = fault_server.run(command_faults.strike_everywhere, fault_server.folder, to, fault)
     assert (found[0], found[-1]) == (1, 2)
     assert len(found) > 10  # the operations were really met
     assert found == sorted(found, key=[1, None, 2].index)
