@@ -79,11 +79,14 @@ def main() -> None:
     overrides = [*SMALL, *arguments.overrides]
     targets = ", ".join(f"{{command_from: {name}}}" for name in COMMANDS)
     notify = f"tracking.notify={{targets: [{targets}], events: [best_score]}}"
-    prepare(load_recipe(find_recipe("phrasebook"), overrides).data_settings, lambda progress: None)
-    settings = {"plain": overrides, "notifying": [*overrides, notify], "control": overrides}
+    settings = load_recipe(find_recipe("phrasebook"), overrides).data_settings
+    prepare(settings, lambda progress: None)
+    overrides.append(f"data.dataset={Path(settings.data.dataset).resolve()}")
+    notifying = [*overrides, notify]
+    trainings = {"plain": overrides, "notifying": notifying, "control": overrides}
     contestants = {
         name: Transloom("phrasebook", 1, given, validate_every=arguments.validate_every)
-        for name, given in settings.items()
+        for name, given in trainings.items()
     }
     contestants["notifying"].environment = ENVIRONMENT
     speeds = take_turns(contestants, arguments.rounds, arguments.seconds, arguments.settling)
