@@ -20,6 +20,7 @@ import torch
 from benchmarks.finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import restart_in_rank_environment
 from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.engine_step import summed
 from data_pipeline.batching.batch import MicroBatch
 from model.config.transformer import ModelConfig
 from model.losses.loss import CrossEntropy
@@ -28,36 +29,13 @@ from trainer.config import EngineConfig
 from trainer.process.distributed import process_group
 from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
-from trainer.tasks.batch import DeviceBatch, to_device
-from trainer.training.step_exchange import StepReport, exchange
+from trainer.tasks.batch import to_device
 from trainer.zero.engine import TrainingEngine
 
 PLACEMENT = Placement()
 WARM_UP, STEPS = 3, {"tiny": 10, "base": 3}
 Precision = Literal["fp32", "bf16"]
 Numerics = Literal["fast", "exact"]
-
-
-def summed(engine: TrainingEngine, batch: MicroBatch, on_device: DeviceBatch) -> StepReport:
-    """Runs the passes of a step and what the ranks exchange."""
-    results = [
-        engine.forward_backward(
-            on_device,
-            units_global=SLOTS * batch.tokens("tgt"),
-            is_accumulation_boundary=number == SLOTS - 1,
-            is_dummy=False,
-        )
-        for number in range(SLOTS)
-    ]
-    return exchange(
-        range(SLOTS),
-        [on_device] * SLOTS,
-        results,
-        micro_batches_per_step=SLOTS,
-        data_stall_seconds=0.0,
-        stop_requested=False,
-        placement=engine.placement,
-    )
 
 
 def clock(placement: Placement) -> float:
@@ -71,9 +49,9 @@ def clock(placement: Placement) -> float:
 def seconds_of_a_step(engine: TrainingEngine, batch: MicroBatch) -> float:
     started = clock(engine.placement)
     on_device = to_device(batch, VOCABULARY, engine.placement.torch_device)
-    report = summed(engine, batch, on_device)
+    report = summed(engine, on_device, batch.tokens("tgt"), SLOTS)
     while engine.refit(report.amax) is not None:
-        report = summed(engine, batch, on_device)
+        report = summed(engine, on_device, batch.tokens("tgt"), SLOTS)
     wrong = engine.wrong_reductions()
     assert not wrong, f"the checksums of {wrong} are wrong"
     engine.step(1e-4, report.amax)

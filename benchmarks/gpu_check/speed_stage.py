@@ -21,6 +21,7 @@ from benchmarks.exact_cost import clock
 from benchmarks.gpu_check.engine_stage import placement
 from benchmarks.gpu_check.outcomes import CannotRunError, Measurement, Work, WrongResultError
 from benchmarks.support.checkpoint_headers import bare_header
+from benchmarks.support.engine_step import summed
 from model.blocks.attention import additive_mask
 from model.blocks.attention import attention as attend
 from model.blocks.packing import PackedMask, packings
@@ -38,7 +39,6 @@ from trainer.process.device_peaks import peak_flops
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
-from trainer.training.step_exchange import exchange
 from trainer.zero.disable_compiler import AdamW
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import Fragment
@@ -151,24 +151,7 @@ def _engine_seconds(work: Work, size: Size) -> float:
     batch = DeviceBatch(inputs, digest=bytes(32), padding=0, positions=size.tokens)
 
     def step() -> None:
-        results = [
-            engine.forward_backward(
-                batch,
-                units_global=SLOTS * size.tokens,
-                is_accumulation_boundary=slot == SLOTS - 1,
-                is_dummy=False,
-            )
-            for slot in range(SLOTS)
-        ]
-        exchange(
-            range(SLOTS),
-            [batch] * SLOTS,
-            results,
-            micro_batches_per_step=SLOTS,
-            data_stall_seconds=0.0,
-            stop_requested=False,
-            placement=placement(work),
-        )
+        summed(engine, batch, size.tokens, SLOTS)
         engine.step(1e-4)
 
     seconds = _seconds_of_a_step(work, step)

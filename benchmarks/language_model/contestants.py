@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.contestants import ENDLESS, HUGGING_FACE
-from benchmarks.support.contestants import Script, hugging_face_training
+from benchmarks.peers.contestants import HUGGING_FACE
+from benchmarks.support.contestants import ENDLESS, Script, hugging_face_training
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.environments import PEERS, environment_with
 from cluster.recipe import Recipe, find_recipe, load_recipe
@@ -73,6 +73,7 @@ def export_text(folder: Path, data: str | None) -> Text:
 def plain_loop(text: Text, threads: int) -> Script:
     trainer = text.recipe.trainer
     settings = {
+        "threads": threads,
         "ids": str(text.ids),
         "vocabulary": text.vocabulary,
         "layers": text.model.layers,
@@ -95,6 +96,7 @@ def plain_loop(text: Text, threads: int) -> Script:
 
 def hugging_face(text: Text, threads: int, torch_index: str | None) -> Script:
     settings = {
+        "threads": threads,
         "ids": str(text.ids),
         "context": text.context,
         "model": {

@@ -25,9 +25,6 @@ data: a folder with input.txt, which is downloaded otherwise. KEY=VALUE override
 of transloom's turns: engine.attention=sdpa.
 """
 
-import argparse
-import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -39,31 +36,16 @@ from benchmarks.language_model.contestants import (
 )
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.contestants import Transloom
-from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant
-from benchmarks.support.turns import table, take_turns
+from benchmarks.support.turns import parser_of_turns, print_speeds
 
 OURS = ("transloom, recipe", "transloom, one pass", "transloom, ranks")
 GOALS = {"plain loop": 1.0, "Hugging Face": 1.5}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", help="folder with input.txt")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of the steady state, a run")
-    parser.add_argument(
-        "--settling", type=float, default=SETTLING_SECONDS, help="seconds before the steady state"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="of each contestant's torch")
-    parser.add_argument("--without-hugging-face", action="store_true")
-    parser.add_argument("--torch-index", help="package index with torch for CPU, for the peer")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parse_arguments(
-        parser,
+        parser_of_turns(__doc__, "folder with input.txt"),
         smoke="--data phrasebook --rounds 1 --seconds 1 --settling 0 --without-hugging-face",
     )
     with tempfile.TemporaryDirectory() as temporary:
@@ -82,11 +64,7 @@ def main() -> None:
             contestants[OURS[2]] = Transloom(RECIPE, threads, dealt, ranks=threads)
         if not arguments.without_hugging_face:
             contestants["Hugging Face"] = hugging_face(text, threads, arguments.torch_index)
-        speeds = take_turns(contestants, arguments.rounds, arguments.seconds, arguments.settling)
-    if arguments.json:
-        json.dump(speeds, sys.stdout)
-    else:
-        print(table(speeds, GOALS))
+        print_speeds(contestants, GOALS, arguments)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def transloom(captions: Captions, threads: int, overrides: list[str]) -> Translo
 def hugging_face(captions: Captions, threads: int, torch_index: str | None) -> Script:
     model, tokenizer = captions.model, captions.tokenizer
     settings = {
+        "threads": threads,
         "ids": str(captions.ids),
         "context": captions.batching.context_length,
         "mask": vocabulary_of(tokenizer).mask,

@@ -19,38 +19,20 @@ data: a folder with the captions' files, which are downloaded otherwise. KEY=VAL
 recipe.
 """
 
-import argparse
-import json
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.masked_model.contestants import export_captions, hugging_face, transloom
 from benchmarks.support.command_line import parse_arguments
-from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant
-from benchmarks.support.turns import table, take_turns
+from benchmarks.support.turns import parser_of_turns, print_speeds
 
 GOALS = {"Hugging Face": 1.5}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", help="folder with the captions' files")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of the steady state, a run")
-    parser.add_argument(
-        "--settling", type=float, default=SETTLING_SECONDS, help="seconds before the steady state"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="of each contestant's torch")
-    parser.add_argument("--without-hugging-face", action="store_true")
-    parser.add_argument("--torch-index", help="package index with torch for CPU, for the peer")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parse_arguments(
-        parser,
+        parser_of_turns(__doc__, "folder with the captions' files"),
         smoke="--data phrasebook --rounds 1 --seconds 1 --settling 0 --without-hugging-face "
         "batching.max_tokens_per_micro_batch=128 batching.micro_batches_per_step=1",
     )
@@ -62,11 +44,7 @@ def main() -> None:
         if not arguments.without_hugging_face:
             peer = hugging_face(captions, arguments.threads, arguments.torch_index)
             contestants["Hugging Face"] = peer
-        speeds = take_turns(contestants, arguments.rounds, arguments.seconds, arguments.settling)
-    if arguments.json:
-        json.dump(speeds, sys.stdout)
-    else:
-        print(table(speeds, GOALS))
+        print_speeds(contestants, GOALS, arguments)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """The contestants of peers.py: their commands, settings, and where their steps are recorded."""
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.corpus import RECIPE, Corpus, overrides_of
-from benchmarks.support.environments import PEERS, environment_with, peer_variables
-from benchmarks.support.record import Step, read_steps
-from trainer.record.metrics_file import train_lines
+from benchmarks.support.contestants import ENDLESS, Script, Transloom
+from benchmarks.support.environments import PEERS, environment_with
 
 HERE = Path(__file__).resolve().parent
 EOLE = ["torch==2.13.0", "eole==0.6.4", "aiohttp"]  # Eole does not name aiohttp itself
@@ -19,7 +16,6 @@ HUGGING_FACE = [
     "accelerate==1.15.0",
     "safetensors",
 ]
-ENDLESS = 10_000_000  # steps, more than any run gets to
 
 
 @dataclass(frozen=True)
@@ -40,54 +36,30 @@ SIZES = {
 }
 
 
-class Transloom:
+def transloom(corpus: Corpus, size: Size, precision: str, threads: int) -> Transloom:
     """The real path; dropout, schedule and loss are the recipe's."""
-
-    folder: Path
-
-    def __init__(self, corpus: Corpus, size: Size, precision: str, threads: int) -> None:
-        self.environment: dict[str, str] = {}
-        self._overrides = [
-            *overrides_of(corpus.data, corpus.dataset),
-            f"batching.max_tokens_per_micro_batch={size.tokens_per_micro_batch}",
-            "batching.micro_batches_per_step=1",
-            f"model.encoder_layers={size.layers}",
-            f"model.decoder_layers={size.layers}",
-            f"model.width={size.width}",
-            f"model.feed_forward_width={size.feed_forward_width}",
-            f"model.heads={size.heads}",
-            f"model.dropout={size.dropout}",
-            f"engine.precision={precision}",
-            f"trainer.max_steps={ENDLESS}",
-            f"trainer.validate_every_steps={ENDLESS}",
-            f"checkpoints.every_steps={ENDLESS}",
-            "cluster.ranks=1",
-            f"cluster.cpus_per_rank={threads}",
-        ]
-
-    def enter(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-
-    def command(self) -> list[str]:
-        transloom = str(Path(sys.executable).parent / "transloom")
-        return [transloom, "train", RECIPE, *self._overrides, "--run", str(self.folder / "run")]
-
-    def steps(self) -> list[Step]:
-        record = self.folder / "run" / "metrics.jsonl"
-        lines = train_lines(record) if record.exists() else []
-        return [Step(line.time, line.target_tokens) for line in lines]
+    overrides = [
+        *overrides_of(corpus.data, corpus.dataset),
+        f"batching.max_tokens_per_micro_batch={size.tokens_per_micro_batch}",
+        "batching.micro_batches_per_step=1",
+        f"model.encoder_layers={size.layers}",
+        f"model.decoder_layers={size.layers}",
+        f"model.width={size.width}",
+        f"model.feed_forward_width={size.feed_forward_width}",
+        f"model.heads={size.heads}",
+        f"model.dropout={size.dropout}",
+        f"engine.precision={precision}",
+    ]
+    return Transloom(RECIPE, threads, overrides, inline=False)
 
 
-class Eole:
+class Eole(Script):
     """`eole train`; pre-norm, as its transformers are."""
 
-    folder: Path
+    settings_file = "config.yaml"  # YAML holds JSON
 
     def __init__(self, corpus: Corpus, size: Size, mode: str, threads: int, python: Path) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads), **peer_variables()}
-        self._python = python
-        self._settings = {
+        settings = {
             "seed": 1,
             "share_vocab": True,
             "pad_token": corpus.pad,
@@ -142,37 +114,21 @@ class Eole:
                 },
             },
         }
+        super().__init__(HERE / "train_eole.py", settings, threads, python)
 
     @staticmethod
     def python(torch_index: str | None) -> Path:
         return environment_with(EOLE, PEERS / "eole", torch_index, constraints=None)
 
-    def enter(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        (folder / "config.yaml").write_text(json.dumps(self._settings))  # YAML holds JSON
 
-    def command(self) -> list[str]:
-        here = self.folder
-        script = [str(self._python), str(HERE / "train_eole.py")]
-        return [*script, str(here / "config.yaml"), str(here / "steps.jsonl")]
-
-    def steps(self) -> list[Step]:
-        return read_steps(self.folder / "steps.jsonl")
-
-
-class HuggingFace:
+class HuggingFace(Script):
     """Seq2SeqTrainer; its batches have equal numbers of sentences, as many as fit on average."""
-
-    folder: Path
 
     def __init__(
         self, corpus: Corpus, size: Size, precision: str, threads: int, python: Path
     ) -> None:
-        self.environment = {"OMP_NUM_THREADS": str(threads), **peer_variables()}
-        self._python = python
         sides = ("encoder", "decoder")
-        self._settings = {
+        settings = {
             "ids": str(corpus.ids),
             "model": {
                 "vocab_size": corpus.vocabulary_size,
@@ -211,20 +167,8 @@ class HuggingFace:
                 "remove_unused_columns": False,
             },
         }
+        super().__init__(HERE / "hugging_face.py", settings, threads, python)
 
     @staticmethod
     def python(torch_index: str | None) -> Path:
         return environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)
-
-    def enter(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        (folder / "settings.json").write_text(json.dumps(self._settings))
-
-    def command(self) -> list[str]:
-        here = self.folder
-        script = [str(self._python), str(HERE / "hugging_face.py")]
-        return [*script, str(here / "settings.json"), str(here / "steps.jsonl")]
-
-    def steps(self) -> list[Step]:
-        return read_steps(self.folder / "steps.jsonl")

@@ -19,9 +19,9 @@ from transformers import (  # type: ignore[import-not-found]
     MarianMTModel,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
-    TrainerCallback,
 )
 
+from benchmarks.support.hugging_face import Recorder
 from benchmarks.support.record import StepRecord
 
 NO_LABEL = -100
@@ -53,17 +53,6 @@ class CountingTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: Any, *rest: Any) -> Any:
         self.tokens = int((inputs["labels"] != NO_LABEL).sum())
         return super().training_step(model, inputs, *rest)
-
-
-class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Writes down each step."""
-
-    def __init__(self, record: StepRecord) -> None:
-        self.record = record
-        self.trainer: CountingTrainer
-
-    def on_step_end(self, *arguments: Any, **by_name: Any) -> None:
-        self.record.step(self.trainer.tokens)
 
 
 def main(settings_path: str, steps: str) -> None:

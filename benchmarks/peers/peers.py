@@ -29,7 +29,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.contestants import SIZES, Eole, HuggingFace, Transloom
+from benchmarks.peers.contestants import SIZES, Eole, HuggingFace, transloom
 from benchmarks.peers.corpus import Corpus, export_corpus
 from benchmarks.support.command_line import names_from, parse_arguments
 from benchmarks.support.record import SETTLING_SECONDS
@@ -81,7 +81,7 @@ def contestants_of(
     size = SIZES[model]
     threads = arguments.threads
     found: dict[str, Contestant] = {
-        f"transloom {p}": Transloom(corpus, size, p, threads) for p in precisions
+        f"transloom {p}": transloom(corpus, size, p, threads) for p in precisions
     }
     if "eole" in peers:
         python = Eole.python(arguments.torch_index)

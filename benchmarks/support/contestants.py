@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.contestants import ENDLESS
 from benchmarks.support.environments import peer_variables
 from benchmarks.support.record import Step, read_steps
 from cluster.recipe import Recipe
 from trainer.record.metrics_file import train_lines
+
+ENDLESS = 10_000_000  # steps, more than any run gets to
 
 
 class Transloom:
@@ -25,6 +26,8 @@ class Transloom:
         ranks: int = 1,
         tokens_of_each: float = 1.0,
         validate_every: int = ENDLESS,
+        *,
+        inline: bool | None = None,
     ) -> None:
         """Create the contestant.
 
@@ -35,11 +38,12 @@ class Transloom:
             ranks: number of ranks.
             tokens_of_each: number of tokens that each recorded target token represents.
             validate_every: number of steps from one validation to the next.
+            inline: train without Ray; None for a single rank only.
         """
         self._tokens_of_each = tokens_of_each
         self._recipe = recipe
         self.environment: dict[str, str] = {}
-        self._inline = ["--inline"] if ranks == 1 else []
+        self._inline = ["--inline"] if (ranks == 1 if inline is None else inline) else []
         self._overrides = [
             *overrides,
             f"trainer.max_steps={ENDLESS}",
@@ -69,22 +73,23 @@ class Script:
     """Contestant that runs a script, which reads its settings as JSON and records its steps."""
 
     folder: Path
+    settings_file = "settings.json"
 
     def __init__(
         self, script: Path, settings: dict[str, Any], threads: int, python: Path | None = None
     ) -> None:
         self.environment = {"OMP_NUM_THREADS": str(threads), **peer_variables()}
         self._command = [str(python or sys.executable), str(script)]
-        self._settings = settings | {"threads": threads}
+        self._settings = settings
 
     def enter(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        (folder / "settings.json").write_text(json.dumps(self._settings))
+        (folder / self.settings_file).write_text(json.dumps(self._settings))
 
     def command(self) -> list[str]:
         here = self.folder
-        return [*self._command, str(here / "settings.json"), str(here / "steps.jsonl")]
+        return [*self._command, str(here / self.settings_file), str(here / "steps.jsonl")]
 
     def steps(self) -> list[Step]:
         return read_steps(self.folder / "steps.jsonl")

@@ -1,11 +1,14 @@
 """Measure contestants in turn, and tabulate their speeds."""
 
+import argparse
+import json
 import os
 import statistics
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant, Speed, measure
 from benchmarks.support.trainings import say
 
@@ -72,3 +75,34 @@ def take_turns(
                     f"trainer's, {steps} steps, load {load:.1f}"
                 )
     return speeds
+
+
+def parser_of_turns(description: str | None, data: str) -> argparse.ArgumentParser:
+    """Return the command line of a benchmark against Hugging Face, for `print_speeds`.
+
+    Args:
+        data: help of the option `--data`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help=data)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of the steady state, a run")
+    parser.add_argument(
+        "--settling", type=float, default=SETTLING_SECONDS, help="seconds before the steady state"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of each contestant's torch")
+    parser.add_argument("--without-hugging-face", action="store_true")
+    parser.add_argument("--torch-index", help="package index with torch for CPU, for the peer")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    return parser
+
+
+def print_speeds(
+    contestants: Mapping[str, Contestant], goals: Mapping[str, float], options: argparse.Namespace
+) -> None:
+    """Measure the contestants in turn, and print their speeds; see `parser_of_turns`."""
+    speeds = take_turns(contestants, options.rounds, options.seconds, options.settling)
+    print(json.dumps(speeds) if options.json else table(speeds, goals))

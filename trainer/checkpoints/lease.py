@@ -41,7 +41,7 @@ from data_pipeline.storage.regular_files import open_regular, read_regular
 from foundation.file_model import FileModel
 from foundation.periodic_thread import PeriodicThread
 from foundation.strict_json import parse_object
-from trainer.checkpoints.process_identity import start_tick
+from trainer.checkpoints.process_identity import host_identity, start_tick
 from trainer.errors import LeaseLostError, RunInUseError
 
 WORK = ".work-"  # beginning of a work folder's name
@@ -56,7 +56,7 @@ class OwnerMetadata(FileModel):
     """Content of an owner's file.
 
     `process` is the process id, and `started` is its start time according to `start_tick`. `place`
-    is the result of `_host_identity`. `since` is the time at which the process became the owner, in
+    is the result of `host_identity`. `since` is the time at which the process became the owner, in
     UTC.
     """
 
@@ -275,7 +275,7 @@ def was_owned_by(run: Path, process: int) -> bool:
     """
     newest = _newest(run / "owners")
     known = _read(newest) if newest else {}
-    here = {"host": socket.gethostname(), "place": _host_identity(), "process": process}
+    here = {"host": socket.gethostname(), "place": host_identity(), "process": process}
     return all(known.get(name) == value for name, value in here.items())
 
 
@@ -317,21 +317,9 @@ def this_process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "process": os.getpid(),
         "started": start_tick(os.getpid()),
-        "place": _host_identity(),
+        "place": host_identity(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _host_identity() -> str | None:
-    """Return an identifier of this boot and PID namespace, or None if it is unknown.
-
-    Process ids can be compared only within one boot and PID namespace.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return None
 
 
 def _read(owner: _Owner) -> dict[str, Any]:
@@ -349,7 +337,7 @@ def _read(owner: _Owner) -> dict[str, Any]:
 
 def is_dead(known: dict[str, Any]) -> bool:
     """Return whether the owner's process is known to have ended."""
-    if _host_identity() is None or known.get("place") != _host_identity():
+    if host_identity() is None or known.get("place") != host_identity():
         return False
     try:
         os.kill(known["process"], 0)

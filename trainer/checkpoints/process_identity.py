@@ -1,4 +1,4 @@
-"""Start times of processes, which distinguish processes that have reused the same process id."""
+"""Identity of processes, which distinguishes processes that have reused the same process id."""
 
 from pathlib import Path
 
@@ -15,3 +15,15 @@ def start_tick(process: int) -> int | None:
         return None
     fields = stat.rpartition(")")[2].split()  # the process name before ")" may contain spaces
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def host_identity() -> str | None:
+    """Return an identifier of this boot and PID namespace, or None if it is unknown.
+
+    Process ids can be compared only within one boot and PID namespace.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None

@@ -26,7 +26,7 @@ from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import Count, FileModel, error_summary
 from foundation.strict_json import JsonLimits, parse_object
-from trainer.checkpoints.process_identity import start_tick
+from trainer.checkpoints.process_identity import host_identity, start_tick
 from trainer.runs.folder import RunFolder
 from trainer.runs.run_url import is_run_url
 from trainer.runs.start import Invocation
@@ -171,12 +171,12 @@ class Runner(FileModel):
             host=socket.gethostname(),
             process=process,
             started=start_tick(process),
-            boot=_boot(),
+            boot=host_identity(),
         )
 
     def is_alive_here(self) -> bool | None:
         """Return whether the process is alive, or None if it is from another machine or boot."""
-        if self.boot is None or self.boot != _boot():
+        if self.boot is None or self.boot != host_identity():
             return None
         return start_tick(self.process) == self.started
 
@@ -347,12 +347,3 @@ def parse_record(data: bytes, name: str) -> JobRecord:
             "transloom wrote this file, read it with that version. The job's log is log.txt in the "
             "same folder"
         ) from error
-
-
-def _boot() -> str | None:
-    """Return an id of this machine's boot and process id namespace, or None if they are unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return None
