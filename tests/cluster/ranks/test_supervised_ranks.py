@@ -62,6 +62,9 @@ class Running:
         self.agents = NodeAgents(UnfitNodes())
         if node_agent:
             self.agents.start({node: "here"}, start_agent)
+            ray.get(
+                [agent.dead_processes.remote([], 0.0) for agent in self.agents.by_node.values()]
+            )
         self.processes = [Process(rank, node) for rank in ranks]
         config = ClusterConfig(deadlines=DeadlinesConfig(**deadlines))
         names = [f"Rank {rank}" for rank in range(len(ranks))]
@@ -72,11 +75,6 @@ class Running:
         self.group._death_watch = DeathWatch(self.agents.by_node, watched)
         self.numbers = [[] for _ in ranks]
         self.failure = None
-
-    @property
-    def agent(self):
-        (agent,) = self.agents.by_node.values()
-        return agent
 
     def poll(self):
         self.group.wait(0.1)
