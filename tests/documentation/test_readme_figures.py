@@ -21,14 +21,14 @@ def test_the_state_of_cuda_is_that_of_the_table() -> None:
     results = Counter(row[2] for row in rows)
     assert (
         f"{results['passed']} of {len(rows)} paths passed, {results['failed']} failed, "
-        f"{results['skipped']} were skipped, {results['not run']} not run"
+        f"{results['skipped']} skipped, {results['not run']} not run"
     ) in README
     (slower,) = [row[3] for row in rows if "Transformer base: below a plain" in row[0]]
-    assert f"base trained {slower.partition(' %')[0]} % slower than a plain loop" in README
+    assert f"base was {slower.partition(' %')[0]} % slower than a plain loop" in README
 
 
 def test_versions_on_the_gpu_that_are_not_those_of_the_lock_are_named() -> None:
     (ran,) = {m for row in rows_of_the_gpu_table() for m in re.findall(r"torch (\d+\.\d+)", row[4])}
     pinned = re.search(r"^torch==(\d+\.\d+)", (ROOT / "locks/cpu.txt").read_text(), re.MULTILINE)
     assert pinned is not None
-    assert ran == pinned[1] or f"torch {ran} instead of the pinned {pinned[1]}" in README
+    assert ran == pinned[1] or f"torch {ran}, not the pinned {pinned[1]}" in README
