@@ -52,15 +52,14 @@ addopts = "--import-mode=importlib"
 def checkout(tmp_path, monkeypatch):
     """The scripts with two tests, one of which fails in every other round."""
     monkeypatch.delenv("TESTS_DEADLINE", raising=False)  # CI's, whose plugin is not copied
-    plugin = [f"tests/support/quality/{name}.py" for name in ("tiers", "targets")]
-    for name in ("scripts/flaky", "scripts/test", *plugin):
+    plugins = ("tests/support/quality/tiers.py", "tests/support/quality/targets.py")
+    for name in ("scripts/flaky", "scripts/test", *plugins):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
     script = tmp_path / "scripts" / "test"
     parts = re.sub(r"units=\(.*?\n\)", "units=(tests/model)", script.read_text(), flags=re.S)
-    parts = re.sub(r" (commands|units)\+=\(.*?\)\n", "\n", parts, flags=re.S)
-    script.write_text(parts)
+    script.write_text(re.sub(r" (commands|units)\+=\(.*?\)\n", "\n", parts, flags=re.S))
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     without_plugins = "-p no:cacheprovider -p no:hypothesispytest"
