@@ -42,7 +42,14 @@ DECODERS = covering_cases(
     ],
     lambda case: True,
 )
-DECODER_FIELDS = ("positions", "norm_kind", "activation", "bias", "tie_embeddings", "key_value_heads")
+DECODER_FIELDS = (
+    "positions",
+    "norm_kind",
+    "activation",
+    "bias",
+    "tie_embeddings",
+    "key_value_heads",
+)
 ENCODERS = covering_cases(
     [("post", "pre"), ("relu", "gelu", "gelu_tanh"), (0, 2, 3)], lambda case: True
 )
