@@ -42,14 +42,7 @@ DECODERS = covering_cases(
     ],
     lambda case: True,
 )
-DECODER_FIELDS = (
-    "positions",
-    "norm_kind",
-    "activation",
-    "bias",
-    "tie_embeddings",
-    "key_value_heads",
-)
+NAMES = ("positions", "norm_kind", "activation", "bias", "tie_embeddings", "key_value_heads")
 ENCODERS = covering_cases(
     [("post", "pre"), ("relu", "gelu", "gelu_tanh"), (0, 2, 3)], lambda case: True
 )
@@ -71,7 +64,7 @@ def compare_stack(live, traced):
 
 @pytest.mark.parametrize("case", DECODERS, ids=name_of)
 def test_a_language_model_computes_and_writes_the_same(case, generator_of, tmp_path):
-    generator = generator_of(**dict(zip(DECODER_FIELDS, case, strict=True)))
+    generator = generator_of(**dict(zip(NAMES, case, strict=True)))
     asked = [("texts", {"texts": TEXTS[2:3]}), ("made", {"texts": TEXTS})]
     asked += [("made", {"texts": TEXTS, "samplings": [sampling]}) for sampling in SAMPLINGS]
     ((live,), greedy, *drawn) = ask(packed_generator(generator), tmp_path, *asked)
