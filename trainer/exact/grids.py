@@ -61,8 +61,9 @@ class GradientGrids:
         self._peaks_before: np.ndarray | None = None  # after the last applied step
         self._limits = np.zeros(len(parameters))
         self._shifts: list[float] | None = None
-        # Called with each gradient while its shift is added to it, see `trainer.exact.checksum`.
-        self.observe: Callable[[int, torch.Tensor, float], None] = _ignore
+        # Called with parameters and their gradients in fp32 while their shifts are added to them,
+        # see `trainer.exact.checksum`.
+        self.observe: Callable[[Sequence[int], list[torch.Tensor]], None] | None = None
 
     @property
     def shifts(self) -> list[float] | None:
@@ -82,26 +83,27 @@ class GradientGrids:
             self._set(np.array([peaks[name] for name in self._parameters]))
             self._peaks_before = self._peaks
 
-    def round_(self, index: int, gradient: torch.Tensor) -> None:
-        """Round the gradient of a parameter to its grid, in place.
+    def round_(self, indices: Sequence[int], gradients: list[torch.Tensor]) -> None:
+        """Round gradients to the grids of their parameters, in place.
 
         A gradient in lower precision than fp32 can also hold the result exactly, because rounding
         adds no digits.
 
         Args:
-            index: the number of the parameter.
-            gradient: the gradient of a slot, of any shape.
+            indices: the numbers of the parameters.
+            gradients: their gradients in a slot, of any shape and the same precision.
         """
         if self._shifts is None:
             return
-        shift = self._shifts[index]
-        if gradient.dtype == torch.float32:
-            self.observe(index, gradient.add_(shift), shift)
-            gradient.sub_(shift)
-        else:
-            shifted = gradient.float().add_(shift)
-            self.observe(index, shifted, shift)
-            gradient.copy_(shifted.sub_(shift))
+        shifts = [self._shifts[index] for index in indices]
+        is_fp32 = gradients[0].dtype == torch.float32
+        shifted = gradients if is_fp32 else [gradient.float() for gradient in gradients]
+        torch._foreach_add_(shifted, shifts)
+        if self.observe:
+            self.observe(indices, shifted)
+        torch._foreach_sub_(shifted, shifts)
+        if not is_fp32:
+            torch._foreach_copy_(gradients, shifted)
 
     def fits(self, amax: np.ndarray) -> bool:
         """Return whether a step's gradients were within the limits.
@@ -169,19 +171,19 @@ class GradientGrids:
         self._shifts = np.ldexp(1.5 * 2**23, exponents - self._bits).tolist()
 
 
-def largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
-    """Return the largest absolute value of the elements as a scalar, NaN if any is NaN."""
-    if not gradient.is_cpu:  # a single kernel
-        return torch.linalg.vector_norm(gradient, math.inf)
+def largest_magnitudes(gradients: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Return the largest absolute value of each tensor as a scalar, NaN if any element is NaN."""
+    if not gradients[0].is_cpu:  # few kernels
+        return torch._foreach_norm(gradients, math.inf)
+    return [_largest_magnitude(gradient) for gradient in gradients]
+
+
+def _largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:
     if gradient.dtype == torch.float32:
         lowest, highest = gradient.amin(), gradient.amax()
     else:  # one pass is faster for low precision, but slower for fp32
         lowest, highest = torch.aminmax(gradient)
     return torch.maximum(highest, -lowest)
-
-
-def _ignore(index: int, shifted: torch.Tensor, shift: float) -> None:
-    pass
 
 
 def _power_of_two_above(value: float) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.exact.grids import largest_magnitude
+from trainer.exact.grids import largest_magnitudes
 from trainer.process.placement import Placement
 from trainer.verify_zero.passes import Passes, digest
 from trainer.verify_zero.work import Digests, Work
@@ -42,7 +42,7 @@ def reference_of(work: Work, placement: Placement) -> Reference:
         for batch in passes.batches(step, data):
             sums = passes.network(*batch.inputs, passes.loss)
             gradients.append(torch.autograd.grad(sums[0] / data.units, trained))
-        amax = np.array([[float(largest_magnitude(g)) for g in slot] for slot in gradients])
+        amax = np.array([[*map(float, largest_magnitudes(list(slot)))] for slot in gradients])
         peaks = dict(zip(passes.trained, amax.max(axis=0).tolist(), strict=True))
         passes.grids.restore(peaks)
         for index, master in enumerate(masters):
@@ -64,7 +64,7 @@ def reference_of(work: Work, placement: Placement) -> Reference:
 def _sum_of(gradients: list[Tensor], passes: Passes, index: int) -> Tensor:
     total = torch.zeros_like(gradients[0], dtype=torch.float32)
     for gradient in gradients:
-        passes.grids.round_(index, gradient)
+        passes.grids.round_([index], [gradient])
         total.add_(gradient)
     return total
 

@@ -83,7 +83,7 @@ class _Rounding:
         if self.discards:
             return torch.zeros_like(gradient)
         gradient = gradient.clone()
-        self._grids.round_(index, gradient)
+        self._grids.round_([index], [gradient])
         return gradient.mul_(self._ranks)  # DeepSpeed divides by it
 
 

@@ -27,7 +27,7 @@ from data_pipeline.batching.plan import slots_of_rank
 from trainer.config import EngineConfig
 from trainer.errors import EngineError
 from trainer.exact.gradient_digest import digest_of
-from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitude
+from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitudes
 from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.process.placement import Placement
@@ -51,7 +51,7 @@ logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # and a rank that is killed while compiling leaves a lock that blocks every later rank.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-SMALL_GRADIENT = 2**14  # maximum number of elements of a small gradient, see _on_gradient
+SMALL_GRADIENT = 2**14  # maximum number of elements of a small gradient, see _to_watch
 
 
 class PassResult(NamedTuple):
@@ -137,8 +137,6 @@ class TrainingEngine:
         # of a large gradient. With `numerics: exact`, they are the gradients' largest magnitudes.
         self._watched: dict[int, torch.Tensor] = {}
         self._indices = {parameter: index for index, parameter in enumerate(trained.values())}
-        for parameter in self._indices:
-            parameter.register_hook(functools.partial(self._on_gradient, parameter))
         self._reductions: ReductionCheck | None = None
         if self.grids and engine.verify_reductions:
             self._reductions = ReductionCheck(self.grids, self._indices, placement)
@@ -171,8 +169,15 @@ class TrainingEngine:
                 f"DeepSpeed clips gradients at norm {effective}, expected {clipping}: use the "
                 "version of DeepSpeed in pyproject.toml"
             )
-        self.stage: Stage = stage_of(self.zero_stage, self._engine, self.optimizer, self.placement)
-        self.stage.add_gradients(self._round if self.grids else None)
+        self.stage: Stage = stage_of(
+            self.zero_stage,
+            self._engine,
+            self.optimizer,
+            self.placement,
+            None if self.grids else self._gradient_clipping,
+        )
+        round_ = self._round if self.grids else None
+        self.stage.receive_gradients(self._indices, self._on_gradients, round_)
         # Losses or gradients are multiplied by this number to undo DeepSpeed's division by the
         # number of ranks.
         self._divided_by = self.placement.world_size if self.stage.averages else 1
@@ -216,10 +221,11 @@ class TrainingEngine:
         self._digests = {} if is_digested else None
         named_sums = self._engine(*batch.inputs, self.loss)
         self.sum_names = sum_names(named_sums, self.module)
-        # With grids, _on_gradient multiplies the gradients instead.
+        # With grids, _on_gradients multiplies the gradients instead.
         factor = 1 if self.grids else self._divided_by
         loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
+        self.stage.end_pass()
         if is_accumulation_boundary:
             with self.timer.wait():
                 self.stage.sum_gradients()
@@ -382,9 +388,11 @@ class TrainingEngine:
         """
 
         def hook(name: str, gradient: torch.Tensor) -> None:
+            if self._zero_gradients:
+                gradient = torch.zeros_like(gradient)
             show(name, gradient / self._divided_by if self._divided_by > 1 else gradient)
 
-        # Hooks run in the order of their registration, so these run after _on_gradient.
+        # Hooks run in the order of their registration, so these run after _on_gradients.
         handles = [
             parameter.register_hook(functools.partial(hook, name))
             for name, parameter in self.module.named_parameters()
@@ -426,43 +434,50 @@ class TrainingEngine:
         gradients = [digests.get(index, none) for index in range(len(self.trained))]
         return torch.stack([*gradients, digest_of(sums)])
 
-    def _round(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
+    def _round(self, parameters: Sequence[nn.Parameter], gradients: list[torch.Tensor]) -> None:
         assert self.grids is not None
-        self.grids.round_(self._indices[parameter], gradient)
+        self.grids.round_([self._indices[parameter] for parameter in parameters], gradients)
 
-    def _on_gradient(self, parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
-        """Process a parameter's gradient as soon as a backward pass has computed it.
+    def _on_gradients(
+        self, parameters: Sequence[nn.Parameter], gradients: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Process gradients soon after a backward pass has computed them; return those to add.
 
         The gradients of a dummy are set to zero rather than multiplied by zero, because NaN × 0 is
-        NaN. A digest is computed first, from the gradient that the backward pass has computed, so
-        it does not depend on the grids.
-
-        To determine later whether a pass is finite, the method stores a small gradient whole,
-        because an extra operation would cost more, and the sum of a large gradient. Torch sums bf16
-        in fp32, and the bf16 result has the same range. With exact numerics, the method stores the
-        largest magnitude.
+        NaN. Digests are computed first, from the gradients that the backward pass has computed, so
+        they do not depend on the grids.
         """
-        index = self._indices[parameter]
+        indices = [self._indices[parameter] for parameter in parameters]
         if self._digests is not None:
-            self._digests[index] = digest_of(gradient)
+            self._digests.update(zip(indices, map(digest_of, gradients), strict=True))
         if self._zero_gradients:
-            return torch.zeros_like(gradient)
-        if self.grids is None:
-            self._watched[index] = self._to_watch(gradient)
-            return None
-        self._watched[index] = largest_magnitude(gradient)
-        if not self.stage.rounds_when_adding:
-            self._round(parameter, gradient)
-        if self._divided_by > 1:
-            gradient.mul_(self._divided_by)
-        return None
+            return [torch.zeros_like(gradient) for gradient in gradients]
+        self._watched.update(zip(indices, self._to_watch(gradients), strict=True))
+        if self.grids and not self.stage.rounds_when_adding:
+            self._round(parameters, gradients)
+            if self._divided_by > 1:
+                torch._foreach_mul_(gradients, self._divided_by)
+        return gradients
 
-    def _to_watch(self, gradient: torch.Tensor) -> torch.Tensor:
-        if gradient.numel() > SMALL_GRADIENT:
-            return gradient.sum()
+    def _to_watch(self, gradients: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Return tensors that show whether the gradients are finite.
+
+        With exact numerics, and on a GPU, these are the largest magnitudes. On a CPU, a small
+        gradient itself is returned, because an extra operation would cost more, and the sum of a
+        large gradient. Torch sums bf16 in fp32, and the bf16 result has the same range.
+        """
+        if self.grids or not gradients[0].is_cpu:
+            return largest_magnitudes(gradients)
         # Torch would copy a gradient to which there is another reference, but copies none for a
         # view. In stage 0, DeepSpeed overwrites gradients with their sums before the pass ends.
-        return gradient if self.stage.replicated else gradient.detach()
+        return [
+            gradient.sum()
+            if gradient.numel() > SMALL_GRADIENT
+            else gradient
+            if self.stage.replicated
+            else gradient.detach()
+            for gradient in gradients
+        ]
 
 
 def _checkpoint_activations(network: nn.Module, on: bool) -> None:

@@ -8,7 +8,7 @@ A network, a switch or a reduction that changes an element changes the number
 (`trainer.exact.checksum`). The parameters that are wrong are found by a second exchange.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -85,5 +85,8 @@ class ReductionCheck:
     def _over_ranks(self, number: int) -> int:
         return sum_of_integers_over_ranks(number % _MODULUS, self._placement) % _MODULUS
 
-    def _add(self, index: int, shifted: torch.Tensor, shift: float) -> None:
-        self._local[index] += checksum_of_shifted(shifted, shift)
+    def _add(self, indices: Sequence[int], shifted: list[torch.Tensor]) -> None:
+        shifts = self._grids.shifts
+        assert shifts is not None
+        for index, gradient in zip(indices, shifted, strict=True):
+            self._local[index] += checksum_of_shifted(gradient, shifts[index])

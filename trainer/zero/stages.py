@@ -9,8 +9,9 @@ All private names of DeepSpeed's optimizers are in this file, as of version 0.19
 """
 
 import functools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,9 +23,16 @@ from torch import nn
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
 from trainer.zero.fragment import MASTER
+from trainer.zero.gradient_buckets import CAPACITY, GradientBuckets, as_fp32
 
-# A function that rounds the gradient of a parameter, in place.
-Rounding = Callable[[nn.Parameter, torch.Tensor], None]
+Gradients = list[torch.Tensor]
+_CLIPPING_EPSILON = 1e-6  # as in DeepSpeed
+_INVALID_NORM = -1.0  # DeepSpeed's sign of a norm that is not finite
+
+# A function that receives parameters and their gradients, and returns the gradients to add.
+Receiver = Callable[[list[nn.Parameter], Gradients], Gradients]
+# A function that rounds the gradients of parameters, in place.
+Rounding = Callable[[list[nn.Parameter], Gradients], None]
 
 
 class Stage(ABC):
@@ -33,25 +41,30 @@ class Stage(ABC):
     Attributes:
         replicated: whether every rank has the whole state.
         averages: whether DeepSpeed divides summed gradients by the number of ranks.
-        rounds_when_adding: whether `add_gradients` rounds gradients to their grids, instead of the
-            engine's gradient hook.
+        rounds_when_adding: whether this class rounds gradients to their grids when it adds them,
+            instead of the engine when it receives them.
     """
 
     replicated = False
     averages = False
     rounds_when_adding = False
 
-    def __init__(self, engine: Any, optimizer: Any, placement: Placement) -> None:
-        """Store the objects of DeepSpeed.
+    def __init__(
+        self, engine: Any, optimizer: Any, placement: Placement, clipping: float | None
+    ) -> None:
+        """Store the objects of DeepSpeed, and replace its slow parts.
 
         Args:
             engine: the engine that `deepspeed.initialize` returned.
             optimizer: the optimizer that `deepspeed.initialize` returned.
             placement: this rank and the number of ranks.
+            clipping: the largest norm of the gradients, 0 for any; None if a step needs no norm of
+                DeepSpeed.
         """
         self._engine = engine
         self._optimizer = optimizer
         self._placement = placement
+        self._clipping = clipping
 
     @property
     def torch_optimizer(self) -> Any:
@@ -127,15 +140,29 @@ class Stage(ABC):
             if hasattr(self._optimizer, name):
                 getattr(self._optimizer, name).clear()
 
-    def add_gradients(self, round_: Rounding | None) -> None:  # noqa: B027
-        """Install hooks that sum gradients, if this class sums them instead of DeepSpeed.
+    def receive_gradients(
+        self, parameters: Iterable[nn.Parameter], receive: Receiver, round_: Rounding | None
+    ) -> None:
+        """Install hooks that pass on gradients as soon as backward has computed them.
 
         Args:
-            round_: rounds each gradient; None for no rounding.
+            parameters: the trained parameters.
+            receive: receives the gradients before they are added to those of the step.
+            round_: rounds gradients if `rounds_when_adding`; None for no rounding.
         """
 
+        def hook(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor | None:
+            (received,) = receive([parameter], [gradient])
+            return None if received is gradient else received
+
+        for parameter in parameters:
+            parameter.register_hook(functools.partial(hook, parameter))
+
+    def end_pass(self) -> None:  # noqa: B027
+        """Add the last gradients of a pass, if this class adds gradients instead of DeepSpeed."""
+
     def sum_gradients(self) -> None:  # noqa: B027
-        """Sum over the ranks what `add_gradients` has accumulated, if it was used; a collective."""
+        """Sum over the ranks what this class has added instead of DeepSpeed; a collective."""
 
     def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any] | None:
         """Return a context in which this rank holds whole parameters, or None if none is needed."""
@@ -146,6 +173,10 @@ class Replicated(Stage):
     """Stage 0: no ZeRO; DeepSpeed sums the parameters' gradients over the ranks."""
 
     replicated = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._engine.clip_fp32_gradients = self._clip
 
     @property
     def torch_optimizer(self) -> Any:
@@ -178,6 +209,15 @@ class Replicated(Stage):
     def discard_gradients(self) -> None:
         self._engine.module.zero_grad()
 
+    def _clip(self) -> None:
+        """Clip as DeepSpeed does, but all gradients at the same time."""
+        assert self._clipping
+        gradients = list(self._gradients())
+        norm = _squares(gradients).sum().sqrt() / self._placement.world_size
+        deepspeed.comm.all_reduce(norm)  # DeepSpeed takes the mean over the ranks
+        factor = torch.full_like(norm, self._clipping) / (norm + _CLIPPING_EPSILON)
+        torch._foreach_mul_(gradients, factor.clamp_(max=1.0))
+
     def _gradients(self) -> Iterator[torch.Tensor]:
         return (p.grad for p in self._engine.module.parameters() if p.grad is not None)
 
@@ -188,6 +228,21 @@ class Partitioned(Stage):
     `parameter._hp_mapping` addresses the flat partitions, and is None on ranks that hold no part of
     the parameter.
     """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._take_norms()
+
+    def _take_norms(self) -> None:
+        # DeepSpeed would test all elements for overflow. The passes have done that, and DeepSpeed
+        # refuses a sum of gradients whose norm is not finite.
+        self._optimizer.check_overflow = lambda **_: None
+        self._optimizer.compute_grad_norm = self._clipping is not None
+        self._optimizer.get_grad_norm_direct = self._norm_of_group
+
+    def _norm_of_group(self, gradients: Gradients, parameters: object) -> torch.Tensor:
+        parts = [part for part in gradients if not getattr(part, "_zero_padding", False)]
+        return _norm_over_ranks(_squares(parts, torch.float64).sum().float())
 
     def optimized_tensors(self) -> list[torch.Tensor]:
         return list(self._optimizer.single_partition_of_fp32_groups)
@@ -219,10 +274,14 @@ class FlatSums(Partitioned):
 
     DeepSpeed would keep all bf16 gradients from step to step. That costs their memory, one pass to
     zero them and one pass to add to the zeros. DeepSpeed would also concatenate the sums into a
-    copy, reduce the copy and copy it back, even on a single rank.
+    copy, reduce the copy and copy it back, even on a single rank. Its step would compute and clip
+    the norm one parameter at a time, and wait for the device before it clips.
     """
 
     rounds_when_adding = True
+
+    def _take_norms(self) -> None:
+        self._optimizer.step = self._step
 
     def optimized_tensors(self) -> list[torch.Tensor]:
         return list(self._optimizer.fp32_groups_flat_partition)
@@ -239,13 +298,71 @@ class FlatSums(Partitioned):
                     part = sums[group].narrow(0, address.start, address.numel)
                     yield parameter, mapping.lp_fragment_address.start, part
 
-    def add_gradients(self, round_: Rounding | None) -> None:
-        """Add each gradient to its sum, and free it, as soon as backward has computed it."""
+    def receive_gradients(
+        self, parameters: Iterable[nn.Parameter], receive: Receiver, round_: Rounding | None
+    ) -> None:
         self._engine.enable_backward_allreduce = False
-        for group, parameters in enumerate(self._optimizer.bf16_groups):
-            for place, parameter in enumerate(parameters):
-                add = functools.partial(_add_to_sum, self._optimizer, round_, group, place)
-                parameter.register_post_accumulate_grad_hook(add)
+        self._places = {
+            parameter: (group, place)
+            for group, members in enumerate(self._optimizer.bf16_groups)
+            for place, parameter in enumerate(members)
+        }
+
+        def process(parameters: list[nn.Parameter], gradients: Gradients) -> None:
+            self._add(parameters, receive(parameters, gradients), round_)
+
+        self._buckets = GradientBuckets(process, CAPACITY[self._placement.torch_device.type])
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(self._buckets.add)
+
+    def end_pass(self) -> None:
+        self._buckets.flush()
+
+    def _add(
+        self, parameters: list[nn.Parameter], gradients: Gradients, round_: Rounding | None
+    ) -> None:
+        first: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]] = []
+        later: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]] = []
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            group, place = self._places[parameter]
+            has_gradients = self._optimizer.fp32_groups_has_gradients[group]
+            total = self._optimizer.fp32_groups_gradients[group][place]
+            (later if has_gradients[place] else first).append((parameter, gradient.view(-1), total))
+            has_gradients[place] = True
+        if first:  # the sums are zero, and their values need not be read
+            new, added, totals = map(list, zip(*first, strict=True))
+            torch._foreach_copy_(totals, added)
+            if round_:
+                round_(new, totals)
+        if later:
+            known, added, totals = map(list, zip(*later, strict=True))
+            # Torch adds tensors of another type without a copy on a CPU, but on a GPU it would do
+            # so one at a time.
+            if round_ or not added[0].is_cpu:
+                added = as_fp32(added)
+            if round_:
+                round_(known, added)
+            torch._foreach_add_(totals, added)
+
+    def _step(self) -> None:
+        """Clip and apply the gradients, as DeepSpeed does; the host waits at most once."""
+        optimizer = self._optimizer
+        optimizer.overflow, optimizer._global_grad_norm = False, 0.0
+        if self._clipping is not None:
+            sums = [total for group in optimizer.fp32_groups_gradients for total in group]
+            norm = _squares(sums).sum().sqrt().cpu()
+            optimizer._global_grad_norm = float(norm)
+            if not math.isfinite(norm):
+                optimizer.overflow, optimizer._global_grad_norm = True, math.inf
+                return  # the engine discards the gradients
+            if self._clipping and (factor := self._clipping / (norm + _CLIPPING_EPSILON)) < 1:
+                for part in self.owned_gradients():
+                    part.mul_(factor)
+        for weights, gradient in zip(self.optimized_tensors(), self.owned_gradients(), strict=True):
+            weights.grad = gradient
+        self.torch_optimizer.step()
+        optimizer._lazy_init_hp_params_optimizer_state()
+        optimizer.update_lp_params()
 
     def sum_gradients(self) -> None:
         if self._placement.world_size > 1:
@@ -260,6 +377,15 @@ class Sharded(Stage):
     """
 
     averages = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._optimizer.get_grad_norm_direct = self._norm_of_group
+        if self._clipping is None:
+            self._optimizer._get_norm_groups = lambda: [torch.zeros(())]
+
+    def _norm_of_group(self, gradients: Gradients, parameters: object) -> torch.Tensor:
+        return _norm_over_ranks(_squares(gradients, torch.float64).sum())
 
     def optimized_tensors(self) -> list[torch.Tensor]:
         return list(self._optimizer.fp32_partitioned_groups_flat)
@@ -302,7 +428,9 @@ class Sharded(Stage):
         return context
 
 
-def stage_of(zero_stage: int, engine: Any, optimizer: Any, placement: Placement) -> Stage:
+def stage_of(
+    zero_stage: int, engine: Any, optimizer: Any, placement: Placement, clipping: float | None
+) -> Stage:
     """Return the adapter for the objects that `deepspeed.initialize` created for the stage."""
     if zero_stage == 0:
         kind: type[Stage] = Replicated
@@ -312,24 +440,20 @@ def stage_of(zero_stage: int, engine: Any, optimizer: Any, placement: Placement)
         kind = FlatSums
     else:
         kind = Partitioned
-    return kind(engine, optimizer, placement)
+    return kind(engine, optimizer, placement, clipping)
 
 
-def _add_to_sum(
-    optimizer: Any, round_: Rounding | None, group: int, place: int, parameter: nn.Parameter
-) -> None:
-    total = optimizer.fp32_groups_gradients[group][place]
-    has_gradients = optimizer.fp32_groups_has_gradients[group]
-    assert parameter.grad is not None
-    gradient = parameter.grad.view(-1)
-    if has_gradients[place]:
-        if round_ is not None:
-            gradient = gradient.float()
-            round_(parameter, gradient)
-        total.add_(gradient)
-    else:  # the sum is zero, and its values need not be read
-        total.copy_(gradient)
-        if round_ is not None:
-            round_(parameter, total)
-        has_gradients[place] = True
-    parameter.grad = None
+# Like DeepSpeed's functions for one tensor at a time, the following compute norms in the precision
+# that is given, so that their results have the same bits on a CPU.
+
+
+def _squares(parts: Gradients, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return the squared norm of each tensor, [parts]."""
+    return torch.stack(torch._foreach_norm(parts, 2, dtype)).square()
+
+
+def _norm_over_ranks(squares: torch.Tensor) -> torch.Tensor:
+    """Return the norm of all ranks' parts, and DeepSpeed's sign of one that is not finite."""
+    deepspeed.comm.all_reduce(squares)
+    norm = squares.sqrt()
+    return norm.masked_fill_(~norm.isfinite(), _INVALID_NORM)
