@@ -13,95 +13,192 @@ Two elements that were exchanged are seen unless they are in the same 64 element
 distance.
 
 A local gradient is summed while it is rounded. Rounding adds C = 1.5·2²³·g, and as an integer the
-bits of C + x are those of C plus k, so that 64 bits are two elements at a time.
+bits of C + x are those of C plus k, so that 64 bits are two elements at a time. The bits of C are
+subtracted on the host.
+
+On a GPU, each operation starts a kernel. So the parts of many parameters are copied to one vector,
+in which each begins at the start of a block, and one operation sums the blocks of all:
+
+    parts ──▶ │ 0 0 x x … │ x x … x │ x 0 … 0 │ y y y 0 … │ ──▶ a sum per block, times its weight
+                block 3 of x, 4, 5              block 0 of y    ──▶ added up by parameter
 """
 
-import struct
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch.nn import functional as F
 
 from trainer.exact.chunks import CHUNKS
 
 BLOCK = 64  # number of elements with the same odd weight
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # odd; its multiples are spread over all 64 bits
+_GOLDEN = 0x9E3779B97F4A7C15  # odd; its multiples are spread over all 64 bits
 _LOW_BITS = 12
 
 
-@torch.no_grad()
-def checksum_of_shifted(shifted: torch.Tensor, shift: float) -> torch.Tensor:
-    """Return the checksum of a gradient to which a shift was added, an int64 scalar.
+class Part(NamedTuple):
+    """Part of a parameter's gradient.
 
-    Args:
-        shifted: an fp32 tensor x + C of any shape, whose elements begin at index 0.
-        shift: C.
+    Attributes:
+        parameter: the number of the parameter.
+        start: the index of the part's first element in the flattened parameter.
+        values: a flat fp32 tensor.
     """
-    flat = shifted.reshape(-1)
-    whole = flat.numel() // BLOCK * BLOCK
-    total = _sum_of_blocks(flat[:whole], 0, shift)
-    if whole < flat.numel():
-        end = F.pad(flat[whole:], (0, BLOCK - flat.numel() + whole), value=shift)
-        total = total + _sum_of_blocks(end, whole // BLOCK, shift)
-    return total
+
+    parameter: int
+    start: int
+    values: torch.Tensor
 
 
-@torch.no_grad()
-def checksum_of_part(part: torch.Tensor, start: int, shift: float) -> torch.Tensor:
-    """Return the checksum of a part of a reduced gradient, an int64 scalar.
+class Checksums:
+    """Checksums of all parameters, to which parts are added."""
 
-    Its elements have one or two bits too many for one shift. So each is split into a multiple of
-    2¹²·g and the rest, which both have few bits. An element that is no multiple of the grid, which
-    only an error can give, changes the checksum, too.
+    def __init__(self, parameters: int, device: torch.device) -> None:
+        """Start at zero for this number of parameters."""
+        self._sums = torch.zeros(parameters, dtype=torch.int64, device=device)
+        self._of_shifts = np.zeros(parameters, dtype=np.uint64)  # part of the sums on the host
 
-    Args:
-        part: a flat fp32 tensor, whose elements are multiples of the grid below 2²⁴ times the grid.
-        start: the index of its first element in the flattened parameter.
-        shift: the shift C of the parameter.
+    def clear(self) -> None:
+        """Start again at zero."""
+        self._sums.zero_()
+        self._of_shifts[:] = 0
+
+    @torch.no_grad()
+    def add_shifted(self, parts: Iterable[Part], shifts: Sequence[float]) -> None:
+        """Add gradients to which a shift was added.
+
+        Args:
+            parts: tensors x + C.
+            shifts: C of each parameter.
+        """
+        for layout, vector in _vectors(parts):
+            self._add(layout, vector, layout.of(shifts), 1)
+
+    @torch.no_grad()
+    def add_sums(self, parts: Iterable[Part], shifts: Sequence[float]) -> None:
+        """Add reduced gradients.
+
+        Their elements have one or two bits too many for one shift. So each is split into a multiple
+        of 2¹²·g and the rest, which both have few bits. An element that is no multiple of the grid,
+        which only an error can give, changes the checksum, too.
+
+        Args:
+            parts: tensors whose elements are multiples of the grid below 2²⁴ times the grid.
+            shifts: the shift C of each parameter.
+        """
+        for layout, vector in _vectors(parts):
+            low_shifts = layout.of(shifts)
+            high_shifts = [shift * 2**_LOW_BITS for shift in low_shifts]
+            shifted = vector.clone()
+            views = layout.views(shifted)
+            torch._foreach_add_(views, high_shifts)
+            self._add(layout, shifted, high_shifts, 2**_LOW_BITS)
+            torch._foreach_sub_(views, high_shifts)
+            low = vector.sub_(shifted)
+            shifted.copy_(low)
+            torch._foreach_add_(views, low_shifts)
+            self._add(layout, shifted, low_shifts, 1)
+            torch._foreach_sub_(views, low_shifts)
+            off_grid = shifted.ne_(low).view(-1, BLOCK).sum(1, dtype=torch.int64)
+            self._sums.index_add_(0, layout.owners, off_grid.mul_(_signed(_GOLDEN)))
+
+    def _add(
+        self, layout: "_Layout", shifted: torch.Tensor, shifts: Sequence[float], factor: int
+    ) -> None:
+        blocks = shifted.view(torch.int64).view(-1, BLOCK // 2).sum(1).mul_(layout.weights)
+        self._sums.index_add_(0, layout.owners, blocks, alpha=factor)
+        bits = np.array(shifts, dtype=np.float32).view(np.uint32).astype(np.uint64)
+        np.add.at(self._of_shifts, layout.indices, bits * layout.ones * np.uint64(factor))
+
+    def values(self) -> list[int]:
+        """Return the checksums modulo 2⁶⁴; the host waits for the device."""
+        return [
+            _signed(total - of_shifts)
+            for total, of_shifts in zip(self._sums.tolist(), self._of_shifts.tolist(), strict=True)
+        ]
+
+
+class _Layout(NamedTuple):
+    """Places of parts in a vector.
+
+    Attributes:
+        indices: the parameter of each part.
+        places: start and end of each part in the vector.
+        weights: int64 [blocks], the weight of each block.
+        owners: int64 [blocks], the parameter of each block.
+        ones: uint64 [parts], the checksum of a part whose elements are all 1.
     """
-    high_shift = shift * 2**_LOW_BITS
-    total = torch.zeros((), dtype=torch.int64, device=part.device)
-    off_grid = torch.zeros_like(total)
-    first, chunk = start // BLOCK * BLOCK, CHUNKS[part.device.type]
-    for begin in range(first, start + part.numel(), chunk):
-        piece = part[max(0, begin - start) : begin + chunk - start]
-        left = max(0, start - begin)
-        right = -(left + piece.numel()) % BLOCK
-        if left or right:
-            piece = F.pad(piece, (left, right))
-        high = piece + high_shift
-        total += _sum_of_blocks(high, begin // BLOCK, high_shift) * 2**_LOW_BITS
-        low = high.sub_(high_shift).neg_().add_(piece)
-        shifted = low + shift
-        total += _sum_of_blocks(shifted, begin // BLOCK, shift)
-        off_grid += torch.count_nonzero(shifted.sub_(shift).sub_(low))
-    return total + off_grid * _GOLDEN
+
+    indices: np.ndarray
+    places: tuple[tuple[int, int], ...]
+    weights: torch.Tensor
+    owners: torch.Tensor
+    ones: np.ndarray
+
+    def of(self, shifts: Sequence[float]) -> list[float]:
+        """Return the shift of each part."""
+        return [shifts[index] for index in self.indices]
+
+    def views(self, vector: torch.Tensor) -> list[torch.Tensor]:
+        """Return the parts of a vector."""
+        return [vector[start:end] for start, end in self.places]
 
 
-def _sum_of_blocks(shifted: torch.Tensor, first: int, shift: float) -> torch.Tensor:
-    """Return the checksum of whole blocks of shifted elements, from a block's number on."""
-    if shifted.storage_offset() % 2:  # torch reads 64-bit words only at multiples of 8 bytes
-        shifted = shifted.clone()
-    zeros = _bits(shift) * (1 + 2**32) * (BLOCK // 2)  # the sum of a block of zeros
-    blocks = shifted.view(torch.int64).view(-1, BLOCK // 2).sum(1) - _wrapped(zeros)
-    return (blocks * _weights(first, len(blocks), shifted.device)).sum()
+@lru_cache(maxsize=4096)
+def _layout(spans: tuple[tuple[int, int, int], ...], device: torch.device) -> _Layout:
+    """Return the layout of parts with these parameters, starts and lengths."""
+    blocks = 0
+    places, weights, owners, ones = [], [], [], []
+    for index, start, length in spans:
+        first, last = start // BLOCK, -(-(start + length) // BLOCK)
+        begin = blocks * BLOCK + start % BLOCK
+        places.append((begin, begin + length))
+        blocks += last - first
+        of_blocks = np.arange(first + 1, last + 1, dtype=np.uint64) * np.uint64(_GOLDEN) | 1
+        weights.append(of_blocks)
+        owners.append(np.full(last - first, index))
+        is_inside = np.zeros((last - first) * BLOCK, dtype=np.uint64)
+        is_inside[start % BLOCK : start % BLOCK + length] = 1
+        even, odd = is_inside.reshape(-1, BLOCK // 2, 2).sum(axis=1).T
+        ones.append(((even + (odd << np.uint64(32))) * of_blocks).sum())
+    return _Layout(
+        indices=np.array([index for index, _, _ in spans]),
+        places=tuple(places),
+        weights=torch.from_numpy(np.concatenate(weights).view(np.int64)).to(device),
+        owners=torch.from_numpy(np.concatenate(owners)).to(device),
+        ones=np.array(ones),
+    )
 
 
-def _weights(first: int, count: int, device: torch.device) -> torch.Tensor:
-    size = 1 << max(10, (first + count - 1).bit_length())
-    return _all_weights(size, device)[first : first + count]
+def _vectors(parts: Iterable[Part]) -> Iterator[tuple[_Layout, torch.Tensor]]:
+    """Yield vectors of parts with their layouts; they are zero around the parts."""
+    for pieces in _grouped(parts):
+        spans = tuple((piece.parameter, piece.start, piece.values.numel()) for piece in pieces)
+        layout = _layout(spans, pieces[0].values.device)
+        vector = pieces[0].values.new_zeros(len(layout.weights) * BLOCK)
+        torch._foreach_copy_(layout.views(vector), [piece.values for piece in pieces])
+        yield layout, vector
 
 
-@lru_cache(maxsize=64)
-def _all_weights(count: int, device: torch.device) -> torch.Tensor:
-    return (torch.arange(1, count + 1, dtype=torch.int64, device=device) * _GOLDEN) | 1
+def _grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Split long parts at the ends of blocks, and join short ones."""
+    pieces: list[Part] = []
+    size = 0
+    for parameter, start, values in parts:
+        chunk = CHUNKS[values.device.type]
+        end = start + values.numel()
+        for begin in range(start - start % BLOCK, end, chunk):
+            piece = values[max(0, begin - start) : begin + chunk - start]
+            if size + piece.numel() > chunk and pieces:
+                yield pieces
+                pieces, size = [], 0
+            pieces.append(Part(parameter, max(start, begin), piece))
+            size += piece.numel()
+    if pieces:
+        yield pieces
 
 
-def _bits(value: float) -> int:
-    (bits,) = struct.unpack("<I", struct.pack("<f", value))
-    return int(bits)
-
-
-def _wrapped(value: int) -> int:
+def _signed(value: int) -> int:
     """Return an integer modulo 2⁶⁴ as a signed number."""
     return (value + 2**63) % 2**64 - 2**63
