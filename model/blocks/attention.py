@@ -119,8 +119,7 @@ def attention(
         assert dropout == 0, "packed sentences take no attention dropout"
         return packed_attention(query_bhtd, keys_bhsd, values_bhsd, mask, causal)
     assert not (causal and mask is not None), "a causal attention takes no mask"
-    if backend is None or backend is AttentionBackend.VARLEN:  # with VARLEN, decoding is padded
-        backend = default_backend(query_bhtd.device)
+    backend = _resolved(backend, query_bhtd.device)
     return _BACKENDS[backend](query_bhtd, keys_bhsd, values_bhsd, mask, causal, dropout)
 
 
@@ -134,6 +133,25 @@ def additive_mask(visible: Tensor) -> Tensor:
         visible: boolean, true where a query may see a key.
     """
     return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
+
+
+def mask_of_type(mask: Mask | None, x_btm: Tensor, backend: AttentionBackend | None) -> Mask | None:
+    """Return the mask in the type in which `attention` adds it, converted once for all layers.
+
+    Args:
+        x_btm: the input of the layers, whose type queries have.
+        backend: as in `attention`.
+    """
+    if not isinstance(mask, Tensor):
+        return mask
+    uses_sdpa = _resolved(backend, mask.device) is AttentionBackend.SDPA
+    return mask.to(x_btm.dtype if uses_sdpa else _dtype_of_softmax(mask, x_btm.dtype))
+
+
+def _resolved(backend: AttentionBackend | None, device: torch.device) -> AttentionBackend:
+    if backend is None or backend is AttentionBackend.VARLEN:  # with VARLEN, decoding is padded
+        return default_backend(device)
+    return backend
 
 
 def _sdpa(
@@ -178,7 +196,7 @@ def attention_scores(
     if mask is None:
         return scores_bhts
     # Not in place, so that the sum of bf16 and fp32 is fp32 without another pass.
-    return scores_bhts + mask.to(_dtype_of_softmax(scores_bhts))
+    return scores_bhts + mask.to(_dtype_of_softmax(scores_bhts, scores_bhts.dtype))
 
 
 def attention_weights(scores_bhts: Tensor) -> Tensor:
@@ -188,7 +206,7 @@ def attention_weights(scores_bhts: Tensor) -> Tensor:
     most of all in bf16, and for rows shorter than a vector. So rows shorter than `LONG_ROW` are
     computed and returned in fp32, and rows shorter than a vector are padded.
     """
-    dtype = _dtype_of_softmax(scores_bhts)
+    dtype = _dtype_of_softmax(scores_bhts, scores_bhts.dtype)
     keys = scores_bhts.shape[-1]
     if scores_bhts.device.type != "cpu" or keys >= VECTOR_FLOATS:
         return torch.softmax(scores_bhts, dim=-1, dtype=dtype)
@@ -196,9 +214,10 @@ def attention_weights(scores_bhts: Tensor) -> Tensor:
     return torch.softmax(padded_bhts, dim=-1)[..., :keys]
 
 
-def _dtype_of_softmax(scores_bhts: Tensor) -> torch.dtype:
-    short = scores_bhts.device.type == "cpu" and scores_bhts.shape[-1] < LONG_ROW
-    return torch.float32 if short else scores_bhts.dtype
+def _dtype_of_softmax(rows: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which scores of this type are computed; `rows` are scores or a mask."""
+    short = rows.device.type == "cpu" and rows.shape[-1] < LONG_ROW
+    return torch.float32 if short else dtype
 
 
 _BACKENDS: dict[AttentionBackend, Callable[..., Tensor]] = {

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.blocks.attention import CrossAttention, KeyValue, Mask, SelfAttention
+from model.blocks.attention import CrossAttention, KeyValue, Mask, SelfAttention, mask_of_type
 from model.blocks.cache import KeyValueCache
 from model.blocks.dropout import Dropout
 from model.blocks.feed_forward import FeedForward, feed_forward_of
@@ -150,6 +150,7 @@ class LayerStack(nn.Module):
         # The output of pre-norm layers is a sum that is not normalised yet.
         self.last_norm = norm_of(config) if config.pre_norm else nn.Identity()
         self.recomputes_activations = False
+        self.attention_backend = backend
 
     def checkpoint_activations(self, on: bool) -> None:
         """Set whether the backward pass recomputes each layer instead of keeping activations.
@@ -173,6 +174,9 @@ class LayerStack(nn.Module):
 
         The arguments are those of `Layer`, with one cache and one memory per layer.
         """
+        mask, memory_mask = (
+            mask_of_type(each, x_btm, self.attention_backend) for each in (mask, memory_mask)
+        )
         for number, layer in enumerate(self.layers):
             cache = None if caches is None else caches[number]
             memory = None if memories is None else memories[number]

@@ -36,6 +36,30 @@ class Packing(NamedTuple):
     places_n: Tensor
     positions_n: Tensor
 
+    @property
+    def sentences(self) -> int:
+        """Number of sentences, known on the host."""
+        return len(self.cu_seqlens) - 1
+
+    def positions(self, ids_bt: Tensor) -> Tensor:
+        """Return each token's position in its sentence, (b, t); 0 at padding."""
+        zeros = ids_bt.new_zeros(ids_bt.numel())
+        return zeros.scatter_(0, self.places_n, self.positions_n).view(ids_bt.shape)
+
+    def twice(self, ids_bt: Tensor) -> "Packing":
+        """Return the packing of a batch whose rows are followed by a copy of them."""
+        starts = self.cu_seqlens
+        return Packing(
+            self.max_seqlen,
+            torch.cat([starts, starts[1:] + len(self.places_n)]),
+            torch.cat([self.places_n, self.places_n + ids_bt.numel()]),
+            torch.cat([self.positions_n, self.positions_n]),
+        )
+
+    def to(self, device: torch.device) -> "Packing":
+        """Return the packing on a device."""
+        return Packing(self.max_seqlen, *(moved(part, device) for part in self[1:]))
+
     def pack(self, ids_bt: Tensor) -> Tensor:
         """Return the ids of the real tokens in a row, (1, n)."""
         return ids_bt.flatten().index_select(0, self.places_n).unsqueeze(0)
@@ -46,6 +70,29 @@ class PackedMask(NamedTuple):
 
     queries: Packing
     keys: Packing
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host on a device, without waiting for a GPU."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def packing_on_host(lengths: Tensor, places_n: Tensor) -> Packing:
+    """Return the packing of sentences of these lengths, of which the shortest ones may be empty.
+
+    Args:
+        lengths: int64 (sentences,), on the host.
+        places_n: int64 (n,), the index of each token in the flattened batch.
+    """
+    lengths = lengths[lengths > 0]
+    ends = lengths.cumsum(0)
+    starts_n = (ends - lengths).repeat_interleave(lengths)
+    return Packing(
+        max_seqlen=int(lengths.max()),
+        cu_seqlens=F.pad(ends, (1, 0)).to(torch.int32),
+        places_n=places_n,
+        positions_n=torch.arange(len(places_n)) - starts_n,
+    )
 
 
 def packings(*real: Tensor) -> tuple[Packing, ...]:

@@ -6,9 +6,11 @@ Shape suffixes as in `model.networks.encoder_only`, m tokens with a label, and l
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from model.blocks.packing import Packing
 from model.losses.loss import Loss, LossSums, with_bias_as_weights
 from model.networks.encoder_only import EncoderOnly
 
@@ -35,6 +37,7 @@ class TokenPredictor(EncoderNetwork):
         place_m: Tensor,
         target_m: Tensor,
         loss: Loss,
+        known: Sequence[Packing] = (),
     ) -> LossSums:
         """Return the loss's sums over the tokens with a label.
 
@@ -44,8 +47,9 @@ class TokenPredictor(EncoderNetwork):
             target_m: labels of these tokens.
             loss: called with vectors (m, d'), a matrix (l, d') and targets (m,). The columns beyond
                 d contain the output's bias (see `with_bias_as_weights`).
+            known: the packing of the parts, if the host knows it.
         """
-        hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt)
+        hidden_btd = self.encoder(ids_bt, segment_bt, position_bt, part_bt, *known)
         outputs = self.outputs(hidden_btd.flatten(0, 1).index_select(0, place_m))
         return loss(*with_bias_as_weights(*outputs), target_m)
 

@@ -34,6 +34,8 @@ from torch.nn import functional as F
 from model.blocks.linear import product
 
 MIN_CHUNK_TOKENS = 512
+# On a GPU, each chunk takes some twenty kernel starts, so that its logits may be 1 GiB in fp32.
+GPU_CHUNK_LOGITS = 2**28
 # Number of columns added for an output's bias. Only the first is not zero; the others keep the
 # width a multiple of 8, for which products are fastest.
 BIAS_COLUMNS = 8
@@ -110,6 +112,17 @@ def label_smoothed_sums(
     return LossSums(*sums)
 
 
+def tokens_per_chunk(hidden_nd: Tensor, weight_vd: Tensor) -> int:
+    """Return how many tokens have their logits in memory at the same time.
+
+    On a CPU, the logits of a chunk of d tokens are as large as the output matrix. The result
+    changes the order of sums, and is in `trainer.state.numerics`.
+    """
+    if hidden_nd.is_cpu:
+        return max(MIN_CHUNK_TOKENS, hidden_nd.shape[1])
+    return max(MIN_CHUNK_TOKENS, GPU_CHUNK_LOGITS // len(weight_vd))
+
+
 def distributions(hidden_cd: Tensor, weight_vd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits and probabilities (c, v), and the logs of the softmaxes' denominators (c,)."""
     logits_cv = product(hidden_cd, weight_vd).float()
@@ -142,8 +155,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         hidden_grad_nd = torch.empty_like(hidden_nd)
         nll = torch.zeros((), dtype=torch.float32, device=hidden_nd.device)
         log_sums = torch.zeros_like(nll)  # sum of the log-denominators of the softmaxes
-        # With d tokens per chunk, the logits of a chunk are as large as the output matrix.
-        chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_nd.shape[1])
+        chunk_tokens = tokens_per_chunk(hidden_nd, weight_vd)
         for start in range(0, len(hidden_nd), chunk_tokens):
             chunk = slice(start, start + chunk_tokens)
             hidden_cd, right = hidden_nd[chunk], target_n[chunk].unsqueeze(1)

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.blocks.linear import product
-from model.losses.loss import MIN_CHUNK_TOKENS, distributions, scaled_gradients
+from model.losses.loss import distributions, scaled_gradients, tokens_per_chunk
 
 
 class RDropSums(NamedTuple):
@@ -91,7 +91,7 @@ class _ProjectedRDrop(torch.autograd.Function):
         log_sums = torch.zeros_like(nll)  # sum of the log-denominators of the softmaxes
         divergences = torch.zeros_like(nll)  # sum of both directions
         tokens = len(hidden_md) // 2
-        chunk_tokens = max(MIN_CHUNK_TOKENS, hidden_md.shape[1]) // 2
+        chunk_tokens = tokens_per_chunk(hidden_md, weight_vd) // 2
         for start in range(0, tokens, chunk_tokens):
             stop = min(start + chunk_tokens, tokens)
             halves = slice(start, stop), slice(tokens + start, tokens + stop)

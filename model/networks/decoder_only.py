@@ -29,7 +29,7 @@ from model.blocks.embeddings import Embedding
 from model.blocks.layers import LayerStack
 from model.blocks.learned_positions import LearnedPositions
 from model.blocks.linear import affine, aligned
-from model.blocks.packing import PackedMask, packing_of_parts, part_positions
+from model.blocks.packing import PackedMask, Packing, packing_of_parts
 from model.blocks.positions import SinusoidalPositions
 from model.blocks.rotary import RotaryPositions, Rotation
 from model.config.decoder_only import DecoderOnlyConfig
@@ -79,7 +79,6 @@ class DecoderOnly(LayerStack):
         self.context_length = context_length
         self.vocabulary_size = vocabulary_size
         self.pad_id = pad_id
-        self.attention_backend = attention_backend
         # As in Vaswani et al. 2017, sines and cosines are added to vectors that are scaled by
         # √width.
         scaled = config.positions == "sinusoidal"
@@ -92,7 +91,14 @@ class DecoderOnly(LayerStack):
         self.add_layers(config, config.layers, attention_backend, causal=True)
         initialise_normal(self, residual_sums=2 * config.layers)
 
-    def forward(self, input_bt: Tensor, target_bt: Tensor, part_bt: Tensor, loss: Loss) -> LossSums:
+    def forward(
+        self,
+        input_bt: Tensor,
+        target_bt: Tensor,
+        part_bt: Tensor,
+        loss: Loss,
+        known: Sequence[Packing] = (),
+    ) -> LossSums:
         """Return the loss sums over the targets, padding excluded.
 
         Args:
@@ -101,31 +107,27 @@ class DecoderOnly(LayerStack):
                 the padding at the end of the row.
             loss: called with hidden states (n, d), the output matrix (v, d) and targets (n,), in
                 the order of the rows.
+            known: the packing of the parts if the host knows it. Otherwise, it is computed here,
+                and the host waits for the device.
 
         Raises:
             ModelError: positions are learned, and a part is longer than `context_length`.
         """
+        (packing,) = known or [packing_of_parts(part_bt)]
         packed = self.attention_backend is AttentionBackend.VARLEN
         hidden = self._hidden_packed if packed else self._hidden_padded
-        hidden_nd, target_n = hidden(input_bt, target_bt, part_bt)
-        return loss(hidden_nd, self.output_weight, target_n)
+        hidden_nd = hidden(input_bt, part_bt, packing)
+        return loss(hidden_nd, self.output_weight, packing.pack(target_bt)[0])
 
-    def _hidden_padded(
-        self, input_bt: Tensor, target_bt: Tensor, part_bt: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the hidden states (n, d) of the real tokens, and their targets (n,)."""
-        hidden_btd = self.hidden(input_bt, part_bt)
+    def _hidden_padded(self, input_bt: Tensor, part_bt: Tensor, packing: Packing) -> Tensor:
+        """Return the hidden states (n, d) of the real tokens."""
+        hidden_btd = self.hidden(input_bt, part_bt, packing)
         # Only real tokens are projected to logits, because this is the largest product of a small
         # model.
-        real_n = (part_bt >= 0).flatten().nonzero().squeeze(1)
-        hidden_nd = hidden_btd.flatten(0, 1).index_select(0, real_n)
-        return hidden_nd, target_bt.flatten().index_select(0, real_n)
+        return hidden_btd.flatten(0, 1).index_select(0, packing.places_n)
 
-    def _hidden_packed(
-        self, input_bt: Tensor, target_bt: Tensor, part_bt: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _hidden_packed(self, input_bt: Tensor, part_bt: Tensor, packing: Packing) -> Tensor:
         """Return the result of `_hidden_padded`, in the same order, without computing padding."""
-        packing = packing_of_parts(part_bt)
         self._check_length(packing.max_seqlen)
         hidden_1nd = self._run(
             packing.pack(input_bt),
@@ -133,17 +135,18 @@ class DecoderOnly(LayerStack):
             packing.max_seqlen,
             PackedMask(packing, packing),
         )
-        return hidden_1nd[0], packing.pack(target_bt)[0]
+        return hidden_1nd[0]
 
-    def hidden(self, input_bt: Tensor, part_bt: Tensor) -> Tensor:
+    def hidden(self, input_bt: Tensor, part_bt: Tensor, packing: Packing | None = None) -> Tensor:
         """Return the hidden states (b, t, d) that predict each next token."""
-        t = part_bt.shape[1]
-        if bool((part_bt > 0).any()):
-            position, mask = part_positions(part_bt), _causal_part_mask(part_bt)
+        packing = packing or packing_of_parts(part_bt)
+        b, t = part_bt.shape
+        if packing.sentences > b:
+            position, mask = packing.positions(part_bt), _causal_part_mask(part_bt)
         else:
             position, mask = torch.arange(t, device=part_bt.device), None
         if t > self.context_length and isinstance(self.positions, LearnedPositions):
-            self._check_length(int(part_positions(part_bt).max()) + 1)
+            self._check_length(packing.max_seqlen)
             position = position.clamp(max=self.context_length - 1)  # changes only padding
         return self._run(input_bt, position, t, mask)
 

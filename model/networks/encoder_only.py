@@ -34,7 +34,7 @@ from model.blocks.embeddings import Embedding
 from model.blocks.layers import LayerStack
 from model.blocks.learned_positions import LearnedPositions
 from model.blocks.norm import norm_of
-from model.blocks.packing import PackedMask, packing_of_parts
+from model.blocks.packing import PackedMask, Packing, packing_of_parts
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
@@ -70,7 +70,6 @@ class EncoderOnly(LayerStack):
         self.width = config.width
         self.context_length = context_length
         self.vocabulary_size = vocabulary_size
-        self.attention_backend = attention_backend
         self.embedding = Embedding(vocabulary_size, self.width, scaled=False)
         self.positions = LearnedPositions(context_length, self.width)
         # The table of segment vectors has the form of a token embedding.
@@ -82,7 +81,12 @@ class EncoderOnly(LayerStack):
         self.add_layers(config, config.layers, attention_backend)
 
     def forward(
-        self, ids_bt: Tensor, segment_bt: Tensor, position_bt: Tensor, part_bt: Tensor
+        self,
+        ids_bt: Tensor,
+        segment_bt: Tensor,
+        position_bt: Tensor,
+        part_bt: Tensor,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Return the hidden states (b, t, d), which are meaningless at padding.
 
@@ -91,15 +95,17 @@ class EncoderOnly(LayerStack):
             position_bt: int64, each token's position, below `context_length`.
             part_bt: int64, number of each token's part in its row: 0, 1, … in this order, and -1 at
                 the padding at the end of the row.
+            packing: the packing of the parts if the host knows it. Otherwise, it is computed here,
+                and the host waits for the device.
 
         Raises:
             ModelError: a position is beyond the learned ones.
         """
         self._check_positions(position_bt)
+        packing = packing or packing_of_parts(part_bt)
         if self.attention_backend is not AttentionBackend.VARLEN:
-            mask = _part_mask(part_bt)
+            mask = _part_mask(part_bt, packing)
             return self._run(ids_bt, segment_bt, position_bt, mask)
-        packing = packing_of_parts(part_bt)
         hidden_1nd = self._run(
             packing.pack(ids_bt),
             packing.pack(segment_bt),
@@ -133,11 +139,11 @@ class EncoderOnly(LayerStack):
             )
 
 
-def _part_mask(part_bt: Tensor) -> Tensor | None:
+def _part_mask(part_bt: Tensor, packing: Packing) -> Tensor | None:
     """Return a mask that hides padding and other parts, or None if every row is one part."""
-    if not bool(part_bt.any()):
-        return None
-    if not bool((part_bt > 0).any()):
+    if packing.sentences == len(part_bt):
+        if len(packing.places_n) == part_bt.numel():
+            return None
         return additive_mask(part_bt == 0)[:, None, None, :]
     # Padding attends to itself as if it were a part, because every query must see at least one key.
     return additive_mask(part_bt.unsqueeze(2) == part_bt.unsqueeze(1)).unsqueeze(1)

@@ -130,35 +130,40 @@ class Transformer(nn.Module):
         target_input_bt: Tensor,
         target_output_bt: Tensor,
         loss: Loss,
+        known: Sequence[Packing] = (),
     ) -> LossSums:
-        """Return the loss's sums over the target tokens, padding excluded."""
+        """Return the loss's sums over the target tokens, padding excluded.
+
+        Args:
+            known: the packings of source and target if the host knows them. Otherwise, they are
+                computed here, and the host waits for the device.
+        """
+        # A target's input has as many real tokens as its output, but only the output shows how
+        # many: the input may have EOS, or PAD instead, after its last real token.
+        sides = known or packings(self.is_real(source_bs), self.is_real(target_output_bt))
         packed = self.attention_backend is AttentionBackend.VARLEN
         hidden = self._hidden_packed if packed else self._hidden_padded
-        hidden_nd, target_n = hidden(source_bs, target_input_bt, target_output_bt)
+        hidden_nd = hidden(source_bs, target_input_bt, *sides)
+        target_n = sides[1].pack(target_output_bt)[0]
         weight_vd = self.output_weight
         if self.output_bias is not None:
             hidden_nd, weight_vd = with_bias_as_weights(hidden_nd, weight_vd, self.output_bias)
         return loss(hidden_nd, weight_vd, target_n)
 
     def _hidden_padded(
-        self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the hidden states (n, d) of the real target tokens, and these tokens (n,)."""
+        self, source_bs: Tensor, target_input_bt: Tensor, source: Packing, target: Packing
+    ) -> Tensor:
+        """Return the hidden states (n, d) of the real target tokens."""
         memory_bsd = self.encode(source_bs)
         hidden_btd = self.decode(target_input_bt, memory_bsd, source_bs)
         # Only real tokens are projected to logits, because this is the largest product of a small
         # model.
-        real_n = self.is_real(target_output_bt).flatten().nonzero().squeeze(1)
-        hidden_nd = hidden_btd.flatten(0, 1).index_select(0, real_n)
-        return hidden_nd, target_output_bt.flatten().index_select(0, real_n)
+        return hidden_btd.flatten(0, 1).index_select(0, target.places_n)
 
     def _hidden_packed(
-        self, source_bs: Tensor, target_input_bt: Tensor, target_output_bt: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, source_bs: Tensor, target_input_bt: Tensor, source: Packing, target: Packing
+    ) -> Tensor:
         """Return the result of `_hidden_padded`, in the same order, without computing padding."""
-        # A target's input has as many real tokens as its output, but only the output shows how
-        # many: the input may have EOS, or PAD instead, after its last real token.
-        source, target = packings(self.is_real(source_bs), self.is_real(target_output_bt))
         x_1sd = self.embed_packed(source_bs, self.source_embedding or self.target_embedding, source)
         memory_1sd = self.encoder(x_1sd, PackedMask(source, source), self._rotation_packed(source))
         x_1nd = self.embed_packed(target_input_bt, self.target_embedding, target)
@@ -169,7 +174,7 @@ class Transformer(nn.Module):
             PackedMask(target, target),
             rotation=self._rotation_packed(target),
         )
-        return hidden_1nd[0], target.pack(target_output_bt)[0]
+        return hidden_1nd[0]
 
     def checkpoint_activations(self, on: bool) -> None:
         """See `LayerStack.checkpoint_activations`."""

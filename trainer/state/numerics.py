@@ -15,6 +15,7 @@ import torch
 from model.blocks.attention import default_backend
 from model.blocks.linear import ONEDNN_FROM, uses_onednn
 from model.config.transformer import AttentionBackend
+from model.losses.loss import GPU_CHUNK_LOGITS
 from trainer.config import EngineConfig
 from trainer.process.network import summation
 from trainer.process.placement import Placement
@@ -38,6 +39,7 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
         "threads": placement.threads,
         "attention": str(attention_backend(engine, placement)),
         "dropout": "torch" if cuda else "16 bits",  # see model/blocks/dropout.py
+        **({"loss": f"{GPU_CHUNK_LOGITS} logits at a time"} if cuda else {}),
         "torch": str(torch.__version__),  # plain, so that the supervisor unpickles it without torch
         "deepspeed": version("deepspeed"),
     }

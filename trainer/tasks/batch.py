@@ -15,6 +15,7 @@ import torch
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.config.pair import SOURCE, TARGET
+from model.blocks.packing import Packing, moved, packing_on_host
 from model.flops import Flops
 from model.networks.transformer import Vocabulary
 
@@ -29,6 +30,8 @@ class DeviceBatch:
         padding: the number of padded positions.
         positions: the number of all positions.
         flops: floating-point operations of forward and backward; None if they are not counted.
+        packings: what the host knows about the rows of each side, for a network whose forward has
+            an argument `known`; empty for other networks.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -36,10 +39,18 @@ class DeviceBatch:
     padding: int
     positions: int
     flops: Flops | None = None
+    packings: tuple[Packing, ...] = ()
 
     def twice(self) -> Self:
         """Return the batch followed by a copy of all its rows, for `model.losses.r_drop`."""
-        return replace(self, inputs=tuple(torch.cat([rows, rows]) for rows in self.inputs))
+        return replace(
+            self,
+            inputs=tuple(torch.cat([rows, rows]) for rows in self.inputs),
+            packings=tuple(
+                packing.twice(rows)
+                for packing, rows in zip(self.packings, self.inputs, strict=False)
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ def device_batch(
     numbers: Iterable[np.ndarray],
     inputs: Sequence[np.ndarray],
     device: torch.device,
+    packing: Packing | None = None,
 ) -> DeviceBatch:
     """Move the arrays that a network reads to a device.
 
@@ -69,6 +81,7 @@ def device_batch(
         arrays: the arguments of the network's forward; the first has the padded tokens.
         numbers: the numbers of the examples, and others that the digest includes.
         inputs: the inputs without padding, for the digest; the first has the tokens.
+        packing: the packing of the rows, on the host; None for none.
     """
     state = hashlib.blake2b(digest_size=32)
     for values in numbers:
@@ -77,10 +90,11 @@ def device_batch(
         state.update(values.astype("<i4").data)
     positions = arrays[0].size
     return DeviceBatch(
-        inputs=tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in arrays),
+        inputs=tuple(moved(torch.from_numpy(array), device) for array in arrays),
         digest=state.digest(),
         padding=positions - len(inputs[0]),
         positions=positions,
+        packings=(packing.to(device),) if packing else (),
     )
 
 
@@ -97,11 +111,21 @@ def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.dev
     host = [torch.from_numpy(a) for a in (source, target_input, target_output)]
     digest = _digest(micro_batch.pair_ids, host, vocabulary.pad_id)
     return PairBatch(
-        inputs=tuple(tensor.to(device, non_blocking=True) for tensor in host),
+        inputs=tuple(moved(tensor, device) for tensor in host),
         digest=digest,
         padding=positions - tokens,
         positions=positions,
+        packings=tuple(
+            _packing(micro_batch.fields[name], rows).to(device)
+            for name, rows in ((SOURCE, source), (TARGET, target_output))
+        ),
     )
+
+
+def _packing(field: FieldArrays, rows: np.ndarray) -> Packing:
+    real = np.arange(rows.shape[1]) < field.lengths[:, None]
+    lengths = torch.from_numpy(field.lengths.astype(np.int64))
+    return packing_on_host(lengths, torch.from_numpy(np.flatnonzero(real)))
 
 
 def _padded(field: FieldArrays, pad_id: int) -> np.ndarray:

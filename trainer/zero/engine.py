@@ -219,7 +219,8 @@ class TrainingEngine:
         self._zero_gradients = is_dummy
         self._watched.clear()
         self._digests = {} if is_digested else None
-        named_sums = self._engine(*batch.inputs, self.loss)
+        known = {"known": batch.packings} if batch.packings else {}
+        named_sums = self._engine(*batch.inputs, self.loss, **known)
         self.sum_names = sum_names(named_sums, self.module)
         # With grids, _on_gradients multiplies the gradients instead.
         factor = 1 if self.grids else self._divided_by
