@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from support.host_reads import host_reads
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from model.blocks.packing import packings
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
 from model.inspection.trace import trace
@@ -86,34 +87,17 @@ def test_no_module_computes_padding(pair_of_models, batch):
         assert shape == (1, SOURCE_TOKENS if reads_source else TARGET_TOKENS), name
 
 
-class ShapesFromNumbers(TorchDispatchMode):
-    """Notes the operations for which a host has to know numbers that are on the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        waits = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
-        if waits & set(operation.tags) and kwargs.get("output_size") is None:
-            self.found.append(str(operation))
-        return operation(*args, **kwargs)
-
-
-def test_the_host_waits_for_the_lengths_alone(pair_of_models, batch, monkeypatch):
-    """On a CPU nobody waits; these are the operations that would on a GPU."""
-    padded, packed = pair_of_models()
-    with ShapesFromNumbers() as waits:
-        padded(*batch, CrossEntropy(0.1))
-    assert waits.found == ["aten.nonzero.default"]
-    read, tolist = [], torch.Tensor.tolist
-    monkeypatch.setattr("model.blocks.varlen.sentence_by_sentence", lambda query, *_: query)
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: (read.append(x.shape), tolist(x))[1])
-    with ShapesFromNumbers() as waits:
-        packed(*batch, CrossEntropy(0.1))
-    assert waits.found == []
-    assert read == [(2, len(SOURCE_LENGTHS))]
+def test_the_host_waits_for_the_lengths_alone_and_not_if_it_knows_them(
+    pair_of_models, batch, monkeypatch
+):
+    for model in pair_of_models():
+        with host_reads(monkeypatch) as reads:
+            model(*batch, CrossEntropy(0.1))
+        assert reads == [(2, len(SOURCE_LENGTHS))]
+        known = packings(batch[0] != 0, batch[2] != 0)
+        with host_reads(monkeypatch) as reads:
+            model(*batch, CrossEntropy(0.1), known)
+        assert reads == []
 
 
 @pytest.mark.parametrize("checkpoints", [False, True])

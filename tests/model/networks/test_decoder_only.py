@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from support.host_reads import host_reads
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.blocks.dropout import Dropout
+from model.blocks.packing import packing_of_parts
 from model.blocks.positions import sinusoidal_table
 from model.config.decoder_only import DecoderOnlyConfig
 from model.config.transformer import AttentionBackend
@@ -179,37 +180,16 @@ def test_learned_positions_have_an_end(build_decoder_only, backend):
     assert longer(*batch([[300]]), CrossEntropy()).nll.isfinite()
 
 
-class Operations(TorchDispatchMode):
-    """Notes the operations for which a host has to know numbers that are on the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.waits = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        waits = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
-        if waits & set(operation.tags) and kwargs.get("output_size") is None:
-            self.waits.append(str(operation))
-        return operation(*args, **kwargs)
-
-
-def test_the_host_waits_twice_padded_and_once_packed(build_decoder_only, monkeypatch):
-    """On a CPU nobody waits; these are the operations that would on a GPU."""
-    padded, packed = (
-        build_decoder_only(backend=backend, preset="llama")
-        for backend in (None, AttentionBackend.VARLEN)
-    )
-    with Operations() as found:
-        padded(*batch(), CrossEntropy())
-    assert found.waits == ["aten._local_scalar_dense.default", "aten.nonzero.default"]
-    read, tolist = [], torch.Tensor.tolist
-    monkeypatch.setattr("model.blocks.varlen.sentence_by_sentence", lambda query, *_: query)
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: (read.append(x.shape), tolist(x))[1])
-    with Operations() as found:
-        packed(*batch(), CrossEntropy())
-    assert found.waits == []
-    assert read == [(len(ROWS) + 2,)]
+def test_the_host_waits_once_and_not_if_it_knows_the_rows(build_decoder_only, monkeypatch):
+    for backend in (None, AttentionBackend.VARLEN):
+        network = build_decoder_only(backend=backend, preset="llama")
+        with host_reads(monkeypatch) as reads:
+            network(*batch(), CrossEntropy())
+        assert reads == [(len(ROWS) + 2,)]
+        known = [packing_of_parts(batch()[2])]
+        with host_reads(monkeypatch) as reads:
+            network(*batch(), CrossEntropy(), known)
+        assert reads == []
 
 
 def test_one_part_a_row_takes_no_mask_and_several_take_one_for_all_layers(build_decoder_only):

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.tasks.translation import TASK
+from model.blocks.packing import packings
 from model.networks.transformer import Vocabulary
 from trainer.state.digest import START, fold
 from trainer.tasks.batch import to_device
@@ -36,6 +38,11 @@ def test_padding_and_shifting():
     assert batch.inputs[2].tolist() == [[20, 3, 0, 0], [21, 22, 23, 3]]
     assert batch.target_input.tolist() == [[2, 20, 0, 0], [2, 21, 22, 23]]
     assert (batch.padding, batch.positions) == (3, 14)
+    own = packings(batch.source != 0, batch.inputs[2] != 0)
+    assert_close([*map(list, batch.packings)], [*map(list, own)], rtol=0, atol=0)
+    doubled = packings(*(torch.cat([ids, ids]) != 0 for ids in (batch.source, batch.inputs[2])))
+    twice = batch.twice().packings
+    assert_close([*map(list, twice)], [*map(list, doubled)], rtol=0, atol=0)
 
 
 def test_read_only_arrays_are_copied():

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.ranks.validation_jobs import validate_language_model
 from support.tasks import language_model_values
+from torch.testing import assert_close
 
 from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays
@@ -19,6 +20,7 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from model.blocks.packing import packing_of_parts
 from model.config.decoder_only import SamplingConfig
 from model.generation.sampling import generate
 from trainer.process.placement import Placement
@@ -71,6 +73,8 @@ def test_rows_parts_padding_and_targets_one_token_later(rows):
     expected = plainly(rows)
     assert [tensor.tolist() for tensor in batch.inputs] == expected
     assert all(tensor.dtype == torch.int64 for tensor in batch.inputs)
+    (packing,) = batch.packings
+    assert_close(list(packing), list(packing_of_parts(batch.inputs[2])), rtol=0, atol=0)
     assert batch.padding == sum(part == -1 for row in expected[2] for part in row)
     assert batch.positions == batch.inputs[0].numel()
     sizes = [len(part) - 1 for row in rows for part in row]

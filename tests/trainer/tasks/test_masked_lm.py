@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.tasks import masked_values
+from torch.testing import assert_close
 
 from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays
@@ -73,6 +74,8 @@ def test_rows_positions_parts_padding_and_places(rows):
     assert place.tolist() == np.flatnonzero(odd).tolist()
     assert target.tolist() == (np.array(expected[0])[odd] + 1).tolist()
     assert all(tensor.dtype == torch.int64 for tensor in batch.inputs)
+    (packing,) = batch.packings
+    assert_close(list(packing), list(packing_of_parts(batch.inputs[3])), rtol=0, atol=0)
     assert batch.padding == sum(part == -1 for row in expected[3] for part in row)
     assert batch.positions == padded[0].numel()
     told = [len(part) // 2 for row in rows for part in row]
