@@ -129,9 +129,7 @@ class Steps:
     def _verify_sums(self, on: bool) -> None:
         """Turn the checksums of the engine on or off."""
         assert self.engine.grids
-        self.engine._reductions, self.engine.grids.observe = (
-            self._checksums if on else (None, lambda index, shifted, shift: None)
-        )
+        self.engine._reductions, self.engine.grids.observe = self._checksums if on else (None, None)
 
 
 def measure(

@@ -97,13 +97,13 @@ class GradientGrids:
             return
         shifts = [self._shifts[index] for index in indices]
         is_fp32 = gradients[0].dtype == torch.float32
-        shifted = gradients if is_fp32 else [gradient.float() for gradient in gradients]
+        shifted = gradients if is_fp32 else as_fp32(gradients)
         torch._foreach_add_(shifted, shifts)
         if self.observe:
             self.observe(indices, shifted)
         torch._foreach_sub_(shifted, shifts)
         if not is_fp32:
-            torch._foreach_copy_(gradients, shifted)
+            torch._foreach_copy_([gradient.view(-1) for gradient in gradients], shifted)
 
     def fits(self, amax: np.ndarray) -> bool:
         """Return whether a step's gradients were within the limits.
@@ -169,6 +169,15 @@ class GradientGrids:
         exponents = np.maximum(exponents, SMALLEST_LIMIT_EXPONENT)
         self._limits = np.ldexp(1.0, exponents)
         self._shifts = np.ldexp(1.5 * 2**23, exponents - self._bits).tolist()
+
+
+def as_fp32(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return flat copies in fp32, which are parts of one vector."""
+    sizes = [gradient.numel() for gradient in gradients]
+    vector = torch.empty(sum(sizes), dtype=torch.float32, device=gradients[0].device)
+    copies = list(vector.split(sizes))
+    torch._foreach_copy_(copies, [gradient.view(-1) for gradient in gradients])
+    return copies
 
 
 def largest_magnitudes(gradients: list[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -8,12 +8,13 @@ bf16: 2), and the optimizer keeps m moments of each parameter (AdamW: 2).
     | weights     | wP      | wP                          | wP        | wP / N    |
     | fp32 copy   | 0       | 4P / N                      | 4P / N    | 4P / N    |
     | gradients   | 4P      | fp32: 4P + 4P / N, bf16: 4P | 4P / N    | 4P / N    |
-    | bucket      | 0       | fp32: 4 B, bf16: 0          | w B       | w B       |
+    | bucket      | 0       | fp32: 4 B, bf16: 6 C        | w B       | w B       |
     | moments     | 4mP     | 4mP / N                     | 4mP / N   | 4mP / N   |
 
-B is the number of gradient elements in a bucket, which DeepSpeed reduces in one collective. The
-sizes of gradients and bucket are their peaks within a step. In addition, F frozen parameters take
-the bytes of their weights, and 4F / N bytes of host memory for the fp32 copy that checkpoints need.
+B is the number of gradient elements in a bucket, which DeepSpeed reduces in one collective, and C
+that of a bucket which a GPU converts to fp32 and adds to its sums. The sizes of gradients and
+bucket are their peaks within a step. In addition, F frozen parameters take the bytes of their
+weights, and 4F / N bytes of host memory for the fp32 copy that checkpoints need.
 Activations, which forward keeps for backward, depend on the batches and are measured
 (`cluster.planning.measurement`).
 """
@@ -25,6 +26,7 @@ from trainer.config import EngineConfig
 FP32 = 4
 # Number of elements; copied, because trainer/zero/settings.py imports torch.
 LARGEST_BUCKET = 500_000_000
+CAPACITY = 2**25  # of trainer.zero.gradient_buckets on a GPU; less on a CPU
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class StateSize:
         master: the fp32 copy of the weights that the optimizer updates; 0 if it updates the weights
             themselves.
         gradients: the gradients that the passes of a step accumulate.
-        bucket: the buffer of the gradients that DeepSpeed reduces in one collective.
+        bucket: the gradients that DeepSpeed reduces in one collective, or those that are added to
+            their sums together.
         moments: the moments of the optimizer.
         average: the moving average of the weights; 0 if the run keeps none.
         checkpoint_copy: the copy from which a checkpoint is written in the background; always in
@@ -88,8 +91,11 @@ def state_size(
     stage, width = engine.zero_stage, 2 if engine.precision == "bf16" else FP32
     share = -(-trained // ranks)
     cut = trained if stage == 0 else share
-    bucket = min(trained, LARGEST_BUCKET)
     flat_sums = stage == 1 and width < FP32  # see trainer.zero.stages.FlatSums
+    if flat_sums:
+        bucket = (width + FP32) * min(trained, CAPACITY)
+    else:
+        bucket = width * min(trained, LARGEST_BUCKET) if stage else 0
     gradients = {
         0: FP32 * trained,
         1: FP32 * trained + (0 if flat_sums else FP32 * share),
@@ -98,7 +104,7 @@ def state_size(
         weights=width * (-(-parameters // ranks) if stage == 3 else parameters),
         master=FP32 * share if stage else 0,
         gradients=gradients,
-        bucket=0 if stage == 0 or flat_sums else width * bucket,
+        bucket=bucket,
         moments=FP32 * moments * cut,
         average=FP32 * share if averaged else 0,
         checkpoint_copy=checkpoint_bytes(

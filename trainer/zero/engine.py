@@ -381,8 +381,8 @@ class TrainingEngine:
     def observe_gradients(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
         """Call `show` with each parameter's gradient of each pass within the context.
 
-        The gradient of a dummy is zero. With exact numerics, a gradient is already rounded to its
-        grid, except in bf16 under stage 1. The computation does not change.
+        The gradient of a dummy is zero. A gradient is not rounded to its grid yet, except in stages
+        0 and 1 of fp32. The computation does not change.
 
         Args:
             show: receives the parameter's name and its gradient, which it must not change.
@@ -473,7 +473,7 @@ class TrainingEngine:
         # view. In stage 0, DeepSpeed overwrites gradients with their sums before the pass ends.
         return [
             gradient.sum()
-            if gradient.numel() > SMALL_GRADIENT
+            if gradient.numel() > SMALL_GRADIENT or self.stage.reuses_memory
             else gradient
             if self.stage.replicated
             else gradient.detach()

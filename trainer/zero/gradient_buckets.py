@@ -16,7 +16,7 @@ CAPACITY = {"cpu": 2**16, "cuda": 2**25}
 
 
 class GradientBuckets:
-    """Gradients of a backward pass, which the caller gets in buckets and which are then freed."""
+    """Gradients of a backward pass, which are processed in buckets."""
 
     def __init__(
         self, process: Callable[[list[nn.Parameter], list[torch.Tensor]], None], capacity: int
@@ -33,27 +33,16 @@ class GradientBuckets:
         self._gradients: list[torch.Tensor] = []
         self._elements = 0
 
-    def add(self, parameter: nn.Parameter) -> None:
-        """Take the gradient of a parameter, which backward has computed."""
-        assert parameter.grad is not None
-        if self._elements + parameter.numel() > self._capacity:
+    def add(self, parameter: nn.Parameter, gradient: torch.Tensor) -> None:
+        """Add the gradient of a parameter."""
+        if self._elements + gradient.numel() > self._capacity:
             self.flush()
         self._parameters.append(parameter)
-        self._gradients.append(parameter.grad)
-        self._elements += parameter.numel()
-        parameter.grad = None  # otherwise DeepSpeed would add it to its sums
+        self._gradients.append(gradient)
+        self._elements += gradient.numel()
 
     def flush(self) -> None:
-        """Process the last gradients of a pass."""
+        """Process the last gradients."""
         if self._parameters:
             self._process(self._parameters, self._gradients)
         self._parameters, self._gradients, self._elements = [], [], 0
-
-
-def as_fp32(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return flat copies in fp32, which are parts of one vector."""
-    sizes = [gradient.numel() for gradient in gradients]
-    vector = torch.empty(sum(sizes), dtype=torch.float32, device=gradients[0].device)
-    copies = list(vector.split(sizes))
-    torch._foreach_copy_(copies, [gradient.view(-1) for gradient in gradients])
-    return copies

@@ -20,10 +20,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from trainer.exact.grids import as_fp32
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
 from trainer.zero.fragment import MASTER
-from trainer.zero.gradient_buckets import CAPACITY, GradientBuckets, as_fp32
+from trainer.zero.gradient_buckets import CAPACITY, GradientBuckets
 
 Gradients = list[torch.Tensor]
 _CLIPPING_EPSILON = 1e-6  # as in DeepSpeed
@@ -43,11 +44,14 @@ class Stage(ABC):
         averages: whether DeepSpeed divides summed gradients by the number of ranks.
         rounds_when_adding: whether this class rounds gradients to their grids when it adds them,
             instead of the engine when it receives them.
+        reuses_memory: whether DeepSpeed overwrites the gradients that the engine receives before
+            the pass ends.
     """
 
     replicated = False
     averages = False
     rounds_when_adding = False
+    reuses_memory = False
 
     def __init__(
         self, engine: Any, optimizer: Any, placement: Placement, clipping: float | None
@@ -158,6 +162,39 @@ class Stage(ABC):
         for parameter in parameters:
             parameter.register_hook(functools.partial(hook, parameter))
 
+    def _receive_in_buckets(
+        self, receive: Receiver, reduce: str, bucket: Callable[..., Iterable[nn.Parameter]]
+    ) -> None:
+        """Pass on gradients in the buckets that DeepSpeed reduces, before it reduces them.
+
+        Args:
+            receive: as in `receive_gradients`.
+            reduce: the name of DeepSpeed's method that reduces a bucket.
+            bucket: returns the parameters of a bucket; has the same arguments as the method.
+        """
+
+        def process(parameters: list[nn.Parameter], gradients: Gradients) -> None:
+            received = receive(parameters, gradients)
+            for gradient, result in zip(gradients, received, strict=True):
+                if result is not gradient:
+                    gradient.copy_(result)
+
+        def receive_and_reduce(*arguments: Any, **options: Any) -> None:
+            for parameter in bucket(*arguments, **options):
+                assert parameter.grad is not None
+                buckets.add(parameter, parameter.grad)
+            buckets.flush()
+            original(*arguments, **options)
+
+        self.reuses_memory = True
+        buckets = GradientBuckets(process, self._capacity)
+        original = getattr(self._optimizer, reduce)
+        setattr(self._optimizer, reduce, receive_and_reduce)
+
+    @property
+    def _capacity(self) -> int:
+        return CAPACITY[self._placement.torch_device.type]
+
     def end_pass(self) -> None:  # noqa: B027
         """Add the last gradients of a pass, if this class adds gradients instead of DeepSpeed."""
 
@@ -240,6 +277,21 @@ class Partitioned(Stage):
         self._optimizer.compute_grad_norm = self._clipping is not None
         self._optimizer.get_grad_norm_direct = self._norm_of_group
 
+    def receive_gradients(
+        self, parameters: Iterable[nn.Parameter], receive: Receiver, round_: Rounding | None
+    ) -> None:
+        optimizer = self._optimizer
+        if not optimizer.partition_gradients:  # stage 1 reduces the sums of all passes
+            super().receive_gradients(parameters, receive, round_)
+            return
+
+        def bucket(comm_dtype: torch.dtype | None = None) -> Iterator[nn.Parameter]:
+            for dtype in optimizer.ipg_buckets if comm_dtype is None else [comm_dtype]:
+                for group, place, _ in optimizer.ipg_buckets[dtype].params:
+                    yield optimizer.bit16_groups[group][place]
+
+        self._receive_in_buckets(receive, "reduce_ipg_grads", bucket)
+
     def _norm_of_group(self, gradients: Gradients, parameters: object) -> torch.Tensor:
         parts = [part for part in gradients if not getattr(part, "_zero_padding", False)]
         return _norm_over_ranks(_squares(parts, torch.float64).sum().float())
@@ -311,9 +363,14 @@ class FlatSums(Partitioned):
         def process(parameters: list[nn.Parameter], gradients: Gradients) -> None:
             self._add(parameters, receive(parameters, gradients), round_)
 
-        self._buckets = GradientBuckets(process, CAPACITY[self._placement.torch_device.type])
+        def take(parameter: nn.Parameter) -> None:
+            assert parameter.grad is not None
+            self._buckets.add(parameter, parameter.grad)
+            parameter.grad = None  # otherwise DeepSpeed would add it to its sums
+
+        self._buckets = GradientBuckets(process, self._capacity)
         for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(self._buckets.add)
+            parameter.register_post_accumulate_grad_hook(take)
 
     def end_pass(self) -> None:
         self._buckets.flush()
@@ -383,6 +440,13 @@ class Sharded(Stage):
         self._optimizer.get_grad_norm_direct = self._norm_of_group
         if self._clipping is None:
             self._optimizer._get_norm_groups = lambda: [torch.zeros(())]
+
+    def receive_gradients(
+        self, parameters: Iterable[nn.Parameter], receive: Receiver, round_: Rounding | None
+    ) -> None:
+        name = "_DeepSpeedZeroOptimizer_Stage3__reduce_and_partition_ipg_grads"
+        buckets = self._optimizer.ipg_buckets
+        self._receive_in_buckets(receive, name, lambda dtype: buckets[dtype].params)
 
     def _norm_of_group(self, gradients: Gradients, parameters: object) -> torch.Tensor:
         return _norm_over_ranks(_squares(gradients, torch.float64).sum())

@@ -7,7 +7,7 @@ from support.ranks.state_jobs import bytes_held
 from trainer.config import EngineConfig
 from trainer.memory import state_size as calculated
 from trainer.memory.state_size import checkpoint_bytes, state_size
-from trainer.zero import settings
+from trainer.zero import gradient_buckets, settings
 
 SHAPES = [Shape(stage) for stage in range(4)] + [Shape(stage, "bf16") for stage in (1, 2, 3)]
 # ZeRO pads its parts so that all ranks have the same: some elements for each parameter or group.
@@ -49,5 +49,6 @@ def test_a_moving_average_is_in_every_checkpoint():
     assert checkpoint_bytes(10, moments=2, averaged=False) == 120
 
 
-def test_the_bucket_is_the_engines():
+def test_the_buckets_are_the_engines():
     assert calculated.LARGEST_BUCKET == settings.LARGEST_BUCKET
+    assert gradient_buckets.CAPACITY["cuda"] == calculated.CAPACITY

@@ -22,6 +22,7 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masked_text import masked_ids, masked_text
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, MASK
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from model.blocks.packing import packing_of_parts
 from trainer.tasks.masked_lm import MaskedLanguageModelling
 from trainer.tasks.task import training_task
 
