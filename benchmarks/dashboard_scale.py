@@ -31,10 +31,11 @@ from typing import Any
 
 import psutil
 
+from benchmarks.support.checkpoint_headers import bare_header
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from trainer.checkpoints.folder_names import folder_name
-from trainer.checkpoints.format import HEADER, CheckpointHeader
+from trainer.checkpoints.format import HEADER
 from trainer.record.metrics_lines import TrainLine, ValidationLine, parse_line
 from trainer.runs.folder import RunMetadata
 
@@ -155,19 +156,7 @@ def make_run(path: Path, record: Path, steps: int) -> None:
     card = RunMetadata(id="1", name=path.name, dataset_identity="d", identity={})
     (path / "run.json").write_text(card.model_dump_json())
     (path / "recipe.yaml").write_text(RECIPE.read_text())
-    header = CheckpointHeader(
-        step=steps,
-        optimizer_step=steps,
-        cursor={"epoch": 0, "window": 0, "offset": 0},
-        data_digest="0" * 64,
-        dataset_identity="d",
-        recipe={},
-        identity={},
-        numerics={},
-        parameters={f"layer.{number}.weight": [512, 512] for number in range(100)},
-        parameter_groups=[],
-        target_tokens_seen=0,
-    )
+    header = bare_header(steps, {f"layer.{number}.weight": [512, 512] for number in range(100)})
     (checkpoint / HEADER).write_text(header.to_json())
 
 

@@ -18,9 +18,8 @@ from pathlib import Path
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import complete, say
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import ValidationLine
 
@@ -86,9 +85,7 @@ def main() -> None:
         f"data.dataset={arguments.folder.absolute()}/dataset",
         *corpus_overrides(RECIPE, arguments.mirror),
     ]
-    recipe = load_recipe(find_recipe(RECIPE), settings)
-    if not (arguments.folder / "dataset" / "manifest.json").exists():
-        prepare(recipe.data_settings, lambda progress: None)
+    prepared_recipe(RECIPE, settings)
     with ThreadPoolExecutor(arguments.at_once) as pool:
         found = pool.map(lambda name: train(arguments.folder, name, [*settings, *RUNS[name]]), RUNS)
         validations = dict(zip(RUNS, found, strict=True))

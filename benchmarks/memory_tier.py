@@ -25,6 +25,7 @@ from pathlib import Path
 import ray
 import torch
 
+from benchmarks.support.checkpoint_headers import bare_header
 from benchmarks.support.command_line import parse_arguments
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.node_agent import NodeAgent
@@ -91,19 +92,7 @@ def make_state(megabytes: int) -> list[Fragment]:
 
 
 def make_header(step: int, state: Sequence[Fragment]) -> CheckpointHeader:
-    return CheckpointHeader(
-        step=step,
-        optimizer_step=step,
-        cursor={"epoch": 0, "window": 0, "offset": 0},
-        data_digest="",
-        dataset_identity="",
-        recipe={},
-        identity={},
-        numerics={},
-        parameters={fragment.parameter: [fragment.tensor.numel()] for fragment in state},
-        parameter_groups=[],
-        target_tokens_seen=0,
-    )
+    return bare_header(step, {part.parameter: [part.tensor.numel()] for part in state})
 
 
 def median_seconds(action: Callable[[], object], repetitions: int) -> float:

@@ -22,12 +22,11 @@ from pathlib import Path
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.contestants import Transloom
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.turns import table, take_turns
 from cluster.notify.delivery import Deliveries
 from cluster.notify.notification import Notification, RunEvent
 from cluster.notify.targets import open_target
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
 from trainer.notify_config import NotifyTarget
 from trainer.runs.folder import RunFolder
 
@@ -79,9 +78,8 @@ def main() -> None:
     overrides = [*SMALL, *arguments.overrides]
     targets = ", ".join(f"{{command_from: {name}}}" for name in COMMANDS)
     notify = f"tracking.notify={{targets: [{targets}], events: [best_score]}}"
-    settings = load_recipe(find_recipe("phrasebook"), overrides).data_settings
-    prepare(settings, lambda progress: None)
-    overrides.append(f"data.dataset={Path(settings.data.dataset).resolve()}")
+    data = prepared_recipe("phrasebook", overrides).data
+    overrides.append(f"data.dataset={Path(data.dataset).resolve()}")
     notifying = [*overrides, notify]
     trainings = {"plain": overrides, "notifying": notifying, "control": overrides}
     contestants = {

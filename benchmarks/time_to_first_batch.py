@@ -27,12 +27,12 @@ import numpy as np
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.corpora import corpus_overrides
-from benchmarks.support.trainings import complete
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.trainings import complete, say
+from cluster.recipe import Recipe
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, read_header
 from trainer.record.metrics_file import train_lines
@@ -101,8 +101,7 @@ def measure(
     folder: Path, overrides: list[str], late: int, repetitions: int
 ) -> dict[str, list[float]]:
     """Return the seconds to the first line in each case."""
-    recipe = load_recipe(find_recipe(RECIPE), overrides)
-    prepare(recipe.data_settings, lambda progress: None)
+    recipe = prepared_recipe(RECIPE, overrides)
     train(folder / "run", overrides, EARLY)
     cursor = cursor_of(recipe, late)
     write_long_record(folder / "run" / "metrics.jsonl", folder / "record.jsonl", late)
@@ -118,11 +117,7 @@ def measure(
                 shutil.copyfile(folder / "record.jsonl", run / "metrics.jsonl")
             seconds[case].append(train(run, overrides, 1 + (late if number else EARLY)))
             shutil.rmtree(run)
-            print(
-                f"{case}: {seconds[case][-1]:.2f} s; load {os.getloadavg()[0]:.1f}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{case}: {seconds[case][-1]:.2f} s; load {os.getloadavg()[0]:.1f}")
     return seconds
 
 

@@ -18,9 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import complete
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
 from foundation.openmp import POLICY, SPINS, VARIABLE
 from trainer.record.metrics_file import train_lines
 
@@ -79,8 +78,7 @@ def main() -> None:
     ways = {OURS: WAYS[OURS]} if arguments.smoke else WAYS
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        recipe = load_recipe(find_recipe("phrasebook"), [f"data.dataset={folder}/dataset"])
-        prepare(recipe.data_settings, lambda progress: None)
+        prepared_recipe("phrasebook", [f"data.dataset={folder}/dataset"])
         print("| beside it | threads that wait | seconds a step |\n|---|---|---|", flush=True)
         for others in (0, arguments.busy):
             found: dict[str, list[str]] = {name: [] for name in ways}

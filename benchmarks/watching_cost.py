@@ -30,9 +30,8 @@ import psutil
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.cpu import cpu_seconds
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import descendants, has_ended, running, say
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
 from trainer.errors import TrainerError
 from trainer.record.metrics_file import train_lines
 
@@ -164,7 +163,7 @@ def main() -> None:
         f"trainer.validate_every_steps={never}",
         f"checkpoints.every_steps={never}",
     ]
-    prepare(load_recipe(find_recipe("phrasebook"), overrides).data_settings, lambda progress: None)
+    prepared_recipe("phrasebook", overrides)
     ratios, shares, starts = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), arguments.inline, overrides, arguments.settling)

@@ -20,7 +20,6 @@ The picture is drawn in an environment of its own, where matplotlib is put when 
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import dataclass
 from itertools import product
@@ -38,6 +37,7 @@ from benchmarks.cost_curves.tables import Table
 from benchmarks.support.as_rank import restart_in_rank_environment
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import draw
+from benchmarks.support.trainings import say
 from model.config.transformer import AttentionBackend
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -114,10 +114,6 @@ def memory_over_lengths(sizes: Sizes) -> Table:
     ]
     title = f"Peak memory, {sizes.tokens_over_lengths:,} tokens a micro-batch"
     return Table.of(title, "length", "MB", points, megabytes(points))
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -46,6 +46,7 @@ from torch import Tensor
 from benchmarks.peers.contestants import HUGGING_FACE
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
+from benchmarks.support.trainings import say
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
@@ -343,8 +344,7 @@ def main() -> None:
             for (who, how, precision), once in measure.items():
                 found = once()
                 results[who, how, precision].append(found)
-                rate = f"{found.sentences_per_second:.1f} sentences/s"
-                print(f"{who} {how} {precision}: {rate}", file=sys.stderr, flush=True)
+                say(f"{who} {how} {precision}: {found.sentences_per_second:.1f} sentences/s")
     if arguments.json:
         rates = {
             " ".join(map(str, key)): [

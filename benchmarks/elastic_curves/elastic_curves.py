@@ -34,11 +34,10 @@ import ray
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.environments import draw
 from benchmarks.support.trainings import complete, say
 from cluster.ray.session import ray_session
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
 from trainer.record.metrics_file import train_lines
 from trainer.record.metrics_lines import TrainLine
 
@@ -203,8 +202,7 @@ def main() -> None:
         numerics = f"engine.numerics={arguments.numerics}"
         corpus = corpus_overrides(RECIPE, arguments.mirror)
         overrides = [*corpus, *SETTINGS, numerics, f"data.dataset={folder}/dataset"]
-        recipe = load_recipe(find_recipe(RECIPE), overrides)
-        prepare(recipe.data_settings, lambda progress: None)
+        prepared_recipe(RECIPE, overrides)
         steps = arguments.steps
         count = len(arguments.ranks)
         parts = [(ranks, steps * (n + 1) // count) for n, ranks in enumerate(arguments.ranks)]

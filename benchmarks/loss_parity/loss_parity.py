@@ -26,13 +26,13 @@ import numpy as np
 
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.datasets import prepared_recipe
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.arrays import concatenate
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.record.metrics_file import train_lines
 from trainer.tasks.translation import vocabulary_of
@@ -181,8 +181,7 @@ def main() -> None:
     curves: tuple[Curves, Curves] = ([], [])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        recipe = load_recipe(find_recipe(RECIPE), overrides_of(arguments, folder, seed=1))
-        prepare(recipe.data_settings, lambda progress: None)
+        prepared_recipe(RECIPE, overrides_of(arguments, folder, seed=1))
         for seed in range(1, arguments.seeds + 1):
             found = train_both(arguments, folder, seed)
             for curve, losses in zip(curves, found, strict=True):

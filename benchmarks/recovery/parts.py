@@ -30,9 +30,8 @@ import psutil
 
 from benchmarks.recovery.recovery import RANKS, Transloom
 from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import has_ended, running, say
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import read_header
 from trainer.record.metrics_file import read_metrics
@@ -147,7 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         common = [*SETTINGS, f"data.dataset={folder}/dataset", *arguments.overrides]
-        prepare(load_recipe(find_recipe(arguments.recipe), common).data_settings, lambda _: None)
+        prepared_recipe(arguments.recipe, common)
         for width in arguments.widths:
             size = 0.0
             for tier, settings in TIERS.items():

@@ -34,15 +34,15 @@ from typing import Protocol
 import psutil
 
 from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.trainings import Training, descendants, has_ended, running, say
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from cluster.recipe import Recipe
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Resumed, TrainLine
@@ -239,9 +239,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         overrides = [*SETTINGS, f"data.dataset={folder}/dataset", *arguments.overrides]
-        recipe = load_recipe(find_recipe(arguments.recipe), overrides)
-        prepare(recipe.data_settings, lambda progress: None)
-
+        recipe = prepared_recipe(arguments.recipe, overrides)
         no_spares = [*overrides, "cluster.warm_spares=false"]
         contestants: dict[str, Callable[[Path], Contestant]] = {
             "transloom": lambda place: Transloom(place, arguments.recipe, overrides),
