@@ -13,7 +13,6 @@ record, so that they take no room; each has a card, a recipe and a checkpoint of
 A record of a million steps takes 600 MB in the temporary folder.
 """
 
-import argparse
 import http.client
 import json
 import os
@@ -32,7 +31,7 @@ from typing import Any
 import psutil
 
 from benchmarks.support.checkpoint_headers import bare_header
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER
@@ -301,7 +300,7 @@ def measure(work: Path, steps: int, runs: int, pairs: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=PAIRS)

@@ -9,7 +9,6 @@ change; its range is that of the rounds. The goal is at most 1.15.
     .venv/bin/python benchmarks/exact_cost.py [--rounds N]
 """
 
-import argparse
 import statistics
 import time
 from datetime import timedelta
@@ -19,7 +18,7 @@ import torch
 
 from benchmarks.finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import restart_in_rank_environment
-from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
 from benchmarks.support.engine_step import summed
 from data_pipeline.batching.batch import MicroBatch
 from model.config.transformer import ModelConfig
@@ -82,7 +81,7 @@ def measured(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     parser.add_argument("--steps", type=int, help="of each engine in a round, after the warm-up")

@@ -10,13 +10,12 @@ mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mi
 The runs are kept under --folder, so that the same command goes on after an interruption.
 """
 
-import argparse
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import complete, say
@@ -66,9 +65,7 @@ def table(validations: dict[str, list[ValidationLine]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--steps", type=int, default=2400, help="half an hour or so on a core")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")

@@ -8,7 +8,6 @@ most 2 %.
     .venv/bin/python benchmarks/finite_flag.py [--pairs N]
 """
 
-import argparse
 import statistics
 import time
 from datetime import timedelta
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.support.as_rank import restart_in_rank_environment
-from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from model.config.transformer import ModelConfig
@@ -72,7 +71,7 @@ def seconds_of_a_step(engine: TrainingEngine, batch: MicroBatch) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     arguments = parse_arguments(parser, smoke="--pairs 1 --models tiny")

@@ -12,7 +12,6 @@ measured alone, in a process that only sends a message to both commands every tw
     .venv/bin/python benchmarks/notify_cost.py [--rounds N] [--seconds S] [KEY=VALUE …]
 """
 
-import argparse
 import json
 import os
 import time
@@ -20,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.contestants import Transloom
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.turns import table, take_turns
@@ -62,7 +61,7 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each training in a round")
     parser.add_argument("--settling", type=float, default=5.0, help="seconds before them, at least")

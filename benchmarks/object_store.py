@@ -18,7 +18,6 @@ which keeps objects in memory and takes part of the CPU time.
         [--idle SECONDS]
 """
 
-import argparse
 import os
 import re
 import statistics
@@ -35,7 +34,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.support.checkpoint_headers import bare_header
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.environments import ROOT
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import Location
@@ -249,7 +248,7 @@ def compare_restores(checkpoint: Path, folder: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--url", type=Location)
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=5)

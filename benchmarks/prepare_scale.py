@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.trainings import say
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
@@ -188,7 +188,7 @@ def table(stages: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=10_000_000)
     parser.add_argument("--pieces", type=int, default=32_000, help="size of the vocabulary")
     parser.add_argument("--seed", type=int, default=1)

@@ -13,7 +13,6 @@ The third case has what such a run has recorded as well: metrics.jsonl of a mill
 mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import complete, say
@@ -132,7 +131,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--late", type=int, default=1_000_000, help="the late step")

@@ -26,7 +26,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.record import SETTLING_SECONDS, Step, tokens_per_second
 from benchmarks.support.trainings import complete, say
 from trainer.record.metrics_file import train_lines
@@ -102,9 +102,7 @@ def wait_for(driver: "subprocess.Popen[str]", run: Path, seconds: float) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="of the steady state, a turn")
     parser.add_argument(

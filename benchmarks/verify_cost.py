@@ -14,7 +14,6 @@ passes / (slots of a rank × N) of its time. Checksums are made in every step.
     .venv/bin/python benchmarks/verify_cost.py [--pairs N] [--sums]
 """
 
-import argparse
 import multiprocessing
 import os
 import statistics
@@ -28,7 +27,7 @@ import torch
 
 from benchmarks.finite_flag import MODELS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import restart_in_rank_environment
-from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor, slots_of_rank
 from data_pipeline.batching.stream import RankStep
@@ -174,7 +173,7 @@ def pairs_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     parser.add_argument("--precisions", type=names_from(("fp32", "bf16")), default=["fp32", "bf16"])

@@ -7,7 +7,6 @@ step's seconds. A way that has not come far enough after a while is told as more
     .venv/bin/python benchmarks/waiting_threads.py [--rounds N] [--busy N] [--steps N]
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import complete
 from foundation.openmp import POLICY, SPINS, VARIABLE
@@ -70,7 +69,7 @@ def seconds_of_a_step(folder: Path, steps: int, way: dict[str, str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--busy", type=int, default=1, help="processes that only count")
     parser.add_argument("--steps", type=int, default=30)

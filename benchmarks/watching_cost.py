@@ -9,7 +9,6 @@ The watcher's start is measured by itself, as somebody who watches starts once.
     .venv/bin/python benchmarks/watching_cost.py [--pairs N] [--seconds S] [--inline] [KEY=VALUE …]
 """
 
-import argparse
 import fcntl
 import os
 import pty
@@ -28,7 +27,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import descendants, has_ended, running, say
@@ -142,7 +141,7 @@ def wait_for_steps(run: Run, driver: psutil.Process) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each window")
     parser.add_argument(

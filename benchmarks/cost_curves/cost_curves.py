@@ -18,7 +18,6 @@ whose cost is quadratic in a sentence.
 The picture is drawn in an environment of its own, where matplotlib is put when it is missing.
 """
 
-import argparse
 import json
 import time
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from benchmarks.cost_curves.points import (
 )
 from benchmarks.cost_curves.tables import Table
 from benchmarks.support.as_rank import restart_in_rank_environment
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.environments import draw
 from benchmarks.support.trainings import say
 from model.config.transformer import AttentionBackend
@@ -117,9 +116,7 @@ def memory_over_lengths(sizes: Sizes) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="default: none is drawn")

@@ -33,7 +33,7 @@ import numpy as np
 
 from benchmarks.data_plane.peers import READERS as PEERS
 from benchmarks.data_plane.peers import WRITERS, timed
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.datasets import blocks_of
 from benchmarks.support.environments import PEERS as ENVIRONMENTS
@@ -236,7 +236,7 @@ def _short(number: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--pairs", type=int, default=290_000)
     parser.add_argument("--pieces", type=int, default=10_000, help="size of the vocabulary")

@@ -12,7 +12,6 @@ that are read exist; the others have invented hashes. Times depend on the load o
     .venv/bin/python benchmarks/data_plane/many_shards.py [--measure NAMES] [--shards N]
 """
 
-import argparse
 import gc
 import hashlib
 import json
@@ -25,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
 from benchmarks.support.datasets import prepared_recipe
 from cluster.data.streams import WINDOWS_AHEAD
 from cluster.recipe import Recipe
@@ -180,7 +179,7 @@ MEASUREMENTS: dict[str, Callable[[Path, Recipe, Path], dict[str, Figures]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--shards", type=int, default=100_000)
     parser.add_argument(
         "--measure", type=names_from(MEASUREMENTS), default=list(MEASUREMENTS), metavar="NAMES"

@@ -18,7 +18,6 @@ when it is missing.
 mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -32,7 +31,7 @@ from typing import Any
 
 import ray
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.environments import draw
@@ -178,9 +177,7 @@ def table(runs: dict[str, dict[str, Any]], bound: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument(

@@ -6,12 +6,11 @@ The unigram model tells every hidden token by how often each piece is in the tra
 added to all counts. The hidden tokens are those of every validation of the run.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.datasets import blocks_of
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
@@ -25,9 +24,7 @@ from trainer.runs.folder import RunFolder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("run", type=Path)
     arguments = parse_arguments(parser, smoke="{masked_run}")
     run = RunFolder(arguments.run)

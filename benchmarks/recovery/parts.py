@@ -13,7 +13,6 @@ memory. The times come from the run's log and record:
     .venv/bin/python benchmarks/recovery/parts.py [--widths N ...] [--kills N] [KEY=VALUE …]
 """
 
-import argparse
 import json
 import os
 import re
@@ -29,7 +28,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.recovery.recovery import RANKS, Transloom
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import has_ended, running, say
 from trainer.checkpoints.folder_names import list_checkpoints
@@ -133,9 +132,7 @@ def table(rows: Sequence[dict[str, float | str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 768, 2560])
     parser.add_argument("--kills", type=int, default=3, help="of each width and tier")

@@ -16,7 +16,6 @@ Ray Train runs in an environment of its own, into which its packages are put whe
     .venv/bin/python benchmarks/recovery/recovery.py [--rounds 3] [--kills 2] [--json] [KEY=VALUE …]
 """
 
-import argparse
 import json
 import os
 import random
@@ -33,7 +32,7 @@ from typing import Protocol
 
 import psutil
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.trainings import Training, descendants, has_ended, running, say
@@ -215,9 +214,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
     parser.add_argument("--kills", type=int, default=2, help="in each run")
