@@ -11,14 +11,13 @@ The runs are kept under --folder, so that the same command goes on after an inte
 """
 
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.datasets import prepared_recipe
-from benchmarks.support.trainings import complete, say
+from benchmarks.support.trainings import complete, say, train_command
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import ValidationLine
 
@@ -33,10 +32,9 @@ VALIDATIONS = 16
 
 def train(folder: Path, name: str, settings: list[str]) -> list[ValidationLine]:
     """Trains a run to its end and returns the validation lines of its record."""
-    transloom = str(Path(sys.executable).parent / "transloom")
     run = folder / name.replace(", ", "-").replace(" ", "-")
     say(f"{name}: {run}")
-    complete([transloom, "train", RECIPE, *settings, "--run", str(run)])
+    complete(train_command(RECIPE, settings, run))
     lines = read_metrics(run / "metrics.jsonl")
     return [line for line in lines if isinstance(line, ValidationLine)]
 

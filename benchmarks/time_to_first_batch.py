@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ import numpy as np
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.datasets import prepared_recipe
-from benchmarks.support.trainings import complete, say
+from benchmarks.support.trainings import complete, say, train_command
 from cluster.recipe import Recipe
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import WindowReader
@@ -67,10 +66,8 @@ def cursor_of(recipe: Recipe, step: int) -> Cursor:
 
 def train(run: Path, overrides: list[str], step: int) -> float:
     """Train or resume a run up to a step; return the seconds from command to that step's line."""
-    command = [str(Path(sys.executable).parent / "transloom"), "train", RECIPE, *overrides]
-    command += [f"trainer.max_steps={step}", "--run", str(run)]
     started = time.time()
-    complete(command)
+    complete(train_command(RECIPE, [*overrides, f"trainer.max_steps={step}"], run))
     with (run / "metrics.jsonl").open("rb") as record:
         record.seek(max(0, record.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = [parse_line(line) for line in record.read().split(b"\n")[-TAIL_LINES:-1]]

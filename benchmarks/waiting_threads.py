@@ -18,11 +18,10 @@ from pathlib import Path
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.datasets import prepared_recipe
-from benchmarks.support.trainings import complete
+from benchmarks.support.trainings import complete, train_command
 from foundation.openmp import POLICY, SPINS, VARIABLE
 from trainer.record.metrics_file import train_lines
 
-TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 WARM_UP = 6  # steps
 PATIENCE_SECONDS = 180.0
 OURS = f"{int(SPINS):,} looks, transloom's"
@@ -52,15 +51,15 @@ def busy(processes: int) -> Iterator[None]:
 def seconds_of_a_step(folder: Path, steps: int, way: dict[str, str]) -> str:
     """The median, as it is printed."""
     run = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    command = [
-        *(TRANSLOOM, "train", "phrasebook", f"data.dataset={folder}/dataset", "--inline"),
-        *("--run", str(run), "cluster.ranks=1", "cluster.cpus_per_rank=2"),
+    arguments = [
+        *(f"data.dataset={folder}/dataset", "--inline"),
+        *("cluster.ranks=1", "cluster.cpus_per_rank=2"),
         *(f"trainer.max_steps={WARM_UP + steps}", "trainer.validate_every_steps=100000"),
         *("checkpoints.every_steps=100000", "tracking.wandb=disabled"),
     ]
     inherited = {k: v for k, v in os.environ.items() if k not in (VARIABLE, POLICY)}
     with suppress(subprocess.TimeoutExpired):
-        complete(command, inherited | way, PATIENCE_SECONDS)
+        complete(train_command("phrasebook", arguments, run), inherited | way, PATIENCE_SECONDS)
     record = run / "metrics.jsonl"
     lines = [line.step_seconds for line in train_lines(record)] if record.exists() else []
     if len(lines) <= WARM_UP:

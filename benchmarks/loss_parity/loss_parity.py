@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.trainings import complete, say, train_command
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.arrays import concatenate
 from data_pipeline.batching.plan import Cursor
@@ -122,14 +123,8 @@ def train_both(arguments: argparse.Namespace, folder: Path, seed: int) -> tuple[
     place.mkdir()
     plain = [sys.executable, str(HERE / "plain_loop.py")]
     plain += write_input_of_plain_loop(recipe, place, arguments.steps)
-    transloom = [str(Path(sys.executable).parent / "transloom"), "train", RECIPE, *overrides]
     with subprocess.Popen(plain, stdout=subprocess.PIPE, text=True) as loop:
-        subprocess.run(
-            [*transloom, "--run", str(place / "run")],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        complete(train_command(RECIPE, overrides, place / "run"))
         output, _ = loop.communicate()
     assert loop.returncode == 0
     losses = [line.loss for line in train_lines(place / "run" / "metrics.jsonl")]
@@ -184,7 +179,7 @@ def main() -> None:
             found = train_both(arguments, folder, seed)
             for curve, losses in zip(curves, found, strict=True):
                 curve.append(losses)
-            print(f"seed {seed}: {found[0][-1]:.4f}, {found[1][-1]:.4f}", file=sys.stderr)
+            say(f"seed {seed}: {found[0][-1]:.4f}, {found[1][-1]:.4f}")
     rows = rows_of(*curves, steps_per_row=50)
     if arguments.json:
         print(json.dumps({"transloom": curves[0], "plain": curves[1]}))

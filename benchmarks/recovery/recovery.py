@@ -21,7 +21,6 @@ import os
 import random
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,7 +34,14 @@ import psutil
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
-from benchmarks.support.trainings import Training, descendants, has_ended, running, say
+from benchmarks.support.trainings import (
+    Training,
+    TransloomTraining,
+    descendants,
+    running,
+    say,
+    wait_for,
+)
 from cluster.recipe import Recipe
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor
@@ -73,21 +79,10 @@ class Contestant(Training, Protocol):
         """The process ids of the ranks that train now."""
 
 
-class Transloom:
-    def __init__(self, folder: Path, recipe: str, overrides: list[str]) -> None:
-        self.folder = folder
-        self.environment: dict[str, str] = {}
-        self._recipe = recipe
-        self._overrides = overrides
-
-    def command(self) -> list[str]:
-        transloom = Path(sys.executable).parent / "transloom"
-        run = ["--run", str(self.folder / "run")]
-        return [str(transloom), "train", self._recipe, *self._overrides, *run]
-
+class Transloom(TransloomTraining):
     def starts(self) -> list[list[float]]:
         starts: list[list[float]] = [[]]
-        for line in read_metrics(self.folder / "run" / "metrics.jsonl"):
+        for line in read_metrics(self.run / "metrics.jsonl"):
             if isinstance(line, TrainLine):
                 starts[-1].append(line.time)
             elif isinstance(line, Resumed):
@@ -148,7 +143,7 @@ def recoveries(
     found = []
     with running(contestant) as driver:
         for number in range(kills):
-            wait_for(contestant, driver, starts=number + 1)
+            wait_for_starts(number + 1, contestant, driver)
             time.sleep(quiet_seconds + dice.uniform(0, 2))
             ranks = contestant.ranks(driver)
             assert len(ranks) == RANKS, f"the ranks are {ranks}"
@@ -156,20 +151,18 @@ def recoveries(
             assert before == number + 1, "the ranks were started again though none was killed"
             killed = time.time()
             os.kill(dice.choice(ranks), signal.SIGKILL)
-            wait_for(contestant, driver, starts=before + 1)
+            wait_for_starts(before + 1, contestant, driver)
             found.append(contestant.starts()[before][0] - killed)
     return found
 
 
-def wait_for(contestant: Contestant, driver: psutil.Process, *, starts: int) -> None:
-    """Waits until so many starts of the ranks have come to a new step."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while len(contestant.starts()) < starts:
-        ended = has_ended(driver)
-        if ended or time.monotonic() > deadline:
-            output = (contestant.folder / "output.txt").read_text(errors="replace")
-            sys.exit(f"{'ended' if ended else 'no new step'}: {contestant.command()}\n{output}")
-        time.sleep(0.2)
+def wait_for_starts(count: int, contestant: Contestant, driver: psutil.Process) -> None:
+    """Wait until so many starts of the ranks have come to a new step."""
+
+    def have_come() -> bool:
+        return len(contestant.starts()) >= count
+
+    wait_for("new step", have_come, contestant, driver, TIMEOUT_SECONDS)
 
 
 def settings_of(recipe: Recipe) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Prepare the dataset of a benchmark's recipe, and read it."""
+"""Data of benchmarks: datasets of recipes, prepared and read, and synthetic sentences."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from cluster.recipe import Recipe, find_recipe, load_recipe
+from data_pipeline.arrays import FieldArrays
+from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.preparation.prepare import prepare
+from model.networks.transformer import Vocabulary
 
 
 def prepared_recipe(name: str, overrides: Sequence[str]) -> Recipe:
@@ -30,3 +33,12 @@ def save_ids(recipe: Recipe, path: Path) -> None:
     """Write the token ids of a text dataset as one .npy array, for programs compared with ours."""
     ids = [block.fields[TEXT].ids for block in blocks_of(recipe)]
     np.save(path, np.concatenate(ids).astype(np.uint16), allow_pickle=False)
+
+
+def equal_sentences(sentences: int, length: int, vocabulary: Vocabulary) -> MicroBatch:
+    """Return pairs of random sentences; the length counts EOS."""
+    generator = np.random.default_rng(1)
+    ids = generator.integers(3, vocabulary.target_size, (sentences, length), dtype=np.int32)
+    ids[:, -1] = vocabulary.eos_id
+    field = FieldArrays(ids.ravel(), np.full(sentences, length, dtype=np.int32))
+    return MicroBatch(np.arange(sentences), {"src": field, "tgt": field})
