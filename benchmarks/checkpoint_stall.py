@@ -11,7 +11,6 @@ folder: where the checkpoints are written, and removed again; by default the sys
 files. It should be a disk, not memory.
 """
 
-import argparse
 import json
 import multiprocessing
 import shutil
@@ -26,7 +25,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.support.checkpoint_headers import bare_header
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer, Vocabulary
 from trainer.checkpoints.commit import partial_folder
@@ -138,7 +137,7 @@ def stalls(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--network", choices=list(NETWORKS), default="base")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))

@@ -13,7 +13,6 @@ record, so that they take no room; each has a card, a recipe and a checkpoint of
 A record of a million steps takes 600 MB in the temporary folder.
 """
 
-import argparse
 import http.client
 import json
 import os
@@ -31,10 +30,11 @@ from typing import Any
 
 import psutil
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.checkpoint_headers import bare_header
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from trainer.checkpoints.folder_names import folder_name
-from trainer.checkpoints.format import HEADER, CheckpointHeader
+from trainer.checkpoints.format import HEADER
 from trainer.record.metrics_lines import TrainLine, ValidationLine, parse_line
 from trainer.runs.folder import RunMetadata
 
@@ -155,19 +155,7 @@ def make_run(path: Path, record: Path, steps: int) -> None:
     card = RunMetadata(id="1", name=path.name, dataset_identity="d", identity={})
     (path / "run.json").write_text(card.model_dump_json())
     (path / "recipe.yaml").write_text(RECIPE.read_text())
-    header = CheckpointHeader(
-        step=steps,
-        optimizer_step=steps,
-        cursor={"epoch": 0, "window": 0, "offset": 0},
-        data_digest="0" * 64,
-        dataset_identity="d",
-        recipe={},
-        identity={},
-        numerics={},
-        parameters={f"layer.{number}.weight": [512, 512] for number in range(100)},
-        parameter_groups=[],
-        target_tokens_seen=0,
-    )
+    header = bare_header(steps, {f"layer.{number}.weight": [512, 512] for number in range(100)})
     (checkpoint / HEADER).write_text(header.to_json())
 
 
@@ -312,7 +300,7 @@ def measure(work: Path, steps: int, runs: int, pairs: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=PAIRS)

@@ -9,7 +9,6 @@ change; its range is that of the rounds. The goal is at most 1.15.
     .venv/bin/python benchmarks/exact_cost.py [--rounds N]
 """
 
-import argparse
 import statistics
 import time
 from datetime import timedelta
@@ -19,16 +18,13 @@ import torch
 
 from benchmarks.finite_flag import MODELS, SLOTS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import restart_in_rank_environment
-from benchmarks.support.command_line import names_from, parse_arguments
-from benchmarks.support.engine_step import summed
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
+from benchmarks.support.engine_step import summed, transformer_engine
 from data_pipeline.batching.batch import MicroBatch
 from model.config.transformer import ModelConfig
-from model.losses.loss import CrossEntropy
-from model.networks.transformer import Transformer
 from trainer.config import EngineConfig
 from trainer.process.distributed import process_group
 from trainer.process.placement import Placement
-from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import to_device
 from trainer.zero.engine import TrainingEngine
 
@@ -66,15 +62,7 @@ def measured(
     placement: Placement = PLACEMENT,
 ) -> float:
     """Return the seconds of the median step of an engine that is built for this measurement."""
-    engine = TrainingEngine(
-        lambda: Transformer(config, VOCABULARY),
-        engine=settings,
-        optimizer=OptimizerConfig(),
-        gradient_clipping=1.0,
-        loss=CrossEntropy(0.1),
-        micro_batches_per_step=SLOTS,
-        placement=placement,
-    )
+    engine = transformer_engine(config, VOCABULARY, settings, SLOTS, placement)
     batch = micro_batch(tokens)
     taken = [seconds_of_a_step(engine, batch) for _ in range(WARM_UP + steps)]
     engine.destroy()
@@ -82,7 +70,7 @@ def measured(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     parser.add_argument("--steps", type=int, help="of each engine in a round, after the warm-up")

@@ -10,17 +10,14 @@ mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mi
 The runs are kept under --folder, so that the same command goes on after an interruption.
 """
 
-import argparse
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
-from benchmarks.support.trainings import complete, say
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
+from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.trainings import complete, say, train_command
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import ValidationLine
 
@@ -35,10 +32,9 @@ VALIDATIONS = 16
 
 def train(folder: Path, name: str, settings: list[str]) -> list[ValidationLine]:
     """Trains a run to its end and returns the validation lines of its record."""
-    transloom = str(Path(sys.executable).parent / "transloom")
     run = folder / name.replace(", ", "-").replace(" ", "-")
     say(f"{name}: {run}")
-    complete([transloom, "train", RECIPE, *settings, "--run", str(run)])
+    complete(train_command(RECIPE, settings, run))
     lines = read_metrics(run / "metrics.jsonl")
     return [line for line in lines if isinstance(line, ValidationLine)]
 
@@ -67,9 +63,7 @@ def table(validations: dict[str, list[ValidationLine]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--steps", type=int, default=2400, help="half an hour or so on a core")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
@@ -86,9 +80,7 @@ def main() -> None:
         f"data.dataset={arguments.folder.absolute()}/dataset",
         *corpus_overrides(RECIPE, arguments.mirror),
     ]
-    recipe = load_recipe(find_recipe(RECIPE), settings)
-    if not (arguments.folder / "dataset" / "manifest.json").exists():
-        prepare(recipe.data_settings, lambda progress: None)
+    prepared_recipe(RECIPE, settings)
     with ThreadPoolExecutor(arguments.at_once) as pool:
         found = pool.map(lambda name: train(arguments.folder, name, [*settings, *RUNS[name]]), RUNS)
         validations = dict(zip(RUNS, found, strict=True))

@@ -8,27 +8,21 @@ most 2 %.
     .venv/bin/python benchmarks/finite_flag.py [--pairs N]
 """
 
-import argparse
 import statistics
-import time
 from datetime import timedelta
-from functools import partial
 
-import numpy as np
 import torch
 
 from benchmarks.support.as_rank import restart_in_rank_environment
-from benchmarks.support.command_line import names_from, parse_arguments
-from data_pipeline.arrays import FieldArrays
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
+from benchmarks.support.datasets import equal_sentences
+from benchmarks.support.engine_step import cpu_seconds_of_step, transformer_engine
 from data_pipeline.batching.batch import MicroBatch
 from model.config.transformer import ModelConfig
-from model.losses.loss import CrossEntropy
-from model.networks.transformer import Transformer, Vocabulary
+from model.networks.transformer import Vocabulary
 from trainer.config import EngineConfig
 from trainer.process.distributed import process_group
 from trainer.process.placement import Placement
-from trainer.registries.optimizers import OptimizerConfig
-from trainer.tasks.batch import to_device
 from trainer.zero.engine import TrainingEngine
 
 VOCABULARY = Vocabulary(8000, 8000, pad_id=0, bos_id=1, eos_id=2)
@@ -50,29 +44,11 @@ class Unwatched(TrainingEngine):
 
 
 def micro_batch(tokens: int) -> MicroBatch:
-    rows = tokens // LENGTH
-    ids = np.random.default_rng(1).integers(3, 8000, size=(rows, LENGTH - 1), dtype=np.uint16)
-    field = FieldArrays(ids.ravel(), np.full(rows, LENGTH - 1, dtype=np.int32))
-    return MicroBatch(np.arange(rows), {"src": field, "tgt": field})
-
-
-def seconds_of_a_step(engine: TrainingEngine, batch: MicroBatch) -> float:
-    started = time.process_time()
-    on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
-    for number in range(SLOTS):
-        result = engine.forward_backward(
-            on_device,
-            units_global=SLOTS * batch.tokens("tgt"),
-            is_accumulation_boundary=number == SLOTS - 1,
-            is_dummy=False,
-        )
-        assert bool(result.finite)
-    engine.step(1e-4)
-    return time.process_time() - started
+    return equal_sentences(tokens // LENGTH, LENGTH - 1, VOCABULARY)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     arguments = parse_arguments(parser, smoke="--pairs 1 --models tiny")
@@ -85,20 +61,22 @@ def main() -> None:
             config, tokens = MODELS[name]
             for precision in ("fp32", "bf16"):
                 engines = [
-                    kind(
-                        partial(Transformer, config, VOCABULARY),
-                        engine=EngineConfig(precision=precision),
-                        optimizer=OptimizerConfig(),
+                    transformer_engine(
+                        config,
+                        VOCABULARY,
+                        EngineConfig(precision=precision),
+                        SLOTS,
+                        placement,
                         gradient_clipping=0.0,
-                        loss=CrossEntropy(0.1),
-                        micro_batches_per_step=SLOTS,
-                        placement=placement,
+                        kind=kind,
                     )
                     for kind in (TrainingEngine, Unwatched)
                 ]
                 batch, ratios, ours = micro_batch(tokens), [], []
                 for pair in range(arguments.pairs + 2):
-                    watched, unwatched = (seconds_of_a_step(e, batch) for e in engines)
+                    watched, unwatched = (
+                        cpu_seconds_of_step(engine, batch, VOCABULARY, SLOTS) for engine in engines
+                    )
                     if pair >= 2:  # warm by now
                         ratios.append(watched / unwatched)
                         ours.append(watched)

@@ -13,7 +13,6 @@ repetitions, beside the bandwidth of a plain copy in the same process and a chec
     .venv/bin/python benchmarks/memory_tier.py [--megabytes N ...] [--repetitions N] [--json]
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -25,7 +24,8 @@ from pathlib import Path
 import ray
 import torch
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.checkpoint_headers import bare_header
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.node_agent import NodeAgent
 from cluster.ranks.node_memory import (
@@ -91,19 +91,7 @@ def make_state(megabytes: int) -> list[Fragment]:
 
 
 def make_header(step: int, state: Sequence[Fragment]) -> CheckpointHeader:
-    return CheckpointHeader(
-        step=step,
-        optimizer_step=step,
-        cursor={"epoch": 0, "window": 0, "offset": 0},
-        data_digest="",
-        dataset_identity="",
-        recipe={},
-        identity={},
-        numerics={},
-        parameters={fragment.parameter: [fragment.tensor.numel()] for fragment in state},
-        parameter_groups=[],
-        target_tokens_seen=0,
-    )
+    return bare_header(step, {part.parameter: [part.tensor.numel()] for part in state})
 
 
 def median_seconds(action: Callable[[], object], repetitions: int) -> float:
@@ -224,9 +212,7 @@ def table(rows: Sequence[dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 200, 2000])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--json", action="store_true")

@@ -12,7 +12,6 @@ measured alone, in a process that only sends a message to both commands every tw
     .venv/bin/python benchmarks/notify_cost.py [--rounds N] [--seconds S] [KEY=VALUE …]
 """
 
-import argparse
 import json
 import os
 import time
@@ -20,14 +19,13 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.contestants import Transloom
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.turns import table, take_turns
 from cluster.notify.delivery import Deliveries
 from cluster.notify.notification import Notification, RunEvent
 from cluster.notify.targets import open_target
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
 from trainer.notify_config import NotifyTarget
 from trainer.runs.folder import RunFolder
 
@@ -63,7 +61,7 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each training in a round")
     parser.add_argument("--settling", type=float, default=5.0, help="seconds before them, at least")
@@ -79,9 +77,8 @@ def main() -> None:
     overrides = [*SMALL, *arguments.overrides]
     targets = ", ".join(f"{{command_from: {name}}}" for name in COMMANDS)
     notify = f"tracking.notify={{targets: [{targets}], events: [best_score]}}"
-    settings = load_recipe(find_recipe("phrasebook"), overrides).data_settings
-    prepare(settings, lambda progress: None)
-    overrides.append(f"data.dataset={Path(settings.data.dataset).resolve()}")
+    data = prepared_recipe("phrasebook", overrides).data
+    overrides.append(f"data.dataset={Path(data.dataset).resolve()}")
     notifying = [*overrides, notify]
     trainings = {"plain": overrides, "notifying": notifying, "control": overrides}
     contestants = {

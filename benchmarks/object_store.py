@@ -18,15 +18,11 @@ which keeps objects in memory and takes part of the CPU time.
         [--idle SECONDS]
 """
 
-import argparse
 import os
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -35,7 +31,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.support.checkpoint_headers import bare_header
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.environments import ROOT
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import Location
@@ -55,7 +51,6 @@ from trainer.runs.remote.mirror import RunMirror
 from trainer.zero.fragment import MASTER, Fragment
 
 METHODS = ("get", "get_range", "put", "put_new", "put_over", "list", "delete")
-MOTO = ROOT / "tests" / "support" / "storage" / "moto_program.py"
 PARAMETERS = 48
 RANKS = 2
 
@@ -102,29 +97,12 @@ def counted() -> Iterator[Counter[str]]:
 @contextmanager
 def moto() -> Iterator[str]:
     """Serve an object store on this machine; return the location in a new bucket."""
-    command = [sys.executable, str(MOTO), "-H", "127.0.0.1", "-p", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    log = None
-    try:
-        assert server.stdout
-        found = next(
-            filter(None, (re.search(r"Running on (http://\S+)", s) for s in server.stdout))
-        )
-        log = subprocess.Popen(["cat"], stdin=server.stdout, stdout=subprocess.DEVNULL)
-        os.environ |= {
-            "AWS_ENDPOINT_URL": found[1],
-            "AWS_ACCESS_KEY_ID": "benchmark",
-            "AWS_SECRET_ACCESS_KEY": "benchmark",
-            "AWS_REGION": "us-east-1",
-        }
-        put = urllib.request.Request(f"{found[1]}/benchmark", b"", method="PUT")
-        urllib.request.urlopen(put).close()
-        yield "s3://benchmark/runs"
-    finally:
-        server.kill()
-        server.wait()
-        if log:
-            log.wait()
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.storage.s3_server import S3Server
+
+    with S3Server.moto() as server:
+        os.environ |= server.environment
+        yield server.bucket("benchmark") + "/runs"
 
 
 def share(gigabytes: float, rank: int, ranks: int) -> list[Fragment]:
@@ -249,7 +227,7 @@ def compare_restores(checkpoint: Path, folder: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--url", type=Location)
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=5)

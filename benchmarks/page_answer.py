@@ -7,7 +7,6 @@ may: 20. The goals are 0.1 and 0.3 s. Drawing is left out.
     .venv/bin/python benchmarks/page_answer.py [--sentences N]
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.storage.phrasebook import phrasebook_pairs
@@ -68,7 +67,7 @@ def untrained(config: ModelConfig) -> Translator:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--sentences", type=int, default=50, help="of the phrase book")
     arguments = parse_arguments(parser, smoke="--sentences 1")
     sentences = [source for source, _ in phrasebook_pairs("test")[: arguments.sentences + WARM_UP]]

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.trainings import complete, train_command
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
@@ -68,15 +69,7 @@ def bare_loop(recipe: Recipe, steps: int) -> float:
 def whole_path(recipe: str, overrides: list[str], steps: int, folder: Path) -> float:
     """Target tokens per second of `transloom train`, by the clock between two lines."""
     run = folder / "run"
-    command = [
-        str(Path(sys.executable).parent / "transloom"),
-        "train",
-        recipe,
-        *overrides,
-        "--run",
-        str(run),
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    complete(train_command(recipe, overrides, run))
     lines = train_lines(run / "metrics.jsonl")
     assert len(lines) == steps
     seconds = lines[-1].time - lines[WARM_UP_STEPS - 1].time
@@ -84,7 +77,7 @@ def whole_path(recipe: str, overrides: list[str], steps: int, folder: Path) -> f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--pairs", type=int, default=3)

@@ -29,7 +29,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.trainings import say
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
@@ -187,7 +188,7 @@ def table(stages: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=10_000_000)
     parser.add_argument("--pieces", type=int, default=32_000, help="size of the vocabulary")
     parser.add_argument("--seed", type=int, default=1)
@@ -203,12 +204,10 @@ def main() -> None:
         started = time.monotonic()
         write_corpus(folder, arguments.pairs, arguments.seed)
         size = sum((folder / f"corpus.{side}").stat().st_size for side in VOWELS)
-        print(
+        say(
             f"{arguments.pairs:,} pairs, {size / 1e9:.2f} GB of text, written in "
             f"{time.monotonic() - started:.0f} s; preparing with {len(os.sched_getaffinity(0))} "
-            "processes",
-            file=sys.stderr,
-            flush=True,
+            "processes"
         )
         stages = summary(arguments.pairs, *prepare_and_watch(folder, arguments.pieces))
     print(json.dumps(stages) if arguments.json else table(stages))

@@ -9,7 +9,6 @@ not measured. A round is one of each; figures are the median of the rounds.
         [--replicas N] [--rounds N] [--json]
 """
 
-import argparse
 import json
 import re
 import statistics
@@ -22,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from foundation.process_pool import cores
 from transloom import ServedTranslator
 from transloom.inference.translator import Translator
@@ -93,7 +92,7 @@ def median(rounds: list[Served]) -> Served:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("--sentences", type=int, default=500)

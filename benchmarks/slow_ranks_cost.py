@@ -8,13 +8,12 @@ there is anyway, in three further columns of its table.
     .venv/bin/python benchmarks/slow_ranks_cost.py [--ranks 2,8,64,1024] [--steps N]
 """
 
-import argparse
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from trainer.process.placement import Placement
 from trainer.process.step_timer import StepTimer
 from trainer.training import step_exchange
@@ -46,7 +45,7 @@ def time_step(timer: StepTimer, collectives: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--ranks", default="2,8,64,1024", help="numbers of ranks")
     parser.add_argument("--steps", type=int, default=300)
     arguments = parse_arguments(parser, smoke="--ranks 2,3 --steps 5")

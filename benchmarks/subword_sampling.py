@@ -9,14 +9,13 @@ their pieces are compared, and CPU time is counted, which others on the machine 
 DATA: the folder of train.en and train.de.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.random_keys import splitmix64
@@ -58,7 +57,7 @@ def same(ours: list[FieldArrays], theirs: list[FieldArrays]) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--pairs", type=int, default=29_000)
     parser.add_argument("--rounds", type=int, default=3)

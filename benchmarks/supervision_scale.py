@@ -11,7 +11,6 @@ killed, half of them while Ray's head (`gcs_server`) is stopped.
         [--deaths N]
 """
 
-import argparse
 import os
 import random
 import signal
@@ -27,7 +26,7 @@ from typing import Any
 import psutil
 import ray
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from cluster.config import ClusterConfig
 from cluster.health.suspend_aware_clock import SuspendAwareClock
@@ -282,7 +281,7 @@ def measure_many(count: int, seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--ranks", default="4,16,64", help="numbers of ranks")
     parser.add_argument("--many", type=int, default=1024, help="number of ranks in 16 actors")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement")

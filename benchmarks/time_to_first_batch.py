@@ -13,26 +13,24 @@ The third case has what such a run has recorded as well: metrics.jsonl of a mill
 mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
 """
 
-import argparse
 import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
-from benchmarks.support.trainings import complete
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.trainings import complete, say, train_command
+from cluster.recipe import Recipe
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, read_header
 from trainer.record.metrics_file import train_lines
@@ -68,10 +66,8 @@ def cursor_of(recipe: Recipe, step: int) -> Cursor:
 
 def train(run: Path, overrides: list[str], step: int) -> float:
     """Train or resume a run up to a step; return the seconds from command to that step's line."""
-    command = [str(Path(sys.executable).parent / "transloom"), "train", RECIPE, *overrides]
-    command += [f"trainer.max_steps={step}", "--run", str(run)]
     started = time.time()
-    complete(command)
+    complete(train_command(RECIPE, [*overrides, f"trainer.max_steps={step}"], run))
     with (run / "metrics.jsonl").open("rb") as record:
         record.seek(max(0, record.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = [parse_line(line) for line in record.read().split(b"\n")[-TAIL_LINES:-1]]
@@ -101,8 +97,7 @@ def measure(
     folder: Path, overrides: list[str], late: int, repetitions: int
 ) -> dict[str, list[float]]:
     """Return the seconds to the first line in each case."""
-    recipe = load_recipe(find_recipe(RECIPE), overrides)
-    prepare(recipe.data_settings, lambda progress: None)
+    recipe = prepared_recipe(RECIPE, overrides)
     train(folder / "run", overrides, EARLY)
     cursor = cursor_of(recipe, late)
     write_long_record(folder / "run" / "metrics.jsonl", folder / "record.jsonl", late)
@@ -118,11 +113,7 @@ def measure(
                 shutil.copyfile(folder / "record.jsonl", run / "metrics.jsonl")
             seconds[case].append(train(run, overrides, 1 + (late if number else EARLY)))
             shutil.rmtree(run)
-            print(
-                f"{case}: {seconds[case][-1]:.2f} s; load {os.getloadavg()[0]:.1f}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{case}: {seconds[case][-1]:.2f} s; load {os.getloadavg()[0]:.1f}")
     return seconds
 
 
@@ -137,7 +128,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--late", type=int, default=1_000_000, help="the late step")

@@ -10,7 +10,6 @@ client has another one than the head. The goal: the median of `submit` is at mos
     .venv/bin/python benchmarks/time_to_submit.py [--runs N] [--json]
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from cluster.launchers.ray_job.job_package import installed_sources
 from cluster.recipe import find_recipe, load_recipe
 from cluster.terminal import Terminal
@@ -118,7 +117,7 @@ def measure(runs: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(parser, smoke="--runs 1")

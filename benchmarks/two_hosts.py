@@ -26,14 +26,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.record import SETTLING_SECONDS, Step, tokens_per_second
-from benchmarks.support.trainings import complete, say
+from benchmarks.support.trainings import say, train_command
 from trainer.record.metrics_file import train_lines
 from trainer.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
 # The cores of each host.
 ONE_HOST, TWO_HOSTS = ((0, 1),), ((0,), (1,))
 GOAL = 0.85
@@ -70,16 +70,8 @@ def tokens_a_second(
         address = start_head(hosts, environment, len(cores[0]), bound[0])
         for host in range(1, len(cores)):
             join(hosts, host, environment, len(cores[host]), bound[host])
-        train = [
-            *bound[0],
-            BIN / "transloom",
-            "train",
-            arguments.recipe,
-            *settings,
-            "--address",
-            address,
-        ]
-        driver = hosts.start(0, *train, "--run", run, env=environment)
+        train = train_command(arguments.recipe, [*settings, "--address", address], run)
+        driver = hosts.start(0, *bound[0], *train, env=environment)
         wait_for(driver, run, arguments.settling + arguments.seconds)
         RunFolder(run).ask_to_stop()
         driver.communicate()
@@ -102,9 +94,7 @@ def wait_for(driver: "subprocess.Popen[str]", run: Path, seconds: float) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="of the steady state, a turn")
     parser.add_argument(
@@ -117,9 +107,7 @@ def main() -> None:
     speeds: dict[str, list[float]] = {"one host of two cores": [], "two hosts of one core": []}
     with tempfile.TemporaryDirectory(prefix="two-hosts-", dir="/tmp") as temporary:
         dataset = f"data.dataset={temporary}/dataset"
-        complete(
-            [str(BIN / "transloom"), "prepare", arguments.recipe, *arguments.overrides, dataset]
-        )
+        prepared_recipe(arguments.recipe, [*arguments.overrides, dataset])
         settings = [*SETTINGS, *arguments.overrides, dataset]
         for pair in range(arguments.pairs):
             for name, cores in zip(speeds, (ONE_HOST, TWO_HOSTS), strict=True):

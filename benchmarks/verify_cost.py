@@ -14,7 +14,6 @@ passes / (slots of a rank × N) of its time. Checksums are made in every step.
     .venv/bin/python benchmarks/verify_cost.py [--pairs N] [--sums]
 """
 
-import argparse
 import multiprocessing
 import os
 import statistics
@@ -28,21 +27,18 @@ import torch
 
 from benchmarks.finite_flag import MODELS, VOCABULARY, micro_batch
 from benchmarks.support.as_rank import restart_in_rank_environment
-from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
+from benchmarks.support.engine_step import transformer_engine
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor, slots_of_rank
 from data_pipeline.batching.stream import RankStep
-from model.losses.loss import CrossEntropy
-from model.networks.transformer import Transformer
 from trainer.config import EngineConfig
 from trainer.process.distributed import process_group
 from trainer.process.placement import Placement
-from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import PairBatch, to_device
 from trainer.training.slot_checks import SlotChecks
 from trainer.training.step_exchange import exchange
 from trainer.training.step_passes import StepPasses
-from trainer.zero.engine import TrainingEngine
 
 RANKS = 2
 WARM_UP = 2  # pairs of steps
@@ -70,20 +66,13 @@ class Steps:
         every = 2 if check == "a slot" else 0
         self._slots, self._placement = slots, placement
         self._batch = micro_batch(tokens)
-        self.engine = TrainingEngine(
-            lambda: Transformer(config, VOCABULARY),
-            engine=EngineConfig(
-                precision=precision,
-                numerics="exact",
-                verify_every_steps=every,
-                verify_reductions=not every,
-            ),
-            optimizer=OptimizerConfig(),
-            gradient_clipping=1.0,
-            loss=CrossEntropy(0.1),
-            micro_batches_per_step=slots,
-            placement=placement,
+        settings = EngineConfig(
+            precision=precision,
+            numerics="exact",
+            verify_every_steps=every,
+            verify_reductions=not every,
         )
+        self.engine = transformer_engine(config, VOCABULARY, settings, slots, placement)
         task: Any = OneBatch()
         checks = SlotChecks(every, slots=slots, parameters=self.engine.trained, placement=placement)
         self._checks_slots = bool(every)
@@ -172,7 +161,7 @@ def pairs_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--models", type=names_from(MODELS), default=list(MODELS))
     parser.add_argument("--precisions", type=names_from(("fp32", "bf16")), default=["fp32", "bf16"])

@@ -7,7 +7,6 @@ step's seconds. A way that has not come far enough after a while is told as more
     .venv/bin/python benchmarks/waiting_threads.py [--rounds N] [--busy N] [--steps N]
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -17,14 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.support.command_line import parse_arguments
-from benchmarks.support.trainings import complete
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.trainings import complete, train_command
 from foundation.openmp import POLICY, SPINS, VARIABLE
 from trainer.record.metrics_file import train_lines
 
-TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 WARM_UP = 6  # steps
 PATIENCE_SECONDS = 180.0
 OURS = f"{int(SPINS):,} looks, transloom's"
@@ -54,15 +51,15 @@ def busy(processes: int) -> Iterator[None]:
 def seconds_of_a_step(folder: Path, steps: int, way: dict[str, str]) -> str:
     """The median, as it is printed."""
     run = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    command = [
-        *(TRANSLOOM, "train", "phrasebook", f"data.dataset={folder}/dataset", "--inline"),
-        *("--run", str(run), "cluster.ranks=1", "cluster.cpus_per_rank=2"),
+    arguments = [
+        *(f"data.dataset={folder}/dataset", "--inline"),
+        *("cluster.ranks=1", "cluster.cpus_per_rank=2"),
         *(f"trainer.max_steps={WARM_UP + steps}", "trainer.validate_every_steps=100000"),
         *("checkpoints.every_steps=100000", "tracking.wandb=disabled"),
     ]
     inherited = {k: v for k, v in os.environ.items() if k not in (VARIABLE, POLICY)}
     with suppress(subprocess.TimeoutExpired):
-        complete(command, inherited | way, PATIENCE_SECONDS)
+        complete(train_command("phrasebook", arguments, run), inherited | way, PATIENCE_SECONDS)
     record = run / "metrics.jsonl"
     lines = [line.step_seconds for line in train_lines(record)] if record.exists() else []
     if len(lines) <= WARM_UP:
@@ -71,7 +68,7 @@ def seconds_of_a_step(folder: Path, steps: int, way: dict[str, str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--busy", type=int, default=1, help="processes that only count")
     parser.add_argument("--steps", type=int, default=30)
@@ -79,8 +76,7 @@ def main() -> None:
     ways = {OURS: WAYS[OURS]} if arguments.smoke else WAYS
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        recipe = load_recipe(find_recipe("phrasebook"), [f"data.dataset={folder}/dataset"])
-        prepare(recipe.data_settings, lambda progress: None)
+        prepared_recipe("phrasebook", [f"data.dataset={folder}/dataset"])
         print("| beside it | threads that wait | seconds a step |\n|---|---|---|", flush=True)
         for others in (0, arguments.busy):
             found: dict[str, list[str]] = {name: [] for name in ways}

@@ -9,7 +9,6 @@ The watcher's start is measured by itself, as somebody who watches starts once.
     .venv/bin/python benchmarks/watching_cost.py [--pairs N] [--seconds S] [--inline] [KEY=VALUE …]
 """
 
-import argparse
 import fcntl
 import os
 import pty
@@ -23,43 +22,29 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
-from benchmarks.support.trainings import descendants, has_ended, running, say
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
-from trainer.errors import TrainerError
+from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.trainings import (
+    TRANSLOOM,
+    TransloomTraining,
+    descendants,
+    exit_with_output,
+    has_ended,
+    running,
+    say,
+    wait_for,
+)
 from trainer.record.metrics_file import train_lines
 
-TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 # Steps at first are slower, and a watcher that has just started reads what it will not read again.
 SETTLING_SECONDS = 8.0
 START_SECONDS = 300.0
 ROWS, COLUMNS = 50, 200
-
-
-@dataclass
-class Run:
-    """A training that goes on until it is ended."""
-
-    folder: Path
-    inline: bool
-    overrides: list[str]
-    settling_seconds: float
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "run"
-
-    def command(self) -> list[str]:
-        how = ["--inline"] if self.inline else []
-        return [TRANSLOOM, "train", "phrasebook", *self.overrides, *how, "--run", str(self.path)]
 
 
 @contextmanager
@@ -94,9 +79,9 @@ def _throw_away(screen: int) -> None:
         return  # nobody has the terminal open any more
 
 
-def speed(run: Run, since: float, until: float) -> float:
+def speed(run: Path, since: float, until: float) -> float:
     """Target tokens per second of the steps that ended in a window."""
-    lines = [line for line in train_lines(run.path / "metrics.jsonl") if since <= line.time < until]
+    lines = [line for line in train_lines(run / "metrics.jsonl") if since <= line.time < until]
     if len(lines) < 10:
         sys.exit(
             f"only {len(lines)} steps in a window of {until - since:.0f} s: give more --seconds"
@@ -105,45 +90,37 @@ def speed(run: Run, since: float, until: float) -> float:
     return tokens / (lines[-1].time - lines[0].time)
 
 
-def window(run: Run, seconds: float, driver: psutil.Process) -> float:
-    """The speed of the next seconds, after it has settled."""
-    time.sleep(run.settling_seconds)
+def window(training: TransloomTraining, seconds: float, driver: psutil.Process) -> float:
+    """Return the speed of the next seconds."""
     since = time.time()
     time.sleep(seconds)
     if has_ended(driver):
-        sys.exit((run.folder / "output.txt").read_text(errors="replace")[-4000:])
-    return speed(run, since, time.time())
+        exit_with_output(training, "it ended within a window")
+    return speed(training.run, since, time.time())
 
 
-def watched_window(run: Run, seconds: float, driver: psutil.Process) -> tuple[float, float, float]:
+def watched_window(
+    training: TransloomTraining, settling: float, seconds: float, driver: psutil.Process
+) -> tuple[float, float, float]:
     """The speed of a window with a watcher, its share of a core, and CPU seconds of its start."""
-    with watcher(run.path) as process:
-        began = time.monotonic()
-        time.sleep(run.settling_seconds)
-        start = cpu_seconds(process.pid)
-        since = time.time()
-        time.sleep(seconds)
-        used = cpu_seconds(process.pid) - start
-        share = used / (time.monotonic() - began - run.settling_seconds)
-        if has_ended(driver):
-            sys.exit((run.folder / "output.txt").read_text(errors="replace")[-4000:])
-        return speed(run, since, time.time()), share, start
+    with watcher(training.run) as process:
+        time.sleep(settling)
+        start, began = cpu_seconds(process.pid), time.monotonic()
+        watched = window(training, seconds, driver)
+        share = (cpu_seconds(process.pid) - start) / (time.monotonic() - began)
+        return watched, share, start
 
 
-def wait_for_steps(run: Run, driver: psutil.Process) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and not has_ended(driver):
-        try:
-            if len(train_lines(run.path / "metrics.jsonl")) >= 10:
-                return
-        except TrainerError:
-            pass
-        time.sleep(1.0)
-    sys.exit((run.folder / "output.txt").read_text(errors="replace")[-4000:])
+def wait_for_steps(training: TransloomTraining, driver: psutil.Process) -> None:
+    def has_steps() -> bool:
+        record = training.run / "metrics.jsonl"
+        return record.exists() and len(train_lines(record)) >= 10
+
+    wait_for("10 steps", has_steps, training, driver, START_SECONDS)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each window")
     parser.add_argument(
@@ -164,18 +141,23 @@ def main() -> None:
         f"trainer.validate_every_steps={never}",
         f"checkpoints.every_steps={never}",
     ]
-    prepare(load_recipe(find_recipe("phrasebook"), overrides).data_settings, lambda progress: None)
+    prepared_recipe("phrasebook", overrides)
+    if arguments.inline:
+        overrides.append("--inline")
     ratios, shares, starts = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), arguments.inline, overrides, arguments.settling)
-        with running(run, grace_seconds=60.0) as driver:
-            wait_for_steps(run, driver)
+        training = TransloomTraining(Path(folder), "phrasebook", overrides)
+        with running(training, grace_seconds=60.0) as driver:
+            wait_for_steps(training, driver)
             for pair in range(arguments.pairs):
-                if pair % 2:
-                    alone = window(run, arguments.seconds, driver)
-                watched, share, start = watched_window(run, arguments.seconds, driver)
-                if not pair % 2:
-                    alone = window(run, arguments.seconds, driver)
+                for with_watcher in (False, True) if pair % 2 else (True, False):
+                    if with_watcher:
+                        watched, share, start = watched_window(
+                            training, arguments.settling, arguments.seconds, driver
+                        )
+                    else:
+                        time.sleep(arguments.settling)
+                        alone = window(training, arguments.seconds, driver)
                 ratios.append(watched / alone)
                 shares.append(share)
                 starts.append(start)

@@ -18,9 +18,7 @@ whose cost is quadratic in a sentence.
 The picture is drawn in an environment of its own, where matplotlib is put when it is missing.
 """
 
-import argparse
 import json
-import sys
 import time
 from dataclasses import dataclass
 from itertools import product
@@ -36,8 +34,9 @@ from benchmarks.cost_curves.points import (
 )
 from benchmarks.cost_curves.tables import Table
 from benchmarks.support.as_rank import restart_in_rank_environment
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.environments import draw
+from benchmarks.support.trainings import say
 from model.config.transformer import AttentionBackend
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -116,14 +115,8 @@ def memory_over_lengths(sizes: Sizes) -> Table:
     return Table.of(title, "length", "MB", points, megabytes(points))
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="default: none is drawn")

@@ -9,34 +9,25 @@ the point that it is given, in a process of its own.
 import json
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import torch
-
-from data_pipeline.arrays import FieldArrays
-from data_pipeline.batching.batch import MicroBatch
+from benchmarks.support.datasets import equal_sentences
 from model.config.transformer import AttentionBackend, ModelConfig
-from model.losses.loss import CrossEntropy
-from model.networks.transformer import Transformer, Vocabulary
+from model.networks.transformer import Vocabulary
 from trainer.config import EngineConfig
 from trainer.process.distributed import process_group
 from trainer.process.host_memory import peak_resident_bytes, resident_bytes, restart_peak
 from trainer.process.placement import Placement
-from trainer.registries.optimizers import OptimizerConfig
-from trainer.tasks.batch import to_device
 
 if TYPE_CHECKING:
     from trainer.zero.engine import TrainingEngine
 
 VOCABULARY = Vocabulary(1000, 1000, pad_id=0, bos_id=1, eos_id=2)
 PLACEMENT = Placement()
-LEARNING_RATE = 1e-4
 Precision = Literal["fp32", "bf16"]
 PROCESSES_AT_ONCE = 2  # where memory is measured: their speed does not matter
 
@@ -67,22 +58,13 @@ class Point:
     width: int = 128
 
 
-def micro_batch(sentences: int, length: int) -> MicroBatch:
-    """Sentences of random tokens; the length counts EOS."""
-    generator = np.random.default_rng(1)
-    ids = generator.integers(3, VOCABULARY.target_size, (sentences, length), dtype=np.int32)
-    ids[:, -1] = VOCABULARY.eos_id
-    field = FieldArrays(ids.ravel(), np.full(sentences, length, dtype=np.int32))
-    return MicroBatch(np.arange(sentences), {"src": field, "tgt": field})
-
-
 def one_rank() -> AbstractContextManager[None]:
     return process_group(PLACEMENT, timedelta(minutes=1))
 
 
 def build(point: Point) -> "TrainingEngine":
     # DeepSpeed looks for a device when it is imported, unless the process group has named one.
-    from trainer.zero.engine import TrainingEngine
+    from benchmarks.support.engine_step import transformer_engine
 
     setting = point.setting
     config = ModelConfig(
@@ -92,32 +74,20 @@ def build(point: Point) -> "TrainingEngine":
         feed_forward_width=2 * point.width,
         heads=4,
     )
-    return TrainingEngine(
-        lambda: Transformer(config, VOCABULARY, setting.backend),
-        engine=EngineConfig(
-            precision=setting.precision,
-            attention=setting.backend,
-            activation_checkpointing=setting.checkpointing,
-        ),
-        optimizer=OptimizerConfig(),
-        gradient_clipping=0.0,
-        loss=CrossEntropy(0.1),
-        micro_batches_per_step=1,
-        placement=PLACEMENT,
+    settings = EngineConfig(
+        precision=setting.precision,
+        attention=setting.backend,
+        activation_checkpointing=setting.checkpointing,
     )
+    return transformer_engine(config, VOCABULARY, settings, 1, PLACEMENT, gradient_clipping=0.0)
 
 
-def step(engine: "TrainingEngine", batch: MicroBatch) -> float:
-    """Takes one step and returns its CPU time in seconds."""
-    started = time.process_time()
-    on_device = to_device(batch, VOCABULARY, torch.device("cpu"))
-    tokens = batch.tokens("tgt")
-    result = engine.forward_backward(
-        on_device, units_global=tokens, is_accumulation_boundary=True, is_dummy=False
-    )
-    assert bool(result.finite)
-    engine.step(LEARNING_RATE)
-    return time.process_time() - started
+def step(engine: "TrainingEngine", sentences: int, length: int) -> float:
+    """Take one step; return its CPU time in seconds."""
+    from benchmarks.support.engine_step import cpu_seconds_of_step
+
+    batch = equal_sentences(sentences, length, VOCABULARY)
+    return cpu_seconds_of_step(engine, batch, VOCABULARY, slots=1)
 
 
 def milliseconds(points: list[Point], repetitions: int) -> list[list[float]]:
@@ -127,10 +97,11 @@ def milliseconds(points: list[Point], repetitions: int) -> list[list[float]]:
         if (point.setting, point.layers) not in engines:
             engines[point.setting, point.layers] = build(point)
     taken: list[list[float]] = [[] for _ in points]
-    visits = [(taken[n], p, micro_batch(p.sentences, p.length)) for n, p in enumerate(points)]
+    visits = list(zip(taken, points, strict=True))
     for repetition in range(repetitions + 1):
-        for found, point, batch in visits if repetition % 2 else reversed(visits):
-            seconds = step(engines[point.setting, point.layers], batch)
+        for found, point in visits if repetition % 2 else reversed(visits):
+            engine = engines[point.setting, point.layers]
+            seconds = step(engine, point.sentences, point.length)
             if repetition:  # the first one warms up
                 found.append(1000 * seconds)
     return taken
@@ -140,11 +111,11 @@ def peak_megabytes(point: Point) -> float:
     """The peak memory of one step in this process, over what the process has without it."""
     with one_rank():
         engine = build(point)
-        step(engine, micro_batch(1, 1))
+        step(engine, 1, 1)
         # From here on: the peak of a whole process may begin with that of its parent.
         restart_peak()
         before = resident_bytes()
-        step(engine, micro_batch(point.sentences, point.length))
+        step(engine, point.sentences, point.length)
         return (peak_resident_bytes() - before) / 1e6
 
 

@@ -26,17 +26,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import chain, count, cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.data_plane.peers import READERS as PEERS
 from benchmarks.data_plane.peers import WRITERS, timed
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.datasets import blocks_of
 from benchmarks.support.environments import PEERS as ENVIRONMENTS
 from benchmarks.support.environments import environment_with, peer_variables
+from benchmarks.support.trainings import say
 from cluster.data.streams import WorkerStreams
 from cluster.data.worker_client import WorkerClient
 from cluster.data.workers import DataWorkers
@@ -48,7 +50,6 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.corpora.corpus import read_whole
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
@@ -88,7 +89,7 @@ def encode_text(recipe: Recipe) -> Measurement:
     tokenizers = load_tokenizers(store, manifest)
 
     def epoch() -> int:
-        for block in _blocks(recipe):
+        for block in blocks_of(recipe):
             for field in FIELDS:
                 tokenizers[field].encode_field(block.sentences(field))
         return manifest.pairs
@@ -168,7 +169,7 @@ def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> N
     recipe = load(folder, pieces, [])
     prepare(recipe.data_settings, lambda progress: None)
 
-    blocks = list(_blocks(recipe))
+    blocks = list(blocks_of(recipe))
     arrays = {}
     for field in FIELDS:
         (folder / f"{field}.txt").write_bytes(b"".join(block.texts[field] for block in blocks))
@@ -176,14 +177,6 @@ def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> N
         arrays[f"{field}.ids"] = ids.astype(np.min_scalar_type(ids.max()))
         arrays[f"{field}.lengths"] = np.concatenate([b.fields[field].lengths for b in blocks])
     np.savez(folder / "ids.npz", allow_pickle=False, **arrays)
-
-
-def _blocks(recipe: Recipe) -> Iterator[ShardBlock]:
-    store, manifest = open_dataset(recipe.data)
-    return chain.from_iterable(
-        unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
-        for shard in manifest.shards
-    )
 
 
 def run_measurement(
@@ -242,12 +235,8 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.1f}"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--pairs", type=int, default=290_000)
     parser.add_argument("--pieces", type=int, default=10_000, help="size of the vocabulary")
@@ -268,13 +257,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _say(f"preparing {arguments.pairs:,} pairs")
+        say(f"preparing {arguments.pairs:,} pairs")
         make_dataset(folder, arguments.mirror, arguments.pairs, arguments.pieces)
         names, python = list(OURS), None
         if not arguments.without_peers:
             python = environment_with(PEERS_PACKAGES, arguments.peers_env, arguments.torch_index)
             for name in WRITERS:
-                _say(f"writing {name}")
+                say(f"writing {name}")
                 script = [str(python), str(HERE / "peers.py"), "write", name]
                 environment = os.environ | peer_variables()
                 subprocess.run(
@@ -287,7 +276,7 @@ def main() -> None:
                 found = run_measurement(name, folder, arguments.pieces, arguments.core, python)
                 rates[name].append(found["count"] / found["seconds"])
                 share = found["cpu_seconds"] / found["seconds"]
-                _say(f"{name}: {rates[name][-1]:,.0f}/s with {share:.0%} of a core")
+                say(f"{name}: {rates[name][-1]:,.0f}/s with {share:.0%} of a core")
     result = {"per_second": rates, "goals": goals_of(rates)}
     print(json.dumps(result) if arguments.json else table(rates))
 

@@ -12,7 +12,6 @@ that are read exist; the others have invented hashes. Times depend on the load o
     .venv/bin/python benchmarks/data_plane/many_shards.py [--measure NAMES] [--shards N]
 """
 
-import argparse
 import gc
 import hashlib
 import json
@@ -25,15 +24,16 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
+from benchmarks.support.datasets import prepared_recipe
 from cluster.data.streams import WINDOWS_AHEAD
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from cluster.recipe import Recipe
 from data_pipeline.batching.window import WindowReader, open_mixture
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.shards import ShardBlock, pack_shard, unpack_shard
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.storage.shard_cache import ShardCache
 from data_pipeline.storage.store import DatasetStore, RemoteStore, open_store
+from trainer.process.host_memory import resident_bytes
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 from support.files.faulty_server import Fault, FaultyServer
@@ -60,8 +60,7 @@ class SlowServer(FaultyServer):
 def make_dataset(folder: Path, shards: int) -> Recipe:
     """Write a dataset with a list of shards in JSON, of which those of some windows exist."""
     overrides = [f"data.dataset={folder}", f"batching.window_shards={WINDOW_SHARDS}"]
-    recipe = load_recipe(find_recipe("phrasebook"), overrides)
-    prepare(recipe.data_settings, lambda progress: None)
+    recipe = prepared_recipe("phrasebook", overrides)
     manifest = Manifest.load(open_store(folder))
     first = manifest.shards[0]
     block = unpack_shard((folder / first.name).read_bytes(), first)[0]
@@ -98,16 +97,12 @@ def make_dataset(folder: Path, shards: int) -> Recipe:
 def load_manifest(folder: Path) -> Figures:
     """Load a manifest in this process, and return its cost."""
     gc.collect()
-    before, start = _resident_bytes(), time.process_time()
+    before, start = resident_bytes(), time.process_time()
     manifest = Manifest.load(open_store(folder))
     seconds = time.process_time() - start
     gc.collect()
-    megabytes = (_resident_bytes() - before) / 1e6
+    megabytes = (resident_bytes() - before) / 1e6
     return {"shards": manifest.shard_count, "CPU seconds": seconds, "MB kept": megabytes}
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def measure_manifest(folder: Path, recipe: Recipe, scratch: Path) -> dict[str, Figures]:
@@ -184,7 +179,7 @@ MEASUREMENTS: dict[str, Callable[[Path, Recipe, Path], dict[str, Figures]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--shards", type=int, default=100_000)
     parser.add_argument(
         "--measure", type=names_from(MEASUREMENTS), default=list(MEASUREMENTS), metavar="NAMES"

@@ -9,7 +9,6 @@ agent and all ranks. Medians of the turns.
     .venv/bin/python benchmarks/data_plane/node_layouts.py [--ranks NUMBERS] [--steps N]
 """
 
-import argparse
 import os
 import statistics
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import ray
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from cluster.data.node_layouts import NodeLayouts, NodeSharing
 from cluster.data.streams import WorkerStreams
@@ -120,7 +119,7 @@ def measure(workers: list[WorkerHandle], count: int, steps: int, shared: bool) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--steps", type=int, default=300)
     options = parse_arguments(parser, smoke="--ranks 2 --steps 3")

@@ -44,8 +44,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.peers.contestants import HUGGING_FACE
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
+from benchmarks.support.trainings import say
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
@@ -296,9 +297,7 @@ def table(results: dict[tuple[str, Arrangement, str], list[Result]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("run", help="folder of a trained run with joint embeddings")
     parser.add_argument("--sentences", type=int, default=2000)
     parser.add_argument("--beam", type=int, default=5)
@@ -343,8 +342,7 @@ def main() -> None:
             for (who, how, precision), once in measure.items():
                 found = once()
                 results[who, how, precision].append(found)
-                rate = f"{found.sentences_per_second:.1f} sentences/s"
-                print(f"{who} {how} {precision}: {rate}", file=sys.stderr, flush=True)
+                say(f"{who} {how} {precision}: {found.sentences_per_second:.1f} sentences/s")
     if arguments.json:
         rates = {
             " ".join(map(str, key)): [

@@ -18,10 +18,8 @@ when it is missing.
 mirror: a folder with the corpus, as in `transloom prepare multi30k-ende data.mirror=FOLDER`.
 """
 
-import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,13 +30,19 @@ from typing import Any
 
 import ray
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.environments import draw
-from benchmarks.support.trainings import complete, say
+from benchmarks.support.trainings import (
+    TransloomTraining,
+    complete,
+    running,
+    say,
+    train_command,
+    wait_for,
+)
 from cluster.ray.session import ray_session
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
 from trainer.record.metrics_file import train_lines
 from trainer.record.metrics_lines import TrainLine
 
@@ -63,29 +67,25 @@ SETTINGS = [
 ]
 
 
-def command(run: Path, overrides: list[str], ranks: str, steps: int) -> list[str]:
-    """The command that trains or continues a run up to a step."""
-    transloom = str(Path(sys.executable).parent / "transloom")
-    settings = [*overrides, f"cluster.ranks={ranks}", f"trainer.max_steps={steps}"]
-    return [transloom, "train", RECIPE, *settings, "--run", str(run)]
-
-
 def train(run: Path, overrides: list[str], parts: list[tuple[int, int]]) -> None:
     """Trains in parts, each of so many ranks and up to a step."""
     share = "cluster.cpus_per_rank=0.5"  # so that two cores have room for three ranks
     for ranks, step in parts:
         say(f"{run.name}: {ranks} ranks up to step {step}")
-        complete(command(run, [*overrides, share], str(ranks), step))
+        settings = [f"cluster.ranks={ranks}", f"trainer.max_steps={step}", share]
+        complete(train_command(RECIPE, [*overrides, *settings], run))
 
 
-def train_while_nodes_come_and_go(run: Path, overrides: list[str], steps: int) -> None:
+def train_while_nodes_come_and_go(
+    folder: Path, overrides: list[str], steps: int
+) -> list[TrainLine]:
     """Train in one go on nodes of one CPU each, which have room for one rank."""
     sys.path.insert(0, str(HERE.parents[1] / "tests"))
     from support.cluster.ray_head import RayHead, RayNode
 
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
-        head = RayHead(Path(folder), cpus=1)
+        ray_folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
+        head = RayHead(Path(ray_folder), cpus=1)
         stack.callback(head.stop)
         os.environ["RAY_AUTH_TOKEN"] = head.token
 
@@ -96,45 +96,39 @@ def train_while_nodes_come_and_go(run: Path, overrides: list[str], steps: int) -
 
         node = added_node()
         wait_for_nodes(head.address, 2)
-        address = f"cluster.address={head.address}"
-        output = stack.enter_context(run.with_suffix(".txt").open("wb"))
-        training = subprocess.Popen(
-            command(run, [*overrides, address], "{min: 1, max: 3}", steps),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        stack.callback(training.wait)
-        stack.callback(training.kill)
-        wait_for(training, run, ranks=2, steps=12)
+        settings = ["cluster.ranks={min: 1, max: 3}", f"trainer.max_steps={steps}"]
+        settings.append(f"cluster.address={head.address}")
+        training = TransloomTraining(folder, RECIPE, [*overrides, *settings])
+        driver = stack.enter_context(running(training))
+
+        def wait_for_steps(count: int, *, ranks: int) -> None:
+            """Wait until the newest so many steps have been done by so many ranks."""
+
+            def are_newest() -> bool:
+                newest = train_lines(training.run / "metrics.jsonl")[-count:]
+                return [line.world_size for line in newest] == [ranks] * count
+
+            what = f"{count} steps of {ranks} ranks"
+            wait_for(what, are_newest, training, driver, TIMEOUT_SECONDS)
+
+        wait_for_steps(12, ranks=2)
         say("elastic: a node is killed")
         node.kill()
-        wait_for(training, run, ranks=1, steps=1)
+        wait_for_steps(1, ranks=1)
         say("elastic: two nodes are added")
         node, _ = added_node(), added_node()
-        wait_for(training, run, ranks=3, steps=14)
+        wait_for_steps(14, ranks=3)
         say("elastic: a node is killed")
         node.kill()
-        wait_for(training, run, ranks=2, steps=1)
-        training.wait(TIMEOUT_SECONDS)
+        wait_for_steps(1, ranks=2)
+        driver.wait(TIMEOUT_SECONDS)
+    return train_lines(training.run / "metrics.jsonl")
 
 
 def wait_for_nodes(address: str, count: int) -> None:
     with ray_session(address):
         while len(ray.nodes()) < count:
             time.sleep(0.2)
-
-
-def wait_for(training: subprocess.Popen[bytes], run: Path, *, ranks: int, steps: int) -> None:
-    """Waits until the newest so many steps have been done by so many ranks."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while True:
-        newest = train_lines(run / "metrics.jsonl")[-steps:]
-        if len(newest) == steps and all(line.world_size == ranks for line in newest):
-            return
-        if training.poll() is not None or time.monotonic() > deadline:
-            output = run.with_suffix(".txt").read_text(errors="replace")
-            sys.exit(f"There were no {steps} steps of {ranks} ranks\n{output}")
-        time.sleep(0.1)
 
 
 def compare(reference: list[TrainLine], lines: list[TrainLine]) -> dict[str, Any]:
@@ -179,9 +173,7 @@ def table(runs: dict[str, dict[str, Any]], bound: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--mirror", help="folder with the files of Multi30k")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument(
@@ -203,8 +195,7 @@ def main() -> None:
         numerics = f"engine.numerics={arguments.numerics}"
         corpus = corpus_overrides(RECIPE, arguments.mirror)
         overrides = [*corpus, *SETTINGS, numerics, f"data.dataset={folder}/dataset"]
-        recipe = load_recipe(find_recipe(RECIPE), overrides)
-        prepare(recipe.data_settings, lambda progress: None)
+        prepared_recipe(RECIPE, overrides)
         steps = arguments.steps
         count = len(arguments.ranks)
         parts = [(ranks, steps * (n + 1) // count) for n, ranks in enumerate(arguments.ranks)]
@@ -217,8 +208,7 @@ def main() -> None:
             )
         }
         if not arguments.without_elastic:
-            train_while_nodes_come_and_go(folder / "elastic", overrides, steps)
-            elastic = train_lines(folder / "elastic" / "metrics.jsonl")
+            elastic = train_while_nodes_come_and_go(folder, overrides, steps)
             runs["nodes lost and added"] = compare(reference, elastic)
     bound = BOUNDS[arguments.numerics]
     curves = {"undisturbed": [line.loss for line in reference], "bound": bound, "runs": runs}

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from model.generation.search import length_penalty
 from transloom.inference.ctranslate2.searcher import exponent_near
 from transloom.inference.engine_names import ComputeType, Engine
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("sources", type=Path)
     parser.add_argument("--checkpoint")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, MarianMTModel
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from model.config.transformer import DecodingConfig
 from model.generation.search import Hypothesis, beam_search, greedy_search
 from transloom.inference.translator import Translator
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("sources", type=Path)

@@ -1,21 +1,17 @@
 """The contestants of language_model.py: their commands, settings, and the text in their forms."""
 
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.peers.contestants import HUGGING_FACE
 from benchmarks.support.contestants import ENDLESS, Script, hugging_face_training
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.datasets import prepared_recipe, save_ids
 from benchmarks.support.environments import PEERS, environment_with
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from cluster.recipe import Recipe
 from data_pipeline.config.data import PackedBatchingConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.config.decoder_only import DecoderOnlyConfig
 
@@ -57,15 +53,9 @@ class Text:
 def export_text(folder: Path, data: str | None) -> Text:
     """Prepares the text, and writes the same ids once more for the others."""
     overrides = [f"data.dataset={folder / 'dataset'}", *corpus_overrides(RECIPE, data)]
-    recipe = load_recipe(find_recipe(RECIPE), overrides)
-    prepare(recipe.data_settings, lambda progress: None)
+    recipe = prepared_recipe(RECIPE, overrides)
     store, manifest = open_dataset(recipe.data)
-    blocks = chain.from_iterable(
-        unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
-        for shard in manifest.shards
-    )
-    ids = np.concatenate([block.fields[TEXT].ids for block in blocks]).astype(np.uint16)
-    np.save(folder / "ids.npy", ids, allow_pickle=False)
+    save_ids(recipe, folder / "ids.npy")
     vocabulary = load_tokenizers(store, manifest)[TEXT].vocabulary_size
     return Text(overrides, folder / "ids.npy", vocabulary, recipe)
 

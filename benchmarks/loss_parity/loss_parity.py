@@ -24,15 +24,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.trainings import complete, say, train_command
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.arrays import concatenate
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.record.metrics_file import train_lines
 from trainer.tasks.translation import vocabulary_of
@@ -122,14 +123,8 @@ def train_both(arguments: argparse.Namespace, folder: Path, seed: int) -> tuple[
     place.mkdir()
     plain = [sys.executable, str(HERE / "plain_loop.py")]
     plain += write_input_of_plain_loop(recipe, place, arguments.steps)
-    transloom = [str(Path(sys.executable).parent / "transloom"), "train", RECIPE, *overrides]
     with subprocess.Popen(plain, stdout=subprocess.PIPE, text=True) as loop:
-        subprocess.run(
-            [*transloom, "--run", str(place / "run")],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        complete(train_command(RECIPE, overrides, place / "run"))
         output, _ = loop.communicate()
     assert loop.returncode == 0
     losses = [line.loss for line in train_lines(place / "run" / "metrics.jsonl")]
@@ -169,9 +164,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--data", help="folder with the files of Multi30k")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
@@ -181,13 +174,12 @@ def main() -> None:
     curves: tuple[Curves, Curves] = ([], [])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        recipe = load_recipe(find_recipe(RECIPE), overrides_of(arguments, folder, seed=1))
-        prepare(recipe.data_settings, lambda progress: None)
+        prepared_recipe(RECIPE, overrides_of(arguments, folder, seed=1))
         for seed in range(1, arguments.seeds + 1):
             found = train_both(arguments, folder, seed)
             for curve, losses in zip(curves, found, strict=True):
                 curve.append(losses)
-            print(f"seed {seed}: {found[0][-1]:.4f}, {found[1][-1]:.4f}", file=sys.stderr)
+            say(f"seed {seed}: {found[0][-1]:.4f}, {found[1][-1]:.4f}")
     rows = rows_of(*curves, steps_per_row=50)
     if arguments.json:
         print(json.dumps({"transloom": curves[0], "plain": curves[1]}))

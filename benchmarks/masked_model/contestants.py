@@ -1,22 +1,18 @@
 """The contestants of masked_model.py: their settings, and the captions in their forms."""
 
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.peers.contestants import HUGGING_FACE
 from benchmarks.support.contestants import Script, Transloom, hugging_face_training
 from benchmarks.support.corpora import corpus_overrides
+from benchmarks.support.datasets import prepared_recipe, save_ids
 from benchmarks.support.environments import PEERS, environment_with
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from cluster.recipe import Recipe
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.config.data import PackedBatchingConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masking import vocabulary_of
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from model.config.encoder_only import EncoderOnlyConfig
@@ -55,16 +51,10 @@ class Captions:
 def export_captions(folder: Path, data: str | None) -> Captions:
     """Prepares the captions, and writes the same ids once more for the other."""
     overrides = [f"data.dataset={folder / 'dataset'}", *corpus_overrides(RECIPE, data)]
-    recipe = load_recipe(find_recipe(RECIPE), overrides)
-    prepare(recipe.data_settings, lambda progress: None)
+    recipe = prepared_recipe(RECIPE, overrides)
     store, manifest = open_dataset(recipe.data)
     tokenizer = load_tokenizers(store, manifest)[TEXT]
-    blocks = chain.from_iterable(
-        unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
-        for shard in manifest.shards
-    )
-    ids = np.concatenate([block.fields[TEXT].ids for block in blocks]).astype(np.uint16)
-    np.save(folder / "ids.npy", ids, allow_pickle=False)
+    save_ids(recipe, folder / "ids.npy")
     reader = WindowReader(store, manifest, recipe.data_settings)
     units = reader.layout(0, 0).units
     batches = reader.fetch(0, 0, 0, len(units))

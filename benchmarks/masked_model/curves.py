@@ -6,17 +6,16 @@ The unigram model tells every hidden token by how often each piece is in the tra
 added to all counts. The hidden tokens are those of every validation of the run.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.datasets import blocks_of
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.record.metrics_file import read_metrics
@@ -25,9 +24,7 @@ from trainer.runs.folder import RunFolder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("run", type=Path)
     arguments = parse_arguments(parser, smoke="{masked_run}")
     run = RunFolder(arguments.run)
@@ -36,11 +33,9 @@ def main() -> None:
     tokenizers = load_tokenizers(store, manifest)
     (size,) = {tokenizer.vocabulary_size for tokenizer in tokenizers.values()}
     counts = np.ones(size, dtype=np.int64)
-    for shard in manifest.shards:
-        data = store.read(shard.name, shard.sha256, shard.bytes)
-        for block in unpack_shard(data, shard):
-            for field in block.fields.values():
-                counts += np.bincount(field.ids, minlength=size)
+    for block in blocks_of(recipe):
+        for field in block.fields.values():
+            counts += np.bincount(field.ids, minlength=size)
     heldout = load_heldout(store, manifest, "validation")
     task = DATA_TASKS[recipe.task]
     batches = task.heldout_micro_batches(heldout, tokenizers, recipe.data_settings)

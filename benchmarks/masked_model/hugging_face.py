@@ -12,33 +12,13 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from transformers import (  # type: ignore[import-not-found]
-    BertConfig,
-    BertForMaskedLM,
-    TrainingArguments,
-)
+from transformers import BertConfig, BertForMaskedLM  # type: ignore[import-not-found]
 
-from benchmarks.support.hugging_face import CountingTrainer, Recorder
-from benchmarks.support.record import StepRecord
+from benchmarks.support.hugging_face import train_on_rows
 
 SHARE = 0.15
 NO_LABEL = -100
-
-
-class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """The texts in rows of equal length."""
-
-    def __init__(self, path: str, context: int) -> None:
-        ids = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.int64))
-        self._rows = ids[: len(ids) // context * context].view(-1, context)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, number: int) -> torch.Tensor:
-        return self._rows[number]
 
 
 class Collator:
@@ -49,8 +29,8 @@ class Collator:
         self._special = torch.tensor(special)
         self._vocabulary = vocabulary
 
-    def __call__(self, rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        ids = torch.stack(rows)
+    def __call__(self, rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        ids = torch.stack([row["input_ids"] for row in rows])
         chance = torch.full(ids.shape, SHARE).masked_fill(torch.isin(ids, self._special), 0)
         told = torch.bernoulli(chance).bool()
         labels = ids.masked_fill(~told, NO_LABEL)
@@ -65,16 +45,9 @@ def main(settings_path: str, steps: str) -> None:
     settings = json.loads(Path(settings_path).read_text())
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(1)
-    recorder = Recorder(StepRecord(Path(steps)))
-    vocabulary = settings["model"]["vocab_size"]
-    recorder.trainer = CountingTrainer(
-        model=BertForMaskedLM(BertConfig(**settings["model"])),
-        args=TrainingArguments(**settings["training"]),
-        train_dataset=Rows(settings["ids"], settings["context"]),
-        data_collator=Collator(settings["mask"], settings["special"], vocabulary),
-        callbacks=[recorder],
-    )
-    recorder.trainer.train()
+    collator = Collator(settings["mask"], settings["special"], settings["model"]["vocab_size"])
+    model = BertForMaskedLM(BertConfig(**settings["model"]))
+    train_on_rows(model, settings, steps, data_collator=collator)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ when it is missing.
         [--picture FILE.png]
 """
 
-import argparse
 import gzip
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.environments import draw
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
@@ -72,7 +71,7 @@ def _lines_of(record: Path) -> list[Line]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = benchmark_parser(__doc__)
     parser.add_argument("records", nargs="+", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parse_arguments(parser, smoke="{records}/enfr-seed-1.jsonl.gz")

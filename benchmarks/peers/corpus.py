@@ -1,16 +1,13 @@
 """The corpus of peers.py, prepared by transloom, and the same pieces for the peers."""
 
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.support.corpora import corpus_overrides
-from cluster.recipe import find_recipe, load_recipe
+from benchmarks.support.datasets import blocks_of, prepared_recipe
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.dataset.shards import unpack_shard
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 RECIPE = "multi30k-ende"
@@ -43,15 +40,9 @@ def overrides_of(data: str | None, dataset: Path) -> list[str]:
 
 def export_corpus(folder: Path, data: str | None) -> Corpus:
     """Prepare the corpus, and write the same pieces once more for the peers."""
-    recipe = load_recipe(find_recipe(RECIPE), overrides_of(data, folder / "dataset"))
-    prepare(recipe.data_settings, lambda progress: None)
+    recipe = prepared_recipe(RECIPE, overrides_of(data, folder / "dataset"))
     store, manifest = open_dataset(recipe.data)
-    blocks = list(
-        chain.from_iterable(
-            unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
-            for shard in manifest.shards
-        )
-    )
+    blocks = list(blocks_of(recipe))
     tokenizer = load_tokenizers(store, manifest)["tgt"]
     texts = [tokenizer.piece(number) for number in range(tokenizer.vocabulary_size)]
     vocabulary = folder / "vocabulary.txt"

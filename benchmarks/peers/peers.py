@@ -31,7 +31,7 @@ from pathlib import Path
 
 from benchmarks.peers.contestants import SIZES, Eole, HuggingFace, transloom
 from benchmarks.peers.corpus import Corpus, export_corpus
-from benchmarks.support.command_line import names_from, parse_arguments
+from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
 from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant, Speed
 from benchmarks.support.turns import Speeds, take_turns
@@ -107,9 +107,7 @@ def summary(duels: list[Duel], kind: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--data", help="folder with the files of Multi30k")
     parser.add_argument("--models", type=names_from(SIZES), default=["tiny", "base"])
     parser.add_argument("--precisions", type=names_from(PRECISIONS), default=list(PRECISIONS))

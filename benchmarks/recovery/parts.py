@@ -13,26 +13,24 @@ memory. The times come from the run's log and record:
     .venv/bin/python benchmarks/recovery/parts.py [--widths N ...] [--kills N] [KEY=VALUE …]
 """
 
-import argparse
 import json
 import os
 import re
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from benchmarks.recovery.recovery import RANKS, Transloom
-from benchmarks.support.command_line import parse_arguments
-from benchmarks.support.trainings import has_ended, running, say
-from cluster.recipe import find_recipe, load_recipe
-from data_pipeline.preparation.prepare import prepare
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.trainings import running, say, wait_for
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import read_header
 from trainer.record.metrics_file import read_metrics
@@ -49,14 +47,6 @@ SETTINGS = [
 TIERS = {"disk": ["checkpoints.every_steps=20"], "memory": ["checkpoints.memory_every_steps=5"]}
 TIMEOUT_SECONDS = 600.0
 BUILT = re.compile(r"(\S+) detail: rank \d+: built in ([\d.]+) s: (.*)")
-
-
-def wait_until(what: str, is_met: object, driver: psutil.Process, folder: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not is_met():  # type: ignore[operator]
-        if has_ended(driver) or time.monotonic() > deadline:
-            sys.exit(f"{what} did not come\n{(folder / 'output.txt').read_text(errors='replace')}")
-        time.sleep(0.05)
 
 
 def log_after(run: RunFolder, moment: float, text: str) -> tuple[float, str]:
@@ -79,7 +69,7 @@ def first_new_step(run: RunFolder, known: int) -> float | None:
 
 
 def kill_one(contestant: Transloom, driver: psutil.Process, tier: str) -> dict[str, float | str]:
-    run = RunFolder(contestant.folder / "run")
+    run = RunFolder(contestant.run)
     before = resumed(run) if run.metrics.exists() else 0
 
     def is_saved() -> bool:
@@ -90,14 +80,15 @@ def kill_one(contestant: Transloom, driver: psutil.Process, tier: str) -> dict[s
             return vitals.memory_checkpoint is not None
         return bool(list_checkpoints(run.checkpoints))
 
-    wait_until("a saved state", is_saved, driver, contestant.folder)
+    wait_for("saved state", is_saved, contestant, driver, TIMEOUT_SECONDS)
     time.sleep(15)  # for the warm spares
     last = read_metrics(run.metrics)[-1].step
     killed = time.time()
     os.kill(contestant.ranks(driver)[-1], signal.SIGKILL)
-    wait_until("a restart", lambda: resumed(run) > before, driver, contestant.folder)
+    wait_for("restart", lambda: resumed(run) > before, contestant, driver, TIMEOUT_SECONDS)
     known = max(last, *(x.step for x in read_metrics(run.metrics) if isinstance(x, TrainLine)))
-    wait_until("a new step", lambda: first_new_step(run, known), driver, contestant.folder)
+    is_new = partial(first_new_step, run, known)
+    wait_for("new step", is_new, contestant, driver, TIMEOUT_SECONDS)
     noticed, _ = log_after(run, killed, "restart")
     started, _ = log_after(run, killed, "starting")
     built = [
@@ -107,7 +98,7 @@ def kill_one(contestant: Transloom, driver: psutil.Process, tier: str) -> dict[s
     ]
     finished, stages = max(built)
     events = [line for line in read_metrics(run.metrics) if isinstance(line, Resumed)]
-    first = first_new_step(run, known)
+    first = is_new()
     assert first is not None
     return {
         "noticed": noticed - killed,
@@ -134,9 +125,7 @@ def table(rows: Sequence[dict[str, float | str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 768, 2560])
     parser.add_argument("--kills", type=int, default=3, help="of each width and tier")
@@ -147,7 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         common = [*SETTINGS, f"data.dataset={folder}/dataset", *arguments.overrides]
-        prepare(load_recipe(find_recipe(arguments.recipe), common).data_settings, lambda _: None)
+        prepared_recipe(arguments.recipe, common)
         for width in arguments.widths:
             size = 0.0
             for tier, settings in TIERS.items():

@@ -16,13 +16,11 @@ Ray Train runs in an environment of its own, into which its packages are put whe
     .venv/bin/python benchmarks/recovery/recovery.py [--rounds 3] [--kills 2] [--json] [KEY=VALUE …]
 """
 
-import argparse
 import json
 import os
 import random
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,16 +31,23 @@ from typing import Protocol
 
 import psutil
 
-from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
-from benchmarks.support.trainings import Training, descendants, has_ended, running, say
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from benchmarks.support.trainings import (
+    Training,
+    TransloomTraining,
+    descendants,
+    running,
+    say,
+    wait_for,
+)
+from cluster.recipe import Recipe
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Resumed, TrainLine
@@ -74,21 +79,10 @@ class Contestant(Training, Protocol):
         """The process ids of the ranks that train now."""
 
 
-class Transloom:
-    def __init__(self, folder: Path, recipe: str, overrides: list[str]) -> None:
-        self.folder = folder
-        self.environment: dict[str, str] = {}
-        self._recipe = recipe
-        self._overrides = overrides
-
-    def command(self) -> list[str]:
-        transloom = Path(sys.executable).parent / "transloom"
-        run = ["--run", str(self.folder / "run")]
-        return [str(transloom), "train", self._recipe, *self._overrides, *run]
-
+class Transloom(TransloomTraining):
     def starts(self) -> list[list[float]]:
         starts: list[list[float]] = [[]]
-        for line in read_metrics(self.folder / "run" / "metrics.jsonl"):
+        for line in read_metrics(self.run / "metrics.jsonl"):
             if isinstance(line, TrainLine):
                 starts[-1].append(line.time)
             elif isinstance(line, Resumed):
@@ -149,7 +143,7 @@ def recoveries(
     found = []
     with running(contestant) as driver:
         for number in range(kills):
-            wait_for(contestant, driver, starts=number + 1)
+            wait_for_starts(number + 1, contestant, driver)
             time.sleep(quiet_seconds + dice.uniform(0, 2))
             ranks = contestant.ranks(driver)
             assert len(ranks) == RANKS, f"the ranks are {ranks}"
@@ -157,20 +151,18 @@ def recoveries(
             assert before == number + 1, "the ranks were started again though none was killed"
             killed = time.time()
             os.kill(dice.choice(ranks), signal.SIGKILL)
-            wait_for(contestant, driver, starts=before + 1)
+            wait_for_starts(before + 1, contestant, driver)
             found.append(contestant.starts()[before][0] - killed)
     return found
 
 
-def wait_for(contestant: Contestant, driver: psutil.Process, *, starts: int) -> None:
-    """Waits until so many starts of the ranks have come to a new step."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while len(contestant.starts()) < starts:
-        ended = has_ended(driver)
-        if ended or time.monotonic() > deadline:
-            output = (contestant.folder / "output.txt").read_text(errors="replace")
-            sys.exit(f"{'ended' if ended else 'no new step'}: {contestant.command()}\n{output}")
-        time.sleep(0.2)
+def wait_for_starts(count: int, contestant: Contestant, driver: psutil.Process) -> None:
+    """Wait until so many starts of the ranks have come to a new step."""
+
+    def have_come() -> bool:
+        return len(contestant.starts()) >= count
+
+    wait_for("new step", have_come, contestant, driver, TIMEOUT_SECONDS)
 
 
 def settings_of(recipe: Recipe) -> dict[str, object]:
@@ -215,9 +207,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
     parser.add_argument("--kills", type=int, default=2, help="in each run")
@@ -239,9 +229,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         overrides = [*SETTINGS, f"data.dataset={folder}/dataset", *arguments.overrides]
-        recipe = load_recipe(find_recipe(arguments.recipe), overrides)
-        prepare(recipe.data_settings, lambda progress: None)
-
+        recipe = prepared_recipe(arguments.recipe, overrides)
         no_spares = [*overrides, "cluster.warm_spares=false"]
         contestants: dict[str, Callable[[Path], Contestant]] = {
             "transloom": lambda place: Transloom(place, arguments.recipe, overrides),

@@ -13,7 +13,7 @@ def bare_header(
     return CheckpointHeader(
         step=step,
         optimizer_step=step,
-        cursor={},
+        cursor={"epoch": 0, "window": 0, "offset": 0},
         data_digest="",
         dataset_identity="",
         recipe={},

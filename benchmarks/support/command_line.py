@@ -8,6 +8,13 @@ from collections.abc import Callable, Collection
 from benchmarks.support.smoke import SmokeFiles
 
 
+def benchmark_parser(documentation: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a script, whose help begins with the script's documentation."""
+    return argparse.ArgumentParser(
+        description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def parse_arguments(parser: argparse.ArgumentParser, *, smoke: str) -> argparse.Namespace:
     """Add `--smoke` to the parser, and parse the command line.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.support.environments import peer_variables
 from benchmarks.support.record import Step, read_steps
+from benchmarks.support.trainings import train_command
 from cluster.recipe import Recipe
 from trainer.record.metrics_file import train_lines
 
@@ -43,14 +44,14 @@ class Transloom:
         self._tokens_of_each = tokens_of_each
         self._recipe = recipe
         self.environment: dict[str, str] = {}
-        self._inline = ["--inline"] if (ranks == 1 if inline is None else inline) else []
-        self._overrides = [
+        self._arguments = [
             *overrides,
             f"trainer.max_steps={ENDLESS}",
             f"trainer.validate_every_steps={validate_every}",
             f"checkpoints.every_steps={ENDLESS}",
             f"cluster.ranks={ranks}",
             f"cluster.cpus_per_rank={threads // ranks}",
+            *(["--inline"] if (ranks == 1 if inline is None else inline) else []),
         ]
 
     def enter(self, folder: Path) -> None:
@@ -58,9 +59,7 @@ class Transloom:
         folder.mkdir()
 
     def command(self) -> list[str]:
-        transloom = str(Path(sys.executable).parent / "transloom")
-        run = str(self.folder / "run")
-        return [transloom, "train", self._recipe, *self._overrides, *self._inline, "--run", run]
+        return train_command(self._recipe, self._arguments, self.folder / "run")
 
     def steps(self) -> list[Step]:
         record = self.folder / "run" / "metrics.jsonl"

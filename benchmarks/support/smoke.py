@@ -9,10 +9,9 @@ from pathlib import Path
 
 from benchmarks.support.corpora import PHRASEBOOK, corpus_overrides
 from benchmarks.support.environments import ROOT
-from benchmarks.support.trainings import complete
+from benchmarks.support.trainings import TRANSLOOM, complete, train_command
 from data_pipeline.storage.phrasebook import phrasebook_pairs
 
-TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 SENTENCES = 400
 SMALL_RUN = [
     "model.width=32",
@@ -38,7 +37,7 @@ def train(recipe: str, run: Path) -> None:
     settings = [*corpus_overrides(recipe, PHRASEBOOK), *SMALL_RUN]
     settings.append(f"data.dataset={run}-dataset")
     complete([TRANSLOOM, "prepare", recipe, *settings])
-    complete([TRANSLOOM, "train", recipe, *settings, "--inline", "--run", str(run)])
+    complete(train_command(recipe, [*settings, "--inline"], run))
 
 
 class SmokeFiles(dict[str, Path]):

@@ -1,6 +1,5 @@
 """Measure the speed of a training in its steady state, from the steps that it records."""
 
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -9,7 +8,7 @@ import psutil
 
 from benchmarks.support.cpu import cpu_by_process
 from benchmarks.support.record import Step, tokens_per_second
-from benchmarks.support.trainings import Training, has_ended, running
+from benchmarks.support.trainings import Training, exit_with_output, has_ended, running, wait_for
 
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0
@@ -81,27 +80,10 @@ def settle(contestant: Contestant, driver: psutil.Process, seconds: float) -> No
 def wait_until(end: float, contestant: Contestant, driver: psutil.Process) -> None:
     while (left := end - time.time()) > 0:
         time.sleep(min(1.0, left))
-        check(contestant, driver)
+        if has_ended(driver):
+            exit_with_output(contestant, "it ended before the measurement was complete")
 
 
 def wait_for_steps(count: int, contestant: Contestant, driver: psutil.Process) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while (done := len(contestant.steps())) < count:
-        check(contestant, driver)
-        if time.monotonic() > deadline:
-            fail(
-                contestant,
-                f"it has completed {done} steps, expected {count}, after another "
-                f"{START_SECONDS:.0f} s of waiting",
-            )
-        time.sleep(0.5)
-
-
-def check(contestant: Contestant, driver: psutil.Process) -> None:
-    if has_ended(driver):
-        fail(contestant, "it ended before the measurement was complete")
-
-
-def fail(contestant: Contestant, reason: str) -> None:
-    output = (contestant.folder / "output.txt").read_text(errors="replace")
-    sys.exit(f"{contestant.command()}: {reason}\n{output[-4000:]}")
+    steps = f"{count} completed steps"
+    wait_for(steps, lambda: len(contestant.steps()) >= count, contestant, driver, START_SECONDS)

@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import psutil
+
+TRANSLOOM = str(Path(sys.executable).parent / "transloom")
 
 
 class Training(Protocol):
@@ -24,6 +28,32 @@ class Training(Protocol):
 
     def command(self) -> list[str]:
         """Return the command that starts the training."""
+
+
+def train_command(recipe: str, arguments: Sequence[str], run: Path) -> list[str]:
+    """Return the command that trains or continues a run.
+
+    Args:
+        arguments: overrides of the recipe, and options.
+    """
+    return [TRANSLOOM, "train", recipe, *arguments, "--run", str(run)]
+
+
+@dataclass
+class TransloomTraining:
+    """Training by `transloom train`; `arguments` as in `train_command`."""
+
+    folder: Path
+    recipe: str
+    arguments: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    def command(self) -> list[str]:
+        return train_command(self.recipe, self.arguments, self.run)
 
 
 def complete(
@@ -83,6 +113,29 @@ def running(
                 one.kill()
         psutil.wait_procs(left)
         process.wait()
+
+
+def wait_for(
+    what: str,
+    is_met: Callable[[], object],
+    training: Training,
+    driver: psutil.Process,
+    timeout_seconds: float,
+) -> None:
+    """Wait until a condition of a training is met; exit if it ends before, or at the timeout."""
+    deadline = time.monotonic() + timeout_seconds
+    while not is_met():
+        if has_ended(driver):
+            exit_with_output(training, f"it ended before {what}")
+        if time.monotonic() > deadline:
+            exit_with_output(training, f"there was no {what} within {timeout_seconds:.0f} s")
+        time.sleep(0.1)
+
+
+def exit_with_output(training: Training, reason: str) -> NoReturn:
+    """Exit the benchmark with the end of a training's output."""
+    output = (training.folder / "output.txt").read_text(errors="replace")
+    sys.exit(f"{training.command()}: {reason}\n{output[-4000:]}")
 
 
 def descendants(process: psutil.Process) -> list[psutil.Process]:

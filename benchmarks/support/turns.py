@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.support.command_line import benchmark_parser
 from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant, Speed, measure
 from benchmarks.support.trainings import say
@@ -83,9 +84,7 @@ def parser_of_turns(description: str | None, data: str) -> argparse.ArgumentPars
     Args:
         data: help of the option `--data`.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(description)
     parser.add_argument("--data", help=data)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15.0, help="of the steady state, a run")

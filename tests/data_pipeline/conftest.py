@@ -1,16 +1,17 @@
 """Small corpora and prepared datasets."""
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.data_settings import settings_of
+from support.datasets import blocks_of
 
 from data_pipeline.config.data import BatchingConfig, DataSettings, TokenizerConfig
 from data_pipeline.config.pair import PairCorpusConfig, PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
 from data_pipeline.storage.store import open_store
@@ -96,6 +97,12 @@ def dataset(
     return path
 
 
+@pytest.fixture
+def copy(dataset: Path, tmp_path: Path) -> Path:
+    """A copy of the dataset, which a test may change."""
+    return Path(shutil.copytree(dataset, tmp_path / "copy"))
+
+
 @pytest.fixture(scope="session")
 def manifest(dataset: Path) -> Manifest:
     return Manifest.load(open_store(dataset))
@@ -135,11 +142,9 @@ def read_pairs() -> Callable[[Path], list[tuple[str, str]]]:
     """All pairs of a prepared dataset as its shards have them; a pair's id is its index."""
 
     def read(dataset: Path) -> list[tuple[str, str]]:
-        store = open_store(dataset)
         return [
             pair
-            for shard in Manifest.load(store).shards
-            for block in unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
+            for block in blocks_of(dataset)
             for pair in zip(block.sentences("src"), block.sentences("tgt"), strict=True)
         ]
 

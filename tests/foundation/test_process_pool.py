@@ -99,20 +99,13 @@ def test_error_of_the_jobs_reaches_the_caller(processes: int) -> None:
         list(pool.map(negate, jobs()))
 
 
-def test_killed_process_is_told() -> None:
+@pytest.mark.parametrize("job", [end_at_five, end_while_writing])
+def test_killed_process_is_told(job: object) -> None:
     with (
         pytest.raises(ChildProcessError, match=r"that counted was killed \(exit code -9\)"),
         new_pool(2) as pool,
     ):
-        list(pool.map(end_at_five, range(20)))
-
-
-def test_process_killed_while_it_writes_a_result_is_told() -> None:
-    with (
-        pytest.raises(ChildProcessError, match=r"that counted was killed \(exit code -9\)"),
-        new_pool(2) as pool,
-    ):
-        list(pool.map(end_while_writing, range(20)))
+        list(pool.map(job, range(20)))
 
 
 def test_nobody_waits_for_jobs_that_are_given_up(tmp_path: Path) -> None:

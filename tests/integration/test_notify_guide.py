@@ -11,10 +11,7 @@ import socketserver
 import ssl
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -24,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.cluster.processes import HANG_SECONDS
-from support.quiet_server import QuietServer
+from support.quiet_server import InThread, QuietHandler, QuietServer
 from support.recipes import tiny_values
 from typer.testing import CliRunner
 
@@ -72,14 +69,14 @@ class TunnelServer(QuietServer):
     """A proxy that answers in place of every host."""
 
     def __init__(self, certificate, arguments):
-        super().__init__(("127.0.0.1", 0), _Tunnel)
+        super().__init__(_Tunnel)
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate)
         self.arguments = arguments
         self.bodies = {}
 
 
-class _Tunnel(BaseHTTPRequestHandler):
+class _Tunnel(QuietHandler):
     def do_CONNECT(self):
         self.send_response(200)
         self.end_headers()
@@ -91,21 +88,14 @@ class _Tunnel(BaseHTTPRequestHandler):
             self.handle_one_request()
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         self.server.arguments.look()
         self.server.bodies[self.headers["Host"].partition(":")[0]] = json.loads(body)
-        answer = b"ok" if "slack" in self.headers["Host"] else b"{}"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        self.send(200, b"ok" if "slack" in self.headers["Host"] else b"{}")
         self.close_connection = True
 
-    def log_message(self, *_):
-        """Says nothing."""
 
-
-class MailServer(socketserver.ThreadingTCPServer):
+class MailServer(InThread, socketserver.ThreadingTCPServer):
     """A server that takes every mail, after a login."""
 
     def __init__(self, arguments):
@@ -137,18 +127,6 @@ class _Mail(socketserver.StreamRequestHandler):
 
     def reply(self, *lines):
         self.wfile.write("".join(f"{line}\r\n" for line in lines).encode())
-
-
-@contextmanager
-def serving(server):
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def write_certificate(path):
@@ -209,7 +187,7 @@ def guided(tmp_path, monkeypatch):
     values["tracking"] |= yaml.safe_load(block("yaml", "TRANSLOOM_SLACK"))["tracking"]
     recipe = tmp_path / "my.yaml"
     recipe.write_text(yaml.safe_dump(values))
-    with serving(tunnel), serving(mail):
+    with tunnel, mail:
         yield recipe, tunnel, mail, arguments
 
 

@@ -1,4 +1,4 @@
-"""The command transloom, run as a user runs it."""
+"""The command transloom, run as a user runs it, and programs in another Python."""
 
 import os
 import subprocess
@@ -14,8 +14,21 @@ def transloom(
     *arguments: object, cwd: Path, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Runs it to its end, with more variables in its environment."""
+    return _run(TRANSLOOM, *arguments, cwd=cwd, environment=environment)
+
+
+def run_python(
+    program: str, *arguments: object, cwd: Path | None = None, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program in another Python to its end, with more variables in its environment."""
+    return _run(sys.executable, "-c", program, *arguments, cwd=cwd, environment=environment)
+
+
+def _run(
+    *command: object, cwd: Path | None, environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [str(TRANSLOOM), *map(str, arguments)],
+        list(map(str, command)),
         cwd=cwd,
         env={**os.environ, **environment},
         capture_output=True,

@@ -7,11 +7,10 @@ program.messages[0]["event"]
 """
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
-from support.cluster.processes import HANG_SECONDS
+from support.cluster.processes import wait_until
 
 VARIABLE = "TRANSLOOM_NOTIFY"
 TARGET = f"{{command_from: {VARIABLE}}}"
@@ -50,7 +49,4 @@ class ReceivingProgram:
         return [message["event"] for message in self.messages]
 
     def wait_for(self, messages: int) -> None:
-        deadline = time.monotonic() + HANG_SECONDS
-        while len(self.messages) < messages:
-            assert time.monotonic() < deadline, self.messages
-            time.sleep(0.005)
+        wait_until(lambda: len(self.messages) >= messages, explain=lambda: self.messages)

@@ -1,10 +1,10 @@
 """`import transloom` costs a program nothing but the standard library."""
 
 import json
-import subprocess
 import sys
 
 import pytest
+from support.command import run_python
 from test_houserules import ROOT
 
 
@@ -16,7 +16,7 @@ import transloom
 transloom.Translator
 print(json.dumps(sorted(name.partition(".")[0] for name in set(sys.modules) - before)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = run_python(program)
     assert set(json.loads(done.stdout)) - sys.stdlib_module_names == {"transloom"}
 
 

@@ -1,10 +1,10 @@
 """Parts give back the files that were split, and name what is missing or damaged."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.files.json_files import edited_json
 
 from benchmarks.gpu_check.collect import summary, transfers
 from benchmarks.gpu_check.parts import (
@@ -91,9 +91,8 @@ def test_a_file_that_the_parts_do_not_give_is_named(collected: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../a.whl", "/etc/a.whl", "", ".hidden"])
 def test_a_manifest_names_no_file_elsewhere(collected: Path, name: str) -> None:
-    values = json.loads((collected / "manifest.json").read_text())
-    values["files"][0]["name"] = name
-    (collected / "manifest.json").write_text(json.dumps(values))
+    with edited_json(collected / "manifest.json") as values:
+        values["files"][0]["name"] = name
     with pytest.raises(PartsError, match="is not a valid file name"):
         Manifest.read(collected)
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.cluster.processes import HANG_SECONDS
+from support.cluster.processes import HANG_SECONDS, wait_until
 from support.receiving_program import SECRET, VARIABLE, ReceivingProgram
 
 from cluster.notify import delivery
@@ -144,9 +144,7 @@ def test_a_full_queue_loses_its_oldest_messages():
     target = ScriptedTarget(lambda n: release.wait() and None)
     deliveries = Deliveries([target], notices)
     deliveries.put(message("being sent"))
-    deadline = time.monotonic() + HANG_SECONDS
-    while not target.sent and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: target.sent)
     for number in range(MAX_WAITING + 3):
         deliveries.put(message(str(number)))
     assert len(notices.texts) == 3

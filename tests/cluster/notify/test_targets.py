@@ -6,11 +6,10 @@ import socket
 import stat
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from support.cluster.processes import HANG_SECONDS
+from support.cluster.processes import HANG_SECONDS, is_alive, wait_until
 
 from cluster.notify.notification import Notification, NotifiedScore, RunEvent
 from cluster.notify.targets import DeliveryProblem, TargetError, open_target
@@ -109,22 +108,8 @@ time.sleep(600)
 
 
 def pids_in(file: Path) -> list[int]:
-    deadline = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < deadline:
-        if file.exists() and len(pids := file.read_text().split()) == 2:
-            return [int(pid) for pid in pids]
-        time.sleep(0.02)
-    raise AssertionError(f"{file} was not written")
-
-
-def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + HANG_SECONDS
-    while time.monotonic() < deadline:
-        status = Path(f"/proc/{pid}/status")
-        if not status.exists() or "State:\tZ" in status.read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"process {pid} lives")
+    wait_until(lambda: file.exists() and len(file.read_text().split()) == 2)
+    return [int(pid) for pid in file.read_text().split()]
 
 
 def test_a_command_that_hangs_is_killed_with_its_children(tmp_path):
@@ -132,7 +117,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path):
     problem = target.send(notification(), LONG)
     assert "did not end within 5 s" in problem.text
     for pid in pids_in(tmp_path / "pids"):
-        wait_until_gone(pid)
+        wait_until(lambda: not is_alive(pid))  # noqa: B023
 
 
 def test_a_command_is_killed_when_the_process_ends(tmp_path):
@@ -145,7 +130,7 @@ def test_a_command_is_killed_when_the_process_ends(tmp_path):
     sender.join(HANG_SECONDS)
     assert "exit code -9" in problems[0].text
     for pid in pids:
-        wait_until_gone(pid)
+        wait_until(lambda: not is_alive(pid))  # noqa: B023
     target.stop()  # nothing is left
 
 

@@ -8,7 +8,7 @@ from urllib.error import URLError
 import pytest
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobType
-from support.proxy_server import proxy_of_environment, refusing_server
+from support.proxy_server import ProxyServer, proxy_of_environment
 
 from cluster.errors import ClusterError
 from cluster.ray import jobs
@@ -159,7 +159,7 @@ def test_a_proxy_in_the_way_is_named(monkeypatch, status):
 def test_a_dashboard_on_this_machine_is_reached_without_a_proxy(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     for request in (list_jobs, _lists_jobs_to_anyone):
-        with proxy_of_environment() as proxy, refusing_server() as head, suppress(ClusterError):
+        with proxy_of_environment() as proxy, ProxyServer() as head, suppress(ClusterError):
             request(f"http://{head.netloc}")
         assert (proxy.requests, len(head.requests)) == ([], 1)
 

@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ray.dashboard.consts import (
 )
 from support.cluster.processes import wait_until
 from support.cluster.ray_head import RayHead
+from support.quiet_server import QuietHandler, QuietServer
 
 from cluster.errors import ClusterError
 from cluster.ray import jobs
@@ -267,19 +267,13 @@ def test_the_port_that_drivers_join_is_no_dashboard(ray_head: Any, ask: Ask) -> 
     assert "x00" not in str(caught.value)
 
 
-class AnotherServer(BaseHTTPRequestHandler):
+class AnotherServer(QuietHandler):
     """Gives the same answer to every request."""
 
-    code, body = 200, b""
+    code, page = 200, b""
 
     def do_GET(self) -> None:
-        self.send_response(self.code)
-        self.send_header("Content-Length", str(len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.send(self.code, self.page)
 
 
 @pytest.mark.parametrize("ask", ASK)
@@ -299,15 +293,12 @@ def test_another_server_is_no_dashboard(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     monkeypatch.setattr(AnotherServer, "code", code)
-    monkeypatch.setattr(AnotherServer, "body", body)
-    with ThreadingHTTPServer(("127.0.0.1", 0), AnotherServer) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        try:
-            with pytest.raises(ClusterError, match=r"(not a|No) Ray dashboard.*8265"):
-                ask(address)
-        finally:
-            server.shutdown()
+    monkeypatch.setattr(AnotherServer, "page", body)
+    with (
+        QuietServer(AnotherServer) as server,
+        pytest.raises(ClusterError, match=r"(not a|No) Ray dashboard.*8265"),
+    ):
+        ask(server.url)
 
 
 def test_the_address_counts_and_not_rays_variables(

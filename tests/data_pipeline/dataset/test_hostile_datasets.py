@@ -4,9 +4,7 @@ All sizes and hashes hold: whoever writes a dataset writes its manifest too.
 """
 
 import hashlib
-import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.datasets import edit_manifest
 from support.quality import memory
 
 from data_pipeline.arrays import FieldArrays
@@ -34,27 +33,15 @@ VOCABULARY = 120
 PAD = 0
 
 
-@pytest.fixture
-def copy(dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(dataset, tmp_path / "copy"))
-
-
 def load(dataset: Path) -> Manifest:
     return Manifest.load(open_store(dataset, retry_delays_seconds=()))
-
-
-def edit(dataset: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = dataset / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def replace_file(dataset: Path, name: str, data: bytes, info: Callable[[Any], Any]) -> None:
     """A file's content, and what the manifest says of it."""
     (dataset / name).write_bytes(data)
     sha256 = hashlib.sha256(data).hexdigest()
-    edit(dataset, lambda manifest: info(manifest).update(sha256=sha256))
+    edit_manifest(dataset, lambda manifest: info(manifest).update(sha256=sha256))
 
 
 def spoil(dataset: Path, field: str, change: Callable[[FieldArrays], FieldArrays]) -> None:
@@ -66,7 +53,7 @@ def spoil(dataset: Path, field: str, change: Callable[[FieldArrays], FieldArrays
     data = pack_shard(blocks)
     replace_file(dataset, shard.name, data, lambda manifest: manifest["shards"][0])
     tokens = {name: sum(len(b.fields[name].ids) for b in blocks) for name in shard.tokens}
-    edit(dataset, lambda m: m["shards"][0].update(bytes=len(data), tokens=tokens))
+    edit_manifest(dataset, lambda m: m["shards"][0].update(bytes=len(data), tokens=tokens))
 
 
 def verify(dataset: Path) -> list[FileProblem]:
@@ -198,7 +185,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 def test_values_of_manifests_are_refused_by_key(
     copy: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    edit(copy, change)
+    edit_manifest(copy, change)
     with pytest.raises(
         DatasetError, match=rf"manifest\.json of .* is damaged: .*{message}"
     ) as caught:
@@ -262,13 +249,15 @@ def test_held_out_text_is_refused_by_line(copy: Path, data: bytes, message: str)
 
 def test_a_vocabulary_that_the_tokenizer_has_not_is_refused(copy: Path) -> None:
     """Else the ids of shards would be compared with a size that no embedding has."""
-    edit(copy, lambda m: [info.update(vocabulary_size=9999) for info in m["tokenizers"].values()])
+    edit_manifest(
+        copy, lambda m: [info.update(vocabulary_size=9999) for info in m["tokenizers"].values()]
+    )
     with pytest.raises(DatasetFileError, match=r"tokenizer\.model .*expected 9,999 ids, found 120"):
         load_tokenizers(open_store(copy), load(copy))
 
 
 def test_special_ids_that_the_tokenizer_has_not_are_refused(copy: Path) -> None:
-    edit(copy, lambda m: m["special_ids"].update(pad=7))
+    edit_manifest(copy, lambda m: m["special_ids"].update(pad=7))
     with pytest.raises(DatasetFileError, match=r"expected the ids pad 7, .* found pad 0, "):
         load_tokenizers(open_store(copy), load(copy))
 
@@ -308,5 +297,5 @@ def test_blocks_without_pairs_have_no_sequence_to_compare(copy: Path) -> None:
     empty = ShardBlock("empty", {"src": b"", "tgt": b""}, {"src": nothing, "tgt": nothing})
     data = pack_shard([empty, *blocks])
     replace_file(copy, shard.name, data, lambda manifest: manifest["shards"][0])
-    edit(copy, lambda m: m["shards"][0].update(bytes=len(data)))
+    edit_manifest(copy, lambda m: m["shards"][0].update(bytes=len(data)))
     assert verify(copy) == []

@@ -1,15 +1,14 @@
 """The manifest file: strict, hashed, and honest about its parents."""
 
 import hashlib
-import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.data_settings import settings_of
+from support.datasets import edit_manifest
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import PairDataConfig
@@ -19,18 +18,6 @@ from data_pipeline.dataset.manifest_records import Tombstone
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import open_store
-
-
-@pytest.fixture
-def copy(dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(dataset, tmp_path / "copy"))
-
-
-def edit(dataset: Path, change: Callable[[dict], object]) -> None:
-    path = dataset / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def load(dataset: Path) -> Manifest:
@@ -126,7 +113,7 @@ def test_missing_dataset(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_manifests(copy: Path, change: Callable[[dict], object], message: str) -> None:
-    edit(copy, change)
+    edit_manifest(copy, change)
     with pytest.raises(DatasetError, match=message):
         load(copy)
 
@@ -173,7 +160,7 @@ def test_child_that_differs_elsewhere_is_no_descendant(
 ) -> None:
     child = leave_out(manifest, tmp_path, 1)
     leave_out(child, tmp_path, 2)
-    edit(tmp_path, change)
+    edit_manifest(tmp_path, change)
     tampered = load(tmp_path)
     assert tampered.descends_from(tampered.identity)
     assert not tampered.descends_from(child.identity)

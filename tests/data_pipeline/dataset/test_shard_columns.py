@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.data_settings import settings_of
 from support.files.faulty_server import Fault, FaultyServer
+from support.files.json_files import edited_json
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.task import rules_by_corpus
@@ -275,9 +276,8 @@ def test_values_that_no_shard_has_are_refused(
     data = bytearray((copy / COLUMNS_NAME).read_bytes())
     change(data)
     (copy / COLUMNS_NAME).write_bytes(data)
-    content = json.loads((copy / "manifest.json").read_bytes())
-    content["shards"]["sha256"] = hashlib.sha256(data).hexdigest()
-    (copy / "manifest.json").write_text(json.dumps(content))
+    with edited_json(copy / "manifest.json") as content:
+        content["shards"]["sha256"] = hashlib.sha256(data).hexdigest()
     with pytest.raises(DatasetError, match=rf"shards.columns of .* is damaged: .*{message}"):
         load(copy)
 
@@ -300,26 +300,24 @@ def test_values_that_no_shard_has_are_refused(
 def test_a_table_that_does_not_fit_is_refused(
     copy: Path, table: dict[str, object], message: str
 ) -> None:
-    content = json.loads((copy / "manifest.json").read_bytes())
-    content["shards"] |= table
-    (copy / "manifest.json").write_text(json.dumps(content))
+    with edited_json(copy / "manifest.json") as content:
+        content["shards"] |= table
     with pytest.raises(DatasetError, match=message):
         load(copy)
 
 
 @pytest.mark.parametrize("shards", [None, [], "shards.columns", {}])
 def test_a_manifest_without_a_table_is_refused(copy: Path, shards: object) -> None:
-    content = json.loads((copy / "manifest.json").read_bytes())
-    (copy / "manifest.json").write_text(json.dumps(content | {"shards": shards}))
+    with edited_json(copy / "manifest.json") as content:
+        content["shards"] = shards
     with pytest.raises(DatasetError, match="damaged"):
         load(copy)
 
 
 def test_any_other_value_gives_another_identity(copy: Path) -> None:
     identity = load(copy).identity
-    content = json.loads((copy / "manifest.json").read_bytes())
-    content["corpora"][0]["tag"] = "<x>"
-    (copy / "manifest.json").write_text(json.dumps(content))
+    with edited_json(copy / "manifest.json") as content:
+        content["corpora"][0]["tag"] = "<x>"
     assert load(copy).identity != identity
     with pytest.raises(DatasetFileError, match=f"expected sha256 {identity}"):
         load(copy, identity)

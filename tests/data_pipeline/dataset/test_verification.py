@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import json
 import lzma
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from backports import zstd
+from support.datasets import edit_manifest
 from support.quality import memory
 
 from data_pipeline.arrays import FieldArrays
@@ -21,11 +21,6 @@ from data_pipeline.dataset.shards import ShardBlock, pack_shard
 from data_pipeline.dataset.verification import FileProblem, problems_of
 from data_pipeline.preparation.quarantine import quarantine
 from data_pipeline.storage.store import open_store
-
-
-@pytest.fixture
-def copy(dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(dataset, tmp_path / "copy"))
 
 
 def verify(dataset: Path, processes: int = 1) -> list[FileProblem]:
@@ -81,20 +76,13 @@ def test_every_wrong_file_is_named_with_what_was_expected(
             assert problem.expected == f"sha256 {hashes[problem.file]}"
 
 
-def edit(dataset: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = dataset / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
 def test_shard_whose_content_the_manifest_contradicts(copy: Path, manifest: Manifest) -> None:
     """Its bytes and hash are as promised; its tokens, or its being a tar file, are not."""
     first, second = (shard.name for shard in list(manifest.shards)[:2])
-    edit(copy, lambda m: m["shards"][0]["tokens"].update(src=1))
+    edit_manifest(copy, lambda m: m["shards"][0]["tokens"].update(src=1))
     (copy / second).write_bytes(b"no tar")
     sha256 = hashlib.sha256(b"no tar").hexdigest()
-    edit(copy, lambda m: m["shards"][1].update(bytes=6, sha256=sha256))
+    edit_manifest(copy, lambda m: m["shards"][1].update(bytes=6, sha256=sha256))
     one, other = verify(copy)
     assert (one.file, other.file) == (first, second)
     assert "src 1, " in one.expected
@@ -111,7 +99,7 @@ def test_shard_whose_content_the_manifest_contradicts(copy: Path, manifest: Mani
 def test_histogram_that_the_shards_contradict(
     copy: Path, change: Callable[[list[int]], object]
 ) -> None:
-    edit(copy, lambda m: change(m["lengths"]["tgt"]))
+    edit_manifest(copy, lambda m: change(m["lengths"]["tgt"]))
     (problem,) = verify(copy)
     assert problem.file == "manifest.json"
     assert "lengths of tgt" in problem.expected
@@ -130,7 +118,9 @@ def replace_shard(dataset: Path, data: bytes, **recorded: Any) -> str:
     name: str = json.loads((dataset / "manifest.json").read_bytes())["shards"][0]["name"]
     (dataset / name).write_bytes(data)
     sha256 = hashlib.sha256(data).hexdigest()
-    edit(dataset, lambda m: m["shards"][0].update(bytes=len(data), sha256=sha256, **recorded))
+    edit_manifest(
+        dataset, lambda m: m["shards"][0].update(bytes=len(data), sha256=sha256, **recorded)
+    )
     return name
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.data_settings import settings_of
+from support.datasets import blocks_of
 from support.files.hashes import hashes_in
 
 from data_pipeline.batching.heldout import load_heldout
@@ -17,7 +18,6 @@ from data_pipeline.config.data import DataSettings
 from data_pipeline.config.text import TextDataConfig, TextTokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_records import DocumentLengths
-from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.dataset.texts import unpack_texts
 from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import CorpusError, DatasetError
@@ -80,13 +80,11 @@ def prepared(make: Callable[..., DataSettings], tmp_path_factory: pytest.TempPat
 
 
 def texts_of(dataset: Path) -> list[str]:
-    store = open_store(dataset)
-    manifest = Manifest.load(store)
+    (field,) = Manifest.load(open_store(dataset)).fields
     return [
         text
-        for shard in manifest.shards
-        for block in unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
-        for text in unpack_texts(shard.name, block.texts["text"], manifest.fields[0])
+        for block in blocks_of(dataset)
+        for text in unpack_texts("shard", block.texts["text"], field)
     ]
 
 
@@ -118,16 +116,15 @@ def test_tokens_are_the_text(prepared: Path) -> None:
     manifest = Manifest.load(store)
     tokenizer = load_tokenizers(store, manifest)["text"]
     lengths: list[int] = []
-    for shard in manifest.shards:
-        for block in unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard):
-            texts = unpack_texts(shard.name, block.texts["text"], manifest.fields[0])
-            field = block.fields["text"]
-            ends = field.lengths.cumsum().tolist()
-            for text, end, length in zip(texts, ends, field.lengths.tolist(), strict=True):
-                ids = field.ids[end - length : end].tolist()
-                assert (ids[0], ids[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
-                assert tokenizer.decode([ids]) == [text]
-            lengths += field.lengths.tolist()
+    for block in blocks_of(prepared):
+        texts = unpack_texts("shard", block.texts["text"], manifest.fields[0])
+        field = block.fields["text"]
+        ends = field.lengths.cumsum().tolist()
+        for text, end, length in zip(texts, ends, field.lengths.tolist(), strict=True):
+            ids = field.ids[end - length : end].tolist()
+            assert (ids[0], ids[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
+            assert tokenizer.decode([ids]) == [text]
+        lengths += field.lengths.tolist()
     bits = [length.bit_length() for length in lengths]
     counts = tuple(bits.count(n) for n in range(max(bits) + 1))
     assert manifest.lengths["text"] == DocumentLengths(counts=counts, longest=max(lengths))
@@ -286,8 +283,7 @@ def test_task_reader_and_tokenizer_of_an_extension(
     store = open_store(tmp_path / "d")
     loaded = load_tokenizers(store, manifest)["text"]
     assert loaded.vocabulary_size == 260
-    (shard,) = manifest.shards
-    (block,) = unpack_shard(store.read(shard.name, shard.sha256, shard.bytes), shard)
+    (block,) = blocks_of(tmp_path / "d")
     ends = block.fields["text"].lengths.cumsum().tolist()
     ids = block.fields["text"].ids.tolist()
     found = [loaded.decode([ids[a:b]])[0] for a, b in zip([0, *ends], ends, strict=False)]

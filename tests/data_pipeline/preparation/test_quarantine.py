@@ -20,11 +20,6 @@ MakeSettings = Callable[..., DataSettings]
 Pieces = dict[int, tuple[bytes, bytes]]  # by pair
 
 
-@pytest.fixture
-def copy(dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(dataset, tmp_path / "copy"))
-
-
 def open_reader(dataset: Path, settings: DataSettings) -> WindowReader:
     store = open_store(dataset, retry_delays_seconds=())
     return WindowReader(store, Manifest.load(store), settings)

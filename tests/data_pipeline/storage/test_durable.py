@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.cluster.processes import wait_until
 
 from data_pipeline.storage.durable import sync_to_disk, write_atomically, write_durably
 
@@ -48,8 +49,7 @@ def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     )
     for moment in range(5):
         writer = subprocess.Popen([sys.executable, "-c", program, str(path)])
-        while not path.exists():
-            time.sleep(0.01)
+        wait_until(path.exists)
         time.sleep(0.013 * moment)
         writer.kill()
         writer.wait()

@@ -1,11 +1,10 @@
 """Lists of folders in an object store end, whatever the server sends."""
 
-import http.server
 import itertools
-import threading
 from contextlib import contextmanager
 
 import pytest
+from support.quiet_server import QuietHandler, QuietServer
 
 from data_pipeline.storage import folder_listing
 from data_pipeline.storage.folder_listing import list_folders
@@ -45,7 +44,7 @@ def endless_server(monkeypatch, *, pages):
     """A server whose list of objects has no end: in one response, or page after page."""
     count = itertools.count()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
@@ -67,15 +66,9 @@ def endless_server(monkeypatch, *, pages):
             except OSError:
                 pass
 
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    yield
-    server.shutdown()
-    server.server_close()
+    with QuietServer(Handler) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield
 
 
 @pytest.mark.parametrize("pages", [False, True], ids=["response", "pages"])

@@ -2,13 +2,11 @@
 
 import hashlib
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from support.quiet_server import QuietHandler, QuietServer
 
 from data_pipeline.storage.object_errors import (
     ObjectAccessError,
@@ -21,7 +19,7 @@ BUCKET = "bucket"
 MODIFIED = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """One bucket. Objects have generations in gs, and etags in az."""
 
     protocol_version = "HTTP/1.1"
@@ -38,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
             self.error(404, "NoSuchKey")
 
     def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
+        data = self.body()
         _, generation = self.objects.get(self.name, (b"", 0))
         if self.bucket != BUCKET:
             self.error(404, "NoSuchBucket")
@@ -89,9 +87,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
-
 
 def etag(generation: int) -> str:
     return f'"{hashlib.md5(b"%d" % generation).hexdigest()}"'
@@ -100,18 +95,12 @@ def etag(generation: int) -> str:
 @pytest.fixture(params=["gs", "az"])
 def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     handler = type("BucketHandler", (Handler,), {"objects": {}})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", url)
+    with QuietServer(handler) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", server.url)
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0c2VjcmV0")
         yield request.param
-        server.shutdown()
-        thread.join()
 
 
 def test_objects_are_written_and_read(scheme: str) -> None:

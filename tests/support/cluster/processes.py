@@ -2,18 +2,29 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import psutil
 
+Found = TypeVar("Found")
 # What a test waits for comes, however busy the machine is; this only ends a test that hangs.
 HANG_SECONDS = 600.0
 
 
-def wait_until(condition: Callable[[], object], seconds: float = HANG_SECONDS) -> None:
+def wait_until(
+    condition: Callable[[], Found],
+    seconds: float = HANG_SECONDS,
+    explain: Callable[[], object] = str,
+) -> Found:
+    """Wait until a condition is met, and return what it returned.
+
+    explain: what the message of a test that has waited in vain shows.
+    """
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {explain()}"
         time.sleep(0.02)
+    return found
 
 
 def children(pid: int | None = None) -> list[psutil.Process]:

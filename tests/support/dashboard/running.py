@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel
@@ -36,11 +35,50 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-class RunningDashboard:
-    """A dashboard on a free port, for as long as the context lasts.
+class ServerInThread:
+    """Server of an asyncio loop in a thread, on a free port of 127.0.0.1, as a context.
 
     Attributes:
         port: where it listens.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._listens = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._listens.wait(HANG_SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(HANG_SECONDS)
+        assert not self._thread.is_alive()
+        self._socket.close()
+
+    async def _serve(self) -> None:
+        """Serve with `_listen`."""
+        raise NotImplementedError
+
+    async def _listen(self, app: Any, **options: Any) -> None:
+        """Serve an application until the context ends."""
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with http_server(app, self._socket, shutdown_seconds=1.0, **options):
+            self._listens.set()
+            await self._stop.wait()
+
+
+class RunningDashboard(ServerInThread):
+    """A dashboard on a free port, for as long as the context lasts.
+
+    Attributes:
         cookie: with which requests are let in.
         dashboard: to be looked at.
     """
@@ -52,44 +90,24 @@ class RunningDashboard:
         command: Sequence[str] = inspection_command(COMMAND_LINE),
         headers_seconds: float = HEADERS_SECONDS,
     ) -> None:
+        super().__init__()
         self._headers_seconds = headers_seconds
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
         self.doors = PageGuard(self.port)
         self.dashboard = Dashboard(RunsTable(RunsFolder(folder)), cache, self.doors, command)
-        self._loop = asyncio.new_event_loop()
-        self._listens = threading.Event()
-        self._thread = threading.Thread(target=self._run)
         self.cookie = ""
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._listens.wait(HANG_SECONDS)
+        super().__enter__()
         entered = self.request("GET", f"/?token={self.doors.token}", cookie=None)
         self.cookie = entered.headers["Set-Cookie"].split(";")[0]
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(HANG_SECONDS)
-        assert not self._thread.is_alive()
-        self._socket.close()
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.request("GET", path, headers)
 
     def post(self, path: str, values: Any, **headers: str) -> Answer:
         body = json.dumps(values).encode()
-        return self.request("POST", path, {"Origin": self.origin} | headers, body)
-
-    @property
-    def origin(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self.request("POST", path, {"Origin": self.address} | headers, body)
 
     def request(
         self,
@@ -130,20 +148,8 @@ class RunningDashboard:
         finally:
             connection.close()
 
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
     async def _serve(self) -> None:
-        self._stop = asyncio.Event()
-        async with http_server(
-            self.dashboard.app,
-            self._socket,
-            shutdown_seconds=1.0,
-            headers_seconds=self._headers_seconds,
-        ):
-            self._listens.set()
-            await self._stop.wait()
+        await self._listen(self.dashboard.app, headers_seconds=self._headers_seconds)
 
 
 class Events:

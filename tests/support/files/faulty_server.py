@@ -21,12 +21,10 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from support.quiet_server import QuietServer
+from support.quiet_server import QuietHandler, QuietServer
 
 
 class Fault(enum.Enum):
@@ -58,24 +56,18 @@ STATUSES = {
 Rule = Callable[[str], Fault | None]  # from a file's name, at each of its requests
 
 
-class FaultyServer:
-    """Serves `folder` on a free port of this host, from threads of this process."""
+class FaultyServer(QuietServer):
+    """Server of the files of `folder`."""
 
     def __init__(self, folder: Path, stall_seconds: float = 60.0) -> None:
+        super().__init__(_Handler)
         self.folder = folder
         self.stall_seconds = stall_seconds
         self.requests: Counter[str] = Counter()  # by file, good and bad ones
         self.faults: Counter[Fault] = Counter()  # those that were shown
         self.headers: dict[str, Mapping[str, str]] = {}  # of the last request, by file
-        self.closing = threading.Event()
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
-        self._server = QuietServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     def fail(
         self, fault: Fault, file: str | None = None, on: Collection[int] | None = None
@@ -111,16 +103,6 @@ class FaultyServer:
         with self._lock:
             self._rules.clear()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
     def note_request(self, name: str) -> Fault | None:
         """Counts a request and says how it fails."""
         with self._lock:
@@ -135,18 +117,15 @@ class FaultyServer:
         with self._lock:
             self._rules.append(rule)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        return type("Handler", (_Handler,), {"faulty": self})
 
-
-class _Handler(BaseHTTPRequestHandler):
-    faulty: FaultyServer
+class _Handler(QuietHandler):
+    server: FaultyServer
 
     def do_GET(self) -> None:
         name = unquote(urlsplit(self.path).path).strip("/")
-        fault = self.faulty.note_request(name)
-        self.faulty.headers[name] = dict(self.headers)
-        path = self.faulty.folder / name
+        fault = self.server.note_request(name)
+        self.server.headers[name] = dict(self.headers)
+        path = self.server.folder / name
         if fault in STATUSES:
             self.send_error(STATUSES[fault])
         elif not path.is_file():
@@ -177,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
             # The socket's own close waits for its other users and would end it in good order.
             os.close(self.connection.detach())
         elif fault is Fault.STALL:
-            self.faulty.closing.wait(self.faulty.stall_seconds)
+            self.server.closing.wait(self.server.stall_seconds)
         if fault not in (Fault.RESET, Fault.TRUNCATED):
             self.wfile.write(data[half:])
 
@@ -185,8 +164,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(data)
-        while not self.faulty.closing.is_set():  # the client ends the connection before
+        while not self.server.closing.is_set():  # the client ends the connection before
             self.wfile.write(bytes(1_000_000))
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,10 +72,7 @@ def train(placement: Placement, shape: Shape, form: dict[str, Any], steps: int) 
     """Losses of a run, and digests of its weights and of each pass's gradients by parameter."""
     config = DecoderOnlyConfig.model_validate({**SIZES, **form})
 
-    def build() -> DecoderOnly:
-        seed_torch(1, "weights")
-        return DecoderOnly(config, VOCABULARY, pad_id=0, context_length=CONTEXT)
-
+    build = partial(DecoderOnly, config, VOCABULARY, pad_id=0, context_length=CONTEXT)
     return _train(placement, shape, build, rows, steps)
 
 
@@ -84,10 +82,7 @@ def train_masked(
     """The same of a network that tells masked tokens."""
     config = EncoderOnlyConfig.model_validate({**SIZES, **form})
 
-    def build() -> MaskedLanguageModel:
-        seed_torch(1, "weights")
-        return MaskedLanguageModel(config, VOCABULARY, CONTEXT)
-
+    build = partial(MaskedLanguageModel, config, VOCABULARY, CONTEXT)
     return _train(placement, shape, build, masked_rows, steps)
 
 
@@ -97,10 +92,7 @@ def train_sentences(
     """The same of a network that tells pairs of sentences apart."""
     config = SentenceEncoderConfig.model_validate({**SIZES, **form})
 
-    def build() -> SentenceEncoder:
-        seed_torch(1, "weights")
-        return SentenceEncoder(config, VOCABULARY, CONTEXT)
-
+    build = partial(SentenceEncoder, config, VOCABULARY, CONTEXT)
     return _train(placement, shape, build, sentence_rows, steps)
 
 
@@ -116,10 +108,7 @@ def train_labels(
     """The same of a network that tells labels, of texts or of tokens."""
     config = {"texts": LabelTextsConfig, "tokens": LabelTokensConfig}[kind](**SIZES, **form)
 
-    def build() -> LabelModel:
-        seed_torch(1, "weights")
-        return LabelModel(config, VOCABULARY, CONTEXT, LABELS)
-
+    build = partial(LabelModel, config, VOCABULARY, CONTEXT, LABELS)
     return _train(placement, shape, build, labelled_rows, steps)
 
 
@@ -131,14 +120,19 @@ def _train(
     steps: int,
 ) -> dict[str, Any]:
     gradients: dict[str, list[str]] = {}
-    model = build()
+
+    def seeded() -> nn.Module:
+        seed_torch(1, "weights")
+        return build()
+
+    model = seeded()
     for name, parameter in model.named_parameters():
         parameter.register_hook(
             lambda gradient, name=name: gradients.setdefault(name, []).append(digest(gradient))
         )
     given = [model]
     engine = TrainingEngine(
-        lambda: given.pop() if given else build(),
+        lambda: given.pop() if given else seeded(),
         engine=EngineConfig(**asdict(shape)),
         optimizer=OptimizerConfig(weight_decay=0.01),
         gradient_clipping=0.0,

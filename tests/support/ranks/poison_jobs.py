@@ -10,10 +10,11 @@ from support.ranks.engine_jobs import (
     LEARNING_RATE,
     Shape,
     accumulate,
-    full_weights,
+    finish_run,
     make_engine,
     make_model,
     train_steps,
+    train_without_the_second_step,
 )
 from trainer.process.placement import Placement
 from trainer.zero import fragments
@@ -49,13 +50,8 @@ def train_past_poison(placement: Placement, shape: Shape, poison: Poison) -> dic
         "good_loss": report.sums[0],
         "norm": norm,
         "unchanged": unchanged,
-        **_rest(engine, losses),
+        **finish_run(engine, losses),
     }
-
-
-def train_without_the_second_step(placement: Placement, shape: Shape) -> dict[str, Any]:
-    engine = make_engine(placement, shape)
-    return _rest(engine, train_steps(engine, 1, 1))
 
 
 def compared(placement: Placement, shape: Shape, poison: Poison) -> Any:
@@ -63,13 +59,6 @@ def compared(placement: Placement, shape: Shape, poison: Poison) -> Any:
     result = train_past_poison(placement, shape, poison)
     expected = train_without_the_second_step(placement, shape)
     return result["bad_slots"], result["unchanged"], result["losses"], expected["losses"]
-
-
-def _rest(engine: TrainingEngine, losses: list[float]) -> dict[str, Any]:
-    losses += train_steps(engine, 3, 4)
-    weights, optimizer_step = full_weights(engine), fragments.optimizer_step(engine)
-    engine.destroy()
-    return {"losses": losses, "weights": weights, "optimizer_step": optimizer_step}
 
 
 def _add(poison: Poison, model: Transformer, slots: list[int | None]) -> None:

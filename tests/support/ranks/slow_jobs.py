@@ -13,10 +13,6 @@ from unittest.mock import patch
 
 import torch
 
-from data_pipeline.batching.plan import Cursor
-from data_pipeline.batching.stream import RankStep, local_rank_steps
-from data_pipeline.batching.window import WindowReader
-from data_pipeline.dataset.manifest import open_dataset
 from support.cluster.processes import wait_until
 from support.ranks.engine_jobs import (
     LEARNING_RATE,
@@ -26,10 +22,7 @@ from support.ranks.engine_jobs import (
     make_engine,
     micro_batch,
 )
-from support.ranks.rank_jobs import make_job
-from support.ranks.spike_jobs import Supervisor
-from support.records.checkpoints import work_folder
-from trainer.assembly.rank import build_rank
+from support.ranks.spike_jobs import Supervisor, local_rank
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.tasks.batch import to_device
@@ -91,27 +84,14 @@ def train_run(
     window: int,
 ) -> None:
     """Train a run whose detector compares `window` steps; its times are those of a `WorkClock`."""
-    store, manifest = open_dataset(recipe.data)
-    reader = WindowReader(store, manifest, recipe.data_settings)
     clock = WorkClock()
 
     def longer(step: int, cause: str) -> float:
         return sum(delay.seconds(placement, step, cause) for delay in delays)
 
-    def steps(cursor: Cursor) -> Iterator[RankStep]:
-        slots = recipe.batching.micro_batches_per_step
-        read = local_rank_steps(reader, cursor, placement.rank, placement.world_size, slots)
-        for step, data in enumerate(read, 1):
-            clock.delays += SLOTS_OF_A_RANK * longer(step, "data")
-            yield data
+    def delay_data(step: int) -> None:
+        clock.delays += SLOTS_OF_A_RANK * longer(step, "data")
 
-    job = make_job(
-        recipe,
-        run,
-        manifest=manifest.header(),
-        cursor=Cursor(),
-        work=work_folder(run / "checkpoints"),
-    )
     placement = replace(
         placement, node_names=tuple(f"node-{rank}" for rank in range(placement.world_size))
     )
@@ -119,7 +99,7 @@ def train_run(
     with (
         patch.object(slow_ranks, "WINDOW", window),
         patch.object(loop, "time", times),
-        build_rank(job, placement=placement, steps=steps, supervision=Supervisor()) as trainer,
+        local_rank(placement, recipe, run, Supervisor(), delay_data) as trainer,
     ):
 
         def delay_pass(*_: Any) -> None:

@@ -1,6 +1,7 @@
 """Jobs for a `RankPool` that train a real run, and what becomes of an engine's refused step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from support.ranks.engine_jobs import (
     LEARNING_RATE,
     Shape,
     accumulate,
-    full_weights,
+    finish_run,
     make_engine,
     make_model,
     train_steps,
+    train_without_the_second_step,
 )
 from support.ranks.rank_jobs import make_job
 from support.records.checkpoints import Listener, work_folder
@@ -23,7 +25,9 @@ from trainer.assembly.rank import build_rank
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
-from trainer.zero import fragments
+from trainer.training.loop import Trainer
+
+train_without_the_step = train_without_the_second_step
 
 
 class Supervisor(Listener):
@@ -46,6 +50,41 @@ class DiedError(Exception):
     """Raised in the rank as it asks for data."""
 
 
+def local_rank(
+    placement: Placement,
+    recipe: TrainingRecipe,
+    run: Path,
+    supervisor: Supervisor,
+    before_step: Callable[[int], None],
+    checkpoint: Path | None = None,
+) -> AbstractContextManager[Trainer]:
+    """Build a rank that reads its data itself.
+
+    before_step: called with each step whose data the rank gets.
+    checkpoint: from which the run goes on.
+    """
+    store, manifest = open_dataset(recipe.data)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    header = Checkpoint(checkpoint).header if checkpoint else None
+    slots = recipe.batching.micro_batches_per_step
+
+    def steps(cursor: Cursor) -> Iterator[RankStep]:
+        read = local_rank_steps(reader, cursor, placement.rank, placement.world_size, slots)
+        for step, data in enumerate(read, header.step + 1 if header else 1):
+            before_step(step)
+            yield data
+
+    job = make_job(
+        recipe,
+        run,
+        manifest=manifest.header(),
+        checkpoint=checkpoint,
+        cursor=Cursor.from_json(header.cursor) if header else Cursor(),
+        work=work_folder(run / "checkpoints"),
+    )
+    return build_rank(job, placement=placement, steps=steps, supervision=supervisor)
+
+
 def train_run(
     placement: Placement,
     recipe: TrainingRecipe,
@@ -57,35 +96,14 @@ def train_run(
 
     dies_in: the step in which all ranks die.
     """
-    store, manifest = open_dataset(recipe.data)
-    reader = WindowReader(store, manifest, recipe.data_settings)
-    header = Checkpoint(checkpoint).header if checkpoint else None
-    first = header.step + 1 if header else 1
 
-    def steps(cursor: Cursor) -> Iterator[RankStep]:
-        read = local_rank_steps(
-            reader,
-            cursor,
-            placement.rank,
-            placement.world_size,
-            recipe.batching.micro_batches_per_step,
-        )
-        for step, data in enumerate(read, first):
-            if step == dies_in:
-                raise DiedError
-            yield data
+    def die(step: int) -> None:
+        if step == dies_in:
+            raise DiedError
 
-    job = make_job(
-        recipe,
-        run,
-        manifest=manifest.header(),
-        checkpoint=checkpoint,
-        cursor=Cursor.from_json(header.cursor) if header else Cursor(),
-        work=work_folder(run / "checkpoints"),
-    )
     supervisor = Supervisor()
     try:
-        with build_rank(job, placement=placement, steps=steps, supervision=supervisor) as trainer:
+        with local_rank(placement, recipe, run, supervisor, die, checkpoint) as trainer:
             trainer.train()
         assert dies_in is None
     except DiedError:
@@ -131,28 +149,4 @@ def train_past_refused_step(placement: Placement, shape: Shape, factor: float) -
     engine.discard_gradients()
     grows[0] = False
     assert peaks == (engine.grids.peaks if engine.grids else {})
-    losses += train_steps(engine, 3, 4)
-    result = {
-        "norm": norm,
-        "widened": len(widened),
-        "losses": losses,
-        "weights": full_weights(engine),
-        "peaks": engine.grids.peaks if engine.grids else {},
-        "optimizer_step": fragments.optimizer_step(engine),
-    }
-    engine.destroy()
-    return result
-
-
-def train_without_the_step(placement: Placement, shape: Shape) -> dict[str, Any]:
-    """Steps 1, 3 and 4."""
-    engine = make_engine(placement, shape)
-    losses = train_steps(engine, 1, 1) + train_steps(engine, 3, 4)
-    result = {
-        "losses": losses,
-        "weights": full_weights(engine),
-        "peaks": engine.grids.peaks if engine.grids else {},
-        "optimizer_step": fragments.optimizer_step(engine),
-    }
-    engine.destroy()
-    return result
+    return {"norm": norm, "widened": len(widened), **finish_run(engine, losses)}

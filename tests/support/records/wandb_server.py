@@ -8,16 +8,16 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from support.quiet_server import QuietHandler, QuietServer
 
 ENTITY = {"id": "e", "name": "somebody"}
 
 
-class WandbServer:
-    """Serves on a free port of this machine, as a context.
+class WandbServer(QuietServer):
+    """Server of W&B's API.
 
     Attributes:
         history: the rows of each run, by the run's id.
@@ -26,17 +26,16 @@ class WandbServer:
     """
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.summary: dict[str, dict[str, Any]] = {}
         self.offered: set[str] = set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self._answer))
-        self._thread = threading.Thread(target=self._server.serve_forever)
 
     @property
     def environment(self) -> dict[str, str]:
         """What makes W&B talk to this server."""
         return {
-            "WANDB_BASE_URL": f"http://127.0.0.1:{self._server.server_port}",
+            "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0" * 40,
             "WANDB_ERROR_REPORTING": "false",
         }
@@ -55,16 +54,7 @@ class WandbServer:
         )
         return done.stdout + done.stderr
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
         if path == "/graphql":
             return {"data": self._query(request["query"], request.get("variables", {}))}
         if path.endswith("/file_stream"):
@@ -108,18 +98,9 @@ class WandbServer:
             self.summary[run] = json.loads(part["content"][-1])
 
 
-def _handler(answer: Any) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            content = json.dumps(answer(self.path, request)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+class _Handler(QuietHandler):
+    server: WandbServer
 
-        def log_message(self, *_: Any) -> None:
-            """Nothing is printed."""
-
-    return Handler
+    def do_POST(self) -> None:
+        answer = self.server.answer(self.path, json.loads(self.body()))
+        self.send(200, json.dumps(answer).encode(), Content_Type="application/json")

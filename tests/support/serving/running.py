@@ -3,16 +3,13 @@
 import asyncio
 import http.client
 import json
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from support.dashboard.running import HANG_SECONDS, Answer
+from support.dashboard.running import HANG_SECONDS, Answer, ServerInThread
 from trainer.checkpoints.checkpoint import Checkpoint
 from transloom.inference.serving.batches import Batch
 from transloom.inference.serving.dispatcher import Dispatcher
@@ -22,13 +19,12 @@ from transloom.inference.serving.replica import ReplicaLostError, ReplicaReport,
 from transloom.inference.serving.replica_process import load, translate_batch
 from transloom.inference.serving.server import ServingGuard, ServingServer
 from transloom.inference.serving.settings import Batching, Limits, ReplicaSettings, ServingSettings
-from transloom.web.connections import http_server
 
 Before = Callable[[Batch], None]
 
 
-class RunningServer:
-    """A server of one run on a free port, for as long as the context lasts.
+class RunningServer(ServerInThread):
+    """A server of one run, for as long as the context lasts.
 
     Attributes:
         batches: those that were translated.
@@ -43,38 +39,18 @@ class RunningServer:
         token: str | None = None,
         before: Before = lambda batch: None,
     ) -> None:
+        super().__init__()
         self._settings = ReplicaSettings(run)
         self._translator = load(self._settings, str(newest(run)))
         self._limits, self._batching = limits or Limits(), batching or Batching()
         self._token = token
         self.before = before
         self.batches: list[Batch] = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
         self._pool = ThreadPoolExecutor(2)  # a lost replica may still hold a thread
-        self._listens = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._listens.wait(HANG_SECONDS)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(HANG_SECONDS)
-        assert not self._thread.is_alive()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._pool.shutdown()
-        self._socket.close()
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.request("GET", path, headers)
@@ -113,7 +89,6 @@ class RunningServer:
         return translate_batch(self._translator, batch, self._settings)
 
     async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         metrics = ServingMetrics()
         self._dispatcher = Dispatcher(
             self._settings.run.name,
@@ -125,11 +100,7 @@ class RunningServer:
         guard = ServingGuard(self.port, "127.0.0.1", self._token)
         self._server = ServingServer([self._dispatcher], self._limits, metrics, guard)
         await asyncio.gather(*self._dispatcher.start())
-        async with http_server(
-            self._server.app, self._socket, shutdown_seconds=1.0, handler_cancellation=True
-        ):
-            self._listens.set()
-            await self._stop.wait()
+        await self._listen(self._server.app, handler_cancellation=True)
         await self._dispatcher.close()
 
 

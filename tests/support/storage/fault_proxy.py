@@ -32,11 +32,10 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from support.quiet_server import QuietServer
+from support.quiet_server import QuietHandler, QuietServer
 from support.storage.s3_server import environment_of
 
 CODES = {
@@ -173,8 +172,8 @@ class Request:
 Rule = Callable[[str, str, str], Fault | None]  # from method, kind and path, at each request
 
 
-class FaultProxy:
-    """Forwards to `target` from a free port of this host, in threads of this process.
+class FaultProxy(QuietServer):
+    """Proxy that forwards to `target`.
 
     Attributes:
         requests: number of requests by kind, failed ones included.
@@ -184,20 +183,13 @@ class FaultProxy:
     """
 
     def __init__(self, target: str) -> None:
+        super().__init__(_Handler)
         self.target = urlsplit(target).netloc
         self.requests: Counter[str] = Counter()
         self.log: list[Request] = []
-        self.closing = threading.Event()
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = QuietServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self.environment = environment_of(self.url)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     def fail(
         self,
@@ -245,16 +237,6 @@ class FaultProxy:
         with self._lock:
             self.log.append(request)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
 
 @dataclass
 class _Response:
@@ -264,8 +246,8 @@ class _Response:
     body: bytes
 
 
-class _Handler(BaseHTTPRequestHandler):
-    proxy: FaultProxy
+class _Handler(QuietHandler):
+    server: FaultProxy
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -283,11 +265,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         path = unquote(self.path)
         kind = self._kind()
-        fault = self.proxy.decide(self.command, kind, path)
+        fault = self.server.decide(self.command, kind, path)
         length = int(self.headers.get("Content-Length") or 0)
 
         def note(status: int | None) -> None:
-            self.proxy.note(Request(kind, self.command, path, fault, status))
+            self.server.note(Request(kind, self.command, path, fault, status))
 
         if isinstance(fault, Refusal):
             note(None)
@@ -301,14 +283,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.rfile.read(length // 2)
                 self._reset()
             case StallUpload(seconds):
-                self.proxy.closing.wait(seconds)
+                self.server.closing.wait(seconds)
                 self._reset()
             case Answer():
                 self.rfile.read(length)
                 self._send(self._error(fault))
             case Stall(seconds):
                 self.rfile.read(length)
-                self.proxy.closing.wait(seconds)
+                self.server.closing.wait(seconds)
                 self._reset()
 
     def _forward_and_answer(
@@ -316,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         match fault:
             case Delay(seconds):
-                self.proxy.closing.wait(seconds)
+                self.server.closing.wait(seconds)
             case Hold(after=False):
                 self._hold(fault)
         try:
@@ -337,12 +319,12 @@ class _Handler(BaseHTTPRequestHandler):
             case Slow(seconds, size):
                 self._send_head(response)
                 for start in range(0, len(response.body), size):
-                    self.proxy.closing.wait(seconds)
+                    self.server.closing.wait(seconds)
                     self.wfile.write(response.body[start : start + size])
             case StallBody(seconds):
                 self._send_head(response)
                 self.wfile.write(response.body[:half])
-                self.proxy.closing.wait(seconds)
+                self.server.closing.wait(seconds)
                 self.wfile.write(response.body[half:])
             case CutAnswer():
                 self._send_head(response)
@@ -373,11 +355,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hold(self, hold: Hold) -> None:
         hold.arrived.set()
-        while not (hold.release.wait(0.02) or self.proxy.closing.is_set()):
+        while not (hold.release.wait(0.02) or self.server.closing.is_set()):
             continue
 
     def _forward(self, body: bytes) -> _Response:
-        connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
+        connection = http.client.HTTPConnection(self.server.target, timeout=60)
         try:
             connection.putrequest(
                 self.command, self.path, skip_host=True, skip_accept_encoding=True
@@ -422,6 +404,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         # The socket's own close waits for its other users and would end it in good order.
         socket.close(self.connection.detach())
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""

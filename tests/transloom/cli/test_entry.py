@@ -1,12 +1,11 @@
 """The console script: Ctrl-C ends a command quietly, however early it comes."""
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.command import run_python
 
 from cluster.errors import RecipeError
 
@@ -28,13 +27,7 @@ sys.meta_path.insert(0, Strike())
 def run_struck(folder: Path, module: str) -> "subprocess.CompletedProcess[str]":
     """Run `transloom runs`, which is interrupted when it imports a module."""
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, "runs", str(folder)],
-        env={**os.environ, "PYTHONPATH": str(folder), "STRIKE_AT": module},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python(PROGRAM, "runs", folder, PYTHONPATH=str(folder), STRIKE_AT=module)
 
 
 @pytest.mark.matrix
@@ -88,7 +81,7 @@ def test_without_a_temporary_directory_the_variable_to_set_is_named() -> None:
         "app.app = tempfile.gettempdir\n"
         "app.main()"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = run_python(program)
     assert done.returncode == 1
     assert "/proc" in done.stderr
     assert "TMPDIR" in done.stderr

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command import run_python
 
 pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "on_exit"), reason="the C library has no on_exit"
@@ -25,23 +26,17 @@ KEPT = (
 )
 
 
-def ended(program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True
-    )
-
-
 def test_without_it_the_process_dies() -> None:
-    assert ended(DIES_AT_THE_END).returncode == -signal.SIGABRT
+    assert run_python(DIES_AT_THE_END).returncode == -signal.SIGABRT
 
 
 @pytest.mark.parametrize(("argument", "code"), [("--version", 0), ("frobnicate", 2)])
 def test_a_command_ends_with_its_code(argument: str, code: int) -> None:
-    assert ended(COMMAND, argument).returncode == code
+    assert run_python(COMMAND, argument).returncode == code
 
 
 def test_a_command_that_fails_ends_with_its_code(tmp_path: Path) -> None:
-    done = ended(COMMAND, "status", tmp_path / "no-run")
+    done = run_python(COMMAND, "status", tmp_path / "no-run")
     assert done.returncode == 1
     assert "no-run" in done.stderr
 
@@ -55,7 +50,7 @@ threading.Thread(target=lambda: (time.sleep(0.3), print("a thread"))).start()
 c.printf(b"a library\\n")
 sys.exit(75)
 """
-    done = ended(before + KEPT + late)
+    done = run_python(before + KEPT + late)
     assert done.returncode == 75
     assert sorted(done.stdout.splitlines()) == [
         "a function",
@@ -69,7 +64,7 @@ sys.exit(75)
     ("end", "said"), [("sys.exit('a text')", "a text"), ("1 / 0", "ZeroDivisionError")]
 )
 def test_an_end_with_words_fails(end: str, said: str) -> None:
-    done = ended(KEPT + end)
+    done = run_python(KEPT + end)
     assert done.returncode == 1
     assert said in done.stderr
 

@@ -350,7 +350,7 @@ def test_nothing_is_written_into_the_folder(served, folder):
     for path in ("/", "/api/runs", "/api/runs/alpha", "/api/runs/long/curves", "/api/runs/nodes"):
         served.get(path)
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
-        headers = {"Origin": served.origin}
+        headers = {"Origin": served.address}
         assert served.request(method, "/api/runs/alpha", headers).status == 405
     assert told_state(folder) == before
 
@@ -369,7 +369,7 @@ def test_another_sites_page_reads_nothing(served):
     for mode in ("no-cors", "cors", "websocket"):
         headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}
         assert served.request("GET", "/api/runs", headers).status == 403
-    headers = {"Origin": served.origin}
+    headers = {"Origin": served.address}
     assert served.request("POST", "/api/runs/alpha/looks", headers, b"{}", None).status == 401
 
 
@@ -433,7 +433,7 @@ def test_too_many_steps_are_refused(served):
     assert "1,000,000 steps" in answer.json["problem"]
     assert served.post("/api/runs/alpha/looks", {"from": 2, "to": 1}).status == 409
     assert served.request(
-        "POST", "/api/runs/alpha/looks", {"Origin": served.origin}, b"x" * 5_000
+        "POST", "/api/runs/alpha/looks", {"Origin": served.address}, b"x" * 5_000
     ).status in (400, 413)
 
 
