@@ -393,9 +393,7 @@ class FlatSums(Partitioned):
                 round_(new, totals)
         if later:
             known, added, totals = map(list, zip(*later, strict=True))
-            # Torch adds tensors of another type without a copy on a CPU, but on a GPU it would do
-            # so one at a time.
-            if round_ or not added[0].is_cpu:
+            if round_ or not adds_other_types(added[0]):
                 added = as_fp32(added)
             if round_:
                 round_(known, added)
@@ -505,6 +503,11 @@ def stage_of(
     else:
         kind = Partitioned
     return kind(engine, optimizer, placement, clipping)
+
+
+def adds_other_types(tensor: torch.Tensor) -> bool:
+    """Return whether tensors of another type are added without a copy, as fast as of the same."""
+    return tensor.is_cpu  # on a GPU, they would be added one at a time
 
 
 # Like DeepSpeed's functions for one tensor at a time, the following compute norms in the precision

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import to_device
 from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange
-from trainer.zero import fragments
+from trainer.zero import fragments, gradient_buckets, stages
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.settings import parameter_groups
 
@@ -213,6 +214,17 @@ def train(
     weights = full_weights(engine)
     engine.destroy()
     return losses, weights, norms
+
+
+def train_in_buckets(
+    placement: Placement, shape: Shape, steps: int, clipping: float, capacity: int
+) -> Any:
+    """The result of `train` with buckets of this many elements, converted as on a GPU."""
+    with (
+        mock.patch.dict(gradient_buckets.CAPACITY, cpu=capacity),
+        mock.patch.object(stages, "adds_other_types", return_value=False),
+    ):
+        return train(placement, shape, steps, clipping)
 
 
 def record_norms(engine: TrainingEngine) -> list[float]:
