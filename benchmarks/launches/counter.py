@@ -1,10 +1,10 @@
 """Count the kernel launches and host waits of a step by part, as a GPU would have them.
 
-A launch is an ATen operation that is no view and allocates nothing only; an operation on lists of
+A launch is an ATen operation that is no view and does more than allocate; an operation on lists of
 tensors counts as its kernels (`benchmarks.launches.multi_tensor`). A wait is an operation that
 returns a value of a tensor to the host, or a result whose size depends on values.
 
-All tensors are on a CPU here. So tensors that would be on the host beside a GPU are marked: those
+All tensors are on a CPU here. Those that would be on the host beside a GPU are marked: the results
 of `torch.tensor`, `torch.from_numpy` and `Tensor.cpu`, and what is computed from them alone.
 """
 
@@ -12,77 +12,87 @@ import contextlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from types import CodeType
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.launches.multi_tensor import is_multi_tensor, kernels_of
+from benchmarks.launches.multi_tensor import kernels_of
 
+ROOT = Path(__file__).parents[2]
 PARTS = ("passes", "reduction", "exchange", "norm", "update", "checks")
-NO_KERNEL = frozenset(
-    (
-        *("_unsafe_view", "unsafe_split", "unsafe_chunk", "lift", "is_pinned"),
-        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
-        *("resize_", "set_", "record_stream"),
-    )
-)
-WAITS = frozenset(
-    (
-        *("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select"),
-        *("_unique2", "unique_dim", "unique_consecutive"),
-    )
-)
-# Innermost first, the first function of the call stack that one of these patterns matches decides
-# the part; without a match, it is the part that runs. A pattern is searched in FILE:FUNCTION.
-FUNCTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "passes": (
-        (r"torch/autograd/graph\.py|/model/", "passes"),
-        (r"exact/checksum|exact/gradient_digest|reduction_check", "checks"),
-        (r":(_on_gradient|.*overflow.*|.*inf_or_nan.*)$", "checks"),
-        (r"trainer/exact/|trainer/zero/(?!engine|process_wide)|:sum_gradients$", "reduction"),
-        (r"deepspeed/runtime/(zero/stage|bf16_optimizer)", "reduction"),
-    ),
-    "update": (
-        (r"exact/checksum|reduction_check|:.*(overflow|inf_or_nan|invalid)", "checks"),
-        (r"exact/norm\.py|:.*(norm|clip)", "norm"),
-    ),
+NO_KERNELS = re.compile(r"_unsafe_view|unsafe_split|lift|is_pinned|(new_)?empty.*|resize_|set_")
+WAITS = re.compile(r"_local_scalar_dense|is_nonzero|equal|nonzero|masked_select|_?unique.*")
+# The first match decides the part of an operation, from the innermost function of the call stack to
+# the outermost. Without a match, it is the part that runs. A pattern is searched in FILE:FUNCTION.
+FUNCTIONS = {
+    "passes": {
+        r"torch/autograd/graph\.py|/model/": "passes",
+        r"exact/(checksum|gradient_digest)|reduction_check|:_on_gradient|overflow|_nan$": "checks",
+        r"trainer/exact/|trainer/zero/(?!engine|process_wide)|:sum_gradients$": "reduction",
+        r"deepspeed/runtime/(zero/stage|bf16_optimizer)": "reduction",
+        r"/step_exchange\.py": "exchange",
+    },
+    "update": {
+        r"exact/checksum|reduction_check|:.*(overflow|_nan$|invalid)": "checks",
+        r"exact/norm\.py|:.*(norm|clip)": "norm",
+    },
 }
 
 
+class Place(NamedTuple):
+    """Line of this repository at which the host waits for a value."""
+
+    file: str
+    function: str
+    line: int
+    operation: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}: {self.operation}"
+
+    @property
+    def key(self) -> str:
+        """Text that stays the same if the function moves to another line."""
+        return f"{self.file} {self.function}"
+
+    @classmethod
+    def of(cls, frames: Iterator[tuple[FrameType, int]], operation: str) -> "Place":
+        """Return the place of the first frame that runs code of this repository."""
+        for frame, line in frames:
+            path = Path(frame.f_code.co_filename)
+            if path.is_relative_to(ROOT) and ".venv" not in path.parts and path != Path(__file__):
+                name = frame.f_code.co_name
+                return cls(str(path.relative_to(ROOT)), name, line, operation)
+        raise AssertionError(f"{operation} was called from no code of {ROOT}")
+
+
 class LaunchCounter(TorchDispatchMode):
-    """Counter of the launches and waits within the context, by part.
+    """Counter of the launches and waits within its contexts.
 
     Attributes:
-        launches: by part and operation.
-        waits: by part and operation.
+        launches: the launches by part.
+        waits: the waits by part and place.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.launches: Counter[tuple[str, str]] = Counter()
-        self.waits: Counter[tuple[str, str]] = Counter()
-        self._part = "passes"
+        self.launches: Counter[str] = Counter()
+        self.waits: Counter[tuple[str, Place]] = Counter()
+        self._part = ""
         self._parts: dict[tuple[str, CodeType], str | None] = {}
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the operations within the context for a part, or for one in `FUNCTIONS`."""
-        before, self._part = self._part, name
-        with self, reads_reported(self._read):
+        """Count the operations within the context for a part, unless `FUNCTIONS` has another."""
+        self._part = name
+        with self, _copies_to_host(self._wait):
             yield
-        self._part = before
-
-    def totals(self, counts: Counter[tuple[str, str]]) -> dict[str, int]:
-        """Return the sums of `launches` or `waits` by part."""
-        sums = dict.fromkeys(PARTS, 0)
-        for (part, _), count in counts.items():
-            sums[part] += count
-        return sums
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -92,79 +102,77 @@ class LaunchCounter(TorchDispatchMode):
             for tensor in _tensors([result]):
                 _mark(tensor)
             return result
-        if not func.is_view and name not in NO_KERNEL:
-            kernels = kernels_of(func, args) if is_multi_tensor(name) else 1
-            self.launches[self._running_part(), name] += kernels
-        if waits(name, args):
-            self._read(name)
+        if not func.is_view and not NO_KERNELS.fullmatch(name):
+            on_lists = name.startswith(("_foreach_", "_fused_adam"))
+            self.launches[self._running_part()] += kernels_of(func, args) if on_lists else 1
+        if _waits(name, args):
+            self._wait(name)
         return result
 
-    def _read(self, operation: str) -> None:
-        self.waits[self._running_part(), operation] += 1
+    def _wait(self, operation: str) -> None:
+        self.waits[self._running_part(), Place.of(_call_stack(), operation)] += 1
 
     def _running_part(self) -> str:
-        if self._part not in FUNCTIONS:
-            return self._part
-        frame = sys._getframe(1)
-        while frame is not None:
-            if part := self._part_of(frame.f_code):
-                return part
-            frame = frame.f_back  # type: ignore[assignment]
+        if self._part in FUNCTIONS:
+            for frame, _ in _call_stack():
+                key = self._part, frame.f_code
+                if key not in self._parts:
+                    where = f"{frame.f_code.co_filename}:{frame.f_code.co_name}"
+                    rules = FUNCTIONS[self._part].items()
+                    matches = (part for pattern, part in rules if re.search(pattern, where))
+                    self._parts[key] = next(matches, None)
+                if part := self._parts[key]:
+                    return part
         return self._part
-
-    def _part_of(self, code: CodeType) -> str | None:
-        key = self._part, code
-        if key not in self._parts:
-            where = f"{code.co_filename}:{code.co_name}"
-            rules = FUNCTIONS[self._part]
-            found = (part for pattern, part in rules if re.search(pattern, where))
-            self._parts[key] = next(found, None)
-        return self._parts[key]
 
 
 @contextlib.contextmanager
-def reads_reported(report: Callable[[str], None]) -> Iterator[None]:
-    """Report the copies to the host that are no ATen operations on a CPU; mark tensors on the host.
+def _copies_to_host(report: Callable[[str], None]) -> Iterator[None]:
+    """Report the methods that copy to the host without an ATen operation; mark tensors on the host.
 
     Args:
         report: called with the name of the method.
     """
 
-    def cpu(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not _is_on_host(tensor):
-            report("cpu")
-        return _mark(tensor.detach())
+    def reported(name: str, convert: Callable[..., Any]) -> Any:
+        def converted(tensor: Tensor) -> Any:
+            if not _is_on_host(tensor):
+                report(name)
+            return convert(tensor)
 
-    def tolist(tensor: Tensor) -> Any:
-        if not _is_on_host(tensor):
-            report("tolist")
-        return torch._C.TensorBase.tolist(tensor)
+        return mock.patch.object(Tensor, name, converted)
 
-    def marked(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def marked(name: str) -> Any:
+        build = getattr(torch, name)
+
         def built(*args: Any, **kwargs: Any) -> Tensor:
             tensor = build(*args, **kwargs)
-            return tensor if kwargs.get("device") is not None else _mark(tensor)
+            return tensor if kwargs.get("device") else _mark(tensor)
 
-        return built
+        return mock.patch.object(torch, name, built)
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(Tensor, "cpu", cpu))
-        stack.enter_context(mock.patch.object(Tensor, "tolist", tolist))
-        for name in ("tensor", "from_numpy"):
-            build = marked(getattr(torch, name))
-            stack.enter_context(mock.patch.object(torch, name, build))
+    with (
+        reported("cpu", lambda tensor: _mark(tensor.detach())),
+        reported("tolist", Tensor.tolist),
+        marked("tensor"),
+        marked("from_numpy"),
+    ):
         yield
 
 
-def waits(name: str, args: Any) -> bool:
-    """Return whether the host waits for the result of an ATen operation with these arguments."""
-    if name in WAITS:
-        return True
+def _waits(name: str, args: Any) -> bool:
     if name == "copy_":
         return _is_on_host(args[0]) and not _is_on_host(args[1])
     if name in ("index", "index_put_", "_index_put_impl_"):  # a mask becomes indices
         return any(index.dtype is torch.bool for index in args[1] if index is not None)
-    return name == "repeat_interleave" and len(args) == 1  # without the size of the result
+    return bool(WAITS.fullmatch(name)) or (name == "repeat_interleave" and len(args) == 1)
+
+
+def _call_stack() -> Iterator[tuple[FrameType, int]]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame, frame.f_lineno
+        frame = frame.f_back
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

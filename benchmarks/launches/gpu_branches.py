@@ -12,93 +12,59 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-import model.blocks.attention
-import model.blocks.dropout
-import model.blocks.feed_forward
-import model.blocks.heads
-import model.blocks.linear
 import model.losses.loss
-import trainer.exact.adamw
 import trainer.exact.chunks
-import trainer.exact.grids
-import trainer.exact.norm
-from model.config.transformer import AttentionBackend
+from model.blocks import attention, dropout, feed_forward, heads, linear
+from trainer.exact import adamw, grids, norm
 
-PACKAGES = ("model", "trainer", "benchmarks")
+REPLACEMENTS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
+    (dropout.dropout, lambda x, share: F.dropout(x, share)),
+    (heads.contiguous_heads, lambda x: x),
+    (attention.default_backend, lambda device: attention.AttentionBackend.SDPA),
+    (feed_forward.gelu_tanh, lambda x: F.gelu(x, approximate="tanh")),
+    (linear.uses_onednn, lambda device, dtype: False),
+    (grids.largest_magnitude, lambda gradient: torch.linalg.vector_norm(gradient, math.inf)),
+    (
+        adamw.ExactAdamW._update_lines,
+        lambda self, group, steps, flat: self._update_elements(group, float(steps) + 1, *flat),
+    ),
+)
 
 
 @contextlib.contextmanager
-def branches_of_a_gpu(*, elements: float = 1.0, targets: float = 1.0) -> Iterator[None]:
+def branches_of_a_gpu(*, weights: float = 1.0, targets: float = 1.0) -> Iterator[None]:
     """Compute as on a GPU within the context, with operations of a CPU.
 
-    Vectors and targets are processed in chunks. A small network has as many chunks as a real one if
-    they are scaled.
+    Weights and targets are processed in chunks. With smaller chunks, a small network has as many of
+    them as a real one.
 
     Args:
-        elements: the number of weights divided by that of a real network.
+        weights: the number of weights divided by that of a real network.
         targets: the number of targets of a micro-batch divided by that of a real one.
     """
-    row = trainer.exact.norm.ROW
-    chunk = max(1, round(elements * trainer.exact.chunks.CHUNKS["cuda"] / row)) * row
+    rows = round(weights * trainer.exact.chunks.CHUNKS["cuda"] / norm.ROW)
     tokens = math.ceil(targets * model.losses.loss.MIN_CHUNK_TOKENS)
     with contextlib.ExitStack() as stack:
-        for function, replacement in (
-            (model.blocks.dropout.dropout, _dropout),
-            (model.blocks.heads.contiguous_heads, _unchanged),
-            (model.blocks.attention.default_backend, _sdpa),
-            (model.blocks.feed_forward.gelu_tanh, _gelu_tanh),
-            (model.blocks.linear.uses_onednn, _never),
-            (trainer.exact.grids.largest_magnitude, _largest_magnitude),
-        ):
-            _replace_everywhere(function, replacement, stack)
-        stack.enter_context(
-            mock.patch.object(trainer.exact.adamw.ExactAdamW, "_update_lines", _update_elements)
-        )
-        stack.enter_context(mock.patch.dict(trainer.exact.chunks.CHUNKS, cpu=chunk))
+        for function, replacement in REPLACEMENTS:
+            for change in _changes(function, replacement):
+                stack.enter_context(change)
         stack.enter_context(mock.patch.object(model.losses.loss, "MIN_CHUNK_TOKENS", tokens))
+        chunks = mock.patch.dict(trainer.exact.chunks.CHUNKS, cpu=max(1, rows) * norm.ROW)
+        stack.enter_context(chunks)
         yield
 
 
-def _replace_everywhere(
-    function: Callable[..., Any], replacement: Callable[..., Any], stack: contextlib.ExitStack
-) -> None:
+def _changes(function: Callable[..., Any], replacement: Callable[..., Any]) -> Iterator[Any]:
+    """Yield a context for each name, entry and method of the loaded modules that is a function."""
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] not in PACKAGES:
+        if name.partition(".")[0] not in ("model", "trainer"):
             continue
-        for key, value in list(vars(module).items()):
-            if value is function:
-                stack.enter_context(mock.patch.object(module, key, replacement))
-            elif isinstance(value, dict):
-                for entry in [entry for entry, held in value.items() if held is function]:
-                    stack.enter_context(mock.patch.dict(value, {entry: replacement}))
-
-
-def _dropout(x: Tensor, share: float) -> Tensor:
-    return F.dropout(x, share)
-
-
-def _unchanged(heads: Tensor) -> Tensor:
-    return heads
-
-
-def _sdpa(device: torch.device) -> AttentionBackend:
-    return AttentionBackend.SDPA
-
-
-def _gelu_tanh(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
-def _never(device: torch.device, dtype: torch.dtype) -> bool:
-    return False
-
-
-def _largest_magnitude(gradient: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(gradient, math.inf)
-
-
-def _update_elements(self: Any, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
-    self._update_elements(group, float(steps) + 1, *flat)
+        for owner in (module, *(one for one in vars(module).values() if isinstance(one, type))):
+            for key, value in list(vars(owner).items()):
+                if value is function:
+                    yield mock.patch.object(owner, key, replacement)
+                elif isinstance(value, dict):
+                    for entry in [entry for entry in value if value[entry] is function]:
+                        yield mock.patch.dict(value, {entry: replacement})

@@ -18,55 +18,42 @@ from datetime import timedelta
 import torch
 
 from benchmarks.launches import table
-from benchmarks.launches.counter import PARTS
-from benchmarks.launches.reads import all_reads
-from benchmarks.launches.steps import PLACEMENT, ROWS, Counts, count_plain, count_row, total
+from benchmarks.launches.counter import PARTS, Place
+from benchmarks.launches.steps import FORMS, PLACEMENT, ROWS, count, read_on_meta
 from benchmarks.support.command_line import parse_arguments
 from trainer.process.distributed import process_group
-
-
-def count(rows: int) -> dict[str, Counts]:
-    """Return the counts of the first rows and of their plain loops, and print each."""
-    ledger: dict[str, Counts] = {}
-    print(f"| launches | {' | '.join(PARTS)} | total | waits |")
-    print("|---|" + "--:|" * (len(PARTS) + 2))
-    for row in ROWS[:rows]:
-        if row.plain not in ledger:
-            ledger[row.plain] = count_plain(row.form, row.precision)
-            _print(row.plain, ledger[row.plain])
-        ledger[str(row)] = count_row(row)
-        _print(str(row), ledger[str(row)])
-    return ledger
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, help="count only the first rows, and check nothing")
     parser.add_argument("--renew", action="store_true", help="lower the budgets to the counts")
-    parser.add_argument(
-        "--raise", dest="reason", metavar="WHY", help="raise budgets, too, for this reason"
-    )
-    arguments = parse_arguments(parser, smoke="--rows 1")
+    parser.add_argument("--raise", dest="reason", default="", help="raise budgets for this reason")
+    arguments = parse_arguments(parser, smoke="--rows 2")
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    counts: dict[str, int] = {}
+    reads: set[Place | None] = {read_on_meta(form, form.build()) for form in FORMS.values()}
+    print(f"| launches | {' | '.join(PARTS)} | total | waits |\n|---|{'--:|' * (len(PARTS) + 2)}")
     with process_group(PLACEMENT, timedelta(minutes=1)):
-        ledger = count(arguments.rows or len(ROWS))
-    reads = all_reads()
-    print(*(f"host read in a pass: {read}" for read in reads), sep="\n")
+        for row in ROWS[: arguments.rows]:
+            counter = count(row)
+            reads |= table.reads_in_passes(counter)
+            counts |= table.counts_of(row, counter)
+            cells = [counter.launches[part] for part in PARTS]
+            cells += [sum(cells), counter.waits.total()]
+            print(f"| {row} | {' | '.join(map(str, cells))} |", flush=True)
+    places = sorted(read for read in reads if read)
+    print(*(f"Host read in a pass: {place}" for place in places), sep="\n")
     print(f"{time.process_time():.0f} s of CPU time")
     if arguments.rows:
         return
     known = table.load()
     if arguments.renew or arguments.reason:
-        known = table.renewed(ledger, reads, known, arguments.reason)
+        known = table.renewed(counts, places, known, arguments.reason)
         table.save(known)
-    if problems := list(table.problems(ledger, reads, known)):
+    if problems := list(table.problems(counts, places, known)):
         sys.exit("\n".join(problems))
-
-
-def _print(name: str, counts: Counts) -> None:
-    parts = " | ".join(str(counts["launches"][part]) for part in PARTS)
-    print(f"| {name} | {parts} | {total(counts)} | {total(counts, 'waits')} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
 """Count one step of the engine, or of a plain loop, for each row of the ledger.
 
-The networks have the depth of base, and a small width: launches depend on the depth alone. A step
-has two micro-batches, which the task itself collates.
+The networks have the depth of base and a small width, because the depth alone determines the
+launches. A step has two micro-batches, which the task itself collates.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from benchmarks.launches.counter import PARTS, LaunchCounter
+from benchmarks.launches.counter import LaunchCounter, Place
 from benchmarks.launches.gpu_branches import branches_of_a_gpu
-from data_pipeline.batching.task import DATA_TASKS, MicroBatchShape
-from data_pipeline.config.pair import SOURCE, TARGET
-from data_pipeline.config.text import TEXT
+from benchmarks.support.engine_step import summed
+from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.dataset.manifest_records import SpecialIds
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.translation import PairShape
@@ -27,226 +26,182 @@ from model.config.transformer import ModelConfig
 from model.heads.masked_head import MaskedLanguageModel
 from model.losses.loss import CrossEntropy
 from model.networks.decoder_only import DecoderOnly
-from model.networks.transformer import Transformer, Vocabulary
+from model.networks.transformer import Transformer
 from trainer.config import EngineConfig
 from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.causal_lm import CausalLanguageModel
 from trainer.tasks.masked_lm import MaskedLanguageModelling
-from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
-from trainer.tasks.translation import TranslationTask
-from trainer.training.step_exchange import StepReport, exchange
+from trainer.tasks.translation import TranslationTask, vocabulary_of
 from trainer.zero.disable_compiler import AdamW
 from trainer.zero.engine import TrainingEngine
 
 PLACEMENT = Placement()
-SLOTS = 2
-LENGTH = 8
-PIECES = 4000
-SPECIAL = SpecialIds(pad=0, unk=1, bos=2, eos=3)
+SLOTS, ROWS_OF_BATCH, LENGTH, PIECES = 2, 50, 8, 4000
+TARGETS = ROWS_OF_BATCH * LENGTH
 LOSS = CrossEntropy(0.1)
-SIZES: dict[str, Any] = {"width": 16, "feed_forward_width": 64, "heads": 2}
+SIZES: Any = {"width": 16, "feed_forward_width": 64, "heads": 2}
+SPECIAL = SpecialIds(pad=0, unk=1, bos=2, eos=3)
+TOKENIZER = SimpleNamespace(vocabulary_size=PIECES, pad_id=0, bos_id=2, eos_id=3)
+TOKENIZERS: Any = dict.fromkeys(("src", "tgt", "text"), TOKENIZER)
 
-Counts = dict[str, dict[str, int]]  # "launches" and "waits", by part
 
-
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """Kind of network with its task.
 
     Attributes:
+        task: the name of the task.
+        training: the class of the task.
         build: creates the network.
-        task: the class of the task.
-        name: the name of the task.
-        shape: the size of a micro-batch.
-        real_elements: the number of weights of a real network.
+        real_weights: the number of weights of a real network.
         real_targets: the number of targets of its micro-batches on a GPU.
     """
 
+    task: str
+    training: type[TrainingTask]
     build: Callable[[], nn.Module]
-    task: type[TrainingTask]
-    name: str
-    shape: MicroBatchShape
-    real_elements: float
+    real_weights: float
     real_targets: int
 
     def batch(self, device: torch.device) -> DeviceBatch:
-        """Return a synthetic micro-batch on a device, as the task collates it."""
-        tokenizer: Any = SimpleNamespace(
-            vocabulary_size=PIECES, pad_id=SPECIAL.pad, bos_id=SPECIAL.bos, eos_id=SPECIAL.eos
-        )
-        recipe: Any = SimpleNamespace(task=self.name, model=None)
-        manifest: Any = None
-        task = self.task(recipe, manifest, dict.fromkeys((SOURCE, TARGET, TEXT), tokenizer))
-        return task.collate(DATA_TASKS[self.name].synthetic(self.shape, SPECIAL), device)
-
-    @property
-    def targets(self) -> int:
-        return self.shape.rows * LENGTH
-
-
-def _translation() -> nn.Module:
-    return Transformer(ModelConfig(**SIZES), Vocabulary(PIECES, PIECES, 0, 2, 3))
+        """Return a synthetic micro-batch, as the task collates it."""
+        shape = RowsShape(ROWS_OF_BATCH, LENGTH)
+        if self.task == "translation":
+            shape = PairShape(ROWS_OF_BATCH, LENGTH, LENGTH)
+        recipe: Any = SimpleNamespace(task=self.task, model=None)
+        task = self.training(recipe, SimpleNamespace(), TOKENIZERS)  # type: ignore[arg-type]
+        return task.collate(DATA_TASKS[self.task].synthetic(shape, SPECIAL), device)
 
 
 def _decoder_only() -> nn.Module:
     config = DecoderOnlyConfig.model_validate({"preset": "gpt2", **SIZES})
-    return DecoderOnly(config, PIECES, SPECIAL.pad, 2 * LENGTH)
+    return DecoderOnly(config, PIECES, SPECIAL.pad, LENGTH)
 
 
 def _masked() -> nn.Module:
     config = EncoderOnlyConfig.model_validate({"preset": "bert", **SIZES})
-    return MaskedLanguageModel(config, PIECES, 2 * LENGTH)
+    return MaskedLanguageModel(config, PIECES, LENGTH)
 
 
-# Weights of base, GPT-2 and BERT base; 400 rows of 32 tokens, 8 rows of 1,024, and 15 % of 12,800.
+# Weights of base, GPT-2 and BERT base; 400 rows of 32 tokens, 8 of 1,024, and 15 % of 12,800.
 FORMS = {
     "translation": Form(
-        _translation, TranslationTask, "translation", PairShape(50, LENGTH, LENGTH), 63e6, 12_800
+        "translation",
+        TranslationTask,
+        lambda: Transformer(ModelConfig(**SIZES), vocabulary_of(TOKENIZERS)),
+        *(63e6, 12_800),
     ),
-    "GPT": Form(
-        _decoder_only, CausalLanguageModel, "causal_lm", RowsShape(50, LENGTH), 124e6, 8_192
-    ),
-    "masked": Form(
-        _masked, MaskedLanguageModelling, "masked_lm", RowsShape(50, LENGTH), 110e6, 1_920
-    ),
+    "GPT": Form("causal_lm", CausalLanguageModel, _decoder_only, 124e6, 8_192),
+    "masked": Form("masked_lm", MaskedLanguageModelling, _masked, 110e6, 1_920),
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """Row of the ledger: a form of network with the settings of its engine."""
+class Row(NamedTuple):
+    """Row of the ledger: the form of a network, and how it is trained.
+
+    Attributes:
+        loop: "fast", "exact" or "verified" for the engine, or "plain" for a loop without it.
+    """
 
     form: str
     precision: Any
     stage: Any
-    numerics: Any
-    is_verified: bool = False
+    loop: str
 
     def __str__(self) -> str:
-        verified = " verified" if self.is_verified else ""
-        return f"{self.form} {self.precision} stage {self.stage} {self.numerics}{verified}"
-
-    @property
-    def plain(self) -> str:
-        """Name of the plain loop with the same network."""
-        return f"{self.form} {self.precision} plain"
+        stage = "" if self.loop == "plain" else f"stage {self.stage} "
+        return f"{self.form} {self.precision} {stage}{self.loop}"
 
 
-_SETTINGS = (
+_ENGINES = (
     *(("translation", "fp32", 0), ("translation", "bf16", 1), ("translation", "bf16", 2)),
     *(("translation", "bf16", 3), ("GPT", "bf16", 1), ("masked", "bf16", 1)),
 )
-ROWS = (
-    *(Row(*settings, numerics) for settings in _SETTINGS for numerics in ("fast", "exact")),
-    Row("translation", "bf16", 1, "exact", is_verified=True),
-)
+ROWS = [Row(*engine, loop) for engine in _ENGINES for loop in ("plain", "fast", "exact")]
+ROWS = [row for row in ROWS if row.stage < 2 or row.loop != "plain"]
+ROWS.append(Row("translation", "bf16", 1, "verified"))
 
 
-def count_row(row: Row) -> Counts:
-    """Return the counts of a step of the engine; the process group must exist."""
+def count(row: Row) -> LaunchCounter:
+    """Return the counts of a row's second step; the process group must exist.
+
+    The first step creates the optimizer's moments and the grids of exact numerics.
+    """
     form = FORMS[row.form]
-    with _branches(form):
-        engine = TrainingEngine(
-            form.build,
-            engine=EngineConfig(
-                precision=row.precision,
-                zero_stage=row.stage,
-                numerics=row.numerics,
-                verify_reductions=row.is_verified,
-            ),
-            optimizer=OptimizerConfig(),
-            gradient_clipping=1.0,
-            loss=LOSS,
-            micro_batches_per_step=SLOTS,
-            placement=PLACEMENT,
-        )
-        try:
-            return _count_last(partial(_engine_step, engine, form))
-        finally:
-            engine.destroy()
+    weights = sum(parameter.numel() for parameter in form.build().parameters())
+    with branches_of_a_gpu(
+        weights=weights / form.real_weights, targets=TARGETS / form.real_targets
+    ):
+        with _plain(row, form) if row.loop == "plain" else _engine(row, form) as step:
+            step(LaunchCounter())
+            step(counter := LaunchCounter())
+        return counter
 
 
-def count_plain(form_name: str, precision: str) -> Counts:
-    """Return the counts of a step of a plain loop with the same network and loss."""
-    form = FORMS[form_name]
-    with _branches(form):
-        seed_torch(1, "weights")
-        network = form.build().to(torch.bfloat16 if precision == "bf16" else torch.float32)
-        optimizer = AdamW(network.parameters(), lr=1e-4, fused=True)
-        return _count_last(partial(_plain_step, network, optimizer, form))
+def read_on_meta(form: Form, network: nn.Module) -> Place | None:
+    """Return the first place in a pass that reads a value, or None.
+
+    Tensors on `device="meta"` have no values, so any read raises an error.
+    """
+    inputs = form.batch(torch.device("meta")).inputs
+    try:
+        network.to("meta", torch.bfloat16)(*inputs, LOSS).smoothed.backward()
+    except (RuntimeError, NotImplementedError) as error:
+        frames = list(traceback.walk_tb(error.__traceback__))
+        return Place.of(reversed(frames), f"{error}"[:80])
+    return None
 
 
-def _branches(form: Form) -> Any:
-    elements = sum(parameter.numel() for parameter in form.build().parameters())
-    return branches_of_a_gpu(
-        elements=elements / form.real_elements, targets=form.targets / form.real_targets
-    )
-
-
-def _count_last(step: Callable[[LaunchCounter], None]) -> Counts:
-    """Return the counts of the second step; the first one creates moments and grids."""
-    step(LaunchCounter())
-    counter = LaunchCounter()
-    step(counter)
-    return {
-        "launches": counter.totals(counter.launches),
-        "waits": counter.totals(counter.waits),
-    }
-
-
-def _engine_step(engine: TrainingEngine, form: Form, counter: LaunchCounter) -> None:
-    batch = form.batch(PLACEMENT.torch_device)
-    while True:
-        results = []
-        for slot in range(SLOTS):
-            with counter.part("passes"):
-                result = engine.forward_backward(
-                    batch,
-                    units_global=SLOTS * form.targets,
-                    is_accumulation_boundary=slot == SLOTS - 1,
-                    is_dummy=False,
-                )
-            results.append(result)
-        with counter.part("exchange"):
-            report = _exchange(batch, results)
-            if engine.refit(report.amax) is None:
-                break
-    assert not report.bad_slots
-    with counter.part("checks"):
-        assert not engine.wrong_reductions()
-    with counter.part("update"):
-        engine.step(1e-4, report.amax)
-
-
-def _exchange(batch: DeviceBatch, results: list[Any]) -> StepReport:
-    return exchange(
-        range(SLOTS),
-        [batch] * SLOTS,
-        results,
+@contextlib.contextmanager
+def _engine(row: Row, form: Form) -> Iterator[Callable[[LaunchCounter], None]]:
+    engine = TrainingEngine(
+        form.build,
+        engine=EngineConfig(
+            precision=row.precision,
+            zero_stage=row.stage,
+            numerics="fast" if row.loop == "fast" else "exact",
+            verify_reductions=row.loop == "verified",
+        ),
+        optimizer=OptimizerConfig(),
+        gradient_clipping=1.0,
+        loss=LOSS,
         micro_batches_per_step=SLOTS,
-        data_stall_seconds=0.0,
-        stop_requested=False,
         placement=PLACEMENT,
     )
+    batch = form.batch(PLACEMENT.torch_device)
 
-
-def _plain_step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, form: Form, counter: LaunchCounter
-) -> None:
-    inputs = form.batch(PLACEMENT.torch_device).inputs
-    for _ in range(SLOTS):
+    def step(counter: LaunchCounter) -> None:
         with counter.part("passes"):
-            loss = network(*inputs, LOSS).smoothed / (SLOTS * form.targets)
-            loss.backward()
-    with counter.part("update"):
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+            report = summed(engine, batch, TARGETS, SLOTS)
+            while engine.refit(report.amax) is not None:
+                report = summed(engine, batch, TARGETS, SLOTS)
+        with counter.part("checks"):
+            assert not report.bad_slots
+            assert not engine.wrong_reductions()
+        with counter.part("update"):
+            engine.step(1e-4, report.amax)
+
+    try:
+        yield step
+    finally:
+        engine.destroy()  # also restores torch's linear function
 
 
-def total(counts: Counts, kind: str = "launches") -> int:
-    """Return the sum over the parts of the launches or the waits of a step."""
-    return sum(counts[kind][part] for part in PARTS)
+@contextlib.contextmanager
+def _plain(row: Row, form: Form) -> Iterator[Callable[[LaunchCounter], None]]:
+    network = form.build().to(torch.bfloat16 if row.precision == "bf16" else torch.float32)
+    optimizer = AdamW(network.parameters(), lr=1e-4, fused=True)
+    inputs = form.batch(PLACEMENT.torch_device).inputs
+
+    def step(counter: LaunchCounter) -> None:
+        with counter.part("passes"):
+            for _ in range(SLOTS):
+                (network(*inputs, LOSS).smoothed / (SLOTS * TARGETS)).backward()
+        with counter.part("update"):
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    yield step

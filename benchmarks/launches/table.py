@@ -1,123 +1,129 @@
-"""Compare a ledger with its committed budgets and rules.
+"""Compare the counts of a ledger with the committed budgets and rules.
 
-    counts of each row ─▶ above the budget of a part?          ─┐
-                       ─▶ rules between rows, unmet and listed? ├─▶ problems, each in one line
-    host reads in a pass ─▶ listed?                            ─┘
+    counts of each row and part ─▶ above the budget?                      ─┐
+    rules between rows          ─▶ broken, unless listed as unmet? Or met? ├─▶ a line per problem
+    host reads in a pass        ─▶ listed? Or gone?                       ─┘
 
-`budgets.json` has the budgets, the rules that are not met yet with their figures, and the host
-reads that a pass still has. Renewing lowers budgets and empties the lists; a higher budget needs a
-reason, which is kept in the file.
+`budgets.json` has the budgets, the unmet rules with their figures, and the known host reads. To
+renew it lowers the budgets and shortens the lists. A higher budget needs a reason, which the file
+keeps.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.launches.counter import PARTS
-from benchmarks.launches.reads import HostRead
-from benchmarks.launches.steps import ROWS, Counts, Row, total
+from benchmarks.launches.counter import LaunchCounter, Place
+from benchmarks.launches.steps import ROWS, Row
 
 FILE = Path(__file__).with_name("budgets.json")
-RENEW = "benchmarks/launches/ledger.py --renew"
-KINDS = ("launches", "waits")
-# Launches of stages 2 and 3 before gradients were summed in buckets.
-BEFORE = {2: 5742, 3: 2954}
+RENEW = "renew the table with benchmarks/launches/ledger.py --renew"
+# Launches of these stages before gradients were summed in buckets.
+STAGE_2, STAGE_3 = 5742, 2954
+PASS = ("passes", "reduction")  # parts that belong to a pass
 
-Ledger = Mapping[str, Counts]  # by the name of a row or of a plain loop
+Counts = Mapping[str, int]  # by row and part
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """Upper limit of a row's count, which may depend on other rows."""
 
     name: str
     figure: float
     limit: float
 
-    @property
-    def is_met(self) -> bool:
-        return self.figure <= self.limit
+
+def counts_of(row: Row, counter: LaunchCounter) -> dict[str, int]:
+    """Return the counts by row and part, such as "GPT bf16 stage 1 fast, waits in exchange"."""
+    counts = {f"{row}, {part}": launches for part, launches in counter.launches.items()}
+    for (part, _), waits in counter.waits.items():
+        key = f"{row}, waits in {part}"
+        counts[key] = counts.get(key, 0) + waits
+    return counts
 
 
-def rules(ledger: Ledger) -> Iterator[Rule]:
+def reads_in_passes(counter: LaunchCounter) -> set[Place]:
+    return {place for part, place in counter.waits if part in PASS}
+
+
+def total(counts: Counts, row: Row, *, of_waits: bool = False) -> int:
+    """Return the launches or the waits of a step."""
+    return sum(
+        count
+        for key, count in counts.items()
+        if key.startswith(f"{row}, ") and (", waits in " in key) == of_waits
+    )
+
+
+def rules(counts: Counts) -> Iterator[Rule]:
     """Yield the rules of a complete ledger."""
+    launches = {row: total(counts, row) for row in ROWS}
     for row in ROWS:
-        counts = ledger[str(row)]
-        launches = total(counts)
-        yield Rule(f"{row}: waits", total(counts, "waits"), 4 if row.stage < 2 else 6)
-        in_passes = counts["waits"]["passes"] + counts["waits"]["reduction"]
-        yield Rule(f"{row}: waits in a pass", in_passes, 0)
-        if row.is_verified:
-            exact = total(ledger[str(_with(row, is_verified=False))])
-            yield Rule(f"{row}: launches above exact", launches - exact, 60)
-        elif row.numerics == "exact":
-            fast = total(ledger[str(_with(row, numerics="fast"))])
-            yield Rule(f"{row}: launches ≤ 1.15 × fast", launches, 1.15 * fast)
-        elif row.stage in BEFORE:
-            share = {2: 0.55, 3: 0.8}[row.stage]
-            limit = share * BEFORE[row.stage]
-            yield Rule(f"{row}: launches ≤ {share} × {BEFORE[row.stage]:,}", launches, limit)
+        if row.loop == "plain":
+            continue
+        fast, plain = row._replace(loop="fast"), row._replace(loop="plain")
+        if row.loop == "exact":
+            limits = {"1.15 × fast": 1.15 * launches[fast]}
+        elif row.loop == "verified":
+            limits = {"exact + 60": launches[row._replace(loop="exact")] + 60}
+        elif row.stage < 2:
+            limits = {"0.95 × plain loop": 0.95 * launches[plain]}
         else:
-            plain = total(ledger[row.plain])
-            yield Rule(f"{row}: launches ≤ 0.95 × plain loop", launches, 0.95 * plain)
-    fast = total(ledger[str(Row("translation", "bf16", 1, "fast"))])
-    yield Rule("translation bf16 stage 1 fast: launches of base", fast, 1950)
+            limits = {2: {"0.55 × 5,742": 0.55 * STAGE_2}, 3: {"0.8 × 2,954": 0.8 * STAGE_3}}[
+                row.stage
+            ]
+        if row == Row("translation", "bf16", 1, "fast"):
+            limits["1,950"] = 1950
+        yield from (Rule(f"{row}: launches ≤ {n}", launches[row], limits[n]) for n in limits)
+        waits = total(counts, row, of_waits=True)
+        yield Rule(f"{row}: waits", waits, 4 if row.stage < 2 else 6)
 
 
-def problems(ledger: Ledger, reads: Sequence[HostRead], table: Mapping[str, Any]) -> Iterator[str]:
+def problems(counts: Counts, reads: Collection[Place], table: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each difference from the table that must be fixed.
 
     Args:
-        ledger: the counts of all rows and plain loops.
+        counts: the counts of all rows.
         reads: the host reads in a pass.
         table: the content of `FILE`.
     """
-    for row in map(str, ROWS):
-        for kind, part, count, budget in _differences(ledger[row], table["budgets"].get(row, {})):
-            if count > budget:
-                unit = "" if kind == "launches" else " waits"
-                yield f"{row}, {part}: {budget} → {count}{unit} ({count - budget:+})"
-    unmet = table["unmet"]
-    for rule in rules(ledger):
-        if rule.is_met and rule.name in unmet:
-            yield f"{rule.name}: is met ({rule.figure:g} ≤ {rule.limit:g}). Renew: {RENEW}"
-        if not rule.is_met and rule.name not in unmet:
-            yield f"{rule.name}: {rule.figure:g}, expected at most {rule.limit:g}"
-    keys = {read.key for read in reads}
-    yield from (f"host read in a pass: {read}" for read in reads if read.key not in table["reads"])
-    for key in table["reads"]:
-        if key not in keys:
-            yield f"{key}: is no longer a host read. Renew: {RENEW}"
+    for key, count in counts.items():
+        if count > (budget := table["budgets"].get(key, 0)):
+            yield f"{key}: {budget} → {count} ({count - budget:+})"
+    for name, figure, limit in rules(counts):
+        if figure > limit and name not in table["unmet"]:
+            yield f"{name}: {figure:g}, expected at most {limit:g}"
+        if figure <= limit and name in table["unmet"]:
+            yield f"{name}: is met with {figure:g}, so {RENEW}"
+    yield from (f"Host read in a pass: {read}" for read in reads if read.key not in table["reads"])
+    gone = set(table["reads"]) - {read.key for read in reads}
+    yield from (f"{key} has no host read any more, so {RENEW}" for key in sorted(gone))
 
 
 def renewed(
-    ledger: Ledger, reads: Sequence[HostRead], table: Mapping[str, Any], reason: str | None = None
+    counts: Counts, reads: Collection[Place], table: Mapping[str, Any], reason: str = ""
 ) -> dict[str, Any]:
-    """Return the table with lower budgets and without rules and reads that are gone.
+    """Return the table with lower budgets, and without rules that are met and reads that are gone.
 
     Args:
-        ledger: the counts of all rows and plain loops.
+        counts: the counts of all rows.
         reads: the host reads in a pass.
         table: the former table.
-        reason: why budgets rise and rules are no longer met; None if neither may happen.
+        reason: why counts rise and rules are broken; empty if neither is allowed.
     """
-    budgets: dict[str, Any] = {}
-    raised = list(table["raised"])
-    for row in map(str, ROWS):
-        old = table["budgets"].get(row, {})
-        budgets[row] = {kind: {} for kind in KINDS}
-        for kind, part, count, budget in _differences(ledger[row], old):
-            if count > budget and reason and old:
-                raised.append(f"{row}, {part} {kind}: {budget} → {count}: {reason}")
-            budgets[row][kind][part] = count if reason else min(count, budget)
+    old = table["budgets"]
+    budgets = {
+        key: count if reason else min(count, old.get(key, 0)) for key, count in counts.items()
+    }
+    rise = sum(max(0, budgets[key] - old.get(key, 0)) for key in budgets)
     unmet = {
-        rule.name: f"{rule.figure:g} > {rule.limit:g}"
-        for rule in rules(ledger)
-        if not rule.is_met and (reason or rule.name in table["unmet"])
+        name: f"{figure:g} > {limit:g}"
+        for name, figure, limit in rules(counts)
+        if figure > limit and (reason or name in table["unmet"])
     }
     known = sorted({read.key for read in reads if reason or read.key in table["reads"]})
+    raised = table["raised"] + [f"{reason} ({rise:+})"] * (rise > 0)
     return {"budgets": budgets, "unmet": unmet, "reads": known, "raised": raised}
 
 
@@ -128,15 +134,3 @@ def load() -> dict[str, Any]:
 
 def save(table: Mapping[str, Any]) -> None:
     FILE.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-
-
-def _differences(
-    counts: Counts, budgets: Mapping[str, Mapping[str, int]]
-) -> Iterator[tuple[str, str, int, int]]:
-    for kind in KINDS:
-        for part in PARTS:
-            yield kind, part, counts[kind][part], budgets.get(kind, {}).get(part, 0)
-
-
-def _with(row: Row, **changes: Any) -> Row:
-    return Row(**{**vars(row), **changes})
