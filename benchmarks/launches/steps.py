@@ -48,6 +48,9 @@ TOKENIZER = SimpleNamespace(vocabulary_size=PIECES, pad_id=0, bos_id=2, eos_id=3
 TOKENIZERS: Any = dict.fromkeys(("src", "tgt", "text"), TOKENIZER)
 
 
+Step = Callable[[LaunchCounter, DeviceBatch], None]
+
+
 class Form(NamedTuple):
     """Kind of network with its task.
 
@@ -65,11 +68,11 @@ class Form(NamedTuple):
     real_weights: float
     real_targets: int
 
-    def batch(self, device: torch.device) -> DeviceBatch:
+    def batch(self, device: torch.device, rows: int = ROWS_OF_BATCH) -> DeviceBatch:
         """Return a synthetic micro-batch, as the task collates it."""
-        shape = RowsShape(ROWS_OF_BATCH, LENGTH)
+        shape = RowsShape(rows, LENGTH)
         if self.task == "translation":
-            shape = PairShape(ROWS_OF_BATCH, LENGTH, LENGTH)
+            shape = PairShape(rows, LENGTH, LENGTH)
         recipe: Any = SimpleNamespace(task=self.task, model=None)
         task = self.training(recipe, SimpleNamespace(), TOKENIZERS)  # type: ignore[arg-type]
         return task.collate(DATA_TASKS[self.task].synthetic(shape, SPECIAL), device)
@@ -127,16 +130,18 @@ ROWS.append(Row("translation", "bf16", 1, "verified"))
 def count(row: Row) -> LaunchCounter:
     """Return the counts of a row's second step; the process group must exist.
 
-    The first step creates the optimizer's moments and the grids of exact numerics.
+    The first step creates the optimizer's moments and the grids of exact numerics; a few rows are
+    enough for it.
     """
+    torch.manual_seed(1)
     form = FORMS[row.form]
     weights = sum(parameter.numel() for parameter in form.build().parameters())
     with branches_of_a_gpu(
         weights=weights / form.real_weights, targets=TARGETS / form.real_targets
     ):
         with _plain(row, form) if row.loop == "plain" else _engine(row, form) as step:
-            step(LaunchCounter())
-            step(counter := LaunchCounter())
+            step(LaunchCounter(), form.batch(PLACEMENT.torch_device, rows=ROWS_OF_BATCH // 10))
+            step(counter := LaunchCounter(), form.batch(PLACEMENT.torch_device))
         return counter
 
 
@@ -155,7 +160,7 @@ def read_on_meta(form: Form, network: nn.Module) -> Place | None:
 
 
 @contextlib.contextmanager
-def _engine(row: Row, form: Form) -> Iterator[Callable[[LaunchCounter], None]]:
+def _engine(row: Row, form: Form) -> Iterator[Step]:
     engine = TrainingEngine(
         form.build,
         engine=EngineConfig(
@@ -170,13 +175,13 @@ def _engine(row: Row, form: Form) -> Iterator[Callable[[LaunchCounter], None]]:
         micro_batches_per_step=SLOTS,
         placement=PLACEMENT,
     )
-    batch = form.batch(PLACEMENT.torch_device)
 
-    def step(counter: LaunchCounter) -> None:
+    def step(counter: LaunchCounter, batch: DeviceBatch) -> None:
         with counter.part("passes"):
-            report = summed(engine, batch, TARGETS, SLOTS)
+            targets = LENGTH * len(batch.inputs[0])
+            report = summed(engine, batch, targets, SLOTS)
             while engine.refit(report.amax) is not None:
-                report = summed(engine, batch, TARGETS, SLOTS)
+                report = summed(engine, batch, targets, SLOTS)
         with counter.part("checks"):
             assert not report.bad_slots
             assert not engine.wrong_reductions()
@@ -190,15 +195,14 @@ def _engine(row: Row, form: Form) -> Iterator[Callable[[LaunchCounter], None]]:
 
 
 @contextlib.contextmanager
-def _plain(row: Row, form: Form) -> Iterator[Callable[[LaunchCounter], None]]:
+def _plain(row: Row, form: Form) -> Iterator[Step]:
     network = form.build().to(torch.bfloat16 if row.precision == "bf16" else torch.float32)
     optimizer = AdamW(network.parameters(), lr=1e-4, fused=True)
-    inputs = form.batch(PLACEMENT.torch_device).inputs
 
-    def step(counter: LaunchCounter) -> None:
+    def step(counter: LaunchCounter, batch: DeviceBatch) -> None:
         with counter.part("passes"):
             for _ in range(SLOTS):
-                (network(*inputs, LOSS).smoothed / (SLOTS * TARGETS)).backward()
+                (network(*batch.inputs, LOSS).smoothed / (SLOTS * TARGETS)).backward()
         with counter.part("update"):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()

@@ -123,7 +123,7 @@ def renewed(
         if figure > limit and (reason or name in table["unmet"])
     }
     known = sorted({read.key for read in reads if reason or read.key in table["reads"]})
-    raised = table["raised"] + [f"{reason} ({rise:+})"] * (rise > 0)
+    raised = table["raised"] + [f"{reason} ({rise:+})"] * (rise > 0 and bool(old))
     return {"budgets": budgets, "unmet": unmet, "reads": known, "raised": raised}
 
 
