@@ -17,9 +17,9 @@ from datetime import timedelta
 
 import torch
 
-from benchmarks.launches import table
 from benchmarks.launches.counter import PARTS, Place
 from benchmarks.launches.steps import FORMS, PLACEMENT, ROWS, count, read_on_meta
+from benchmarks.launches.table import counts_of, load, problems, reads_in_passes, renewed, save
 from benchmarks.support.command_line import parse_arguments
 from trainer.process.distributed import process_group
 
@@ -38,8 +38,8 @@ def main() -> None:
     with process_group(PLACEMENT, timedelta(minutes=1)):
         for row in ROWS[: arguments.rows]:
             counter = count(row)
-            reads |= table.reads_in_passes(counter)
-            counts |= table.counts_of(row, counter)
+            reads |= reads_in_passes(counter)
+            counts |= counts_of(row, counter)
             cells = [counter.launches[part] for part in PARTS]
             cells += [sum(cells), counter.waits.total()]
             print(f"| {row} | {' | '.join(map(str, cells))} |", flush=True)
@@ -48,12 +48,12 @@ def main() -> None:
     print(f"{time.process_time():.0f} s of CPU time")
     if arguments.rows:
         return
-    known = table.load()
+    known = load()
     if arguments.renew or arguments.reason:
-        known = table.renewed(counts, places, known, arguments.reason)
-        table.save(known)
-    if problems := list(table.problems(counts, places, known)):
-        sys.exit("\n".join(problems))
+        known = renewed(counts, places, known, arguments.reason)
+        save(known)
+    if differences := list(problems(counts, places, known)):
+        sys.exit("\n".join(differences))
 
 
 if __name__ == "__main__":
