@@ -75,7 +75,7 @@ test: setup  ## the unit tests, and one complete run for each promise (7 minutes
 test-long: setup  ## the other tests of CI: Ray, browsers, commands of the documentation, fresh environments
 	@$(if $(DATA),TRANSLOOM_TEST_DATA=$(abspath $(DATA))) scripts/test --long
 
-check: setup  ## lint, format, types, and the direction of imports
+check: setup  ## lint, format, types, the direction of imports, and the launches of a step
 	@scripts/check
 
 bench: setup  ## measure: path cost, data plane with its peers, recovery, checkpoints, preparing

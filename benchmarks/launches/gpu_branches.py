@@ -1,0 +1,70 @@
+"""Take the branches of a GPU on a CPU.
+
+The code chooses by the type of a tensor's device. Here, functions that choose are replaced by what
+they do for a GPU, wherever they were imported. A function that was renamed raises AttributeError.
+"""
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.nn import functional as F
+
+import model.losses.loss
+import trainer.exact.chunks
+from model.blocks import attention, dropout, feed_forward, heads, linear
+from trainer.exact import adamw, grids, norm
+
+REPLACEMENTS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
+    (dropout.dropout, lambda x, share: F.dropout(x, share)),
+    (heads.contiguous_heads, lambda x: x),
+    (attention.default_backend, lambda device: attention.AttentionBackend.SDPA),
+    (feed_forward.gelu_tanh, lambda x: F.gelu(x, approximate="tanh")),
+    (linear.uses_onednn, lambda device, dtype: False),
+    (grids.largest_magnitude, lambda gradient: torch.linalg.vector_norm(gradient, math.inf)),
+    (
+        adamw.ExactAdamW._update_lines,
+        lambda self, group, steps, flat: self._update_elements(group, float(steps) + 1, *flat),
+    ),
+)
+
+
+@contextlib.contextmanager
+def branches_of_a_gpu(*, weights: float = 1.0, targets: float = 1.0) -> Iterator[None]:
+    """Compute as on a GPU within the context, with operations of a CPU.
+
+    Weights and targets are processed in chunks. With smaller chunks, a small network has as many of
+    them as a real one.
+
+    Args:
+        weights: the number of weights divided by that of a real network.
+        targets: the number of targets of a micro-batch divided by that of a real one.
+    """
+    rows = round(weights * trainer.exact.chunks.CHUNKS["cuda"] / norm.ROW)
+    tokens = math.ceil(targets * model.losses.loss.MIN_CHUNK_TOKENS)
+    with contextlib.ExitStack() as stack:
+        for function, replacement in REPLACEMENTS:
+            for change in _changes(function, replacement):
+                stack.enter_context(change)
+        stack.enter_context(mock.patch.object(model.losses.loss, "MIN_CHUNK_TOKENS", tokens))
+        chunks = mock.patch.dict(trainer.exact.chunks.CHUNKS, cpu=max(1, rows) * norm.ROW)
+        stack.enter_context(chunks)
+        yield
+
+
+def _changes(function: Callable[..., Any], replacement: Callable[..., Any]) -> Iterator[Any]:
+    """Yield a context for each name, entry and method of the loaded modules that is a function."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in ("model", "trainer"):
+            continue
+        for owner in (module, *(one for one in vars(module).values() if isinstance(one, type))):
+            for key, value in list(vars(owner).items()):
+                if value is function:
+                    yield mock.patch.object(owner, key, replacement)
+                elif isinstance(value, dict):
+                    for entry in [entry for entry in value if value[entry] is function]:
+                        yield mock.patch.dict(value, {entry: replacement})
