@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import torch
 from torch.nn import functional as F
 
-import model.losses.loss
-import trainer.exact.chunks
 from model.blocks import attention, dropout, feed_forward, heads, linear
-from trainer.exact import adamw, grids, norm
+from model.losses import loss
+from trainer.exact import adamw, chunks, grids, norm
+from trainer.zero import gradient_buckets, stages
+from trainer.zero.engine import TrainingEngine
 
 REPLACEMENTS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
     (dropout.dropout, lambda x, share: F.dropout(x, share)),
@@ -25,7 +25,9 @@ REPLACEMENTS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
     (attention.default_backend, lambda device: attention.AttentionBackend.SDPA),
     (feed_forward.gelu_tanh, lambda x: F.gelu(x, approximate="tanh")),
     (linear.uses_onednn, lambda device, dtype: False),
-    (grids.largest_magnitude, lambda gradient: torch.linalg.vector_norm(gradient, math.inf)),
+    (grids.largest_magnitudes, grids.magnitudes_by_kernels),
+    (TrainingEngine._to_watch, lambda self, gradients: grids.magnitudes_by_kernels(gradients)),
+    (stages.adds_other_types, lambda tensor: False),
     (
         adamw.ExactAdamW._update_lines,
         lambda self, group, steps, flat: self._update_elements(group, float(steps) + 1, *flat),
@@ -34,7 +36,7 @@ REPLACEMENTS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
 
 
 @contextlib.contextmanager
-def branches_of_a_gpu(*, weights: float = 1.0, targets: float = 1.0) -> Iterator[None]:
+def branches_of_a_gpu(*, weights: float, targets: float, vocabulary: int) -> Iterator[None]:
     """Compute as on a GPU within the context, with operations of a CPU.
 
     Weights and targets are processed in chunks. With smaller chunks, a small network has as many of
@@ -43,16 +45,17 @@ def branches_of_a_gpu(*, weights: float = 1.0, targets: float = 1.0) -> Iterator
     Args:
         weights: the number of weights divided by that of a real network.
         targets: the number of targets of a micro-batch divided by that of a real one.
+        vocabulary: the number of entries of a real network's vocabulary.
     """
-    rows = round(weights * trainer.exact.chunks.CHUNKS["cuda"] / norm.ROW)
-    tokens = math.ceil(targets * model.losses.loss.MIN_CHUNK_TOKENS)
+    rows = round(weights * chunks.CHUNKS["cuda"] / norm.ROW)
+    tokens = math.ceil(targets * loss.GPU_CHUNK_LOGITS / vocabulary)
+    capacity = math.ceil(weights * gradient_buckets.CAPACITY["cuda"])
     with contextlib.ExitStack() as stack:
-        for function, replacement in REPLACEMENTS:
+        for function, replacement in (*REPLACEMENTS, (loss.tokens_per_chunk, lambda *_: tokens)):
             for change in _changes(function, replacement):
                 stack.enter_context(change)
-        stack.enter_context(mock.patch.object(model.losses.loss, "MIN_CHUNK_TOKENS", tokens))
-        chunks = mock.patch.dict(trainer.exact.chunks.CHUNKS, cpu=max(1, rows) * norm.ROW)
-        stack.enter_context(chunks)
+        stack.enter_context(mock.patch.dict(chunks.CHUNKS, cpu=max(1, rows) * norm.ROW))
+        stack.enter_context(mock.patch.dict(gradient_buckets.CAPACITY, cpu=capacity))
         yield
 
 

@@ -60,6 +60,7 @@ class Form(NamedTuple):
         build: creates the network.
         real_weights: the number of weights of a real network.
         real_targets: the number of targets of its micro-batches on a GPU.
+        real_vocabulary: the number of entries of its vocabulary.
     """
 
     task: str
@@ -67,6 +68,7 @@ class Form(NamedTuple):
     build: Callable[[], nn.Module]
     real_weights: float
     real_targets: int
+    real_vocabulary: int
 
     def batch(self, device: torch.device, rows: int = ROWS_OF_BATCH) -> DeviceBatch:
         """Return a synthetic micro-batch, as the task collates it."""
@@ -94,10 +96,10 @@ FORMS = {
         "translation",
         TranslationTask,
         lambda: Transformer(ModelConfig(**SIZES), vocabulary_of(TOKENIZERS)),
-        *(63e6, 12_800),
+        *(63e6, 12_800, 37_000),
     ),
-    "GPT": Form("causal_lm", CausalLanguageModel, _decoder_only, 124e6, 8_192),
-    "masked": Form("masked_lm", MaskedLanguageModelling, _masked, 110e6, 1_920),
+    "GPT": Form("causal_lm", CausalLanguageModel, _decoder_only, 124e6, 8_192, 50_304),
+    "masked": Form("masked_lm", MaskedLanguageModelling, _masked, 110e6, 1_920, 30_522),
 }
 
 
@@ -137,7 +139,9 @@ def count(row: Row) -> LaunchCounter:
     form = FORMS[row.form]
     weights = sum(parameter.numel() for parameter in form.build().parameters())
     with branches_of_a_gpu(
-        weights=weights / form.real_weights, targets=TARGETS / form.real_targets
+        weights=weights / form.real_weights,
+        targets=TARGETS / form.real_targets,
+        vocabulary=form.real_vocabulary,
     ):
         with _plain(row, form) if row.loop == "plain" else _engine(row, form) as step:
             step(LaunchCounter(), form.batch(PLACEMENT.torch_device, rows=ROWS_OF_BATCH // 10))
@@ -150,9 +154,10 @@ def read_on_meta(form: Form, network: nn.Module) -> Place | None:
 
     Tensors on `device="meta"` have no values, so any read raises an error.
     """
-    inputs = form.batch(torch.device("meta")).inputs
+    batch = form.batch(torch.device("meta"))
     try:
-        network.to("meta", torch.bfloat16)(*inputs, LOSS).smoothed.backward()
+        network = network.to("meta", torch.bfloat16)
+        network(*batch.inputs, LOSS, batch.packings).smoothed.backward()
     except (RuntimeError, NotImplementedError) as error:
         frames = list(traceback.walk_tb(error.__traceback__))
         return Place.of(reversed(frames), f"{error}"[:80])
@@ -202,7 +207,8 @@ def _plain(row: Row, form: Form) -> Iterator[Step]:
     def step(counter: LaunchCounter, batch: DeviceBatch) -> None:
         with counter.part("passes"):
             for _ in range(SLOTS):
-                (network(*batch.inputs, LOSS).smoothed / (SLOTS * TARGETS)).backward()
+                sums = network(*batch.inputs, LOSS, batch.packings)
+                (sums.smoothed / (SLOTS * TARGETS)).backward()
         with counter.part("update"):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()

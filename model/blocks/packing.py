@@ -74,7 +74,8 @@ class PackedMask(NamedTuple):
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the host on a device, without waiting for a GPU."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def packing_on_host(lengths: Tensor, places_n: Tensor) -> Packing:

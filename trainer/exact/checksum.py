@@ -73,7 +73,9 @@ class Checksums:
             shifts: C of each parameter.
         """
         for layout, vector in _vectors(parts):
-            self._add(layout, vector, layout.of(shifts), 1)
+            blocks = _sums_of_blocks(vector).mul_(layout.weights)
+            self._sums.index_add_(0, layout.owners, blocks)
+            self._count_shifts(layout, layout.of(shifts), 1)
 
     @torch.no_grad()
     def add_sums(self, parts: Iterable[Part], shifts: Sequence[float]) -> None:
@@ -93,21 +95,20 @@ class Checksums:
             shifted = vector.clone()
             views = layout.views(shifted)
             torch._foreach_add_(views, high_shifts)
-            self._add(layout, shifted, high_shifts, 2**_LOW_BITS)
+            high_blocks = _sums_of_blocks(shifted)
             torch._foreach_sub_(views, high_shifts)
             low = vector.sub_(shifted)
             shifted.copy_(low)
             torch._foreach_add_(views, low_shifts)
-            self._add(layout, shifted, low_shifts, 1)
+            blocks = _sums_of_blocks(shifted).add_(high_blocks, alpha=2**_LOW_BITS)
             torch._foreach_sub_(views, low_shifts)
             off_grid = shifted.ne_(low).view(-1, BLOCK).sum(1, dtype=torch.int64)
-            self._sums.index_add_(0, layout.owners, off_grid.mul_(_signed(_GOLDEN)))
+            weighted = blocks.mul_(layout.weights).add_(off_grid, alpha=_signed(_GOLDEN))
+            self._sums.index_add_(0, layout.owners, weighted)
+            self._count_shifts(layout, high_shifts, 2**_LOW_BITS)
+            self._count_shifts(layout, low_shifts, 1)
 
-    def _add(
-        self, layout: "_Layout", shifted: torch.Tensor, shifts: Sequence[float], factor: int
-    ) -> None:
-        blocks = shifted.view(torch.int64).view(-1, BLOCK // 2).sum(1).mul_(layout.weights)
-        self._sums.index_add_(0, layout.owners, blocks, alpha=factor)
+    def _count_shifts(self, layout: "_Layout", shifts: Sequence[float], factor: int) -> None:
         bits = np.array(shifts, dtype=np.float32).view(np.uint32).astype(np.uint64)
         np.add.at(self._of_shifts, layout.indices, bits * layout.ones * np.uint64(factor))
 
@@ -197,6 +198,11 @@ def _grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
             size += piece.numel()
     if pieces:
         yield pieces
+
+
+def _sums_of_blocks(vector: torch.Tensor) -> torch.Tensor:
+    """Return the sum of each block as int64, which are pairs of elements."""
+    return vector.view(torch.int64).view(-1, BLOCK // 2).sum(1)
 
 
 def _signed(value: int) -> int:

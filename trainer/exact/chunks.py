@@ -4,4 +4,4 @@ On a CPU, a chunk fits into its cache. On a GPU, each operation on a chunk takes
 launch. The numbers are multiples of `norm.ROW` and `checksum.BLOCK`.
 """
 
-CHUNKS = {"cpu": 2**16, "cuda": 2**22}
+CHUNKS = {"cpu": 2**16, "cuda": 2**25}

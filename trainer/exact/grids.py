@@ -182,9 +182,16 @@ def as_fp32(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def largest_magnitudes(gradients: list[torch.Tensor]) -> Sequence[torch.Tensor]:
     """Return the largest absolute value of each tensor as a scalar, NaN if any element is NaN."""
-    if not gradients[0].is_cpu:  # few kernels
-        return torch._foreach_norm(gradients, math.inf)
+    if not gradients[0].is_cpu:
+        return magnitudes_by_kernels(gradients)
     return [_largest_magnitude(gradient) for gradient in gradients]
+
+
+def magnitudes_by_kernels(gradients: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Return `largest_magnitudes` with few kernels."""
+    if len(gradients) == 1:  # for which a list would take three
+        return [torch.linalg.vector_norm(gradients[0], math.inf)]
+    return torch._foreach_norm(gradients, math.inf)
 
 
 def _largest_magnitude(gradient: torch.Tensor) -> torch.Tensor:

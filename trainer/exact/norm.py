@@ -50,7 +50,9 @@ def squares_in_units(pieces: Iterable[torch.Tensor], unit: float) -> int:
         squares = memory[: chunk.numel()].copy_(chunk)
         squares.mul_(squares).add_(shift).sub_(shift)
         whole = squares.numel() // ROW * ROW
-        sums += [squares[:whole].view(-1, ROW).sum(1), squares[whole:].sum(0, keepdim=True)]
+        sums.append(squares[:whole].view(-1, ROW).sum(1))
+        if whole < squares.numel():
+            sums.append(squares[whole:].sum(0, keepdim=True))
     if not sums:
         return 0
     integers = torch.cat(sums).div_(unit).long()  # of at most 53 bits, so their sum can overflow

@@ -177,6 +177,8 @@ class TrainingEngine:
             None if self.grids else self._gradient_clipping,
         )
         round_ = self._round if self.grids else None
+        if self.placement.world_size == 1:
+            self._engine.enable_backward_allreduce = self.zero_stage > 0
         self.stage.receive_gradients(self._indices, self._on_gradients, round_)
         # Losses or gradients are multiplied by this number to undo DeepSpeed's division by the
         # number of ranks.

@@ -436,8 +436,25 @@ class Sharded(Stage):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._optimizer.get_grad_norm_direct = self._norm_of_group
+        self._optimizer.partition_grads = self._add_parts
         if self._clipping is None:
             self._optimizer._get_norm_groups = lambda: [torch.zeros(())]
+
+    def _add_parts(self, parameters: list[nn.Parameter], parts: Gradients) -> None:
+        """Add this rank's parts of a bucket to the sums, as DeepSpeed does one at a time."""
+        optimizer, totals, added = self._optimizer, [], []
+        sums = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = None
+            if part.numel() * self._placement.rank < parameter.ds_numel:  # not padding alone
+                totals.append(sums[parameter.ds_id].view(-1)[: part.numel()])
+                added.append(part.view(-1))
+        if not totals:
+            return
+        if optimizer.micro_step_id == 0:
+            torch._foreach_copy_(totals, added)
+        else:
+            torch._foreach_add_(totals, as_fp32(added))
 
     def receive_gradients(
         self, parameters: Iterable[nn.Parameter], receive: Receiver, round_: Rounding | None
@@ -522,5 +539,4 @@ def _squares(parts: Gradients, dtype: torch.dtype = torch.float32) -> torch.Tens
 def _norm_over_ranks(squares: torch.Tensor) -> torch.Tensor:
     """Return the norm of all ranks' parts, and DeepSpeed's sign of one that is not finite."""
     deepspeed.comm.all_reduce(squares)
-    norm = squares.sqrt()
-    return norm.masked_fill_(~norm.isfinite(), _INVALID_NORM)
+    return squares.sqrt().nan_to_num_(_INVALID_NORM, _INVALID_NORM)
