@@ -33,14 +33,14 @@ WAITS = re.compile(r"_local_scalar_dense|is_nonzero|equal|nonzero|masked_select|
 FUNCTIONS = {
     "passes": {
         r"torch/autograd/graph\.py|/model/": "passes",
-        r"exact/(checksum|gradient_digest)|reduction_check|:_on_gradient|overflow|_nan$": "checks",
+        r"exact/(checksum|gradient_digest)|reduction_check|magnitudes|overflow|_nan$": "checks",
         r"trainer/exact/|trainer/zero/(?!engine|process_wide)|:sum_gradients$": "reduction",
         r"deepspeed/runtime/(zero/stage|bf16_optimizer)": "reduction",
         r"/step_exchange\.py": "exchange",
     },
     "update": {
         r"exact/checksum|reduction_check|:.*(overflow|_nan$|invalid)": "checks",
-        r"exact/norm\.py|:.*(norm|clip)": "norm",
+        r"exact/norm\.py|:.*(norm|clip|_squares)": "norm",
     },
 }
 

@@ -28,10 +28,7 @@ REPLACEMENTS: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
     (grids.largest_magnitudes, grids.magnitudes_by_kernels),
     (TrainingEngine._to_watch, lambda self, gradients: grids.magnitudes_by_kernels(gradients)),
     (stages.adds_other_types, lambda tensor: False),
-    (
-        adamw.ExactAdamW._update_lines,
-        lambda self, group, steps, flat: self._update_elements(group, float(steps) + 1, *flat),
-    ),
+    (adamw.updates_by_lines, lambda parameter: False),
 )
 
 

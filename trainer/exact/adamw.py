@@ -46,15 +46,26 @@ class ExactAdamW(ExactOptimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
 
+    def update_all(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        states: list[dict[str, Tensor]],
+        group: dict[str, Any],
+    ) -> None:
+        if updates_by_lines(parameters[0]):
+            super().update_all(parameters, gradients, states, group)
+            return
+        moments = ([state[name] for state in states] for name in self.moments)
+        # All parameters of a run are updated in each of its steps.
+        self._update_elements(group, float(states[0]["step"]) + 1, parameters, gradients, *moments)
+
     def update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
         tensors = [parameter, gradient, state["exp_avg"], state["exp_avg_sq"]]
         flat = [tensor.detach().view(-1) for tensor in tensors]
-        if parameter.device.type == "cpu":
-            self._update_lines(group, state["step"], flat)
-        else:
-            self._update_elements(group, float(state["step"]) + 1, *flat)
+        self._update_lines(group, state["step"], flat)
 
     def _update_lines(self, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
         """Run the fused update on four vectors; pad their ends if they are within a cache line."""
@@ -93,18 +104,30 @@ class ExactAdamW(ExactOptimizer):
         self,
         group: dict[str, Any],
         step: float,
-        parameter: Tensor,
-        gradient: Tensor,
-        first: Tensor,
-        second: Tensor,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        first: list[Tensor],
+        second: list[Tensor],
     ) -> None:
         beta1, beta2 = group["betas"]
         if self.gradient_divisor != 1.0:
-            gradient.div_(self.gradient_divisor)
-        first.mul_(beta1).add_(gradient * (1 - beta1))
-        second.mul_(beta2).add_((gradient * gradient).mul_(1 - beta2))
-        divisor = second.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
-        update = (first / divisor).mul_(group["lr"] / (1 - beta1**step))
+            torch._foreach_div_(gradients, self.gradient_divisor)
+        torch._foreach_mul_(first, beta1)
+        torch._foreach_add_(first, torch._foreach_mul(gradients, 1 - beta1))
+        torch._foreach_mul_(second, beta2)
+        squares = torch._foreach_mul(gradients, gradients)
+        torch._foreach_mul_(squares, 1 - beta2)
+        torch._foreach_add_(second, squares)
+        divisors = torch._foreach_sqrt(second)
+        torch._foreach_div_(divisors, math.sqrt(1 - beta2**step))
+        torch._foreach_add_(divisors, group["eps"])
+        updates = torch._foreach_div(first, divisors)
+        torch._foreach_mul_(updates, group["lr"] / (1 - beta1**step))
         if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.sub_(update)
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_sub_(parameters, updates)
+
+
+def updates_by_lines(parameter: Tensor) -> bool:
+    """Return whether torch's fused update computes all elements of a cache line alike."""
+    return parameter.is_cpu

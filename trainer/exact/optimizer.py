@@ -36,11 +36,22 @@ class ExactOptimizer(torch.optim.Optimizer, ABC):
         """Update all parameters that have a gradient; the gradients may be changed in place."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self._state_of(parameter)
-                    self.update(parameter, parameter.grad, state, group)
-                    state["step"] += 1
+            parameters = [each for each in group["params"] if each.grad is not None]
+            if parameters:
+                states = [self._state_of(parameter) for parameter in parameters]
+                self.update_all(parameters, [each.grad for each in parameters], states, group)
+                torch._foreach_add_([state["step"] for state in states], 1.0)
+
+    def update_all(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        states: list[dict[str, Tensor]],
+        group: dict[str, Any],
+    ) -> None:
+        """Update vectors as `update` does, which this method calls for each."""
+        for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
+            self.update(parameter, gradient, state, group)
 
     @abstractmethod
     def update(

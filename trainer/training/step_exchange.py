@@ -30,6 +30,7 @@ from data_pipeline.batching.stream import RankStep
 from foundation.wording import counted, join_items
 from model.flops import Flops
 from trainer.errors import GuardError, NonFiniteLossError, SpikeError, TrainerError
+from trainer.exact.grids import LARGEST
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
 from trainer.process.step_timer import StepTimer
@@ -129,6 +130,10 @@ def exchange(
         columns.append(torch.where(finite, torch.stack(amax).double(), 0))
     values = torch.cat(columns, dim=1).cpu().numpy()
     own, count = slice(slots.start, slots.stop), losses.shape[1]
+    if amax:  # a larger loss or gradient counts as not finite
+        is_larger = (np.delete(values, [*range(1, count + 1)], axis=1) > LARGEST).any(axis=1)
+        values[is_larger] = 0
+        values[is_larger, count] = 1
     table[own, _SUMS:maxima] = values[:, :count]
     table[own, _BAD] = values[:, count]
     table[own, maxima:] = values[:, count + 1 :]

@@ -27,7 +27,7 @@ from data_pipeline.batching.plan import slots_of_rank
 from trainer.config import EngineConfig
 from trainer.errors import EngineError
 from trainer.exact.gradient_digest import digest_of
-from trainer.exact.grids import LARGEST, GradientGrids, largest_magnitudes
+from trainer.exact.grids import GradientGrids, largest_magnitudes
 from trainer.exact.norm import norm as exact_norm
 from trainer.exact.optimizer import ExactOptimizer
 from trainer.process.placement import Placement
@@ -59,7 +59,8 @@ class PassResult(NamedTuple):
 
     Attributes:
         sums: [k], the sums that the network's forward returns; the first is minimised.
-        finite: whether the loss and all gradients of this micro-batch are finite, a scalar.
+        finite: whether the loss and all gradients of this micro-batch are finite, a scalar. The
+            exchange also refuses those above `trainer.exact.grids.LARGEST` if numerics are exact.
         amax: [trained parameters], the gradients' largest absolute values; None unless `numerics:
             exact`.
         digests: [trained parameters + 1], int64: the digest of each parameter's gradient before it
@@ -177,8 +178,6 @@ class TrainingEngine:
             None if self.grids else self._gradient_clipping,
         )
         round_ = self._round if self.grids else None
-        if self.placement.world_size == 1:
-            self._engine.enable_backward_allreduce = self.zero_stage > 0
         self.stage.receive_gradients(self._indices, self._on_gradients, round_)
         # Losses or gradients are multiplied by this number to undo DeepSpeed's division by the
         # number of ranks.
@@ -229,22 +228,23 @@ class TrainingEngine:
         loss = named_sums[0] * (factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         self.stage.end_pass()
+        sums = torch.stack([value.detach() for value in named_sums])
+        result = self._result(sums, self._take_digests(sums), is_dummy)
         if is_accumulation_boundary:
             with self.timer.wait():
                 self.stage.sum_gradients()
-        sums = torch.stack([value.detach() for value in named_sums])
-        digests = self._take_digests(sums)
+        return result
+
+    def _result(
+        self, sums: torch.Tensor, digests: torch.Tensor | None, is_dummy: bool
+    ) -> PassResult:
         if is_dummy:
             return PassResult(sums, sums.new_ones((), dtype=torch.bool), digests=digests)
         # All have the precision of the gradients, because `cat` would convert each one separately.
         watched = torch.cat([self._watched[index].flatten() for index in sorted(self._watched)])
         # The sum is finite only if all numbers are.
         finite = (watched.sum(dtype=torch.float32) + sums[0]).isfinite()
-        if self.grids is None:
-            return PassResult(sums, finite, digests=digests)
-        amax = watched.float()
-        within = torch.maximum(amax.max(), sums[0]) <= LARGEST
-        return PassResult(sums, finite & within, amax, digests)
+        return PassResult(sums, finite, watched.float() if self.grids else None, digests)
 
     def refit(self, amax: np.ndarray | None) -> list[str] | None:
         """Widen grids and discard the step's gradients if a gradient does not fit its grid.
@@ -472,12 +472,10 @@ class TrainingEngine:
         if self.grids or not gradients[0].is_cpu:
             return largest_magnitudes(gradients)
         # Torch would copy a gradient to which there is another reference, but copies none for a
-        # view. In stage 0, DeepSpeed overwrites gradients with their sums before the pass ends.
+        # view.
         return [
             gradient.sum()
             if gradient.numel() > SMALL_GRADIENT or self.stage.reuses_memory
-            else gradient
-            if self.stage.replicated
             else gradient.detach()
             for gradient in gradients
         ]

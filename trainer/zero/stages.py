@@ -32,6 +32,7 @@ _INVALID_NORM = -1.0  # DeepSpeed's sign of a norm that is not finite
 
 # A function that receives parameters and their gradients, and returns the gradients to add.
 Receiver = Callable[[list[nn.Parameter], Gradients], Gradients]
+Process = Callable[[list[nn.Parameter], Gradients], None]
 # A function that rounds the gradients of parameters, in place.
 Rounding = Callable[[list[nn.Parameter], Gradients], None]
 
@@ -69,6 +70,8 @@ class Stage(ABC):
         self._optimizer = optimizer
         self._placement = placement
         self._clipping = clipping
+        # Adds the last gradients of a pass, if this class adds gradients instead of DeepSpeed.
+        self.end_pass: Callable[[], None] = lambda: None
 
     @property
     def torch_optimizer(self) -> Any:
@@ -191,12 +194,21 @@ class Stage(ABC):
         original = getattr(self._optimizer, reduce)
         setattr(self._optimizer, reduce, receive_and_reduce)
 
+    def _take_in_buckets(self, parameters: Iterable[nn.Parameter], process: Process) -> None:
+        """Take gradients from their parameters, so that nobody else adds them to sums."""
+
+        def take(parameter: nn.Parameter) -> None:
+            assert parameter.grad is not None
+            buckets.add(parameter, parameter.grad)
+            parameter.grad = None
+
+        self.end_pass = (buckets := GradientBuckets(process, self._capacity)).flush
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(take)
+
     @property
     def _capacity(self) -> int:
         return CAPACITY[self._placement.torch_device.type]
-
-    def end_pass(self) -> None:  # noqa: B027
-        """Add the last gradients of a pass, if this class adds gradients instead of DeepSpeed."""
 
     def sum_gradients(self) -> None:  # noqa: B027
         """Sum over the ranks what this class has added instead of DeepSpeed; a collective."""
@@ -214,6 +226,30 @@ class Replicated(Stage):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._engine.clip_fp32_gradients = self._clip
+        self._sums: dict[nn.Parameter, torch.Tensor] = {}  # of the passes of a step
+
+    def receive_gradients(
+        self, parameters: Iterable[nn.Parameter], receive: Receiver, round_: Rounding | None
+    ) -> None:
+        self._engine.enable_backward_allreduce = False
+
+        def process(parameters: list[nn.Parameter], gradients: Gradients) -> None:
+            received = dict(zip(parameters, receive(parameters, gradients), strict=True))
+            if later := [parameter for parameter in received if parameter in self._sums]:
+                torch._foreach_add_(
+                    [self._sums[parameter] for parameter in later],
+                    [received[parameter] for parameter in later],
+                )
+            self._sums = received | self._sums
+
+        self._take_in_buckets(parameters, process)
+
+    def sum_gradients(self) -> None:
+        for parameter, total in self._sums.items():
+            parameter.grad = total
+        self._sums = {}
+        if self._placement.world_size > 1:
+            self._engine.allreduce_gradients()
 
     @property
     def torch_optimizer(self) -> Any:
@@ -245,6 +281,7 @@ class Replicated(Stage):
 
     def discard_gradients(self) -> None:
         self._engine.module.zero_grad()
+        self._sums = {}
 
     def _clip(self) -> None:
         """Clip as DeepSpeed does, but all gradients at the same time."""
@@ -363,17 +400,7 @@ class FlatSums(Partitioned):
         def process(parameters: list[nn.Parameter], gradients: Gradients) -> None:
             self._add(parameters, receive(parameters, gradients), round_)
 
-        def take(parameter: nn.Parameter) -> None:
-            assert parameter.grad is not None
-            self._buckets.add(parameter, parameter.grad)
-            parameter.grad = None  # otherwise DeepSpeed would add it to its sums
-
-        self._buckets = GradientBuckets(process, self._capacity)
-        for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(take)
-
-    def end_pass(self) -> None:
-        self._buckets.flush()
+        self._take_in_buckets(parameters, process)
 
     def _add(
         self, parameters: list[nn.Parameter], gradients: Gradients, round_: Rounding | None
@@ -440,7 +467,7 @@ class Sharded(Stage):
         if self._clipping is None:
             self._optimizer._get_norm_groups = lambda: [torch.zeros(())]
 
-    def _add_parts(self, parameters: list[nn.Parameter], parts: Gradients) -> None:
+    def _add_parts(self, parameters: list[Any], parts: Gradients) -> None:
         """Add this rank's parts of a bucket to the sums, as DeepSpeed does one at a time."""
         optimizer, totals, added = self._optimizer, [], []
         sums = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
