@@ -39,11 +39,12 @@ from pydantic_core import core_schema
 
 from data_pipeline.arrays import BoolArray, Int64Array
 from data_pipeline.config.data import DataConfig
-from data_pipeline.dataset.manifest_header import FORMAT, ManifestHeader
-from data_pipeline.dataset.manifest_records import (
+from data_pipeline.dataset.manifest_header import (
+    FORMAT,
     DocumentLengths,
     FieldInfo,
     FileInfo,
+    ManifestHeader,
     Many,
     ShardInfo,
     ShardTable,

@@ -11,7 +11,7 @@ from data_pipeline.config.data import DataConfig
 from data_pipeline.corpora.cleaning import hashes_of
 from data_pipeline.corpora.context import in_context
 from data_pipeline.corpora.corpus import WholeText, read_whole
-from data_pipeline.dataset.manifest_records import (
+from data_pipeline.dataset.manifest_header import (
     FieldInfo,
     FileInfo,
     HeldOutInfo,

@@ -17,7 +17,7 @@ from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config.data import DataSettings
 from data_pipeline.corpora.cleaning import Dropped, DropReport
 from data_pipeline.dataset.lengths import Lengths, count_lengths
-from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.dataset.manifest_header import FieldInfo
 from data_pipeline.dataset.shards import ShardBlock, pack_shard
 from data_pipeline.dataset.texts import pack_texts
 from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows

@@ -20,7 +20,7 @@ from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.label import LabelsDataConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
+from data_pipeline.dataset.manifest_header import FieldInfo, SpecialIds
 from data_pipeline.errors import BatchingError
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.masked_lm import MaskedLanguageModelData

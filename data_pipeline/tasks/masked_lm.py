@@ -18,7 +18,7 @@ from data_pipeline.batching.task import Examples, HeldOut
 from data_pipeline.config.data import DataSettings
 from data_pipeline.config.masking import MaskedBatchingConfig
 from data_pipeline.config.text import TEXT
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.random_keys import example_seeds
 from data_pipeline.tasks.causal_lm import CausalLanguageModelData, RowsShape
 from data_pipeline.tasks.masking import (

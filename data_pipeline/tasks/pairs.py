@@ -13,8 +13,7 @@ from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.pair import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule, pair_rules
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.dataset.manifest_header import FieldInfo, ManifestHeader
 from data_pipeline.random_keys import SUBWORD_SAMPLING
 from data_pipeline.tokenizers.subword_sampling import resample
 from data_pipeline.tokenizers.tokenizer import Tokenizer

@@ -29,8 +29,7 @@ from data_pipeline.config.masking import PairMaskedBatchingConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import ManifestHeader, SpecialIds
 from data_pipeline.errors import BatchingError
 from data_pipeline.random_keys import (
     PAIR_SHUFFLE,

@@ -14,7 +14,7 @@ import numpy as np
 from data_pipeline.arrays import FieldArrays, flattened
 from data_pipeline.config.label import TAGS
 from data_pipeline.config.text import TEXT
-from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.dataset.manifest_header import FieldInfo
 from data_pipeline.tasks.labelled import LabelledData, numbers_of
 from data_pipeline.tasks.masking import LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import Tokenizer

@@ -27,7 +27,7 @@ from pydantic import Base64Bytes
 
 from data_pipeline.arrays import FieldArrays, Int32Array, flattened
 from data_pipeline.config.data import TokenizerConfig
-from data_pipeline.dataset.manifest_records import Many, SpecialIds
+from data_pipeline.dataset.manifest_header import Many, SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.tokenizers.sentence_piece import load_processor

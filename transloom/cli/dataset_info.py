@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cluster.terminal import shown
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import DocumentLengths, FieldInfo
+from data_pipeline.dataset.manifest_header import DocumentLengths, FieldInfo
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
 from foundation.file_model import Count, FileModel, error_summary

@@ -6,7 +6,7 @@ import torch
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.tasks.translation import TASK
 from model.networks.transformer import Vocabulary
 from trainer.state.digest import START, fold
