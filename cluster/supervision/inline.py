@@ -172,7 +172,7 @@ def _build(
 ) -> "Trainer":
     """Build the rank; its process group exists."""
     # Imported here because it imports DeepSpeed, which reads the environment.
-    from trainer.assembly.rank import build_rank
+    from trainer.assembly.run import build_rank
 
     retain_freed_memory()  # as a rank does
     slots = job.recipe.batching.micro_batches_per_step

@@ -1,4 +1,4 @@
-"""Manifest of a dataset without its shards: the part that ranks need.
+"""Manifest of a dataset without its shards: the part that ranks need, and its records.
 
     manifest.json ──Manifest.load, on the driver──▶ Manifest ──header()──▶ ManifestHeader
         ──RankJob──▶ every rank
@@ -18,6 +18,8 @@ from foundation.file_model import Count, FileModel
 from foundation.tasks import DEFAULT_TASK
 from foundation.wording import counted
 
+FORMAT_FAMILY = "transloom-dataset/"
+FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 # Name of a file in the dataset folder. The pattern excludes names that lead out of the folder.
 RELATIVE_NAME = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$"
 MAX_NAME_CHARACTERS = 1000
@@ -145,10 +147,6 @@ class Tombstone(FileModel):
     shard: RelativeName
     reason: str
     parent: Sha256  # identity of the manifest without this tombstone
-
-
-FORMAT_FAMILY = "transloom-dataset/"
-FORMAT: Literal["transloom-dataset/2"] = "transloom-dataset/2"
 
 
 class ManifestHeader(FileModel):

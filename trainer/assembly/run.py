@@ -15,8 +15,10 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.assembly.callbacks import build_guards, build_observers
 from trainer.assembly.engine import build_engine
 from trainer.checkpoints.checkpoint import SavedState
+from trainer.checkpoints.run_copies import register_copy
 from trainer.config import EngineConfig
-from trainer.job.rank_job import RankContext
+from trainer.job.rank_job import RankContext, RankJob
+from trainer.job.supervision import Supervision
 from trainer.memory.preflight import run_preflight
 from trainer.process.device_peaks import peak_of_rank
 from trainer.process.distributed import sum_over_ranks
@@ -181,3 +183,30 @@ def _preflight_is_due(
     keeps_more = before and not engine.activation_checkpointing
     due = keeps_more or bool(numerics.differences(checkpoint.header.numerics, now))
     return bool(sum_over_ranks(torch.tensor([float(due)]), placement).item())
+
+
+def build_rank(
+    job: RankJob,
+    *,
+    placement: Placement,
+    steps: Callable[[Cursor], Iterator[RankStep]],
+    supervision: Supervision,
+) -> Trainer:
+    """Return the trainer of one rank of a run or, if the job has replay options, of a replay.
+
+    Args:
+        job: the run, and its checkpoint or warm start.
+        placement: this rank and its device.
+        steps: opens this rank's stream of data at a cursor.
+        supervision: receives the rank's reports.
+    """
+    context = RankContext(job, placement, supervision)
+    if job.replay is None:
+        return build_trainer(context, steps)
+    # Imported late, because it imports the step inspector.
+    from trainer.assembly.replay import build_replay
+
+    if job.replay.url:
+        register_copy(job.run, job.replay.url)
+
+    return build_replay(context, steps)

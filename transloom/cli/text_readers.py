@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from cluster.terminal import warn
 from transloom.inference.engine_names import Precision
-from transloom.inference.text_reader import TextReader
+from transloom.inference.trained_network import TextReader
 
 R = TypeVar("R", bound=TextReader[Any])
 

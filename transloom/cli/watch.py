@@ -105,7 +105,7 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
     Args:
         once: show the current data once, and return.
     """
-    from transloom.observe.terminal.live_picture import supports_live_display
+    from transloom.observe.terminal.display import supports_live_display
     from transloom.observe.terminal.run_feed import RunFeed
 
     try:

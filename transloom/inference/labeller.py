@@ -19,8 +19,7 @@ from model.heads.label_head import LabelModel
 from trainer.errors import RunMismatchError
 from trainer.tasks.rows import sentence_rows
 from transloom.inference.batch_size import max_texts_per_batch
-from transloom.inference.text_reader import TextReader
-from transloom.inference.trained_network import TrainedNetwork
+from transloom.inference.trained_network import TextReader, TrainedNetwork
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from trainer.tasks.probing import pieces_read
 from transloom.inference.engine_names import ComputeType, Engine, Precision
 from transloom.inference.engines import require_possible, searcher_of
 from transloom.inference.ensemble import Ensemble, join
-from transloom.inference.search_processes import Search
-from transloom.inference.searchers import Searcher, network_searcher
+from transloom.inference.searchers import Search, Searcher, network_searcher
 from transloom.inference.sentence_memory import (
     LongSentenceError,
     SentenceLimit,

@@ -29,7 +29,6 @@ from trainer.runs.folder import RunFolder
 from transloom.inference.engine_names import Precision
 from transloom.inference.evaluation import MOSES_SIGNATURE, moses
 from transloom.inference.scoring import dataset_of
-from transloom.inference.search_processes import processes_for
 from transloom.inference.sentence_memory import LongSentenceError
 from transloom.inference.significance import Metric, OneMetric, Report
 from transloom.inference.translator import Translator
@@ -165,7 +164,7 @@ class DecodingTuner:
         total = len(sources) * len(beams)
         self._report(f"translating with {name}", 0, total)
         try:
-            with translator.in_processes(processes or processes_for(total)):
+            with translator.in_processes(processes or translator.processes_for(total)):
                 for number, beam_size in enumerate(beams):
                     earlier = number * len(sources)
                     translator.decoding = translator.decoding.model_copy(

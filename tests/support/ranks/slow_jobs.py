@@ -29,7 +29,7 @@ from support.ranks.engine_jobs import (
 from support.ranks.rank_jobs import make_job
 from support.ranks.spike_jobs import Supervisor
 from support.records.checkpoints import work_folder
-from trainer.assembly.rank import build_rank
+from trainer.assembly.run import build_rank
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.tasks.batch import to_device

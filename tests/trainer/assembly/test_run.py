@@ -12,7 +12,7 @@ from support.records.checkpoints import Listener, work_folder
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.assembly.rank import build_rank
+from trainer.assembly.run import build_rank
 from trainer.job.replay_options import ReplayOptions
 from trainer.runs.folder import RunFolder
 
