@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.data.worker_heartbeats import WorkerMonitor
-from cluster.data.workers import DataWorkers, worker_numbers
+from cluster.data.workers import DataWorkers, WorkerMonitor, worker_numbers
 from cluster.errors import RankHungError
 from cluster.health.collectives import find_absent_ranks
 from cluster.health.failures import is_permanent

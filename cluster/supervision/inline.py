@@ -25,17 +25,15 @@ from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.state_file import FileRecord
-from trainer.job.rank_job import RankJob
-from trainer.job.replay_options import ReplayOptions
+from trainer.job.rank_job import RankJob, ReplayOptions
 from trainer.job.supervision import Outcome
 from trainer.process.distributed import process_group
 from trainer.process.host_memory import retain_freed_memory
 from trainer.process.placement import Placement
 from trainer.record.metrics_lines import Line
-from trainer.runs.folder import RunFolder
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import DETAIL, INTERRUPTED
 from trainer.runs.rank_nodes import write_rank_nodes
-from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Phase
 
 if TYPE_CHECKING:

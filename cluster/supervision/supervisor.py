@@ -33,13 +33,12 @@ from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, format_value
-from trainer.job.replay_options import ReplayOptions
+from trainer.job.rank_job import ReplayOptions
 from trainer.job.supervision import Outcome
 from trainer.process.host_memory import allocator_environment
 from trainer.record.metrics_file import recorded_step
-from trainer.runs.folder import RunFolder
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import INTERRUPTED
-from trainer.runs.step_range import StepRange
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from pathlib import Path
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from foundation.wording import join_items
-from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint, newest_intact
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
 from trainer.checkpoints.format import HEADER, Parent
-from trainer.checkpoints.newest_intact import newest_intact
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder

@@ -13,8 +13,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, join_items
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.folder_names import STEP, checkpoint_name
 from trainer.errors import RunMismatchError
 from trainer.recipe import identity_differences

@@ -25,14 +25,13 @@ from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_objects import PARTS
-from trainer.job.replay_options import ReplayOptions
+from trainer.job.rank_job import ReplayOptions
 from trainer.record.metrics_file import step_lines
 from trainer.record.metrics_lines import Line, StepLine
 from trainer.replay.rank_reports import RankStateReport, RankStepReport
 from trainer.replay.replay_report import ReplayReport
-from trainer.runs.folder import RunFolder
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.model_folder import is_model_folder
-from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Vitals
 from trainer.runs.warm_start import warm_start_of
 from transloom.cli.run_urls import existing_run

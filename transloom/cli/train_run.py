@@ -20,8 +20,7 @@ from trainer.record.metrics_file import read_backwards
 from trainer.record.metrics_lines import ValidationLine
 from trainer.record.run_status_model import LossForm
 from trainer.runs import RUNS
-from trainer.runs.folder import RunFolder
-from trainer.runs.step_range import StepRange, profile_folder
+from trainer.runs.folder import RunFolder, StepRange, profile_folder
 from transloom.cli.next_steps import next_commands
 from transloom.observe.terminal.display import LoggingListener, listener_for
 

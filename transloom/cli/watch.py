@@ -6,7 +6,8 @@ The display reads from a feed: a run (`run_feed.py`) or a folder of runs (`folde
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,6 @@ from transloom.cli.completion import run_folders
 from transloom.cli.jobs import DEFAULT_ADDRESS, Address
 from transloom.cli.options import JsonOption
 from transloom.cli.run_urls import followed_copy
-from transloom.cli.signal_handlers import handled_signals
 
 if TYPE_CHECKING:
     from transloom.observe.terminal.folder_feed import FolderFeed
@@ -181,3 +181,16 @@ def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
 def _exit(number: int, frame: FrameType | None) -> None:
     """Exit as if a signal had ended the process, after the terminal has been restored."""
     raise SystemExit(128 + number)
+
+
+@contextmanager
+def handled_signals(
+    handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals
+) -> Iterator[None]:
+    """Handle signals in the context, and restore the former handlers at its end."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -18,8 +18,7 @@ from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder

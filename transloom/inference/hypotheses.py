@@ -21,8 +21,7 @@ from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import Count, FileModel
 from foundation.strict_json import SMALL, parse_object
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.folder_names import STEP
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TranslationError

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_pipeline.arrays import flattened
 from data_pipeline.config.label import LabelsDataConfig, TaggedDataConfig
-from data_pipeline.tasks.token_classification import encode_words
+from data_pipeline.tasks.labelled import encode_words
 from model.heads.label_head import LabelModel
 from trainer.errors import RunMismatchError
 from trainer.tasks.rows import sentence_rows

@@ -21,8 +21,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_atomically
 from foundation.file_model import Count, FileModel
 from foundation.wording import join_items
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError, TranslationError
 from trainer.runs.folder import RunFolder

@@ -43,10 +43,10 @@ from trainer.errors import (
     LeaseLostError,
     NonFiniteLossError,
 )
-from trainer.job.replay_options import ReplayOptions
+from trainer.job.rank_job import ReplayOptions
+from trainer.runs.folder import StepRange
 from trainer.runs.log import DETAIL
 from trainer.runs.rank_nodes import read_rank_nodes
-from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import read_vitals
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"

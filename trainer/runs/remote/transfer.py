@@ -27,9 +27,8 @@ from data_pipeline.storage.object_errors import ObjectMissingError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.file_model import error_summary
 from foundation.strict_json import SMALL, parse_object
-from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.commit import DAMAGED
-from trainer.checkpoints.file_hashes import sha256_of
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.lease import Lease

@@ -22,7 +22,7 @@ from foundation.errors import DataError
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.run_url import is_run_url

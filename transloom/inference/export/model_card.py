@@ -15,8 +15,7 @@ from foundation.strict_json import SMALL, parse_object
 from foundation.strict_yaml import dump_yaml
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder

@@ -16,7 +16,7 @@ from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.errors import DataError
 from model.errors import ModelError
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TrainerError

@@ -21,8 +21,8 @@ from cluster.errors import RankLostError
 from cluster.terminal import Terminal, full_message, shown
 from foundation.location import without_credentials
 from foundation.untrusted_text import visible, visible_line
+from trainer.checkpoints.checkpoint import newest_intact
 from trainer.checkpoints.checkpoint_status import CheckpointFolder
-from trainer.checkpoints.newest_intact import newest_intact
 from trainer.errors import GuardError, LeaseLostError, NonFiniteLossError
 from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import Event, Line, RankHung, Resized, TrainLine, ValidationLine
