@@ -90,7 +90,7 @@ class ServingServer:
         self._stops = False
         self._description = description(list(self._runs), limits)
         self._description_page = description_page(self._description).encode()
-        metrics.expect(runs)
+        metrics.expect(self._runs)
         self.app = web.Application(
             middlewares=[guard.middleware, self._problems], client_max_size=limits.request_bytes
         )
@@ -197,7 +197,8 @@ class ServingServer:
         return _answer(now, 200 if now.ready else 503)
 
     async def _numbers(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+        runs = [(run.current_status(), run.replica_statuses()) for run in self._runs.values()]
+        return web.Response(body=self._metrics.text(runs), headers={"Content-Type": CONTENT_TYPE})
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return web.json_response(self._description)
