@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.node_check.report import NodeCheckReport
+from cluster.node_check.verdicts import NodeCheckReport
 from cluster.planning.problem import PlanProblem
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.ray.private import Holder, holders

@@ -15,8 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.node_check.actor import NodeCheckActor
 from cluster.node_check.checks import NodeChecks, NodeProcesses
 from cluster.node_check.figures import MeasuredNode
-from cluster.node_check.report import NodeCheckReport
-from cluster.node_check.verdicts import NODE_CHECK_REMEDY, compare
+from cluster.node_check.verdicts import NODE_CHECK_REMEDY, NodeCheckReport, compare
 from cluster.planning.problem import PlanProblem
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation, room

@@ -32,8 +32,7 @@ from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
-from trainer.job.rank_job import RankJob
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, RankJob
 from trainer.process.flight_recorder import collectives_record
 from trainer.process.placement import Placement
 

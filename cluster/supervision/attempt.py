@@ -52,7 +52,7 @@ from foundation.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
 from trainer.hang import HangFinding
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome
 from trainer.record.metrics_lines import RankHung, TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL

@@ -25,8 +25,7 @@ from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.state_file import FileRecord
-from trainer.job.rank_job import RankJob, ReplayOptions
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, RankJob, ReplayOptions
 from trainer.process.distributed import process_group
 from trainer.process.host_memory import retain_freed_memory
 from trainer.process.placement import Placement
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class InlineSupervision:
-    """Implementation of `trainer.job.supervision.Supervision` by direct calls, in one process."""
+    """Implementation of `trainer.job.rank_job.Supervision` by direct calls, in one process."""
 
     def __init__(
         self,

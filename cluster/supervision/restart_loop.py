@@ -47,8 +47,7 @@ from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.corruption import ReductionError, SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
 from trainer.hang import HangFinding
-from trainer.job.rank_job import ReplayOptions
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, ReplayOptions
 from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import DETAIL
 from trainer.runs.rank_nodes import write_rank_nodes

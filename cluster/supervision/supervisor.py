@@ -33,8 +33,7 @@ from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, format_value
-from trainer.job.rank_job import ReplayOptions
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, ReplayOptions
 from trainer.process.host_memory import allocator_environment
 from trainer.record.metrics_file import recorded_step
 from trainer.runs.folder import RunFolder, StepRange

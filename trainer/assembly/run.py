@@ -20,8 +20,7 @@ from trainer.assembly.engine import build_engine
 from trainer.checkpoints.checkpoint import SavedState
 from trainer.checkpoints.run_copies import register_copy
 from trainer.config import EngineConfig
-from trainer.job.rank_job import RankContext, RankJob
-from trainer.job.supervision import Supervision
+from trainer.job.rank_job import RankContext, RankJob, Supervision
 from trainer.memory.preflight import run_preflight
 from trainer.process.device_peaks import peak_of_rank
 from trainer.process.distributed import sum_over_ranks

@@ -23,8 +23,7 @@ import torch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from trainer.corruption import MAX_PARAMETERS, ReductionError, ReductionFinding
-from trainer.job.rank_job import RankContext
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, RankContext
 from trainer.record.metrics_lines import (
     CorruptionFound,
     Preempted,

@@ -22,8 +22,8 @@ from transloom.cli.load_translator import load_translator, trained_recipe
 from transloom.cli.run_urls import existing_run, named_run, writable
 from transloom.inference.breakdowns import frequencies_of
 from transloom.inference.chosen_checkpoint import find_checkpoint
+from transloom.inference.evaluation import dataset_of
 from transloom.inference.hypotheses import Hypotheses, find_hypotheses, make_hypotheses, origin_of
-from transloom.inference.scoring import dataset_of
 from transloom.inference.system_comparison import (
     Candidate,
     SystemComparison,

@@ -15,7 +15,7 @@ from cluster.supervision.supervisor import SupervisionOptions, supervise
 from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome
 from trainer.record.metrics_file import read_backwards
 from trainer.record.metrics_lines import ValidationLine
 from trainer.record.run_status_model import LossForm

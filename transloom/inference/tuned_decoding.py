@@ -26,8 +26,7 @@ from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError, TranslationError
 from trainer.runs.folder import RunFolder
 from transloom.inference.engine_names import Precision
-from transloom.inference.evaluation import MOSES_SIGNATURE, moses
-from transloom.inference.scoring import dataset_of
+from transloom.inference.evaluation import MOSES_SIGNATURE, dataset_of, moses
 from transloom.inference.sentence_memory import LongSentenceError
 from transloom.inference.significance import Metric, OneMetric, Report
 from transloom.inference.translator import Translator

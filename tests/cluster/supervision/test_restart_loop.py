@@ -21,8 +21,7 @@ from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.node_check.figures import MeasuredNode
-from cluster.node_check.report import NodeCheckReport
-from cluster.node_check.verdicts import NodeVerdict
+from cluster.node_check.verdicts import NodeCheckReport, NodeVerdict
 from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node

@@ -11,8 +11,7 @@ from support.files.guarded_server import GuardedServer
 from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError
 from data_pipeline.storage import remote
 from data_pipeline.storage.locations import open_location
-from data_pipeline.storage.passwords import check_netrc
-from data_pipeline.storage.remote import download
+from data_pipeline.storage.remote import check_netrc, download
 from data_pipeline.storage.shard_cache import ShardCache
 from data_pipeline.storage.store import LocalStore, RemoteStore, open_store
 from foundation.errors import LocationError

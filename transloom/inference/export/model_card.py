@@ -19,9 +19,9 @@ from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
+from transloom.inference.evaluation import dataset_of
 from transloom.inference.export.marian_tokenizer import called
 from transloom.inference.hypotheses import HypothesesMetadata, find_hypotheses
-from transloom.inference.scoring import dataset_of
 from transloom.inference.trained_network import TrainedNetwork
 
 CARD_FILE = "README.md"

@@ -41,7 +41,7 @@ def inspection_command(command_line: str) -> tuple[str, ...]:
     # -P: do not import a package of the current folder that is also called `cluster`.
     return (
         *(sys.executable, "-P", "-c"),
-        "from foundation.child_process import enter_background; enter_background(); "
+        "from foundation.process_pool import enter_background; enter_background(); "
         f"from {command_line} import main; main()",
     )
 

@@ -30,9 +30,8 @@ from trainer.errors import LeaseLostError, RunInUseError, TrainerError
 from trainer.runs.remote import file_table, lease, mirror, mirrored_files
 from trainer.runs.remote.changes import add_files
 from trainer.runs.remote.file_table import MAX_ENTRIES, FileTable, IndexPart, file_part
-from trainer.runs.remote.head import HeadObject
+from trainer.runs.remote.head import HeadObject, request_data_workers, request_stop
 from trainer.runs.remote.pull import RunPuller
-from trainer.runs.remote.requests import request_data_workers, request_stop
 
 SECONDS = 60.0
 SHORT = (9, 14, 19, 24, 29)  # of the requests of a driver that saves a checkpoint
