@@ -32,7 +32,7 @@ from trainer.process.placement import Placement
 from trainer.record.metrics_lines import Line
 from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import DETAIL, INTERRUPTED
-from trainer.runs.rank_nodes import write_rank_nodes
+from trainer.runs.start import write_rank_nodes
 from trainer.runs.vitals import Phase
 
 if TYPE_CHECKING:

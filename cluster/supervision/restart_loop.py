@@ -50,7 +50,7 @@ from trainer.hang import HangFinding
 from trainer.job.rank_job import Outcome, ReplayOptions
 from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import DETAIL
-from trainer.runs.rank_nodes import write_rank_nodes
+from trainer.runs.start import write_rank_nodes
 
 WAIT_SECONDS = 0.5
 # Seconds to wait for data workers that reserve CPUs, which they must do before the ranks.

@@ -59,8 +59,7 @@ from data_pipeline.storage.store import (
     DatasetStore,
     open_store,
 )
-from foundation.file_model import error_summary
-from foundation.strict_json import JsonLimits, parse_json
+from foundation.file_model import JsonLimits, error_summary, parse_json
 from foundation.wording import counted, join_items
 
 # Enough for about 250,000 shards, or a billion pairs; each shard has at least ten values.

@@ -35,9 +35,8 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
-from foundation.file_model import FileModel, error_summary
+from foundation.file_model import SMALL, FileModel, error_summary
 from foundation.shown_urls import url_of
-from foundation.strict_json import SMALL, parse_object
 from foundation.strict_yaml import dump_yaml
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import Parent, read_header
@@ -184,7 +183,7 @@ class RunFolder:
         """
         try:
             data = read_regular(self.card_path, SMALL.bytes)
-            return RunMetadata.model_validate(parse_object(data))
+            return RunMetadata.from_json(data)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunMismatchError(
                 f"{self.path} is no run: it has no {self.card_path.name}. "

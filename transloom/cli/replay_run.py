@@ -20,8 +20,8 @@ from cluster.recipe import Recipe
 from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetFileError
+from foundation.file_model import JsonLimits, parse_object
 from foundation.location import Location, without_credentials
-from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_objects import PARTS
@@ -252,7 +252,7 @@ def _numerics(scratch: RunFolder) -> dict[str, object]:
 
 def _state(plan: ReplayPlan, scratch: RunFolder, step: int) -> ComparedState:
     parts = [
-        RankStateReport.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
+        RankStateReport.from_json(path.read_bytes(), REPORT_LIMITS)
         for path in sorted(_reports(scratch).glob(f"state-{step:08d}.*.json"))
     ]
     return ComparedState.of(step, parts, plan.parameters)
@@ -260,7 +260,7 @@ def _state(plan: ReplayPlan, scratch: RunFolder, step: int) -> ComparedState:
 
 def _read_rank_reports(scratch: RunFolder, step: int) -> list[RankStepReport]:
     return [
-        RankStepReport.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
+        RankStepReport.from_json(path.read_bytes(), REPORT_LIMITS)
         for path in sorted(_reports(scratch).glob(f"look-{step:08d}.*.json"))
     ]
 

@@ -24,8 +24,7 @@ from transloom.cli.options import JsonOption
 from transloom.cli.run_urls import followed_copy
 
 if TYPE_CHECKING:
-    from transloom.observe.terminal.folder_feed import FolderFeed
-    from transloom.observe.terminal.run_feed import RunFeed
+    from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
 # Niceness of this command, so that training on the same machine has priority.
 NICENESS = 10
@@ -77,9 +76,8 @@ def watch(
 
 def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
     from trainer.record.run_status import is_run
-    from transloom.observe.terminal.folder_feed import FolderFeed
     from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_picture
-    from transloom.observe.terminal.run_feed import RunFeed
+    from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
     path = Path(what)
     if "/" not in what and not path.is_dir() and what != "runs":

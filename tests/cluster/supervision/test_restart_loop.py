@@ -45,7 +45,7 @@ from trainer.errors import (
 from trainer.job.rank_job import ReplayOptions
 from trainer.runs.folder import StepRange
 from trainer.runs.log import DETAIL
-from trainer.runs.rank_nodes import read_rank_nodes
+from trainer.runs.start import read_rank_nodes
 from trainer.runs.vitals import read_vitals
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"

@@ -21,9 +21,8 @@ from data_pipeline.storage.object_errors import (
     ObjectStoreError,
 )
 from data_pipeline.storage.object_store import ObjectStore
-from foundation.file_model import Count, FileModel, error_summary
+from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from foundation.location import path_escape
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.wording import counted
 from trainer.checkpoints.lease import OwnerMetadata, is_dead
 from trainer.errors import NoRunError, RunMismatchError
@@ -245,7 +244,7 @@ def unnamed_objects(
 
 def _parse(data: bytes, label: str) -> RunHead:
     try:
-        head = RunHead.model_validate(parse_object(data, HEAD_LIMITS))
+        head = RunHead.from_json(data, HEAD_LIMITS)
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     require_listable((*head.files.entries, *head.additions.entries), label)

@@ -11,7 +11,7 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.pair import TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.corpora.context import SEPARATOR
 from foundation.errors import DataError
-from foundation.strict_json import SMALL, parse_object
+from foundation.file_model import SMALL
 from foundation.strict_yaml import dump_yaml
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
@@ -181,7 +181,7 @@ def _test_score(path: Path, checkpoint: Checkpoint, data: PairDataConfig) -> str
     Returns:
         The line, or None if the hypotheses are missing or were made with other weights.
     """
-    origin = HypothesesMetadata.model_validate(parse_object(path.read_bytes(), SMALL)).origin
+    origin = HypothesesMetadata.from_json(path.read_bytes(), SMALL).origin
     if origin.checkpoint_sha256 != sha256_of(checkpoint.path / HEADER):
         return None
     heldout = load_heldout(*dataset_of(checkpoint, data), origin.test_set)

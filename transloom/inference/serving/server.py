@@ -21,8 +21,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from foundation.file_model import error_summary
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import JsonLimits, error_summary
 from foundation.untrusted_text import logger_of
 from foundation.wording import counted
 from transloom.inference.serving.dispatcher import Dispatcher
@@ -166,9 +165,7 @@ class ServingServer:
                 f"the content type is {request.content_type:.100}, but must be application/json",
             )
         try:
-            return TranslateRequest.model_validate(
-                parse_object(await request.read(), self._json_limits)
-            )
+            return TranslateRequest.from_json(await request.read(), self._json_limits)
         except ValidationError as error:
             raise RefusedError(400, "not_understood", error_summary(error)) from error
         except ConnectionError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import JsonLimits, parse_object
 from foundation.untrusted_text import visible
 from foundation.wording import counted
 from transloom.observe.dashboard.api_models import (

@@ -26,11 +26,20 @@ from model.blocks.rotary import rotary_table
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.layers import LayersConfig
 from model.generation.sampling import uniform_numbers
+from trainer.errors import TrainerError
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
 from transloom.observe.explain import limits
-from transloom.observe.explain.live.errors import NotLiveError
+
+MOST_PIECES = 128  # of a sentence; computing.js has the same limit
+MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence takes some seconds
+SEEDS = 32  # for which a page has the random numbers of sampling
+
+
+class NotLiveError(TrainerError):
+    """Error of a model that cannot run in a page; its message is the reason, without a period."""
+
 
 _TYPES = {TrainerSpec.BPE: "bpe", TrainerSpec.UNIGRAM: "unigram", TrainerSpec.CHAR: "char"}
 _KINDS = ModelProto.SentencePiece
@@ -87,11 +96,6 @@ def packed_tokenizer(tokenizer: Tokenizer) -> tuple[dict[str, Any], bytes]:
         "charsmap_bytes": len(charsmap),
     }
     return described, charsmap
-
-
-MOST_PIECES = 128  # of a sentence; computing.js has the same limit
-MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence takes some seconds
-SEEDS = 32  # for which a page has the random numbers of sampling
 
 
 def packed(translator: Translator) -> dict[str, Any]:

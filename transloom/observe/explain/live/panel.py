@@ -12,8 +12,12 @@ from trainer.runs.folder import RunFolder
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
-from transloom.observe.explain.live.errors import NotLiveError
-from transloom.observe.explain.live.packing import packed, packed_filler, packed_generator
+from transloom.observe.explain.live.packing import (
+    NotLiveError,
+    packed,
+    packed_filler,
+    packed_generator,
+)
 from transloom.observe.explain.markup import escape, filled, json_in_html, page_file
 from transloom.observe.explain.page import LIVE, PageSection
 
