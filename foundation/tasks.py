@@ -194,7 +194,7 @@ for name, kind in {
         decoding="model.config.encoder_only:FillConfig",
         network="encoder_only",
         scores={**_MASKED_LM_SCORES, "alone_loss": False},
-        data_task="data_pipeline.tasks.tlm:TASK",
+        data_task="data_pipeline.tasks.masked_lm:TLM",
         training="trainer.tasks.tlm:TranslationLanguageModelling",
         loss_unit="masked token",
         predicts="the masked pieces of a sentence pair",

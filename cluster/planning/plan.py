@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
 from cluster.node_check.verdicts import NodeCheckReport
-from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
+from cluster.planning.cluster_facts import ClusterFacts, ask_cluster, check_this_machine
 from cluster.planning.failures import DEFAULT_RATE, FailureCost, failure_cost
 from cluster.planning.problem import PlanProblem
 from cluster.planning.quick_checks import Disk, disk_of, newest_step, quick_check
@@ -224,7 +224,6 @@ def _check_this_machine(plan: Plan, notice: Callable[[str], None]) -> None:
     """Check the hardware of this machine, unless it lacks the GPUs of the ranks."""
     if any(problem.about == "GPUs" for problem in plan.problems):
         return
-    from cluster.planning.hardware import check_this_machine
 
     notice("checking the hardware of this machine")
     plan.node_check, found = check_this_machine(plan.recipe, plan.run.path)

@@ -51,8 +51,8 @@ from data_pipeline.dataset.manifest_header import (
 )
 from data_pipeline.dataset.shard_columns import ShardColumns
 from data_pipeline.errors import DatasetError, DatasetFileError
-from data_pipeline.storage.durable import write_atomically, write_durably
 from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.regular_files import write_atomically, write_durably
 from data_pipeline.storage.store import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,

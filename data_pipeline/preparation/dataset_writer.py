@@ -22,8 +22,8 @@ from data_pipeline.dataset.texts import pack_texts
 from data_pipeline.errors import CorpusError
 from data_pipeline.preparation.group_writer import WrittenShard
 from data_pipeline.preparation.ingest import IngestedCorpus
-from data_pipeline.storage.durable import write_durably
 from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.regular_files import write_durably
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 CLEANING_NAME = "cleaning.json"

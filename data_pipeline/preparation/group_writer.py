@@ -21,7 +21,7 @@ from data_pipeline.dataset.manifest_header import FieldInfo
 from data_pipeline.dataset.shards import ShardBlock, pack_shard
 from data_pipeline.dataset.texts import pack_texts
 from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows
-from data_pipeline.storage.durable import write_durably
+from data_pipeline.storage.regular_files import write_durably
 from data_pipeline.tokenizers.tokenizer import Tokenizer, open_tokenizer
 
 SHARDS_PER_GROUP = 16

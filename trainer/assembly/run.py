@@ -13,7 +13,7 @@ from data_pipeline.batching.heldout import check_heldout, load_heldout
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset_store
-from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.assembly.callbacks import build_guards, build_observers
 from trainer.assembly.engine import build_engine

@@ -36,8 +36,12 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field
 
-from data_pipeline.storage.durable import sync_to_disk, write_durably
-from data_pipeline.storage.regular_files import open_regular, read_regular
+from data_pipeline.storage.regular_files import (
+    open_regular,
+    read_regular,
+    sync_to_disk,
+    write_durably,
+)
 from foundation.file_model import FileModel
 from foundation.periodic_thread import PeriodicThread
 from trainer.checkpoints.process_identity import host_identity, start_tick

@@ -17,8 +17,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from foundation.untrusted_text import visible_in_json
 from trainer.config import MAX_PROBES

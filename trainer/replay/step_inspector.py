@@ -37,7 +37,7 @@ from trainer.replay.rank_reports import (
     write_rank_report,
 )
 from trainer.replay.replay_report import finite
-from trainer.state.training_state import TrainingState
+from trainer.state.restore import TrainingState
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
 from trainer.zero import fragments

@@ -32,8 +32,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import read_regular, write_atomically
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from foundation.file_model import SMALL, FileModel, error_summary
 from foundation.shown_urls import url_of

@@ -13,8 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import SMALL, Count, FileModel
 from trainer.runs.folder import RunFolder
 

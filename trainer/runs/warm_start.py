@@ -3,7 +3,7 @@
 The new run takes only the weights, or their moving average if the old run keeps one. It has its own
 data, schedule, moments and step numbers. The new run stores the hash of the checkpoint, and later
 starts require the same hash. The same applies to the files of a model's folder
-(`trainer.runs.model_folder`). `trainer.state.weight_transfer` defines which weights a network of
+(`trainer.runs.model_folder`). `trainer.state.restore` defines which weights a network of
 another kind takes.
 """
 

@@ -37,8 +37,8 @@ from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.registries.callbacks import ObservedStep, Skip, StepView, Stop
 from trainer.state import early_stopping
 from trainer.state.digest import fold
+from trainer.state.restore import TrainingState
 from trainer.state.saving import SaverProtocol
-from trainer.state.training_state import TrainingState
 from trainer.tasks.task import TrainingTask
 from trainer.training.callbacks import Callbacks
 from trainer.training.check_plan import SlotCheck

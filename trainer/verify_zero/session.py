@@ -21,12 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from foundation.environment import environment
 from trainer.errors import EngineError
 from trainer.process.placement import Placement
-from trainer.verify_zero.work import Digests, Work
-from trainer.verify_zero.zero_grid import Cell
+from trainer.verify_zero.zero_grid import Cell, Digests, Work
 
 if TYPE_CHECKING:
-    from trainer.verify_zero.reference import Reference
-    from trainer.verify_zero.zero_cell import Prepare
+    from trainer.verify_zero.zero_cell import Prepare, Reference
 
 PRELOADED = "trainer.verify_zero.zero_cell"
 GRACE_SECONDS = 5.0  # for the messages of other ranks after one has failed
@@ -199,7 +197,7 @@ def _serve(
 
 
 def _reference(work: Work, placement: Placement) -> "Reference":
-    from trainer.verify_zero.reference import reference_of
+    from trainer.verify_zero.zero_cell import reference_of
 
     return reference_of(work, placement)
 

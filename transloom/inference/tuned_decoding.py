@@ -18,7 +18,7 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import DataConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import write_atomically
 from foundation.file_model import Count, FileModel
 from foundation.wording import join_items
 from trainer.checkpoints.checkpoint import Checkpoint, sha256_of

@@ -22,8 +22,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.errors import ClusterError
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from trainer.checkpoints.process_identity import host_identity, start_tick
 from trainer.runs.folder import RunFolder

@@ -14,8 +14,7 @@ from cluster.package_files import digest_of
 from cluster.packages import INSTALLATION
 from cluster.ray.environment_file import read_environment, require
 from cluster.ray.folder_access import write_problem
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import FileModel, error_summary
 
 # Directory of the extensions among the uploaded files. Its hyphen keeps Python from importing it.

@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from data_pipeline.storage.durable import sync_to_disk
 from data_pipeline.storage.object_errors import ObjectMissingError
 from data_pipeline.storage.object_store import ObjectStore
+from data_pipeline.storage.regular_files import sync_to_disk
 from foundation.file_model import SMALL, error_summary
 from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.commit import DAMAGED

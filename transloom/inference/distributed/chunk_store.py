@@ -24,7 +24,7 @@ from typing import Any, Literal
 from cluster.errors import ClusterError
 from data_pipeline.corpora.lines import BYTE_ORDER_MARK
 from data_pipeline.errors import CorpusError
-from data_pipeline.storage.durable import sync_to_disk, write_atomically
+from data_pipeline.storage.regular_files import sync_to_disk, write_atomically
 from foundation.file_model import SMALL, Count, FileModel, error_summary
 from foundation.wording import format_value
 from transloom.inference.text_input import lines_of

@@ -24,7 +24,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import write_atomically
 from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.errors import DataError
 from foundation.shown_urls import with_urls
