@@ -110,7 +110,7 @@ for name, kind in {
         command="translate",
         page="translation",
         exporters={
-            "huggingface": ".marian:write_marian",
+            "huggingface": ".hugging_face:write_marian",
             "ctranslate2": ".ctranslate2:write_ctranslate2",
         },
     ),
@@ -127,7 +127,7 @@ for name, kind in {
         predicts="the next piece of a text",
         command="generate",
         page="continuation",
-        exporters={"huggingface": ".language_model:write_language_model"},
+        exporters={"huggingface": ".hugging_face:write_language_model"},
     ),
     "sentence_embedding": TaskKind(
         data="data_pipeline.config.pair:PairDataConfig",
@@ -141,7 +141,7 @@ for name, kind in {
         predicts="one vector for the whole text",
         check="data_pipeline.config.embedding:check_recipe",
         command="embed",
-        exporters={"huggingface": ".sentence_transformers:write_sentence_transformer"},
+        exporters={"huggingface": ".hugging_face:write_sentence_transformer"},
     ),
     "masked_lm": TaskKind(
         data="data_pipeline.config.text:TextDataConfig",
@@ -157,7 +157,7 @@ for name, kind in {
         command="fill",
         placeholder="A TEXT WITH A [MASK]",
         page="filling",
-        exporters={"huggingface": ".bert:write_bert"},
+        exporters={"huggingface": ".hugging_face:write_bert"},
     ),
     "text_classification": TaskKind(
         data="data_pipeline.config.label:LabelledDataConfig",
@@ -171,7 +171,7 @@ for name, kind in {
         predicts="a label of the whole text",
         check="trainer.task_kinds:require_label_head",
         command="classify",
-        exporters={"huggingface": ".bert:write_bert_labels"},
+        exporters={"huggingface": ".hugging_face:write_bert_labels"},
     ),
     "token_classification": TaskKind(
         data="data_pipeline.config.label:TaggedDataConfig",
@@ -185,7 +185,7 @@ for name, kind in {
         predicts="a label of each word",
         check="trainer.task_kinds:require_spans_for_their_score",
         command="classify",
-        exporters={"huggingface": ".bert:write_bert_labels"},
+        exporters={"huggingface": ".hugging_face:write_bert_labels"},
     ),
     "tlm": TaskKind(
         data="data_pipeline.config.pair:PairDataConfig",
@@ -202,7 +202,7 @@ for name, kind in {
         command="fill",
         placeholder="A TEXT WITH A [MASK] ||| ITS OTHER SIDE",
         page="filling",
-        exporters={"huggingface": ".bert:write_bert_of_pairs"},
+        exporters={"huggingface": ".hugging_face:write_bert_of_pairs"},
     ),
 }.items():
     TASKS.register(name, kind)

@@ -9,7 +9,7 @@ from cluster.notify.notification import Notification, RunEvent
 from cluster.notify.run_events import RunEvents
 from cluster.notify.targets import CommandTarget, TargetError, open_target
 from cluster.recipe import Recipe
-from cluster.supervision.run_listener import RunListener
+from cluster.supervision.owned_run import RunListener
 from foundation.periodic_thread import PeriodicThread
 from trainer.errors import LeaseLostError
 from trainer.record.metrics_lines import Line

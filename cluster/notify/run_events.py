@@ -24,7 +24,7 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.notify.loss_spikes import LossSpikeDetector
 from cluster.notify.notification import NotifiedScore, RunEvent
 from cluster.recipe import Recipe
-from cluster.supervision.run_listener import NODE_EXCLUDED
+from cluster.supervision.owned_run import NODE_EXCLUDED
 from cluster.terminal import full_message
 from foundation.wording import counted, span, steps_of
 from trainer.checkpoints.folder_names import list_checkpoints
