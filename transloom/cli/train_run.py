@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RecipeError
-from cluster.notify.notifying_listener import NotifyingListener
+from cluster.notify.run_events import NotifyingListener
 from cluster.planning.quick_checks import newest_step, quick_check
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name, with_absolute_paths
 from cluster.supervision.owned_run import RunListener
