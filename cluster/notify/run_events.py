@@ -27,7 +27,7 @@ from cluster.notify.loss_spikes import LossSpikeDetector
 from cluster.notify.notification import Notification, NotifiedScore, RunEvent
 from cluster.notify.targets import CommandTarget, TargetError, open_target
 from cluster.recipe import Recipe
-from cluster.supervision.owned_run import NODE_EXCLUDED, RunListener
+from cluster.supervision.run_listener import NODE_EXCLUDED, RunListener
 from cluster.terminal import full_message
 from foundation.periodic_thread import PeriodicThread
 from foundation.wording import counted, span, steps_of

@@ -44,7 +44,8 @@ from cluster.supervision.attempt_end import (
 from cluster.supervision.interval import Interval
 from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.node_samples import NodeSampler
-from cluster.supervision.owned_run import RemoteRun, RunListener
+from cluster.supervision.owned_run import RemoteRun
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
 from foundation.wording import counted

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from cluster.health.hang_detector import Position
 from cluster.recipe import Recipe
 from cluster.supervision.node_samples import LocalNodeSampler
-from cluster.supervision.owned_run import OwnedRun, RunListener, own_run
+from cluster.supervision.owned_run import OwnedRun, own_run
 from cluster.supervision.rank_jobs import RankJobs, RankStart
 from cluster.supervision.run_checks import is_run_complete, newest_checkpoint, report_sampling
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.batching.stream import local_rank_steps

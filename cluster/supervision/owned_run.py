@@ -13,10 +13,10 @@ the record in the object store has all steps up to the newest checkpoint.
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
@@ -26,21 +26,18 @@ from cluster.ranks.node_mirror import RANK_FILES, SHARED_RANK_FILES, FileChange,
 from cluster.ranks.rank_pool import RankPool
 from cluster.recipe import Recipe
 from cluster.supervision.run_checks import open_run
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.state_objects import PartList
-from trainer.record.metrics_lines import Line
 from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import Vitals
 
 if TYPE_CHECKING:
     from trainer.runs.remote.mirror import RunMirror
 
-# End of the notice about a node that the run does not use, which listeners recognize.
-NODE_EXCLUDED = "The run does not use this node in this session"
 COLLECT_SECONDS = 1.0
 # Longest wait for the object store and the nodes at the beginning and end of an attempt.
 FLUSH_SECONDS = 60.0
@@ -191,25 +188,6 @@ def mirror_of(
     with RunMirror(run.url, run, announce) as mirror:
         lease.require(mirror.check)
         yield mirror
-
-
-class RunListener(Protocol):
-    """Receiver of the notices, lines and vitals of a supervised run."""
-
-    def notice(self, text: str) -> None:
-        """Report an event that users should know about."""
-
-    def logging(self) -> AbstractContextManager[object]:
-        """Keep the run's log while the context lasts; entered by the run's owner only."""
-
-    def log_detail(self, text: str) -> None:
-        """Write a text to the run's log without showing it, for details and long texts."""
-
-    def line(self, line: Line) -> None:
-        """Receive a line that the run has recorded."""
-
-    def vitals(self, vitals: Vitals) -> None:
-        """Receive the activity of the run's processes, periodically, from a separate thread."""
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ from cluster.ray.reservation import max_possible_ranks, node_capabilities
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RankAttempt, RunContext
 from cluster.supervision.corruption_response import CorruptionResponse
-from cluster.supervision.owned_run import NODE_EXCLUDED
 from cluster.supervision.rank_jobs import RankJobs, RankStart
 from cluster.supervision.retry_budget import RankLosses
 from cluster.supervision.run_checks import newest_checkpoint
+from cluster.supervision.run_listener import NODE_EXCLUDED
 from cluster.supervision.run_states import (
     CheckNodes,
     EndAttempt,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.recipe import Recipe
 from cluster.supervision.invocation import current_start
-from cluster.supervision.owned_run import RunListener
+from cluster.supervision.run_listener import RunListener
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import open_mixture
 from data_pipeline.config.data import SENTENCE_PIECE_TYPES

@@ -22,11 +22,12 @@ from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
 from cluster.supervision.memory_tier import MemoryTier
-from cluster.supervision.owned_run import OwnedRun, RemoteRun, RunListener, own_run
+from cluster.supervision.owned_run import OwnedRun, RemoteRun, own_run
 from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
 from cluster.supervision.run_checks import is_run_complete, report_sampling
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 from cluster.data.workers import WorkerHeartbeat
 from cluster.health.hang_detector import Position
 from cluster.health.unfit_nodes import UnfitNodes
-from cluster.supervision.owned_run import RunListener
+from cluster.supervision.run_listener import RunListener
 from foundation.location import without_credentials
 from foundation.periodic_thread import PeriodicThread
 from trainer.runs.folder import RunFolder

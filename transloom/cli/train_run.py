@@ -10,7 +10,7 @@ from cluster.errors import RecipeError
 from cluster.notify.run_events import NotifyingListener
 from cluster.planning.quick_checks import newest_step, quick_check
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name, with_absolute_paths
-from cluster.supervision.owned_run import RunListener
+from cluster.supervision.run_listener import RunListener
 from cluster.supervision.supervisor import SupervisionOptions, supervise
 from cluster.terminal import Terminal
 from foundation.wording import counted

@@ -4,44 +4,29 @@
     translations/NAME-STEP-beamB-alphaA.json   their origin: `HypothesesMetadata`
 
 Stored hypotheses are reused only if their metadata has the current checkpoint, sources and search
-options, and if the file with the hypotheses has the recorded hash. `stored_scores` computes scores
-of the stored translations (BLEU, chrF, each with its signature), without translating again.
+options, and if the file with the hypotheses has the recorded hash.
 """
 
 import hashlib
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import sacrebleu
-
-from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.config.pair import SOURCE, TARGET
+from data_pipeline.config.pair import SOURCE
 from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import SMALL, Count, FileModel, parse_object
 from model.config.transformer import DecodingConfig
 from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
-from trainer.checkpoints.folder_names import STEP, list_checkpoints
+from trainer.checkpoints.folder_names import STEP
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TranslationError
-from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder
 from trainer.tasks.task import save_texts
 from transloom.inference.engine_names import Precision
-from transloom.inference.evaluation import dataset_of
 from transloom.inference.sentence_memory import LongSentenceError
 from transloom.inference.translator import Translator
-
-NEWEST = 6  # maximum number of files to score per test set
-_MAX_BYTES = 2**26
-# Matches the part of a file name after the name of the test set.
-_NAME_SUFFIX = re.compile(
-    r"-(?P<weights>\d{8}|average-of-.+)-beam(?P<beam>\d+)-alpha(?P<alpha>[\d.]+)\.txt"
-)
 
 
 class HypothesesOrigin(FileModel):
@@ -184,81 +169,3 @@ def make_hypotheses(
     card = HypothesesMetadata(origin=origin, sentences=total, sha256=sha256_of(file))
     write_atomically(file.with_suffix(".json"), card.model_dump_json(indent=1) + "\n")
     return Hypotheses(texts, file, reused=False)
-
-
-@dataclass(frozen=True)
-class StoredScore:
-    """Score of a file with stored translations.
-
-    Attributes:
-        checkpoint: step of the checkpoint that made the translations, or the name of an average.
-        score: name of the metric.
-        value: the score itself.
-        signature: sacreBLEU's signature of the score.
-        file: name of the file, which has one translation per line.
-    """
-
-    test_set: str
-    checkpoint: str
-    beam_size: int
-    length_penalty: float
-    score: str
-    value: float
-    signature: str
-    file: str
-
-
-def stored_scores(run: RunFolder) -> list[StoredScore]:
-    """Return the scores of a run's stored translations, ordered by test set, then by file name.
-
-    Raises:
-        TrainerError, DatasetError, OSError: the run's checkpoint or its dataset cannot be read.
-    """
-    paths = list_checkpoints(run.checkpoints)
-    if not paths or not run.translations.is_dir():
-        return []
-    checkpoint = Checkpoint(paths[-1])
-    recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe, checkpoint.header.identity)
-    found = {name: _files_of(run.translations, name) for name in recipe.data.tests}
-    if not any(found.values()):
-        return []
-    store, manifest = dataset_of(checkpoint, recipe.data)
-    scores: list[StoredScore] = []
-    for name, files in found.items():
-        references = load_heldout(store, manifest, name).texts[TARGET] if files else []
-        for file, made_by in files:
-            scores += _scores_of(name, file, made_by, references)
-    return scores
-
-
-def _files_of(folder: Path, name: str) -> list[tuple[Path, re.Match[str]]]:
-    """Return the newest translation files of a test set, each with the match of its name."""
-    matches = [
-        (file, made_by)
-        for file in folder.iterdir()
-        if file.name.startswith(name)
-        and (made_by := _NAME_SUFFIX.fullmatch(file.name[len(name) :]))
-    ]
-    matches.sort(key=lambda match: match[0].stat().st_mtime)
-    return sorted(matches[-NEWEST:], key=lambda match: match[0].name)
-
-
-def _scores_of(
-    name: str, file: Path, made_by: re.Match[str], references: list[str]
-) -> Iterator[StoredScore]:
-    """Yield BLEU and chrF of a file, or nothing if it does not have one line per reference."""
-    hypotheses = read_regular(file, _MAX_BYTES).decode("utf-8", "replace").split("\n")[:-1]
-    if len(hypotheses) != len(references):
-        return
-    for score, metric in (("BLEU", sacrebleu.BLEU()), ("chrF", sacrebleu.CHRF())):
-        value = metric.corpus_score(hypotheses, [references]).score
-        yield StoredScore(
-            test_set=name,
-            checkpoint=made_by["weights"],
-            beam_size=int(made_by["beam"]),
-            length_penalty=float(made_by["alpha"]),
-            score=score,
-            value=value,
-            signature=str(metric.get_signature()),
-            file=file.name,
-        )

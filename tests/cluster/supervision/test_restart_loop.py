@@ -26,7 +26,6 @@ from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node
 from cluster.supervision import restart_loop
-from cluster.supervision.owned_run import NODE_EXCLUDED
 from cluster.supervision.restart_loop import (
     RestartLoop,
     excluded_nodes_text,
@@ -34,6 +33,7 @@ from cluster.supervision.restart_loop import (
     no_capacity_error,
 )
 from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
+from cluster.supervision.run_listener import NODE_EXCLUDED
 from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.errors import (

@@ -8,7 +8,7 @@ import sacrebleu
 
 from data_pipeline.errors import DatasetError
 from trainer.runs.folder import RunFolder
-from transloom.inference.hypotheses import NEWEST, stored_scores
+from transloom.inference.stored_translations import NEWEST, stored_scores
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_without_translations_nothing_is_read(run):
 
 def test_a_dataset_that_is_gone_is_told(run, phrasebook, monkeypatch):
     keep(run, "phrasebook-00000002-beam4-alpha0.6.txt", references_of(phrasebook))
-    monkeypatch.setattr("transloom.inference.hypotheses.dataset_of", _gone)
+    monkeypatch.setattr("transloom.inference.stored_translations.dataset_of", _gone)
     with pytest.raises(DatasetError, match="no dataset"):
         stored_scores(run)
 

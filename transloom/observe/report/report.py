@@ -34,7 +34,7 @@ from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from transloom.inference.hypotheses import stored_scores
+from transloom.inference.stored_translations import stored_scores
 from transloom.observe.dashboard.api_models import run_path
 from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.dashboard.runs_folder import run_id
