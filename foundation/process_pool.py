@@ -4,11 +4,19 @@ Results come in the order of the jobs, so they do not depend on the number of pr
 
 Every process has a separate pipe. In concurrent.futures, all processes share one pipe. If a process
 is killed there while it writes a large result, all others wait forever for the rest of this result.
+
+A killed parent does not end its children. Each child watches a pipe that closes with its parent:
+
+    multiprocessing  the sentinel of the parent process              end_with_parent
+    subprocess       standard input, which the parent keeps open     enter_background
 """
 
+import io
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,12 +25,37 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from typing import Any, TypeVar
 
-from foundation.child_process import end_with_parent
+LOWEST_PRIORITY = 19
+JOBS_PER_PROCESS = 2  # jobs in memory: waiting, running, or finished and not yet yielded
+
+
+def end_with_parent() -> None:
+    """End this process of `multiprocessing` when its parent ends, even in the middle of a job."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    _call_after(lambda: wait([parent.sentinel]), lambda: os._exit(1))
+
+
+def enter_background() -> None:
+    """Take the lowest CPU priority, and kill this process group when standard input ends.
+
+    The parent starts the process in a new session, with a pipe as its standard input.
+    """
+    os.nice(LOWEST_PRIORITY)
+    owner = io.FileIO(os.dup(sys.stdin.fileno()))
+    _call_after(owner.read, lambda: os.killpg(os.getpgrp(), signal.SIGKILL))
+
+
+def _call_after(wait_for_end: Callable[[], object], call: Callable[[], object]) -> None:
+    def watch() -> None:
+        wait_for_end()
+        call()
+
+    threading.Thread(target=watch, name="owner's end", daemon=True).start()
+
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-JOBS_PER_PROCESS = 2  # jobs in memory: waiting, running, or finished and not yet yielded
 
 
 def cores() -> int:

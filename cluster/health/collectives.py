@@ -25,8 +25,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from cluster.health.hang_detector import Position
-from foundation.file_model import Count
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import Count, JsonLimits, parse_object
 from trainer.hang import (
     MAX_CHARACTERS,
     MAX_DIMENSIONS,

@@ -15,8 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cluster.node_check.figures import CheckLevel, ClockOffset, Device, MeasuredNode, NodeFigures
-from cluster.node_check.report import NodeCheckReport
-from cluster.node_check.verdicts import compare, driver_clock_warning, slow_links
+from cluster.node_check.verdicts import NodeCheckReport, compare, driver_clock_warning, slow_links
 from trainer.process.placement import Placement
 
 POLL_SECONDS = 0.2

@@ -20,7 +20,7 @@ from cluster.supervision.inline import train_inline
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from trainer.errors import MemoryPreflightError
-from trainer.job.replay_options import ReplayOptions
+from trainer.job.rank_job import ReplayOptions
 from trainer.memory.device_memory import is_out_of_memory
 from trainer.process import host_memory
 from trainer.record.metrics_lines import Line, TrainLine

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
-from cluster.node_check.report import NodeCheckReport
-from cluster.planning.cluster_facts import ClusterFacts, ask_cluster
-from cluster.planning.epoch import Epoch, measure_epoch
+from cluster.node_check.verdicts import NodeCheckReport
+from cluster.planning.cluster_facts import ClusterFacts, ask_cluster, check_this_machine
 from cluster.planning.failures import DEFAULT_RATE, FailureCost, failure_cost
 from cluster.planning.problem import PlanProblem
 from cluster.planning.quick_checks import Disk, disk_of, newest_step, quick_check
@@ -26,6 +25,7 @@ from cluster.planning.size import (
 )
 from cluster.planning.speed import Duration, Speed, duration, recorded_speed
 from cluster.recipe import Recipe
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
@@ -39,6 +39,8 @@ from trainer.runs.folder import RunFolder
 if TYPE_CHECKING:
     from cluster.planning.measurement import Measurement
 
+# Maximum bytes of shards to read: about one second of work.
+BYTES_READ = 64_000_000
 _EXPECTED = (ClusterError, DataError, ModelError, TrainerError, OSError)
 
 
@@ -74,6 +76,22 @@ class MemoryCheckpoints:
     every_steps: int
     rank_bytes: int
     recommended_every_steps: int | None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Size of an epoch.
+
+    Attributes:
+        steps: number of optimizer steps, which need not be whole, because a step may extend over
+            the end of an epoch.
+        units: total of the loss's denominators, for example target tokens.
+        exact: whether all windows were cut.
+    """
+
+    steps: float
+    units: int
+    exact: bool
 
 
 @dataclass
@@ -206,7 +224,6 @@ def _check_this_machine(plan: Plan, notice: Callable[[str], None]) -> None:
     """Check the hardware of this machine, unless it lacks the GPUs of the ranks."""
     if any(problem.about == "GPUs" for problem in plan.problems):
         return
-    from cluster.planning.hardware import check_this_machine
 
     notice("checking the hardware of this machine")
     plan.node_check, found = check_this_machine(plan.recipe, plan.run.path)
@@ -262,3 +279,33 @@ def _measured_memory(plan: Plan) -> Iterator[PlanProblem]:
             f"one rank, but this machine has {byte_count(free)} left. Use fewer ranks, join a "
             "cluster with --address, or lower batching.max_tokens_per_micro_batch in a new run",
         )
+
+
+def measure_epoch(
+    recipe: Recipe, store: DatasetStore, manifest: Manifest, bytes_read: int = BYTES_READ
+) -> Epoch:
+    """Cut windows of the first epoch, at least one, and return the size of an epoch.
+
+    The windows are the same as those of the data workers. For a small dataset, all windows are cut,
+    and the number of steps is exact. For a large dataset, only the first windows are cut, and the
+    others are assumed to be similar.
+
+    Args:
+        bytes_read: limit on the bytes of shards to read, which determines the number of windows.
+
+    Raises:
+        DatasetFileError: a shard cannot be read.
+    """
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    first = reader.layout(0, 0)
+    windows = first.windows_per_epoch
+    size = int(manifest.shards.shard_bytes.sum())
+    cut = max(1, min(windows, windows * bytes_read // max(1, size)))
+    layouts = [first, *(reader.layout(0, window) for window in range(1, cut))]
+    micro_batches = sum(len(layout.units) for layout in layouts)
+    units = sum(int(layout.units.sum()) for layout in layouts)
+    return Epoch(
+        steps=micro_batches * windows / cut / recipe.batching.micro_batches_per_step,
+        units=units * windows // cut,
+        exact=cut == windows,
+    )

@@ -32,8 +32,7 @@ from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
 from trainer.checkpoints.memory_file import MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
-from trainer.job.rank_job import RankJob
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, RankJob
 from trainer.process.flight_recorder import collectives_record
 from trainer.process.placement import Placement
 
@@ -103,7 +102,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         """Import DeepSpeed for a device, and all modules that the trainer imports."""
         os.environ["DS_ACCELERATOR"] = device
         with without_garbage_collection():
-            import trainer.assembly.rank  # noqa: F401
+            import trainer.assembly.run  # noqa: F401
 
     def import_modules(self, names: list[str]) -> None:
         """Import a rank's modules, many of which torch and DeepSpeed import only at first use."""
@@ -143,7 +142,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         with process_group(placement, timedelta(seconds=2 * config.deadlines.longest_seconds)):
             # Imported here because it imports DeepSpeed, which reads the environment.
             with without_garbage_collection():
-                from trainer.assembly.rank import build_rank
+                from trainer.assembly.run import build_rank
 
             self._client.give_up_seconds = min(
                 GIVE_UP_SECONDS, SHARE_FOR_DATA * config.deadlines.step_seconds

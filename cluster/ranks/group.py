@@ -33,8 +33,7 @@ from cluster.ranks.node_memory import next_nodes
 from cluster.ranks.process import RankProcess
 from cluster.ranks.reports import ReceivedReports, Report, ReportBatch
 from trainer.checkpoints.memory_file import MemorySteps
-from trainer.job.rank_job import RankJob
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, RankJob
 from trainer.process.placement import Placement
 
 # Seconds to wait for the failure that caused the others. One rank's failure makes the other ranks

@@ -20,8 +20,7 @@ from cluster.health.suspend_aware_clock import SuspendAwareClock
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HEARTBEAT_SECONDS, HeartbeatSender
 from cluster.node_check.checks import NodeChecks, NodeProcesses
-from cluster.node_check.report import NodeCheckReport
-from cluster.node_check.verdicts import NodeVerdict
+from cluster.node_check.verdicts import NodeCheckReport, NodeVerdict
 from cluster.ranks.agent_client import NodeAgents
 from cluster.ranks.group import RankGroup
 from cluster.ranks.node_agent import start_agent

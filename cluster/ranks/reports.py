@@ -140,7 +140,7 @@ class ReceivedReports:
 
 
 class Mailbox:
-    """Implementation of `trainer.job.supervision.Supervision` with the threads of an actor."""
+    """Implementation of `trainer.job.rank_job.Supervision` with the threads of an actor."""
 
     def __init__(self) -> None:
         self._reports: deque[tuple[float, Report]] = deque()

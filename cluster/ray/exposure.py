@@ -26,7 +26,7 @@ from cluster.ray.jobs import (
     wait_for_job,
 )
 from cluster.ray.open_endpoints import FOLDER_REMEDY, NO_TOKEN
-from foundation.strict_json import parse_object
+from foundation.file_model import parse_object
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 

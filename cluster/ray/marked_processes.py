@@ -7,10 +7,11 @@ carries the mark, even if the descendant's parent is dead or unknown to this pro
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 
 import psutil  # type: ignore[import-untyped]
+
+from foundation.environment import environment
 
 MARK = "TRANSLOOM_STARTED_BY"
 # Variable that keeps a process's environment visible: Ray's agents change their title, which would
@@ -26,19 +27,9 @@ class MarkedProcesses:
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{secrets.token_hex(8)}"
 
-    @contextmanager
-    def marking(self) -> Iterator[None]:
-        """Mark the processes that this one starts within the context."""
-        names = (MARK, KEEP_ENVIRONMENT)
-        before = {name: os.environ.get(name) for name in names}
-        os.environ.update({MARK: self._mark, KEEP_ENVIRONMENT: "1"})
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
+    def marking(self) -> AbstractContextManager[None]:
+        """Return a context that marks the processes that this one starts within it."""
+        return environment({MARK: self._mark, KEEP_ENVIRONMENT: "1"})
 
     def alive(self) -> list[psutil.Process]:
         """Return the marked processes that are alive, except this one."""

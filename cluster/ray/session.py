@@ -9,7 +9,6 @@ In both cases
   - leaving the session stops only what the session has started.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +22,7 @@ from cluster.ray.authentication import REMEDY, enable_authentication
 from cluster.ray.embedded import EmbeddedRay, embedded_ray, initialise
 from cluster.ray.open_endpoints import exposure_of_joined_cluster, warning
 from cluster.ray.private import IGNORE_UNREAD_ERRORS
+from foundation.environment import environment
 from foundation.untrusted_text import logger_of
 
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -56,7 +56,9 @@ def ray_session(
         embedded_ray(embedded or EmbeddedRay())
         if address is None
         else _joined(address, report_open_endpoints),
-        _without_unread_errors(),
+        # Otherwise Ray prints errors of results that are never read, those of abandoned actors, as
+        # "Unhandled error". The results that are read report all other failures of actors.
+        environment({IGNORE_UNREAD_ERRORS: "1"}),
     ):
         yield
 
@@ -76,23 +78,6 @@ def _joined(address: str, report_open_endpoints: Callable[[str], None]) -> Itera
     finally:
         if not head_lost:  # with a lost head, Ray would try to reach it for half a minute
             ray.shutdown()
-
-
-@contextmanager
-def _without_unread_errors() -> Iterator[None]:
-    """Keep Ray from printing errors of unread results as "Unhandled error".
-
-    Results of abandoned actors are never read. The results that are read report all other failures
-    of actors.
-    """
-    before = os.environ.get(IGNORE_UNREAD_ERRORS)
-    os.environ[IGNORE_UNREAD_ERRORS] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(IGNORE_UNREAD_ERRORS, None)
-        if before is not None:
-            os.environ[IGNORE_UNREAD_ERRORS] = before
 
 
 def find_head(address: str) -> tuple[str, bool]:

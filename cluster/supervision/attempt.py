@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.data.worker_heartbeats import WorkerMonitor
-from cluster.data.workers import DataWorkers, worker_numbers
+from cluster.data.workers import DataWorkers, WorkerMonitor, worker_numbers
 from cluster.errors import RankHungError
 from cluster.health.collectives import find_absent_ranks
 from cluster.health.failures import is_permanent
@@ -45,7 +44,7 @@ from cluster.supervision.attempt_end import (
 from cluster.supervision.interval import Interval
 from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.node_samples import NodeSampler
-from cluster.supervision.remote_run import RemoteRun
+from cluster.supervision.owned_run import RemoteRun
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.stop_requests import StopRequests
 from cluster.supervision.vitals_writer import VitalsWriter
@@ -53,7 +52,7 @@ from foundation.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
 from trainer.hang import HangFinding
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome
 from trainer.record.metrics_lines import RankHung, TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL

@@ -25,17 +25,14 @@ from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.state_file import FileRecord
-from trainer.job.rank_job import RankJob
-from trainer.job.replay_options import ReplayOptions
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, RankJob, ReplayOptions
 from trainer.process.distributed import process_group
 from trainer.process.host_memory import retain_freed_memory
 from trainer.process.placement import Placement
 from trainer.record.metrics_lines import Line
-from trainer.runs.folder import RunFolder
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import DETAIL, INTERRUPTED
-from trainer.runs.rank_nodes import write_rank_nodes
-from trainer.runs.step_range import StepRange
+from trainer.runs.start import write_rank_nodes
 from trainer.runs.vitals import Phase
 
 if TYPE_CHECKING:
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class InlineSupervision:
-    """Implementation of `trainer.job.supervision.Supervision` by direct calls, in one process."""
+    """Implementation of `trainer.job.rank_job.Supervision` by direct calls, in one process."""
 
     def __init__(
         self,
@@ -172,7 +169,7 @@ def _build(
 ) -> "Trainer":
     """Build the rank; its process group exists."""
     # Imported here because it imports DeepSpeed, which reads the environment.
-    from trainer.assembly.rank import build_rank
+    from trainer.assembly.run import build_rank
 
     retain_freed_memory()  # as a rank does
     slots = job.recipe.batching.micro_batches_per_step

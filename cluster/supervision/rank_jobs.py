@@ -10,10 +10,8 @@ from data_pipeline.dataset.manifest import Manifest
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.hang import HangFinding
-from trainer.job.rank_job import RankJob
-from trainer.job.replay_options import ReplayOptions
-from trainer.runs.folder import RunFolder
-from trainer.runs.step_range import StepRange
+from trainer.job.rank_job import RankJob, ReplayOptions
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.warm_start import warm_start_of
 
 

@@ -47,12 +47,10 @@ from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.corruption import ReductionError, SilentCorruptionError
 from trainer.errors import DamagedCheckpointError
 from trainer.hang import HangFinding
-from trainer.job.replay_options import ReplayOptions
-from trainer.job.supervision import Outcome
-from trainer.runs.folder import RunFolder
+from trainer.job.rank_job import Outcome, ReplayOptions
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import DETAIL
-from trainer.runs.rank_nodes import write_rank_nodes
-from trainer.runs.step_range import StepRange
+from trainer.runs.start import write_rank_nodes
 
 WAIT_SECONDS = 0.5
 # Seconds to wait for data workers that reserve CPUs, which they must do before the ranks.

@@ -14,11 +14,10 @@ from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.quarantine import cursor_after
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.compiled_segmentation import sampling_backend_text
-from trainer.checkpoints.checkpoint import Checkpoint, SavedState
+from trainer.checkpoints.checkpoint import Checkpoint, SavedState, newest_intact
 from trainer.checkpoints.commit import set_aside
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import CheckpointHeader, Parent, read_header
-from trainer.checkpoints.newest_intact import newest_intact
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import identity_differences
 from trainer.runs.folder import RunFolder, RunMetadata

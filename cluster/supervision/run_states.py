@@ -16,7 +16,7 @@ from typing import ClassVar
 from cluster.ranks.group import RankGroup
 from cluster.supervision.attempt import RankAttempt
 from cluster.supervision.rank_jobs import RankStart
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome
 from trainer.runs.vitals import SupervisorState
 
 

@@ -22,9 +22,8 @@ from cluster.ray.session import ray_session
 from cluster.recipe import Recipe
 from cluster.supervision.attempt import RunContext
 from cluster.supervision.memory_tier import MemoryTier
-from cluster.supervision.owned_run import OwnedRun, own_run
+from cluster.supervision.owned_run import OwnedRun, RemoteRun, own_run
 from cluster.supervision.ray_metrics import RayMetrics
-from cluster.supervision.remote_run import RemoteRun
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
 from cluster.supervision.run_checks import is_run_complete, report_sampling
@@ -33,13 +32,11 @@ from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, format_value
-from trainer.job.replay_options import ReplayOptions
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, ReplayOptions
 from trainer.process.host_memory import allocator_environment
 from trainer.record.metrics_file import recorded_step
-from trainer.runs.folder import RunFolder
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import INTERRUPTED
-from trainer.runs.step_range import StepRange
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple, Self
 
-from cluster.data.worker_heartbeats import WorkerHeartbeat
+from cluster.data.workers import WorkerHeartbeat
 from cluster.health.hang_detector import Position
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.supervision.run_listener import RunListener

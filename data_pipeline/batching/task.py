@@ -20,8 +20,7 @@ from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.corpora.cleaning import Rule
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import CorpusInfo, FieldInfo, SpecialIds
+from data_pipeline.dataset.manifest_header import CorpusInfo, FieldInfo, ManifestHeader, SpecialIds
 from data_pipeline.dataset.sequences import SequenceRules
 from data_pipeline.random_keys import example_seeds
 from data_pipeline.tokenizers.tokenizer import Tokenizer

@@ -21,7 +21,7 @@ from data_pipeline.batching.mixture import Mixture, ShardSlice, shares_of
 from data_pipeline.batching.task import DATA_TASKS, Examples, rules_by_corpus
 from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import ShardInfo
+from data_pipeline.dataset.manifest_header import ShardInfo
 from data_pipeline.dataset.sequences import check_sequences
 from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.dataset.texts import unpack_texts

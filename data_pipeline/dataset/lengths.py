@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipeline.arrays import IdArray, Int64Array
-from data_pipeline.dataset.manifest_records import DocumentLengths, FieldInfo
+from data_pipeline.dataset.manifest_header import DocumentLengths, FieldInfo
 
 
 @dataclass(frozen=True, eq=False)

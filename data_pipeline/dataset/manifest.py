@@ -39,27 +39,27 @@ from pydantic_core import core_schema
 
 from data_pipeline.arrays import BoolArray, Int64Array
 from data_pipeline.config.data import DataConfig
-from data_pipeline.dataset.manifest_header import FORMAT, ManifestHeader
-from data_pipeline.dataset.manifest_records import (
+from data_pipeline.dataset.manifest_header import (
+    FORMAT,
     DocumentLengths,
     FieldInfo,
     FileInfo,
+    ManifestHeader,
     Many,
     ShardInfo,
     ShardTable,
 )
 from data_pipeline.dataset.shard_columns import ShardColumns
 from data_pipeline.errors import DatasetError, DatasetFileError
-from data_pipeline.storage.durable import write_atomically, write_durably
 from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.regular_files import write_atomically, write_durably
 from data_pipeline.storage.store import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     DatasetStore,
     open_store,
 )
-from foundation.file_model import error_summary
-from foundation.strict_json import JsonLimits, parse_json
+from foundation.file_model import JsonLimits, error_summary, parse_json
 from foundation.wording import counted, join_items
 
 # Enough for about 250,000 shards, or a billion pairs; each shard has at least ten values.

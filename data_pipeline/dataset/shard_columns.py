@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.arrays import Int64Array
-from data_pipeline.dataset.manifest_records import (
+from data_pipeline.dataset.manifest_header import (
     MAX_NAME_CHARACTERS,
     RELATIVE_NAME,
     ShardInfo,

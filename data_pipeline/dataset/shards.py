@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipeline.arrays import FieldArrays, IdArray
-from data_pipeline.dataset.manifest_records import ShardInfo
+from data_pipeline.dataset.manifest_header import ShardInfo
 from data_pipeline.dataset.samples import Sample, read_samples, write_samples
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage.store import SHARD

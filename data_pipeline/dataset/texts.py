@@ -7,7 +7,7 @@ written as a JSON string.
 import json
 from collections.abc import Sequence
 
-from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.dataset.manifest_header import FieldInfo
 from data_pipeline.errors import DatasetFileError
 from foundation.wording import counted
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from data_pipeline.dataset.lengths import Lengths, add_lengths, count_lengths
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import FieldInfo, ShardInfo
+from data_pipeline.dataset.manifest_header import FieldInfo, ShardInfo
 from data_pipeline.dataset.sequences import SequenceRules, check_sequences
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.dataset.texts import unpack_heldout, unpack_texts

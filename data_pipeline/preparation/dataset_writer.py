@@ -11,7 +11,7 @@ from data_pipeline.config.data import DataConfig
 from data_pipeline.corpora.cleaning import hashes_of
 from data_pipeline.corpora.context import in_context
 from data_pipeline.corpora.corpus import WholeText, read_whole
-from data_pipeline.dataset.manifest_records import (
+from data_pipeline.dataset.manifest_header import (
     FieldInfo,
     FileInfo,
     HeldOutInfo,
@@ -22,8 +22,8 @@ from data_pipeline.dataset.texts import pack_texts
 from data_pipeline.errors import CorpusError
 from data_pipeline.preparation.group_writer import WrittenShard
 from data_pipeline.preparation.ingest import IngestedCorpus
-from data_pipeline.storage.durable import write_durably
 from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.regular_files import write_durably
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 CLEANING_NAME = "cleaning.json"

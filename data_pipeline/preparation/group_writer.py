@@ -17,11 +17,11 @@ from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config.data import DataSettings
 from data_pipeline.corpora.cleaning import Dropped, DropReport
 from data_pipeline.dataset.lengths import Lengths, count_lengths
-from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.dataset.manifest_header import FieldInfo
 from data_pipeline.dataset.shards import ShardBlock, pack_shard
 from data_pipeline.dataset.texts import pack_texts
 from data_pipeline.preparation.shuffle import DUPLICATE, Row, shuffled_rows
-from data_pipeline.storage.durable import write_durably
+from data_pipeline.storage.regular_files import write_durably
 from data_pipeline.tokenizers.tokenizer import Tokenizer, open_tokenizer
 
 SHARDS_PER_GROUP = 16

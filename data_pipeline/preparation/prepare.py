@@ -19,7 +19,7 @@ from data_pipeline.corpora.cleaning import HeldOutTexts
 from data_pipeline.corpora.corpus import CorpusReader, WholeText
 from data_pipeline.dataset.lengths import add_lengths
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import CorpusInfo, DocumentLengths, FieldInfo
+from data_pipeline.dataset.manifest_header import CorpusInfo, DocumentLengths, FieldInfo
 from data_pipeline.dataset.preparation_settings import preparation_settings
 from data_pipeline.dataset.shard_columns import ShardColumns
 from data_pipeline.errors import CorpusError, DatasetError

@@ -21,10 +21,9 @@ import psutil  # type: ignore[import-untyped]
 from data_pipeline.dataset.manifest import LIMITS
 from data_pipeline.dataset.manifest_header import FORMAT_FAMILY
 from data_pipeline.errors import DatasetError
-from data_pipeline.storage.durable import sync_to_disk
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import read_regular, sync_to_disk
 from data_pipeline.storage.store import MANIFEST_NAME, MAX_MANIFEST_BYTES
-from foundation.strict_json import parse_json
+from foundation.file_model import parse_json
 
 
 def clear_leftovers(dataset: Path) -> None:

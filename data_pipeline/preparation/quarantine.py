@@ -14,9 +14,9 @@ from data_pipeline.batching.stream import next_window
 from data_pipeline.batching.window import open_mixture
 from data_pipeline.config.data import DataSettings
 from data_pipeline.dataset.manifest import Manifest, archived_name
-from data_pipeline.dataset.manifest_records import Tombstone
+from data_pipeline.dataset.manifest_header import Tombstone
 from data_pipeline.errors import DatasetError
-from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import write_atomically
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
 
 

@@ -18,7 +18,7 @@ from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config.data import TOKENIZERS, DataSettings, TokenizerConfig
 from data_pipeline.corpora.cleaning import DropReport
 from data_pipeline.corpora.context import SEPARATOR, without_context
-from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.dataset.manifest_header import FieldInfo
 from data_pipeline.errors import TokenizerError
 from data_pipeline.preparation.ingest import IngestedCorpus
 from data_pipeline.preparation.shuffle import DUPLICATE, Partitions, Row, shuffled_rows

@@ -30,9 +30,9 @@ from data_pipeline.config.corpus import COMPRESSIONS, is_remote, plain_name
 from data_pipeline.errors import CorpusError
 from data_pipeline.storage.budget import Budget
 from data_pipeline.storage.compression import BLOCK_BYTES, PLAIN, XZ_MEMORY_BYTES, decompressed
-from data_pipeline.storage.download import download
 from data_pipeline.storage.phrasebook import phrasebook_pairs
 from data_pipeline.storage.regular_files import open_regular
+from data_pipeline.storage.remote import download
 from foundation.errors import LocationError
 from foundation.home import home_folder
 from foundation.location import Location, path_escape

@@ -21,8 +21,7 @@ from data_pipeline.config.data import DataConfig, DataSettings, PackedBatchingCo
 from data_pipeline.config.text import TEXT, TextCorpusConfig, TextDataConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule, text_rules
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
+from data_pipeline.dataset.manifest_header import FieldInfo, ManifestHeader, SpecialIds
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 

@@ -7,16 +7,16 @@ Each pass may sample new segmentations (subword sampling).
 
 from collections.abc import Mapping
 
-from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array
+import numpy as np
+
+from data_pipeline.arrays import BoolArray, FieldArrays, Int64Array, UInt64Array, concatenate
 from data_pipeline.batching.task import DataTask, Examples
 from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.pair import SOURCE, TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.corpora.cleaning import EMPTY, Rule, pair_rules
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.dataset.manifest_header import FieldInfo, ManifestHeader
 from data_pipeline.random_keys import SUBWORD_SAMPLING
-from data_pipeline.tokenizers.subword_sampling import resample
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
 TOO_LONG = {SOURCE: "source_too_long", TARGET: "target_too_long"}
@@ -97,3 +97,27 @@ def longest_sequences(manifest: ManifestHeader, settings: DataSettings) -> dict[
     """Return the maximum length of each field's sequences, including sampled segmentations."""
     longest, sampled = manifest.longest(), _sampled(settings)
     return {field: max(length, sampled.get(field, 0)) for field, length in longest.items()}
+
+
+def resample(
+    tokenizer: Tokenizer,
+    sentences: list[str],
+    stored: FieldArrays,
+    seeds: UInt64Array,
+    *,
+    alpha: float,
+    max_length: int,
+    tag: str | None,
+) -> FieldArrays:
+    """Sample a random segmentation of each sentence; see `Tokenizer.sample_field`.
+
+    Args:
+        stored: the segmentations stored in the dataset, which are not longer than `max_length`.
+        max_length: maximum pieces of a sentence, tag and EOS included. If a sampled segmentation is
+            longer, the stored one is used.
+    """
+    sampled = tokenizer.sample_field(sentences, seeds, alpha, tag)
+    assert len(sampled.lengths) == len(stored.lengths), "both belong to the same sentences"
+    numbers = np.arange(len(sentences))
+    chosen = np.where(sampled.lengths > max_length, len(sentences) + numbers, numbers)
+    return concatenate([sampled, stored]).take(chosen)

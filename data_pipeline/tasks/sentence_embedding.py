@@ -22,8 +22,7 @@ from data_pipeline.config.data import DataConfig, DataSettings
 from data_pipeline.config.embedding import BOS_TOKENS, EmbeddingBatchingConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import FieldInfo
+from data_pipeline.dataset.manifest_header import FieldInfo, ManifestHeader
 from data_pipeline.errors import BatchingError
 from data_pipeline.tasks.translation import PairShape, TranslationData, lengths_of
 from data_pipeline.tokenizers.tokenizer import Tokenizer

@@ -22,8 +22,7 @@ from data_pipeline.batching.task import HeldOut, MicroBatchShape
 from data_pipeline.config.data import DataSettings
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import ManifestHeader, SpecialIds
 from data_pipeline.tasks.pairs import PairsData, longest_sequences
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 

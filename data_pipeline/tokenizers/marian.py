@@ -27,13 +27,12 @@ from pydantic import Base64Bytes
 
 from data_pipeline.arrays import FieldArrays, Int32Array, flattened
 from data_pipeline.config.data import TokenizerConfig
-from data_pipeline.dataset.manifest_records import Many, SpecialIds
+from data_pipeline.dataset.manifest_header import Many, SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.tokenizers.sentence_piece import load_processor
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from foundation.file_model import FileModel, error_summary
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import FileModel, JsonLimits, error_summary, parse_object
 from foundation.wording import counted, join_items
 
 EOS, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"
@@ -102,7 +101,7 @@ def unpack(packed: bytes, name: str) -> PackedTokenizer:
         TokenizerError: the bytes are not a packed file.
     """
     try:
-        return PackedTokenizer.model_validate(parse_object(packed, FILE_LIMITS))
+        return PackedTokenizer.from_json(packed, FILE_LIMITS)
     except ValueError as error:
         problem = error_summary(error)
     raise TokenizerError(

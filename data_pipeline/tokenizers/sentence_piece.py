@@ -29,7 +29,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array, flattened
 from data_pipeline.config.data import TokenizerConfig
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.tokenizers.compiled_segmentation import fastest
 from data_pipeline.tokenizers.random_segmentation import (

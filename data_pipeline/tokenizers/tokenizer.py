@@ -24,8 +24,7 @@ from typing import ClassVar, Self
 
 from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array
 from data_pipeline.config.data import SENTENCE_PIECE_TYPES, TOKENIZERS, TokenizerConfig
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import ManifestHeader, SpecialIds
 from data_pipeline.errors import DatasetFileError, TokenizerError
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import DatasetStore

@@ -9,14 +9,14 @@ import sys
 import psutil
 import pytest
 
-from foundation.child_process import LOWEST_PRIORITY
+from foundation.process_pool import LOWEST_PRIORITY
 
 HANG_SECONDS = 300
 
 # Starts a process in its turn, and prints its id.
 BACKGROUND = """
 import subprocess, sys, time
-from foundation.child_process import enter_background
+from foundation.process_pool import enter_background
 enter_background()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1e6)"])
 print(child.pid, flush=True)

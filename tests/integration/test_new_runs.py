@@ -11,7 +11,7 @@ from support.records.checkpoints import header_of
 from support.runs import Runs
 
 from cluster.supervision import supervisor
-from trainer.assembly import rank
+from trainer.assembly import run as assembly
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.errors import CheckpointError, RunMismatchError
 
@@ -115,7 +115,7 @@ def test_a_finished_run_says_so_without_starting_anything(runs, monkeypatch):
         raise AssertionError("it was started")
 
     monkeypatch.setattr(supervisor, "ray_session", refuse)
-    monkeypatch.setattr(rank, "build_rank", refuse)
+    monkeypatch.setattr(assembly, "build_rank", refuse)
     for inline in (False, True):
         again = runs.train("finished", "trainer.max_steps=2", inline=inline)
         assert again == replace(before, began_at=2)

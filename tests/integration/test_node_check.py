@@ -12,7 +12,7 @@ from support.cluster.processes import wait_until
 from cluster.errors import ClusterError
 from cluster.planning.plan import PlanOptions, make_plan
 from trainer.runs.folder import RunFolder
-from trainer.runs.rank_nodes import read_rank_nodes
+from trainer.runs.start import read_rank_nodes
 from trainer.runs.vitals import read_vitals
 from transloom.cli.plan import plan_text
 from transloom.cli.train_run import recipe_and_run

@@ -9,7 +9,7 @@ from cluster.supervision import ray_metrics
 from cluster.supervision.ray_metrics import RayMetrics
 from trainer.record.node_usage import read_usage
 from trainer.runs.folder import RunFolder
-from trainer.runs.rank_nodes import read_rank_nodes
+from trainer.runs.start import read_rank_nodes
 
 
 @pytest.fixture

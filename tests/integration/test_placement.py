@@ -4,7 +4,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from trainer.runs.folder import RunFolder
-from trainer.runs.rank_nodes import read_rank_nodes
+from trainer.runs.start import read_rank_nodes
 
 OPTIONS = ["cluster.cpus_per_rank=1"]
 

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from cluster.errors import RecipeError
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import StepRange
 from transloom.cli.options import step_range
 
 

@@ -9,7 +9,7 @@ from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import CorruptionFound, ReplayMismatch, Resumed
 from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
-from trainer.runs.rank_nodes import read_rank_nodes
+from trainer.runs.start import read_rank_nodes
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 12

@@ -9,7 +9,7 @@ import pytest
 from support.dashboard.browser import Watched
 from support.dashboard.made_up import HOSTILE, SPIKE_FIELDS, answers, of_task
 
-from transloom.observe.report.bundle import one_file
+from transloom.observe.report.report import one_file
 
 pytestmark = pytest.mark.needs("browser")
 

@@ -16,7 +16,7 @@ from support.cluster.processes import command_of, wait_until
 from support.cluster.ray_on_hosts import AGENTS, BIN, RAYLET, join, leave, named, start_head
 from support.faults.moments import Orders
 
-from trainer.runs.rank_nodes import read_rank_nodes
+from trainer.runs.start import read_rank_nodes
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 

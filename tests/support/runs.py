@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import StepRange
 from transloom.cli.train_run import TrainOptions, TrainResult, train_run
 
 

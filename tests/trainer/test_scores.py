@@ -8,7 +8,7 @@ from support.runs import Runs
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.scores import Score
-from transloom.inference.scoring import score_heldout
+from transloom.inference.evaluation import score_heldout
 from transloom.inference.trained_network import load_network
 
 MODULE = """

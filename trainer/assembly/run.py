@@ -1,36 +1,42 @@
 """Construction of a rank, all in one place: dataset → model → engine → data → trainer."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
 import torch
+from torch import nn
 
 from data_pipeline.batching.heldout import check_heldout, load_heldout
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset_store
+from data_pipeline.storage.regular_files import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.assembly.callbacks import build_guards, build_observers
 from trainer.assembly.engine import build_engine
 from trainer.checkpoints.checkpoint import SavedState
+from trainer.checkpoints.run_copies import register_copy
 from trainer.config import EngineConfig
-from trainer.job.rank_job import RankContext
+from trainer.job.rank_job import RankContext, RankJob, Supervision
 from trainer.memory.preflight import run_preflight
 from trainer.process.device_peaks import peak_of_rank
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.network import record_network
 from trainer.process.placement import Placement
+from trainer.record.metrics_file import MetricsFile
+from trainer.record.metrics_lines import Line
 from trainer.record.recorder import Recorder
 from trainer.record.recorder_protocol import NoRecorder
 from trainer.record.wandb_config import facts_for_wandb
 from trainer.state import numerics
 from trainer.state.kernel_fingerprint import require_equal_kernels
 from trainer.state.restore import begin, record_resumption, restore
-from trainer.state.saving import Saver
+from trainer.state.saving import NoSaver, Saver
 from trainer.state.verification import SharedVerification
-from trainer.tasks.task import training_task
+from trainer.tasks.task import ValidationResult, training_task
 from trainer.training.callbacks import Callbacks
 from trainer.training.loop import Trainer
 from trainer.training.prober import Prober
@@ -181,3 +187,97 @@ def _preflight_is_due(
     keeps_more = before and not engine.activation_checkpointing
     due = keeps_more or bool(numerics.differences(checkpoint.header.numerics, now))
     return bool(sum_over_ranks(torch.tensor([float(due)]), placement).item())
+
+
+def build_rank(
+    job: RankJob,
+    *,
+    placement: Placement,
+    steps: Callable[[Cursor], Iterator[RankStep]],
+    supervision: Supervision,
+) -> Trainer:
+    """Return the trainer of one rank of a run or, if the job has replay options, of a replay.
+
+    Args:
+        job: the run, and its checkpoint or warm start.
+        placement: this rank and its device.
+        steps: opens this rank's stream of data at a cursor.
+        supervision: receives the rank's reports.
+    """
+    context = RankContext(job, placement, supervision)
+    if job.replay is None:
+        return build_trainer(context, steps)
+    if job.replay.url:
+        register_copy(job.run, job.replay.url)
+
+    return build_replay(context, steps)
+
+
+class NoValidator:
+    """Validator of a replay, which does not repeat validations."""
+
+    def run(self, model: nn.Module, stop_requested: Callable[[], bool]) -> ValidationResult:
+        return ValidationResult({})
+
+
+class ReplayRecorder(MetricsFile):
+    """Recorder of a replay, which writes only to the metrics file of the scratch folder."""
+
+    def __init__(self, context: RankContext, first_step: int) -> None:
+        """Open the metrics file of the scratch folder.
+
+        Args:
+            context: the job of the rank.
+            first_step: the step of the checkpoint at which the replay begins, or 0.
+        """
+        super().__init__(context.run.metrics, first_step, context.supervision.notice)
+        self._supervision = context.supervision
+
+    def append(self, line: Line) -> None:
+        super().append(line)
+        self._supervision.line(line)
+
+    def record_texts(self, step: int, texts: list[str]) -> None:
+        """Do nothing: a replay does not validate."""
+
+
+def build_replay(context: RankContext, steps: Callable[[Cursor], Iterator[RankStep]]) -> Trainer:
+    """Return the trainer of one rank of a replay, at step 0 or at the step of a checkpoint.
+
+    It has a step inspector and the run's guards. It has no validation, no checkpoints, no W&B and
+    no observers of a run, because they do not affect a step. See `build_rank` for the arguments.
+    """
+    from trainer.replay.step_inspector import StepInspector  # which a run does not need
+
+    job, placement = context.job, context.placement
+    recipe, order = job.recipe, job.replay
+    assert order is not None
+    checkpoint = job.saved_state
+    tokenizers = load_tokenizers(open_dataset_store(recipe.data), job.manifest)
+    task = training_task(recipe, job.manifest, tokenizers)
+    with ExitStack() as resources:
+        engine = build_engine(recipe, task, placement)
+        resources.callback(engine.destroy)
+        state = restore(engine, job, checkpoint) if checkpoint else begin(engine, context)
+        recorder = None
+        if placement.rank == 0:
+            recorder = ReplayRecorder(context, checkpoint.step if checkpoint else 0)
+            resources.callback(recorder.close)
+            fingerprint = numerics.fingerprint(recipe.engine, placement)
+            write_atomically(order.numerics_file, json.dumps(fingerprint))
+        saver: Saver | NoSaver = NoSaver()
+        if order.goes_on:
+            saver = Saver(context, state, recorder.sync if recorder else lambda: None)
+            resources.callback(saver.close)
+        step_inspector = StepInspector(order, context, state, task)
+        return Trainer(
+            context,
+            state,
+            task,
+            steps=step_inspector.observed_stream(steps),
+            validator=NoValidator(),
+            saver=saver,
+            recorder=recorder or NoRecorder(),
+            callbacks=Callbacks([step_inspector], build_guards(recipe, state.progress)),
+            resources=resources.pop_all(),
+        )

@@ -1,18 +1,62 @@
 """Saved states of a run from which ranks can continue, and the one that is a folder."""
 
+import hashlib
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
-from trainer.checkpoints.file_hashes import compare_hash, compare_size
-from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.folder_names import folder_name, list_averages, list_checkpoints
 from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.checkpoints.run_copies import require_named_url
 from trainer.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
 from trainer.checkpoints.state_objects import StateObjects, read_parts
 from trainer.errors import CheckpointError
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compare_size(folder: Path, record: FileRecord, objects: StateObjects | None) -> None:
+    """Compare the size of a checkpoint's file, in its folder or in an object store.
+
+    Raises:
+        CheckpointError: the file is missing, or has another size; the message has both values.
+    """
+    path = folder / record.name
+    if objects:
+        size = objects.size(record.name)
+    elif not path.is_file():
+        raise CheckpointError(f"{path} is missing; checkpoint {folder.name} is damaged")
+    else:
+        size = path.stat().st_size
+    if size != record.bytes:
+        raise CheckpointError(
+            f"{path} has {size} bytes, but checkpoint.json says {record.bytes}: it is damaged"
+        )
+
+
+def compare_hash(folder: Path, record: FileRecord, objects: StateObjects | None) -> None:
+    """Compare the size and the hash of a checkpoint's file.
+
+    Raises:
+        CheckpointError: the file differs from its entry; the message has both values.
+    """
+    compare_size(folder, record, objects)
+    path = folder / record.name
+    try:
+        found = objects.sha256(record.name) if objects else sha256_of(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    if found != record.sha256:
+        raise CheckpointError(
+            f"{path} has sha256 {found}, but checkpoint.json says {record.sha256}: it is damaged"
+        )
 
 
 class SavedState(Protocol):
@@ -134,3 +178,45 @@ class Checkpoint:
             CheckpointError: the file differs from its entry; the message has both values.
         """
         compare_hash(self.path, record, self.objects)
+
+
+def newest_intact(
+    checkpoints: Path,
+    *,
+    read_files: bool = True,
+    damaged: Mapping[Path, str] = MappingProxyType({}),
+) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """Return the newest intact checkpoint or None, and the problem of each newer one by its path.
+
+    Args:
+        checkpoints: the run's directory of checkpoints.
+        read_files: whether to compare the hashes of the files, see
+            `Checkpoint.verify_before_reading`; otherwise only their sizes are compared.
+        damaged: the problems of checkpoints that are known to be damaged, by their paths.
+    """
+    return _last_intact(list_checkpoints(checkpoints), damaged, read_files)
+
+
+def newest_intact_average(
+    checkpoints: Path, damaged: Mapping[Path, str] = MappingProxyType({})
+) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """Return the newest intact average or None; see `newest_intact`."""
+    return _last_intact(list_averages(checkpoints), damaged)
+
+
+def _last_intact(
+    paths: list[Path], known: Mapping[Path, str], read_files: bool = True
+) -> tuple[Checkpoint | None, dict[Path, str]]:
+    damaged = {}
+    for path in reversed(paths):
+        if path in known:
+            damaged[path] = known[path]
+            continue
+        try:
+            checkpoint = Checkpoint(path)
+            checkpoint.verify_before_reading() if read_files else checkpoint.verify_sizes()
+        except CheckpointError as error:
+            damaged[path] = str(error)
+        else:
+            return checkpoint, damaged
+    return None, damaged

@@ -110,7 +110,9 @@ def checkpoint_rows(
     newest: CheckpointHeader | None = None
     rows = []
     for at, path in enumerate(paths):
-        row = CheckpointRow(step=step_of(path), state="complete", time=_seconds(path / HEADER))
+        row = CheckpointRow(
+            step=step_of(path), state="complete", time=modified_seconds(path / HEADER)
+        )
         if at >= len(paths) - HEADERS_READ:
             try:
                 header = newest = read_header(path)
@@ -130,7 +132,7 @@ def _being_written(folder: Path, complete: set[int]) -> list[CheckpointRow]:
     for partial in sorted(folder.glob(f".work-*/{folder_name(0)[:5]}*")):
         step = partial.name.split("-")[1]
         if step.isdecimal() and int(step) not in complete:
-            found[int(step)] = _seconds(partial)
+            found[int(step)] = modified_seconds(partial)
     return [CheckpointRow(step=at, state="writing", time=time) for at, time in found.items()]
 
 
@@ -159,7 +161,7 @@ def _changed(path: Path) -> int:
         return 0
 
 
-def _seconds(path: Path) -> float | None:
+def modified_seconds(path: Path) -> float | None:
     """Return the modification time in seconds since the epoch, or None if there is no such file."""
     try:
         return path.stat().st_mtime

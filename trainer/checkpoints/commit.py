@@ -13,7 +13,7 @@ remove a checkpoint, even if it continues much later.
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipeline.storage.durable import sync_to_disk, write_durably
+from data_pipeline.storage.regular_files import sync_to_disk, write_durably
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, CheckpointHeader

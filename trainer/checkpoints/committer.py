@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from data_pipeline.storage.durable import write_durably
+from data_pipeline.storage.regular_files import write_durably
 from foundation.location import Location
 from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.final_save import FINAL_RETRY_SECONDS, final_save_attempts

@@ -23,8 +23,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from data_pipeline.storage.regular_files import read_regular
-from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary
-from foundation.strict_json import parse_object
+from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary, parse_object
 from foundation.wording import counted
 from trainer.checkpoints.state_file import HEADER_LIMITS, FileRecord
 from trainer.config import MAX_WINDOW

@@ -36,11 +36,14 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field
 
-from data_pipeline.storage.durable import sync_to_disk, write_durably
-from data_pipeline.storage.regular_files import open_regular, read_regular
+from data_pipeline.storage.regular_files import (
+    open_regular,
+    read_regular,
+    sync_to_disk,
+    write_durably,
+)
 from foundation.file_model import FileModel
 from foundation.periodic_thread import PeriodicThread
-from foundation.strict_json import parse_object
 from trainer.checkpoints.process_identity import host_identity, start_tick
 from trainer.errors import LeaseLostError, RunInUseError
 
@@ -330,7 +333,7 @@ def _read(owner: _Owner) -> dict[str, Any]:
     """
     try:
         data = read_regular(owner.file, OWNER_BYTES)
-        return OwnerMetadata.model_validate(parse_object(data)).model_dump()
+        return OwnerMetadata.from_json(data).model_dump()
     except (OSError, ValueError):
         return {}
 

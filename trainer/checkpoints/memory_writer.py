@@ -39,7 +39,7 @@ from trainer.zero.fragment import Fragment
 
 
 class MemoryListener(Protocol):
-    """Supervisor of a memory writer, implemented by `trainer.job.supervision.Supervision`."""
+    """Supervisor of a memory writer, implemented by `trainer.job.rank_job.Supervision`."""
 
     def notice(self, text: str) -> None: ...
 

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple, Protocol
 from pydantic import Field
 
 from data_pipeline.storage.regular_files import open_regular
-from foundation.file_model import MAX_COUNT, Count, FileModel
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import MAX_COUNT, Count, FileModel, JsonLimits, parse_object
 from trainer.errors import CheckpointError
 
 if TYPE_CHECKING:

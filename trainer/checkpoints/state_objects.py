@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 from pydantic import Field, model_validator
 
 from data_pipeline.storage.regular_files import read_regular
-from foundation.file_model import FileModel, error_summary
+from foundation.file_model import FileModel, JsonLimits, error_summary
 from foundation.location import Location
-from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     FileRecord,
@@ -113,7 +112,7 @@ class PartList(FileModel):
             CheckpointError: the file is damaged.
         """
         try:
-            return cls.model_validate(parse_object(data, PART_LIMITS))
+            return cls.from_json(data, PART_LIMITS)
         except ValueError as error:
             raise CheckpointError(f"{label} is damaged: {error_summary(error)}") from error
 

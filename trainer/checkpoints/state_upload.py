@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class StateListener(Protocol):
-    """Receiver of reports, implemented by `trainer.job.supervision.Supervision`."""
+    """Receiver of reports, implemented by `trainer.job.rank_job.Supervision`."""
 
     def notice(self, text: str) -> None: ...
 

@@ -1,19 +1,103 @@
 """Job of every rank of an attempt, and the context that its parts share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest_header import ManifestHeader
 from trainer.checkpoints.checkpoint import Checkpoint, SavedState
 from trainer.hang import HangFinding
-from trainer.job.replay_options import ReplayOptions
-from trainer.job.supervision import Supervision
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.warm_start import WarmStart
+
+if TYPE_CHECKING:
+    from trainer.checkpoints.format import CheckpointHeader
+    from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
+    from trainer.checkpoints.state_file import FileRecord
+    from trainer.record.metrics_lines import Line
+    from trainer.runs.vitals import Phase
+
+Outcome = Literal["finished", "stopped"]
+
+
+class Supervision(Protocol):
+    """Interface through which a rank reports to its supervisor.
+
+    Under Ray the supervisor is the driver, and the calls cross processes; `transloom train
+    --inline` supervises itself. In both cases the supervisor commits a checkpoint when all ranks
+    have written their parts.
+    """
+
+    def progress(self, phase: "Phase", step: int, where: str = "") -> None:
+        """Report that the rank has entered a phase at a step.
+
+        Args:
+            phase: the phase that begins.
+            step: the step.
+            where: the cursor of the step's data, as text.
+        """
+
+    def line(self, line: "Line") -> None:
+        """Report that rank 0 has written this line to the metrics file."""
+
+    def notice(self, text: str) -> None:
+        """Report an event of the rank that a user should see."""
+
+    def log_detail(self, text: str) -> None:
+        """Write a detail to the run's log without showing it."""
+
+    def state_written(self, file: "FileRecord", header: "CheckpointHeader") -> None:
+        """Report that the rank has written its part of a checkpoint; other parts may be missing."""
+
+    def state_failed(self, step: int, reason: str) -> None:
+        """Report that the rank could not write its part, so there is no checkpoint of this step."""
+
+    def memory_written(self, file: "MemoryFile", header: "CheckpointHeader") -> None:
+        """Report that the rank has written its share of a step to its node's memory."""
+
+    def memory_failed(self, step: int) -> None:
+        """Report that the rank has not written its share of a step to its node's memory."""
+
+    def memory_steps(self) -> "MemorySteps":
+        """Return the supervisor's latest report on the memory tier."""
+
+    def stop_requested(self) -> bool:
+        """Return whether the run must checkpoint at the next step boundary and exit."""
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """Options of a replay, which trains recorded steps again to compare and inspect them.
+
+    Attributes:
+        folder: the folder for the reports of all ranks.
+        looked_at: the steps to inspect; None inspects no step.
+        checkpoints: the run's checkpoints with which the state is compared, by step.
+        goes_on: whether to save the state after the last step. It is True if the replay continues
+            from that state with another version of the dataset.
+        url: the location of the run if it is in an object store; the folder that the ranks train in
+            stands for it.
+    """
+
+    folder: Path
+    looked_at: StepRange | None = None
+    checkpoints: dict[int, Path] = field(default_factory=dict)
+    goes_on: bool = False
+    url: str | None = None
+
+    @property
+    def numerics_file(self) -> Path:
+        """File in which rank 0 writes the numerics fingerprint of the replay."""
+        return self.folder / "numerics.json"
+
+    def state_file(self, step: int, rank: int) -> Path:
+        return self.folder / f"state-{step:08d}.rank-{rank:05d}.json"
+
+    def inspection_file(self, step: int, rank: int) -> Path:
+        return self.folder / f"look-{step:08d}.rank-{rank:05d}.json"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ DeepSpeed uses the group that this module creates.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -12,6 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 import torch.distributed as dist
 
+from foundation.environment import environment
 from trainer.errors import NetworkError
 from trainer.process.flight_recorder import enable_recorder
 from trainer.process.placement import Placement
@@ -36,7 +37,7 @@ def process_group(placement: Placement, timeout: timedelta) -> Iterator[None]:
     torch.set_num_threads(placement.threads)
     if placement.device == "cuda":
         torch.cuda.set_device(placement.torch_device)
-    with _environment(network_interface(placement)):
+    with environment(network_interface(placement)):
         if placement.rendezvous is None:
             assert placement.world_size == 1
             store = dist.HashStore()  # type: ignore[attr-defined]
@@ -97,17 +98,6 @@ def network_interface(placement: Placement) -> dict[str, str]:
         "interface that other nodes can reach, or start Ray on this node with "
         "--node-ip-address=ADDRESS and an address of these interfaces"
     )
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables within the context; none of them may be set before."""
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            os.environ.pop(name, None)
 
 
 def sum_of_integers_over_ranks(value: int, placement: Placement) -> int:

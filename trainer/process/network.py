@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import write_atomically
 from foundation.location import without_credentials
 from trainer.process.distributed import gather_texts
 from trainer.process.placement import Placement

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from trainer.checkpoints.checkpoint_status import CheckpointFolder, CheckpointStatus
-from trainer.record.line_reader import LineTail
-from trainer.record.metrics_file import readable_lines
-from trainer.record.metrics_lines import Line
+from trainer.record.line_reader import LineTail, readable_lines
+from trainer.record.metrics_lines import Line, parse_line
 from trainer.record.run_snapshot import Signature, signature_of, signatures_of
 from trainer.record.run_status import is_run, run_status_of
 from trainer.runs.folder import RunFolder
@@ -107,7 +106,7 @@ class FollowedRun:
         new = self._tried(path, self._tail.read, None)
         if new is None:
             return
-        self.new_lines, unreadable = readable_lines(new.content)
+        self.new_lines, unreadable = readable_lines(new.content, parse_line)
         self.is_other_record = new.is_other
         is_appended, self._has_read_record = self._has_read_record, True
         if new.is_other:

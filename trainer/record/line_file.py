@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipeline.storage.durable import sync_to_disk
+from data_pipeline.storage.regular_files import sync_to_disk
 from foundation.wording import counted
 from trainer.errors import CheckpointError, RecordInUseError, TrainerError
 from trainer.record.line_reader import last_line_end, ranges_of

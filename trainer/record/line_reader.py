@@ -3,6 +3,7 @@
 ::
 
     whole_lines      the complete lines within a range of bytes
+    readable_lines   the lines that can be parsed
     lines_backwards  the complete lines, last line first
     LineTail         the lines that were appended since the last read
 
@@ -12,10 +13,15 @@ being written: no reader returns it, and the next start of the writer may cut it
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
+
+from pydantic import ValidationError
 
 from data_pipeline.storage.regular_files import open_regular
+
+T = TypeVar("T")
 
 BLOCK_BYTES = 65536
 READ_BYTES = 2**18
@@ -54,6 +60,20 @@ def whole_lines(read: ReadRange, start: int, stop: int) -> LineRange:
     if start and not begin:
         return LineRange(stop, b"")
     return LineRange(start + begin, data[begin : max(begin, data.rfind(b"\n") + 1)])
+
+
+def readable_lines(text: bytes, parse: Callable[[bytes], T]) -> tuple[list[T], int]:
+    """Return the complete lines of a text, as parsed, and the number of lines that are unreadable.
+
+    Args:
+        parse: parses a line without its line end; raises ValidationError if the line is unreadable.
+    """
+    texts = text.split(b"\n")[:-1]
+    lines: list[T] = []
+    for line in texts:
+        with suppress(ValidationError):
+            lines.append(parse(line))
+    return lines, len(texts) - len(lines)
 
 
 def lines_backwards(read: ReadRange, end: int) -> Iterator[tuple[int, bytes]]:

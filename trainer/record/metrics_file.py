@@ -10,7 +10,6 @@ its curve.
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -198,16 +197,6 @@ def read_backwards(path: Path) -> Iterator[Line]:
     if path.exists():
         for _, line in _lines_backwards(path):
             yield parsed(path, line)
-
-
-def readable_lines(text: bytes) -> tuple[list[Line], int]:
-    """Return the readable lines in a part of a metrics file, and the number of unreadable ones."""
-    texts = text.split(b"\n")[:-1]
-    lines: list[Line] = []
-    for line in texts:
-        with suppress(ValidationError):
-            lines.append(parse_line(line))
-    return lines, len(texts) - len(lines)
 
 
 def recorded_step(path: Path) -> int:

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
-from trainer.record.line_reader import ReadRange, ranges_of, whole_lines
+from trainer.record.line_reader import ReadRange, ranges_of, readable_lines, whole_lines
 
 END_BYTES = 2**16
 WHOLE_BYTES = 2**21
@@ -149,7 +149,7 @@ def _read(
     nodes: dict[str, list[NodeLine]] = {}
     damaged = 0
     for part in parts:
-        lines, unread = _parsed(part)
+        lines, unread = readable_lines(part, NodeLine.model_validate_json)
         damaged += unread
         # If only parts were read, take one line per node from each part.
         for line in lines if whole else {line.node: line for line in lines}.values():
@@ -169,7 +169,7 @@ def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
     Each part has a line of every node, unless there are hundreds of nodes.
     """
     end = _end(read, size)
-    nodes = len({line.node for line in _parsed(end)[0]})
+    nodes = len({line.node for line in readable_lines(end, NodeLine.model_validate_json)[0]})
     length = len(end) // max(1, end.count(b"\n"))
     # A part has twice the length of a sample, because some lines may be longer, and the lines at
     # both ends of the part are torn.
@@ -177,17 +177,6 @@ def _parts(read: ReadRange, size: int, points: int) -> list[bytes]:
     count = max(2, min(points, WHOLE_BYTES // part))
     starts = [(size - part) * n // (count - 1) for n in range(count)]
     return [whole_lines(read, start, start + part).content for start in starts]
-
-
-def _parsed(part: bytes) -> tuple[list[NodeLine], int]:
-    """Return the readable lines, and the number of unreadable ones."""
-    lines, damaged = [], 0
-    for text in part.split(b"\n")[:-1]:
-        try:
-            lines.append(NodeLine.model_validate_json(text))
-        except ValidationError:
-            damaged += 1
-    return lines, damaged
 
 
 def _thinned(lines: list[NodeLine], points: int) -> list[NodeLine]:

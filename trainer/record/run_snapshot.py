@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
-from foundation.file_model import error_summary
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import JsonLimits, error_summary, parse_object
 from foundation.tasks import DEFAULT_TASK, TASKS
 from trainer.checkpoints.checkpoint_status import CheckpointRow, checkpoint_rows
 from trainer.checkpoints.folder_names import list_checkpoints
@@ -32,8 +31,7 @@ from trainer.record.record_end import RecordEnd, read_record_end
 from trainer.record.run_settings import settings_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import TAIL_BYTES, LogEntry, last_entries
-from trainer.runs.rank_nodes import read_rank_nodes
-from trainer.runs.start import Start, read_start
+from trainer.runs.start import Start, read_rank_nodes, read_start
 from trainer.runs.vitals import LIMITS as VITALS_LIMITS
 
 T = TypeVar("T")

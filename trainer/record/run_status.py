@@ -21,6 +21,7 @@ from pathlib import Path
 
 from foundation.periodic_thread import ExceptionLog
 from foundation.wording import counted, span
+from trainer.checkpoints.checkpoint_status import modified_seconds
 from trainer.checkpoints.folder_names import step_of
 from trainer.checkpoints.format import HEADER, CheckpointHeader
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
@@ -141,7 +142,7 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         nodes=snapshot.rank_nodes.nodes if snapshot.rank_nodes else {},
         checkpoint=str(newest) if newest else None,
         checkpoint_step=step_of(newest) if newest else None,
-        checkpoint_time=_changed(newest / HEADER) if newest else None,
+        checkpoint_time=modified_seconds(newest / HEADER) if newest else None,
         memory_checkpoint_step=vitals.memory_checkpoint if vitals else None,
         slow_ranks=record.slow_ranks if state == "training" else [],
         corruption=record.corruption.text if record.corruption else None,
@@ -168,13 +169,6 @@ def _numbers(snapshot: RunSnapshot) -> dict[str, float]:
         values["skipped_steps"] = max(values["skipped_steps"], header.skipped_steps)
         values["skipped_spikes"] = max(values["skipped_spikes"], header.skipped_spikes)
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _changed(path: Path) -> float | None:
-    """Return the time at which a file was written, in seconds since the epoch; None if unknown."""
-    with suppress(OSError):
-        return path.stat().st_mtime
-    return None
 
 
 def _current_vitals(snapshot: RunSnapshot) -> Vitals | None:

@@ -17,10 +17,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
-from foundation.file_model import Count, FileModel, error_summary
-from foundation.strict_json import JsonLimits, parse_object
+from data_pipeline.storage.regular_files import read_regular, write_atomically
+from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from foundation.untrusted_text import visible_in_json
 from trainer.config import MAX_PROBES
 from trainer.tasks.probe import FULL, Probe
@@ -93,7 +91,7 @@ def read_frame(path: Path) -> TimeLapseFrame:
         ValueError: it is not a frame; the message names the file.
     """
     try:
-        return TimeLapseFrame.model_validate(parse_object(read_regular(path, LIMITS.bytes), LIMITS))
+        return TimeLapseFrame.from_json(read_regular(path, LIMITS.bytes), LIMITS)
     except ValueError as error:
         raise ValueError(
             f"{path} is not a frame of a time-lapse: {error_summary(error)}"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import write_atomically
 from foundation.file_model import FileModel
 
 

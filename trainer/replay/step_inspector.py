@@ -25,8 +25,7 @@ from data_pipeline.batching.stream import RankStep
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
-from trainer.job.rank_job import RankContext
-from trainer.job.replay_options import ReplayOptions
+from trainer.job.rank_job import RankContext, ReplayOptions
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
 from trainer.registries.callbacks import StepObserver
@@ -38,7 +37,7 @@ from trainer.replay.rank_reports import (
     write_rank_report,
 )
 from trainer.replay.replay_report import finite
-from trainer.state.training_state import TrainingState
+from trainer.state.restore import TrainingState
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import TrainingTask
 from trainer.zero import fragments

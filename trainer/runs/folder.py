@@ -27,16 +27,15 @@
 
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import read_regular, write_atomically
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
-from foundation.file_model import FileModel, error_summary
+from foundation.file_model import SMALL, FileModel, error_summary
 from foundation.shown_urls import url_of
-from foundation.strict_json import SMALL, parse_object
 from foundation.strict_yaml import dump_yaml
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import Parent, read_header
@@ -183,7 +182,7 @@ class RunFolder:
         """
         try:
             data = read_regular(self.card_path, SMALL.bytes)
-            return RunMetadata.model_validate(parse_object(data))
+            return RunMetadata.from_json(data)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunMismatchError(
                 f"{self.path} is no run: it has no {self.card_path.name}. "
@@ -291,3 +290,22 @@ def _changed_at(file: Path) -> int | None:
         return file.stat().st_mtime_ns
     except OSError:
         return None
+
+
+@dataclass(frozen=True)
+class StepRange:
+    """Training steps from `first` to `last`, both inclusive."""
+
+    first: int
+    last: int
+
+    def __contains__(self, step: int) -> bool:
+        return self.first <= step <= self.last
+
+    def __str__(self) -> str:
+        return f"{self.first}:{self.last}"
+
+
+def profile_folder(run: RunFolder, steps: StepRange) -> Path:
+    """Return the folder of all ranks' traces; it is created when the first trace is written."""
+    return run.profiles / f"steps-{steps.first}-{steps.last}"

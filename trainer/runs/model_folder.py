@@ -14,9 +14,9 @@ from pathlib import Path
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.tokenizers.marian import pack
-from foundation.strict_json import parse_object
+from foundation.file_model import parse_object
 from model.errors import ModelError
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import Parent
 from trainer.errors import RunMismatchError
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from data_pipeline.storage.regular_files import read_regular
-from foundation.file_model import Count, FileModel
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import Count, FileModel, JsonLimits
 
 if TYPE_CHECKING:
     from trainer.runs.folder import RunFolder  # agents and data workers do not need recipes
@@ -142,7 +141,7 @@ def read_vitals(run: "RunFolder") -> Vitals | None:
         data = read_regular(run.vitals, LIMITS.bytes)
     except FileNotFoundError:
         return None
-    return Vitals.model_validate(parse_object(data, LIMITS)) if data else None
+    return Vitals.from_json(data, LIMITS) if data else None
 
 
 def are_current(vitals: Vitals, owner_since: str) -> bool:

@@ -3,7 +3,7 @@
 The new run takes only the weights, or their moving average if the old run keeps one. It has its own
 data, schedule, moments and step numbers. The new run stores the hash of the checkpoint, and later
 starts require the same hash. The same applies to the files of a model's folder
-(`trainer.runs.model_folder`). `trainer.state.weight_transfer` defines which weights a network of
+(`trainer.runs.model_folder`). `trainer.state.restore` defines which weights a network of
 another kind takes.
 """
 
@@ -14,10 +14,9 @@ from pathlib import Path
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from foundation.wording import join_items
-from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint, newest_intact
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
 from trainer.checkpoints.format import HEADER, Parent
-from trainer.checkpoints.newest_intact import newest_intact
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder

@@ -11,7 +11,7 @@ from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.job.rank_job import RankContext
 from trainer.recipe import identity_of
 from trainer.state import numerics
-from trainer.state.training_state import TrainingState
+from trainer.state.restore import TrainingState
 from trainer.zero import fragments
 from trainer.zero.fragment import Fragment
 

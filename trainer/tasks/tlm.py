@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipeline.batching.task import HeldOut
+from data_pipeline.tasks.masked_lm import TranslationLanguageModelData
 from data_pipeline.tasks.masked_text import masked_pair_text
-from data_pipeline.tasks.tlm import TranslationLanguageModelData
 from foundation.tasks import TASKS
 from trainer.scores import scores_of
 from trainer.tasks.masked_lm import MaskedLanguageModelling, MaskedScoring

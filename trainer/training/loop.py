@@ -23,8 +23,7 @@ import torch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from trainer.corruption import MAX_PARAMETERS, ReductionError, ReductionFinding
-from trainer.job.rank_job import RankContext
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome, RankContext
 from trainer.record.metrics_lines import (
     CorruptionFound,
     Preempted,
@@ -38,8 +37,8 @@ from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.registries.callbacks import ObservedStep, Skip, StepView, Stop
 from trainer.state import early_stopping
 from trainer.state.digest import fold
+from trainer.state.restore import TrainingState
 from trainer.state.saving import SaverProtocol
-from trainer.state.training_state import TrainingState
 from trainer.tasks.task import TrainingTask
 from trainer.training.callbacks import Callbacks
 from trainer.training.check_plan import SlotCheck

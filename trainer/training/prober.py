@@ -12,10 +12,10 @@ from pathlib import Path
 from torch import nn
 
 from model.errors import ModelError
-from trainer.job.supervision import Supervision
+from trainer.job.rank_job import Supervision
 from trainer.record.time_lapse import TimeLapseFrame, is_probed, write_frame
 from trainer.registries.callbacks import StepObserver
-from trainer.state.training_state import TrainingState
+from trainer.state.restore import TrainingState
 from trainer.tasks.task import TrainingTask
 
 

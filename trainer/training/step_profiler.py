@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from trainer.registries.callbacks import StepObserver
-from trainer.runs.folder import RunFolder
-from trainer.runs.step_range import StepRange, profile_folder
+from trainer.runs.folder import RunFolder, StepRange, profile_folder
 
 
 class StepProfiler(StepObserver):

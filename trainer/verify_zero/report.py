@@ -10,8 +10,7 @@ from foundation.wording import counted
 from trainer.errors import EngineError
 from trainer.recipe import TrainingRecipe
 from trainer.verify_zero.session import CellVerdict, Session
-from trainer.verify_zero.work import Work
-from trainer.verify_zero.zero_grid import STAGES, cells
+from trainer.verify_zero.zero_grid import STAGES, Work, cells
 
 LIBRARIES = ("deepspeed", "torch")
 HEADER = """\

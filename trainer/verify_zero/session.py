@@ -11,21 +11,20 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from foundation.environment import environment
 from trainer.errors import EngineError
 from trainer.process.placement import Placement
-from trainer.verify_zero.work import Digests, Work
-from trainer.verify_zero.zero_grid import Cell
+from trainer.verify_zero.zero_grid import Cell, Digests, Work
 
 if TYPE_CHECKING:
-    from trainer.verify_zero.reference import Reference
-    from trainer.verify_zero.zero_cell import Prepare
+    from trainer.verify_zero.zero_cell import Prepare, Reference
 
 PRELOADED = "trainer.verify_zero.zero_cell"
 GRACE_SECONDS = 5.0  # for the messages of other ranks after one has failed
@@ -198,7 +197,7 @@ def _serve(
 
 
 def _reference(work: Work, placement: Placement) -> "Reference":
-    from trainer.verify_zero.reference import reference_of
+    from trainer.verify_zero.zero_cell import reference_of
 
     return reference_of(work, placement)
 
@@ -210,17 +209,10 @@ def _cell(argument: tuple[Any, ...], placement: Placement) -> list[dict[str, Dig
     return train_cell(work, cell, placement, peaks, elements, prepare)
 
 
-@contextlib.contextmanager
-def _visible_device(index: int | None) -> Iterator[None]:
-    """Let a process that starts within the context see only one GPU, as Ray does."""
+def _visible_device(index: int | None) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which a process that starts sees only one GPU, as Ray does."""
+    if index is None:
+        return contextlib.nullcontext()
     name = "CUDA_VISIBLE_DEVICES"
     before = os.environ.get(name)
-    if index is not None:
-        os.environ[name] = before.split(",")[index] if before else str(index)
-    try:
-        yield
-    finally:
-        if index is not None:
-            os.environ.pop(name)
-            if before is not None:
-                os.environ[name] = before
+    return environment({name: before.split(",")[index] if before else str(index)})

@@ -7,9 +7,39 @@ from typing import Any
 
 from foundation.wording import counted
 from trainer.config import EngineConfig
+from trainer.recipe import TrainingRecipe
 
 SMALL_BUCKETS = 9  # buckets that the smaller of both sizes makes of all gradients
 STAGES = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Work:
+    """First steps of a recipe.
+
+    Attributes:
+        recipe: the recipe, with exact numerics.
+        steps: the number of steps.
+        most_ranks: the largest number of ranks. DeepSpeed averages gradients over ranks, so each
+            gradient is multiplied by their number before. The grids have room for that.
+    """
+
+    recipe: TrainingRecipe
+    steps: int
+    most_ranks: int
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Hashes of a parameter after a step.
+
+    Attributes:
+        master: of its fp32 weights, which the optimizer updates.
+        read: of its weights that the forward pass reads.
+    """
+
+    master: str
+    read: str
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,8 @@ def prune_checkpoints(
       transloom checkpoints prune runs/phrasebook --keep-last 1 --dry-run
     """
     from cluster.recipe import checkpoints_of_run
+    from trainer.checkpoints.checkpoint import newest_intact
     from trainer.checkpoints.lease import Lease
-    from trainer.checkpoints.newest_intact import newest_intact
     from trainer.checkpoints.retention import prune, superfluous
 
     folder = existing_run(run)

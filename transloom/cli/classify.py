@@ -51,7 +51,7 @@ def classify(
       transloom classify runs/multi30k-case "ein mann hält eine gitarre"
     """
     require_one_input(texts, given)
-    from transloom.cli.text_readers import load_reader
+    from transloom.cli.load_translator import load_reader
     from transloom.inference.labeller import Labeller
     from transloom.inference.text_input import read_texts
 

@@ -13,8 +13,7 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, join_items
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.folder_names import STEP, checkpoint_name
 from trainer.errors import RunMismatchError
 from trainer.recipe import identity_differences
@@ -23,8 +22,8 @@ from transloom.cli.load_translator import load_translator, trained_recipe
 from transloom.cli.run_urls import existing_run, named_run, writable
 from transloom.inference.breakdowns import frequencies_of
 from transloom.inference.chosen_checkpoint import find_checkpoint
+from transloom.inference.evaluation import dataset_of
 from transloom.inference.hypotheses import Hypotheses, find_hypotheses, make_hypotheses, origin_of
-from transloom.inference.scoring import dataset_of
 from transloom.inference.system_comparison import (
     Candidate,
     SystemComparison,

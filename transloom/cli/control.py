@@ -22,7 +22,7 @@ def stop(run: RunLocationArgument, as_json: JsonOption = False) -> None:
     """
     folder, log = _run_and_log(run)
     if folder.url:
-        from trainer.runs.remote.requests import request_stop  # imports obstore
+        from trainer.runs.remote.head import request_stop  # imports obstore
 
         request_stop(folder.url)
         told = f"Requested that {folder.url} write a checkpoint and stop. Its log.txt"
@@ -47,7 +47,7 @@ def workers(
     folder, log = _run_and_log(run)
     told = f"Requested {counted(count, 'data worker')} for {folder.location}"
     if folder.url:
-        from trainer.runs.remote.requests import request_data_workers  # imports obstore
+        from trainer.runs.remote.head import request_data_workers  # imports obstore
 
         request_data_workers(folder.url, count)
         told += ". Its log.txt"

@@ -10,11 +10,10 @@ from rich.table import Table
 
 from cluster.terminal import shown
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import DocumentLengths, FieldInfo
+from data_pipeline.dataset.manifest_header import DocumentLengths, FieldInfo
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
-from foundation.file_model import Count, FileModel, error_summary
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import Count, FileModel, JsonLimits, error_summary, parse_object
 from foundation.untrusted_text import visible, visible_line
 from foundation.wording import counted, join_items
 from transloom.observe.terminal.histogram import histogram, histogram_of_powers, quantile

@@ -16,7 +16,7 @@ from foundation.wording import counted
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
-    from trainer.job.supervision import Outcome
+    from trainer.job.rank_job import Outcome
 
 RECIPE = "phrasebook"
 # The phrase book contains only the first of these sentences. Some word combinations in the others

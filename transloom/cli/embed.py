@@ -51,7 +51,7 @@ def embed(
 
       transloom embed runs/multi30k-embedding --input captions.en --out en.npy
     """
-    from transloom.cli.text_readers import load_reader
+    from transloom.cli.load_translator import load_reader
     from transloom.inference.sentence_embedder import SentenceEmbedder
     from transloom.inference.text_input import read_texts
 

@@ -141,7 +141,7 @@ def score_sets(
         The scores by test set and name; a score that is not finite is None.
     """
     from transloom.cli.load_translator import trained_recipe
-    from transloom.inference.scoring import score_heldout
+    from transloom.inference.evaluation import score_heldout
     from transloom.inference.trained_network import load_network
 
     found = load_network(run, checkpoint, "cpu", "fp32")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_pipeline.storage.durable import publish_folder
+from data_pipeline.storage.regular_files import publish_folder
 from foundation.folder_lock import work_folder
 from foundation.wording import join_items
 from model.errors import ModelError

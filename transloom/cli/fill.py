@@ -69,7 +69,7 @@ def load_filler(
     Args:
         candidates: number of candidates for each mask; None for the number in the recipe.
     """
-    from transloom.cli.text_readers import load_reader
+    from transloom.cli.load_translator import load_reader
     from transloom.inference.mask_filler import MaskFiller
 
     filler = load_reader(MaskFiller, run, checkpoint, precision)

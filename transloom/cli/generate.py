@@ -114,7 +114,7 @@ def load_generator(
             value.
     """
     from model.config.decoder_only import SamplingConfig
-    from transloom.cli.text_readers import load_reader
+    from transloom.cli.load_translator import load_reader
     from transloom.inference.text_generator import TextGenerator
 
     generator = load_reader(TextGenerator, run, checkpoint, precision)

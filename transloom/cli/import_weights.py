@@ -153,7 +153,7 @@ def _require_same_pieces(folder: Path, manifest: "Manifest") -> None:
         RunMismatchError: the tokenizers differ.
     """
     from data_pipeline.config.text import TEXT
-    from transloom.inference.export.language_model import TOKENIZER_FILE
+    from transloom.inference.export.hugging_face import TOKENIZER_FILE
 
     file = folder / TOKENIZER_FILE
     if not file.is_file():

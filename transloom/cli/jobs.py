@@ -330,7 +330,7 @@ def _ask_to_stop(folder: str, summary: "JobSummary") -> None:
     from trainer.runs.folder import RunFolder
 
     if is_run_url(folder):
-        from trainer.runs.remote.requests import request_stop  # imports obstore
+        from trainer.runs.remote.head import request_stop  # imports obstore
 
         request_stop(folder)
     else:

@@ -1,7 +1,8 @@
-"""Loading of translators with the decoding options of a command."""
+"""Loading of translators, and of networks that read texts, with the options of a command."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cluster.terminal import warn
 from foundation.tasks import DEFAULT_TASK
@@ -12,9 +13,12 @@ from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.cli.run_urls import named_run
 from transloom.inference.decoding_options import OF_THE_RECIPE, DecodingOptions
-from transloom.inference.engine_names import Engine
+from transloom.inference.engine_names import Engine, Precision
 from transloom.inference.engines import require_possible
+from transloom.inference.trained_network import TextReader
 from transloom.inference.translator import Translator
+
+R = TypeVar("R", bound=TextReader[Any])
 
 
 def load_together(
@@ -93,3 +97,11 @@ def trained_recipe(checkpoint: Checkpoint, dataset: str | None) -> TrainingRecip
     """
     recipe = TrainingRecipe.of_checkpoint(checkpoint.header.recipe, checkpoint.header.identity)
     return recipe if dataset is None else recipe.with_values(data={"dataset": dataset})
+
+
+def load_reader(kind: type[R], run: Path, checkpoint: str | None, precision: Precision) -> R:
+    """Load a run's network, and warn about each checkpoint that was skipped."""
+    reader = kind.load(run, checkpoint, precision)
+    for reason in reader.passed_over:
+        warn(f"{reason}; using {reader.checkpoint.path}")
+    return reader

@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
-from data_pipeline.storage.durable import publish_folder, sync_to_disk
+from data_pipeline.storage.regular_files import publish_folder, sync_to_disk
 from foundation.folder_lock import leftovers, work_folder
 from foundation.wording import counted, join_items
 from trainer.runs.model_folder import WITH_SENTENCE_PIECE, is_model_folder, model_type

@@ -14,8 +14,8 @@ from cluster.errors import RecipeError
 from data_pipeline.config.corpus import plain_name
 from data_pipeline.config.pair import PairColumns, PairCorpusConfig
 from data_pipeline.storage.locations import cache_folder, open_location
+from foundation.file_model import JsonLimits, parse_object
 from foundation.location import Location
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.wording import join_first
 from transloom.cli.corpus_files import SIDES, require_readable
 

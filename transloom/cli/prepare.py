@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from cluster.terminal import Terminal, VisibleTextColumn, warn
 from foundation.wording import counted
 from transloom.cli.options import JsonOption, Overrides, ProcessesOption, RecipeArgument, answer
-from transloom.cli.signal_handlers import handled_signals
+from transloom.cli.watch import handled_signals
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe

@@ -20,19 +20,18 @@ from cluster.recipe import Recipe
 from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetFileError
+from foundation.file_model import JsonLimits, parse_object
 from foundation.location import Location, without_credentials
-from foundation.strict_json import JsonLimits, parse_object
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_objects import PARTS
-from trainer.job.replay_options import ReplayOptions
+from trainer.job.rank_job import ReplayOptions
 from trainer.record.metrics_file import step_lines
 from trainer.record.metrics_lines import Line, StepLine
 from trainer.replay.rank_reports import RankStateReport, RankStepReport
 from trainer.replay.replay_report import ReplayReport
-from trainer.runs.folder import RunFolder
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.model_folder import is_model_folder
-from trainer.runs.step_range import StepRange
 from trainer.runs.vitals import Vitals
 from trainer.runs.warm_start import warm_start_of
 from transloom.cli.run_urls import existing_run
@@ -253,7 +252,7 @@ def _numerics(scratch: RunFolder) -> dict[str, object]:
 
 def _state(plan: ReplayPlan, scratch: RunFolder, step: int) -> ComparedState:
     parts = [
-        RankStateReport.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
+        RankStateReport.from_json(path.read_bytes(), REPORT_LIMITS)
         for path in sorted(_reports(scratch).glob(f"state-{step:08d}.*.json"))
     ]
     return ComparedState.of(step, parts, plan.parameters)
@@ -261,7 +260,7 @@ def _state(plan: ReplayPlan, scratch: RunFolder, step: int) -> ComparedState:
 
 def _read_rank_reports(scratch: RunFolder, step: int) -> list[RankStepReport]:
     return [
-        RankStepReport.model_validate(parse_object(path.read_bytes(), REPORT_LIMITS))
+        RankStepReport.from_json(path.read_bytes(), REPORT_LIMITS)
         for path in sorted(_reports(scratch).glob(f"look-{step:08d}.*.json"))
     ]
 

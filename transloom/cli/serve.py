@@ -123,7 +123,7 @@ def serve(
 
       transloom serve runs/ende runs/enfr --replicas 2 --follow best --port 8700
     """
-    from transloom.inference.serving.serve import serve_runs
+    from transloom.inference.serving.server import serve_runs
 
     limits = Limits(
         request_bytes=max_bytes,

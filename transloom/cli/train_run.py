@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RecipeError
-from cluster.notify.notifying_listener import NotifyingListener
+from cluster.notify.run_events import NotifyingListener
 from cluster.planning.quick_checks import newest_step, quick_check
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name, with_absolute_paths
 from cluster.supervision.run_listener import RunListener
@@ -15,13 +15,12 @@ from cluster.supervision.supervisor import SupervisionOptions, supervise
 from cluster.terminal import Terminal
 from foundation.wording import counted
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.job.supervision import Outcome
+from trainer.job.rank_job import Outcome
 from trainer.record.metrics_file import read_backwards
 from trainer.record.metrics_lines import ValidationLine
 from trainer.record.run_status_model import LossForm
 from trainer.runs import RUNS
-from trainer.runs.folder import RunFolder
-from trainer.runs.step_range import StepRange, profile_folder
+from trainer.runs.folder import RunFolder, StepRange, profile_folder
 from transloom.cli.next_steps import next_commands
 from transloom.observe.terminal.display import LoggingListener, listener_for
 

@@ -19,8 +19,8 @@ from data_pipeline.config.label import LabelledDataConfig
 from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.config.text import TextDataConfig
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
+from foundation.file_model import parse_object
 from foundation.registry import resolved
-from foundation.strict_json import parse_object
 from foundation.strict_yaml import dump_yaml
 from foundation.tasks import BUILT_IN_TASKS, TASKS
 from foundation.untrusted_text import visible_line

@@ -6,7 +6,8 @@ The display reads from a feed: a run (`run_feed.py`) or a folder of runs (`folde
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -21,11 +22,9 @@ from transloom.cli.completion import run_folders
 from transloom.cli.jobs import DEFAULT_ADDRESS, Address
 from transloom.cli.options import JsonOption
 from transloom.cli.run_urls import followed_copy
-from transloom.cli.signal_handlers import handled_signals
 
 if TYPE_CHECKING:
-    from transloom.observe.terminal.folder_feed import FolderFeed
-    from transloom.observe.terminal.run_feed import RunFeed
+    from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
 # Niceness of this command, so that training on the same machine has priority.
 NICENESS = 10
@@ -77,9 +76,8 @@ def watch(
 
 def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
     from trainer.record.run_status import is_run
-    from transloom.observe.terminal.folder_feed import FolderFeed
     from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_picture
-    from transloom.observe.terminal.run_feed import RunFeed
+    from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
     path = Path(what)
     if "/" not in what and not path.is_dir() and what != "runs":
@@ -105,7 +103,7 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
     Args:
         once: show the current data once, and return.
     """
-    from transloom.observe.terminal.live_picture import supports_live_display
+    from transloom.observe.terminal.display import supports_live_display
     from transloom.observe.terminal.run_feed import RunFeed
 
     try:
@@ -181,3 +179,16 @@ def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
 def _exit(number: int, frame: FrameType | None) -> None:
     """Exit as if a signal had ended the process, after the terminal has been restored."""
     raise SystemExit(128 + number)
+
+
+@contextmanager
+def handled_signals(
+    handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals
+) -> Iterator[None]:
+    """Handle signals in the context, and restore the former handlers at its end."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

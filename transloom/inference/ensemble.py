@@ -18,13 +18,11 @@ from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
-from transloom.inference.search_processes import SearchOrigin, search_together
-from transloom.inference.searchers import OwnSearcher, Searcher
+from transloom.inference.searchers import OwnSearcher, Searcher, SearchOrigin, search_together
 from transloom.inference.trained_network import TrainedNetwork, Weights
 
 # Maximum number of members listed in the name of an ensemble. If there are more members, the name

@@ -16,13 +16,10 @@ from typing import Any, Literal
 
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.pair import SOURCE
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
-from foundation.file_model import Count, FileModel
-from foundation.strict_json import SMALL, parse_object
+from data_pipeline.storage.regular_files import read_regular, write_atomically
+from foundation.file_model import SMALL, Count, FileModel, parse_object
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.folder_names import STEP
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TranslationError

@@ -23,8 +23,7 @@ from model.heads.masked_head import MaskedLanguageModel
 from trainer.errors import TextError
 from trainer.tasks.rows import positions_per_part, sentence_rows
 from transloom.inference.batch_size import max_texts_per_batch
-from transloom.inference.text_reader import TextReader
-from transloom.inference.trained_network import TrainedNetwork
+from transloom.inference.trained_network import TextReader, TrainedNetwork
 
 
 @dataclass(frozen=True)

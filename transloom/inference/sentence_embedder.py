@@ -12,7 +12,7 @@ from data_pipeline.tasks.sentence_embedding import cut_to, with_ends
 from model.heads.sentence_encoder import SentenceEncoder
 from trainer.tasks.rows import sentence_rows
 from transloom.inference.batch_size import max_texts_per_batch
-from transloom.inference.text_reader import TextReader
+from transloom.inference.trained_network import TextReader
 
 TEXTS_OF_A_PART = 2048  # texts that are sorted by length together, to reduce padding
 

@@ -20,7 +20,7 @@ from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
-from transloom.inference.scoring import dataset_of
+from transloom.inference.evaluation import dataset_of
 
 NEWEST = 6  # maximum number of files to score per test set
 _MAX_BYTES = 2**26

@@ -10,8 +10,7 @@ from model.config.decoder_only import SamplingConfig
 from model.generation.sampling import Ending, Finished, Generated, generate
 from model.networks.decoder_only import DecoderOnly
 from transloom.inference.batch_size import max_texts_per_batch
-from transloom.inference.text_reader import TextReader
-from transloom.inference.trained_network import TrainedNetwork
+from transloom.inference.trained_network import TextReader, TrainedNetwork
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Generic, Self, TypeVar, cast
 
 import torch
 from torch import nn
 
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
-from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
+from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers, shared_tokenizer
 from foundation.errors import DataError, ExtensionError
 from foundation.tasks import tasks_of_command
 from model.errors import ModelError
@@ -159,3 +159,39 @@ def shapes_of_run(run: RunFolder, checkpoint: Checkpoint) -> dict[str, tuple[int
             return None
         raise
     return None if recipe.extensions else parameter_shapes(recipe, tokenizers)
+
+
+class TextReader(Generic[N]):
+    """Trained network with its tokenizer.
+
+    Attributes:
+        command: subcommand of transloom for the runs that a subclass can load.
+        passed_over: reasons why checkpoints that are normally preferred were not loaded.
+    """
+
+    command: ClassVar[str]
+
+    def __init__(self, trained: TrainedNetwork) -> None:
+        self.network = cast(N, trained.model.eval())
+        self.tokenizer = shared_tokenizer(trained.tokenizers)
+        self.checkpoint = trained.checkpoint
+        self.passed_over = trained.passed_over
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        checkpoint: int | str | None = None,
+        precision: Precision = "fp32",
+    ) -> Self:
+        """Load the newest intact weights of a run, or those of one checkpoint.
+
+        Args:
+            checkpoint: a step or the name of an average, or None for the newest.
+            precision: number format of the weights and the network.
+
+        Raises:
+            RunMismatchError: the path has no run, or its run was trained for another task.
+            CheckpointError: the run has no such checkpoint, or it is damaged.
+        """
+        return cls(load_network(Path(run), checkpoint, "cpu", precision).of_command(cls.command))

@@ -25,8 +25,7 @@ from trainer.tasks.probing import pieces_read
 from transloom.inference.engine_names import ComputeType, Engine, Precision
 from transloom.inference.engines import require_possible, searcher_of
 from transloom.inference.ensemble import Ensemble, join
-from transloom.inference.search_processes import Search
-from transloom.inference.searchers import Searcher, network_searcher
+from transloom.inference.searchers import Search, Searcher, network_searcher
 from transloom.inference.sentence_memory import (
     LongSentenceError,
     SentenceLimit,
@@ -34,7 +33,7 @@ from transloom.inference.sentence_memory import (
     count_tokens,
     parts_of,
 )
-from transloom.inference.trained_network import Weights, load_network
+from transloom.inference.trained_network import TrainedNetwork, Weights, load_network
 from transloom.inference.translation import Translation, joined
 from transloom.inference.word_alignment import fold, words_read, words_written
 
@@ -140,25 +139,7 @@ class Translator:
             load_network(Path(run), checkpoint, device, precision).of_command("translate")
             for run, checkpoint in runs
         ]
-        joined_together = join(networks)
-        found = networks[0]
-        recipe_decoding = found.recipe.decoding
-        assert isinstance(found.model, Transformer)
-        assert isinstance(recipe_decoding, DecodingConfig)
-        return cls(
-            found.model,
-            joined_together.tokenizers,
-            decoding or recipe_decoding,
-            found.checkpoint,
-            LoadedRun(
-                found.weights,
-                [reason for network in networks for reason in network.passed_over],
-                joined_together.longest_trained,
-                found.recipe.data.sentences_before,
-            ),
-            joined_together.searcher,
-            joined_together,
-        )
+        return cls._of_networks(networks, decoding, join(networks))
 
     @classmethod
     def load(
@@ -192,22 +173,35 @@ class Translator:
             ModelError: the engine does not support the network; the message names the reason.
         """
         require_possible(engine, compute_type, device, precision)
-        network = load_network(Path(run), checkpoint, device, precision)
-        found = network.of_command("translate")
-        recipe_decoding = found.recipe.decoding
+        found = load_network(Path(run), checkpoint, device, precision).of_command("translate")
+        return cls._of_networks(
+            [found], decoding, searcher_of(engine, found, compute_type, threads)
+        )
+
+    @classmethod
+    def _of_networks(
+        cls,
+        networks: Sequence[TrainedNetwork],
+        decoding: DecodingConfig | None,
+        search: Searcher | Ensemble,
+    ) -> Self:
+        """Create a translator from a network and its searcher, or from an ensemble's networks."""
+        found = networks[0]
+        recipe_decoding, data = found.recipe.decoding, found.recipe.data
         assert isinstance(found.model, Transformer)
         assert isinstance(recipe_decoding, DecodingConfig)
-        data = found.recipe.data
         assert isinstance(data, PairDataConfig)
+        ensemble = search if isinstance(search, Ensemble) else None
+        passed_over = [reason for network in networks for reason in network.passed_over]
+        longest = ensemble.longest_trained if ensemble else data.max_source_length
         return cls(
             found.model,
-            found.tokenizers,
+            ensemble.tokenizers if ensemble else found.tokenizers,
             decoding or recipe_decoding,
             found.checkpoint,
-            LoadedRun(
-                found.weights, found.passed_over, data.max_source_length, data.sentences_before
-            ),
-            searcher_of(engine, found, compute_type, threads),
+            LoadedRun(found.weights, passed_over, longest, data.sentences_before),
+            search.searcher if isinstance(search, Ensemble) else search,
+            ensemble,
         )
 
     def prepare(self) -> None:

@@ -18,18 +18,15 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.data import DataConfig
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import write_atomically
 from foundation.file_model import Count, FileModel
 from foundation.wording import join_items
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError, TranslationError
 from trainer.runs.folder import RunFolder
 from transloom.inference.engine_names import Precision
-from transloom.inference.evaluation import MOSES_SIGNATURE, moses
-from transloom.inference.scoring import dataset_of
-from transloom.inference.search_processes import processes_for
+from transloom.inference.evaluation import MOSES_SIGNATURE, dataset_of, moses
 from transloom.inference.sentence_memory import LongSentenceError
 from transloom.inference.significance import Metric, OneMetric, Report
 from transloom.inference.translator import Translator
@@ -165,7 +162,7 @@ class DecodingTuner:
         total = len(sources) * len(beams)
         self._report(f"translating with {name}", 0, total)
         try:
-            with translator.in_processes(processes or processes_for(total)):
+            with translator.in_processes(processes or translator.processes_for(total)):
                 for number, beam_size in enumerate(beams):
                     earlier = number * len(sources)
                     translator.decoding = translator.decoding.model_copy(

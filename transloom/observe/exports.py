@@ -26,7 +26,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data_pipeline.storage.durable import publish_folder
+from data_pipeline.storage.regular_files import publish_folder
 from foundation.folder_lock import work_folder
 from foundation.optional_packages import install_command
 from foundation.untrusted_text import visible

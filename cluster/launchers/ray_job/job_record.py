@@ -22,10 +22,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.errors import ClusterError
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
-from foundation.file_model import Count, FileModel, error_summary
-from foundation.strict_json import JsonLimits, parse_object
+from data_pipeline.storage.regular_files import read_regular, write_atomically
+from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from trainer.checkpoints.process_identity import host_identity, start_tick
 from trainer.runs.folder import RunFolder
 from trainer.runs.run_url import is_run_url
@@ -340,7 +338,7 @@ def parse_record(data: bytes, name: str) -> JobRecord:
         ClusterError: the data is not a record.
     """
     try:
-        return JobRecord.model_validate(parse_object(data, LIMITS))
+        return JobRecord.from_json(data, LIMITS)
     except ValueError as error:
         raise ClusterError(
             f"{name} is no record of a job: {error_summary(error)}. If another version of "

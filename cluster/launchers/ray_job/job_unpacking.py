@@ -14,10 +14,8 @@ from cluster.package_files import digest_of
 from cluster.packages import INSTALLATION
 from cluster.ray.environment_file import read_environment, require
 from cluster.ray.folder_access import write_problem
-from data_pipeline.storage.durable import write_atomically
-from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import FileModel, error_summary
-from foundation.strict_json import parse_object
 
 # Directory of the extensions among the uploaded files. Its hyphen keeps Python from importing it.
 EXTENSIONS = "sent-extensions"
@@ -55,7 +53,7 @@ def unpack_job(payload: Path) -> UnpackedJob:
         OSError: the run's folder cannot be written.
     """
     try:
-        sent = JobPayload.model_validate(parse_object(read_regular(payload, LIMITS.bytes), LIMITS))
+        sent = JobPayload.from_json(read_regular(payload, LIMITS.bytes), LIMITS)
     except ValueError as error:
         raise ClusterError(
             f"The submitted file {payload} is no valid job: {error_summary(error)}. Submit the job "

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay
 
-from cluster.data import worker_heartbeats
 from cluster.data import workers as data_workers
-from cluster.data.worker_heartbeats import HEARTBEAT_TIMEOUT_SECONDS, WorkerMonitor
 from cluster.data.workers import (
     HEARTBEAT_SECONDS,
+    HEARTBEAT_TIMEOUT_SECONDS,
     DataWorkers,
     WorkerHandle,
+    WorkerMonitor,
     WorkerStatistics,
     worker_numbers,
 )
@@ -43,7 +43,6 @@ class StartedActors:
 def scripted_ray(monkeypatch):
     scripted = ScriptedRay()
     monkeypatch.setattr(data_workers, "ray", scripted)
-    monkeypatch.setattr(worker_heartbeats, "ray", scripted)
     return scripted
 
 

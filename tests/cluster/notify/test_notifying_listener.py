@@ -6,9 +6,8 @@ from support.recipes import tiny_values
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line, validation_line
 
-from cluster.notify import notifying_listener
-from cluster.notify.notifying_listener import NotifyingListener
-from cluster.notify.run_events import RunEvents
+from cluster.notify import run_events
+from cluster.notify.run_events import NotifyingListener, RunEvents
 from cluster.notify.targets import TargetError
 from cluster.recipe import Recipe
 from trainer.errors import LeaseLostError, TrainerError
@@ -40,7 +39,7 @@ class Log(Notices):
 @pytest.fixture
 def target(monkeypatch):
     target = Target()
-    monkeypatch.setattr(notifying_listener, "open_target", lambda config, environment: target)
+    monkeypatch.setattr(run_events, "open_target", lambda config, environment: target)
     return target
 
 
@@ -114,7 +113,7 @@ def test_all_targets_receive_an_event_and_one_that_is_not_configured_is_named(
             raise TargetError("TRANSLOOM_1 is not set")
         return opened[config.command_from == "TRANSLOOM_2"]
 
-    monkeypatch.setattr(notifying_listener, "open_target", open_target)
+    monkeypatch.setattr(run_events, "open_target", open_target)
     listener = make_listener(run, targets=3)
     end(listener, TrainerError("no space"))
     assert [sent.events for sent in opened] == [["failed"], ["failed"]]

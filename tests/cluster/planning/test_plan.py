@@ -7,7 +7,7 @@ import pytest
 import yaml
 from support.recipes import tiny_recipe, tiny_values
 
-from cluster.planning.epoch import measure_epoch
+from cluster.planning.plan import measure_epoch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import iterate_steps
 from data_pipeline.batching.window import WindowReader

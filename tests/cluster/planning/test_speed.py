@@ -5,8 +5,7 @@ import json
 import pytest
 from support.recipes import tiny_values
 
-from cluster.planning.epoch import Epoch
-from cluster.planning.plan import Plan
+from cluster.planning.plan import Epoch, Plan
 from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
 from trainer.errors import TrainerError

@@ -19,8 +19,7 @@ from support.cluster.scripted_cluster import (
 )
 from support.records.lines import validation_line
 
-from cluster.data.worker_heartbeats import WorkerHeartbeat, WorkerMonitor
-from cluster.data.workers import WorkerHandle, WorkerStatistics
+from cluster.data.workers import WorkerHandle, WorkerHeartbeat, WorkerMonitor, WorkerStatistics
 from cluster.errors import RankHungError
 from cluster.health.hang_detector import Position
 from cluster.ranks.group import Poll

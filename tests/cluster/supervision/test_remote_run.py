@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from cluster.errors import RankLostError
-from cluster.supervision.remote_run import RemoteRun
+from cluster.supervision.owned_run import RemoteRun
 from trainer.runs.folder import RunFolder
 
 

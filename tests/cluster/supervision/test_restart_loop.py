@@ -21,8 +21,7 @@ from cluster.data.workers import WorkerHandle
 from cluster.errors import ClusterError, RankLostError
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.node_check.figures import MeasuredNode
-from cluster.node_check.report import NodeCheckReport
-from cluster.node_check.verdicts import NodeVerdict
+from cluster.node_check.verdicts import NodeCheckReport, NodeVerdict
 from cluster.ranks.agent_client import SilentNodesError
 from cluster.ranks.group import Poll
 from cluster.ray.cluster_view import Node
@@ -43,10 +42,10 @@ from trainer.errors import (
     LeaseLostError,
     NonFiniteLossError,
 )
-from trainer.job.replay_options import ReplayOptions
+from trainer.job.rank_job import ReplayOptions
+from trainer.runs.folder import StepRange
 from trainer.runs.log import DETAIL
-from trainer.runs.rank_nodes import read_rank_nodes
-from trainer.runs.step_range import StepRange
+from trainer.runs.start import read_rank_nodes
 from trainer.runs.vitals import read_vitals
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"

@@ -8,8 +8,7 @@ from support.cluster.scripted_cluster import HandClock
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
-from cluster.data.worker_heartbeats import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat
-from cluster.data.workers import WorkerStatistics
+from cluster.data.workers import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat, WorkerStatistics
 from cluster.health.hang_detector import Position
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.supervision import vitals_writer

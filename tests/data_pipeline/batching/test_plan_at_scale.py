@@ -23,7 +23,7 @@ from data_pipeline.batching.plan import Cursor, WindowPlan, plan_window
 from data_pipeline.batching.stream import iterate_steps
 from data_pipeline.batching.window import WindowLayout
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import (
+from data_pipeline.dataset.manifest_header import (
     CorpusInfo,
     FieldInfo,
     FileInfo,

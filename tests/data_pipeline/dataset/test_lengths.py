@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.dataset.lengths import add_lengths, count_lengths
-from data_pipeline.dataset.manifest_records import DocumentLengths, FieldInfo
+from data_pipeline.dataset.manifest_header import DocumentLengths, FieldInfo
 
 SENTENCE = FieldInfo(name="src", role="source", language="en")
 DOCUMENT = FieldInfo(name="text", role="document", language="en")

@@ -13,8 +13,7 @@ from support.datasets import edit_manifest
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_header import ManifestHeader
-from data_pipeline.dataset.manifest_records import Tombstone
+from data_pipeline.dataset.manifest_header import ManifestHeader, Tombstone
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError
 from data_pipeline.storage.store import open_store

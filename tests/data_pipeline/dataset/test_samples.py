@@ -41,7 +41,7 @@ atexit.register(lambda: print("\\n", *({{"torch", "webdataset"}} & seen)))
         "import sys; from transloom.cli.app import main\n"
         "sys.argv = ['transloom', '--help']; main()",
         "import cluster.supervision.supervisor, cluster.supervision.run_checks\n"
-        "import cluster.ranks.actor, cluster.ranks.process, trainer.assembly.rank\n"
+        "import cluster.ranks.actor, cluster.ranks.process, trainer.assembly.run\n"
         "import cluster.data.workers, data_pipeline.preparation.prepare",
     ],
     ids=["--help", "the driver, a rank or a data worker before its first shard"],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.quality import memory
 
-from data_pipeline.dataset.manifest_records import ShardInfo
+from data_pipeline.dataset.manifest_header import ShardInfo
 from data_pipeline.dataset.shards import ShardBlock, unpack_shard
 from data_pipeline.errors import DatasetFileError
 

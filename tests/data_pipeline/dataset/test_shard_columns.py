@@ -19,7 +19,7 @@ from data_pipeline.config.data import DataSettings, TokenizerConfig
 from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.dataset import manifest as manifest_module
 from data_pipeline.dataset.manifest import Manifest, archived_name
-from data_pipeline.dataset.manifest_records import ShardInfo
+from data_pipeline.dataset.manifest_header import ShardInfo
 from data_pipeline.dataset.shard_columns import COLUMNS_NAME, ShardColumns
 from data_pipeline.dataset.verification import problems_of, unknown_files
 from data_pipeline.errors import DatasetError, DatasetFileError

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.arrays import FieldArrays
-from data_pipeline.dataset.manifest_records import ShardInfo
+from data_pipeline.dataset.manifest_header import ShardInfo
 from data_pipeline.dataset.shards import ShardBlock, pack_shard, unpack_shard
 from data_pipeline.errors import DatasetError, DatasetFileError
 from data_pipeline.storage.store import LocalStore

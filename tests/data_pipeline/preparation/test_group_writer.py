@@ -11,7 +11,7 @@ from support.data_settings import settings_of
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.config.pair import PairDataConfig
 from data_pipeline.corpora.cleaning import NumberedExample
-from data_pipeline.dataset.manifest_records import ShardInfo
+from data_pipeline.dataset.manifest_header import ShardInfo
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.preparation.group_writer import GroupJob, write_group
 from data_pipeline.preparation.shuffle import Partitions, pack_rows

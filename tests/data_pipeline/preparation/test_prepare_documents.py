@@ -17,7 +17,7 @@ from data_pipeline.batching.task import rules_by_corpus
 from data_pipeline.config.data import DataSettings
 from data_pipeline.config.text import TextDataConfig, TextTokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import DocumentLengths
+from data_pipeline.dataset.manifest_header import DocumentLengths
 from data_pipeline.dataset.texts import unpack_texts
 from data_pipeline.dataset.verification import problems_of
 from data_pipeline.errors import CorpusError, DatasetError

@@ -9,15 +9,15 @@ import pytest
 from support.files.faulty_server import Fault, FaultyServer
 
 from data_pipeline.errors import CorpusError
-from data_pipeline.storage import download as download_module
-from data_pipeline.storage.download import download
+from data_pipeline.storage import remote
+from data_pipeline.storage.remote import download
 
 CONTENT = bytes(range(256)) * 1000
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setattr(download_module, "RETRY_DELAYS_SECONDS", (0.001, 0.001, 0.001))
+    monkeypatch.setattr(remote, "RETRY_DELAYS_SECONDS", (0.001, 0.001, 0.001))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "a b.gz").write_bytes(CONTENT)
@@ -69,7 +69,7 @@ def test_a_download_without_an_end_does_not_fill_the_disk(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 10_000_000
-    monkeypatch.setattr(download_module, "MAX_DISK_SHARE", most / shutil.disk_usage(tmp_path).free)
+    monkeypatch.setattr(remote, "MAX_DISK_SHARE", most / shutil.disk_usage(tmp_path).free)
     server.fail(Fault.ENDLESS)
     message = r"does not fit on the disk of .*: expected at most [\d,]+ bytes, .* found at least "
     with pytest.raises(CorpusError, match=message):

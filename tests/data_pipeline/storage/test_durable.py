@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.cluster.processes import wait_until
 
-from data_pipeline.storage.durable import sync_to_disk, write_atomically, write_durably
+from data_pipeline.storage.regular_files import sync_to_disk, write_atomically, write_durably
 
 
 def test_hash_is_that_of_the_file(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     program = (
         "import sys; from pathlib import Path\n"
-        "from data_pipeline.storage.durable import write_atomically\n"
+        "from data_pipeline.storage.regular_files import write_atomically\n"
         "while True:\n"
         "    for letter in 'abcdefgh': write_atomically(Path(sys.argv[1]), letter * 300_000)"
     )

@@ -17,8 +17,7 @@ from backports import zstd
 from support.files.faulty_server import Fault, FaultyServer
 
 from data_pipeline.errors import CorpusError
-from data_pipeline.storage import compression
-from data_pipeline.storage import download as download_module
+from data_pipeline.storage import compression, remote
 from data_pipeline.storage.locations import cache_folder, open_location
 from data_pipeline.storage.phrasebook import phrasebook_pairs
 from foundation.errors import LocationError
@@ -200,7 +199,7 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     """Has TEXT as a.gz."""
-    monkeypatch.setattr(download_module, "RETRY_DELAYS_SECONDS", (0.001,))
+    monkeypatch.setattr(remote, "RETRY_DELAYS_SECONDS", (0.001,))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "a.gz").write_bytes(COMPRESSED[".gz"])

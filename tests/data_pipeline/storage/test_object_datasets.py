@@ -23,10 +23,9 @@ from support.storage.fault_proxy import (
 from support.storage.s3_server import KEY_ID, SECRET_KEY, S3Server
 
 from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError
-from data_pipeline.storage import download as download_module
-from data_pipeline.storage import object_store
-from data_pipeline.storage.download import download
+from data_pipeline.storage import object_store, remote
 from data_pipeline.storage.locations import open_location
+from data_pipeline.storage.remote import download
 from data_pipeline.storage.shard_cache import ShardCache
 from data_pipeline.storage.store import RemoteStore, open_store
 from foundation.errors import LocationError
@@ -184,7 +183,7 @@ def test_a_download_is_retried(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(download_module, "RETRY_DELAYS_SECONDS", (0.001, 0.001))
+    monkeypatch.setattr(remote, "RETRY_DELAYS_SECONDS", (0.001, 0.001))
     corpus = f"{location}/{SHARD}"
     fault_proxy.fail(Answer(503), on=range(1, 5))  # obstore gives up, transloom does not
     fault_proxy.fail(CutAnswer(), on={5})
@@ -219,7 +218,7 @@ def test_what_will_not_pass_is_told_at_once(
 def test_a_download_does_not_fill_the_disk(
     location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_environment: None
 ) -> None:
-    monkeypatch.setattr(download_module, "MAX_DISK_SHARE", 0.0)
+    monkeypatch.setattr(remote, "MAX_DISK_SHARE", 0.0)
     with pytest.raises(CorpusError, match=r"does not fit on the disk of .* found 200,000 bytes"):
         download(f"{location}/{SHARD}", tmp_path / "new")
 

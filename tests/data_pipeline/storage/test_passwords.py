@@ -9,10 +9,9 @@ import pytest
 from support.files.guarded_server import GuardedServer
 
 from data_pipeline.errors import CorpusError, DatasetError, DatasetFileError
-from data_pipeline.storage import download as download_module
-from data_pipeline.storage.download import download
+from data_pipeline.storage import remote
 from data_pipeline.storage.locations import open_location
-from data_pipeline.storage.passwords import check_netrc
+from data_pipeline.storage.remote import check_netrc, download
 from data_pipeline.storage.shard_cache import ShardCache
 from data_pipeline.storage.store import LocalStore, RemoteStore, open_store
 from foundation.errors import LocationError
@@ -25,7 +24,7 @@ SHA256 = "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1"
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download_module, "RETRY_DELAYS_SECONDS", (0.001,))
+    monkeypatch.setattr(remote, "RETRY_DELAYS_SECONDS", (0.001,))
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
 
 

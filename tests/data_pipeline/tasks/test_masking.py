@@ -7,7 +7,7 @@ import pytest
 
 from data_pipeline.arrays import FieldArrays, concatenate
 from data_pipeline.config.masking import MaskingConfig
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.random_keys import (
     MASKED_TOKENS,
     example_seeds,

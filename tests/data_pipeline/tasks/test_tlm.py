@@ -8,8 +8,8 @@ from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays, flattened
 from data_pipeline.config.text import TEXT
 from data_pipeline.random_keys import SINGLE_SIDES, splitmix64, stream_state, uniform
+from data_pipeline.tasks.masked_lm import TLM
 from data_pipeline.tasks.masking import SEGMENTS
-from data_pipeline.tasks.tlm import TASK
 
 SOURCES, TARGETS = [3, 4, 2, 6, 5, 3], [4, 3, 5, 2, 5, 6]  # tokens of each side
 
@@ -38,7 +38,7 @@ def parts_of(plan):
 
 def test_the_plan_is_a_promise(settings):
     """These numbers decide what released checkpoints were fed. Never change them."""
-    plan = TASK.plan(pairs(), settings, epoch=1, window=2)
+    plan = TLM.plan(pairs(), settings, epoch=1, window=2)
     assert plan.order.tolist() == [5, 3, 0, 2, 4, 4, 1, 1, 2]
     assert plan.cuts.starts.tolist() == [0, 0, 0, 2, 0, 5, 0, 4, 0]
     assert plan.cuts.stops.tolist() == [9, 8, 7, 7, 5, 10, 4, 7, 2]
@@ -49,7 +49,7 @@ def test_the_plan_is_a_promise(settings):
 def test_epoch_and_window_draw_which_pairs_stand_alone(settings, epoch, window):
     many = 40
     fields = pairs([3] * many, [4] * many)
-    found = parts_of(TASK.plan(fields, settings, epoch, window))
+    found = parts_of(TLM.plan(fields, settings, epoch, window))
     drawn = uniform(splitmix64(stream_state(SINGLE_SIDES, settings.seed, epoch, window), many))
     alone = {pair for pair, share in enumerate(drawn) if share < settings.batching.alone}
     assert {pair for pair, parts in found.items() if len(parts) == 2} == alone
@@ -60,6 +60,6 @@ def test_other_epochs_have_other_pairs_alone(settings):
     fields = pairs([3] * 40, [4] * 40)
     alone = [
         frozenset(pair for pair, parts in found.items() if len(parts) == 2)
-        for found in (parts_of(TASK.plan(fields, settings, epoch, 0)) for epoch in range(4))
+        for found in (parts_of(TLM.plan(fields, settings, epoch, 0)) for epoch in range(4))
     ]
     assert len(set(alone)) == 4

@@ -10,7 +10,7 @@ import pytest
 from data_pipeline.arrays import FieldArrays, Int32Array
 from data_pipeline.config.data import TOKENIZERS, TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.dataset.manifest_records import SpecialIds, TokenizerInfo
+from data_pipeline.dataset.manifest_header import SpecialIds, TokenizerInfo
 from data_pipeline.errors import TokenizerError
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import (

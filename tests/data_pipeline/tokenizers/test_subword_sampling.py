@@ -8,7 +8,7 @@ import pytest
 from data_pipeline.arrays import FieldArrays, Int64Array, UInt64Array
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.random_keys import SUBWORD_SAMPLING, example_seeds
-from data_pipeline.tokenizers.subword_sampling import resample
+from data_pipeline.tasks.pairs import resample
 from data_pipeline.tokenizers.tokenizer import Tokenizer, train_tokenizer
 
 PAIRS = np.arange(1000, 1300)

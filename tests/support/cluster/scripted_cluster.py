@@ -16,7 +16,7 @@ from cluster.config import ClusterConfig
 from cluster.errors import RankLostError
 from cluster.health.hang_detector import Position
 from cluster.health.unfit_nodes import UnfitNodes
-from cluster.node_check.report import NodeCheckReport
+from cluster.node_check.verdicts import NodeCheckReport
 from cluster.ranks.group import Poll
 from cluster.ranks.node_memory import StoredFile
 from cluster.ranks.reports import MemoryWritten, RecordedLine, StateWritten

@@ -10,7 +10,7 @@ from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.data import TOKENIZERS, TokenizerConfig
 from data_pipeline.corpora.readers import READERS, Example
-from data_pipeline.dataset.manifest_records import FieldInfo, SpecialIds
+from data_pipeline.dataset.manifest_header import FieldInfo, SpecialIds
 from data_pipeline.errors import TokenizerError
 from data_pipeline.tasks.causal_lm import CausalLanguageModelData
 from data_pipeline.tokenizers.tokenizer import Tokenizer

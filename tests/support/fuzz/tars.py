@@ -15,7 +15,7 @@ from backports import zstd
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.corpora.corpus import read_whole
-from data_pipeline.dataset.manifest_records import ShardInfo
+from data_pipeline.dataset.manifest_header import ShardInfo
 from data_pipeline.dataset.samples import read_samples, write_samples
 from data_pipeline.dataset.shards import IDS_SUFFIX, ShardBlock, pack_shard, unpack_shard
 from data_pipeline.errors import CorpusError, DatasetError

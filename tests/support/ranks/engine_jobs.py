@@ -13,7 +13,7 @@ import torch
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import slots_of_rank
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.tasks.translation import TASK
 from model.config.transformer import AttentionBackend, ModelConfig
 from model.losses.loss import CrossEntropy

@@ -29,7 +29,7 @@ from trainer.recipe import TrainingRecipe
 from trainer.record.metrics_lines import Event, Line
 from trainer.registries.callbacks import StepGuard, StepObserver
 from trainer.state.progress import Progress
-from trainer.state.training_state import TrainingState
+from trainer.state.restore import TrainingState
 from trainer.tasks.batch import PairBatch, to_device
 from trainer.tasks.task import ShownExample, ValidationResult
 from trainer.tasks.translation import translation_scores

@@ -36,7 +36,7 @@ CHECK_SECONDS = 1.0
 A_JOB_OF_THE_OTHER_RANKS = timedelta(minutes=10)
 STACKS_SIGNAL = signal.SIGUSR1
 PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent ends
-IMPORTED = ["trainer.assembly.rank", "torch._dynamo"]  # which ZeRO-3 imports
+IMPORTED = ["trainer.assembly.run", "torch._dynamo"]  # which ZeRO-3 imports
 LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
 JOBS_UNTIL_CLEANING = 10
 # DeepSpeed never releases a stage 3 engine and its process group. Its three threads wake up 100

@@ -21,7 +21,7 @@ from support.ranks.engine_jobs import (
 )
 from support.ranks.rank_jobs import make_job
 from support.records.checkpoints import Listener, work_folder
-from trainer.assembly.rank import build_rank
+from trainer.assembly.run import build_rank
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe

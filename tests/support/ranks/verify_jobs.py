@@ -27,7 +27,7 @@ from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.state.kernel_fingerprint import require_equal_kernels
 from trainer.state.progress import Progress
-from trainer.state.training_state import TrainingState
+from trainer.state.restore import TrainingState
 from trainer.training.callbacks import Callbacks
 from trainer.training.loop import Trainer
 from trainer.training.slot_checks import SlotChecks

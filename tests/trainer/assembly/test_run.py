@@ -12,8 +12,8 @@ from support.records.checkpoints import Listener, work_folder
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.assembly.rank import build_rank
-from trainer.job.replay_options import ReplayOptions
+from trainer.assembly.run import build_rank
+from trainer.job.rank_job import ReplayOptions
 from trainer.runs.folder import RunFolder
 
 START = Cursor(epoch=1, window=2)

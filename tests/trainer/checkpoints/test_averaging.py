@@ -8,10 +8,9 @@ import torch
 from support.records.checkpoints import make_header, save_checkpoint
 
 from trainer.checkpoints.averaging import average
-from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint, newest_intact
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.newest_intact import newest_intact
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import CheckpointError
 from trainer.runs.folder import RunFolder

@@ -11,12 +11,11 @@ from support.records.checkpoints import (
 )
 
 from trainer.checkpoints import commit as commits
-from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.checkpoint import Checkpoint, newest_intact
 from trainer.checkpoints.commit import partial_folder, set_aside
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.lease import discard
-from trainer.checkpoints.newest_intact import newest_intact
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.retention import prune
 from trainer.config import CheckpointsConfig

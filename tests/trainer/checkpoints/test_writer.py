@@ -220,7 +220,7 @@ import torch
 from support.records.checkpoints import Listener, make_header
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.newest_intact import newest_intact
+from trainer.checkpoints.checkpoint import newest_intact
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
 from trainer.process.placement import Placement

@@ -10,9 +10,16 @@ from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, valida
 
 from trainer.errors import TrainerError
 from trainer.record import line_reader, metrics_file
-from trainer.record.line_reader import LineTail
-from trainer.record.metrics_file import MetricsFile, lines_after, read_metrics, readable_lines
-from trainer.record.metrics_lines import Preempted, Repeated, ReplayMismatch, Resized, Resumed
+from trainer.record.line_reader import LineTail, readable_lines
+from trainer.record.metrics_file import MetricsFile, lines_after, read_metrics
+from trainer.record.metrics_lines import (
+    Preempted,
+    Repeated,
+    ReplayMismatch,
+    Resized,
+    Resumed,
+    parse_line,
+)
 
 
 def record_steps(path, resume_step, steps):
@@ -218,8 +225,9 @@ def test_a_line_that_is_too_long_ends_following(tmp_path, monkeypatch):
 def test_readable_lines_leave_out_what_is_no_line():
     lines = [train_line(1), train_line(2)]
     one, two = (line.to_json().encode() for line in lines)
-    assert readable_lines(one + b'\n\xff\xfe\n{"kind": "train"}\n[]\n' + two + b"\n") == (lines, 3)
-    assert readable_lines(b"") == ([], 0)
+    text = one + b'\n\xff\xfe\n{"kind": "train"}\n[]\n' + two + b"\n"
+    assert readable_lines(text, parse_line) == (lines, 3)
+    assert readable_lines(b"", parse_line) == ([], 0)
 
 
 def test_a_damaged_line_is_named(tmp_path):

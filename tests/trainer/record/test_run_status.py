@@ -16,7 +16,7 @@ from trainer.record.run_status import is_run, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, ENDED, last_entries, log_entry
-from trainer.runs.rank_nodes import write_rank_nodes
+from trainer.runs.start import write_rank_nodes
 from trainer.runs.vitals import Vitals, write_vitals
 
 TWO_STEPS = (train_line(1), train_line(2))

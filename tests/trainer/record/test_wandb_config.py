@@ -7,8 +7,7 @@ from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header
 
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER, Parent
 from trainer.process.placement import Placement
 from trainer.record.wandb_config import facts_for_wandb

@@ -9,7 +9,7 @@ from trainer.errors import TrainerError
 from trainer.process.placement import Placement
 from trainer.replay.rank_reports import RankActivationReport, RankStepReport
 from trainer.replay.step_inspector import GradientSums, activations_of
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import StepRange
 from transloom.observe.replay.inspected_steps import inspected_step
 from transloom.observe.replay.loss_jumps import largest_jump
 

@@ -19,8 +19,14 @@ from trainer.errors import RunMismatchError
 from trainer.recipe import identity_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, SHOWN_CHARACTERS, TAIL_BYTES, last_entries, log_entry
-from trainer.runs.rank_nodes import read_rank_nodes, write_rank_nodes
-from trainer.runs.start import Invocation, Start, read_start, write_start
+from trainer.runs.start import (
+    Invocation,
+    Start,
+    read_rank_nodes,
+    read_start,
+    write_rank_nodes,
+    write_start,
+)
 from trainer.runs.vitals import Vitals, are_current, read_vitals, write_vitals
 
 

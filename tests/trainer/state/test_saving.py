@@ -19,8 +19,8 @@ from trainer.record.metrics_file import read_metrics
 from trainer.record.recorder import Recorder
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.state.progress import Progress
+from trainer.state.restore import TrainingState
 from trainer.state.saving import Saver
-from trainer.state.training_state import TrainingState
 from trainer.zero import fragments
 
 

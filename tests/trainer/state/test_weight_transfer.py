@@ -8,7 +8,7 @@ from support.ranks.inherited_jobs import BEGUN_WITH, CONFIG, make_labelled, make
 from support.records.checkpoints import make_header, save_checkpoint
 
 from trainer.errors import CheckpointError
-from trainer.state.weight_transfer import WeightTransfer, plan_weight_transfer
+from trainer.state.restore import WeightTransfer, plan_weight_transfer
 from trainer.zero.fragment import EMA, MASTER, Fragment
 
 SHAPES = {name: tuple(p.shape) for name, p in make_labelled().named_parameters()}

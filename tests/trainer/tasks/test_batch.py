@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
-from data_pipeline.dataset.manifest_records import SpecialIds
+from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.tasks.translation import TASK
 from model.blocks.packing import packings
 from model.networks.transformer import Vocabulary

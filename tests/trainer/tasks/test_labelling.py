@@ -16,8 +16,8 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import BatchingError, CorpusError
 from data_pipeline.preparation.prepare import prepare
+from data_pipeline.tasks.labelled import encode_words
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
-from data_pipeline.tasks.token_classification import encode_words
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.errors import RunMismatchError
 from trainer.tasks.network import build_network

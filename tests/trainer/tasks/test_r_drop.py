@@ -17,7 +17,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.config.transformer import AttentionBackend
 from trainer.recipe import identity_of
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import StepRange
 from trainer.tasks.randomness import seed_torch
 from trainer.tasks.task import training_task
 from transloom.cli.replay_run import ReplayRequest, replay

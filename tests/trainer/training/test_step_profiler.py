@@ -6,8 +6,7 @@ import json
 import pytest
 import torch
 
-from trainer.runs.folder import RunFolder
-from trainer.runs.step_range import StepRange, profile_folder
+from trainer.runs.folder import RunFolder, StepRange, profile_folder
 from trainer.training.step_profiler import StepProfiler
 
 

@@ -7,8 +7,7 @@ from support.recipes import tiny_values
 
 from cluster.recipe import load_recipe
 from trainer.verify_zero.session import Session
-from trainer.verify_zero.work import Work
-from trainer.verify_zero.zero_grid import Cell
+from trainer.verify_zero.zero_grid import Cell, Work
 
 pytestmark = pytest.mark.long
 

@@ -12,7 +12,7 @@ from support.records.checkpoints import rewrite_header
 from support.runs import Runs
 
 from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.checkpoints.format import read_header
 from trainer.checkpoints.lease import Lease

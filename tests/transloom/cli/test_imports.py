@@ -47,6 +47,6 @@ def test_a_process_beside_the_ranks_imports_nothing_of_other_processes(process, 
 
 @pytest.mark.long
 def test_no_rank_imports_wandb_before_it_shows_a_record_there():
-    program = "import sys, trainer.assembly.rank\nprint('wandb' in sys.modules)"
+    program = "import sys, trainer.assembly.run\nprint('wandb' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.endswith("False\n"), done.stderr

@@ -24,10 +24,9 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import RankVitals, Vitals, write_vitals
 from transloom.cli import watch as watch_module
 from transloom.cli.watch import show_feed
-from transloom.observe.terminal import folder_feed
-from transloom.observe.terminal.folder_feed import FolderFeed
+from transloom.observe.terminal import run_feed
 from transloom.observe.terminal.job_snapshot import newest_job_picture
-from transloom.observe.terminal.run_feed import RunFeed
+from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
 ATTACK = "\x1b]0;owned\x07\u202e[red]"
 AWAY, BACK = "\x1b[?1049h", "\x1b[?1049l"  # the terminal's other screen
@@ -49,7 +48,7 @@ def run(tmp_path):
 def happens(monkeypatch):
     """Lets these things happen to the run, one in each pause of the watcher."""
     monkeypatch.setattr(followed_run, "STATUS_SECONDS", 0.0)
-    monkeypatch.setattr(folder_feed, "STATUS_SECONDS", 0.0)
+    monkeypatch.setattr(run_feed, "STATUS_SECONDS", 0.0)
 
     def these(*events):
         left = list(events)
@@ -368,12 +367,12 @@ def test_a_table_of_many_runs_fits_the_terminal(tmp_path, width, height):
 
 
 def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
-    monkeypatch.setattr(folder_feed, "STATUS_SECONDS", 0.0)
+    monkeypatch.setattr(run_feed, "STATUS_SECONDS", 0.0)
     feed = FolderFeed(folder)
     read = []
-    run_status_of = folder_feed.run_status_of
+    run_status_of = run_feed.run_status_of
     monkeypatch.setattr(
-        folder_feed, "run_status_of", lambda p, b: read.append(p.name) or run_status_of(p, b)
+        run_feed, "run_status_of", lambda p, b: read.append(p.name) or run_status_of(p, b)
     )
     feed.poll()
     assert read == ["trains"]

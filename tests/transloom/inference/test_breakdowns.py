@@ -8,7 +8,7 @@ from support.recipes import tiny_recipe
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.dataset.manifest_records import Tombstone
+from data_pipeline.dataset.manifest_header import Tombstone
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import DatasetError
 from transloom.inference import breakdowns

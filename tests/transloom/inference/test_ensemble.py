@@ -14,8 +14,7 @@ from support.invocation import invoke
 from model.generation.search import ensemble_search
 from trainer.errors import RunMismatchError, TranslationError
 from transloom.inference.ensemble import join
-from transloom.inference.search_processes import SearchOrigin
-from transloom.inference.searchers import OwnSearcher
+from transloom.inference.searchers import OwnSearcher, SearchOrigin
 from transloom.inference.trained_network import load_network
 from transloom.inference.translator import Translator
 

@@ -5,8 +5,8 @@ from support.cluster.processes import children, wait_until
 
 from model.errors import PrefixError
 from trainer.errors import TranslationError
-from transloom.inference import search_processes
-from transloom.inference.search_processes import SENTENCES_OF_ONE_PROCESS, processes_for
+from transloom.inference import searchers
+from transloom.inference.searchers import SENTENCES_OF_ONE_PROCESS, OwnSearcher
 from transloom.inference.translator import Translator
 
 SENTENCES = ["je suis étudiant", "", "elle sera journaliste demain", "non"] * 5
@@ -56,10 +56,11 @@ def test_a_process_that_is_killed_is_told(translator):
 
 def test_as_many_as_have_work_and_memory(monkeypatch):
     monkeypatch.setattr("foundation.process_pool.cores", lambda: 8)
-    monkeypatch.setattr(search_processes, "available_bytes", lambda: 100 * 2**30)
+    processes_for = OwnSearcher(lambda decoding, batch: [], None).processes_for
+    monkeypatch.setattr(searchers, "available_bytes", lambda: 100 * 2**30)
     assert processes_for(SENTENCES_OF_ONE_PROCESS - 1) == 1
     assert processes_for(SENTENCES_OF_ONE_PROCESS) == 8
-    monkeypatch.setattr(search_processes, "available_bytes", lambda: 7 * 2**30)
+    monkeypatch.setattr(searchers, "available_bytes", lambda: 7 * 2**30)
     assert processes_for(SENTENCES_OF_ONE_PROCESS) == 3
-    monkeypatch.setattr(search_processes, "available_bytes", lambda: 2**30)
+    monkeypatch.setattr(searchers, "available_bytes", lambda: 2**30)
     assert processes_for(SENTENCES_OF_ONE_PROCESS) == 1

@@ -188,7 +188,7 @@ def test_what_memory_has_no_room_for_is_refused(command, translator, lines, monk
     sentences = lines("s.txt", ["non", LONG])
     (tokens,) = translator.count_tokens([LONG])
     room = translator.memory.bytes(tokens)
-    for module in ("translator", "search_processes"):
+    for module in ("translator", "searchers"):
         monkeypatch.setattr(f"transloom.inference.{module}.available_bytes", lambda: room - 1)
     with pytest.raises(CorpusError, match=r"line 2 .*the available memory suffices for"):
         command(sentences, "--max-tokens", 10**9)

@@ -23,9 +23,8 @@ from pydantic import AfterValidator, Field
 
 from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.object_store import ObjectStore
-from foundation.file_model import FileModel, error_summary
+from foundation.file_model import FileModel, JsonLimits, error_summary
 from foundation.location import path_escape
-from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import RunMismatchError
 
 MAX_FILES = 100_000
@@ -162,7 +161,7 @@ def _read_index(store: ObjectStore, index: list[IndexPart]) -> Files:
         if (size := sum(part.bytes for part in index)) > INDEX_LIMITS.bytes:
             raise ValueError(f"{size:,} bytes, expected at most {INDEX_LIMITS.bytes:,}")
         data = b"".join(read_part(store, part) for part in index)
-        files = FileIndex.model_validate(parse_object(data, INDEX_LIMITS)).files
+        files = FileIndex.from_json(data, INDEX_LIMITS).files
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     require_listable(files, label)

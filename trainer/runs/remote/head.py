@@ -2,7 +2,8 @@
 
 The head changes only by compare-and-swap, so it is the fence between drivers: a driver that has
 lost the run can still upload objects, but no head will name them. Objects that the head does not
-name are garbage, which the owner deletes.
+name are garbage, which the owner deletes. The driver reads the head every few seconds, when it
+changes it (see `trainer.runs.remote.mirror`), and finds the requests of other processes in it.
 """
 
 import random
@@ -20,9 +21,8 @@ from data_pipeline.storage.object_errors import (
     ObjectStoreError,
 )
 from data_pipeline.storage.object_store import ObjectStore
-from foundation.file_model import Count, FileModel, error_summary
+from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from foundation.location import path_escape
-from foundation.strict_json import JsonLimits, parse_object
 from foundation.wording import counted
 from trainer.checkpoints.lease import OwnerMetadata, is_dead
 from trainer.errors import NoRunError, RunMismatchError
@@ -33,6 +33,7 @@ from trainer.runs.remote.file_table import (
     Time,
     require_listable,
 )
+from trainer.runs.run_url import run_url
 
 FORMAT = "transloom-head/2"
 HEAD = "HEAD.json"
@@ -243,7 +244,7 @@ def unnamed_objects(
 
 def _parse(data: bytes, label: str) -> RunHead:
     try:
-        head = RunHead.model_validate(parse_object(data, HEAD_LIMITS))
+        head = RunHead.from_json(data, HEAD_LIMITS)
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
     require_listable((*head.files.entries, *head.additions.entries), label)
@@ -260,3 +261,37 @@ def _parse(data: bytes, label: str) -> RunHead:
                 f"a folder of at most {MAX_COMPONENT_BYTES} bytes"
             )
     return head
+
+
+def request_stop(url: str) -> None:
+    """Ask the driver to save a checkpoint and stop the run.
+
+    Raises:
+        RunMismatchError: there is no such run, or no driver owns it.
+        ObjectStoreError: the object store does not answer, or cannot be written.
+    """
+    _request(url, {"stop_request": secrets.token_hex(8)})
+
+
+def request_data_workers(url: str, count: int) -> None:
+    """Ask the driver for a number of data workers.
+
+    Raises:
+        RunMismatchError: there is no such run, or no driver owns it.
+        ObjectStoreError: the object store does not answer, or cannot be written.
+    """
+    _request(url, {"data_workers_request": count})
+
+
+def _request(url: str, update: dict[str, str | int]) -> None:
+    store = ObjectStore(run_url(url))
+
+    def change(now: RunHead) -> RunHead:
+        if now.owner.released or now.owner.is_known_dead:
+            raise RunMismatchError(
+                f"{store.url} is not being trained, so nothing can receive the request. "
+                f"`transloom status {store.url}` shows its state"
+            )
+        return now.model_copy(update=update)
+
+    HeadObject(store).change(change)

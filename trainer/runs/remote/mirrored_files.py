@@ -2,12 +2,16 @@
 
 run folder ──changed files──▶ objects ──▶ FileTable of the head
 additions of other processes ──▶ run folder, from which they are uploaded as the owner's files
+old texts of validations ──1,000 in a file──▶ validation-00000500-00500000.zip
 """
 
+import re
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
@@ -18,11 +22,12 @@ from trainer.runs.remote.file_table import FilePart, Files, FileTable, IndexPart
 from trainer.runs.remote.files import UploadedFiles
 from trainer.runs.remote.head import RunHead
 from trainer.runs.remote.pull import RunPuller
-from trainer.runs.remote.validation_archive import archive_validations
 
 # If there are more files than `MAX_ENTRIES` in the head, those that changed least recently move to
 # the index, except for this number.
 ENTRIES_LEFT = 16
+TEXTS_PER_ARCHIVE = 1_000
+_TEXT = re.compile(r"validation-(\d{8,})\.txt")
 
 
 class MirroredFiles:
@@ -183,3 +188,32 @@ class MirroredFiles:
         index = file_table.write_index(files, put) if files else []
         tables.remember(index, files)
         return index
+
+
+def archive_validations(folder: Path) -> Path | None:
+    """Pack the oldest texts of validations in a folder if there are two archives' worth of them.
+
+    An interruption leaves texts that an archive also has; they are packed again.
+
+    Returns:
+        The new archive, or None if there are too few texts.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if not folder.is_dir():
+        return None
+    texts = sorted(path for path in folder.iterdir() if _TEXT.fullmatch(path.name))
+    if len(texts) < 2 * TEXTS_PER_ARCHIVE:
+        return None
+    packed = texts[:TEXTS_PER_ARCHIVE]
+    last = packed[-1].stem.rpartition("-")[2]
+    archive = folder / f"{packed[0].stem}-{last}.zip"
+    unfinished = folder / f".{archive.name}.unfinished"
+    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as file:
+        for path in packed:
+            file.write(path, path.name)
+    unfinished.replace(archive)
+    for path in packed:
+        path.unlink(missing_ok=True)
+    return archive

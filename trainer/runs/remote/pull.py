@@ -14,9 +14,9 @@ from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
-from data_pipeline.storage.durable import write_atomically
 from data_pipeline.storage.object_errors import ObjectMissingError
 from data_pipeline.storage.object_store import ObjectStore
+from data_pipeline.storage.regular_files import write_atomically
 from foundation.location import Location
 from foundation.shown_urls import show_as_url
 from trainer.checkpoints.format import HEADER

@@ -22,14 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from data_pipeline.storage.durable import sync_to_disk
 from data_pipeline.storage.object_errors import ObjectMissingError
 from data_pipeline.storage.object_store import ObjectStore
-from foundation.file_model import error_summary
-from foundation.strict_json import SMALL, parse_object
-from trainer.checkpoints.checkpoint import Checkpoint
+from data_pipeline.storage.regular_files import sync_to_disk
+from foundation.file_model import SMALL, error_summary
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.commit import DAMAGED
-from trainer.checkpoints.file_hashes import sha256_of
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.lease import Lease
@@ -402,7 +400,7 @@ def _card_of(store: ObjectStore, files: Files) -> RunMetadata | None:
         return None
     data = b"".join(read_part(store, part) for part in parts)
     try:
-        return RunMetadata.model_validate(parse_object(data))
+        return RunMetadata.from_json(data)
     except ValueError as error:
         raise RunMismatchError(
             f"{store.url}/run.json is damaged: {error_summary(error)}"

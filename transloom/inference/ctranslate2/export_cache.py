@@ -24,11 +24,9 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipeline.storage.regular_files import read_regular
-from foundation.file_model import Count, FileModel
-from foundation.strict_json import SMALL, parse_object
+from foundation.file_model import SMALL, Count, FileModel, parse_object
 from foundation.untrusted_text import logger_of
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
 from transloom.inference.ctranslate2.library import library
 

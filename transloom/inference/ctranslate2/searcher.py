@@ -50,7 +50,7 @@ from trainer.tasks.batch import to_device
 from transloom.inference.ctranslate2.export_cache import Files
 from transloom.inference.ctranslate2.library import library
 from transloom.inference.engine_names import ComputeType
-from transloom.inference.search_processes import Found, Search
+from transloom.inference.searchers import Found, Search
 
 # Maximum source tokens, padding included, of a batch that one thread translates.
 TOKENS_AT_ONCE = 1024
@@ -119,7 +119,7 @@ class CTranslate2Searcher:
         self._threads = cores() if threads is None else threads
 
     def search(self, decoding: DecodingConfig, batches: Sequence[MicroBatch]) -> Iterator[Found]:
-        """Search as described in `transloom.inference.search_processes.Search`."""
+        """Search as described in `transloom.inference.searchers.Search`."""
         return self._search(self._on_all_cores, 1, decoding, batches)
 
     def prepare(self) -> None:

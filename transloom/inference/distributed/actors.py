@@ -22,12 +22,12 @@ from foundation.errors import DataError
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.run_url import is_run_url
 from transloom.inference.engine_names import Precision
-from transloom.inference.search_processes import prepare_process
+from transloom.inference.searchers import prepare_process
 from transloom.inference.translate import LineOptions, lines_of_batch
 from transloom.inference.translator import Translator
 

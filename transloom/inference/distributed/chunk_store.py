@@ -24,9 +24,8 @@ from typing import Any, Literal
 from cluster.errors import ClusterError
 from data_pipeline.corpora.lines import BYTE_ORDER_MARK
 from data_pipeline.errors import CorpusError
-from data_pipeline.storage.durable import sync_to_disk, write_atomically
-from foundation.file_model import Count, FileModel, error_summary
-from foundation.strict_json import SMALL, parse_object
+from data_pipeline.storage.regular_files import sync_to_disk, write_atomically
+from foundation.file_model import SMALL, Count, FileModel, error_summary
 from foundation.wording import format_value
 from transloom.inference.text_input import lines_of
 from transloom.inference.translate import as_sentence
@@ -199,7 +198,7 @@ class ChunkStore:
             write_atomically(file, card.model_dump_json(indent=1) + "\n")
             return
         try:
-            begun = WorkMetadata.model_validate(parse_object(file.read_bytes()[: SMALL.bytes + 1]))
+            begun = WorkMetadata.from_json(file.read_bytes()[: SMALL.bytes + 1])
         except ValueError as error:
             raise ClusterError(
                 f"{file} is damaged: {error_summary(error)}. Remove {self.folder} to start over"

@@ -17,7 +17,7 @@ from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.session import ray_session
 from cluster.terminal import Terminal, percentage_bars, warn
 from foundation.shown_urls import url_of
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import HEADER
 from transloom.inference.distributed.actors import ActorResources, ChunkScheduler, TranslatorOrigin
 from transloom.inference.distributed.chunk_store import (

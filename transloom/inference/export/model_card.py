@@ -11,18 +11,17 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.pair import TARGET, PairCorpusConfig, PairDataConfig
 from data_pipeline.corpora.context import SEPARATOR
 from foundation.errors import DataError
-from foundation.strict_json import SMALL, parse_object
+from foundation.file_model import SMALL
 from foundation.strict_yaml import dump_yaml
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
+from transloom.inference.evaluation import dataset_of
 from transloom.inference.export.marian_tokenizer import called
 from transloom.inference.hypotheses import HypothesesMetadata, find_hypotheses
-from transloom.inference.scoring import dataset_of
 from transloom.inference.trained_network import TrainedNetwork
 
 CARD_FILE = "README.md"
@@ -182,7 +181,7 @@ def _test_score(path: Path, checkpoint: Checkpoint, data: PairDataConfig) -> str
     Returns:
         The line, or None if the hypotheses are missing or were made with other weights.
     """
-    origin = HypothesesMetadata.model_validate(parse_object(path.read_bytes(), SMALL)).origin
+    origin = HypothesesMetadata.from_json(path.read_bytes(), SMALL).origin
     if origin.checkpoint_sha256 != sha256_of(checkpoint.path / HEADER):
         return None
     heldout = load_heldout(*dataset_of(checkpoint, data), origin.test_set)

@@ -1,9 +1,7 @@
 """Prometheus metrics of a server, in the OpenMetrics text format."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -17,39 +15,25 @@ SENTENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192)
 
 
-class HasStatus(Protocol):
-    """Object that knows the status of a run, such as a `Dispatcher`."""
-
-    @property
-    def name(self) -> str: ...
-
-    def current_status(self) -> ServedRun: ...
-
-    def replica_statuses(self) -> Sequence[ReplicaStatus]: ...
-
-
-# Meaning and value of each gauge of a run's status.
-GAUGES: dict[str, tuple[str, Callable[[HasStatus], float]]] = {
+# Meaning of each gauge, and its value from the status of a run and of its replicas.
+GAUGES: dict[str, tuple[str, Callable[[ServedRun, Sequence[ReplicaStatus]], float]]] = {
     "waiting_sentences": (
         "sentences that wait for a replica",
-        lambda run: run.current_status().waiting_sentences,
+        lambda run, _: run.waiting_sentences,
     ),
-    "replicas": ("replicas that are ready", lambda run: len(run.replica_statuses())),
-    "ready": (
-        "1 if at least one replica is ready, 0 otherwise",
-        lambda run: run.current_status().ready,
-    ),
+    "replicas": ("replicas that are ready", lambda run, _: run.replicas),
+    "ready": ("1 if at least one replica is ready, 0 otherwise", lambda run, _: run.ready),
     "checkpoint_step": (
         "step of the served checkpoint, or the lowest step of several; NaN without a replica",
-        lambda run: min((one.step for one in run.replica_statuses()), default=math.nan),
+        lambda _, replicas: min((one.step for one in replicas), default=math.nan),
     ),
     "checkpoint_changes": (
         "number of times that replicas loaded another checkpoint",
-        lambda run: sum(one.changes for one in run.replica_statuses()),
+        lambda _, replicas: sum(one.changes for one in replicas),
     ),
     "damaged_checkpoints": (
         "newer checkpoints that replicas could not load",
-        lambda run: len(run.current_status().damaged),
+        lambda run, _: len(run.damaged),
     ),
 }
 
@@ -60,6 +44,10 @@ class ServingMetrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._of_a_run: list[Counter | Histogram] = []  # those with the label `run` alone
+        self._gauges = {
+            name: Gauge(f"transloom_serve_{name}", meaning, ["run"], registry=self._registry)
+            for name, (meaning, _) in GAUGES.items()
+        }
         self.requests = Counter(
             "transloom_serve_requests",
             "translation requests, by HTTP status",
@@ -96,17 +84,16 @@ class ServingMetrics:
         self._of_a_run.append(histogram)
         return histogram
 
-    def expect(self, runs: Sequence[HasStatus]) -> None:
-        """Register the runs: their counters start at 0, and each scrape reads their status."""
+    def expect(self, runs: Iterable[str]) -> None:
+        """Register the names of the runs, whose counters start at 0."""
         for run in runs:
             for metric in self._of_a_run:
-                metric.labels(run.name)
-            self.requests.labels(run.name, "200")
-        for name, (meaning, value) in GAUGES.items():
-            gauge = Gauge(f"transloom_serve_{name}", meaning, ["run"], registry=self._registry)
-            for run in runs:
-                gauge.labels(run.name).set_function(partial(value, run))
+                metric.labels(run)
+            self.requests.labels(run, "200")
 
-    def text(self) -> bytes:
-        """Return all metrics as OpenMetrics text."""
+    def text(self, runs: Iterable[tuple[ServedRun, Sequence[ReplicaStatus]]]) -> bytes:
+        """Return all metrics as OpenMetrics text, given the status of each run and its replicas."""
+        for run, replicas in runs:
+            for name, (_, value) in GAUGES.items():
+                self._gauges[name].labels(run.name).set(value(run, replicas))
         return generate_latest(self._registry)

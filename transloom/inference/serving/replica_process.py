@@ -16,7 +16,7 @@ from foundation.periodic_thread import PeriodicThread
 from foundation.untrusted_text import logger_of
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
-from transloom.inference.search_processes import prepare_process
+from transloom.inference.searchers import prepare_process
 from transloom.inference.sentence_memory import LongSentenceError
 from transloom.inference.serving.batches import Batch
 from transloom.inference.serving.checkpoint_reloader import REASONS, CheckpointReloader

@@ -10,18 +10,22 @@ body has arrived. Clients that send slowly therefore do not delay the end of the
 """
 
 import asyncio
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from foundation.file_model import error_summary
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import JsonLimits, error_summary
 from foundation.untrusted_text import logger_of
+from foundation.wording import counted
 from transloom.inference.serving.dispatcher import Dispatcher
+from transloom.inference.serving.facts import ServedRunFacts, facts_of
 from transloom.inference.serving.messages import (
     RETRY_AFTER_SECONDS,
     Problem,
@@ -32,12 +36,15 @@ from transloom.inference.serving.messages import (
 )
 from transloom.inference.serving.metrics import CONTENT_TYPE, ServingMetrics
 from transloom.inference.serving.openapi import description, description_page
-from transloom.inference.serving.settings import Limits
-from transloom.web.auth import RequestGuard
-from transloom.web.connections import admitted
+from transloom.inference.serving.replica import running_replica
+from transloom.inference.serving.settings import Limits, ServingSettings
+from transloom.web.auth import TOKEN, RequestGuard, is_loopback
+from transloom.web.connections import admitted, http_server
+from transloom.web.listening import address_of, listen, wait_for_stop_signal
 from transloom.web.page_files import page_routes
 
 logger = logger_of(__name__)
+
 
 DRAIN_POLL_SECONDS = 0.05
 KINDS: dict[int, ProblemKind] = {404: "not_found", 405: "not_allowed", 413: "too_large"}
@@ -82,7 +89,7 @@ class ServingServer:
         self._stops = False
         self._description = description(list(self._runs), limits)
         self._description_page = description_page(self._description).encode()
-        metrics.expect(runs)
+        metrics.expect(self._runs)
         self.app = web.Application(
             middlewares=[guard.middleware, self._problems], client_max_size=limits.request_bytes
         )
@@ -158,9 +165,7 @@ class ServingServer:
                 f"the content type is {request.content_type:.100}, but must be application/json",
             )
         try:
-            return TranslateRequest.model_validate(
-                parse_object(await request.read(), self._json_limits)
-            )
+            return TranslateRequest.from_json(await request.read(), self._json_limits)
         except ValidationError as error:
             raise RefusedError(400, "not_understood", error_summary(error)) from error
         except ConnectionError as error:
@@ -189,7 +194,8 @@ class ServingServer:
         return _answer(now, 200 if now.ready else 503)
 
     async def _numbers(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+        runs = [(run.current_status(), run.replica_statuses()) for run in self._runs.values()]
+        return web.Response(body=self._metrics.text(runs), headers={"Content-Type": CONTENT_TYPE})
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return web.json_response(self._description)
@@ -224,3 +230,79 @@ def _answer(answer: BaseModel, status: int = 200) -> web.Response:
     if status in RETRY_AFTER_SECONDS:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS[status])
     return response
+
+
+PORT = 8644
+STOP_SECONDS = 1.0
+
+Tell = Callable[[str], None]
+
+
+def serve_runs(settings: ServingSettings, *, print_line: Tell, warn: Tell) -> None:
+    """Serve runs until SIGINT or SIGTERM, then answer the accepted requests and return.
+
+    Raises:
+        ClusterError: no replica of a run started, or the port cannot be used.
+        RunMismatchError, CheckpointError: a run cannot be served.
+    """
+    facts = {name: facts_of(of_run) for name, of_run in settings.runs.items()}
+    with listen("the server", settings.host, settings.port, PORT, print_line) as listening:
+        if not is_loopback(settings.host):
+            _warn_of_others(settings, warn)
+        asyncio.run(_serve(settings, facts, listening, print_line))
+    print_line("Stopped.")
+
+
+def _warn_of_others(settings: ServingSettings, warn: Tell) -> None:
+    who, remedy = "", "Give --token FILE, and"
+    if settings.token is not None:
+        who, remedy = " and have the token", "To encrypt the traffic,"
+    warn(
+        f"the server listens on {settings.host}: all users who can reach this machine{who} can "
+        f"request translations, and the traffic is not encrypted. {remedy} put a TLS proxy in "
+        "front of the server"
+    )
+
+
+async def _serve(
+    settings: ServingSettings,
+    facts: dict[str, ServedRunFacts],
+    listening: socket.socket,
+    print_line: Tell,
+) -> None:
+    stop = asyncio.create_task(wait_for_stop_signal())
+    metrics = ServingMetrics()
+    runs = [
+        Dispatcher(name, facts[name], partial(running_replica, of_run), settings, metrics)
+        for name, of_run in settings.runs.items()
+    ]
+    guard = ServingGuard(listening.getsockname()[1], settings.host, settings.token)
+    server = ServingServer(runs, settings.limits, metrics, guard)
+    try:
+        start = asyncio.gather(*(ready for run in runs for ready in run.start()))
+        first: list[asyncio.Future[Any]] = [stop, start]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            return
+        start.result()  # raises the error of a start
+        async with http_server(
+            server.app, listening, shutdown_seconds=STOP_SECONDS, handler_cancellation=True
+        ):
+            _print_address(settings, address_of(settings.host, listening), print_line)
+            await stop
+            print_line("Stopping: accepted requests are answered, and new requests are refused.")
+            left = await server.drain(settings.limits.timeout_seconds)
+            if left:
+                print_line(f"The server stops before it has answered {counted(left, 'request')}.")
+    finally:
+        for run in runs:
+            await run.close()
+
+
+def _print_address(settings: ServingSettings, address: str, print_line: Tell) -> None:
+    names = ", ".join(settings.runs)
+    token = "" if settings.token is None else f"/?{TOKEN}=…"
+    print_line(f"Serving {names}: {address}{token}")
+    print_line(
+        f"API reference: {address}/docs. Ctrl-C answers the accepted requests and stops the server."
+    )

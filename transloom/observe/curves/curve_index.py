@@ -24,7 +24,7 @@ from typing import Annotated, BinaryIO, Literal
 import numpy as np
 from pydantic import Field
 
-from data_pipeline.storage.durable import write_atomically
+from data_pipeline.storage.regular_files import write_atomically
 from foundation.file_model import Count, FileModel
 from trainer.errors import TrainerError
 from trainer.record.metrics_lines import Event, SkippedLine

@@ -1,7 +1,7 @@
 """Child processes that end with the server, even if the server is killed.
 
 The server holds the other end of a process's standard input. When that is closed,
-`foundation.child_process.enter_background` ends the process.
+`foundation.process_pool.enter_background` ends the process.
 """
 
 import asyncio

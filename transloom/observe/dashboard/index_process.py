@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from foundation.child_process import enter_background
+from foundation.process_pool import enter_background
 from trainer.errors import TrainerError
 from transloom.observe.curves.curve_index import extend_index
 from transloom.observe.dashboard.background_process import background_process

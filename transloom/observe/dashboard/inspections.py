@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from foundation.strict_json import JsonLimits, parse_object
+from foundation.file_model import JsonLimits, parse_object
 from foundation.untrusted_text import visible
 from foundation.wording import counted
 from transloom.observe.dashboard.api_models import (
@@ -41,7 +41,7 @@ def inspection_command(command_line: str) -> tuple[str, ...]:
     # -P: do not import a package of the current folder that is also called `cluster`.
     return (
         *(sys.executable, "-P", "-c"),
-        "from foundation.child_process import enter_background; enter_background(); "
+        "from foundation.process_pool import enter_background; enter_background(); "
         f"from {command_line} import main; main()",
     )
 

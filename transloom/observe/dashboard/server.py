@@ -20,9 +20,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-from foundation.file_model import error_summary
+from foundation.file_model import JsonLimits, error_summary, parse_object
 from foundation.shown_urls import with_urls
-from foundation.strict_json import JsonLimits, parse_object
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import MAX_POINTS

@@ -4,9 +4,8 @@ from typing import Any
 
 from transloom.observe.explain import limits
 from transloom.observe.explain.explanation import Explanation
-from transloom.observe.explain.first_screen import PageStart
 from transloom.observe.explain.live.packing import MOST_PIECES
-from transloom.observe.explain.page import COMPARE, LIVE, PageSection, render
+from transloom.observe.explain.page import COMPARE, LIVE, PageSection, PageStart, render
 from transloom.observe.explain.recording import (
     RecordedTensors,
     model_facts,

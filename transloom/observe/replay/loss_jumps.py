@@ -13,7 +13,7 @@ from statistics import median
 
 from trainer.errors import TrainerError
 from trainer.record.metrics_lines import TrainLine
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import StepRange
 
 # The usual value of a step is the median of this number of preceding steps. It is small, because a
 # loss falls during training.

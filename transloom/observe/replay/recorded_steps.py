@@ -19,7 +19,7 @@ from trainer.record.metrics_lines import (
     StepLine,
     TrainLine,
 )
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import StepRange
 from trainer.state import numerics
 
 # Continuable settings, or sections of settings, that do not affect training steps. A replay may

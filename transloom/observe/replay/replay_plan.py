@@ -25,8 +25,7 @@ from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import leaves
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import TrainLine
-from trainer.runs.folder import RunFolder
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import RunFolder, StepRange
 from trainer.state.digest import START
 from transloom.inference.chosen_checkpoint import readable_headers
 from transloom.observe.replay.loss_jumps import largest_jump

@@ -3,9 +3,12 @@
 Colours only add emphasis: words describe every problem, too.
 """
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted, span, steps_of
@@ -26,7 +29,6 @@ from transloom.observe.terminal.picture_layout import (
 from transloom.observe.terminal.picture_processes import processes
 from transloom.observe.terminal.run_picture import RunPicture
 from transloom.observe.terminal.scores import score_heading, score_name, score_value
-from transloom.observe.terminal.sparkline import sparkline
 from transloom.observe.terminal.tables import STATE_STYLES
 from transloom.observe.terminal.time_format import clock
 
@@ -38,6 +40,7 @@ SLOW_RANKS = 4  # shown at most
 # the usual duration of this many steps.
 LONG_STEP_SECONDS = 60.0
 LONG_STEPS = 5
+BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def drawn(picture: RunPicture) -> Picture:
@@ -211,3 +214,24 @@ def _samples(picture: RunPicture) -> Iterable[tuple[str, Row | str]]:
         yield "  translation", row((sample.translation, "green" if is_right else ""))
         if not is_right:
             yield "  reference", row((sample.reference, "dim"))
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """Draw values between the lowest and the highest one, in at most `width` characters.
+
+    Values that are unknown or not finite are left out. If there are too many values, a character
+    stands for the mean of several.
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known or width < 1:
+        return ""
+    columns = known
+    if len(known) > width:
+        with np.errstate(over="ignore"):  # the numbers of an untrusted record may overflow
+            columns = [float(part.mean()) for part in np.array_split(known, width)]
+    low, high = min(columns), max(columns)
+    span, rounding = high - low, 1e-9 * max(abs(low), abs(high))
+    if not rounding < span < math.inf:
+        return BLOCKS[0] * len(columns)
+    top = len(BLOCKS) - 1
+    return "".join(BLOCKS[round((value - low) / span * top)] for value in columns)

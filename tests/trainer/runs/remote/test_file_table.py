@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.storage.object_store import StoredObject
-from foundation.strict_json import parse_json
+from foundation.file_model import parse_json
 from trainer.errors import RunMismatchError
 from trainer.runs.remote.file_table import (
     INDEX_LIMITS,

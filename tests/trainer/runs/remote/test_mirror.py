@@ -27,12 +27,11 @@ from support.storage.fault_proxy import (
 
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, TrainerError
-from trainer.runs.remote import file_table, lease, mirror, validation_archive
+from trainer.runs.remote import file_table, lease, mirror, mirrored_files
 from trainer.runs.remote.changes import add_files
 from trainer.runs.remote.file_table import MAX_ENTRIES, FileTable, IndexPart, file_part
-from trainer.runs.remote.head import HeadObject
+from trainer.runs.remote.head import HeadObject, request_data_workers, request_stop
 from trainer.runs.remote.pull import RunPuller
-from trainer.runs.remote.requests import request_data_workers, request_stop
 
 SECONDS = 60.0
 SHORT = (9, 14, 19, 24, 29)  # of the requests of a driver that saves a checkpoint
@@ -434,7 +433,7 @@ def test_a_mirror_that_keeps_failing_ends_the_run_and_releases_it(url, tmp_path,
 
 
 def test_old_validations_are_stored_as_an_archive(url, tmp_path, monkeypatch):
-    monkeypatch.setattr(validation_archive, "TEXTS_PER_ARCHIVE", 3)
+    monkeypatch.setattr(mirrored_files, "TEXTS_PER_ARCHIVE", 3)
     with driving(url, tmp_path / "driver") as driver:
         driver.run.translations.mkdir()
         for step in range(7):

@@ -38,8 +38,7 @@ from trainer.runs.remote.transfer import push_run
 from trainer.runs.remote.views import PrefixView, ViewFollower, view_of
 from trainer.runs.run_url import prefix_url, run_url
 from trainer.zero.fragment import Fragment
-from transloom.observe.terminal.folder_feed import FolderFeed
-from transloom.observe.terminal.run_feed import RunFeed
+from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
 

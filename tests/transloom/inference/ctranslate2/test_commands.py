@@ -9,7 +9,7 @@ from support.invocation import invoke
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import sha256_of
 from trainer.errors import EngineError, TrainerError
 from transloom.cli.export import Target, export_run
 from transloom.inference.engine_names import ComputeType, Engine

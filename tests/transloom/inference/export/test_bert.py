@@ -26,8 +26,8 @@ from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.model_folder import origin_of, weights_files
 from trainer.state.model_folder import folder_weights
 from trainer.zero.fragment import MASTER
-from transloom.inference.export.bert import write_bert, write_bert_of_pairs
 from transloom.inference.export.fast_tokenizer import tokenizer_files
+from transloom.inference.export.hugging_face import write_bert, write_bert_of_pairs
 
 FILES = [f"{name}.{code}" for name in ("val", "test_2016_flickr") for code in ("en", "de", "fr")]
 SYLLABLES = ("ka", "ri", "mo", "tel", "shu", "ban")

@@ -16,7 +16,7 @@ from cluster.recipe import Recipe
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from model.errors import ModelError
 from trainer.tasks.network import build_network
-from transloom.inference.export.bert import write_bert_labels
+from transloom.inference.export.hugging_face import write_bert_labels
 from transloom.inference.labeller import Labeller
 from transloom.inference.trained_network import TrainedNetwork
 

@@ -18,7 +18,7 @@ from model.hugging_face.marian import MAX_POSITIONS, to_marian
 from model.networks.transformer import Transformer
 from trainer.errors import TrainerError
 from trainer.tasks.translation import vocabulary_of
-from transloom.inference.export.marian import generation_config, max_positions, write_marian
+from transloom.inference.export.hugging_face import generation_config, max_positions, write_marian
 from transloom.inference.export.marian_tokenizer import tokenizer_files
 from transloom.inference.trained_network import load_network
 

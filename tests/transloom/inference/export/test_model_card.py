@@ -12,7 +12,7 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.dataset.manifest import open_dataset
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.file_hashes import sha256_of
+from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.scores import Score
 from trainer.tasks.task import save_texts

@@ -17,7 +17,7 @@ from model.config.sentence_encoder import SentenceEncoderConfig
 from model.errors import ModelError
 from model.heads.masked_head import MaskedLanguageModel
 from model.heads.sentence_encoder import SentenceEncoder
-from transloom.inference.export.sentence_transformers import write_sentence_transformer
+from transloom.inference.export.hugging_face import write_sentence_transformer
 from transloom.inference.sentence_embedder import SentenceEmbedder
 from transloom.inference.trained_network import TrainedNetwork
 

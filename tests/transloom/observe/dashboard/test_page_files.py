@@ -9,7 +9,7 @@ import pytest
 from support.dashboard.made_up import HOSTILE, answers
 from support.explained_page import PageReader
 
-from transloom.observe.report.bundle import PAGE, one_file
+from transloom.observe.report.report import PAGE, one_file
 
 # Of the package whose integrity vendor/uplot/README.md names.
 UPLOT = {

@@ -11,7 +11,7 @@ from support.machine_parts import NODE, program
 from foundation.untrusted_text import visible
 from transloom.observe.dashboard.api_models import FactsResponse
 from transloom.observe.drawing.modules import DRAWING
-from transloom.observe.report import bundle
+from transloom.observe.report import report as reports
 
 pytestmark = pytest.mark.needs("node")
 
@@ -37,7 +37,7 @@ def node(*arguments):
 
 def test_the_pages_logic(tmp_path):
     page = tmp_path / "page"
-    shutil.copytree(str(bundle.PAGE), page)
+    shutil.copytree(str(reports.PAGE), page)
     shutil.copytree(str(DRAWING), page / "drawing")
     (page / "package.json").write_text('{"type": "module"}')
     odd = tmp_path / "odd.json"

@@ -11,8 +11,8 @@ from support.walk import recorded_page
 
 from transloom.observe.explain.compare.section import compare_section
 from transloom.observe.explain.explanation import explain
-from transloom.observe.explain.first_screen import PageStart, first_screen_markup
 from transloom.observe.explain.live.panel import live_section
+from transloom.observe.explain.page import PageStart, first_screen_markup
 from transloom.observe.explain.text.text_explanation import explain_continuing, explain_filling
 from transloom.observe.explain.text.text_page import text_page
 from transloom.observe.explain.translation_page import translation_page

@@ -9,8 +9,7 @@ from model.config.transformer import DecodingConfig
 from trainer.tasks.probing import probe
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.live import panel
-from transloom.observe.explain.live.panel import live_section
-from transloom.observe.explain.live.training import training_settings
+from transloom.observe.explain.live.panel import live_section, training_settings
 from transloom.observe.explain.time_lapse.section import section_of
 from transloom.observe.explain.translation_page import translation_page
 

@@ -4,7 +4,7 @@ import pytest
 from support.records.lines import train_line
 
 from trainer.errors import TrainerError
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import StepRange
 from transloom.observe.replay.loss_jumps import STEPS_BEFORE, largest_jump
 
 

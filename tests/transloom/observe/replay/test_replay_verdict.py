@@ -10,7 +10,7 @@ from trainer.recipe import TrainingRecipe, leaves
 from trainer.record.metrics_file import REPLAY_TOLERANCE
 from trainer.record.metrics_lines import ReplayMismatch, Resumed
 from trainer.replay.rank_reports import RankStateReport
-from trainer.runs.step_range import StepRange
+from trainer.runs.folder import StepRange
 from transloom.observe.replay.recorded_steps import CHANGES_NO_STEP, RecordedSteps
 from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
 

@@ -12,8 +12,12 @@ from trainer.record.metrics_lines import Resized, Resumed, Sample, ValidationLin
 from trainer.record.run_status_model import LossForm
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
-from transloom.observe.terminal.display import LoggingListener, PlainLines, listener_for
-from transloom.observe.terminal.live_picture import LivePicture
+from transloom.observe.terminal.display import (
+    LivePicture,
+    LoggingListener,
+    PlainLines,
+    listener_for,
+)
 
 TRAIN = train_line(3, loss=2.5, target_tokens_per_second=8000.0)
 VALIDATION = ValidationLine(

@@ -20,7 +20,7 @@ from support.records.run_folders import dead_process, made_run, with_checkpoint,
 from trainer.errors import RunMismatchError
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
-from trainer.runs.rank_nodes import write_rank_nodes
+from trainer.runs.start import write_rank_nodes
 from trainer.runs.vitals import Vitals, write_vitals
 
 LINES = (train_line(1), train_line(2), validation_line(2))

@@ -5,9 +5,8 @@ import math
 import pytest
 from support.records.lines import train_line, validation_line
 
-from transloom.observe.terminal.picture_blocks import blocks_of
+from transloom.observe.terminal.picture_blocks import BLOCKS, blocks_of, sparkline
 from transloom.observe.terminal.run_picture import MOST_POINTS, RunPicture
-from transloom.observe.terminal.sparkline import BLOCKS, sparkline
 
 
 def curve_of(picture, title, width=80):

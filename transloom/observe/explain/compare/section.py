@@ -10,8 +10,7 @@ from dataclasses import asdict
 
 from transloom.inference.translator import Translator
 from transloom.observe.explain.compare.comparison import compare, incompatibilities
-from transloom.observe.explain.live.errors import NotLiveError
-from transloom.observe.explain.live.packing import packed
+from transloom.observe.explain.live.packing import NotLiveError, packed
 from transloom.observe.explain.live.panel import LIVE_STYLE
 from transloom.observe.explain.markup import escape, filled, json_in_html, page_file
 from transloom.observe.explain.page import COMPARE, PageSection

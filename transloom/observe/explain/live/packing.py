@@ -15,25 +15,87 @@ from typing import Any
 
 import numpy as np
 import torch
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 from torch import Tensor
 
 from data_pipeline.tasks.masking import vocabulary_of
+from data_pipeline.tokenizers.sentence_piece import VERBATIM, SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.blocks.positions import angles_per_position
 from model.blocks.rotary import rotary_table
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.layers import LayersConfig
 from model.generation.sampling import uniform_numbers
+from trainer.errors import TrainerError
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
 from transloom.observe.explain import limits
-from transloom.observe.explain.live.errors import NotLiveError
-from transloom.observe.explain.live.sentence_piece import packed_tokenizer
 
 MOST_PIECES = 128  # of a sentence; computing.js has the same limit
 MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence takes some seconds
 SEEDS = 32  # for which a page has the random numbers of sampling
+
+
+class NotLiveError(TrainerError):
+    """Error of a model that cannot run in a page; its message is the reason, without a period."""
+
+
+_TYPES = {TrainerSpec.BPE: "bpe", TrainerSpec.UNIGRAM: "unigram", TrainerSpec.CHAR: "char"}
+_KINDS = ModelProto.SentencePiece
+# Letters for the kinds of pieces.
+_LETTERS = {
+    _KINDS.NORMAL: "n",
+    _KINDS.UNKNOWN: "u",
+    _KINDS.CONTROL: "c",
+    _KINDS.USER_DEFINED: "d",
+    _KINDS.UNUSED: "x",
+    _KINDS.BYTE: "b",
+}
+
+
+def packed_tokenizer(tokenizer: Tokenizer) -> tuple[dict[str, Any], bytes]:
+    """Return the description of a tokenizer for pieces.js, and the table of its normaliser.
+
+    Raises:
+        NotLiveError: pieces.js does not support this tokenizer.
+    """
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        raise NotLiveError(
+            f"{tokenizer.name} is a tokenizer of the kind {tokenizer.kind}, which a page does not "
+            "support"
+        )
+    model = tokenizer.proto()
+    trainer, normaliser = model.trainer_spec, model.normalizer_spec
+    if trainer.model_type not in _TYPES:
+        kind = TrainerSpec.ModelType.Name(trainer.model_type).lower()
+        raise NotLiveError(
+            f"{tokenizer.name} is a SentencePiece model of the type {kind}, which a page does not "
+            "support"
+        )
+    if model.denormalizer_spec.precompiled_charsmap:
+        raise NotLiveError(
+            f"{tokenizer.name} has rules that change its output, which a page does not support"
+        )
+    charsmap: bytes = normaliser.precompiled_charsmap
+    described = {
+        "type": _TYPES[trainer.model_type],
+        "pieces": [piece.piece for piece in model.pieces],
+        # Nine significant digits identify each float32.
+        "scores": [float(f"{piece.score:.9g}") for piece in model.pieces],
+        "types": "".join(_LETTERS[piece.type] for piece in model.pieces),
+        "unk_id": tokenizer.unk_id,
+        "unknown_text": trainer.unk_surface if trainer.HasField("unk_surface") else None,
+        "verbatim": VERBATIM in trainer.accept_language,
+        "normaliser": {
+            "dummy_prefix": normaliser.add_dummy_prefix,
+            "extra_spaces": not normaliser.remove_extra_whitespaces,
+            "escape_spaces": normaliser.escape_whitespaces,
+            "space_as_suffix": trainer.treat_whitespace_as_suffix,
+        },
+        "charsmap_bytes": len(charsmap),
+    }
+    return described, charsmap
 
 
 def packed(translator: Translator) -> dict[str, Any]:

@@ -1,16 +1,28 @@
 """Build the live section of a page as HTML: input, places for results, and the packed model."""
 
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
 from data_pipeline.tasks.masked_text import SHOWN_MASK
+from trainer.errors import TrainerError
+from trainer.record.metrics_file import read_backwards
+from trainer.record.metrics_lines import ValidationLine
+from trainer.runs.folder import RunFolder
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
-from transloom.observe.explain.live.errors import NotLiveError
-from transloom.observe.explain.live.packing import packed, packed_filler, packed_generator
-from transloom.observe.explain.live.training import training_settings, validation_pairs
+from transloom.observe.explain.live.packing import (
+    NotLiveError,
+    packed,
+    packed_filler,
+    packed_generator,
+)
 from transloom.observe.explain.markup import escape, filled, json_in_html, page_file
 from transloom.observe.explain.page import LIVE, PageSection
 
 LIVE_STYLE = "live/live.css"  # of the elements that the live section draws
+LINES_READ = 20_000  # maximum number of lines to search for a validation, from the file's end
 
 
 def live_section(translator: Translator, sentence: str, tag: str | None) -> PageSection | str:
@@ -48,3 +60,28 @@ def live_text(reader: TextGenerator | MaskFiller, text: str) -> PageSection | st
         html=f'<script type="application/json" id="live-model">{data}</script>',
         module="explain/live/page/text_panel.js",
     )
+
+
+def training_settings(translator: Translator) -> dict[str, Any]:
+    """Return loss and dropout of the training, and the sentence pairs of the newest validation."""
+    header = translator.checkpoint.header
+    config = translator.model.config
+    trainer = header.recipe.get("trainer", {})
+    return {
+        "loss": trainer.get("loss", "cross_entropy"),
+        "label_smoothing": trainer.get("label_smoothing", 0.0),
+        "r_drop": trainer.get("r_drop", 0.0),
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "pairs": validation_pairs(translator.checkpoint.path),
+    }
+
+
+def validation_pairs(checkpoint: Path) -> list[tuple[str, str]]:
+    """Return the newest validation's texts with their references; empty if they cannot be read."""
+    run = RunFolder(checkpoint.parents[1])
+    with suppress(OSError, TrainerError):
+        for _, line in zip(range(LINES_READ), read_backwards(run.metrics), strict=False):
+            if isinstance(line, ValidationLine):
+                return [(sample.source, sample.reference) for sample in line.samples]
+    return []

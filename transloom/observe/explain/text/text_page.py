@@ -4,9 +4,8 @@ from typing import Any
 
 from transloom.observe.explain import limits
 from transloom.observe.explain.blueprint.forms import activation_name
-from transloom.observe.explain.first_screen import PageStart
 from transloom.observe.explain.live.packing import MOST_PIECES
-from transloom.observe.explain.page import PageSection, render
+from transloom.observe.explain.page import PageSection, PageStart, render
 from transloom.observe.explain.recording import (
     RecordedTensors,
     model_facts,

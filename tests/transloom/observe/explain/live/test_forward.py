@@ -17,8 +17,7 @@ from model.generation.search import beam_search, greedy_search
 from model.inspection.trace import trace
 from model.networks.transformer import Transformer, Vocabulary
 from transloom.inference.translator import Translator
-from transloom.observe.explain.live.errors import NotLiveError
-from transloom.observe.explain.live.packing import packed
+from transloom.observe.explain.live.packing import NotLiveError, packed
 
 pytestmark = pytest.mark.long
 

@@ -11,9 +11,7 @@ from support.live_model import ask
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.storage.phrasebook import phrasebook_pairs
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
-from transloom.observe.explain.live.errors import NotLiveError
-from transloom.observe.explain.live.packing import encoded
-from transloom.observe.explain.live.sentence_piece import packed_tokenizer
+from transloom.observe.explain.live.packing import NotLiveError, encoded, packed_tokenizer
 
 pytestmark = pytest.mark.long
 

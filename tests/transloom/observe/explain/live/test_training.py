@@ -13,7 +13,7 @@ from model.losses.loss import CrossEntropy, label_smoothed_sums
 from model.networks.transformer import Transformer
 from transloom.inference.translator import Translator
 from transloom.observe.explain.live.packing import packed
-from transloom.observe.explain.live.training import training_settings
+from transloom.observe.explain.live.panel import training_settings
 
 SENTENCE, REFERENCE = "elle sera étudiante", "she will be a student 漢"
 RATES = {"dropout": 0.3, "attention_dropout": 0.2}
