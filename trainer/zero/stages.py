@@ -463,7 +463,7 @@ class Sharded(Stage):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._optimizer.get_grad_norm_direct = self._norm_of_group
-        #self._optimizer.partition_grads = self._add_parts
+        self._optimizer.partition_grads = self._add_parts
         if self._clipping is None:
             self._optimizer._get_norm_groups = lambda: [torch.zeros(())]
 
