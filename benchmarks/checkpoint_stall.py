@@ -15,9 +15,7 @@ import json
 import multiprocessing
 import shutil
 import statistics
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,12 +23,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.support.checkpoint_headers import bare_header
+from benchmarks.support.checkpoint_listener import Listener
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer, Vocabulary
 from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
 from trainer.zero.adamw import AdamWKind
@@ -43,22 +40,6 @@ NETWORKS = {  # with the size of the vocabulary
 }
 ATTEMPT = "benchmark"
 KINDS = {"behind the training": False, "waited for": True}
-
-
-class Listener:
-    """Hears when a file is on the disk."""
-
-    def __init__(self) -> None:
-        self.written = threading.Event()
-
-    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        self.written.set()
-
-    def state_failed(self, step: int, reason: str) -> None:
-        sys.exit(reason)
-
-    def notice(self, text: str) -> None:
-        print(text, file=sys.stderr)
 
 
 def shapes(network: str) -> dict[str, torch.Size]:
@@ -137,11 +118,10 @@ def stalls(
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--network", choices=list(NETWORKS), default="base")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(parser, smoke="--repetitions 1 --network tiny")
     rows = []
     for ranks in (1, 2):

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -33,6 +33,7 @@ import psutil
 from benchmarks.support.checkpoint_headers import bare_header
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
+from benchmarks.support.trainings import serving
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER
 from trainer.record.metrics_lines import TrainLine, ValidationLine, parse_line
@@ -160,33 +161,24 @@ def make_run(path: Path, record: Path, steps: int) -> None:
 
 
 class Dashboard:
-    """The command on a folder, and its page's requests."""
+    """The command's process, and its page's requests."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
-        environment = {**os.environ, "TRANSLOOM_CACHE": str(cache)}
-        self._command = subprocess.Popen(
-            [*DASHBOARD, str(folder)], stdout=subprocess.PIPE, text=True, env=environment
-        )
-        assert self._command.stdout is not None
-        found = None
-        while not found:
-            line = self._command.stdout.readline()
-            assert line, "the dashboard has ended"
-            found = re.search(r":(\d+)/\?token=(\S+)", line)
-        self._connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=600)
+    def __init__(self, pid: int, port: str, token: str) -> None:
+        self._pid = pid
+        self._connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=600)
         self._headers: dict[str, str] = {}
         self.children_peak = 0  # the highest resident size that was seen of the index's process
-        entered = self._ask(f"/?token={found[2]}")
+        entered = self._ask(f"/?token={token}")
         self._headers = {"Cookie": str(entered.getheader("Set-Cookie")).split(";")[0]}
 
     def picture(self, *paths: str) -> Picture:
         """Ask for these, one after another."""
         before, told = self._bytes(), 0
-        cpu_before, started = cpu_seconds(self._command.pid), time.monotonic()
+        cpu_before, started = cpu_seconds(self._pid), time.monotonic()
         for path in paths:
             told += self.get(path).get("bytes_read", 0)
         seconds = time.monotonic() - started
-        cpu = cpu_seconds(self._command.pid) - cpu_before
+        cpu = cpu_seconds(self._pid) - cpu_before
         return Picture(seconds, cpu, self._bytes() - before, told)
 
     def get(self, path: str) -> Any:
@@ -199,29 +191,27 @@ class Dashboard:
             self.children_peak = max(self.children_peak, self._children_bytes())
             time.sleep(0.5)
         seconds = time.monotonic() - started
-        while psutil.Process(self._command.pid).children():  # the kernel counts theirs as ours then
+        while psutil.Process(self._pid).children():  # the kernel counts theirs as ours then
             time.sleep(0.1)
         self._connection.close()  # the server may have ended the idle connection
         return seconds
 
     def peak_bytes(self) -> int:
-        status = Path(f"/proc/{self._command.pid}/status").read_text()
+        status = Path(f"/proc/{self._pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
     def _children_bytes(self) -> int:
         found = 0
-        for child in psutil.Process(self._command.pid).children():
+        for child in psutil.Process(self._pid).children():
             with suppress(psutil.NoSuchProcess):
                 found = max(found, child.memory_info().rss)
         return found
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._connection.close()
-        self._command.terminate()
-        self._command.wait()
 
     def _bytes(self) -> int:
-        counters = Path(f"/proc/{self._command.pid}/io").read_text()
+        counters = Path(f"/proc/{self._pid}/io").read_text()
         return int(re.search(r"rchar: (\d+)", counters)[1])  # type: ignore[index]
 
     def _ask(self, path: str) -> Any:
@@ -234,11 +224,14 @@ class Dashboard:
 
 @contextmanager
 def dashboard(folder: Path, cache: Path) -> Iterator[Dashboard]:
-    running = Dashboard(folder, cache)
-    try:
+    """Run the command on a folder while the context is open."""
+    environment = {**os.environ, "TRANSLOOM_CACHE": str(cache)}
+    command, address = [*DASHBOARD, str(folder)], r":(\d+)/\?token=(\S+)"
+    with (
+        serving(command, address, environment) as (pid, found),
+        closing(Dashboard(pid, found[1], found[2])) as running,
+    ):
         yield running
-    finally:
-        running.end()
 
 
 def first_picture(run: str) -> tuple[str, ...]:
@@ -300,11 +293,10 @@ def measure(work: Path, steps: int, runs: int, pairs: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--json", action="store_true")
     given = parse_arguments(parser, smoke="--steps 3000 --runs 3 --pairs 1")
     with tempfile.TemporaryDirectory(prefix="dashboard-scale-") as folder:
         found = measure(Path(folder), given.steps, given.runs, given.pairs)

@@ -46,8 +46,6 @@ def seconds_of_a_step(engine: TrainingEngine, batch: MicroBatch) -> float:
     started = clock(engine.placement)
     on_device = to_device(batch, VOCABULARY, engine.placement.torch_device)
     report = summed(engine, on_device, batch.tokens("tgt"), SLOTS)
-    while engine.refit(report.amax) is not None:
-        report = summed(engine, on_device, batch.tokens("tgt"), SLOTS)
     wrong = engine.wrong_reductions()
     assert not wrong, f"the checksums of {wrong} are wrong"
     engine.step(1e-4, report.amax)

@@ -63,12 +63,10 @@ def table(validations: dict[str, list[ValidationLine]]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
-    parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser = benchmark_parser(__doc__, json=True, mirror=True)
     parser.add_argument("--steps", type=int, default=2400, help="half an hour or so on a core")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
     parser.add_argument("--folder", type=Path, default=Path("runs/exact-quality"))
-    parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(parser, smoke="--mirror phrasebook --steps 2 --folder {folder}")
     every = max(1, arguments.steps // VALIDATIONS)
     settings = [

@@ -16,7 +16,6 @@ repetitions, beside the bandwidth of a plain copy in the same process and a chec
 import json
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ import ray
 import torch
 
 from benchmarks.support.checkpoint_headers import bare_header
+from benchmarks.support.checkpoint_listener import Listener
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.node_agent import NodeAgent
@@ -41,7 +41,7 @@ from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
 from trainer.checkpoints.memory_writer import MemoryWriter
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
+from trainer.checkpoints.state_file import LocalStateFile, StateFile
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
@@ -52,16 +52,13 @@ RUN = "benchmark"
 GOAL_SHARE_OF_COPY = 0.5
 
 
-class Supervisor:
+class Supervisor(Listener):
     """Confirms every step as soon as it is written."""
 
     def __init__(self) -> None:
-        self.written = threading.Event()
+        super().__init__()
         self.file: MemoryFile | None = None
         self._step = 0
-
-    def notice(self, text: str) -> None:
-        print(text)
 
     def memory_written(self, file: MemoryFile, header: CheckpointHeader) -> None:
         self.file, self._step = file, header.step
@@ -72,12 +69,6 @@ class Supervisor:
 
     def memory_steps(self) -> MemorySteps:
         return MemorySteps(self._step, self._step)
-
-    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        self.written.set()
-
-    def state_failed(self, step: int, reason: str) -> None:
-        raise AssertionError(reason)
 
 
 def make_state(megabytes: int) -> list[Fragment]:
@@ -212,10 +203,9 @@ def table(rows: Sequence[dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 200, 2000])
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(parser, smoke="--megabytes 1 --repetitions 1")
     torch.set_num_threads(1)
     with ray_session(None, EmbeddedRay(cpus=2, niceness=0), lambda *_: None):

@@ -61,13 +61,12 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, overrides=True)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each training in a round")
     parser.add_argument("--settling", type=float, default=5.0, help="seconds before them, at least")
     parser.add_argument("--validate-every", type=int, default=10, help="steps")
     parser.add_argument("--alone", type=float, default=40.0, help="seconds of deliveries alone")
-    parser.add_argument("overrides", nargs="*")
     arguments = parse_arguments(
         parser,
         smoke="--rounds 1 --seconds 2 --settling 0.1 --validate-every 2 --alone 2 "

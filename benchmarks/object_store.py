@@ -27,10 +27,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from benchmarks.support.checkpoint_headers import bare_header
+from benchmarks.support.checkpoint_listener import Listener
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.environments import ROOT
 from data_pipeline.storage.object_store import ObjectStore
@@ -55,43 +57,32 @@ PARAMETERS = 48
 RANKS = 2
 
 
-class Listener:
+class CommittingListener(Listener):
     """Receiver of a writer's reports, which passes files on to a committer."""
 
-    def __init__(self, committer: CheckpointCommitter | None = None) -> None:
+    def __init__(self, committer: CheckpointCommitter) -> None:
+        super().__init__()
         self._committer = committer
 
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        if self._committer:
-            self._committer.add(file, header)
-
-    def state_failed(self, step: int, reason: str) -> None:
-        raise SystemExit(reason)
-
-    def notice(self, text: str) -> None:
-        print(text)
+        self._committer.add(file, header)
 
 
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
     """Count the calls of object stores, each of which is one request unless it is retried."""
     calls: Counter[str] = Counter()
-    originals = {name: getattr(ObjectStore, name) for name in METHODS}
 
-    def counting(name: str) -> Callable[..., object]:
+    def counting(name: str, original: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object, **options: object) -> object:
             calls[name] += 1
-            return originals[name](*arguments, **options)
+            return original(*arguments, **options)
 
         return call
 
-    for name in METHODS:
-        setattr(ObjectStore, name, counting(name))
-    try:
+    counters = {name: counting(name, getattr(ObjectStore, name)) for name in METHODS}
+    with mock.patch.multiple(ObjectStore, **counters):
         yield calls
-    finally:
-        for name, original in originals.items():
-            setattr(ObjectStore, name, original)
 
 
 @contextmanager
@@ -177,8 +168,8 @@ def run_driver(url: str, folder: Path, gigabytes: float, idle: float) -> Path:
                     work=committer.work,
                     attempt=committer.attempt,
                     placement=Placement(rank=rank, world_size=RANKS),
-                    supervision=Listener(committer),  # type: ignore[arg-type]
-                    uploader=StateUploader(mirror.states_url, Listener(committer)),  # type: ignore[arg-type]
+                    supervision=CommittingListener(committer),  # type: ignore[arg-type]
+                    uploader=StateUploader(mirror.states_url, CommittingListener(committer)),  # type: ignore[arg-type]
                 )
                 with closing(writer):
                     writer.save(header_of(step, fragments, RANKS), final=True)

@@ -14,17 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
 
 import torch
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.datasets import first_steps
 from benchmarks.support.trainings import complete, train_command
 from cluster.recipe import Recipe, find_recipe, load_recipe
-from data_pipeline.batching.plan import Cursor
-from data_pipeline.batching.stream import local_rank_steps
-from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
@@ -46,9 +43,7 @@ def bare_loop(recipe: Recipe, steps: int) -> float:
     if recipe.engine.precision == "bf16":
         model.bfloat16()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    reader = WindowReader(store, manifest, recipe.data_settings)
-    slots = recipe.batching.micro_batches_per_step
-    stream = list(islice(local_rank_steps(reader, Cursor(), 0, 1, slots), steps))
+    stream = first_steps(recipe, steps)
     cpu = torch.device("cpu")
     data = [[to_device(m, model.vocabulary, cpu) for m in s.micro_batches] for s in stream]
     tokens = [step.units for step in stream]
@@ -77,12 +72,11 @@ def whole_path(recipe: str, overrides: list[str], steps: int, folder: Path) -> f
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, overrides=True)
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("overrides", nargs="*")
     arguments = parse_arguments(
         parser,
         smoke="--steps 12 --pairs 1 data.dataset={folder}/dataset tracking.wandb=disabled "

@@ -188,12 +188,11 @@ def table(stages: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("--pairs", type=int, default=10_000_000)
     parser.add_argument("--pieces", type=int, default=32_000, help="size of the vocabulary")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where a folder for all files is made")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--prepare-since", type=float, help=argparse.SUPPRESS)
     arguments = parse_arguments(parser, smoke="--pairs 5000 --pieces 2000")
     if arguments.prepare_since is not None:

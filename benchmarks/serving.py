@@ -10,9 +10,7 @@ not measured. A round is one of each; figures are the median of the rounds.
 """
 
 import json
-import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.trainings import serving
 from foundation.process_pool import cores
 from transloom import ServedTranslator
 from transloom.inference.translator import Translator
@@ -43,18 +42,8 @@ class Served:
 def server(run: Path, replicas: int) -> Iterator[str]:
     """A server's address."""
     command = [sys.executable, "-P", "-c", PROGRAM, "serve", str(run), "--replicas", str(replicas)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if found := re.search(r"Serving .*: (http://\S+)", line):
-                break
-        else:
-            raise SystemExit("the server has not come up")
-        try:
-            yield found[1]
-        finally:
-            process.terminate()
-            process.communicate()
+    with serving(command, r"Serving .*: (http://\S+)") as (_, found):
+        yield found[1]
 
 
 def serve(address: str, sentences: list[str], clients: int) -> Served:
@@ -92,14 +81,13 @@ def median(rounds: list[Served]) -> Served:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("run", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("--sentences", type=int, default=500)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--replicas", type=int, default=cores())
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
     given = parse_arguments(
         parser,
         smoke="{run} {corpus}/train.en --sentences 8 --clients 2 --replicas 1 --rounds 1",

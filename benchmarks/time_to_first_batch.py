@@ -128,11 +128,9 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
-    parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser = benchmark_parser(__doc__, json=True, mirror=True)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--late", type=int, default=1_000_000, help="the late step")
-    parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(parser, smoke="--mirror phrasebook --repetitions 1 --late 1000")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -117,9 +117,8 @@ def measure(runs: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(parser, smoke="--runs 1")
     seconds = measure(arguments.runs)
     base = statistics.median(seconds["train"])

@@ -94,15 +94,13 @@ def wait_for(driver: "subprocess.Popen[str]", run: Path, seconds: float) -> None
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True, overrides=True)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="of the steady state, a turn")
     parser.add_argument(
         "--settling", type=float, default=SETTLING_SECONDS, help="seconds before the steady state"
     )
     parser.add_argument("--recipe", default="phrasebook")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parse_arguments(parser, smoke="--pairs 1 --seconds 1 --settling 0")
     speeds: dict[str, list[float]] = {"one host of two cores": [], "two hosts of one core": []}
     with tempfile.TemporaryDirectory(prefix="two-hosts-", dir="/tmp") as temporary:

@@ -120,14 +120,13 @@ def wait_for_steps(training: TransloomTraining, driver: psutil.Process) -> None:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, overrides=True)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each window")
     parser.add_argument(
         "--settling", type=float, default=SETTLING_SECONDS, help="seconds before each window"
     )
     parser.add_argument("--inline", action="store_true", help="train without Ray")
-    parser.add_argument("overrides", nargs="*")
     arguments = parse_arguments(
         parser,
         smoke="--pairs 1 --seconds 4 --settling 1 --inline batching.max_tokens_per_micro_batch=64 "

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import pytest
+from support.cluster.processes import wait_until
 from support.storage.fault_proxy import (
     Answer,
     AppliedThen,
@@ -179,8 +180,7 @@ def test_a_delayed_request_is_overtaken(fault_proxy: FaultProxy, client: Client)
     fault_proxy.fail(Delay(0.5), "PUT", on={1})
     first = threading.Thread(target=client.put, args=("a", b"first"))
     first.start()
-    while not fault_proxy.requests["PUT"]:
-        time.sleep(0.01)
+    wait_until(lambda: fault_proxy.requests["PUT"])
     client.put("a", b"second")
     first.join()
 

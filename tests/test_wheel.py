@@ -2,14 +2,12 @@
 
 import importlib.metadata
 import json
-import os
-import subprocess
-import sys
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
 from support import wheel as built
+from support.command import run_python
 
 from cluster.own_files import overwritten_package
 from cluster.packages import PACKAGES
@@ -40,14 +38,8 @@ def run_installed(unpacked: Path, program: str) -> str:
     """What a program prints that imports the unpacked wheel, started in a folder of its own."""
     elsewhere = unpacked.parent / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=elsewhere,
-        env={**os.environ, "PYTHONPATH": str(unpacked)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    result = run_python(program, cwd=elsewhere, PYTHONPATH=str(unpacked))
+    assert result.returncode == 0, result.stderr
     return result.stdout
 
 

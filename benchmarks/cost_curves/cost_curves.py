@@ -116,9 +116,8 @@ def memory_over_lengths(sizes: Sizes) -> Table:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, help="default: none is drawn")
     arguments = parse_arguments(parser, smoke="")
     restart_in_rank_environment()

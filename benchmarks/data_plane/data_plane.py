@@ -236,8 +236,7 @@ def _short(number: float) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
-    parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser = benchmark_parser(__doc__, json=True, mirror=True)
     parser.add_argument("--pairs", type=int, default=290_000)
     parser.add_argument("--pieces", type=int, default=10_000, help="size of the vocabulary")
     parser.add_argument("--repetitions", type=int, default=3)
@@ -245,7 +244,6 @@ def main() -> None:
     parser.add_argument("--peers-env", type=Path, default=ENVIRONMENTS / "data-plane")
     parser.add_argument("--torch-index", help="package index with torch for CPU, for the peers")
     parser.add_argument("--without-peers", action="store_true")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", choices=OURS, help=argparse.SUPPRESS)
     arguments = parse_arguments(

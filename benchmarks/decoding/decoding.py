@@ -41,7 +41,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from benchmarks.peers.contestants import HUGGING_FACE
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
@@ -56,7 +55,7 @@ from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from foundation.process_pool import cores
-from model.networks.transformer import Transformer
+from model.hugging_face.marian import to_marian
 from trainer.process.host_memory import retain_freed_memory
 from trainer.runs.folder import RunFolder
 from trainer.tasks.batch import to_device
@@ -68,7 +67,6 @@ WARM_UP_SENTENCES = 8
 PRECISIONS = ("fp32", "bf16")
 COMPUTE_TYPES = ("float32", "int8")
 TRANSLOOM, CTRANSLATE2, GENERATE = "transloom", "CTranslate2", "Hugging Face"
-POSITIONS = 512
 GOAL_TIMES_FASTER = 5.0
 ALL_AT_ONCE = 2**31
 
@@ -133,72 +131,18 @@ def translate_here(run: str, count: int, beam: int, how: Arrangement, precision:
     return Result(len(found) / seconds, [list(best.ids) for (best,) in found])
 
 
-def marian_weights(model: Transformer) -> dict[str, Tensor]:
-    """The weights by Marian's names; Marian gets our table of positions in place of its own."""
-    assert model.config.share_embeddings == "all", "Marian's embeddings are shared"
-    table = model.positions(0, POSITIONS).float()
-    weights = {
-        "model.shared.weight": model.target_embedding.weight,
-        "model.encoder.embed_positions.weight": table,
-        "model.decoder.embed_positions.weight": table.clone(),
-    }
-    modules = {
-        "self_attention.query_key_value": "self_attn.{qkv}_proj",
-        "self_attention.output": "self_attn.out_proj",
-        "self_attention_norm": "self_attn_layer_norm",
-        "cross_attention.query": "encoder_attn.q_proj",
-        "cross_attention.key_value": "encoder_attn.{kv}_proj",
-        "cross_attention.output": "encoder_attn.out_proj",
-        "cross_attention_norm": "encoder_attn_layer_norm",
-        "feed_forward.inner": "fc1",
-        "feed_forward.outer": "fc2",
-        "feed_forward_norm": "final_layer_norm",
-    }
-    for name, tensor in model.named_parameters():
-        path, _, kind = name.rpartition(".")
-        if path == "target_embedding":
-            continue
-        stack, layers, number, module = path.split(".", 3)
-        theirs = f"model.{stack}.{layers}.{number}.{modules[module]}.{kind}"
-        parts = {"{qkv}": "qkv", "{kv}": "kv"}
-        fused = next((mark for mark in parts if mark in theirs), None)
-        letters = parts[fused] if fused else " "
-        for letter, part in zip(letters, tensor.chunk(len(letters)), strict=True):
-            weights[theirs.replace(fused, letter) if fused else theirs] = part
-    return {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-
-
 def write_input_of_hugging_face(run: str, count: int, beam: int, folder: Path) -> None:
     """Writes the weights, the settings and the sentences."""
     translator = Translator.load(run)
-    model, config, vocabulary = (
-        translator.model,
-        translator.model.config,
-        translator.model.vocabulary,
-    )
-    save_file(marian_weights(model), folder / "model.safetensors")
+    vocabulary, exported = translator.model.vocabulary, to_marian(translator.model)
+    save_file(exported.weights, folder / "model.safetensors")
     (batch,) = pair_micro_batches(
         sentences_of(run, count), load_tokenizers(*dataset_of(run)), ALL_AT_ONCE
     )
     source = to_device(batch, vocabulary, torch.device("cpu")).source
     np.savez(folder / "source.npz", allow_pickle=False, source=source, order=batch.pair_ids)
-    sides = ("encoder", "decoder")
     settings = {
-        "model": {
-            "vocab_size": vocabulary.target_size,
-            "d_model": config.width,
-            "encoder_layers": config.encoder_layers,
-            "decoder_layers": config.decoder_layers,
-            **{f"{side}_ffn_dim": config.feed_forward_width for side in sides},
-            **{f"{side}_attention_heads": config.heads for side in sides},
-            "activation_function": "relu",
-            "scale_embedding": True,
-            "max_position_embeddings": POSITIONS,
-            "pad_token_id": vocabulary.pad_id,
-            "eos_token_id": vocabulary.eos_id,
-            "forced_eos_token_id": vocabulary.eos_id,
-            "decoder_start_token_id": vocabulary.bos_id,
-        },
+        "model": exported.config,
         "generate": {
             "num_beams": beam,
             "early_stopping": True,
@@ -297,7 +241,7 @@ def table(results: dict[tuple[str, Arrangement, str], list[Result]]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("run", help="folder of a trained run with joint embeddings")
     parser.add_argument("--sentences", type=int, default=2000)
     parser.add_argument("--beam", type=int, default=5)
@@ -305,7 +249,6 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--python", type=Path, help="of an environment that has transformers")
     parser.add_argument("--torch-index", help="package index with torch for CPU")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parse_arguments(
         parser,

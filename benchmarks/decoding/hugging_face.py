@@ -24,9 +24,13 @@ def load_model(folder: Path, settings: dict[str, object], precision: str) -> Mar
     missing, unexpected = model.load_state_dict(
         load_file(folder / "model.safetensors"), strict=False
     )
-    tied = {"model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"}
+    computed = {
+        f"model.{side}.embed_{kind}.weight"
+        for side in ("encoder", "decoder")
+        for kind in ("tokens", "positions")
+    }
     assert not unexpected, unexpected
-    assert set(missing) <= {*tied, "lm_head.weight", "final_logits_bias"}, missing
+    assert set(missing) <= {*computed, "lm_head.weight"}, missing
     model.tie_weights()
     return model.eval().to(torch.bfloat16 if precision == "bf16" else torch.float32)
 

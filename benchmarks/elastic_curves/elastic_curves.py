@@ -173,8 +173,7 @@ def table(runs: dict[str, dict[str, Any]], bound: float) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
-    parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    parser = benchmark_parser(__doc__, json=True, mirror=True)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument(
         "--ranks", type=int, nargs="+", default=RANKS, help="of the run that is continued"
@@ -185,7 +184,6 @@ def main() -> None:
         "--picture", type=Path, default=HERE.parents[1] / "docs" / "images" / "elastic.png"
     )
     parser.add_argument("--without-picture", action="store_true")
-    parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(
         parser,
         smoke="--mirror phrasebook --steps 2 --ranks 2 1 --without-elastic --without-picture",

@@ -19,20 +19,16 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
-from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.datasets import first_steps, prepared_recipe
 from benchmarks.support.trainings import complete, say, train_command
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.arrays import concatenate
-from data_pipeline.batching.plan import Cursor
-from data_pipeline.batching.stream import local_rank_steps
-from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.record.metrics_file import train_lines
@@ -84,10 +80,7 @@ def overrides_of(arguments: argparse.Namespace, folder: Path, seed: int) -> list
 def write_input_of_plain_loop(recipe: Recipe, folder: Path, steps: int) -> list[str]:
     """Writes the micro-batches of a run and its settings; returns the loop's arguments."""
     store, manifest = open_dataset(recipe.data)
-    reader = WindowReader(store, manifest, recipe.data_settings)
-    slots = recipe.batching.micro_batches_per_step
-    stream = islice(local_rank_steps(reader, Cursor(), 0, 1, slots), steps)
-    micro_batches = [one for step in stream for one in step.micro_batches]
+    micro_batches = [one for step in first_steps(recipe, steps) for one in step.micro_batches]
     arrays = {"pairs": np.array([len(one.pair_ids) for one in micro_batches])}
     for side in ("src", "tgt"):
         field = concatenate([one.fields[side] for one in micro_batches])
@@ -102,7 +95,7 @@ def write_input_of_plain_loop(recipe: Recipe, folder: Path, steps: int) -> list[
         "vocabulary": vocabulary.target_size,
         "pad": vocabulary.pad_id,
         "bos": vocabulary.bos_id,
-        "micro_batches_per_step": slots,
+        "micro_batches_per_step": recipe.batching.micro_batches_per_step,
         "label_smoothing": recipe.trainer.label_smoothing,
         "betas": optimizer.betas,
         "epsilon": optimizer.epsilon,
@@ -164,12 +157,11 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("--data", help="folder with the files of Multi30k")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--micro-batches-per-step", type=int, default=1, help="of 1,024 tokens")
-    parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(parser, smoke="--data phrasebook --steps 2 --seeds 1")
     curves: tuple[Curves, Curves] = ([], [])
     with tempfile.TemporaryDirectory() as temporary:

@@ -107,7 +107,7 @@ def summary(duels: list[Duel], kind: int) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True)
     parser.add_argument("--data", help="folder with the files of Multi30k")
     parser.add_argument("--models", type=names_from(SIZES), default=["tiny", "base"])
     parser.add_argument("--precisions", type=names_from(PRECISIONS), default=list(PRECISIONS))
@@ -123,7 +123,6 @@ def main() -> None:
         "--cpu-time", action="store_true", help="tokens per CPU second, on a machine others use too"
     )
     parser.add_argument("--torch-index", help="package index with torch for CPU, for the peers")
-    parser.add_argument("--json", action="store_true")
     arguments = parse_arguments(
         parser,
         smoke="--data phrasebook --models tiny --precisions fp32 --rounds 1 --seconds 1 "

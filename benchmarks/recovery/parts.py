@@ -125,12 +125,10 @@ def table(rows: Sequence[dict[str, float | str]]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True, overrides=True)
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--widths", type=int, nargs="+", default=[128, 768, 2560])
     parser.add_argument("--kills", type=int, default=3, help="of each width and tier")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
     arguments = parse_arguments(parser, smoke="--widths 32 --kills 1")
     rows: list[dict[str, float | str]] = []
     with tempfile.TemporaryDirectory() as temporary:

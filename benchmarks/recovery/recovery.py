@@ -25,14 +25,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
-from benchmarks.support.datasets import prepared_recipe
+from benchmarks.support.datasets import first_steps, prepared_recipe
 from benchmarks.support.environments import PEERS, environment_with, peer_variables
 from benchmarks.support.trainings import (
     Training,
@@ -44,9 +44,6 @@ from benchmarks.support.trainings import (
 )
 from cluster.recipe import Recipe
 from data_pipeline.batching.batch import MicroBatch
-from data_pipeline.batching.plan import Cursor
-from data_pipeline.batching.stream import local_rank_steps
-from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.record.metrics_file import read_metrics
@@ -168,9 +165,7 @@ def wait_for_starts(count: int, contestant: Contestant, driver: psutil.Process) 
 def settings_of(recipe: Recipe) -> dict[str, object]:
     """What Ray Train's loop has to know: the model, and the shapes of its micro-batches."""
     store, manifest = open_dataset(recipe.data)
-    reader = WindowReader(store, manifest, recipe.data_settings)
-    slots = recipe.batching.micro_batches_per_step
-    steps = islice(local_rank_steps(reader, Cursor(), 0, 1, slots), DIFFERENT_STEPS)
+    steps = first_steps(recipe, DIFFERENT_STEPS)
     return {
         "model": recipe.model.model_dump(mode="json"),
         "vocabulary": asdict(vocabulary_of(load_tokenizers(store, manifest))),
@@ -207,7 +202,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, json=True, overrides=True)
     parser.add_argument("--recipe", default="phrasebook")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contestant")
     parser.add_argument("--kills", type=int, default=2, help="in each run")
@@ -220,8 +215,6 @@ def main() -> None:
     parser.add_argument("--peers-env", type=Path, default=PEERS / "ray-train")
     parser.add_argument("--torch-index", help="package index with torch for CPU, for Ray Train")
     parser.add_argument("--without-peers", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
     arguments = parse_arguments(
         parser,
         smoke="--rounds 1 --kills 1 --quiet-seconds 0 --without-peers tracking.wandb=disabled",

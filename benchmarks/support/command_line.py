@@ -8,11 +8,26 @@ from collections.abc import Callable, Collection
 from benchmarks.support.smoke import SmokeFiles
 
 
-def benchmark_parser(documentation: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a script, whose help begins with the script's documentation."""
-    return argparse.ArgumentParser(
+def benchmark_parser(
+    documentation: str | None, *, json: bool = False, mirror: bool = False, overrides: bool = False
+) -> argparse.ArgumentParser:
+    """Return the parser of a script, whose help begins with the script's documentation.
+
+    Args:
+        json: add `--json`, which prints JSON instead of a table.
+        mirror: add `--mirror`, a folder with the corpus.
+        overrides: accept overrides of the recipe.
+    """
+    parser = argparse.ArgumentParser(
         description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    if mirror:
+        parser.add_argument("--mirror", help="folder with the files of Multi30k")
+    if overrides:
+        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
+    return parser
 
 
 def parse_arguments(parser: argparse.ArgumentParser, *, smoke: str) -> argparse.Namespace:

@@ -1,6 +1,7 @@
 """Data of benchmarks: datasets of recipes, prepared and read, and synthetic sentences."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
+from data_pipeline.batching.plan import Cursor
+from data_pipeline.batching.stream import RankStep, local_rank_steps
+from data_pipeline.batching.window import WindowReader
 from data_pipeline.config.text import TEXT
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import ShardBlock, unpack_shard
@@ -20,6 +24,14 @@ def prepared_recipe(name: str, overrides: Sequence[str]) -> Recipe:
     recipe = load_recipe(find_recipe(name), overrides)
     prepare(recipe.data_settings, lambda progress: None)
     return recipe
+
+
+def first_steps(recipe: Recipe, count: int) -> list[RankStep]:
+    """Return the data of the first steps of a run with one rank."""
+    store, manifest = open_dataset(recipe.data)
+    reader = WindowReader(store, manifest, recipe.data_settings)
+    slots = recipe.batching.micro_batches_per_step
+    return list(islice(local_rank_steps(reader, Cursor(), 0, 1, slots), count))
 
 
 def blocks_of(recipe: Recipe) -> Iterator[ShardBlock]:

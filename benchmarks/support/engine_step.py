@@ -38,21 +38,24 @@ def transformer_engine(
 
 
 def summed(engine: TrainingEngine, batch: DeviceBatch, units: int, slots: int) -> StepReport:
-    """Run the passes of a step, and the exchange between the ranks.
+    """Run the passes of a step and the exchange between the ranks, until the gradients fit.
 
     Args:
         units: loss units of the micro-batch.
         slots: micro-batches of the step, all equal to `batch`.
     """
-    return exchange(
-        range(slots),
-        [batch] * slots,
-        list(_passes(engine, batch, slots * units, slots)),
-        micro_batches_per_step=slots,
-        data_stall_seconds=0.0,
-        stop_requested=False,
-        placement=engine.placement,
-    )
+    while True:
+        report = exchange(
+            range(slots),
+            [batch] * slots,
+            list(_passes(engine, batch, slots * units, slots)),
+            micro_batches_per_step=slots,
+            data_stall_seconds=0.0,
+            stop_requested=False,
+            placement=engine.placement,
+        )
+        if engine.refit(report.amax) is None:
+            return report
 
 
 def cpu_seconds_of_step(

@@ -1,6 +1,7 @@
 """Start trainings with their output in a file, and end all processes that they have started."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,6 +114,30 @@ def running(
                 one.kill()
         psutil.wait_procs(left)
         process.wait()
+
+
+@contextmanager
+def serving(
+    command: Sequence[str], address: str, environment: dict[str, str] | None = None
+) -> Iterator[tuple[int, re.Match[str]]]:
+    """Run a server while the context is open; return its process id and its address.
+
+    Args:
+        address: pattern of the address in the server's output.
+        environment: all environment variables; None uses those of this process.
+    """
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if found := re.search(address, line):
+                break
+        else:
+            sys.exit(f"{command}: the server has not come up")
+        try:
+            yield process.pid, found
+        finally:
+            process.terminate()
+            process.communicate()
 
 
 def wait_for(

@@ -84,7 +84,7 @@ def parser_of_turns(description: str | None, data: str) -> argparse.ArgumentPars
     Args:
         data: help of the option `--data`.
     """
-    parser = benchmark_parser(description)
+    parser = benchmark_parser(description, json=True, overrides=True)
     parser.add_argument("--data", help=data)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15.0, help="of the steady state, a run")
@@ -94,8 +94,6 @@ def parser_of_turns(description: str | None, data: str) -> argparse.ArgumentPars
     parser.add_argument("--threads", type=int, default=1, help="of each contestant's torch")
     parser.add_argument("--without-hugging-face", action="store_true")
     parser.add_argument("--torch-index", help="package index with torch for CPU, for the peer")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     return parser
 
 

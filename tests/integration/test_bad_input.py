@@ -147,35 +147,26 @@ def test_an_unknown_key_and_a_wrong_override(command, recipe):
     assert "key=value" in failure.message
 
 
-def test_more_ranks_than_micro_batches(command, recipe):
-    failure = command("train", recipe, "cluster.ranks=6")
-    assert failure.code == 2
-    assert "cluster.ranks is 6" in failure.message
-    assert "only 5 micro-batches" in failure.message
-
-
-def test_bf16_without_sharded_moments(command, recipe):
-    failure = command("train", recipe, "engine.precision=bf16", "engine.zero_stage=0")
-    assert failure.code == 2
-    assert "use zero_stage 1, 2 or 3" in failure.message
-
-
-def test_no_dataset(command, recipe, tmp_path):
-    failure = command("train", recipe, f"data.dataset={tmp_path}/absent")
-    assert failure.code == 1
-    assert "transloom prepare" in failure.message
-
-
-def test_a_dataset_of_another_recipe(command, recipe):
-    failure = command("train", recipe, "tokenizer.vocabulary_size=900")
-    assert failure.code == 1
-    assert "tokenizer.vocabulary_size: 1000 in the dataset, 900 in the recipe" in failure.message
-
-
-def test_a_budget_below_the_longest_pair(command, recipe):
-    failure = command("train", recipe, "batching.max_tokens_per_micro_batch=8")
-    assert failure.code == 1
-    assert "max_tokens_per_micro_batch" in failure.message
+@pytest.mark.parametrize(
+    ("overrides", "code", "parts"),
+    [
+        (["cluster.ranks=6"], 2, ["cluster.ranks is 6", "only 5 micro-batches"]),
+        (["engine.precision=bf16", "engine.zero_stage=0"], 2, ["use zero_stage 1, 2 or 3"]),
+        (["data.dataset=absent"], 1, ["transloom prepare"]),
+        (
+            ["tokenizer.vocabulary_size=900"],
+            1,
+            ["tokenizer.vocabulary_size: 1000 in the dataset, 900 in the recipe"],
+        ),
+        (["batching.max_tokens_per_micro_batch=8"], 1, ["max_tokens_per_micro_batch"]),
+    ],
+    ids=["ranks", "bf16 without sharded moments", "no dataset", "another dataset", "budget"],
+)
+def test_settings_that_do_not_fit(command, recipe, tmp_path, monkeypatch, overrides, code, parts):
+    monkeypatch.chdir(tmp_path)
+    failure = command("train", recipe, *overrides)
+    assert failure.code == code
+    assert all(part in failure.message for part in parts)
 
 
 def test_an_identity_field_changed_in_an_existing_run(command, recipe, run):

@@ -15,6 +15,7 @@ import pytest
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.cluster.story import Story
 from support.cluster.strike import Strike
+from support.command import run_python
 from support.faults.moments import MID_STEP
 from support.leaving import LAST, OUTCOME, RAY, Leaving
 
@@ -58,12 +59,7 @@ def test_the_driver_needs_no_torch(runs):
         "checkpoints.memory_every_steps=3",
     ]
     run = runs.folder / "without-torch"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "train", runs.recipe, *options, "--run", run],
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-    )
+    done = run_python(program, "train", runs.recipe, *options, "--run", run)
     assert done.returncode == 0, done.stderr
     assert Checkpoint(list_checkpoints(run / "checkpoints")[-1]).header.step == 8
 

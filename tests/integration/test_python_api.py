@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.command import run_python
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 
 import transloom
@@ -56,12 +57,8 @@ def test_the_page_runs_in_a_notebook_of_such_a_project(project):
         "    print([n for n in ('torch', 'ray', 'pydantic') if n in sys.modules])\n"
         "asyncio.run(cell())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],  # with -c, the current folder comes first
-        env={**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"},
-        capture_output=True,
-        text=True,
-    )
+    # With -c, the current folder comes first.
+    done = run_python(program, PYTHONPATH=f"{project}{os.pathsep}{ROOT}")
     assert done.returncode == 0, done.stderr
     width, trained, translation, whose, imported = done.stdout.splitlines()
     assert width == "32"

@@ -69,7 +69,7 @@ def test_a_read_in_a_network_is_found_on_meta():
 
 def test_branches_are_replaced_wherever_they_were_imported_and_come_back():
     before = attention.zero_some
-    with branches_of_a_gpu():
+    with branches_of_a_gpu(weights=1.0, targets=1.0, vocabulary=1000):
         assert attention.zero_some is dropout.dropout is not before
         assert ACTIVATIONS["gelu_tanh"] is feed_forward.gelu_tanh is not gelu_tanh
     assert attention.zero_some is dropout.dropout is before

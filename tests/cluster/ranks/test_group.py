@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import ray
 from ray.exceptions import RayActorError, RayTaskError
+from support.cluster.processes import wait_until
 from support.cluster.scripted_cluster import HandClock
 from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay, pending
 
@@ -425,14 +426,12 @@ def test_a_dead_rank_does_not_hide_the_reports_of_the_others(story):
     assert "Rank 1 has died" in str(told.group.poll().failure)
 
 
-def await_death(actor):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            ray.get(actor.poll.remote(0, 0.0))
-        except RayActorError:
-            return
-    pytest.fail("the actor lives on")
+def is_dead(actor):
+    try:
+        ray.get(actor.poll.remote(0, 0.0))
+    except RayActorError:
+        return True
+    return False
 
 
 def test_a_killed_rank_among_many_is_named(ray_head):
@@ -444,7 +443,7 @@ def test_a_killed_rank_among_many_is_named(ray_head):
         group._results = [actor.train.remote() for actor in actors]
         ray.wait(group._results, num_returns=4)
         ray.kill(actors[2])
-        await_death(actors[2])  # until then, it may answer
+        wait_until(lambda: is_dead(actors[2]))  # until then, it may answer
         group._results[2] = actors[2].train.remote()
         group._polls = {rank: actor.poll.remote(0, 0.0) for rank, actor in enumerate(actors)}
         ray.wait([*group._results, *group._polls.values()], num_returns=8)

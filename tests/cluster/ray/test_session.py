@@ -5,7 +5,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 import ray
 from ray._private.node import Node
 from ray.job_submission import JobSubmissionClient
-from support.cluster.processes import children, wait_until
+from support.cluster.processes import children, is_alive, wait_until
 
 from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.packages import INSTALLATION, PACKAGES
@@ -110,7 +109,7 @@ def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing
     answer = json.loads(driver.stdout)  # and nothing else
     assert answer["driver"] == answer["worker"] == OWN
     assert len(answer["processes"]) > 3
-    assert not [pid for pid in answer["processes"] if is_running(pid)]
+    assert not [pid for pid in answer["processes"] if is_alive(pid)]
     assert stat.S_IMODE((tmp_path / ".ray" / "auth_token").stat().st_mode) == 0o600
 
 
@@ -152,11 +151,8 @@ def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> N
         pids = json.loads(driver.stdout.readline())["processes"]
         agents = [pid for pid in pids if psutil.Process(pid).name().endswith("Agent")]
         driver.kill()
-    deadline = time.monotonic() + 45
     # Ray's two agents look after nothing any more, but wait a minute for the head.
-    while [pid for pid in pids if pid not in agents and is_running(pid)]:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids if pid not in agents), seconds=45)
     for pid in agents:
         os.kill(pid, signal.SIGKILL)
 
@@ -206,7 +202,7 @@ def test_an_embedded_ray_that_did_not_come_up_leaves_nothing_and_the_next_one_is
             ):
                 pass
         assert len(started) >= 2
-        assert not [process for process in started if is_running(process.pid)]
+        assert not [process for process in started if is_alive(process.pid)]
         assert not ray.is_initialized()
         cpus = machine_cpus() + 2
         with ray_in_the_end(EmbeddedRay(cpus=cpus - 0.5, niceness=3)):
@@ -311,10 +307,3 @@ def test_addresses_where_no_cluster_is_are_refused_at_once(
         with pytest.raises(ClusterError, match=complaint), ray_session(address):
             pass
     assert asked == []
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -1,12 +1,11 @@
 """webdataset at run time: loaded late, without torch, and only behind our own gate."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.command import run_python
 
 from data_pipeline.dataset import samples
 from data_pipeline.dataset.manifest import Manifest
@@ -28,9 +27,8 @@ sys.addaudithook(lambda event, args: seen.add(args[0]) if event == "import" else
 atexit.register(lambda: print("\\n", *({{"torch", "webdataset"}} & seen)))
 {program}
 """
-    result = subprocess.run(
-        [sys.executable, "-c", watched], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
-    )
+    result = run_python(watched, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
     return set(result.stdout.splitlines()[-1].split())
 
 
@@ -140,10 +138,8 @@ def test_the_program_in_the_docs_reads_a_dataset(
     (program,) = re.findall(r"```python\n([^`]*webdataset\.WebDataset[^`]*)```", text)
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "phrasebook").symlink_to(dataset)
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    assert result.stderr == ""
+    result = run_python(program, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
     counts = [re.findall(r" (\d+)", line) for line in result.stdout.splitlines()]
     found = [sum(map(int, column)) for column in zip(*counts, strict=True)]
     shards = list(manifest.shards)[:7]  # of 8

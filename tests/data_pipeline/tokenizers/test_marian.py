@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.files.json_files import edited_json
 from support.marian import write_tokenizer
 from transformers import MarianTokenizer as Theirs
 
@@ -254,9 +255,8 @@ def test_a_recipe_cannot_have_one_trained() -> None:
 def test_first_token_of_the_config_is_bos(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     before = MarianTokenizer.load(copy)
-    ids = json.loads((copy / "vocab.json").read_text())
-    ids["<s>"] = len(ids)
-    (copy / "vocab.json").write_text(json.dumps(ids))
+    with edited_json(copy / "vocab.json") as ids:
+        ids["<s>"] = len(ids)
     config = {"pad_token_id": ids["<pad>"], "decoder_start_token_id": ids["<s>"]}
     (copy / "config.json").write_text(json.dumps(config))
     found = MarianTokenizer.load(copy)

@@ -5,14 +5,13 @@ its hosts there is only the test.
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
 
 from support.cluster.hosts import Hosts
-from support.cluster.processes import HANG_SECONDS
+from support.cluster.processes import HANG_SECONDS, wait_until
 from support.machine_parts import program
 
 CONFIGURATION = """
@@ -96,10 +95,7 @@ class Slurm:
 
     def wait_until(self, condition: Callable[[], object], seconds: float = HANG_SECONDS) -> None:
         """Waits for what Slurm brings about; its logs are in the message if it doesn't."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, self._logs()
-            time.sleep(0.2)
+        wait_until(condition, seconds, self._logs)
 
     def _logs(self) -> str:
         return os.linesep.join(

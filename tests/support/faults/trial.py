@@ -4,14 +4,13 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from support.cluster.processes import HANG_SECONDS, wait_until
+from support.cluster.processes import HANG_SECONDS, command_of, wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.moments import Moment, Reached
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -125,10 +124,11 @@ class Trial:
 
     def check_nothing_is_left(self) -> None:
         """No process of the run outlives it, but for the moment that Ray takes."""
-        deadline = time.monotonic() + LEFTOVER_SECONDS
-        while left := self.cluster.processes_of_runs():
-            assert time.monotonic() < deadline, [p.as_dict(["pid", "cmdline"]) for p in left]
-            time.sleep(0.2)
+        wait_until(
+            lambda: not self.cluster.processes_of_runs(),
+            LEFTOVER_SECONDS,
+            lambda: [(p.pid, command_of(p)) for p in self.cluster.processes_of_runs()],
+        )
 
     def kill(self) -> None:
         """End the driver, whatever it is at."""

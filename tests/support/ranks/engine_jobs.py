@@ -25,7 +25,7 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import EngineConfig
 from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
-from trainer.tasks.batch import to_device
+from trainer.tasks.batch import DeviceBatch, to_device
 from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero import fragments, gradient_buckets, stages
@@ -133,29 +133,45 @@ def accumulate(
 
     ``before_pass`` is told each pass's slot, or None for a dummy.
     """
+    device = engine.placement.torch_device
+    tokens = sum(micro_batch(step, slot).tokens("tgt") for slot in range(SLOTS))
+
+    def batch_of(slot: int | None) -> DeviceBatch:
+        read = TASK.dummy(SPECIAL) if slot is None else micro_batch(step, slot)
+        batch = to_device(read, VOCABULARY, device)
+        before_pass(slot)
+        return batch.twice() if isinstance(engine.loss, RDrop) else batch
+
+    return run_passes(engine, step, batch_of, tokens), tokens
+
+
+def run_passes(
+    engine: TrainingEngine, step: int, batch_of: Callable[[int | None], DeviceBatch], units: int
+) -> StepReport:
+    """Run the passes of a step, and the exchange between the ranks.
+
+    Args:
+        batch_of: called before each pass with its slot, or None for a dummy.
+        units: the loss units of all slots.
+    """
     placement = engine.placement
     slots = slots_of_rank(placement.rank, placement.world_size, SLOTS)
-    device = placement.torch_device
-    tokens = sum(micro_batch(step, slot).tokens("tgt") for slot in range(SLOTS))
     batches, results = [], []
     for index in range(engine.slots_per_rank):
         slot = slots[index] if index < len(slots) else None
-        if slot is None:
-            batch = to_device(TASK.dummy(SPECIAL), VOCABULARY, device)
-        else:
-            batch = to_device(micro_batch(step, slot), VOCABULARY, device)
+        batch = batch_of(slot)
+        if slot is not None:
             seed_torch(1, "dropout", step, slot)
-        before_pass(slot)
         result = engine.forward_backward(
-            batch.twice() if isinstance(engine.loss, RDrop) else batch,
-            units_global=tokens,
+            batch,
+            units_global=units,
             is_accumulation_boundary=index == engine.slots_per_rank - 1,
             is_dummy=slot is None,
         )
         if slot is not None:
             batches.append(batch)
             results.append(result)
-    report = exchange(
+    return exchange(
         slots,
         batches,
         results,
@@ -164,7 +180,6 @@ def accumulate(
         stop_requested=False,
         placement=placement,
     )
-    return report, tokens
 
 
 def train_steps(

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from data_pipeline.batching.plan import slots_of_rank
 from model.blocks.packing import part_positions
 from model.config.decoder_only import DecoderOnlyConfig
 from model.config.encoder_only import EncoderOnlyConfig, LabelTextsConfig, LabelTokensConfig
@@ -18,13 +17,19 @@ from model.heads.masked_head import MaskedLanguageModel
 from model.heads.sentence_encoder import SentenceEncoder
 from model.losses.loss import CrossEntropy
 from model.networks.decoder_only import DecoderOnly
-from support.ranks.engine_jobs import LEARNING_RATE, SLOTS, Shape, digest, full_weights
+from support.ranks.engine_jobs import (
+    LEARNING_RATE,
+    SLOTS,
+    Shape,
+    digest,
+    full_weights,
+    run_passes,
+)
 from trainer.config import EngineConfig
 from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
-from trainer.training.step_exchange import exchange
 from trainer.zero.engine import TrainingEngine
 
 VOCABULARY = 37
@@ -147,31 +152,10 @@ def _train(
 
 
 def _step(engine: TrainingEngine, rows_of: Callable[[int, int], DeviceBatch], step: int) -> float:
-    slots = slots_of_rank(engine.placement.rank, engine.placement.world_size, SLOTS)
     batches = [rows_of(step, slot) for slot in range(SLOTS)]
     units = sum(batch.positions - batch.padding for batch in batches)
     while True:
-        results = []
-        for index in range(engine.slots_per_rank):
-            slot = slots[index] if index < len(slots) else None
-            seed_torch(1, "dropout", step, -1 if slot is None else slot)
-            result = engine.forward_backward(
-                batches[0 if slot is None else slot],
-                units_global=units,
-                is_accumulation_boundary=index == engine.slots_per_rank - 1,
-                is_dummy=slot is None,
-            )
-            if slot is not None:
-                results.append(result)
-        report = exchange(
-            slots,
-            [batches[slot] for slot in slots],
-            results,
-            micro_batches_per_step=SLOTS,
-            data_stall_seconds=0.0,
-            stop_requested=False,
-            placement=engine.placement,
-        )
+        report = run_passes(engine, step, lambda slot: batches[slot or 0], units)
         if engine.refit(report.amax) is None:
             engine.step(LEARNING_RATE, report.amax)
             return report.sums[0] / units

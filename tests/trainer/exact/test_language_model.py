@@ -31,34 +31,27 @@ def test_losses_weights_and_gradients_have_the_same_bits(rank_pools, form):
             assert found["weights"] == alone["weights"]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first"])
-def test_pairs_that_are_told_apart_have_the_same_bits(rank_pools, pooling):
-    job, form = language_model_jobs.train_sentences, {"preset": "bert", "pooling": pooling}
-    (alone,) = rank_pools(1).run(job, Shape(1, numerics="exact"), form, STEPS)
+def check_bits(rank_pools, job, *arguments):
+    """Train on one rank, and compare with other numbers of ranks in other stages."""
+    (alone,) = rank_pools(1).run(job, Shape(1, numerics="exact"), *arguments, STEPS)
     assert alone["losses"][0] != alone["losses"][-1]
     for ranks, stage in ((2, 0), (3, 3)):
-        for found in rank_pools(ranks).run(job, Shape(stage, numerics="exact"), form, STEPS):
+        for found in rank_pools(ranks).run(job, Shape(stage, numerics="exact"), *arguments, STEPS):
             assert found["losses"] == alone["losses"]
             assert found["weights"] == alone["weights"]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_pairs_that_are_told_apart_have_the_same_bits(rank_pools, pooling):
+    form = {"preset": "bert", "pooling": pooling}
+    check_bits(rank_pools, language_model_jobs.train_sentences, form)
 
 
 @pytest.mark.parametrize("kind", ["texts", "tokens"])
 def test_heads_for_labels_have_the_same_bits_also_where_a_slot_has_no_label(rank_pools, kind):
-    job, form = language_model_jobs.train_labels, {"preset": "bert"}
-    (alone,) = rank_pools(1).run(job, Shape(1, numerics="exact"), kind, form, STEPS)
-    assert alone["losses"][0] != alone["losses"][-1]
-    for ranks, stage in ((2, 0), (3, 3)):
-        for found in rank_pools(ranks).run(job, Shape(stage, numerics="exact"), kind, form, STEPS):
-            assert found["losses"] == alone["losses"]
-            assert found["weights"] == alone["weights"]
+    check_bits(rank_pools, language_model_jobs.train_labels, kind, {"preset": "bert"})
 
 
 @pytest.mark.parametrize("form", [{"preset": "bert"}, {}], ids=["bert", "pre-norm"])
 def test_a_masked_model_has_the_same_bits_also_where_a_slot_has_nothing_masked(rank_pools, form):
-    job = language_model_jobs.train_masked
-    (alone,) = rank_pools(1).run(job, Shape(1, numerics="exact"), form, STEPS)
-    assert alone["losses"][0] != alone["losses"][-1]
-    for ranks, stage in ((2, 0), (3, 3)):
-        for found in rank_pools(ranks).run(job, Shape(stage, numerics="exact"), form, STEPS):
-            assert found["losses"] == alone["losses"]
-            assert found["weights"] == alone["weights"]
+    check_bits(rank_pools, language_model_jobs.train_masked, form)

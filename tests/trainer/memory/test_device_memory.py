@@ -1,11 +1,8 @@
 """How much memory a computation needs is measured from a small part of it."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from support.command import run_python
 
 from trainer.memory import device_memory
 from trainer.process import host_memory
@@ -41,11 +38,5 @@ print(device_memory.has_ample_memory(part, 16.0, Placement()))
 
 
 def test_memory_that_a_rank_has_freed_hides_no_need():
-    printed = subprocess.run(
-        [sys.executable, "-c", AFTER_MUCH_WAS_FREED],
-        env={**os.environ, **host_memory.ALLOCATOR_ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert printed.stdout == "False\n"
+    printed = run_python(AFTER_MUCH_WAS_FREED, **host_memory.ALLOCATOR_ENVIRONMENT)
+    assert (printed.returncode, printed.stdout) == (0, "False\n"), printed.stderr

@@ -1,11 +1,9 @@
 """Ranks that compute with different kernels are refused before their bits are compared."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from support.command import run_python
 from support.ranks import verify_jobs
 
 from trainer.config import EngineConfig
@@ -61,10 +59,7 @@ def test_a_capability_that_torch_was_told_is_seen():
         "from trainer.process.placement import Placement;"
         "print(json.dumps(f(E(numerics='exact', verify_every_steps=1), Placement())))"
     )
-    told = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=told, capture_output=True, check=True, text=True
-    )
+    found = run_python(code, ATEN_CPU_CAPABILITY="default")
     other = json.loads(found.stdout)
     assert other["device"] != kernel_fingerprint(ENGINE, Placement())["device"]
     assert other["variables"]["ATEN_CPU_CAPABILITY"] == "default"

@@ -1,12 +1,10 @@
 """What the shell is offered, asked as bash asks; and that it does not wait for torch or Ray."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.command import run_python
 from typer.testing import CliRunner
 
 from transloom.cli.app import app
@@ -69,13 +67,7 @@ def test_words_are_completed(folder: Path, monkeypatch, words, expected):
 
 @pytest.mark.parametrize("words", ["train phrasebook trainer.max", "translate ru"])
 def test_nobody_waits_for_what_is_heavy(folder: Path, words):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=folder,
-        env={**os.environ, **environment(words)},
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(PROGRAM, cwd=folder, **environment(words))
     assert done.stdout.split()
     assert done.stderr == "imported:\n"
 

@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 from support.files.faulty_server import FaultyServer
+from support.files.json_files import edited_json
 
 from cluster.recipe import load_recipe
 from data_pipeline.dataset import manifest as manifest_module
@@ -185,10 +186,9 @@ def test_verify_names_what_is_damaged_and_how_to_go_on(transloom, dataset):
 
 
 def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloom, dataset):
-    manifest = json.loads((dataset / "manifest.json").read_text())
-    for info in manifest["tokenizers"].values():
-        info["vocabulary_size"] += 1
-    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    with edited_json(dataset / "manifest.json") as manifest:
+        for info in manifest["tokenizers"].values():
+            info["vocabulary_size"] += 1
     result = transloom("data", "verify", dataset, "--json")
     assert result.exit_code == 1
     (problem,) = json.loads(result.stdout)["problems"]
@@ -210,9 +210,8 @@ def test_verify_compares_tokenizers_with_what_the_manifest_says_of_them(transloo
 )
 def test_a_report_that_is_none_is_told(transloom, dataset, report, problem):
     (dataset / "cleaning.json").write_text(report)
-    manifest = json.loads((dataset / "manifest.json").read_text())
-    manifest["cleaning"]["sha256"] = hashlib.sha256(report.encode()).hexdigest()
-    (dataset / "manifest.json").write_text(json.dumps(manifest))
+    with edited_json(dataset / "manifest.json") as manifest:
+        manifest["cleaning"]["sha256"] = hashlib.sha256(report.encode()).hexdigest()
     with pytest.raises(DatasetError, match=rf"cleaning\.json .*{problem}"):
         transloom("data", "info", dataset, "--examples")
 

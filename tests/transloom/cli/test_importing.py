@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from support.files.json_files import edited_json
 from support.runs import Runs
 from support.tasks import language_model_values
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
@@ -174,8 +175,8 @@ def test_other_pieces_are_refused(imported, given, tokenizer):
     (given[0] / "tokenizer.model").write_bytes(b"another model")
     with pytest.raises(RunMismatchError, match=r"pieces do not mean the same"):
         imported(name="other")
-    config = json.loads((given[0] / "config.json").read_text())
-    (given[0] / "config.json").write_text(json.dumps(config | {"vocab_size": 61}))
+    with edited_json(given[0] / "config.json") as config:
+        config["vocab_size"] = 61
     with pytest.raises(ModelError, match=r"but by the config it must be \(61, 32\)"):
         imported(name="third")
 

@@ -1,9 +1,7 @@
 """What a command does not import, it does not wait for."""
 
-import subprocess
-import sys
-
 import pytest
+from support.command import run_python
 
 SLOW = ("torch", "deepspeed", "wandb", "sacrebleu", "obstore", "aiohttp", "ray.job_submission")
 DRIVER = ("transloom.cli.app", "transloom.cli.train_run", "cluster.supervision.supervisor")
@@ -17,7 +15,7 @@ for module in {DRIVER}:
     importlib.import_module(module)
     print(module, [name for name in {SLOW} if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = run_python(program)
     assert done.stdout == "".join(f"{module} []\n" for module in DRIVER), done.stderr
 
 
@@ -28,7 +26,7 @@ from data_pipeline.storage.store import open_store
 open_store({str(phrasebook)!r}).read_manifest()
 print('obstore' in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = run_python(program)
     assert done.stdout == "False\n", done.stderr
 
 
@@ -41,12 +39,12 @@ print('obstore' in sys.modules)
 )
 def test_a_process_beside_the_ranks_imports_nothing_of_other_processes(process, of_others):
     program = f"import sys, {process}\nprint([name for name in {of_others} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = run_python(program)
     assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.long
 def test_no_rank_imports_wandb_before_it_shows_a_record_there():
     program = "import sys, trainer.assembly.run\nprint('wandb' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = run_python(program)
     assert done.stdout.endswith("False\n"), done.stderr

@@ -7,11 +7,11 @@ this.
 
 import atexit
 import functools
-import importlib.machinery
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 
 class Here:
@@ -91,26 +91,9 @@ HOOKS = {
 }
 
 
-class Finder:
-    """Finds the modules above as Python does, and wraps their functions once they are executed."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name not in HOOKS:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            for dotted, wrap in HOOKS[name].items():
-                *owners, attribute = dotted.split(".")
-                owner = functools.reduce(getattr, owners, module)
-                setattr(owner, attribute, wrap(getattr(owner, attribute)))
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
 if "TRANSLOOM_LEAVING_LOG" in os.environ:
     atexit.register(strike, "last hook at exit")
-    sys.meta_path.insert(0, Finder())
+    sys.path.append(str(Path(__file__).parents[2] / "module_hooks"))
+    from module_hooks import Finder
+
+    sys.meta_path.insert(0, Finder(HOOKS))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from support.cluster.processes import wait_until
 from support.dashboard.running import RunningDashboard
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
@@ -79,14 +80,6 @@ def proxy(s3_server, monkeypatch):
         yield proxy
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
-
-
 def record(step, node):
     with (node / "metrics.jsonl").open("a") as file:
         file.write(train_line(step).to_json() + "\n")
@@ -136,20 +129,20 @@ def test_a_follower_keeps_the_last_state_while_the_store_is_away(
     with ViewFollower(view, told.append):
         record(2, tmp_path / "node")
         assert trained.flush(SECONDS)
-        wait_for(lambda: feed.poll() or feed.picture.step == 2)
+        wait_until(lambda: feed.poll() or feed.picture.step == 2)
         proxy.fail(Answer(403))
-        problem = wait_for(lambda: problem_of(view.folder))
+        problem = wait_until(lambda: problem_of(view.folder))
         assert "not current" in problem
         assert url in problem
         [owner] = (view.folder / "owners").iterdir()
         os.utime(owner, (0.0, 0.0))  # as if the heartbeat aged
-        wait_for(lambda: run_status_of(view.folder).state == "training")
+        wait_until(lambda: run_status_of(view.folder).state == "training")
         feed.poll()
         assert problem in feed.picture.problems
         assert not feed.is_over
         assert feed.summary().startswith(f"{url}: step 2")
         proxy.heal()
-        wait_for(lambda: not problem_of(view.folder))
+        wait_until(lambda: not problem_of(view.folder))
     assert told == [problem]
 
 
@@ -287,9 +280,9 @@ def test_a_follower_survives_every_exception(url, monkeypatch, caplog):
     with ViewFollower(view, told.append):
         with monkeypatch.context() as patch:
             patch.setattr(RunView, "refresh", lambda view: 1 // 0)
-            problem = wait_for(lambda: problem_of(view.folder))
+            problem = wait_until(lambda: problem_of(view.folder))
         assert "ZeroDivisionError" in problem
-        wait_for(lambda: problem_of(view.folder) is None)
+        wait_until(lambda: problem_of(view.folder) is None)
     assert told == [problem]
     assert [of.exc_info[0] for of in caplog.records] == [ZeroDivisionError]
 

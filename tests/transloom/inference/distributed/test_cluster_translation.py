@@ -1,12 +1,11 @@
 """`transloom translate --on-cluster` on a real Ray, whose actors and driver are killed."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import ray
+from support.command import run_python
 from support.invocation import invoke
 
 from cluster.errors import ClusterError
@@ -133,13 +132,7 @@ def test_a_command_that_lost_its_ray_and_then_was_killed_goes_on_where_it_was(
 
 def end_of(program, arguments):
     """Run a driver to its end."""
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        cwd=Path(__file__).parents[4],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    return run_python(program, *arguments, cwd=Path(__file__).parents[4])
 
 
 def test_lines_that_are_too_long_are_named_before_anything_begins(command, file, tmp_path):
