@@ -220,7 +220,7 @@ def test_every_field_is_read_by_something_other_than_its_config():
     files.remove(ROOT / "transloom/api.py")  # has other classes of the same names
     sections = sections_of_all_tasks()
     configs = {Path(inspect.getfile(section)) for section in sections}
-    reads = Sources(files).reads(set(files) - configs)
+    reads = Sources(files, ROOT).reads(set(files) - configs)
     # A preset gives other fields their values when the recipe is read, and is not needed later.
     networks = (
         *("DecoderOnlyConfig", "EncoderOnlyConfig"),
@@ -244,6 +244,8 @@ def unread(sections, reads):
 
 
 CONFIG = """
+from pydantic import BaseModel
+
 class Inner(BaseModel):
     name: str
     type: str
@@ -258,6 +260,9 @@ class Outer(BaseModel):
     name: str
 """
 READER = """
+from pathlib import Path
+from config import Inner, Outer
+
 class Corpus:
     def __init__(self, file: Path, config: Outer) -> None:
         self.name, self.type = file.name, file.type
@@ -276,7 +281,7 @@ def test_a_field_is_not_read_because_something_else_of_its_name_is(tmp_path):
     config, reader = tmp_path / "config.py", tmp_path / "reader.py"
     config.write_text(CONFIG)
     reader.write_text(READER)
-    reads = Sources([config, reader]).reads([reader])
+    reads = Sources([config, reader], tmp_path).reads([reader])
     assert {read for read in reads if read[0] in ("Inner", "Outer")} == {
         ("Outer", "inner"),
         ("Outer", "name"),
@@ -284,14 +289,19 @@ def test_a_field_is_not_read_because_something_else_of_its_name_is(tmp_path):
         ("Inner", "read_by_a_property"),
     }
     reader.write_text(READER.replace("i.double", "i.double + i.name"))
-    assert ("Inner", "name") in Sources([config, reader]).reads([reader])
+    assert ("Inner", "name") in Sources([config, reader], tmp_path).reads([reader])
 
 
 def test_a_field_is_read_by_a_function_that_takes_one_of_several_configs(tmp_path):
     config, reader = tmp_path / "config.py", tmp_path / "reader.py"
     config.write_text(CONFIG + "\nEither = Inner | Outer\n")
-    reader.write_text("def name_of(config: Either) -> str:\n    return config.name\n")
-    assert Sources([config, reader]).reads([reader]) == {("Inner", "name"), ("Outer", "name")}
+    reader.write_text(
+        "from config import Either\ndef name_of(config: Either) -> str:\n    return config.name\n"
+    )
+    assert Sources([config, reader], tmp_path).reads([reader]) == {
+        ("Inner", "name"),
+        ("Outer", "name"),
+    }
 
 
 @pytest.mark.parametrize(

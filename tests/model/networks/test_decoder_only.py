@@ -183,13 +183,9 @@ def test_learned_positions_have_an_end(build_decoder_only, backend):
 def test_the_host_waits_once_and_not_if_it_knows_the_rows(build_decoder_only, monkeypatch):
     for backend in (None, AttentionBackend.VARLEN):
         network = build_decoder_only(backend=backend, preset="llama")
-        with host_reads(monkeypatch) as reads:
-            network(*batch(), CrossEntropy())
-        assert reads == [(len(ROWS) + 2,)]
-        known = [packing_of_parts(batch()[2])]
-        with host_reads(monkeypatch) as reads:
-            network(*batch(), CrossEntropy(), known)
-        assert reads == []
+        given, known = (*batch(), CrossEntropy()), [packing_of_parts(batch()[2])]
+        assert host_reads(monkeypatch, lambda: network(*given)) == ["packing_of_parts"]
+        assert host_reads(monkeypatch, lambda: network(*given, known)) == []
 
 
 def test_one_part_a_row_takes_no_mask_and_several_take_one_for_all_layers(build_decoder_only):
