@@ -105,7 +105,7 @@ class LaunchCounter(TorchDispatchMode):
         if not func.is_view and not NO_KERNELS.fullmatch(name):
             on_lists = name.startswith(("_foreach_", "_fused_adam"))
             self.launches[self._running_part()] += kernels_of(func, args) if on_lists else 1
-        if _waits(name, args):
+        if _waits(name, args, kwargs or {}):
             self._wait(name)
         return result
 
@@ -160,12 +160,12 @@ def _copies_to_host(report: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _waits(name: str, args: Any) -> bool:
+def _waits(name: str, args: Any, kwargs: Any) -> bool:
     if name == "copy_":
         return _is_on_host(args[0]) and not _is_on_host(args[1])
     if name in ("index", "index_put_", "_index_put_impl_"):  # a mask becomes indices
         return any(index.dtype is torch.bool for index in args[1] if index is not None)
-    return bool(WAITS.fullmatch(name)) or (name == "repeat_interleave" and len(args) == 1)
+    return bool(WAITS.fullmatch(name)) or (name == "repeat_interleave" and not kwargs)
 
 
 def _call_stack() -> Iterator[tuple[FrameType, int]]:

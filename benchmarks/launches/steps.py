@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
-from data_pipeline.dataset.manifest_records import SpecialIds
 from torch import nn
 
 from benchmarks.launches.counter import LaunchCounter, Place
 from benchmarks.launches.gpu_branches import branches_of_a_gpu
 from benchmarks.support.engine_step import summed
 from data_pipeline.batching.task import DATA_TASKS
+from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.tasks.causal_lm import RowsShape
 from data_pipeline.tasks.translation import PairShape
 from model.config.decoder_only import DecoderOnlyConfig

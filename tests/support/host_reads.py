@@ -3,11 +3,11 @@
 from benchmarks.launches.counter import LaunchCounter
 
 
-def host_reads(monkeypatch, compute):
-    """Return the functions that read numbers when `compute` is called; on a CPU nobody waits."""
+def host_reads(monkeypatch, network, *given):
+    """Return the functions that read numbers in a pass; on a CPU nobody waits."""
     # The loop over sentences is that of a CPU.
     monkeypatch.setattr("model.blocks.varlen.sentence_by_sentence", lambda query, *_: query)
     counter = LaunchCounter()
     with counter.part("passes"):
-        compute()
+        network(*given)
     return [place.function for _, place in counter.waits]

@@ -37,7 +37,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # odd; its multiples are spread over all 64 bits
 _LOW_BITS = 12
 
 
-class Part(NamedTuple):
+class GradientPart(NamedTuple):
     """Part of a parameter's gradient.
 
     Attributes:
@@ -65,7 +65,7 @@ class Checksums:
         self._of_shifts[:] = 0
 
     @torch.no_grad()
-    def add_shifted(self, parts: Iterable[Part], shifts: Sequence[float]) -> None:
+    def add_shifted(self, parts: Iterable[GradientPart], shifts: Sequence[float]) -> None:
         """Add gradients to which a shift was added.
 
         Args:
@@ -78,7 +78,7 @@ class Checksums:
             self._count_shifts(layout, layout.of(shifts), 1)
 
     @torch.no_grad()
-    def add_sums(self, parts: Iterable[Part], shifts: Sequence[float]) -> None:
+    def add_sums(self, parts: Iterable[GradientPart], shifts: Sequence[float]) -> None:
         """Add reduced gradients.
 
         Their elements have one or two bits too many for one shift. So each is split into a multiple
@@ -172,7 +172,7 @@ def _layout(spans: tuple[tuple[int, int, int], ...], device: torch.device) -> _L
     )
 
 
-def _vectors(parts: Iterable[Part]) -> Iterator[tuple[_Layout, torch.Tensor]]:
+def _vectors(parts: Iterable[GradientPart]) -> Iterator[tuple[_Layout, torch.Tensor]]:
     """Yield vectors of parts with their layouts; they are zero around the parts."""
     for pieces in _grouped(parts):
         spans = tuple((piece.parameter, piece.start, piece.values.numel()) for piece in pieces)
@@ -182,9 +182,9 @@ def _vectors(parts: Iterable[Part]) -> Iterator[tuple[_Layout, torch.Tensor]]:
         yield layout, vector
 
 
-def _grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
+def _grouped(parts: Iterable[GradientPart]) -> Iterator[list[GradientPart]]:
     """Split long parts at the ends of blocks, and join short ones."""
-    pieces: list[Part] = []
+    pieces: list[GradientPart] = []
     size = 0
     for parameter, start, values in parts:
         chunk = CHUNKS[values.device.type]
@@ -194,7 +194,7 @@ def _grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
             if size + piece.numel() > chunk and pieces:
                 yield pieces
                 pieces, size = [], 0
-            pieces.append(Part(parameter, max(start, begin), piece))
+            pieces.append(GradientPart(parameter, max(start, begin), piece))
             size += piece.numel()
     if pieces:
         yield pieces

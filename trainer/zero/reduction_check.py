@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
-from trainer.exact.checksum import Checksums, Part
+from trainer.exact.checksum import Checksums, GradientPart
 from trainer.exact.grids import GradientGrids
 from trainer.process.distributed import sum_of_integers_over_ranks
 from trainer.process.placement import Placement
@@ -59,7 +59,7 @@ class ReductionCheck:
             parts: `Stage.owned_parts`.
             replicated: `Stage.replicated`.
         """
-        owned = (Part(self._indices[each], start, view) for each, start, view in parts)
+        owned = (GradientPart(self._indices[each], start, view) for each, start, view in parts)
         self._reduced.clear()
         self._reduced.add_sums(owned, self._shifts)
         differences = list(self._differences(replicated))
@@ -85,7 +85,7 @@ class ReductionCheck:
         return sum_of_integers_over_ranks(number % _MODULUS, self._placement) % _MODULUS
 
     def _add(self, indices: Sequence[int], shifted: list[torch.Tensor]) -> None:
-        parts = map(Part, indices, itertools.repeat(0), [each.view(-1) for each in shifted])
+        parts = map(GradientPart, indices, itertools.repeat(0), [each.view(-1) for each in shifted])
         self._local.add_shifted(parts, self._shifts)
 
     @property

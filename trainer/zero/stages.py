@@ -195,7 +195,7 @@ class Stage(ABC):
         setattr(self._optimizer, reduce, receive_and_reduce)
 
     def _take_in_buckets(self, parameters: Iterable[nn.Parameter], process: Process) -> None:
-        """Take gradients from their parameters, so that nobody else adds them to sums."""
+        """Take gradients from their parameters, so that DeepSpeed adds none to sums."""
 
         def take(parameter: nn.Parameter) -> None:
             assert parameter.grad is not None

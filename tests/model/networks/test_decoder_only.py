@@ -184,8 +184,8 @@ def test_the_host_waits_once_and_not_if_it_knows_the_rows(build_decoder_only, mo
     for backend in (None, AttentionBackend.VARLEN):
         network = build_decoder_only(backend=backend, preset="llama")
         given, known = (*batch(), CrossEntropy()), [packing_of_parts(batch()[2])]
-        assert host_reads(monkeypatch, lambda: network(*given)) == ["packing_of_parts"]
-        assert host_reads(monkeypatch, lambda: network(*given, known)) == []
+        assert host_reads(monkeypatch, network, *given) == ["packing_of_parts"]
+        assert host_reads(monkeypatch, network, *given, known) == []
 
 
 def test_one_part_a_row_takes_no_mask_and_several_take_one_for_all_layers(build_decoder_only):

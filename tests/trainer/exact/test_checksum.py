@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer.exact import checksum
-from trainer.exact.checksum import BLOCK, Checksums, Part
+from trainer.exact.checksum import BLOCK, Checksums, GradientPart
 
 GRID = 2.0**-20
 SHIFT = 1.5 * 2**23 * GRID
@@ -20,13 +20,13 @@ def on_grid(count, seed, bits=20):
 
 def checksum_of_shifted(shifted, shift):
     sums = Checksums(1, shifted.device)
-    sums.add_shifted([Part(0, 0, shifted)], [shift])
+    sums.add_shifted([GradientPart(0, 0, shifted)], [shift])
     return sums.values()[0]
 
 
 def checksum_of_part(part, start, shift):
     sums = Checksums(1, part.device)
-    sums.add_sums([Part(0, start, part)], [shift])
+    sums.add_sums([GradientPart(0, start, part)], [shift])
     return sums.values()[0]
 
 
