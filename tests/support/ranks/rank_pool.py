@@ -8,7 +8,6 @@ from one process that has imported it.
 import ctypes
 import faulthandler
 import gc
-import itertools
 import multiprocessing
 import os
 import secrets
@@ -38,7 +37,6 @@ STACKS_SIGNAL = signal.SIGUSR1
 PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent ends
 IMPORTED = ["trainer.assembly.run", "torch._dynamo"]  # which ZeRO-3 imports
 LAST_WORDS_SECONDS = 20.0  # of ranks that fail because another one has
-JOBS_UNTIL_CLEANING = 10
 # DeepSpeed never releases a stage 3 engine and its process group. Its three threads wake up 100
 # times a second, between jobs too. A rank with more threads than this is replaced, which takes
 # 20 ms of CPU time; a fresh rank has 9, and one with 200 takes ten times as long for a step.
@@ -213,12 +211,13 @@ def _serve(placement: Placement, pipe: Connection, folder: Path) -> None:
     faulthandler.register(STACKS_SIGNAL, stacks)
     gc.freeze()  # DeepSpeed collects garbage for each engine, and would look at all of torch
     with process_group(placement, A_JOB_OF_THE_OTHER_RANKS):
-        for number in itertools.count(1):
+        while True:
             job, arguments = pipe.recv()
             try:
                 ok, result = True, job(placement, *arguments)
             except Exception:
                 ok, result = False, traceback.format_exc()
-            if number % JOBS_UNTIL_CLEANING == 0:  # engines, and their process groups' threads
-                gc.collect()
+            # Engines that a job left, with the threads of their process groups. When one of them is
+            # freed, torch's functions are restored, which must not happen within another job.
+            gc.collect()
             pipe.send((ok, result, _threads()))
