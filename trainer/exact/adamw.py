@@ -63,12 +63,10 @@ class ExactAdamW(ExactOptimizer):
     def update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
+        """Run the fused update; pad the ends of the vectors if they are within a cache line."""
         tensors = [parameter, gradient, state["exp_avg"], state["exp_avg_sq"]]
         flat = [tensor.detach().view(-1) for tensor in tensors]
-        self._update_lines(group, state["step"], flat)
-
-    def _update_lines(self, group: dict[str, Any], steps: Tensor, flat: list[Tensor]) -> None:
-        """Run the fused update on four vectors; pad their ends if they are within a cache line."""
+        steps = state["step"]
         whole = flat[0].numel() // _LINE * _LINE
         self._update_fused(group, steps, [vector[:whole] for vector in flat])
         ends = [vector[whole:] for vector in flat]
