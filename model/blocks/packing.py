@@ -78,24 +78,6 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     return pinned.to(device, non_blocking=True)
 
 
-def packing_on_host(lengths: Tensor, places_n: Tensor) -> Packing:
-    """Return the packing of sentences of these lengths, of which the shortest ones may be empty.
-
-    Args:
-        lengths: int64 (sentences,), on the host.
-        places_n: int64 (n,), the index of each token in the flattened batch.
-    """
-    lengths = lengths[lengths > 0]
-    ends = lengths.cumsum(0)
-    starts_n = (ends - lengths).repeat_interleave(lengths)
-    return Packing(
-        max_seqlen=int(lengths.max()),
-        cu_seqlens=F.pad(ends, (1, 0)).to(torch.int32),
-        places_n=places_n,
-        positions_n=torch.arange(len(places_n)) - starts_n,
-    )
-
-
 def packings(*real: Tensor) -> tuple[Packing, ...]:
     """Return the packing of each side of a batch.
 

@@ -15,7 +15,7 @@ import torch
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.config.pair import SOURCE, TARGET
-from model.blocks.packing import Packing, moved, packing_on_host
+from model.blocks.packing import Packing, moved, packings
 from model.flops import Flops
 from model.networks.transformer import Vocabulary
 
@@ -110,22 +110,14 @@ def to_device(micro_batch: MicroBatch, vocabulary: Vocabulary, device: torch.dev
     positions = source.size + target_output.size
     host = [torch.from_numpy(a) for a in (source, target_input, target_output)]
     digest = _digest(micro_batch.pair_ids, host, vocabulary.pad_id)
+    sides = packings(host[0] != vocabulary.pad_id, host[2] != vocabulary.pad_id)
     return PairBatch(
         inputs=tuple(moved(tensor, device) for tensor in host),
         digest=digest,
         padding=positions - tokens,
         positions=positions,
-        packings=tuple(
-            _packing(micro_batch.fields[name], rows).to(device)
-            for name, rows in ((SOURCE, source), (TARGET, target_output))
-        ),
+        packings=tuple(side.to(device) for side in sides),
     )
-
-
-def _packing(field: FieldArrays, rows: np.ndarray) -> Packing:
-    real = np.arange(rows.shape[1]) < field.lengths[:, None]
-    lengths = torch.from_numpy(field.lengths.astype(np.int64))
-    return packing_on_host(lengths, torch.from_numpy(np.flatnonzero(real)))
 
 
 def _padded(field: FieldArrays, pad_id: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from data_pipeline.config.data import PackedBatchingConfig
 from data_pipeline.config.text import TEXT
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.tasks import TASKS
-from model.blocks.packing import packing_on_host
+from model.blocks.packing import packing_of_parts
 from model.config.decoder_only import DecoderOnlyConfig, SamplingConfig
 from model.generation.sampling import generate
 from model.losses.loss import CrossEntropy
@@ -74,7 +74,7 @@ class CausalLanguageModel(TrainingTask):
         padded = [padded_rows(arrays[name], places, shape, padding[name]) for name in arrays]
         real = padded[-1] >= 0
         numbers = (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows)
-        packing = packing_on_host(torch.from_numpy(sizes), torch.from_numpy(places))
+        packing = packing_of_parts(torch.from_numpy(padded[-1]))
         return device_batch(padded, numbers, [array[real] for array in padded], device, packing)
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:

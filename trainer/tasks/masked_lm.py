@@ -16,7 +16,7 @@ from data_pipeline.tasks.masked_text import masked_text
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, SEGMENTS
 from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from foundation.tasks import TASKS
-from model.blocks.packing import packing_on_host
+from model.blocks.packing import packing_of_parts
 from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.masked_head import MaskedLanguageModel
 from trainer.recipe import TrainingRecipe
@@ -67,8 +67,7 @@ class MaskedLanguageModelling(TrainingTask):
         where = np.flatnonzero(labels != IGNORE_INDEX)
         fed = [*rows, places[where], labels[where].astype(np.int64)]
         numbers = (micro_batch.pair_ids, micro_batch.starts, micro_batch.rows)
-        lengths = torch.from_numpy(seen.lengths.astype(np.int64))
-        packing = packing_on_host(lengths, torch.from_numpy(places))
+        packing = packing_of_parts(torch.from_numpy(rows[-1]))
         return device_batch(fed, numbers, [*values, labels], device, packing)
 
     def sizes(self, micro_batch: MicroBatch) -> PaddedSizes:
