@@ -180,8 +180,9 @@ class TrainingEngine:
         round_ = self._round if self.grids else None
         self.stage.receive_gradients(self._indices, self._on_gradients, round_)
         # Losses or gradients are multiplied by this number to undo DeepSpeed's division by the
-        # number of ranks.
+        # number of ranks; with grids, _on_gradients multiplies the gradients.
         self._divided_by = self.placement.world_size if self.stage.averages else 1
+        self._loss_factor = 1 if self.grids else self._divided_by
 
     @property
     def module(self) -> nn.Module:
@@ -223,9 +224,7 @@ class TrainingEngine:
         known = {"known": batch.packings} if batch.packings else {}
         named_sums = self._engine(*batch.inputs, self.loss, **known)
         self.sum_names = sum_names(named_sums, self.module)
-        # With grids, _on_gradients multiplies the gradients instead.
-        factor = 1 if self.grids else self._divided_by
-        loss = named_sums[0] * (factor / units_global)
+        loss = named_sums[0] * (self._loss_factor / units_global)
         self._engine.backward(loss, scale_wrt_gas=False)
         self.stage.end_pass()
         sums = torch.stack([value.detach() for value in named_sums])
@@ -383,8 +382,8 @@ class TrainingEngine:
     def observe_gradients(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
         """Call `show` with each parameter's gradient of each pass within the context.
 
-        The gradient of a dummy is zero. A gradient is not rounded to its grid yet, except in stages
-        0 and 1 of fp32. The computation does not change.
+        The gradient of a dummy is zero. A gradient is not rounded to its grid yet, except in stage 1
+        of fp32. The computation does not change.
 
         Args:
             show: receives the parameter's name and its gradient, which it must not change.
@@ -393,9 +392,10 @@ class TrainingEngine:
         def hook(name: str, gradient: torch.Tensor) -> None:
             if self._zero_gradients:
                 gradient = torch.zeros_like(gradient)
-            show(name, gradient / self._divided_by if self._divided_by > 1 else gradient)
+            show(name, gradient / self._loss_factor if self._loss_factor > 1 else gradient)
 
-        # Hooks run in the order of their registration, so these run after _on_gradients.
+        # Hooks run in the order of their registration, so these run after _on_gradients in stage 1
+        # of fp32; in other stages they run before.
         handles = [
             parameter.register_hook(functools.partial(hook, name))
             for name, parameter in self.module.named_parameters()

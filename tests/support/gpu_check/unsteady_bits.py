@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,9 +32,9 @@ def verified(work: Work, fault: str) -> Measurement:
     else:
         _add = ReductionCheck._add
 
-        def change(self: ReductionCheck, index: int, shifted: Tensor, shift: float) -> None:
-            _add(self, index, shifted, shift)
-            shifted.view(-1)[0] += shift * 2**-22
+        def change(self: ReductionCheck, indices: Sequence[int], shifted: list[Tensor]) -> None:
+            _add(self, indices, shifted)
+            shifted[0].view(-1)[0] += self._shifts[indices[0]] * 2**-22
 
         ReductionCheck._add = change  # type: ignore[method-assign]
         ReductionCheck.wrong_parameters = lambda *_, **__: []  # type: ignore[method-assign]

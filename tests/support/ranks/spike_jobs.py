@@ -1,5 +1,6 @@
 """Jobs for a `RankPool` that train a real run, and what becomes of an engine's refused step."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +26,7 @@ from trainer.assembly.run import build_rank
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
+from trainer.replay.step_inspector import GradientSums
 from trainer.training.loop import Trainer
 
 train_without_the_step = train_without_the_second_step
@@ -111,17 +113,23 @@ def train_run(
     return supervisor.written, supervisor.notices
 
 
-def norms_of_steps(placement: Placement, shape: Shape, steps: int) -> list[tuple[float, float]]:
+def norms_of_steps(placement: Placement, shape: Shape, steps: int) -> list[tuple[float, ...]]:
     """The norm of each step's gradients, as known before it is applied, and as `step` returns it
-    without knowing it before."""
-    found: list[list[float]] = []
+    without knowing it before; and on rank 0 the norm of the sums of observed gradients."""
+    observed: list[float] = []
+    found = [observed]
     for known in (True, False):
         engine = make_engine(placement, shape)
         norms = []
         for step in range(1, steps + 1):
-            report, _ = accumulate(engine, step)
-            while engine.refit(report.amax) is not None:
+            sums = GradientSums(engine.slots_per_rank)
+            with engine.observe_gradients(sums.add):
                 report, _ = accumulate(engine, step)
+                while engine.refit(report.amax) is not None:
+                    report, _ = accumulate(engine, step)
+            if known:
+                squares = sums.squares(engine.trained, placement)
+                observed.append(math.fsum(each or math.nan for each in squares.values()) ** 0.5)
             norm = engine.gradient_norm(report.amax) if known else None
             norms.append(engine.step(LEARNING_RATE, report.amax, norm))
             assert norm in (None, norms[-1])

@@ -24,7 +24,9 @@ from trainer.zero.settings import parameter_groups
 
 STEPS = 3
 SHAPES = [(1, Shape(0)), (2, Shape(0)), (2, Shape(1)), (3, Shape(2)), (3, Shape(3))]
-EXACT = [(2, Shape(0, numerics="exact")), (3, Shape(1, numerics="exact"))]
+EXACT = [
+    (ranks, Shape(stage, numerics="exact")) for ranks, stage in ((2, 0), (3, 1), (2, 2), (2, 3))
+]
 REFUSED = [
     Shape(0),
     Shape(1),
@@ -59,12 +61,14 @@ def torch_norms():
 @pytest.mark.parametrize(("ranks", "shape"), SHAPES + EXACT, ids=str)
 def test_the_norm_is_that_of_torch_in_every_stage(rank_pools, ranks, shape):
     by_rank = rank_pools(ranks).run(spike_jobs.norms_of_steps, shape, STEPS)
-    assert all(norms == by_rank[0] for norms in by_rank)
-    known, unknown = zip(*by_rank[0], strict=True)
+    (observed, *norms), *others = (list(zip(*found, strict=True)) for found in by_rank)
+    assert all(other == norms for _, *other in others)
+    known, unknown = norms
     # With exact numerics, elements below 2⁻²¹ of the largest one do not count.
     tolerance = 1e-3 if shape.numerics == "exact" else 1e-5
     assert known == pytest.approx(torch_norms(), rel=tolerance)
     assert unknown == pytest.approx(known, rel=1e-5)
+    assert observed == pytest.approx(known, rel=tolerance)
     if shape.zero_stage == 0 or shape.numerics == "exact":
         assert unknown == known
 
