@@ -161,6 +161,7 @@ def test_parts_for_another_python_are_complete_for_an_independent_resolver(
     wanted = "\n".join(str(needed.requirement) for needed in ROOTS)
     done = subprocess.run(uv, input=wanted, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    resolved = {tuple(line.split("==")) for line in done.stdout.split()}
-    names = {path.name.partition("-")[0] for path in carried.iterdir()}
-    assert {name.replace("-", "_") for name, _ in resolved} == names - {"transformers", "triton"}
+    resolved = {line.partition("==")[0] for line in done.stdout.split()}
+    needed = {file.name.partition("-")[0].replace("_", "-") for file in manifest.files}
+    # A stand-in has no requirements, so some packages of the machine are required by none.
+    assert needed <= resolved <= needed | manifest.on_machine.keys()
