@@ -2,132 +2,87 @@
 
 On a GPU, the sizes are those of the papers. On a CPU they are tiny, and the figures mean nothing.
 Aims are reported as met or missed; a missed aim is not a failure. The plain loop trains the same
-network in bf16 with torch's fused AdamW, without master weights, ZeRO, digests or a metrics file.
+network in bf16 with torch's fused AdamW, without master weights, ZeRO, digests or a metrics file
+(`benchmarks.launches.steps`).
 """
 
+import re
 import statistics
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from functools import cache
 
+import numpy as np
 import torch
 from support.records.checkpoints import Listener, work_folder
-from torch import Tensor, nn
+from torch import Tensor
 
 import benchmarks.gpu_check.path_stage as commands
 from benchmarks.checkpoint_stall import GOAL_SECONDS
 from benchmarks.exact_cost import clock
 from benchmarks.gpu_check.engine_stage import placement
 from benchmarks.gpu_check.outcomes import CannotRunError, Measurement, Work, WrongResultError
+from benchmarks.launches.steps import SLOTS, Form, Row, steps_of
+from benchmarks.launches.table import load, total
 from benchmarks.support.checkpoint_headers import bare_header
-from benchmarks.support.engine_step import summed
 from model.blocks.attention import additive_mask
 from model.blocks.attention import attention as attend
 from model.blocks.packing import PackedMask, packings
 from model.blocks.varlen import packed_attention
 from model.config.decoder_only import DecoderOnlyConfig
 from model.config.transformer import AttentionBackend, DecodingConfig, ModelConfig
-from model.flops import BatchSizes, decoder_only_flops, encoder_decoder_flops
+from model.flops import decoder_only_flops, encoder_decoder_flops
 from model.generation.search import beam_search
-from model.losses.loss import CrossEntropy
-from model.networks.decoder_only import DecoderOnly
-from model.networks.transformer import Transformer, Vocabulary
+from model.networks.transformer import Transformer
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.config import EngineConfig
 from trainer.process.device_peaks import peak_flops
-from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
-from trainer.zero.disable_compiler import AdamW
-from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import Fragment
 
-PLAIN_LOSS = CrossEntropy(0.1)
 MOST_BELOW_PLAIN = 0.05
 BIG_TOKENS_PER_SECOND = 101_000
 BIG_MFU = 0.30
+MOST_BESIDE_LEDGER = 0.10
 MOST_DATA_STALL = 0.02
+COST_GOAL = 1.15  # maximum time of an exact step, as a multiple of a fast step
 WARM_UP, STEPS, ROUNDS = 3, 10, 2
-SLOTS = 2  # micro-batches per step
-
-
-@dataclass(frozen=True)
-class Size:
-    """Network and the micro-batch for its measurement: rows of equal length without padding."""
-
-    config: ModelConfig | DecoderOnlyConfig
-    vocabulary: int
-    rows: int
-    length: int
-
-    @property
-    def tokens(self) -> int:
-        """Number of target tokens in a micro-batch."""
-        return self.rows * self.length
-
-    def build(self) -> nn.Module:
-        seed_torch(1, "weights")
-        if isinstance(self.config, ModelConfig):
-            words = Vocabulary(self.vocabulary, self.vocabulary, pad_id=0, bos_id=2, eos_id=3)
-            return Transformer(self.config, words)
-        return DecoderOnly(self.config, self.vocabulary, 0, self.length)
-
-    def inputs(self, device: torch.device) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(1)
-        shape = (3, self.rows, self.length)
-        ids = torch.randint(4, self.vocabulary, shape, generator=generator).to(device)
-        if isinstance(self.config, ModelConfig):
-            return ids[0], ids[1], ids[2]
-        return ids[0], ids[1], torch.zeros_like(ids[0])
-
+STARTS = re.compile(r"cu(da)?(LaunchKernel|Memcpy|Memset)\w*")  # functions of CUDA that start work
 
 BIG = ModelConfig(width=1024, feed_forward_width=4096, heads=16)
 GPT = DecoderOnlyConfig(preset="gpt2", layers=24, width=1024, heads=16, dropout=0.1)
-SIZES = {
-    "base": Size(ModelConfig(), 37_000, 400, 32),
-    "big": Size(BIG, 37_000, 400, 32),
-    "gpt": Size(GPT, 50_304, 8, 1024),
+FORMS = {
+    "base": Form(ModelConfig(), 37_000, 400, 32),
+    "big": Form(BIG, 37_000, 400, 32),
+    "gpt": Form(GPT, 50_304, 8, 1024),
 }
 _TINY = {"width": 32, "heads": 2, "dropout": 0.1}
-TINY_SIZES = {
-    "base": Size(ModelConfig(encoder_layers=1, decoder_layers=1, **_TINY), 100, 4, 8),
-    "big": Size(ModelConfig(encoder_layers=2, decoder_layers=2, **_TINY), 100, 4, 8),
-    "gpt": Size(DecoderOnlyConfig(preset="gpt2", layers=2, **_TINY), 100, 4, 8),
+TINY_FORMS = {
+    "base": Form(ModelConfig(encoder_layers=1, decoder_layers=1, **_TINY), 100, 4, 8),
+    "big": Form(ModelConfig(encoder_layers=2, decoder_layers=2, **_TINY), 100, 4, 8),
+    "gpt": Form(DecoderOnlyConfig(preset="gpt2", layers=2, **_TINY), 100, 4, 8),
+}
+# The kinds of training beside each other, all of base: the row that costs more, and its reference.
+COSTS = {
+    "bf16": (Row("base", "bf16", 1, "exact"), Row("base", "bf16", 1, "fast")),
+    "fp32": (Row("base", "fp32", 0, "exact"), Row("base", "fp32", 0, "fast")),
+    "verified": (Row("base", "bf16", 1, "verified"), Row("base", "bf16", 1, "exact")),
 }
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds per step of the engine and of the plain loop, and target tokens per step."""
-
-    engine: float
-    plain: float
-    tokens: int
+def form_of(work: Work, network: str) -> Form:
+    return (FORMS if work.is_gpu else TINY_FORMS)[network]
 
 
-def size_of(work: Work, network: str) -> Size:
-    return (SIZES if work.is_gpu else TINY_SIZES)[network]
+def batch_of(form: Form, device: torch.device) -> DeviceBatch:
+    """Return a micro-batch of random tokens, because equal ones are slow to embed on a GPU."""
+    micro_batch, generator = form.micro_batch(), np.random.default_rng(1)
+    for field in micro_batch.fields.values():
+        field.ids[:] = generator.integers(4, form.vocabulary, len(field.ids))
+    return form.task.collate(micro_batch, device)
 
 
-@cache
-def speed(work: Work, network: str) -> Speed:
-    """Measure steps of the engine and of the plain loop in turn."""
-    size = size_of(work, network)
-    by_kind: dict[str, list[float]] = {"engine": [], "plain": []}
-    for _ in range(ROUNDS if work.is_gpu else 1):
-        for kind, measure in (("engine", _engine_seconds), ("plain", _plain_seconds)):
-            by_kind[kind].append(measure(work, size))
-            if work.is_gpu:
-                torch.cuda.empty_cache()
-    return Speed(
-        statistics.median(by_kind["engine"]),
-        statistics.median(by_kind["plain"]),
-        SLOTS * size.tokens,
-    )
-
-
-def _seconds_of_a_step(work: Work, step: Callable[[], None]) -> float:
+def seconds_of_a_step(work: Work, step: Callable[[], None]) -> float:
     warm_up, steps = (WARM_UP, STEPS) if work.is_gpu else (1, 2)
     for _ in range(warm_up):
         step()
@@ -137,73 +92,65 @@ def _seconds_of_a_step(work: Work, step: Callable[[], None]) -> float:
     return (clock(placement(work)) - started) / steps
 
 
-def _engine_seconds(work: Work, size: Size) -> float:
-    engine = TrainingEngine(
-        size.build,
-        engine=EngineConfig(precision="bf16", zero_stage=1),
-        optimizer=OptimizerConfig(),
-        gradient_clipping=1.0,
-        loss=PLAIN_LOSS,
-        micro_batches_per_step=SLOTS,
-        placement=placement(work),
-    )
-    inputs = size.inputs(placement(work).torch_device)
-    batch = DeviceBatch(inputs, digest=bytes(32), padding=0, positions=size.tokens)
-
-    def step() -> None:
-        summed(engine, batch, size.tokens, SLOTS)
-        engine.step(1e-4)
-
-    seconds = _seconds_of_a_step(work, step)
-    engine.destroy()
-    return seconds
+@contextmanager
+def _stepping(work: Work, row: Row) -> Iterator[Callable[[], None]]:
+    """Yield a function that trains one step."""
+    form = form_of(work, row.form)
+    seed_torch(1, "weights")
+    with steps_of(row, form, placement(work)) as step:
+        batch = batch_of(form, placement(work).torch_device)
+        yield lambda: step(lambda part: nullcontext(), batch)
+    if work.is_gpu:
+        torch.cuda.empty_cache()
 
 
-def _plain_seconds(work: Work, size: Size) -> float:
-    device = placement(work).torch_device
-    network = size.build().to(device, torch.bfloat16)
-    optimizer = AdamW(network.parameters(), lr=1e-4, fused=True)
-    inputs = size.inputs(device)
+@cache
+def in_turn(work: Work, *rows: Row) -> list[float]:
+    """Return the seconds per step of each row, which are measured in turn."""
+    rounds = []
+    for _ in range(ROUNDS if work.is_gpu else 1):
+        rounds.append([])
+        for row in rows:
+            with _stepping(work, row) as step:
+                rounds[-1].append(seconds_of_a_step(work, step))
+    return [statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
 
-    def step() -> None:
-        for _ in range(SLOTS):
-            (network(*inputs, PLAIN_LOSS).smoothed / (SLOTS * size.tokens)).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
 
-    return _seconds_of_a_step(work, step)
+def _engine_and_plain(work: Work, network: str) -> tuple[float, float]:
+    row = Row(network, "bf16", 1, "fast")
+    engine, plain = in_turn(work, row, row._replace(loop="plain"))
+    return engine, plain
 
 
 def tokens(work: Work, network: str) -> Measurement:
-    found = speed(work, network)
-    rate = found.tokens / found.engine
-    aim = rate >= BIG_TOKENS_PER_SECOND if network == "big" and work.is_gpu else None
-    return Measurement(rate, "target tokens/s", f"{found.tokens} a step", aim)
+    engine, _ = _engine_and_plain(work, network)
+    count = SLOTS * form_of(work, network).targets
+    aim = count / engine >= BIG_TOKENS_PER_SECOND if network == "big" and work.is_gpu else None
+    return Measurement(count / engine, "target tokens/s", f"{count} a step", aim)
 
 
 def beside_plain(work: Work, network: str) -> Measurement:
-    found = speed(work, network)
-    below = 1 - found.plain / found.engine
+    engine, plain = _engine_and_plain(work, network)
+    below = 1 - plain / engine
     aim = below <= MOST_BELOW_PLAIN if work.is_gpu else None
-    rate = found.tokens / found.plain
+    rate = SLOTS * form_of(work, network).targets / plain
     return Measurement(100 * below, "% below", f"the plain loop: {rate:,.0f} target tokens/s", aim)
 
 
 def tflops(work: Work, network: str) -> Measurement:
-    rate = step_flops(work, network) / speed(work, network).engine
-    return Measurement(rate / 1e12, "TFLOP/s")
+    engine, _ = _engine_and_plain(work, network)
+    return Measurement(step_flops(work, network) / engine / 1e12, "TFLOP/s")
 
 
 def mfu(work: Work, network: str) -> Measurement:
-    rate = step_flops(work, network) / speed(work, network).engine
+    engine, _ = _engine_and_plain(work, network)
     if not work.is_gpu:
         raise CannotRunError("the peak FLOP/s of a CPU is not known")
     name = torch.cuda.get_device_name(0)
     peak = peak_flops(name, "bf16")
     if peak is None:
         raise CannotRunError(f"the peak FLOP/s of {name} is not known")
-    share = rate / peak
+    share = step_flops(work, network) / engine / peak
     return Measurement(
         100 * share, "% of the peak", aim=share >= BIG_MFU if network == "big" else None
     )
@@ -211,17 +158,36 @@ def mfu(work: Work, network: str) -> Measurement:
 
 def step_flops(work: Work, network: str) -> float:
     """Return the model's floating-point operations in the forward and backward pass of a step."""
-    size = size_of(work, network)
-    n, pairs = size.tokens, size.rows * size.length**2
-    if isinstance(size.config, ModelConfig):
-        count = encoder_decoder_flops(size.config, size.vocabulary)
-        sizes = BatchSizes(
-            tokens=n, pairs=pairs, target_tokens=n, target_pairs=pairs, cross_pairs=pairs, outputs=n
-        )
-    else:
-        count = decoder_only_flops(size.config, size.vocabulary)
-        sizes = BatchSizes(tokens=n, pairs=pairs, outputs=n)
-    return float(SLOTS * count.of(sizes, sizes).model)
+    form = form_of(work, network)
+    kind = encoder_decoder_flops if isinstance(form.config, ModelConfig) else decoder_only_flops
+    sizes = form.task.sizes(form.micro_batch())
+    assert sizes is not None
+    return float(SLOTS * kind(form.config, form.vocabulary).of(*sizes).model)  # type: ignore[arg-type]
+
+
+def cost(work: Work, kind: str) -> Measurement:
+    """Measure steps with exact and fast numerics in turn, or with and without verified sums."""
+    dear, reference = COSTS[kind]
+    seconds, divisor = in_turn(work, dear, reference)
+    aim = seconds <= COST_GOAL * divisor if dear.loop == "exact" else None
+    detail = f"stage {dear.stage}, {dear.loop} beside {reference.loop}"
+    return Measurement(seconds / divisor, "of the time of a step", detail, aim)
+
+
+def launches(work: Work, loop: str) -> Measurement:
+    """Count what a step of base in bf16 starts on the GPU, beside the ledger's count."""
+    expected = total(load()["budgets"], Row("translation", "bf16", 1, loop))
+    if not work.is_gpu:
+        raise CannotRunError(f"a CPU starts no kernels; the ledger has {expected:,}")
+    with _stepping(work, Row("base", "bf16", 1, loop)) as step:
+        for _ in range(WARM_UP):
+            step()
+        with torch.profiler.profile() as profile:
+            step()
+            torch.cuda.synchronize()
+    starts = sum(each.count for each in profile.key_averages() if STARTS.fullmatch(each.key))
+    near = abs(starts / expected - 1) <= MOST_BESIDE_LEDGER
+    return Measurement(float(starts), "launches", f"the ledger has {expected:,}", near)
 
 
 def attention(work: Work, longest: str) -> Measurement:
@@ -250,7 +216,7 @@ def attention(work: Work, longest: str) -> Measurement:
     def by_varlen() -> None:
         packed_attention(*packed, sentences, False).sum().backward()
 
-    sdpa, varlen = (_seconds_of_a_step(work, step) for step in (by_sdpa, by_varlen))
+    sdpa, varlen = (seconds_of_a_step(work, step) for step in (by_sdpa, by_varlen))
     detail = f"varlen {1000 * varlen:.2f} ms, SDPA {1000 * sdpa:.2f} ms, {count} tokens"
     return Measurement(varlen / sdpa, "of SDPA's time", detail)
 
@@ -292,11 +258,12 @@ def checkpoint_stall(work: Work) -> Measurement:
 @torch.no_grad()
 def decoding(work: Work, precision: str) -> Measurement:
     """Measure beam search with random weights, whose translations reach the maximum length."""
-    size = size_of(work, "base")
-    network = size.build().eval().to(work.device)
+    form = form_of(work, "base")
+    seed_torch(1, "weights")
+    network = form.build().eval().to(work.device)
     if precision == "bf16":
         network = network.bfloat16()
-    source = size.inputs(torch.device(work.device))[0][: 128 if work.is_gpu else 2]
+    source = batch_of(form, torch.device(work.device)).inputs[0][: 128 if work.is_gpu else 2]
     source[:, -1] = 3
     longest = DecodingConfig(beam_size=4, max_length_factor=1.0, max_extra_length=1)
     assert isinstance(network, Transformer)

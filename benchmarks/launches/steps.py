@@ -1,12 +1,15 @@
-"""Count one step of the engine, or of a plain loop, for each row of the ledger.
+"""Train synthetic micro-batches with the engine, or in a plain loop of torch beside it.
 
-The networks have the depth of base and a small width, because the depth alone determines the
-launches. A step has two micro-batches, which the task itself collates.
+The ledger counts the launches of such steps on a CPU, for networks with the depth of base and a
+small width, because the depth alone determines the launches. The GPU check measures the time of
+such steps, for the sizes of the papers. A step has two micro-batches, which the task itself
+collates.
 """
 
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ from torch import nn
 from benchmarks.launches.counter import LaunchCounter, Place
 from benchmarks.launches.gpu_branches import branches_of_a_gpu
 from benchmarks.support.engine_step import summed
+from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.tasks.causal_lm import RowsShape
@@ -39,67 +43,85 @@ from trainer.zero.disable_compiler import AdamW
 from trainer.zero.engine import TrainingEngine
 
 PLACEMENT = Placement()
-SLOTS, ROWS_OF_BATCH, LENGTH, PIECES = 2, 50, 8, 4000
-TARGETS = ROWS_OF_BATCH * LENGTH
+SLOTS = 2
 LOSS = CrossEntropy(0.1)
-SIZES: Any = {"width": 16, "feed_forward_width": 64, "heads": 2}
 SPECIAL = SpecialIds(pad=0, unk=1, bos=2, eos=3)
-TOKENIZER = SimpleNamespace(vocabulary_size=PIECES, pad_id=0, bos_id=2, eos_id=3)
-TOKENIZERS: Any = dict.fromkeys(("src", "tgt", "text"), TOKENIZER)
+TASKS: dict[type, tuple[str, type[TrainingTask]]] = {
+    ModelConfig: ("translation", TranslationTask),
+    DecoderOnlyConfig: ("causal_lm", CausalLanguageModel),
+    EncoderOnlyConfig: ("masked_lm", MaskedLanguageModelling),
+}
 
-
-Step = Callable[[LaunchCounter, DeviceBatch], None]
+# Returns a context whose operations belong to a part of the step, such as "passes".
+Part = Callable[[str], AbstractContextManager[None]]
+Step = Callable[[Part, DeviceBatch], None]
 
 
 class Form(NamedTuple):
-    """Kind of network with its task.
+    """Network and the size of its micro-batches.
 
     Attributes:
-        task: the name of the task.
-        training: the class of the task.
-        build: creates the network.
-        real_weights: the number of weights of a real network.
-        real_targets: the number of targets of its micro-batches on a GPU.
-        real_vocabulary: the number of entries of its vocabulary.
+        vocabulary: the number of entries of each vocabulary.
+        rows: the number of rows of a micro-batch.
+        length: the number of tokens of a row.
     """
 
-    task: str
-    training: type[TrainingTask]
-    build: Callable[[], nn.Module]
-    real_weights: float
-    real_targets: int
-    real_vocabulary: int
+    config: ModelConfig | DecoderOnlyConfig | EncoderOnlyConfig
+    vocabulary: int
+    rows: int
+    length: int
 
-    def batch(self, device: torch.device, rows: int = ROWS_OF_BATCH) -> DeviceBatch:
+    @property
+    def targets(self) -> int:
+        """Number of target tokens of a micro-batch."""
+        return self.rows * self.length
+
+    @property
+    def task(self) -> TrainingTask:
+        name, training = TASKS[type(self.config)]
+        engine = SimpleNamespace(attention=None)
+        recipe: Any = SimpleNamespace(task=name, model=self.config, engine=engine)
+        manifest: Any = SimpleNamespace()
+        return training(recipe, manifest, self._tokenizers)
+
+    @property
+    def _tokenizers(self) -> Any:
+        tokenizer = SimpleNamespace(
+            vocabulary_size=self.vocabulary, pad_id=SPECIAL.pad, bos_id=2, eos_id=3
+        )
+        return dict.fromkeys(("src", "tgt", "text"), tokenizer)
+
+    def build(self) -> nn.Module:
+        if isinstance(self.config, ModelConfig):
+            return Transformer(self.config, vocabulary_of(self._tokenizers))
+        if isinstance(self.config, DecoderOnlyConfig):
+            return DecoderOnly(self.config, self.vocabulary, SPECIAL.pad, self.length)
+        return MaskedLanguageModel(self.config, self.vocabulary, self.length)
+
+    def micro_batch(self) -> MicroBatch:
+        """Return a synthetic micro-batch; a row of a language model has two documents."""
+        data = DATA_TASKS[TASKS[type(self.config)][0]]
+        if isinstance(self.config, ModelConfig):
+            return data.synthetic(PairShape(self.rows, self.length, self.length), SPECIAL)
+        return data.synthetic(RowsShape(self.rows, self.length), SPECIAL)
+
+    def batch(self, device: torch.device) -> DeviceBatch:
         """Return a synthetic micro-batch, as the task collates it."""
-        shape = RowsShape(rows, LENGTH)
-        if self.task == "translation":
-            shape = PairShape(rows, LENGTH, LENGTH)
-        recipe: Any = SimpleNamespace(task=self.task, model=None)
-        task = self.training(recipe, SimpleNamespace(), TOKENIZERS)  # type: ignore[arg-type]
-        return task.collate(DATA_TASKS[self.task].synthetic(shape, SPECIAL), device)
+        return self.task.collate(self.micro_batch(), device)
 
 
-def _decoder_only() -> nn.Module:
-    config = DecoderOnlyConfig.model_validate({"preset": "gpt2", **SIZES})
-    return DecoderOnly(config, PIECES, SPECIAL.pad, LENGTH)
-
-
-def _masked() -> nn.Module:
-    config = EncoderOnlyConfig.model_validate({"preset": "bert", **SIZES})
-    return MaskedLanguageModel(config, PIECES, LENGTH)
-
-
-# Weights of base, GPT-2 and BERT base; 400 rows of 32 tokens, 8 of 1,024, and 15 % of 12,800.
+_SMALL: Any = {"width": 16, "feed_forward_width": 64, "heads": 2}
 FORMS = {
-    "translation": Form(
-        "translation",
-        TranslationTask,
-        lambda: Transformer(ModelConfig(**SIZES), vocabulary_of(TOKENIZERS)),
-        *(63e6, 12_800, 37_000),
-    ),
-    "GPT": Form("causal_lm", CausalLanguageModel, _decoder_only, 124e6, 8_192, 50_304),
-    "masked": Form("masked_lm", MaskedLanguageModelling, _masked, 110e6, 1_920, 30_522),
+    "translation": Form(ModelConfig(**_SMALL), 4000, 50, 8),
+    "GPT": Form(DecoderOnlyConfig.model_validate({"preset": "gpt2", **_SMALL}), 4000, 50, 8),
+    "masked": Form(EncoderOnlyConfig.model_validate({"preset": "bert", **_SMALL}), 4000, 50, 8),
+}
+# Of base, GPT-2 and BERT base: weights; targets of a micro-batch on a GPU, in 400 rows of 32 tokens
+# and 8 of 1,024, and 15 % of 12,800; entries of the vocabulary.
+REAL = {
+    "translation": (63e6, 12_800, 37_000),
+    "GPT": (124e6, 8_192, 50_304),
+    "masked": (110e6, 1_920, 30_522),
 }
 
 
@@ -138,14 +160,16 @@ def count(row: Row) -> LaunchCounter:
     torch.manual_seed(1)
     form = FORMS[row.form]
     weights = sum(parameter.numel() for parameter in form.build().parameters())
+    real_weights, real_targets, real_vocabulary = REAL[row.form]
     with branches_of_a_gpu(
-        weights=weights / form.real_weights,
-        targets=TARGETS / form.real_targets,
-        vocabulary=form.real_vocabulary,
+        weights=weights / real_weights,
+        targets=form.targets / real_targets,
+        vocabulary=real_vocabulary,
     ):
-        with _plain(row, form) if row.loop == "plain" else _engine(row, form) as step:
-            step(LaunchCounter(), form.batch(PLACEMENT.torch_device, rows=ROWS_OF_BATCH // 10))
-            step(counter := LaunchCounter(), form.batch(PLACEMENT.torch_device))
+        with steps_of(row, form, PLACEMENT) as step:
+            few = form._replace(rows=form.rows // 10)
+            step(LaunchCounter().part, few.batch(PLACEMENT.torch_device))
+            step((counter := LaunchCounter()).part, form.batch(PLACEMENT.torch_device))
         return counter
 
 
@@ -165,7 +189,11 @@ def read_on_meta(form: Form, network: nn.Module) -> Place | None:
 
 
 @contextlib.contextmanager
-def _engine(row: Row, form: Form) -> Iterator[Step]:
+def steps_of(row: Row, form: Form, placement: Placement) -> Iterator[Step]:
+    """Yield a function that trains one step as the row says."""
+    if row.loop == "plain":
+        yield _plain_step(row, form, placement)
+        return
     engine = TrainingEngine(
         form.build,
         engine=EngineConfig(
@@ -178,16 +206,16 @@ def _engine(row: Row, form: Form) -> Iterator[Step]:
         gradient_clipping=1.0,
         loss=LOSS,
         micro_batches_per_step=SLOTS,
-        placement=PLACEMENT,
+        placement=placement,
     )
 
-    def step(counter: LaunchCounter, batch: DeviceBatch) -> None:
-        with counter.part("passes"):
-            report = summed(engine, batch, LENGTH * len(batch.inputs[0]), SLOTS)
-        with counter.part("checks"):
+    def step(part: Part, batch: DeviceBatch) -> None:
+        with part("passes"):
+            report = summed(engine, batch, form.length * len(batch.inputs[0]), SLOTS)
+        with part("checks"):
             assert not report.bad_slots
             assert not engine.wrong_reductions()
-        with counter.part("update"):
+        with part("update"):
             engine.step(1e-4, report.amax)
 
     try:
@@ -196,19 +224,19 @@ def _engine(row: Row, form: Form) -> Iterator[Step]:
         engine.destroy()  # also restores torch's linear function
 
 
-@contextlib.contextmanager
-def _plain(row: Row, form: Form) -> Iterator[Step]:
-    network = form.build().to(torch.bfloat16 if row.precision == "bf16" else torch.float32)
+def _plain_step(row: Row, form: Form, placement: Placement) -> Step:
+    dtype = torch.bfloat16 if row.precision == "bf16" else torch.float32
+    network = form.build().to(placement.torch_device, dtype)
     optimizer = AdamW(network.parameters(), lr=1e-4, fused=True)
 
-    def step(counter: LaunchCounter, batch: DeviceBatch) -> None:
-        with counter.part("passes"):
+    def step(part: Part, batch: DeviceBatch) -> None:
+        with part("passes"):
             for _ in range(SLOTS):
                 sums = network(*batch.inputs, LOSS, batch.packings)
-                (sums.smoothed / (SLOTS * TARGETS)).backward()
-        with counter.part("update"):
+                (sums.smoothed / (SLOTS * form.targets)).backward()
+        with part("update"):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
-    yield step
+    return step

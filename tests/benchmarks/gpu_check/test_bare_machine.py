@@ -35,6 +35,7 @@ SKIPPED_ON_CPUS = {
     "kernels/pytest_gpu:tests/model",
     "path/one_context",
     *(f"speed/mfu:{network}" for network in ("base", "big", "gpt")),
+    *(f"speed/launches:{loop}" for loop in ("fast", "exact", "verified")),
 }
 
 
