@@ -313,7 +313,7 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
         assert waits_for[0].startswith("capacity: it needs 1 × (2.5 CPU); 1 CPU")
         watched = {job: client.ask("watch", job) for job in (first["job"], later[0])}
         assert watched[first["job"]]["standing"]["state"] == "training"
-        assert watched[first["job"]]["vitals_are_current"]
+        assert watched[first["job"]]["standing"]["vitals"]
         assert watched[later[0]]["job"]["waits_for"].startswith("capacity: it needs 1 × (2.5 CPU)")
         if whole:
             assert waits_for[1].startswith(f"{later[0]}, submitted before it")

@@ -12,30 +12,14 @@ from typing import Literal
 from pydantic import Field
 
 from foundation.file_model import Count, FileModel
-from trainer.checkpoints.folder_names import STEP, folder_name, list_checkpoints, step_of
+from trainer.checkpoints.folder_names import folder_name, step_of
 from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.scores import Scores
 
-SET_ASIDE = f"damaged-{STEP}"
 # Number of the newest checkpoints whose headers are read. For older checkpoints, only step and time
 # are known.
 HEADERS_READ = 10
-
-
-class CheckpointStatus(FileModel):
-    """Condition of a checkpoint, judged by its header and file sizes.
-
-    Attributes:
-        time: time of completion, in seconds since the epoch by the file server's clock.
-        bytes: total size of its files, according to its header.
-        problem: description of the defect, or None if none was found.
-    """
-
-    step: int
-    time: float
-    bytes: int = 0
-    problem: str | None = None
 
 
 class CheckpointRow(FileModel):
@@ -49,51 +33,6 @@ class CheckpointRow(FileModel):
     bytes: Count | None = None
     time: float | None = None
     scores: Scores = Field(default_factory=dict)
-
-
-class CheckpointFolder:
-    """Repeated inspection of the checkpoints in a folder; caches each header."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        # By checkpoint: the header's modification time in ns, and the header or the problem with
-        # it.
-        self._headers: dict[Path, tuple[int, CheckpointHeader | str]] = {}
-
-    def newest(self, most: int) -> list[CheckpointStatus]:
-        """Return up to `most` of the newest checkpoints, newest first, including those set aside.
-
-        Raises:
-            OSError: the folder cannot be read.
-        """
-        aside = [(step, p) for p in self._folder.glob(f"{SET_ASIDE}*") if (step := _aside(p))]
-        complete = [(step_of(path), path) for path in list_checkpoints(self._folder)]
-        newest = sorted(aside + complete, reverse=True)[:most]
-        self._headers = {path: self._header_of(path) for _, path in newest}
-        return [self._status_of(step, path) for step, path in newest]
-
-    def _header_of(self, path: Path) -> tuple[int, CheckpointHeader | str]:
-        changed = _changed(path / HEADER)
-        if path in self._headers and self._headers[path][0] == changed:
-            return self._headers[path]
-        try:
-            return changed, read_header(path)
-        except (CheckpointError, CheckpointFormatError) as error:
-            return changed, str(error)
-
-    def _status_of(self, step: int, path: Path) -> CheckpointStatus:
-        changed, header = self._headers[path]
-        seconds = (changed or _changed(path)) / 1e9
-        if path.name.startswith(SET_ASIDE):
-            return CheckpointStatus(step=step, time=seconds, problem="set aside as damaged")
-        if isinstance(header, str):
-            return CheckpointStatus(step=step, time=seconds, problem=header)
-        return CheckpointStatus(
-            step=step,
-            time=seconds,
-            bytes=sum(file.bytes for file in header.files),
-            problem=_wrong_size(path, header),
-        )
 
 
 def checkpoint_rows(
@@ -117,7 +56,10 @@ def checkpoint_rows(
             try:
                 header = newest = read_header(path)
                 written = sum(file.bytes for file in header.files)
-                row = row.model_copy(update={"bytes": written, "scores": header.scores})
+                state = "complete" if _has_all_bytes(path, header) else "damaged"
+                row = row.model_copy(
+                    update={"state": state, "bytes": written, "scores": header.scores}
+                )
             except CheckpointFormatError:
                 pass  # the checkpoint is complete, but another version wrote it
             except CheckpointError:
@@ -136,29 +78,11 @@ def _being_written(folder: Path, complete: set[int]) -> list[CheckpointRow]:
     return [CheckpointRow(step=at, state="writing", time=time) for at, time in found.items()]
 
 
-def _wrong_size(path: Path, header: CheckpointHeader) -> str | None:
-    for file in header.files:
-        try:
-            found = (path / file.name).stat().st_size
-        except OSError as error:
-            return f"{file.name}: {error.strerror}"
-        if found != file.bytes:
-            return f"{file.name} has {found:,} bytes, but {HEADER} says {file.bytes:,}"
-    return None
-
-
-def _aside(path: Path) -> int | None:
-    """Return the step of a checkpoint that was set aside, or None if the name has no number."""
-    number = path.name.removeprefix(SET_ASIDE)
-    return int(number) if number.isdecimal() else None
-
-
-def _changed(path: Path) -> int:
-    """Return the modification time in ns since the epoch, or 0 if there is no such file."""
+def _has_all_bytes(path: Path, header: CheckpointHeader) -> bool:
     try:
-        return path.stat().st_mtime_ns
+        return all((path / file.name).stat().st_size == file.bytes for file in header.files)
     except OSError:
-        return 0
+        return False
 
 
 def modified_seconds(path: Path) -> float | None:

@@ -1,17 +1,11 @@
 """End of a run's metrics file: its last step, its speed, its validations.
 
-::
-
-    read_record_end   metrics.jsonl, its last bytes    ─┐
-                                                        ├─▶ RecordEnd
-    RecordEnd.after   line by line, while it grows     ─┘
-
-A read finds lines by their bytes and parses only those that it needs, because a metrics file may
-have millions of lines.
+`read_record_end` finds lines by their bytes and parses only those that it needs, because a metrics
+file may have millions of lines.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,8 +51,7 @@ class RecordEnd:
         first_step: the first step that was read, or None if no step was read.
         recent: the last applied steps, at most `RECENT_STEPS` and only since the last start of the
             ranks, oldest first.
-        validations: the validations that were read, oldest first; `after` keeps only the newest
-            one.
+        validations: the validations that were read, oldest first.
         skipped: the last step that was not applied, or None.
         resumed: the event of the last restart of the ranks, or None.
         corruption: the last finding of silent data corruption, in a slot or in a sum; or None.
@@ -76,28 +69,6 @@ class RecordEnd:
     corruption: CorruptionEvent | None = None
     hang: RankHung | None = None
     problem: str | None = None
-
-    def after(self, line: Line) -> "RecordEnd":
-        """Return the end of the metrics file after a line is appended.
-
-        If the caller appends the same lines again in the same order, nothing changes.
-        """
-        if isinstance(line, TrainLine):
-            # The time between two starts is not part of the speed.
-            is_same_start = self.last is not None and self.last.restarts == line.restarts
-            if is_same_start and line.step <= self.recent[-1].step:
-                return self
-            recent = (*(self.recent if is_same_start else ()), line)[-RECENT_STEPS:]
-            return replace(self, step=max(self.step, line.step), recent=recent)
-        if isinstance(line, SkippedLine):
-            return replace(self, step=max(self.step, line.step), skipped=line)
-        if isinstance(line, ValidationLine):
-            return replace(self, validations=(line,))
-        if isinstance(line, CorruptionEvent):
-            return replace(self, corruption=line)
-        if isinstance(line, RankHung):
-            return replace(self, hang=line)
-        return replace(self, resumed=line) if isinstance(line, Resumed) else self
 
     @property
     def last(self) -> TrainLine | None:

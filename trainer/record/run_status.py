@@ -150,6 +150,7 @@ def run_status_from(snapshot: RunSnapshot) -> RunStatus:
         hang=record.hang.text if record.hang else None,
         hang_step=record.hang.hang_step if record.hang else None,
         unfit_nodes=vitals.unfit_nodes if vitals else (),
+        vitals=vitals,
         notices=snapshot.log[-NOTICES:],
         problems=list(snapshot.problems),
     )

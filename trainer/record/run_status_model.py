@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from foundation.file_model import FileModel
 from trainer.record.metrics_lines import SlowRankState
 from trainer.runs.log import LogEntry
-from trainer.runs.vitals import SupervisorState
+from trainer.runs.vitals import SupervisorState, Vitals
 from trainer.scores import BestScore, Scores
 
 State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
@@ -116,6 +116,8 @@ class RunStatus(FileModel):
     unfit_nodes: tuple[str, ...] = ()
     """Nodes that the run does not use, each with the reason; empty if the run is not being
     trained."""
+    vitals: Vitals | None = None
+    """During training, the state of the run's processes; None before they start."""
     notices: list[LogEntry] = Field(default_factory=list)
     """Last entries of log.txt."""
     problems: list[str] = Field(default_factory=list)

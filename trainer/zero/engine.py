@@ -382,8 +382,8 @@ class TrainingEngine:
     def observe_gradients(self, show: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
         """Call `show` with each parameter's gradient of each pass within the context.
 
-        The gradient of a dummy is zero. A gradient is not rounded to its grid yet, except in stage 1
-        of fp32. The computation does not change.
+        The gradient of a dummy is zero. A gradient is not rounded to its grid yet, except in
+        stage 1 of fp32. The computation does not change.
 
         Args:
             show: receives the parameter's name and its gradient, which it must not change.

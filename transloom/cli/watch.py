@@ -1,7 +1,4 @@
-"""Command `transloom watch`: show a run, a folder of runs, or a job while it trains.
-
-The display reads from a feed: a run (`run_feed.py`) or a folder of runs (`folder_feed.py`).
-"""
+"""Command `transloom watch`: show a run, a folder of runs, or a job while it trains."""
 
 import os
 import signal
@@ -29,9 +26,7 @@ if TYPE_CHECKING:
 # Niceness of this command, so that training on the same machine has priority.
 NICENESS = 10
 
-POLL_SECONDS = 1.0
-# Minimum interval between two reports of a folder's runs in plain lines.
-FOLDER_LINES_SECONDS = 60.0
+POLL_SECONDS = 2.0  # the run's owner writes its vitals as often
 
 
 def watch(
@@ -76,7 +71,7 @@ def watch(
 
 def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
     from trainer.record.run_status import is_run
-    from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_picture
+    from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_of
     from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
     path = Path(what)
@@ -93,8 +88,8 @@ def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
     ).is_file():  # `path` is the folder of a job, which is inside the run's folder
         path = path.parent.parent
     if is_run(path) or (path / "jobs").is_dir():
-        return RunFeed(path, lambda: newest_job_picture(path))
-    return FolderFeed(path, newest_job_picture)
+        return RunFeed(path, lambda: newest_job_of(path))
+    return FolderFeed(path, newest_job_of)
 
 
 def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) -> None:
@@ -148,9 +143,8 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
     from trainer.record.metrics_lines import Event
     from transloom.observe.terminal.display import PlainLines
 
-    picture = feed.picture
-    title = visible_line(feed.summary())
-    lines = PlainLines(console, title, picture.max_steps or 0, picture.loss_form)
+    known, title = feed.run_status, visible_line(feed.summary())
+    lines = PlainLines(console, title, known.max_steps or 0, known.loss_form)
     for _ in _polls(feed):
         for line in feed.new_lines:
             # The log entries, which are printed below, include the events.
@@ -162,17 +156,12 @@ def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
 
 
 def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
-    """Print a line for each run whose state changes, and periodically for each run that trains."""
+    """Print a line for each run whose state changes."""
     from trainer.runs.log import indented
 
     console.print(feed, crop=False)
-    next_lines = time.monotonic() + FOLDER_LINES_SECONDS
     for _ in _polls(feed):
-        texts = feed.changes()
-        if time.monotonic() >= next_lines:
-            next_lines = time.monotonic() + FOLDER_LINES_SECONDS
-            texts += feed.under_way()
-        for text in dict.fromkeys(texts):
+        for text in feed.changes():
             console.print(shown(indented(visible_line(text))), soft_wrap=True)
 
 

@@ -123,23 +123,6 @@ def test_a_damaged_line_is_a_problem_and_the_last_step_is_still_known(tmp_path):
     assert "metrics.jsonl" in end.problem
 
 
-def test_lines_that_are_appended_lead_to_the_end_that_a_read_finds(tmp_path):
-    lines = [
-        *steps(3),
-        validation_line(3),
-        skipped_line(4, skipped_steps=2),
-        *(train_line(n, restarts=1) for n in range(5, 42)),
-        validation_line(41),
-    ]
-    read = end_of(tmp_path, *lines)
-    end = RecordEnd()
-    for line in [*lines, *lines[-5:]]:  # the last ones are read twice
-        end = end.after(line)
-    assert (end.step, end.recent, end.skipped) == (read.step, read.recent, read.skipped)
-    assert end.validations == read.validations[-1:]
-    assert end.seconds_left(51) == pytest.approx(10 * read.seconds_per_step)
-
-
 def test_slow_ranks_are_those_of_the_last_step_since_the_ranks_were_started(tmp_path):
     slow = train_line(1, restarts=1, slow_ranks=COMPARED["slow_ranks"])
     again, restarted = Resumed(step=1, from_step=0, restarts=2), Resumed(step=0, from_step=0)
@@ -152,10 +135,6 @@ def test_slow_ranks_are_those_of_the_last_step_since_the_ranks_were_started(tmp_
         ((restarted, slow), slow.slow_ranks),
     ):
         assert end_of(tmp_path, *lines).slow_ranks == expected
-        end = RecordEnd()
-        for line in lines:
-            end = end.after(line)
-        assert end.slow_ranks == expected
 
 
 def test_a_share_is_not_known_if_a_line_of_an_earlier_version_lacks_it(tmp_path):
@@ -173,16 +152,11 @@ def test_the_newest_finding_of_corruption_is_kept(tmp_path, older, newer):
     lines = [train_line(1), older(1), train_line(2), newer(2), train_line(3)]
     end = end_of(tmp_path, *lines)
     assert end.corruption == newer(2)
-    appended = RecordEnd()
-    for line in lines:
-        appended = appended.after(line)
-    assert appended.corruption == end.corruption
 
 
 def test_the_newest_hang_is_kept(tmp_path):
     lines = [rank_hung(0), train_line(1), rank_hung(1), train_line(2)]
     assert end_of(tmp_path, *lines).hang == rank_hung(1)
-    assert RecordEnd().after(lines[0]).after(lines[2]).hang == rank_hung(1)
 
 
 def test_a_finding_without_the_node_of_a_rank_is_damage(tmp_path):

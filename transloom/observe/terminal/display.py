@@ -1,8 +1,7 @@
-"""Show a run to a person: as a live picture in a terminal, and as plain lines anywhere else.
+"""Show a run to the person who trains it: its status in a terminal, and lines of text.
 
-`transloom train` shows a `LivePicture`. It receives the supervisor's lines in memory, and the
-picture stays on the screen after the run has ended. `transloom watch` draws the same picture from a
-run's folder.
+In a terminal, `transloom train` shows the same rows as `transloom watch`, which follow the run's
+folder. Notices and validations are printed above them. Anywhere else, steps are printed, too.
 """
 
 import threading
@@ -22,33 +21,29 @@ from cluster.terminal import Terminal, full_message, shown
 from foundation.location import without_credentials
 from foundation.untrusted_text import visible, visible_line
 from trainer.checkpoints.checkpoint import newest_intact
-from trainer.checkpoints.checkpoint_status import CheckpointFolder
 from trainer.errors import GuardError, LeaseLostError, NonFiniteLossError
 from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import Event, Line, RankHung, Resized, TrainLine, ValidationLine
+from trainer.record.run_status import is_run
 from trainer.record.run_status_model import DEFAULT_FORM, LossForm
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import ENDED, INTERRUPTED, LogEntry, indented, log_entry
+from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
 from trainer.runs.vitals import Vitals
 from transloom.observe.terminal.fact_text import step_text, values_at
-from transloom.observe.terminal.picture_blocks import drawn
-from transloom.observe.terminal.run_history import take_history
-from transloom.observe.terminal.run_picture import CHECKPOINTS_SHOWN, RunPicture
+from transloom.observe.terminal.run_feed import RunFeed, status_grid
 from transloom.observe.terminal.scores import score_text
 
 PLAIN_LINE_SECONDS = 10.0
-REFRESHES_PER_SECOND = 2
+POLL_SECONDS = 2.0  # the run's owner writes its vitals as often
 
 
 def listener_for(
     console: Terminal, title: str, max_steps: int, run: RunFolder, form: LossForm = DEFAULT_FORM
-) -> "LivePicture | PlainLines":
-    """Return a live picture if the console is a terminal that can redraw; otherwise plain lines."""
-    if not supports_live_display(console):
-        return PlainLines(console, title, max_steps, form)
-    picture = RunPicture(title, max_steps, loss_form=form)
-    picture.problems = take_history(picture, run)
-    return LivePicture(console, picture, CheckpointFolder(run.checkpoints))
+) -> "PlainLines":
+    """Return a live status if the console is a terminal that can redraw; otherwise plain lines."""
+    if supports_live_display(console):
+        return LiveStatus(console, title, max_steps, run, form)
+    return PlainLines(console, title, max_steps, form)
 
 
 def train_summary(line: TrainLine, form: LossForm) -> str:
@@ -70,7 +65,7 @@ class LoggingListener:
     are buffered. A process that never owns the run writes nothing.
     """
 
-    def __init__(self, listener: "LivePicture | PlainLines", run: RunFolder) -> None:
+    def __init__(self, listener: "PlainLines", run: RunFolder) -> None:
         self._listener = listener
         self._run = run
         self._owns_run = False
@@ -177,47 +172,51 @@ def supports_live_display(console: Terminal) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-class LivePicture:
-    """Listener that updates a run's picture with each line, notice and vitals, and redraws it."""
+class LiveStatus(PlainLines):
+    """Listener that shows the status of the run's folder, below all lines except those of steps."""
 
     def __init__(
-        self, console: Terminal, picture: RunPicture, checkpoints: CheckpointFolder
+        self,
+        console: Terminal,
+        title: str,
+        max_steps: int,
+        run: RunFolder,
+        loss_form: LossForm = DEFAULT_FORM,
     ) -> None:
-        self._picture = picture
-        self._checkpoints = checkpoints
-        self._changing = threading.Lock()  # guards the picture, which a thread of rich draws
-        self._live = Live(self, console=console, refresh_per_second=REFRESHES_PER_SECOND)
+        super().__init__(console, title, max_steps, loss_form)
+        self._run = run
+        self._feed: RunFeed | None = None  # once there is a run
+        self._next_poll = 0.0
+        self._polling = threading.Lock()  # rich draws in a thread, and whenever a line is printed
+        self._live = Live(
+            self, console=console, refresh_per_second=1 / POLL_SECONDS, vertical_overflow="crop"
+        )
 
     def __enter__(self) -> Self:
         self._live.start(refresh=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._changing:
-            self._picture.state = "failed" if kind else "ended"
+    def __exit__(self, *_: object) -> None:
+        self._next_poll = 0.0  # the last refresh shows how the run ended
         self._live.stop()
+
+    def line(self, line: Line) -> None:
+        if not isinstance(line, TrainLine):
+            super().line(line)
 
     def __rich_console__(
         self, console: rich.console.Console, options: ConsoleOptions
     ) -> RenderResult:
-        """Draw the picture while no other thread changes it."""
-        with self._changing:
-            return list(console.render(drawn(self._picture), options))
-
-    def notice(self, text: str) -> None:
-        now = datetime.now(UTC).isoformat()
-        with self._changing:
-            self._picture.notices.append(LogEntry(time=now, text=text))
-
-    def line(self, line: Line) -> None:
-        with self._changing:
-            self._picture.line(line)
-
-    def vitals(self, vitals: Vitals) -> None:
-        # Reading the folder here does not delay training, because a separate thread calls this
-        # method.
-        with suppress(OSError):
-            self._picture.checkpoints = self._checkpoints.newest(CHECKPOINTS_SHOWN)
-        with self._changing:
-            self._picture.vitals = vitals
-            self._picture.vitals_are_current = not vitals.over
+        """Draw the status, which is read at most every `POLL_SECONDS`."""
+        with self._polling:
+            if time.monotonic() >= self._next_poll and is_run(self._run.path):
+                self._next_poll = time.monotonic() + POLL_SECONDS
+                if self._feed is None:
+                    self._feed = RunFeed(self._run.path)
+                else:
+                    self._feed.poll()
+            if self._feed:
+                # The notices are above.
+                rows = self._feed.rows(options.max_width)
+                kept = [row for row in rows if not row.label.startswith("at ")]
+                yield status_grid(kept, console, options)

@@ -1,147 +1,185 @@
-"""Keep the picture of a run for `transloom watch` up to date from the run's folder.
+"""Read runs periodically, and show them in a terminal: one run, or a folder of runs.
 
 ::
 
-    FollowedRun    changes in the folder       ─┐
-                                                ├─▶ RunPicture
-    the job of the run                         ─┘
+    the run's folder, its job  ──poll──▶ RunFeed     the rows of `transloom status`, and one curve
+    the folders of runs        ──poll──▶ FolderFeed  the table of `transloom runs`
+
+A feed is a renderable of rich, which `rich.live.Live` redraws.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
+import numpy as np
+import rich.console
+from rich.cells import cell_len
+from rich.console import ConsoleOptions, RenderResult
+from rich.table import Table
 
-from foundation.shown_urls import problem_of, url_of, with_urls
-from foundation.wording import counted, steps_of
-from trainer.errors import RunMismatchError
-from trainer.record.followed_run import STATUS_SECONDS, FollowedRun, FollowedRuns
-from trainer.record.metrics_lines import Line
-from trainer.record.run_snapshot import Signature
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
+from cluster.terminal import shown
+from foundation.shown_urls import problem_of, url_of
+from foundation.untrusted_text import visible_line
+from foundation.wording import counted
+from trainer.errors import RunMismatchError, TrainerError
+from trainer.record.followed_run import FollowedRuns
+from trainer.record.line_reader import LineTail, readable_lines
+from trainer.record.metrics_lines import Line, ValidationLine, parse_line
+from trainer.record.run_snapshot import Signature, signature_of
+from trainer.record.run_status import (
+    RECORD_BYTES_IN_LIST,
+    RECORD_BYTES_OF_RUN,
+    is_run,
+    run_paths,
+    run_status_of,
+)
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import LogEntry
-from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
-from transloom.observe.terminal.picture_blocks import drawn
-from transloom.observe.terminal.run_history import take_history
-from transloom.observe.terminal.run_picture import (
-    CHECKPOINTS_SHOWN,
-    JobPicture,
-    RunPicture,
-    state_with_job,
+from trainer.runs.log import LogEntry, last_entries
+from trainer.scores import keep_best
+from transloom.observe.curves.curves import read_curves
+from transloom.observe.terminal.job_snapshot import JobSnapshot, state_with_job
+from transloom.observe.terminal.run_status_text import (
+    StatusRow,
+    runs_table,
+    scores_text,
+    status_rows,
+    steps_text,
+    time_text,
 )
-from transloom.observe.terminal.run_status_text import scores_text, steps_text, time_text
-from transloom.observe.terminal.time_format import clock
+
+FOLDER_SECONDS = 5.0
+CURVE_POINTS = 400
+BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class RunFeed:
-    """Updater of a run's picture from the run's folder.
+    """Status of a run and its curve, from the run's folder.
 
     Attributes:
-        new_lines: lines of the record that the last poll found.
+        run_status: the status of the run at the last poll.
+        job: the run's job at the last poll, or None.
+        new_lines: lines of the metrics file that the last poll found.
         new_entries: entries of the log that the last poll found.
     """
 
-    def __init__(self, path: Path, job: Callable[[], JobPicture | None] = lambda: None) -> None:
+    def __init__(self, path: Path, job: Callable[[], JobSnapshot | None] = lambda: None) -> None:
         """Read the run once.
 
         Args:
             job: returns the status of the run's job; None if the run has no job.
         """
         self.run = RunFolder(path)
-        self.picture = RunPicture(self.run.location)
-        self._job = job
-        self._followed = FollowedRun(self.run, CHECKPOINTS_SHOWN)
-        self._run_status: RunStatus | None = None  # the status that the picture shows
-        self._was_under_way = False
-        self._take_history()
-        self.poll()
-        self._was_under_way = not self.is_over
         self.new_lines: list[Line] = []
         self.new_entries: list[LogEntry] = []
+        self._job_of = job
+        self._tail = LineTail(self.run.metrics)
+        self._problem: str | None = None  # of the lines that were read
+        self._last_entry: LogEntry | None = None
+        self._curve: list[float | None] = []
+        self._drawn: Signature | None = None  # of the metrics file whose curve this is
+        self._was_under_way = False
+        self.run_status = run_status_of(path, RECORD_BYTES_OF_RUN)
+        self._best, self._since = dict(self.run_status.best), self.run_status.best_since_step
+        self.poll()
+        self.new_lines, self.new_entries = [], []
+        self._was_under_way = not self.is_over
+
+    @property
+    def state(self) -> str:
+        return state_with_job(self.run_status, self.job)
 
     @property
     def is_over(self) -> bool:
         """True if no process is training the run, and no job will train it."""
-        job, state = self.picture.job, self.picture.state
-        if job and job.is_under_way:
+        if self.job and self.job.is_under_way:
             return False
-        if state == "damaged" and self._was_under_way and self._followed.run_status.owner is None:
+        if self.state == "damaged" and self._was_under_way and self.run_status.owner is None:
             return not self.run.path.exists()  # storage may be unavailable for a moment
-        return state != "training"
+        return self.state != "training"
 
     def poll(self) -> None:
-        """Read the new lines and files in the run's folder, and update the picture."""
-        followed, picture = self._followed, self.picture
-        followed.read()
-        self.new_lines, self.new_entries = followed.new_lines, followed.new_entries
-        if self._run_status is not followed.run_status:
-            self._take_status(followed.run_status)
-        if followed.is_other_record:
-            picture.forget_curves()
-            self._take_history()
-        for line in followed.new_lines:
-            picture.line(line)
-        picture.notices.extend(followed.new_entries)
-        picture.checkpoints = followed.checkpoints
-        picture.vitals = followed.vitals
-        picture.vitals_are_current = followed.vitals_are_current
-        outdated = problem_of(self.run.path)
-        picture.problems = [*map(with_urls, followed.problems), *([outdated] if outdated else [])]
+        """Read the run again."""
+        # If the status shows that the owner has left, what is read afterwards is complete.
+        self.run_status = run_status_of(self.run.path, RECORD_BYTES_IN_LIST)
+        self.job = self._job_of()
+        self._read_lines()
+        with suppress(OSError, ValueError):  # a problem of the status
+            entries = last_entries(self.run.log)
+            self.new_entries = _after(self._last_entry, entries)
+            self._last_entry = entries[-1] if entries else self._last_entry
+        signature = signature_of(self.run.metrics)
+        if signature != self._drawn:
+            with suppress(OSError, TrainerError):
+                self._curve = read_curves(self.run.metrics, CURVE_POINTS).columns["loss"]
+                self._drawn = signature
 
-    def __rich__(self) -> RenderableType:
-        return drawn(self.picture)
+    def _read_lines(self) -> None:
+        self.new_lines = []
+        with suppress(OSError):  # a problem of the status
+            new = self._tail.read()
+            self.new_lines, unreadable = readable_lines(new.content, parse_line)
+            if new.is_other:
+                self._problem, self._best = "was replaced or cut while it was watched", {}
+            elif unreadable or new.has_long_line:
+                self._problem = "has lines that cannot be read"
+        for line in self.new_lines:
+            if isinstance(line, ValidationLine):
+                keep_best(self._best, line.scores, line.step)
+
+    def rows(self, width: int) -> list[StatusRow]:
+        """Return the rows of the status and of the curve.
+
+        Args:
+            width: the width of the terminal in cells.
+        """
+        known, path = self.run_status, self.run.path
+        problems = [f"{self.run.metrics} {self._problem}"] if self._problem else []
+        problems += known.problems if is_run(path) else []  # a waiting job has no run yet
+        if outdated := problem_of(path):
+            problems.append(outdated)
+        update = {"problems": problems, "best": self._best, "best_since_step": self._since}
+        rows = status_rows(known.model_copy(update=update), self.job)
+        label = max(len(row.label) for row in rows)
+        line = sparkline(self._curve, width - label - 2)
+        after = next(n for n, row in enumerate(rows, start=1) if row.label == "step")
+        if line:
+            rows.insert(after, StatusRow("loss", line, "cyan"))
+        return rows
+
+    def __rich_console__(
+        self, console: rich.console.Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """Lay out the rows; a terminal's height leaves out the last ones."""
+        yield shown((self.run.location, "bold"))
+        yield status_grid(self.rows(options.max_width), console, options)
 
     def summary(self) -> str:
         """Return the state of the run in one line."""
-        picture = self.picture
-        waits = picture.job.waits_for if picture.job else None
-        why = f": {picture.reason}" if picture.reason else f", for {waits}" if waits else ""
-        owner = f", {picture.owner}" if picture.owner else ""
-        steps = steps_of(picture.step, picture.max_steps)
-        return f"{picture.title}: step {steps}, {picture.state}{why}{owner}"
+        waits = self.job.waits_for if self.job else None
+        known, is_own = self.run_status, self.state == self.run_status.state
+        why = f": {known.reason}" if known.reason and is_own else f", for {waits}" if waits else ""
+        owner = known.owner if known.state == "training" else None
+        who = f", by process {owner.process} on {owner.host}" if owner else ""
+        return f"{self.run.location}: step {steps_text(known)}, {self.state}{why}{who}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the complete status of the run as a dictionary for JSON."""
-        picture = self.picture
         return {
             "standing": run_status_of(self.run.path).model_dump(mode="json"),
-            "job": vars(picture.job) if picture.job else None,
-            "vitals": picture.vitals.model_dump(mode="json") if picture.vitals else None,
-            "vitals_are_current": picture.vitals_are_current,
-            "checkpoints": [one.model_dump(mode="json") for one in picture.checkpoints],
+            "job": vars(self.job) if self.job else None,
         }
-
-    def _take_history(self) -> None:
-        self._followed.record_problems += take_history(self.picture, self.run)
-
-    def _take_status(self, run_status: RunStatus) -> None:
-        self._run_status, picture = run_status, self.picture
-        picture.job = self._job()
-        picture.state = state_with_job(run_status, picture.job)
-        picture.reason = run_status.reason if picture.state == run_status.state else None
-        picture.max_steps = run_status.max_steps or picture.max_steps
-        picture.loss_form = run_status.loss_form
-        picture.step = max(picture.step, run_status.step)
-        picture.nodes = run_status.nodes
-        picture.owner = _owner(run_status)
-
-
-def _owner(run_status: RunStatus) -> str:
-    owner = run_status.owner
-    if owner is None or run_status.state != "training":
-        return ""
-    return f"by process {owner.process} on {owner.host}, since {clock(owner.since)}"
 
 
 class FolderFeed:
     """Current status of the runs of a folder, the most recently changed one first."""
 
     def __init__(
-        self, folder: Path, job_of: Callable[[Path], JobPicture | None] = lambda run: None
+        self, folder: Path, job_of: Callable[[Path], JobSnapshot | None] = lambda run: None
     ) -> None:
         """List the runs and read each once.
 
@@ -153,7 +191,9 @@ class FolderFeed:
         """
         self._folder = folder
         self._job_of = job_of
-        self._followed = FollowedRuns(self._known_of, lambda known: known.is_under_way)
+        self._jobs: dict[Path, JobSnapshot | None] = {}
+        self._changed: dict[Path, float] = {}  # time of the last change to a run's files
+        self._followed = FollowedRuns(self._read, self._is_under_way)
         self._told: dict[Path, str] = {}  # states at the last call of `changes`
         self._next_look = 0.0
         self._list_runs()
@@ -161,54 +201,57 @@ class FolderFeed:
         self.changes()
 
     def poll(self) -> None:
-        """Read the runs that are training or have changed, at most every `STATUS_SECONDS`."""
+        """Read the runs that are training or have changed, at most every `FOLDER_SECONDS`."""
         if time.monotonic() < self._next_look:
             return
-        self._next_look = time.monotonic() + STATUS_SECONDS
-        try:
-            runs = self._list_runs()
-        except RunMismatchError:  # storage may be unavailable for a moment
-            return
-        self._followed.refresh(runs)
-
-    @property
-    def _title(self) -> str:
-        return url_of(self._folder) or str(self._folder)
-
-    @property
-    def _known(self) -> dict[Path, FolderRow]:
-        return self._followed.summaries
+        self._next_look = time.monotonic() + FOLDER_SECONDS
+        with suppress(RunMismatchError):  # storage may be unavailable for a moment
+            self._followed.refresh(self._list_runs())
 
     @property
     def is_over(self) -> bool:
         """True if no run is training, and no run waits for its job to train it."""
-        return not any(known.is_under_way for known in self._known.values())
+        return not any(map(self._is_under_way, self._followed.summaries.values()))
 
-    def __rich__(self) -> RenderableType:
-        return folder_picture(self._title, self._newest_first(), problem_of(self._folder))
+    def __rich_console__(
+        self, console: rich.console.Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """Lay out the table; a terminal's height leaves out the oldest runs."""
+        runs = self._newest_first()
+        yield shown((self.summary(), "bold"))
+        if problem := problem_of(self._folder):
+            yield shown((problem, "red"))
+        fit = runs if options.height is None else runs[: max(0, options.height - 4)]
+        older = f"… {len(runs) - len(fit):,} older ones" if len(fit) < len(runs) else ""
+        yield runs_table(fit, lambda run: self._jobs.get(run), older)
 
     def summary(self) -> str:
-        under_way = sum(known.is_under_way for known in self._known.values())
-        return f"{self._title}: {counted(len(self._known), 'run')}, {under_way:,} under way"
+        runs = self._followed.summaries
+        under_way = sum(map(self._is_under_way, runs.values()))
+        title = url_of(self._folder) or self._folder
+        return f"{title}: {counted(len(runs), 'run')}, {under_way:,} under way"
 
     def changes(self) -> list[str]:
         """Return a line for each run whose state changed since the last call."""
-        states = {run: known.state for run, known in self._known.items()}
-        changed = [run for run, state in states.items() if self._told.get(run) != state]
+        runs = self._followed.summaries
+        states = {path: state_with_job(run, self._jobs[path]) for path, run in runs.items()}
+        changed = [path for path, state in states.items() if self._told.get(path) != state]
         self._told = states
-        return [_line(self._known[run]) for run in changed]
-
-    def under_way(self) -> list[str]:
-        """Return a line for each run that is training or waits for its job to train it."""
-        return [_line(known) for known in self._newest_first() if known.is_under_way]
+        return [self._line(runs[path]) for path in changed]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the status of each run as a dictionary for JSON."""
-        return [known.run_status.model_dump(mode="json") for known in self._newest_first()]
+        return [run.model_dump(mode="json") for run in self._newest_first()]
 
-    def _newest_first(self) -> list[FolderRow]:
-        known = self._known.values()
-        return sorted(known, key=lambda one: (not one.is_under_way, -one.changed))
+    def _newest_first(self) -> list[RunStatus]:
+        def order(run: RunStatus) -> tuple[bool, float]:
+            return not self._is_under_way(run), -self._changed[Path(run.path)]
+
+        return sorted(self._followed.summaries.values(), key=order)
+
+    def _is_under_way(self, run: RunStatus) -> bool:
+        job = self._jobs[Path(run.path)]
+        return run.state == "training" or bool(job and job.is_under_way)
 
     def _list_runs(self) -> list[Path]:
         return run_paths(
@@ -217,19 +260,64 @@ class FolderFeed:
             lambda path: is_run(path) or (path / "jobs").is_dir(),
         )
 
-    def _known_of(self, path: Path, signatures: tuple[Signature | None, ...]) -> FolderRow:
+    def _read(self, path: Path, signatures: tuple[Signature | None, ...]) -> RunStatus:
         times = [signature[2] for signature in signatures if signature]
-        return FolderRow(
-            changed=max(times, default=0) / 1e9,
-            run_status=run_status_of(path, RECORD_BYTES_IN_LIST),
-            job=self._job_of(path) if (path / "jobs").is_dir() else None,
-        )
+        self._changed[path] = max(times, default=0) / 1e9
+        self._jobs[path] = self._job_of(path) if (path / "jobs").is_dir() else None
+        return run_status_of(path, RECORD_BYTES_IN_LIST)
+
+    def _line(self, run: RunStatus) -> str:
+        why = f": {run.reason}" if run.reason and not self._is_under_way(run) else ""
+        scores = scores_text(run)
+        left = f", {time_text(run.seconds_left)} left" if run.seconds_left else ""
+        behind = f", {scores}" if scores else ""
+        state = state_with_job(run, self._jobs[Path(run.path)])
+        return f"{run.name}: {state}{why}, step {steps_text(run)}{behind}{left}"
 
 
-def _line(known: FolderRow) -> str:
-    run_status = known.run_status
-    why = f": {run_status.reason}" if run_status.reason and not known.is_under_way else ""
-    scores = scores_text(run_status)
-    left = f", {time_text(run_status.seconds_left)} left" if run_status.seconds_left else ""
-    behind = f", {scores}" if scores else ""
-    return f"{run_status.name}: {known.state}{why}, step {steps_text(run_status)}{behind}{left}"
+def status_grid(
+    rows: Iterable[StatusRow], console: rich.console.Console, options: ConsoleOptions
+) -> Table:
+    """Return rows as a table, whose texts are cut to one line on a terminal."""
+    rows, cuts = list(rows), console.is_terminal
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    labels = min(max(cell_len(row.label) for row in rows), options.max_width // 2)
+    texts = max(1, options.max_width - labels - 2)
+    grid.add_column(no_wrap=True, style="bold", width=labels)
+    grid.add_column(no_wrap=cuts, overflow="ellipsis" if cuts else "fold", max_width=texts)
+    height = options.height or (options.size.height - 1 if cuts else None)
+    for label, text, style in rows[: height and height - 1]:
+        grid.add_row(shown(visible_line(label)), shown((visible_line(text), style)))
+    return grid
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """Draw values between the lowest and the highest one, in at most `width` characters.
+
+    Values that are unknown or not finite are left out. If there are too many values, a character
+    stands for the mean of several.
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known or width < 1:
+        return ""
+    columns = known
+    if len(known) > width:
+        with np.errstate(over="ignore"):  # the numbers of an untrusted record may overflow
+            columns = [float(part.mean()) for part in np.array_split(known, width)]
+    low, high = min(columns), max(columns)
+    span, rounding = high - low, 1e-9 * max(abs(low), abs(high))
+    if not rounding < span < math.inf:
+        return BLOCKS[0] * len(columns)
+    top = len(BLOCKS) - 1
+    return "".join(BLOCKS[round((value - low) / span * top)] for value in columns)
+
+
+def _after(last: LogEntry | None, entries: list[LogEntry]) -> list[LogEntry]:
+    """Return the entries after the entry `last`, or all entries if `last` is None.
+
+    If the log was truncated, it may no longer have the entry `last`. In this case, the entries with
+    a later time are returned.
+    """
+    if last in entries:
+        return entries[len(entries) - entries[::-1].index(last) :]
+    return [entry for entry in entries if last is None or entry.time > last.time]

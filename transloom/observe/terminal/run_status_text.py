@@ -1,20 +1,28 @@
 """Format the status of runs as text for `transloom runs` and `transloom status`."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
+from trainer.runs.vitals import RankVitals, Vitals
 from transloom.observe.terminal.fact_text import current, plain, values_at
+from transloom.observe.terminal.job_snapshot import JobSnapshot, state_with_job
 from transloom.observe.terminal.scores import score_heading, score_text, score_value
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
-from transloom.observe.terminal.time_format import clock
+from transloom.observe.terminal.time_format import ago, clock
 
 # A list of runs shows the age of a run's last step only if that age exceeds this.
 QUIET_SECONDS = 120.0
+SILENT_SECONDS = 10.0  # a process with an older heartbeat is shown as silent
+OLD_SECONDS = 15.0  # older vitals, which are written every two seconds, cause a warning
+RESTARTS = 3  # shown at most
 
 
 def runs_in(folder: Path) -> list[RunStatus]:
@@ -51,16 +59,27 @@ def progress_text(run: Path) -> str:
     return _progress_text(run_status_of(run, RECORD_BYTES_IN_LIST)) if is_run(run) else ""
 
 
-def runs_table(run_statuses: list[RunStatus]) -> AnswerTable:
+def runs_table(
+    run_statuses: Sequence[RunStatus],
+    job_of: Callable[[Path], JobSnapshot | None] = lambda run: None,
+    caption: str = "",
+) -> AnswerTable:
+    """Return a table of runs.
+
+    Args:
+        job_of: returns the newest job of a run, whose state is shown while the run waits for it.
+        caption: the text below the table.
+    """
     table = AnswerTable(
         *(Column("run", copied=True), "state", "step", BY_NAME["nll"].title, "newest scores"),
         *(fact.title for fact in facts_for("table")),
         "owner",
+        caption=caption,
     )
     for run_status in run_statuses:
         table.add(
             run_status.name,
-            _state_text(run_status),
+            _state_text(run_status, job_of(Path(run_status.path))),
             steps_text(run_status),
             value_text(run_status, "nll"),
             scores_text(run_status),
@@ -71,33 +90,65 @@ def runs_table(run_statuses: list[RunStatus]) -> AnswerTable:
     return table
 
 
+class StatusRow(NamedTuple):
+    """Property of a run."""
+
+    label: str
+    text: str
+    style: str = ""
+
+
+def status_rows(run_status: RunStatus, job: JobSnapshot | None = None) -> list[StatusRow]:
+    """Return the complete status of a run, the most important properties first."""
+    state, style = state_with_job(run_status, job), STATE_STYLES.get(run_status.state, "")
+    reason = f": {run_status.reason}" if run_status.reason and state == run_status.state else ""
+    vitals = run_status.vitals
+    rows = [
+        StatusRow("state", state + reason, style),
+        *(StatusRow("job", text) for text in _job_texts(job)),
+        StatusRow("step", _progress_text(run_status)),
+        *(StatusRow(*pair) for pair in _fact_rows(run_status)),
+        StatusRow("newest scores", _scores_line(run_status)),
+        StatusRow("best scores", _best_line(run_status)),
+        StatusRow("ranks", _ranks_line(run_status)),
+        *(rank_rows(vitals, time.time()) if vitals else ()),
+        *(
+            StatusRow("slow", f"{slow.name}: {slow.reason}", "yellow")
+            for slow in run_status.slow_ranks
+        ),
+        StatusRow("corruption", run_status.corruption or "", "red"),
+        StatusRow("last hang", run_status.hang or "", "yellow"),
+        *(StatusRow("left out", text, "yellow") for text in run_status.unfit_nodes),
+        *(StatusRow("problem", problem, "red") for problem in run_status.problems),
+        *(StatusRow(f"at {clock(notice.time)}", notice.text) for notice in run_status.notices),
+        StatusRow("checkpoint", run_status.checkpoint or "none"),
+        StatusRow("in memory", _memory_line(run_status)),
+        *(
+            StatusRow("restarted", f"{clock(restart.time)}  {restart.cause}")
+            for restart in (vitals.restarts[-RESTARTS:] if vitals else ())
+        ),
+        StatusRow("owner", _owner_line(run_status)),
+    ]
+    if vitals and vitals.checkpoint_being_written is not None:
+        text = f"step {vitals.checkpoint_being_written:,} is being written"
+        rows.append(StatusRow("checkpoint", text))
+    return [row for row in rows if row.text]
+
+
 def status_text(run_status: RunStatus) -> str:
     """Return the complete status of a run for a person, one line per property."""
-    rows = [
-        ("state", run_status.state + (f": {run_status.reason}" if run_status.reason else "")),
-        ("step", _progress_text(run_status)),
-        *_fact_rows(run_status),
-        ("newest scores", _scores_line(run_status)),
-        ("best scores", _best_line(run_status)),
-        ("owner", _owner_line(run_status)),
-        ("ranks", _ranks_line(run_status)),
-        *(("slow", f"{slow.name}: {slow.reason}") for slow in run_status.slow_ranks),
-        ("checkpoint", run_status.checkpoint or "none"),
-        ("in memory", _memory_line(run_status)),
-        ("corruption", run_status.corruption or ""),
-        ("last hang", run_status.hang or ""),
-        *(("left out", text) for text in run_status.unfit_nodes),
-        *(("problem", problem) for problem in run_status.problems),
-        *(
-            (f"at {clock(notice.time, has_date=True)}", notice.text)
-            for notice in run_status.notices
-        ),
-    ]
-    width = max(len(name) for name, _ in rows)
+    rows = status_rows(run_status)
+    width = max(len(row.label) for row in rows)
     indented = "\n" + " " * (width + 2)
-    pairs = ((name, text.replace("\n", indented)) for name, text in rows if text)
-    lines = [f"{name:<{width}}  {text}" for name, text in pairs]
+    lines = [f"{label:<{width}}  " + text.replace("\n", indented) for label, text, _ in rows]
     return "\n".join([run_status.path, *lines])
+
+
+def _job_texts(job: JobSnapshot | None) -> Iterator[str]:
+    if job:
+        wait = f", waits for {job.waits_for}" if job.waits_for else ""
+        yield f"{job.id}: {job.state}{wait}" + (f": {job.message}" if job.message else "")
+        yield from job.restarts
 
 
 def _memory_line(run_status: RunStatus) -> str:
@@ -105,22 +156,78 @@ def _memory_line(run_status: RunStatus) -> str:
     return "" if step is None else f"step {step:,}, from which lost ranks restart"
 
 
+def rank_rows(vitals: Vitals, now: float) -> Iterator[StatusRow]:
+    """Yield a row for the ranks of each node, silent ones first, and one for the data workers."""
+    age = max(0.0, now - vitals.time)
+    if age > OLD_SECONDS:
+        text = f"{span(age)} old, but the run's owner writes it every two seconds"
+        yield StatusRow("vitals.json", text, "yellow")
+    nodes: dict[str, dict[str, list[RankVitals]]] = defaultdict(lambda: defaultdict(list))
+    silent = set()
+    for rank in vitals.ranks:
+        quiet = rank.silent_seconds + age
+        # A starting rank sends no heartbeat during its imports.
+        if rank.phase != "start" and quiet > SILENT_SECONDS:
+            silent.add(rank.node)
+            nodes[rank.node][f"silent for {span(quiet)}, in {_at(rank)}"].append(rank)
+        else:
+            nodes[rank.node][_at(rank)].append(rank)
+    for node in sorted(nodes, key=lambda node: (node not in silent, node)):
+        texts = []
+        for state, ranks in sorted(nodes[node].items(), key=lambda group: -len(group[1])):
+            heard = ago(max(rank.silent_seconds for rank in ranks) + age)
+            named = f"{'ranks' if ranks[1:] else 'rank'} {numbers(rank.rank for rank in ranks)}"
+            is_silent = state.startswith("silent")
+            texts.append(f"{named} {state}" + ("" if is_silent else f", heartbeat {heard}"))
+        yield StatusRow(f"  {node}", "; ".join(texts), "red" if node in silent else "")
+    if workers := vitals.data_workers:
+        read = sum(worker.windows_read or 0 for worker in workers)
+        texts = [f"{len(workers)}, {counted(read, 'window')} read"] + [
+            f"worker {worker.number} silent for {span(worker.silent_seconds + age)}"
+            for worker in workers
+            if not worker.alive
+        ]
+        yield StatusRow("data workers", "; ".join(texts), "red" if texts[1:] else "")
+
+
+def _at(rank: RankVitals) -> str:
+    if rank.phase == "start":
+        return "starting"
+    if rank.phase in ("data", "step"):
+        return f"step {rank.step:,}"
+    if rank.phase == "done":
+        return f"done at step {rank.step:,}"
+    return f"{'saving' if rank.phase == 'save' else rank.phase} of step {rank.step:,}"
+
+
+def numbers(values: Iterable[int]) -> str:
+    """Return numbers as text, with consecutive numbers as a range, such as `0–3, 5`."""
+    ranges: list[list[int]] = []
+    for value in sorted(values):
+        if ranges and value == ranges[-1][1] + 1:
+            ranges[-1][1] = value
+        else:
+            ranges.append([value, value])
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges)
+
+
 def steps_text(run_status: RunStatus) -> str:
     """Return the last step and the total number of steps as text."""
     return steps_of(run_status.step, run_status.max_steps)
 
 
-def _state_text(run_status: RunStatus) -> str:
+def _state_text(run_status: RunStatus, job: JobSnapshot | None) -> str:
     """Return the state as text, with the age of the last step if that exceeds `QUIET_SECONDS`."""
     if (run_status.step_age_seconds or 0) <= QUIET_SECONDS:
-        return run_status.state
+        return state_with_job(run_status, job)
     return f"{run_status.state}, no step for {time_text(run_status.step_age_seconds)}"
 
 
 def _progress_text(run_status: RunStatus) -> str:
-    if run_status.step_age_seconds is None:
-        return steps_text(run_status)
-    return f"{steps_text(run_status)}; no new step for {time_text(run_status.step_age_seconds)}"
+    text, age = steps_text(run_status), run_status.step_age_seconds
+    if run_status.max_steps:
+        text += f" ({min(1.0, run_status.step / run_status.max_steps):.1%})"
+    return text if age is None else f"{text}; no new step for {time_text(age)}"
 
 
 def scores_text(run_status: RunStatus) -> str:

@@ -13,7 +13,7 @@ from trainer.record.run_status_model import LossForm
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
 from transloom.observe.terminal.display import (
-    LivePicture,
+    LiveStatus,
     LoggingListener,
     PlainLines,
     listener_for,
@@ -40,8 +40,8 @@ def console(terminal=True, width=120):
 
 
 def shown(tmp_path, terminal):
-    where = console(terminal)
-    with listener_for(where, "runs/x: a title", 10, RunFolder(tmp_path)) as audience:
+    where, run = console(terminal), made_run(tmp_path / "run", TRAIN, VALIDATION)
+    with listener_for(where, "runs/x: a title", 10, RunFolder(run)) as audience:
         for line in (TRAIN, VALIDATION, EVENT):
             audience.line(line)
         audience.notice("resumed: from step 2")
@@ -52,28 +52,41 @@ def shown(tmp_path, terminal):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_numbers_translations_and_notices_are_shown(tmp_path, terminal):
     text = shown(tmp_path, terminal)
-    for part in ("runs/x: a title", "2.500", "8,000", "perplexity", "7.39", "BLEU", "12.3"):
+    for part in ("runs/x: a title", "2.500", "perplexity", "7.39", "BLEU", "12.3"):
         assert part in text
     assert "resumed: from step 2" in text
     assert "checkpoint of step 3 is complete" in text
 
 
+def test_a_status_is_below_the_lines_once_there_is_a_run(tmp_path):
+    where, run = console(), tmp_path / "run"
+    with listener_for(where, "title", 20, RunFolder(run)) as audience:
+        audience.notice("Ray is started")
+        before = where.file.getvalue()
+        made_run(run, train_line(3, **COUNTED))
+    after = where.file.getvalue().removeprefix(before)
+    assert "problem" not in before
+    text = " ".join(re.sub(r"\x1b\[[\d;?]*\w", "", after).split())
+    assert "state stopped step 3 of 20 (15.0%) " in text
+    assert "Ray is started" not in text
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_operations_a_second_are_shown_where_they_are_counted(tmp_path, terminal):
-    def text(**fields):
-        where = console(terminal)
-        with listener_for(where, "title", 10, RunFolder(tmp_path)) as audience:
-            audience.line(train_line(3, **fields))
-        return where.file.getvalue()
+    def text(name, **fields):
+        where, lines = console(terminal), [train_line(n, **fields) for n in (2, 3)]
+        run = made_run(tmp_path / name, *lines)
+        with listener_for(where, "title", 10, RunFolder(run)) as audience:
+            audience.line(lines[-1])
+        return " ".join(re.sub(r"\x1b\[[\d;?]*\w", "", where.file.getvalue()).split())
 
-    with_share = text(**COUNTED)
-    with_share = " ".join(re.sub(r"\x1b\[[\d;?]*\w", "", with_share).split())
-    assert "model TFLOP/s 8 " in with_share
-    assert "MFU 40.0%" in with_share
-    without_peak = text(**COUNTED | {"mfu": None})
+    counted = text("counted", **COUNTED)
+    assert "model TFLOP/s " in counted
+    assert "MFU " in counted
+    without_peak = text("without", **COUNTED | {"mfu": None})
     assert "FLOP/s" in without_peak
     assert "MFU" not in without_peak
-    assert "FLOP/s" not in text()
+    assert "FLOP/s" not in text("uncounted")
 
 
 def test_plain_lines_name_each_loss_and_the_decoding():
@@ -97,7 +110,7 @@ def test_sentences_are_text_and_not_markup(tmp_path, terminal):
 @pytest.mark.parametrize(
     ("terminal", "term", "kind"),
     [
-        (True, "xterm", LivePicture),
+        (True, "xterm", LiveStatus),
         (True, "dumb", PlainLines),  # whose rows cannot be drawn anew
         (False, "xterm", PlainLines),
     ],
@@ -143,5 +156,5 @@ def test_a_run_that_goes_on_is_shown_with_its_curve_so_far(tmp_path):
     run = made_run(tmp_path / "run", *(train_line(n, loss=9.0 - n) for n in range(1, 9)))
     where = console()
     with listener_for(where, "runs/x", 10, RunFolder(run)):
-        pass
+        pass  # the last refresh shows all of it
     assert "█▇▆▅▄▃▂▁" in where.file.getvalue()

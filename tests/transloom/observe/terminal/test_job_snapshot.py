@@ -18,7 +18,7 @@ from cluster.launchers.ray_job.job_record import (
     Runner,
 )
 from cluster.ray.jobs import Job
-from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_picture
+from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> JobFolder:
 
 def test_a_job_that_waits_is_under_way(folder: JobFolder, tmp_path: Path) -> None:
     folder.write(a_record(tmp_path, state="WAITING", waits_for="room: it needs 8 CPU"))
-    job = newest_job_picture(tmp_path)
+    job = newest_job_of(tmp_path)
     assert job is not None
     assert (job.id, job.state, job.is_under_way) == ("mine", "waiting", True)
     assert job.waits_for == "room: it needs 8 CPU"
@@ -38,7 +38,7 @@ def test_a_job_that_waits_is_under_way(folder: JobFolder, tmp_path: Path) -> Non
 
 def test_a_job_that_has_ended_waits_for_nothing(folder: JobFolder, tmp_path: Path) -> None:
     folder.write(a_record(tmp_path, state="FAILED", waits_for="room", message="it broke"))
-    job = newest_job_picture(tmp_path)
+    job = newest_job_of(tmp_path)
     assert job is not None
     assert (job.state, job.is_under_way, job.waits_for) == ("failed", False, None)
     assert job.message == "it broke"
@@ -50,7 +50,7 @@ def test_restarts_have_their_causes(folder: JobFolder, tmp_path: Path) -> None:
     )
     runs = Attempt(started=3.0, first_line=2, first_byte=9)
     folder.write(a_record(tmp_path, attempts=(died, runs)))
-    job = newest_job_picture(tmp_path)
+    job = newest_job_of(tmp_path)
     assert job is not None
     (restart,) = job.restarts
     assert "exit code 137 at step 40: Killed" in restart
@@ -59,7 +59,7 @@ def test_restarts_have_their_causes(folder: JobFolder, tmp_path: Path) -> None:
 def test_a_job_whose_processes_are_gone_is_lost(folder: JobFolder, tmp_path: Path) -> None:
     gone = Runner.of_this_process().model_copy(update={"process": dead_process()})
     folder.write(a_record(tmp_path, runner=gone))
-    job = newest_job_picture(tmp_path)
+    job = newest_job_of(tmp_path)
     assert job is not None
     assert (job.state, job.is_under_way) == ("lost", False)
 
@@ -73,12 +73,12 @@ def test_a_runner_elsewhere_is_known_by_its_signs_of_life_at_once(
     monkeypatch.setattr(time, "sleep", never)
     far = Runner.of_this_process().model_copy(update={"boot": "another machine"})
     folder.write(a_record(tmp_path, runner=far))
-    job = newest_job_picture(tmp_path)
+    job = newest_job_of(tmp_path)
     assert job is not None
     assert job.is_under_way
     silent = time.time() - 2 * HEARTBEAT_TIMEOUT_SECONDS
     os.utime(folder.record_file, (silent, silent))
-    job = newest_job_picture(tmp_path)
+    job = newest_job_of(tmp_path)
     assert job is not None
     assert job.state == "lost"
 
@@ -86,9 +86,9 @@ def test_a_runner_elsewhere_is_known_by_its_signs_of_life_at_once(
 def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
     folder: JobFolder, tmp_path: Path
 ) -> None:
-    assert newest_job_picture(tmp_path / "nothing") is None
+    assert newest_job_of(tmp_path / "nothing") is None
     folder.record_file.write_text("{")
-    assert newest_job_picture(tmp_path) is None
+    assert newest_job_of(tmp_path) is None
 
 
 class Head:

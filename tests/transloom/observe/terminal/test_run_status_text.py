@@ -138,7 +138,7 @@ def test_a_run_whose_steps_have_stopped_to_come_is_told_from_one_that_trains(
     text = transloom("runs", tmp_path).stdout
     assert text.count("no step for") == 1
     assert "training, no step for 30 min" in text
-    assert "1 of 20; no new step for 30 min" in transloom("status", stalled).stdout
+    assert "1 of 20 (5.0%); no new step for 30 min" in transloom("status", stalled).stdout
     stopped = made_run(tmp_path / "stopped", train_line(1))
     assert "no other" not in transloom("status", stopped).stdout
     assert json.loads(transloom("status", stalled, "--json").stdout)["step_age_seconds"] >= 1800

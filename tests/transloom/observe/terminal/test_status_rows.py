@@ -1,0 +1,179 @@
+"""The rows of a run's status: what they say of processes, jobs and findings, and in which order."""
+
+import io
+import re
+import time
+
+import pytest
+from rich.cells import cell_len
+from support.records.lines import COMPARED, corruption_found, skipped_line, train_line
+from support.records.lines import validation_line as validation
+from support.records.run_folders import made_run, with_owner
+
+from cluster.terminal import Terminal
+from trainer.record.run_status import run_status_of
+from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals, write_vitals
+from transloom.observe.terminal.job_snapshot import JobSnapshot
+from transloom.observe.terminal.run_feed import RunFeed
+from transloom.observe.terminal.run_status_text import numbers, rank_rows, status_rows, status_text
+
+NOW = 1_800_000_000.0
+ATTACK = "\x1b]0;owned\x07\u202e[red]"
+
+
+def rank(number, node="a", phase="step", step=7, silent=0.5):
+    return RankVitals(rank=number, node=node, phase=phase, step=step, silent_seconds=silent)
+
+
+def worker(number, alive=True, silent=0.5):
+    return DataWorkerVitals(number=number, alive=alive, windows_read=4, silent_seconds=silent)
+
+
+def vitals(*ranks, **fields):
+    return Vitals(**{"time": NOW - 1, "ranks": ranks} | fields)
+
+
+def a_run(tmp_path, *lines, **fields):
+    lines = lines or (train_line(6), train_line(7), validation(7))
+    run = with_owner(made_run(tmp_path / "run", *lines))
+    write_vitals(RunFolder(run), vitals(rank(0), rank(1), **{"time": time.time()} | fields))
+    return run
+
+
+def texts(run, label, job=None):
+    return [row.text for row in status_rows(run_status_of(run), job) if row.label == label]
+
+
+def rank_texts(*ranks, **fields):
+    return [(row.label.strip(), row.text) for row in rank_rows(vitals(*ranks, **fields), NOW)]
+
+
+def test_ranks_are_told_by_node_and_phase():
+    ranks = [rank(n, node="ab"[n // 4]) for n in range(7)]
+    assert rank_texts(*ranks, rank(7, "b", "validation", 6)) == [
+        ("a", "ranks 0–3 step 7, heartbeat 1.5 s ago"),
+        (
+            "b",
+            "ranks 4–6 step 7, heartbeat 1.5 s ago; "
+            "rank 7 validation of step 6, heartbeat 1.5 s ago",
+        ),
+    ]
+    assert numbers([5, 0, 2, 1]) == "0–2, 5"
+
+
+def test_a_silent_rank_is_told_first_and_a_starting_one_is_not_silent():
+    ranks = (rank(0), rank(1, "b", "save", 6, silent=65.0), rank(2, "c", "start", silent=99.0))
+    (silent, _, starting) = rank_texts(*ranks)
+    assert silent == ("b", "rank 1 silent for 1 min 6 s, in saving of step 6")
+    assert starting[1].startswith("rank 2 starting, ")
+
+
+def test_vitals_that_are_not_renewed_say_so():
+    assert rank_texts(rank(0), time=NOW - 60)[0][1].startswith("1 min old, but")
+    assert len(rank_texts(rank(0))) == 1
+
+
+def test_a_silent_data_worker_is_told():
+    workers = (worker(0), worker(1, alive=False, silent=30.0))
+    found = rank_texts(rank(0), data_workers=workers)[-1]
+    assert found == ("data workers", "2, 8 windows read; worker 1 silent for 31 s")
+
+
+def test_what_the_owner_says_is_shown_while_it_trains(tmp_path):
+    restarts = tuple(Restart(time=NOW, cause=f"cause {n}") for n in range(9))
+    left_out = ("Node b is slow (3 GFLOP/s; the other: 90 GFLOP/s)",)
+    run = a_run(
+        tmp_path,
+        restarts=restarts,
+        unfit_nodes=left_out,
+        checkpoint_being_written=20,
+        memory_checkpoint=18,
+        supervisor="waiting_for_capacity",
+    )
+    assert [text.split("  ")[1] for text in texts(run, "restarted")] == [
+        f"cause {n}" for n in (6, 7, 8)
+    ]
+    assert texts(run, "left out") == [*left_out]
+    assert texts(run, "checkpoint")[-1] == "step 20 is being written"
+    assert texts(run, "in memory")[0].startswith("step 18,")
+    assert texts(run, "supervisor") == ["waiting for capacity"]
+    next((run / "owners").glob("*.json")).rename(run / "owners" / "1.released")
+    for label in ("restarted", "left out", "in memory", "supervisor", "  a"):
+        assert texts(run, label) == []
+    assert texts(run, "checkpoint") == ["none"]
+
+
+def test_a_job_that_waits_says_what_for(tmp_path):
+    run = made_run(tmp_path / "run", train_line(1))
+    job = JobSnapshot("tiny-1", "waiting", True, "room: it needs 8 CPU", restarts=("again",))
+    assert texts(run, "state", job) == ["waiting"]
+    assert texts(run, "job", job) == ["tiny-1: waiting, waits for room: it needs 8 CPU", "again"]
+    assert texts(run, "state") == ["stopped"]
+
+
+def test_findings_have_rows(tmp_path):
+    slow = train_line(8, wait_seconds=0.25, world_size=3, slow_ranks=COMPARED["slow_ranks"])
+    found = corruption_found(6, nodes=(f"far{ATTACK}",))
+    run = a_run(tmp_path, train_line(6), found, skipped_line(7, skipped_steps=3), slow)
+    assert "rank 2 on node-2: 2 times as long" in texts(run, "slow")[0]
+    assert "rank 1 on node far" in texts(run, "corruption")[0]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+def test_a_terminal_shows_the_most_important_rows(tmp_path, monkeypatch, width, height):
+    lines = [train_line(n, loss=9.0 - n, time=time.time() - 20 + n) for n in range(1, 9)]
+    lines += [validation(8, text="sentence " * 30)]
+    run = a_run(
+        tmp_path,
+        *lines,
+        ranks=tuple(rank(n, f"node-{n // 2}") for n in range(4)),
+        restarts=tuple(Restart(time=NOW, cause="cause " * 40) for _ in range(9)),
+    )
+    entries = [f"2026-01-01T00:00:0{n}.000+00:00 event {n} {'x' * 300}\n" for n in range(9)]
+    (run / "log.txt").write_text("".join(entries))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("LINES", str(height))
+    console = Terminal(file=io.StringIO(), force_terminal=True, width=width)
+    console.print(RunFeed(run), crop=False, height=height)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue()).split("\n")[:-1]
+    assert len(shown) <= height
+    assert {cell_len(line.rstrip()) <= width for line in shown} == {True}
+    for label, part in (
+        ("state", "training"),
+        ("step", "8 of 20"),
+        ("loss", "█▇▆▅▄▃▂▁"),
+        ("training loss", "1.000"),
+        ("speed", "10 target tokens/s"),
+        ("newest scores", "BLEU 30.0"),
+        ("  node-1", "ranks 2–3 step 7"),
+        ("at 2026-01-01 00:00:08", "event 8"),
+    ):
+        (row,) = (line for line in shown if line.startswith(f"{label}  "))
+        assert part in row
+
+
+def test_rows_are_folded_in_a_pipe(tmp_path):
+    run = a_run(tmp_path, restarts=(Restart(time=NOW, cause="漢" * 400),))
+    console = Terminal(file=io.StringIO(), force_terminal=False, width=60)
+    console.print(RunFeed(run))
+    assert max(map(cell_len, console.file.getvalue().split("\n"))) <= 60
+    assert console.file.getvalue().count("漢") == 400
+
+
+def test_nothing_in_it_steers_a_terminal(tmp_path):
+    run = a_run(
+        tmp_path,
+        ranks=(rank(0, ATTACK),),
+        restarts=(Restart(time=NOW, cause=ATTACK),),
+        unfit_nodes=(ATTACK,),
+    )
+    (run / "log.txt").write_text(f"2026-01-01T00:00:00.000+00:00 {ATTACK}\n")
+    job = JobSnapshot(ATTACK, ATTACK, True, ATTACK, ATTACK, (ATTACK,))
+    console = Terminal(file=io.StringIO(), width=200)
+    console.print(RunFeed(run, lambda: job))
+    console.print(status_text(run_status_of(run)))
+    said = console.file.getvalue()
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+    assert "\\x1b]0;owned" in said
