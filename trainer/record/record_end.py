@@ -113,12 +113,11 @@ class RecordEnd:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilization of recent steps; None if unknown."""
-        rate, last = self.flops_per_second, self.last
-        if rate is None or last is None or not last.tflops_per_second or not last.mfu:
+        """Model FLOPs utilization in the time of recent steps; None if a step has no value."""
+        known = [(each.mfu, each.step_seconds) for each in self.recent[1:] if each.mfu is not None]
+        if not known or len(known) < len(self.recent) - 1:
             return None
-        # The device's peak is the speed of the last step divided by its utilization.
-        return _ratio(rate * last.mfu, last.tflops_per_second * TERA, MAX_FLOPS)
+        return _ratio(sum(share * seconds for share, seconds in known), self._seconds)
 
     @property
     def in_a_row(self) -> int | None:

@@ -36,8 +36,7 @@ def test_there_may_be_no_record_and_no_step(tmp_path):
     assert read_record_end(tmp_path / "metrics.jsonl", MOST) == RecordEnd()
     assert end_of(tmp_path) == RecordEnd()
     only = end_of(tmp_path, Preempted(step=0))
-    assert (only.step, only.first_step, only.recent) == (0, None, ())
-    assert only.world_size is None
+    assert (only.step, only.first_step, only.recent, only.world_size) == (0, None, (), None)
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path):
@@ -73,6 +72,15 @@ def test_the_speed_is_of_the_time_between_the_steps(tmp_path):
     assert end.share_of_time("data_stall_seconds") == 1 / 8
     assert end.share_of_time("checkpoint_stall_seconds") == 2 / 8
     assert end.in_a_row == 0
+
+
+def test_the_mfu_is_that_of_the_steps_in_the_time_between_them(tmp_path):
+    lines = [
+        train_line(1, **COUNTED, time=100.0),
+        train_line(2, **COUNTED, time=101.0, step_seconds=0.5),
+        train_line(3, **COUNTED | {"mfu": 0.1}, time=104.0, step_seconds=2.0),
+    ]
+    assert end_of(tmp_path, *lines).mfu == pytest.approx((0.4 * 0.5 + 0.1 * 2.0) / 4)
 
 
 def test_a_share_of_time_is_one_at_most(tmp_path):

@@ -87,17 +87,11 @@ def test_operations_a_second_need_a_count_of_each_step(tmp_path):
     assert not {"tflops_per_second", "mfu"} & standing.numbers.keys()
 
 
-@pytest.mark.parametrize(
-    "spoilt",
-    [
-        {"model_flops": 0},
-        {"tflops_per_second": 0.0},
-        {"mfu": 0.0},
-    ],
-)
-def test_operations_that_nobody_computed_are_not_shown(tmp_path, spoilt):
-    lines = [train_line(step, **COUNTED | spoilt) for step in (1, 2)]
-    assert run_status_of(made_run(tmp_path / "run", *lines)).value("mfu") is None
+@pytest.mark.parametrize(("fact", "field"), [("tflops_per_second", "model_flops"), ("mfu", "mfu")])
+def test_operations_that_nobody_computed_are_not_shown(tmp_path, fact, field):
+    for value, name in ((0, "zero"), (None, "none")):
+        lines = [train_line(1, **COUNTED), train_line(2, **COUNTED | {field: value})]
+        assert run_status_of(made_run(tmp_path / name, *lines)).value(fact) is None
 
 
 @pytest.mark.parametrize(
