@@ -31,9 +31,9 @@ _MEANINGS = {
     "share": "Share of the time of recent steps. ",
     "recent": "Over recent steps. ",
 }
-# first chart: shown before the user chooses charts; step: the panel of one step; watch: a row with
-# its curve; progress: the printed lines of `train`; table: a column in tables of runs.
-Place = Literal["first chart", "chart", "step", "status", "watch", "progress", "table"]
+# first chart: shown before the user chooses charts; step: the panel of one step; status: a row of
+# `status` and `watch`; progress: the printed lines of `train`; table: a column in tables of runs.
+Place = Literal["first chart", "chart", "step", "status", "progress", "table"]
 Places = tuple[Place, ...]
 # whole: the field is an integer; rate: shown without decimals; power: as 1.00e-04.
 Format = Literal["number", "seconds", "whole", "rate", "loss", "power", "percent", "span", "text"]
@@ -126,13 +126,13 @@ MODELS = (*LINES, RunStatus)
 
 _STEP: Places = ("step",)
 _CHART: Places = ("chart", "step")
-_ALL: Places = ("chart", "step", "status", "watch", "progress")
+_ALL: Places = ("chart", "step", "status", "progress")
 _LOSS: Places = (*_ALL, "first chart")
 _SPEED: Places = (*_LOSS, "table")
-_FIRST: Places = ("first chart", "step", "watch", "progress")
-_STALL: Places = ("first chart", "status", "watch")
+_FIRST: Places = ("first chart", "step", "progress")
+_STALL: Places = ("first chart", "status")
 _DATA: Places = (*_STALL, "step", "progress")
-_WAIT: Places = (*_CHART, "status", "watch")
+_WAIT: Places = (*_CHART, "status")
 _OVERVIEW: Places = ("chart", "status")
 _NATS, _TIME = "nats per {unit}", "s per step"
 _RANGE = ("compute_seconds_min", "compute_seconds_max")

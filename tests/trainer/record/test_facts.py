@@ -84,9 +84,7 @@ def test_each_kind_of_event_is_in_the_table():
 
 def test_each_shown_fact_has_what_its_place_needs():
     assert [fact.name for fact in facts_for("chart", "first chart", "step") if not fact.thin] == []
-    assert [
-        fact.name for fact in facts_for("status", "watch", "table") if not _is_current(fact)
-    ] == []
+    assert [fact.name for fact in facts_for("status", "table") if not _is_current(fact)] == []
     named = {name for fact in FACTS for name in fact.band or () if not BY_NAME[name].thin}
     assert named == set()
 

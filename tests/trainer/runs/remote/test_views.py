@@ -129,7 +129,7 @@ def test_a_follower_keeps_the_last_state_while_the_store_is_away(
     with ViewFollower(view, told.append):
         record(2, tmp_path / "node")
         assert trained.flush(SECONDS)
-        wait_until(lambda: feed.poll() or feed.picture.step == 2)
+        wait_until(lambda: feed.poll() or feed.run_status.step == 2)
         proxy.fail(Answer(403))
         problem = wait_until(lambda: problem_of(view.folder))
         assert "not current" in problem
@@ -138,7 +138,7 @@ def test_a_follower_keeps_the_last_state_while_the_store_is_away(
         os.utime(owner, (0.0, 0.0))  # as if the heartbeat aged
         wait_until(lambda: run_status_of(view.folder).state == "training")
         feed.poll()
-        assert problem in feed.picture.problems
+        assert problem in [row.text for row in feed.rows(200) if row.label == "problem"]
         assert not feed.is_over
         assert feed.summary().startswith(f"{url}: step 2")
         proxy.heal()
