@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import obstore
 import pytest
 from support.files.guarded_server import GuardedServer
 from support.storage.fault_proxy import (
@@ -286,10 +287,10 @@ def test_renewed_credentials_are_used(
 
 @only_moto
 def test_a_listing_that_fails_in_its_middle_is_an_error(
-    store: ObjectStore, fault_proxy: FaultProxy
+    store: ObjectStore, s3_server: S3Server, fault_proxy: FaultProxy
 ) -> None:
     for number in range(LISTED_AT_ONCE + 1):  # two pages
-        store.put(f"{number}", b"")
+        obstore.put(s3_server.client(store.url), f"{number}", b"")
     fault_proxy.fail(Answer(403), kind="LIST", on={2})
 
     with pytest.raises(ObjectAccessError):
