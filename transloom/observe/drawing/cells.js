@@ -42,7 +42,23 @@ function pointed(event) {
 // Tells a page that knows where numbers come from which one was chosen: a row's numbers and a column.
 function choose({ figure, row, column }) {
   const line = figure.map.lines?.[row]; // a map of the time-lapse has none
-  if (line) figure.dispatchEvent(new CustomEvent("numberchosen", { bubbles: true, detail: { line, column } }));
+  if (!line) return;
+  document.querySelectorAll(".grid .frame").forEach((frame) => { frame.hidden = true; });
+  frameOf(figure, row, column);
+  figure.dispatchEvent(new CustomEvent("numberchosen", { bubbles: true, detail: { line, column } }));
+}
+
+// Puts the frame of a map around a cell, from which the arrow keys go on.
+function frameOf(figure, row, column) {
+  const { left, top, cell } = figure.layout;
+  const frame = figure.querySelector(".frame");
+  figure.querySelector(".grid").at = [row, column];
+  frame.hidden = false;
+  Object.entries({
+    left: left + column * cell.width, top: top + row * cell.height,
+    width: Math.max(3, cell.width), height: cell.height,
+  }).forEach(([side, pixels]) => { frame.style[side] = pixels + "px"; });
+  return frame;
 }
 
 function part(role, text, attributes = {}) {
@@ -65,14 +81,7 @@ function visit(grid, row, column) {
     part("gridcell", `${head}: ${numberIn(map, row, column)}`, { id, "aria-colindex": column + 1 }));
   grid.querySelector(".visited").replaceChildren(made);
   grid.setAttribute("aria-activedescendant", id);
-  grid.at = [row, column];
-  const { left, top, cell } = figure.layout;
-  const frame = grid.querySelector(".frame");
-  frame.hidden = false;
-  Object.entries({
-    left: left + column * cell.width, top: top + row * cell.height,
-    width: Math.max(3, cell.width), height: cell.height,
-  }).forEach(([side, pixels]) => { frame.style[side] = pixels + "px"; });
+  const frame = frameOf(figure, row, column);
   frame.scrollIntoView({ block: "nearest", inline: "nearest" });
   const box = frame.getBoundingClientRect();
   tell(map, row, column, box.right - 10, box.top);
@@ -110,11 +119,12 @@ document.addEventListener("focusin", ({ target }) => {
   const grid = gridOfMap(target);
   if (grid?.matches(":focus-visible")) visit(grid, ...(grid.at ?? [0, 0]));
 });
-document.addEventListener("focusout", ({ target }) => {
+document.addEventListener("focusout", ({ target, relatedTarget }) => {
   const grid = gridOfMap(target);
   if (!grid) return;
   tip.hidden = true;
-  grid.querySelector(".frame").hidden = true;
+  // Where a number comes from is in its figure.
+  grid.querySelector(".frame").hidden = !grid.parentElement.contains(relatedTarget);
 });
 document.addEventListener("pointermove", pointed);
 document.addEventListener("pointerdown", pointed);

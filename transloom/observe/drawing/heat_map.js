@@ -1,12 +1,13 @@
 // Heat maps: each figure has its numbers as `map`, and a canvas, on which they are painted.
 
 import { element } from "./elements.js";
-import { formatNumber, formatPrecise } from "./numbers.js";
+import { formatNumber, formatPrecise, shortNumber } from "./numbers.js";
 import { isRightToLeft } from "./text.js";
 
 export const FONT = "13px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 const SMALL_FONT = FONT.replace("13px", "11px");
 const LONGEST_LABEL = 150;
+const NARROWEST_WITH_NUMBER = 30; // in pixels: digits of narrower cells would run into each other
 const INKS = [[0, 0, 0], [255, 255, 255]]; // one of them has a contrast of 4.58 on any ground
 
 // A matrix by colours, which `paint` paints and cells.js reads out: `values` are rows of numbers
@@ -104,7 +105,7 @@ function layoutOf(context, figure) {
   const columnLabels = (columns ?? []).map((text) => shortened(context, text, longest));
   const count = Math.max(1, values[0].length);
   const left = width(rowLabels) + 8;
-  const usual = count <= 10 ? 36 : count <= 20 ? 26 : 17;
+  const usual = count <= 10 ? 36 : count <= 20 ? NARROWEST_WITH_NUMBER : 17;
   const fitting = (room - left - 4) / count;
   const square = Math.max(7, Math.min(usual, Math.floor(fitting)));
   const cell = columns
@@ -120,7 +121,7 @@ function layoutOf(context, figure) {
     top: columns ? slant + 14 : 2,
     width: left + count * cell.width + over + 2,
     height: (columns ? slant + 14 : 2) + values.length * cell.height + 2,
-    writesNumbers: columns !== null && square >= 26 && (!signed || square >= 36),
+    writesNumbers: columns !== null && square >= NARROWEST_WITH_NUMBER && (!signed || square >= 36),
   };
 }
 
@@ -169,7 +170,7 @@ function paintCells(context, figure, full) {
     context.fillRect(x, y, wide - (columns ? 1 : 0), cell.height - 1);
     if (!writesNumbers || value === null) return;
     context.fillStyle = css(ink);
-    context.fillText(formatNumber(value, signed ? 1 : 2), x + cell.width / 2, y + cell.height / 2);
+    context.fillText(shortNumber(value, signed ? 1 : 2), x + cell.width / 2, y + cell.height / 2);
   }));
   context.strokeStyle = css(colour("line"));
   context.strokeRect(left - 0.5, top - 0.5, values[0].length * cell.width + 1,

@@ -6,6 +6,10 @@ export function formatNumber(value, decimals = 2) {
   return value.toFixed(decimals).replace(/^-(?=[0.]+$)/, "").replace("-", "−");
 }
 
+// A number as a cell has room for it: without the zero before the point, and a dot if it rounds to 0.
+export const shortNumber = (value, digits) => (Math.abs(value) < 0.5 * 10 ** -digits ? "·"
+  : formatNumber(value, digits).replace(/^(−?)0\./, "$1."));
+
 // A number in full: with four decimals, or as a power of ten if these would be too few.
 export function formatPrecise(value) {
   if (!Number.isFinite(value) || value === 0 || Math.abs(value) >= 1e-4) return formatNumber(value, 4);

@@ -35,9 +35,11 @@ export function lineOf(place) {
   };
 }
 
-// The current value of a colour of the style sheet.
+// The current value of a colour of the style sheet, which is that of an element.
 export function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  colour.probe ??= document.head.appendChild(document.createElement("i"));
+  colour.probe.style.color = `var(${name})`;
+  return getComputedStyle(colour.probe).color;
 }
 
 // The style index that a run tries at an attempt: all colours once, starting with its preferred one, then

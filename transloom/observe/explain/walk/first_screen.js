@@ -14,7 +14,7 @@ import { rowsOf } from "./trace.js";
 
 const PIECES_IN_BOX = 8;
 const NUMBERS_ON_ARROW = 3;
-const ROWS_OF_MAP = 12;
+const MOST_OF_MAP = 36; // rows and columns of the map
 const MOST_EXAMPLES = 3; // beside the page's own
 
 export const flowOf = {
@@ -158,7 +158,7 @@ function showHead(trace) {
   const { rows, columns } = labelsOf(`${key}.weights_hts`, trace,
     { source: source?.texts, target: target.texts });
   const causal = model.family === "continuation" || key.startsWith("decoder") && !key.includes("cross");
-  const attended = Math.min(model.limits.attended, ROWS_OF_MAP);
+  const attended = Math.min(model.limits.attended, MOST_OF_MAP);
   part("head-map").replaceChildren(weightsOfHead(
     { model: { ...model, limits: { ...model.limits, attended } } },
     `${choice.selectedOptions[0].textContent}: which columns each row looks at`,

@@ -1,5 +1,6 @@
 """Origins of numbers in a browser: below the matrix, with the asked term; effects of switches."""
 
+import random
 import re
 from contextlib import closing
 
@@ -158,16 +159,31 @@ def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):
     assert page.locator("[data-live=matrices] [aria-selected]").count() == 0
 
 
-CELL_OF_MAP = """canvas => {
-    const { left, top, cell } = canvas.closest("figure").layout;
-    return { x: left + 0.5 * cell.width, y: top + 0.5 * cell.height };
+# The middle of a cell of a map, on the canvas, which is scrolled into view; and its number.
+CELL_OF_MAP = """([figure, row, column]) => {
+    const fold = figure.closest("details");
+    if (fold) fold.open = true;
+    const { left, top, cell } = figure.layout;
+    const grid = figure.querySelector(".grid");
+    const [x, y] = [left + (column + 0.5) * cell.width, top + (row + 0.5) * cell.height];
+    figure.scrollIntoView({ block: "center" });
+    [grid, figure].forEach((one) => { one.scrollLeft = Math.max(0, x - 100); });
+    const box = figure.querySelector("canvas").getBoundingClientRect();
+    window.scrollBy(0, Math.max(0, box.top + y - innerHeight + 150));
+    return { x, y, number: figure.map.values[row][column] };
 }"""
-NUMBER_OF_MAP = "canvas => canvas.closest('figure').map.values[0][0]"
-NUMBER_OF_ORIGIN = """() => {
-    const title = document.querySelector("[data-live=origin] h3").getBoundingClientRect();
-    const isSeen = title.top >= 0 && title.bottom <= innerHeight;
-    if (location.hash !== "#live-matrices" || !isSeen) return null;
-    return document.querySelector("[data-live=origin] p.value").textContent;
+# What is wrong with the origin that a click on a figure's cell has opened: "" for nothing.
+FAULT = """([figure, number]) => {
+    const origin = document.querySelector("[data-live=origin]");
+    if (origin.hidden || !figure.contains(origin)) return "it is not beside the map";
+    if (document.activeElement !== origin) return "it has no focus";
+    const [box, title] = [figure.querySelector("canvas"), origin.querySelector("h3")]
+      .map((one) => one.getBoundingClientRect());
+    if (title.top < 0 || title.bottom > innerHeight) return "its title is not on the screen";
+    if (box.bottom < 0 || box.top > innerHeight) return "the map is not on the screen";
+    const shown = Number(origin.querySelector("p.value").textContent.replace("−", "-"));
+    const isSame = Math.abs(shown - number) <= 6e-5 + 1e-3 * Math.abs(number);
+    return isSame ? "" : `${shown}, not ${number}`;
 }"""
 # Of the last cell of each map, in turn: the number in the map, and its origin's.
 NUMBERS_OF_ALL_MAPS = """async () => {
@@ -192,25 +208,59 @@ def number(text):
     return float(text.replace("−", "-").replace(",", ""))
 
 
-@pytest.mark.parametrize("key", ["pointer", "Enter"])
-def test_a_number_chosen_in_a_map_shows_its_origin(watched, key):
-    page = watched.page
-    for section in ("section-3", "section-5"):
+@pytest.mark.parametrize("pace", ["slow", "fast"])
+@pytest.mark.parametrize("size", [(1280, 720), (390, 844)], ids=str)
+def test_a_click_on_any_cell_of_any_map_opens_its_origin_beside_it(watched, size, pace):
+    page, seed = watched.page, random.randrange(10**6)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    chosen = random.Random(seed)
+    sections = page.locator("main > section.drawn")
+    faults = []
+    for _ in range(12):
+        section = sections.nth(chosen.randrange(sections.count())).get_attribute("id")
         page.evaluate("id => { location.hash = id; }", section)
         watched.settle()
-        canvas = page.locator(f"#{section} figure.map canvas").last
-        canvas.evaluate(
-            "one => { const fold = one.closest('details'); if (fold) fold.open = true; }"
-        )
-        watched.settle()
-        if key == "pointer":
-            canvas.click(position=canvas.evaluate(CELL_OF_MAP))
-        else:
-            canvas.locator("..").focus()
-            page.keyboard.press("Enter")
-        shown = page.wait_for_function(NUMBER_OF_ORIGIN).json_value()
-        expected = canvas.evaluate(NUMBER_OF_MAP)
-        assert number(shown) == pytest.approx(expected, rel=1e-3, abs=6e-5)
+        figures = page.query_selector_all(f"#{section} figure.map, .first-screen figure.map")
+        for figure in chosen.choices(figures, k=5):
+            rows, columns = figure.evaluate(
+                "one => [one.map.values.length, one.map.values[0].length]"
+            )
+            at = [figure, chosen.randrange(rows), chosen.randrange(columns)]
+            place = page.evaluate(CELL_OF_MAP, at)
+            if place["number"] is None:  # masked
+                continue
+            canvas = figure.query_selector("canvas")
+            canvas.click(position={name: place[name] for name in "xy"})
+            if pace == "slow":
+                watched.settle()
+            if fault := page.evaluate(FAULT, [figure, place["number"]]):
+                faults.append((section, at[1:], fault))
+    assert faults == [], f"seed {seed}"
+    assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
+
+
+def test_a_number_of_a_map_is_opened_by_enter_and_left_by_back_and_next(watched):
+    page = watched.page
+    page.evaluate("() => { location.hash = 'section-5'; }")
+    watched.settle()
+    grid = page.locator("#section-5 figure.map .grid").last
+    grid.evaluate("one => { const fold = one.closest('details'); if (fold) fold.open = true; }")
+    grid.focus()
+    page.keyboard.press("Enter")
+    origin = page.locator("#section-5 figure.map [data-live=origin]")
+    titles = [origin.locator("h3").inner_text()]
+    while len(titles) < 4:
+        origin.locator("button.number").first.click()
+        titles.append(origin.locator("h3").inner_text())
+    for name, order in (("← previous number", titles[-2::-1]), ("next number →", titles[1:])):
+        for title in order:
+            page.get_by_role("button", name=name).click()
+            assert origin.locator("h3").inner_text() == title
+            assert page.evaluate("document.activeElement.dataset.live") == "origin"
+        assert page.get_by_role("button", name=name).count() == 0
+    page.locator("#first-sentence").fill("je suis")
+    page.locator("[data-live=origin]").wait_for(state="hidden")
 
 
 def test_the_numbers_of_all_maps_have_an_origin(watched):

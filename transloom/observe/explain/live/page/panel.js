@@ -35,6 +35,8 @@ const state = {
   arcsOf: "decoder.layers.0.cross_attention.weights_hts",
   origin: part("origin"), // it moves to the matrix of its number
   back: [], // cells that were opened, the last one shown
+  ahead: [], // cells from which the reader went back
+  map: null, // the map in which a number was chosen, or null
   own: null, // the sentence and tag for which the page was made
   first: null, // the box of the first screen
   tree: null, // the panel of the beam tree
@@ -56,7 +58,7 @@ async function compute() {
   state.first.say("Computing …");
   const found = await state.inTurn.body.run(resultsSlices(sentence, tag));
   if (!found) return;
-  Object.assign(state, found, { back: [] });
+  Object.assign(state, found, { back: [], ahead: [], map: null });
   const took = Math.max(1, Math.round(performance.now() - started));
   state.first.say(`The model is in this page: type any sentence. Computed in ${took} ms.`);
   part("body").hidden = false;
@@ -115,13 +117,11 @@ function listen() {
   part("measure").addEventListener("change", () => showHeads(state));
   part("needed-fold").addEventListener("toggle", ({ target }) => target.open && showNeeded(state));
   document.getElementById("scale").addEventListener("change", () => showMatrices(state));
-  document.addEventListener("numberchosen", async ({ detail: { line, column } }) => {
+  document.addEventListener("numberchosen", ({ target, detail: { line, column } }) => {
     const cell = cellOf(state.model, state.plain.traced, line, column);
     if (!cell) return;
-    location.hash = "live-matrices";
     state.back = []; // what was asked before has led to another number
-    await lookAt(state, cell.key);
-    openOrigin(state, cell, state.plain);
+    openOrigin(state, cell, state.plain, target);
   });
   part("reset").addEventListener("click", () => {
     state.switches = freshSwitches();
