@@ -5,10 +5,12 @@ unchanged. It keeps the output of the newest inspections.
 """
 
 import asyncio
+import os
+import signal
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,11 +23,11 @@ from transloom.observe.dashboard.api_models import (
     InspectionResponse,
     NewInspection,
 )
-from transloom.observe.dashboard.background_process import background_process
 
 LIMITS = JsonLimits(bytes=16_000_000, values=2_000_000)
 MAX_KEPT_INSPECTIONS = 4
 MESSAGE_CHARACTERS = 2_000
+GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _BLOCK_BYTES = 2**16
 
 
@@ -147,7 +149,7 @@ class InspectionManager:
     async def _replay(self, look: StepInspection, path: Path) -> None:
         steps = f"{look.first_step}:{look.last_step}"
         arguments = ("replay", str(path), "--steps", steps, "--look", "--json")
-        async with background_process(*self._command, *arguments) as process:
+        async with _background_process(*self._command, *arguments) as process:
             assert process.stdout is not None
             progress = asyncio.create_task(self._read_progress(process, look))
             try:
@@ -185,3 +187,31 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
             )
         parts.append(block)
     return b"".join(parts)
+
+
+@asynccontextmanager
+async def _background_process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command, and end its process and process group at the end of the context.
+
+    The group includes child processes that the process has left behind.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,  # closing it ends the process
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        _signal(process, signal.SIGTERM)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        _signal(process, signal.SIGKILL)
+        await process.wait()
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

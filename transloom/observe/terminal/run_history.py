@@ -4,33 +4,28 @@ from dataclasses import replace
 
 from trainer.errors import TrainerError
 from trainer.record.record_end import read_record_end
+from trainer.record.run_status import RECORD_BYTES_IN_LIST
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.terminal.run_picture import RunPicture
 
 CURVE_POINTS = 400
-# Number of bytes at the end of the metrics file that are searched for validations (about 150,000
-# steps). The thinned curves of a long metrics file lack most validations.
-VALIDATIONS_BYTES = 2**26
 
 
 def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
     """Fill a picture with the thinned curves and the validations of a run's metrics file.
 
     Returns:
-        Descriptions of the problems in the metrics file.
+        Descriptions of the problems in the metrics file and the curve file.
     """
     try:
-        curves = read_curves(run.metrics, CURVE_POINTS)
-        picture.drawn = curves.points
-        end = read_record_end(run.metrics, VALIDATIONS_BYTES)
+        curves = read_curves(run, CURVE_POINTS)
+        end = read_record_end(run.metrics, RECORD_BYTES_IN_LIST)
     except (OSError, TrainerError) as error:
         return [f"{run.metrics} cannot be read: {error}"]
-    for scored in curves.validations:
-        if end.first_step is None or scored.step < end.first_step:
-            picture.take_scores(scored)
-    for line in end.validations:
+    picture.drawn = curves.points
+    for line in (validations := curves.validations):
         picture.take_scores(line)
-    picture.record = replace(end, validations=end.validations[-1:])
+    picture.record = replace(end, validations=tuple(validations[-1:]))
     picture.step = max(picture.step, end.step)
     return [curves.problem] if curves.problem else []

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
+from trainer.record.curve_points import Points
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
 from trainer.record.record_end import RecordEnd
 from trainer.record.run_status_model import DEFAULT_FORM, LossForm, RunStatus
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import SupervisorState, Vitals
 from trainer.scores import BestScore, keep_best
-from transloom.observe.curves.curve_points import Points
-from transloom.observe.curves.record_blocks import ScoredStep
 
 NOTICES_KEPT = 12
 CHECKPOINTS_SHOWN = 6
@@ -105,7 +104,7 @@ class RunPicture:
         elif isinstance(line, ValidationLine):
             self.take_scores(line)
 
-    def take_scores(self, line: ValidationLine | ScoredStep) -> None:
+    def take_scores(self, line: ValidationLine) -> None:
         """Add the scores of a validation."""
         keep_best(self.best, line.scores, line.step)
         for name, score in line.scores.items():
