@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +47,16 @@ BLOCKS_AT_ONCE = 8
 DOUBLES = frozenset(("step", "time", "target_tokens_seen", "wall_seconds", "counted_seconds"))
 # NaN of a skipped step, whose bits differ from those of numpy's NaN as float32, too.
 SKIPPED = np.uint64(0x7FF8_0000_2000_0000)
-# Limits of what a reader accepts. The largest number of blocks has 34 million steps, whose points
-# take 130 MB of memory.
-MAX_BLOCKS = 2**15
+# Limits of what a reader accepts: bytes of header and points, of one block and of all, which are
+# those of 50 to 100 million steps.
 MAX_HEADER_BYTES = 2**26
-MAX_OTHER_BYTES = 2**27  # of all blocks
+MAX_READ_BYTES = 2**29
 MAX_COLUMNS = 64
 # Number of bytes at the end of a block's range that identify the record.
 _CHECKED_BYTES = 512
 _MAGIC = b"curves 1"
 # Magic bytes, sizes of header, points and steps, checksum of header and points, that of the steps.
 _PREFIX = struct.Struct("<8s5I")
-_TIME = STEP_COLUMNS.index("time")
 
 ColumnType = Literal["<f8", "<f4"]
 Name = Annotated[str, Field(max_length=60)]
@@ -97,9 +95,9 @@ class CurveBlock:
     steps_crc32: int
     end: int
 
-    def read_steps(self, file: BinaryIO) -> Points:
+    def read_steps(self, file: int) -> Points:
         """Return a point for each applied step; the block's points if the steps are damaged."""
-        data = os.pread(file.fileno(), self.end - self.steps_at, self.steps_at)
+        data = os.pread(file, self.end - self.steps_at, self.steps_at)
         row_bytes = sum(np.dtype(kind).itemsize for kind in self.header.steps.values())
         if len(data) != row_bytes * self.header.rows or zlib.crc32(data) != self.steps_crc32:
             return self.points
@@ -108,7 +106,7 @@ class CurveBlock:
             stored[name] = np.frombuffer(data, kind, self.header.rows, position)
             position += stored[name].nbytes
         values = _rows(stored, self.header.rows, STEP_COLUMNS)
-        is_applied = values[:, _TIME].copy().view(np.uint64) != SKIPPED
+        is_applied = values[:, STEP_COLUMNS.index("time")].copy().view(np.uint64) != SKIPPED
         return Points.of_steps(values[is_applied])
 
 
@@ -133,26 +131,26 @@ class CurveFile:
         self.blocks: list[CurveBlock] = []
         self.end = self.record_end = self.last_step = self.bytes_read = 0
         self.problem: str | None = None
-        self._steps_in_no_block = BLOCK_STEPS  # or more, or fewer
+        self._next_step = 0  # at which the next block may be full
         try:
             with open_regular(path) as file, open_regular(record) as lines:
-                self._read(file, lines)
+                self._read(file.fileno(), lines.fileno())
         except FileNotFoundError:
             pass
         except (OSError, ValueError, struct.error) as error:
-            reason = error_summary(error) if isinstance(error, ValueError) else str(error)
-            self.problem = f"at byte {self.end:,} ({reason})"
+            self.problem = f"at byte {self.end:,} ({error_summary(error)})"
 
-    def step_recorded(self) -> None:
-        """Count a step that was written to the record, and append a block if it is full.
+    def step_recorded(self, step: int) -> None:
+        """Append blocks that are full after a step was written to the record.
 
         If the file cannot be written, as on a full disk, its blocks follow later. Readers can do
         without them.
         """
-        self._steps_in_no_block += 1
-        if self._steps_in_no_block >= BLOCK_STEPS:
+        if step >= self._next_step:
+            self._next_step = step + BLOCK_STEPS
             with suppress(OSError):
                 self.extend(BLOCKS_AT_ONCE)
+                self._next_step = self.last_step + BLOCK_STEPS
 
     def extend(self, most_blocks: int | None = None) -> None:
         """Append the record's new blocks. The last lines fill no block yet, and are left out.
@@ -163,34 +161,30 @@ class CurveFile:
         Raises:
             OSError: the file cannot be written.
         """
-        self._steps_in_no_block = 0
         blocks = read_blocks(self._record, self.record_end, self.last_step)
         for block in islice(blocks, most_blocks):
             if not block.is_full:
-                self._steps_in_no_block = len(block.steps)
                 return
             with open_regular(self._record) as record:
-                self._append(encode(block, _crc32(record, block)))
-            self.record_end, self.last_step = block.end, block.last_step
-        self._steps_in_no_block = BLOCK_STEPS  # or more
+                content = encode(block, _crc32(record.fileno(), block))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            with os.fdopen(os.open(self.path, flags, 0o666), "wb", buffering=0) as file:
+                file.truncate(self.end)  # removes what does not match, or is incomplete
+                if os.pwrite(file.fileno(), content, self.end) < len(content):
+                    raise OSError(f"{self.path} is on a full disk")
+            self.end, self.record_end = self.end + len(content), block.end
+            self.last_step = block.last_step
 
-    def _append(self, content: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        with os.fdopen(os.open(self.path, flags, 0o666), "wb", buffering=0) as file:
-            file.truncate(self.end)  # removes what does not match, or was written incompletely
-            if os.pwrite(file.fileno(), content, self.end) == len(content):
-                self.end += len(content)
-
-    def _read(self, file: BinaryIO, record: BinaryIO) -> None:
+    def _read(self, file: int, record: int) -> None:
         """Read the blocks without their steps.
 
         Raises:
             ValueError: a block is damaged or incomplete.
         """
-        size, others = os.fstat(file.fileno()).st_size, 0
-        while self.end < size and len(self.blocks) < MAX_BLOCKS and others < MAX_OTHER_BYTES:
+        size = os.fstat(file).st_size
+        while self.end < size and self.bytes_read < MAX_READ_BYTES:
             block = _read_block(file, self.end, size)
-            lines, others = block.header.lines, others + len(block.header.lines.others)
+            lines = block.header.lines
             is_next = lines.start == self.record_end < lines.end
             if not is_next or block.header.record_crc32 != _crc32(record, lines):
                 return
@@ -199,20 +193,19 @@ class CurveFile:
             self.end, self.record_end, self.last_step = block.end, lines.end, lines.last_step
 
 
-def _read_block(file: BinaryIO, position: int, size: int) -> CurveBlock:
+def _read_block(file: int, position: int, size: int) -> CurveBlock:
     """Read a block of a file that has `size` bytes.
 
     Raises:
         ValueError, struct.error: it is damaged or incomplete.
     """
-    magic, header_bytes, points_bytes, steps_bytes, crc32, steps_crc32 = _PREFIX.unpack(
-        os.pread(file.fileno(), _PREFIX.size, position)
-    )
+    prefix = _PREFIX.unpack(os.pread(file, _PREFIX.size, position))
+    magic, header_bytes, points_bytes, steps_bytes, crc32, steps_crc32 = prefix
     start, length = position + _PREFIX.size, header_bytes + points_bytes
     end = start + length + steps_bytes
     if magic != _MAGIC or length > MAX_HEADER_BYTES or end > size:
         raise ValueError("its block is incomplete, or of another version")
-    data = os.pread(file.fileno(), length, start)
+    data = os.pread(file, length, start)
     if zlib.crc32(data) != crc32:
         raise ValueError("its checksum differs")
     header = BlockHeader.model_validate_json(data[:header_bytes])
@@ -223,9 +216,7 @@ def _read_block(file: BinaryIO, position: int, size: int) -> CurveBlock:
     return CurveBlock(header, Points(stored.T), start + length, steps_crc32, end)
 
 
-def _rows(
-    stored: dict[str, NDArray[Any]], rows: int, columns: tuple[str, ...]
-) -> NDArray[np.float64]:
+def _rows(stored: dict[str, NDArray[Any]], rows: int, columns: tuple[str, ...]) -> NDArray[Any]:
     """Return an array with these columns; values of a column that is not stored are unknown."""
     unknown = np.full(rows, np.nan)
     with np.errstate(invalid="ignore"):  # for NaN of any bits
@@ -236,7 +227,8 @@ def encode(block: LineBlock, record_crc32: int) -> bytes:
     """Return a block of the curve file."""
     applied = Points.of_lines(block.train)
     values = np.full((len(block.steps), len(STEP_COLUMNS)), SKIPPED).view(np.float64)
-    values[[isinstance(line, TrainLine) for line in block.steps]] = applied.step_values
+    is_applied = [isinstance(line, TrainLine) for line in block.steps]
+    values[is_applied] = applied.rows[:, 2 : 2 + len(STEP_COLUMNS)]
     values[:, 0] = [line.step for line in block.steps]
     columns = dict(zip(STEP_COLUMNS, values.T, strict=True))
     columns = {name: column for name, column in columns.items() if np.isfinite(column).any()}
@@ -251,15 +243,13 @@ def encode(block: LineBlock, record_crc32: int) -> bytes:
     points = applied.by_width(POINT_STEPS).rows.T.astype("<f8").tobytes()
     with np.errstate(over="ignore"):  # the numbers of an untrusted record may overflow
         steps = b"".join(
-            column.astype(header.steps[name]).tobytes() for name, column in columns.items()
+            columns[name].astype(kind).tobytes() for name, kind in header.steps.items()
         )
-    crc32s = zlib.crc32(text + points), zlib.crc32(steps)
-    return b"".join(
-        (_PREFIX.pack(_MAGIC, *map(len, (text, points, steps)), *crc32s), text, points, steps)
-    )
+    sizes, crc32s = map(len, (text, points, steps)), map(zlib.crc32, (text + points, steps))
+    return _PREFIX.pack(_MAGIC, *sizes, *crc32s) + text + points + steps
 
 
-def _crc32(record: BinaryIO, lines: LineBlock) -> int:
+def _crc32(record: int, lines: LineBlock) -> int:
     """Return the checksum of the end of some lines; another one if the record lacks the end."""
     start = max(lines.start, lines.end - _CHECKED_BYTES)
-    return zlib.crc32(os.pread(record.fileno(), max(0, lines.end - start), start))
+    return zlib.crc32(os.pread(record, max(0, lines.end - start), start))

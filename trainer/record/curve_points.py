@@ -104,11 +104,6 @@ class Points:
         return self.rows[:, _STEP]
 
     @property
-    def step_values(self) -> NDArray[np.float64]:
-        """The values of `STEP_COLUMNS` of points of single steps."""
-        return self.rows[:, _STEP : _SUMS.stop]
-
-    @property
     def are_single_steps(self) -> bool:
         return bool((self.rows[:, _STEPS] == 1).all())
 

@@ -8,14 +8,14 @@ A record may be read while it grows: text after the last line end is ignored. A 
 damaged: invalid lines are counted and reported, and the other lines are read.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from foundation.file_model import Count, FileModel
+from foundation.file_model import Count, FileModel, error_summary
 from trainer.record.line_reader import LONGEST_LINE_BYTES, LineTail, readable_lines
 from trainer.record.metrics_lines import (
     Event,
@@ -31,11 +31,10 @@ from trainer.scores import Scores
 BLOCK_STEPS = 1024
 # A block also ends when its validations and events have this number of bytes.
 BLOCK_BYTES = 2**22
+MAX_MARKS = 20_000
 # A longer record is read up to this position.
 MAX_RECORD_BYTES = 2**34
 CHUNK_BYTES = 2**21
-# Text inside a JSON string cannot match this, because its quotation marks are escaped.
-_TRAIN = b'"kind": "train"'
 
 
 class ScoredStep(FileModel):
@@ -72,6 +71,14 @@ class LineBlock:
     damaged: Count = 0
     first_damage: str | None = None
 
+    @classmethod
+    def joined(cls, blocks: Sequence["LineBlock"]) -> "LineBlock":
+        """Return the lines of all blocks of a record, except for those of applied steps."""
+        texts, damaged = [block.others for block in blocks], sum(block.damaged for block in blocks)
+        first_damage = next((block.first_damage for block in blocks if block.damaged), None)
+        end, last_step = blocks[-1].end, blocks[-1].last_step
+        return cls(0, end, last_step, [], b"".join(texts), damaged, first_damage)
+
     @property
     def is_full(self) -> bool:
         return len(self.steps) >= BLOCK_STEPS or len(self.others) >= BLOCK_BYTES
@@ -87,20 +94,20 @@ class LineBlock:
 
     @property
     def validations(self) -> list[ValidationLine]:
-        return [line for line in self.marks if isinstance(line, ValidationLine)]
+        """The first validations, at most `MAX_MARKS`."""
+        return [line for line in self.marks if isinstance(line, ValidationLine)][:MAX_MARKS]
 
     @property
     def events(self) -> list[Event | SkippedLine]:
-        return [line for line in self.marks if isinstance(line, Event | SkippedLine)]
+        """The first events and skipped steps, at most `MAX_MARKS`."""
+        return [line for line in self.marks if isinstance(line, Event | SkippedLine)][:MAX_MARKS]
 
     def add(self, text: bytes) -> None:
         """Parse a line, which has no line end."""
         try:
-            line = TrainLine.model_validate_json(text) if _TRAIN in text else parse_line(text)
+            line = parse_line(text)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            where = ".".join(map(str, problem["loc"]))[:80]
-            self.damage(f"{text[:60]!r} ({where}: {problem['msg'][:200]})")
+            self.damage(f"{text[:60]!r} ({error_summary(error)})")
             return
         if isinstance(line, StepLine):
             if line.step <= self.last_step:

@@ -112,7 +112,7 @@ class MetricsFile:
         self._file.append(line.to_json())
         self.last_step = max(self.last_step, line.step)
         if self._curves and isinstance(line, StepLine):
-            self._curves.step_recorded()
+            self._curves.step_recorded(line.step)
 
 
 def read_metrics(path: Path) -> list[Line]:

@@ -42,7 +42,7 @@ def shown(curves, record):
     points = []
     if curves.blocks:
         with curves.path.open("rb") as file:
-            points = [block.read_steps(file) for block in curves.blocks]
+            points = [block.read_steps(file.fileno()) for block in curves.blocks]
     points += [Points.of_lines(block.train) for block in rest]
     blocks = [block.header.lines for block in curves.blocks] + rest
     return Points.joined(points).valid().columns(), [m for block in blocks for m in block.marks]
@@ -137,7 +137,7 @@ def test_a_kill_between_the_step_and_its_block_leaves_no_gap(paths, monkeypatch)
     record, path = paths
     metrics = MetricsFile(record, 0, curves=path)
     with monkeypatch.context() as patched:  # as if the process ended before the write
-        patched.setattr(CurveFile, "_append", lambda *_: None)
+        patched.setattr(CurveFile, "step_recorded", lambda *_: None)
         for step in range(1, 2 * BLOCK + 1):
             metrics.append(train_line(step))
     metrics.close()

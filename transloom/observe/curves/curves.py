@@ -15,67 +15,48 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field, InstanceOf
 
 from data_pipeline.storage.locations import cache_folder
 from data_pipeline.storage.regular_files import open_regular
-from foundation.file_model import MAX_COUNT
+from foundation.file_model import MAX_COUNT, Count, FileModel
 from trainer.errors import TrainerError
 from trainer.record.curve_file import POINT_STEPS, CurveFile
 from trainer.record.curve_points import Points
 from trainer.record.line_blocks import BLOCK_STEPS, LineBlock, read_blocks
-from trainer.record.metrics_lines import Event, SkippedLine, ValidationLine
 from trainer.runs.folder import RunFolder
 
 MAX_POINTS = 2_000
 # Number of bytes of a record that a reader parses for each request. If the record has more bytes
 # after the last block, the reader builds a curve file in the cache.
 TAIL_BYTES = 2**21
-MAX_MARKS = 20_000
 
 
-@dataclass(frozen=True)
-class Curves:
+class Curves(FileModel):
     """Curves of a run, or of a range of its steps.
 
     Attributes:
-        points: the points of the curves in the range.
+        points: the points of the range.
         lines: all lines of the record, except for those of steps that were applied.
+        columns: the values of the points, by the names in `COLUMNS`; None is an unknown value.
+        thinned: True if a point may represent several steps.
         steps_recorded: the last step of the whole record.
         recorded_bytes: length in bytes of the record's complete lines.
         bytes_read: number of bytes of the record and the curve file that were read.
         problem: description of damage to the record or the curve file; None if there is none.
     """
 
-    points: Points
-    lines: list[LineBlock] = field(default_factory=list)
-    steps_recorded: int = 0
-    recorded_bytes: int = 0
-    bytes_read: int = 0
+    points: Annotated[InstanceOf[Points], Field(exclude=True)] = Points.none()
+    lines: Annotated[InstanceOf[LineBlock], Field(exclude=True)] = LineBlock()
+    columns: dict[str, list[int | float | None]] = Points.none().columns()
+    thinned: bool = False
+    steps_recorded: Count = 0
+    recorded_bytes: Count = 0
+    bytes_read: Count = 0
     problem: str | None = None
-
-    @cached_property
-    def columns(self) -> dict[str, list[Any]]:
-        """Lists of the same length by the names in `COLUMNS`; None is an unknown value."""
-        return self.points.columns()
-
-    @property
-    def thinned(self) -> bool:
-        """True if a point may represent several steps."""
-        return not self.points.are_single_steps
-
-    @property
-    def validations(self) -> list[ValidationLine]:
-        """The validations of the run, at most `MAX_MARKS`."""
-        return [line for block in self.lines for line in block.validations][:MAX_MARKS]
-
-    @property
-    def events(self) -> list[Event | SkippedLine]:
-        """The events and skipped steps of the run, at most `MAX_MARKS`."""
-        return [line for block in self.lines for line in block.events][:MAX_MARKS]
 
 
 def read_curves(
@@ -91,19 +72,28 @@ def read_curves(
         OSError: the record cannot be read.
     """
     if not run.metrics.is_file():
-        return Curves(Points.none())
+        return Curves()
     points = max(1, min(points, MAX_POINTS))
     file, problems = _curve_file(run)
     parts = [*_stored(file, points, first_step, last_step), *_appended(run, file)]
-    lines = [block for _, block in parts]
+    lines = LineBlock.joined([block for _, block in parts])
     found = Points.joined(part for part, _ in parts).valid()
+    thin = found.within(first_step, last_step).thinned(points)
+    if lines.damaged:
+        more = f", and {lines.damaged - 1:,} more" if lines.damaged > 1 else ""
+        problems.append(
+            f"{run.metrics} has a damaged line {lines.first_damage}{more}. Only the other lines "
+            "are shown. Restore the file from a copy, or remove each damaged line."
+        )
     return Curves(
-        points=found.within(first_step, last_step).thinned(points),
+        points=thin,
         lines=lines,
-        steps_recorded=lines[-1].last_step,
-        recorded_bytes=lines[-1].end,
-        bytes_read=file.bytes_read + lines[-1].end - file.record_end,
-        problem=" ".join([*problems, *_damage(run.metrics, lines)]) or None,
+        columns=thin.columns(),
+        thinned=not thin.are_single_steps,
+        steps_recorded=lines.last_step,
+        recorded_bytes=lines.end,
+        bytes_read=file.bytes_read + lines.end - file.record_end,
+        problem=" ".join(problems) or None,
     )
 
 
@@ -118,7 +108,7 @@ def _stored(
         for block, is_shown in zip(curves.blocks, shown, strict=True):
             points_of_block = block.points
             if file and is_shown:
-                points_of_block = block.read_steps(file)
+                points_of_block = block.read_steps(file.fileno())
                 curves.bytes_read += block.end - block.steps_at
             yield points_of_block, block.header.lines
 
@@ -174,17 +164,6 @@ def _path_of_copy(record: Path) -> Path:
     status = cache.lstat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:  # as that of a link
         raise TrainerError(
-            f"{cache} cannot be the cache of curves, expected a folder of mode 700 and of your "
-            "user. Remove it, or run chmod 700 on it"
+            f"{cache} is not your folder of mode 700. Remove it, or run chmod 700 on it"
         )
     return cache / f"{hashlib.sha256(os.fsencode(record.resolve())).hexdigest()[:32]}.bin"
-
-
-def _damage(record: Path, lines: list[LineBlock]) -> Iterator[str]:
-    if damaged := sum(block.damaged for block in lines):
-        first = next(block.first_damage for block in lines if block.damaged)
-        more = f", and {damaged - 1:,} more" if damaged > 1 else ""
-        yield (
-            f"{record} has a damaged line {first}{more}. Only the other lines are shown. Restore "
-            "the file from a copy, or remove each damaged line"
-        )

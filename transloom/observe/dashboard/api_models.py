@@ -9,7 +9,7 @@ some steps.
     api/facts                             FactsResponse
     api/runs                              RunsResponse
     api/runs/ID                           RunResponse
-    api/runs/ID/curves?points=&from=&to=  CurvesResponse
+    api/runs/ID/curves?points=&from=&to=  transloom.observe.curves.curves.Curves
     api/runs/ID/nodes                     NodesResponse
     api/runs/ID/time-lapse                TimeLapseResponse
     api/runs/ID/looks/A-B                 InspectionResponse, for the steps A to B
@@ -118,17 +118,6 @@ class RunResponse(RunRow):
     environment: dict[str, Any]
     commands: list[str]
     vitals: dict[str, Any] | None
-
-
-class CurvesResponse(FileModel):
-    """Curves to plot; see `transloom.observe.curves.curves.Curves` for the fields."""
-
-    thinned: bool
-    steps_recorded: Count
-    recorded_bytes: Count
-    bytes_read: Count
-    problem: str | None
-    columns: Columns
 
 
 class GpuColumns(FileModel):

@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -149,15 +149,23 @@ class InspectionManager:
     async def _replay(self, look: StepInspection, path: Path) -> None:
         steps = f"{look.first_step}:{look.last_step}"
         arguments = ("replay", str(path), "--steps", steps, "--look", "--json")
-        async with _background_process(*self._command, *arguments) as process:
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,  # closing it ends the process
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        progress = asyncio.create_task(self._read_progress(process, look))
+        try:
             assert process.stdout is not None
-            progress = asyncio.create_task(self._read_progress(process, look))
-            try:
-                content = await _read_at_most(process.stdout, LIMITS.bytes)
-                await progress
-                code = await process.wait()
-            finally:
-                progress.cancel()
+            content = await _read_at_most(process.stdout, LIMITS.bytes)
+            await progress
+            code = await process.wait()
+        finally:
+            progress.cancel()
+            await _end(process)
         if not content.strip():
             raise ValueError(look.message or f"replay ended with exit code {code}")
         # Check the content, because it becomes part of a response. The exit code is not checked: it
@@ -189,27 +197,13 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
     return b"".join(parts)
 
 
-@asynccontextmanager
-async def _background_process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a command, and end its process and process group at the end of the context.
-
-    The group includes child processes that the process has left behind.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,  # closing it ends the process
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        _signal(process, signal.SIGTERM)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-        _signal(process, signal.SIGKILL)
-        await process.wait()
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process and its process group, which includes processes that it has left behind."""
+    _signal(process, signal.SIGTERM)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+    _signal(process, signal.SIGKILL)
+    await process.wait()
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from foundation.file_model import MAX_COUNT, FileModel
+from foundation.file_model import FileModel
 from foundation.shown_urls import with_urls
 from trainer.errors import RunMismatchError
 from trainer.record.event_text import event_text
@@ -23,11 +23,10 @@ from trainer.record.run_snapshot import RunSnapshot
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
-from transloom.observe.curves.curves import MAX_POINTS, read_curves
+from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.api_models import (
     FACTS_PATH,
     RUNS,
-    CurvesResponse,
     FactsResponse,
     GpuColumns,
     Mark,
@@ -69,7 +68,7 @@ def run_response(path: Path) -> RunResponse:
     row = row_of(snapshot)
     known = len(snapshot.problems)
     curves = read_curves(run, 1)
-    validations = curves.validations
+    validations = curves.lines.validations
     vitals, cleaning = snapshot.vitals, snapshot.cleaning
     problems = [
         *row.standing.problems,
@@ -83,7 +82,7 @@ def run_response(path: Path) -> RunResponse:
         **dict(row) | {"standing": row.standing.model_copy(update={"problems": problems})},
         card=snapshot.card,
         checkpoints=snapshot.checkpoints,
-        events=marks_of(curves.events),
+        events=marks_of(curves.lines.events),
         validations=scored_steps(validations),
         samples=validations[-1].samples if validations else [],
         log=snapshot.log[-LOG_ENTRIES:],
@@ -139,25 +138,6 @@ def commands_of(snapshot: RunSnapshot) -> list[str]:
     ]
 
 
-def curves_response(
-    path: Path,
-    points: int = MAX_POINTS,
-    first_step: int = 0,
-    last_step: int = MAX_COUNT,
-) -> CurvesResponse:
-    """Return the curves of a run, or of a range of its steps.
-
-    Args:
-        points: maximum number of points of each curve.
-        first_step, last_step: the range of steps.
-
-    Raises:
-        OSError: its record cannot be read.
-    """
-    curves = read_curves(RunFolder(path), points, first_step, last_step)
-    return CurvesResponse.model_validate(curves, from_attributes=True)
-
-
 def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
     """Return the responses about some runs as JSON values, by request path, for a report.
 
@@ -177,7 +157,7 @@ def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
         name = run_id(path.name)
         rows.append(row_of(RunSnapshot(RunFolder(path), RECORD_BYTES_IN_LIST)))
         answers[run_path(name)] = run_response(path)
-        answers[run_path(name, "curves")] = curves_response(path)
+        answers[run_path(name, "curves")] = read_curves(RunFolder(path))
         answers[run_path(name, "nodes")] = nodes_response(path)
         answers[run_path(name, "time-lapse")] = time_lapse_response(path)
     folder = Path(with_urls(str(paths[0]))).parent.name

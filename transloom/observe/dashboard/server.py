@@ -24,13 +24,12 @@ from foundation.file_model import MAX_COUNT, JsonLimits, error_summary, parse_ob
 from foundation.shown_urls import with_urls
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from transloom.observe.curves.curves import MAX_POINTS
+from transloom.observe.curves.curves import MAX_POINTS, read_curves
 from transloom.observe.dashboard.api_models import FactsResponse, InspectionRequest, Problem
 from transloom.observe.dashboard.follower import Follower
 from transloom.observe.dashboard.inspections import InspectionManager, InspectionRefusedError
 from transloom.observe.dashboard.page_subscribers import PageSubscribers, TooManyPagesError
 from transloom.observe.dashboard.run_responses import (
-    curves_response,
     nodes_response,
     run_response,
     time_lapse_response,
@@ -107,8 +106,9 @@ class Dashboard:
         path, run = await self._path(request), request.match_info["run"]
         points = _number(request, "points", MAX_POINTS) or MAX_POINTS
         first, last = _number(request, "from", 0), _number(request, "to", MAX_COUNT)
-        answer = await asyncio.to_thread(curves_response, path, points, first, last)
-        self._follower.expect(run, RunFolder(path).metrics, answer.recorded_bytes)
+        folder = RunFolder(path)
+        answer = await asyncio.to_thread(read_curves, folder, points, first, last)
+        self._follower.expect(run, folder.metrics, answer.recorded_bytes)
         return _answer(answer)
 
     async def _nodes(self, request: web.Request) -> web.Response:

@@ -24,7 +24,7 @@ def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
     except (OSError, TrainerError) as error:
         return [f"{run.metrics} cannot be read: {error}"]
     picture.drawn = curves.points
-    for line in (validations := curves.validations):
+    for line in (validations := curves.lines.validations):
         picture.take_scores(line)
     picture.record = replace(end, validations=tuple(validations[-1:]))
     picture.step = max(picture.step, end.step)

@@ -52,12 +52,12 @@ def steps_between(lines, first, last):
 
 
 def marks(found):
-    return [line.step for line in found.validations], [line.step for line in found.events]
+    return [[line.step for line in kind] for kind in (found.lines.validations, found.lines.events)]
 
 
 def rare(lines):
     validated = [line.step for line in lines if isinstance(line, ValidationLine)]
-    return validated, [x.step for x in lines if not isinstance(x, ValidationLine | TrainLine)]
+    return [validated, [x.step for x in lines if not isinstance(x, ValidationLine | TrainLine)]]
 
 
 def assert_stands_for(columns, at, lines):
@@ -110,7 +110,7 @@ def test_points_stand_for_all_steps_and_marks_are_complete(run, lines, points):
     assert found.problem is None
     assert found.bytes_read < 2_000_000 < run.metrics.stat().st_size
     assert marks(found) == rare(lines)
-    assert found.validations[-1].samples
+    assert found.lines.validations[-1].samples
     assert max(found.columns["loss_max"]) > 40.0  # the spike
     assert_all_stand_for(found.columns, steps_between(lines, 1, STEPS))
 
@@ -234,7 +234,7 @@ def test_what_is_no_record_has_no_points(copy, text):
     for _ in range(2):
         found = read_curves(copy)
         assert found.columns["step"] == []
-        assert found.events == []
+        assert found.lines.events == []
         CurveFile(copy.curves, copy.metrics).extend()
     assert bool(found.problem) == (b"\n" in text)
 
@@ -274,7 +274,7 @@ def test_a_line_that_is_too_long_is_told(tmp_path, monkeypatch):
     run.metrics.write_text("".join(line.to_json() + "\n" for line in lines))
     found = read_curves(run)
     assert found.columns["step"] == [1, 2]
-    assert found.events == [spike]
+    assert found.lines.events == [spike]
     assert "more than 4,000 bytes" in found.problem
 
 

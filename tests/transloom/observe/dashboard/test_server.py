@@ -20,10 +20,10 @@ from trainer.record.curve_file import CurveFile
 from trainer.record.metrics_lines import Resumed
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.runs.folder import RunFolder
+from transloom.observe.curves.curves import Curves
 from transloom.observe.dashboard import page_subscribers
 from transloom.observe.dashboard.api_models import (
     CurvesChanged,
-    CurvesResponse,
     NodesResponse,
     RunResponse,
     RunsResponse,
@@ -178,7 +178,7 @@ def test_what_cannot_be_read_is_a_problem_and_no_error(served, folder):
 
 def test_curves_of_a_range(served):
     answer = served.get("/api/runs/long/curves?points=2000&from=401&to=420").json
-    curves = CurvesResponse.model_validate(answer)
+    curves = Curves.model_validate(answer)
     assert curves.columns["step"] == list(range(401, 421))
     assert not curves.thinned
     assert curves.steps_recorded == LONG
