@@ -32,8 +32,7 @@ from trainer.runs.log import ENDED, INTERRUPTED, LogEntry, indented, log_entry
 from trainer.runs.vitals import Vitals
 from transloom.observe.terminal.fact_text import step_text, values_at
 from transloom.observe.terminal.picture_blocks import drawn
-from transloom.observe.terminal.run_history import take_history
-from transloom.observe.terminal.run_picture import CHECKPOINTS_SHOWN, RunPicture
+from transloom.observe.terminal.run_picture import CHECKPOINTS_SHOWN, RunPicture, take_history
 from transloom.observe.terminal.scores import score_text
 
 PLAIN_LINE_SECONDS = 10.0

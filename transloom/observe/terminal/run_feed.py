@@ -26,12 +26,12 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry
 from transloom.observe.terminal.folder_picture import FolderRow, folder_picture
 from transloom.observe.terminal.picture_blocks import drawn
-from transloom.observe.terminal.run_history import take_history
 from transloom.observe.terminal.run_picture import (
     CHECKPOINTS_SHOWN,
     JobPicture,
     RunPicture,
     state_with_job,
+    take_history,
 )
 from transloom.observe.terminal.run_status_text import scores_text, steps_text, time_text
 from transloom.observe.terminal.time_format import clock

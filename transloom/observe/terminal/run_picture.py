@@ -15,16 +15,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainer.checkpoints.checkpoint_status import CheckpointStatus
+from trainer.errors import TrainerError
 from trainer.record.curve_points import Points
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
-from trainer.record.record_end import RecordEnd
+from trainer.record.record_end import RecordEnd, read_record_end
+from trainer.record.run_status import RECORD_BYTES_IN_LIST
 from trainer.record.run_status_model import DEFAULT_FORM, LossForm, RunStatus
+from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry
 from trainer.runs.vitals import SupervisorState, Vitals
 from trainer.scores import BestScore, keep_best
+from transloom.observe.curves.curves import read_curves
 
 NOTICES_KEPT = 12
 CHECKPOINTS_SHOWN = 6
+CURVE_POINTS = 400
 MOST_POINTS = 512  # several for each character of the widest curve
 
 
@@ -147,3 +152,22 @@ class RunPicture:
         if self.state != "training":
             return None
         return replace(self.record, step=self.step).seconds_left(self.max_steps)
+
+
+def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
+    """Fill a picture with the thinned curves and the validations of a run's metrics file.
+
+    Returns:
+        Descriptions of the problems in the metrics file and the curve file.
+    """
+    try:
+        curves = read_curves(run, CURVE_POINTS)
+        end = read_record_end(run.metrics, RECORD_BYTES_IN_LIST)
+    except (OSError, TrainerError) as error:
+        return [f"{run.metrics} cannot be read: {error}"]
+    picture.drawn = curves.points
+    for line in (validations := curves.lines.validations):
+        picture.take_scores(line)
+    picture.record = replace(end, validations=tuple(validations[-1:]))
+    picture.step = max(picture.step, end.step)
+    return [curves.problem] if curves.problem else []
