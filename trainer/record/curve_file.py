@@ -133,11 +133,7 @@ class CurveFile:
         self.problem: str | None = None
         self._next_step = 0  # at which the next block may be full
         try:
-            with (
-                suppress(FileNotFoundError),
-                open_regular(path) as file,
-                open_regular(record) as text,
-            ):
+            with open_regular(path) as file, open_regular(record) as text:
                 self._read(file.fileno(), text.fileno())
         except (OSError, ValueError, struct.error) as error:
             self.problem = f"at byte {self.end:,} ({error_summary(error)})"

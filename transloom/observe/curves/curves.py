@@ -82,8 +82,7 @@ def read_curves(
     if lines.damaged:
         more = f", and {lines.damaged - 1:,} more" if lines.damaged > 1 else ""
         problems.append(
-            f"{run.metrics} has a damaged line {lines.first_damage}{more}. Only the other lines "
-            "are shown. Restore the file from a copy, or remove each damaged line."
+            f"{run.metrics} has a damaged line {lines.first_damage}{more}. Restore or remove it."
         )
     return Curves(
         points=thin,
@@ -127,7 +126,7 @@ def _curve_file(run: RunFolder) -> tuple[CurveFile, list[str]]:
     """Return the run's curve file, or its copy in the cache, and problems."""
     curves, problems = CurveFile(run.curves, run.metrics), list[str]()
     if _is_behind(curves, run):
-        if curves.problem:
+        if curves.problem and run.curves.exists():
             problems.append(
                 f"{run.curves} is damaged {curves.problem}. Remove the file, or resume the run."
             )

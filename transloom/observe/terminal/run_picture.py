@@ -29,7 +29,6 @@ from transloom.observe.curves.curves import read_curves
 
 NOTICES_KEPT = 12
 CHECKPOINTS_SHOWN = 6
-CURVE_POINTS = 400
 MOST_POINTS = 512  # several for each character of the widest curve
 
 
@@ -161,7 +160,7 @@ def take_history(picture: RunPicture, run: RunFolder) -> list[str]:
         Descriptions of the problems in the metrics file and the curve file.
     """
     try:
-        curves = read_curves(run, CURVE_POINTS)
+        curves = read_curves(run, MOST_POINTS)
         end = read_record_end(run.metrics, RECORD_BYTES_IN_LIST)
     except (OSError, TrainerError) as error:
         return [f"{run.metrics} cannot be read: {error}"]
