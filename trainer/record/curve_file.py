@@ -133,10 +133,8 @@ class CurveFile:
         self.problem: str | None = None
         self._next_step = 0  # at which the next block may be full
         try:
-            with open_regular(path) as file, open_regular(record) as lines:
-                self._read(file.fileno(), lines.fileno())
-        except FileNotFoundError:
-            pass
+            with open_regular(path) as file, open_regular(record) as text:
+                self._read(file.fileno(), text.fileno())
         except (OSError, ValueError, struct.error) as error:
             self.problem = f"at byte {self.end:,} ({error_summary(error)})"
 
@@ -219,8 +217,7 @@ def _read_block(file: int, position: int, size: int) -> CurveBlock:
 def _rows(stored: dict[str, NDArray[Any]], rows: int, columns: tuple[str, ...]) -> NDArray[Any]:
     """Return an array with these columns; values of a column that is not stored are unknown."""
     unknown = np.full(rows, np.nan)
-    with np.errstate(invalid="ignore"):  # for NaN of any bits
-        return np.array([stored.get(name, unknown) for name in columns], np.float64).T
+    return np.array([stored.get(name, unknown) for name in columns], np.float64).T
 
 
 def encode(block: LineBlock, record_crc32: int) -> bytes:

@@ -1,7 +1,6 @@
 """Curve files: their blocks against the record, growth, cuts, forgeries."""
 
 import json
-import struct
 import zlib
 
 import numpy as np
@@ -13,9 +12,10 @@ from support.records.lines import COUNTED, skipped_line, train_line, validation_
 from trainer.record import curve_file, line_blocks
 from trainer.record.curve_file import _PREFIX, SKIPPED, CurveFile
 from trainer.record.curve_points import Points
-from trainer.record.line_blocks import BLOCK_STEPS, read_blocks
-from trainer.record.metrics_file import MetricsFile, train_lines
+from trainer.record.line_blocks import read_blocks
+from trainer.record.metrics_file import MetricsFile
 from trainer.record.metrics_lines import Resumed
+from trainer.runs.folder import RunFolder
 
 BLOCK = 8  # steps
 
@@ -27,287 +27,206 @@ def small_blocks(monkeypatch):
 
 
 @pytest.fixture
-def paths(tmp_path):
-    return tmp_path / "metrics.jsonl", tmp_path / "curves.bin"
+def run(tmp_path):
+    return RunFolder(tmp_path)
 
 
-def write(record, lines):
-    with record.open("a") as file:
-        file.writelines(line.to_json() + "\n" for line in lines)
+def opened(run):
+    return CurveFile(run.curves, run.metrics)
 
 
-def shown(curves, record):
-    """The columns and the marks that a reader has: of the blocks, then of the record's end."""
-    rest = list(read_blocks(record, curves.record_end, curves.last_step))
-    points = []
+def write(run, lines):
+    """Write a record and its curve file."""
+    run.metrics.write_text("".join(f"{line.to_json()}\n" for line in lines))
+    opened(run).extend()
+
+
+def train(run, after, last):
+    """Train these steps from a checkpoint on; the curve file only grows."""
+    metrics = MetricsFile(run.metrics, after, curves=run.curves)
+    content = b""
+    for step in range(after + 1, last + 1):
+        metrics.append(train_line(step) if step % 5 else skipped_line(step))
+        before, content = content, run.curves.read_bytes() if run.curves.is_file() else b""
+        assert content.startswith(before)
+    metrics.close()
+
+
+def shown(run):
+    """Columns and marks as readers have them: of the blocks, then of the record's end."""
+    curves = opened(run)
+    rest = list(read_blocks(run.metrics, curves.record_end, curves.last_step))
+    points = [Points.of_lines(block.train) for block in rest]
     if curves.blocks:
-        with curves.path.open("rb") as file:
-            points = [block.read_steps(file.fileno()) for block in curves.blocks]
-    points += [Points.of_lines(block.train) for block in rest]
+        with run.curves.open("rb") as file:
+            points[:0] = [block.read_steps(file.fileno()) for block in curves.blocks]
     blocks = [block.header.lines for block in curves.blocks] + rest
     return Points.joined(points).valid().columns(), [m for block in blocks for m in block.marks]
 
 
-def from_record(record):
-    lines = [line for block in read_blocks(record) for line in block.train]
-    marks = [mark for block in read_blocks(record) for mark in block.marks]
-    return Points.of_lines(lines).columns(), marks
+def from_record(run):
+    blocks = list(read_blocks(run.metrics))
+    columns = Points.of_lines([line for block in blocks for line in block.train]).columns()
+    return columns, [mark for block in blocks for mark in block.marks]
 
 
-def assert_same(found, expected):
-    assert found[1] == expected[1]
-    for name, values in expected[0].items():
-        assert found[0][name] == [None if x is None else pytest.approx(x, rel=1e-6) for x in values]
+def assert_complete(run):
+    (columns, marks), (expected, expected_marks) = shown(run), from_record(run)
+    assert marks == expected_marks
+    for name, values in expected.items():
+        assert columns[name] == [None if x is None else pytest.approx(x, rel=1e-6) for x in values]
 
 
-def some_lines(steps):
-    """Steps of which some are skipped, validated, repeated, or have more facts than others."""
-    for step in range(1, steps + 1):
-        if step % 5 == 3:
-            yield skipped_line(step)
-        else:
-            yield train_line(step, **COUNTED if step > steps // 2 else {})
-        if step % 4 == 0:
-            yield validation_line(step)
-        if step % 7 == 0:
-            yield Resumed(step=step, from_step=step - 2)
-            yield train_line(step - 1)
-
-
-def drawn_line(kind, step, number):
-    if kind == "bad":
-        return f"{number} is no line"
+def line_of(kind, step, number):
+    """A line of a record: a step, or something rare after a step."""
     return {
         "train": lambda: train_line(step, loss=number),
         "counted": lambda: train_line(step, time=number, **COUNTED),
         "skipped": lambda: skipped_line(step),
         "validation": lambda: validation_line(step),
         "resumed": lambda: Resumed(step=step, from_step=0),
-        "repeat": lambda: train_line(max(1, step - 2), loss=number),
-    }[kind]().to_json()
+        "repeated": lambda: train_line(max(1, step - 2), loss=number),
+    }[kind]()
 
 
-kinds = st.sampled_from(["train", "counted", "skipped", "validation", "resumed", "repeat", "bad"])
+STEPS = ["train", "counted", "skipped"]
+MIXED = [
+    line_of(kind, step, 1.5)
+    for step in range(1, 3 * BLOCK + 3)
+    for kind in (STEPS[step % 3], *(["validation", "resumed", "repeated"] if step % 4 == 0 else []))
+]
+kinds = st.sampled_from([*STEPS, "validation", "resumed", "repeated", "no line"])
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(kinds, st.floats(-1e30, 1e30)), max_size=60), st.data())
-def test_blocks_and_the_records_end_have_what_the_record_has(tmp_path_factory, drawn, data):
-    folder = tmp_path_factory.mktemp("run")
-    record, path = folder / "metrics.jsonl", folder / "curves.bin"
-    record.touch()
-    step, writer = 0, CurveFile(path, record)
-    for kind, number in drawn:
-        step += kind in ("train", "counted", "skipped")
-        with record.open("a") as file:
-            file.write(drawn_line(kind, step, number) + "\n")
-        if data.draw(st.booleans(), "extend"):
+@given(st.lists(st.tuples(kinds, st.floats(-1e30, 1e30), st.booleans()), max_size=60))
+def test_blocks_and_the_records_end_have_what_the_record_has(tmp_path_factory, drawn):
+    run = RunFolder(tmp_path_factory.mktemp("run"))
+    run.metrics.touch()
+    step, writer = 0, opened(run)
+    for kind, number, extends in drawn:
+        step += kind in STEPS
+        with run.metrics.open("a") as file:
+            file.write(f"{kind if kind == 'no line' else line_of(kind, step, number).to_json()}\n")
+        if extends:
             writer.extend()
-    assert_same(shown(CurveFile(path, record), record), from_record(record))
+    assert_complete(run)
 
 
-def test_the_file_only_grows_while_the_run_trains(paths):
-    record, path = paths
-    metrics, before = MetricsFile(record, 0, curves=path), b""
-    for step in range(1, 5 * BLOCK):
-        metrics.append(train_line(step) if step % 5 else skipped_line(step))
-        content = path.read_bytes() if path.exists() else b""
-        assert content.startswith(before)
-        before = content
-    metrics.close()
-    curves = CurveFile(path, record)
-    assert [block.header.rows for block in curves.blocks] == [BLOCK] * 4
-    assert_same(shown(curves, record), from_record(record))
+def test_repeated_steps_write_nothing(run):
+    train(run, 0, 2 * BLOCK + 3)
+    content = run.curves.read_bytes()
+    assert [block.header.rows for block in opened(run).blocks] == [BLOCK] * 2
+    for start in (3, BLOCK + 2):
+        train(run, start, 2 * BLOCK + 3)
+        assert run.curves.read_bytes() == content
+    assert_complete(run)
 
 
-def test_repeated_steps_write_nothing(paths):
-    record, path = paths
-    for start in (0, 3, BLOCK + 2):
-        metrics = MetricsFile(record, start, curves=path)
-        for step in range(start + 1, 2 * BLOCK + 4):
-            metrics.append(train_line(step))
-        metrics.close()
-        content = path.read_bytes()
-        assert len(CurveFile(path, record).blocks) == 2
-    assert path.read_bytes() == content
-    assert shown(CurveFile(path, record), record)[0]["step"] == list(range(1, 2 * BLOCK + 4))
-
-
-def test_a_kill_between_the_step_and_its_block_leaves_no_gap(paths, monkeypatch):
-    record, path = paths
-    metrics = MetricsFile(record, 0, curves=path)
+def test_a_kill_between_the_step_and_its_block_leaves_no_gap(run, monkeypatch):
     with monkeypatch.context() as patched:  # as if the process ended before the write
         patched.setattr(CurveFile, "step_recorded", lambda *_: None)
-        for step in range(1, 2 * BLOCK + 1):
-            metrics.append(train_line(step))
-    metrics.close()
-    assert not path.exists()
-    metrics = MetricsFile(record, BLOCK, curves=path)
-    for step in range(BLOCK + 1, 2 * BLOCK + 2):
-        metrics.append(train_line(step))
-    metrics.close()
-    assert len(CurveFile(path, record).blocks) == 2
-    assert_same(shown(CurveFile(path, record), record), from_record(record))
+        train(run, 0, 2 * BLOCK)
+    assert not run.curves.exists()
+    train(run, BLOCK, 2 * BLOCK + 1)
+    assert len(opened(run).blocks) == 2
+    assert_complete(run)
 
 
-def test_a_full_disk_stops_no_training(paths):
-    record, path = paths
-    path.mkdir()
-    metrics = MetricsFile(record, 0, curves=path)
-    for step in range(1, 3 * BLOCK):
-        metrics.append(train_line(step))
-    metrics.close()
-    assert len(train_lines(record)) == 3 * BLOCK - 1
-    path.rmdir()
-    metrics = MetricsFile(record, 3 * BLOCK - 1, curves=path)
-    metrics.append(train_line(3 * BLOCK))
-    metrics.close()
-    assert len(CurveFile(path, record).blocks) == 3
+def test_a_file_that_cannot_be_written_stops_no_training(run):
+    run.curves.mkdir()
+    train(run, 0, 3 * BLOCK)
+    run.curves.rmdir()
+    assert_complete(run)
+    train(run, 3 * BLOCK, 3 * BLOCK + 1)
+    assert len(opened(run).blocks) == 3
 
 
-def test_a_block_has_the_facts_that_were_recorded_in_its_steps(paths):
-    record, path = paths
-    write(record, [train_line(step) for step in range(1, BLOCK + 1)])
-    write(record, [train_line(step, **COUNTED) for step in range(BLOCK + 1, 2 * BLOCK + 1)])
-    CurveFile(path, record).extend()
-    first, second = (block.header.steps.keys() for block in CurveFile(path, record).blocks)
+def test_a_long_record_of_before_is_caught_up_with_during_steps(run, monkeypatch):
+    monkeypatch.setattr(curve_file, "BLOCKS_AT_ONCE", 2)
+    write(run, [train_line(step) for step in range(1, 5 * BLOCK)])
+    run.curves.unlink()
+    for step, blocks in ((5 * BLOCK, 2), (5 * BLOCK + 1, 4), (5 * BLOCK + 2, 5)):
+        train(run, step - 1, step)
+        assert len(opened(run).blocks) == blocks
+
+
+def test_a_block_has_the_facts_that_were_recorded_in_its_steps(run):
+    counted = [train_line(step, **COUNTED) for step in range(BLOCK + 1, 2 * BLOCK + 1)]
+    write(run, [*(train_line(step) for step in range(1, BLOCK + 1)), *counted])
+    first, second = (block.header.steps.keys() for block in opened(run).blocks)
     assert second - first == {"tflops_per_second", "mfu"}
-    columns = shown(CurveFile(path, record), record)[0]
-    assert columns["mfu"][BLOCK - 1 : BLOCK + 1] == [None, pytest.approx(COUNTED["mfu"])]
+    assert_complete(run)
 
 
-def test_skipped_and_unknown_have_different_bits(paths):
-    record, path = paths
-    write(record, [train_line(1, **COUNTED), train_line(2), skipped_line(3)])
-    write(record, [train_line(step) for step in range(4, BLOCK + 1)])
-    CurveFile(path, record).extend()
-    (block,) = CurveFile(path, record).blocks
-    data, at, bits = path.read_bytes(), block.steps_at, {}
+def test_skipped_and_unknown_have_different_bits(run):
+    lines = [train_line(1, **COUNTED), train_line(2), skipped_line(3)]
+    write(run, lines + [train_line(step) for step in range(4, BLOCK + 1)])
+    (block,), bits = opened(run).blocks, {}
+    at = block.steps_at
     for name, kind in block.header.steps.items():
-        stored = np.frombuffer(data, kind, BLOCK, at)
+        stored = np.frombuffer(run.curves.read_bytes(), kind, BLOCK, at)
         at += stored.nbytes
         bits[name] = stored.astype(np.float64).view(np.uint64)
-    assert at == len(data)
     assert np.isnan(bits["mfu"].view(np.float64)[1:]).all()
     assert bits["mfu"][2] == bits["time"][2] == bits["loss"][2] == SKIPPED != bits["mfu"][1]
-    assert shown(CurveFile(path, record), record)[0]["step"] == [1, 2, *range(4, BLOCK + 1)]
+    assert shown(run)[0]["step"] == [1, 2, *range(4, BLOCK + 1)]
 
 
-def test_a_file_cut_at_any_byte_is_continued(paths):
-    record, path = paths
-    write(record, some_lines(3 * BLOCK + 2))
-    CurveFile(path, record).extend()
-    whole, expected = path.read_bytes(), from_record(record)
-    ends = [block.end for block in CurveFile(path, record).blocks]
+def test_a_file_cut_at_any_byte_is_continued(run):
+    write(run, MIXED)
+    whole, ends = run.curves.read_bytes(), [block.end for block in opened(run).blocks]
+    steps = set(from_record(run)[0]["step"])
     for length in range(0, len(whole), 37):
-        path.write_bytes(whole[:length])
-        curves = CurveFile(path, record)
+        run.curves.write_bytes(whole[:length])
+        curves = opened(run)
         assert len(curves.blocks) == sum(end <= length for end in ends)
         assert bool(curves.problem) == (length not in (0, *ends))
         if length % 5 == 0:
-            assert_same(shown(curves, record), expected)
+            assert_complete(run)
         curves.extend()
-        assert path.read_bytes() == whole
+        assert run.curves.read_bytes() == whole
+        run.curves.write_bytes(whole[:length] + bytes([whole[length] ^ 4]) + whole[length + 1 :])
+        assert set(shown(run)[0]["step"]) <= steps  # a changed bit
 
 
-def test_a_changed_bit_ends_the_intact_blocks(paths):
-    record, path = paths
-    write(record, some_lines(3 * BLOCK))
-    CurveFile(path, record).extend()
-    whole, expected = path.read_bytes(), from_record(record)
-    for at in range(0, len(whole), 53):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        columns, marks = shown(CurveFile(path, record), record)
-        assert marks == expected[1]
-        assert set(columns["step"]) <= set(expected[0]["step"])
-
-
-def forged(path, change):
-    """Change the header of the first block, with a checksum that fits."""
-    data = path.read_bytes()
-    magic, size, points, steps, _, crc32 = _PREFIX.unpack_from(data)
-    header = json.loads(data[_PREFIX.size : _PREFIX.size + size])
-    header |= change(header)
-    text, rest = json.dumps(header).encode(), data[_PREFIX.size + size :]
-    crc = zlib.crc32(text + rest[:points])
-    path.write_bytes(_PREFIX.pack(magic, len(text), points, steps, crc, crc32) + text + rest)
+def forge(run, change=lambda header: {}, number=None):
+    """Change the header or all numbers of the first block, with checksums that fit."""
+    data = run.curves.read_bytes()
+    magic, *sizes, _, _ = _PREFIX.unpack_from(data)
+    header, points, steps, rest = np.split(
+        np.frombuffer(data[_PREFIX.size :], np.uint8), np.cumsum(sizes)
+    )
+    values = json.loads(header.tobytes())
+    text = json.dumps(values | change(values)).encode()
+    parts = [points.tobytes(), steps.tobytes()]
+    if number is not None:
+        parts = [(np.full(len(part), number).tobytes())[: len(part)] for part in parts]
+    sums = zlib.crc32(text + parts[0]), zlib.crc32(parts[1])
+    prefix = _PREFIX.pack(magic, len(text), *sizes[1:], *sums)
+    run.curves.write_bytes(b"".join([prefix, text, *parts, rest.tobytes()]))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda header: {"rows": 10**9},
-        lambda header: {"rows": -1},
-        lambda header: {"rows": 1},
-        lambda header: {"steps": header["steps"] | {"more": "<f8"}},
-        lambda header: {"steps": {"loss": "|O"}},
-        lambda header: {"steps": dict.fromkeys(map(str, range(100)), "<f8")},
-        lambda header: {"points": header["points"][:3]},
-        lambda header: {"points": []},
-        lambda header: {"points": ["x" * 100]},
-        lambda header: {"lines": header["lines"] | {"end": 10**14}},
-        lambda header: {"lines": header["lines"] | {"start": 5}},
-        lambda header: {"lines": header["lines"] | {"end": "<script>"}},
-        lambda header: {"lines": None},
-        lambda header: {"record_crc32": 1},
-        lambda header: {"more": 1},
+        *({"rows": 10**9}, {"rows": -1}, {"rows": 1}, {"more": 1}, {"record_crc32": 1}),
+        *({"steps": {"loss": "|O"}}, {"steps": dict.fromkeys(map(str, range(100)), "<f8")}),
+        *({"steps": {"time": "<f8"}}, {"points": []}, {"points": ["x" * 100]}, {"points": ["x"]}),
+        *({"lines": None}, {"lines": {"end": 10**14}}, {"lines": {"end": "<script>"}}),
     ],
 )
-def test_a_forged_header_is_not_trusted(paths, change):
-    record, path = paths
-    write(record, some_lines(2 * BLOCK + 1))
-    CurveFile(path, record).extend()
-    forged(path, change)
-    columns, _ = shown(CurveFile(path, record), record)
-    assert set(columns["step"]) <= set(from_record(record)[0]["step"])
-    json.dumps(columns, allow_nan=False)
+def test_a_forged_header_is_not_trusted(run, change):
+    write(run, MIXED)
+    forge(run, lambda header: change)
+    assert set(shown(run)[0]["step"]) <= set(from_record(run)[0]["step"])
 
 
-def test_forged_sizes_and_numbers_are_not_trusted(paths):
-    record, path = paths
-    write(record, some_lines(2 * BLOCK))
-    CurveFile(path, record).extend()
-    whole = path.read_bytes()
-    for at in range(8, _PREFIX.size, 4):
-        path.write_bytes(whole[:at] + b"\xff\xff\xff\x7f" + whole[at + 4 :])
-        assert shown(CurveFile(path, record), record)[1] == from_record(record)[1]
-    (block, _), (magic, *sizes, _, _) = CurveFile(path, record).blocks, _PREFIX.unpack_from(whole)
-    for number in (np.nan, np.inf, -1.0, 1e300):
-        points = struct.pack("<d", number) * (sizes[1] // 8)
-        steps = struct.pack("<d", number) * (sizes[2] // 8 + 1)
-        text = whole[_PREFIX.size :][: sizes[0]]
-        crc32s = zlib.crc32(text + points), zlib.crc32(steps[: sizes[2]])
-        content = _PREFIX.pack(magic, *sizes, *crc32s) + text + points + steps[: sizes[2]]
-        path.write_bytes(content + whole[block.end :])
-        for found in (shown(CurveFile(path, record), record)[0], joined_points(path, record)):
-            assert 1e300 not in found["step"]
-            json.dumps(found, allow_nan=False)
-
-
-def joined_points(path, record):
-    return Points.joined(block.points for block in CurveFile(path, record).blocks).valid().columns()
-
-
-def test_a_block_takes_1024_steps():
-    assert BLOCK_STEPS == 1_024
-
-
-def test_many_events_end_a_block_early(paths, monkeypatch):
-    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 1_000)
-    record, path = paths
-    write(record, [Resumed(step=0, from_step=0)] * 100)
-    CurveFile(path, record).extend()
-    curves = CurveFile(path, record)
-    assert len(curves.blocks) > 5
-    assert len(shown(curves, record)[1]) == 100
-
-
-def test_a_long_record_of_before_is_caught_up_with_during_steps(paths, monkeypatch):
-    monkeypatch.setattr(curve_file, "BLOCKS_AT_ONCE", 2)
-    record, path = paths
-    write(record, [train_line(step) for step in range(1, 5 * BLOCK)])
-    metrics = MetricsFile(record, 5 * BLOCK - 1, curves=path)
-    for step, blocks in ((5 * BLOCK, 2), (5 * BLOCK + 1, 4), (5 * BLOCK + 2, 5)):
-        metrics.append(train_line(step))
-        assert len(CurveFile(path, record).blocks) == blocks
-    metrics.close()
+@pytest.mark.parametrize("number", [np.nan, np.inf, -1.0, 1e300])
+def test_forged_numbers_are_not_trusted(run, number):
+    write(run, MIXED)
+    forge(run, number=number)
+    overview = Points.joined(block.points for block in opened(run).blocks).valid().columns()
+    for columns in (shown(run)[0], overview):
+        assert set(columns["step"]) <= set(range(1, 3 * BLOCK + 3))
+        json.dumps(columns, allow_nan=False)

@@ -82,8 +82,7 @@ def read_curves(
     if lines.damaged:
         more = f", and {lines.damaged - 1:,} more" if lines.damaged > 1 else ""
         problems.append(
-            f"{run.metrics} has a damaged line {lines.first_damage}{more}. Only the other lines "
-            "are shown. Restore the file from a copy, or remove each damaged line."
+            f"{run.metrics} has a damaged line {lines.first_damage}{more}. Restore or remove it."
         )
     return Curves(
         points=thin,
@@ -103,7 +102,8 @@ def _stored(
     """Yield the points and the other lines of each block; a few blocks are read step by step."""
     ends = [block.header.lines.last_step for block in curves.blocks]
     shown = [before < last and first <= end for before, end in zip([0, *ends], ends, strict=False)]
-    are_few = any(shown) and _is_few(sum(shown), points)
+    # The steps of blocks that have too few points.
+    are_few = 0 < 2 * sum(shown) * BLOCK_STEPS < points * POINT_STEPS
     with open_regular(curves.path) if are_few else nullcontext() as file:
         for block, is_shown in zip(curves.blocks, shown, strict=True):
             points_of_block = block.points
@@ -118,22 +118,17 @@ def _appended(run: RunFolder, curves: CurveFile) -> Iterator[tuple[Points, LineB
     for number, block in enumerate(read_blocks(run.metrics, curves.record_end, curves.last_step)):
         points = Points.of_lines(block.train)
         block.steps.clear()
-        yield points if _is_few(number, MAX_POINTS) else points.by_width(POINT_STEPS), block
-
-
-def _is_few(blocks: int, points: int) -> bool:
-    """Return whether blocks are read step by step, because they have too few points."""
-    return 2 * blocks * BLOCK_STEPS < points * POINT_STEPS
+        is_long = number * BLOCK_STEPS > MAX_POINTS * POINT_STEPS
+        yield points.by_width(POINT_STEPS) if is_long else points, block
 
 
 def _curve_file(run: RunFolder) -> tuple[CurveFile, list[str]]:
     """Return the run's curve file, or its copy in the cache, and problems."""
     curves, problems = CurveFile(run.curves, run.metrics), list[str]()
     if _is_behind(curves, run):
-        if curves.problem:
+        if curves.problem and run.curves.exists():
             problems.append(
-                f"{run.curves} is damaged {curves.problem}. Later steps are read from "
-                f"{run.metrics.name}. Remove the file, or resume the run, which repairs it."
+                f"{run.curves} is damaged {curves.problem}. Remove the file, or resume the run."
             )
         try:
             path = _path_of_copy(run.metrics)

@@ -37,8 +37,6 @@ RUNS = "/api/runs"
 # its sentences.
 MAX_INSPECTED_STEPS = 100
 
-Columns = dict[str, list[int | float | None]]
-
 
 def run_path(run: str, *part: str) -> str:
     """Return the path of the response about a run, or about a part of it, such as "curves"."""
@@ -197,7 +195,7 @@ class NewSteps(FileModel):
     """Event "steps" of `api/follow`: lines appended to a run's record since the last event."""
 
     id: str
-    columns: Columns
+    columns: dict[str, list[int | float | None]]
     validations: list[ScoredStep]
     events: list[Mark]
 

@@ -106,9 +106,8 @@ class Dashboard:
         path, run = await self._path(request), request.match_info["run"]
         points = _number(request, "points", MAX_POINTS) or MAX_POINTS
         first, last = _number(request, "from", 0), _number(request, "to", MAX_COUNT)
-        folder = RunFolder(path)
-        answer = await asyncio.to_thread(read_curves, folder, points, first, last)
-        self._follower.expect(run, folder.metrics, answer.recorded_bytes)
+        answer = await asyncio.to_thread(read_curves, RunFolder(path), points, first, last)
+        self._follower.expect(run, RunFolder(path).metrics, answer.recorded_bytes)
         return _answer(answer)
 
     async def _nodes(self, request: web.Request) -> web.Response:

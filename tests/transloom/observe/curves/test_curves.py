@@ -1,6 +1,5 @@
 """Curves through the curve file, against parsing the whole record."""
 
-import json
 import math
 import os
 from collections import deque
@@ -14,8 +13,7 @@ from trainer.record.curve_points import COLUMNS, MEANS, OF_THE_LAST, Points
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder
-from transloom.observe.curves import curves
-from transloom.observe.curves.curves import read_curves
+from transloom.observe.curves.curves import MAX_POINTS, read_curves
 
 STEPS = 9_000
 SPIKE_STEP = 4_321
@@ -100,13 +98,13 @@ def test_a_short_range_is_shown_step_by_step(run, lines, first, last):
     assert set(found.columns) == set(COLUMNS)
     assert found.columns["step"] == [line.step for line in expected]
     assert_all_stand_for(found.columns, expected)
+    assert found.columns["time"] == [line.time for line in expected]  # float64
 
 
-@pytest.mark.parametrize("points", [1, 3, 100, 200, 2_000])
+@pytest.mark.parametrize("points", [0, 1, 3, 200, 10**9])
 def test_points_stand_for_all_steps_and_marks_are_complete(run, lines, points):
     found = read_curves(run, points)
-    assert 0 < len(found.columns["step"]) <= points
-    assert found.thinned
+    assert 0 < len(found.columns["step"]) <= max(1, min(points, MAX_POINTS))
     assert found.problem is None
     assert found.bytes_read < 2_000_000 < run.metrics.stat().st_size
     assert marks(found) == rare(lines)
@@ -115,32 +113,19 @@ def test_points_stand_for_all_steps_and_marks_are_complete(run, lines, points):
     assert_all_stand_for(found.columns, steps_between(lines, 1, STEPS))
 
 
-def test_time_and_totals_are_exact(run, lines):
-    columns = read_curves(run, 2_000, 2_000, 2_500).columns
-    expected = steps_between(lines, 2_000, 2_500)
-    for name in ("time", "target_tokens_seen", "wall_seconds", "counted_seconds"):
-        assert columns[name] == [getattr(line, name) for line in expected]
-
-
 def test_a_run_without_its_curve_file_gets_one_in_the_cache(run, copy):
     before = sorted(path.name for path in copy.path.iterdir())
     found = read_curves(copy, 200)
     assert found.problem is None
     assert found.columns == read_curves(run, 200).columns
     assert marks(found) == marks(read_curves(run, 200))
-    assert sorted(path.name for path in copy.path.iterdir()) == [*before[:0], "home", *before]
+    assert sorted(path.name for path in copy.path.iterdir()) == ["home", *before]
     (file,) = (copy.path / "home" / "curves").iterdir()
     assert file.read_bytes() == run.curves.read_bytes()
     assert file.parent.stat().st_mode & 0o777 == 0o700
     changed = file.stat().st_mtime_ns
     assert read_curves(copy, 200).columns == found.columns
     assert file.stat().st_mtime_ns == changed
-
-
-def test_a_short_record_needs_no_curve_file(copy):
-    copy.metrics.write_bytes(copy.metrics.read_bytes()[:1_000_000])
-    assert not read_curves(copy).thinned
-    assert not (copy.path / "home").exists()
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o777])
@@ -152,27 +137,16 @@ def test_a_cache_that_others_may_enter_is_told_and_not_used(run, copy, mode):
     assert "chmod 700" in found.problem
     assert list(cache.iterdir()) == []
     assert found.columns["step"][-1] == STEPS - 1
-    cache.rmdir()
-    cache.symlink_to(copy.path)
-    assert "chmod 700" in read_curves(copy, 200).problem
-
-
-def replaced(path, text):
-    other = path.with_name("other")
-    other.write_bytes(text)
-    other.replace(path)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         lambda path, text: path.write_bytes(text[: len(text) // 2]),  # cut
-        lambda path, text: replaced(path, text[len(text) // 2 :].partition(b"\n")[2]),
+        lambda path, text: path.write_bytes(text[len(text) // 2 :].partition(b"\n")[2]),
         lambda path, text: path.write_bytes(text.replace(b'"loss": 2.', b'"loss": 3.')),
         lambda path, text: path.write_bytes(text[:100_000]),
-        lambda path, text: path.write_bytes(b""),
     ],
-    ids=["cut", "replaced", "other values", "short", "empty"],
 )
 def test_only_steps_of_the_record_are_shown(run, copy, change):
     copy.curves.write_bytes(run.curves.read_bytes())
@@ -191,7 +165,6 @@ def test_only_steps_of_the_record_are_shown(run, copy, change):
         lambda file: os.truncate(file, 0) or os.truncate(file, 2**40),  # sparse: it takes no disk
         lambda file: (file.unlink(), os.mkfifo(file)),
     ],
-    ids=["first block", "cut", "noise", "huge", "fifo"],
 )
 def test_a_damaged_curve_file_is_told_and_all_is_shown(run, copy, damage):
     copy.curves.write_bytes(run.curves.read_bytes())
@@ -245,25 +218,6 @@ def test_without_a_record_there_is_nothing(tmp_path):
     assert read_curves(RunFolder(tmp_path)).steps_recorded == 0
 
 
-def test_a_step_that_stands_twice_is_shown_once(tmp_path):
-    run = RunFolder(tmp_path)
-    numbers = (1, 2, 3, 2, 3, 4)
-    run.metrics.write_text("".join(train_line(step).to_json() + "\n" for step in numbers))
-    assert read_curves(run).columns["step"] == [1, 2, 3, 4]
-
-
-def test_the_first_lines_of_all_are_read_too(tmp_path):
-    """Of a version without goodput, and of one without versions."""
-    run = RunFolder(tmp_path)
-    lines = [json.loads(train_line(step).to_json()) for step in (1, 2)]
-    del lines[0]["version"]
-    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    columns = read_curves(run).columns
-    assert columns["step"] == [1, 2]
-    assert columns["goodput"] == [None, None]
-    assert columns["world_size"] == [1, 1]
-
-
 def test_a_line_that_is_too_long_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.record.line_blocks.LONGEST_LINE_BYTES", 4_000)
     monkeypatch.setattr("trainer.record.line_blocks.CHUNK_BYTES", 1_000)
@@ -276,20 +230,6 @@ def test_a_line_that_is_too_long_is_told(tmp_path, monkeypatch):
     assert found.columns["step"] == [1, 2]
     assert found.lines.events == [spike]
     assert "more than 4,000 bytes" in found.problem
-
-
-def test_thinning_keeps_sums_and_extremes():
-    lines = [train_line(step, loss=float(step % 7)) for step in range(1, 101)]
-    thin = Points.of_lines(lines).thinned(10).thinned(3)
-    assert len(thin) == 3
-    assert_all_stand_for(thin.columns(), lines)
-
-
-def test_at_most_so_many_points(run):
-    for points in (0, 1, 2, 3, 1_999, 10**9):
-        found = read_curves(run, points, 1, 700).columns["step"]
-        assert len(found) <= max(1, min(points, curves.MAX_POINTS))
-        assert found
 
 
 @pytest.mark.parametrize(
