@@ -50,7 +50,7 @@ class FileModel(BaseModel):
         return cls.model_validate(parse_object(data, limits))
 
 
-def error_summary(error: ValueError) -> str:
+def error_summary(error: Exception) -> str:
     """Return a file's first problems in one line, with the values found.
 
     Args:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trainer.job.rank_job import RankJob  # agents do not need recipes
 
 # Files and directories in which ranks write; the driver writes the others.
-RANK_FILES = ("metrics.jsonl", "translations", "time-lapse", "wandb", "profile")
+RANK_FILES = ("metrics.jsonl", "curves.bin", "translations", "time-lapse", "wandb", "profile")
 # Those in which ranks other than rank 0 write, too.
 SHARED_RANK_FILES = ("profile",)
 PULL_SECONDS = 120.0

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainer.errors import TrainerError
+from trainer.record.curve_file import CurveFile
 from trainer.record.line_file import LineFile
 from trainer.record.line_reader import LineTail, TailRead, lines_backwards, ranges_of
 from trainer.record.metrics_lines import (
@@ -44,6 +45,7 @@ class MetricsFile:
         resume_step: int,
         notice: Callable[[str], None] = lambda text: None,
         tolerance: float = REPLAY_TOLERANCE,
+        curves: Path | None = None,
     ) -> None:
         """Open the metrics file and read its lines after the checkpoint.
 
@@ -54,9 +56,11 @@ class MetricsFile:
                 written.
             tolerance: the relative difference up to which the losses of a repeated step are
                 considered equal.
+            curves: the curve file, which receives the numbers of the lines; or None.
         """
         self._tolerance = tolerance
         self._file = LineFile(path, notice)
+        self._curves = CurveFile(curves, path) if curves else None
         self._recorded: dict[tuple[bool, int], StepLine | ValidationLine] = {}
         self.last_step = resume_step
         for line in lines_after(path, resume_step):
@@ -107,6 +111,8 @@ class MetricsFile:
     def _write(self, line: Line) -> None:
         self._file.append(line.to_json())
         self.last_step = max(self.last_step, line.step)
+        if self._curves and isinstance(line, StepLine):
+            self._curves.step_recorded(line.step)
 
 
 def read_metrics(path: Path) -> list[Line]:

@@ -56,6 +56,7 @@ class Recorder:
             resume_step,
             supervision.notice,
             tolerance=0.0 if exact else REPLAY_TOLERANCE,
+            curves=run.curves,
         )
         self.goodput = goodput_at_start(read_backwards(run.metrics), resume_step, session_started)
         self._clock_offset = time.time() - time.monotonic()

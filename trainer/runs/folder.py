@@ -8,6 +8,7 @@
       recipe.yaml      the resolved recipe of the last start
       dataset/         the dataset's manifest and tokenizers, sufficient for translation
       metrics.jsonl    steps, scores and events, see trainer/record/metrics_lines.py
+      curves.bin       their numbers in blocks, for views, see trainer/record/curve_file.py
       checkpoints/     see trainer/checkpoints/format.py
       translations/    hypotheses of validations and evaluations
       time-lapse/      probe sentences at some steps, see trainer/record/time_lapse.py
@@ -79,6 +80,7 @@ class RunFolder:
     recipe = _PathInRun("recipe.yaml")
     dataset = _PathInRun("dataset")
     metrics = _PathInRun("metrics.jsonl")
+    curves = _PathInRun("curves.bin")
     checkpoints = _PathInRun("checkpoints")
     translations = _PathInRun("translations")
     time_lapse = _PathInRun("time-lapse")

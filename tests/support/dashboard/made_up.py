@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from transloom.observe.curves.curve_points import COLUMNS
+from trainer.record.curve_points import COLUMNS
 from transloom.observe.dashboard.api_models import FactsResponse
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
@@ -151,7 +151,6 @@ def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
         "restarts": [{"time": 1_795_297_050.0, "cause": "rank 1 died: signal 9"}],
     }
     return its_row | {
-        "complete": True,
         "card": {
             "id": "c4104faa",
             "name": its_row["name"],
@@ -223,7 +222,6 @@ def answers(runs: int = 3, steps: int = 420, every: int = 1) -> dict[str, Any]:
         made[path] = details(its_row, seed)
         made[f"{path}/curves"] = {
             "thinned": every > 1,
-            "complete": True,
             "steps_recorded": last,
             "bytes_read": 1000,
             "problem": None,

@@ -86,14 +86,13 @@ class RunningDashboard(ServerInThread):
     def __init__(
         self,
         folder: Path,
-        cache: Path,
         command: Sequence[str] = inspection_command(COMMAND_LINE),
         headers_seconds: float = HEADERS_SECONDS,
     ) -> None:
         super().__init__()
         self._headers_seconds = headers_seconds
         self.doors = PageGuard(self.port)
-        self.dashboard = Dashboard(RunsTable(RunsFolder(folder)), cache, self.doors, command)
+        self.dashboard = Dashboard(RunsTable(RunsFolder(folder)), self.doors, command)
         self.cookie = ""
 
     def __enter__(self) -> Self:

@@ -316,7 +316,7 @@ def test_an_announced_extension_with_other_code_is_not_executed(theirs, monkeypa
 @pytest.mark.long
 def test_a_click_in_the_dashboard_executes_no_code_of_a_run(theirs):
     found = theirs(RECIPE)
-    with RunningDashboard(found.run.parent, found.folder / "cache") as served:
+    with RunningDashboard(found.run.parent) as served:
         for path in ("", "/curves"):
             assert served.get(f"/api/runs/theirs{path}").status == 200
         with served.follow() as events:

@@ -13,6 +13,7 @@ from cluster.terminal import Terminal
 from trainer.record.run_metrics import run_values
 from trainer.record.run_status_model import DEFAULT_FORM
 from trainer.record.wandb_tracker import LastLoggedRow, rows
+from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.exports import export_metrics, values_of
@@ -48,7 +49,7 @@ def test_the_dashboard_and_reports_have_it(run):
     assert (fact["title"], {"chart", "step", "status"} <= {*fact["show"]}) == (TITLE, True)
     assert responses["/api/runs/run/curves"]["columns"][NAME] == [0.375, 0.375]
     assert responses["/api/runs/run"]["standing"]["numbers"][NAME] == 0.375
-    assert read_curves(run / "metrics.jsonl", points=1).columns[NAME] == [0.375]
+    assert read_curves(RunFolder(run), points=1).columns[NAME] == [0.375]
 
 
 def test_metrics_and_exports_have_it(run, tmp_path):

@@ -37,7 +37,7 @@ BROKEN_BODIES = {
 
 @pytest.fixture
 def dashboard(tmp_path):
-    with RunningDashboard(tmp_path, tmp_path / "cache") as running:
+    with RunningDashboard(tmp_path) as running:
         yield running
 
 
@@ -52,7 +52,7 @@ def test_a_malformed_request_is_answered_with_the_headers_of_every_answer(dashbo
 
 
 def test_what_anybody_sends_is_a_line_of_the_log_and_then_a_count(tmp_path, caplog):
-    with RunningDashboard(tmp_path, tmp_path / "cache") as dashboard:
+    with RunningDashboard(tmp_path) as dashboard:
         for _ in range(5):
             for malformed in MALFORMED.values():
                 answer_to(dashboard.port, malformed)
@@ -85,7 +85,7 @@ def test_the_owner_gets_in_while_others_hold_connections(dashboard):
 @pytest.mark.parametrize("sent", [b"", HALF_REQUEST])
 def test_headers_that_do_not_come_in_time_end_the_connection(tmp_path, sent):
     with (
-        RunningDashboard(tmp_path, tmp_path / "cache", headers_seconds=0.1) as dashboard,
+        RunningDashboard(tmp_path, headers_seconds=0.1) as dashboard,
         connect(dashboard.port) as connection,
     ):
         connection.sendall(sent)

@@ -1,172 +1,164 @@
-"""Read the curves of a run by seeking, so that a record of a million steps is never read whole.
+"""Read the curves of a run from its curve file, so that a long record is never read whole.
 
 ::
 
-    metrics.jsonl ─┬─ short, or a short part is requested: all of its lines        ─┐
-                   ├─ long: small blocks at even distances                         ─├▶ points, marks
-                   └─ long, and in the cache: its index, and the lines since then  ─┘
+    curves.bin, or its copy in the cache  ── blocks ──▶ points, or steps of a short range ─┐
+    metrics.jsonl, after these blocks     ── lines ────────────────────────────────────────┴▶ curves
 
-The record is the run's metrics file. The marks of a curve are the record's rare lines: validations,
-events and skipped steps. Reading in blocks misses most marks, and the extremes between the blocks.
-The index of `transloom.observe.curves.curve_index` contains both. Until `extend_index` has built
-that index, the returned curves are marked as not complete.
+The record is the run's metrics file. Only its owner writes the run's curve file. If that file is
+missing, damaged or far behind the record, as in a run of an earlier version, readers build a copy
+in their cache, once. The marks of a curve are validations, events and skipped steps.
 """
 
-import math
-from dataclasses import dataclass
-from functools import cached_property
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import numpy as np
+from pydantic import Field, InstanceOf
 
-from trainer.record.metrics_lines import Event, SkippedLine
-from transloom.observe.curves.curve_index import CurveIndex, IndexedPart, load_index
-from transloom.observe.curves.curve_points import Points
-from transloom.observe.curves.record_blocks import Lines, OpenRecord, ScoredStep
+from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.regular_files import open_regular
+from foundation.file_model import MAX_COUNT, Count, FileModel
+from trainer.errors import TrainerError
+from trainer.record.curve_file import POINT_STEPS, CurveFile
+from trainer.record.curve_points import Points
+from trainer.record.line_blocks import BLOCK_STEPS, LineBlock, read_blocks
+from trainer.runs.folder import RunFolder
 
-# Maximum number of bytes to read for `MAX_POINTS` points, in addition to about 200 KB for finding
-# byte positions. With this limit, all requests of a page about a run, plus the table of runs, read
-# less than 5 MB in total.
-MAX_READ_BYTES = 3_600_000
 MAX_POINTS = 2_000
-# A record, or a requested part of a record, up to this size is read whole, even if few points are
-# requested. Only longer records get an index.
-SHORT_BYTES = 400_000
-# A block of this number of average lines contains two or three complete lines.
-_LINES_PER_BLOCK = 3
-_MIN_BLOCK_BYTES = 1_200
+# Number of bytes of a record that a reader parses for each request. If the record has more bytes
+# after the last block, the reader builds a curve file in the cache.
+TAIL_BYTES = 2**21
 
 
-@dataclass(frozen=True)
-class Curves:
+class Curves(FileModel):
     """Curves of a run, or of a range of its steps.
 
     Attributes:
-        points: the points of the curves.
-        validations: the validations that were read.
-        events: events and skipped steps.
-        steps_recorded: number of steps in the whole record.
+        points: the points of the range.
+        lines: all lines of the record, except for those of steps that were applied.
+        columns: the values of the points, by the names in `COLUMNS`; None is an unknown value.
+        thinned: True if a point may represent several steps.
+        steps_recorded: the last step of the whole record.
         recorded_bytes: length in bytes of the record's complete lines.
-        bytes_read: number of bytes read from the record and the cache.
-        thinned: True if a point may represent several steps, including steps that were not read.
-        complete: True if all marks and extremes of the range are included; False if the index is
-            not built yet, or lacks some.
-        problem: description of the first damaged line that was read; None if there was none.
+        bytes_read: number of bytes of the record and the curve file that were read.
+        problem: description of damage to the record or the curve file; None if there is none.
     """
 
-    points: Points
-    validations: list[ScoredStep]
-    events: list[Event | SkippedLine]
-    steps_recorded: int = 0
-    recorded_bytes: int = 0
-    bytes_read: int = 0
+    points: Annotated[InstanceOf[Points], Field(exclude=True)] = Points.none()
+    lines: Annotated[InstanceOf[LineBlock], Field(exclude=True)] = LineBlock()
+    columns: dict[str, list[int | float | None]] = Points.none().columns()
     thinned: bool = False
-    complete: bool = True
+    steps_recorded: Count = 0
+    recorded_bytes: Count = 0
+    bytes_read: Count = 0
     problem: str | None = None
-
-    @cached_property
-    def columns(self) -> dict[str, list[Any]]:
-        """Lists of the same length by the names in `COLUMNS`; None is an unknown value."""
-        return self.points.columns()
 
 
 def read_curves(
-    record: Path,
-    points: int = MAX_POINTS,
-    first_step: int | None = None,
-    last_step: int | None = None,
-    cache: Path | None = None,
+    run: RunFolder, points: int = MAX_POINTS, first_step: int = 0, last_step: int = MAX_COUNT
 ) -> Curves:
-    """Return the curves of a record; they are empty if the record does not exist.
+    """Return the curves of a run; they are empty if its record is no file.
 
     Args:
-        record: the path of the metrics file.
-        points: maximum number of points; for fewer points, fewer bytes are read.
-        first_step, last_step: the range of steps; None leaves that end open.
-        cache: the directory of indexes, which this function only reads; None uses no index.
+        points: maximum number of points.
+        first_step, last_step: the range of steps that points cover.
 
     Raises:
-        OSError: the record exists but cannot be read.
+        OSError: the record cannot be read.
     """
+    if not run.metrics.is_file():
+        return Curves()
     points = max(1, min(points, MAX_POINTS))
-    try:
-        opened = OpenRecord(record)
-    except FileNotFoundError:
-        return Curves(Points.none(), [], [])
-    with opened:
-        found, is_read_whole = _read(opened, *opened.span(first_step, last_step), points, cache)
-    first = -math.inf if first_step is None else first_step
-    last = math.inf if last_step is None else last_step
-    part = found.part
-    thin = found.points.within(first, last).thinned(points)
+    file, problems = _curve_file(run)
+    parts = [*_stored(file, points, first_step, last_step), *_appended(run, file)]
+    lines = LineBlock.joined([block for _, block in parts])
+    found = Points.joined(part for part, _ in parts).valid()
+    thin = found.within(first_step, last_step).thinned(points)
+    if lines.damaged:
+        more = f", and {lines.damaged - 1:,} more" if lines.damaged > 1 else ""
+        problems.append(
+            f"{run.metrics} has a damaged line {lines.first_damage}{more}. Restore or remove it."
+        )
     return Curves(
         points=thin,
-        validations=[scored for scored in part.validations if first <= scored.step <= last],
-        events=[line for line in part.events if first <= line.step <= last],
-        steps_recorded=_steps(opened),
-        recorded_bytes=opened.end,
-        bytes_read=opened.bytes_read + found.file_bytes,
-        thinned=not (is_read_whole and thin.are_single_steps),
-        complete=is_read_whole and not part.left_out,
-        problem=_problem(record, part),
+        lines=lines,
+        columns=thin.columns(),
+        thinned=not thin.are_single_steps,
+        steps_recorded=lines.last_step,
+        recorded_bytes=lines.end,
+        bytes_read=file.bytes_read + lines.end - file.record_end,
+        problem=" ".join(problems) or None,
     )
 
 
-def _read(
-    record: OpenRecord, start: int, stop: int, points: int, cache: Path | None
-) -> tuple[CurveIndex, bool]:
-    """Return the content of a byte range as an index, and True if all of the range was read.
+def _stored(
+    curves: CurveFile, points: int, first: int, last: int
+) -> Iterator[tuple[Points, LineBlock]]:
+    """Yield the points and the other lines of each block; a few blocks are read step by step."""
+    ends = [block.header.lines.last_step for block in curves.blocks]
+    shown = [before < last and first <= end for before, end in zip([0, *ends], ends, strict=False)]
+    # The steps of blocks that have too few points.
+    are_few = 0 < 2 * sum(shown) * BLOCK_STEPS < points * POINT_STEPS
+    with open_regular(curves.path) if are_few else nullcontext() as file:
+        for block, is_shown in zip(curves.blocks, shown, strict=True):
+            points_of_block = block.points
+            if file and is_shown:
+                points_of_block = block.read_steps(file.fileno())
+                curves.bytes_read += block.end - block.steps_at
+            yield points_of_block, block.header.lines
 
-    If the range is long, the result also has the earlier lines of the index in the cache.
+
+def _appended(run: RunFolder, curves: CurveFile) -> Iterator[tuple[Points, LineBlock]]:
+    """Yield the points and the lines of the record after the blocks of a curve file."""
+    for number, block in enumerate(read_blocks(run.metrics, curves.record_end, curves.last_step)):
+        points = Points.of_lines(block.train)
+        block.steps.clear()
+        is_long = number * BLOCK_STEPS > MAX_POINTS * POINT_STEPS
+        yield points.by_width(POINT_STEPS) if is_long else points, block
+
+
+def _curve_file(run: RunFolder) -> tuple[CurveFile, list[str]]:
+    """Return the run's curve file, or its copy in the cache, and problems."""
+    curves, problems = CurveFile(run.curves, run.metrics), list[str]()
+    if _is_behind(curves, run):
+        if curves.problem and run.curves.exists():
+            problems.append(
+                f"{run.curves} is damaged {curves.problem}. Remove the file, or resume the run."
+            )
+        try:
+            path = _path_of_copy(run.metrics)
+            curves = CurveFile(path, run.metrics)
+            if _is_behind(curves, run):
+                with path.open("ab") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # other readers wait
+                    CurveFile(path, run.metrics).extend()
+                curves = CurveFile(path, run.metrics)
+        except (OSError, TrainerError) as error:
+            problems.append(f"No curve file can be built: {error}.")
+    return curves, problems
+
+
+def _is_behind(curves: CurveFile, run: RunFolder) -> bool:
+    return run.metrics.stat().st_size - curves.record_end > TAIL_BYTES
+
+
+def _path_of_copy(record: Path) -> Path:
+    """Return the path of a record's curve file in the cache, whose directory is created.
+
+    Raises:
+        OSError: the directory cannot be created.
+        TrainerError: other users can change the directory.
     """
-    budget = max(SHORT_BYTES, MAX_READ_BYTES * points // MAX_POINTS)
-    found = load_index(record, cache) if cache and stop - start > budget else None
-    if found and found.part.indexed_bytes > start:
-        start = min(found.part.indexed_bytes, stop)
-        budget = max(SHORT_BYTES, budget - found.file_bytes)
-    else:
-        found = CurveIndex()
-    if stop - start > budget:
-        found.add(*_read_blocks(record, start, stop, points, budget), stop)
-        return found, False
-    for end, lines in record.chunks(start, stop):
-        found.add(lines, Points.of_lines(lines.train), end)
-    return found, True
-
-
-def _read_blocks(
-    record: OpenRecord, start: int, stop: int, points: int, budget: int
-) -> tuple[Lines, Points]:
-    """Read small, evenly spaced blocks of a byte range; return the lines and one point per block.
-
-    The first block starts at `start`, and the last one ends at `stop`.
-
-    Args:
-        budget: maximum total number of bytes in the blocks.
-    """
-    block = max(_MIN_BLOCK_BYTES, _LINES_PER_BLOCK * record.line_bytes)
-    blocks = max(2, min(points, budget // block))
-    lines = Lines()
-    groups: list[int] = []
-    for place in np.linspace(start, stop - block, blocks).astype(int).tolist():
-        record.read_lines(place, place + block, lines)
-        groups += [place] * (len(lines.train) - len(groups))
-    return lines, Points.of_lines(lines.train).merged(np.array(groups))
-
-
-def _problem(record: Path, part: IndexedPart) -> str | None:
-    if not part.damaged:
-        return None
-    more = f", and {part.damaged - 1:,} more that were read" if part.damaged > 1 else ""
-    return (
-        f"{record} has a damaged line {part.first_damage}{more}. Only the other lines are shown. "
-        "Restore the file from a copy, or remove each damaged line"
-    )
-
-
-def _steps(record: OpenRecord) -> int:
-    first, last = record.first_step, record.last_step
-    if last is None:
-        return 0
-    return max(0, last - (first if first is not None else 1) + 1)
+    cache = cache_folder(None) / "curves"
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = cache.lstat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:  # as that of a link
+        raise TrainerError(
+            f"{cache} is not your folder of mode 700. Remove it, or run chmod 700 on it"
+        )
+    return cache / f"{hashlib.sha256(os.fsencode(record.resolve())).hexdigest()[:32]}.bin"

@@ -9,7 +9,7 @@ some steps.
     api/facts                             FactsResponse
     api/runs                              RunsResponse
     api/runs/ID                           RunResponse
-    api/runs/ID/curves?points=&from=&to=  CurvesResponse
+    api/runs/ID/curves?points=&from=&to=  transloom.observe.curves.curves.Curves
     api/runs/ID/nodes                     NodesResponse
     api/runs/ID/time-lapse                TimeLapseResponse
     api/runs/ID/looks/A-B                 InspectionResponse, for the steps A to B
@@ -25,19 +25,17 @@ from pydantic import Field
 from foundation.file_model import Count, FileModel
 from trainer.checkpoints.checkpoint_status import CheckpointRow
 from trainer.record.facts import EVENT_KINDS, FACTS, EventKind, Fact
+from trainer.record.line_blocks import ScoredStep
 from trainer.record.metrics_lines import Sample
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunMetadata
 from trainer.runs.log import LogEntry
-from transloom.observe.curves.record_blocks import ScoredStep
 
 FACTS_PATH = "/api/facts"
 RUNS = "/api/runs"
 # Maximum number of steps of an inspection: each step is trained again, and the response has all of
 # its sentences.
 MAX_INSPECTED_STEPS = 100
-
-Columns = dict[str, list[int | float | None]]
 
 
 def run_path(run: str, *part: str) -> str:
@@ -100,8 +98,6 @@ class RunResponse(RunRow):
     """All information about one run except its curves.
 
     Attributes:
-        complete: True if all events and validations are included; False while a long record is
-            still being indexed.
         card: the run metadata; None if it cannot be read.
         samples: samples of the newest validation.
         cleaning: the cleaning report of the dataset's manifest, by corpus; None without one.
@@ -110,7 +106,6 @@ class RunResponse(RunRow):
         vitals: contents of vitals.json; None without that file.
     """
 
-    complete: bool
     card: RunMetadata | None
     checkpoints: list[CheckpointRow]
     events: list[Mark]
@@ -121,18 +116,6 @@ class RunResponse(RunRow):
     environment: dict[str, Any]
     commands: list[str]
     vitals: dict[str, Any] | None
-
-
-class CurvesResponse(FileModel):
-    """Curves to plot; see `transloom.observe.curves.curves.Curves` for the fields."""
-
-    thinned: bool
-    complete: bool
-    steps_recorded: Count
-    recorded_bytes: Count
-    bytes_read: Count
-    problem: str | None
-    columns: Columns
 
 
 class GpuColumns(FileModel):
@@ -212,7 +195,7 @@ class NewSteps(FileModel):
     """Event "steps" of `api/follow`: lines appended to a run's record since the last event."""
 
     id: str
-    columns: Columns
+    columns: dict[str, list[int | float | None]]
     validations: list[ScoredStep]
     events: list[Mark]
 
@@ -226,8 +209,7 @@ class NewRuns(FileModel):
 class CurvesChanged(FileModel):
     """Event "curves" of `api/follow`: the page should request the run's curves and marks again.
 
-    The event is sent when the index of the run's record is complete, or when another file has
-    replaced the record.
+    The event is sent when another file has replaced the run's record.
     """
 
     id: str

@@ -12,15 +12,15 @@ replace the record.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 
 from foundation.periodic_thread import ExceptionLog
 from trainer.errors import TrainerError
+from trainer.record.curve_points import Points
+from trainer.record.line_blocks import LineBlock, scored_steps
 from trainer.record.line_reader import LineTail
 from trainer.runs.folder import RunFolder
-from transloom.observe.curves.curve_points import Points
-from transloom.observe.curves.record_blocks import Lines, parse_lines
 from transloom.observe.dashboard.api_models import CurvesChanged, NewRuns, NewSteps
 from transloom.observe.dashboard.page_subscribers import PageSubscribers
 from transloom.observe.dashboard.run_responses import marks_of
@@ -47,17 +47,17 @@ class Tail:
             position: byte position after the last line that a page already has. None starts at the
                 end of the record, because pages request all earlier lines themselves.
         """
-        self.record = record
         self.step_seconds = 1.0  # assumed until a step is read
         self.due = 0.0
         self.begins_at_end = position is None
         self._lines = LineTail(record, position)
 
-    def read(self) -> tuple[Lines, bool]:
+    def read(self) -> tuple[LineBlock, bool]:
         """Return the appended lines, and True if another file has replaced the record."""
         new = self._lines.read()
-        found = Lines()
-        parse_lines(new.position, new.content, found)
+        found = LineBlock()
+        for text in new.content.split(b"\n")[:-1]:
+            found.add(text)
         if found.train:
             self.step_seconds = found.train[-1].step_seconds
         return found, new.is_other
@@ -71,18 +71,9 @@ class Tail:
 class Follower:
     """Publisher of changed rows and new steps to the subscribed pages."""
 
-    def __init__(
-        self,
-        table: RunsTable,
-        subscribers: PageSubscribers,
-        other: Callable[[str, Path], None] = lambda run, record: None,
-    ) -> None:
-        """Start following the runs; requires a running event loop.
-
-        Args:
-            other: called with a run's id and its record when another file has replaced the record.
-        """
-        self._table, self._subscribers, self._other = table, subscribers, other
+    def __init__(self, table: RunsTable, subscribers: PageSubscribers) -> None:
+        """Start following the runs; requires a running event loop."""
+        self._table, self._subscribers = table, subscribers
         self._tails: dict[str, Tail] = {}
         self._exceptions = ExceptionLog("the dashboard")
         self._rows_due = 0.0
@@ -152,13 +143,12 @@ class Follower:
         tail.due = time.monotonic() + wait_seconds
         if is_other:
             self._subscribers.publish("curves", CurvesChanged(id=run))
-            self._other(run, tail.record)
-        if lines.train or lines.validations or lines.events:
+        if lines.steps or lines.others:
             tail.due = min(tail.due, time.monotonic() + tail.wait_seconds)  # there may be more
             steps = NewSteps(
                 id=run,
                 columns=Points.of_lines(lines.train).columns(),
-                validations=lines.scored(),
+                validations=scored_steps(lines.validations),
                 events=marks_of(lines.events),
             )
             self._subscribers.publish("steps", steps)

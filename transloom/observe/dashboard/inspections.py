@@ -5,6 +5,8 @@ unchanged. It keeps the output of the newest inspections.
 """
 
 import asyncio
+import os
+import signal
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -21,11 +23,11 @@ from transloom.observe.dashboard.api_models import (
     InspectionResponse,
     NewInspection,
 )
-from transloom.observe.dashboard.background_process import background_process
 
 LIMITS = JsonLimits(bytes=16_000_000, values=2_000_000)
 MAX_KEPT_INSPECTIONS = 4
 MESSAGE_CHARACTERS = 2_000
+GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _BLOCK_BYTES = 2**16
 
 
@@ -147,15 +149,23 @@ class InspectionManager:
     async def _replay(self, look: StepInspection, path: Path) -> None:
         steps = f"{look.first_step}:{look.last_step}"
         arguments = ("replay", str(path), "--steps", steps, "--look", "--json")
-        async with background_process(*self._command, *arguments) as process:
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,  # closing it ends the process
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        progress = asyncio.create_task(self._read_progress(process, look))
+        try:
             assert process.stdout is not None
-            progress = asyncio.create_task(self._read_progress(process, look))
-            try:
-                content = await _read_at_most(process.stdout, LIMITS.bytes)
-                await progress
-                code = await process.wait()
-            finally:
-                progress.cancel()
+            content = await _read_at_most(process.stdout, LIMITS.bytes)
+            await progress
+            code = await process.wait()
+        finally:
+            progress.cancel()
+            await _end(process)
         if not content.strip():
             raise ValueError(look.message or f"replay ended with exit code {code}")
         # Check the content, because it becomes part of a response. The exit code is not checked: it
@@ -185,3 +195,17 @@ async def _read_at_most(stream: asyncio.StreamReader, most: int) -> bytes:
             )
         parts.append(block)
     return b"".join(parts)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process and its process group, which includes processes that it has left behind."""
+    _signal(process, signal.SIGTERM)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+    _signal(process, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

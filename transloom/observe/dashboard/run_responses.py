@@ -5,7 +5,6 @@ cannot be read, the response describes the problem and contains the other parts.
 """
 
 import shlex
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,17 @@ from foundation.shown_urls import with_urls
 from trainer.errors import RunMismatchError
 from trainer.record.event_text import event_text
 from trainer.record.facts import kind_of
-from trainer.record.metrics_lines import Event, Sample, SkippedLine
+from trainer.record.line_blocks import scored_steps
+from trainer.record.metrics_lines import Event, SkippedLine
 from trainer.record.node_usage import NodeLine, read_usage
-from trainer.record.run_snapshot import ProblemCollector, RunSnapshot
+from trainer.record.run_snapshot import RunSnapshot
 from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
-from transloom.observe.curves.curve_index import extend_index, load_index
-from transloom.observe.curves.curve_points import Points
-from transloom.observe.curves.curves import MAX_POINTS, Curves, read_curves
-from transloom.observe.curves.record_blocks import Lines, OpenRecord
+from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.api_models import (
     FACTS_PATH,
     RUNS,
-    CurvesResponse,
     FactsResponse,
     GpuColumns,
     Mark,
@@ -50,7 +46,6 @@ from transloom.observe.dashboard.runs_folder import run_id
 TABLE_BYTES = 2_400_000
 MIN_END_BYTES = 2**13
 LOG_ENTRIES = 200
-SAMPLES_END_BYTES = 2**16
 _OF_A_NODE = ("time", "cpu_percent", "memory_used_bytes", "memory_bytes")
 _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
@@ -66,24 +61,14 @@ def row_of(snapshot: RunSnapshot) -> RunRow:
     return RunRow(id=run_id(name), name=name, standing=run_status_from(snapshot), settings=settings)
 
 
-def run_response(path: Path, cache: Path) -> RunResponse:
-    """Return all information about a run except its curves.
-
-    Args:
-        path: the run's folder.
-        cache: the directory of record indexes.
-    """
+def run_response(path: Path) -> RunResponse:
+    """Return all information about a run except its curves."""
     run = RunFolder(path)
     snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
     row = row_of(snapshot)
     known = len(snapshot.problems)
-    curves = Curves(Points.none(), [], [])
-    if _is_file(run.metrics):
-        curves = read_curves(run.metrics, 1, cache=cache)
-    sample_problems = ProblemCollector()
-    samples = sample_problems.try_read(
-        run.metrics, lambda: newest_samples(run.metrics, cache), list[Sample]()
-    )
+    curves = read_curves(run, 1)
+    validations = curves.lines.validations
     vitals, cleaning = snapshot.vitals, snapshot.cleaning
     problems = [
         *row.standing.problems,
@@ -95,29 +80,17 @@ def run_response(path: Path, cache: Path) -> RunResponse:
     ]
     return RunResponse(
         **dict(row) | {"standing": row.standing.model_copy(update={"problems": problems})},
-        complete=curves.complete,
         card=snapshot.card,
         checkpoints=snapshot.checkpoints,
-        events=marks_of(curves.events),
-        validations=curves.validations,
-        samples=samples,
+        events=marks_of(curves.lines.events),
+        validations=scored_steps(validations),
+        samples=validations[-1].samples if validations else [],
         log=snapshot.log[-LOG_ENTRIES:],
         cleaning=cleaning,
         environment=environment_of(snapshot),
         commands=commands_of(snapshot),
         vitals=vitals,
     )
-
-
-def newest_samples(record: Path, cache: Path) -> list[Sample]:
-    """Return the newest validation's samples, found at the record's end or with its index."""
-    with OpenRecord(record) as opened:
-        found = Lines()
-        opened.read_lines(max(0, opened.end - SAMPLES_END_BYTES), opened.end, found)
-        if not found.validations and (index := load_index(opened, cache)):
-            at, length = index.part.validation_at or (0, 0)
-            opened.read_lines(at, at + length + 1, found)
-        return found.validations[-1].samples if found.validations else []
 
 
 def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
@@ -165,32 +138,8 @@ def commands_of(snapshot: RunSnapshot) -> list[str]:
     ]
 
 
-def curves_response(
-    path: Path,
-    cache: Path,
-    points: int = MAX_POINTS,
-    first_step: int | None = None,
-    last_step: int | None = None,
-) -> CurvesResponse:
-    """Return the curves of a run, or of a range of its steps.
-
-    Args:
-        cache: the directory of record indexes.
-        points: maximum number of points of each curve.
-        first_step, last_step: None leaves that end of the range open.
-
-    Raises:
-        OSError: its record cannot be read.
-    """
-    curves = read_curves(RunFolder(path).metrics, points, first_step, last_step, cache)
-    return CurvesResponse.model_validate(curves, from_attributes=True)
-
-
 def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
     """Return the responses about some runs as JSON values, by request path, for a report.
-
-    The records are first indexed completely, in a temporary folder. The report therefore contains
-    all events and validations.
 
     Raises:
         RunMismatchError: one of the folders has no run, or two have the same name.
@@ -202,19 +151,15 @@ def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
     if len({path.name for path in paths}) < len(paths):
         names = ", ".join(str(path) for path in paths)
         raise RunMismatchError(f"Two of {names} have the same name: rename one of them")
-    with tempfile.TemporaryDirectory(prefix="transloom-curves-") as temporary:
-        answers: dict[str, FileModel] = {}
-        rows = []
-        for path in paths:
-            cache = Path(temporary)
-            if _is_file(RunFolder(path).metrics):
-                extend_index(RunFolder(path).metrics, cache)
-            name = run_id(path.name)
-            rows.append(row_of(RunSnapshot(RunFolder(path), RECORD_BYTES_IN_LIST)))
-            answers[run_path(name)] = run_response(path, cache)
-            answers[run_path(name, "curves")] = curves_response(path, cache)
-            answers[run_path(name, "nodes")] = nodes_response(path)
-            answers[run_path(name, "time-lapse")] = time_lapse_response(path)
+    answers: dict[str, FileModel] = {}
+    rows = []
+    for path in paths:
+        name = run_id(path.name)
+        rows.append(row_of(RunSnapshot(RunFolder(path), RECORD_BYTES_IN_LIST)))
+        answers[run_path(name)] = run_response(path)
+        answers[run_path(name, "curves")] = read_curves(RunFolder(path))
+        answers[run_path(name, "nodes")] = nodes_response(path)
+        answers[run_path(name, "time-lapse")] = time_lapse_response(path)
     folder = Path(with_urls(str(paths[0]))).parent.name
     table = RunsResponse(folder=folder, problems=[], bytes_read=0, runs=rows)
     answers = {FACTS_PATH: FactsResponse(), RUNS: table, **answers}
@@ -281,10 +226,3 @@ def _mark(line: Event | SkippedLine) -> Mark:
         details = line.details
     name = kind_of(line).name
     return Mark(step=line.step, event=name, words=event_text(line), details=details)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False

@@ -16,8 +16,8 @@ from trainer.record.run_status import is_run, no_runs_in
 MAX_RUNS = 10_000
 # Files and folders of a run that the dashboard reads, and folders whose entries it lists.
 _MEMBERS = (
-    *("run.json", "owners", "recipe.yaml", "metrics.jsonl", "checkpoints", "log.txt"),
-    *("place.json", "vitals.json", "nodes.jsonl", "dataset", "dataset/manifest.json"),
+    *("run.json", "owners", "recipe.yaml", "metrics.jsonl", "curves.bin", "checkpoints"),
+    *("log.txt", "place.json", "vitals.json", "nodes.jsonl", "dataset", "dataset/manifest.json"),
 )
 _LISTED = ("owners", "checkpoints")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -2,12 +2,12 @@
 
 ::
 
-    request ──▶ web/auth.py ──▶ run_responses.py, in a few threads, from run folders and the cache
+    request ──▶ web/auth.py ──▶ run_responses.py, in a few threads, from run folders
                         └──▶ follower.py ──▶ page_subscribers.py ──▶ server-sent events
                         └──▶ inspections.py: processes of `transloom replay`
-            index_process.py adds long records to the cache in the background
 
-The server reads runs and never writes them.
+The server reads runs and never writes them. If a run lacks its curve file, the server builds a copy
+in the user's cache.
 """
 
 import asyncio
@@ -20,23 +20,16 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-from foundation.file_model import JsonLimits, error_summary, parse_object
+from foundation.file_model import MAX_COUNT, JsonLimits, error_summary, parse_object
 from foundation.shown_urls import with_urls
 from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
-from transloom.observe.curves.curves import MAX_POINTS
-from transloom.observe.dashboard.api_models import (
-    CurvesChanged,
-    FactsResponse,
-    InspectionRequest,
-    Problem,
-)
+from transloom.observe.curves.curves import MAX_POINTS, read_curves
+from transloom.observe.dashboard.api_models import FactsResponse, InspectionRequest, Problem
 from transloom.observe.dashboard.follower import Follower
-from transloom.observe.dashboard.index_process import Indexer
 from transloom.observe.dashboard.inspections import InspectionManager, InspectionRefusedError
 from transloom.observe.dashboard.page_subscribers import PageSubscribers, TooManyPagesError
 from transloom.observe.dashboard.run_responses import (
-    curves_response,
     nodes_response,
     run_response,
     time_lapse_response,
@@ -61,14 +54,8 @@ class Dashboard:
         app: the application, to be run by `aiohttp.web`.
     """
 
-    def __init__(
-        self,
-        table: RunsTable,
-        cache: Path,
-        doors: PageGuard,
-        look_command: Sequence[str],
-    ) -> None:
-        self._table, self._cache, self._look_command = table, cache, look_command
+    def __init__(self, table: RunsTable, doors: PageGuard, look_command: Sequence[str]) -> None:
+        self._table, self._look_command = table, look_command
         self._subscribers = PageSubscribers()
         self.app = web.Application(
             middlewares=[doors.middleware, _problems], client_max_size=REQUEST_LIMITS.bytes
@@ -92,17 +79,14 @@ class Dashboard:
 
     async def _parts(self, app: web.Application) -> AsyncIterator[None]:
         """Create the components that need an event loop, and close them when the server ends."""
-        publish = self._subscribers.publish
         executor = ThreadPoolExecutor(THREADS, "dashboard")
         asyncio.get_running_loop().set_default_executor(executor)  # of `asyncio.to_thread`
-        self._indexer = Indexer(self._cache, lambda run: publish("curves", CurvesChanged(id=run)))
-        other = partial(self._indexer.want, is_other=True)
-        self._follower = Follower(self._table, self._subscribers, other)
-        self._looks = InspectionManager(partial(publish, "looks"), self._look_command)
+        self._follower = Follower(self._table, self._subscribers)
+        publish = partial(self._subscribers.publish, "looks")
+        self._looks = InspectionManager(publish, self._look_command)
         yield
         await self._follower.close()
         await self._looks.close()
-        await self._indexer.close()
         executor.shutdown(wait=False, cancel_futures=True)
 
     async def _disconnect_all(self, app: web.Application) -> None:
@@ -112,27 +96,18 @@ class Dashboard:
         return _answer(FactsResponse())
 
     async def _runs(self, request: web.Request) -> web.Response:
-        table = await asyncio.to_thread(self._table.answer)
-        if problem := self._indexer.problem:
-            table = table.model_copy(update={"problems": [*table.problems, problem]})
-        return _answer(table)
+        return _answer(await asyncio.to_thread(self._table.answer))
 
     async def _run(self, request: web.Request) -> web.Response:
         path = await self._path(request)
-        answer = await asyncio.to_thread(run_response, path, self._cache)
-        if not answer.complete:
-            self._indexer.want(request.match_info["run"], RunFolder(path).metrics)
-        return _answer(answer)
+        return _answer(await asyncio.to_thread(run_response, path))
 
     async def _curves(self, request: web.Request) -> web.Response:
         path, run = await self._path(request), request.match_info["run"]
         points = _number(request, "points", MAX_POINTS) or MAX_POINTS
-        first, last = _number(request, "from"), _number(request, "to")
-        answer = await asyncio.to_thread(curves_response, path, self._cache, points, first, last)
-        record = RunFolder(path).metrics
-        if not answer.complete:
-            self._indexer.want(run, record)
-        self._follower.expect(run, record, answer.recorded_bytes)
+        first, last = _number(request, "from", 0), _number(request, "to", MAX_COUNT)
+        answer = await asyncio.to_thread(read_curves, RunFolder(path), points, first, last)
+        self._follower.expect(run, RunFolder(path).metrics, answer.recorded_bytes)
         return _answer(answer)
 
     async def _nodes(self, request: web.Request) -> web.Response:
@@ -217,7 +192,7 @@ def _answer(answer: BaseModel, status: int = 200) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-def _number(request: web.Request, name: str, otherwise: int | None = None) -> int | None:
+def _number(request: web.Request, name: str, otherwise: int) -> int:
     text = request.query.get(name)
     if text is None:
         return otherwise

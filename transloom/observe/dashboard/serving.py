@@ -8,7 +8,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-from data_pipeline.storage.locations import cache_folder
 from transloom.observe.dashboard.inspections import inspection_command
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.server import Dashboard
@@ -18,7 +17,6 @@ from transloom.web.connections import http_server
 from transloom.web.listening import HOST, address_of, listen, wait_for_stop_signal
 
 PORT = 8643
-CACHE = "curves"  # subdirectory of transloom's cache directory, for the indexes of records
 # Added to the process's niceness, so that training on this machine has priority.
 NICENESS = 10
 STOP_SECONDS = 2.0
@@ -60,9 +58,7 @@ def serve(
         print_line(
             "Access requires the token in this address. Ctrl-C stops the dashboard; runs continue."
         )
-        dashboard = Dashboard(
-            RunsTable(runs), cache_folder(None) / CACHE, doors, inspection_command(command_line)
-        )
+        dashboard = Dashboard(RunsTable(runs), doors, inspection_command(command_line))
         asyncio.run(_serve(dashboard.app, listening))
 
 

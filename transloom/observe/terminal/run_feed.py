@@ -25,22 +25,16 @@ from cluster.terminal import shown
 from foundation.shown_urls import problem_of, url_of
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
-from trainer.errors import RunMismatchError, TrainerError
+from trainer.errors import RunMismatchError
 from trainer.record.followed_run import FollowedRuns
 from trainer.record.line_reader import LineTail, readable_lines
 from trainer.record.metrics_lines import Line, ValidationLine, parse_line
-from trainer.record.run_snapshot import Signature, signature_of
-from trainer.record.run_status import (
-    RECORD_BYTES_IN_LIST,
-    RECORD_BYTES_OF_RUN,
-    is_run,
-    run_paths,
-    run_status_of,
-)
+from trainer.record.run_snapshot import Signature
+from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry, last_entries
-from trainer.scores import keep_best
+from trainer.scores import BestScore, keep_best
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.terminal.job_snapshot import JobSnapshot, state_with_job
 from transloom.observe.terminal.run_status_text import (
@@ -80,11 +74,10 @@ class RunFeed:
         self._tail = LineTail(self.run.metrics)
         self._problem: str | None = None  # of the lines that were read
         self._last_entry: LogEntry | None = None
-        self._curve: list[float | None] = []
-        self._drawn: Signature | None = None  # of the metrics file whose curve this is
+        self._best: dict[str, BestScore] = {}
+        self._curve: Sequence[float | None] = []
+        self._drawn_step = -1  # the last step of the curve
         self._was_under_way = False
-        self.run_status = run_status_of(path, RECORD_BYTES_OF_RUN)
-        self._best, self._since = dict(self.run_status.best), self.run_status.best_since_step
         self.poll()
         self.new_lines, self.new_entries = [], []
         self._was_under_way = not self.is_over
@@ -112,11 +105,16 @@ class RunFeed:
             entries = last_entries(self.run.log)
             self.new_entries = _after(self._last_entry, entries)
             self._last_entry = entries[-1] if entries else self._last_entry
-        signature = signature_of(self.run.metrics)
-        if signature != self._drawn:
-            with suppress(OSError, TrainerError):
-                self._curve = read_curves(self.run.metrics, CURVE_POINTS).columns["loss"]
-                self._drawn = signature
+        # Another point of the curve has at least as many steps as those before.
+        if self.run_status.step - self._drawn_step > self._drawn_step / CURVE_POINTS:
+            self._read_curve()
+
+    def _read_curve(self) -> None:
+        with suppress(OSError):  # a problem of the status
+            curves = read_curves(self.run, CURVE_POINTS)
+            self._curve, self._drawn_step = curves.columns["loss"], self.run_status.step
+            for line in curves.lines.validations:
+                keep_best(self._best, line.scores, line.step)
 
     def _read_lines(self) -> None:
         self.new_lines = []
@@ -124,7 +122,8 @@ class RunFeed:
             new = self._tail.read()
             self.new_lines, unreadable = readable_lines(new.content, parse_line)
             if new.is_other:
-                self._problem, self._best = "was replaced or cut while it was watched", {}
+                self._problem = "was replaced or cut while it was watched"
+                self._best, self._drawn_step = {}, -1
             elif unreadable or new.has_long_line:
                 self._problem = "has lines that cannot be read"
         for line in self.new_lines:
@@ -142,7 +141,7 @@ class RunFeed:
         problems += known.problems if is_run(path) else []  # a waiting job has no run yet
         if outdated := problem_of(path):
             problems.append(outdated)
-        update = {"problems": problems, "best": self._best, "best_since_step": self._since}
+        update = {"problems": problems, "best": self._best, "best_since_step": None}
         rows = status_rows(known.model_copy(update=update), self.job)
         label = max(len(row.label) for row in rows)
         line = sparkline(self._curve, width - label - 2)

@@ -170,7 +170,7 @@ def test_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypa
 def test_the_dashboard_shows_a_prefix(prefix, url, tmp_path, cache):
     view = view_of(prefix)
     view.refresh()
-    with RunningDashboard(view.folder, tmp_path / "curves") as running:
+    with RunningDashboard(view.folder) as running:
         answers = [running.get(path).body.decode() for path in ("/api/runs", "/api/runs/one")]
         assert all(str(cache) not in answer for answer in answers)
         table = json.loads(answers[0])

@@ -55,14 +55,14 @@ def append(record, *steps):
     return record.stat().st_size
 
 
-def followed(record, script, other=lambda run, record: None):
+def followed(record, script):
     """Run a script with a follower and its pages, and return the steps that were published."""
 
     async def follow():
         pages = Pages()
         pages.pool = ThreadPoolExecutor(1)
         asyncio.get_running_loop().set_default_executor(pages.pool)
-        follower = Follower(Table(record.parent), pages, other)
+        follower = Follower(Table(record.parent), pages)
         await script(follower, pages)
         await follower.close()
         return pages.steps
@@ -130,10 +130,14 @@ def test_lines_appended_before_the_end_is_read_reach_a_page_that_has_the_earlier
 
 
 def test_an_error_on_one_read_ends_no_following(record, caplog):
-    def other(run, record):
-        raise RuntimeError("no process for the index")
-
     async def script(follower, pages):
+        publish = pages.publish
+
+        def fail_for_curves(kind, message):
+            assert kind != "curves", "no page for them"
+            publish(kind, message)
+
+        pages.publish = fail_for_curves
         follower.expect("run", record, append(record, 1, 2))
         pages.number = 1
         follower.wake()
@@ -141,9 +145,9 @@ def test_an_error_on_one_read_ends_no_following(record, caplog):
         await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
         pages.received.clear()
         record.write_text("")
-        while "no process for the index" not in caplog.text:
+        while "no page for them" not in caplog.text:
             await asyncio.sleep(0.05)
         append(record, 4)
         await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
 
-    assert followed(record, script, other) == [3, 4]
+    assert followed(record, script) == [3, 4]

@@ -4,7 +4,6 @@ import asyncio
 import socket
 
 import pytest
-from support.dashboard.running import HANG_SECONDS
 from support.records.lines import train_line
 from support.records.run_folders import made_run
 
@@ -15,7 +14,6 @@ from trainer.runs.folder import RunFolder
 from trainer.task_kinds import TASKS, TaskKind
 from transloom.observe.dashboard import page_subscribers
 from transloom.observe.dashboard.follower import FASTEST_SECONDS, Tail
-from transloom.observe.dashboard.index_process import NEW_BYTES, Indexer
 from transloom.observe.dashboard.page_subscribers import PageSubscriber
 from transloom.observe.dashboard.run_responses import end_bytes, row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
@@ -208,33 +206,6 @@ def test_a_lot_at_once_comes_in_parts(tmp_path):
         assert len(lines) < 800
         found += [line.step for line in lines]
     assert found == list(range(1, 1_001))
-
-
-def test_a_record_is_indexed_again_only_when_it_has_grown(tmp_path):
-    """Else a page that hears of it and asks again would have it indexed for ever."""
-    record = made_run(tmp_path / "run", train_line(1)) / "metrics.jsonl"
-
-    async def scenario():
-        done = asyncio.Queue()
-        indexer = Indexer(tmp_path / "curves", done.put_nowait)
-        indexer.want("run", record)
-        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
-        indexer.want("run", record)
-        assert not indexer._waiting
-        with record.open("ab") as file:
-            file.write(b"\n" * NEW_BYTES)
-        indexer.want("run", record)
-        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
-        indexer.want("run", record, is_other=True)
-        assert await asyncio.wait_for(done.get(), HANG_SECONDS) == "run"
-        indexer.want("none", tmp_path / "none")
-        while not indexer.problem:
-            await asyncio.sleep(0.01)
-        indexer.want("none", record)
-        assert not indexer._waiting  # it failed
-        await indexer.close()
-
-    asyncio.run(scenario())
 
 
 def test_a_page_is_let_go_and_not_kept_for(monkeypatch):

@@ -16,12 +16,14 @@ from support.records.long_records import long_record
 from support.records.moments import write_moments
 from support.records.run_folders import made_run, with_checkpoint, with_owner
 
+from trainer.record.curve_file import CurveFile
 from trainer.record.metrics_lines import Resumed
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
+from trainer.runs.folder import RunFolder
+from transloom.observe.curves.curves import Curves
 from transloom.observe.dashboard import page_subscribers
 from transloom.observe.dashboard.api_models import (
     CurvesChanged,
-    CurvesResponse,
     NodesResponse,
     RunResponse,
     RunsResponse,
@@ -77,7 +79,8 @@ def folder(tmp_path_factory):
     (folder / "alpha" / "dataset" / "manifest.json").write_text(json.dumps(manifest))
     append_usage(folder / "alpha" / "nodes.jsonl", NODE_LINES)
     made_run(folder / HTML, train_line(1))
-    long_record(made_run(folder / "long") / "metrics.jsonl", LONG)
+    long = RunFolder(made_run(folder / "long"))
+    CurveFile(long.curves, long_record(long.metrics, LONG)).extend()
     outside = made_run(folder.parent / "outside", train_line(1))
     (folder / "linked").symlink_to(outside)
     for name, file in (("record", "metrics.jsonl"), ("recipe", "recipe.yaml")):
@@ -98,7 +101,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(folder):
     command = (sys.executable, "-c", REPLAY)
-    with RunningDashboard(folder, folder.parent / "cache" / "curves", command) as running:
+    with RunningDashboard(folder, command) as running:
         yield running
 
 
@@ -175,11 +178,11 @@ def test_what_cannot_be_read_is_a_problem_and_no_error(served, folder):
 
 def test_curves_of_a_range(served):
     answer = served.get("/api/runs/long/curves?points=2000&from=401&to=420").json
-    curves = CurvesResponse.model_validate(answer)
+    curves = Curves.model_validate(answer)
     assert curves.columns["step"] == list(range(401, 421))
     assert not curves.thinned
     assert curves.steps_recorded == LONG
-    assert curves.bytes_read < 200_000 < curves.recorded_bytes
+    assert curves.bytes_read < 600_000 < 1_400_000 < curves.recorded_bytes
 
 
 @pytest.mark.parametrize("query", ["points=x", "from=-1", "to=1e9", "points=" + "9" * 30, "from=٣"])
@@ -189,18 +192,11 @@ def test_what_is_no_number_is_refused(served, query):
     assert "expected a number" in answer.json["problem"]
 
 
-def test_an_index_is_made_beside_and_makes_the_curve_complete(served):
-    with served.follow() as events:
-        first = served.get("/api/runs/long/curves?points=100").json
-        assert first["thinned"]
-        if not first["complete"]:  # else another test has asked before
-            _, told = events.next("curves")
-            assert told == {"id": "long"}
+def test_a_thinned_curve_has_all_marks(served):
     found = served.get("/api/runs/long/curves?points=100").json
-    assert found["complete"]
+    assert found["thinned"]
     assert len(found["columns"]["step"]) == 100
     marks = RunResponse.model_validate(served.get("/api/runs/long").json)
-    assert marks.complete
     assert [row.step for row in marks.validations] == [
         step for step in range(100, LONG + 1, 100) if step % 250
     ]
@@ -237,7 +233,6 @@ def test_a_report_gets_the_same_answers(served, folder):
         assert answers[path] == served.get(path).json
     assert [row["id"] for row in answers["/api/runs"]["runs"]] == ["alpha", "long"]
     curves = answers["/api/runs/long/curves"]
-    assert curves["complete"]
     assert curves["columns"]["step"][-1] == LONG - 1  # the last one is skipped
     json.dumps(answers, allow_nan=False)
 
@@ -437,9 +432,9 @@ def test_too_many_steps_are_refused(served):
     ).status in (400, 413)
 
 
-def test_one_look_at_a_time_and_it_ends_with_the_server(folder, tmp_path):
+def test_one_look_at_a_time_and_it_ends_with_the_server(folder):
     command = (sys.executable, "-c", REPLAY)
-    with RunningDashboard(folder, tmp_path / "cache", command) as running:
+    with RunningDashboard(folder, command) as running:
         assert running.post("/api/runs/alpha/looks", {"from": 7, "to": 7}).status == 202
         message = ""
         while not (said := re.match(r"process (\d+) trains 7 steps", message)):
@@ -449,16 +444,6 @@ def test_one_look_at_a_time_and_it_ends_with_the_server(folder, tmp_path):
         assert "steps 7 to 7 of alpha" in busy.json["problem"]
     assert not psutil.pid_exists(int(said[1]))
     assert running.dashboard._looks.find("alpha", 7, 7).state == "failed"
-
-
-def test_a_cache_that_others_may_enter_is_told(folder, tmp_path):
-    open_to_all = tmp_path / "curves"
-    open_to_all.mkdir(mode=0o755)
-    with RunningDashboard(folder, open_to_all) as running:
-        assert not running.get("/api/runs/long/curves?points=100").json["complete"]
-        while not any("chmod 700" in text for text in running.get("/api/runs").json["problems"]):
-            pass  # the process that makes indexes has not ended yet
-    assert list(open_to_all.iterdir()) == []
 
 
 # --- following

@@ -8,7 +8,7 @@ import { EventList } from "./events.js";
 import { NodeCharts } from "./node_charts.js";
 import { TimeLapse } from "./time_lapse.js";
 import * as parts from "./run_parts.js";
-import { bytes, scoreTitle, scoreValue, span, stepsOf } from "./words.js";
+import { scoreTitle, scoreValue, span, stepsOf } from "./words.js";
 
 // Each part: its name, the function that makes it, and the response fields that it shows. Three
 // parts without a function are made here.
@@ -91,17 +91,13 @@ export class RunPage {
     this.#nodes.redraw();
   }
 
-  // Shows the loading progress of the run, and then whether its record is still being read.
+  // Shows the loading progress of the run.
   #showReading(id, row) {
     const { done, all, missing } = this.#store.progress(id);
     this.#reading.hidden = !row || done === all;
     this.#reading.max = all;
     this.#reading.value = done;
-    const { complete } = this.#store.details(id) ?? {};
-    const size = bytes(this.#store.curves(id)?.recorded_bytes);
-    setText(this.#notice, !row ? "" : missing.length ? `Reading ${missing.join(" and ")} …`
-      : complete === false ? `The record (${size}) is still being read: some events and validations may be missing.`
-        : "");
+    setText(this.#notice, row && missing.length ? `Reading ${missing.join(" and ")} …` : "");
     this.#notice.hidden = this.#notice.textContent === "";
   }
 

@@ -130,7 +130,7 @@ export class Store {
     if (kind === "looks") this.looks.add(`${data.id} ${data.from}-${data.to}`);
   }
 
-  // The index of a record is complete, or another record has replaced it.
+  // Another record has replaced that of a run.
   #readAgain(id) {
     this.#forget(id);
     if (this.#details.has(id)) this.#askAgain(id);

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.records.lines import COUNTED, train_line
 
-from transloom.observe.curves.curve_points import Points
+from trainer.record.curve_points import Points
 
 
 def test_what_a_step_lacks_is_unknown_for_its_point_alone():

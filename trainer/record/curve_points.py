@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.file_model import MAX_COUNT
 from trainer.record.facts import FACTS
 from trainer.record.metrics_lines import TrainLine
 
@@ -28,8 +29,10 @@ MEANS = tuple(fact.name for fact in FACTS if fact.thin == "mean")
 _EXTREMES = sorted((kind, fact.name) for fact in FACTS for kind in fact.extremes)
 _LOWEST = [name for kind, name in _EXTREMES if kind == "min"]
 _HIGHEST = [name for kind, name in _EXTREMES if kind == "max"]
+# Columns of a single step, and those of points.
+STEP_COLUMNS = ("step", *OF_THE_LAST, *MEANS)
 COLUMNS = (
-    *("step", *OF_THE_LAST, *MEANS),
+    *STEP_COLUMNS,
     *(f"{name}_min" for name in _LOWEST),
     *(f"{name}_max" for name in _HIGHEST),
 )
@@ -40,9 +43,13 @@ _LAST = slice(_STEP, _STEP + 1 + len(OF_THE_LAST))
 _SUMS = slice(_LAST.stop, _LAST.stop + len(MEANS))
 _LEAST = slice(_SUMS.stop, _SUMS.stop + len(_LOWEST))
 _MOST = slice(_LEAST.stop, _LEAST.stop + len(_HIGHEST))
+ROW_COLUMNS = ("first_step", "steps", *COLUMNS)
 ROW = _MOST.stop
+_FROM_STEP = [STEP_COLUMNS.index(name) for name in (*STEP_COLUMNS, *_LOWEST, *_HIGHEST)]
 _WHOLE = {fact.name for fact in FACTS if fact.format == "whole"}
-_values_of = attrgetter("step", *OF_THE_LAST, *MEANS, *_LOWEST, *_HIGHEST)
+# Larger integers are implausible, and float64 has no exact values for them.
+_LARGEST_WHOLE = 2.0**53
+_values_of = attrgetter(*STEP_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -63,10 +70,21 @@ class Points:
     def of_lines(lines: Sequence[TrainLine]) -> "Points":
         """Return one point for each line."""
         values = np.array([_values_of(line) for line in lines], np.float64)
-        rows = np.ones((len(lines), ROW))
-        rows[:, _STEP:] = values.reshape(len(lines), ROW - _STEP)
+        return Points.of_steps(values.reshape(len(lines), len(STEP_COLUMNS)))
+
+    @staticmethod
+    def of_steps(values: NDArray[np.float64]) -> "Points":
+        """Return one point for each step, from the values of `STEP_COLUMNS`."""
+        rows = np.ones((len(values), ROW))
+        rows[:, _STEP:] = values[:, _FROM_STEP]
         rows[:, _FIRST] = rows[:, _STEP]
         return Points(rows)
+
+    def valid(self) -> "Points":
+        """Return the points that cover steps; those of an untrusted file may cover none."""
+        first, steps, last = self.rows[:, : _STEP + 1].T
+        is_valid = (first >= 0) & (first <= last) & (last < MAX_COUNT) & (steps >= 1)
+        return Points(self.rows[is_valid])
 
     @staticmethod
     def joined(parts: Iterable["Points"]) -> "Points":
@@ -132,8 +150,8 @@ class Points:
 
 
 def _plain(values: NDArray[np.float64], whole: bool) -> list[Any]:
-    """Return numbers as Python objects; None replaces numbers that are not finite."""
-    known = np.isfinite(values)
+    """Return numbers as Python objects; None replaces implausible and infinite numbers."""
+    known = np.abs(values) < _LARGEST_WHOLE if whole else np.isfinite(values)
     if known.all():
         return (values.astype(np.int64) if whole else values).tolist()
     kind = int if whole else float
