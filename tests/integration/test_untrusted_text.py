@@ -115,7 +115,7 @@ def test_from_the_corpus_to_the_page(shown, stage):
 
     trained = shown("train", stage.recipe, "--inline", "--run", stage.run)
     assert (trained.code, trained.odd) == (0, []), trained.text
-    assert "sample, 2" in trained.text
+    assert "step 2: validation" in trained.text
     assert visible(ATTACK)[:20] in trained.text
     assert "\x1b[?25l" in trained.text  # the live display was there
     for name in ("metrics.jsonl", "log.txt"):
