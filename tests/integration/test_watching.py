@@ -17,7 +17,6 @@ from transloom.observe.terminal.display import PlainLines
 pytestmark = pytest.mark.long
 
 STEPS = ("trainer.max_steps=8", "trainer.validate_every_steps=4", "checkpoints.every_steps=2")
-NO_SAMPLES = "cluster.node_usage_seconds=0"  # a long run would have one more file
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def at_step(monkeypatch):
 
 
 def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step):
-    inline_runs.train("alone", *STEPS, NO_SAMPLES, inline=True)
+    inline_runs.train("alone", *STEPS, "cluster.node_usage_seconds=0", inline=True)
     watched = inline_runs.folder / "watched"
     with ExitStack() as stack:
 
@@ -61,7 +60,9 @@ def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step
 
         at_step(3, strike)
         try:
-            result = inline_runs.train("watched", *STEPS, NO_SAMPLES, inline=True)
+            result = inline_runs.train(
+                "watched", *STEPS, "cluster.node_usage_seconds=0", inline=True
+            )
             told = watchers[2].stdout.read()  # until it ends by itself
             codes = [watchers[number].wait() for number in (0, 2)]
         finally:

@@ -29,7 +29,7 @@ PAGES = {
             ["submitting the job …", "transloom jobs logs -f phrasebook-"],
             ["starting 2 ranks", " of 2,000", "checkpoint of step 50 is complete"],
             ["ray::RankActor"],
-            [" on node ", "starting 2 ranks from the checkpoint of step ", "1 restart"],
+            [" on node ", "starting 2 ranks from the checkpoint of step ", "restarted "],
             ["state                     training"],
             ["STOPPED", "exit code 75"],
             [" of 2,000"],

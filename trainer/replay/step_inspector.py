@@ -147,9 +147,9 @@ class StepInspector(StepObserver):
 
 
 class GradientSums:
-    """Sums of each parameter's gradients over the passes of a step, in fp32.
+    """Sums of each parameter's gradients over the passes of a step, in fp64.
 
-    The sums restart if the step's passes are repeated because a gradient did not fit its grid.
+    In fp64, their order, which depends on the number of ranks, changes almost nothing. The sums restart if the step's passes are repeated because a gradient did not fit its grid.
     """
 
     def __init__(self, passes: int) -> None:
@@ -164,7 +164,7 @@ class GradientSums:
 
     def add(self, parameter: str, gradient: torch.Tensor) -> None:
         if self._shown[parameter] % self._passes == 0:
-            self._sums[parameter] = gradient.detach().float().clone()
+            self._sums[parameter] = gradient.detach().double()
         else:
             self._sums[parameter] += gradient
         self._shown[parameter] += 1
