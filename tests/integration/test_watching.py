@@ -40,7 +40,8 @@ def at_step(monkeypatch):
 
 
 def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step):
-    inline_runs.train("alone", *STEPS, "cluster.node_usage_seconds=0", inline=True)
+    options = (*STEPS, "cluster.node_usage_seconds=0")
+    inline_runs.train("alone", *options, inline=True)
     watched = inline_runs.folder / "watched"
     with ExitStack() as stack:
 
@@ -60,9 +61,7 @@ def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step
 
         at_step(3, strike)
         try:
-            result = inline_runs.train(
-                "watched", *STEPS, "cluster.node_usage_seconds=0", inline=True
-            )
+            result = inline_runs.train("watched", *options, inline=True)
             told = watchers[2].stdout.read()  # until it ends by itself
             codes = [watchers[number].wait() for number in (0, 2)]
         finally:

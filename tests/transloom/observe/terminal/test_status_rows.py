@@ -35,8 +35,7 @@ def vitals(*ranks, **fields):
 
 
 def a_run(tmp_path, *lines, **fields):
-    lines = lines or (train_line(6), train_line(7), validation(7))
-    run = with_owner(made_run(tmp_path / "run", *lines))
+    run = with_owner(made_run(tmp_path / "run", *(lines or (train_line(7), validation(7)))))
     write_vitals(RunFolder(run), vitals(rank(0), rank(1), **{"time": time.time()} | fields))
     return run
 
@@ -76,8 +75,8 @@ def test_vitals_that_are_not_renewed_say_so():
 
 def test_a_silent_data_worker_is_told():
     workers = (worker(0), worker(1, alive=False, silent=30.0))
-    found = rank_texts(rank(0), data_workers=workers)[-1]
-    assert found == ("data workers", "2, 8 windows read; worker 1 silent for 31 s")
+    told = ("data workers", "2, 8 windows read; worker 1 silent for 31 s")
+    assert rank_texts(rank(0), data_workers=workers)[-1] == told
 
 
 def test_what_the_owner_says_is_shown_while_it_trains(tmp_path):
