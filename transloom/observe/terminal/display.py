@@ -217,6 +217,5 @@ class LiveStatus(PlainLines):
                     self._feed.poll()
             if self._feed:
                 # The notices are above.
-                rows = self._feed.rows(options.max_width)
-                kept = [row for row in rows if not row.label.startswith("at ")]
-                yield status_grid(kept, console, options)
+                rows = self._feed.rows(options.max_width, has_notices=False)
+                yield status_grid(rows, console, options)

@@ -130,11 +130,12 @@ class RunFeed:
             if isinstance(line, ValidationLine):
                 keep_best(self._best, line.scores, line.step)
 
-    def rows(self, width: int) -> list[StatusRow]:
+    def rows(self, width: int, *, has_notices: bool = True) -> list[StatusRow]:
         """Return the rows of the status and of the curve.
 
         Args:
             width: the width of the terminal in cells.
+            has_notices: include the last entries of the log.
         """
         known, path = self.run_status, self.run.path
         problems = [f"{self.run.metrics} {self._problem}"] if self._problem else []
@@ -142,6 +143,7 @@ class RunFeed:
         if outdated := problem_of(path):
             problems.append(outdated)
         update = {"problems": problems, "best": self._best, "best_since_step": None}
+        update |= {} if has_notices else {"notices": []}
         rows = status_rows(known.model_copy(update=update), self.job)
         label = max(len(row.label) for row in rows)
         line = sparkline(self._curve, width - label - 2)
@@ -222,7 +224,7 @@ class FolderFeed:
             yield shown((problem, "red"))
         fit = runs if options.height is None else runs[: max(0, options.height - 4)]
         older = f"… {len(runs) - len(fit):,} older ones" if len(fit) < len(runs) else ""
-        yield runs_table(fit, lambda run: self._jobs.get(run), older)
+        yield runs_table(fit, self._jobs.get, older)
 
     def summary(self) -> str:
         runs = self._followed.summaries
