@@ -35,8 +35,8 @@ from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import read_header
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Resumed, TrainLine
+from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import read_vitals
 
 SETTINGS = [
     f"cluster.ranks={RANKS}",
@@ -73,7 +73,7 @@ def kill_one(contestant: Transloom, driver: psutil.Process, tier: str) -> dict[s
     before = resumed(run) if run.metrics.exists() else 0
 
     def is_saved() -> bool:
-        vitals = read_vitals(run)
+        vitals = run_status_of(run.path).vitals
         if vitals is None or len(vitals.ranks) < RANKS:
             return False
         if tier == "memory":

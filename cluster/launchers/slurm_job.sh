@@ -19,6 +19,7 @@ else
     task=0
     job=$SLURM_JOB_ID
 fi
+export TRANSLOOM_JOB=$job
 run=${runs[task]}
 folder=$run shared=$run
 case $run in

@@ -39,7 +39,7 @@ from trainer.record.event_text import event_text
 from trainer.record.facts import kind_of
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from trainer.record.record_end import read_record_end
-from trainer.record.run_status import RECORD_BYTES_OF_RUN, end_reason
+from trainer.record.recorded_status import MANY_BYTES, end_reason
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import Vitals
 from trainer.scores import BestScore, keep_best
@@ -75,7 +75,7 @@ class RunEvents:
         self._best: dict[str, BestScore] = {}
         self._step = 0
         with suppress(OSError):
-            record = read_record_end(run.metrics, RECORD_BYTES_OF_RUN)
+            record = read_record_end(run.metrics, MANY_BYTES)
             self._step = record.step
             for line in record.validations:
                 keep_best(self._best, line.scores, line.step)

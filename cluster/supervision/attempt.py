@@ -46,8 +46,8 @@ from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.node_samples import NodeSampler
 from cluster.supervision.owned_run import RemoteRun
 from cluster.supervision.run_listener import RunListener
+from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.stop_requests import StopRequests
-from cluster.supervision.vitals_writer import VitalsWriter
 from foundation.wording import counted
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
@@ -77,7 +77,7 @@ class RunContext:
     workers: DataWorkers
     stop: StopRequests
     listener: RunListener
-    vitals: VitalsWriter
+    status: StatusWriter
     clock: SuspendAwareClock
     unfit: UnfitNodes
     remote: RemoteRun | None = None  # for a run in an object store
@@ -150,13 +150,13 @@ class RankAttempt:
             for rank, report in poll.reports:
                 self._handle_report(rank, report)
             if poll.failure or poll.outcomes is not None:
-                self._context.vitals.state_begins("ending")
+                self._context.status.state_begins("ending")
             if poll.failure:
                 raise self._failure(poll.failure)
             if poll.outcomes is not None:
                 return self._finish(poll.outcomes)
             now = self._context.clock.poll()
-            self._context.vitals.state_begins(self.state)
+            self._context.status.state_begins(self.state)
             self._node_samples.poll(now, max(self.reached_step, self._furthest_step))
             self._check_lease(now)
             self._ask_to_leave(now)
@@ -220,7 +220,7 @@ class RankAttempt:
     def _handle_report(self, rank: int, report: Report) -> None:
         """Process one report of a rank."""
         listener, committer = self._context.listener, self.committer
-        vitals = self._context.vitals
+        vitals = self._context.status
         match report:
             case Position(phase="save", step=step):
                 vitals.checkpoint_begins(step)
@@ -249,7 +249,7 @@ class RankAttempt:
             self._report_checkpoint(step)
 
     def _report_checkpoint(self, step: int) -> None:
-        self._context.vitals.checkpoint_ends(step)
+        self._context.status.checkpoint_ends(step)
         self._context.listener.notice(f"checkpoint of step {step} is complete")
 
     def _count_step(self, step: int) -> None:
@@ -264,7 +264,7 @@ class RankAttempt:
         """Report progress of the memory tier to the ranks and to the displays of the run."""
         if steps := self._context.memory.poll():
             self._group.report_memory_steps(steps)
-            self._context.vitals.memory_checkpoint(steps.held)
+            self._context.status.memory_checkpoint(steps.held)
 
     def _check_lease(self, now: float) -> None:
         if self._lease_checks.has_passed(now):
@@ -278,7 +278,7 @@ class RankAttempt:
             if self._shutdown.add(reason, now):
                 how = "after a checkpoint" if self._group.is_training else "before they have begun"
                 self._context.listener.notice(f"{reason.text}: the ranks leave {how}")
-                self._context.vitals.attempt_ends(reason.text)
+                self._context.status.attempt_ends(reason.text)
                 if not had_begun:
                     self._group.request_stop()
 
@@ -325,5 +325,5 @@ class RankAttempt:
             context = self._context
             names = {node.id[:8]: node.name for node in context.view.nodes().values()}
             heartbeats = self._worker_monitor.poll(context.workers.handles, now)
-            context.vitals.update_ranks(self._group.heartbeats())
-            context.vitals.update_workers(heartbeats, names)
+            context.status.update_ranks(self._group.heartbeats())
+            context.status.update_workers(heartbeats, names)

@@ -15,8 +15,8 @@ from cluster.supervision.owned_run import OwnedRun, own_run
 from cluster.supervision.rank_jobs import RankJobs, RankStart
 from cluster.supervision.run_checks import is_run_complete, newest_checkpoint, report_sampling
 from cluster.supervision.run_listener import RunListener
+from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.stop_requests import StopRequests
-from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
@@ -32,7 +32,6 @@ from trainer.process.placement import Placement
 from trainer.record.metrics_lines import Line
 from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import DETAIL, INTERRUPTED
-from trainer.runs.start import write_rank_nodes
 from trainer.runs.vitals import Phase
 
 if TYPE_CHECKING:
@@ -46,12 +45,12 @@ class InlineSupervision:
         self,
         committer: CheckpointCommitter,
         listener: RunListener,
-        vitals: VitalsWriter,
+        status: StatusWriter,
         stop: StopRequests,
     ) -> None:
         self._committer = committer
         self._listener = listener
-        self._vitals = vitals
+        self._status = status
         self._stop = stop
         # A run in an object store uploads its state from another thread.
         self._committing = Lock()
@@ -59,9 +58,9 @@ class InlineSupervision:
     def progress(self, phase: Phase, step: int, where: str = "") -> None:
         with self._committing:
             self._committer.take_published()
-        self._vitals.rank_moved(0, Position(phase, step, where))
+        self._status.rank_moved(0, Position(phase, step, where))
         if phase == "save":
-            self._vitals.checkpoint_begins(step)
+            self._status.checkpoint_begins(step)
 
     def line(self, line: Line) -> None:
         self._listener.line(line)
@@ -75,12 +74,12 @@ class InlineSupervision:
     def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
         with self._committing:
             self._committer.add(file, header)
-        self._vitals.checkpoint_ends(header.step)
+        self._status.checkpoint_ends(header.step)
 
     def state_failed(self, step: int, reason: str) -> None:
         with self._committing:
             self._committer.give_up(step)
-        self._vitals.checkpoint_ends(step)
+        self._status.checkpoint_ends(step)
         self._listener.notice(reason)
 
     def memory_written(self, file: MemoryFile, header: CheckpointHeader) -> None:
@@ -113,14 +112,11 @@ def train_inline(
     """
     reader = WindowReader(store, manifest, recipe.data_settings)
     try:
-        with (
-            own_run(recipe, run, store, manifest, listener) as owned,
-            VitalsWriter(run, listener) as vitals,
-        ):
+        with own_run(recipe, run, store, manifest, listener) as owned:
             if is_run_complete(recipe, run, owned.lease.work, manifest, listener):
                 return "finished"
             report_sampling(recipe, listener)
-            return _train(owned, vitals, reader, profile, replay)
+            return _train(owned, reader, profile, replay)
     except KeyboardInterrupt:
         listener.notice(INTERRUPTED)
         return "stopped"
@@ -128,20 +124,18 @@ def train_inline(
 
 def _train(
     owned: OwnedRun,
-    vitals: VitalsWriter,
     reader: WindowReader,
     profile: StepRange | None,
     replay: ReplayOptions | None,
 ) -> Outcome:
-    recipe, run, listener = owned.recipe, owned.folder, owned.listener
+    recipe, run, listener, status = owned.recipe, owned.folder, owned.listener, owned.status
     placement = Placement(
         device="cuda" if recipe.cluster.gpus_per_rank else "cpu",
         threads=recipe.cluster.threads_per_rank,
     )
     with process_group(placement, timedelta(minutes=1)):
-        vitals.state_begins("starting_ranks")
-        write_rank_nodes(run, [node := socket.gethostname()])
-        vitals.attempt_begins([node])
+        status.state_begins("starting_ranks")
+        status.attempt_begins([node := socket.gethostname()])
         checkpoint = newest_checkpoint(run, owned.lease.work, owned.manifest, listener)
         committer = CheckpointCommitter(
             owned.lease,
@@ -153,12 +147,12 @@ def _train(
         )
         jobs = RankJobs(recipe, owned.manifest, run, profile, replay)
         job = jobs.job(RankStart(checkpoint), committer)
-        supervision = InlineSupervision(committer, listener, vitals, owned.stop)
+        supervision = InlineSupervision(committer, listener, status, owned.stop)
         trainer = _build(job, placement, reader, supervision)
-        vitals.state_begins("training")
+        status.state_begins("training")
         with trainer, LocalNodeSampler(run, node, recipe.cluster.node_usage_seconds):
             outcome = trainer.train()
-        vitals.state_begins("ending")
+        status.state_begins("ending")
         committer.finish()
         owned.stop.ignore_requests()
         return outcome

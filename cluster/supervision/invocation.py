@@ -1,4 +1,4 @@
-"""The user's command line and the version of the code, for start.json, W&B and job requests.
+"""The user's command line and the version of the code, for the run's status, W&B and jobs.
 
 The driver of a job runs on the cluster. It reads the command line of `transloom submit` from its
 environment.
@@ -19,6 +19,7 @@ from trainer.runs.start import MAX_CHARACTERS, Code, Invocation, Start
 
 # In the environment of a job's driver: an `Invocation` as JSON.
 VARIABLE = "TRANSLOOM_INVOCATION"
+JOB_VARIABLE = "TRANSLOOM_JOB"  # the job's id
 PACKAGES = (
     "transloom",
     "torch",
@@ -56,6 +57,7 @@ def current_start() -> Start:
     return Start(
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         invocation=current_invocation(),
+        job=os.environ.get(JOB_VARIABLE, "")[:MAX_CHARACTERS] or None,
         code=own_code(),
         versions={"python": python_version(), **_versions()},
     )

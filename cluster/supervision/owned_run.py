@@ -25,8 +25,10 @@ from cluster.errors import RankLostError
 from cluster.ranks.node_mirror import RANK_FILES, SHARED_RANK_FILES, FileChange, SentFile
 from cluster.ranks.rank_pool import RankPool
 from cluster.recipe import Recipe
+from cluster.supervision.invocation import current_start
 from cluster.supervision.run_checks import open_run
 from cluster.supervision.run_listener import RunListener
+from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
@@ -185,7 +187,7 @@ def mirror_of(
         return
     from trainer.runs.remote.mirror import RunMirror  # imports obstore
 
-    with RunMirror(run.url, run, announce) as mirror:
+    with RunMirror(run.url, run, announce, lease.owner) as mirror:
         lease.require(mirror.check)
         yield mirror
 
@@ -196,6 +198,7 @@ class OwnedRun:
 
     Attributes:
         mirror: the mirror in the run's object store; None for a run in a folder.
+        status: the writer of the run's status.
     """
 
     recipe: Recipe
@@ -205,6 +208,7 @@ class OwnedRun:
     mirror: "RunMirror | None"
     stop: StopRequests
     listener: RunListener
+    status: StatusWriter
 
 
 @contextmanager
@@ -221,8 +225,10 @@ def own_run(
         StopRequests(run) as stop,
         Lease(run.path, listener.notice) as lease,
         mirror_of(run, lease, listener.notice) as mirror,
+        StatusWriter(run, lease, listener) as status,  # writes last, when the log has the end
         listener.logging(),
     ):
         stop.forget_file()
         open_run(recipe, run, store, manifest)
-        yield OwnedRun(recipe, manifest, run, lease, mirror, stop, listener)
+        status.run_opens(recipe.model_dump(mode="json"), current_start())
+        yield OwnedRun(recipe, manifest, run, lease, mirror, stop, listener, status)

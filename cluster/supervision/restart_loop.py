@@ -50,7 +50,6 @@ from trainer.hang import HangFinding
 from trainer.job.rank_job import Outcome, ReplayOptions
 from trainer.runs.folder import RunFolder, StepRange
 from trainer.runs.log import DETAIL
-from trainer.runs.start import write_rank_nodes
 
 WAIT_SECONDS = 0.5
 # Seconds to wait for data workers that reserve CPUs, which they must do before the ranks.
@@ -90,7 +89,7 @@ class RestartLoop:
         self._context.supply.give_up = self._should_stop
         with HeartbeatSender(lambda: self._context.workers.actors):
             while not isinstance(state, Ended):
-                self._context.vitals.state_begins(state.name)
+                self._context.status.state_begins(state.name)
                 state = self._next(state)
         self._context.listener.log_detail(f"{DETAIL}{self._context.workers.windows_read_text()}")
         return state.outcome
@@ -121,7 +120,7 @@ class RestartLoop:
         if config.cpus_per_data_worker and not self._should_stop():
             self._wait_for_workers()
         since, is_announced = time.monotonic(), False
-        context.vitals.clear_ranks()
+        context.status.clear_ranks()
         while not self._should_stop():
             nodes = context.view.query_nodes(self._should_stop)
             if self._should_stop():
@@ -184,7 +183,7 @@ class RestartLoop:
             return EndAttempt(state)
         start = RankStart(checkpoint, is_verified=is_verified)
         start = replace(start, memory=context.memory.newest(start.step, context.living_nodes))
-        context.vitals.memory_checkpoint(start.step if start.memory else None)
+        context.status.memory_checkpoint(start.step if start.memory else None)
         self._losses.begin(start.step)
         listener.notice(f"starting {counted(len(state.group.nodes), 'rank')}{start.source}")
         problems = self._node_problems(state.group)
@@ -232,8 +231,7 @@ class RestartLoop:
             notice(f"resized from {self._ranks} to {counted(ranks, 'rank')}")
         self._ranks = ranks
         names = [state.node_names[node] for node in group.nodes]
-        write_rank_nodes(context.run, names)
-        context.vitals.attempt_begins(names)
+        context.status.attempt_begins(names)
         committer = CheckpointCommitter(
             context.lease, context.run.checkpoints, checkpoints, ranks, notice, context.remote
         )
@@ -277,7 +275,7 @@ class RestartLoop:
             case SilentNodesError() as error:
                 context.listener.notice(f"{error}. {NODES_ASKED_AGAIN}")
             case SilentCorruptionError() as error if isinstance(before, TrainRanks):
-                context.vitals.attempt_ends(str(error))
+                context.status.attempt_ends(str(error))
                 self._corruption.respond(error.finding, before.group.nodes)
             case DamagedCheckpointError() as error if isinstance(before, TrainRanks):
                 damage_found = before.start.memory is None
@@ -293,7 +291,7 @@ class RestartLoop:
             self._context.memory.drop()
             remedy = "The checkpoint on disk will be used"
         self._context.listener.notice(f"{error}. {remedy}")
-        self._context.vitals.attempt_ends(str(error))
+        self._context.status.attempt_ends(str(error))
 
     def _handle_rank_loss(
         self, error: RankLostError | ReductionError, node_names: Mapping[str, str]
@@ -301,7 +299,7 @@ class RestartLoop:
         lost = self._context.lost_nodes(node_names.keys())
         notice = self._losses.take(error, {node: node_names[node] for node in lost})
         self._context.listener.notice(notice)
-        self._context.vitals.attempt_ends(str(error))
+        self._context.status.attempt_ends(str(error))
         if error.__cause__:  # a rank's error, with the traceback on its node
             self._context.listener.log_detail(str(error.__cause__))
 

@@ -4,7 +4,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.recipe import Recipe
-from cluster.supervision.invocation import current_start
 from cluster.supervision.run_listener import RunListener
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import open_mixture
@@ -21,7 +20,6 @@ from trainer.checkpoints.format import CheckpointHeader, Parent, read_header
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import identity_differences
 from trainer.runs.folder import RunFolder, RunMetadata
-from trainer.runs.start import write_start
 from trainer.runs.warm_start import warm_start_of
 from trainer.state.progress import Progress
 
@@ -57,7 +55,6 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
         RunMismatchError, CheckpointError: another process has changed the run since the check.
     """
     run.open(recipe, store, manifest, _parent(recipe, run, manifest))
-    write_start(run, current_start())
 
 
 def report_sampling(recipe: Recipe, listener: RunListener) -> None:

@@ -12,7 +12,6 @@ from cluster.config import ClusterConfig
 from cluster.data.workers import DataWorkers
 from cluster.errors import EmbeddedRayError
 from cluster.health.suspend_aware_clock import SuspendAwareClock
-from cluster.health.unfit_nodes import UnfitNodes
 from cluster.ranks.rank_pool import RankPool
 from cluster.ray.cluster_view import ClusterView
 from cluster.ray.embedded import EmbeddedRay, require_gpus
@@ -28,7 +27,6 @@ from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
 from cluster.supervision.run_checks import is_run_complete, report_sampling
 from cluster.supervision.run_listener import RunListener
-from cluster.supervision.vitals_writer import VitalsWriter
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, format_value
@@ -68,28 +66,22 @@ def supervise(
         RunInUseError: another process trains the run.
         ClusterError, DataError, ModelError, TrainerError: the run cannot continue.
     """
-    unfit = UnfitNodes()
     try:
-        with (
-            own_run(recipe, run, store, manifest, listener) as owned,
-            VitalsWriter(run, listener, unfit) as vitals,
-        ):
-            return _train_in_sessions(owned, vitals, unfit, options)
+        with own_run(recipe, run, store, manifest, listener) as owned:
+            return _train_in_sessions(owned, options)
     except KeyboardInterrupt:
         listener.notice(INTERRUPTED)
         return "stopped"
 
 
-def _train_in_sessions(
-    owned: OwnedRun, vitals: VitalsWriter, unfit: UnfitNodes, options: SupervisionOptions
-) -> Outcome:
+def _train_in_sessions(owned: OwnedRun, options: SupervisionOptions) -> Outcome:
     """Train in one session of Ray after another, until one ends without a loss of Ray."""
     run, stop, listener = owned.folder, owned.stop, owned.listener
     sessions = RetryBudget(SESSIONS_WITHOUT_PROGRESS, recorded_step(run.metrics))
     while not is_run_complete(owned.recipe, run, owned.lease.work, owned.manifest, listener):
-        vitals.state_begins("starting_ray")
+        owned.status.state_begins("starting_ray")
         try:
-            return _train_in_session(owned, vitals, unfit, options)
+            return _train_in_session(owned, options)
         except EmbeddedRayError as error:
             if stop.reason:
                 listener.notice(f"{error}; {stop.reason}: the run leaves")
@@ -101,15 +93,13 @@ def _train_in_sessions(
                     "then run the same command again to continue from the newest "
                     "checkpoint; --inline trains without Ray"
                 ) from error
-            vitals.attempt_ends(str(error))
+            owned.status.attempt_ends(str(error))
             listener.notice(f"{error}; restarting Ray")
             stop.accept_requests()
     return "finished"
 
 
-def _train_in_session(
-    owned: OwnedRun, vitals: VitalsWriter, unfit: UnfitNodes, options: SupervisionOptions
-) -> Outcome:
+def _train_in_session(owned: OwnedRun, options: SupervisionOptions) -> Outcome:
     """Train in one session of an embedded Ray or of a joined cluster, and end the session."""
     recipe, run, listener = owned.recipe, owned.folder, owned.listener
     report_open_endpoints = partial(report_exposure, strict=options.strict, notice=listener.notice)
@@ -120,7 +110,7 @@ def _train_in_session(
     with (
         ray_session(config.address, _embedded_ray(config, listener), report_open_endpoints),
         ClusterView(config.wait_for_head_seconds, listener.notice) as view,
-        RankPool(config, clock, environment, unfit) as supply,
+        RankPool(config, clock, environment, owned.status.unfit) as supply,
         RayMetrics(run.path, config.address),
     ):
         require_gpus(config.least_gpus)
@@ -134,9 +124,9 @@ def _train_in_session(
             workers=_start_workers(owned, config),
             stop=owned.stop,
             listener=listener,
-            vitals=vitals,
+            status=owned.status,
             clock=clock,
-            unfit=unfit,
+            unfit=owned.status.unfit,
             remote=RemoteRun(owned.mirror, run, supply) if owned.mirror else None,
         )
         profile, replay = options.profile, options.replay

@@ -196,7 +196,9 @@ def formats_page() -> str:
     names = (
         "trainer.runs.folder.RunMetadata",
         "trainer.checkpoints.format",
+        "trainer.record.run_status_model",
         "trainer.runs.vitals",
+        "trainer.runs.start",
         "data_pipeline.dataset.manifest_header.ManifestHeader",
         "data_pipeline.dataset.manifest.Manifest",
     )

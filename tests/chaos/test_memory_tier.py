@@ -22,7 +22,7 @@ from support.recipes import tiny_values
 
 from trainer.checkpoints.memory_folder import user_folder
 from trainer.record.metrics_lines import Resumed
-from trainer.runs.vitals import read_vitals
+from trainer.record.run_status import run_status_of
 
 pytestmark = pytest.mark.chaos
 
@@ -58,7 +58,7 @@ def trial(stage):
 
 
 def memory_step(trial):
-    vitals = read_vitals(trial.run)
+    vitals = run_status_of(trial.run.path).vitals
     return vitals.memory_checkpoint if vitals else None
 
 

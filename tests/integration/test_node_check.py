@@ -11,9 +11,7 @@ from support.cluster.processes import wait_until
 
 from cluster.errors import ClusterError
 from cluster.planning.plan import PlanOptions, make_plan
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import read_rank_nodes
-from trainer.runs.vitals import read_vitals
+from trainer.record.run_status import run_status_of
 from transloom.cli.plan import plan_text
 from transloom.cli.train_run import recipe_and_run
 
@@ -87,12 +85,12 @@ def test_a_sick_node_is_named_with_its_figures_and_gets_no_ranks(runs, pair, not
     assert problems_of(log, healthy) == []
     assert re.search(r"quick check of 3 nodes in \d+\.\d s: 1 unfit", log)
     assert re.search(rf"detail: .*{sick}.* unfit", log)
-    places = read_rank_nodes(RunFolder(runs.folder / "run")).nodes
+    places = run_status_of(runs.folder / "run").nodes
     assert sorted(places.values()) == [1, 2]
     assert not any(sick in name for name in places)
     assert len(runs.lines("run")) == 3
     assert any(sick in text and "leaves out a node" in text for text in messages)
-    unfit = read_vitals(RunFolder(runs.folder / "run")).unfit_nodes
+    unfit = run_status_of(runs.folder / "run").vitals.unfit_nodes
     assert [sick in text for text in unfit] == [True]
 
 
@@ -145,5 +143,5 @@ def test_each_fault_is_named_on_its_node(runs, cluster, pair):
         assert problems, (fault, log)
         own = FAULTS[fault]
         assert all(re.search(own, problem) or "temporary" in problem for problem in problems)
-    places = read_rank_nodes(RunFolder(runs.folder / "each")).nodes
+    places = run_status_of(runs.folder / "each").nodes
     assert len(places) == 2

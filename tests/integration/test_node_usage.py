@@ -8,8 +8,8 @@ from support.cluster.processes import wait_until
 from cluster.supervision import ray_metrics
 from cluster.supervision.ray_metrics import RayMetrics
 from trainer.record.node_usage import read_usage
+from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
-from trainer.runs.start import read_rank_nodes
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_run_that_trains_is_sampled_and_needs_none_of_it(runs, exports, inline
     watcher.join()
     found = read_usage(run.nodes)
     assert found.problem is None
-    assert found.nodes.keys() == read_rank_nodes(run).nodes.keys()
+    assert found.nodes.keys() == run_status_of(run.path).nodes.keys()
     (lines,) = found.nodes.values()
     assert [line.step for line in lines] == sorted(line.step for line in lines)
     assert all(0 < line.memory_used_bytes <= line.memory_bytes for line in lines)

@@ -3,8 +3,7 @@
 import pytest
 
 from cluster.errors import ClusterError
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import read_rank_nodes
+from trainer.record.run_status import run_status_of
 
 OPTIONS = ["cluster.cpus_per_rank=1"]
 
@@ -18,7 +17,7 @@ def node(ray_head):
 
 
 def places(runs, name):
-    return read_rank_nodes(RunFolder(runs.folder / name)).nodes
+    return run_status_of(runs.folder / name).nodes
 
 
 @pytest.mark.usefixtures("node")

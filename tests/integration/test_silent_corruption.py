@@ -8,8 +8,6 @@ import pytest
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import CorruptionFound, ReplayMismatch, Resumed
 from trainer.record.run_status import run_status_of
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import read_rank_nodes
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 12
@@ -63,7 +61,7 @@ def test_a_rank_on_the_only_node_is_named_and_the_ranks_restart_once(
     path = runs.folder / "struck"
     event = check_is_found(path, oracle)
     assert "restarting once on the same nodes" in (path / "log.txt").read_text()
-    assert read_rank_nodes(RunFolder(path)).ranks == 3
+    assert run_status_of(path).ranks == 3
     log = run_status_of(path, record_bytes=10**6)
     assert log.state == "finished"
     told = [json.loads(line) for line in messages.read_text().splitlines() if line]
@@ -85,7 +83,7 @@ def test_a_node_that_the_run_can_spare_is_left_out(runs, ray_head, orders, oracl
     assert result.outcome == "finished"
     path = runs.folder / "struck"
     event = check_is_found(path, oracle)
-    used = read_rank_nodes(RunFolder(path))
+    used = run_status_of(path)
     assert used.ranks >= 2
     assert event.nodes[0] not in used.nodes
     assert f"no longer uses node {event.nodes[0]}" in (path / "log.txt").read_text()

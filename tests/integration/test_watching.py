@@ -9,8 +9,7 @@ import pytest
 from support.command import TRANSLOOM
 
 from trainer.record.metrics_lines import TrainLine
-from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import read_vitals
+from trainer.record.run_status import run_status_of
 from transloom.cli import train_run
 from transloom.observe.terminal.display import PlainLines
 
@@ -73,7 +72,7 @@ def test_watchers_that_are_killed_or_stopped_change_nothing(inline_runs, at_step
     assert _files(watched) == _files(inline_runs.folder / "alone")
     assert codes == [-signal.SIGKILL, 0]
     assert "finished: trained to step 8" in told
-    vitals = read_vitals(RunFolder(watched))
+    vitals = run_status_of(watched).vitals
     assert vitals.over
     assert [(rank.phase, rank.step) for rank in vitals.ranks] == [("done", 8)]
 

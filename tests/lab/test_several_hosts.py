@@ -16,7 +16,7 @@ from support.cluster.processes import command_of, wait_until
 from support.cluster.ray_on_hosts import AGENTS, BIN, RAYLET, join, leave, named, start_head
 from support.faults.moments import Orders
 
-from trainer.runs.start import read_rank_nodes
+from trainer.record.run_status import run_status_of
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
@@ -64,7 +64,7 @@ def test_hosts_train_whatever_their_names_lead_to(
         command = [BIN / "transloom", "train", runs.recipe, *train]
         run = LabRun(hosts, 0, command, runs.folder / "run", orders, environment)
         run.end()
-    assert sorted(read_rank_nodes(run.folder).nodes.values()) == [1, 1, 2]
+    assert sorted(run_status_of(run.folder.path).nodes.values()) == [1, 1, 2]
     assert run.world_sizes == [4]
     check_bits(runs, exact_on_one_host, FEW_STEPS)
 
@@ -177,7 +177,7 @@ def test_hosts_are_checked_before_ranks_start_and_when_they_come_back(
     assert re.search(
         rf"Node {slow} \(\w+\) has slow links .* \([\d.]+ MB/s; the median of 3 others: ", log
     )
-    used = {name.split()[0] for name in read_rank_nodes(run.folder).nodes}
+    used = {name.split()[0] for name in run_status_of(run.folder.path).nodes}
     assert used == set(hosts.addresses[:2])
     assert len(re.findall(r"full check of 4 nodes in .*: 2 unfit", log)) == 1
     assert len(re.findall(r"full check of 1 node in .*: no problem", log)) == 1

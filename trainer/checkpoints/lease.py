@@ -21,7 +21,6 @@ checkpoints are renames from or to the work folder (see `trainer.checkpoints.com
 for a former owner that was merely paused.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -60,7 +59,7 @@ class OwnerMetadata(FileModel):
 
     `process` is the process id, and `started` is its start time according to `start_tick`. `place`
     is the result of `host_identity`. `since` is the time at which the process became the owner, in
-    UTC.
+    UTC. `token` distinguishes this ownership from all others, also of the same process.
     """
 
     host: str
@@ -68,6 +67,7 @@ class OwnerMetadata(FileModel):
     started: int | None = None
     place: str | None = None
     since: str
+    token: Annotated[str, Field(max_length=64)] | None = None
 
 
 class Ownership(NamedTuple):
@@ -94,6 +94,10 @@ class _Owner(NamedTuple):
 
 class Lease:
     """Ownership of the run in a folder, as a context manager.
+
+    Attributes:
+        owner: the content of this process's owner file.
+        work: the work folder.
 
     Raises:
         RunInUseError: on entering, another process owns the run.
@@ -192,7 +196,8 @@ class Lease:
                 time.sleep(POLL_SECONDS)  # another contender has created the file
                 continue
             try:
-                write_durably(mine.file, json.dumps(this_process()).encode())
+                self.owner = OwnerMetadata.model_validate(this_process())
+                write_durably(mine.file, self.owner.model_dump_json().encode())
                 sync_to_disk(self._owners)
             except OSError:
                 mine.file.unlink(missing_ok=True)
@@ -322,6 +327,7 @@ def this_process() -> dict[str, Any]:
         "started": start_tick(os.getpid()),
         "place": host_identity(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "token": secrets.token_hex(8),
     }
 
 

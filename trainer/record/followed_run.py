@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from trainer.record.run_snapshot import Signature, signatures_of
 from trainer.runs.folder import RunFolder
 
 T = TypeVar("T")
+Signature = tuple[int, int, int]
 
 
 class FollowedRuns(Generic[T]):
@@ -42,7 +42,7 @@ class FollowedRuns(Generic[T]):
         signatures: dict[Path, tuple[Signature | None, ...]] = {}
         changed = []
         for path in paths:
-            known, signatures[path] = self.summaries.get(path), signatures_of(RunFolder(path))
+            known, signatures[path] = self.summaries.get(path), _signatures_of(RunFolder(path))
             is_same = self._signatures.get(path) == signatures[path]
             if known is not None and is_same and not self._is_active(known):
                 summaries[path] = known
@@ -52,3 +52,23 @@ class FollowedRuns(Generic[T]):
                 changed.append(summaries[path])
         self.summaries, self._signatures = summaries, signatures
         return changed
+
+
+def _signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
+    """Return the signatures of what determines a run's status.
+
+    If no process trains the run, its status changes only if a signature changes.
+    """
+    return tuple(map(_signature_of, (run.status, run.path / "owners")))
+
+
+def _signature_of(path: Path) -> Signature | None:
+    """Return the inode, size and modification time (ns) of a file, or None if there is no file.
+
+    A file that was changed or replaced has another signature.
+    """
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns

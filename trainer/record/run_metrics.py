@@ -13,15 +13,11 @@ from typing import NamedTuple, get_args
 from foundation.untrusted_text import visible_line
 from trainer.record.facts import BY_NAME, FACTS
 from trainer.record.node_usage import NodeLine, newest_usage
-from trainer.record.run_snapshot import RunSnapshot
-from trainer.record.run_status import run_status_from
+from trainer.record.run_status import run_status_of
 from trainer.record.run_status_model import RunStatus, State
 from trainer.runs.folder import RunFolder
 from trainer.runs.vitals import SupervisorState
 
-# Number of bytes to read from the end of a metrics file. They include its newest steps, even after
-# a validation with long samples.
-RECORD_BYTES = 2**17
 # Maximum age of a node's newest sample. If the newest sample is older, the node has left the run.
 SAMPLE_SECONDS = 600.0
 MAX_SLOW_RANKS = 8  # as many as the trainer writes into a line
@@ -55,7 +51,7 @@ class MetricValue(NamedTuple):
 
 def run_values(path: Path) -> list[MetricValue]:
     """Return the known values of `RUN_METRICS` for the run in a folder."""
-    run_status = run_status_from(RunSnapshot(RunFolder(path), RECORD_BYTES))
+    run_status = run_status_of(path)
     run = {"run": visible_line(run_status.name)}
     return [
         MetricValue(f"{_PREFIX}{fact.metric}", run | labels, float(value))

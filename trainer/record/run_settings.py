@@ -35,6 +35,11 @@ def settings_of(recipe: Path) -> dict[str, Any]:
         raise ValueError(f"it is not YAML: {str(error)[:200]}") from error
     if not isinstance(values, dict):
         raise ValueError(f"it holds a {type(values).__name__}, expected a table")
+    return flat_settings(values)
+
+
+def flat_settings(values: dict[Any, Any]) -> dict[str, Any]:
+    """Return the values in nested tables by dotted key, as JSON values."""
     found: dict[str, Any] = {}
     _flatten(values, "", found)
     return found

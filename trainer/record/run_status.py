@@ -1,48 +1,59 @@
-"""State of a run, from its folder alone: for `transloom runs`, `status` and `sweep`.
+"""State of a run, as all views show it: its `status.json`, and the lease of its owner.
 
 ::
 
-    owners/        the process that trains the run, and whether it lives  ─┐
-    log.txt        the end of the last start                               ├─▶ state
-    checkpoints/   whether training ended with the newest one             ─┘
-    metrics.jsonl  the last lines: step, scores, speed, remaining time
-    place.json     the nodes of the ranks
+    status.json    state, numbers, processes, checkpoints, as the owner wrote them  ─┐
+    owners/        the process that trains the run, and whether it lives            ─┴─▶ RunStatus
 
-This module writes nothing, contacts no process, and reads only the end of files that grow with the
-run. A folder may be half-written, damaged or forged: an unreadable part is listed in the status's
-`problems` and is not an error.
+A view reads nothing else to say how a run stands. It ignores the file of a former owner, and shows
+a run without a file by its name, with the command that writes the file from the record. The file is
+data of strangers: it is read within limits, and no text, path or URL in it is opened.
 """
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
+from typing import Any, TypeVar
 
+from data_pipeline.storage.regular_files import read_regular
+from foundation.file_model import JsonLimits, error_summary
 from foundation.periodic_thread import ExceptionLog
-from foundation.wording import counted, span
-from trainer.checkpoints.checkpoint_status import modified_seconds
-from trainer.checkpoints.folder_names import step_of
-from trainer.checkpoints.format import HEADER, CheckpointHeader
-from trainer.checkpoints.lease import LEASE_SECONDS, Ownership
-from trainer.errors import RunMismatchError
-from trainer.record.facts import FACTS
-from trainer.record.record_end import RecordEnd
-from trainer.record.run_snapshot import RunSnapshot, value_within
-from trainer.record.run_status_model import Owner, RunStatus, State
+from foundation.wording import span
+from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.lease import LEASE_SECONDS, Ownership, ownership
+from trainer.errors import RunMismatchError, TrainerError
+from trainer.record.run_status_model import Owner, RunStatus
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import ENDED, LogEntry
-from trainer.runs.vitals import Vitals, are_current
-from trainer.scores import BestScore, Scores, keep_best
 
-# Bytes to read from the end of a metrics file: about 300 steps for a list of runs, and 100,000 for
-# one run.
-RECORD_BYTES_IN_LIST = 2**18
-RECORD_BYTES_OF_RUN = 2**26
-NOTICES = 5
+T = TypeVar("T")
 
+LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
+# Values of fields that say something only while a process trains the run.
+NOT_TRAINED: dict[str, Any] = {
+    **dict.fromkeys(("supervisor_state", "seconds_left", "memory_checkpoint_step")),
+    "slow_ranks": [],
+    "unfit_nodes": (),
+}
 
 _exceptions = ExceptionLog("the list of runs")
+
+
+class ProblemCollector(list[str]):
+    """List of problems that collects the errors of several reads."""
+
+    def try_read(self, what: Path, read: Callable[[], T], default: T) -> T:
+        """Return the result of `read`; if it fails, add a problem of `what`, return `default`."""
+        try:
+            return read()
+        except TrainerError as error:
+            self.append(str(error))
+        except OSError as error:
+            self.append(f"{what} cannot be read: {error.strerror or error}")
+        except ValueError as error:
+            self.append(f"{what} is damaged: {error_summary(error)}")
+        return default
 
 
 def is_run(path: Path) -> bool:
@@ -90,17 +101,29 @@ def run_paths(
     return [path for path in paths if is_listed(path)]
 
 
-def run_status_of(path: Path, record_bytes: int = RECORD_BYTES_OF_RUN) -> RunStatus:
-    """Return the current status of the run in a folder.
+def read_status(run: RunFolder) -> RunStatus | None:
+    """Return the content of `status.json`, whoever wrote it.
 
-    An exception while it is computed becomes the run's problem, so that no run hides others.
+    Returns:
+        The status. None if there is no file, or an empty one, which a power loss can leave.
 
-    Args:
-        path: the folder.
-        record_bytes: the number of bytes to read from the end of its metrics file.
+    Raises:
+        OSError, ValueError: the file cannot be read.
     """
     try:
-        return run_status_from(RunSnapshot(RunFolder(path), record_bytes))
+        data = read_regular(run.status, LIMITS.bytes)
+    except FileNotFoundError:
+        return None
+    return RunStatus.from_json(data, LIMITS) if data else None
+
+
+def run_status_of(path: Path) -> RunStatus:
+    """Return the current status of the run in a folder.
+
+    An exception while it is read becomes the run's problem, so that no run hides others.
+    """
+    try:
+        return _run_status(RunFolder(path))
     except Exception as error:
         problem = f"{path} cannot be read: {error!r}"
         _exceptions.add(error)
@@ -113,96 +136,53 @@ def run_status_of(path: Path, record_bytes: int = RECORD_BYTES_OF_RUN) -> RunSta
         )
 
 
-def run_status_from(snapshot: RunSnapshot) -> RunStatus:
-    """Return the status of the run in a snapshot."""
-    path = snapshot.run.path
-    state, reason = _state(snapshot)
-    record, newest = snapshot.record, snapshot.newest
-    vitals = _current_vitals(snapshot) if state == "training" else None
-    scores, scores_step = _newest_scores(record, snapshot.header)
-    return RunStatus(
-        name=path.name or str(path),
-        path=str(path),
-        state=state,
-        reason=reason,
-        supervisor_state=vitals.supervisor_state if vitals else None,
-        step=max(record.step, step_of(newest) if newest else 0),
-        max_steps=snapshot.max_steps,
-        loss_unit=snapshot.loss_unit,
-        numbers=_numbers(snapshot),
-        smooths_labels=snapshot.smooths_labels,
-        scores=scores,
-        scores_step=scores_step,
-        best=_best(record, scores, scores_step),
-        best_since_step=record.first_step,
-        seconds_left=record.seconds_left(snapshot.max_steps) if state == "training" else None,
-        step_age_seconds=_step_age(snapshot) if state == "training" else None,
-        owner=_owner(snapshot.ownership),
-        ranks=snapshot.rank_nodes.ranks if snapshot.rank_nodes else record.world_size,
-        nodes=snapshot.rank_nodes.nodes if snapshot.rank_nodes else {},
-        checkpoint=str(newest) if newest else None,
-        checkpoint_step=step_of(newest) if newest else None,
-        checkpoint_time=modified_seconds(newest / HEADER) if newest else None,
-        memory_checkpoint_step=vitals.memory_checkpoint if vitals else None,
-        slow_ranks=record.slow_ranks if state == "training" else [],
-        corruption=record.corruption.text if record.corruption else None,
-        corruption_step=record.corruption.checked_step if record.corruption else None,
-        hang=record.hang.text if record.hang else None,
-        hang_step=record.hang.hang_step if record.hang else None,
-        unfit_nodes=vitals.unfit_nodes if vitals else (),
-        vitals=vitals,
-        notices=snapshot.log[-NOTICES:],
-        problems=list(snapshot.problems),
+def _run_status(run: RunFolder) -> RunStatus:
+    path, problems = run.path, ProblemCollector()
+    # Read the owner first. If the owner has left by then, its file is the final one.
+    held = problems.try_read(path / "owners", lambda: ownership(path), None)
+    found = problems.try_read(run.status, lambda: read_status(run), None)
+    card = held.card if held else None
+    owner = Owner(**dict(card)) if card else None
+    lives = held is not None and has_live_lease(held)
+    is_current = found is not None and (found.owner == owner or (not lives and owner is None))
+    known = found if found and is_current else RunStatus()
+    update: dict[str, Any] = {"name": path.name or str(path), "path": str(path)}
+    if lives:
+        since = seconds_of(owner.since) if owner else 0.0
+        age = time.time() - max(known.step_time or 0.0, since)
+        update |= {"state": "training", "reason": None, "step_age_seconds": round(max(0.0, age), 1)}
+    else:
+        update |= NOT_TRAINED
+        missing = _missing_text(run) if known.state == "unknown" else None
+        if held and not held.released and known.state in ("training", "unknown"):
+            update |= {"state": "abandoned", "reason": _abandoned_reason(held)}
+            problems += [missing] if missing else []
+        elif missing:
+            update |= {"state": "damaged" if problems else "unknown", "reason": missing}
+        elif known.state == "training":  # a copy of a run, or its owner could not write the file
+            update |= {"state": "stopped", "reason": None}
+    if held and owner:
+        silent_seconds = round(time.time() - held.renewed, 1)
+        update["owner"] = owner.model_copy(update={"silent_seconds": silent_seconds})
+    if known.checkpoint_step is not None:
+        update["checkpoint"] = str(run.checkpoints / folder_name(known.checkpoint_step))
+    return known.model_copy(update=update | {"problems": [*known.problems, *problems]})
+
+
+def _missing_text(run: RunFolder) -> str:
+    return (
+        f"{run.path} has no {run.status.name} of its last owner that can be read: `transloom "
+        f"status {quote(run.location)} --from-record` writes it"
     )
 
 
-def _numbers(snapshot: RunSnapshot) -> dict[str, float]:
-    """Return the known values of the facts that have a current value and no field of the status."""
-    record, header = snapshot.record, snapshot.header
-    values = {
-        fact.name: record.current(fact)
-        for fact in FACTS
-        if fact.current and fact.name not in RunStatus.model_fields
-    }
-    if snapshot.rank_nodes:
-        values["world_size"] = snapshot.rank_nodes.ranks
-    if header:  # it may be newer than the metrics file
-        values["skipped_steps"] = max(values["skipped_steps"], header.skipped_steps)
-        values["skipped_spikes"] = max(values["skipped_spikes"], header.skipped_spikes)
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _current_vitals(snapshot: RunSnapshot) -> Vitals | None:
-    """Return the vitals of the run's owner, or None if it has not written any."""
-    card = snapshot.ownership.card if snapshot.ownership else None
-    with suppress(ValueError):  # damaged vitals say nothing
-        vitals = Vitals.model_validate(snapshot.vitals)
-        if card and are_current(vitals, card.since):
-            return vitals
-    return None
-
-
-def _state(snapshot: RunSnapshot) -> tuple[State, str | None]:
-    run, held = snapshot.run, snapshot.ownership
-    if held and not held.released and _has_live_lease(held):
-        return "training", None
-    if snapshot.card is None:
-        return "damaged", "; ".join(snapshot.problems) or f"{run.path} has no {run.card_path.name}"
-    if snapshot.header and (end := end_reason(snapshot.header, snapshot.max_steps)):
-        return "finished", end
-    if held and not held.released:
-        return "abandoned", _abandoned_reason(held)
-    if held and (failure := _failure(snapshot.log, held)):
-        return "failed", failure
-    return "stopped", None
-
-
-def _has_live_lease(held: Ownership) -> bool:
-    """Return whether the owner may live and has renewed its lease in time.
+def has_live_lease(held: Ownership) -> bool:
+    """Return whether the owner has not left, may live, and has renewed its lease in time.
 
     The time of the renewal may be in the future, because the clock of the file server may be ahead.
     """
-    return not held.is_dead and abs(time.time() - held.renewed) <= LEASE_SECONDS
+    is_recent = abs(time.time() - held.renewed) <= LEASE_SECONDS
+    return not held.released and not held.is_dead and is_recent
 
 
 def _abandoned_reason(held: Ownership) -> str:
@@ -215,72 +195,9 @@ def _abandoned_reason(held: Ownership) -> str:
     return f"{who} has sent no heartbeat for {span(silent)}"
 
 
-def _failure(log: list[LogEntry], held: Ownership) -> str | None:
-    """Return the error that ended the last start of the run, or None."""
-    for entry in reversed(log):
-        if held.card and _moment(entry.time) < _moment(held.card.since):
-            return None  # this entry and all earlier entries are from earlier starts
-        if entry.text.startswith(ENDED):
-            return entry.text.removeprefix(ENDED)
-    return None
-
-
-def _moment(text: str) -> float:
+def seconds_of(text: str) -> float:
+    """Return a time in ISO format in seconds since the epoch; 0 if it is not such a time."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
         return 0.0
-
-
-def end_reason(header: CheckpointHeader, max_steps: int | None) -> str | None:
-    """Return the reason why the training is complete, or None if it is not complete."""
-    if header.imported_from:
-        return f"the weights were imported from {header.imported_from}"
-    if header.validation_due:
-        return None
-    if max_steps is not None and header.step >= max_steps:
-        return f"trained to step {header.step}"
-    patience = value_within(header.recipe, "trainer", "early_stopping", "patience")
-    without_best = header.early_stopping.validations_since_best
-    if isinstance(patience, int) and without_best >= patience:
-        tried = counted(without_best, "validation")
-        return f"stopped early at step {header.step}: no better score in {tried}"
-    return None
-
-
-def _step_age(snapshot: RunSnapshot) -> float | None:
-    card = snapshot.ownership.card if snapshot.ownership else None
-    moments = [snapshot.record.last.time] if snapshot.record.last else []
-    if card:
-        moments.append(_moment(card.since))
-    return round(max(0.0, time.time() - max(moments)), 1) if moments else None
-
-
-def _newest_scores(record: RecordEnd, header: CheckpointHeader | None) -> tuple[Scores, int | None]:
-    """Return the newest scores and their step, from the metrics file or the newest checkpoint."""
-    if record.validations:
-        last = record.validations[-1]
-        return last.scores, last.step
-    if header and header.scores:
-        return header.scores, header.step
-    return {}, None
-
-
-def _best(record: RecordEnd, scores: Scores, step: int | None) -> dict[str, BestScore]:
-    best: dict[str, BestScore] = {}
-    for line in record.validations:
-        keep_best(best, line.scores, line.step)
-    if not record.validations and step is not None:
-        keep_best(best, scores, step)
-    return best
-
-
-def _owner(held: Ownership | None) -> Owner | None:
-    if held is None or held.card is None:
-        return None
-    return Owner(
-        host=held.card.host,
-        process=held.card.process,
-        since=held.card.since,
-        silent_seconds=round(time.time() - held.renewed, 1),
-    )

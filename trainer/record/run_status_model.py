@@ -1,16 +1,23 @@
-"""State of a run, as `trainer.record.run_status` reads it from the run's folder."""
+"""State of a run: the content of `status.json`, and what all views of runs show.
+
+The run's owner writes the file (`cluster.supervision.status_writer`); `trainer.record.run_status`
+reads it.
+"""
 
 from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 
 from foundation.file_model import FileModel
+from trainer.checkpoints.checkpoint_status import CheckpointRow
+from trainer.checkpoints.lease import OwnerMetadata
 from trainer.record.metrics_lines import SlowRankState
 from trainer.runs.log import LogEntry
+from trainer.runs.start import Start
 from trainer.runs.vitals import SupervisorState, Vitals
 from trainer.scores import BestScore, Scores
 
-State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged"]
+State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged", "unknown"]
 
 
 class LossForm(NamedTuple):
@@ -28,36 +35,35 @@ class LossForm(NamedTuple):
 DEFAULT_FORM = LossForm()
 
 
-class Owner(FileModel):
+class Owner(OwnerMetadata):
     """Process that trains the run, or the last process that trained it.
 
     Attributes:
-        host: the name of its host.
-        process: its process id.
-        since: the time at which it became the owner, in ISO format.
         silent_seconds: the time since its last heartbeat, by this machine's clock; negative if the
-            clock of the file server is ahead.
+            clock of the file server is ahead; 0 in the file.
     """
 
-    host: str
-    process: int
-    since: str
-    silent_seconds: float
+    silent_seconds: float = 0.0
 
 
 class RunStatus(FileModel):
-    """Status of a run, from a snapshot of its folder."""
+    """Status of a run, as of a time and a step."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    name: str
-    """Name of the folder."""
-    path: str
-    """Path of the folder."""
-    state: State
+    format_version: Literal[1] = 1
+    """Version of the file's format."""
+    name: str = ""
+    """Name of the folder; not in the file."""
+    path: str = ""
+    """Path of the folder; not in the file."""
+    time: float = 0.0
+    """Time of writing, in seconds since the epoch by the owner's clock."""
+    state: State = "unknown"
     """State of the run; as a metric, 1 for the current state and 0 for the others."""
     reason: str | None = None
-    """Reason why the run finished, failed, was abandoned or is damaged; None in other states."""
+    """Reason why the run finished, failed, was abandoned, or why its state is damaged or unknown;
+    None in other states."""
     supervisor_state: SupervisorState | None = None
     """During training, state of the supervisor, such as waiting_for_capacity; as a metric, 1 for
     the current state and 0 for the others."""
@@ -82,16 +88,27 @@ class RunStatus(FileModel):
     """First step that was read from the metrics file, or None."""
     seconds_left: float | None = None
     """Time until `max_steps` at the speed of recent steps; None if the run is not being trained."""
+    step_time: float | None = None
+    """Time of the last applied step, in seconds since the epoch."""
     step_age_seconds: float | None = None
-    """During training, time since the last applied step or, if later, since the start."""
+    """During training, time since the last applied step or, if later, since the start; not in the
+    file."""
     owner: Owner | None = None
     """Owner; None if the run never had an owner, or if the owner's file cannot be read."""
     ranks: int | None = None
     """Number of ranks of the last start."""
     nodes: dict[str, int] = Field(default_factory=dict)
     """Number of ranks on each node at the last start, by the node's name."""
+    start: Start | None = None
+    """Command, job, code and packages of the last start."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the recipe, by dotted name."""
+    numerics: dict[str, Any] = Field(default_factory=dict)
+    """Dataset, format, versions and numerics of the newest readable checkpoint."""
+    checkpoints: tuple[CheckpointRow, ...] = ()
+    """Complete checkpoints, oldest first, then those that are being written."""
     checkpoint: str | None = None
-    """Path of the newest checkpoint."""
+    """Path of the newest checkpoint; not in the file."""
     checkpoint_step: int | None = None
     """Step of the newest checkpoint."""
     checkpoint_time: float | None = None
@@ -117,7 +134,7 @@ class RunStatus(FileModel):
     """Nodes that the run does not use, each with the reason; empty if the run is not being
     trained."""
     vitals: Vitals | None = None
-    """During training, the state of the run's processes; None before they start."""
+    """State of the run's processes, or their last state; None before they start."""
     notices: list[LogEntry] = Field(default_factory=list)
     """Last entries of log.txt."""
     problems: list[str] = Field(default_factory=list)

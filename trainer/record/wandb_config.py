@@ -14,8 +14,8 @@ from data_pipeline.dataset.manifest_header import ManifestHeader
 from trainer.checkpoints.checkpoint import Checkpoint, SavedState
 from trainer.checkpoints.format import HEADER
 from trainer.process.placement import Placement
+from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
-from trainer.runs.start import read_start
 
 
 def facts_for_wandb(
@@ -23,7 +23,7 @@ def facts_for_wandb(
 ) -> dict[str, Any]:
     """Return the facts about the dataset and the start, as JSON values."""
     parent = run.card().parent
-    start = read_start(run)
+    start = run_status_of(run.path).start
     return {
         "dataset": _dataset(manifest),
         "start": {
@@ -31,7 +31,7 @@ def facts_for_wandb(
             "device": placement.device,
             "resumed_from": _origin(checkpoint) if checkpoint else None,
             "parent": parent.model_dump(mode="json") if parent else None,
-            **(start.model_dump(mode="json", exclude={"version"}) if start else {}),
+            **(start.model_dump(mode="json") if start else {}),
         },
     }
 

@@ -5,6 +5,7 @@
     runs/NAME/
       run.json         id, identity of recipe and dataset
       owners/          see trainer/checkpoints/lease.py
+      status.json      the state of the run, see trainer/record/run_status.py
       recipe.yaml      the resolved recipe of the last start
       dataset/         the dataset's manifest and tokenizers, sufficient for translation
       metrics.jsonl    steps, scores and events, see trainer/record/metrics_lines.py
@@ -15,11 +16,8 @@
       tuned-decoding.json  decoding options and weights chosen by `transloom tune-decoding`
       engines/         models converted for other engines
       log.txt          events as text, see trainer/runs/log.py
-      place.json       nodes of the ranks of the last start, see trainer/runs/rank_nodes.py
       nodes.jsonl      utilization of these nodes, see trainer/record/node_usage.py
-      vitals.json      current state of ranks and data workers, see trainer/runs/vitals.py
       network.json     network of the ranks and its variables, see trainer/process/network.py
-      start.json       command, code and packages of the last start, see trainer/runs/start.py
       profile/         see trainer/training/step_profiler.py
       stacks/          see cluster/health/stacks.py
       control/         requests of users while the run trains
@@ -87,11 +85,9 @@ class RunFolder:
     tuned_decoding = _PathInRun("tuned-decoding.json")
     engines = _PathInRun("engines")
     log = _PathInRun("log.txt")
-    rank_nodes = _PathInRun("place.json")
     nodes = _PathInRun("nodes.jsonl")
-    vitals = _PathInRun("vitals.json")
+    status = _PathInRun("status.json")
     network = _PathInRun("network.json")
-    start = _PathInRun("start.json")
     profiles = _PathInRun("profile")
     stacks = _PathInRun("stacks")
     # Files by which users request a number of data workers, or that the run saves a checkpoint and

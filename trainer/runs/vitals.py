@@ -1,22 +1,11 @@
-"""Current state of a run's processes, in vitals.json.
+"""State of a run's processes, a part of its status."""
 
-The run's owner replaces the file every few seconds. The file describes the state at its `time`. It
-remains when the owner dies; `are_current` returns whether its content is still valid.
-"""
-
-from contextlib import suppress
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_pipeline.storage.regular_files import read_regular
-from foundation.file_model import Count, FileModel, JsonLimits
+from foundation.file_model import Count, FileModel
 
-if TYPE_CHECKING:
-    from trainer.runs.folder import RunFolder  # agents and data workers do not need recipes
-
-LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 MAX_PROCESSES = 50_000
 MAX_RESTARTS = 20
 MAX_UNFIT_NODES = 100
@@ -97,7 +86,6 @@ class Vitals(FileModel):
             left.
     """
 
-    format_version: Literal[1] = 1
     time: Seconds
     attempt: Count = 0
     over: bool = False
@@ -115,48 +103,3 @@ class Vitals(FileModel):
         if self.supervisor:
             return self.supervisor
         return "training" if self.ranks else None
-
-
-def write_vitals(run: "RunFolder", vitals: Vitals) -> None:
-    """Replace vitals.json atomically; only the run's owner may call it.
-
-    No other part depends on the file, so it is not synced to the disk. If the disk is full, the
-    file stays unchanged, and no error is raised.
-    """
-    unfinished = run.vitals.with_name(run.vitals.name + ".unfinished")
-    with suppress(OSError):
-        unfinished.write_text(vitals.model_dump_json() + "\n", encoding="utf-8")
-        unfinished.replace(run.vitals)
-
-
-def read_vitals(run: "RunFolder") -> Vitals | None:
-    """Return the content that `write_vitals` saved, or None if it is missing or empty.
-
-    A power loss can leave an empty file.
-
-    Raises:
-        OSError, ValueError: the file exists and cannot be read.
-    """
-    try:
-        data = read_regular(run.vitals, LIMITS.bytes)
-    except FileNotFoundError:
-        return None
-    return Vitals.from_json(data, LIMITS) if data else None
-
-
-def are_current(vitals: Vitals, owner_since: str) -> bool:
-    """Return whether the current owner of the run wrote the vitals, and had not left at that time.
-
-    Only the lease shows whether the owner still lives (`trainer.record.run_status`). Call this only
-    for a run that is being trained.
-
-    Args:
-        vitals: the vitals to check.
-        owner_since: the time in ISO format at which the owner acquired the lease
-            (`OwnerMetadata.since`). Like `vitals.time`, it is from the owner's clock.
-    """
-    try:
-        since = datetime.fromisoformat(owner_since).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return False
-    return not vitals.over and vitals.time >= since

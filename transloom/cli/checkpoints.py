@@ -88,6 +88,7 @@ def prune_checkpoints(
     from trainer.checkpoints.checkpoint import newest_intact
     from trainer.checkpoints.lease import Lease
     from trainer.checkpoints.retention import prune, superfluous
+    from trainer.record.recorded_status import write_recorded_status
 
     folder = existing_run(run)
     given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every}
@@ -106,6 +107,7 @@ def prune_checkpoints(
     else:
         with Lease(run, announce) as lease:
             removed = prune(folder.checkpoints, lease.work, config)
+            write_recorded_status(folder, lease.owner)
     if folder.url and not dry_run:
         from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
 

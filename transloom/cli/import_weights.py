@@ -79,6 +79,7 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
     from model.hugging_face.language_model import load_hugging_face
     from trainer.checkpoints.folder_names import list_checkpoints
     from trainer.checkpoints.lease import Lease
+    from trainer.record.recorded_status import write_recorded_status
     from trainer.runs.folder import RunFolder
     from trainer.state.imported_weights import commit_imported
 
@@ -101,6 +102,7 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
         open_run(loaded, target, store, manifest)
         training = loaded.training()
         checkpoint = commit_imported(target, lease.work, training, network, str(folder))
+        write_recorded_status(target, lease.owner)
     return {
         "run": str(run),
         "checkpoint": checkpoint.path.name,

@@ -23,7 +23,7 @@ from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED
 from cluster.supervision.command_signals import SIGNALS, ignore_signals
 from cluster.supervision.interval import Interval
 from foundation.wording import counted
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_of
+from trainer.record.run_status import run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.remote.files import SWEEP_OUTPUT
 from transloom.cli.sweep_points import SweepPoint
@@ -86,7 +86,7 @@ class ExternalRun:
 
     def poll(self) -> int | None:
         """Return None while the run trains, and afterwards 75, because its exit code is unknown."""
-        trains = run_status_of(self._run, RECORD_BYTES_IN_LIST).state == "training"
+        trains = run_status_of(self._run).state == "training"
         return EXIT_PREEMPTED if self._given_up or not trains else None
 
     def ask_to_stop(self) -> None:
@@ -264,7 +264,7 @@ class Sweep:
 
 
 def _read_status(point: SweepPoint) -> RunStatus:
-    return run_status_of(point.run, RECORD_BYTES_IN_LIST)
+    return run_status_of(point.run)
 
 
 def _last_error(run: Path, code: int | None) -> str:

@@ -36,7 +36,7 @@ from cluster.launchers.ray_job.job_record import (
 from cluster.launchers.ray_job.queue import QueueView, waiting_reason
 from cluster.launchers.ray_job.training_process import argv_line, start
 from cluster.supervision.interval import Interval
-from cluster.supervision.invocation import as_variable
+from cluster.supervision.invocation import JOB_VARIABLE, as_variable
 from cluster.supervision.retry_budget import RetryBudget
 from cluster.supervision.stop_requests import JobStopRequest
 from cluster.terminal import print_error
@@ -216,9 +216,8 @@ class JobRunner:
         self._write(attempts=(*others, attempt))
         size = self._recorded_bytes()
         child, self._ready = self._ready or self._start_child(), None
-        child.begin(
-            argv_line(self._words, self._working_folder(), as_variable(self._request.invocation))
-        )
+        variables = as_variable(self._request.invocation) | {JOB_VARIABLE: self._record.id}
+        child.begin(argv_line(self._words, self._working_folder(), variables))
         owns_run = False  # before the child owns the run, changes in the folder come from others
         while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)

@@ -19,7 +19,7 @@ from cluster.launchers.ray_job.status import job_summary_of
 from cluster.planning.versions import CHECKED_PACKAGES, version_of
 from cluster.ray import jobs
 from cluster.ray.exposure import HeadProbe
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_status_of
+from trainer.record.run_status import is_run, run_status_of
 
 PYTHONS = ((3, 11), (3, 13))  # the first and the last supported version
 _OTHERWISE = "Then the same command continues the run. To train another run, use --run PATH"
@@ -95,7 +95,7 @@ def check_folder(run: Path) -> None:
     """
     if not is_run(run):
         return
-    found = run_status_of(run, RECORD_BYTES_IN_LIST)
+    found = run_status_of(run)
     if found.state != "training" or found.owner is None:
         return
     owner, job, stop = found.owner, "", f"transloom stop {run}"

@@ -30,8 +30,8 @@ from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.errors import CheckpointError, LeaseLostError
 from trainer.record.metrics_lines import RankHung
 from trainer.record.node_usage import Usage
+from trainer.record.run_status import read_status
 from trainer.runs.log import DETAIL
-from trainer.runs.vitals import read_vitals
 
 GROWABLE = {"min": 1, "max": 2}
 NO_ERROR = nullcontext()
@@ -112,7 +112,7 @@ def test_vitals_show_a_checkpoint_until_it_has_failed(scripted, more, being_writ
     )
     with scripted([[Poll(reports), FINISHED]]) as run, ending:
         run.loop.run()
-    assert read_vitals(run.context.run).checkpoint_being_written == being_written
+    assert read_status(run.context.run).vitals.checkpoint_being_written == being_written
     said = "rank 0: No space left on device" in run.listener.notices
     assert said == bool(more)
 
@@ -161,9 +161,9 @@ def test_a_checkpoint_is_announced_once_all_ranks_have_written(scripted):
     def polls():
         yield Poll([(0, Position("save", 2))])
         yield write_part(run, 2, 0, ranks=2)
-        seen.append((run.context.vitals._being_written, len(list_checkpoints(checkpoints))))
+        seen.append((run.context.status._being_written, len(list_checkpoints(checkpoints))))
         yield write_part(run, 2, 1, ranks=2)
-        seen.append((run.context.vitals._being_written, len(list_checkpoints(checkpoints))))
+        seen.append((run.context.status._being_written, len(list_checkpoints(checkpoints))))
         yield FINISHED
 
     with scripted([polls()], places=("a", "b"), ranks=2) as run:
@@ -288,7 +288,7 @@ def test_a_reason_to_leave_is_the_cause_of_the_next_restart(scripted):
     with scripted([polls(), [FINISHED]], places=["a"]) as run:
         run.view.before["b"] = run.view.now["b"] = node("b")
         assert run.loop.run() == "finished"
-    assert [one.cause for one in read_vitals(run.context.run).restarts] == [
+    assert [one.cause for one in read_status(run.context.run).vitals.restarts] == [
         "node a is being drained"
     ]
 
@@ -385,7 +385,7 @@ def test_vitals_tell_of_ranks_and_workers_every_other_second(scripted, looks):
         run.view.before["0123abcd99"] = replace(node("0123abcd99"), name="far away")
         run.loop._context = replace(run.context, workers=Workers(most=1))
         assert run.loop.run() == "finished"
-    vitals = read_vitals(run.context.run)
+    vitals = read_status(run.context.run).vitals
     assert [(rank.phase, rank.step) for rank in vitals.ranks] == [("step", 5)]
     assert [(one.node, one.windows_read) for one in vitals.data_workers] == [("far away", 12)]
     assert {after - before for before, after in itertools.pairwise(looks)} == {VITALS_SECONDS}

@@ -17,7 +17,7 @@ from cluster.ranks.group import Poll
 from cluster.supervision import restart_loop
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.corruption import CorruptionFinding, SilentCorruptionError
-from trainer.runs.vitals import read_vitals
+from trainer.record.run_status import read_status
 
 THREE = ("a", "b", "c")
 
@@ -67,7 +67,7 @@ def test_the_error_arrives_from_a_rank_as_it_was():
 def test_the_node_of_a_known_rank_is_left_out(scripted, reproducible):
     with scripted([[trained(6), found(1, reproducible=reproducible)], [FINISHED]]) as run:
         assert run.loop.run() == "finished"
-    (restart,) = read_vitals(run.context.run).restarts
+    (restart,) = read_status(run.context.run).vitals.restarts
     assert nodes(run) == [["a", "b", "c"], ["a", "c"]]
     (unfit,) = run.context.unfit
     assert unfit.id == "b"

@@ -43,10 +43,9 @@ from trainer.errors import (
     NonFiniteLossError,
 )
 from trainer.job.rank_job import ReplayOptions
+from trainer.record.run_status import run_status_of
 from trainer.runs.folder import StepRange
 from trainer.runs.log import DETAIL
-from trainer.runs.start import read_rank_nodes
-from trainer.runs.vitals import read_vitals
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 
@@ -202,8 +201,8 @@ def test_ranks_go_on_from_the_newest_checkpoint(scripted):
     assert (job.profile, job.replay, job.warm_start) == (None, None, None)
     assert group.workers == run.context.workers.handles
     assert run.supply.ended == 1
-    assert read_rank_nodes(folder).nodes == {"a": 2, "b": 1}
-    assert [rank.node for rank in read_vitals(folder).ranks] == ["a", "a", "b"]
+    assert run_status_of(folder.path).nodes == {"a": 2, "b": 1}
+    assert [rank.node for rank in run_status_of(folder.path).vitals.ranks] == ["a", "a", "b"]
 
 
 DAMAGED = Poll([], failure=DamagedCheckpointError("state-00000-of-00001 is damaged"))
@@ -347,7 +346,9 @@ def test_the_cause_of_a_loss_is_kept_and_is_that_of_the_restart(scripted):
         assert run.loop.run() == "finished"
     assert "Rank 0 has failed; restart 1 of this session" in run.listener.notices
     assert "the traceback on its node" in run.listener.kept
-    assert [one.cause for one in read_vitals(run.context.run).restarts] == ["Rank 0 has failed"]
+    assert [one.cause for one in run_status_of(run.context.run.path).vitals.restarts] == [
+        "Rank 0 has failed"
+    ]
 
 
 def test_an_error_that_would_come_again_ends_the_run_and_its_ranks(scripted):
@@ -499,7 +500,7 @@ def test_lost_ranks_restart_from_memory_if_it_has_a_newer_step_than_the_disk(scr
     assert after.memory_name == before.memory_name is not None
     assert run.supply.groups[0].memory_steps == MemorySteps(8, 8)
     assert "starting 1 rank from the memory checkpoint of step 8" in run.listener.notices
-    assert read_vitals(run.context.run).memory_checkpoint == 8
+    assert run_status_of(run.context.run.path).vitals.memory_checkpoint == 8
 
 
 def test_ranks_restart_from_the_disk_if_it_has_the_newer_step(scripted):

@@ -27,7 +27,7 @@ from cluster.supervision.run_states import (
     WaitForCapacity,
 )
 from trainer.errors import DamagedCheckpointError, NonFiniteLossError
-from trainer.runs.vitals import read_vitals
+from trainer.record.run_status import read_status
 
 WAIT, CHECK, START = "waiting_for_capacity", "checking_nodes", "starting_ranks"
 TRAIN, END = "training", "ending"
@@ -41,7 +41,7 @@ def states(scripted):
     def run(scripts, prepare=lambda run: None, **options):
         names = []
         with scripted(scripts, **options) as run:
-            vitals = run.context.vitals
+            vitals = run.context.status
             begin = vitals.state_begins
             vitals.state_begins = lambda name: (names.append(name), begin(name))
             prepare(run)
@@ -284,8 +284,8 @@ def test_vitals_show_the_wait_of_a_run_that_has_no_ranks_yet(scripted):
     seen = []
 
     def offer(nodes):
-        run.context.vitals._write(over=False)
-        seen.append(read_vitals(run.context.run).supervisor_state)
+        run.context.status._write(over=False)
+        seen.append(read_status(run.context.run).vitals.supervisor_state)
         ask_to_stop(run)
         return []
 
@@ -293,4 +293,4 @@ def test_vitals_show_the_wait_of_a_run_that_has_no_ranks_yet(scripted):
         run.supply.offer = offer
         assert run.loop.run() == "stopped"
     assert seen == [WAIT]
-    assert read_vitals(run.context.run).supervisor is None  # the owner has left
+    assert read_status(run.context.run).vitals.supervisor is None  # the owner has left

@@ -14,11 +14,12 @@ from cluster.ray.private import machine_cpus
 from cluster.supervision import supervisor
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS
 from cluster.supervision.run_checks import check_run
+from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.supervisor import SupervisionOptions, supervise
 from trainer.process.host_memory import allocator_environment
+from trainer.record.run_status import read_status
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import INTERRUPTED
-from trainer.runs.vitals import read_vitals
 
 
 class Heard:
@@ -265,7 +266,7 @@ def test_a_second_signal_ends_a_run_as_preempted(session):
 def test_a_lost_ray_is_the_cause_of_the_next_restart(train, folder):
     outcomes = iter([EmbeddedRayError("raylet has ended"), "finished"])
     keepers = []
-    enter = supervisor.VitalsWriter.__enter__
+    enter = StatusWriter.__enter__
 
     def lose():
         outcome = next(outcomes)
@@ -275,11 +276,9 @@ def test_a_lost_ray_is_the_cause_of_the_next_restart(train, folder):
         return outcome
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            supervisor.VitalsWriter, "__enter__", lambda self: keepers.append(self) or enter(self)
-        )
+        patch.setattr(StatusWriter, "__enter__", lambda self: keepers.append(self) or enter(self))
         assert train(lose)[0] == "finished"
-    assert [one.cause for one in read_vitals(folder).restarts] == ["raylet has ended"]
+    assert [one.cause for one in read_status(folder).vitals.restarts] == ["raylet has ended"]
 
 
 def test_progress_gives_ray_as_many_sessions_again(folder, train):

@@ -10,7 +10,7 @@ from cluster.ranks.group import Poll
 from cluster.supervision import restart_loop
 from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
 from trainer.corruption import ReductionError, ReductionFinding
-from trainer.runs.vitals import read_vitals
+from trainer.record.run_status import read_status
 
 FINDING = ReductionFinding(
     checked_step=9, parameters=("x.weight",), parameter_count=1, is_repeated=True
@@ -42,7 +42,7 @@ def test_the_ranks_restart_on_the_same_nodes(scripted):
     with scripted([[trained(8), WRONG], [trained(9), FINISHED]]) as run:
         assert run.loop.run() == "finished"
     assert nodes(run) == [["a", "b", "c"]] * 2
-    (restart,) = read_vitals(run.context.run).restarts
+    (restart,) = read_status(run.context.run).vitals.restarts
     assert "the sum of the gradients of x.weight" in restart.cause
 
 

@@ -26,7 +26,7 @@ from cluster.supervision.attempt import RunContext
 from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import check_run, open_run
-from cluster.supervision.vitals_writer import VitalsWriter
+from cluster.supervision.status_writer import StatusWriter
 from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
@@ -330,7 +330,7 @@ def scripted_run(
         }
     )
     store, manifest = check_run(recipe, run)
-    with Lease(run.path) as lease, VitalsWriter(run, listener) as vitals:
+    with Lease(run.path) as lease, StatusWriter(run, lease, listener) as status:
         open_run(recipe, run, store, manifest)
         context = RunContext(
             config=config,
@@ -342,7 +342,7 @@ def scripted_run(
             workers=NoWorkers(),
             stop=stop,
             listener=listener,
-            vitals=vitals,
+            status=status,
             clock=clock,
             unfit=supply.unfit,
         )

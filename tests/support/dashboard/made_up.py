@@ -110,31 +110,25 @@ def row(name: str, seed: int, steps: int, state: str) -> dict[str, Any]:
             else [],
             "notices": [],
             "problems": [],
-        },
-        "settings": {
-            "seed": seed,
-            "model.width": 128,
-            "model.dropout": [0.1, 0.3, 0.1, 0.2][seed % 4],
-            "trainer.max_steps": 600,
-            "data.tag": HOSTILE if seed == 1 else None,
+            "settings": {
+                "seed": seed,
+                "model.width": 128,
+                "model.dropout": [0.1, 0.3, 0.1, 0.2][seed % 4],
+                "trainer.max_steps": 600,
+                "data.tag": HOSTILE if seed == 1 else None,
+            },
+            "checkpoints": [
+                {"step": 150, "state": "complete", "bytes": 10_800_000, "time": 1_795_297_040.0}
+                | {"scores": scores_at(150, seed)},
+                {"step": 300, "state": "writing", "bytes": None, "time": None, "scores": {}},
+            ],
+            "vitals": vitals(steps),
         },
     }
 
 
-def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The answer to /api/runs/ID."""
-    last = its_row["standing"]["step"]
-    words = {
-        "skipped": "not applied: slot 3 of rank 1 was not finite",
-        "preempted": "SIGTERM was received: the ranks left after a checkpoint",
-        "resumed": "2 ranks have started again, from step 150",
-        "resized": "goes on with 3 ranks instead of 2",
-        "slow_rank": "Slow: rank 2 on node-2 needs 1.88 times as long as the others",
-    }
-    marks = [(151, "resumed"), (SPIKE_FIELDS - 20, "skipped"), (200, "resized"), (300, "preempted")]
-    marks += [(280, "slow_rank")]
-    vitals = {
-        "format_version": 1,
+def vitals(last: int) -> dict[str, Any]:
+    return {
         "time": 1_795_297_100.0,
         "attempt": 2,
         "over": False,
@@ -150,6 +144,20 @@ def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
         ],
         "restarts": [{"time": 1_795_297_050.0, "cause": "rank 1 died: signal 9"}],
     }
+
+
+def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The answer to /api/runs/ID."""
+    last = its_row["standing"]["step"]
+    words = {
+        "skipped": "not applied: slot 3 of rank 1 was not finite",
+        "preempted": "SIGTERM was received: the ranks left after a checkpoint",
+        "resumed": "2 ranks have started again, from step 150",
+        "resized": "goes on with 3 ranks instead of 2",
+        "slow_rank": "Slow: rank 2 on node-2 needs 1.88 times as long as the others",
+    }
+    marks = [(151, "resumed"), (SPIKE_FIELDS - 20, "skipped"), (200, "resized"), (300, "preempted")]
+    marks += [(280, "slow_rank")]
     return its_row | {
         "card": {
             "id": "c4104faa",
@@ -158,11 +166,6 @@ def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
             "identity": {},
             "parent": None,
         },
-        "checkpoints": [
-            {"step": 150, "state": "complete", "bytes": 10_800_000, "time": 1_795_297_040.0}
-            | {"scores": scores_at(150, seed)},
-            {"step": 300, "state": "writing", "bytes": None, "time": None, "scores": {}},
-        ],
         "events": [
             {"step": step, "event": event, "words": words[event], "details": {}}
             for step, event in sorted(marks)
@@ -185,7 +188,6 @@ def details(its_row: dict[str, Any], seed: int) -> dict[str, Any]:
         },
         "environment": {"versions": {"torch": "2.13.0", "ray": "2.60.0"}, "commit": "c8ff302"},
         "commands": [f"transloom train phrasebook seed={seed} --run runs/{its_row['name']}"],
-        "vitals": vitals,
     }
 
 
@@ -204,7 +206,7 @@ def nodes() -> dict[str, Any]:
 def of_task(made: dict[str, Any], number: int, task: str, loss_unit: str | None) -> None:
     """Make a run of `answers` one of another task."""
     its_row = made["/api/runs"]["runs"][number]
-    its_row["settings"]["task"] = task
+    its_row["standing"]["settings"]["task"] = task
     its_row["standing"]["loss_unit"] = loss_unit
 
 
@@ -228,5 +230,5 @@ def answers(runs: int = 3, steps: int = 420, every: int = 1) -> dict[str, Any]:
             "columns": steps_between(1, last, seed, every),
         }
         made[f"{path}/nodes"] = nodes()
-    made["/api/runs"] = {"folder": "runs", "problems": [], "bytes_read": 1000, "runs": rows}
+    made["/api/runs"] = {"folder": "runs", "problems": [], "runs": rows}
     return made

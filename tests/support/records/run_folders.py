@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER
 from trainer.record.metrics_lines import Line
-from trainer.runs.folder import RunMetadata
+from trainer.record.recorded_status import MANY_BYTES, recorded_status, write_status
+from trainer.record.run_status import read_status
+from trainer.record.run_status_model import RunStatus
+from trainer.runs.folder import RunFolder, RunMetadata
 
 LONG_AGO = 1000.0
 
 
 def made_run(path: Path, *lines: Line, max_steps: int = 20, label_smoothing: float = 0.0) -> Path:
-    """Make a run with this record, without an owner or a checkpoint."""
+    """Make a run with this record and its status, without an owner or a checkpoint."""
     (path / "checkpoints").mkdir(parents=True)
     (path / "owners").mkdir()
     card = RunMetadata(id="1", name=path.name, dataset_identity="d", identity={})
@@ -30,7 +34,26 @@ def made_run(path: Path, *lines: Line, max_steps: int = 20, label_smoothing: flo
     )
     (path / "recipe.yaml").write_text(f"name: tiny\nmodel:\n  max_steps: 7\n{trainer}")
     (path / "metrics.jsonl").write_text("".join(f"{line.to_json()}\n" for line in lines))
-    return path
+    return with_status(path)
+
+
+def with_status(run: Path, **fields: Any) -> Path:
+    """The run, with the status that its owner would write now."""
+    folder, held, former = RunFolder(run), lease_module.ownership(run), RunStatus()
+    with suppress(OSError, ValueError):
+        former = read_status(folder) or former
+    kept = {name: getattr(former, name) for name in ("start", "ranks", "nodes", "vitals")} | fields
+    status = recorded_status(folder, RunStatus(), held.card if held else None, MANY_BYTES)
+    trains = held is not None and not held.released
+    if trains:
+        kept |= {"state": "training", "reason": None}
+        if vitals := kept["vitals"]:
+            kept["supervisor_state"] = vitals.supervisor_state
+            kept["memory_checkpoint_step"] = vitals.memory_checkpoint
+            kept["unfit_nodes"] = vitals.unfit_nodes
+    kept["ranks"] = kept["ranks"] or status.ranks
+    write_status(folder, status.model_copy(update=kept), run, is_final=not trains)
+    return run
 
 
 def with_checkpoint(run: Path, step: int, **fields: Any) -> Path:
@@ -38,7 +61,7 @@ def with_checkpoint(run: Path, step: int, **fields: Any) -> Path:
     folder = run / "checkpoints" / folder_name(step)
     folder.mkdir(parents=True)
     (folder / HEADER).write_text(make_header(step, **fields).to_json())
-    return run
+    return with_status(run)
 
 
 def with_owner(
@@ -49,7 +72,7 @@ def with_owner(
     file.write_text(json.dumps(lease_module.this_process() | changes))
     renewed = time.time() - silent_seconds
     os.utime(file, (renewed, renewed))
-    return run
+    return with_status(run)
 
 
 def dead_process() -> int:

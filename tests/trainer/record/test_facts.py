@@ -13,8 +13,8 @@ from trainer.record.metrics_lines import Event, TrainLine
 from trainer.record.run_metrics import RUN_METRICS
 from trainer.record.run_status_model import LossForm, RunStatus
 
-# Fields of every line that say of which kind and version it is.
-FORMAT_FIELDS = {"version", "kind"}
+# Fields that say of which kind and version a line is, and one from which another follows.
+FORMAT_FIELDS = {"version", "kind", "step_time"}
 
 
 def recorded_fields(lines=LINES):
@@ -24,7 +24,7 @@ def recorded_fields(lines=LINES):
         for name, field in RunStatus.model_fields.items()
         if field.annotation in (int, float, int | None, float | None)
     }
-    return {name for line in lines for name in line.model_fields} - FORMAT_FIELDS | status
+    return ({name for line in lines for name in line.model_fields} | status) - FORMAT_FIELDS
 
 
 def problems(facts, fields):

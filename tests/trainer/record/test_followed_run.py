@@ -1,7 +1,7 @@
 """Run folders that are read again and again."""
 
 from support.records.lines import train_line
-from support.records.run_folders import made_run
+from support.records.run_folders import made_run, with_status
 
 from trainer.record.followed_run import FollowedRuns
 
@@ -12,13 +12,12 @@ def test_only_runs_that_are_active_or_have_changed_are_summarized_again(tmp_path
 
     def summarize(path, signatures):
         read.append(path.name)
-        return path.name, (path / "metrics.jsonl").read_text()
+        return path.name, (path / "status.json").read_text()
 
     runs = FollowedRuns(summarize, lambda summary: summary[0] == "active")
     assert len(runs.refresh([still, active])) == 2
     assert runs.refresh([still, active]) == []  # read, and the same
-    with (still / "metrics.jsonl").open("a") as record:
-        record.write(train_line(2).to_json() + "\n")
+    with_status(still)
     assert [name for name, _ in runs.refresh([still, active])] == ["still"]
     assert read == ["still", "active", "active", "still", "active"]
     runs.refresh([active])

@@ -10,9 +10,10 @@ from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER, Parent
 from trainer.process.placement import Placement
+from trainer.record.run_status_model import RunStatus
 from trainer.record.wandb_config import facts_for_wandb
 from trainer.runs.folder import RunFolder, RunMetadata
-from trainer.runs.start import Code, Invocation, Start, write_start
+from trainer.runs.start import Code, Invocation, Start
 
 
 def made_run(run, recipe, **card):
@@ -35,7 +36,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
         code=None,
         versions={"torch": "2.13.0"},
     )
-    write_start(run, start)
+    run.status.write_text(RunStatus(start=start).model_dump_json())
     folder = run.checkpoints / "step-00000007"
     folder.mkdir(parents=True)
     (folder / HEADER).write_text(make_header(7).to_json())
@@ -51,6 +52,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
             "command": "transloom train tiny.yaml",
             "project": {"commit": "c" * 40, "dirty": True},
         },
+        "job": None,
         "code": None,
         "versions": {"torch": "2.13.0"},
     }
@@ -71,7 +73,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
 def test_a_run_of_which_little_is_known_has_facts_too(tmp_path, phrasebook):
     run = RunFolder(tmp_path / "run")
     facts_of = made_run(run, tiny_recipe(phrasebook))
-    run.start.write_text('{"version": 9}')
+    run.status.write_text('{"version": 9}')
     assert facts_of(None)["start"] == {
         "ranks": 4,
         "device": "cpu",

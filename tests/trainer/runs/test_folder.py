@@ -19,15 +19,6 @@ from trainer.errors import RunMismatchError
 from trainer.recipe import identity_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, SHOWN_CHARACTERS, TAIL_BYTES, last_entries, log_entry
-from trainer.runs.start import (
-    Invocation,
-    Start,
-    read_rank_nodes,
-    read_start,
-    write_rank_nodes,
-    write_start,
-)
-from trainer.runs.vitals import Vitals, are_current, read_vitals, write_vitals
 
 
 @pytest.fixture
@@ -175,55 +166,6 @@ def test_what_is_no_run_is_told_apart_from_a_damaged_one(run):
     run.card_path.mkdir()
     with pytest.raises(RunMismatchError, match=r"run.json (cannot be read|is damaged)"):
         run.card()
-
-
-def test_the_place_of_ranks_is_counted_by_node(run):
-    assert read_rank_nodes(run) is None
-    write_rank_nodes(run, ["b", "a", "b"])
-    place = read_rank_nodes(run)
-    assert (place.nodes, place.ranks) == ({"b": 2, "a": 1}, 3)
-    since = datetime.fromisoformat(place.since)
-    assert abs((datetime.now(UTC) - since).total_seconds()) < 3600
-
-
-@pytest.mark.parametrize("file", ["rank_nodes", "start", "vitals"])
-def test_files_that_nothing_depends_on_may_fail_to_be_written(run, file):
-    getattr(run, file).mkdir()
-    (getattr(run, file) / "in the way").touch()
-    start = Start(since="now", invocation=Invocation(), code=None, versions={})
-    {
-        "rank_nodes": lambda: write_rank_nodes(run, ["a"]),
-        "start": lambda: write_start(run, start),
-        "vitals": lambda: write_vitals(run, Vitals(time=1.0)),
-    }[file]()
-
-
-def test_what_a_run_was_started_with_is_read_back(run):
-    assert read_start(run) is None
-    start = Start(since="now", invocation=Invocation(command="c"), code=None, versions={"a": "1"})
-    write_start(run, start)
-    assert read_start(run) == start
-    run.start.write_text("{")
-    assert read_start(run) is None
-
-
-def test_vitals_are_written_whole_and_an_empty_file_has_none(run):
-    assert read_vitals(run) is None
-    write_vitals(run, Vitals(time=5.0, attempt=2))
-    assert read_vitals(run) == Vitals(time=5.0, attempt=2)
-    assert [path.name for path in run.path.iterdir()] == ["vitals.json"]
-    run.vitals.write_text("")
-    assert read_vitals(run) is None
-
-
-@pytest.mark.parametrize(
-    ("time", "over", "current"),
-    [(1000.0, False, True), (999.9, False, False), (1001.0, False, True), (1001.0, True, False)],
-)
-def test_vitals_are_current_from_the_owner_s_start_until_it_leaves(time, over, current):
-    since = datetime.fromtimestamp(1000.0, UTC).isoformat()
-    assert are_current(Vitals(time=time, over=over), since) == current
-    assert not are_current(Vitals(time=time, over=over), "yesterday")
 
 
 def at(second):

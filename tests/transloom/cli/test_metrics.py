@@ -24,15 +24,20 @@ from support.records.lines import (
     validation_line,
     wrong_reduction,
 )
-from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
+from support.records.run_folders import (
+    dead_process,
+    made_run,
+    with_checkpoint,
+    with_owner,
+    with_status,
+)
 
 from cluster.errors import ClusterError
 from trainer.errors import RunMismatchError
 from trainer.record.metrics_lines import Resumed
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS, SLOW_RANK_FACTOR
-from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import Vitals, write_vitals
+from trainer.runs.vitals import Vitals
 
 RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "transloom.rules.yml"
 GPU = GpuUsage(index=1, utilization_percent=75, memory_used_bytes=8, memory_bytes=10)
@@ -70,7 +75,7 @@ def run(tmp_path):
     with_owner(with_checkpoint(run, 4), since="2026-01-01T00:00:00+00:00")
     append_usage(run / "nodes.jsonl", [NodeLine.of(USAGE, time.time(), 6, "gpu-7")])
     waits = "waiting_for_capacity"
-    write_vitals(RunFolder(run), Vitals(time=time.time(), supervisor=waits))
+    with_status(run, vitals=Vitals(time=time.time(), supervisor=waits))
     return run
 
 

@@ -13,14 +13,19 @@ import time
 import pytest
 from support.launchers.job_records import a_record
 from support.records.lines import train_line, validation_line
-from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
+from support.records.run_folders import (
+    dead_process,
+    made_run,
+    with_checkpoint,
+    with_owner,
+    with_status,
+)
 
 from cluster.launchers.ray_job.job_record import JobFolder
 from cluster.terminal import Terminal
 from trainer.errors import RunMismatchError
 from trainer.record.metrics_lines import Preempted
-from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import RankVitals, Vitals, write_vitals
+from trainer.runs.vitals import RankVitals, Vitals
 from transloom.cli import watch as watch_module
 from transloom.cli.watch import show_feed
 from transloom.observe.terminal import run_feed
@@ -58,16 +63,19 @@ def happens(monkeypatch):
 def append(run, *lines, text=""):
     with (run / "metrics.jsonl").open("a") as record:
         record.write("".join(f"{line.to_json()}\n" for line in lines) + text)
+    with_status(run)
 
 
 def say(run, text, at="2026-01-01T00:00:00.000+00:00"):
     with (run / "log.txt").open("a") as log:
         log.write(f"{at} {text}\n")
+    with_status(run)
 
 
 def leave(run):
     owner = next((run / "owners").glob("*.json"))
     owner.rename(owner.with_suffix(".released"))
+    with_status(run)
 
 
 def finish(run, step=20):
@@ -77,7 +85,7 @@ def finish(run, step=20):
 
 def beat(run, **fields):
     rank = RankVitals(rank=0, node="a", phase="step", step=2, silent_seconds=0.1)
-    write_vitals(RunFolder(run), Vitals(**{"time": time.time(), "ranks": (rank,)} | fields))
+    with_status(run, vitals=Vitals(**{"time": time.time(), "ranks": (rank,)} | fields))
 
 
 def watched(feed, terminal=False, once=False, width=80):
@@ -191,11 +199,6 @@ def test_ranks_are_alive_as_long_as_their_owner(run):
     assert "heartbeat" not in picture_of(RunFeed(run)).split("\nranks")[1]
 
 
-def test_vitals_of_a_former_owner_are_not_those_of_the_present_one(run):
-    beat(run, time=time.time() - 3600)
-    assert "rank 0" not in picture_of(RunFeed(run))
-
-
 def test_new_vitals_are_read_while_the_run_is_watched(run):
     feed = RunFeed(run)
     beat(run, checkpoint_being_written=7)
@@ -206,16 +209,16 @@ def test_new_vitals_are_read_while_the_run_is_watched(run):
 @pytest.mark.parametrize(
     "harm",
     [
-        lambda run: (run / "vitals.json").write_text('{"time": 1'),
+        lambda run: (run / "status.json").write_text('{"time": 1'),
         lambda run: (run / "log.txt").mkdir(),
         lambda run: os.truncate(run / "metrics.jsonl", 100),
         lambda run: append(run, text="{}\n\x00\n"),
         lambda run: (run / "metrics.jsonl").unlink(),
         lambda run: (run / "recipe.yaml").unlink(),
         lambda run: (run / "run.json").unlink(),
-        lambda run: os.mkfifo(run / "place.json"),
+        lambda run: (run / "status.json").unlink() or os.mkfifo(run / "status.json"),
     ],
-    ids=["vitals", "log", "cut", "lines", "record", "recipe", "card", "fifo"],
+    ids=["status", "log", "cut", "lines", "record", "recipe", "card", "fifo"],
 )
 def test_nothing_that_happens_to_a_file_ends_the_watching(run, happens, harm):
     happens(
@@ -231,12 +234,12 @@ def test_nothing_that_happens_to_a_file_ends_the_watching(run, happens, harm):
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (lambda run: (run / "vitals.json").write_text('{"time": 1'), "vitals.json is damaged"),
+        (lambda run: (run / "status.json").write_text('{"time": 1'), "status.json is damaged"),
         (lambda run: append(run, text="{}\n"), "has lines that cannot be read"),
         (lambda run: os.truncate(run / "metrics.jsonl", 100), "was replaced or cut while it was"),
-        (lambda run: (run / "log.txt").mkdir(), "log.txt cannot be read"),
+        (lambda run: (run / "log.txt").mkdir() or with_status(run), "log.txt cannot be read"),
     ],
-    ids=["vitals", "lines", "cut", "log"],
+    ids=["status", "lines", "cut", "log"],
 )
 def test_what_cannot_be_read_is_told(run, happens, harm, told):
     happens()  # the standing is looked at each time

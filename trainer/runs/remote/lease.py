@@ -22,10 +22,13 @@ from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
 WATCH_SECONDS = 1.0
 
 
-def acquire(head: HeadObject, announce: Callable[[str], None]) -> RunHead:
+def acquire(
+    head: HeadObject, announce: Callable[[str], None], owner: OwnerMetadata | None = None
+) -> RunHead:
     """Become the owner of a run, which is created if it does not exist; return the head.
 
     Args:
+        owner: the owner of the local folder; None for this process without a folder.
         announce: receives a message if this process must wait until a lease expires.
 
     Raises:
@@ -35,7 +38,7 @@ def acquire(head: HeadObject, announce: Callable[[str], None]) -> RunHead:
     seen = wait_until_abandoned(head, announce)
     me = RunOwner(
         number=seen.number + 1,
-        process=OwnerMetadata.model_validate(this_process()),
+        process=owner or OwnerMetadata.model_validate(this_process()),
         renewals=1,
         renewed=time.time(),
     )

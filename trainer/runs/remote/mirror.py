@@ -21,7 +21,7 @@ from foundation.periodic_thread import MAX_FAILURES_IN_A_ROW, PeriodicThread
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.format import HEADER, CheckpointHeader
-from trainer.checkpoints.lease import RENEW_SECONDS
+from trainer.checkpoints.lease import RENEW_SECONDS, OwnerMetadata
 from trainer.checkpoints.state_objects import PARTS, PartList
 from trainer.errors import LeaseLostError, TrainerError
 from trainer.runs.folder import RunFolder
@@ -58,17 +58,25 @@ class RunMirror:
         ObjectStoreError: on entering, the object store cannot be reached or written.
     """
 
-    def __init__(self, url: str, folder: RunFolder, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: RunFolder,
+        announce: Callable[[str], None],
+        owner: OwnerMetadata | None = None,
+    ) -> None:
         """Prepare a mirror without any request.
 
         Args:
             url: the run's location in the object store.
             folder: the local folder, which this process owns.
             announce: receives messages about a wait for another owner, or about failures.
+            owner: the owner of the local folder, as its lease names it.
         """
         self.url = run_url(url)
         self._folder = folder
         self._announce = announce
+        self._owner = owner
         self._store = ObjectStore(self.url)
         self._head = HeadObject(self._store)
         self._files = MirroredFiles(folder, self._store, announce)
@@ -87,7 +95,7 @@ class RunMirror:
 
     def __enter__(self) -> Self:
         probe_store(self._store)
-        head = lease.acquire(self._head, self._announce)
+        head = lease.acquire(self._head, self._announce, self._owner)
         try:
             self.number = head.owner.number
             self._files.pull(head)

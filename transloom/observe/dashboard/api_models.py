@@ -23,7 +23,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from foundation.file_model import Count, FileModel
-from trainer.checkpoints.checkpoint_status import CheckpointRow
 from trainer.record.facts import EVENT_KINDS, FACTS, EventKind, Fact
 from trainer.record.line_blocks import ScoredStep
 from trainer.record.metrics_lines import Sample
@@ -56,13 +55,11 @@ class RunRow(FileModel):
     Attributes:
         id: identifies the run in the dashboard's URLs; a restarted server uses the same id.
         standing: the run's status.
-        settings: settings of the run's recipe, by dotted name.
     """
 
     id: str
     name: str
     standing: RunStatus
-    settings: dict[str, Any]
 
 
 class RunsResponse(FileModel):
@@ -70,12 +67,10 @@ class RunsResponse(FileModel):
 
     Attributes:
         problems: messages about folders that cannot be read, and about links that are not followed.
-        bytes_read: number of bytes read from the folders for this response.
     """
 
     folder: str
     problems: list[str]
-    bytes_read: Count
     runs: list[RunRow]
 
 
@@ -103,11 +98,9 @@ class RunResponse(RunRow):
         cleaning: the cleaning report of the dataset's manifest, by corpus; None without one.
         environment: versions, commit and numerics, as far as they are known.
         commands: commands that reproduce the run.
-        vitals: contents of vitals.json; None without that file.
     """
 
     card: RunMetadata | None
-    checkpoints: list[CheckpointRow]
     events: list[Mark]
     validations: list[ScoredStep]
     samples: list[Sample]
@@ -115,7 +108,6 @@ class RunResponse(RunRow):
     cleaning: dict[str, Any] | None
     environment: dict[str, Any]
     commands: list[str]
-    vitals: dict[str, Any] | None
 
 
 class GpuColumns(FileModel):

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from foundation.file_model import FileModel
+from data_pipeline.storage.regular_files import read_regular
+from data_pipeline.storage.store import MANIFEST_NAME
+from foundation.file_model import FileModel, JsonLimits, parse_object
 from foundation.shown_urls import with_urls
 from trainer.errors import RunMismatchError
 from trainer.record.event_text import event_text
@@ -19,10 +21,11 @@ from trainer.record.facts import kind_of
 from trainer.record.line_blocks import scored_steps
 from trainer.record.metrics_lines import Event, SkippedLine
 from trainer.record.node_usage import NodeLine, read_usage
-from trainer.record.run_snapshot import RunSnapshot
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, run_status_from
+from trainer.record.run_status import ProblemCollector, run_status_of
+from trainer.record.run_status_model import RunStatus
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
+from trainer.runs.log import LogEntry, last_entries
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.api_models import (
     FACTS_PATH,
@@ -41,93 +44,86 @@ from transloom.observe.dashboard.api_models import (
 )
 from transloom.observe.dashboard.runs_folder import run_id
 
-# The table of runs reads this many bytes from the ends of all records together. It reads at least
-# `MIN_END_BYTES` (about ten lines) from each.
-TABLE_BYTES = 2_400_000
-MIN_END_BYTES = 2**13
 LOG_ENTRIES = 200
+MANIFEST_LIMITS = JsonLimits(bytes=16_000_000, values=1_000_000)
+_CLEANING = ("read", "kept", "dropped")
 _OF_A_NODE = ("time", "cpu_percent", "memory_used_bytes", "memory_bytes")
 _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
 
-def end_bytes(runs: int) -> int:
-    """Return the number of bytes that a table of `runs` runs reads from the end of each record."""
-    return max(MIN_END_BYTES, min(RECORD_BYTES_IN_LIST, TABLE_BYTES // max(1, runs)))
-
-
-def row_of(snapshot: RunSnapshot) -> RunRow:
+def row_of(path: Path) -> RunRow:
     """Return the row of a run in the table."""
-    name, settings = snapshot.run.path.name, snapshot.settings  # the status lists its problems
-    return RunRow(id=run_id(name), name=name, standing=run_status_from(snapshot), settings=settings)
+    status = run_status_of(path)
+    return RunRow(id=run_id(status.name), name=status.name, standing=status)
 
 
 def run_response(path: Path) -> RunResponse:
     """Return all information about a run except its curves."""
-    run = RunFolder(path)
-    snapshot = RunSnapshot(run, RECORD_BYTES_IN_LIST)
-    row = row_of(snapshot)
-    known = len(snapshot.problems)
+    run, row, problems = RunFolder(path), row_of(path), ProblemCollector()
     curves = read_curves(run, 1)
     validations = curves.lines.validations
-    vitals, cleaning = snapshot.vitals, snapshot.cleaning
-    problems = [
-        *row.standing.problems,
-        *([curves.problem] if curves.problem else []),
-        # Problems of the log are listed a second time, since the page shows this list next to the
-        # log.
-        *(text for text in row.standing.problems if text.startswith(str(run.log))),
-        *snapshot.problems[known:],
-    ]
+    if curves.problem:
+        problems.append(curves.problem)
+    card = problems.try_read(run.card_path, run.card, None)
+    log = problems.try_read(run.log, lambda: last_entries(run.log), list[LogEntry]())
+    cleaning = problems.try_read(run.dataset, lambda: _cleaning_counts(run), None)
+    others = [text for text in row.standing.problems if text not in problems]
+    standing = row.standing.model_copy(update={"problems": [*others, *problems]})
     return RunResponse(
-        **dict(row) | {"standing": row.standing.model_copy(update={"problems": problems})},
-        card=snapshot.card,
-        checkpoints=snapshot.checkpoints,
+        **dict(row) | {"standing": standing},
+        card=card,
         events=marks_of(curves.lines.events),
         validations=scored_steps(validations),
         samples=validations[-1].samples if validations else [],
-        log=snapshot.log[-LOG_ENTRIES:],
+        log=log[-LOG_ENTRIES:],
         cleaning=cleaning,
-        environment=environment_of(snapshot),
-        commands=commands_of(snapshot),
-        vitals=vitals,
+        environment=environment_of(standing),
+        commands=commands_of(run, standing),
     )
 
 
-def environment_of(snapshot: RunSnapshot) -> dict[str, Any]:
+def _cleaning_counts(run: RunFolder) -> dict[str, dict[str, Any]] | None:
+    """Return the counts of text that was read, kept and dropped, by corpus."""
+    try:
+        data = read_regular(run.dataset / MANIFEST_NAME, MANIFEST_LIMITS.bytes)
+    except FileNotFoundError:
+        return None
+    corpora = parse_object(data, MANIFEST_LIMITS).get("corpora")
+    if not isinstance(corpora, list):
+        return None
+    return {
+        str(corpus.get("name")): {name: corpus.get(name) for name in _CLEANING}
+        for corpus in corpora
+        if isinstance(corpus, dict)
+    }
+
+
+def environment_of(status: RunStatus) -> dict[str, Any]:
     """Return the versions, commit and numerics of a run, as far as they are known.
 
-    They come from the run's last start and from its newest readable checkpoint header.
+    They come from the run's last start and from its newest readable checkpoint.
     """
     known: dict[str, Any] = {}
-    if start := snapshot.start:
+    if start := status.start:
         known |= {"started": start.since, **start.versions}
         for name, code in (("transloom", start.code), ("project", start.invocation.project)):
             if code:
                 known[f"commit of {name}"] = code.commit + (", changed" if code.dirty else "")
-    if header := snapshot.readable_header:
-        known |= {
-            "dataset": header.dataset_identity,
-            "checkpoint format": header.format,
-            **header.numerics,
-        }
-        if header.parent:
-            known["weights from"] = header.parent.model_dump(mode="json")
-    return known
+    return known | status.numerics
 
 
-def commands_of(snapshot: RunSnapshot) -> list[str]:
+def commands_of(run: RunFolder, status: RunStatus) -> list[str]:
     """Return the command of the last start, then commands that repeat the run and verify it."""
-    run, start, settings = snapshot.run, snapshot.start, snapshot.settings
     name, recipe = shlex.quote(str(run.path)), shlex.quote(str(run.recipe))
     copying = []
     if run.url:  # commands that train need a folder
         name = shlex.quote(run.path.name)
         recipe = shlex.quote(f"{run.path.name}/{run.recipe.name}")
         copying = [f"transloom runs pull {shlex.quote(run.url)} {name}"]
-    typed = start.invocation.command if start else None
+    typed = status.start.invocation.command if status.start else None
     # `train` loads the extensions that a recipe names, and any user may have written this recipe.
     # The command therefore disables extensions, unless the recipe names none.
-    harmless = settings and settings.get("extension_folder") is None
+    harmless = status.settings and status.settings.get("extension_folder") is None
     no_folder = "" if harmless else " extension_folder=null"
     return [
         *([typed] if typed else []),
@@ -155,13 +151,13 @@ def frozen_responses(runs: Sequence[Path]) -> dict[str, Any]:
     rows = []
     for path in paths:
         name = run_id(path.name)
-        rows.append(row_of(RunSnapshot(RunFolder(path), RECORD_BYTES_IN_LIST)))
+        rows.append(row_of(path))
         answers[run_path(name)] = run_response(path)
         answers[run_path(name, "curves")] = read_curves(RunFolder(path))
         answers[run_path(name, "nodes")] = nodes_response(path)
         answers[run_path(name, "time-lapse")] = time_lapse_response(path)
     folder = Path(with_urls(str(paths[0]))).parent.name
-    table = RunsResponse(folder=folder, problems=[], bytes_read=0, runs=rows)
+    table = RunsResponse(folder=folder, problems=[], runs=rows)
     answers = {FACTS_PATH: FactsResponse(), RUNS: table, **answers}
     return {path: answer.model_dump(mode="json") for path, answer in answers.items()}
 

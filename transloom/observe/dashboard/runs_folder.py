@@ -17,7 +17,7 @@ MAX_RUNS = 10_000
 # Files and folders of a run that the dashboard reads, and folders whose entries it lists.
 _MEMBERS = (
     *("run.json", "owners", "recipe.yaml", "metrics.jsonl", "curves.bin", "checkpoints"),
-    *("log.txt", "place.json", "vitals.json", "nodes.jsonl", "dataset", "dataset/manifest.json"),
+    *("status.json", "log.txt", "nodes.jsonl", "dataset", "dataset/manifest.json"),
 )
 _LISTED = ("owners", "checkpoints")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -4,10 +4,8 @@ import threading
 from pathlib import Path
 
 from trainer.record.followed_run import FollowedRuns
-from trainer.record.run_snapshot import RunSnapshot
-from trainer.runs.folder import RunFolder
 from transloom.observe.dashboard.api_models import RunRow, RunsResponse
-from transloom.observe.dashboard.run_responses import end_bytes, row_of
+from transloom.observe.dashboard.run_responses import row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 
 
@@ -20,25 +18,22 @@ class RunsTable:
 
     def __init__(self, folder: RunsFolder) -> None:
         self._folder = folder
-        self._rows = FollowedRuns(self._read_row, _trains)
+        self._rows = FollowedRuns(lambda path, _: row_of(path), _trains)
         self._problems: list[str] = []
         self._changed: dict[str, RunRow] = {}  # since `refresh` returned them last
         self._looking = threading.Lock()
-        self._bytes_read = 0
         self.paths: dict[str, Path] = {}
 
     def answer(self) -> RunsResponse:
-        """Refresh and return the table, with the number of bytes read since the last call."""
+        """Refresh and return the table."""
         with self._looking:
             is_first = not self._rows.summaries
             self._look()
             if is_first:
                 self._changed.clear()
-            read, self._bytes_read = self._bytes_read, 0
             return RunsResponse(
                 folder=str(self._folder.path),
                 problems=self._problems,
-                bytes_read=read,
                 runs=list(self._rows.summaries.values()),
             )
 
@@ -60,11 +55,6 @@ class RunsTable:
         self.paths, self._problems = self._folder.list_runs()
         for row in self._rows.refresh(self.paths.values()):
             self._changed[row.id] = row
-
-    def _read_row(self, path: Path, _: object) -> RunRow:
-        snapshot = RunSnapshot(RunFolder(path), end_bytes(len(self.paths)))
-        self._bytes_read += snapshot.bytes_read
-        return row_of(snapshot)
 
 
 def _trains(row: RunRow) -> bool:

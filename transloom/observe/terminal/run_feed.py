@@ -26,11 +26,10 @@ from foundation.shown_urls import problem_of, url_of
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
-from trainer.record.followed_run import FollowedRuns
+from trainer.record.followed_run import FollowedRuns, Signature
 from trainer.record.line_reader import LineTail, readable_lines
 from trainer.record.metrics_lines import Line, ValidationLine, parse_line
-from trainer.record.run_snapshot import Signature
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
+from trainer.record.run_status import is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import LogEntry, last_entries
@@ -98,7 +97,7 @@ class RunFeed:
     def poll(self) -> None:
         """Read the run again."""
         # If the status shows that the owner has left, what is read afterwards is complete.
-        self.run_status = run_status_of(self.run.path, RECORD_BYTES_IN_LIST)
+        self.run_status = run_status_of(self.run.path)
         self.job = self._job_of()
         self._read_lines()
         with suppress(OSError, ValueError):  # a problem of the status
@@ -265,7 +264,7 @@ class FolderFeed:
         times = [signature[2] for signature in signatures if signature]
         self._changed[path] = max(times, default=0) / 1e9
         self._jobs[path] = self._job_of(path) if (path / "jobs").is_dir() else None
-        return run_status_of(path, RECORD_BYTES_IN_LIST)
+        return run_status_of(path)
 
     def _line(self, run: RunStatus) -> str:
         why = f": {run.reason}" if run.reason and not self._is_under_way(run) else ""

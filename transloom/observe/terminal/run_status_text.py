@@ -9,7 +9,7 @@ from typing import NamedTuple
 from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
-from trainer.record.run_status import RECORD_BYTES_IN_LIST, is_run, run_paths, run_status_of
+from trainer.record.run_status import is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.vitals import RankVitals, Vitals
 from transloom.observe.terminal.fact_text import current, plain, values_at
@@ -37,7 +37,7 @@ def runs_in(folder: Path) -> list[RunStatus]:
             f"{folder} is itself a run, but a folder that contains runs was expected. To see this "
             f"run, use `transloom status {folder}`"
         )
-    return [run_status_of(path, RECORD_BYTES_IN_LIST) for path in paths]
+    return [run_status_of(path) for path in paths]
 
 
 def status_of(run: Path) -> RunStatus:
@@ -56,7 +56,7 @@ def status_of(run: Path) -> RunStatus:
 
 def progress_text(run: Path) -> str:
     """Return a run's last step and the step's age; empty if the run is not readable here."""
-    return _progress_text(run_status_of(run, RECORD_BYTES_IN_LIST)) if is_run(run) else ""
+    return _progress_text(run_status_of(run)) if is_run(run) else ""
 
 
 def runs_table(
@@ -102,7 +102,7 @@ def status_rows(run_status: RunStatus, job: JobSnapshot | None = None) -> list[S
     """Return the complete status of a run, the most important properties first."""
     state, style = state_with_job(run_status, job), STATE_STYLES.get(run_status.state, "")
     reason = f": {run_status.reason}" if run_status.reason and state == run_status.state else ""
-    vitals = run_status.vitals
+    vitals = run_status.vitals if run_status.state == "training" else None
     rows = [
         StatusRow("state", state + reason, style),
         *(StatusRow("job", text) for text in _job_texts(job)),
@@ -161,7 +161,7 @@ def rank_rows(vitals: Vitals, now: float) -> Iterator[StatusRow]:
     age = max(0.0, now - vitals.time)
     if age > OLD_SECONDS:
         text = f"{span(age)} old, but the run's owner writes it every two seconds"
-        yield StatusRow("vitals.json", text, "yellow")
+        yield StatusRow("status.json", text, "yellow")
     nodes: dict[str, dict[str, list[RankVitals]]] = defaultdict(lambda: defaultdict(list))
     silent = set()
     for rank in vitals.ranks:

@@ -83,7 +83,7 @@ test("places in growing lists", () => {
 });
 
 const row = (name, settings, standing = {}) => (
-  { id: name, settings, standing: { name, state: "finished", step: 10, scores: {}, best: {}, ...standing } });
+  { id: name, standing: { name, state: "finished", step: 10, scores: {}, best: {}, settings, ...standing } });
 const rows = [
   row("a", { seed: 1, "model.width": 128, "model.norm": "post" }, { scores: { bleu: { value: 30, more_is_better: true } } }),
   row("b", { seed: 2, "model.width": 256, "model.norm": "post" }, { state: "training", numbers: { target_tokens_per_second: 900, tflops_per_second: 2.5, mfu: 0.4 } }),

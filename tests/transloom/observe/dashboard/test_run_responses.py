@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from support.records.lines import SPIKE_FIELDS, skipped_line
-from support.records.run_folders import made_run, with_checkpoint
+from support.records.run_folders import made_run, with_checkpoint, with_status
 
-from trainer.record.run_snapshot import RunSnapshot
+from trainer.checkpoints.format import read_header
+from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
-from trainer.runs.start import Code, Invocation, Start, write_start
+from trainer.runs.start import Code, Invocation, Start
 from transloom.observe.dashboard.run_responses import commands_of, environment_of, marks_of
 
 START = Start(
@@ -24,12 +25,8 @@ START = Start(
 def test_versions_commit_and_numerics_come_from_start_and_checkpoint(tmp_path: Path) -> None:
     path = made_run(tmp_path / "run")
     with_checkpoint(path, 7)
-    run = RunFolder(path)
-    write_start(run, START)
-    snapshot = RunSnapshot(run, 0)
-    header = snapshot.header
-    assert header is not None
-    known = environment_of(snapshot)
+    header = read_header(path / "checkpoints" / "step-00000007")
+    known = environment_of(run_status_of(with_status(path, start=START)))
     assert known["torch"] == "2.13.0"
     assert known["commit of project"] == "a" * 40 + ", changed"
     assert "commit of transloom" not in known
@@ -39,8 +36,8 @@ def test_versions_commit_and_numerics_come_from_start_and_checkpoint(tmp_path: P
 
 def test_what_was_typed_is_the_first_of_the_commands(tmp_path: Path) -> None:
     run = RunFolder(made_run(tmp_path / "my run"))
-    write_start(run, START)
-    typed, train, compare, replay = commands_of(RunSnapshot(run, 0))
+    status = run_status_of(with_status(run.path, start=START))
+    typed, train, compare, replay = commands_of(run, status)
     assert typed == "transloom train phrasebook seed=2"
     assert train == f"transloom train '{run.recipe}' --run '{run.path}'-again"
     assert compare == f"transloom compare '{run.path}' '{run.path}'-again"
@@ -48,16 +45,17 @@ def test_what_was_typed_is_the_first_of_the_commands(tmp_path: Path) -> None:
 
 
 def test_a_run_without_start_and_checkpoints_has_its_commands(tmp_path: Path) -> None:
-    snapshot = RunSnapshot(RunFolder(made_run(tmp_path / "run")), 0)
-    assert environment_of(snapshot) == {}
-    assert len(commands_of(snapshot)) == 3
+    run = RunFolder(made_run(tmp_path / "run"))
+    status = run_status_of(run.path)
+    assert environment_of(status) == {}
+    assert len(commands_of(run, status)) == 3
 
 
 @pytest.mark.parametrize("recipe", ["extension_folder: /theirs\n", "", "a: ["])
 def test_the_command_that_repeats_a_run_loads_no_code_of_the_run(tmp_path: Path, recipe) -> None:
     run = RunFolder(made_run(tmp_path / "run"))
     run.recipe.write_text(recipe)
-    train, *_ = commands_of(RunSnapshot(run, 0))
+    train, *_ = commands_of(run, run_status_of(with_status(run.path)))
     assert "recipe.yaml extension_folder=null --run " in train
 
 

@@ -14,12 +14,13 @@ from support.dashboard.running import HANG_SECONDS, RunningDashboard
 from support.records.lines import train_line, validation_line
 from support.records.long_records import long_record
 from support.records.moments import write_moments
-from support.records.run_folders import made_run, with_checkpoint, with_owner
+from support.records.run_folders import made_run, with_checkpoint, with_owner, with_status
 
 from trainer.record.curve_file import CurveFile
 from trainer.record.metrics_lines import Resumed
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.runs.folder import RunFolder
+from trainer.runs.vitals import Vitals
 from transloom.observe.curves.curves import Curves
 from transloom.observe.dashboard import page_subscribers
 from transloom.observe.dashboard.api_models import (
@@ -73,7 +74,7 @@ def folder(tmp_path_factory):
     lines.append(validation_line(2, text=HTML))
     with_checkpoint(made_run(folder / "alpha", *lines), 2)
     (folder / "alpha" / "recipe.yaml").write_text("trainer:\n  max_steps: 20\n  seed: 1\n")
-    (folder / "alpha" / "vitals.json").write_text('{"time": 1.5}')
+    with_status(folder / "alpha", vitals=Vitals(time=1.5))
     manifest = {"corpora": [{"name": "news", "read": 3, "kept": 2, "dropped": {HTML: 1}}]}
     (folder / "alpha" / "dataset").mkdir()
     (folder / "alpha" / "dataset" / "manifest.json").write_text(json.dumps(manifest))
@@ -123,7 +124,7 @@ def test_the_table_has_every_run(served, folder):
     assert {"alpha", HTML, "long"} <= rows.keys()
     assert rows["alpha"].id == "alpha"
     assert rows["alpha"].standing.step == 2
-    assert rows["alpha"].settings == {"trainer.max_steps": 20, "trainer.seed": 1}
+    assert rows["alpha"].standing.settings == {"trainer.max_steps": 20, "trainer.seed": 1}
     assert table.folder == str(folder)
 
 
@@ -134,9 +135,9 @@ def test_one_run_has_all_that_is_known(served):
     assert HTML in answer.events[0].words
     assert [(row.step, row.scores["bleu"].value) for row in answer.validations] == [(2, 30.0)]
     assert [sample.source for sample in answer.samples] == [HTML]
-    assert [(row.step, row.state) for row in answer.checkpoints] == [(2, "complete")]
+    assert [(row.step, row.state) for row in answer.standing.checkpoints] == [(2, "complete")]
     assert any(command.startswith("transloom train ") for command in answer.commands)
-    assert answer.vitals == {"time": 1.5}
+    assert answer.standing.vitals == Vitals(time=1.5)
     assert answer.cleaning == {"news": {"read": 3, "kept": 2, "dropped": {HTML: 1}}}
 
 
@@ -161,19 +162,22 @@ def test_a_time_lapse_has_its_moments_by_sentence(served, folder):
 
 def test_what_cannot_be_read_is_a_problem_and_no_error(served, folder):
     run = made_run(folder / "odd", train_line(1))
-    for name, text in (("vitals.json", "[1]"), ("recipe.yaml", "\0"), ("nodes.jsonl", "x\n")):
+    for name, text in (("recipe.yaml", "\0"), ("nodes.jsonl", "x\n")):
         (run / name).write_text(text)
     (run / "log.txt").mkdir()
     (run / "checkpoints" / "step-00000001").mkdir()
+    with_status(run)
     answer = served.get("/api/runs/odd")
     assert answer.status == 200
     problems = "\n".join(answer.json["standing"]["problems"])
-    for name in ("vitals.json", "recipe.yaml", "log.txt"):
+    for name in ("recipe.yaml", "log.txt"):
         assert name in problems
-    assert [row["state"] for row in answer.json["checkpoints"]] == ["damaged"]
+    assert [row["state"] for row in answer.json["standing"]["checkpoints"]] == ["damaged"]
     assert "1 line" in served.get("/api/runs/odd/nodes").json["problem"]
-    (run / "vitals.json").write_text("")
-    assert "vitals" not in str(served.get("/api/runs/odd").json["standing"]["problems"])
+    (run / "status.json").write_text("[1]")
+    standing = served.get("/api/runs/odd").json["standing"]
+    assert standing["state"] == "damaged"
+    assert "status.json is damaged" in str(standing["problems"])
 
 
 def test_curves_of_a_range(served):
@@ -452,6 +456,7 @@ def test_one_look_at_a_time_and_it_ends_with_the_server(folder):
 def append(run, *lines):
     with (run / "metrics.jsonl").open("a") as file:
         file.write("".join(line.to_json() + "\n" for line in lines))
+    with_status(run)
 
 
 def test_all_pages_hear_of_new_steps_by_one_poller(served, folder, tmp_path):

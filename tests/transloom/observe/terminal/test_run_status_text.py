@@ -15,13 +15,17 @@ from support.records.lines import (
     train_line,
     validation_line,
 )
-from support.records.run_folders import dead_process, made_run, with_checkpoint, with_owner
+from support.records.run_folders import (
+    dead_process,
+    made_run,
+    with_checkpoint,
+    with_owner,
+    with_status,
+)
 
 from trainer.errors import RunMismatchError
 from trainer.record.run_status_model import RunStatus
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import write_rank_nodes
-from trainer.runs.vitals import Vitals, write_vitals
+from trainer.runs.vitals import Vitals
 
 LINES = (train_line(1), train_line(2), validation_line(2))
 ATTACK = "\x1b]0;owned\x07[red]x"
@@ -36,6 +40,7 @@ def folder(tmp_path):
     made_run(tmp_path / "d-stopped", *LINES)
     made_run(tmp_path / f"e{ATTACK}", *LINES)
     (made_run(tmp_path / "f-damaged", *LINES) / "run.json").write_text("{")
+    with_status(tmp_path / "f-damaged")
     (tmp_path / "dataset").mkdir()
     (tmp_path / "notes.txt").write_text("")
     return tmp_path
@@ -71,7 +76,7 @@ def test_a_folder_without_runs_names_the_command_that_makes_it(transloom, tmp_pa
 def test_status_tells_what_the_supervisor_waits_for(transloom, folder):
     run = folder / "a-training"
     waits = "waiting_for_capacity"
-    write_vitals(RunFolder(run), Vitals(time=time.time() + 1, supervisor=waits))
+    with_status(run, vitals=Vitals(time=time.time(), supervisor=waits))
     text = transloom("status", run).stdout
     assert re.search(r"^supervisor +waiting for capacity$", text, re.MULTILINE)
     answer = json.loads(transloom("status", run, "--json").stdout)
@@ -80,9 +85,10 @@ def test_status_tells_what_the_supervisor_waits_for(transloom, folder):
 
 def test_status_tells_all_of_one(transloom, folder):
     run = folder / "a-training"
-    write_rank_nodes(RunFolder(run), ["10.0.0.1 (ab)", "10.0.0.2 (cd)"])
-    write_vitals(RunFolder(run), Vitals(time=time.time() + 1, memory_checkpoint=1))
     (run / "log.txt").write_text(f"2026-11-22T10:00:00.000+00:00 lost {ATTACK}\n")
+    nodes = {"10.0.0.1 (ab)": 1, "10.0.0.2 (cd)": 1}
+    vitals = Vitals(time=time.time(), memory_checkpoint=1)
+    with_status(run, ranks=2, nodes=nodes, vitals=vitals)
     text = transloom("status", run).stdout
     assert "training" in text
     assert "10 target tokens/s\n" in text

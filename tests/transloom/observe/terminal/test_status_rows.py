@@ -8,12 +8,11 @@ import pytest
 from rich.cells import cell_len
 from support.records.lines import COMPARED, corruption_found, skipped_line, train_line
 from support.records.lines import validation_line as validation
-from support.records.run_folders import made_run, with_owner
+from support.records.run_folders import made_run, with_owner, with_status
 
 from cluster.terminal import Terminal
 from trainer.record.run_status import run_status_of
-from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals, write_vitals
+from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
 from transloom.observe.terminal.job_snapshot import JobSnapshot
 from transloom.observe.terminal.run_feed import RunFeed
 from transloom.observe.terminal.run_status_text import numbers, rank_rows, status_rows, status_text
@@ -36,8 +35,7 @@ def vitals(*ranks, **fields):
 
 def a_run(tmp_path, *lines, **fields):
     run = with_owner(made_run(tmp_path / "run", *(lines or (train_line(7), validation(7)))))
-    write_vitals(RunFolder(run), vitals(rank(0), rank(1), **{"time": time.time()} | fields))
-    return run
+    return with_status(run, vitals=vitals(rank(0), rank(1), **{"time": time.time()} | fields))
 
 
 def texts(run, label, job=None):
@@ -98,6 +96,7 @@ def test_what_the_owner_says_is_shown_while_it_trains(tmp_path):
     assert texts(run, "in memory")[0].startswith("step 18,")
     assert texts(run, "supervisor") == ["waiting for capacity"]
     next((run / "owners").glob("*.json")).rename(run / "owners" / "1.released")
+    with_status(run)
     for label in ("restarted", "left out", "in memory", "supervisor", "  a"):
         assert texts(run, label) == []
     assert texts(run, "checkpoint") == ["none"]
@@ -131,6 +130,7 @@ def test_a_terminal_shows_the_most_important_rows(tmp_path, monkeypatch, width, 
     )
     entries = [f"2026-01-01T00:00:0{n}.000+00:00 event {n} {'x' * 300}\n" for n in range(9)]
     (run / "log.txt").write_text("".join(entries))
+    with_status(run)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("LINES", str(height))
     console = Terminal(file=io.StringIO(), force_terminal=True, width=width)
@@ -168,6 +168,7 @@ def test_nothing_in_it_steers_a_terminal(tmp_path):
         unfit_nodes=(ATTACK,),
     )
     (run / "log.txt").write_text(f"2026-01-01T00:00:00.000+00:00 {ATTACK}\n")
+    with_status(run)
     job = JobSnapshot(ATTACK, ATTACK, True, ATTACK, ATTACK, (ATTACK,))
     console = Terminal(file=io.StringIO(), width=200)
     console.print(RunFeed(run, lambda: job))

@@ -11,7 +11,7 @@ export class Differences {
 
   // `rows`: the runs' rows of the table, with their colours.
   show(rows) {
-    const key = JSON.stringify(rows.map(({ id, colour, settings }) => [id, colour, settings]));
+    const key = JSON.stringify(rows.map(({ id, colour, standing }) => [id, colour, standing.settings]));
     if (key === this.#shown) return;
     this.#shown = key;
     fill(this.root, this.#made(rows));

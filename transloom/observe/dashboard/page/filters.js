@@ -33,7 +33,7 @@ export function unknownFields(rows, terms) {
 
 // The value of a row's field; undefined if the row has no such field.
 export function valueOf(row, field) {
-  const { standing, settings } = row;
+  const { standing } = row, { settings } = standing;
   const name = FORMER[field.toLowerCase()] ?? field.toLowerCase();
   if (FIELDS.includes(name) || Object.hasOwn(standing.numbers ?? {}, name)) return current(standing, name);
   if (name === "owner") return standing.owner?.host ?? null;
@@ -74,15 +74,15 @@ export function firstChoice(rows, chosen, most) {
 }
 
 // The task of a run, which older recipes leave out.
-export function taskOf({ settings }) {
-  return settings.task ?? "translation";
+export function taskOf({ standing }) {
+  return standing.settings.task ?? "translation";
 }
 
 // The settings in which runs differ: [{key, values}], a value for each run.
 export function differences(rows) {
-  const keys = [...new Set(rows.flatMap(({ settings }) => Object.keys(settings)))].sort();
+  const keys = [...new Set(rows.flatMap(({ standing }) => Object.keys(standing.settings)))].sort();
   return keys
-    .map((key) => ({ key, values: rows.map(({ settings }) => settings[key] ?? null) }))
+    .map((key) => ({ key, values: rows.map(({ standing }) => standing.settings[key] ?? null) }))
     .filter(({ values }) => new Set(values.map((value) => JSON.stringify(value))).size > 1);
 }
 
@@ -103,9 +103,9 @@ function holds(row, { field, sign, value }) {
   }
 }
 
-function mentions({ standing, settings }, { word }) {
+function mentions({ standing }, { word }) {
   return standing.name.toLowerCase().includes(word) || standing.state.includes(word)
-    || Object.values(settings).some((value) => textOf(value).includes(word));
+    || Object.values(standing.settings).some((value) => textOf(value).includes(word));
 }
 
 function textOf(value) {

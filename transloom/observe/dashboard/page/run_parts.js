@@ -60,7 +60,8 @@ export function hashes({ hashes: files }) {
   return [table("sha256 of its files", ["file", "sha256"], Object.entries(files), { quiet: true, texts: [1] })];
 }
 
-export function checkpoints({ checkpoints: all, standing: run }) {
+export function checkpoints({ standing: run }) {
+  const all = run.checkpoints;
   const memory = run.memory_checkpoint_step == null ? null
     : quiet(`The memory of the nodes holds step ${whole(run.memory_checkpoint_step)}.`);
   if (!all.length) return [memory, quiet(memory ? "No checkpoint on disk yet." : "No checkpoint yet.")];
@@ -77,8 +78,9 @@ export function samples({ samples: all }) {
     all.map((sample) => [sample.source, sample.reference, sample.translation]), { quiet: true, texts: [0, 1, 2] }))];
 }
 
-// State of ranks and data workers by node, from vitals.json.
-export function vitals({ vitals: found, standing: run }) {
+// State of ranks and data workers by node.
+export function vitals({ standing: run }) {
+  const found = run.vitals;
   if (!found) return [quiet("No information about its processes.")];
   const isOld = run.state !== "training" || found.over;
   const ranks = found.ranks.map((rank) => (
@@ -112,7 +114,7 @@ export function cleaning({ cleaning: report }) {
     rows, { quiet: true, texts: [0] }))];
 }
 
-export function recipe({ settings }) {
+export function recipe({ standing: { settings } }) {
   return [tall(table("The recipe", ["setting", "value"],
     Object.entries(settings).map(([key, value]) => [key, settingText(value)]), { quiet: true, texts: [1] }))];
 }

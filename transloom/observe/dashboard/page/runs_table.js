@@ -140,9 +140,9 @@ export class RunsTable {
   }
 
   #showChoices(runs, view) {
-    const settings = [...new Set(runs.flatMap((row) => Object.keys(row.settings)))].sort();
+    const settings = [...new Set(runs.flatMap((row) => Object.keys(row.standing.settings)))].sort();
     const various = settings.filter((key) => (
-      new Set(runs.map((row) => JSON.stringify(row.settings[key] ?? null))).size > 1));
+      new Set(runs.map((row) => JSON.stringify(row.standing.settings[key] ?? null))).size > 1));
     const rest = settings.filter((key) => !various.includes(key));
     const numbers = new Set(runs.flatMap(({ standing }) => Object.keys(standing.numbers ?? {})));
     fill(this.#known, ...[...FIELDS, "owner", ...numbers, ...settings].map((key) => element("option", { value: `${key}=` })));

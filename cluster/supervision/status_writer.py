@@ -1,17 +1,22 @@
-"""Write vitals.json and pass its content to the listener, in a separate thread.
+"""Write `status.json` and pass the state of processes to the listener, in a separate thread.
 
-    the supervisor:  latest activity of ranks and workers ──▶ a few attributes
-    a thread:        every two seconds ──▶ `Vitals` ──▶ vitals.json, listener
+::
+
+    the supervisor:  latest activity of ranks and workers  ──▶ a few attributes ─┐
+    the run's folder: record, checkpoints, log             ──every two seconds───┴─▶ status.json
 
 The supervisor only sets attributes, and never waits for a disk. The thread computes times when it
-writes, so the vitals stay correct while the supervisor itself is blocked.
+writes, so the status stays correct while the supervisor itself is blocked. The last status is on
+the disk before the run is released, unless the file system hangs.
 """
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from cluster.data.workers import WorkerHeartbeat
 from cluster.health.hang_detector import Position
@@ -19,7 +24,18 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.supervision.run_listener import RunListener
 from foundation.location import without_credentials
 from foundation.periodic_thread import PeriodicThread
+from trainer.checkpoints.lease import Lease
+from trainer.record.recorded_status import (
+    LAST_BYTES,
+    MANY_BYTES,
+    recorded_status,
+    write_status,
+)
+from trainer.record.run_settings import flat_settings
+from trainer.record.run_status import read_status
+from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import Start
 from trainer.runs.vitals import (
     MAX_CHARACTERS,
     MAX_PROCESSES,
@@ -30,13 +46,11 @@ from trainer.runs.vitals import (
     Restart,
     SupervisorState,
     Vitals,
-    read_vitals,
-    write_vitals,
 )
 
 WRITE_SECONDS = 2.0
 # Seconds to wait for the last write, because the file system may hang.
-LAST_WRITE_SECONDS = 2.0
+LAST_WRITE_SECONDS = 10.0
 STARTED_AGAIN = "another command has started the run again"
 
 
@@ -52,26 +66,30 @@ class _Worker(NamedTuple):
     polled_at: float  # time of this heartbeat's poll, by time.monotonic()
 
 
-class VitalsWriter(PeriodicThread):
-    """Thread that writes the activity of a run's processes while the context lasts."""
+class StatusWriter(PeriodicThread):
+    """Thread that writes the status of a run while the context lasts; only its owner enters it.
 
-    def __init__(
-        self, run: RunFolder, listener: RunListener, unfit: UnfitNodes | None = None
-    ) -> None:
-        """Create a writer; entering the context starts it.
+    Attributes:
+        unfit: nodes that the run does not use.
+    """
 
-        Args:
-            unfit: nodes that the run does not use; None if it has no cluster.
-        """
+    def __init__(self, run: RunFolder, lease: Lease, listener: RunListener) -> None:
+        """Create a writer; entering the context writes the status for the first time."""
         super().__init__(
-            "vitals",
+            "status",
             WRITE_SECONDS,
             lambda: self._write(over=False),
             at_end=lambda: self._write(over=True),
             join_seconds=LAST_WRITE_SECONDS,
         )
+        self.unfit = UnfitNodes()
         self._run = run
+        self._lease = lease
         self._listener = listener
+        self._status = RunStatus()
+        self._writing = threading.Lock()
+        self._recorded_bytes: int | None = None  # size of the metrics file when it was read last
+        self._started: dict[str, Any] = {}  # settings and nodes of the present start
         self._state: SupervisorState | None = None
         self._attempt = 0
         self._ranks: tuple[_Rank, ...] = ()
@@ -79,21 +97,30 @@ class VitalsWriter(PeriodicThread):
         self._being_written: int | None = None
         self._last_written = 0  # step of the last checkpoint written or given up
         self._memory_checkpoint: int | None = None
-        self._unfit = UnfitNodes() if unfit is None else unfit
         self._restarts: tuple[Restart, ...] = ()
         self._cause: str | None = None  # reason for the next start of ranks, if it is a restart
 
     def __enter__(self) -> Self:
         if self._run.has_begun():
             self._cause = STARTED_AGAIN
-        with suppress(OSError, ValueError):  # a damaged file has no known restarts
-            if before := read_vitals(self._run):
-                self._restarts = before.restarts
+        with suppress(OSError, ValueError):  # the record has most of a damaged file
+            former = read_status(self._run) or RunStatus()
+            self._restarts = former.vitals.restarts if former.vitals else ()
+            self._status = RunStatus(
+                start=former.start, ranks=former.ranks, nodes=former.nodes, vitals=former.vitals
+            )
+        self._write(over=False)
         return super().__enter__()
+
+    def run_opens(self, recipe: dict[str, Any], start: Start) -> None:
+        """Record the recipe, as JSON values, and the command of this start."""
+        self._started |= {"settings": flat_settings(recipe), "start": start}
+        self._write(over=False)
 
     def state_begins(self, state: SupervisorState) -> None:
         """Record the current state of the supervisor."""
         self._state = state
+        self.wake()
 
     def attempt_begins(self, nodes: Sequence[str]) -> None:
         """Record the start of ranks.
@@ -106,6 +133,7 @@ class VitalsWriter(PeriodicThread):
             self._restarts = (*self._restarts, restart)[-MAX_RESTARTS:]
             self._cause = None
         now = time.monotonic()
+        self._started |= {"ranks": len(nodes), "nodes": dict(Counter(nodes))}
         self._ranks = tuple(_Rank(node, Position(), now) for node in nodes[:MAX_PROCESSES])
         self._being_written, self._last_written = None, 0
         self._attempt += 1
@@ -163,13 +191,44 @@ class VitalsWriter(PeriodicThread):
             self._being_written = None
 
     def _write(self, *, over: bool) -> None:
-        if not (self._state or self._attempt) and self._cause in (None, STARTED_AGAIN):
-            return  # the vitals of the previous owner are more informative
-        vitals = self._snapshot(over)
-        write_vitals(self._run, vitals)
-        self._listener.vitals(vitals)
+        with self._writing:
+            status = self._recorded()
+            if not over:
+                status = status.model_copy(update={"state": "training", "reason": None})
+            # Otherwise, the processes of the previous owner are more informative.
+            if self._state or self._attempt or self._cause not in (None, STARTED_AGAIN):
+                status = self._with_processes(status, over=over)
+            self._status = status
+            with suppress(OSError):  # the disk is full, or another process owns the run now
+                write_status(self._run, status, self._lease.work, is_final=over)
 
-    def _snapshot(self, over: bool) -> Vitals:
+    def _recorded(self) -> RunStatus:
+        """Return what the run's folder says."""
+        update, before, size = dict(self._started), self._recorded_bytes, 0
+        with suppress(OSError):
+            size = self._run.metrics.stat().st_size
+        most = LAST_BYTES + size - (before or 0)
+        if before is None or size < before:  # the first time, or a restart has cut the record back
+            update |= {"best": {}, "best_since_step": None, "scores": {}, "scores_step": None}
+            update["numbers"], most = {}, MANY_BYTES
+        self._recorded_bytes = size
+        known = self._status.model_copy(update=update)
+        return recorded_status(self._run, known, self._lease.owner, most)
+
+    def _with_processes(self, status: RunStatus, *, over: bool) -> RunStatus:
+        """Add what only this process knows, and pass it to the listener."""
+        vitals = self._vitals(over)
+        self._listener.vitals(vitals)
+        update: dict[str, Any] = {"vitals": vitals}
+        if not over:
+            update |= {
+                "supervisor_state": vitals.supervisor_state,
+                "memory_checkpoint_step": vitals.memory_checkpoint,
+                "unfit_nodes": vitals.unfit_nodes,
+            }
+        return status.model_copy(update=update)
+
+    def _vitals(self, over: bool) -> Vitals:
         now, state = time.monotonic(), None if over else self._state
         is_special = state not in (None, "training")
         return Vitals(
@@ -183,7 +242,7 @@ class VitalsWriter(PeriodicThread):
             restarts=self._restarts,
             unfit_nodes=tuple(
                 without_credentials(node.text)[:MAX_CHARACTERS]
-                for node in islice(self._unfit, MAX_UNFIT_NODES)
+                for node in islice(self.unfit, MAX_UNFIT_NODES)
             ),
             supervisor=state if is_special else None,
         )
