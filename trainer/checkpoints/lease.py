@@ -59,7 +59,8 @@ class OwnerMetadata(FileModel):
 
     `process` is the process id, and `started` is its start time according to `start_tick`. `place`
     is the result of `host_identity`. `since` is the time at which the process became the owner, in
-    UTC. `token` distinguishes this ownership from all others, also of the same process.
+    UTC. `token` distinguishes the owners that train, also those of the same process; a status of
+    the run with this token is valid. If it is None, any is.
     """
 
     host: str
@@ -104,15 +105,24 @@ class Lease:
         OSError: on entering, the folder cannot be written.
     """
 
-    def __init__(self, run: Path, announce: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        announce: Callable[[str], None] = lambda text: None,
+        *,
+        trains: bool = True,
+    ) -> None:
         """Prepare a lease; entering the context acquires it.
 
         Args:
             run: the run folder.
             announce: receives a message if this process must wait until a former owner's lease
                 expires.
+            trains: whether this process trains the run, and so writes its status; otherwise the
+                status of the former owner stays valid.
         """
         self._run = run
+        self._trains = trains
         self._owners = run / "owners"
         self._checkpoints = run / "checkpoints"
         self._announce = announce
@@ -197,6 +207,9 @@ class Lease:
                 continue
             try:
                 self.owner = OwnerMetadata.model_validate(this_process())
+                if not self._trains:
+                    token = _read(newest).get("token") if newest else None
+                    self.owner = self.owner.model_copy(update={"token": token})
                 write_durably(mine.file, self.owner.model_dump_json().encode())
                 sync_to_disk(self._owners)
             except OSError:

@@ -144,8 +144,9 @@ def _run_status(run: RunFolder) -> RunStatus:
     card = held.card if held else None
     owner = Owner(**dict(card)) if card else None
     lives = held is not None and has_live_lease(held)
-    is_current = found is not None and (found.owner == owner or (not lives and owner is None))
-    known = found if found and is_current else RunStatus()
+    token = owner.token if owner else None
+    is_other = found and found.owner and token not in (None, found.owner.token)
+    known = found if found and not is_other else RunStatus()
     update: dict[str, Any] = {"name": path.name or str(path), "path": str(path)}
     if lives:
         since = seconds_of(owner.since) if owner else 0.0

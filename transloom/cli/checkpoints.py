@@ -105,7 +105,7 @@ def prune_checkpoints(
     if dry_run or folder.url:
         removed = superfluous(folder.checkpoints, config)
     else:
-        with Lease(run, announce) as lease:
+        with Lease(run, announce, trains=False) as lease:
             removed = prune(folder.checkpoints, lease.work, config)
             write_recorded_status(folder, lease.owner)
     if folder.url and not dry_run:

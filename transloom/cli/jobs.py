@@ -142,13 +142,27 @@ def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) ->
 
 def jobs_table(summaries: list["JobSummary"]) -> AnswerTable:
     table = AnswerTable(
-        Column("job", copied=True), "status", "submitted", "restarts", Column("run", copied=True)
+        *(Column("job", copied=True), "status", "submitted", "restarts"),
+        *(Column("run", copied=True), "state of the run"),
     )
     for summary in summaries:
         started = summary.job.started if summary.job else None
         restarts = str(summary.record.restarts) if summary.record else ""
-        table.add(summary.id, summary.status, _time(started), restarts, summary.run)
+        table.add(
+            *(summary.id, summary.status, _time(started), restarts, summary.run),
+            _run_state(summary),
+        )
     return table
+
+
+def _run_state(summary: "JobSummary") -> str:
+    """Return the state of a job's run; empty if it is not readable on this machine."""
+    from transloom.observe.terminal.run_status_text import state_text
+
+    folder = Path(summary.run)
+    if summary.folder and is_run_url(summary.run):
+        folder = summary.folder.parent.parent
+    return state_text(folder) if summary.run else ""
 
 
 @jobs_app.command()
@@ -386,7 +400,6 @@ def _follow(address: str, job_id: str) -> None:
 
 def _describe(summary: "JobSummary") -> str:
     from cluster.launchers.ray_job.job_record import exit_code_text
-    from transloom.observe.terminal.run_status_text import progress_text
 
     lines = [f"{summary.id}: {summary.status}", f"run      {summary.run or '?'}"]
     record, job = summary.record, summary.job
@@ -394,11 +407,8 @@ def _describe(summary: "JobSummary") -> str:
         lines.append(f"started  {_time(job.started)}")
     if record and record.waits_for and not summary.finished:
         lines.append(f"waits    for {record.waits_for}")
-    folder = Path(summary.run)
-    if summary.folder and is_run_url(summary.run):
-        folder = summary.folder.parent.parent
-    if summary.status == "RUNNING" and (step := progress_text(folder)):
-        lines.append(f"step     {step}")
+    if state := _run_state(summary):
+        lines.append(f"state    {state}")
     if record and summary.folder:
         lines.append(f"log      {summary.folder / 'log.txt'}")
         lines += [_restart(attempt) for attempt in record.attempts[:-1]]

@@ -77,13 +77,10 @@ def push(
 
       transloom runs push runs/phrasebook s3://bucket/runs/phrasebook
     """
-    from trainer.record.recorded_status import write_recorded_status
-    from trainer.runs.folder import RunFolder
     from trainer.runs.remote.transfer import push_run
 
     with _transfer_display() as receivers:
         copied = push_run(folder, url, *receivers)
-    write_recorded_status(RunFolder(folder))  # for its newest owner, this process
     _answer(str(folder), url, copied, as_json)
 
 

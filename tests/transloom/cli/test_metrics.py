@@ -165,8 +165,10 @@ def test_every_run_of_a_folder_is_told_as_far_as_it_can_be(transloom, run, tmp_p
     damaged = made_run(tmp_path / "damaged", train_line(1))
     for name in ("run.json", "recipe.yaml", "nodes.jsonl"):
         (damaged / name).write_text("{")
+    (damaged / "status.json").write_text("{")
     huge = train_line(1).to_json().replace('"world_size": 1', f'"world_size": 1{"0" * 400}')
     (made_run(tmp_path / "made-up") / "metrics.jsonl").write_text(huge + "\n")
+    with_status(tmp_path / "made-up")
     (made_run(tmp_path / "folder-as-nodes") / "nodes.jsonl").mkdir()
     (tmp_path / "notes.txt").write_text("no run")
     found = values(transloom("metrics", tmp_path).stdout)

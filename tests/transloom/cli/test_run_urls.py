@@ -27,6 +27,7 @@ from foundation.location import Location
 from trainer.checkpoints import lease as folder_lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import DamagedCheckpointError, RunInUseError, RunMismatchError
+from trainer.record.recorded_status import write_recorded_status
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.head import HeadObject
 from trainer.runs.remote.mirror import RunMirror
@@ -57,6 +58,7 @@ def folder(untrained_run, tmp_path_factory):
     shutil.copytree(untrained_run.path, folder)
     record = "".join(f"{train_line(step).to_json()}\n" for step in (1, 2))
     (folder / "metrics.jsonl").write_text(record)
+    write_recorded_status(RunFolder(folder))
     return folder
 
 

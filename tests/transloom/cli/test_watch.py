@@ -187,6 +187,7 @@ def test_a_run_that_is_over_is_shown_once(run, state):
         say(run, "the run has ended: The loss is not finite", at="2100-01-01T00:00:00.000+00:00")
     if state == "damaged":
         (run / "run.json").write_text("{")
+        with_status(run)
     lines = picture_of(RunFeed(run)).split("\n")
     assert lines[1].split()[1] == state + (":" if state != "stopped" else "")
     assert any(line.startswith("step ") for line in lines[2:])
@@ -253,8 +254,8 @@ def test_what_cannot_be_read_is_told(run, happens, harm, told):
 def test_storage_that_is_away_for_a_moment_does_not_end_it(run, happens):
     away = run.with_name("away")
     happens(
-        lambda: (run / "run.json").rename(run / "kept") and (run / "owners").rename(away),
-        lambda: (run / "kept").rename(run / "run.json") and away.rename(run / "owners"),
+        lambda: (run / "status.json").rename(run / "kept") and (run / "owners").rename(away),
+        lambda: (run / "kept").rename(run / "status.json") and away.rename(run / "owners"),
         lambda: append(run, train_line(7)),
         lambda: finish(run),
     )
@@ -357,7 +358,7 @@ def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
     read = []
     run_status_of = run_feed.run_status_of
     monkeypatch.setattr(
-        run_feed, "run_status_of", lambda p, b: read.append(p.name) or run_status_of(p, b)
+        run_feed, "run_status_of", lambda path: read.append(path.name) or run_status_of(path)
     )
     feed.poll()
     assert read == ["trains"]

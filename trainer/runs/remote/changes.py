@@ -93,8 +93,7 @@ def remove_checkpoints(
         mine = lease.renewed(head, now, number)
         removed[:] = [at for name, at in now.checkpoints.items() if name in names]
         kept = {name: at for name, at in now.checkpoints.items() if name not in names}
-        # The status stays that of the last driver.
-        owner = mine.owner.model_copy(update={"released": True, "process": None})
+        owner = mine.owner.model_copy(update={"released": True})
         return mine.model_copy(update={"checkpoints": kept, "owner": owner})
 
     head.change(change)

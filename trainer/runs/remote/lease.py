@@ -28,7 +28,8 @@ def acquire(
     """Become the owner of a run, which is created if it does not exist; return the head.
 
     Args:
-        owner: the owner of the local folder; None for this process without a folder.
+        owner: the owner of the local folder, if it trains; None for this process, with which the
+            status of the former owner stays valid.
         announce: receives a message if this process must wait until a lease expires.
 
     Raises:
@@ -38,7 +39,7 @@ def acquire(
     seen = wait_until_abandoned(head, announce)
     me = RunOwner(
         number=seen.number + 1,
-        process=owner or OwnerMetadata.model_validate(this_process()),
+        process=owner or _process_with(seen.process.token if seen.process else None),
         renewals=1,
         renewed=time.time(),
     )
@@ -50,6 +51,10 @@ def acquire(
         return now.model_copy(update=update)
 
     return head.change(take)
+
+
+def _process_with(token: str | None) -> OwnerMetadata:
+    return OwnerMetadata.model_validate(this_process() | {"token": token})
 
 
 def renewed(head: HeadObject, now: RunHead, number: int) -> RunHead:

@@ -108,7 +108,7 @@ def push_run(
     run = RunFolder(folder)
     card = run.card()
     probe_store(store)
-    with Lease(folder, announce):
+    with Lease(folder, announce, trains=False):
         return _Push(store, run, card, report).push(announce)
 
 

@@ -90,7 +90,8 @@ class RunFeed:
         """True if no process is training the run, and no job will train it."""
         if self.job and self.job.is_under_way:
             return False
-        if self.state == "damaged" and self._was_under_way and self.run_status.owner is None:
+        is_known = self.state not in ("damaged", "unknown") or self.run_status.owner is not None
+        if self._was_under_way and not is_known:
             return not self.run.path.exists()  # storage may be unavailable for a moment
         return self.state != "training"
 

@@ -54,9 +54,12 @@ def status_of(run: Path) -> RunStatus:
     return run_status_of(run)
 
 
-def progress_text(run: Path) -> str:
-    """Return a run's last step and the step's age; empty if the run is not readable here."""
-    return _progress_text(run_status_of(run)) if is_run(run) else ""
+def state_text(run: Path) -> str:
+    """Return a run's state, last step and the step's age; empty if it is not readable here."""
+    if not is_run(run):
+        return ""
+    run_status = run_status_of(run)
+    return f"{run_status.state}, step {_progress_text(run_status)}"
 
 
 def runs_table(

@@ -213,5 +213,5 @@ def test_a_job_whose_steps_have_stopped_to_come_is_told_so(
     running = Attempt(started=3.0, first_line=25, first_byte=900)
     folder.write(a_record(run, attempts=(ended, running)))
     said = transloom("jobs", "status", tmp_path).stdout
-    assert "step     7 of 20 (35.0%); no new step for 5" in said  # minutes
+    assert "state    training, step 7 of 20 (35.0%); no new step for 5" in said  # minutes
     assert "log lines 1–24: drained" in said
