@@ -28,11 +28,11 @@ from trainer.checkpoints.lease import Lease
 from trainer.record.recorded_status import (
     LAST_BYTES,
     MANY_BYTES,
+    lasting_status,
     recorded_status,
     write_status,
 )
 from trainer.record.run_settings import flat_settings
-from trainer.record.run_status import read_status
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import Start
@@ -103,12 +103,9 @@ class StatusWriter(PeriodicThread):
     def __enter__(self) -> Self:
         if self._run.has_begun():
             self._cause = STARTED_AGAIN
-        with suppress(OSError, ValueError):  # the record has most of a damaged file
-            former = read_status(self._run) or RunStatus()
-            self._restarts = former.vitals.restarts if former.vitals else ()
-            self._status = RunStatus(
-                start=former.start, ranks=former.ranks, nodes=former.nodes, vitals=former.vitals
-            )
+        self._status = lasting_status(self._run)
+        if before := self._status.vitals:
+            self._restarts = before.restarts
         self._write(over=False)
         return super().__enter__()
 
@@ -193,11 +190,12 @@ class StatusWriter(PeriodicThread):
     def _write(self, *, over: bool) -> None:
         with self._writing:
             status = self._recorded()
-            if not over:
-                status = status.model_copy(update={"state": "training", "reason": None})
-            # Otherwise, the processes of the previous owner are more informative.
+            vitals = status.vitals  # before this owner has processes, those of the previous one
             if self._state or self._attempt or self._cause not in (None, STARTED_AGAIN):
-                status = self._with_processes(status, over=over)
+                vitals = self._vitals(over)
+                self._listener.vitals(vitals)
+            trained = status.in_training(vitals)
+            status = status.model_copy(update={"vitals": vitals}) if over else trained
             self._status = status
             with suppress(OSError):  # the disk is full, or another process owns the run now
                 write_status(self._run, status, self._lease.work, is_final=over)
@@ -214,19 +212,6 @@ class StatusWriter(PeriodicThread):
         self._recorded_bytes = size
         known = self._status.model_copy(update=update)
         return recorded_status(self._run, known, self._lease.owner, most)
-
-    def _with_processes(self, status: RunStatus, *, over: bool) -> RunStatus:
-        """Add what only this process knows, and pass it to the listener."""
-        vitals = self._vitals(over)
-        self._listener.vitals(vitals)
-        update: dict[str, Any] = {"vitals": vitals}
-        if not over:
-            update |= {
-                "supervisor_state": vitals.supervisor_state,
-                "memory_checkpoint_step": vitals.memory_checkpoint,
-                "unfit_nodes": vitals.unfit_nodes,
-            }
-        return status.model_copy(update=update)
 
     def _vitals(self, over: bool) -> Vitals:
         now, state = time.monotonic(), None if over else self._state

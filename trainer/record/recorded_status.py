@@ -123,14 +123,18 @@ def write_recorded_status(run: RunFolder, owner: OwnerMetadata | None = None) ->
         if has_live_lease(held):
             raise RunInUseError(f"{run.path} is in use: its owner writes {run.status.name}")
         owner = held.card
+    status = recorded_status(run, lasting_status(run), owner, MANY_BYTES)
+    write_status(run, status, run.path, is_final=True)
+
+
+def lasting_status(run: RunFolder) -> RunStatus:
+    """Return what a run's last status says and its record does not, as far as it can be read."""
     former = RunStatus()
     with suppress(OSError, ValueError):
         former = read_status(run) or former
-    kept = RunStatus(
+    return RunStatus(
         start=former.start, ranks=former.ranks, nodes=former.nodes, vitals=former.vitals
     )
-    status = recorded_status(run, kept, owner, MANY_BYTES)
-    write_status(run, status, run.path, is_final=True)
 
 
 def write_status(run: RunFolder, status: RunStatus, work: Path, *, is_final: bool) -> None:

@@ -4,7 +4,7 @@ The run's owner writes the file (`cluster.supervision.status_writer`); `trainer.
 reads it.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field
 
@@ -139,6 +139,15 @@ class RunStatus(FileModel):
     """Last entries of log.txt."""
     problems: list[str] = Field(default_factory=list)
     """Unreadable parts of the folder, each described in a sentence."""
+
+    def in_training(self, vitals: Vitals | None) -> Self:
+        """Return the status of the run while its processes are in this state."""
+        update: dict[str, Any] = {"state": "training", "reason": None, "vitals": vitals}
+        if vitals:
+            update["supervisor_state"] = vitals.supervisor_state
+            update["memory_checkpoint_step"] = vitals.memory_checkpoint
+            update["unfit_nodes"] = vitals.unfit_nodes
+        return self.model_copy(update=update)
 
     @property
     def loss_form(self) -> LossForm:

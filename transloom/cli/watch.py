@@ -14,7 +14,7 @@ from rich.live import Live
 
 from cluster.errors import ClusterError
 from cluster.terminal import Terminal, print_json_line, shown
-from foundation.untrusted_text import visible_line
+from foundation.untrusted_text import visible, visible_line
 from transloom.cli.completion import run_folders
 from transloom.cli.jobs import DEFAULT_ADDRESS, Address
 from transloom.cli.options import JsonOption
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Niceness of this command, so that training on the same machine has priority.
 NICENESS = 10
 
-POLL_SECONDS = 2.0  # the run's owner writes its vitals as often
+POLL_SECONDS = 2.0  # the run's owner writes its status as often
 
 
 def watch(
@@ -99,17 +99,14 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
         once: show the current data once, and return.
     """
     from transloom.observe.terminal.display import supports_live_display
-    from transloom.observe.terminal.run_feed import RunFeed
 
     try:
         if once or feed.is_over:
             console.print(feed, crop=False)
         elif supports_live_display(console):
             _draw(feed, console)
-        elif isinstance(feed, RunFeed):
-            _print_run_lines(feed, console)
         else:
-            _print_folder_lines(feed, console)
+            _print_lines(feed, console)
     except KeyboardInterrupt:
         return
 
@@ -138,31 +135,24 @@ def _draw(feed: "RunFeed | FolderFeed", console: Terminal) -> None:
         console.print(feed, crop=False)
 
 
-def _print_run_lines(feed: "RunFeed", console: Terminal) -> None:
-    """Print lines periodically, as `transloom train` does if its output is not a terminal."""
-    from trainer.record.metrics_lines import Event
-    from transloom.observe.terminal.display import PlainLines
-
-    known, title = feed.run_status, visible_line(feed.summary())
-    lines = PlainLines(console, title, known.max_steps or 0, known.loss_form)
-    for _ in _polls(feed):
-        for line in feed.new_lines:
-            # The log entries, which are printed below, include the events.
-            if not isinstance(line, Event):
-                lines.line(line)
-        for entry in feed.new_entries:
-            lines.notice(entry.text)
-    lines.notice(feed.summary())
-
-
-def _print_folder_lines(feed: "FolderFeed", console: Terminal) -> None:
-    """Print a line for each run whose state changes."""
+def _print_lines(feed: "RunFeed | FolderFeed", console: Terminal) -> None:
+    """Print a line for each change, and the state at the end."""
     from trainer.runs.log import indented
+    from transloom.observe.terminal.run_feed import RunFeed
 
-    console.print(feed, crop=False)
+    def tell(*texts: str) -> None:
+        for text in texts:
+            console.print(shown(indented(visible(text))), soft_wrap=True)
+
+    is_run = isinstance(feed, RunFeed)
+    if is_run:
+        tell(feed.summary())
+    else:
+        console.print(feed, crop=False)
     for _ in _polls(feed):
-        for text in feed.changes():
-            console.print(shown(indented(visible_line(text))), soft_wrap=True)
+        tell(*feed.changes())
+    if is_run:
+        tell(feed.summary())
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,12 @@ from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER
 from trainer.record.metrics_lines import Line
-from trainer.record.recorded_status import MANY_BYTES, recorded_status, write_status
-from trainer.record.run_status import read_status
-from trainer.record.run_status_model import RunStatus
+from trainer.record.recorded_status import (
+    MANY_BYTES,
+    lasting_status,
+    recorded_status,
+    write_status,
+)
 from trainer.runs.folder import RunFolder, RunMetadata
 
 LONG_AGO = 1000.0
@@ -39,20 +41,14 @@ def made_run(path: Path, *lines: Line, max_steps: int = 20, label_smoothing: flo
 
 def with_status(run: Path, **fields: Any) -> Path:
     """The run, with the status that its owner would write now."""
-    folder, held, former = RunFolder(run), lease_module.ownership(run), RunStatus()
-    with suppress(OSError, ValueError):
-        former = read_status(folder) or former
-    kept = {name: getattr(former, name) for name in ("start", "ranks", "nodes", "vitals")} | fields
-    status = recorded_status(folder, RunStatus(), held.card if held else None, MANY_BYTES)
+    folder, held = RunFolder(run), lease_module.ownership(run)
+    owner = held.card if held else None
+    status = recorded_status(folder, lasting_status(folder), owner, MANY_BYTES)
+    status = status.model_copy(update=fields)
     trains = held is not None and not held.released
     if trains:
-        kept |= {"state": "training", "reason": None}
-        if vitals := kept["vitals"]:
-            kept["supervisor_state"] = vitals.supervisor_state
-            kept["memory_checkpoint_step"] = vitals.memory_checkpoint
-            kept["unfit_nodes"] = vitals.unfit_nodes
-    kept["ranks"] = kept["ranks"] or status.ranks
-    write_status(folder, status.model_copy(update=kept), run, is_final=not trains)
+        status = status.in_training(status.vitals)
+    write_status(folder, status, run, is_final=not trains)
     return run
 
 

