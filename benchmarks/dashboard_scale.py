@@ -37,7 +37,8 @@ from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER
 from trainer.record.curve_file import CurveFile
 from trainer.record.metrics_lines import TrainLine, ValidationLine, parse_line
-from trainer.runs.folder import RunMetadata
+from trainer.record.recorded_status import write_recorded_status
+from trainer.runs.folder import RunFolder, RunMetadata
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "phrasebook.yaml"
 VALIDATED_EVERY = 1_000
@@ -65,16 +66,11 @@ DASHBOARD = (sys.executable, "-P", "-c", "from transloom.cli.app import main; ma
 
 @dataclass
 class Picture:
-    """What the answers for a first picture took.
-
-    Attributes:
-        told_bytes: as the answers say; those of one run say nothing of it.
-    """
+    """What the answers for a first picture took."""
 
     seconds: float
     cpu_seconds: float
     bytes_read: int
-    told_bytes: int
 
 
 def write_record(path: Path, steps: int) -> None:
@@ -162,6 +158,7 @@ def make_run(path: Path, record: Path, steps: int) -> None:
     (path / "recipe.yaml").write_text(RECIPE.read_text())
     header = bare_header(steps, {f"layer.{number}.weight": [512, 512] for number in range(100)})
     (checkpoint / HEADER).write_text(header.to_json())
+    write_recorded_status(RunFolder(path))
 
 
 class Dashboard:
@@ -176,13 +173,12 @@ class Dashboard:
 
     def picture(self, *paths: str) -> Picture:
         """Ask for these, one after another."""
-        before, told = self._bytes(), 0
-        cpu_before, started = cpu_seconds(self._pid), time.monotonic()
+        before, cpu_before, started = self._bytes(), cpu_seconds(self._pid), time.monotonic()
         for path in paths:
-            told += self.get(path).get("bytes_read", 0)
+            self.get(path)
         seconds = time.monotonic() - started
         cpu = cpu_seconds(self._pid) - cpu_before
-        return Picture(seconds, cpu, self._bytes() - before, told)
+        return Picture(seconds, cpu, self._bytes() - before)
 
     def get(self, path: str) -> Any:
         return json.loads(self._ask(path).body)

@@ -60,8 +60,7 @@ export function hashes({ hashes: files }) {
   return [table("sha256 of its files", ["file", "sha256"], Object.entries(files), { quiet: true, texts: [1] })];
 }
 
-export function checkpoints({ standing: run }) {
-  const all = run.checkpoints;
+export function checkpoints({ standing: run, standing: { checkpoints: all } }) {
   const memory = run.memory_checkpoint_step == null ? null
     : quiet(`The memory of the nodes holds step ${whole(run.memory_checkpoint_step)}.`);
   if (!all.length) return [memory, quiet(memory ? "No checkpoint on disk yet." : "No checkpoint yet.")];
@@ -79,8 +78,7 @@ export function samples({ samples: all }) {
 }
 
 // State of ranks and data workers by node.
-export function vitals({ standing: run }) {
-  const found = run.vitals;
+export function vitals({ standing: run, standing: { vitals: found } }) {
   if (!found) return [quiet("No information about its processes.")];
   const isOld = run.state !== "training" || found.over;
   const ranks = found.ranks.map((rank) => (
