@@ -11,7 +11,7 @@ from support.fuzz.target import Target
 
 CASES = 25
 TARGETS = ("tar", "tar.gz", "tar.xz", "tar.zst", "shard", "manifest", "checkpoint-header")
-TARGETS += ("state-file", "recipe", "sentencepiece")
+TARGETS += ("state-file", "status", "recipe", "sentencepiece")
 TARGETS += ("marian-tokenizer", "marian-vocabulary", "marian-config", "marian-pytorch")
 
 

@@ -24,6 +24,10 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_file import FileRecord
 from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.recipe import identity_of
+from trainer.record.recorded_status import LAST_BYTES, lasting_status, recorded_status
+from trainer.record.run_status import read_status, run_status_of
+from trainer.runs.folder import RunFolder
+from transloom.observe.terminal.run_status_text import status_text
 
 FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "checkpoint-2"
 CHECKPOINT = FIXTURE / "run" / "checkpoints" / "step-00000010"
@@ -34,7 +38,7 @@ REFUSED = (CheckpointError, CheckpointFormatError)
 
 
 def document_targets() -> list[Target]:
-    """Manifest, checkpoint header, state file, recipe, SentencePiece model."""
+    """Manifest, checkpoint header, state file, status, recipe, SentencePiece model."""
     return [
         Target(
             "manifest",
@@ -56,6 +60,13 @@ def document_targets() -> list[Target]:
             _make_state_file,
             _read_state_file,
             REFUSED,
+        ),
+        Target(
+            "status",
+            "`status.json`: values, keys, lines, bytes; those that are read are shown",
+            _json_maker(json.loads(STATUS.model_dump_json())),
+            _read_status,
+            (ValueError,),
         ),
         Target(
             "recipe",
@@ -111,6 +122,17 @@ def _read_checkpoint_header(data: bytes, folder: Path) -> None:
         assert "/" not in record.name, record
     (folder / HEADER).write_text(header.to_json())
     assert read_header(folder).to_json() == header.to_json()
+
+
+RUN = RunFolder(FIXTURE / "run")
+STATUS = recorded_status(RUN, lasting_status(RUN), None, LAST_BYTES)
+
+
+def _read_status(data: bytes, folder: Path) -> None:
+    run = RunFolder(folder)
+    run.status.write_bytes(data)
+    read_status(run)
+    status_text(run_status_of(folder))
 
 
 SEED_STATE = sorted(CHECKPOINT.glob("*.safetensors"))
