@@ -45,10 +45,9 @@ def with_status(run: Path, **fields: Any) -> Path:
     owner = held.card if held else None
     status = recorded_status(folder, lasting_status(folder), owner, MANY_BYTES)
     status = status.model_copy(update=fields)
-    trains = held is not None and not held.released
-    if trains:
+    if held and not held.released:
         status = status.in_training(status.vitals)
-    write_status(folder, status, run, is_final=not trains)
+    write_status(folder, status, run, is_final=status.state != "training")
     return run
 
 
