@@ -23,7 +23,7 @@ from cluster.ranks.agent_client import NodeAgents, wait
 from cluster.ray.environment_file import read_environment
 from data_pipeline.storage.regular_files import open_regular
 from trainer.checkpoints.run_copies import mirror_folder
-from trainer.runs.remote.files import FileStamp, local_files
+from trainer.runs.remote.files import FileStamp, KnownFiles, local_files
 
 if TYPE_CHECKING:
     from trainer.job.rank_job import RankJob  # agents do not need recipes
@@ -124,9 +124,8 @@ class NodeMirror:
         from data_pipeline.storage.object_store import ObjectStore  # imports obstore
         from trainer.runs.remote.pull import RunPuller
 
-        RunPuller(ObjectStore(self._url), self.folder).pull(
-            with_files=with_files, with_additions=False
-        )
+        puller = RunPuller(ObjectStore(self._url), KnownFiles(self.folder))
+        puller.pull(with_files=with_files)
         checkpoints = self.folder / "checkpoints"
         for former in checkpoints.glob(".work-*"):
             shutil.rmtree(former, ignore_errors=True)

@@ -23,7 +23,7 @@ from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
 from trainer.process.placement import Placement
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.file_table import TableReader, all_parts
+from trainer.runs.remote.files import KnownFiles, objects_of
 from trainer.runs.remote.head import HEAD, HeadObject
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import RunPuller
@@ -91,7 +91,7 @@ def save_in_process(
 def check_run(url: str, folder: Path, when: str) -> int:
     """What any reader finds: whole checkpoints alone, and their record; returns the newest step."""
     shutil.rmtree(folder, ignore_errors=True)
-    RunPuller(ObjectStore(url), folder).pull()
+    RunPuller(ObjectStore(url), KnownFiles(folder)).pull()
     found = [Checkpoint(path) for path in list_checkpoints(folder / "checkpoints")]
     assert found, when
     for checkpoint in found:
@@ -108,9 +108,7 @@ def check_no_orphans(url: str, when: str) -> None:
     store = ObjectStore(url)
     head = HeadObject(store).read()
     assert head is not None
-    files = TableReader(store).files(head.files, head.additions)
-    indexes = [*head.files.index, *head.additions.index]
-    named = {part.name for part in all_parts(files, {"": indexes})}
+    named = objects_of(head.files)
     there = {info.name for info in store.list()}
     prefixes = tuple(f"{prefix}/" for prefix in head.checkpoints.values())
     orphans = {n for n in there if n not in named and n != HEAD and not n.startswith(prefixes)}

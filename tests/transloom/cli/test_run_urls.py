@@ -193,10 +193,11 @@ def test_an_export_equals_that_of_the_folder(said, prefix, folder, tmp_path):
 @pytest.mark.long
 def test_an_evaluation_is_stored_in_the_run(said, own, tmp_path):
     """A driver that trains next takes the translations over, and a reader finds them."""
+    before = HeadObject(ObjectStore(own)).read().files.keys()
     scores = json.loads(said("evaluate", own, "--set", "validation", "--beam-size", 1, "--json"))
     assert scores[0]["hypotheses"].startswith(f"{own}/translations/")
     head = HeadObject(ObjectStore(own)).read()
-    added = sorted(head.additions.entries)
+    added = sorted(head.files.keys() - before)
     assert len(added) == 2
     assert all(name.startswith("translations/") for name in added)
     stored = {name: (run_view(own) / name).read_bytes() for name in added}
@@ -204,8 +205,7 @@ def test_an_evaluation_is_stored_in_the_run(said, own, tmp_path):
         assert mirror.flush(30)
         assert {name: (tmp_path / "node" / name).read_bytes() for name in added} == stored
     head = HeadObject(ObjectStore(own)).read()
-    assert not head.additions.entries
-    assert head.files.entries.keys() >= set(added)
+    assert head.files.keys() >= set(added)
     assert {name: (run_view(own) / name).read_bytes() for name in added} == stored
 
 
@@ -215,13 +215,12 @@ def test_a_running_driver_takes_over_what_a_command_adds(own, tmp_path):
         with writable(run) as written:
             written.tuned_decoding.write_text("{}")
         assert run.tuned_decoding.read_text() == "{}"
-        assert "tuned-decoding.json" in HeadObject(ObjectStore(own)).read().additions.entries
+        assert "tuned-decoding.json" in HeadObject(ObjectStore(own)).read().files
         assert mirror.flush(30)
         assert mirror.flush(30)
         assert (tmp_path / "node" / "tuned-decoding.json").read_text() == "{}"
         head = HeadObject(ObjectStore(own)).read()
-        assert "tuned-decoding.json" in head.files.entries
-        assert not head.additions.entries
+        assert "tuned-decoding.json" in head.files
         assert RunFolder(run_view(own)).tuned_decoding.read_text() == "{}"
 
 
@@ -336,7 +335,7 @@ def test_a_trained_run_is_replayed_traced_and_tuned(said, inline_runs, s3_server
     said("compare", url, folder)
     tuned = json.loads(said("tune-decoding", url, "--beam-sizes", 1, "--json"))
     assert tuned["file"] == f"{url}/tuned-decoding.json"
-    assert "tuned-decoding.json" in HeadObject(ObjectStore(url)).read().additions.entries
+    assert "tuned-decoding.json" in HeadObject(ObjectStore(url)).read().files
 
 
 @pytest.mark.long

@@ -8,30 +8,16 @@ head names them by then. Therefore the head is changed only if the run still has
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
-from data_pipeline.storage.regular_files import open_regular
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
 from trainer.errors import RunMismatchError
 from trainer.runs.remote import lease
-from trainer.runs.remote.file_table import (
-    MAX_FILES,
-    MAX_PART_BYTES,
-    FilePart,
-    FileTable,
-    TableReader,
-    all_parts,
-    file_part,
-    name_problem,
-    put_part,
-    too_many_files,
-)
-from trainer.runs.remote.files import local_files
+from trainer.runs.remote.files import objects_of, put_file, storable_files
 from trainer.runs.remote.head import HeadObject, RunHead, owner_folder
 from trainer.runs.run_url import run_url
 
@@ -118,64 +104,25 @@ def add_files(url: str, folder: Path) -> None:
     names = storable_files(folder)
     if not names:
         return
-    tables = TableReader(store)
-    added = {
-        name: upload_file(store, f"{next_folder(seen)}/files/{name}", folder / name)
-        for name in names
-    }
-    replaced: list[str] = []
-    put_index = partial(put_part, store, index_folder(seen))
+    number = seen.owner.number + 1
+    added = {name: put_file(store, name, folder / name, number) for name in names}
+    replaced: set[str] = set()
 
     def change(now: RunHead) -> RunHead:
+        nonlocal replaced
         require_same_owner(store, seen, now)
-        former = tables.files(now.additions)
-        table = FileTable.of({**former, **added}, put_index)
-        new = {part.name for part in all_parts(added)}
-        outdated = {name: parts for name, parts in former.items() if name in added}
-        old = all_parts(outdated, {"": now.additions.index})
-        replaced[:] = [part.name for part in old if part.name not in new]
-        return now.model_copy(update={"additions": table})
+        replaced = objects_of(now.files) - objects_of(now.files | added)
+        return now.model_copy(update={"files": now.files | added})
 
-    head.change(change)
-    with suppress(ObjectStoreError):
-        store.delete(replaced)
-
-
-def storable_files(folder: Path) -> list[str]:
-    """Return the paths of the small files in a folder, relative to the folder.
-
-    Raises:
-        RunMismatchError: a file cannot be stored, or there are too many.
-    """
-    names = list(local_files(folder))
-    for name in names:
-        if problem := name_problem(name):
-            raise RunMismatchError(
-                f"{str(folder / name)!r} cannot be stored: its name {problem}. Rename or remove it"
-            )
-    if len(names) > MAX_FILES:
-        raise too_many_files(len(names))
-    return names
-
-
-def upload_file(store: ObjectStore, prefix: str, path: Path) -> list[FilePart]:
-    """Upload a small file as new objects below a prefix, and return its parts."""
-    parts: list[FilePart] = []
-    with open_regular(path) as file:
-        modified = path.stat().st_mtime
-        while (data := file.read(MAX_PART_BYTES)) or not parts:
-            parts.append(file_part(put_part(store, prefix, data), data, modified))
-    return parts
+    released = head.change(change).owner.released
+    if released:  # otherwise the owner deletes them
+        with suppress(ObjectStoreError):
+            store.delete(replaced)
 
 
 def next_folder(head: RunHead) -> str:
     """Return the name under which processes that do not own the run store their objects."""
     return owner_folder(head.owner.number + 1)
-
-
-def index_folder(head: RunHead) -> str:
-    """Return the name under which such processes store an index of files."""
-    return f"{next_folder(head)}/files/index"
 
 
 def require_same_owner(store: ObjectStore, seen: RunHead, now: RunHead) -> None:

@@ -1,34 +1,186 @@
 """Small files of a run as objects: the record, logs, translations, all but checkpoints.
 
-A file is a list of parts. A file that has grown gets another part with its new bytes. Before it is
-uploaded, the part takes in the parts before it that are not larger than itself, so a file of N
-bytes has few parts, and each byte is uploaded about log N times. Other changes replace all parts.
+::
+
+    metrics.jsonl/00000-7-3f9a…     its bytes 0 to 256 KiB, written by owner 7, with their hash
+    metrics.jsonl/00001-9-c04e…     its other bytes; HEAD.json names the objects of each file
+
+An object is written once, and its name says its content. A file that grows gets other objects for
+its last bytes only. The limits bound the memory and disk of a reader, who may not trust the writer.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+import re
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Annotated, BinaryIO, NamedTuple, Self
 
+from pydantic import Field, model_validator
+
+from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.regular_files import open_regular
-from trainer.runs.remote.file_table import (
-    LOCAL_NAMES,
-    MAX_PART_BYTES,
-    FilePart,
-    Files,
-    file_part,
-    file_time,
-    read_part,
-)
+from foundation.file_model import Count, FileModel
+from foundation.location import path_escape
+from trainer.errors import RunMismatchError
 
+CHUNK_BYTES = 256 * 1024
+MAX_FILES = 20_000
+MAX_NAME_BYTES = 800  # names of objects have 1,024
+MAX_COMPONENT_BYTES = 240  # file systems have 255, and unfinished files longer names
+MAX_DEPTH = 32
+# Size of the table in a head; a file takes so many bytes of it, besides its name, and so does each
+# of its objects.
+MAX_TABLE_BYTES = 15_000_000
+BYTES_PER_FILE, BYTES_PER_OBJECT = 120, 45
+WARNING_SHARE = 0.8  # of the limits
+LATEST_TIME = 2.0**33  # in the year 2242; file systems and datetime accept it
+# Directories and files that every node or process has for itself, or that can be built again.
+LOCAL_NAMES = ("owners", "control", "checkpoints", "engines")
 UNFINISHED = ".unfinished"
 # Files that the process around the driver writes: those of jobs, and the output of a sweep's run.
 JOBS = "jobs"
 SWEEP_OUTPUT = "output.txt"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Objects are read whole, so this bounds the memory of all readers in a process.
+_READS = threading.BoundedSemaphore(32)
+
+Time = Annotated[float, Field(ge=0, le=LATEST_TIME)]
+ChunkId = Annotated[str, Field(pattern="^[0-9]{1,8}-[0-9a-f]{32}$")]
+
+
+class StoredFile(FileModel):
+    """Objects of a file.
+
+    Attributes:
+        bytes: its size.
+        modified: the time of its last change, in seconds since the epoch by the uploader's clock.
+        chunks: the number of the owner who has written an object, and the hash of its content, for
+            each `CHUNK_BYTES` of the file.
+    """
+
+    bytes: Count
+    modified: Time = 0.0
+    chunks: Annotated[list[ChunkId], Field(fail_fast=True)] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _chunks_cover_the_file(self) -> Self:
+        if len(self.chunks) != -(-self.bytes // CHUNK_BYTES):
+            raise ValueError(
+                f"{self.bytes:,} bytes in {len(self.chunks):,} objects, expected "
+                f"{CHUNK_BYTES:,} bytes in each but the last"
+            )
+        return self
+
+    def objects(self, name: str) -> list[str]:
+        """Return the names of the objects of this file, which has a path in the run folder."""
+        return [f"{name}/{number:05d}-{chunk}" for number, chunk in enumerate(self.chunks)]
+
+    def chunk_bytes(self, number: int) -> int:
+        """Return the size of an object."""
+        return min(CHUNK_BYTES, self.bytes - number * CHUNK_BYTES)
+
+
+Files = dict[str, StoredFile]
+
+
+def objects_of(*tables: Files) -> set[str]:
+    """Return the names of the objects of all files in some tables."""
+    return {at for files in tables for name, file in files.items() for at in file.objects(name)}
+
+
+def read_chunk(store: ObjectStore, name: str, file: StoredFile, number: int) -> bytes:
+    """Return the verified content of an object of a file.
+
+    Raises:
+        ObjectMissingError: there is no such object.
+        ObjectStoreError: the object store does not answer.
+        RunMismatchError: the object is damaged.
+    """
+    at, size = file.objects(name)[number], file.chunk_bytes(number)
+    with _READS:
+        data = read_object(store, at, size)
+    if len(data) != size or not _is_content(file.chunks[number], data):
+        raise RunMismatchError(
+            f"{store.url}/{at} has {len(data):,} bytes with sha256 "
+            f"{hashlib.sha256(data).hexdigest()}, expected {size:,} with that of its name: it is "
+            "damaged. Restore the object from a copy or from an earlier version"
+        )
+    return data
+
+
+def read_object(store: ObjectStore, name: str, most: int) -> bytes:
+    """Return the content of an object of at most `most` bytes.
+
+    Raises:
+        ObjectMissingError: there is no such object.
+        ObjectStoreError: the object store does not answer.
+        RunMismatchError: the object is larger.
+    """
+    try:
+        return store.get(name, most).data
+    except TooManyBytesError as error:
+        raise RunMismatchError(
+            f"{store.url}/{name} has {error.found}, expected at most {most:,}: it is damaged. "
+            "Restore the object from a copy or from an earlier version"
+        ) from error
+
+
+def put_file(
+    store: ObjectStore, name: str, path: Path, owner: int, known: Iterable[str] = ()
+) -> StoredFile:
+    """Upload a file, and return its objects.
+
+    Args:
+        name: its path in the run folder.
+        owner: the number of the owner who writes it.
+        known: objects of the beginning of the file, which need no upload.
+
+    Raises:
+        OSError: the file cannot be read, or an upload has failed.
+    """
+    chunks = list(known)
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        left = status.st_size - file.seek(len(chunks) * CHUNK_BYTES)
+        size = min(file.tell(), status.st_size)
+        while left > 0 and (data := file.read(min(left, CHUNK_BYTES))):
+            chunk = f"{owner}-{_digest(data)}"
+            store.put(f"{name}/{len(chunks):05d}-{chunk}", data)
+            chunks.append(chunk)
+            size, left = size + len(data), left - len(data)
+    modified = min(max(0.0, status.st_mtime), LATEST_TIME)
+    return StoredFile(bytes=size, modified=modified, chunks=chunks)
+
+
+def equal_chunks(path: Path, stored: StoredFile, first: int = 0) -> int:
+    """Return how many objects a local file begins with.
+
+    Args:
+        first: the number of objects that need no comparison.
+    """
+    try:
+        with open_regular(path) as file:
+            file.seek(first * CHUNK_BYTES)
+            for number, chunk in enumerate(stored.chunks[first:], start=first):
+                if not _is_content(chunk, file.read(stored.chunk_bytes(number))):
+                    return number
+    except OSError:
+        return 0
+    return len(stored.chunks)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _is_content(chunk: str, data: bytes) -> bool:
+    return chunk.partition("-")[2] == _digest(data)
 
 
 class FileStamp(NamedTuple):
@@ -44,75 +196,93 @@ class FileStamp(NamedTuple):
 
 
 @dataclass
-class UploadedFiles:
-    """Files of a run folder that are in the object store, with their parts."""
+class KnownFiles:
+    """Files of a run folder that are equal to objects, as this process has seen them."""
 
     folder: Path
-    parts: Files = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
     _stamps: dict[str, FileStamp] = field(default_factory=dict)
 
-    def mark_unchanged(self) -> None:
-        """Record that all local files are equal to their parts now, except those that are kept."""
-        for name in self.parts:
-            with suppress(OSError):
-                if not is_kept(name):
-                    self._stamps[name] = FileStamp.of((self.folder / name).stat())
+    def remember(self, name: str, file: StoredFile) -> None:
+        """Record that a local file is equal to its objects now."""
+        self.files[name] = file
+        with suppress(OSError):
+            self._stamps[name] = FileStamp.of((self.folder / name).stat())
 
-    def changed(self) -> list[str]:
-        """Return the names of files that have changed since their upload."""
-        names = []
-        for name in local_files(self.folder):
-            with suppress(OSError):  # the file was removed meanwhile
-                if self._stamps.get(name) != FileStamp.of((self.folder / name).stat()):
-                    names.append(name)
-        return names
+    def is_unchanged(self, name: str) -> bool:
+        """Return whether a local file is as it was when it was recorded."""
+        with suppress(OSError):
+            return self._stamps.get(name) == FileStamp.of((self.folder / name).stat())
+        return False
 
-    def removed(self) -> list[str]:
-        """Return the names of uploaded files that no longer exist."""
-        return [name for name in self.parts if not (self.folder / name).exists()]
-
-    def upload(self, name: str, put: Callable[[bytes], str]) -> None:
-        """Upload the changes of a file.
-
-        Args:
-            put: stores an object, and returns its name.
-
-        Raises:
-            OSError: the file cannot be read, or an upload has failed.
-        """
-        with open_regular(self.folder / name) as file:
-            status = os.fstat(file.fileno())
-            stamp = FileStamp.of(status)
-            parts = self._unchanged_parts(name, file, stamp)
-            added = status.st_size - sum(part.bytes for part in parts)
-            if added:
-                while parts and parts[-1].bytes <= added <= MAX_PART_BYTES - parts[-1].bytes:
-                    added += parts.pop().bytes
-            file.seek(status.st_size - added)
-            while added or not parts:
-                data = file.read(min(added, MAX_PART_BYTES))
-                if not data and parts:  # the file was truncated meanwhile
-                    break
-                parts.append(file_part(put(data), data))
-                added -= len(data)
-        parts[-1] = parts[-1].model_copy(update={"modified": file_time(status.st_mtime)})
-        self.parts[name] = parts
+    def upload(self, store: ObjectStore, name: str, owner: int) -> None:
+        """Upload the changes of a file; see `put_file` for the errors."""
+        path, stored = self.folder / name, self.files.get(name)
+        stamp = FileStamp.of(path.stat())
+        known: list[str] = []
+        if stored:
+            before = self._stamps.get(name)
+            has_grown = before and before.inode == stamp.inode and before.bytes < stamp.bytes
+            # Of a file that has grown in place, such as the record, only the end is read.
+            first = max(0, len(stored.chunks) - 2) if has_grown else 0
+            whole = equal_chunks(path, stored, first)
+            if whole < first + 1 and first:  # it was cut, and has grown since
+                whole = equal_chunks(path, stored)
+            is_last_full = stored.bytes % CHUNK_BYTES == 0 or stored.bytes == stamp.bytes
+            full = len(stored.chunks) if is_last_full else len(stored.chunks) - 1
+            known = stored.chunks[: min(whole, full)]
+        self.files[name] = put_file(store, name, path, owner, known)
         self._stamps[name] = stamp
 
-    def _unchanged_parts(self, name: str, file: BinaryIO, now: FileStamp) -> list[FilePart]:
-        """Return the uploaded parts that the file still begins with.
+    def fetch(self, store: ObjectStore, name: str, stored: StoredFile) -> None:
+        """Make a local file equal to its objects; it changes atomically, or only grows.
 
-        Of a file that has grown in place, such as the record, only the last part is read.
+        Its modification time becomes that of the uploaded file.
+
+        Raises:
+            ObjectMissingError: an object has been replaced meanwhile; read the head again.
+            ObjectStoreError: the object store does not answer.
+            RunMismatchError: an object is damaged.
+            OSError: the folder cannot be written.
         """
-        parts = self.parts.get(name, [])
-        before = self._stamps.get(name)
-        size = sum(part.bytes for part in parts)
-        if parts and before and before.inode == now.inode and before.bytes == size < now.bytes:
-            file.seek(size - parts[-1].bytes)
-            if _is_content(parts[-1], file.read(parts[-1].bytes)):
-                return list(parts)
-            file.seek(0)
-        return parts[: _equal_parts(file, parts)]
+        before = self.files.get(name)
+        path, is_known = self.folder / name, self.is_unchanged(name)
+        if is_known and before == stored:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first = _common(before.chunks, stored.chunks) if is_known and before else 0
+        kept = equal_chunks(path, stored, first)
+        there = min(kept * CHUNK_BYTES, stored.bytes)
+        new = (read_chunk(store, name, stored, n) for n in range(kept, len(stored.chunks)))
+        if kept and path.stat().st_size == there and not path.is_symlink():
+            _write_all(path.open("ab"), new)
+        else:
+            unfinished = path.with_name(f".{path.name}{UNFINISHED}")
+            _write_all(new_file(unfinished), _beginning(path, there), new)
+            unfinished.replace(path)
+        os.utime(path, (stored.modified, stored.modified))
+        self.remember(name, stored)
+
+
+def _common(first: list[str], second: list[str]) -> int:
+    """Return the length of the common beginning of two lists."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _beginning(path: Path, size: int) -> Iterator[bytes]:
+    if size:
+        with open_regular(path) as file:
+            while size > 0 and (data := file.read(min(size, CHUNK_BYTES))):
+                size -= len(data)
+                yield data
+
+
+def _write_all(file: BinaryIO, *contents: Iterable[bytes]) -> None:
+    with file:
+        for content in contents:
+            for data in content:
+                file.write(data)
 
 
 def is_kept(name: str) -> bool:
@@ -120,10 +290,10 @@ def is_kept(name: str) -> bool:
     return name.split("/", 1)[0] in (JOBS, SWEEP_OUTPUT)
 
 
-def local_files(folder: Path) -> Iterable[str]:
+def local_files(folder: Path) -> Iterator[str]:
     """Yield the paths of a run folder's small files, relative to the folder.
 
-    Some of them cannot be stored in an object store, see `file_table.name_problem`.
+    Some of them cannot be stored in an object store, see `name_problem`.
     """
     for directory, directories, files in os.walk(folder):
         at = Path(directory).relative_to(folder)
@@ -137,67 +307,60 @@ def local_files(folder: Path) -> Iterable[str]:
                 yield (at / name).as_posix()
 
 
-class FileFetcher:
-    """Fetcher of a run's files from the object store that keeps what a folder already has."""
+def storable_files(folder: Path) -> list[str]:
+    """Return the paths of the small files in a folder, relative to the folder.
 
-    def __init__(self, store: ObjectStore, folder: Path) -> None:
-        self._store = store
-        self._folder = folder
-        self._fetched: dict[str, tuple[list[FilePart], FileStamp]] = {}
-
-    def fetch(self, name: str, parts: list[FilePart]) -> None:
-        """Make a local file equal to the parts; the file changes atomically, or only grows.
-
-        Its modification time becomes that of the uploaded file.
-
-        Raises:
-            ObjectMissingError: a part has been replaced meanwhile; read the head again.
-            ObjectStoreError: the object store does not answer.
-            RunMismatchError: a part is damaged.
-            OSError: the folder cannot be written.
-        """
-        path = self._folder / name
-        with suppress(OSError):
-            if self._fetched.get(name) == (parts, FileStamp.of(path.stat())):
-                return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = equal_parts(path, parts)
-        there = sum(part.bytes for part in parts[:kept])
-        if kept and path.stat().st_size == there and not path.is_symlink():
-            with path.open("ab") as file:
-                for part in parts[kept:]:
-                    file.write(read_part(self._store, part))
-        else:
-            unfinished = path.with_name(f".{path.name}{UNFINISHED}")
-            with new_file(unfinished) as file:
-                if kept:
-                    with open_regular(path) as old:
-                        file.write(old.read(there))
-                for part in parts[kept:]:
-                    file.write(read_part(self._store, part))
-            unfinished.replace(path)
-        os.utime(path, (parts[-1].modified, parts[-1].modified))
-        self._fetched[name] = (parts, FileStamp.of(path.stat()))
+    Raises:
+        RunMismatchError: a file cannot be stored, or there are too many.
+    """
+    names = list(local_files(folder))
+    for name in names:
+        if problem := name_problem(name):
+            raise RunMismatchError(
+                f"{str(folder / name)!r} cannot be stored: its name {problem}. Rename or remove it"
+            )
+    if len(names) > MAX_FILES:
+        raise too_many_files(len(names))
+    return names
 
 
-def equal_parts(path: Path, parts: list[FilePart]) -> int:
-    """Return how many of the parts are at the beginning of a local file."""
+def name_problem(name: str) -> str | None:
+    """Return why a path in a run folder cannot be that of a small file in an object store."""
+    components = name.split("/")
+    if path_escape(name) or any(part.startswith(".") or not part for part in components):
+        return "leads out of the run's folder, or to a hidden file"
+    if components[0] in LOCAL_NAMES:
+        return f"is below {components[0]}, which is not stored as files"
     try:
-        with open_regular(path) as file:
-            return _equal_parts(file, parts)
-    except OSError:
-        return 0
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if _CONTROL.search(name):
+        return "has a control character"
+    longest = max(len(part.encode()) for part in components)
+    if size > MAX_NAME_BYTES or longest > MAX_COMPONENT_BYTES or len(components) > MAX_DEPTH:
+        return (
+            f"has {size:,} bytes in {len(components):,} levels, the longest of {longest:,} bytes; "
+            f"expected at most {MAX_NAME_BYTES:,}, {MAX_DEPTH} and {MAX_COMPONENT_BYTES}"
+        )
+    return None
 
 
-def _equal_parts(file: BinaryIO, parts: list[FilePart]) -> int:
-    for number, part in enumerate(parts):
-        if not _is_content(part, file.read(part.bytes)):
-            return number
-    return len(parts)
+def usage(files: Files) -> float:
+    """Return the share of the limits that the table of some files takes; readers refuse above 1."""
+    size = sum(
+        BYTES_PER_FILE + 2 * len(name.encode()) + BYTES_PER_OBJECT * len(file.chunks)
+        for name, file in files.items()
+    )
+    return max(len(files) / MAX_FILES, size / MAX_TABLE_BYTES)
 
 
-def _is_content(part: FilePart, data: bytes) -> bool:
-    return hashlib.sha256(data).hexdigest() == part.sha256
+def too_many_files(count: int) -> RunMismatchError:
+    """Return the error of a table that readers would refuse."""
+    return RunMismatchError(
+        f"a run in an object store has at most {MAX_FILES:,} small files, and here are {count:,}. "
+        "Remove some, or pack them into an archive"
+    )
 
 
 def new_file(path: Path) -> BinaryIO:

@@ -1,15 +1,17 @@
 """HEAD.json of a run in an object store: its owner, and the names of all its objects.
 
-The head changes only by compare-and-swap, so it is the fence between drivers: a driver that has
-lost the run can still upload objects, but no head will name them. Objects that the head does not
-name are garbage, which the owner deletes. The driver reads the head every few seconds, when it
-changes it (see `trainer.runs.remote.mirror`), and finds the requests of other processes in it.
+The head is the only object that is written more than once, and changes only by compare-and-swap. So
+it is the fence between drivers: a driver that has lost the run can still upload objects, but no
+head will name them. Objects that the head does not name are garbage, which the owner deletes. The
+driver reads the head every few seconds, when it changes it (see `trainer.runs.remote.mirror`), and
+finds the requests and files of other processes in it.
 """
 
 import random
+import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -26,24 +28,28 @@ from foundation.location import path_escape
 from foundation.wording import counted
 from trainer.checkpoints.lease import OwnerMetadata, is_dead
 from trainer.errors import NoRunError, RunMismatchError
-from trainer.runs.remote.file_table import (
+from trainer.runs.remote.files import (
     MAX_COMPONENT_BYTES,
-    FilePart,
-    FileTable,
+    MAX_FILES,
+    Files,
+    StoredFile,
     Time,
-    require_listable,
+    name_problem,
+    objects_of,
+    too_many_files,
 )
 from trainer.runs.run_url import run_url
 
-FORMAT = "transloom-head/2"
+FORMAT = "transloom-head/3"
 HEAD = "HEAD.json"
-HEAD_LIMITS = JsonLimits(bytes=16_000_000, values=500_000)
+HEAD_LIMITS = JsonLimits(bytes=16_000_000, values=500_000, keys=MAX_FILES)
 MAX_CHECKPOINTS = 20_000
 # Limits on the list of all objects of a run that this process may write.
 MAX_OBJECTS = 5_000_000
 MAX_SWEEP_SECONDS = 3600.0
 MAX_CONFLICTS = 30
 CONFLICT_PAUSE_SECONDS = 0.1
+_CHUNK = re.compile(r"[0-9]{5,}-([0-9]{1,8})-[0-9a-f]{32}")
 
 
 class RunOwner(FileModel):
@@ -83,9 +89,8 @@ class RunHead(FileModel):
             finds out that its change has arrived.
         owner: the current or last owner.
         checkpoints: the name under which each checkpoint's objects are stored, by its folder name.
-        files: the table of the owner's files.
-        additions: the table of files that commands have written which do not own the run, such as
-            translations of an evaluation. The owner makes them its files.
+        files: the objects of each small file, by its path in the run folder. Commands that do not
+            own the run add files, such as translations of an evaluation, which the owner keeps.
         stop_request: a random text that is new in each request to stop; None without a request.
         data_workers_request: the requested number of data workers, or None.
     """
@@ -97,8 +102,7 @@ class RunHead(FileModel):
     checkpoints: Annotated[dict[str, str], Field(max_length=MAX_CHECKPOINTS)] = Field(
         default_factory=dict
     )
-    files: FileTable = FileTable()
-    additions: FileTable = FileTable()
+    files: Annotated[Files, Field(max_length=MAX_FILES)] = Field(default_factory=dict)
     stop_request: str | None = None
     data_workers_request: Annotated[int, Field(gt=0, lt=100_000)] | None = None
 
@@ -197,6 +201,8 @@ class HeadObject:
         )
 
     def _require_readable(self, head: RunHead, data: bytes) -> None:
+        if len(head.files) > MAX_FILES:
+            raise too_many_files(len(head.files))
         count, size = len(head.checkpoints), len(data)
         if count > MAX_CHECKPOINTS or size > HEAD_LIMITS.bytes:
             raise RunMismatchError(
@@ -204,6 +210,25 @@ class HeadObject:
                 f"bytes, expected at most {MAX_CHECKPOINTS:,} in {HEAD_LIMITS.bytes:,}. Remove "
                 "some with `transloom checkpoints remove`, or keep fewer with checkpoints.keep_last"
             )
+
+
+def merged_files(
+    now: Files, before: Mapping[str, StoredFile], mine: Files, removed: Collection[str]
+) -> Files:
+    """Return the files of the next head: those of a head with the changes of this process.
+
+    Args:
+        now: the files of the head that is replaced.
+        before: those of the head that this process has seen; a file of `now` that differs was
+            added by another process, and stays unless this process has changed it, too.
+        mine: the files as this process has them.
+        removed: the files that this process has removed.
+    """
+    files = dict(now)
+    for name in removed:
+        if files.get(name) == before.get(name):
+            files.pop(name, None)
+    return files | {name: file for name, file in mine.items() if file != before.get(name)}
 
 
 def owner_folder(number: int) -> str:
@@ -216,21 +241,23 @@ def owner_of(name: str) -> int | None:
     match name.split("/"):
         case ["owners", number, _, *_] if number.isdecimal():
             return int(number)
+        case [_, *_, chunk] if found := _CHUNK.fullmatch(chunk):
+            return int(found[1])
     return None
 
 
 def unnamed_objects(
-    objects: Iterable[str], parts: Iterable[FilePart], prefixes: Collection[str], number: int
+    objects: Iterable[str], files: Files, prefixes: Collection[str], number: int
 ) -> list[str]:
     """Return those of some objects that a head does not name, without those of later owners.
 
     Args:
         objects: their names.
-        parts: the parts of all files that the head names.
+        files: the files that the head names.
         prefixes: the names under which the objects of its checkpoints are stored.
         number: the number of the last owner whose objects are returned.
     """
-    named = {part.name for part in parts}
+    named = objects_of(files)
     checkpoints = tuple(f"{prefix}/" for prefix in prefixes)
     return [
         name
@@ -247,7 +274,9 @@ def _parse(data: bytes, label: str) -> RunHead:
         head = RunHead.from_json(data, HEAD_LIMITS)
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
-    require_listable((*head.files.entries, *head.additions.entries), label)
+    for name in head.files:
+        if problem := name_problem(name):
+            raise RunMismatchError(f"{label} is damaged: it names {name[:200]!r}, which {problem}")
     for name, prefix in head.checkpoints.items():
         for path in (name, prefix):
             if path_escape(path) or any(part in ("", ".", "..") for part in path.split("/")):

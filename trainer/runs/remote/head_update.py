@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.state_objects import PartList
-from trainer.runs.remote.file_table import Files, FileTable
-from trainer.runs.remote.head import RunHead
+from trainer.runs.remote.files import Files
+from trainer.runs.remote.head import RunHead, merged_files
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class HeadUpdate:
     """Content of the next head.
 
     Attributes:
-        files: the table of the owner's files.
-        former_additions: the additions from which the owner has taken files.
-        taken: the parts of these files.
+        before: the files of the last head.
+        files: the owner's files.
+        removed_files: the names of those that the owner has removed.
         publication: the checkpoint to name, or None.
         removed: the names of the checkpoints to remove.
         moved_aside: the present names of damaged checkpoints, by their former names.
     """
 
-    files: FileTable
-    former_additions: FileTable
-    taken: Files
+    before: Files
+    files: Files
+    removed_files: frozenset[str]
     publication: Publication | None
     removed: frozenset[str]
     moved_aside: Mapping[str, str]
@@ -56,8 +56,7 @@ class HeadUpdate:
             checkpoints[self.publication.name] = self.publication.prefix
         return now.model_copy(
             update={
-                "files": self.files,
-                "additions": self._without_taken(now.additions),
+                "files": merged_files(now.files, self.before, self.files, self.removed_files),
                 "checkpoints": checkpoints,
                 "stop_request": None,
                 "data_workers_request": None,
@@ -67,12 +66,6 @@ class HeadUpdate:
     def removed_prefixes(self, now: RunHead) -> list[str]:
         """Return where the removed checkpoints of a head are stored."""
         return [at for name, at in now.checkpoints.items() if name in self.removed]
-
-    def _without_taken(self, additions: FileTable) -> FileTable:
-        """Return the additions that the owner has not seen yet."""
-        left = {k: parts for k, parts in additions.entries.items() if self.taken.get(k) != parts}
-        is_seen = additions.index == self.former_additions.index
-        return FileTable(entries=left, index=[] if is_seen else additions.index)
 
 
 class CheckpointRequests:

@@ -10,12 +10,16 @@ One thread does all of it, at least every `RENEW_SECONDS`. Nothing waits for it 
 the run. If the object store does not answer, the next try includes everything that is missing.
 """
 
+import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+import zipfile
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
+from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.periodic_thread import MAX_FAILURES_IN_A_ROW, PeriodicThread
 from trainer.checkpoints.commit import DAMAGED
@@ -23,11 +27,22 @@ from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.format import HEADER, CheckpointHeader
 from trainer.checkpoints.lease import RENEW_SECONDS, OwnerMetadata
 from trainer.checkpoints.state_objects import PARTS, PartList
-from trainer.errors import LeaseLostError, TrainerError
+from trainer.errors import LeaseLostError, RunMismatchError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.changes import delete_below
-from trainer.runs.remote.file_table import FilePart, all_parts
+from trainer.runs.remote.files import (
+    MAX_FILES,
+    WARNING_SHARE,
+    Files,
+    KnownFiles,
+    is_kept,
+    local_files,
+    name_problem,
+    objects_of,
+    too_many_files,
+    usage,
+)
 from trainer.runs.remote.head import (
     MAX_CHECKPOINTS,
     MAX_OBJECTS,
@@ -37,12 +52,14 @@ from trainer.runs.remote.head import (
     unnamed_objects,
 )
 from trainer.runs.remote.head_update import CheckpointRequests, HeadUpdate, Publication
-from trainer.runs.remote.mirrored_files import MirroredFiles
 from trainer.runs.remote.probe import PROBES, probe_store
+from trainer.runs.remote.pull import RunPuller
 from trainer.runs.run_url import run_url
 
 # Age at which the object of a probe was left by a killed process.
 PROBE_SECONDS = 600.0
+TEXTS_PER_ARCHIVE = 1_000
+_TEXT = re.compile(r"validation-(\d{8,})\.txt")
 GIVE_UP_POLL_SECONDS = 0.5
 
 
@@ -79,7 +96,10 @@ class RunMirror:
         self._owner = owner
         self._store = ObjectStore(self.url)
         self._head = HeadObject(self._store)
-        self._files = MirroredFiles(folder, self._store, announce)
+        self._files = KnownFiles(folder.path)
+        self._removed: set[str] = set()  # files that the head still names
+        self._left_out: Files = {}  # files of other processes that cannot be taken
+        self._told: set[str] = set()  # subjects of which a message was announced
         self._checkpoints = CheckpointRequests()
         self._garbage: list[str] = []  # objects that the head named before its last change
         self._requests: set[str | int] = set()  # of other processes, not yet passed on
@@ -98,7 +118,7 @@ class RunMirror:
         head = lease.acquire(self._head, self._announce, self._owner)
         try:
             self.number = head.owner.number
-            self._files.pull(head)
+            RunPuller(self._store, self._files, keeps_jobs=True).pull(head)
             self.current = head
             self._sweep()
         except BaseException:
@@ -190,8 +210,8 @@ class RunMirror:
         if publication := self._checkpoints.pending[0]:
             prefixes.append(publication.prefix)
         objects = list(self._store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS))
-        named = [*self._named_parts(), *all_parts(self._files.additions(self.current.additions))]
-        unnamed = unnamed_objects((found.name for found in objects), named, prefixes, self.number)
+        names = (found.name for found in objects)
+        unnamed = unnamed_objects(names, self.current.files, prefixes, self.number)
         garbage = [name for name in unnamed if not self._is_of_attempt(name)]
         now = max((found.modified for found in objects), default=0.0)  # by the store's clock
         garbage += [
@@ -200,11 +220,6 @@ class RunMirror:
             if found.name.startswith(f"{PROBES}/") and found.modified < now - PROBE_SECONDS
         ]
         self._store.delete(garbage)
-
-    def _named_parts(self) -> Iterator[FilePart]:
-        """Yield the objects of all files, including the indexes."""
-        indexes = [*self.current.files.index, *self.current.additions.index]
-        return all_parts(self._files.parts, {"": indexes})
 
     def _is_of_attempt(self, name: str) -> bool:
         """Return whether ranks of the current attempt have uploaded an object."""
@@ -257,21 +272,27 @@ class RunMirror:
             folder = publication.prefix
             self._store.put(f"{folder}/{PARTS}", publication.parts.to_json())
             self._store.put(f"{folder}/{HEADER}", publication.header.to_json().encode())
-        additions = self.current.additions
-        taken = self._files.take_additions(additions)
-        before = {part.name for part in (*self._named_parts(), *all_parts(taken))}
-        files = self._files.upload(self.current)
-        update = HeadUpdate(files, additions, taken, publication, removed, self._moved_aside())
+        before = objects_of(self.current.files, self._files.files)
+        self._upload_changes()
+        update = HeadUpdate(
+            self.current.files,
+            dict(self._files.files),
+            frozenset(self._removed),
+            publication,
+            removed,
+            self._moved_aside(),
+        )
         try:
             self.current = self._head.change(
                 lambda now: update.apply(lease.renewed(self._head, now, self.number))
             )
         finally:
             self._pass_on_requests()
+        self._removed.clear()
         self._checkpoints.complete(update)
-        share = len(self.current.checkpoints) / MAX_CHECKPOINTS
-        self._files.warn_at_limit(share, "checkpoints")
+        self._warn_at_limit(len(self.current.checkpoints) / MAX_CHECKPOINTS, "checkpoints")
         self._delete_garbage(before, update.removed_prefixes(self._head.changed[-1]))
+        self._take_additions()
         if self._sweep_requested:
             self._sweep()
 
@@ -293,14 +314,86 @@ class RunMirror:
                 self._folder.ask_to_stop()
         self._requests.clear()
 
+    def _upload_changes(self) -> None:
+        with suppress(OSError):  # packed next time
+            archive_validations(self._folder.translations)
+        known = self._files.files
+        gone = {name for name in known if not (self._folder.path / name).exists()}
+        for name in gone:
+            del known[name]
+        self._removed |= gone
+        for name in local_files(self._folder.path):
+            if self._files.is_unchanged(name) or not (name in known or self._may_add(name)):
+                continue
+            try:
+                self._files.upload(self._store, name, self.number)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except ObjectStoreError:
+                raise
+            except OSError as error:  # such as a FIFO, or a file of another user
+                if name == self._folder.metrics.name:
+                    raise  # no checkpoint is published without the record of its steps
+                self._tell_once(name, f"the file {name!r} is not in {self.url}: {error}")
+            self._removed.discard(name)
+
+    def _may_add(self, name: str) -> bool:
+        """Return whether a new file can be stored; announce once if not."""
+        if problem := name_problem(name):
+            text = f"the file {name!r} is not in {self.url}, since its name {problem}"
+            self._tell_once(name, text)
+            return False
+        share = usage(self._files.files)
+        self._warn_at_limit(share, "files")
+        if share > 1.0 - 0.5 / MAX_FILES:
+            error = too_many_files(len(self._files.files))
+            self._tell_once("limit", f"{self.url} receives no further files: {error}")
+            return False
+        return True
+
+    def _warn_at_limit(self, share: float, what: str) -> None:
+        """Announce once that little is left of a limit."""
+        if share >= WARNING_SHARE:
+            self._tell_once(
+                f"most {what}",
+                f"{self.url} has {share:.0%} of the {what} that a run in an object store can have. "
+                f"Remove some in {self._folder.path}",
+            )
+
+    def _tell_once(self, about: str, message: str) -> None:
+        if about not in self._told:
+            self._told.add(about)
+            self._announce(message)
+
+    def _take_additions(self) -> None:
+        """Fetch the files that other processes have added, so that they are the owner's files.
+
+        One that is damaged, or cannot be a file of this folder, stays in the object store alone.
+        """
+        for name, file in self.current.files.items():
+            if file in (self._files.files.get(name), self._left_out.get(name)) or is_kept(name):
+                continue
+            try:
+                self._files.fetch(self._store, name, file)
+            except (ObjectMissingError, RunMismatchError) as error:
+                problem: Exception = error
+            except ObjectStoreError:
+                return  # next time
+            except OSError as error:  # such as a directory here
+                problem = error
+            else:
+                continue
+            self._left_out[name] = file
+            self._removed.add(name)
+            self._tell_once(name, f"the file {name!r}, which was added, is left out: {problem}")
+
     def _delete_garbage(self, before: set[str], prefixes: list[str]) -> None:
         """Delete the objects that only heads before the last two named.
 
         Readers of the last head may still fetch the others.
         """
-        deleted, self._garbage = self._garbage, []
-        named = {part.name for part in self._named_parts()}
-        self._garbage = sorted(before - named)
+        named = objects_of(self.current.files)
+        deleted, self._garbage = set(self._garbage) - named, sorted(before - named)
         self._store.delete(deleted)
         delete_below(self._store, prefixes)
 
@@ -336,3 +429,32 @@ class RunMirror:
 
         with suppress(LeaseLostError):
             self.current = self._head.change(release)
+
+
+def archive_validations(folder: Path) -> Path | None:
+    """Pack the oldest texts of validations in a folder if there are two archives' worth of them.
+
+    An interruption leaves texts that an archive also has; they are packed again.
+
+    Returns:
+        The new archive, or None if there are too few texts.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if not folder.is_dir():
+        return None
+    texts = sorted(path for path in folder.iterdir() if _TEXT.fullmatch(path.name))
+    if len(texts) < 2 * TEXTS_PER_ARCHIVE:
+        return None
+    packed = texts[:TEXTS_PER_ARCHIVE]
+    last = packed[-1].stem.rpartition("-")[2]
+    archive = folder / f"{packed[0].stem}-{last}.zip"
+    unfinished = folder / f".{archive.name}.unfinished"
+    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as file:
+        for path in packed:
+            file.write(path, path.name)
+    unfinished.replace(archive)
+    for path in packed:
+        path.unlink(missing_ok=True)
+    return archive

@@ -11,7 +11,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from data_pipeline.storage.object_errors import ObjectMissingError
@@ -26,20 +26,15 @@ from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.file_table import (
-    Files,
-    TableReader,
-    all_parts,
-    name_problem,
-    put_part,
-    read_object,
-)
 from trainer.runs.remote.files import (
-    JOBS,
-    FileFetcher,
-    UploadedFiles,
+    Files,
+    KnownFiles,
     is_kept,
     local_files,
+    name_problem,
+    objects_of,
+    put_file,
+    read_object,
 )
 from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
 from trainer.runs.remote.view_cache import MAX_CACHE_BYTES, ViewCache, locked
@@ -55,7 +50,7 @@ class RunPuller:
     def __init__(
         self,
         store: ObjectStore,
-        folder: Path,
+        files: KnownFiles,
         *,
         keeps_jobs: bool = False,
         max_bytes: int = MAX_RUN_BYTES,
@@ -64,26 +59,25 @@ class RunPuller:
         """Prepare to pull into a folder.
 
         Args:
+            files: the files of the folder.
             keeps_jobs: whether files of jobs that are in the folder stay as they are.
             max_bytes: maximum size of all files in the folder.
             remedy: a sentence for the error of a run that is larger.
         """
-        self.folder = folder
-        self.tables = TableReader(store)
+        self.folder = files.folder
+        self._files = files
         self._keeps_jobs = keeps_jobs
         self._max_bytes = max_bytes
         self._remedy = remedy
         self._store = store
         self._head = HeadObject(store)
-        self.fetcher = FileFetcher(store, folder)
-        register_copy(folder, store.url)
+        register_copy(self.folder, store.url)
 
     def pull(
         self,
         head: RunHead | None = None,
         *,
         with_files: bool = True,
-        with_additions: bool = True,
         without: tuple[str, ...] = (),
     ) -> RunHead:
         """Make the folder equal to the run, and return the head that it is equal to.
@@ -92,7 +86,6 @@ class RunPuller:
             head: the run's head if the caller owns the run, so that it cannot change; otherwise it
                 is read.
             with_files: whether to pull more than the checkpoints.
-            with_additions: whether to pull files that the owner has not taken yet.
             without: directories of the run whose files are not needed.
 
         Raises:
@@ -103,9 +96,7 @@ class RunPuller:
         for left in reversed(range(MAX_TRIES)):
             now = head or self._head.read_existing()
             try:
-                tables = (now.files, *((now.additions,) if with_additions else ()))
-                files = self.tables.files(*tables) if with_files else None
-                self._pull(now, files, without)
+                self._pull(now, now.files if with_files else None, without)
             except ObjectMissingError:
                 if not left or head:
                     raise
@@ -122,13 +113,15 @@ class RunPuller:
             wanted = [
                 name for name in files if name not in kept and name.partition("/")[0] not in without
             ]
-            size = sum(part.bytes for name in wanted for part in files[name])
+            size = sum(files[name].bytes for name in wanted)
             self.require_size(size)
             with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
-                for _ in pool.map(lambda name: self.fetcher.fetch(name, files[name]), wanted):
+                fetch = self._files.fetch
+                for _ in pool.map(lambda name: fetch(self._store, name, files[name]), wanted):
                     pass
             for name in there - files.keys() - kept:
                 (self.folder / name).unlink(missing_ok=True)
+                self._files.files.pop(name, None)
         checkpoints = self.folder / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
         for name, prefix in head.checkpoints.items():
@@ -209,7 +202,8 @@ class RunView(RunPuller):
             "of the URL"
         )
         folder = view_folder(self.url)
-        super().__init__(ObjectStore(self.url), folder, max_bytes=MAX_CACHE_BYTES, remedy=remedy)
+        known = KnownFiles(folder)
+        super().__init__(ObjectStore(self.url), known, max_bytes=MAX_CACHE_BYTES, remedy=remedy)
         show_as_url(self.folder, self.url)
         self._cache = _view_cache(self.folder.parents[1])
         self._without = without
@@ -285,23 +279,16 @@ def upload_job_files(run: RunFolder) -> None:
     now = head.read() or RunHead()
     if not now.owner.released:
         return
-    tables = TableReader(store)
-    of_jobs = {name: parts for name, parts in tables.files(now.files).items() if is_kept(name)}
-    files = UploadedFiles(run.path, dict(of_jobs))
-    put = partial(put_part, store, f"{now.owner.folder}/files/{JOBS}")
-    for name in filter(is_kept, files.changed()):
-        if not name_problem(name):
-            files.upload(name, put)
+    names = [name for name in local_files(run.path) if is_kept(name) and not name_problem(name)]
+    files = {name: put_file(store, name, run.path / name, now.owner.number) for name in names}
 
     def change(now: RunHead) -> RunHead:
         if not now.owner.released:
             return now
-        entries = {**now.files.entries, **files.parts}
-        table = now.files.model_copy(update={"entries": entries})
-        return now.model_copy(update={"files": table})
+        return now.model_copy(update={"files": now.files | files})
 
-    named = {part.name for part in all_parts(tables.files(head.change(change).files))}
-    store.delete([part.name for part in all_parts(of_jobs, files.parts) if part.name not in named])
+    named = objects_of(head.change(change).files)
+    store.delete(objects_of(now.files, files) - named)
 
 
 def _write_owner(owners: Path, owner: RunOwner) -> None:

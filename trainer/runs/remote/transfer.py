@@ -18,7 +18,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -36,21 +35,23 @@ from trainer.checkpoints.state_objects import PARTS, PartList, UploadedFile, upl
 from trainer.errors import DamagedCheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.remote import lease
-from trainer.runs.remote.changes import index_folder, next_folder, storable_files, upload_file
-from trainer.runs.remote.file_table import (
+from trainer.runs.remote.changes import next_folder
+from trainer.runs.remote.files import (
+    CHUNK_BYTES,
     MAX_FILES,
+    UNFINISHED,
     WARNING_SHARE,
-    FilePart,
     Files,
-    FileTable,
-    TableReader,
-    all_parts,
-    file_time,
-    put_part,
-    read_part,
+    KnownFiles,
+    StoredFile,
+    equal_chunks,
+    local_files,
+    new_file,
+    put_file,
+    read_chunk,
+    storable_files,
     too_many_files,
 )
-from trainer.runs.remote.files import UNFINISHED, equal_parts, local_files, new_file
 from trainer.runs.remote.head import (
     MAX_OBJECTS,
     MAX_SWEEP_SECONDS,
@@ -123,7 +124,6 @@ class _Push:
         self._card = card
         self._report = report
         self._head = HeadObject(store)
-        self._tables = TableReader(store)
         self._done = 0
         paths = [*list_checkpoints(run.checkpoints), *list_averages(run.checkpoints)]
         self._checkpoints = [Checkpoint(path) for path in paths]
@@ -132,10 +132,9 @@ class _Push:
     def push(self, announce: Callable[[str], None]) -> TransferSummary:
         owner = lease.wait_until_abandoned(self._head, announce)
         seen = self._head.read() or RunHead()
-        stored = self._tables.files(seen.files, seen.additions)
-        self._require_same_run(seen, stored)
+        self._require_same_run(seen, seen.files)
         names = storable_files(self._run.path)
-        if (count := len(stored.keys() | set(names))) > MAX_FILES:
+        if (count := len(seen.files.keys() | set(names))) > MAX_FILES:
             raise too_many_files(count)
         if count >= WARNING_SHARE * MAX_FILES:
             announce(f"The run has {count:,} small files, and can have {MAX_FILES:,}")
@@ -144,11 +143,9 @@ class _Push:
             for checkpoint in self._checkpoints
         }
         with ThreadPoolExecutor(FILES_AT_ONCE, "push") as pool:
-            parts = pool.map(lambda name: self._push_file(name, stored.get(name), seen), names)
-            files = dict(zip(names, parts, strict=True))
+            pushed = pool.map(lambda name: self._push_file(name, seen), names)
+            files = dict(zip(names, pushed, strict=True))
         new_owner = RunOwner(number=owner.number + 1, released=True)
-        put_index = partial(put_part, self._store, index_folder(seen))
-        table = FileTable.of({**stored, **files}, put_index)
 
         def change(now: RunHead) -> RunHead:
             if now.owner not in (owner, new_owner):
@@ -159,11 +156,11 @@ class _Push:
             return RunHead(
                 owner=new_owner,
                 checkpoints={**seen.checkpoints, **checkpoints},
-                files=table,
+                files=seen.files | files,
             )
 
         self._delete_garbage(self._head.change(change))
-        size = sum(part.bytes for part in all_parts(files))
+        size = sum(file.bytes for file in files.values())
         return TransferSummary(len(checkpoints), len(files), size + self._total)
 
     def _require_same_run(self, seen: RunHead, stored: Files) -> None:
@@ -230,24 +227,22 @@ class _Push:
             _fetch_state_file(checkpoint, record, path, lambda size: None)
             return upload_state_file(objects, path, record, there, self._advance)
 
-    def _push_file(self, name: str, stored: list[FilePart] | None, seen: RunHead) -> list[FilePart]:
-        path = self._run.path / name
-        if stored and equal_parts(path, stored) == len(stored):
-            status = path.stat()
-            same = (sum(part.bytes for part in stored), stored[-1].modified)
-            if same == (status.st_size, file_time(status.st_mtime)):
-                return stored
-        return upload_file(self._store, f"{next_folder(seen)}/files/{name}", path)
+    def _push_file(self, name: str, seen: RunHead) -> StoredFile:
+        path, stored = self._run.path / name, seen.files.get(name)
+        known: list[str] = []
+        if stored:
+            equal, size = equal_chunks(path, stored), path.stat().st_size
+            whole = min(equal, stored.bytes // CHUNK_BYTES)
+            known = stored.chunks[: equal if size == stored.bytes else whole]
+        return put_file(self._store, name, path, seen.owner.number + 1, known)
 
     def _delete_garbage(self, head: RunHead) -> None:
         """Delete what interrupted copies and former owners have left."""
         objects = (
-            found.name
-            for found in self._store.list("owners/", most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS)
+            found.name for found in self._store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS)
         )
         prefixes = head.checkpoints.values()
-        named = all_parts(self._tables.files(head.files), {"": head.files.index})
-        self._store.delete(unnamed_objects(objects, named, prefixes, head.owner.number))
+        self._store.delete(unnamed_objects(objects, head.files, prefixes, head.owner.number))
 
     def _advance(self, size: int) -> None:
         self._done += size
@@ -283,7 +278,8 @@ def pull_run(
     unfinished = target.with_name(f".{target.name}.{digest}{UNFINISHED}")
     _require_own_folder(unfinished)
     remedy = " If this is the run that you want, allow more with --max-bytes"
-    puller = RunPuller(store, unfinished, max_bytes=max_bytes, remedy=remedy)
+    known = KnownFiles(unfinished)
+    puller = RunPuller(store, known, max_bytes=max_bytes, remedy=remedy)
     for left in reversed(range(MAX_TRIES)):
         head = puller.pull()
         try:
@@ -395,10 +391,11 @@ class _HashingWriter:
 
 def _card_of(store: ObjectStore, files: Files) -> RunMetadata | None:
     """Return the content of run.json of a run in an object store, or None without the file."""
-    parts = files.get("run.json")
-    if parts is None or sum(part.bytes for part in parts) > SMALL.bytes:
+    name = "run.json"
+    file = files.get(name)
+    if file is None or file.bytes > SMALL.bytes:
         return None
-    data = b"".join(read_part(store, part) for part in parts)
+    data = b"".join(read_chunk(store, name, file, n) for n in range(len(file.chunks)))
     try:
         return RunMetadata.from_json(data)
     except ValueError as error:

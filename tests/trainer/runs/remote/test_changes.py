@@ -6,6 +6,7 @@ from support.records.run_folders import made_run
 
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.runs.remote.changes import add_files, remove_checkpoints
+from trainer.runs.remote.files import KnownFiles
 from trainer.runs.remote.head import HeadObject
 from trainer.runs.remote.pull import RunPuller
 from trainer.runs.remote.transfer import push_run
@@ -28,7 +29,7 @@ def test_a_file_that_is_added_again_replaces_the_former_one_and_its_object(url, 
         (tmp_path / "added" / "score.json").write_text(text)
         add_files(url, tmp_path / "added")
         counts.append(len(list(ObjectStore(url).list())))
-        RunPuller(ObjectStore(url), tmp_path / "view").pull()
+        RunPuller(ObjectStore(url), KnownFiles(tmp_path / "view")).pull()
         assert (tmp_path / "view" / "score.json").read_text() == text
     assert len(set(counts)) == 1
 
@@ -38,7 +39,7 @@ def test_files_of_two_commands_are_both_there(url, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(name)
         add_files(url, tmp_path / name)
-    RunPuller(ObjectStore(url), tmp_path / "view").pull()
+    RunPuller(ObjectStore(url), KnownFiles(tmp_path / "view")).pull()
     assert {(tmp_path / "view" / name).read_text() for name in ("a.json", "b.json")} == {
         "a.json",
         "b.json",

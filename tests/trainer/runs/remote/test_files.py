@@ -1,6 +1,5 @@
-"""Small files as parts: what is fetched is what was uploaded, with few parts and few bytes."""
+"""Small files as objects: what is fetched is what was uploaded, and no object is replaced."""
 
-import math
 import os
 from pathlib import Path
 
@@ -12,9 +11,30 @@ from data_pipeline.storage.object_errors import ObjectMissingError
 from data_pipeline.storage.object_store import StoredObject
 from trainer.errors import RunMismatchError
 from trainer.runs.remote import files as files_module
-from trainer.runs.remote.files import FileFetcher, UploadedFiles, local_files
+from trainer.runs.remote.files import (
+    BYTES_PER_FILE,
+    MAX_COMPONENT_BYTES,
+    MAX_DEPTH,
+    MAX_FILES,
+    MAX_TABLE_BYTES,
+    KnownFiles,
+    StoredFile,
+    local_files,
+    name_problem,
+    objects_of,
+    put_file,
+    storable_files,
+    usage,
+)
+from trainer.runs.remote.head import HEAD_LIMITS, RunHead
 
 NAME = "metrics.jsonl"
+CHUNK = 8
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(files_module, "CHUNK_BYTES", CHUNK)
 
 
 class Objects:
@@ -26,17 +46,23 @@ class Objects:
         self.objects = {}
         self.put_bytes = self.got_bytes = 0
 
-    def put(self, data):
-        name = f"object-{len(self.objects)}"
-        self.objects[name] = bytes(data)
+    def put(self, name, data):
+        assert self.objects.setdefault(name, bytes(data)) == data  # nothing is ever replaced
         self.put_bytes += len(data)
-        return name
 
     def get(self, name, most):
         if name not in self.objects:
             raise ObjectMissingError(name)
         self.got_bytes += len(self.objects[name])
         return StoredObject(self.objects[name], "")
+
+
+def changed(known):
+    return [name for name in local_files(known.folder) if not known.is_unchanged(name)]
+
+
+def stored(objects, file):
+    return b"".join(objects.objects[name] for name in file.objects(NAME))
 
 
 def write(path, data):
@@ -60,8 +86,7 @@ CHANGES = st.lists(
 @given(changes=CHANGES, fetches=st.lists(st.booleans(), min_size=12, max_size=12))
 def test_what_is_fetched_is_what_was_uploaded(tmp_path_factory, changes, fetches):
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
-    objects, uploaded = Objects(), UploadedFiles(source)
-    fetcher = FileFetcher(objects, target)
+    objects, known, copy = Objects(), KnownFiles(source), KnownFiles(target)
     path = source / NAME
     path.touch()
     for number, ((kind, value), fetch) in enumerate(zip(changes, fetches, strict=False)):
@@ -72,81 +97,80 @@ def test_what_is_fetched_is_what_was_uploaded(tmp_path_factory, changes, fetches
         else:
             write(path, value if kind == "replace" else before[:value])
         os.utime(path, ns=(number, number))
-        for name in uploaded.changed():
-            uploaded.upload(name, objects.put)
+        for name in changed(known):
+            known.upload(objects, name, 1)
+        assert stored(objects, known.files[NAME]) == path.read_bytes()
         if fetch:
-            fetcher.fetch(NAME, uploaded.parts[NAME])
+            copy.fetch(objects, NAME, known.files[NAME])
             assert (target / NAME).read_bytes() == path.read_bytes()
-    assert list(uploaded.changed()) == ([] if changes else [NAME])
+    assert changed(known) == ([] if changes else [NAME])
 
 
-def test_a_growing_file_has_few_parts_and_uploads_each_byte_a_few_times(tmp_path):
-    objects, uploaded = Objects(), UploadedFiles(tmp_path)
-    lines = 1000
-    for number in range(lines):
+def test_of_a_file_that_grows_only_the_last_object_is_replaced(tmp_path):
+    objects, known = Objects(), KnownFiles(tmp_path)
+    for number in range(100):
         with (tmp_path / NAME).open("ab") as file:
-            file.write(b"x" * 100)
+            file.write(b"%03d\n" % number)
         os.utime(tmp_path / NAME, ns=(number, number))
-        uploaded.upload(NAME, objects.put)
-    size = lines * 100
-    assert len(uploaded.parts[NAME]) <= math.log2(lines) + 1
-    assert objects.put_bytes <= size * (math.log2(lines) + 1)
-
-
-def test_parts_stay_below_their_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(files_module, "MAX_PART_BYTES", 64)
-    objects, uploaded = Objects(), UploadedFiles(tmp_path)
-    for size in (10, 200, 30, 31, 32, 100):
-        with (tmp_path / NAME).open("ab") as file:
-            file.write(os.urandom(size))
-        uploaded.upload(NAME, objects.put)
-    assert max(part.bytes for part in uploaded.parts[NAME]) <= 64
-    FileFetcher(objects, tmp_path / "copy").fetch(NAME, uploaded.parts[NAME])
-    assert (tmp_path / "copy" / NAME).read_bytes() == (tmp_path / NAME).read_bytes()
+        known.upload(objects, NAME, 1)
+    assert len(known.files[NAME].chunks) == 400 / CHUNK
+    assert objects.put_bytes <= 100 * CHUNK
 
 
 def test_a_copy_that_has_the_beginning_fetches_the_rest(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
-    objects, uploaded = Objects(), UploadedFiles(source)
-    (source / NAME).write_bytes(b"a" * 10_000)
-    uploaded.upload(NAME, objects.put)
-    FileFetcher(objects, target).fetch(NAME, uploaded.parts[NAME])
+    objects, known = Objects(), KnownFiles(source)
+    (source / NAME).write_bytes(b"a" * 10 * CHUNK)
+    known.upload(objects, NAME, 1)
+    KnownFiles(target).fetch(objects, NAME, known.files[NAME])
     with (source / NAME).open("ab") as file:
-        file.write(b"b" * 10)
-    uploaded.upload(NAME, objects.put)
+        file.write(b"b" * 5)
+    known.upload(objects, NAME, 2)
     objects.got_bytes = 0
-    FileFetcher(objects, target).fetch(NAME, uploaded.parts[NAME])
-    assert objects.got_bytes == 10
-    assert (target / NAME).read_bytes() == b"a" * 10_000 + b"b" * 10
+    KnownFiles(target).fetch(objects, NAME, known.files[NAME])  # of another process
+    assert objects.got_bytes == 5
+    assert (target / NAME).read_bytes() == b"a" * 10 * CHUNK + b"b" * 5
 
 
 def test_a_fetched_file_has_the_time_of_its_original(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
-    objects, uploaded = Objects(), UploadedFiles(source)
+    objects, known = Objects(), KnownFiles(source)
     (source / NAME).write_bytes(b"a")
     for time in (1_000_000.0, 2_000_000.0):
         os.utime(source / NAME, (time, time))
-        (name,) = uploaded.changed()
-        uploaded.upload(name, objects.put)
-        FileFetcher(objects, target).fetch(NAME, uploaded.parts[NAME])
+        (name,) = changed(known)
+        known.upload(objects, name, 1)
+        KnownFiles(target).fetch(objects, NAME, known.files[NAME])
         assert (target / NAME).stat().st_mtime == time
     assert len(objects.objects) == 1
 
 
-def test_a_damaged_part_is_named_and_changes_nothing(tmp_path):
+@pytest.mark.parametrize("data", [b"b", b"ab", b""])
+def test_a_damaged_object_is_named_and_changes_nothing(tmp_path, data):
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
-    objects, uploaded = Objects(), UploadedFiles(source)
+    objects, known = Objects(), KnownFiles(source)
     (source / NAME).write_bytes(b"a")
-    uploaded.upload(NAME, objects.put)
-    objects.objects["object-0"] = b"b"
-    with pytest.raises(
-        RunMismatchError, match=r"s3://bucket/run/object-0 has .* expected 1 .* damaged"
-    ):
-        FileFetcher(objects, target).fetch(NAME, uploaded.parts[NAME])
+    known.upload(objects, NAME, 1)
+    (name,) = objects.objects
+    objects.objects[name] = data
+    with pytest.raises(RunMismatchError, match=f"s3://bucket/run/{name} has .* expected 1 "):
+        KnownFiles(target).fetch(objects, NAME, known.files[NAME])
     assert not (target / NAME).exists()
+
+
+def test_an_object_has_the_number_of_its_owner_in_its_name(tmp_path):
+    (tmp_path / NAME).write_bytes(b"a" * CHUNK)
+    objects = Objects()
+    file = put_file(objects, NAME, tmp_path / NAME, 7)
+    assert [name.split("-")[0] for name in objects.objects] == [f"{NAME}/00000"]
+    with (tmp_path / NAME).open("ab") as more:
+        more.write(b"b")
+    later = put_file(objects, NAME, tmp_path / NAME, 9, file.chunks)
+    assert [chunk.partition("-")[0] for chunk in later.chunks] == ["7", "9"]
+    assert objects_of({NAME: later}) == set(objects.objects)
 
 
 def test_links_and_files_of_one_node_are_not_mirrored(tmp_path):
@@ -159,50 +183,108 @@ def test_links_and_files_of_one_node_are_not_mirrored(tmp_path):
 
 
 def test_bytes_that_are_appended_during_an_upload_are_a_change(tmp_path):
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.mkdir()
-    target.mkdir()
-    objects, uploaded = Objects(), UploadedFiles(source)
-    (source / NAME).write_bytes(b"one\n")
+    objects, known = Objects(), KnownFiles(tmp_path)
+    (tmp_path / NAME).write_bytes(b"one\n")
+    put = objects.put
 
-    def put_while_written(data):
-        with (source / NAME).open("ab") as file:
+    def put_while_written(name, data):
+        with (tmp_path / NAME).open("ab") as file:
             file.write(b"two\n")
-        return objects.put(data)
+        put(name, data)
 
-    uploaded.upload(NAME, put_while_written)
-    assert uploaded.changed() == [NAME]
-    uploaded.upload(NAME, objects.put)
-    assert uploaded.changed() == []
-    FileFetcher(objects, target).fetch(NAME, uploaded.parts[NAME])
-    assert (target / NAME).read_bytes() == b"one\ntwo\n"
+    objects.put = put_while_written
+    known.upload(objects, NAME, 1)
+    assert changed(known) == [NAME]
+    objects.put = put
+    known.upload(objects, NAME, 1)
+    assert changed(known) == []
+    assert stored(objects, known.files[NAME]) == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_rewrite_of_equal_size_and_tail_is_uploaded(tmp_path, in_place):
-    objects, uploaded = Objects(), UploadedFiles(tmp_path)
+    objects, known = Objects(), KnownFiles(tmp_path)
     path = tmp_path / NAME
-    path.write_bytes(b"first part, ")
-    uploaded.upload(NAME, objects.put)
-    with path.open("ab") as file:
-        file.write(b"tail")
-    uploaded.upload(NAME, objects.put)
-    assert len(uploaded.parts[NAME]) == 2
-    changed = b"other part, tail"
-    path.write_bytes(changed) if in_place else write(path, changed)
-    uploaded.upload(NAME, objects.put)
-    assert b"".join(objects.objects[part.name] for part in uploaded.parts[NAME]) == changed
+    path.write_bytes(b"first part, tail")
+    known.upload(objects, NAME, 1)
+    content = b"other part, tail"
+    path.write_bytes(content) if in_place else write(path, content)
+    known.upload(objects, NAME, 1)
+    assert stored(objects, known.files[NAME]) == content
 
 
 @pytest.mark.parametrize("size", [0, 5, 12, 14])
 def test_what_is_cut_off_is_not_stored(tmp_path, size):
-    objects, uploaded = Objects(), UploadedFiles(tmp_path)
+    objects, known = Objects(), KnownFiles(tmp_path)
     path = tmp_path / NAME
-    for data in (b"first part, ", b"tail"):
-        with path.open("ab") as file:
-            file.write(data)
-        uploaded.upload(NAME, objects.put)
+    path.write_bytes(b"first part, tail")
+    known.upload(objects, NAME, 1)
     os.truncate(path, size)
-    uploaded.upload(NAME, objects.put)
-    stored = b"".join(objects.objects[part.name] for part in uploaded.parts[NAME])
-    assert stored == b"first part, tail"[:size]
+    known.upload(objects, NAME, 1)
+    assert stored(objects, known.files[NAME]) == b"first part, tail"[:size]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"bytes": CHUNK + 1, "chunks": ["1-" + "0" * 32]},
+        {"bytes": 0, "chunks": ["1-" + "0" * 32]},
+        {"bytes": 1, "chunks": ["1-../../secret"]},
+        {"bytes": 1, "chunks": ["1-" + "0" * 32], "modified": 1e308},
+        {"bytes": -1, "chunks": []},
+    ],
+)
+def test_a_file_beyond_the_limits_is_refused(file):
+    with pytest.raises(ValueError, match="validation error"):
+        StoredFile.model_validate(file)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    names=st.lists(
+        st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=30),
+        max_size=8,
+        unique=True,
+    ),
+    count=st.integers(0, 5),
+)
+def test_the_usage_is_an_upper_limit_of_what_a_reader_counts(names, count):
+    file = StoredFile(
+        bytes=count * CHUNK, modified=1732622222.1234567, chunks=count * ["12345678-" + "f" * 32]
+    )
+    files = dict.fromkeys(names, file)
+    size = len(RunHead(files=files).model_dump_json()) - len(RunHead().model_dump_json())
+    assert size <= usage(files) * MAX_TABLE_BYTES < HEAD_LIMITS.bytes
+    assert usage(files) >= len(files) / MAX_FILES
+    assert BYTES_PER_FILE * MAX_FILES < MAX_TABLE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("metrics.jsonl", None),
+        ("a/b/ä 1.txt", None),
+        ("/".join("d" * MAX_DEPTH), None),
+        ("/".join("d" * (MAX_DEPTH + 1)), "33 levels"),
+        ("/".join(2_000 * ["d"]), "2,000 levels"),
+        ("n" * (MAX_COMPONENT_BYTES + 1), "241 bytes"),
+        ("ä" * (MAX_COMPONENT_BYTES // 2 + 1), "242 bytes"),
+        ("../x", "leads out"),
+        ("a//b", "leads out"),
+        ("a/.b", "hidden"),
+        ("checkpoints/x", "below checkpoints"),
+        ("a\nb", "control"),
+        ("a\udcffb", "UTF-8"),
+    ],
+)
+def test_some_names_cannot_be_listed(name, problem):
+    found = name_problem(name)
+    assert (problem is None and found is None) or problem in found
+
+
+def test_too_many_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files_module, "MAX_FILES", 2)
+    for name in "abc":
+        (tmp_path / name).touch()
+    with pytest.raises(RunMismatchError, match=r"at most 2 .* here are 3\. Remove"):
+        storable_files(tmp_path)

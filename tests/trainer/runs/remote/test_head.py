@@ -9,14 +9,12 @@ from data_pipeline.storage.object_errors import ObjectConflictError, ObjectStore
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, RunMismatchError
 from trainer.runs.remote import lease
-from trainer.runs.remote.file_table import FileTable
+from trainer.runs.remote.files import MAX_FILES, StoredFile
 from trainer.runs.remote.head import HEAD, HEAD_LIMITS, HeadObject, RunHead, RunOwner, owner_of
 
-FILES = {"metrics.jsonl": [{"name": "owners/00000001/m", "bytes": 1, "sha256": "0" * 64}]}
+FILE = {"bytes": 1, "chunks": ["1-" + "0" * 32]}
 CHANGES = 8
 WRITERS = 4
-PART = {"name": "owners/00000001/files/a/b", "bytes": 1, "sha256": "0" * 64}
-OBJECT = "owners/00000001/files/a/b"
 
 
 @pytest.fixture
@@ -83,14 +81,15 @@ def test_a_change_goes_on_after_an_answer_that_never_came(store, monkeypatch):
     "damage",
     [
         {"format": "transloom-head/9"},
-        {"files": {"../../etc/passwd": [PART]}},
-        {"files": {"/etc/passwd": [PART]}},
-        {"files": {"a\\b": [PART]}},
-        {"files": {"a": []}},
-        {"files": {"control/stop": [PART]}},
-        {"files": {"checkpoints/step-00000001/checkpoint.json": [PART]}},
-        {"additions": {"a/../../b": [PART]}},
-        {"additions": {"owners/00000009.json": [PART]}},
+        {"files": {"../../etc/passwd": FILE}},
+        {"files": {"/etc/passwd": FILE}},
+        {"files": {"a\\b": FILE}},
+        {"files": {"a": {}}},
+        {"files": {"a": FILE | {"chunks": ["../other"]}}},
+        {"files": {"control/stop": FILE}},
+        {"files": {"checkpoints/step-00000001/checkpoint.json": FILE}},
+        {"files": {"a/../../b": FILE}},
+        {"files": {"owners/00000009.json": FILE}},
         {"checkpoints": {"..": "owners/1"}},
         {"checkpoints": {"a/step-00000001": "owners/1"}},
         {"checkpoints": {"step-1": "../other"}},
@@ -105,7 +104,9 @@ def test_a_hostile_head_is_refused(store, damage):
 
 
 def test_the_owner_of_an_object_is_in_its_name():
-    assert owner_of("owners/00000007/files/a/b") == 7
+    assert owner_of("owners/00000007/step-1/parts.json") == 7
+    assert owner_of("a/b.txt/00012-9-" + "0" * 32) == 9
+    assert owner_of("a/b.txt/00012-9-x") is None
     assert owner_of("HEAD.json") is None
     assert owner_of("owners/00000007") is None
 
@@ -196,17 +197,19 @@ def test_an_owner_that_has_released_the_run_cannot_change_it(store):
     [
         {"owner": {"number": 1, "renewed": 1e308}},
         {"owner": {"number": 1, "renewed": -1.0}},
-        {"files": {"entries": {"/".join(2_000 * ["d"]): FILES["metrics.jsonl"]}}},
-        {"files": {"entries": {"x": [FILES["metrics.jsonl"][0] | {"modified": 1e308}]}}},
-        {"files": {"entries": {"x": [FILES["metrics.jsonl"][0] | {"bytes": 8 * 1024**2 + 1}]}}},
-        {"format": "transloom-head/1"},
+        {"files": {"/".join(2_000 * ["d"]): FILE}},
+        {"files": {"x": FILE | {"modified": 1e308}}},
+        {"files": {"x": FILE | {"bytes": 256 * 1024 + 1}}},
+        {"files": {f"{number}": FILE for number in range(MAX_FILES + 1)}},
+        {"format": "transloom-head/2"},
         {"checkpoints": {"step-" + 300 * "1": "owners/00000001/c"}},
         {"checkpoints": {"step-1": "owners//c"}},
         {"checkpoints": {f"step-{number}": "owners/1/c" for number in range(20_001)}},
     ],
 )
 def test_what_no_reader_can_hold_is_refused_by_all(store, damage):
-    head = RunHead(owner=RunOwner(number=1, released=True), files=FileTable(entries=FILES))
+    files = {"metrics.jsonl": StoredFile.model_validate(FILE)}
+    head = RunHead(owner=RunOwner(number=1, released=True), files=files)
     store.put(HEAD, json.dumps(head.model_dump(mode="json") | damage).encode())
     with pytest.raises(RunMismatchError, match="is damaged"):
         HeadObject(store).read()

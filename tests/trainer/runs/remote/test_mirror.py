@@ -1,5 +1,6 @@
 """A driver's mirror: nothing is lost, nothing is left, whatever the object store does."""
 
+import hashlib
 import os
 import shutil
 from contextlib import ExitStack
@@ -27,13 +28,14 @@ from support.storage.fault_proxy import (
 
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, TrainerError
-from trainer.runs.remote import file_table, lease, mirror, mirrored_files
+from trainer.runs.remote import files, lease, mirror
 from trainer.runs.remote.changes import add_files
-from trainer.runs.remote.file_table import MAX_ENTRIES, FileTable, IndexPart, file_part
+from trainer.runs.remote.files import KnownFiles, StoredFile
 from trainer.runs.remote.head import HeadObject, request_data_workers, request_stop
 from trainer.runs.remote.pull import RunPuller
 
 SECONDS = 60.0
+MANY = 50
 SHORT = (9, 14, 19, 24, 29)  # of the requests of a driver that saves a checkpoint
 
 
@@ -72,17 +74,15 @@ def test_what_a_driver_leaves_is_complete_and_nothing_else(url, tmp_path):
         for step in (10, 20, 30):
             driver.save(step)
         (driver.run.path / "translations").mkdir()
-        for number in range(2 * MAX_ENTRIES):
+        for number in range(2 * MANY):
             (driver.run.path / "translations" / f"{number}.txt").write_text(str(number))
         assert driver.mirror.flush(60)
         (driver.run.path / "translations" / "0.txt").unlink()
         (driver.run.path / "translations" / "1.txt").write_text("changed")
     assert check_run(url, tmp_path / "view", "after three checkpoints") == 30
     texts = {path.name: path.read_text() for path in (tmp_path / "view" / "translations").iterdir()}
-    expected = {f"{n}.txt": str(n) for n in range(1, 2 * MAX_ENTRIES)}
+    expected = {f"{n}.txt": str(n) for n in range(1, 2 * MANY)}
     assert texts == expected | {"1.txt": "changed"}
-    head = HeadObject(ObjectStore(url)).read()
-    assert len(head.files.entries) <= MAX_ENTRIES
     check_no_orphans(url, "after three checkpoints")
     go_on(url, tmp_path, "afterwards")
 
@@ -255,7 +255,7 @@ def test_a_reader_of_the_head_before_can_still_pull(url, tmp_path, monkeypatch):
         delete(self, names)
         if heads and heads[-1]:
             try:
-                RunPuller(ObjectStore(url), tmp_path / "view").pull(heads[-1])
+                RunPuller(ObjectStore(url), KnownFiles(tmp_path / "view")).pull(heads[-1])
                 pulls.append((tmp_path / "view" / "log.txt").read_text())
             except OSError as error:
                 errors.append(error)
@@ -284,7 +284,7 @@ def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path,
         add()
 
         def overtaken(self, function):
-            if texts and "score.json" in driver.mirror.current.additions.entries:  # it was read
+            if texts and "score.json" in driver.mirror.current.files:  # it was read
                 monkeypatch.setattr(HeadObject, "change", change)
                 add()
             return change(self, function)
@@ -294,7 +294,7 @@ def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path,
         assert driver.mirror.flush(60)
         assert (driver.run.path / "score.json").read_text() == "the second, which is longer"
     assert texts == []
-    RunPuller(ObjectStore(url), tmp_path / "view").pull()
+    RunPuller(ObjectStore(url), KnownFiles(tmp_path / "view")).pull()
     assert (tmp_path / "view" / "score.json").read_text() == "the second, which is longer"
     check_no_orphans(url, "after an addition that was replaced")
 
@@ -312,7 +312,7 @@ def test_state_files_of_a_checkpoint_that_was_not_completed_do_not_stay(url, tmp
     check_no_orphans(url, "after an incomplete checkpoint")
 
 
-def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path, monkeypatch):
+def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path):
     told = []
     begin(url, tmp_path)
     store = ObjectStore(url)
@@ -320,70 +320,39 @@ def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path, monkeypatch
         (driver.run.path / "folder").mkdir()
         (driver.run.path / "folder" / "x").write_text("a directory here")
         assert driver.mirror.flush(SECONDS)
-        store.put("owners/00000009/x", b"xy")
-        good = file_part("owners/00000009/x", b"xy")
-        bad = {
-            "longer.txt": good.model_copy(update={"bytes": 1}),
-            "damaged.txt": file_part("owners/00000009/x", b"zz"),
-            "missing.txt": file_part("owners/00000009/none", b"xy"),
-            "folder": good,
-        }
-        for name, part in bad.items():
-            head = HeadObject(store)
-            head.change(
-                lambda now: now.model_copy(
-                    update={"additions": FileTable(entries={name: [part]})}  # noqa: B023
-                )
+        good = StoredFile(bytes=2, chunks=["9-" + hashlib.sha256(b"xy").hexdigest()[:32]])
+        for name, data in {
+            "longer": b"xyz",
+            "damaged": b"zz",
+            "missing": None,
+            "folder": b"xy",
+        }.items():
+            if data:
+                store.put(good.objects(name)[0], data)
+            HeadObject(store).change(
+                lambda now: now.model_copy(update={"files": now.files | {name: good}})  # noqa: B023
             )
             driver.save(20 + len(told))
-            assert driver.mirror.flush(SECONDS)
-            assert not HeadObject(store).read().additions.entries
+            for _ in range(2):
+                assert driver.mirror.flush(SECONDS)
+            assert name not in HeadObject(store).read().files
             assert f"{name!r}, which was added, is left out" in told[-1]
-    assert len(told) == len(bad)
+    assert len(told) == 4
     go_on(url, tmp_path, "after bad additions")
 
 
-def test_a_driver_starts_with_additions_good_and_bad(url, tmp_path):
+def test_a_driver_starts_with_many_additions(url, tmp_path):
     begin(url, tmp_path)
-    store = ObjectStore(url)
-    good = {"good.txt": "good", **{f"many-{n}.txt": str(n) for n in range(2 * MAX_ENTRIES)}}
+    added = {f"many-{n}.txt": str(n) for n in range(2 * MANY)}
     (tmp_path / "added").mkdir()
-    for name, text in good.items():
+    for name, text in added.items():
         (tmp_path / "added" / name).write_text(text)
     add_files(url, tmp_path / "added")
-    assert HeadObject(store).read().additions.index
-    store.put("owners/00000002/bad", b"xy")
-    bad = {"bad.txt": [file_part("owners/00000002/bad", b"zz")]}
-    HeadObject(store).change(
-        lambda now: now.model_copy(
-            update={"additions": now.additions.model_copy(update={"entries": bad})}
-        )
-    )
-    told = []
-    with driving(url, tmp_path / "driver", told.append) as driver:
+    with driving(url, tmp_path / "driver") as driver:
         driver.save(20)
-        assert driver.mirror.flush(SECONDS)
-        found = {name: (driver.run.path / name).read_text() for name in good}
-        assert found == good
-    assert ["'bad.txt', which was added, is left out" in text for text in told] == [True]
+        assert {name: (driver.run.path / name).read_text() for name in added} == added
     check_no_orphans(url, "after additions")
     go_on(url, tmp_path, "after additions")
-
-
-def test_an_addition_whose_index_is_damaged_is_left_out(url, tmp_path):
-    told = []
-    begin(url, tmp_path)
-    store = ObjectStore(url)
-    store.put("owners/00000009/index", b"{}")
-    index = [IndexPart(**file_part("owners/00000009/index", b"{}").model_dump())]
-    with driving(url, tmp_path / "driver", told.append) as driver:
-        HeadObject(store).change(
-            lambda now: now.model_copy(update={"additions": FileTable(index=index)})
-        )
-        driver.save(20)
-        assert driver.mirror.flush(SECONDS)
-        assert HeadObject(store).read().additions == FileTable()
-    assert "left out" in told[0]
 
 
 def test_files_that_cannot_be_stored_are_named_once_and_stop_nothing(url, tmp_path):
@@ -406,15 +375,15 @@ def test_files_that_cannot_be_stored_are_named_once_and_stop_nothing(url, tmp_pa
 
 def test_more_files_than_a_reader_accepts_are_not_added(url, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(file_table, "MAX_FILES", 20)
+    monkeypatch.setattr(files, "MAX_FILES", 20)
+    monkeypatch.setattr(mirror, "MAX_FILES", 20)
     with driving(url, tmp_path / "driver", told.append) as driver:
         driver.save(10)
         assert driver.mirror.flush(SECONDS)
         for number in range(30):
             (driver.run.path / f"{number}.txt").write_text("x")
         assert driver.mirror.flush(SECONDS)
-        files = driver.mirror._files.parts
-        assert len(files) == 20
+        assert len(driver.mirror._files.files) == 20
     assert any("80%" in text for text in told)
     assert sum("receives no further files" in text for text in told) == 1
     assert check_run(url, tmp_path / "view", "with many files") == 10
@@ -433,14 +402,14 @@ def test_a_mirror_that_keeps_failing_ends_the_run_and_releases_it(url, tmp_path,
 
 
 def test_old_validations_are_stored_as_an_archive(url, tmp_path, monkeypatch):
-    monkeypatch.setattr(mirrored_files, "TEXTS_PER_ARCHIVE", 3)
+    monkeypatch.setattr(mirror, "TEXTS_PER_ARCHIVE", 3)
     with driving(url, tmp_path / "driver") as driver:
         driver.run.translations.mkdir()
         for step in range(7):
             (driver.run.translations / f"validation-{step:08d}.txt").write_text(f"{step}\n")
             assert driver.mirror.flush(SECONDS)
         driver.save(10)
-    names = HeadObject(ObjectStore(url)).read().files.entries
+    names = HeadObject(ObjectStore(url)).read().files
     assert [name for name in sorted(names) if name.startswith("translations")] == [
         "translations/validation-00000000-00000002.zip",
         *(f"translations/validation-{step:08d}.txt" for step in range(3, 7)),

@@ -1,5 +1,6 @@
 """Copies of runs for readers: kept up to date, shared, and never outside of their folders."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from support.cluster.processes import wait_until
 from support.dashboard.running import RunningDashboard
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
-from support.records.run_folders import made_run
+from support.records.run_folders import made_run, with_status
 from support.storage.fault_proxy import Answer, FaultProxy
 
 from cluster.terminal import Terminal
@@ -31,7 +32,7 @@ from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import view_cache, views
 from trainer.runs.remote.changes import add_checkpoint
-from trainer.runs.remote.file_table import file_part
+from trainer.runs.remote.files import StoredFile
 from trainer.runs.remote.head import HEAD, HeadObject, RunHead
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import RunView, run_view
@@ -83,6 +84,7 @@ def proxy(s3_server, monkeypatch):
 def record(step, node):
     with (node / "metrics.jsonl").open("a") as file:
         file.write(train_line(step).to_json() + "\n")
+    with_status(node)
 
 
 def test_a_copy_is_like_the_folder(url, trained, tmp_path):
@@ -208,29 +210,26 @@ def test_a_damaged_run_hides_no_other(prefix, url):
     assert len(view.problems) == 2
 
 
-def part_of(store, data=b"x", **changes):
-    """An object, and its part in a head."""
-    name = f"owners/00000001/files/{len(data)}-{len(changes)}"
-    store.put(name, data)
-    return file_part(name, data).model_dump() | changes
-
-
-def files(entries):
-    return {"files": {"entries": entries}}
+def stored(store, data=b"x", name="a", **changes):
+    """A file of one object, as a head names it."""
+    file = StoredFile(bytes=len(data), chunks=["1-" + hashlib.sha256(data).hexdigest()[:32]])
+    store.put(file.objects(name)[0], data)
+    return file.model_dump() | changes
 
 
 BAD_HEADS = {
-    "time": lambda store: files({"a": [part_of(store, modified=1e308)]}),
+    "time": lambda store: {"files": {"a": stored(store, modified=1e308)}},
     "owner": lambda store: {"owner": {"number": 1, "renewed": 1e308}},
-    "depth": lambda store: files({"/".join(2_000 * ["d"]): [part_of(store)]}),
-    "longer": lambda store: files({"a": [part_of(store, b"xy", bytes=1)]}),
-    "shorter": lambda store: files({"a": [part_of(store, b"xy", bytes=3)]}),
-    "part": lambda store: files({"a": [part_of(store, bytes=2**40)]}),
-    "twice": lambda store: files({"a": 2 * [part_of(store)]}),
-    "object": lambda store: files({"a": [part_of(store, name="a/../b")]}),
-    "missing": lambda store: files({"a": [part_of(store, name="owners/none")]}),
-    "folder": lambda store: files({"a": [part_of(store)], "a/b": [part_of(store, b"ab")]}),
-    "surrogate": lambda store: files({"a\udcff": [part_of(store)]}),
+    "depth": lambda store: {"files": {"/".join(2_000 * ["d"]): stored(store)}},
+    "longer": lambda store: {"files": {"a": stored(store, b"xy", bytes=1)}},
+    "shorter": lambda store: {"files": {"a": stored(store, b"xy", bytes=3)}},
+    "size": lambda store: {"files": {"a": stored(store, bytes=2**40)}},
+    "object": lambda store: {"files": {"a": stored(store, chunks=["a/../b"])}},
+    "missing": lambda store: {"files": {"a": stored(store, chunks=["9-" + "0" * 32])}},
+    "folder": lambda store: {
+        "files": {"a": stored(store), "a/b": stored(store, b"ab", name="a/b")}
+    },
+    "surrogate": lambda store: {"files": {"a\udcff": stored(store)}},
     "checkpoint": lambda store: {"checkpoints": {"step-00000001": "owners/none"}},
 }
 
@@ -313,7 +312,7 @@ def snapshot(folder, without):
         {"files": {"%2e%2e/x": None}},
         {"files": {".lock": None}},
         {"files": {"owners/00000009.json": None}},
-        {"additions": {"../x": None}},
+        {"files": {"../x": None}},
         {"checkpoints": {"../../x": "owners/00000001/c"}},
         {"checkpoints": {"step-00000001": "../two/owners/00000001/c"}},
         {"checkpoints": {".": "owners/00000001/c"}},
@@ -323,42 +322,19 @@ def test_a_hostile_head_writes_nothing_elsewhere(url, cache, tmp_path, damage):
     """The objects are there, so only the names decide."""
     store = ObjectStore(url)
     head = HeadObject(store).read()
-    part = head.files.entries["metrics.jsonl"][0].model_dump()
+    file = head.files["metrics.jsonl"].model_dump()
     values = {
-        field: {name: [part] if value is None else value for name, value in names.items()}
+        field: {name: file if value is None else value for name, value in names.items()}
         for field, names in damage.items()
     }
-    tables = {field: {"entries": values[field]} for field in values if field != "checkpoints"}
     run_view(url)
     view = view_folder(url)
     before = snapshot(tmp_path, view)
-    bad = json.loads(head.model_dump_json()) | values | tables
+    bad = json.loads(head.model_dump_json()) | values
     store.put(HEAD, json.dumps(bad).encode())
     with pytest.raises(RunMismatchError, match=f"{url}/{HEAD} is damaged"):
         run_view(url)
     assert snapshot(tmp_path, view) == before
-
-
-def test_a_hostile_index_writes_nothing_elsewhere(url, tmp_path):
-    store = ObjectStore(url)
-    head = HeadObject(store).read()
-    part = head.files.entries["metrics.jsonl"][0].model_dump()
-    store.put("index", json.dumps({"files": {"../x": [part]}}).encode())
-    bad = json.loads(head.model_dump_json())
-    bad["files"]["index"] = [part | {"name": "index", "bytes": len(store.get("index", 9999).data)}]
-    store.put(HEAD, json.dumps(bad).encode())
-    with pytest.raises(RunMismatchError, match="damaged"):
-        run_view(url)
-    assert not (view_folder(url).parent / "x").exists()
-
-
-def test_a_part_that_is_no_name_of_an_object_is_refused(url):
-    store = ObjectStore(url)
-    bad = json.loads(HeadObject(store).read().model_dump_json())
-    bad["files"]["entries"]["metrics.jsonl"][0]["name"] = "../two/secret"
-    store.put(HEAD, json.dumps(bad).encode())
-    with pytest.raises(RunMismatchError, match="not the name of an object"):
-        run_view(url)
 
 
 def test_links_in_a_copy_are_replaced_and_not_followed(url, tmp_path):
