@@ -47,7 +47,9 @@ def metrics(
 
     Example:  transloom metrics runs
     """
-    with followed_copy(folder, warn, is_followed=port is not None) as runs:
+    with followed_copy(
+        folder, warn, is_followed=port is not None, only=("status.json", "nodes.jsonl")
+    ) as runs:
         if port is None:
             print_line(metrics_text(runs).rstrip("\n"))
         else:

@@ -127,12 +127,14 @@ def followed_copy(
     announce: Callable[[str], None] = lambda text: None,
     *,
     is_followed: bool = True,
+    only: tuple[str, ...] | None = None,
 ) -> Iterator[Path]:
     """Yield a run's folder or a folder of runs; a local copy of a URL is kept up to date.
 
     Args:
         announce: receives a message if the copy cannot be kept up to date for a while.
         is_followed: whether to keep it up to date.
+        only: the only files of each run below a prefix that are needed; None for all.
 
     Raises:
         RunMismatchError: the URL is neither that of a run nor a prefix of runs.
@@ -144,7 +146,7 @@ def followed_copy(
         return
     from trainer.runs.remote.views import PrefixView, ViewFollower, view_of  # imports obstore
 
-    view = view_of(str(what))
+    view = view_of(str(what), only)
     view.refresh()
     if isinstance(view, PrefixView):
         for problem in view.problems:

@@ -54,7 +54,7 @@ def list_runs(
     """
     from transloom.observe.terminal.run_status_text import runs_in, runs_table
 
-    with followed_copy(folder, is_followed=False) as runs:
+    with followed_copy(folder, is_followed=False, only=("status.json",)) as runs:
         run_statuses = runs_in(runs)
     answer([s.model_dump(mode="json") for s in run_statuses], as_json, runs_table(run_statuses))
 

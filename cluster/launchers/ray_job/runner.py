@@ -284,10 +284,10 @@ class JobRunner:
         """Upload the job's files if its run is in an object store and no driver does it."""
         if self._run.url is None:
             return
-        from trainer.runs.remote.pull import upload_job_files  # imports obstore
+        from trainer.runs.remote.changes import add_job_files  # imports obstore
 
         try:
-            upload_job_files(self._run)
+            add_job_files(self._run)
         except (OSError, TrainerError) as error:
             self._log.write_line(f"warning: the job's files are not in {self._run.url}: {error}")
 

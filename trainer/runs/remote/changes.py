@@ -6,7 +6,7 @@ head names them by then. Therefore the head is changed only if the run still has
 """
 
 import secrets
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,8 +16,16 @@ from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
 from trainer.errors import RunMismatchError
+from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
-from trainer.runs.remote.files import objects_of, put_file, storable_files
+from trainer.runs.remote.files import (
+    is_kept,
+    local_files,
+    name_problem,
+    objects_of,
+    put_file,
+    storable_files,
+)
 from trainer.runs.remote.head import HeadObject, RunHead, owner_folder
 from trainer.runs.run_url import run_url
 
@@ -98,13 +106,30 @@ def add_files(url: str, folder: Path) -> None:
         ObjectStoreError: the object store does not answer, or cannot be written.
         OSError: a file cannot be read.
     """
-    store = ObjectStore(run_url(url))
-    head = HeadObject(store)
-    seen = head.read_existing()
-    names = storable_files(folder)
+    head = HeadObject(ObjectStore(run_url(url)))
+    _add(head, head.read_existing(), folder, storable_files(folder))
+
+
+def add_job_files(run: RunFolder) -> None:
+    """Add the files of jobs in a run folder, unless a driver owns the run and uploads them.
+
+    Raises:
+        RunMismatchError: the run is damaged, or a driver has become its owner meanwhile.
+        ObjectStoreError: the object store does not answer.
+        OSError: a file cannot be read.
+    """
+    assert run.url is not None
+    head = HeadObject(ObjectStore(run.url))
+    seen = head.read() or RunHead()
+    if seen.owner.released:
+        names = [name for name in local_files(run.path) if is_kept(name) and not name_problem(name)]
+        _add(head, seen, run.path, names)
+
+
+def _add(head: HeadObject, seen: RunHead, folder: Path, names: Sequence[str]) -> None:
     if not names:
         return
-    number = seen.owner.number + 1
+    store, number = head.store, seen.owner.number + 1
     added = {name: put_file(store, name, folder / name, number) for name in names}
     replaced: set[str] = set()
 

@@ -26,16 +26,7 @@ from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import (
-    Files,
-    KnownFiles,
-    is_kept,
-    local_files,
-    name_problem,
-    objects_of,
-    put_file,
-    read_object,
-)
+from trainer.runs.remote.files import Files, KnownFiles, is_kept, local_files, read_object
 from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
 from trainer.runs.remote.view_cache import MAX_CACHE_BYTES, ViewCache, locked
 from trainer.runs.run_url import MAX_RUN_BYTES, run_url
@@ -79,6 +70,7 @@ class RunPuller:
         *,
         with_files: bool = True,
         without: tuple[str, ...] = (),
+        only: tuple[str, ...] | None = None,
     ) -> RunHead:
         """Make the folder equal to the run, and return the head that it is equal to.
 
@@ -87,6 +79,7 @@ class RunPuller:
                 is read.
             with_files: whether to pull more than the checkpoints.
             without: directories of the run whose files are not needed.
+            only: the only files that are needed, and no checkpoints; None for all.
 
         Raises:
             RunMismatchError: there is no run, or it is damaged or too large.
@@ -96,7 +89,10 @@ class RunPuller:
         for left in reversed(range(MAX_TRIES)):
             now = head or self._head.read_existing()
             try:
-                self._pull(now, now.files if with_files else None, without)
+                if only is not None:
+                    self._pull_files({name: now.files[name] for name in only if name in now.files})
+                else:
+                    self._pull(now, now.files if with_files else None, without)
             except ObjectMissingError:
                 if not left or head:
                     raise
@@ -113,12 +109,7 @@ class RunPuller:
             wanted = [
                 name for name in files if name not in kept and name.partition("/")[0] not in without
             ]
-            size = sum(files[name].bytes for name in wanted)
-            self.require_size(size)
-            with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
-                fetch = self._files.fetch
-                for _ in pool.map(lambda name: fetch(self._store, name, files[name]), wanted):
-                    pass
+            size = self._pull_files({name: files[name] for name in wanted})
             for name in there - files.keys() - kept:
                 (self.folder / name).unlink(missing_ok=True)
                 self._files.files.pop(name, None)
@@ -130,6 +121,15 @@ class RunPuller:
         for path in checkpoints.iterdir():
             if not path.name.startswith(".") and path.name not in head.checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _pull_files(self, files: Files) -> int:
+        """Fetch some files, and return their size."""
+        size = sum(file.bytes for file in files.values())
+        self.require_size(size)
+        with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
+            for _ in pool.map(lambda file: self._files.fetch(self._store, *file), files.items()):
+                pass
+        return size
 
     def require_size(self, size: int) -> None:
         """Check that a run of some size may be copied.
@@ -189,13 +189,10 @@ class RunView(RunPuller):
         RunFolder(view.folder)
     """
 
-    def __init__(self, url: str, without: tuple[str, ...] = ()) -> None:
-        """Prepare a view without any request.
-
-        Args:
-            url: the run's URL.
-            without: directories of the run whose files are not needed.
-        """
+    def __init__(
+        self, url: str, without: tuple[str, ...] = (), only: tuple[str, ...] | None = None
+    ) -> None:
+        """Prepare a view without any request; see `pull` for the arguments."""
         self.url = run_url(url)
         remedy = (
             f" Copy it with `transloom runs pull {self.url} FOLDER`, and name the folder instead "
@@ -206,7 +203,7 @@ class RunView(RunPuller):
         super().__init__(ObjectStore(self.url), known, max_bytes=MAX_CACHE_BYTES, remedy=remedy)
         show_as_url(self.folder, self.url)
         self._cache = _view_cache(self.folder.parents[1])
-        self._without = without
+        self._without, self._only = without, only
         self._seen: RunHead | None = None
         self._seen_at = 0.0
 
@@ -214,7 +211,7 @@ class RunView(RunPuller):
         """Bring the copy up to date; see `pull` for the errors."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
-            head = self.pull(without=self._without)
+            head = self.pull(without=self._without, only=self._only)
             if self._seen is None or self._seen.owner != head.owner:
                 _write_owner(self.folder / "owners", head.owner)
         self._seen, self._seen_at = head, time.time()
@@ -263,32 +260,6 @@ def run_view(url: str) -> Path:
     view = RunView(url)
     view.refresh()
     return view.folder
-
-
-def upload_job_files(run: RunFolder) -> None:
-    """Upload the files of jobs in a run folder, unless a driver owns the run and does it.
-
-    Raises:
-        ObjectStoreError: the object store does not answer.
-        RunMismatchError: the run is damaged.
-        OSError: a file cannot be read.
-    """
-    assert run.url is not None
-    store = ObjectStore(run.url)
-    head = HeadObject(store)
-    now = head.read() or RunHead()
-    if not now.owner.released:
-        return
-    names = [name for name in local_files(run.path) if is_kept(name) and not name_problem(name)]
-    files = {name: put_file(store, name, run.path / name, now.owner.number) for name in names}
-
-    def change(now: RunHead) -> RunHead:
-        if not now.owner.released:
-            return now
-        return now.model_copy(update={"files": now.files | files})
-
-    named = objects_of(head.change(change).files)
-    store.delete(objects_of(now.files, files) - named)
 
 
 def _write_owner(owners: Path, owner: RunOwner) -> None:

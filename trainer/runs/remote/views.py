@@ -41,9 +41,15 @@ class PrefixView:
         problems: the runs that cannot be read, with the reasons, at the last refresh.
     """
 
-    def __init__(self, url: str) -> None:
-        """Prepare a view without any request."""
+    def __init__(self, url: str, only: tuple[str, ...] | None = None) -> None:
+        """Prepare a view without any request.
+
+        Args:
+            only: the only files of each run that are needed, and no checkpoints; None for those
+                that the dashboard reads.
+        """
         self.url = prefix_url(url)
+        self._only = only
         self.folder = views_folder(self.url)
         self.problems: list[str] = []
         self._views: dict[str, RunView] = {}
@@ -95,7 +101,7 @@ class PrefixView:
         self._unusable = {}
         for name in runs - self._views.keys():
             try:
-                self._views[name] = RunView(f"{self.url}/{name}", UNLISTED)
+                self._views[name] = RunView(f"{self.url}/{name}", UNLISTED, self._only)
             except (LocationError, TrainerError) as error:  # such as a name with a question mark
                 self._unusable[name] = str(error)
         for name in self._views.keys() - runs:
@@ -105,8 +111,11 @@ class PrefixView:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def view_of(url: str) -> RunView | PrefixView:
+def view_of(url: str, only: tuple[str, ...] | None = None) -> RunView | PrefixView:
     """Return the view of a run, or that of the runs below a prefix if the URL names no run.
+
+    Args:
+        only: see `PrefixView`.
 
     Raises:
         RunMismatchError: the URL names no bucket.
@@ -116,7 +125,7 @@ def view_of(url: str) -> RunView | PrefixView:
     try:
         ObjectStore(prefix).get(HEAD, HEAD_LIMITS.bytes)
     except ObjectMissingError:
-        return PrefixView(prefix)
+        return PrefixView(prefix, only)
     except TooManyBytesError:
         pass  # its error is that of the run
     return RunView(prefix)

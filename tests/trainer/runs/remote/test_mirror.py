@@ -135,6 +135,47 @@ def test_a_driver_killed_at_every_request_loses_no_checkpoint(url, tmp_path, pro
     assert check_kills(url, tmp_path, proxy, count(1), applied) == {10, 20}
 
 
+def seen_at(url, folder):
+    """What a reader finds at a URL."""
+    shutil.rmtree(folder, ignore_errors=True)
+    RunPuller(ObjectStore(url), KnownFiles(folder)).pull()
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("request_number", SHORT)
+def test_a_driver_that_wakes_up_after_a_takeover_changes_nothing_that_readers_see(
+    url, tmp_path, proxy, monkeypatch, request_number
+):
+    """It was stopped at one of its requests, and makes the others after another driver's."""
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "is_dead", lambda known: False)
+    begin(url, tmp_path)
+    hold = Hold()
+    proxy.fail(hold, on={request_number})
+    arguments = (url, tmp_path / "former", proxy.environment, (20, 30))
+    former = new_process(preloaded_context(), save_in_process, *arguments)
+    assert hold.arrived.wait(SECONDS)
+    with driving(url, tmp_path / "new") as driver:
+        driver.save(40)
+        assert driver.mirror.flush(SECONDS)
+        before = seen_at(url, tmp_path / "before")
+        hold.release.set()
+        former.join(SECONDS)
+        assert former.exitcode not in (0, None)
+        assert seen_at(url, tmp_path / "after") == before
+        driver.save(50)
+    when = f"stopped at request {request_number}"
+    assert check_run(url, tmp_path / "view", when) == 50
+    with driving(url, tmp_path / "last"):
+        pass
+    check_no_orphans(url, when)
+
+
 FAULTS = [
     Answer(500),
     Answer(503),

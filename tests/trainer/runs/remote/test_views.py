@@ -169,6 +169,20 @@ def test_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypa
     assert [path.name for path in view.folder.iterdir()] == ["two"]
 
 
+def test_a_list_of_runs_is_two_small_requests_for_each(prefix, url, tmp_path, proxy):
+    push_run(made_run(tmp_path / "two", train_line(1), train_line(2)), f"{prefix}/two")
+    view = PrefixView(prefix, only=("status.json",))
+    proxy.log.clear()
+    view.refresh()
+    assert [run_status_of(view.folder / name).step for name in ("one", "two")] == [1, 2]
+    asked = sorted((request.kind, request.path.split("?")[0]) for request in proxy.log)
+    assert [kind for kind, _ in asked] == ["GET"] * 4 + ["LIST"]
+    assert {path.split("/")[-2] for _, path in asked[:4]} == {"one", "two", "status.json"}
+    proxy.log.clear()
+    view.refresh()
+    assert [request.path.split("/")[-1] for request in proxy.log] == [HEAD] * 2
+
+
 def test_the_dashboard_shows_a_prefix(prefix, url, tmp_path, cache):
     view = view_of(prefix)
     view.refresh()
