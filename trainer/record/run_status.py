@@ -7,7 +7,7 @@
 
 A view reads nothing else to say how a run stands. It ignores the file of a former owner, and shows
 a run without a file by its name, with the command that writes the file from the record. The file is
-data of strangers: it is read within limits, and no text, path or URL in it is opened.
+data of other users: it is read within limits, and no text, path or URL in it is opened.
 """
 
 import time
@@ -102,7 +102,7 @@ def run_paths(
 
 
 def read_status(run: RunFolder) -> RunStatus | None:
-    """Return the content of `status.json`, whoever wrote it.
+    """Return the content of `status.json`, by any owner.
 
     Returns:
         The status. None if there is no file, or an empty one, which a power loss can leave.

@@ -33,8 +33,7 @@ MAX_FILES = 20_000
 MAX_NAME_BYTES = 800  # names of objects have 1,024
 MAX_COMPONENT_BYTES = 240  # file systems have 255, and unfinished files longer names
 MAX_DEPTH = 32
-# Size of the table in a head; a file takes so many bytes of it, besides its name, and so does each
-# of its objects.
+# Size of the table in a head, and the bytes in it of a file, besides its name, and of each object.
 MAX_TABLE_BYTES = 15_000_000
 BYTES_PER_FILE, BYTES_PER_OBJECT = 120, 45
 WARNING_SHARE = 0.8  # of the limits
@@ -54,7 +53,7 @@ Time = Annotated[float, Field(ge=0, le=LATEST_TIME)]
 ChunkId = Annotated[str, Field(pattern="^[0-9]{1,8}-[0-9a-f]{32}$")]
 
 
-class StoredFile(FileModel):
+class FileObjects(FileModel):
     """Objects of a file.
 
     Attributes:
@@ -86,7 +85,7 @@ class StoredFile(FileModel):
         return min(CHUNK_BYTES, self.bytes - number * CHUNK_BYTES)
 
 
-Files = dict[str, StoredFile]
+Files = dict[str, FileObjects]
 
 
 def objects_of(*tables: Files) -> set[str]:
@@ -94,7 +93,7 @@ def objects_of(*tables: Files) -> set[str]:
     return {at for files in tables for name, file in files.items() for at in file.objects(name)}
 
 
-def read_chunk(store: ObjectStore, name: str, file: StoredFile, number: int) -> bytes:
+def read_chunk(store: ObjectStore, name: str, file: FileObjects, number: int) -> bytes:
     """Return the verified content of an object of a file.
 
     Raises:
@@ -133,7 +132,7 @@ def read_object(store: ObjectStore, name: str, most: int) -> bytes:
 
 def put_file(
     store: ObjectStore, name: str, path: Path, owner: int, known: Iterable[str] = ()
-) -> StoredFile:
+) -> FileObjects:
     """Upload a file, and return its objects.
 
     Args:
@@ -155,10 +154,10 @@ def put_file(
             chunks.append(chunk)
             size, left = size + len(data), left - len(data)
     modified = min(max(0.0, status.st_mtime), LATEST_TIME)
-    return StoredFile(bytes=size, modified=modified, chunks=chunks)
+    return FileObjects(bytes=size, modified=modified, chunks=chunks)
 
 
-def equal_chunks(path: Path, stored: StoredFile, first: int = 0) -> int:
+def equal_chunks(path: Path, stored: FileObjects, first: int = 0) -> int:
     """Return how many objects a local file begins with.
 
     Args:
@@ -203,7 +202,7 @@ class KnownFiles:
     files: Files = field(default_factory=dict)
     _stamps: dict[str, FileStamp] = field(default_factory=dict)
 
-    def remember(self, name: str, file: StoredFile) -> None:
+    def remember(self, name: str, file: FileObjects) -> None:
         """Record that a local file is equal to its objects now."""
         self.files[name] = file
         with suppress(OSError):
@@ -234,7 +233,7 @@ class KnownFiles:
         self.files[name] = put_file(store, name, path, owner, known)
         self._stamps[name] = stamp
 
-    def fetch(self, store: ObjectStore, name: str, stored: StoredFile) -> None:
+    def fetch(self, store: ObjectStore, name: str, stored: FileObjects) -> None:
         """Make a local file equal to its objects; it changes atomically, or only grows.
 
         Its modification time becomes that of the uploaded file.

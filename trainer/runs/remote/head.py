@@ -32,7 +32,7 @@ from trainer.runs.remote.files import (
     MAX_COMPONENT_BYTES,
     MAX_FILES,
     Files,
-    StoredFile,
+    FileObjects,
     Time,
     name_problem,
     objects_of,
@@ -213,7 +213,7 @@ class HeadObject:
 
 
 def merged_files(
-    now: Files, before: Mapping[str, StoredFile], mine: Files, removed: Collection[str]
+    now: Files, before: Mapping[str, FileObjects], mine: Files, removed: Collection[str]
 ) -> Files:
     """Return the files of the next head: those of a head with the changes of this process.
 

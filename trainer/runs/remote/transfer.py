@@ -43,7 +43,7 @@ from trainer.runs.remote.files import (
     WARNING_SHARE,
     Files,
     KnownFiles,
-    StoredFile,
+    FileObjects,
     equal_chunks,
     local_files,
     new_file,
@@ -227,7 +227,7 @@ class _Push:
             _fetch_state_file(checkpoint, record, path, lambda size: None)
             return upload_state_file(objects, path, record, there, self._advance)
 
-    def _push_file(self, name: str, seen: RunHead) -> StoredFile:
+    def _push_file(self, name: str, seen: RunHead) -> FileObjects:
         path, stored = self._run.path / name, seen.files.get(name)
         known: list[str] = []
         if stored:

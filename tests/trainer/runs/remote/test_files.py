@@ -18,7 +18,7 @@ from trainer.runs.remote.files import (
     MAX_FILES,
     MAX_TABLE_BYTES,
     KnownFiles,
-    StoredFile,
+    FileObjects,
     local_files,
     name_problem,
     objects_of,
@@ -236,7 +236,7 @@ def test_what_is_cut_off_is_not_stored(tmp_path, size):
 )
 def test_a_file_beyond_the_limits_is_refused(file):
     with pytest.raises(ValueError, match="validation error"):
-        StoredFile.model_validate(file)
+        FileObjects.model_validate(file)
 
 
 @settings(max_examples=60, deadline=None)
@@ -249,7 +249,7 @@ def test_a_file_beyond_the_limits_is_refused(file):
     count=st.integers(0, 5),
 )
 def test_the_usage_is_an_upper_limit_of_what_a_reader_counts(names, count):
-    file = StoredFile(
+    file = FileObjects(
         bytes=count * CHUNK, modified=1732622222.1234567, chunks=count * ["12345678-" + "f" * 32]
     )
     files = dict.fromkeys(names, file)

@@ -9,7 +9,7 @@ from data_pipeline.storage.object_errors import ObjectConflictError, ObjectStore
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, RunMismatchError
 from trainer.runs.remote import lease
-from trainer.runs.remote.files import MAX_FILES, StoredFile
+from trainer.runs.remote.files import MAX_FILES, FileObjects
 from trainer.runs.remote.head import HEAD, HEAD_LIMITS, HeadObject, RunHead, RunOwner, owner_of
 
 FILE = {"bytes": 1, "chunks": ["1-" + "0" * 32]}
@@ -208,7 +208,7 @@ def test_an_owner_that_has_released_the_run_cannot_change_it(store):
     ],
 )
 def test_what_no_reader_can_hold_is_refused_by_all(store, damage):
-    files = {"metrics.jsonl": StoredFile.model_validate(FILE)}
+    files = {"metrics.jsonl": FileObjects.model_validate(FILE)}
     head = RunHead(owner=RunOwner(number=1, released=True), files=files)
     store.put(HEAD, json.dumps(head.model_dump(mode="json") | damage).encode())
     with pytest.raises(RunMismatchError, match="is damaged"):

@@ -3,7 +3,7 @@
 from support.records.checkpoints import make_header
 
 from trainer.checkpoints.state_objects import PartList
-from trainer.runs.remote.files import Files, StoredFile
+from trainer.runs.remote.files import Files, FileObjects
 from trainer.runs.remote.head import RunHead
 from trainer.runs.remote.head_update import CheckpointRequests, HeadUpdate, Publication
 
@@ -12,7 +12,9 @@ PUBLICATION = Publication(make_header(30), PartList(files=[]), "owners/00000001/
 
 def files(**digits: str) -> Files:
     """Files of one object each."""
-    return {name: StoredFile(bytes=1, chunks=[f"1-{digit * 32}"]) for name, digit in digits.items()}
+    return {
+        name: FileObjects(bytes=1, chunks=[f"1-{digit * 32}"]) for name, digit in digits.items()
+    }
 
 
 def update_of(before: Files, **changes) -> HeadUpdate:

@@ -30,7 +30,7 @@ from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, TrainerError
 from trainer.runs.remote import files, lease, mirror
 from trainer.runs.remote.changes import add_files
-from trainer.runs.remote.files import KnownFiles, StoredFile
+from trainer.runs.remote.files import KnownFiles, FileObjects
 from trainer.runs.remote.head import HeadObject, request_data_workers, request_stop
 from trainer.runs.remote.pull import RunPuller
 
@@ -361,7 +361,7 @@ def test_a_bad_addition_is_left_out_and_stops_nothing(url, tmp_path):
         (driver.run.path / "folder").mkdir()
         (driver.run.path / "folder" / "x").write_text("a directory here")
         assert driver.mirror.flush(SECONDS)
-        good = StoredFile(bytes=2, chunks=["9-" + hashlib.sha256(b"xy").hexdigest()[:32]])
+        good = FileObjects(bytes=2, chunks=["9-" + hashlib.sha256(b"xy").hexdigest()[:32]])
         for name, data in {
             "longer": b"xyz",
             "damaged": b"zz",

@@ -32,7 +32,7 @@ from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import view_cache, views
 from trainer.runs.remote.changes import add_checkpoint
-from trainer.runs.remote.files import StoredFile
+from trainer.runs.remote.files import FileObjects
 from trainer.runs.remote.head import HEAD, HeadObject, RunHead
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import RunView, run_view
@@ -226,7 +226,7 @@ def test_a_damaged_run_hides_no_other(prefix, url):
 
 def stored(store, data=b"x", name="a", **changes):
     """A file of one object, as a head names it."""
-    file = StoredFile(bytes=len(data), chunks=["1-" + hashlib.sha256(data).hexdigest()[:32]])
+    file = FileObjects(bytes=len(data), chunks=["1-" + hashlib.sha256(data).hexdigest()[:32]])
     store.put(file.objects(name)[0], data)
     return file.model_dump() | changes
 
