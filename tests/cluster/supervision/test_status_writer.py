@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -264,6 +265,30 @@ def test_the_last_state_is_on_the_disk_before_the_run_is_released(run, monkeypat
     )
     kept(run, begin)
     assert found == ["stopped"]
+
+
+def test_the_last_status_is_synced_before_it_has_its_name_and_so_is_the_folder(run, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+
+    def synced(file):
+        number = file if isinstance(file, int) else file.fileno()
+        calls.append(("sync", Path(f"/proc/self/fd/{number}").readlink().name))
+        fsync(file)
+
+    def replaced(source, target):
+        calls.append(("rename", str(target).rpartition("/")[2]))
+        replace(source, target)
+
+    with keeping(run, Audience()) as keeper:
+        begin(keeper)
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(os, "replace", replaced)
+    at = calls.index(("sync", "status.json.unfinished"))
+    assert calls[at : at + 3] == [
+        ("sync", "status.json.unfinished"),
+        ("rename", "status.json"),
+        ("sync", run.path.name),
+    ]
 
 
 def test_a_new_owner_fills_the_status_from_the_end_of_the_record(run):

@@ -31,8 +31,8 @@ from trainer.errors import NoRunError, RunMismatchError
 from trainer.runs.remote.files import (
     MAX_COMPONENT_BYTES,
     MAX_FILES,
-    Files,
     FileObjects,
+    Files,
     Time,
     name_problem,
     objects_of,

@@ -3,7 +3,7 @@
 from support.records.checkpoints import make_header
 
 from trainer.checkpoints.state_objects import PartList
-from trainer.runs.remote.files import Files, FileObjects
+from trainer.runs.remote.files import FileObjects, Files
 from trainer.runs.remote.head import RunHead
 from trainer.runs.remote.head_update import CheckpointRequests, HeadUpdate, Publication
 

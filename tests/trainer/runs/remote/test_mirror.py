@@ -27,11 +27,21 @@ from support.storage.fault_proxy import (
 )
 
 from data_pipeline.storage.object_store import ObjectStore
+from trainer.checkpoints.format import HEADER
+from trainer.checkpoints.state_objects import PARTS
 from trainer.errors import LeaseLostError, RunInUseError, TrainerError
 from trainer.runs.remote import files, lease, mirror
 from trainer.runs.remote.changes import add_files
-from trainer.runs.remote.files import KnownFiles, FileObjects
-from trainer.runs.remote.head import HeadObject, request_data_workers, request_stop
+from trainer.runs.remote.files import FileObjects, KnownFiles, objects_of
+from trainer.runs.remote.head import (
+    HEAD,
+    HEAD_LIMITS,
+    HeadObject,
+    RunHead,
+    request_data_workers,
+    request_stop,
+)
+from trainer.runs.remote.probe import PROBES
 from trainer.runs.remote.pull import RunPuller
 
 SECONDS = 60.0
@@ -282,6 +292,53 @@ def test_a_file_that_changes_all_the_time_has_few_objects_while_the_run_lives(ur
         for number in range(1, 6):
             write(driver, f"{number}" * number)
             assert len(list(store.list())) <= before + 1
+
+
+def test_each_head_names_what_is_there_and_no_object_of_the_last_two_heads_is_deleted(
+    url, tmp_path, monkeypatch
+):
+    """A recording of all writes and deletions, also of the ranks."""
+    there, heads = set(), [set(), set()]
+    put, delete = ObjectStore._put, ObjectStore.delete
+
+    def recorded(self, name, data, mode):
+        path = f"{self.url}/{name}".removeprefix(f"{url}/")
+        if name == HEAD:
+            head = RunHead.from_json(bytes(data), HEAD_LIMITS)
+            named = objects_of(head.files)
+            for prefix in head.checkpoints.values():
+                named |= {f"{prefix}/{PARTS}", f"{prefix}/{HEADER}"}
+                states = {at for at in there if at.startswith(f"{prefix}/state-")}
+                assert {at.split("/")[-2] for at in states} == {
+                    f"state-{rank:05d}-of-00002.safetensors" for rank in range(2)
+                }
+                named |= states
+            assert named <= there
+            heads.append(named)
+        else:
+            assert path not in there or path.startswith(PROBES)  # nothing is written twice
+            there.add(path)
+        return put(self, name, data, mode)
+
+    def deleted(self, names):
+        names = list(names)
+        gone = {f"{self.url}/{name}".removeprefix(f"{url}/") for name in names}
+        assert not gone & heads[-1]
+        if not leaves:
+            assert not gone & {at for at in heads[-2] if not at.startswith("owners/")}
+        there.difference_update(gone)
+        delete(self, names)
+
+    leaves: list[bool] = []
+    monkeypatch.setattr(ObjectStore, "_put", recorded)
+    monkeypatch.setattr(ObjectStore, "delete", deleted)
+    with driving(url, tmp_path / "first") as driver:
+        for step in (10, 20, 30):
+            driver.save(step)
+            write(driver, f"after step {step}\n" * step)
+        leaves.append(True)
+    assert len(heads) > 6
+    assert check_run(url, tmp_path / "view", "after three checkpoints") == 30
 
 
 def test_a_reader_of_the_head_before_can_still_pull(url, tmp_path, monkeypatch):
