@@ -368,7 +368,7 @@ class RunMirror:
     def _take_additions(self) -> None:
         """Fetch the files that other processes have added, so that they are the owner's files.
 
-        One that is damaged, or cannot be a file of this folder, stays in the object store alone.
+        One that is damaged, or cannot be a file of this folder, is dropped from the next head.
         """
         for name, file in self.current.files.items():
             if file in (self._files.files.get(name), self._left_out.get(name)) or is_kept(name):
