@@ -155,7 +155,7 @@ def _run_status(run: RunFolder) -> RunStatus:
     else:
         update |= NOT_TRAINED
         missing = _missing_text(run) if known.state == "unknown" else None
-        if held and not held.released and known.state in ("training", "unknown"):
+        if held and not held.released and known.state in ("training", "stopped", "unknown"):
             update |= {"state": "abandoned", "reason": _abandoned_reason(held)}
             problems += [missing] if missing else []
         elif missing:

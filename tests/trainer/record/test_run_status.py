@@ -125,6 +125,17 @@ def test_a_copy_of_a_run_that_was_trained_is_a_stopped_one(run):
     assert (standing.state, standing.step, standing.seconds_left) == ("stopped", 2, None)
 
 
+def test_a_run_whose_owner_was_killed_is_abandoned_with_what_its_record_says(run):
+    with_owner(run, process=dead_process())
+    with (run / "metrics.jsonl").open("a") as record:
+        record.write(train_line(3).to_json() + "\n")
+    assert (run_status_of(run).state, run_status_of(run).step) == ("abandoned", 2)
+    write_recorded_status(RunFolder(run))
+    assert (run_status_of(run).state, run_status_of(run).step) == ("abandoned", 3)
+    write_recorded_status(RunFolder(with_checkpoint(run, 20)))
+    assert run_status_of(run).state == "finished"
+
+
 def test_what_the_record_does_not_say_is_kept(run):
     nodes = {"10.0.0.1 (ab)": 2, "10.0.0.2 (cd)": 1}
     start = current_start()
