@@ -26,7 +26,7 @@ from transloom.observe.terminal.time_format import clock
 
 if TYPE_CHECKING:
     from cluster.launchers.ray_job.job_record import Attempt
-    from cluster.launchers.ray_job.status import JobSummary
+    from cluster.launchers.ray_job.job_summary import JobSummary
     from cluster.launchers.ray_job.submission import SubmittedJob
 
 ENTRY_POINT = "transloom.cli.job_entry"  # imported on the head node
@@ -421,9 +421,8 @@ def _describe(summary: "JobSummary") -> str:
     elif summary.finished:
         ended = f"{_time(job.ended)}, " if job and job.ended else ""
         lines.append(f"ended    {ended}{exit_code_text(summary.exit_code)}")
-    message = (record.message if record else None) or (job.message if job and not record else "")
-    if message:
-        lines.append(f"message  {message}")
+    if summary.message:
+        lines.append(f"message  {summary.message}")
     return "\n".join(lines)
 
 

@@ -70,8 +70,9 @@ def watch(
 
 
 def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
+    from cluster.launchers.ray_job.job_summary import newest_job_of
     from trainer.record.run_status import is_run
-    from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_of
+    from transloom.observe.terminal.job_poller import ClusterJobPoller
     from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
     path = Path(what)

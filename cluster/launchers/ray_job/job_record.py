@@ -35,8 +35,12 @@ RENEW_SECONDS = 5.0
 HEARTBEAT_TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.25
 
+RUN_KEY = "run"  # in a job's metadata: the run's folder; only transloom's jobs have it
+RUNNER_KEY = "runner"  # in a job's metadata: the job keeps a record in the run's folder
+
 JobState = Literal["WAITING", "STARTING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 FINAL: frozenset[str] = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+WAITING_STATES = frozenset({"PENDING", "WAITING"})  # before the job begins to train
 # State that is shown, but never written: the record shows an unfinished job, and the job's
 # processes are lost.
 LOST = "LOST"

@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cluster.launchers.ray_job.job_record import Needs
+from cluster.launchers.ray_job.job_record import WAITING_STATES, Needs
 from cluster.ray.reservation import has_labels, room
 from foundation.wording import counted
 
 LAST_POSITION = (math.inf, "")  # the position of a job that Ray does not list
-WAITING_STATES = frozenset({"PENDING", "WAITING"})
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY, state_without_record
-from cluster.launchers.ray_job.job_record import FINAL, LOST, JobFolder, JobRecord, parse_record
+from cluster.launchers.ray_job.job_record import FINAL, RUNNER_KEY, JobFolder, parse_record
+from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.launchers.ray_job.job_unpacking import record_link
-from cluster.launchers.ray_job.queue import WAITING_STATES
 from cluster.ray import jobs
 from cluster.ray.jobs import Job
 from foundation.errors import DataError
@@ -23,79 +20,6 @@ READERS = 8
 POLL_SECONDS = 0.5
 VIEW_SECONDS = 5.0
 FOLLOW_BYTES = 65_536
-
-
-@dataclass(frozen=True)
-class JobSummary:
-    """The state of a job, from Ray and from the record of its runner.
-
-    Attributes:
-        job: Ray's information; None if only the run's folder was read.
-        record: the record that the job's runner keeps; None if there is no record yet, or this
-            machine cannot read it.
-        lost: whether the job's processes have ended without recording the end of the job.
-        folder: the folder of the job's record and log, as the nodes see it.
-    """
-
-    job: Job | None
-    record: JobRecord | None
-    lost: bool = False
-    folder: Path | None = None
-
-    @property
-    def id(self) -> str:
-        if self.record:
-            return self.record.id
-        return self.job.id if self.job else ""
-
-    @property
-    def status(self) -> str:
-        """PENDING, WAITING, STARTING, RUNNING, SUCCEEDED, FAILED, STOPPED or LOST."""
-        if self.lost:
-            return LOST
-        if self.record is None:
-            if self.job and RUNNER_KEY in self.job.metadata:
-                return state_without_record(self.job)
-            return self.job.status if self.job else LOST
-        if self.job and self.job.finished and self.record.state not in FINAL:
-            return self.job.status  # its runner was killed
-        return self.record.state
-
-    @property
-    def finished(self) -> bool:
-        return self.status in FINAL or self.status == LOST
-
-    @property
-    def waits(self) -> bool:
-        """True if the job has not begun to train, so that there is nothing to save."""
-        return self.status in WAITING_STATES
-
-    @property
-    def run(self) -> str:
-        if self.record:
-            return self.record.request.run
-        return self.job.metadata.get(RUN_KEY, "") if self.job else ""
-
-    @property
-    def exit_code(self) -> int | None:
-        if self.record and self.record.exit_code is not None:
-            return self.record.exit_code
-        return self.job.exit_code if self.job else None
-
-    def to_json(self) -> dict[str, Any]:
-        known: dict[str, Any] = {"id": self.id, "status": self.status, "run": self.run}
-        if self.job:
-            known |= {name: value for name, value in asdict(self.job).items() if name not in known}
-        known["exit_code"] = self.exit_code
-        if self.record:
-            known |= {
-                "waits_for": self.record.waits_for,
-                "restarts": self.record.restarts,
-                "attempts": [attempt.model_dump() for attempt in self.record.attempts],
-                "log": str(self.folder / "log.txt") if self.folder else None,
-                "message": self.record.message or known.get("message", ""),
-            }
-        return known
 
 
 def is_folder(name: str) -> bool:

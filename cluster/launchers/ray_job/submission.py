@@ -16,9 +16,8 @@ from typing import Any, Protocol
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.entrance import job_code
-from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
 from cluster.launchers.ray_job.job_package import extension_files, sent_files
-from cluster.launchers.ray_job.job_record import JobRequest, Needs
+from cluster.launchers.ray_job.job_record import RUN_KEY, RUNNER_KEY, JobRequest, Needs
 from cluster.launchers.ray_job.job_unpacking import JobPayload
 from cluster.launchers.ray_job.submit_checks import check_folder, check_head, check_jobs
 from cluster.package_files import digest_of

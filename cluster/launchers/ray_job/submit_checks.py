@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
-from cluster.launchers.ray_job.job_record import FINAL, JobFolder, JobRequest
+from cluster.launchers.ray_job.job_record import FINAL, RUN_KEY, RUNNER_KEY, JobFolder, JobRequest
 from cluster.launchers.ray_job.status import job_summary_of
 from cluster.planning.versions import CHECKED_PACKAGES, version_of
 from cluster.ray import jobs

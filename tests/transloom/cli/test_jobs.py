@@ -8,10 +8,10 @@ from support.launchers.job_records import a_record
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_record import Attempt
-from cluster.launchers.ray_job.status import JobSummary
+from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.ray.jobs import Job
 from transloom.cli.jobs import _describe, _require_named_environment
-from transloom.observe.terminal.job_snapshot import _of_record
+from transloom.observe.terminal.run_status_text import job_texts
 
 
 @pytest.mark.parametrize(("exit_code", "words"), [(None, "no exit code"), (3, "exit code 3")])
@@ -22,7 +22,7 @@ def test_an_end_without_an_exit_code_has_words(exit_code: int | None, words: str
     for text in (
         _describe(JobSummary(job, None)),
         _describe(JobSummary(None, record, folder=Path("/shared/run/jobs/mine"))),
-        *_of_record("mine", "RUNNING", record).restarts,
+        [*job_texts(JobSummary(None, record))][1],
     ):
         assert words in text
         assert "None" not in text

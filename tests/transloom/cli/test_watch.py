@@ -22,6 +22,7 @@ from support.records.run_folders import (
 )
 
 from cluster.launchers.ray_job.job_record import JobFolder
+from cluster.launchers.ray_job.job_summary import newest_job_of
 from cluster.terminal import Terminal
 from trainer.errors import RunMismatchError
 from trainer.record.metrics_lines import Preempted
@@ -29,7 +30,6 @@ from trainer.runs.vitals import RankVitals, Vitals
 from transloom.cli import watch as watch_module
 from transloom.cli.watch import show_feed
 from transloom.observe.terminal import run_feed
-from transloom.observe.terminal.job_snapshot import newest_job_of
 from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
 ATTACK = "\x1b]0;owned\x07\u202e[red]"

@@ -21,6 +21,7 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
 
+from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.terminal import shown
 from foundation.shown_urls import problem_of, url_of
 from foundation.untrusted_text import visible_line
@@ -32,11 +33,11 @@ from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.terminal.fact_text import step_summary
-from transloom.observe.terminal.job_snapshot import JobSnapshot, state_with_job
 from transloom.observe.terminal.run_status_text import (
     StatusRow,
     runs_table,
     scores_text,
+    state_with_job,
     status_rows,
     steps_text,
     time_text,
@@ -56,7 +57,7 @@ class RunFeed:
         job: the run's job at the last poll, or None.
     """
 
-    def __init__(self, path: Path, job: Callable[[], JobSnapshot | None] = lambda: None) -> None:
+    def __init__(self, path: Path, job: Callable[[], JobSummary | None] = lambda: None) -> None:
         """Read the run once.
 
         Args:
@@ -79,7 +80,7 @@ class RunFeed:
     @property
     def is_over(self) -> bool:
         """True if no process is training the run, and no job will train it."""
-        if self.job and self.job.is_under_way:
+        if self.job and not self.job.finished:
             return False
         is_known = self.state not in ("damaged", "unknown") or self.run_status.owner is not None
         if self._was_under_way and not is_known:
@@ -152,7 +153,7 @@ class RunFeed:
         """Return the complete status of the run as a dictionary for JSON."""
         return {
             "standing": run_status_of(self.run.path).model_dump(mode="json"),
-            "job": vars(self.job) if self.job else None,
+            "job": self.job.to_json() if self.job else None,
         }
 
 
@@ -160,7 +161,7 @@ class FolderFeed:
     """Current status of the runs of a folder, the most recently changed one first."""
 
     def __init__(
-        self, folder: Path, job_of: Callable[[Path], JobSnapshot | None] = lambda run: None
+        self, folder: Path, job_of: Callable[[Path], JobSummary | None] = lambda run: None
     ) -> None:
         """List the runs and read each once.
 
@@ -172,7 +173,7 @@ class FolderFeed:
         """
         self._folder = folder
         self._job_of = job_of
-        self._jobs: dict[Path, JobSnapshot | None] = {}
+        self._jobs: dict[Path, JobSummary | None] = {}
         self._changed: dict[Path, float] = {}  # time of the last change to a run's files
         self._followed = FollowedRuns(self._read, self._is_under_way)
         self._told: dict[Path, str] = {}  # states at the last call of `changes`
@@ -232,7 +233,7 @@ class FolderFeed:
 
     def _is_under_way(self, run: RunStatus) -> bool:
         job = self._jobs[Path(run.path)]
-        return run.state == "training" or bool(job and job.is_under_way)
+        return run.state == "training" or bool(job and not job.finished)
 
     def _list_runs(self) -> list[Path]:
         return run_paths(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.launchers.ray_job.job_summary import JobSummary
 from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
@@ -13,7 +14,6 @@ from trainer.record.run_status import is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.vitals import RankVitals, Vitals
 from transloom.observe.terminal.fact_text import current, plain, values_at
-from transloom.observe.terminal.job_snapshot import JobSnapshot, state_with_job
 from transloom.observe.terminal.scores import score_heading, score_text, score_value
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column
 from transloom.observe.terminal.time_format import ago, clock
@@ -64,7 +64,7 @@ def state_text(run: Path) -> str:
 
 def runs_table(
     run_statuses: Sequence[RunStatus],
-    job_of: Callable[[Path], JobSnapshot | None] = lambda run: None,
+    job_of: Callable[[Path], JobSummary | None] = lambda run: None,
     caption: str = "",
 ) -> AnswerTable:
     """Return a table of runs.
@@ -101,14 +101,14 @@ class StatusRow(NamedTuple):
     style: str = ""
 
 
-def status_rows(run_status: RunStatus, job: JobSnapshot | None = None) -> list[StatusRow]:
+def status_rows(run_status: RunStatus, job: JobSummary | None = None) -> list[StatusRow]:
     """Return the complete status of a run, the most important properties first."""
     state, style = state_with_job(run_status, job), STATE_STYLES.get(run_status.state, "")
     reason = f": {run_status.reason}" if run_status.reason and state == run_status.state else ""
     vitals = run_status.vitals if run_status.state == "training" else None
     rows = [
         StatusRow("state", state + reason, style),
-        *(StatusRow("job", text) for text in _job_texts(job)),
+        *(StatusRow("job", text) for text in job_texts(job)),
         StatusRow("step", _progress_text(run_status)),
         *(StatusRow(*pair) for pair in _fact_rows(run_status)),
         StatusRow("newest scores", _scores_line(run_status)),
@@ -147,11 +147,21 @@ def status_text(run_status: RunStatus) -> str:
     return "\n".join([run_status.path, *lines])
 
 
-def _job_texts(job: JobSnapshot | None) -> Iterator[str]:
+def state_with_job(run_status: RunStatus, job: JobSummary | None) -> str:
+    """Return the state of a run, or its job's state while the run waits for the job."""
+    if run_status.state != "training" and job and not job.finished:
+        return job.status.lower()
+    return run_status.state
+
+
+def job_texts(job: JobSummary | None) -> Iterator[str]:
+    """Yield the state of a job, and its restarts with their causes, oldest first."""
     if job:
         wait = f", waits for {job.waits_for}" if job.waits_for else ""
-        yield f"{job.id}: {job.state}{wait}" + (f": {job.message}" if job.message else "")
-        yield from job.restarts
+        yield f"{job.id}: {job.status.lower()}{wait}" + (f": {job.message}" if job.message else "")
+        for one in job.record.attempts[:-1] if job.record else ():
+            ended = clock(one.ended or one.started)
+            yield f"{ended}  the job's command was restarted after {one.end_text}: {one.why}"
 
 
 def _memory_line(run_status: RunStatus) -> str:
@@ -219,7 +229,7 @@ def steps_text(run_status: RunStatus) -> str:
     return steps_of(run_status.step, run_status.max_steps)
 
 
-def _state_text(run_status: RunStatus, job: JobSnapshot | None) -> str:
+def _state_text(run_status: RunStatus, job: JobSummary | None) -> str:
     """Return the state as text, with the age of the last step if that exceeds `QUIET_SECONDS`."""
     if (run_status.step_age_seconds or 0) <= QUIET_SECONDS:
         return state_with_job(run_status, job)

@@ -11,7 +11,8 @@ from support.launchers.job_records import a_record
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import status
 from cluster.launchers.ray_job.job_record import JobFolder
-from cluster.launchers.ray_job.status import JobSummary, all_job_summaries, log_in, log_of
+from cluster.launchers.ray_job.job_summary import JobSummary
+from cluster.launchers.ray_job.status import all_job_summaries, log_in, log_of
 from cluster.ray.jobs import Job
 
 PRINTED = "one\ntwo\nthree\n"

@@ -14,9 +14,8 @@ from support.records.run_folders import made_run, with_owner
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import submit_checks
-from cluster.launchers.ray_job.head_cluster_view import RUN_KEY, RUNNER_KEY
-from cluster.launchers.ray_job.job_record import JobFolder, JobRequest, Needs
-from cluster.launchers.ray_job.status import JobSummary
+from cluster.launchers.ray_job.job_record import RUN_KEY, RUNNER_KEY, JobFolder, JobRequest, Needs
+from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.launchers.ray_job.submit_checks import (
     PYTHONS,
     check_folder,

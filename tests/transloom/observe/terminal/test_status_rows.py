@@ -6,14 +6,16 @@ import time
 
 import pytest
 from rich.cells import cell_len
+from support.launchers.job_records import a_record
 from support.records.lines import COMPARED, corruption_found, skipped_line, train_line
 from support.records.lines import validation_line as validation
 from support.records.run_folders import made_run, with_owner, with_status
 
+from cluster.launchers.ray_job.job_record import Attempt
+from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.terminal import Terminal
 from trainer.record.run_status import run_status_of
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
-from transloom.observe.terminal.job_snapshot import JobSnapshot
 from transloom.observe.terminal.run_feed import RunFeed
 from transloom.observe.terminal.run_status_text import numbers, rank_rows, status_rows, status_text
 
@@ -104,9 +106,16 @@ def test_what_the_owner_says_is_shown_while_it_trains(tmp_path):
 
 def test_a_job_that_waits_says_what_for(tmp_path):
     run = made_run(tmp_path / "run", train_line(1))
-    job = JobSnapshot("tiny-1", "waiting", True, "room: it needs 8 CPU", restarts=("again",))
+    died = Attempt(started=1.0, ended=2.0, exit_code=1, why="again", first_line=1, first_byte=0)
+    now = Attempt(started=3.0, first_line=2, first_byte=9)
+    record = a_record(
+        run, id="tiny-1", state="WAITING", waits_for="room: it needs 8 CPU", attempts=(died, now)
+    )
+    job = JobSummary(None, record)
     assert texts(run, "state", job) == ["waiting"]
-    assert texts(run, "job", job) == ["tiny-1: waiting, waits for room: it needs 8 CPU", "again"]
+    told, restart = texts(run, "job", job)
+    assert told == "tiny-1: waiting, waits for room: it needs 8 CPU"
+    assert restart.endswith("restarted after exit code 1: again")
     assert texts(run, "state") == ["stopped"]
 
 
@@ -169,7 +178,9 @@ def test_nothing_in_it_steers_a_terminal(tmp_path):
     )
     (run / "log.txt").write_text(f"2026-01-01T00:00:00.000+00:00 {ATTACK}\n")
     with_status(run)
-    job = JobSnapshot(ATTACK, ATTACK, True, ATTACK, ATTACK, (ATTACK,))
+    ended = Attempt(started=1.0, ended=2.0, exit_code=1, why=ATTACK, first_line=1, first_byte=0)
+    fields = {"id": ATTACK, "state": "WAITING", "waits_for": ATTACK, "message": ATTACK}
+    job = JobSummary(None, a_record(run, **fields, attempts=(ended, ended)))
     console = Terminal(file=io.StringIO(), width=200)
     console.print(RunFeed(run, lambda: job))
     console.print(status_text(run_status_of(run)))

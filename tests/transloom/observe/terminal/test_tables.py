@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from cluster.launchers.ray_job.status import JobSummary
+from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.ray.jobs import Job
 from transloom.cli.fields import field_rows, fields_table
 from transloom.cli.jobs import jobs_table

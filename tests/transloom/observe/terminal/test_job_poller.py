@@ -17,8 +17,10 @@ from cluster.launchers.ray_job.job_record import (
     JobFolder,
     Runner,
 )
+from cluster.launchers.ray_job.job_summary import JobSummary, newest_job_of
 from cluster.ray.jobs import Job
-from transloom.observe.terminal.job_snapshot import ClusterJobPoller, newest_job_of
+from transloom.observe.terminal.job_poller import ClusterJobPoller
+from transloom.observe.terminal.run_status_text import job_texts
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def test_a_job_that_waits_is_under_way(folder: JobFolder, tmp_path: Path) -> Non
     folder.write(a_record(tmp_path, state="WAITING", waits_for="room: it needs 8 CPU"))
     job = newest_job_of(tmp_path)
     assert job is not None
-    assert (job.id, job.state, job.is_under_way) == ("mine", "waiting", True)
+    assert (job.id, job.status, job.finished) == ("mine", "WAITING", False)
     assert job.waits_for == "room: it needs 8 CPU"
 
 
@@ -40,7 +42,7 @@ def test_a_job_that_has_ended_waits_for_nothing(folder: JobFolder, tmp_path: Pat
     folder.write(a_record(tmp_path, state="FAILED", waits_for="room", message="it broke"))
     job = newest_job_of(tmp_path)
     assert job is not None
-    assert (job.state, job.is_under_way, job.waits_for) == ("failed", False, None)
+    assert (job.status, job.finished, job.waits_for) == ("FAILED", True, None)
     assert job.message == "it broke"
 
 
@@ -52,7 +54,7 @@ def test_restarts_have_their_causes(folder: JobFolder, tmp_path: Path) -> None:
     folder.write(a_record(tmp_path, attempts=(died, runs)))
     job = newest_job_of(tmp_path)
     assert job is not None
-    (restart,) = job.restarts
+    _, restart = job_texts(job)
     assert "exit code 137 at step 40: Killed" in restart
 
 
@@ -61,7 +63,7 @@ def test_a_job_whose_processes_are_gone_is_lost(folder: JobFolder, tmp_path: Pat
     folder.write(a_record(tmp_path, runner=gone))
     job = newest_job_of(tmp_path)
     assert job is not None
-    assert (job.state, job.is_under_way) == ("lost", False)
+    assert (job.status, job.finished) == ("LOST", True)
 
 
 def test_a_runner_elsewhere_is_known_by_its_signs_of_life_at_once(
@@ -75,12 +77,12 @@ def test_a_runner_elsewhere_is_known_by_its_signs_of_life_at_once(
     folder.write(a_record(tmp_path, runner=far))
     job = newest_job_of(tmp_path)
     assert job is not None
-    assert job.is_under_way
+    assert not job.finished
     silent = time.time() - 2 * HEARTBEAT_TIMEOUT_SECONDS
     os.utime(folder.record_file, (silent, silent))
     job = newest_job_of(tmp_path)
     assert job is not None
-    assert job.state == "lost"
+    assert job.status == "LOST"
 
 
 def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
@@ -94,11 +96,11 @@ def test_a_run_without_a_job_or_with_a_damaged_record_has_none(
 class Head:
     """What a cluster says of a job, and how often it was asked."""
 
-    def __init__(self, *answers: status.JobSummary) -> None:
+    def __init__(self, *answers: JobSummary) -> None:
         self.answers = list(answers)
         self.asked = 0
 
-    def job_summary_of(self, address: str, job_id: str) -> status.JobSummary:
+    def job_summary_of(self, address: str, job_id: str) -> JobSummary:
         self.asked += 1
         if not self.answers:
             raise ClusterError("the head is away")
@@ -116,7 +118,7 @@ def by_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Clus
     return make
 
 
-def as_ray_has_it(run: str) -> status.JobSummary:
+def as_ray_has_it(run: str) -> JobSummary:
     job = Job(
         id="mine",
         status="PENDING",
@@ -128,7 +130,7 @@ def as_ray_has_it(run: str) -> status.JobSummary:
         node=None,
         metadata={"run": run},
     )
-    return status.JobSummary(job, None)
+    return JobSummary(job, None)
 
 
 def test_a_job_by_its_id_is_as_ray_says_until_its_record_lies_here(
@@ -138,7 +140,7 @@ def test_a_job_by_its_id_is_as_ray_says_until_its_record_lies_here(
     job = by_id(head)
     assert job.run == tmp_path
     seen = job.poll()
-    assert (seen.state, seen.is_under_way, seen.message) == ("pending", True, "queued")
+    assert (seen.status, seen.finished, seen.message) == ("PENDING", False, "queued")
     assert job.poll() == seen  # the head does not answer this time
     asked = head.asked
     folder.write(a_record(tmp_path, state="WAITING", waits_for="room"))
