@@ -1,8 +1,8 @@
 """Start of ranks without importing torch's compiler, which they do not use.
 
-See docs/decisions/0032. Importing the compiler takes two seconds of each start, two thirds of
-torch's import time. Three places of torch 2.13 and DeepSpeed 0.19.8 import it although ranks do not
-need it there:
+See docs/decisions/what-we-tried.md. Importing the compiler takes two seconds of each start, two
+thirds of torch's import time. Three places of torch 2.13 and DeepSpeed 0.19.8 import it although
+ranks do not need it there:
 
   1. torch excludes some functions from compilation, and imports the compiler to do so unless the
      functions are already marked as excluded (`torch._compile._disable_dynamo`);
