@@ -75,7 +75,7 @@ class JobSummary:
 
     @property
     def waits_for(self) -> str | None:
-        """What the job waits for; None if it does not wait."""
+        """Resources that the job waits for; None if it does not wait."""
         return self.record.waits_for if self.record and not self.finished else None
 
     @property

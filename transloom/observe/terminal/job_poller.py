@@ -1,4 +1,4 @@
-"""Ask for the status of one job again and again, for `transloom watch`."""
+"""Ask for the status of one job periodically, for `transloom watch`."""
 
 from contextlib import suppress
 from pathlib import Path
