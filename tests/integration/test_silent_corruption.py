@@ -62,7 +62,7 @@ def test_a_rank_on_the_only_node_is_named_and_the_ranks_restart_once(
     event = check_is_found(path, oracle)
     assert "restarting once on the same nodes" in (path / "log.txt").read_text()
     assert run_status_of(path).ranks == 3
-    log = run_status_of(path, record_bytes=10**6)
+    log = run_status_of(path)
     assert log.state == "finished"
     told = [json.loads(line) for line in messages.read_text().splitlines() if line]
     (bad,) = (message for message in told if message["event"] == "bad_node")

@@ -55,6 +55,6 @@ def test_a_wrong_sum_is_repeated_and_a_second_one_restarts_the_ranks(runs, order
     assert all(event.parameter_count > 0 for event in events)
     resumed = [line for line in lines if isinstance(line, Resumed)]
     assert [line.from_step for line in resumed] == [4][: times - 1]
-    assert "was wrong in step 6" in run_status_of(path, record_bytes=10**6).corruption
+    assert "was wrong in step 6" in run_status_of(path).corruption
     log = (path / "log.txt").read_text()
     assert ("was wrong in step 6 again" in log) == (times == 2)
