@@ -102,7 +102,7 @@ def recorded_status(
             "checkpoint_step": step_of(newest) if newest else None,
             "checkpoint_time": modified_seconds(newest / HEADER) if newest else None,
             "slow_ranks": record.slow_ranks,
-            **_findings(record, former),
+            **_findings(record),
             "notices": log[-NOTICES:],
             "problems": list(problems),
         }
@@ -238,7 +238,7 @@ def _numbers(
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _findings(record: RecordEnd, former: RunStatus) -> dict[str, Any]:
+def _findings(record: RecordEnd) -> dict[str, Any]:
     """Return the fields about the last corruption and the last hang."""
     found: dict[str, Any] = {}
     if record.corruption:
