@@ -174,6 +174,23 @@ def equal_chunks(path: Path, stored: FileObjects, first: int = 0) -> int:
     return len(stored.chunks)
 
 
+def reusable_chunks(path: Path, stored: FileObjects, first: int = 0) -> list[str]:
+    """Return the objects of an earlier version of a file that its present version begins with.
+
+    The last one, if it is not full, is among them only if the file has the same size.
+
+    Args:
+        first: the number of objects that need no comparison.
+
+    Raises:
+        OSError: the file is gone.
+    """
+    equal = equal_chunks(path, stored, first)
+    full = stored.bytes // CHUNK_BYTES
+    is_same_size = path.stat().st_size == stored.bytes
+    return stored.chunks[: equal if is_same_size else min(equal, full)]
+
+
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
@@ -205,14 +222,18 @@ class KnownFiles:
     def remember(self, name: str, file: FileObjects) -> None:
         """Record that a local file is equal to its objects now."""
         self.files[name] = file
-        with suppress(OSError):
-            self._stamps[name] = FileStamp.of((self.folder / name).stat())
+        if stamp := self._stamp(name):
+            self._stamps[name] = stamp
 
     def is_unchanged(self, name: str) -> bool:
         """Return whether a local file is as it was when it was recorded."""
+        stamp = self._stamp(name)
+        return stamp is not None and stamp == self._stamps.get(name)
+
+    def _stamp(self, name: str) -> FileStamp | None:
         with suppress(OSError):
-            return self._stamps.get(name) == FileStamp.of((self.folder / name).stat())
-        return False
+            return FileStamp.of((self.folder / name).stat())
+        return None
 
     def upload(self, store: ObjectStore, name: str, owner: int) -> None:
         """Upload the changes of a file; see `put_file` for the errors."""
@@ -224,12 +245,9 @@ class KnownFiles:
             has_grown = before and before.inode == stamp.inode and before.bytes < stamp.bytes
             # Of a file that has grown in place, such as the record, only the end is read.
             first = max(0, len(stored.chunks) - 2) if has_grown else 0
-            whole = equal_chunks(path, stored, first)
-            if whole < first + 1 and first:  # it was cut, and has grown since
-                whole = equal_chunks(path, stored)
-            is_last_full = stored.bytes % CHUNK_BYTES == 0 or stored.bytes == stamp.bytes
-            full = len(stored.chunks) if is_last_full else len(stored.chunks) - 1
-            known = stored.chunks[: min(whole, full)]
+            known = reusable_chunks(path, stored, first)
+            if first and len(known) <= first:  # it was cut, and has grown since
+                known = reusable_chunks(path, stored)
         self.files[name] = put_file(store, name, path, owner, known)
         self._stamps[name] = stamp
 

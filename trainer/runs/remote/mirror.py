@@ -10,13 +10,10 @@ One thread does all of it, at least every `RENEW_SECONDS`. Nothing waits for it 
 the run. If the object store does not answer, the next try includes everything that is missing.
 """
 
-import re
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
@@ -54,12 +51,11 @@ from trainer.runs.remote.head import (
 from trainer.runs.remote.head_update import CheckpointRequests, HeadUpdate, Publication
 from trainer.runs.remote.probe import PROBES, probe_store
 from trainer.runs.remote.pull import RunPuller
+from trainer.runs.remote.validation_archive import archive_validations
 from trainer.runs.run_url import run_url
 
 # Age at which the object of a probe was left by a killed process.
 PROBE_SECONDS = 600.0
-TEXTS_PER_ARCHIVE = 1_000
-_TEXT = re.compile(r"validation-(\d{8,})\.txt")
 GIVE_UP_POLL_SECONDS = 0.5
 
 
@@ -429,32 +425,3 @@ class RunMirror:
 
         with suppress(LeaseLostError):
             self.current = self._head.change(release)
-
-
-def archive_validations(folder: Path) -> Path | None:
-    """Pack the oldest texts of validations in a folder if there are two archives' worth of them.
-
-    An interruption leaves texts that an archive also has; they are packed again.
-
-    Returns:
-        The new archive, or None if there are too few texts.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    if not folder.is_dir():
-        return None
-    texts = sorted(path for path in folder.iterdir() if _TEXT.fullmatch(path.name))
-    if len(texts) < 2 * TEXTS_PER_ARCHIVE:
-        return None
-    packed = texts[:TEXTS_PER_ARCHIVE]
-    last = packed[-1].stem.rpartition("-")[2]
-    archive = folder / f"{packed[0].stem}-{last}.zip"
-    unfinished = folder / f".{archive.name}.unfinished"
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as file:
-        for path in packed:
-            file.write(path, path.name)
-    unfinished.replace(archive)
-    for path in packed:
-        path.unlink(missing_ok=True)
-    return archive

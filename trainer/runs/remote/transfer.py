@@ -37,18 +37,17 @@ from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.remote import lease
 from trainer.runs.remote.changes import next_folder
 from trainer.runs.remote.files import (
-    CHUNK_BYTES,
     MAX_FILES,
     UNFINISHED,
     WARNING_SHARE,
     FileObjects,
     Files,
     KnownFiles,
-    equal_chunks,
     local_files,
     new_file,
     put_file,
     read_chunk,
+    reusable_chunks,
     storable_files,
     too_many_files,
 )
@@ -132,7 +131,7 @@ class _Push:
     def push(self, announce: Callable[[str], None]) -> TransferSummary:
         owner = lease.wait_until_abandoned(self._head, announce)
         seen = self._head.read() or RunHead()
-        self._require_same_run(seen, seen.files)
+        self._require_same_run(seen)
         names = storable_files(self._run.path)
         if (count := len(seen.files.keys() | set(names))) > MAX_FILES:
             raise too_many_files(count)
@@ -163,12 +162,12 @@ class _Push:
         size = sum(file.bytes for file in files.values())
         return TransferSummary(len(checkpoints), len(files), size + self._total)
 
-    def _require_same_run(self, seen: RunHead, stored: Files) -> None:
+    def _require_same_run(self, seen: RunHead) -> None:
         """Check that the URL has no other run, and none that is ahead of the folder."""
-        if not stored and not seen.checkpoints:
+        if not seen.files and not seen.checkpoints:
             return
         url, here = self._store.url, self._run.path
-        there = _card_of(self._store, stored)
+        there = _card_of(self._store, seen.files)
         if there is None or there.id != self._card.id:
             other = (
                 f"the run {there.name} with id {there.id}" if there else "a run without run.json"
@@ -229,11 +228,7 @@ class _Push:
 
     def _push_file(self, name: str, seen: RunHead) -> FileObjects:
         path, stored = self._run.path / name, seen.files.get(name)
-        known: list[str] = []
-        if stored:
-            equal, size = equal_chunks(path, stored), path.stat().st_size
-            whole = min(equal, stored.bytes // CHUNK_BYTES)
-            known = stored.chunks[: equal if size == stored.bytes else whole]
+        known = reusable_chunks(path, stored) if stored else []
         return put_file(self._store, name, path, seen.owner.number + 1, known)
 
     def _delete_garbage(self, head: RunHead) -> None:

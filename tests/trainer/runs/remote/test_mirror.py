@@ -30,7 +30,7 @@ from data_pipeline.storage.object_store import ObjectStore
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.state_objects import PARTS
 from trainer.errors import LeaseLostError, RunInUseError, TrainerError
-from trainer.runs.remote import files, lease, mirror
+from trainer.runs.remote import files, lease, mirror, validation_archive
 from trainer.runs.remote.changes import add_files
 from trainer.runs.remote.files import FileObjects, KnownFiles, objects_of
 from trainer.runs.remote.head import (
@@ -500,7 +500,7 @@ def test_a_mirror_that_keeps_failing_ends_the_run_and_releases_it(url, tmp_path,
 
 
 def test_old_validations_are_stored_as_an_archive(url, tmp_path, monkeypatch):
-    monkeypatch.setattr(mirror, "TEXTS_PER_ARCHIVE", 3)
+    monkeypatch.setattr(validation_archive, "TEXTS_PER_ARCHIVE", 3)
     with driving(url, tmp_path / "driver") as driver:
         driver.run.translations.mkdir()
         for step in range(7):

@@ -4,13 +4,13 @@ import zipfile
 
 import pytest
 
-from trainer.runs.remote import mirror
-from trainer.runs.remote.mirror import archive_validations
+from trainer.runs.remote import validation_archive
+from trainer.runs.remote.validation_archive import archive_validations
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(mirror, "TEXTS_PER_ARCHIVE", 3)
+    monkeypatch.setattr(validation_archive, "TEXTS_PER_ARCHIVE", 3)
 
 
 def texts_in(folder):
@@ -53,7 +53,7 @@ def test_nothing_is_lost_if_it_is_interrupted(tmp_path, monkeypatch):
         patch.setattr(type(tmp_path), "unlink", fail_after_one)
         with pytest.raises(KeyboardInterrupt):
             archive_validations(tmp_path)
-    monkeypatch.setattr(mirror, "TEXTS_PER_ARCHIVE", 2)
+    monkeypatch.setattr(validation_archive, "TEXTS_PER_ARCHIVE", 2)
     assert texts_in(tmp_path) == expected
     assert archive_validations(tmp_path)
     assert texts_in(tmp_path) == expected
