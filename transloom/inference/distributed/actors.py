@@ -1,12 +1,12 @@
-"""Ray actors that translate chunks of lines, and the scheduler that assigns chunks to them.
+"""Ray actors that translate chunks of lines, and the assignment of chunks to them.
 
 An actor has no state except the weights, and a chunk's output depends only on the chunk. If an
-actor dies, only the work on its current chunks is lost: a new actor is started, and these chunks
-are translated again.
+actor dies, only the work on its current chunks is lost: Ray starts it again, perhaps on another
+node, and repeats its calls.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.errors import ClusterError, EmbeddedRayError
-from cluster.health.watchdog import HeartbeatSender, Watchdog
 from cluster.ray.embedded import embedded_ray_is_lost
 from cluster.ray.environment_file import read_environment
 from foundation.errors import DataError
@@ -31,7 +30,7 @@ from transloom.inference.searchers import prepare_process
 from transloom.inference.translate import LineOptions, lines_of_batch
 from transloom.inference.translator import Translator
 
-# Number of actors that may die while they translate one chunk. After one more, the command fails.
+# Number of deaths of an actor while it translates one chunk. After one more, the command fails.
 MAX_CHUNK_FAILURES = 3
 # Number of chunks assigned to an actor: the one that it translates, and the next one, so that the
 # actor never waits for the driver.
@@ -86,13 +85,12 @@ def _folder_of(run: str) -> Path:
     return run_view(run)
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})
+@ray.remote(max_restarts=-1, max_task_retries=MAX_CHUNK_FAILURES)
 class LineTranslator:
-    """Actor that translates chunks of lines."""
+    """Actor that translates chunks of lines; Ray starts a dead one again, and repeats its calls."""
 
     def __init__(self, origin: TranslatorOrigin, wanted: LineOptions) -> None:
         read_environment()
-        self._watchdog = Watchdog()
         self._origin = origin
         self._wanted = wanted
         self._translator: Translator | None = None
@@ -103,13 +101,10 @@ class LineTranslator:
 
     def translate(self, lines: list[str]) -> list[str]:
         """Return the output lines for these input lines."""
-        assert self._translator is not None, "opened first"
+        if self._translator is None:  # after a death
+            self.open()
+        assert self._translator is not None
         return lines_of_batch(self._translator, lines, None, self._wanted)
-
-    @ray.method(concurrency_group="control")
-    def heartbeat(self) -> None:
-        """Record that the driver is alive."""
-        self._watchdog.heartbeat()
 
 
 @dataclass(frozen=True)
@@ -126,146 +121,98 @@ class ActorResources:
     gpus: float
 
 
-class ChunkScheduler:
-    """Scheduler that assigns chunks to actors, in an open Ray session."""
+def translate_chunks(
+    origin: TranslatorOrigin,
+    wanted: LineOptions,
+    resources: ActorResources,
+    chunks: Iterable[int],
+    read: Callable[[int], list[str]],
+    tell: Callable[[str], None],
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield each chunk's number and output lines, as soon as an actor has translated it.
 
-    def __init__(
-        self,
-        origin: TranslatorOrigin,
-        wanted: LineOptions,
-        resources: ActorResources,
-        tell: Callable[[str], None],
-    ) -> None:
-        """Determine the number of actors; `results` starts them.
+    Args:
+        chunks: numbers of the chunks.
+        read: returns the input lines of a chunk.
+        tell: receives a message if no actor starts.
 
-        Raises:
-            ClusterError: `resources.actors` is None, and the cluster's free resources do not
-                suffice for one actor.
-        """
-        self._arguments = (origin, wanted)
-        self._resources = resources
-        self._actor_count = resources.actors or _free_slots(resources)
-        self._tell = tell
-        self._actors: list[Any] = []
-        self._open: list[Any] = []  # actors that have loaded their weights
-        # Actor and chunk of each pending result. The chunk is None for the result of `open`.
-        self._asked: dict[Any, tuple[Any, int | None]] = {}
-        self._deaths: Counter[int] = Counter()
+    Raises:
+        ClusterError: the free resources do not suffice for one actor, actors died several times
+            with one chunk or while they loaded the weights, or an actor raised an unexpected error.
+        EmbeddedRayError: the Ray that this process started has ended.
+        TrainerError, DataError, ModelError: raised by an actor.
+    """
+    waiting = deque(chunks)
+    count = min(resources.actors or _free_slots(resources), len(waiting))
+    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    actors = [
+        LineTranslator.options(**options).remote(origin, wanted)  # type: ignore[attr-defined]
+        for _ in range(count)
+    ]
+    # The actor and the chunk of each pending result; the chunk is None for the result of `open`.
+    pending: dict[Any, tuple[Any, int | None]] = {
+        actor.open.remote(): (actor, None) for actor in actors
+    }
+    try:
+        while waiting or any(chunk is not None for _, chunk in pending.values()):
+            for answer in _answers(pending, resources, tell):
+                actor, chunk = pending.pop(answer)
+                lines = _result_of(answer, chunk)
+                for _ in range(CHUNKS_AHEAD if chunk is None else 1):
+                    if waiting:
+                        upcoming = waiting.popleft()
+                        pending[actor.translate.remote(read(upcoming))] = (actor, upcoming)
+                if chunk is not None:
+                    yield chunk, lines
+    finally:
+        for actor in () if embedded_ray_is_lost() else actors:
+            ray.kill(actor)
 
-    def results(
-        self, chunks: Iterable[int], read: Callable[[int], list[str]]
-    ) -> Iterator[tuple[int, list[str]]]:
-        """Yield each chunk's number and output lines, as soon as the chunk is done.
 
-        Args:
-            chunks: numbers of the chunks.
-            read: returns the input lines of a chunk.
+def _answers(
+    pending: Mapping[Any, tuple[Any, int | None]],
+    resources: ActorResources,
+    tell: Callable[[str], None],
+) -> list[Any]:
+    """Wait for results, and return the Ray references of those that are ready.
 
-        Raises:
-            ClusterError: several actors died on the same chunk or while they loaded the weights, or
-                an actor raised an unexpected error.
-            EmbeddedRayError: the Ray that this process started has ended.
-            TrainerError, DataError, ModelError: raised by an actor.
-        """
-        waiting = deque(chunks)
-        with HeartbeatSender(lambda: list(self._actors)):
-            try:
-                for _ in range(min(self._actor_count, len(waiting))):
-                    self._start_actor()
-                while waiting or any(chunk is not None for _, chunk in self._asked.values()):
-                    for answer in self._answers():
-                        actor, chunk = self._asked.pop(answer)
-                        found = self._collect_result(answer, actor, chunk, waiting)
-                        if chunk is not None and found is not None:
-                            yield chunk, found
-                    for actor in self._open:
-                        self._assign(actor, waiting, read)
-            finally:
-                for actor in () if embedded_ray_is_lost() else self._actors:
-                    ray.kill(actor)
+    Return [] if none is ready after a while; missing actors are then reported to the user.
 
-    def _answers(self) -> list[Any]:
-        """Wait for results, and return the Ray references of those that are ready.
-
-        Return [] if none is ready after a while; missing actors are then reported to the user.
-
-        Raises:
-            EmbeddedRayError: the Ray that this process started has ended.
-        """
-        for _ in range(POLLS_BEFORE_NOTICE):
-            answers, _ = ray.wait(list(self._asked), timeout=POLL_SECONDS)
-            if embedded_ray_is_lost():
-                raise EmbeddedRayError(
-                    "Ray is lost on this machine: start the same command again to continue"
-                )
-            if answers:
-                return answers
-        self._report_missing_actors()
-        return []
-
-    def _start_actor(self) -> None:
-        resources = self._resources
-        actor = LineTranslator.options(  # type: ignore[attr-defined]
-            num_cpus=resources.cpus, num_gpus=resources.gpus
-        ).remote(*self._arguments)
-        self._actors.append(actor)
-        self._asked[actor.open.remote()] = (actor, None)
-
-    def _assign(self, actor: Any, waiting: deque[int], read: Callable[[int], list[str]]) -> None:
-        asked = sum(other is actor for other, _ in self._asked.values())
-        while waiting and asked < CHUNKS_AHEAD:
-            chunk = waiting.popleft()
-            self._asked[actor.translate.remote(read(chunk))] = (actor, chunk)
-            asked += 1
-
-    def _collect_result(
-        self, answer: Any, actor: Any, chunk: int | None, waiting: deque[int]
-    ) -> list[str] | None:
-        """Return the output lines of a chunk, or None if the answer has no lines.
-
-        The answer has no lines if it is the result of `open`, or if the actor died. After a death,
-        the actor's chunk is queued again, and a new actor is started.
-        """
-        try:
-            found: list[str] | None = ray.get(answer)
-        except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, (TrainerError, DataError, ModelError)):
-                raise cause from error
-            raise ClusterError(f"An actor could not translate: {error}") from error
-        except RayError as error:  # the actor or its node died, or memory ran out
-            if chunk is not None:
-                waiting.appendleft(chunk)
-            self._replace(actor, chunk, error)
-            return None
-        if chunk is None:
-            self._open.append(actor)
-        return found
-
-    def _replace(self, actor: Any, chunk: int | None, error: RayError) -> None:
-        blamed = -1 if chunk is None else chunk
-        self._deaths[blamed] += 1
-        if self._deaths[blamed] > MAX_CHUNK_FAILURES:
-            what = "while loading the weights" if chunk is None else f"at chunk {chunk}"
-            raise ClusterError(
-                f"{counted(self._deaths[blamed], 'actor')} died {what}, most likely for lack of "
-                f"memory: {error}. Raise --cpus-per-actor or lower --actors, and start the same "
-                "command again to continue"
-            ) from error
-        if actor in self._actors:  # otherwise its other chunk reported the death
-            self._actors.remove(actor)
-            self._open = [other for other in self._open if other is not actor]
-            self._tell("An actor died; another actor translates its lines")
-            self._start_actor()
-
-    def _report_missing_actors(self) -> None:
-        if all(chunk is None for _, chunk in self._asked.values()):
-            resources = self._resources
-            self._tell(
-                f"No actor has started in {POLLS_BEFORE_NOTICE * POLL_SECONDS:.0f} s: each needs "
-                f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, and "
-                "the cluster does not have these resources free"
+    Raises:
+        EmbeddedRayError: the Ray that this process started has ended.
+    """
+    for _ in range(POLLS_BEFORE_NOTICE):
+        answers, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
+        if embedded_ray_is_lost():
+            raise EmbeddedRayError(
+                "Ray is lost on this machine: start the same command again to continue"
             )
+        if answers:
+            return answers
+    if all(chunk is None for _, chunk in pending.values()):
+        tell(
+            f"No actor has started in {POLLS_BEFORE_NOTICE * POLL_SECONDS:.0f} s: each needs "
+            f"{counted(resources.cpus, 'CPU')} and {counted(resources.gpus, 'GPU')}, and "
+            "the cluster does not have these resources free"
+        )
+    return []
+
+
+def _result_of(answer: Any, chunk: int | None) -> list[str]:
+    """Return the output lines of a chunk; [] for the result of `open`."""
+    try:
+        return ray.get(answer) or []
+    except RayTaskError as error:
+        if isinstance(error.cause, (TrainerError, DataError, ModelError)):
+            raise error.cause from error
+        raise ClusterError(f"An actor could not translate: {error}") from error
+    except RayError as error:  # it died again and again, or memory ran out
+        what = "while loading the weights" if chunk is None else f"at chunk {chunk}"
+        raise ClusterError(
+            f"An actor died {MAX_CHUNK_FAILURES + 1} times {what}, most likely for lack of "
+            f"memory: {error}. Raise --cpus-per-actor or lower --actors, and start the same "
+            "command again to continue"
+        ) from error
 
 
 def _free_slots(resources: ActorResources) -> int:

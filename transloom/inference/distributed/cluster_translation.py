@@ -19,7 +19,11 @@ from cluster.terminal import Terminal, percentage_bars, warn
 from foundation.shown_urls import url_of
 from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import HEADER
-from transloom.inference.distributed.actors import ActorResources, ChunkScheduler, TranslatorOrigin
+from transloom.inference.distributed.actors import (
+    ActorResources,
+    TranslatorOrigin,
+    translate_chunks,
+)
 from transloom.inference.distributed.chunk_store import (
     ChunkStore,
     InputFile,
@@ -80,8 +84,8 @@ def translate_on_cluster(
     with work.owned(card) as chunks:
         if chunks:
             with ray_session(address, EmbeddedRay(cpus=resources.cpus)):
-                scheduler = ChunkScheduler(origin, wanted, resources, warn)
-                _run_chunks(work, given, scheduler, chunks, console)
+                results = translate_chunks(origin, wanted, resources, chunks, given.chunk, warn)
+                _keep_results(work, given, results, chunks, console)
         work.finish()
 
 
@@ -99,19 +103,19 @@ def _card(
     )
 
 
-def _run_chunks(
+def _keep_results(
     work: ChunkStore,
     given: InputFile,
-    scheduler: ChunkScheduler,
+    results: Iterator[tuple[int, list[str]]],
     chunks: list[int],
     console: Terminal,
 ) -> None:
-    """Translate the chunks, store their results, and show the progress."""
+    """Store the results of the chunks, and show the progress."""
     lines = given.lines - sum(given.size(n) for n in chunks)
     with percentage_bars(console) as progress:
         bar = progress.add_task("translating", total=given.lines, completed=lines)
         begun, new = time.monotonic(), 0
-        for number, found in scheduler.results(chunks, given.chunk):
+        for number, found in results:
             work.keep(number, found)
             new += given.size(number)
             speed = new / max(time.monotonic() - begun, 1e-9)

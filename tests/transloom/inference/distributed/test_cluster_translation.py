@@ -1,10 +1,11 @@
 """`transloom translate --on-cluster` on a real Ray, whose actors and driver are killed."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
-import ray
+from ray.util.state import list_actors
 from support.command import run_python
 from support.invocation import invoke
 
@@ -12,7 +13,6 @@ from cluster.errors import ClusterError
 from data_pipeline.errors import CorpusError
 from transloom.inference import translate
 from transloom.inference.distributed import cluster_translation
-from transloom.inference.distributed.actors import ChunkScheduler
 from transloom.inference.distributed.chunk_store import ChunkStore
 
 LINES_PER_CHUNK = 3
@@ -80,23 +80,28 @@ def expected(untrained_run, file):
     return invoke("translate", run, run, file, "--processes", 1).stdout
 
 
+def running_actors():
+    """Return the process of each actor that translates."""
+    actors = list_actors(filters=[("class_name", "=", "LineTranslator"), ("state", "=", "ALIVE")])
+    return [actor.pid for actor in actors]
+
+
 @pytest.mark.proof
 def test_the_output_is_the_local_commands_though_an_actor_is_killed(
     command, expected, tmp_path, monkeypatch
 ):
     killed = []
-    give = ChunkScheduler._assign
+    keep = ChunkStore.keep
 
-    def give_and_kill(self, actor, waiting, read):
-        give(self, actor, waiting, read)
-        if not killed:  # it has all its chunks, and none of them is done
-            killed.append(actor)
-            ray.kill(actor)
+    def keep_and_kill(self, number, lines):
+        keep(self, number, lines)
+        if not killed:  # both actors have further chunks
+            killed.extend(running_actors())
+            os.kill(killed[0], signal.SIGKILL)
 
-    monkeypatch.setattr(ChunkScheduler, "_assign", give_and_kill)
-    told = invoke(*command, "--actors", 2)
-    assert killed
-    assert "An actor died; another actor translates its lines" in told.stderr
+    monkeypatch.setattr(ChunkStore, "keep", keep_and_kill)
+    invoke(*command, "--actors", 2)
+    assert len(killed) == 2
     assert (tmp_path / "out.txt").read_text() == expected
     assert not (tmp_path / "out.txt.work").exists()
     with pytest.raises(ClusterError, match="already exists"):
