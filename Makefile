@@ -34,7 +34,7 @@ help:  ## this list
 setup: $(STAMP)  ## make .venv with everything pinned; says whether for CPU or CUDA
 	@$(BIN)/python scripts/which_device.py
 
-$(STAMP): pyproject.toml $(wildcard locks/*.txt) hatch_build.py data_pipeline/tokenizers/segmenter.c
+$(STAMP): pyproject.toml $(wildcard locks/*.txt) hatch_build.py
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "There is no $(PYTHON). Name one from 3.11 to 3.13: make setup PYTHON=..."; exit 1; }
 	@echo "Setting up .venv (once, takes minutes)"

@@ -12,7 +12,6 @@ PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "founda
 # Names without code that jobs execute. A wheel has the recipes inside a package, a checkout has
 # them outside.
 EXCLUDED_NAMES = frozenset({"__pycache__", "recipes"})
-COMPILED = ".so"
 
 
 def package_files(installation: Path) -> list[tuple[str, Path]]:
@@ -29,15 +28,9 @@ def package_files(installation: Path) -> list[tuple[str, Path]]:
 
 
 def digest_of(installation: Path) -> str:
-    """Return a digest of the names and contents of our packages' files.
-
-    Compiled modules are excluded: they differ between machines or may be missing, without effect on
-    results.
-    """
+    """Return a digest of the names and contents of our packages' files."""
     state = hashlib.sha256()
     for name, path in package_files(installation):
-        if name.endswith(COMPILED):
-            continue
         content = path.read_bytes()
         state.update(f"{name}\0{len(content)}\0".encode() + content)
     return state.hexdigest()

@@ -1,6 +1,6 @@
 """Fill dist/ with a release: what an installation of transloom without a clone needs.
 
-    transloom-VERSION-….whl     transloom, with its segmenter compiled if there is a C compiler
+    transloom-VERSION-….whl     transloom
     deepspeed-VERSION-….whl     DeepSpeed, which is published as source only, built from that source
     transloom-VERSION-cpu.txt   transloom and its packages, each with the sha256 of its files
     transloom-VERSION-cuda.txt  the same, with torch for CUDA

@@ -15,17 +15,6 @@ from cluster.packages import PACKAGES
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = "libsegmenter.so"
-DRAWS = """
-import logging; logging.basicConfig(level=logging.INFO, format="%(message)s")
-from data_pipeline.tokenizers.compiled_segmentation import fastest
-from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces
-import numpy as np
-pieces = Pieces({"a": (4,), "aa": (5,)}, {"a": -1.0, "aa": -2.0}, unknown=1, bytes=())
-drawing = fastest(BpeDropout, pieces)
-ids = drawing.sample_all(["aaaa"] * 8, 0.5, np.arange(8, dtype=np.uint64), 3).ids.tolist()
-print(type(drawing).__name__, ids)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +48,6 @@ def files_of(installation: Path, package: str) -> set[Path]:
         path.relative_to(installation)
         for path in (installation / package).rglob("*")
         if path.is_file()
-        and path.name != LIBRARY
         and "__pycache__" not in path.parts
         and not path.is_relative_to(installation / "cluster" / "recipes")
     }
@@ -137,18 +125,3 @@ def test_the_recipes_are_found_from_the_wheel(unpacked: Path) -> None:
 def test_the_api_calls_the_command_of_the_wheel(unpacked: Path) -> None:
     program = "import transloom; print(transloom.load_recipe('phrasebook')['cluster.ranks'])"
     assert run_installed(unpacked, program) == "2\n"
-
-
-@pytest.mark.needs("compiler")
-def test_the_wheel_has_compiled_code_and_does_without_it(unpacked: Path, tmp_path: Path) -> None:
-    (wheel,) = unpacked.parent.glob("*.whl")
-    assert "-py3-none-linux_" in wheel.name  # for this kind of machine, with any Python
-    compiled = run_installed(unpacked, DRAWS)
-    assert compiled.startswith("CompiledSegmentation [")
-
-    plain = built.built_wheel(tmp_path, CC="no-such-compiler")
-    assert plain.name.endswith("-py3-none-any.whl")
-    installed = built.unpacked(plain)
-    assert not list(installed.rglob("*.so"))
-    drawn = run_installed(installed, DRAWS)
-    assert drawn == compiled.replace("CompiledSegmentation", "BpeDropout")

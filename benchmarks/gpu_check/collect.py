@@ -113,8 +113,6 @@ def collect(arguments: argparse.Namespace) -> int:
         for name, version in target.has.items()
     }
     deviations = [difference(name, one.version, one.pinned) for name, one in on_machine.items()]
-    if (ours := files[-1].name).endswith("-any.whl"):
-        deviations.append(f"transloom draws subwords in Python: {ours} has no compiled part")
     manifest = Manifest(
         python=target.python,
         machine=target.machine,

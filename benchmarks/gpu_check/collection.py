@@ -7,7 +7,6 @@ archive is intact. transloom is built at each call.
 
 import importlib.metadata
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -67,13 +66,12 @@ class Collection:
     pins: Mapping[str, Pin]
 
     def build_ours(self) -> None:
-        """Build transloom's wheel; omit its compiled part if the target has another processor."""
+        """Build transloom's wheel."""
         for old in self.folder.glob(f"{OURS}-*.whl"):
             old.unlink()
         with tempfile.TemporaryDirectory(dir=self.folder) as made:
             build = [sys.executable, "-m", "hatchling", "build", "--target=wheel", "--directory"]
-            same = platform.machine() == self.target.machine
-            _call([*build, made], "build transloom", {} if same else {"CC": "no-compiler"})
+            _call([*build, made], "build transloom", {})
             self._take_built(Path(made))
 
     def complete(self, roots: Sequence[Needed]) -> list[Path]:

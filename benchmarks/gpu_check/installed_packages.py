@@ -15,8 +15,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-NOT_IMPORTED = ("data_pipeline.tokenizers.libsegmenter",)  # loaded by ctypes
-
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -46,7 +44,7 @@ def modules_to_import(package: str) -> list[str]:
         modules += [found.name for found in pkgutil.walk_packages(folders, f"{top}.")]
     lines = [line for line in importlib.metadata.requires(package) or [] if "extra ==" not in line]
     required = {canonical(re.split(r"[^\w.-]", line)[0]) for line in lines}
-    return [name for name in modules if name not in NOT_IMPORTED] + tops_of(required, owners)
+    return modules + tops_of(required, owners)
 
 
 def tops_of(packages: set[str], owners: Mapping[str, list[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from cluster.recipe import Recipe
 from cluster.supervision.node_samples import LocalNodeSampler
 from cluster.supervision.owned_run import OwnedRun, own_run
 from cluster.supervision.rank_jobs import RankJobs, RankStart
-from cluster.supervision.run_checks import is_run_complete, newest_checkpoint, report_sampling
+from cluster.supervision.run_checks import is_run_complete, newest_checkpoint
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.stop_requests import StopRequests
@@ -115,7 +115,6 @@ def train_inline(
         with own_run(recipe, run, store, manifest, listener) as owned:
             if is_run_complete(recipe, run, owned.lease.work, manifest, listener):
                 return "finished"
-            report_sampling(recipe, listener)
             return _train(owned, reader, profile, replay)
     except KeyboardInterrupt:
         listener.notice(INTERRUPTED)

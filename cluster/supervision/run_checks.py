@@ -7,12 +7,10 @@ from cluster.recipe import Recipe
 from cluster.supervision.run_listener import RunListener
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.window import open_mixture
-from data_pipeline.config.data import SENTENCE_PIECE_TYPES
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.quarantine import cursor_after
 from data_pipeline.storage.store import DatasetStore
-from data_pipeline.tokenizers.compiled_segmentation import sampling_backend_text
 from trainer.checkpoints.checkpoint import Checkpoint, SavedState, newest_intact
 from trainer.checkpoints.commit import set_aside
 from trainer.checkpoints.folder_names import list_checkpoints
@@ -55,16 +53,6 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
         RunMismatchError, CheckpointError: another process has changed the run since the check.
     """
     run.open(recipe, store, manifest, _parent(recipe, run, manifest))
-
-
-def report_sampling(recipe: Recipe, listener: RunListener) -> None:
-    """Report the backend of subword sampling, because backends differ in speed.
-
-    Do nothing if the recipe does not sample.
-    """
-    tokenizer = recipe.tokenizer
-    if tokenizer.sampling.alpha and tokenizer.type in SENTENCE_PIECE_TYPES:
-        listener.notice(f"subword sampling on this machine draws {sampling_backend_text()}")
 
 
 def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None:

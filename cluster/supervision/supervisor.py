@@ -25,7 +25,7 @@ from cluster.supervision.owned_run import OwnedRun, RemoteRun, own_run
 from cluster.supervision.ray_metrics import RayMetrics
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
-from cluster.supervision.run_checks import is_run_complete, report_sampling
+from cluster.supervision.run_checks import is_run_complete
 from cluster.supervision.run_listener import RunListener
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
@@ -104,7 +104,6 @@ def _train_in_session(owned: OwnedRun, options: SupervisionOptions) -> Outcome:
     recipe, run, listener = owned.recipe, owned.folder, owned.listener
     report_open_endpoints = partial(report_exposure, strict=options.strict, notice=listener.notice)
     config = _on_this_machine(recipe.cluster, listener)
-    report_sampling(recipe, listener)
     clock = SuspendAwareClock()
     environment = allocator_environment(shapes_recur=not recipe.tokenizer.sampling.alpha)
     with (

@@ -11,9 +11,6 @@ processes).
 
 Texts are already normalised, with spaces written as "▁". A text is segmented word by word. Words
 recur, so the results for the last `KEPT_WORDS` words are cached.
-
-This is the reference implementation. compiled_segmentation.py draws the same segmentations with
-compiled code, if it is available.
 """
 
 import math
@@ -78,22 +75,6 @@ class Pieces:
 class RandomSegmentation(ABC):
     """Sampler of segmentations, each determined by the seed of its text."""
 
-    @abstractmethod
-    def sample_all(
-        self, texts: list[str], alpha: float, seeds: UInt64Array, end: int
-    ) -> FieldArrays:
-        """Sample the piece ids of normalised texts.
-
-        Args:
-            alpha: see `BpeDropout.sample` and `UnigramSampling.sample`.
-            seeds: [texts].
-            end: the id appended to each text.
-        """
-
-
-class PythonSegmentation(RandomSegmentation):
-    """Base of the samplers in Python, which segment one text after another."""
-
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
         # A word's pieces do not depend on other words, unless pieces reach across spaces.
@@ -106,6 +87,13 @@ class PythonSegmentation(RandomSegmentation):
     def sample_all(
         self, texts: list[str], alpha: float, seeds: UInt64Array, end: int
     ) -> FieldArrays:
+        """Sample the piece ids of normalised texts.
+
+        Args:
+            alpha: see `BpeDropout.sample` and `UnigramSampling.sample`.
+            seeds: [texts].
+            end: the id appended to each text.
+        """
         sampled = [
             [*self.sample(text, alpha, seed), end]
             for text, seed in zip(texts, seeds.tolist(), strict=True)
@@ -113,7 +101,7 @@ class PythonSegmentation(RandomSegmentation):
         return flattened(sampled)
 
 
-class BpeDropout(PythonSegmentation):
+class BpeDropout(RandomSegmentation):
     """BPE-dropout (Provilkov et al. 2020), in SentencePiece's variant.
 
     A merge is offered when its two pieces become neighbours. With probability alpha, the merge is
@@ -212,7 +200,7 @@ class _LastPieces(NamedTuple):
     ids: list[tuple[int, ...]]
 
 
-class UnigramSampling(PythonSegmentation):
+class UnigramSampling(RandomSegmentation):
     """Subword regularisation (Kudo 2018, section 3.3): forward filtering, backward sampling."""
 
     def __init__(self, pieces: Pieces) -> None:
@@ -243,10 +231,6 @@ class UnigramSampling(PythonSegmentation):
             ids += [number for piece in reversed(found) for number in piece]
             first += len(word)
         return self._pieces.without_unknown_runs(ids)
-
-    def thresholds(self, word: str, alpha: float) -> list[int]:
-        """Return the thresholds of all prefixes of a word, one after the other."""
-        return [number for last in self._filter(word, alpha) for number in last.thresholds]
 
     def _filter(self, word: str, alpha: float) -> list[_LastPieces]:
         """Return the possible last pieces of each prefix of the word, with thresholds for draws."""

@@ -31,7 +31,6 @@ from data_pipeline.arrays import FieldArrays, Int32Array, UInt64Array, flattened
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.dataset.manifest_header import SpecialIds
 from data_pipeline.errors import TokenizerError
-from data_pipeline.tokenizers.compiled_segmentation import fastest
 from data_pipeline.tokenizers.random_segmentation import (
     BpeDropout,
     Pieces,
@@ -193,7 +192,7 @@ class SentencePieceTokenizer(Tokenizer):
             unknown=self.unk_id,
             bytes=tuple(n for n, piece in enumerate(model.pieces) if piece.type == kinds.BYTE),
         )
-        return fastest(BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling, pieces)
+        return (BpeDropout if model_type == TrainerSpec.BPE else UnigramSampling)(pieces)
 
     def _encoded(self, texts: list[str], *, add_eos: bool = False) -> list[list[int]]:
         if not self.is_verbatim:

@@ -6,15 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.recipes import tiny_recipe, tiny_values
+from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header, work_folder
 
-from cluster.recipe import Recipe
 from cluster.supervision.run_checks import (
     check_run,
     is_run_complete,
     open_run,
-    report_sampling,
     start_cursor,
 )
 from data_pipeline.batching.plan import Cursor
@@ -22,7 +20,6 @@ from data_pipeline.batching.stream import next_window
 from data_pipeline.batching.window import open_mixture
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.quarantine import quarantine
-from data_pipeline.tokenizers import compiled_segmentation
 from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, EarlyStoppingState
@@ -73,19 +70,6 @@ def test_an_empty_record_is_that_of_a_run_that_has_not_begun(phrasebook, folder)
     open_run(recipe, folder, *check_run(recipe, folder))
     folder.metrics.touch()
     assert not folder.has_begun()
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.1])
-def test_the_log_says_what_draws_if_pieces_are_drawn(tmp_path, monkeypatch, alpha):
-    heard = []
-    monkeypatch.setattr(compiled_segmentation, "LIBRARY", tmp_path / "libsegmenter.so")
-    values = tiny_values(tmp_path / "dataset")
-    values["tokenizer"]["sampling"] = {"alpha": alpha}
-    report_sampling(Recipe.of(values), SimpleNamespace(notice=heard.append))
-    assert len(heard) == (alpha > 0)
-    for text in heard:
-        assert text.startswith("subword sampling on this machine draws in Python")
-        assert "libsegmenter.so. Install transloom again with a C compiler" in text
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from data_pipeline.random_keys import splitmix64
-from data_pipeline.tokenizers import compiled_segmentation, random_segmentation
+from data_pipeline.tokenizers import random_segmentation
 from data_pipeline.tokenizers.random_segmentation import BpeDropout, Pieces, UnigramSampling
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
@@ -52,14 +52,6 @@ def train(text: list[str]) -> Callable[..., Tokenizer]:
     return train
 
 
-@pytest.fixture(params=["compiled", "python"])
-def drawn_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What draws in the test, whatever the installation has."""
-    found = request.getfixturevalue("library") if request.param == "compiled" else None
-    monkeypatch.setattr(compiled_segmentation, "installed_library", lambda: found)
-    return str(request.param)
-
-
 def sample(tokenizer: Tokenizer, lines: list[str], alpha: float, seed: int = 0) -> list[list[int]]:
     field = tokenizer.sample_field(lines, splitmix64(seed, len(lines)), alpha)
     return [ids.tolist()[:-1] for ids in np.split(field.ids, np.cumsum(field.lengths)[:-1])]
@@ -69,7 +61,6 @@ def best(tokenizer: Tokenizer, lines: list[str]) -> list[list[int]]:
     return [ids.tolist() for ids in tokenizer.encode(lines)]
 
 
-@pytest.mark.usefixtures("drawn_by")
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_both_ends_of_bpe_dropout(
     train: Callable[..., Tokenizer], text: list[str], settings: dict[str, object]
@@ -84,7 +75,6 @@ def test_both_ends_of_bpe_dropout(
 
 
 @pytest.mark.matrix
-@pytest.mark.usefixtures("drawn_by")
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_both_ends_of_unigram_sampling(
     train: Callable[..., Tokenizer], text: list[str], settings: dict[str, object]
@@ -147,7 +137,6 @@ def unigram_probabilities(scores: Mapping[str, float], alpha: float) -> dict[Seg
 
 
 @pytest.mark.matrix
-@pytest.mark.usefixtures("drawn_by")
 @pytest.mark.parametrize(
     ("kind", "alpha"),
     [("bpe", 0.1), ("bpe", 0.5), ("unigram", 0.0), ("unigram", 0.1), ("unigram", 0.3)],
@@ -187,7 +176,6 @@ def test_what_is_kept_changes_nothing(
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compiled_segmentation, "installed_library", lambda: None)
     used, fresh = train(kind), train(kind)
     for alpha in (0.3, 0.1):
         for seed in (2, 1):
@@ -205,7 +193,7 @@ def test_golden_numbers_of_the_format() -> None:
     text = "▁abba▁ab?!▁baab"
     bpe = [BpeDropout(pieces).sample(text, 0.3, seed) for seed in (0, 1, 2**64 - 1)]
     unigram = [UnigramSampling(pieces).sample(text, 0.2, seed) for seed in (0, 1, 2**64 - 1)]
-    assert bpe == [  # by the reference; test_compiled_segmentation.py compares with it
+    assert bpe == [
         [4, 10, 9, 1, 4, 6, 5, 7],
         [9, 8, 4, 5, 6, 1, 4, 8, 7],
         [4, 10, 9, 1, 4, 8, 5, 6],

@@ -206,7 +206,7 @@ def _result_of(answer: Any, chunk: int | None) -> list[str]:
         if isinstance(error.cause, (TrainerError, DataError, ModelError)):
             raise error.cause from error
         raise ClusterError(f"An actor could not translate: {error}") from error
-    except RayError as error:  # it died again and again, or memory ran out
+    except RayError as error:  # it died repeatedly, or memory ran out
         what = "while loading the weights" if chunk is None else f"at chunk {chunk}"
         raise ClusterError(
             f"An actor died {MAX_CHUNK_FAILURES + 1} times {what}, most likely for lack of "
