@@ -16,7 +16,7 @@ LOCKED := --require-hashes --only-binary :all: --no-binary deepspeed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test test-long check bench bench-peers chaos lab mutants nightly oldest pictures fuzz lock wheel wheelhouse clean
+.PHONY: help setup demo docs test test-long check bench bench-peers chaos lab mutants sampled nightly oldest pictures fuzz lock wheel wheelhouse clean
 
 help:  ## this list
 	@echo "transloom trains translation Transformers on a Ray cluster. Begin with: make demo"
@@ -79,7 +79,7 @@ check: setup  ## lint, format, types, the direction of imports, and the launches
 	@scripts/check
 
 bench: setup  ## measure: path cost, data plane with its peers, recovery, checkpoints, preparing
-	@for script in path_cost data_plane/data_plane data_plane/many_shards time_to_first_batch time_to_submit \
+	@for script in path_cost data_plane/data_plane data_plane/many_shards time_to_submit \
 			recovery/recovery checkpoint_stall finite_flag exact_cost cost_curves/cost_curves "prepare_scale --pairs 300000"; do \
 		echo "== $$script"; set -- $$script; name=$$1; shift; \
 		$(BIN)/python benchmarks/$$name.py "$$@" || exit 1; done
@@ -98,6 +98,9 @@ fuzz: setup  ## mutate files of all formats for long, and renew the table in doc
 
 mutants: setup  ## plant known bugs in a copy and say which of them no test sees (before a release)
 	@$(BIN)/python scripts/mutants
+
+sampled: setup  ## plant 200 bugs drawn at random (SEED=N; by default the date)
+	@$(BIN)/python scripts/mutants --sample 200 --seed $(or $(SEED),$(shell date +%Y%m%d))
 
 nightly: setup  ## chaos, lab, mutants, fuzz, oldest and same_bits; goes on where it stopped (TARGETS="chaos lab")
 	@$(BIN)/python scripts/nightly $(TARGETS)

@@ -14,6 +14,7 @@ from support.quality.mutants import (
     read_mutant,
     read_mutants,
 )
+from support.quality.sampled_mutants import related_tests, sample
 
 from cluster.packages import PACKAGES
 
@@ -86,6 +87,7 @@ def checkout(tmp_path):
         "scripts/mutants",
         "tests/support/quality/mutants.py",
         "tests/support/quality/imported_files.py",
+        "tests/support/quality/sampled_mutants.py",
         "tests/support/quality/targets.py",
     ):
         path = tmp_path / "checkout" / name
@@ -145,3 +147,85 @@ def test_old_code_that_occurs_twice_is_refused(tmp_path):
     (tmp_path / "trainer" / "sums.py").write_text("return a + b\nreturn a + b\n")
     with pytest.raises(MutantError, match=r"has its old code 2 times, expected once"):
         changed_files(read_mutant(path), tmp_path)
+
+
+SOURCE = '''\
+"""Sums; 1 < 2 in a text stays."""
+import logging
+
+
+def add(a: int, b: int = 1) -> int:
+    if a < b:
+        raise ValueError(f"{a} < {b}")
+    logging.getLogger("x")
+    note(f"{a}", b=2)
+    return min(a + b, 7, key=abs)
+'''
+
+
+@pytest.fixture
+def sums(tmp_path):
+    for name, text in {
+        "trainer/sums.py": SOURCE,
+        "trainer/user.py": "from trainer import sums\n",
+        "trainer/page.js": 'const text = "a < b";\nexport const less = (a, b) => a < b;\n',
+        "tests/trainer/test_sums.py": "from trainer.sums import add\n",
+        "tests/trainer/test_user.py": "from trainer.user import sums\n",
+        "tests/chaos/test_all.py": "from trainer.sums import add\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def drawn(root, seed, file="trainer/sums.py", changed=None):
+    return sample(root, [file], 100, seed, changed or {})
+
+
+def test_a_line_has_one_bug_and_texts_have_none(sums):
+    found = {mutant.what for seed in range(30) for mutant in drawn(sums, seed)}
+    assert found == {
+        "1  ⟶  2",  # the default
+        "a < b  ⟶  (a <= b)",
+        "a < b  ⟶  (not (a < b))",
+        'raise ValueError(f"{a} < {b}")  ⟶  pass',
+        'logging.getLogger("x")  ⟶  pass',
+        "min(a + b, 7, key=abs)  ⟶  min(a + b, 7)",
+        "a + b  ⟶  (a - b)",
+        "7  ⟶  8",
+    }
+    for mutant in drawn(sums, 1):
+        before, after = SOURCE.split("\n"), mutant.content.split("\n")
+        assert [
+            n for n, pair in enumerate(zip(before, after, strict=True), 1) if len({*pair}) > 1
+        ] == [mutant.line]
+    assert {
+        mutant.what for seed in range(9) for mutant in drawn(sums, seed, "trainer/page.js")
+    } == {"<  ⟶  <="}
+
+
+def test_the_seed_decides_and_changed_lines_come_more_often(sums):
+    one = [sample(sums, ["trainer/sums.py"], 1, seed, {}) for seed in (1, 1, 2, 3, 4)]
+    assert one[0] == one[1]
+    assert len({mutant.line for (mutant,) in one}) > 1
+    changed = {"trainer/sums.py": {10}}
+    lines = [sample(sums, ["trainer/sums.py"], 1, seed, changed)[0].line for seed in range(40)]
+    assert lines.count(10) > 15  # of five lines, each as likely without it
+
+
+def test_a_bug_is_shown_to_the_tests_beside_it_and_those_that_import_it(sums):
+    assert related_tests(sums, "trainer/sums.py") == ["tests/trainer/test_sums.py"]
+    assert related_tests(sums, "trainer/page.js") == []
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
+def test_the_script_plants_what_it_draws(checkout):
+    (checkout / "tests" / "mutants").rename(checkout / "listed")
+    subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+    code, said = run(checkout, "--sample", "5", "--seed", "1")
+    assert code == 0
+    assert "1 of 1  trainer/sums.py:2  caught by tests/test_sums.py::test_add\n" in said
+    assert said.endswith("seed 1, 1 drawn: 1 killed\n")

@@ -16,6 +16,12 @@ OUTPUTS = {
         "  3 of 3  three does not apply\n\ntwo  SURVIVES\n    what\n1 of 3 are caught\n",
         (1, 2),
     ),
+    "sampled": (
+        "  1 of 3  model/a.py:7  SURVIVES\n    a < b  ⟶  (a <= b)\n    tests/model/test_a.py\n"
+        "  2 of 3  model/b.py:9  caught by tests/model/test_b.py::test_c\n"
+        "seed 20261130, 3 drawn: 2 killed, 1 SURVIVES\n",
+        (2, 1),
+    ),
     "fuzz": (
         "| what was changed | files | refused | read | something else |\n|---|--:|--:|--:|--:|\n"
         "| manifests | 2,000 | 1,500 | 499 | 1 |\n| tars | 10 | 4 | 6 | 0 |\n",
@@ -63,7 +69,7 @@ def test_it_continues_with_what_is_missing_or_failed_or_of_other_code(nightly):
         "fuzz": nightly.Row(target="fuzz", commit="here", **{**done, "failed": "3"}),
     }
     due = nightly.due(rows, "here", "code of {} in {}".format)
-    assert due == ["lab", "oldest", "mutants", "fuzz", "same_bits"]
+    assert due == ["lab", "oldest", "mutants", "sampled", "fuzz", "same_bits"]
 
 
 def test_a_target_has_the_code_that_it_checks(nightly, tmp_path, monkeypatch):
