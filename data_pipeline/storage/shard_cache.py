@@ -2,28 +2,34 @@
 
     get(sha256, most) ──▶ the bytes, verified again; a damaged copy is removed
     fetching(sha256) ──▶ one process of the node fetches a file; the others wait for its copy
-    add(sha256, bytes) ──temporary file──▶ evict by the index ──rename──▶ FOLDER/SHA256
+    add(sha256, bytes) ──temporary file──▶ evict, if it is full ──rename──▶ FOLDER/SHA256
 
 All processes of a node share a folder, regardless of their datasets, and any of them may be killed
 at any time. A copy is therefore renamed into place only when it is complete, and evictions happen
-under a file lock. The lock file has an index (cache_index.py), so the cost of an add does not
-depend on the number of copies. The cache is optional: if it cannot be read or written, the run
-continues without it.
+under a file lock. The lock file has the total size of the copies, so an add lists the folder only
+if the cache is full. An eviction leaves a tenth free, so this is seldom. The total is removed
+before a change and written after it; without one, as after a kill, the folder is listed. The cache
+is optional: if it cannot be read or written, the run continues without it.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.storage.cache_index import PARTIAL_PREFIX, CacheIndex, DamagedIndexError
 from foundation.untrusted_text import logger_of
 
-LOCK_NAME = ".lock"  # the index is its content
+LOCK_NAME = ".lock"  # its content is the total size of all copies
+TOTAL_DIGITS = 19
+FREE_AFTER_EVICTION = 0.1  # share of `max_bytes`
+SHA256_NAME = re.compile("[0-9a-f]{64}")
+PARTIAL_PREFIX = ".partial-"
+PARTIAL_LIFETIME_SECONDS = 3600
 FETCHES_NAME = ".fetches"  # folder of the locks of fetches, by the first digits of a sha256
 FETCH_LOCK_DIGITS = 3  # different files rarely share a lock
 # Time after which a process fetches a file that another one is fetching, which may be stopped.
@@ -104,10 +110,42 @@ class ShardCache:
             self._warn_once(error)
 
     def _add_locked(self, partial: Path, sha256: str, size: int, lock: int) -> None:
-        try:
-            CacheIndex.open(self.folder, lock).add(partial, sha256, size, self.max_bytes)
-        except DamagedIndexError:  # a record was damaged, so the index now opens rebuilt
-            CacheIndex.open(self.folder, lock).add(partial, sha256, size, self.max_bytes)
+        path, before = self.folder / sha256, os.pread(lock, TOTAL_DIGITS, 0)
+        os.ftruncate(lock, 0)
+        total = int(before) if before.isdigit() else self.max_bytes
+        new = 0 if path.exists() else size
+        if new and total + new > self.max_bytes:
+            total = self._evict(self.max_bytes - new)
+        partial.rename(path)
+        os.pwrite(lock, b"%d" % (total + new), 0)
+
+    def _evict(self, most_bytes: int) -> int:
+        """Remove the least recently used copies if all have more than `most_bytes`.
+
+        What killed processes have left is removed, too.
+
+        Returns:
+            The size of the copies that stay.
+        """
+        copies: list[tuple[int, int, Path]] = []
+        for path in self.folder.iterdir():
+            # Processes that find a damaged copy remove it without holding the lock.
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                is_old = time.time() - status.st_mtime > PARTIAL_LIFETIME_SECONDS
+                if SHA256_NAME.fullmatch(path.name):
+                    copies.append((status.st_mtime_ns, status.st_size, path))
+                elif is_old and path.name.startswith(PARTIAL_PREFIX):
+                    path.unlink()
+        total = sum(size for _, size, _ in copies)
+        if total > most_bytes:
+            most_bytes -= int(FREE_AFTER_EVICTION * self.max_bytes)
+        for _, size, path in sorted(copies):
+            if total <= most_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        return total
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:

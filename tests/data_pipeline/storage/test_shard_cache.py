@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from support.machine_parts import missing
 from support.quality import memory
 
-from data_pipeline.storage.shard_cache import ShardCache
+from data_pipeline.storage.shard_cache import LOCK_NAME, ShardCache
 
 
 def sha256_of(data: bytes) -> str:
@@ -107,3 +109,113 @@ def test_a_full_disk_is_told_once(small_disk: Path, caplog: pytest.LogCaptureFix
     # What fitted is whole, and nothing half-written is left.
     found = [cache.get(sha256_of(data), 20_000) for data in contents]
     assert 0 < len(files_of(cache)) == sum(data is not None for data in found) < len(contents)
+
+
+COPY_BYTES = 10
+
+
+def add_number(cache: ShardCache, number: int) -> str:
+    data = f"{number:0{COPY_BYTES}}".encode()
+    cache.add(sha256_of(data), data)
+    return sha256_of(data)
+
+
+def copies(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if len(path.name) == 64}
+
+
+def assert_total_is_that_of_the_folder(cache: ShardCache) -> None:
+    total = int((cache.folder / LOCK_NAME).read_bytes())
+    assert total == COPY_BYTES * len(copies(cache.folder)) <= cache.max_bytes
+
+
+def test_the_folder_is_listed_once_per_tenth_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ShardCache(tmp_path, 100 * COPY_BYTES)
+    listings, evict = [], cache._evict
+    monkeypatch.setattr(cache, "_evict", lambda most: (listings.append(most), evict(most))[1])
+    for number in range(400):
+        add_number(cache, number)
+        assert_total_is_that_of_the_folder(cache)
+    assert len(listings) == 1 + 300 // 11 + 1  # the first one finds no total
+    assert len(copies(tmp_path)) > 88
+
+
+def test_a_copy_that_was_read_outlives_older_and_newer_ones(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, 30 * COPY_BYTES)
+    read, others = add_number(cache, 0), list[str]()
+    for number in range(1, 200):
+        others.append(add_number(cache, number))
+        os.utime(tmp_path / others[-1], (number, number))  # several are in one tick of the clock
+        assert cache.get(read, COPY_BYTES)
+    left = copies(tmp_path)
+    assert left == {read, *others[1 - len(left) :]}
+
+
+@pytest.mark.parametrize("left", [b"", b"nothing", b"\xff" * 60, b"-5"])
+def test_a_total_that_is_missing_or_damaged_is_counted_again(tmp_path: Path, left: bytes) -> None:
+    cache = ShardCache(tmp_path, 30)
+    names = [add_number(cache, number) for number in range(3)]
+    for age, name in enumerate(reversed(names)):
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / LOCK_NAME).write_bytes(left)
+    names.append(add_number(cache, 3))
+    assert copies(tmp_path) == {names[2], names[3]}
+    assert_total_is_that_of_the_folder(cache)
+
+
+def test_copies_that_others_removed_make_room_again(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, 30)
+    names = [add_number(cache, number) for number in range(3)]
+    for name in names[:2]:
+        (tmp_path / name).unlink()
+    names.append(add_number(cache, 3))
+    assert copies(tmp_path) == set(names[2:])
+    assert_total_is_that_of_the_folder(cache)
+
+
+# For child processes, which import this module.
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parent)])
+}
+
+
+def test_two_processes_add_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from test_shard_cache import *\n"
+        "cache, first = ShardCache(Path(sys.argv[1]), 400), int(sys.argv[2])\n"
+        "for number in range(first, first + 1500): add_number(cache, number)\n"
+    )
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), first], env=ENVIRONMENT)
+        for first in ("0", "1000")
+    ]
+    assert [child.wait(60) for child in children] == [0, 0]
+    assert_total_is_that_of_the_folder(ShardCache(tmp_path, 400))
+    assert len(copies(tmp_path)) > 35
+    assert {path.name for path in tmp_path.iterdir()} - copies(tmp_path) == {LOCK_NAME}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from test_shard_cache import add_number, ShardCache
+def deadly(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(os, sys.argv[2], deadly)
+add_number(ShardCache(Path(sys.argv[1]), 30), 99)
+"""
+
+
+@pytest.mark.parametrize("function", ["ftruncate", "unlink", "rename", "pwrite"])
+def test_a_process_that_is_killed_while_it_adds(tmp_path: Path, function: str) -> None:
+    cache = ShardCache(tmp_path, 30)
+    for number in range(3):
+        add_number(cache, number)
+    program = [sys.executable, "-c", KILLED, str(tmp_path), function]
+    assert subprocess.run(program, env=ENVIRONMENT, check=False).returncode == -signal.SIGKILL
+    for number in (5, 6, 7):
+        newest = add_number(cache, number)
+        assert cache.get(newest, COPY_BYTES)
+        assert_total_is_that_of_the_folder(cache)
