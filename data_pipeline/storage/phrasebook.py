@@ -1,7 +1,8 @@
 """The built-in phrase book: French sentences with their English translations, without a download.
 
-`scripts/phrasebook` has generated the sentences from a grammar. Half of the test set are sentences
-with combinations of words that do not occur in the training set.
+The sentences were generated from a grammar, and never change. Half of the test set are sentences
+with combinations of words that do not occur in the training set: a person and a profession, a thing
+and a colour, or a verb, its tense and a negation.
 """
 
 import bz2

@@ -2,7 +2,9 @@
 
 import bz2
 import hashlib
+import re
 from collections import Counter
+from itertools import combinations
 
 import pytest
 
@@ -37,3 +39,16 @@ def test_each_list_is_the_callers() -> None:
 def test_an_unknown_split_is_named_with_those_there_are() -> None:
     with pytest.raises(CorpusError, match=r"'dev'.*train, validation, test"):
         phrasebook_pairs("dev")
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["French", "English"])
+def test_held_out_sentences_are_new_and_their_words_are_not(side: int) -> None:
+    sentences = {split: [pair[side] for pair in phrasebook_pairs(split)] for split in SPLITS}
+    for split, found in sentences.items():
+        assert len(set(found)) == len(found), split
+    for one, other in combinations(SPLITS, 2):
+        assert not set(sentences[one]) & set(sentences[other])
+    words = {split: set(re.findall(r"\w+", " ".join(sentences[split]))) for split in SPLITS}
+    unknown = (words["validation"] | words["test"]) - words["train"]
+    # A few forms of a French verb are seen only by their stem and ending: nous achèterons.
+    assert len(unknown) <= (3 if side == 0 else 0), unknown
