@@ -80,7 +80,7 @@ check: setup  ## lint, format, types, the direction of imports, and the launches
 
 bench: setup  ## measure: path cost, data plane with its peers, recovery, checkpoints, preparing
 	@for script in path_cost data_plane/data_plane data_plane/many_shards time_to_submit \
-			recovery/recovery checkpoint_stall finite_flag exact_cost cost_curves/cost_curves "prepare_scale --pairs 300000"; do \
+			recovery/recovery checkpoint_stall finite_flag exact_cost "prepare_scale --pairs 300000"; do \
 		echo "== $$script"; set -- $$script; name=$$1; shift; \
 		$(BIN)/python benchmarks/$$name.py "$$@" || exit 1; done
 
