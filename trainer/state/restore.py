@@ -148,7 +148,15 @@ def record_resumption(
     )
     ranks = header.numerics.get("ranks")
     if ranks not in (None, placement.world_size):
-        recorder.append(Resized(step=step, from_ranks=ranks, to_ranks=placement.world_size))
+        recorder.append(
+            Resized(
+                step=step,
+                from_ranks=ranks,
+                to_ranks=placement.world_size,
+                reason=job.resize_reason,
+                promise=numerics.promise(header.numerics, now),
+            )
+        )
 
 
 def _ema(engine: TrainingEngine, recipe: TrainingRecipe) -> Ema | None:

@@ -4,6 +4,7 @@ This module does not import Ray, which takes seconds.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_record import (
     FINAL,
     LOST,
-    RUN_KEY,
     RUNNER_KEY,
     WAITING_STATES,
     JobFolder,
     JobRecord,
 )
+from cluster.ray.shares import CLAIM_KEY, RUN_KEY
+from trainer.runs.start import Claim
 
 if TYPE_CHECKING:
     from cluster.ray.jobs import Job
@@ -96,14 +98,43 @@ class JobSummary:
             return self.record.exit_code
         return self.job.exit_code if self.job else None
 
+    @property
+    def claim(self) -> Claim | None:
+        """Owner, priority and tags of the job; None if they are unknown."""
+        if self.record:
+            return self.record.request.claim
+        if self.job and CLAIM_KEY in self.job.metadata:
+            with suppress(ValueError):  # any user of the cluster can write metadata
+                return Claim.from_json(self.job.metadata[CLAIM_KEY].encode())
+        return None
+
+    @property
+    def owner_text(self) -> str:
+        """The job's owner, to follow its id in messages; empty if the owner is unknown."""
+        return f" of {self.claim.owner}" if self.claim else ""
+
+    @property
+    def share_reason(self) -> str | None:
+        """Why the job waits, or why its number of ranks has changed last."""
+        return self.waits_for or (self.record.share_reason if self.record else None)
+
     def to_json(self) -> dict[str, Any]:
         known: dict[str, Any] = {"id": self.id, "status": self.status, "run": self.run}
         if self.job:
             known |= {name: value for name, value in asdict(self.job).items() if name not in known}
         known["exit_code"] = self.exit_code
+        if self.claim:
+            known |= {
+                "owner": self.claim.owner,
+                "priority": self.claim.priority,
+                "tags": list(self.claim.tags),
+            }
         if self.record:
             known |= {
                 "waits_for": self.record.waits_for,
+                "ranks": self.record.ranks,
+                "target": self.record.target,
+                "share_reason": self.record.share_reason,
                 "restarts": self.record.restarts,
                 "attempts": [attempt.model_dump() for attempt in self.record.attempts],
                 "log": str(self.folder / "log.txt") if self.folder else None,

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
 from support.cluster.processes import wait_until
 from support.recipes import tiny_values
 from support.records.lines import train_line
@@ -21,7 +22,6 @@ from support.records.lines import train_line
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import runner as runner_file
 from cluster.launchers.ray_job.job_record import JobFolder, JobRecord, JobRequest, Needs
-from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
 from cluster.launchers.ray_job.runner import HEAD_TIMEOUT_SECONDS, JobRunner
 from cluster.recipe import Recipe
 from trainer.checkpoints import lease
