@@ -36,7 +36,6 @@ from cluster.ranks.reports import (
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.supervision.attempt_end import (
     MORE_ROOM,
-    SCALE_UP_AFTER_SECONDS,
     RankShutdown,
     ScaleUpTimer,
     ShutdownReason,
@@ -308,9 +307,9 @@ class RankAttempt:
         if ranks >= share.max_ranks or not self.reached_step:
             return None
         supply, view = self._context.supply, self._context.view
-        lasting_seconds = 0.0 if target and target.grows_at_once else SCALE_UP_AFTER_SECONDS
+        at_once = target is not None and target.grows_at_once
         if not self._scale_up_timer.is_due(
-            ranks, lambda: len(supply.offer(view.nodes())), now, lasting_seconds
+            ranks, lambda: len(supply.offer(view.nodes())), now, at_once=at_once
         ):
             return None
         return f"{target.reason}: {MORE_ROOM}" if target else MORE_ROOM

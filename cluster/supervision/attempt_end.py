@@ -77,12 +77,22 @@ class ScaleUpTimer:
         self._since: float | None = None
 
     def is_due(
-        self, ranks: int, count_room: Callable[[], int], now: float, lasting_seconds: float
+        self,
+        ranks: int,
+        count_room: Callable[[], int],
+        now: float,
+        *,
+        at_once: bool = False,
     ) -> bool:
-        """Return whether capacity for more than `ranks` ranks has lasted for some seconds."""
+        """Return whether there is capacity for more than `ranks` ranks.
+
+        Args:
+            at_once: False if the capacity must have lasted for a while.
+        """
         if self._checks.has_passed(now):
             if count_room() <= ranks:
                 self._since = None
             elif self._since is None:
                 self._since = now
+        lasting_seconds = 0.0 if at_once else SCALE_UP_AFTER_SECONDS
         return self._since is not None and now - self._since >= lasting_seconds

@@ -35,6 +35,7 @@ from cluster.launchers.ray_job.job_record import (
 )
 from cluster.launchers.ray_job.job_share import JobShare, SharesView
 from cluster.launchers.ray_job.training_process import argv_line, start
+from cluster.ray.shares import ClusterSnapshot
 from cluster.supervision.interval import Interval
 from cluster.supervision.invocation import CLAIM_VARIABLE, JOB_VARIABLE, as_variable
 from cluster.supervision.retry_budget import RetryBudget
@@ -130,7 +131,10 @@ class JobRunner:
             self._wait_for_room(view)
             if self._stop.reason:
                 return "STOPPED", EXIT_PREEMPTED, self._stop_text(view)
-            with PeriodicThread("share", QUEUE_SECONDS, lambda: self._follow_share(view)):
+            follow = PeriodicThread(
+                "share", QUEUE_SECONDS, lambda: self._follow_share(view.snapshot()), join_seconds=0
+            )
+            with follow:
                 code = self._attempt(view)
             step = recorded_step(self._run.metrics)
             budget.reach(step)
@@ -178,12 +182,14 @@ class JobRunner:
         self._log.write_line(f"error: {text}")
         return text
 
-    def _follow_share(self, view: SharesView) -> None:
+    def _follow_share(self, snapshot: ClusterSnapshot) -> None:
         """Write the number of ranks that the job should have, if it has changed."""
-        target = self._share.target(view.snapshot(), time.monotonic())
+        target = self._share.target(snapshot, time.monotonic())
         if target != self._target:
-            write_atomically(share_file(self._run.path, self._record.id), target.model_dump_json())
-            self._target = target
+            with suppress(OSError):  # the disk is full; the next call tries again
+                file = share_file(self._run.path, self._record.id)
+                write_atomically(file, target.model_dump_json())
+                self._target = target
 
     def _stop_order(self, view: SharesView) -> StopOrder | None:
         """Return who has stopped the job by a signal; None if that is unknown."""
@@ -206,9 +212,8 @@ class JobRunner:
         told, answered = None, time.monotonic()
         while not self._stop.reason:
             try:
-                waits_for = self._share.waiting_reason(view.snapshot(), time.monotonic())
-                if not waits_for:
-                    self._follow_share(view)
+                snapshot = view.snapshot()
+                waits_for = self._share.waiting_reason(snapshot, time.monotonic())
                 answered = time.monotonic()
             except ClusterError as error:
                 if time.monotonic() - answered > HEAD_TIMEOUT_SECONDS:
@@ -217,6 +222,7 @@ class JobRunner:
                 self._sleep(QUEUE_SECONDS)
                 continue
             if not waits_for:
+                self._follow_share(snapshot)
                 self._write(state="STARTING", waits_for=None)
                 return
             if not self._request.wait and not self._record.attempts:

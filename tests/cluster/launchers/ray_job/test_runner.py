@@ -14,19 +14,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
 from support.cluster.processes import wait_until
 from support.recipes import tiny_values
 from support.records.lines import train_line
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import runner as runner_file
-from cluster.launchers.ray_job.job_record import JobFolder, JobRecord, JobRequest, Needs
+from cluster.launchers.ray_job.job_record import JobFolder, JobRecord, JobRequest
 from cluster.launchers.ray_job.runner import HEAD_TIMEOUT_SECONDS, JobRunner
+from cluster.ray.shares import ClusterSnapshot, Needs, NodeCapacity, SharingJob
 from cluster.recipe import Recipe
 from trainer.checkpoints import lease
 from trainer.runs.folder import RunFolder
-from trainer.runs.start import Invocation
+from trainer.runs.start import Claim, Invocation, StopOrder
 
 NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 
@@ -37,9 +37,13 @@ class Cluster:
     def __init__(self, free: Sequence[float] = (2.0,)) -> None:
         self.free = list(free)
         self.looks = 0
+        self.stopped_job: str | None = None
 
-    def jobs(self) -> list[QueuedJob]:
-        return [QueuedJob("mine", 0.0, "WAITING", NEEDS)]
+    def snapshot(self) -> ClusterSnapshot:
+        return ClusterSnapshot([SharingJob("mine", "run", 0.0, Claim(), NEEDS)], self.nodes())
+
+    def stop_order(self, job_id: str) -> StopOrder | None:
+        return StopOrder(by="ada@host", at=0.0) if job_id == self.stopped_job else None
 
     def nodes(self) -> list[NodeCapacity]:
         self.looks += 1
