@@ -19,10 +19,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
+from cluster.config import ClusterConfig
 from cluster.ray.reservation import has_labels, room
 from foundation.file_model import FileModel
 from trainer.runs.start import Claim
@@ -49,6 +50,17 @@ class Needs(FileModel):
     bundle: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
     cpus_of_workers: Annotated[float, Field(ge=0)]
     node_labels: dict[str, str] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: ClusterConfig) -> Self:
+        """Return what a recipe's cluster section needs."""
+        return cls(
+            ranks=config.min_ranks,
+            max_ranks=config.max_ranks,
+            bundle=config.resources_of_a_rank,
+            cpus_of_workers=config.data_workers * config.cpus_per_data_worker,
+            node_labels=config.node_labels,
+        )
 
     def __str__(self) -> str:
         rank = " and ".join(f"{amount:g} {name}" for name, amount in self.bundle.items())

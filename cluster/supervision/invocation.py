@@ -16,9 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from platform import python_version
 
+from cluster.errors import ClusterError
 from cluster.packages import INSTALLATION
+from cluster.recipe import Recipe
+from foundation.file_model import error_summary
 from foundation.location import without_credentials
-from trainer.runs.start import MAX_CHARACTERS, Claim, Code, Invocation, Start
+from trainer.runs.start import MAX_CHARACTERS, MAX_PRIORITY, Claim, Code, Invocation, Start
 
 # In the environment of a job's driver: an `Invocation` as JSON.
 VARIABLE = "TRANSLOOM_INVOCATION"
@@ -57,6 +60,28 @@ def current_claim() -> Claim:
         return Claim.model_validate_json(os.environ.get(CLAIM_VARIABLE, ""))
     except ValueError:  # no job, or one of another version
         return Claim(owner=current_user())
+
+
+def claim_of(recipe: Recipe, owner: str, priority: int) -> Claim:
+    """Return the claim of a recipe's job to a share of the cluster.
+
+    Raises:
+        ClusterError: the owner or the priority is invalid.
+    """
+    try:
+        return Claim(
+            owner=owner,
+            priority=priority,
+            tags=recipe.tracking.tags,
+            weight=recipe.cluster.share_weight,
+            fixed=recipe.cluster.share == "fixed",
+        )
+    except ValueError as error:
+        raise ClusterError(
+            f"--owner {owner!r} with --priority {priority} cannot be used: {error_summary(error)}. "
+            "An owner has up to 100 letters, digits, spaces and _.@+-, and begins with a letter, a "
+            f"digit or _; a priority is a number from 0 to {MAX_PRIORITY}"
+        ) from error
 
 
 def current_user() -> str:

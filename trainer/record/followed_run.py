@@ -59,7 +59,13 @@ def _signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
 
     If no process trains the run, its status changes only if a signature changes.
     """
-    return tuple(map(_signature_of, (run.status, run.path / "owners")))
+    jobs = (run.path / "jobs").glob("*")  # the folder of a job changes with its record
+    newest = max((found for job in jobs if (found := _signature_of(job))), key=_time, default=None)
+    return (*map(_signature_of, (run.status, run.path / "owners")), newest)
+
+
+def _time(signature: Signature) -> int:
+    return signature[2]
 
 
 def _signature_of(path: Path) -> Signature | None:

@@ -52,10 +52,12 @@ class JobShare:
 
     Attributes:
         held: number of ranks that the job holds, in the last snapshot.
+        has_turn: whether the waiting job begins as soon as other jobs have given ranks.
     """
 
     def __init__(self, job_id: str, rebalance_seconds: float) -> None:
         self.held = 0
+        self.has_turn = False
         self._id = job_id
         self._rebalance_seconds = rebalance_seconds
         self._last = ShareTarget(ranks=0)
@@ -74,6 +76,7 @@ class JobShare:
         me = self._listed.get(self._id)
         if me is None:
             return "Ray's list of jobs to contain it with a valid claim"
+        self.has_turn = targets[me.id] > 0
         user = next(job for job in one_per_run(jobs) if job.run.rstrip("/") == me.run.rstrip("/"))
         if user.id != me.id:
             return f"its run, which {user.label} uses"

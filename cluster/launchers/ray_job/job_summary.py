@@ -19,6 +19,8 @@ from cluster.launchers.ray_job.job_record import (
     JobRecord,
 )
 from cluster.ray.shares import CLAIM_KEY, RUN_KEY
+from trainer.record.run_status import is_run, run_status_of
+from trainer.record.run_status_model import RunStatus
 from trainer.runs.start import Claim
 
 if TYPE_CHECKING:
@@ -141,6 +143,22 @@ class JobSummary:
                 "message": self.message or known.get("message", ""),
             }
         return known
+
+
+def status_with_job(path: Path) -> RunStatus:
+    """Return the status of a run; its state is "waiting" while its newest job waits to train it."""
+    status = run_status_of(path)
+    job = newest_job_of(path) if status.state != "training" else None
+    if job is None or not job.waits:
+        return status
+    claim = job.claim or Claim()
+    update = {"job_owner": claim.owner, "priority": claim.priority, "reason": job.waits_for}
+    return status.model_copy(update={"state": "waiting", **update})
+
+
+def has_jobs(path: Path) -> bool:
+    """Return whether a folder has jobs of a run, which may have begun or not."""
+    return is_run(path) or any((path / "jobs").glob("*/job.json"))
 
 
 def newest_job_of(run: Path) -> JobSummary | None:

@@ -230,7 +230,8 @@ class JobRunner:
                     f"The job would have to wait for {waits_for}. Submit it without --no-wait, "
                     "lower cluster.ranks, or stop jobs that hold resources"
                 )
-            self._discard_child()  # a waiting child would hold memory
+            if not self._share.has_turn:
+                self._discard_child()  # a waiting child would hold memory
             if waits_for != self._record.waits_for:
                 self._write(waits_for=waits_for)
             if told is None:

@@ -37,12 +37,11 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
-from cluster.supervision.invocation import current_invocation, current_user
-from foundation.file_model import error_summary
+from cluster.supervision.invocation import claim_of, current_invocation, current_user
 from foundation.wording import byte_count, counted, join_items
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
-from trainer.runs.start import DEFAULT_PRIORITY, MAX_PRIORITY, Claim
+from trainer.runs.start import DEFAULT_PRIORITY
 
 # After cluster.grace_seconds the driver kills the ranks and exits, which takes a moment.
 STOP_MARGIN_SECONDS = 30
@@ -157,13 +156,7 @@ def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
         run=run.url or str(run.path.absolute()),
         folder=str(Path.cwd()),
         dataset=recipe.data.dataset,
-        needs=Needs(
-            ranks=config.min_ranks,
-            max_ranks=config.max_ranks,
-            bundle=config.resources_of_a_rank,
-            cpus_of_workers=config.data_workers * config.cpus_per_data_worker,
-            node_labels=config.node_labels,
-        ),
+        needs=Needs.of(config),
         claim=claim_of(recipe, wanted.owner or current_user(), wanted.priority),
         rebalance_seconds=config.rebalance_seconds,
         wait=wanted.wait,
@@ -177,28 +170,6 @@ def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
         digest=digest_of(INSTALLATION),
     )
     return recipe, request
-
-
-def claim_of(recipe: Recipe, owner: str, priority: int) -> Claim:
-    """Return the claim of a recipe's job to a share of the cluster.
-
-    Raises:
-        ClusterError: the owner or the priority is invalid.
-    """
-    try:
-        return Claim(
-            owner=owner,
-            priority=priority,
-            tags=recipe.tracking.tags,
-            weight=recipe.cluster.share_weight,
-            fixed=recipe.cluster.share == "fixed",
-        )
-    except ValueError as error:
-        raise ClusterError(
-            f"--owner {owner!r} with --priority {priority} cannot be used: {error_summary(error)}. "
-            "An owner has up to 100 letters, digits, spaces and _.@+-, and begins with a letter, a "
-            f"digit or _; a priority is a number from 0 to {MAX_PRIORITY}"
-        ) from error
 
 
 def send(

@@ -54,7 +54,8 @@ export class RunsTable {
     const terms = parseFilter(view.filter);
     this.#visible = sorted(runs.filter((row) => fits(row, terms)), view.sort);
     if (document.activeElement !== this.#filter) this.#filter.value = view.filter;
-    const columns = columnsOf(runs, view, this.#store.facts.at("table"));
+    const facts = this.#store.facts.at("table").filter(({ thin, name }) => thin || runs.some((row) => valueOf(row, name) != null));
+    const columns = columnsOf(runs, view, facts);
     this.#showHead(columns, view, runs);
     this.#showRows(columns);
     const unknown = unknownFields(runs, terms);
@@ -74,7 +75,7 @@ export class RunsTable {
     const focused = this.#head.contains(document.activeElement) && document.activeElement.dataset.field;
     fill(this.#head, element("th", { scope: "col" }, element("span", { class: "unseen" }, "curves")),
       ...columns.map(({ field, name, order, setting }) => {
-        const isText = setting || ["name", "state"].includes(field);
+        const isText = setting || ["name", "state", "job_owner"].includes(field);
         const here = view.sort.replace(/^-/, "") === field;
         const down = view.sort.startsWith("-");
         return element("th", { scope: "col", class: isText ? null : "number", "aria-sort": here ? (down ? "descending" : "ascending") : null },
@@ -201,7 +202,7 @@ function showCell(cell, column, run) {
     cell.title = text;
     setText(cell, text.length > WIDE_SETTING ? text.slice(0, WIDE_SETTING) + "…" : text);
   } else {
-    cell.className = "number";
+    cell.className = column.fact.format === "text" ? "" : "number";
     setText(cell, currentText(column.fact, standing) ?? "");
   }
 }
