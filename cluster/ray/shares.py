@@ -103,7 +103,7 @@ class SharingJob:
 
     @property
     def floor(self) -> int:
-        """Number of ranks that nobody takes from the job while it trains."""
+        """Number of ranks that no other job takes from the job while it trains."""
         keeps = self.keeps or self.claim.fixed
         return max(self.needs.ranks, min(self.held, self.largest)) if keeps else self.needs.ranks
 

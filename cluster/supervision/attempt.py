@@ -340,5 +340,4 @@ class RankAttempt:
             names = {node.id[:8]: node.name for node in context.view.nodes().values()}
             heartbeats = self._worker_monitor.poll(context.workers.handles, now)
             context.status.update_ranks(self._group.heartbeats())
-            context.status.update_share(context.share.target)
             context.status.update_workers(heartbeats, names)

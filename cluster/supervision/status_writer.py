@@ -22,7 +22,6 @@ from cluster.data.workers import WorkerHeartbeat
 from cluster.health.hang_detector import Position
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.supervision.run_listener import RunListener
-from cluster.supervision.share_target import ShareTarget
 from foundation.location import without_credentials
 from foundation.periodic_thread import PeriodicThread
 from trainer.checkpoints.lease import Lease
@@ -148,11 +147,6 @@ class StatusWriter(PeriodicThread):
         """Record that the ranks leave or are lost; new ranks may start later."""
         self._cause = without_credentials(cause).split("\n", 1)[0][:MAX_CHARACTERS]
         self._being_written = None
-
-    def update_share(self, target: ShareTarget | None) -> None:
-        """Record the number of ranks that the run's job should have, if it has a job."""
-        if target:
-            self._started |= {"target_ranks": target.ranks, "share_reason": target.reason}
 
     def clear_ranks(self) -> None:
         """Record that no ranks exist, while the run waits for capacity or after its end."""

@@ -237,8 +237,6 @@ _OF_THE_STATUS = (
     Fact("state", "state", format="text", current="computed"),
     Fact("job_owner", "owner", format="text", show=("status", "table")),
     Fact("priority", "priority", "", "whole", ("status", "table")),
-    Fact("target_ranks", "target of ranks", "", "whole", ("status", "table")),
-    Fact("share_reason", "reason for the target", format="text", show=("status",)),
     Fact("rank_hours", "rank hours", "h", "number", ("status",)),
     Fact("cost", "cost", "", "number", ("status", "table")),
     Fact("supervisor_state", "supervisor", "", "text", ("status",), None, "computed"),

@@ -60,12 +60,8 @@ def _signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
     If no process trains the run, its status changes only if a signature changes.
     """
     jobs = (run.path / "jobs").glob("*")  # the folder of a job changes with its record
-    newest = max((found for job in jobs if (found := _signature_of(job))), key=_time, default=None)
-    return (*map(_signature_of, (run.status, run.path / "owners")), newest)
-
-
-def _time(signature: Signature) -> int:
-    return signature[2]
+    newest = max(jobs, key=lambda job: (_signature_of(job) or (0,))[-1], default=run.path / "jobs")
+    return tuple(map(_signature_of, (run.status, run.path / "owners", newest)))
 
 
 def _signature_of(path: Path) -> Signature | None:

@@ -33,7 +33,6 @@ LIMITS = JsonLimits(bytes=8_000_000, values=800_000)
 # Values of fields that say something only while a process trains the run.
 NOT_TRAINED: dict[str, Any] = {
     **dict.fromkeys(("supervisor_state", "seconds_left", "memory_checkpoint_step")),
-    **dict.fromkeys(("target_ranks", "share_reason")),
     "slow_ranks": [],
     "unfit_nodes": (),
 }

@@ -103,10 +103,6 @@ class RunStatus(FileModel):
     """Priority of the run's job, from 0 to 100; 50 without a job."""
     ranks: int | None = None
     """Number of ranks of the last start."""
-    target_ranks: int | None = None
-    """Number of ranks that the run's job should have now; None without a job."""
-    share_reason: str | None = None
-    """Reason for the last change of `target_ranks`, as a clause."""
     rank_hours: float | None = None
     """Time for which the run had ranks, summed over them."""
     cost: float | None = None

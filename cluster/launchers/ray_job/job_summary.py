@@ -117,7 +117,7 @@ class JobSummary:
 
     @property
     def share_reason(self) -> str | None:
-        """Why the job waits, or why its number of ranks has changed last."""
+        """Reason why the job waits, or why its number of ranks has changed last."""
         return self.waits_for or (self.record.share_reason if self.record else None)
 
     def to_json(self) -> dict[str, Any]:

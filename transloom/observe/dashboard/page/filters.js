@@ -45,7 +45,7 @@ export function valueOf(row, field) {
 }
 
 // The fields of all runs, in addition to current numbers, scores and settings.
-export const FIELDS = ["name", "state", "step", "ranks", "seconds_left", "job_owner", "priority", "target_ranks", "cost"];
+export const FIELDS = ["name", "state", "step", "ranks", "seconds_left", "job_owner", "priority", "cost"];
 const FORMER = { "tokens/s": "target_tokens_per_second", "tflop/s": "tflops_per_second", left: "seconds_left" };
 
 // Rows in the order of a field, "-field" for the largest first; unknown values come last.

@@ -54,8 +54,7 @@ export class RunsTable {
     const terms = parseFilter(view.filter);
     this.#visible = sorted(runs.filter((row) => fits(row, terms)), view.sort);
     if (document.activeElement !== this.#filter) this.#filter.value = view.filter;
-    const facts = this.#store.facts.at("table").filter(({ thin, name }) => thin || runs.some((row) => valueOf(row, name) != null));
-    const columns = columnsOf(runs, view, facts);
+    const columns = columnsOf(runs, view, this.#store.facts.at("table"));
     this.#showHead(columns, view, runs);
     this.#showRows(columns);
     const unknown = unknownFields(runs, terms);
@@ -176,7 +175,7 @@ function columnsOf(runs, view, facts) {
     { field: "state", name: "state", order: "" },
     { field: "step", name: "step", order: "-" },
     ...scores,
-    ...facts.map((fact) => ({ field: fact.name, name: fact.title, order: fact.format === "span" ? "" : "-", fact })),
+    ...facts.filter(({ thin, name }) => thin || runs.some((row) => valueOf(row, name) != null)).map((fact) => ({ field: fact.name, name: fact.title, order: fact.format === "span" ? "" : "-", fact })),
     ...view.columns.map((key) => ({ field: key, name: key.split(".").slice(-2).join("."), order: "", setting: key })),
   ];
 }
