@@ -103,7 +103,7 @@ class Notification(FileModel):
     def to_text(self) -> bytes:
         """Return the notification as two lines for a person."""
         moment = datetime.fromisoformat(self.time).strftime("%Y-%m-%d %H:%M UTC")
-        return f"{self.text}\n{self.owner} on {self.host}, {moment}: {self.command}".encode()
+        return f"{self.text}\n{self.host}, {self.owner}, {moment}: {self.command}".encode()
 
 
 def clean(text: str) -> str:

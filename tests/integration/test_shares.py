@@ -35,6 +35,7 @@ class Job:
 
     @property
     def record(self) -> JobRecord:
+        wait_until(JobFolder.of(self.folder, self.id).record_file.exists)
         return JobFolder.of(self.folder, self.id).read()
 
     def trains_on(self, ranks: int) -> bool:
@@ -57,10 +58,10 @@ def test_runs_of_two_owners_and_an_urgent_one_share_ranks_and_lose_no_bit(
     wait_until(lambda: first.trains_on(4))
     second = Job(runs, address, "second", "bob", ENDLESS, "--priority", "50")
     wait_until(lambda: first.trains_on(2) and second.trains_on(2))
-    assert second.id in str(first.record.share_reason)  # whom it has given ranks to
+    assert second.id in str(first.record.share)  # whom it has given ranks to
     listed = {job["id"]: job for job in json.loads(first.ask("jobs", "list"))}
     assert [listed[job.id]["owner"] for job in (first, second)] == ["ada", "bob"]
-    assert [listed[job.id]["target"] for job in (first, second)] == [2, 2]
+    assert [listed[job.id]["share"]["ranks"] for job in (first, second)] == [2, 2]
 
     # An urgent job begins on the full cluster, and the others keep their smallest numbers.
     urgent = Job(runs, address, "urgent", "ada", "trainer.max_steps=40", "--priority", "90")
@@ -68,7 +69,7 @@ def test_runs_of_two_owners_and_an_urgent_one_share_ranks_and_lose_no_bit(
     wait_until(lambda: urgent.record.state == "SUCCEEDED")
     assert max(line.world_size for line in train_lines(urgent.folder / "metrics.jsonl")) == 2
     wait_until(lambda: first.trains_on(2) and second.trains_on(2))
-    assert urgent.id in str(first.record.share_reason)
+    assert urgent.id in str(first.record.share)
 
     # Another user's job is stopped by its owner's name, and its ranks are taken.
     assert f"{second.id} is a job of bob" in second.stop(code=1)

@@ -161,13 +161,13 @@ def jobs_table(summaries: list["JobSummary"]) -> AnswerTable:
     )
     for summary in summaries:
         started = summary.job.started if summary.job else None
-        record, claim, is_over = summary.record, summary.claim, summary.finished
-        shares = (record.ranks, record.target) if record and not is_over else (None, None)
+        record, claim, share = summary.record, summary.claim, summary.share
         table.add(
             *(summary.id, claim.owner if claim else "", str(claim.priority) if claim else ""),
-            *(summary.status, *("" if n is None else str(n) for n in shares), _time(started)),
+            *(summary.status, str(record.ranks) if record and share else ""),
+            *(str(share.ranks) if share else "", _time(started)),
             *(str(record.restarts) if record else "", summary.run, _run_state(summary)),
-            summary.share_reason or "",
+            summary.waits_for or (share.reason if share else ""),
         )
     return table
 
@@ -460,8 +460,8 @@ def _describe(summary: "JobSummary") -> str:
         lines.append(f"owner    {claim.owner}, priority {claim.priority}{tags}")
     if record and record.waits_for and not summary.finished:
         lines.append(f"waits    for {record.waits_for}")
-    elif record and record.target and not summary.finished:
-        lines.append(f"ranks    {record.ranks}, target {record.target}: {record.share_reason}")
+    elif record and (share := summary.share):
+        lines.append(f"ranks    {record.ranks}, target {share.ranks}: {share.reason}")
     if state := _run_state(summary):
         lines.append(f"state    {state}")
     if record and summary.folder:

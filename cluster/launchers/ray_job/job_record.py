@@ -24,6 +24,7 @@ from pydantic import Field
 
 from cluster.errors import ClusterError
 from cluster.ray.shares import Needs
+from cluster.supervision.share_target import ShareTarget
 from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from trainer.checkpoints.process_identity import host_identity, start_tick
@@ -173,8 +174,7 @@ class JobRecord(FileModel):
         since: time at which the current state began.
         has_owned_run: whether an attempt has been the owner of the run, so that it trained the run.
         ranks: number of ranks for which the job holds resources; None if it is unknown.
-        target: number of ranks that it should have; None before it begins.
-        share_reason: why the target has changed last, as a clause.
+        share: number of ranks that it should have, with the reason; None before it begins.
     """
 
     format_version: Literal[1] = 1
@@ -187,8 +187,7 @@ class JobRecord(FileModel):
     attempts: tuple[Attempt, ...] = ()
     has_owned_run: bool = False
     ranks: Count | None = None
-    target: Count | None = None
-    share_reason: str | None = None
+    share: ShareTarget | None = None
     exit_code: Code | None = None
     message: str | None = None
 

@@ -19,6 +19,7 @@ from cluster.launchers.ray_job.job_record import (
     JobRecord,
 )
 from cluster.ray.shares import CLAIM_KEY, RUN_KEY
+from cluster.supervision.share_target import ShareTarget
 from trainer.record.run_status import is_run, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.start import Claim
@@ -116,9 +117,9 @@ class JobSummary:
         return f" of {self.claim.owner}" if self.claim else ""
 
     @property
-    def share_reason(self) -> str | None:
-        """Reason why the job waits, or why its number of ranks has changed last."""
-        return self.waits_for or (self.record.share_reason if self.record else None)
+    def share(self) -> ShareTarget | None:
+        """Number of ranks that the job should have; None before it begins and after its end."""
+        return self.record.share if self.record and not self.finished else None
 
     def to_json(self) -> dict[str, Any]:
         known: dict[str, Any] = {"id": self.id, "status": self.status, "run": self.run}
@@ -135,8 +136,7 @@ class JobSummary:
             known |= {
                 "waits_for": self.record.waits_for,
                 "ranks": self.record.ranks,
-                "target": self.record.target,
-                "share_reason": self.record.share_reason,
+                "share": self.record.share.model_dump() if self.record.share else None,
                 "restarts": self.record.restarts,
                 "attempts": [attempt.model_dump() for attempt in self.record.attempts],
                 "log": str(self.folder / "log.txt") if self.folder else None,

@@ -53,6 +53,7 @@ from trainer.runs.start import StopOrder
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
+SHARE_SECONDS = 2.0
 UPLOAD_SECONDS = 30.0
 MAX_REASON_CHARACTERS = 500
 # Seconds for which Ray's head may fail to answer before a waiting job fails.
@@ -132,7 +133,7 @@ class JobRunner:
             if self._stop.reason:
                 return "STOPPED", EXIT_PREEMPTED, self._stop_text(view)
             follow = PeriodicThread(
-                "share", QUEUE_SECONDS, lambda: self._follow_share(view.snapshot()), join_seconds=0
+                "share", SHARE_SECONDS, lambda: self._follow_share(view.snapshot()), join_seconds=0
             )
             with follow:
                 code = self._attempt(view)
@@ -267,7 +268,8 @@ class JobRunner:
                 if self._record.state == "STARTING" and self._recorded_bytes() != size:
                     self._write(state="RUNNING")
             self._renew()
-            self._record_share()
+            if (self._share.held, self._target) != (self._record.ranks, self._record.share):
+                self._write(ranks=self._share.held, share=self._target)
         # Check once more: the child may have taken ownership of the run and ended before the loop
         # noticed.
         self._is_owner(child)
@@ -282,15 +284,6 @@ class JobRunner:
         )
         self._write(attempts=(*others, ended))
         return code
-
-    def _record_share(self) -> None:
-        share = {
-            "ranks": self._share.held,
-            "target": self._target.ranks,
-            "share_reason": self._target.reason,
-        }
-        if any(getattr(self._record, name) != value for name, value in share.items()):
-            self._write(**share)
 
     def _end_reason(self, code: int) -> str:
         """Return why an attempt ended: the signal that killed it, or its last line."""
