@@ -233,3 +233,5 @@ def own_run(
         open_run(recipe, run, store, manifest)
         status.run_opens(recipe.model_dump(mode="json"), current_start())
         yield OwnedRun(recipe, manifest, run, lease, mirror, stop, listener, status)
+        if order := stop.late_order():
+            listener.notice(order)

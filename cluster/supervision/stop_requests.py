@@ -8,6 +8,7 @@ interrupts the supervisor immediately. Before a run has begun, there is nothing 
 its end there is nothing to interrupt: see `command_signals`.
 """
 
+import os
 import signal
 import time
 from contextlib import suppress
@@ -16,10 +17,12 @@ from typing import Self
 
 from cluster.supervision.command_signals import SIGNALS, exit_immediately
 from cluster.supervision.interval import Interval
+from cluster.supervision.invocation import JOB_VARIABLE
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import StopOrder
 
 POLL_SECONDS = 0.5
+ORDER_SECONDS, ORDER_POLL_SECONDS = 5.0, 0.1
 
 
 class StopRequests:
@@ -74,6 +77,24 @@ class StopRequests:
         if self._signal is not None:
             return f"{signal.Signals(self._signal).name} was received"
         return f"{self._run.stop_request} was created" if self._file_taken else None
+
+    def late_order(self) -> str | None:
+        """Wait until it is known who has stopped this process's job by a signal, which has no name.
+
+        The job's runner writes the name into the request file, perhaps after the ranks have left.
+
+        Returns:
+            The order as text; None if it was known before, or remains unknown.
+        """
+        deadline = time.monotonic() + ORDER_SECONDS
+        while self._signal and not self._file_taken and JOB_VARIABLE in os.environ:
+            self._poll_file()
+            if self._order:
+                return self._order.text
+            if time.monotonic() > deadline:
+                break
+            time.sleep(ORDER_POLL_SECONDS)
+        return None
 
     def _poll_file(self) -> None:
         if self._run.take_stop_request(self._former):

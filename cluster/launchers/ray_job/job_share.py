@@ -117,7 +117,9 @@ class JobShare:
             targets[me.id],
             [job for job in jobs if job.id != me.id and job.held < targets[job.id]],
         )
-        waiting = [job for job in receivers if job.held < job.needs.ranks]
+        waiting = [job for job in receivers if not job.begun] or [
+            job for job in receivers if job.held < job.needs.ranks
+        ]
         ranks, reason = computed, f"its share is {counted(computed, 'rank')}"
         if computed >= me.held or not receivers:
             self._lower_since = None

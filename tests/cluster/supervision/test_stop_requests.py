@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.supervision.invocation import JOB_VARIABLE
 from cluster.supervision.stop_requests import POLL_SECONDS, StopRequests
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import StopOrder
@@ -116,6 +117,17 @@ def test_a_request_that_names_a_person_says_who_and_when(run):
         time.sleep(POLL_SECONDS)
         run.ask_to_stop(StopOrder(by="ada@host", at=0.0))
         assert stop.reason == "ada@host stopped the run at 1970-01-01 00:00:00 UTC"
+
+
+def test_a_name_that_comes_after_the_ranks_have_left_is_waited_for(run, monkeypatch):
+    with StopRequests(run) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        run.ask_to_stop(StopOrder(by="ada@host", at=0.0))
+        assert stop.late_order() is None  # this process has no job
+        monkeypatch.setenv(JOB_VARIABLE, "mine")
+        assert "ada@host" in stop.late_order()
+        assert stop.late_order() is None  # it was reported
+        assert "ada@host" in stop.reason
 
 
 def test_a_name_with_control_characters_is_not_shown(run):
