@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.launcher_config import KubernetesConfig, SlurmConfig
 from foundation.location import Location
 from foundation.section import Section, execution
+from trainer.runs.start import MAX_WEIGHT
 
 RankCount = Annotated[int, Field(gt=0)]
 ExitCode = Annotated[int, Field(gt=0, le=255)]
@@ -172,6 +173,29 @@ class ClusterConfig(Section):
         "Maximum number of consecutive automatic restarts of a submitted job without a new step; 0 "
         "disables restarts.",
         ge=0,
+    )
+
+    share: Literal["fair", "fixed"] = execution(
+        "fair",
+        "fair: a submitted job gives ranks to other jobs and takes free ones, within "
+        "cluster.ranks, as its share of the cluster changes. fixed: no other job takes ranks from "
+        "it.",
+    )
+    share_weight: float = execution(
+        1.0,
+        "Weight of the job's owner among owners with jobs of the same priority; the largest weight "
+        "of an owner's jobs counts.",
+        gt=0,
+        le=MAX_WEIGHT,
+    )
+    rebalance_seconds: float = execution(
+        300.0,
+        "Seconds for which another job must have less than its share before this one gives ranks "
+        "to it. A job that waits to begin gets them at once.",
+        ge=0,
+    )
+    price_per_rank_hour: float | None = execution(
+        None, "Price of a rank for an hour, in any currency; null shows no cost.", ge=0
     )
 
     slurm: SlurmConfig = SlurmConfig()

@@ -33,6 +33,18 @@ class SlurmConfig(Section):
     account: str | None = execution(
         None, "Account that is charged for the job; null: Slurm's default.", pattern=WORD
     )
+    qos: str | None = execution(
+        None,
+        "Quality of service (QOS) of the job, which has a priority; null: Slurm's default.",
+        pattern=WORD,
+    )
+    nice: int = execution(
+        0,
+        "Adjustment of the job's priority: the higher, the later it starts. Only operators may "
+        "set a negative one.",
+        ge=-2_147_483_645,
+        le=2_147_483_645,
+    )
     time_limit_minutes: int | None = execution(
         None,
         "Time limit of the job. Shortly before the limit, the job saves a checkpoint and is "

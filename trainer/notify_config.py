@@ -16,6 +16,7 @@ from foundation.wording import counted
 NotifyEvent = Literal[
     "finished",
     "failed",
+    "stopped",
     "restarts",
     "stalled",
     "loss_spike",

@@ -191,14 +191,18 @@ def submit(
     *,
     address: str,
     run: "str | Path | Run | None" = None,
+    owner: str | None = None,
+    priority: int | None = None,
 ) -> "Job":
     """Submit a run as a job of a Ray cluster, and return without waiting for the job.
 
     Args:
         address: URL of the cluster's dashboard, such as http://127.0.0.1:8265.
         run: the run's folder, on storage that all nodes share.
+        owner: the job's owner; by default this user.
+        priority: from 0 to 100; by default 50. Jobs with a higher one get ranks first.
     """
-    flags = _options(address=address, run=run)
+    flags = _options(address=address, run=run, owner=owner, priority=priority)
     told = _call(["submit", *_recipe(recipe, overrides), *flags], quiet=True)
     return Job(told["job"], Run(told["run"]), address)
 

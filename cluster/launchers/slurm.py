@@ -43,6 +43,8 @@ OWN_OPTIONS = {
     "cpus-per-task": ("c", "use cluster.slurm.cpus_per_node"),
     "partition": ("p", "use cluster.slurm.partition"),
     "account": ("A", "use cluster.slurm.account"),
+    "qos": ("q", "use cluster.slurm.qos"),
+    "nice": ("", "use cluster.slurm.nice"),
     "time": ("t", "use cluster.slurm.time_limit_minutes"),
     "time-min": ("", "use cluster.slurm.time_limit_minutes"),
     "array": ("a", "use --array of this command"),
@@ -245,6 +247,8 @@ def _options(
         "gpus-per-node": share.gpus or None,
         "partition": slurm.partition,
         "account": slurm.account,
+        "qos": slurm.qos,
+        "nice": slurm.nice or None,
         "time": slurm.time_limit_minutes,
         "array": (f"0-{tasks - 1}" + (f"%{at_once}" if at_once else "")) if array else None,
         "signal": f"B:TERM@{notice}",  # B: sent to the batch script alone

@@ -8,11 +8,13 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from cluster.supervision.invocation import current_claim
 from foundation.file_model import Count, FileModel
 from foundation.location import without_credentials
 from foundation.untrusted_text import visible_in_json, visible_line
 from trainer.notify_config import NotifyEvent
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import DEFAULT_PRIORITY
 
 MAX_CHARACTERS = 1_000  # of a text, which may quote a library's message
 
@@ -51,6 +53,8 @@ class Notification(FileModel):
         max_steps: `trainer.max_steps`.
         score: the score of the event, or None.
         text: description in one paragraph, without control characters.
+        owner: the person who submitted or started the run.
+        priority: the priority of the run's job; 50 without a job.
         host: the host of the driver.
         time: the time of the event in UTC, in ISO format.
         command: the command that shows more.
@@ -65,6 +69,8 @@ class Notification(FileModel):
     max_steps: Count
     score: NotifiedScore | None = None
     text: Annotated[str, Field(max_length=MAX_CHARACTERS)]
+    owner: str = ""
+    priority: Count = DEFAULT_PRIORITY
     host: str
     time: str
     command: str
@@ -72,7 +78,7 @@ class Notification(FileModel):
     @classmethod
     def of(cls, event: RunEvent, run: RunFolder, max_steps: int) -> "Notification":
         """Return the notification of an event that happens now."""
-        folder = str(run.path.absolute())
+        folder, claim = str(run.path.absolute()), current_claim()
         shown = "status" if event.ended else "watch"
         return cls(
             id=secrets.token_hex(8),
@@ -83,6 +89,8 @@ class Notification(FileModel):
             max_steps=max_steps,
             score=event.score,
             text=clean(event.text),
+            owner=claim.owner,
+            priority=claim.priority,
             host=clean(socket.gethostname()),
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             command=clean(shlex.join(["transloom", shown, folder])),
@@ -95,7 +103,7 @@ class Notification(FileModel):
     def to_text(self) -> bytes:
         """Return the notification as two lines for a person."""
         moment = datetime.fromisoformat(self.time).strftime("%Y-%m-%d %H:%M UTC")
-        return f"{self.text}\n{self.host}, {moment}: {self.command}".encode()
+        return f"{self.text}\n{self.host}, {self.owner}, {moment}: {self.command}".encode()
 
 
 def clean(text: str) -> str:

@@ -4,7 +4,7 @@ Each method receives one source, and calls `emit` with the events that it finds:
 
     line          lines of the metrics file     skipped_steps, loss_spike, slow_rank, best_score,
                                                 bad_node
-    notice        notices of the supervisor     bad_node
+    notice        notices of the supervisor     bad_node, stopped
     vitals        restarts with their causes    restarts
     poll          the clock                     stalled
     ended_by      the error that ended the run  failed
@@ -41,6 +41,7 @@ from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, Validatio
 from trainer.record.record_end import read_record_end
 from trainer.record.recorded_status import MANY_BYTES, end_reason
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import STOPPED_AT
 from trainer.runs.vitals import Vitals
 from trainer.scores import BestScore, keep_best
 
@@ -116,6 +117,8 @@ class RunEvents:
         """Process a notice of the supervisor."""
         if text.endswith(NODE_EXCLUDED):
             self._notify("bad_node", f"Run {self._name} leaves out a node: {text}.")
+        elif STOPPED_AT in text:
+            self._notify("stopped", f"Run {self._name} stops: {text}.")
 
     def vitals(self, vitals: Vitals) -> None:
         """Process the vitals of the run's processes, with its newest restarts."""

@@ -5,6 +5,7 @@ disturbs no other job, and leaves out nodes that are in use. Without a cluster, 
 checked.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,19 +15,25 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.errors import ClusterError
 from cluster.node_check.actor import NodeCheckActor
 from cluster.node_check.checks import NodeChecks, NodeProcesses
 from cluster.node_check.figures import MeasuredNode
 from cluster.node_check.verdicts import NODE_CHECK_REMEDY, NodeCheckReport, compare
 from cluster.planning.problem import PlanProblem
+from cluster.ray.cluster_shares import query_shares
 from cluster.ray.cluster_view import ClusterView, Node
+from cluster.ray.jobs import dashboard_of
 from cluster.ray.private import Holder, holders
 from cluster.ray.reservation import Reservation, has_labels, max_possible_ranks, room
 from cluster.ray.session import ray_session
+from cluster.ray.shares import Needs, SharingJob, target_ranks
 from cluster.recipe import Recipe
+from cluster.supervision.invocation import claim_of, current_user
 from cluster.supervision.restart_loop import hardware_check_folders
 from foundation.wording import counted, join_items
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import DEFAULT_PRIORITY
 
 THIS_MACHINE = "this machine"
 
@@ -38,17 +45,21 @@ class ClusterFacts:
     Attributes:
         room: number of ranks that fit into the free resources.
         room_at_all: number of ranks that would fit if all resources were free.
+        target: number of ranks that a new job would get now, after other jobs have given some; 0 if
+            it would wait, None if the cluster's jobs cannot be listed.
     """
 
     nodes: tuple[Node, ...]
     holders: tuple[Holder, ...]
     room: int
     room_at_all: int
+    target: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "room": self.room,
             "room_at_all": self.room_at_all,
+            "target": self.target,
             "nodes": [_node_json(node) for node in self.nodes],
             "holders": [
                 {**vars(holder), "resources": dict(holder.resources)} for holder in self.holders
@@ -80,7 +91,7 @@ def ask_cluster(
         ray_session(address, report_open_endpoints=notice),
         ClusterView(config.wait_for_head_seconds, notice) as view,
     ):
-        held = tuple(holders())
+        held, target = tuple(holders()), _target_of_new_job(recipe, run)
         nodes = tuple(sorted(view.query_nodes().values(), key=lambda node: node.name))
         fitting = [
             node
@@ -96,8 +107,20 @@ def ask_cluster(
         holders=held,
         room=sum(room(node.free, bundle) for node in fitting),
         room_at_all=max_possible_ranks(config, fitting),
+        target=target,
     )
     return facts, node_check, [*capacity_problems(recipe, facts), *problems]
+
+
+def _target_of_new_job(recipe: Recipe, run: RunFolder) -> int | None:
+    claim = claim_of(recipe, current_user(), DEFAULT_PRIORITY)
+    new = SharingJob("", run.location, math.inf, claim, Needs.of(recipe.cluster))
+    try:
+        dashboard = dashboard_of(ray.get_runtime_context().gcs_address)
+        snapshot = query_shares(dashboard, lambda job: False)
+    except (ClusterError, ValueError):  # Ray runs without its dashboard
+        return None
+    return target_ranks([*snapshot.jobs, new], snapshot.nodes)[""]
 
 
 def capacity_problems(recipe: Recipe, facts: ClusterFacts) -> list[PlanProblem]:

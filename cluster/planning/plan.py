@@ -125,6 +125,14 @@ class Plan:
         return not any(problem.refuses for problem in self.problems)
 
     @property
+    def cost(self) -> float | None:
+        """Cost of the remaining steps; None without a price or an estimated duration."""
+        price = self.recipe.cluster.price_per_rank_hour
+        if price is None or self.duration is None:
+            return None
+        return self.duration.hours * self.duration.ranks * price
+
+    @property
     def memory_checkpoints(self) -> MemoryCheckpoints | None:
         """Memory checkpoints of the run; None if the size of its state is unknown."""
         if self.state is None:
@@ -154,6 +162,7 @@ class Plan:
             "steps_left": self.steps_left,
             "speed": asdict(self.speed) if self.speed else None,
             "duration": asdict(self.duration) if self.duration else None,
+            "cost": self.cost,
             "failures": asdict(self.failures) if self.failures else None,
             "cluster": self.cluster.to_json() if self.cluster else None,
             "node_check": self.node_check.to_json() if self.node_check else None,

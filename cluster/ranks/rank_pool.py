@@ -47,6 +47,7 @@ class RankPool:
 
     Attributes:
         give_up: returns True if waits for nodes should end early, because the run must stop.
+        max_ranks: returns the largest number of ranks of a group now.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class RankPool:
             unfit: nodes that get no ranks; may grow while the pool lives.
         """
         self.give_up: Callable[[], bool] = lambda: False
+        self.max_ranks: Callable[[], int] = lambda: config.max_ranks
         self._config = config
         self._clock = clock
         self._unfit = unfit
@@ -103,7 +105,7 @@ class RankPool:
             for n in nodes.values()
             if n.leaves_at is None and n.id not in silent and n.id not in self._unfit
         }
-        return self._reservation.offer(usable, self._config.max_ranks)
+        return self._reservation.offer(usable, self.max_ranks())
 
     def start_group(self, nodes: list[str], names: Mapping[str, str]) -> RankGroup | None:
         """Start a group with a rank on each of these nodes.

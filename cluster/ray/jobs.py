@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -36,12 +36,14 @@ from cluster.ray.job_command import Attachment, Word, readable, shell_command
 from cluster.ray.private import NOISY_LOGGERS
 from foundation.location import credential_in, without_credentials
 from foundation.proxies import bypass_proxies, proxy_hint
+from trainer.runs.start import StopOrder
 
 POLL_SECONDS = 0.1
 COMMAND_KEY = "command"  # in a job's metadata: the submitted command, without the shell around it
 # Key in the metadata of a job that only checks the head node; `list_jobs` omits such a job. (It is
 # not deleted: after a deletion, Ray 2.60.0 may record the job's end again, which restores it.)
 PROBE_KEY = "looks"
+STOPS_KEY, BY_KEY = "stops", "by"  # of an order to stop a job: the job's id, and a person
 
 # Variable with the seconds from SIGTERM to SIGKILL when a job is stopped. Ray 2.60.0 reads it in
 # the process that supervises the job (job_supervisor.py), which has the job's environment.
@@ -226,14 +228,37 @@ def without_line(pieces: Iterator[str], line: str) -> Iterator[str]:
     yield held.replace(line, "", 1)
 
 
-def stop_job(address: str, job_id: str) -> bool:
+def stop_job(address: str, job_id: str, by: str | None = None) -> bool:
     """Ask a job to stop; return False if it had already finished.
 
     The job's processes receive SIGTERM and, three seconds later, SIGKILL. `STOP_WAIT_VARIABLE` in
     the job's environment changes the three seconds.
+
+    Args:
+        by: the person who stops the job. Because a signal has no text, the metadata of a small job
+            has the name, where `newest_stop_order` finds it.
     """
+    if by:
+        order = {PROBE_KEY: "the order to stop a job", STOPS_KEY: job_id, BY_KEY: by}
+        submit(["true"], address=address, folder=Path("/"), metadata=order)
     with jobs_api_errors(address, job_id):
         return bool(_client(address).stop_job(job_id))
+
+
+def newest_stop_order(address: str, job_id: str) -> StopOrder | None:
+    """Return who has stopped a job last and when; None if that is unknown."""
+    with jobs_api_errors(address):
+        orders = [
+            details
+            for details in _client(address).list_jobs()
+            if (details.metadata or {}).get(STOPS_KEY) == job_id
+        ]
+    newest = max(orders, key=lambda details: details.start_time or 0, default=None)
+    with suppress(ValueError):  # any user of the cluster can write metadata
+        if newest and newest.metadata:
+            by = newest.metadata.get(BY_KEY, "")
+            return StopOrder(by=by, at=(newest.start_time or 0) / 1000)
+    return None
 
 
 def file_next_to_logs(address: str, node: str, name: str) -> bytes | None:
@@ -295,7 +320,8 @@ class _Client(JobSubmissionClient):
 
     # In Ray 2.60.0 all requests go through this method.
     def _do_request(self, *arguments: Any, **options: Any) -> Any:
-        if arguments == ("GET", "/api/version"):  # the first request; the server may not be Ray
+        # The first request, whose server may not be Ray, and one that runners send often.
+        if arguments in (("GET", "/api/version"), ("GET", "/api/jobs/")):
             options.setdefault("timeout", REQUEST_SECONDS)
         return super()._do_request(*arguments, auth=lambda request: request, **options)
 

@@ -317,40 +317,80 @@ class Holder:
     resources: Mapping[str, float]
 
 
-def holders() -> list[Holder]:
-    """Return the jobs that hold resources of the cluster that this process has joined."""
+@dataclass(frozen=True)
+class Reserved:
+    """Resources of a node that a Ray job has reserved.
+
+    Attributes:
+        job: Ray's id of the job.
+        submission: the id of a submitted job; None for other drivers.
+        node: the id of the node.
+        is_bundle: True for a bundle of a placement group, False for an actor.
+    """
+
+    job: str
+    submission: str | None
+    node: str
+    resources: Mapping[str, float]
+    is_bundle: bool
+
+
+def reserved_resources() -> list[Reserved]:
+    """Return what placement groups and actors have reserved on the nodes of the cluster."""
+    return _reserved(_job_table())
+
+
+def _job_table() -> dict[str, Any]:
     accessor = ray_state.state._connect_and_get_accessor()
-    held: dict[str, Counter[str]] = {}
-    for data in accessor.get_placement_group_table():
-        group = gcs_pb2.PlacementGroupTableData.FromString(data)
-        placed = [bundle for bundle in group.bundles if bundle.node_id]
-        if group.state != gcs_pb2.PlacementGroupTableData.REMOVED:
-            amounts = held.setdefault(group.creator_job_id.hex(), Counter())
-            for bundle in placed:
-                amounts.update(bundle.unit_resources)
-    for data in accessor.get_actor_table(None, "ALIVE"):
-        actor = gcs_pb2.ActorTableData.FromString(data)
-        if not actor.placement_group_id:  # otherwise its group was counted above
-            held.setdefault(actor.job_id.hex(), Counter()).update(actor.required_resources)
     jobs = accessor.get_job_table(
         skip_submission_job_info_field=True, skip_is_running_tasks_field=True
     )
-    found = []
-    for job in map(gcs_pb2.JobTableData.FromString, jobs):
-        resources = {name: n for name, n in held.get(job.job_id.hex(), {}).items() if n > 0}
-        if resources:
-            told = job.config.metadata
-            found.append(
-                Holder(
-                    job=job.job_id.hex(),
-                    submission=told.get("job_submission_id"),
-                    run=told.get("run"),
-                    command=job.entrypoint,
-                    driver=f"{job.driver_address.ip_address}, process {job.driver_pid}",
-                    resources=resources,
-                )
-            )
-    return found
+    return {job.job_id.hex(): job for job in map(gcs_pb2.JobTableData.FromString, jobs)}
+
+
+def _reserved(jobs: Mapping[str, Any]) -> list[Reserved]:
+    accessor = ray_state.state._connect_and_get_accessor()
+    found: list[tuple[str, bytes, Mapping[str, float], bool]] = []
+    for data in accessor.get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(data)
+        if group.state != gcs_pb2.PlacementGroupTableData.REMOVED:
+            job = group.creator_job_id.hex()
+            found += [(job, b.node_id, dict(b.unit_resources), True) for b in group.bundles]
+    for data in accessor.get_actor_table(None, "ALIVE"):
+        actor = gcs_pb2.ActorTableData.FromString(data)
+        if not actor.placement_group_id:  # otherwise its group was counted above
+            resources = dict(actor.required_resources)
+            found.append((actor.job_id.hex(), actor.address.node_id, resources, False))
+    return [
+        Reserved(
+            job,
+            jobs[job].config.metadata.get("job_submission_id") if job in jobs else None,
+            node.hex(),
+            resources,
+            is_bundle,
+        )
+        for job, node, resources, is_bundle in found
+        if node  # Ray has placed it
+    ]
+
+
+def holders() -> list[Holder]:
+    """Return the jobs that hold resources of the cluster that this process has joined."""
+    jobs, held = _job_table(), dict[str, Counter[str]]()
+    for one in _reserved(jobs):
+        held.setdefault(one.job, Counter()).update(one.resources)
+    return [
+        Holder(
+            job=job,
+            submission=told.config.metadata.get("job_submission_id"),
+            run=told.config.metadata.get("run"),
+            command=told.entrypoint,
+            driver=f"{told.driver_address.ip_address}, process {told.driver_pid}",
+            resources=resources,
+        )
+        for job, told in jobs.items()
+        if (resources := {name: n for name, n in held.get(job, {}).items() if n > 0})
+    ]
 
 
 def draining_nodes() -> dict[str, int]:

@@ -35,6 +35,7 @@ from cluster.ranks.reports import (
 )
 from cluster.ray.cluster_view import ClusterView, Node
 from cluster.supervision.attempt_end import (
+    MORE_ROOM,
     RankShutdown,
     ScaleUpTimer,
     ShutdownReason,
@@ -46,6 +47,7 @@ from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.node_samples import NodeSampler
 from cluster.supervision.owned_run import RemoteRun
 from cluster.supervision.run_listener import RunListener
+from cluster.supervision.share_target import FollowedTarget
 from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.stop_requests import StopRequests
 from foundation.wording import counted
@@ -80,6 +82,7 @@ class RunContext:
     status: StatusWriter
     clock: SuspendAwareClock
     unfit: UnfitNodes
+    share: FollowedTarget
     remote: RemoteRun | None = None  # for a run in an object store
 
     def leaving_nodes(self, used: Iterable[str]) -> list[Node]:
@@ -122,6 +125,7 @@ class RankAttempt:
         self.reached_step = 0  # the last step that the ranks have trained
         self.nodes_leave = False  # whether a node of the ranks or of this process leaves
         self.hang: HangFinding | None = None  # if the ranks hung
+        self.resize_reason: str | None = None  # if the ranks leave for another number of ranks
         self.committer = committer
         self._context = context
         self._group = group
@@ -290,15 +294,25 @@ class RankAttempt:
         for node in self._context.leaving_nodes(self._group.nodes):
             self.nodes_leave = True
             yield node_drain_reason(node, time.time(), grace)
-        if self._should_scale_up(now):
-            yield ShutdownReason("there is capacity for more ranks")
+        self.resize_reason = self.resize_reason or self._resize_reason(now)
+        if self.resize_reason:
+            yield ShutdownReason(self.resize_reason)
 
-    def _should_scale_up(self, now: float) -> bool:
-        ranks = len(self._group.nodes)
-        if ranks == self._context.config.max_ranks or not self.reached_step:
-            return False
+    def _resize_reason(self, now: float) -> str | None:
+        """Return why another number of ranks should train; None if the number is right."""
+        ranks, share = len(self._group.nodes), self._context.share
+        target = share.target
+        if target and ranks > share.max_ranks:
+            return f"{target.reason}: this run gives {counted(ranks - share.max_ranks, 'rank')}"
+        if ranks >= share.max_ranks or not self.reached_step:
+            return None
         supply, view = self._context.supply, self._context.view
-        return self._scale_up_timer.is_due(ranks, lambda: len(supply.offer(view.nodes())), now)
+        at_once = target is not None and target.grows_at_once
+        if not self._scale_up_timer.is_due(
+            ranks, lambda: len(supply.offer(view.nodes())), now, at_once=at_once
+        ):
+            return None
+        return f"{target.reason}: {MORE_ROOM}" if target else MORE_ROOM
 
     def _scale_workers(self, now: float) -> None:
         """Scale the data workers to the number in the run's control file, if it exists."""

@@ -19,6 +19,7 @@ CHECK_SECONDS = 5.0
 # Seconds for which spare capacity must last, while the current ranks train, before more ranks
 # start.
 SCALE_UP_AFTER_SECONDS = 60.0
+MORE_ROOM = "there is capacity for more ranks"
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,23 @@ class ScaleUpTimer:
         self._checks = Interval(CHECK_SECONDS)
         self._since: float | None = None
 
-    def is_due(self, ranks: int, count_room: Callable[[], int], now: float) -> bool:
-        """Return whether capacity for more than `ranks` ranks has lasted long enough."""
+    def is_due(
+        self,
+        ranks: int,
+        count_room: Callable[[], int],
+        now: float,
+        *,
+        at_once: bool = False,
+    ) -> bool:
+        """Return whether there is capacity for more than `ranks` ranks.
+
+        Args:
+            at_once: False if the capacity must have lasted for a while.
+        """
         if self._checks.has_passed(now):
             if count_room() <= ranks:
                 self._since = None
             elif self._since is None:
                 self._since = now
-        return self._since is not None and now - self._since >= SCALE_UP_AFTER_SECONDS
+        lasting_seconds = 0.0 if at_once else SCALE_UP_AFTER_SECONDS
+        return self._since is not None and now - self._since >= lasting_seconds

@@ -4,8 +4,11 @@ The driver of a job runs on the cluster. It reads the command line of `transloom
 environment.
 """
 
+import getpass
 import os
+import re
 import shlex
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -13,13 +16,17 @@ from importlib import metadata
 from pathlib import Path
 from platform import python_version
 
+from cluster.errors import ClusterError
 from cluster.packages import INSTALLATION
+from cluster.recipe import Recipe
+from foundation.file_model import error_summary
 from foundation.location import without_credentials
-from trainer.runs.start import MAX_CHARACTERS, Code, Invocation, Start
+from trainer.runs.start import MAX_CHARACTERS, MAX_PRIORITY, Claim, Code, Invocation, Start
 
 # In the environment of a job's driver: an `Invocation` as JSON.
 VARIABLE = "TRANSLOOM_INVOCATION"
 JOB_VARIABLE = "TRANSLOOM_JOB"  # the job's id
+CLAIM_VARIABLE = "TRANSLOOM_CLAIM"  # a `Claim` as JSON
 PACKAGES = (
     "transloom",
     "torch",
@@ -47,6 +54,46 @@ def current_invocation() -> Invocation:
     return Invocation(command=_command(sys.argv), project=code_of(Path.cwd()))
 
 
+def current_claim() -> Claim:
+    """Return the claim of this process's job or, without a job, the default one of this user."""
+    try:
+        return Claim.model_validate_json(os.environ.get(CLAIM_VARIABLE, ""))
+    except ValueError:  # no job, or one of another version
+        return Claim(owner=current_user())
+
+
+def claim_of(recipe: Recipe, owner: str, priority: int) -> Claim:
+    """Return the claim of a recipe's job to a share of the cluster.
+
+    Raises:
+        ClusterError: the owner or the priority is invalid.
+    """
+    try:
+        return Claim(
+            owner=owner,
+            priority=priority,
+            tags=recipe.tracking.tags,
+            weight=recipe.cluster.share_weight,
+            fixed=recipe.cluster.share == "fixed",
+        )
+    except ValueError as error:
+        raise ClusterError(
+            f"--owner {owner!r} with --priority {priority} cannot be used: {error_summary(error)}. "
+            "An owner has up to 100 letters, digits, spaces and _.@+-, and begins with a letter, a "
+            f"digit or _; a priority is a number from 0 to {MAX_PRIORITY}"
+        ) from error
+
+
+def current_user() -> str:
+    """Return USER@HOST, in characters that an owner's name may have."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # the user has no name here
+        user = str(os.getuid())
+    text = re.sub(r"[^A-Za-z0-9_.@+ -]", "-", f"{user}@{socket.gethostname()}")[:100]
+    return text if text[0].isalnum() else f"_{text[:99]}"
+
+
 def as_variable(invocation: Invocation) -> dict[str, str]:
     """Return the environment variable that passes an invocation to another process."""
     return {VARIABLE: invocation.model_dump_json()}
@@ -58,6 +105,7 @@ def current_start() -> Start:
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         invocation=current_invocation(),
         job=os.environ.get(JOB_VARIABLE, "")[:MAX_CHARACTERS] or None,
+        claim=current_claim(),
         code=own_code(),
         versions={"python": python_version(), **_versions()},
     )

@@ -228,7 +228,10 @@ def own_run(
         StatusWriter(run, lease, listener) as status,  # writes last, when the log has the end
         listener.logging(),
     ):
+        status.stop_reason = lambda: stop.reason
         stop.forget_file()
         open_run(recipe, run, store, manifest)
         status.run_opens(recipe.model_dump(mode="json"), current_start())
         yield OwnedRun(recipe, manifest, run, lease, mirror, stop, listener, status)
+        if order := stop.late_order():
+            listener.notice(order)

@@ -67,12 +67,13 @@ class RankJobs:
         committer: CheckpointCommitter,
         memory_name: str | None = None,
         hang: HangFinding | None = None,
+        resize_reason: str | None = None,
     ) -> RankJob:
         """Return the job of all ranks of an attempt.
 
         Args:
             committer: the committer of their checkpoints.
-            memory_name, hang: see `RankJob`.
+            memory_name, hang, resize_reason: see `RankJob`.
         """
         run, checkpoint = self.run, start.checkpoint
         return RankJob(
@@ -93,4 +94,5 @@ class RankJobs:
             profile=self.profile,
             replay=self.replay,
             hang=hang,
+            resize_reason=resize_reason,
         )

@@ -75,6 +75,7 @@ class RestartLoop:
         self._losses = RankLosses()
         self._corruption = CorruptionResponse(context)
         self._hang: HangFinding | None = None  # until ranks have recorded it
+        self._resize_reason: str | None = None  # of the last attempt, which left for it
 
     def run(self) -> Outcome:
         """Train until the run is finished or must leave.
@@ -87,6 +88,7 @@ class RestartLoop:
         """
         state: RunState | Ended = WaitForCapacity()
         self._context.supply.give_up = self._should_stop
+        self._context.supply.max_ranks = lambda: self._context.share.max_ranks
         with HeartbeatSender(lambda: self._context.workers.actors):
             while not isinstance(state, Ended):
                 self._context.status.state_begins(state.name)
@@ -240,7 +242,7 @@ class RestartLoop:
             memory_name = context.memory.begin_attempt(
                 committer.attempt, group.nodes, state.start.memory
             )
-        job = self._jobs.job(state.start, committer, memory_name, self._hang)
+        job = self._jobs.job(state.start, committer, memory_name, self._hang, self._resize_reason)
         group.start(job, context.workers.handles)
         attempt = RankAttempt(context, group, committer, self._losses.furthest_step)
         return TrainRanks(group, state.node_names, state.start, attempt)
@@ -254,6 +256,8 @@ class RestartLoop:
             self._losses.reach(max(attempt.reached_step, attempt.committer.newest_step))
             if attempt.hang or attempt.reached_step:
                 self._hang = attempt.hang
+            if attempt.resize_reason or attempt.reached_step:
+                self._resize_reason = attempt.resize_reason
 
     def _end_attempt(self, state: EndAttempt) -> WaitForCapacity | Ended:
         """End the ranks, and prepare the next start if there is one.

@@ -13,7 +13,7 @@ the disk before the run is released, unless the file system hangs.
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, Self
@@ -71,6 +71,7 @@ class StatusWriter(PeriodicThread):
 
     Attributes:
         unfit: nodes that the run does not use.
+        stop_reason: returns who or what has stopped the run; None if it was not stopped.
     """
 
     def __init__(self, run: RunFolder, lease: Lease, listener: RunListener) -> None:
@@ -83,6 +84,7 @@ class StatusWriter(PeriodicThread):
             join_seconds=LAST_WRITE_SECONDS,
         )
         self.unfit = UnfitNodes()
+        self.stop_reason: Callable[[], str | None] = lambda: None
         self._run = run
         self._lease = lease
         self._listener = listener
@@ -98,6 +100,8 @@ class StatusWriter(PeriodicThread):
         self._last_written = 0  # step of the last checkpoint written or given up
         self._memory_checkpoint: int | None = None
         self._restarts: tuple[Restart, ...] = ()
+        self._price: float | None = None  # of a rank for an hour
+        self._counted_at = time.monotonic()  # until when the rank hours are counted
         self._cause: str | None = None  # reason for the next start of ranks, if it is a restart
 
     def __enter__(self) -> Self:
@@ -111,7 +115,11 @@ class StatusWriter(PeriodicThread):
 
     def run_opens(self, recipe: dict[str, Any], start: Start) -> None:
         """Record the recipe, as JSON values, and the command of this start."""
-        self._started |= {"settings": flat_settings(recipe), "start": start}
+        settings = flat_settings(recipe)
+        self._started |= {"settings": settings, "start": start}
+        if start.claim:
+            self._started |= {"job_owner": start.claim.owner, "priority": start.claim.priority}
+        self._price = settings.get("cluster.price_per_rank_hour")
         self._write(over=False)
 
     def state_begins(self, state: SupervisorState) -> None:
@@ -189,7 +197,9 @@ class StatusWriter(PeriodicThread):
 
     def _write(self, *, over: bool) -> None:
         with self._writing:
-            status = self._recorded()
+            status = self._with_cost(self._recorded())
+            if over and status.state == "stopped":
+                status = status.model_copy(update={"reason": self.stop_reason()})
             vitals = status.vitals  # before this owner has processes, those of the previous one
             if self._state or self._attempt or self._cause not in (None, STARTED_AGAIN):
                 vitals = self._vitals(over)
@@ -212,6 +222,16 @@ class StatusWriter(PeriodicThread):
         self._recorded_bytes = size
         known = self._status.model_copy(update=update)
         return recorded_status(self._run, known, self._lease.owner, most)
+
+    def _with_cost(self, status: RunStatus) -> RunStatus:
+        """Add the time since the last status to the rank hours and the cost of the run."""
+        now, before = time.monotonic(), self._counted_at
+        self._counted_at = now
+        hours = len(self._ranks) * (now - before) / 3600
+        update = {"rank_hours": (status.rank_hours or 0.0) + hours}
+        if self._price is not None:
+            update["cost"] = (status.cost or 0.0) + hours * self._price
+        return status.model_copy(update=update)
 
     def _vitals(self, over: bool) -> Vitals:
         now, state = time.monotonic(), None if over else self._state

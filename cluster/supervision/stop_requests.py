@@ -8,6 +8,7 @@ interrupts the supervisor immediately. Before a run has begun, there is nothing 
 its end there is nothing to interrupt: see `command_signals`.
 """
 
+import os
 import signal
 import time
 from contextlib import suppress
@@ -16,9 +17,12 @@ from typing import Self
 
 from cluster.supervision.command_signals import SIGNALS, exit_immediately
 from cluster.supervision.interval import Interval
+from cluster.supervision.invocation import JOB_VARIABLE
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import StopOrder
 
 POLL_SECONDS = 0.5
+ORDER_SECONDS, ORDER_POLL_SECONDS = 5.0, 0.1
 
 
 class StopRequests:
@@ -31,6 +35,7 @@ class StopRequests:
         self._signal: int | None = None
         self._obeys_interrupts = True
         self._file_taken = False
+        self._order: StopOrder | None = None
         self._looks = Interval(POLL_SECONDS)
 
     def __enter__(self) -> Self:
@@ -65,15 +70,36 @@ class StopRequests:
     @property
     def reason(self) -> str | None:
         """The request as text, or None without a request."""
-        if self._signal is not None:
-            return f"{signal.Signals(self._signal).name} was received"
         if not self._file_taken and self._looks.has_passed(time.monotonic()):
             self._poll_file()
+        if self._order:
+            return self._order.text
+        if self._signal is not None:
+            return f"{signal.Signals(self._signal).name} was received"
         return f"{self._run.stop_request} was created" if self._file_taken else None
+
+    def late_order(self) -> str | None:
+        """Wait until it is known who has stopped this process's job by a signal, which has no name.
+
+        The job's runner writes the name into the request file, perhaps after the ranks have left.
+
+        Returns:
+            The order as text; None if it was known before, or remains unknown.
+        """
+        deadline = time.monotonic() + ORDER_SECONDS
+        while self._signal and not self._file_taken and JOB_VARIABLE in os.environ:
+            self._poll_file()
+            if self._order:
+                return self._order.text
+            if time.monotonic() > deadline:
+                break
+            time.sleep(ORDER_POLL_SECONDS)
+        return None
 
     def _poll_file(self) -> None:
         if self._run.take_stop_request(self._former):
             self._file_taken = True
+            self._order = self._run.stop_order()
             self.asked_at = self.asked_at or time.monotonic()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -113,19 +139,26 @@ class JobStopRequest:
         if self._signal is not None:
             return f"{signal.Signals(self._signal).name} was received"
         if self._run.stop_requests() - self._former:
-            return f"{self._run.stop_request} was created"
+            order = self._run.stop_order()
+            return order.text if order else f"{self._run.stop_request} was created"
         return None
 
-    def forward(self) -> None:
-        """Ask the driver, which owns the run, to stop if a signal was received.
+    @property
+    def by_signal(self) -> bool:
+        return self._signal is not None
+
+    def forward(self, order: StopOrder | None) -> None:
+        """Ask the driver, which owns the run, to stop, because a signal was received.
 
         Call this repeatedly until the driver has left: the driver drops requests that are older
         than its start.
+
+        Args:
+            order: who has stopped the job, if it is known.
         """
-        if self._signal is not None:
-            self._forwarded = True
-            with suppress(OSError):
-                self._run.ask_to_stop()
+        self._forwarded = True
+        with suppress(OSError):
+            self._run.ask_to_stop(order)
 
     def clear(self) -> None:
         """Remove a forwarded request that the driver has not taken."""

@@ -27,6 +27,7 @@ from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS, RetryBudget
 from cluster.supervision.run_checks import is_run_complete
 from cluster.supervision.run_listener import RunListener
+from cluster.supervision.share_target import FollowedTarget
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, format_value
@@ -126,6 +127,7 @@ def _train_in_session(owned: OwnedRun, options: SupervisionOptions) -> Outcome:
             status=owned.status,
             clock=clock,
             unfit=owned.status.unfit,
+            share=FollowedTarget(run.path, config),
             remote=RemoteRun(owned.mirror, run, supply) if owned.mirror else None,
         )
         profile, replay = options.profile, options.replay

@@ -81,12 +81,13 @@ TABLE = {
             placement data_workers cpus_per_data_worker
             steps_ahead data_memory_megabytes warm_spares grace_seconds wait_for_ranks_seconds
             wait_for_head_seconds node_usage_seconds node_check retry_exit_codes retries
+            share share_weight rebalance_seconds price_per_rank_hour
         """,
         "cluster.deadlines": """
             start_seconds step_seconds adaptive_step validation_seconds save_seconds answer_seconds
         """,
         "cluster.slurm": """
-            nodes partition account time_limit_minutes cpus_per_node options setup
+            nodes partition account qos nice time_limit_minutes cpus_per_node options setup
         """,
         "cluster.kubernetes": """
             image queue priority_class ranks_per_pod memory_gigabytes

@@ -316,7 +316,7 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
         assert watched[first["job"]]["standing"]["vitals"]
         assert watched[later[0]]["job"]["waits_for"].startswith("capacity: it needs 1 × (2.5 CPU)")
         if whole:
-            assert waits_for[1].startswith(f"{later[0]}, submitted before it")
+            assert f"{first['job']} of" in waits_for[1]
             refused = client.ask(*submit, "--no-wait", "--run", place.runs / "refused")["job"]
             wait_until(lambda: client.ask("jobs", "status", refused)["status"] == "FAILED")
             assert "without --no-wait" in client.ask("jobs", "status", refused)["message"]

@@ -64,6 +64,7 @@ def test_who_holds_what_is_told(plan, ray_head, tmp_path):
     (node,) = found["cluster"]["nodes"]
     assert (node["free"]["CPU"], node["total"]["CPU"]) == (1, 4)
     assert (found["cluster"]["room"], found["cluster"]["room_at_all"]) == (1, 4)
+    assert found["cluster"]["target"] == 0
     (problem,) = found["problems"]  # it would wait
     assert not problem["refuses"]
     assert "free capacity for only 1 (in use: 3 CPU by job" in problem["problem"]

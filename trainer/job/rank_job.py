@@ -127,6 +127,7 @@ class RankJob:
         replay: the options of a replay, whose steps are only compared and inspected; None for a
             run.
         hang: the finding about the ranks before, if they hung; rank 0 records it.
+        resize_reason: why another number of ranks trained before, or None if it is unknown.
     """
 
     recipe: TrainingRecipe
@@ -146,6 +147,7 @@ class RankJob:
     profile: StepRange | None = None
     replay: ReplayOptions | None = None
     hang: HangFinding | None = None
+    resize_reason: str | None = None
 
     @property
     def saved_state(self) -> SavedState | None:

@@ -28,7 +28,8 @@ def event_text(event: Event | SkippedLine) -> str:
     if isinstance(event, Resumed):
         return _resumed(event)
     if isinstance(event, Resized):
-        return f"Now trains on {counted(event.to_ranks, 'rank')} (before: {event.from_ranks})."
+        text = f"Now trains on {counted(event.to_ranks, 'rank')} (before: {event.from_ranks})"
+        return ". ".join(filter(None, (text, event.reason, event.promise))) + "."
     if isinstance(event, SlowRankFound):
         return (
             f"Slow: {event.name} needs {event.reason} ({event.seconds:.3g} s per step, the others "

@@ -235,6 +235,10 @@ _OF_VALIDATIONS = (
 )
 _OF_THE_STATUS = (
     Fact("state", "state", format="text", current="computed"),
+    Fact("job_owner", "owner", format="text", show=("status", "table")),
+    Fact("priority", "priority", "", "whole", ("status", "table")),
+    Fact("rank_hours", "rank hours", "h", "number", ("status",)),
+    Fact("cost", "cost", "", "number", ("status", "table")),
     Fact("supervisor_state", "supervisor", "", "text", ("status",), None, "computed"),
     Fact("max_steps", "planned steps", format="whole", current="computed"),
     Fact("seconds_left", "time left", "", "span", ("status", "table")),

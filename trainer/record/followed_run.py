@@ -59,7 +59,9 @@ def _signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
 
     If no process trains the run, its status changes only if a signature changes.
     """
-    return tuple(map(_signature_of, (run.status, run.path / "owners")))
+    jobs = (run.path / "jobs").glob("*")  # the folder of a job changes with its record
+    newest = max(jobs, key=lambda job: (_signature_of(job) or (0,))[-1], default=run.path / "jobs")
+    return tuple(map(_signature_of, (run.status, run.path / "owners", newest)))
 
 
 def _signature_of(path: Path) -> Signature | None:

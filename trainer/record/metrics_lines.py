@@ -295,11 +295,18 @@ class Resumed(_Event):
 
 
 class Resized(_Event):
-    """Continuation of the run with another number of ranks."""
+    """Continuation of the run with another number of ranks.
+
+    Attributes:
+        reason: why the number has changed, as a clause; None after a loss.
+        promise: as in `Resumed`.
+    """
 
     event: Literal["resized"] = "resized"
     from_ranks: Count
     to_ranks: Count
+    reason: str | None = None
+    promise: str | None = None
 
 
 class Preempted(_Event):

@@ -44,6 +44,8 @@ from trainer.scores import BestScore, Scores, keep_best
 LAST_BYTES = 2**18
 MANY_BYTES = 2**26
 NOTICES = 5
+# Fields of the last status that the record does not have.
+LASTING = ("start", "job_owner", "priority", "ranks", "nodes", "rank_hours", "cost", "vitals")
 # Fields that depend on the reader of the file.
 NOT_IN_FILE = {"name", "path", "checkpoint", "step_age_seconds"}
 
@@ -132,9 +134,7 @@ def lasting_status(run: RunFolder) -> RunStatus:
     former = RunStatus()
     with suppress(OSError, ValueError):
         former = read_status(run) or former
-    return RunStatus(
-        start=former.start, ranks=former.ranks, nodes=former.nodes, vitals=former.vitals
-    )
+    return RunStatus(**{name: getattr(former, name) for name in LASTING})
 
 
 def write_status(run: RunFolder, status: RunStatus, work: Path, *, is_final: bool) -> None:

@@ -17,7 +17,9 @@ from trainer.runs.start import Start
 from trainer.runs.vitals import SupervisorState, Vitals
 from trainer.scores import BestScore, Scores
 
-State = Literal["training", "finished", "stopped", "failed", "abandoned", "damaged", "unknown"]
+State = Literal[
+    "training", "waiting", "finished", "stopped", "failed", "abandoned", "damaged", "unknown"
+]
 
 
 class LossForm(NamedTuple):
@@ -62,8 +64,8 @@ class RunStatus(FileModel):
     state: State = "unknown"
     """State of the run; as a metric, 1 for the current state and 0 for the others."""
     reason: str | None = None
-    """Reason why the run finished, failed, was abandoned, or why its state is damaged or unknown;
-    None in other states."""
+    """Reason why the run finished, failed, was stopped or abandoned, or why its state is damaged or
+    unknown; what a waiting job waits for; None in other states."""
     supervisor_state: SupervisorState | None = None
     """During training, state of the supervisor, such as waiting_for_capacity; as a metric, 1 for
     the current state and 0 for the others."""
@@ -95,8 +97,16 @@ class RunStatus(FileModel):
     file."""
     owner: Owner | None = None
     """Owner; None if the run never had an owner, or if the owner's file cannot be read."""
+    job_owner: str | None = None
+    """Person who submitted or started the run."""
+    priority: int | None = None
+    """Priority of the run's job, from 0 to 100; 50 without a job."""
     ranks: int | None = None
     """Number of ranks of the last start."""
+    rank_hours: float | None = None
+    """Time for which the run had ranks, summed over them."""
+    cost: float | None = None
+    """Cost of these hours, by `cluster.price_per_rank_hour`; None without a price."""
     nodes: dict[str, int] = Field(default_factory=dict)
     """Number of ranks on each node at the last start, by the node's name."""
     start: Start | None = None

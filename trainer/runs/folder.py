@@ -42,6 +42,7 @@ from trainer.checkpoints.run_copies import mirror_folder
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 from trainer.runs.run_url import is_run_url, run_url
+from trainer.runs.start import StopOrder
 
 REQUEST_BYTES = 5  # limits the requested number of data workers to 99,999
 
@@ -141,10 +142,24 @@ class RunFolder:
             return None
         return int(text) if text.isdigit() and int(text) > 0 else None
 
-    def ask_to_stop(self) -> None:
-        """Ask the supervisor to stop the run at the next step boundary."""
+    def ask_to_stop(self, order: StopOrder | None = None) -> None:
+        """Ask the supervisor to stop the run at the next step boundary.
+
+        Args:
+            order: who asks and when, if it is known.
+        """
         self.stop_request.parent.mkdir(exist_ok=True)
-        self.stop_request.touch()
+        try:
+            write_atomically(self.stop_request, order.model_dump_json() if order else "")
+        except OSError:  # the disk is full
+            self.stop_request.touch()
+
+    def stop_order(self) -> StopOrder | None:
+        """Return who asked to stop the run and when, by the newest request; None if unknown."""
+        for file in (self.stop_request, self.taken_stop_request):
+            with suppress(OSError, ValueError):
+                return StopOrder.from_json(read_regular(file, SMALL.bytes))
+        return None
 
     def stop_requested_at(self) -> int | None:
         """Return the time of the pending stop request in ns by the file server's clock, if any."""

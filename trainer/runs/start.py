@@ -5,6 +5,8 @@ checkout, only the commit and whether files differ from that commit. The command
 user typed it, but without credentials in paths and URLs.
 """
 
+import time
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -12,6 +14,12 @@ from pydantic import Field
 from foundation.file_model import FileModel
 
 MAX_CHARACTERS = 4000  # maximum length of a command
+# Names of owners: no markup, and no first character that a spreadsheet takes for a formula.
+OWNER = r"^[A-Za-z0-9_][A-Za-z0-9_.@+ -]{0,99}$"
+MAX_PRIORITY, DEFAULT_PRIORITY = 100, 50
+MAX_WEIGHT = 1000.0
+MAX_SECONDS = 1e11  # since the epoch; the year 5138
+STOPPED_AT = " stopped the run at "  # in the text of an order, by which listeners recognize it
 
 
 class Code(FileModel):
@@ -41,6 +49,42 @@ class Invocation(FileModel):
     project: Code | None = None
 
 
+class Claim(FileModel):
+    """Claim of a run to a share of a cluster.
+
+    Attributes:
+        owner: the person who submitted the run, such as user@host.
+        priority: runs with a higher priority get ranks first.
+        tags: `tracking.tags` of the recipe.
+        weight: weight of the owner's share; the largest one among the owner's jobs counts.
+        fixed: whether no ranks are taken from the run for other runs.
+    """
+
+    owner: Annotated[str, Field(pattern=OWNER)] = "unknown"
+    priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = DEFAULT_PRIORITY
+    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=100)] = ()
+    weight: Annotated[float, Field(gt=0, le=MAX_WEIGHT)] = 1.0
+    fixed: bool = False
+
+
+class StopOrder(FileModel):
+    """Request of a person to stop a run.
+
+    Attributes:
+        by: the person, as in `Claim.owner`.
+        at: the time, in seconds since the epoch.
+    """
+
+    by: Annotated[str, Field(pattern=OWNER)]
+    at: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = Field(default_factory=time.time)
+
+    @property
+    def text(self) -> str:
+        """The request as a clause with person and time."""
+        moment = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{self.by}{STOPPED_AT}{moment}"
+
+
 class Start(FileModel):
     """Start of a run.
 
@@ -48,6 +92,7 @@ class Start(FileModel):
         since: the time of the start, in UTC.
         invocation: the command and its directory.
         job: the id of the job on a cluster, or None.
+        claim: the run's owner and priority, or None.
         code: the checkout of transloom, or None if it is an installed package.
         versions: the versions of transloom and of the libraries that affect its results, by
             package.
@@ -56,5 +101,6 @@ class Start(FileModel):
     since: str
     invocation: Invocation
     job: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
+    claim: Claim | None = None
     code: Code | None
     versions: dict[str, str]

@@ -130,12 +130,13 @@ def record_resumption(
         return
     header, job, placement = checkpoint.header, context.job, context.placement
     now = numerics.fingerprint(job.recipe.engine, placement)
+    promise = numerics.promise(header.numerics, now)
     moved = job.cursor.to_json() != header.cursor
     recorder.append(
         Resumed(
             step=step,
             from_step=header.step,
-            promise=numerics.promise(header.numerics, now),
+            promise=promise,
             numerics_changed=numerics.differences(header.numerics, now),
             settings_changed=continuable_differences(
                 TrainingRecipe.of_checkpoint(header.recipe, header.identity), job.recipe
@@ -148,7 +149,15 @@ def record_resumption(
     )
     ranks = header.numerics.get("ranks")
     if ranks not in (None, placement.world_size):
-        recorder.append(Resized(step=step, from_ranks=ranks, to_ranks=placement.world_size))
+        recorder.append(
+            Resized(
+                step=step,
+                from_ranks=ranks,
+                to_ranks=placement.world_size,
+                reason=job.resize_reason,
+                promise=promise,
+            )
+        )
 
 
 def _ema(engine: TrainingEngine, recipe: TrainingRecipe) -> Ema | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foundation.wording import counted
+from trainer.runs.start import StopOrder
 from transloom.cli.options import JsonOption, RunLocationArgument, answer
 
 if TYPE_CHECKING:
@@ -20,14 +21,17 @@ def stop(run: RunLocationArgument, as_json: JsonOption = False) -> None:
 
     Example:  transloom stop runs/phrasebook
     """
+    from cluster.supervision.invocation import current_user
+
     folder, log = _run_and_log(run)
+    order = StopOrder(by=current_user())
     if folder.url:
         from trainer.runs.remote.head import request_stop  # imports obstore
 
-        request_stop(folder.url)
+        request_stop(folder.url, order.by)
         told = f"Requested that {folder.url} write a checkpoint and stop. Its log.txt"
     else:
-        folder.ask_to_stop()
+        folder.ask_to_stop(order)
         told = f"Requested that {run} write a checkpoint and stop, if it is training. {log}"
     told += " reports the stop. To continue the run later, run its training command again."
     answer({"run": folder.location, "log": log}, as_json, told)

@@ -11,8 +11,10 @@ import typer
 from cluster.errors import ClusterError
 from cluster.terminal import note, print_json_line, print_line, print_result, warn
 from foundation.location import without_credentials
+from foundation.wording import join_items
 from trainer.runs import RUNS
 from trainer.runs.run_url import is_run_url
+from trainer.runs.start import DEFAULT_PRIORITY, StopOrder
 from transloom.cli.options import (
     JsonOption,
     Overrides,
@@ -78,13 +80,23 @@ def submit(
         bool,
         typer.Option(
             "--wait/--no-wait",
-            help="If the cluster lacks capacity, wait for it in the order of submission. With "
-            "--no-wait, fail immediately.",
+            help="If the cluster lacks capacity, wait for the job's share of it. With --no-wait, "
+            "fail immediately.",
         ),
     ] = True,
     follow: Annotated[
         bool, typer.Option("--follow", help="Print the log until the job ends.")
     ] = False,
+    owner: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Owner of the job. Default: your USER@HOST."),
+    ] = None,
+    priority: Annotated[
+        int,
+        typer.Option(
+            help="Priority of the job, from 0 to 100. Jobs with a higher one get ranks first."
+        ),
+    ] = DEFAULT_PRIORITY,
     strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -118,6 +130,8 @@ def submit(
             environment=env or [],
             wait=wait,
             strict=strict,
+            owner=owner,
+            priority=priority,
         ),
         cluster_exposure,
         listener,
@@ -130,7 +144,7 @@ def submit(
 
 @jobs_app.command("list")
 def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
-    """List all jobs of a cluster, oldest first.
+    """List all jobs of a cluster, oldest first, with their shares and the reasons for them.
 
     Example:  transloom jobs list --address http://head:8265
     """
@@ -142,15 +156,18 @@ def list_all(address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) ->
 
 def jobs_table(summaries: list["JobSummary"]) -> AnswerTable:
     table = AnswerTable(
-        *(Column("job", copied=True), "status", "submitted", "restarts"),
-        *(Column("run", copied=True), "state of the run"),
+        *(Column("job", copied=True), "owner", "priority", "status", "ranks", "target"),
+        *("submitted", "restarts", Column("run", copied=True), "state of the run", "reason"),
     )
     for summary in summaries:
         started = summary.job.started if summary.job else None
-        restarts = str(summary.record.restarts) if summary.record else ""
+        record, claim, share = summary.record, summary.claim, summary.share
         table.add(
-            *(summary.id, summary.status, _time(started), restarts, summary.run),
-            _run_state(summary),
+            *(summary.id, claim.owner if claim else "", str(claim.priority) if claim else ""),
+            *(summary.status, str(record.ranks) if record and share else ""),
+            *(str(share.ranks) if share else "", _time(started)),
+            *(str(record.restarts) if record else "", summary.run, _run_state(summary)),
+            summary.waits_for or (share.reason if share else ""),
         )
     return table
 
@@ -219,29 +236,47 @@ def logs(
 
 
 @jobs_app.command()
-def stop(job: JobId, address: Address = DEFAULT_ADDRESS, as_json: JsonOption = False) -> None:
+def stop(
+    job: JobId,
+    address: Address = DEFAULT_ADDRESS,
+    owner: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Owner of the job, if it is another user's."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Stop a job after it has written a checkpoint, without restarting it.
 
     With a job id, the command returns when the job has stopped; with a folder, it returns
-    immediately. A job that needs longer than cluster.grace_seconds to stop is killed.
+    immediately. A job that needs longer than cluster.grace_seconds to stop is killed. The job's
+    log and status say who stopped it.
 
-    Example:  transloom jobs stop phrasebook-3f9a1c2b
+    Examples:
+
+      transloom jobs stop phrasebook-3f9a1c2b
+
+      transloom jobs stop phrasebook-3f9a1c2b --owner ada@laptop
     """
     from cluster.launchers.ray_job import status
     from cluster.ray.jobs import stop_job
+    from cluster.supervision.invocation import current_user
 
+    me = current_user()
     if status.is_folder(job):
         found = status.job_summary_in(job)
         name, stopped = found.id, not found.finished
         if stopped:
-            _ask_to_stop(job, found)
+            _require_owner(found, owner, me)
+            _ask_to_stop(job, found, StopOrder(by=me))
         text = (
             f"Requested that {name} {_what_stops(found)}. `transloom jobs status {job}` shows when "
             "the job has stopped"
         )
     else:
         before = status.job_summary_of(address, job)
-        name, stopped = job, stop_job(address, job)
+        if not before.finished:
+            _require_owner(before, owner, me)
+        name, stopped = job, stop_job(address, job, None if before.finished else me)
         if stopped and not as_json:
             note(f"requested that {job} {_what_stops(before)}; Ctrl-C does not cancel this request")
         wait = status.wait_until_over if stopped else status.job_summary_of
@@ -339,17 +374,32 @@ def _what_stops(found: "JobSummary") -> str:
     return "write a checkpoint and stop, without a restart"
 
 
-def _ask_to_stop(folder: str, summary: "JobSummary") -> None:
+def _require_owner(summary: "JobSummary", named: str | None, me: str) -> None:
+    """Check that a job is this user's, or that the user has named its owner.
+
+    Raises:
+        ClusterError: neither is the case.
+    """
+    claim = summary.claim
+    if claim and (named or me) != claim.owner:
+        raise ClusterError(
+            f"{summary.id} is a job of {claim.owner}, "
+            f"{f'not of {named}' if named else f'and you are {me}'}. To stop it nevertheless, add "
+            f"--owner {quote(claim.owner)}"
+        )
+
+
+def _ask_to_stop(folder: str, summary: "JobSummary", order: StopOrder) -> None:
     """Ask the latest job of a run to stop, by a file in the run's folder."""
     from trainer.runs.folder import RunFolder
 
     if is_run_url(folder):
         from trainer.runs.remote.head import request_stop  # imports obstore
 
-        request_stop(folder)
+        request_stop(folder, order.by)
     else:
         assert summary.folder is not None
-        RunFolder(summary.folder.parent.parent).ask_to_stop()
+        RunFolder(summary.folder.parent.parent).ask_to_stop(order)
 
 
 class _Listener:
@@ -405,8 +455,13 @@ def _describe(summary: "JobSummary") -> str:
     record, job = summary.record, summary.job
     if job and job.started:
         lines.append(f"started  {_time(job.started)}")
+    if claim := summary.claim:
+        tags = f", tags {join_items(claim.tags)}" if claim.tags else ""
+        lines.append(f"owner    {claim.owner}, priority {claim.priority}{tags}")
     if record and record.waits_for and not summary.finished:
         lines.append(f"waits    for {record.waits_for}")
+    elif record and (share := summary.share):
+        lines.append(f"ranks    {record.ranks}, target {share.ranks}: {share.reason}")
     if state := _run_state(summary):
         lines.append(f"state    {state}")
     if record and summary.folder:

@@ -200,6 +200,8 @@ def _time_rows(plan: "Plan") -> Iterator[Row]:
         if taken.at_best and plan.steps_left:
             how += _speed_assumption(plan)
         yield "time", f"{span(3600 * taken.hours)} for {counted(plan.steps_left, 'step')}{how}"
+    if plan.cost is not None:
+        yield "cost", f"{plan.cost:,.2f} by cluster.price_per_rank_hour"
 
 
 def _failure_rows(cost: "FailureCost", speed: "Speed | None") -> Iterator[Row]:
@@ -230,6 +232,9 @@ def _cluster_rows(cluster: "ClusterFacts") -> Iterator[Row]:
     for holder in cluster.holders:
         yield "held", f"{resources_text(holder)} by {holder_text(holder)}"
     yield "capacity", f"{counted(cluster.room, 'rank')} now, {cluster.room_at_all} in all"
+    if cluster.target is not None:
+        share = counted(cluster.target, "rank") if cluster.target else "none, it would wait"
+        yield "share", f"{share}, as a new job of yours with the default priority"
 
 
 def _node_check_lines(report: "NodeCheckReport") -> list[str]:

@@ -3,14 +3,21 @@
 Joining takes seconds and a Ray process; a query takes milliseconds.
 """
 
-from pathlib import Path
+import grpc  # type: ignore[import-untyped]
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.job_record import RUN_KEY, RUNNER_KEY, JobFolder
-from cluster.launchers.ray_job.job_summary import JobSummary
-from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
+from cluster.launchers.ray_job.job_record import RUNNER_KEY, WAITING_STATES, JobFolder
 from cluster.ray import private
-from cluster.ray.jobs import Job, dashboard_of, list_jobs
+from cluster.ray.cluster_shares import query_shares
+from cluster.ray.jobs import Job, dashboard_of, newest_stop_order
+from cluster.ray.shares import RUN_KEY, ClusterSnapshot
+from foundation.errors import DataError
+from trainer.errors import TrainerError
+from trainer.runs.folder import RunFolder
+from trainer.runs.start import StopOrder
+
+# A request of Ray's own client to a lost head would block for a minute and then end this process.
+HEAD_SECONDS = 10.0
 
 
 class HeadClusterView:
@@ -22,30 +29,27 @@ class HeadClusterView:
         Args:
             head: HOST:PORT.
         """
+        self._head = head
         self._dashboard = dashboard_of(head)
         private.query_without_joining(head)
 
-    def jobs(self) -> list[QueuedJob]:
-        """Return all unfinished transloom jobs."""
-        return [
-            _queued(job)
-            for job in list_jobs(self._dashboard)
-            if not job.finished and RUNNER_KEY in job.metadata
-        ]
+    def snapshot(self) -> ClusterSnapshot:
+        try:
+            private.ask_head(self._head, HEAD_SECONDS)
+        except grpc.RpcError as error:
+            raise ClusterError(f"Ray's head at {self._head} does not answer: {error}") from error
+        return query_shares(self._dashboard, has_begun)
 
-    def nodes(self) -> list[NodeCapacity]:
-        free, leaving = private.free_resources(), private.draining_nodes()
-        return [
-            NodeCapacity(free.get(node["NodeID"], {}), node["Resources"], node["Labels"])
-            for node in private.known_nodes()
-            if node["Alive"] and node["NodeID"] not in leaving
-        ]
+    def stop_order(self, job_id: str) -> StopOrder | None:
+        return newest_stop_order(self._dashboard, job_id)
 
 
-def _queued(job: Job) -> QueuedJob:
-    submitted = job.started or 0.0
+def has_begun(job: Job) -> bool:
+    """Return whether the record of a job shows that it has begun to train."""
+    if RUNNER_KEY not in job.metadata:
+        return False
     try:
-        record = JobFolder.of(Path(job.metadata[RUN_KEY]), job.id).read()
-    except ClusterError:
-        return QueuedJob(job.id, submitted, JobSummary(job, None).status)
-    return QueuedJob(job.id, submitted, record.state, record.request.needs)
+        folder = RunFolder.of(job.metadata[RUN_KEY]).path
+        return JobFolder.of(folder, job.id).read().state not in WAITING_STATES
+    except (ClusterError, DataError, TrainerError, KeyError):
+        return False

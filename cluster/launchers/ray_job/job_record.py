@@ -5,6 +5,7 @@
     RUN/jobs/ID/job.json    the record: request, state, attempts; its modification time is the
                             runner's last heartbeat
     RUN/jobs/ID/log.txt     the output of all attempts
+    RUN/jobs/ID/share.json  the number of ranks that the job should have, for its driver
     RUN/jobs/ID/NAME.yaml   the recipe, as submitted
     RUN/jobs/ID/extensions/ the modules of the recipe's `extension_folder`, as submitted
 
@@ -22,12 +23,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.errors import ClusterError
+from cluster.ray.shares import Needs
+from cluster.supervision.share_target import ShareTarget
 from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from trainer.checkpoints.process_identity import host_identity, start_tick
 from trainer.runs.folder import RunFolder
 from trainer.runs.run_url import is_run_url
-from trainer.runs.start import Invocation
+from trainer.runs.start import Claim, Invocation
 
 LIMITS = JsonLimits(bytes=8_000_000, values=200_000)
 RENEW_SECONDS = 5.0
@@ -35,7 +38,6 @@ RENEW_SECONDS = 5.0
 HEARTBEAT_TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.25
 
-RUN_KEY = "run"  # in a job's metadata: the run's folder; only transloom's jobs have it
 RUNNER_KEY = "runner"  # in a job's metadata: the job keeps a record in the run's folder
 
 JobState = Literal["WAITING", "STARTING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
@@ -49,29 +51,6 @@ Code = Annotated[int, Field(ge=0, le=255)]
 FileName = Annotated[str, Field(pattern=r"^[^/\x00]+$", max_length=255)]
 
 
-class Needs(FileModel):
-    """Minimum resources of a run: a number of ranks, and the CPUs of its data workers.
-
-    Attributes:
-        bundle: all resources that Ray reserves for a rank, by Ray's names.
-        node_labels: labels that the ranks' nodes must have.
-    """
-
-    ranks: Annotated[int, Field(gt=0)]
-    bundle: dict[str, Annotated[float, Field(gt=0)]]
-    cpus_of_workers: Annotated[float, Field(ge=0)]
-    node_labels: dict[str, str] = Field(default_factory=dict)
-
-    def __str__(self) -> str:
-        rank = " and ".join(f"{amount:g} {name}" for name, amount in self.bundle.items())
-        labels = ", ".join(f"{key}={value}" for key, value in self.node_labels.items())
-        workers = f", and {self.cpus_of_workers:g} CPU for data workers"
-        return (
-            f"{self.ranks} × ({rank}){f' on nodes with {labels}' if labels else ''}"
-            f"{workers if self.cpus_of_workers else ''}"
-        )
-
-
 class JobRequest(FileModel):
     """A request for a job, complete enough to submit the same job again.
 
@@ -82,6 +61,8 @@ class JobRequest(FileModel):
         run: the run's folder, as the nodes see it, or its URL.
         folder: base of the recipe's relative paths, if it exists on the node.
         dataset: location of the dataset, as the nodes see it.
+        claim: owner, priority and other properties that determine the job's share.
+        rebalance_seconds: `cluster.rebalance_seconds`.
         wait: whether the job may wait for capacity, instead of failing.
         strict: whether to refuse a cluster that is open to other users.
         environment_file: path on the nodes; see `cluster.ray.environment_file`.
@@ -98,6 +79,8 @@ class JobRequest(FileModel):
     folder: str
     dataset: str
     needs: Needs
+    claim: Claim = Claim()
+    rebalance_seconds: float = 300.0
     wait: bool = True
     strict: bool = False
     retry_exit_codes: tuple[Code, ...]
@@ -190,6 +173,8 @@ class JobRecord(FileModel):
         waits_for: reason why the job is waiting, in words; None if it is not waiting.
         since: time at which the current state began.
         has_owned_run: whether an attempt has been the owner of the run, so that it trained the run.
+        ranks: number of ranks for which the job holds resources; None if it is unknown.
+        share: number of ranks that it should have, with the reason; None before it begins.
     """
 
     format_version: Literal[1] = 1
@@ -201,6 +186,8 @@ class JobRecord(FileModel):
     runner: Runner
     attempts: tuple[Attempt, ...] = ()
     has_owned_run: bool = False
+    ranks: Count | None = None
+    share: ShareTarget | None = None
     exit_code: Code | None = None
     message: str | None = None
 

@@ -4,6 +4,7 @@ This module does not import Ray, which takes seconds.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,16 @@ from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_record import (
     FINAL,
     LOST,
-    RUN_KEY,
     RUNNER_KEY,
     WAITING_STATES,
     JobFolder,
     JobRecord,
 )
+from cluster.ray.shares import CLAIM_KEY, RUN_KEY
+from cluster.supervision.share_target import ShareTarget
+from trainer.record.run_status import is_run, run_status_of
+from trainer.record.run_status_model import RunStatus
+from trainer.runs.start import Claim
 
 if TYPE_CHECKING:
     from cluster.ray.jobs import Job
@@ -96,20 +101,64 @@ class JobSummary:
             return self.record.exit_code
         return self.job.exit_code if self.job else None
 
+    @property
+    def claim(self) -> Claim | None:
+        """Owner, priority and tags of the job; None if they are unknown."""
+        if self.record:
+            return self.record.request.claim
+        if self.job and CLAIM_KEY in self.job.metadata:
+            with suppress(ValueError):  # any user of the cluster can write metadata
+                return Claim.from_json(self.job.metadata[CLAIM_KEY].encode())
+        return None
+
+    @property
+    def owner_text(self) -> str:
+        """The job's owner, to follow its id in messages; empty if the owner is unknown."""
+        return f" of {self.claim.owner}" if self.claim else ""
+
+    @property
+    def share(self) -> ShareTarget | None:
+        """Number of ranks that the job should have; None before it begins and after its end."""
+        return self.record.share if self.record and not self.finished else None
+
     def to_json(self) -> dict[str, Any]:
         known: dict[str, Any] = {"id": self.id, "status": self.status, "run": self.run}
         if self.job:
             known |= {name: value for name, value in asdict(self.job).items() if name not in known}
         known["exit_code"] = self.exit_code
+        if self.claim:
+            known |= {
+                "owner": self.claim.owner,
+                "priority": self.claim.priority,
+                "tags": list(self.claim.tags),
+            }
         if self.record:
             known |= {
                 "waits_for": self.record.waits_for,
+                "ranks": self.record.ranks,
+                "share": self.record.share.model_dump() if self.record.share else None,
                 "restarts": self.record.restarts,
                 "attempts": [attempt.model_dump() for attempt in self.record.attempts],
                 "log": str(self.folder / "log.txt") if self.folder else None,
                 "message": self.message or known.get("message", ""),
             }
         return known
+
+
+def status_with_job(path: Path) -> RunStatus:
+    """Return the status of a run; its state is "waiting" while its newest job waits to train it."""
+    status = run_status_of(path)
+    job = newest_job_of(path) if status.state != "training" else None
+    if job is None or not job.waits:
+        return status
+    claim = job.claim or Claim()
+    update = {"job_owner": claim.owner, "priority": claim.priority, "reason": job.waits_for}
+    return status.model_copy(update={"state": "waiting", **update})
+
+
+def has_jobs(path: Path) -> bool:
+    """Return whether a folder has jobs of a run, which may have begun or not."""
+    return is_run(path) or any((path / "jobs").glob("*/job.json"))
 
 
 def newest_job_of(run: Path) -> JobSummary | None:

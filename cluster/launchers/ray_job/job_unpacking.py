@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_record import LIMITS, JobFolder, JobRequest
-from cluster.launchers.ray_job.queue import QueueView
+from cluster.launchers.ray_job.job_share import SharesView
 from cluster.package_files import digest_of
 from cluster.packages import INSTALLATION
 from cluster.ray.environment_file import read_environment, require
@@ -35,14 +35,14 @@ class UnpackedJob:
     Attributes:
         words: the arguments of `transloom`, such as `train RECIPE …`, for each attempt. An attempt
             is one run of the training command; the job makes several if it restarts.
-        view: function that creates the `QueueView`, through which the runner sees the jobs and the
+        view: function that creates the `SharesView`, through which the runner sees the jobs and the
             nodes of the cluster.
     """
 
     job_id: str
     request: JobRequest
     words: list[str]
-    view: Callable[[], QueueView]
+    view: Callable[[], SharesView]
 
 
 def unpack_job(payload: Path) -> UnpackedJob:
@@ -124,7 +124,7 @@ def _run_folder(request: JobRequest) -> Path:
     return run
 
 
-def _view() -> QueueView:
+def _view() -> SharesView:
     from cluster.launchers.ray_job.head_cluster_view import HeadClusterView  # imports Ray
 
     return HeadClusterView(os.environ["RAY_ADDRESS"])

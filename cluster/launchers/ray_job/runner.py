@@ -33,21 +33,27 @@ from cluster.launchers.ray_job.job_record import (
     JobState,
     Runner,
 )
-from cluster.launchers.ray_job.queue import QueueView, waiting_reason
+from cluster.launchers.ray_job.job_share import JobShare, SharesView
 from cluster.launchers.ray_job.training_process import argv_line, start
+from cluster.ray.shares import ClusterSnapshot
 from cluster.supervision.interval import Interval
-from cluster.supervision.invocation import JOB_VARIABLE, as_variable
+from cluster.supervision.invocation import CLAIM_VARIABLE, JOB_VARIABLE, as_variable
 from cluster.supervision.retry_budget import RetryBudget
+from cluster.supervision.share_target import ShareTarget, share_file
 from cluster.supervision.stop_requests import JobStopRequest
 from cluster.terminal import print_error
+from data_pipeline.storage.regular_files import write_atomically
+from foundation.periodic_thread import PeriodicThread
 from foundation.wording import counted
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import was_owned_by
 from trainer.errors import TrainerError
 from trainer.record.metrics_file import recorded_step
+from trainer.runs.start import StopOrder
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
+SHARE_SECONDS = 2.0
 UPLOAD_SECONDS = 30.0
 MAX_REASON_CHARACTERS = 500
 # Seconds for which Ray's head may fail to answer before a waiting job fails.
@@ -64,7 +70,7 @@ class JobRunner:
         request: JobRequest,
         words: Sequence[str],
         command: Sequence[str],
-        view: Callable[[], QueueView],
+        view: Callable[[], SharesView],
         ready: "subprocess.Popen[bytes] | None" = None,
     ) -> None:
         """Write the first record of the job.
@@ -81,10 +87,14 @@ class JobRunner:
         self._words = words
         self._command = command
         self._make_view = view
+        self._share = JobShare(job_id, request.rebalance_seconds)
         self._request = request
         self._log = JobLog(self._folder.log)
         self._stop = JobStopRequest(self._run)
         self._ready = DriverProcess(ready, self._log) if ready else None
+        self._target = ShareTarget(ranks=0)
+        self._order: StopOrder | None = None
+        self._is_order_known = False
         self._renewed = 0.0
         self._uploads = Interval(UPLOAD_SECONDS)
         self._record = JobRecord(
@@ -120,16 +130,20 @@ class JobRunner:
         view = self._make_view()
         while True:
             self._wait_for_room(view)
-            if reason := self._stop.reason:
-                return "STOPPED", EXIT_PREEMPTED, reason
-            code = self._attempt()
+            if self._stop.reason:
+                return "STOPPED", EXIT_PREEMPTED, self._stop_text(view)
+            follow = PeriodicThread(
+                "share", SHARE_SECONDS, lambda: self._follow_share(view.snapshot()), join_seconds=0
+            )
+            with follow:
+                code = self._attempt(view)
             step = recorded_step(self._run.metrics)
             budget.reach(step)
             if code == 0:
                 return "SUCCEEDED", code, None
             why = self._record.attempts[-1].why
-            if reason := self._stop.reason:
-                return "STOPPED", code, reason
+            if self._stop.reason:
+                return "STOPPED", code, self._stop_text(view)
             if code not in self._request.retry_exit_codes or not retries:
                 return "FAILED", code, self._after_signal(code) or why
             if budget.count_failure():
@@ -169,16 +183,38 @@ class JobRunner:
         self._log.write_line(f"error: {text}")
         return text
 
-    def _wait_for_room(self, view: QueueView) -> None:
+    def _follow_share(self, snapshot: ClusterSnapshot) -> None:
+        """Write the number of ranks that the job should have, if it has changed."""
+        target = self._share.target(snapshot, time.monotonic())
+        if target != self._target:
+            with suppress(OSError):  # the disk is full; the next call tries again
+                file = share_file(self._run.path, self._record.id)
+                write_atomically(file, target.model_dump_json())
+                self._target = target
+
+    def _stop_order(self, view: SharesView) -> StopOrder | None:
+        """Return who has stopped the job by a signal; None if that is unknown."""
+        if not self._is_order_known:  # the order precedes the signal, so one query suffices
+            self._is_order_known = True
+            with suppress(ClusterError):
+                self._order = view.stop_order(self._record.id)
+        return self._order
+
+    def _stop_text(self, view: SharesView) -> str | None:
+        order = self._stop_order(view) if self._stop.by_signal else None
+        return order.text if order else self._stop.reason
+
+    def _wait_for_room(self, view: SharesView) -> None:
         """Wait until the cluster has room for this job, or a user asks the job to stop.
 
         Raises:
             ClusterError: the job must wait, but was submitted with --no-wait.
         """
-        needs, told, answered = self._request.needs, None, time.monotonic()
+        told, answered = None, time.monotonic()
         while not self._stop.reason:
             try:
-                waits_for = waiting_reason(self._record.id, needs, view.jobs(), view.nodes())
+                snapshot = view.snapshot()
+                waits_for = self._share.waiting_reason(snapshot, time.monotonic())
                 answered = time.monotonic()
             except ClusterError as error:
                 if time.monotonic() - answered > HEAD_TIMEOUT_SECONDS:
@@ -187,6 +223,7 @@ class JobRunner:
                 self._sleep(QUEUE_SECONDS)
                 continue
             if not waits_for:
+                self._follow_share(snapshot)
                 self._write(state="STARTING", waits_for=None)
                 return
             if not self._request.wait and not self._record.attempts:
@@ -194,7 +231,8 @@ class JobRunner:
                     f"The job would have to wait for {waits_for}. Submit it without --no-wait, "
                     "lower cluster.ranks, or stop jobs that hold resources"
                 )
-            self._discard_child()  # a waiting child would hold memory
+            if not self._share.has_turn:
+                self._discard_child()  # a waiting child would hold memory
             if waits_for != self._record.waits_for:
                 self._write(waits_for=waits_for)
             if told is None:
@@ -208,7 +246,7 @@ class JobRunner:
             self._renew()
             time.sleep(min(POLL_SECONDS, seconds))
 
-    def _attempt(self) -> int:
+    def _attempt(self, view: SharesView) -> int:
         attempt = Attempt(
             started=time.time(), first_line=self._log.lines + 1, first_byte=self._log.bytes
         )
@@ -216,16 +254,22 @@ class JobRunner:
         self._write(attempts=(*others, attempt))
         size = self._recorded_bytes()
         child, self._ready = self._ready or self._start_child(), None
-        variables = as_variable(self._request.invocation) | {JOB_VARIABLE: self._record.id}
+        variables = as_variable(self._request.invocation) | {
+            JOB_VARIABLE: self._record.id,
+            CLAIM_VARIABLE: self._request.claim.model_dump_json(),
+        }
         child.begin(argv_line(self._words, self._working_folder(), variables))
         owns_run = False  # before the child owns the run, changes in the folder come from others
         while (code := child.wait(POLL_SECONDS)) is None:
             owns_run = owns_run or self._is_owner(child)
             if owns_run:
-                self._stop.forward()
+                if self._stop.by_signal:
+                    self._stop.forward(self._stop_order(view))
                 if self._record.state == "STARTING" and self._recorded_bytes() != size:
                     self._write(state="RUNNING")
             self._renew()
+            if (self._share.held, self._target) != (self._record.ranks, self._record.share):
+                self._write(ranks=self._share.held, share=self._target)
         # Check once more: the child may have taken ownership of the run and ended before the loop
         # noticed.
         self._is_owner(child)

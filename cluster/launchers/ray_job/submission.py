@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.entrance import job_code
 from cluster.launchers.ray_job.job_package import extension_files, sent_files
-from cluster.launchers.ray_job.job_record import RUN_KEY, RUNNER_KEY, JobRequest, Needs
+from cluster.launchers.ray_job.job_record import RUNNER_KEY, JobRequest
 from cluster.launchers.ray_job.job_unpacking import JobPayload
 from cluster.launchers.ray_job.submit_checks import check_folder, check_head, check_jobs
 from cluster.package_files import digest_of
@@ -28,6 +28,7 @@ from cluster.ray.environment_file import file_reference
 from cluster.ray.exposure import ClusterExposure
 from cluster.ray.job_command import HEAD_PYTHON, Attachment
 from cluster.ray.jobs import STOP_WAIT_VARIABLE
+from cluster.ray.shares import CLAIM_KEY, NEEDS_KEY, RUN_KEY, Needs
 from cluster.recipe import (
     Recipe,
     find_recipe,
@@ -36,10 +37,11 @@ from cluster.recipe import (
     run_name,
     with_absolute_paths,
 )
-from cluster.supervision.invocation import current_invocation
+from cluster.supervision.invocation import claim_of, current_invocation, current_user
 from foundation.wording import byte_count, counted, join_items
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import DEFAULT_PRIORITY
 
 # After cluster.grace_seconds the driver kills the ranks and exits, which takes a moment.
 STOP_MARGIN_SECONDS = 30
@@ -65,6 +67,8 @@ class SubmitOptions:
         environment: names of the environment variables that the job needs.
         wait: whether to wait for capacity.
         strict: whether to refuse a cluster that is open to other users.
+        owner: the person whose job it is; None for this user.
+        priority: see `Claim`.
     """
 
     recipe: str
@@ -74,6 +78,8 @@ class SubmitOptions:
     environment: Sequence[str] = ()
     wait: bool = True
     strict: bool = False
+    owner: str | None = None
+    priority: int = DEFAULT_PRIORITY
 
 
 @dataclass(frozen=True)
@@ -150,12 +156,9 @@ def build_request(wanted: SubmitOptions) -> tuple[Recipe, JobRequest]:
         run=run.url or str(run.path.absolute()),
         folder=str(Path.cwd()),
         dataset=recipe.data.dataset,
-        needs=Needs(
-            ranks=config.min_ranks,
-            bundle=config.resources_of_a_rank,
-            cpus_of_workers=config.data_workers * config.cpus_per_data_worker,
-            node_labels=config.node_labels,
-        ),
+        needs=Needs.of(config),
+        claim=claim_of(recipe, wanted.owner or current_user(), wanted.priority),
+        rebalance_seconds=config.rebalance_seconds,
         wait=wanted.wait,
         strict=wanted.strict,
         retry_exit_codes=config.retry_exit_codes,
@@ -214,6 +217,8 @@ def send(
         metadata={
             "recipe": recipe.name,
             RUN_KEY: request.run,
+            CLAIM_KEY: request.claim.model_dump_json(),
+            NEEDS_KEY: request.needs.model_dump_json(),
             RUNNER_KEY: "1",
         },
         job_id=job_id,

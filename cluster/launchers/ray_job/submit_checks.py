@@ -13,11 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.job_record import FINAL, RUN_KEY, RUNNER_KEY, JobFolder, JobRequest
+from cluster.launchers.ray_job.job_record import FINAL, RUNNER_KEY, JobFolder, JobRequest
+from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.launchers.ray_job.status import job_summary_of
 from cluster.planning.versions import CHECKED_PACKAGES, version_of
 from cluster.ray import jobs
 from cluster.ray.exposure import HeadProbe
+from cluster.ray.shares import RUN_KEY
 from trainer.record.run_status import is_run, run_status_of
 
 PYTHONS = ((3, 11), (3, 13))  # the first and the last supported version
@@ -80,8 +82,9 @@ def check_jobs(address: str, run: str) -> None:
         found = job_summary_of(address, job.id)  # shows the end before Ray does
         if not found.finished:
             raise ClusterError(
-                f"The run {run} is in use by the job {job.id} ({found.status}). To stop it "
-                f"with a checkpoint, run `transloom jobs stop {job.id} --address {address}`. "
+                f"The run {run} is in use by the job {job.id}{found.owner_text} ({found.status}). "
+                "To stop it with a checkpoint, run `transloom jobs stop "
+                f"{job.id} --address {address}`. "
                 f"{_OTHERWISE}"
             )
 
@@ -101,7 +104,8 @@ def check_folder(run: Path) -> None:
     with suppress(ClusterError):
         record = JobFolder.newest_of(run).read()
         if record.state not in FINAL:
-            job, stop = f"the job {record.id}, ", f"transloom jobs stop {run}"
+            person = JobSummary(None, record).owner_text
+            job, stop = f"the job {record.id}{person}, ", f"transloom jobs stop {run}"
     raise ClusterError(
         f"The run {run} is in use by {job}process {owner.process} on {owner.host} (since "
         f"{owner.since}). To stop it with a checkpoint, run `{stop}`. {_OTHERWISE}"

@@ -68,6 +68,7 @@ def test_what_the_recipe_says_of_slurm(recipe_file):
         *("cluster.data_workers=4", "cluster.cpus_per_data_worker=0.5", "cluster.cpus_per_rank=3"),
         *("cluster.grace_seconds=300", "cluster.slurm.time_limit_minutes=480"),
         *("cluster.slurm.partition=long", "cluster.slurm.account=mt"),
+        *("cluster.slurm.qos=high", "cluster.slurm.nice=100"),
         "cluster.slurm.options=[--mem=64G, --constraint=a100]",
         "cluster.slurm.setup=[module load cuda]",
         array="seed=1,2,3",
@@ -77,7 +78,7 @@ def test_what_the_recipe_says_of_slurm(recipe_file):
     # Two ranks a node at most, of three CPUs each, and two data workers.
     assert {"--nodes=3", "--cpus-per-task=7", "--gpus-per-node=2"} <= set(options)
     assert {"--signal=B:TERM@360", "--time=480"} <= set(options)
-    assert {"--partition=long", "--account=mt"} <= set(options)
+    assert {"--partition=long", "--account=mt", "--qos=high", "--nice=100"} <= set(options)
     assert {"--array=0-2%2", "--output=tiny-%A_%a.out"} <= set(options)
     assert options[-2:] == ["--mem=64G", "--constraint=a100"]
     assert "\nmodule load cuda\n" in script

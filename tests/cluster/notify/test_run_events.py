@@ -24,6 +24,7 @@ from cluster.supervision.restart_loop import excluded_nodes_text
 from trainer.notify_config import EVENTS
 from trainer.record.metrics_lines import RankRecovered, SlowRankFound
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import StopOrder
 from trainer.runs.vitals import RankVitals, Restart, Vitals
 from trainer.zero.fragment import Fragment
 
@@ -227,6 +228,14 @@ def test_a_node_that_is_left_out_is_an_event_with_its_problem(events):
     events.notice(notice)
     assert events.names == ["bad_node"]
     assert "leaves out a node: Node b cannot write the run's folder." in events.found[0].text
+
+
+def test_a_stop_by_a_person_is_an_event(events):
+    events.notice("SIGTERM was received: the ranks leave after a checkpoint")
+    events.notice(f"{StopOrder(by='ada@host', at=0.0).text}: the ranks leave after a checkpoint")
+    (found,) = events.found
+    assert found.event == "stopped"
+    assert "stops: ada@host stopped the run at 1970-01-01 00:00:00 UTC" in found.text
 
 
 def test_corruption_is_an_event_that_names_rank_node_step_slot_and_parameter(events):

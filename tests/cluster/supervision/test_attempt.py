@@ -26,6 +26,9 @@ from cluster.ranks.group import Poll
 from cluster.ranks.reports import Detail, Notice, RecordedLine, StateFailed
 from cluster.supervision.attempt import LEASE_CHECK_SECONDS, VITALS_SECONDS
 from cluster.supervision.attempt_end import DRAIN_MARGIN_SECONDS, SCALE_UP_AFTER_SECONDS
+from cluster.supervision.interval import Interval
+from cluster.supervision.invocation import JOB_VARIABLE
+from cluster.supervision.share_target import ShareTarget, share_file
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.errors import CheckpointError, LeaseLostError
 from trainer.record.metrics_lines import RankHung
@@ -307,6 +310,43 @@ def test_only_room_for_more_ranks_makes_ranks_leave(scripted, ranks, offered, gr
     assert len(run.supply.groups) == 1 + grows
     said = "there is capacity for more ranks: the ranks leave after a checkpoint"
     assert (said in run.listener.notices) == grows
+
+
+@pytest.mark.parametrize(
+    ("target", "begins", "ranks", "seconds"),
+    [
+        (ShareTarget(ranks=1, reason="b waits"), 2, 1, 0.0),
+        (ShareTarget(ranks=0, reason="b waits"), 2, 1, 0.0),  # never below the smallest number
+        (ShareTarget(ranks=9, grows_at_once=True, reason="b has ended"), 1, 2, 0.0),
+        (ShareTarget(ranks=2, reason="a node is new"), 1, 2, SCALE_UP_AFTER_SECONDS),
+    ],
+)
+def test_ranks_follow_the_target_of_their_job(
+    scripted, tmp_path, monkeypatch, target, begins, ranks, seconds
+):
+    monkeypatch.setenv(JOB_VARIABLE, "mine")
+    (file := share_file(tmp_path / "run", "mine")).parent.mkdir(parents=True)
+    jobs = []
+
+    def polls():
+        file.write_text(target.model_dump_json())
+        run.context.share._reads = Interval(0.0)
+        yield trained(1)
+        yield from itertools.repeat(NOTHING)
+
+    with scripted([polls(), [FINISHED]], ranks=GROWABLE, wait_seconds=1.0) as run:
+        places = iter([begins])
+        run.supply.offer = lambda nodes: [DRIVER] * next(places, min(2, run.supply.max_ranks()))
+        make = run.loop._jobs.job
+        monkeypatch.setattr(
+            type(run.loop._jobs), "job", lambda self, *given: jobs.append(given) or make(*given)
+        )
+        assert run.loop.run() == "finished"
+    first, second = run.supply.groups
+    assert (len(first.nodes), len(second.nodes)) == (begins, ranks)
+    assert seconds <= first.asked_to_stop_at <= seconds + 20
+    assert target.reason in jobs[1][-1]  # the reason of the event
+    assert any(text.startswith(f"{target.reason}: ") for text in run.listener.notices)
 
 
 def test_a_run_that_was_taken_over_ends_at_the_next_look_at_its_lease(scripted):

@@ -6,11 +6,22 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from support.recipes import tiny_values
 from typer.testing import CliRunner
 
+from cluster.errors import ClusterError
+from cluster.recipe import Recipe
 from cluster.supervision import invocation
-from cluster.supervision.invocation import as_variable, code_of, current_invocation, current_start
-from trainer.runs.start import Code, Invocation
+from cluster.supervision.invocation import (
+    as_variable,
+    claim_of,
+    code_of,
+    current_claim,
+    current_invocation,
+    current_start,
+    current_user,
+)
+from trainer.runs.start import Claim, Code, Invocation
 from transloom.cli.app import app
 
 SECRET = "hunter2secret"
@@ -138,3 +149,26 @@ def test_a_job_tells_what_was_typed_where_it_was_submitted(
 def test_a_start_names_the_packages() -> None:
     versions = current_start().versions
     assert {"python", "torch", "ray", "wandb"} <= versions.keys()
+
+
+@pytest.mark.parametrize("user", ["ada", "DOM\\ada", "\x1b[2J", "=cmd", "x" * 200])
+def test_each_user_has_a_name_that_an_owner_may_have(
+    user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: user)
+    assert current_claim() == Claim(owner=current_user())
+    monkeypatch.setenv(invocation.CLAIM_VARIABLE, Claim(owner="eve").model_dump_json())
+    assert current_claim().owner == "eve"
+
+
+@pytest.mark.parametrize(
+    ("owner", "priority"),
+    [("a", -1), ("a", 101), ("a", 10**30), ("", 50), ("<b>", 50), ("=1+1", 50), ("a\nb", 50)],
+)
+def test_an_invalid_owner_or_priority_is_refused_with_its_value(owner: str, priority: int) -> None:
+    recipe = Recipe.of(tiny_values(Path("/data")))
+    assert claim_of(recipe, "ada@host", 100).priority == 100
+    with pytest.raises(ClusterError, match="cannot be used") as refusal:
+        claim_of(recipe, owner, priority)
+    assert repr(owner) in str(refusal.value)
+    assert f"--priority {priority}" in str(refusal.value)

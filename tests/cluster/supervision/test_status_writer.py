@@ -22,6 +22,7 @@ from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.lease import Lease
 from trainer.record.run_status import read_status, run_status_of
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import Claim, Invocation, Start
 from trainer.runs.vitals import MAX_CHARACTERS, MAX_RESTARTS
 
 
@@ -321,3 +322,22 @@ def test_a_score_stays_when_its_line_is_far_from_the_end(run, monkeypatch):
                 keeper._write(over=False)
         status = read_status(run)
     assert (status.scores_step, status.best["bleu"].value) == (1, 40.0)
+
+
+def test_rank_hours_and_cost_go_on_over_starts_and_a_stop_has_its_reason(run, monkeypatch):
+    clock = HandClock()
+    monkeypatch.setattr(status_writer.time, "monotonic", lambda: clock.now)
+    recipe = {"cluster": {"price_per_rank_hour": 3.0}}
+    start = Start(
+        since="", invocation=Invocation(), claim=Claim(owner="ada"), code=None, versions={}
+    )
+    for _ in range(2):
+        with keeping(run, Audience()) as keeper:
+            keeper.run_opens(recipe, start)
+            begin(keeper)
+            clock.now += 1800.0
+            keeper.stop_reason = lambda: "ada stopped it"
+    status = run_status_of(run.path)
+    assert (status.rank_hours, status.cost) == (2.0, 6.0)
+    assert (status.state, status.reason) == ("stopped", "ada stopped it")
+    assert (status.job_owner, status.priority) == ("ada", 50)

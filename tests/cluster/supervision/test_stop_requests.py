@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.supervision.stop_requests import StopRequests
+from cluster.supervision.invocation import JOB_VARIABLE
+from cluster.supervision.stop_requests import POLL_SECONDS, StopRequests
 from trainer.runs.folder import RunFolder
+from trainer.runs.start import StopOrder
 
 
 @pytest.fixture
@@ -106,3 +108,29 @@ def test_a_number_of_workers_that_cannot_be_taken_is_not_asked_for(run, immovabl
     run.data_workers_request.parent.mkdir()
     run.data_workers_request.write_text("3\n")
     assert run.take_data_workers_request() is None
+
+
+def test_a_request_that_names_a_person_says_who_and_when(run):
+    with StopRequests(run) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)  # of Ray, before the file of the job's runner
+        assert stop.reason == "SIGTERM was received"
+        time.sleep(POLL_SECONDS)
+        run.ask_to_stop(StopOrder(by="ada@host", at=0.0))
+        assert stop.reason == "ada@host stopped the run at 1970-01-01 00:00:00 UTC"
+
+
+def test_a_name_that_comes_after_the_ranks_have_left_is_waited_for(run, monkeypatch):
+    with StopRequests(run) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        run.ask_to_stop(StopOrder(by="ada@host", at=0.0))
+        assert stop.late_order() is None  # this process has no job
+        monkeypatch.setenv(JOB_VARIABLE, "mine")
+        assert "ada@host" in stop.late_order()
+        assert stop.late_order() is None  # it was reported
+        assert "ada@host" in stop.reason
+
+
+def test_a_name_with_control_characters_is_not_shown(run):
+    run.stop_request.parent.mkdir()
+    run.stop_request.write_text('{"by": "\\u001b[2J", "at": 0}')
+    assert run.stop_order() is None

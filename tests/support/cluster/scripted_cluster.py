@@ -26,6 +26,7 @@ from cluster.supervision.attempt import RunContext
 from cluster.supervision.memory_tier import MemoryTier
 from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import check_run, open_run
+from cluster.supervision.share_target import FollowedTarget
 from cluster.supervision.status_writer import StatusWriter
 from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header, save_checkpoint
@@ -345,6 +346,7 @@ def scripted_run(
             status=status,
             clock=clock,
             unfit=supply.unfit,
+            share=FollowedTarget(run.path, config),
         )
         yield SimpleNamespace(
             loop=RestartLoop(recipe, manifest, context),

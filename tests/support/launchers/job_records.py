@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from cluster.launchers.ray_job.job_record import JobRecord, JobRequest, Needs, Runner
+from cluster.launchers.ray_job.job_record import JobRecord, JobRequest, Runner
+from cluster.ray.shares import Needs
+from trainer.runs.start import Claim
 
 
 def a_record(run: Path, **changes: Any) -> JobRecord:
@@ -15,6 +17,7 @@ def a_record(run: Path, **changes: Any) -> JobRecord:
         folder="/",
         dataset="/data",
         needs=Needs(ranks=1, bundle={"CPU": 1}, cpus_of_workers=0),
+        claim=Claim(owner="ada", priority=70),
         retry_exit_codes=(75,),
         retries=3,
         digest="0" * 64,

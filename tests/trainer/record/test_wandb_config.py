@@ -13,7 +13,7 @@ from trainer.process.placement import Placement
 from trainer.record.run_status_model import RunStatus
 from trainer.record.wandb_config import facts_for_wandb
 from trainer.runs.folder import RunFolder, RunMetadata
-from trainer.runs.start import Code, Invocation, Start
+from trainer.runs.start import Claim, Code, Invocation, Start
 
 
 def made_run(run, recipe, **card):
@@ -33,6 +33,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
     start = Start(
         since="2026-01-01T00:00:00+00:00",
         invocation=Invocation(command="transloom train tiny.yaml", project=code),
+        claim=Claim(owner="ada"),
         code=None,
         versions={"torch": "2.13.0"},
     )
@@ -53,6 +54,7 @@ def test_dataset_start_and_lineage_are_told(tmp_path, phrasebook):
             "project": {"commit": "c" * 40, "dirty": True},
         },
         "job": None,
+        "claim": Claim(owner="ada").model_dump(mode="json"),
         "code": None,
         "versions": {"torch": "2.13.0"},
     }

@@ -10,7 +10,13 @@ from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_record import Attempt
 from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.ray.jobs import Job
-from transloom.cli.jobs import _describe, _require_named_environment
+from cluster.supervision.share_target import ShareTarget
+from transloom.cli.jobs import (
+    _describe,
+    _require_named_environment,
+    _require_owner,
+    jobs_table,
+)
 from transloom.observe.terminal.run_status_text import job_texts
 
 
@@ -56,3 +62,24 @@ def test_a_file_of_another_user_is_refused(tmp_path):
     os.chown(keys, 12345, 12345)
     with pytest.raises(ClusterError, match="another user"):
         _require_named_environment(str(keys), keys, "mine")
+
+
+def test_a_job_of_another_owner_is_stopped_by_its_owners_name() -> None:
+    summary = JobSummary(None, a_record(Path("/shared/run")))
+    _require_owner(summary, None, "ada")
+    _require_owner(summary, "ada", "bob@laptop")
+    _require_owner(JobSummary(None, None), None, "bob@laptop")  # of another version
+    for named, words in ((None, "and you are bob@laptop"), ("carl", "not of carl")):
+        with pytest.raises(ClusterError, match=f"mine is a job of ada, {words}.* --owner ada"):
+            _require_owner(summary, named, "bob@laptop")
+
+
+def test_the_table_of_jobs_has_owner_priority_ranks_target_and_reason() -> None:
+    share = ShareTarget(ranks=2, reason="b of bob (priority 50) waits for ranks")
+    waiting = a_record(Path("/shared/run"), state="WAITING", waits_for="capacity")
+    record = a_record(Path("/shared/run"), ranks=4, share=share)
+    table = jobs_table([JobSummary(None, record), JobSummary(None, waiting)]).plain()
+    _, first, second = (line.split("\t") for line in table.splitlines())
+    assert first[1:6] == ["ada", "70", "RUNNING", "4", "2"]
+    assert (first[-1], second[-1]) == (share.reason, "capacity")
+    assert f"target 2: {share.reason}" in _describe(JobSummary(None, record))

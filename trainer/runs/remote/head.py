@@ -91,7 +91,8 @@ class RunHead(FileModel):
         checkpoints: the name under which each checkpoint's objects are stored, by its folder name.
         files: the objects of each small file, by its path in the run folder. Commands that do not
             own the run add files, such as translations of an evaluation, which the owner keeps.
-        stop_request: a random text that is new in each request to stop; None without a request.
+        stop_request: a random text that is new in each request to stop, and who makes it; None
+            without a request.
         data_workers_request: the requested number of data workers, or None.
     """
 
@@ -292,14 +293,17 @@ def _parse(data: bytes, label: str) -> RunHead:
     return head
 
 
-def request_stop(url: str) -> None:
+def request_stop(url: str, by: str) -> None:
     """Ask the driver to save a checkpoint and stop the run.
+
+    Args:
+        by: the person who asks, as in `StopOrder`.
 
     Raises:
         RunMismatchError: there is no such run, or no driver owns it.
         ObjectStoreError: the object store does not answer, or cannot be written.
     """
-    _request(url, {"stop_request": secrets.token_hex(8)})
+    _request(url, {"stop_request": f"{secrets.token_hex(8)} {by}"})
 
 
 def request_data_workers(url: str, count: int) -> None:

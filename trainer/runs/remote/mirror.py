@@ -53,6 +53,7 @@ from trainer.runs.remote.probe import PROBES, probe_store
 from trainer.runs.remote.pull import RunPuller
 from trainer.runs.remote.validation_archive import archive_validations
 from trainer.runs.run_url import run_url
+from trainer.runs.start import StopOrder
 
 # Age at which the object of a probe was left by a killed process.
 PROBE_SECONDS = 600.0
@@ -307,7 +308,10 @@ class RunMirror:
             if isinstance(request, int):
                 self._folder.request_data_workers(request)
             else:
-                self._folder.ask_to_stop()
+                order = None
+                with suppress(ValueError):  # the request has no valid name
+                    order = StopOrder(by=request.partition(" ")[2])
+                self._folder.ask_to_stop(order)
         self._requests.clear()
 
     def _upload_changes(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.launchers.ray_job.job_summary import status_with_job
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.file_model import FileModel, JsonLimits, parse_object
@@ -21,7 +22,7 @@ from trainer.record.facts import kind_of
 from trainer.record.line_blocks import scored_steps
 from trainer.record.metrics_lines import Event, SkippedLine
 from trainer.record.node_usage import NodeLine, read_usage
-from trainer.record.run_status import ProblemCollector, run_status_of
+from trainer.record.run_status import ProblemCollector
 from trainer.record.run_status_model import RunStatus
 from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
 from trainer.runs.folder import RunFolder
@@ -53,7 +54,7 @@ _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
 def row_of(path: Path) -> RunRow:
     """Return the row of a run in the table."""
-    status = run_status_of(path)
+    status = status_with_job(path)
     return RunRow(id=run_id(status.name), name=status.name, standing=status)
 
 

@@ -9,17 +9,18 @@ import os
 import re
 from pathlib import Path
 
+from cluster.launchers.ray_job.job_summary import has_jobs
 from foundation.shown_urls import problem_of
 from trainer.checkpoints.format import HEADER
-from trainer.record.run_status import is_run, no_runs_in
+from trainer.record.run_status import no_runs_in
 
 MAX_RUNS = 10_000
 # Files and folders of a run that the dashboard reads, and folders whose entries it lists.
 _MEMBERS = (
     *("run.json", "owners", "recipe.yaml", "metrics.jsonl", "curves.bin", "checkpoints"),
-    *("status.json", "log.txt", "nodes.jsonl", "dataset", "dataset/manifest.json"),
+    *("status.json", "log.txt", "nodes.jsonl", "dataset", "dataset/manifest.json", "jobs"),
 )
-_LISTED = ("owners", "checkpoints")
+_LISTED = ("owners", "checkpoints", "jobs")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -47,7 +48,7 @@ class RunsFolder:
         """Return the runs by id, in the order of their names, and messages about problems."""
         outdated = problem_of(self.path)
         problems = [outdated] if outdated else []
-        if is_run(self.path):
+        if has_jobs(self.path):
             return {run_id(self.path.name): self.path}, problems + self._links_out(self.path)[:1]
         found: dict[str, Path] = {}
         try:
@@ -58,9 +59,9 @@ class RunsFolder:
             if not _is_text(path.name):
                 problems.append(f"{_in_text(path)} is not shown: its name is not UTF-8. Rename it")
                 continue
-            links = self._links_out(path) if path.is_symlink() or is_run(path) else []
+            links = self._links_out(path) if path.is_symlink() or has_jobs(path) else []
             problems += links[:1]
-            if not links and is_run(path):
+            if not links and has_jobs(path):
                 found[run_id(path.name)] = path
         if len(paths) > MAX_RUNS:
             problems.append(
@@ -75,7 +76,7 @@ class RunsFolder:
         links = [run / name for name in _MEMBERS if leads_out(run / name, self.path)]
         for name in () if links else _LISTED:
             entries = _entries(run / name)
-            headers = [entry / HEADER for entry in entries]
+            headers = [entry / name for entry in entries for name in (HEADER, "job.json")]
             links += [path for path in (*entries, *headers) if leads_out(path, self.path)]
         return [_not_followed(link) for link in links]
 

@@ -58,4 +58,4 @@ class RunsTable:
 
 
 def _trains(row: RunRow) -> bool:
-    return row.standing.state == "training"
+    return row.standing.state in ("training", "waiting")

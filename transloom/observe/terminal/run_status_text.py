@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.launchers.ray_job.job_summary import JobSummary
+from cluster.launchers.ray_job.job_summary import JobSummary, has_jobs, status_with_job
 from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
@@ -31,13 +31,13 @@ def runs_in(folder: Path) -> list[RunStatus]:
     Raises:
         RunMismatchError: the folder does not exist, or is itself a run.
     """
-    paths = run_paths(folder)
+    paths = run_paths(folder, is_listed=has_jobs)
     if is_run(folder):
         raise RunMismatchError(
             f"{folder} is itself a run, but a folder that contains runs was expected. To see this "
             f"run, use `transloom status {folder}`"
         )
-    return [run_status_of(path) for path in paths]
+    return [status_with_job(path) for path in paths]
 
 
 def status_of(run: Path) -> RunStatus:
@@ -73,10 +73,15 @@ def runs_table(
         job_of: returns the newest job of a run, whose state is shown while the run waits for it.
         caption: the text below the table.
     """
+    facts = [
+        fact
+        for fact in facts_for("table")
+        if fact.thin or any(status.value(fact.name) is not None for status in run_statuses)
+    ]
     table = AnswerTable(
         *(Column("run", copied=True), "state", "step", BY_NAME["nll"].title, "newest scores"),
-        *(fact.title for fact in facts_for("table")),
-        "owner",
+        *(fact.title for fact in facts),
+        "process",
         caption=caption,
     )
     for run_status in run_statuses:
@@ -86,7 +91,7 @@ def runs_table(
             steps_text(run_status),
             value_text(run_status, "nll"),
             scores_text(run_status),
-            *(value_text(run_status, fact.name) for fact in facts_for("table")),
+            *(value_text(run_status, fact.name) for fact in facts),
             _owner_text(run_status),
             style=STATE_STYLES.get(run_status.state, ""),
         )

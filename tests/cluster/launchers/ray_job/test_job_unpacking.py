@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.job_record import JobRequest, Needs
+from cluster.launchers.ray_job.job_record import JobRequest
 from cluster.launchers.ray_job.job_unpacking import EXTENSIONS, JobPayload, unpack_job
 from cluster.package_files import digest_of
 from cluster.packages import INSTALLATION
+from cluster.ray.shares import Needs
 
 
 @pytest.fixture

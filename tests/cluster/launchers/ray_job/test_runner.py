@@ -20,13 +20,14 @@ from support.records.lines import train_line
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import runner as runner_file
-from cluster.launchers.ray_job.job_record import JobFolder, JobRecord, JobRequest, Needs
-from cluster.launchers.ray_job.queue import NodeCapacity, QueuedJob
+from cluster.launchers.ray_job.job_record import JobFolder, JobRecord, JobRequest
 from cluster.launchers.ray_job.runner import HEAD_TIMEOUT_SECONDS, JobRunner
+from cluster.ray.shares import ClusterSnapshot, Needs, NodeCapacity, SharingJob
 from cluster.recipe import Recipe
+from cluster.supervision.share_target import ShareTarget, share_file
 from trainer.checkpoints import lease
 from trainer.runs.folder import RunFolder
-from trainer.runs.start import Invocation
+from trainer.runs.start import Claim, Invocation, StopOrder
 
 NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 
@@ -37,9 +38,13 @@ class Cluster:
     def __init__(self, free: Sequence[float] = (2.0,)) -> None:
         self.free = list(free)
         self.looks = 0
+        self.stopped_job: str | None = None
 
-    def jobs(self) -> list[QueuedJob]:
-        return [QueuedJob("mine", 0.0, "WAITING", NEEDS)]
+    def snapshot(self) -> ClusterSnapshot:
+        return ClusterSnapshot([SharingJob("mine", "run", 0.0, Claim(), NEEDS)], self.nodes())
+
+    def stop_order(self, job_id: str) -> StopOrder | None:
+        return StopOrder(by="ada@host", at=0.0) if job_id == self.stopped_job else None
 
     def nodes(self) -> list[NodeCapacity]:
         self.looks += 1
@@ -376,3 +381,17 @@ def test_a_signal_reaches_the_attempt_once_and_as_a_file(run: Path) -> None:
     assert record(run).state == "STOPPED"
     assert record(run).message == "SIGTERM was received"
     assert not RunFolder(run).stop_request.exists()
+
+
+def test_a_signal_is_explained_by_the_order_of_a_user(run: Path) -> None:
+    (cluster := Cluster()).stopped_job = "mine"
+    assert job(run, "kill -TERM $PPID; sleep 0.2; exit 1", cluster).run() == 1
+    assert record(run).message == "ada@host stopped the run at 1970-01-01 00:00:00 UTC"
+
+
+def test_the_driver_finds_its_target_and_the_record_shows_it(run: Path) -> None:
+    file = share_file(run, "mine")
+    assert job(run, f"cat {file}; sleep 0.1").run() == 0
+    assert '"ranks":2' in log(run)
+    assert record(run).ranks == 0
+    assert record(run).share == ShareTarget.from_json(file.read_bytes())

@@ -14,7 +14,7 @@ from support.records.run_folders import made_run, with_owner
 
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job import submit_checks
-from cluster.launchers.ray_job.job_record import RUN_KEY, RUNNER_KEY, JobFolder, JobRequest, Needs
+from cluster.launchers.ray_job.job_record import RUNNER_KEY, JobFolder, JobRequest
 from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.launchers.ray_job.submit_checks import (
     PYTHONS,
@@ -25,6 +25,7 @@ from cluster.launchers.ray_job.submit_checks import (
 from cluster.planning.versions import CHECKED_PACKAGES, version_of
 from cluster.ray.exposure import HeadProbe
 from cluster.ray.jobs import Job
+from cluster.ray.shares import RUN_KEY, Needs
 
 HEAD = "http://head:8265"
 REQUEST = JobRequest(
@@ -112,7 +113,7 @@ def test_a_run_that_somebody_trains_is_refused_with_the_command_that_stops_it(
     job.path.mkdir(parents=True)
     job.write(a_record(run))
     with pytest.raises(
-        ClusterError, match=f"the job mine, process 77 on far .* `transloom jobs stop {run}`"
+        ClusterError, match=f"the job mine of ada, process 77 on far .* `transloom jobs stop {run}`"
     ):
         check_folder(run)
     with_owner(run, host="far", process=77, place="elsewhere", silent_seconds=100)

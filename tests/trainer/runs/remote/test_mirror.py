@@ -266,10 +266,10 @@ def test_a_run_has_one_driver(url, tmp_path, monkeypatch):
 
 def test_requests_of_others_reach_the_control_files(url, tmp_path):
     with driving(url, tmp_path / "first") as driver:
-        request_stop(url)
+        request_stop(url, by="ada")
         request_data_workers(url, 3)
         assert driver.mirror.flush(60)
-        assert driver.run.stop_requested_at() is not None
+        assert driver.run.stop_order().by == "ada"
         assert driver.run.take_data_workers_request() == 3
         head = HeadObject(ObjectStore(url)).read()
         assert (head.stop_request, head.data_workers_request) == (None, None)

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import pytest
+from support.launchers.job_records import a_record
 from support.records.lines import SPIKE_FIELDS, skipped_line
 from support.records.run_folders import made_run, with_checkpoint, with_status
 
+from cluster.launchers.ray_job.job_record import JobFolder
 from trainer.checkpoints.format import read_header
 from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import Code, Invocation, Start
 from transloom.observe.dashboard.run_responses import commands_of, environment_of, marks_of
+from transloom.observe.dashboard.runs_folder import RunsFolder
+from transloom.observe.dashboard.table import RunsTable
 
 START = Start(
     since="2026-11-22T10:00:00+00:00",
@@ -67,3 +71,17 @@ def test_the_mark_of_a_skipped_step_tells_its_cause() -> None:
         **{"cause": "spike", "slots": [1], "ranks": [0], "in_a_row": 1},
         **{"loss": 9.5, "grad_norm": 1.5},
     }
+
+
+def test_a_run_whose_job_waits_is_listed_with_owner_and_reason(tmp_path: Path) -> None:
+    folder = JobFolder.of(tmp_path / "new", "mine")
+    folder.path.mkdir(parents=True)
+    folder.write(a_record(tmp_path / "new", state="WAITING", waits_for="capacity"))
+    table = RunsTable(RunsFolder(tmp_path))
+    (row,) = table.answer().runs
+    standing = row.standing
+    assert (standing.state, standing.reason) == ("waiting", "capacity")
+    assert (standing.job_owner, standing.priority) == ("ada", 70)
+    folder.write(a_record(tmp_path / "new", state="STOPPED"))
+    (row,) = table.answer().runs
+    assert row.standing.state == "unknown"

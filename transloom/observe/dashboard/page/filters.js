@@ -36,7 +36,7 @@ export function valueOf(row, field) {
   const { standing } = row, { settings } = standing;
   const name = FORMER[field.toLowerCase()] ?? field.toLowerCase();
   if (FIELDS.includes(name) || Object.hasOwn(standing.numbers ?? {}, name)) return current(standing, name);
-  if (name === "owner") return standing.owner?.host ?? null;
+  if (name === "owner") return standing.job_owner ?? standing.owner?.host ?? null;
   if (standing.scores?.[name]) return standing.scores[name].value;
   if (name.startsWith("best.")) return standing.best?.[name.slice(5)]?.value;
   if (Object.hasOwn(settings, field)) return settings[field];
@@ -45,7 +45,7 @@ export function valueOf(row, field) {
 }
 
 // The fields of all runs, in addition to current numbers, scores and settings.
-export const FIELDS = ["name", "state", "step", "ranks", "seconds_left"];
+export const FIELDS = ["name", "state", "step", "ranks", "seconds_left", "job_owner", "priority", "cost"];
 const FORMER = { "tokens/s": "target_tokens_per_second", "tflop/s": "tflops_per_second", left: "seconds_left" };
 
 // Rows in the order of a field, "-field" for the largest first; unknown values come last.

@@ -74,7 +74,7 @@ export class RunsTable {
     const focused = this.#head.contains(document.activeElement) && document.activeElement.dataset.field;
     fill(this.#head, element("th", { scope: "col" }, element("span", { class: "unseen" }, "curves")),
       ...columns.map(({ field, name, order, setting }) => {
-        const isText = setting || ["name", "state"].includes(field);
+        const isText = setting || ["name", "state", "job_owner"].includes(field);
         const here = view.sort.replace(/^-/, "") === field;
         const down = view.sort.startsWith("-");
         return element("th", { scope: "col", class: isText ? null : "number", "aria-sort": here ? (down ? "descending" : "ascending") : null },
@@ -175,7 +175,7 @@ function columnsOf(runs, view, facts) {
     { field: "state", name: "state", order: "" },
     { field: "step", name: "step", order: "-" },
     ...scores,
-    ...facts.map((fact) => ({ field: fact.name, name: fact.title, order: fact.format === "span" ? "" : "-", fact })),
+    ...facts.filter(({ thin, name }) => thin || runs.some((row) => valueOf(row, name) != null)).map((fact) => ({ field: fact.name, name: fact.title, order: fact.format === "span" ? "" : "-", fact })),
     ...view.columns.map((key) => ({ field: key, name: key.split(".").slice(-2).join("."), order: "", setting: key })),
   ];
 }
@@ -201,7 +201,7 @@ function showCell(cell, column, run) {
     cell.title = text;
     setText(cell, text.length > WIDE_SETTING ? text.slice(0, WIDE_SETTING) + "…" : text);
   } else {
-    cell.className = "number";
+    cell.className = column.fact.format === "text" ? "" : "number";
     setText(cell, currentText(column.fact, standing) ?? "");
   }
 }
