@@ -22,7 +22,7 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.start import StopOrder
 
 POLL_SECONDS = 0.5
-ORDER_SECONDS, ORDER_POLL_SECONDS = 5.0, 0.1
+ORDER_SECONDS, ORDER_POLL_SECONDS = 15.0, 0.1
 
 
 class StopRequests:
