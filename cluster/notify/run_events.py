@@ -89,6 +89,7 @@ class RunEvents:
         self._lines_seen = 0
         self._stalled_since = self._clock.poll()
         self._is_stalled = False
+        self._is_stopped = False
 
     def line(self, line: Line) -> None:
         """Process a line that the run has recorded, or a repeated step's line."""
@@ -117,7 +118,8 @@ class RunEvents:
         """Process a notice of the supervisor."""
         if text.endswith(NODE_EXCLUDED):
             self._notify("bad_node", f"Run {self._name} leaves out a node: {text}.")
-        elif STOPPED_AT in text:
+        elif STOPPED_AT in text and not self._is_stopped:
+            self._is_stopped = True
             self._notify("stopped", f"Run {self._name} stops: {text}.")
 
     def vitals(self, vitals: Vitals) -> None:

@@ -22,7 +22,7 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.start import StopOrder
 
 POLL_SECONDS = 0.5
-ORDER_SECONDS, ORDER_POLL_SECONDS = 5.0, 0.1
+ORDER_SECONDS, ORDER_POLL_SECONDS = 15.0, 0.1
 
 
 class StopRequests:
@@ -84,17 +84,13 @@ class StopRequests:
         The job's runner writes the name into the request file, perhaps after the ranks have left.
 
         Returns:
-            The order as text; None if it was known before, or remains unknown.
+            The order as text, also if it was known before; None without a signal or a name.
         """
-        deadline = time.monotonic() + ORDER_SECONDS
-        while self._signal and not self._file_taken and JOB_VARIABLE in os.environ:
+        deadline = time.monotonic() + (ORDER_SECONDS if JOB_VARIABLE in os.environ else 0.0)
+        while self._signal and not self._file_taken and time.monotonic() < deadline:
             self._poll_file()
-            if self._order:
-                return self._order.text
-            if time.monotonic() > deadline:
-                break
             time.sleep(ORDER_POLL_SECONDS)
-        return None
+        return self._order.text if self._signal and self._order else None
 
     def _poll_file(self) -> None:
         if self._run.take_stop_request(self._former):

@@ -233,6 +233,7 @@ def test_a_node_that_is_left_out_is_an_event_with_its_problem(events):
 def test_a_stop_by_a_person_is_an_event(events):
     events.notice("SIGTERM was received: the ranks leave after a checkpoint")
     events.notice(f"{StopOrder(by='ada@host', at=0.0).text}: the ranks leave after a checkpoint")
+    events.notice(StopOrder(by="ada@host", at=0.0).text)  # again, when the ranks have left
     (found,) = events.found
     assert found.event == "stopped"
     assert "stops: ada@host stopped the run at 1970-01-01 00:00:00 UTC" in found.text
