@@ -87,9 +87,9 @@ function visit(grid, row, column) {
   tell(map, row, column, box.right - 10, box.top);
 }
 
-// The grid of a map if an element is one: the document listens for all, as maps come and go.
+// The grid of a map that is laid out, if an element is one: the document listens for all, as maps come and go.
 function gridOfMap(target) {
-  return target.closest?.("figure.map") && target.closest(".grid");
+  return target.closest?.("figure.map")?.layout && target.closest(".grid");
 }
 
 function pressed(event) {

@@ -7,7 +7,7 @@
 // is masked; without columns they are dimensions, and have no labels. `palette` has colours [r, g, b]
 // by name, `measure` gives the width of a text in pixels.
 
-import { between, readableOn } from "./heat_map.js";
+import { groundOf, readableOn } from "./heat_map.js";
 import { formatNumber } from "./numbers.js";
 
 const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
@@ -69,13 +69,11 @@ function panelShapes({ title, values, full }, layout, palette) {
     shapes.push(textShape(label, x, y, palette.text, { transform: `rotate(-45 ${x} ${y})` }));
   });
   values.forEach((line, r) => Array.from(line).forEach((value, c) => {
-    const masked = value === null || value === -Infinity;
-    const ground = masked ? palette.line : between(palette.page,
-      palette[value < 0 ? "negative" : "positive"], Math.min(1, Math.abs(value) / full));
+    const ground = groundOf(palette, value, full);
     const [x, y] = [left + c * cell, top + r * SAVED.row].map(tidy);
     shapes.push(`<rect x="${x}" y="${y}" width="${cell}" height="${SAVED.row - 1}" ` +
       `fill="${hex(ground)}"/>`);
-    if (!writes || masked) return;
+    if (!writes || ground === palette.line) return;
     shapes.push(textShape(formatNumber(value), x + cell / 2, y + 15, readableOn(ground),
       { "text-anchor": "middle", "font-size": 11 }));
   }));

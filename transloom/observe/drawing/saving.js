@@ -7,7 +7,8 @@
 
 import { csvOf, tableOfPanels } from "./csv.js";
 import { element } from "./elements.js";
-import { colour, FONT, scaleOf } from "./heat_map.js";
+import { FONT, paletteHere, scaleOf } from "./heat_map.js";
+import { whenInView } from "./in_view.js";
 import { hex, svgFile, svgOfPanels, textShape } from "./matrices.js";
 
 const COPIED = {
@@ -73,13 +74,13 @@ function savableBlueprint(holder) {
   });
 }
 
-// All figures of a section.
+// All figures of a section that are not yet, each when it comes into view.
 export function makeSavable(section) {
-  if (section.savable) return;
-  section.savable = true;
-  section.querySelectorAll("figure.map").forEach(savableHeatMap);
-  section.querySelectorAll("table.bars").forEach(savableBars);
-  section.querySelectorAll("[data-boxes]").forEach(savableBlueprint);
+  const kinds = { "figure.map": savableHeatMap, "table.bars": savableBars, "[data-boxes]": savableBlueprint };
+  Object.entries(kinds).forEach(([kind, make]) => section.querySelectorAll(kind).forEach((figure) => {
+    if (!figure.isSavable) whenInView(figure.querySelector("figcaption") ?? figure, () => make(figure));
+    figure.isSavable = true;
+  }));
 }
 
 // An SVG of the page as a file of its own: what the page's style gives it becomes attributes.
@@ -184,11 +185,6 @@ function painted(name, { rgb, opacity }) {
 
 function headingOf(part) {
   return part.closest("section, .first-screen").querySelector("h1").textContent;
-}
-
-function paletteHere() {
-  const names = ["page", "text", "line", "positive", "negative"];
-  return Object.fromEntries(names.map((name) => [name, colour(name)]));
 }
 
 function textWidth() {
