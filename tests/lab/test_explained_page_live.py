@@ -142,6 +142,11 @@ def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, transla
     watched.settle()
     key = "encoder.layers.0.self_attention.weights_hts"
     assert page.locator("[data-live=places]").input_value() == key
+    page.locator("summary", has_text="As arcs").click()
+    weights = page.locator("[data-live=matrices] figure").evaluate_all(
+        "figures => figures.flatMap(({ map }) => map.values.flat())"
+    )
+    assert page.locator("path.arc").count() == sum(weight >= 0.02 for weight in weights)
     page.locator("[data-live=measure]").select_option("lengths")
     watched.settle()
     assert page.locator("[data-live=measure-scale]").inner_text() != "full colour: 1"

@@ -130,10 +130,16 @@ def test_figures_of_the_typed_sentence(opened, browser, one_rank, tmp_path):
     found = torch.tensor([[float(x) for x in line[1:]] for line in lines])
     torch.testing.assert_close(found, crossed[0], atol=1e-6, rtol=1e-5)
 
+    page.locator("summary", has_text="As arcs").click()
+    _, *arcs = rows(saved(page, page.locator("[data-live=arcs-save]"), "CSV"))
+    found = torch.tensor([float(line[3]) for line in arcs]).view(crossed.shape)
+    torch.testing.assert_close(found, crossed, atol=1e-6, rtol=1e-5)
+
     small = page.locator("[data-live=small-maps] figure").last
     stands_alone(browser, saved(page, small, "SVG"), tmp_path)
-    svg = saved(page, page.locator("[data-live=tree-save]"), "SVG")
-    stands_alone(browser, svg, tmp_path)
+    for place in ("arcs-save", "tree-save"):
+        svg = saved(page, page.locator(f"[data-live={place}]"), "SVG")
+        stands_alone(browser, svg, tmp_path)
 
     _, *nodes = rows(saved(page, page.locator("[data-live=tree-save]"), "CSV"))
     best = max(float(node[8]) for node in nodes if node[9] == "ended")

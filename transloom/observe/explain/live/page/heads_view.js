@@ -1,4 +1,4 @@
-// All heads together: small maps, and what was needed beside what was looked at.
+// All heads together: small maps, arcs, and what was needed beside what was looked at.
 
 import { smallMaps } from "../../../drawing/attention.js";
 import { element } from "../../../drawing/elements.js";

@@ -1,10 +1,11 @@
 // Every matrix of the forward pass: the one that is chosen, of each head, and as it was trained beside
 // what switches make of it.
 
+import { drawArcs, legendOf, tableOfArcs } from "../../../drawing/attention.js";
 import { greatestIn, paintAll } from "../../../drawing/heat_map.js";
-import { makeSavable } from "../../../drawing/saving.js";
+import { makeSavable, savable, standalone } from "../../../drawing/saving.js";
 import { placeOrigin } from "./origin_view.js";
-import { hasHeads, mapOf, nameOf, tensorAt } from "./places.js";
+import { fullNameOf, hasHeads, labelsOf, mapOf, nameOf, tensorAt } from "./places.js";
 import { replaceOneByOne } from "./slices.js";
 import { rowsOf } from "../../walk/trace.js";
 
@@ -13,6 +14,7 @@ export function showMatrices(panel) {
 }
 
 function* matricesSlices(panel) {
+  showArcs(panel);
   const { part, plain, changed, looksAt, model } = panel;
   const heads = hasHeads(looksAt) ? [...Array(model.config.heads).keys()] : [null];
   const results = changed
@@ -38,4 +40,23 @@ export function lookAt(panel, key) {
   panel.part("places").value = key;
   panel.part("places").focus();
   return showMatrices(panel);
+}
+
+// Of the attention whose matrices are shown; with other places, of the last one.
+function showArcs(panel) {
+  const { part, plain, changed } = panel;
+  const base = panel.looksAt.replace(/\.[^.]+$/, "");
+  if (base.endsWith("attention")) panel.arcsOf = `${base}.weights_hts`;
+  const key = panel.arcsOf;
+  const result = changed ?? plain;
+  const { rows, columns } = labelsOf(key, result.traced, result.pieces);
+  const weights = tensorAt(result.traced, key);
+  part("arcs-name").textContent = fullNameOf(key) + (changed ? ", with your changes. " : ". ");
+  part("legend").replaceChildren(...legendOf(panel.model.config.heads));
+  drawArcs(part("arcs"), weights, rows, columns);
+  part("arcs-save").replaceChildren();
+  savable(part("arcs-save"), {
+    title: () => fullNameOf(key), table: () => tableOfArcs(weights, rows, columns),
+    svg: () => standalone(part("arcs")),
+  });
 }
