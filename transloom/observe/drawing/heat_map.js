@@ -3,9 +3,10 @@
 import { element } from "./elements.js";
 import { whenInView } from "./in_view.js";
 import { formatNumber, formatPrecise, shortNumber } from "./numbers.js";
+import { hex } from "./svg.js";
 import { isRightToLeft } from "./text.js";
 
-export const FONT = "13px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
+const FONT = "13px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 const SMALL_FONT = FONT.replace("13px", "11px");
 const LONGEST_LABEL = 150;
 const NARROWEST_WITH_NUMBER = 30; // in pixels: digits of narrower cells would run into each other
@@ -45,7 +46,6 @@ function colour(name) {
   return style.getPropertyValue("--" + name).trim().split(/\s+/).map(Number);
 }
 
-const css = (rgb) => `rgb(${rgb.map(Math.round).join(" ")})`;
 const between = (from, to, share) => from.map((part, i) => part + (to[i] - part) * share);
 
 // Relative luminance and contrast as WCAG 2.2 defines them.
@@ -105,7 +105,7 @@ function roomOfPage() {
 }
 
 // Where everything stands, in CSS pixels.
-function layoutOf(context, figure, page) {
+export function layoutOf(context, figure, page) {
   const { values, rows, columns } = figure.map;
   const signed = figure.dataset.colours === "signed";
   const room = page - (figure.closest("details") ? 28 : 2);
@@ -145,7 +145,7 @@ export function groundOf(palette, value, full) {
 function paintLabels(context, { rowLabels, columnLabels, cell, left, top, every }, palette) {
   context.font = FONT;
   context.textBaseline = "middle";
-  context.fillStyle = css(palette.text);
+  context.fillStyle = hex(palette.text);
   const put = (label, x, y) => {
     context.direction = isRightToLeft(label) ? "rtl" : "ltr";
     context.fillText(label, x, y);
@@ -175,17 +175,17 @@ function paintCells(context, figure, full, palette) {
     const x = Math.round(left + column * cell.width);
     const wide = Math.round(left + (column + 1) * cell.width) - x;
     const y = top + row * cell.height;
-    context.fillStyle = css(ground);
+    context.fillStyle = hex(ground);
     // A pixel is left free between labelled cells, and between the rows of vectors.
     context.fillRect(x, y, wide - (columns ? 1 : 0), cell.height - 1);
     if (!writesNumbers || value === null) return;
-    context.fillStyle = css(readableOn(ground));
+    context.fillStyle = hex(readableOn(ground));
     context.fillText(shortNumber(value, signed ? 1 : 2), x + cell.width / 2, y + cell.height / 2);
   }));
-  context.strokeStyle = css(palette.line);
+  context.strokeStyle = hex(palette.line);
   context.strokeRect(left - 0.5, top - 0.5, values[0].length * cell.width + 1,
     values.length * cell.height + 1);
-  context.strokeStyle = css(palette.text);
+  context.strokeStyle = hex(palette.text);
   context.setLineDash([3, 2]);
   figure.lit?.forEach(({ row, column }) => context.strokeRect(left + column * cell.width + 0.5,
     top + row * cell.height + 0.5, Math.max(1, cell.width - 2), cell.height - 2));
@@ -203,6 +203,11 @@ export function paint(figure) {
   canvas.width = Math.ceil(width * density);
   canvas.height = Math.ceil(height * density);
   context.scale(density, density);
+  paintOn(context, figure);
+}
+
+// Paint a map that has its layout on a canvas' context, or one of svg.js.
+export function paintOn(context, figure) {
   const palette = paletteHere();
   paintLabels(context, figure.layout, palette);
   paintCells(context, figure, scaleOf(figure).full, palette);
