@@ -37,7 +37,7 @@ def watched(request, file):
     with chromium() as browser:
         watched = Watched(browser, *request.param)
         watched.page.goto(f"{file.as_uri()}#live")
-        watched.page.locator("[data-live=matrices] table").first.wait_for()
+        watched.page.locator("[data-live=matrices] figure").first.wait_for()
         watched.settle()
         yield watched
         assert watched.complaints == []
@@ -116,8 +116,7 @@ def test_the_page_takes_what_is_typed_while_it_computes(watched):
 
 def test_by_keyboard_alone_a_number_leads_back_to_the_embedding(watched):
     page = watched.page
-    cell = page.locator("[data-live=matrices] td[tabindex='0']").first
-    cell.focus()
+    page.locator("[data-live=matrices] .grid").first.focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
@@ -144,19 +143,18 @@ def test_all_heads_stand_together_and_each_leads_to_its_numbers(watched, transla
     key = "encoder.layers.0.self_attention.weights_hts"
     assert page.locator("[data-live=places]").input_value() == key
     page.locator("summary", has_text="As arcs").click()
-    weights = [
-        float(text) for text in page.locator("[data-live=matrices] td").all_inner_texts() if text
-    ]
-    drawn = page.locator("path.arc").count()
-    assert sum(w > 0.03 for w in weights) <= drawn <= sum(w > 0.01 for w in weights)
+    weights = page.locator("[data-live=matrices] figure").evaluate_all(
+        "figures => figures.flatMap(({ map }) => map.values.flat())"
+    )
+    assert page.locator("path.arc").count() == sum(weight >= 0.02 for weight in weights)
     page.locator("[data-live=measure]").select_option("lengths")
     watched.settle()
     assert page.locator("[data-live=measure-scale]").inner_text() != "full colour: 1"
     page.locator("summary", has_text="Needed").click()
-    page.locator("[data-live=needed] table").nth(1).wait_for()
+    page.locator("[data-live=needed] figure").nth(1).wait_for()
     steps = len(explain(translator, SENTENCE).chosen.ids)
-    tables = page.locator("[data-live=needed] table")
-    assert [tables.nth(n).locator("tbody tr").count() for n in range(2)] == [steps, steps]
+    for needed in page.locator("[data-live=needed] figure").all():
+        assert needed.evaluate("figure => figure.map.values.length") == steps
     lens = page.locator("[data-live=lens] tbody tr")
     assert lens.count() == steps
     assert not watched.is_wider_than_the_screen()

@@ -29,12 +29,10 @@ const plain = (value) => {
   }
   return value;
 };
-const sides = (side) => model[side];
 const answers = {
-  encode: ({ side, texts }) => texts.map((text) => sides(side).encode(text)),
-  decode: ({ side, ids }) => ids.map((one) => sides(side).decode(one)),
-  trace: ({ source, target, switches }) =>
-    plain(trace(model, source, target, { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) })),
+  encode: ({ side, texts }) => texts.map((text) => model[side].encode(text)),
+  decode: ({ side, ids }) => ids.map((one) => model[side].decode(one)),
+  trace: (asked) => plain(passOf(asked).traced),
   // Every `stride`-th cell of all tensors: how many there are, and which of them have a fault.
   origins: (asked) => {
     const { keys, ...pass } = passOf(asked);
@@ -44,9 +42,22 @@ const answers = {
       return Array.from(data, (_, n) =>
         cellIn(shape, key, [Math.floor(n / columns / rows), Math.floor(n / columns), n]));
     }).filter((_, n) => n % (asked.stride ?? 1) === 0);
-    const faults = cells.map((cell) => faultOf(pass, cell)).filter(Boolean);
-    const steps = keys.map((key) => stepsBack(pass, cells.find((cell) => cell.key === key)));
-    return { count: cells.length, faults: faults.slice(0, 5), steps: Math.max(...steps) };
+    return { count: cells.length,
+      faults: cells.map((cell) => faultOf(pass, cell)).filter(Boolean).slice(0, 5) };
+  },
+  // The way back from cells of some tensors; the numbers `ways` choose among those that went in.
+  chains: ({ draws, ...asked }) => {
+    const { keys, traced, used } = passOf(asked);
+    const wayBack = (cell, [n, ...ways]) => {
+      const { value, terms, formula } = originOf(model, traced, cell, used);
+      const places = terms.flatMap(({ place, factor }) => [place, factor]).filter(Boolean);
+      const next = places.length ? wayBack(places[n % places.length], ways) : [];
+      return [{ ...cell, formula, value: String(value) }, ...next];
+    };
+    return draws.map(([n, at, ways]) => {
+      const key = keys[n % keys.length];
+      return wayBack(cellIn(tensorAt(traced, key).shape, key, at), ways);
+    });
   },
   // Of each tensor some cells: the picture of the product, and how many terms it has.
   products: (asked) => {
@@ -60,8 +71,7 @@ const answers = {
     }));
   },
   compute: ({ sentence, tag, switches }) => {
-    const { pieces, ...found } = computeSentence(
-      model, sentence, tag, { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) });
+    const { pieces, ...found } = computeSentence(model, sentence, tag, switchesOf(switches));
     return { ids: found.ids, chosen: found.chosen, translation: found.translation,
       source: pieces.source, target: pieces.target,
       stands: found.ids.map((_, n) => standsFor(model, found, n)),
@@ -80,7 +90,7 @@ const answers = {
   },
   lens: ({ source, target }) => plain(lens(model, trace(model, source, target))),
   heads: ({ sentence, switches }) => {
-    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
+    const used = switchesOf(switches);
     const found = computeSentence(model, sentence, null, used);
     return plain({
       ids: found.ids, chosen: found.chosen, mean: meanCrossAttention(model, found.traced),
@@ -91,9 +101,8 @@ const answers = {
   },
   compare: ({ sentence, tag, names }) => {
     const found = comparison([model, second], names, sentence, tag);
-    for (const { attentions } of found.sides) {
-      for (const attention of attentions) attention.data = [...attention.data];
-    }
+    found.sides.flatMap(({ attentions }) => attentions)
+      .forEach((attention) => { attention.data = [...attention.data]; });
     return found;
   },
   // The loss of each piece, and with dropout the masks in the order in which they were drawn.
@@ -121,9 +130,8 @@ const answers = {
   greedy: ({ sources }) => sources.map((ids) => search(model, ids, { beam: 1 })[0]),
   beam: ({ sources }) => sources.map((ids) => search(model, ids)),
   trees: ({ sources, prefixes, beam, alpha, switches }) => sources.map((ids, n) => {
-    const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
     const prefix = prefixes?.[n] ?? [];
-    const tree = beamTree(model, ids, { beam, alpha, prefix, switches: used });
+    const tree = beamTree(model, ids, { beam, alpha, prefix, switches: switchesOf(switches) });
     const { steps, found, best, greedy } = tree;
     return {
       found, best: best.ids, csv: tableOfTree(tree, model.target.pieces),
@@ -134,17 +142,14 @@ const answers = {
     };
   }),
 };
-const switchesOf = ({ headsOff, residualsOff, ...rest }) => ({
-  ...rest,
-  ...(headsOff ? { headsOff: new Set(headsOff) } : {}),
-  ...(residualsOff ? { residualsOff: new Set(residualsOff) } : {}),
-});
+const switchesOf = ({ headsOff, residualsOff, ...rest } = {}) => ({ ...NOTHING_SWITCHED, ...rest,
+  headsOff: new Set(headsOff), residualsOff: new Set(residualsOff) });
 const cellIn = (shape, key, [h, r, c]) => ({ key, head: hasHeads(key) ? h % shape[0] : null,
   row: r % shape.at(-2), column: c % shape.at(-1) });
-const passOf = ({ source, target, switches }) => {
-  const used = { ...NOTHING_SWITCHED, ...switchesOf(switches ?? {}) };
-  const keys = [...allPlaces(model).map(({ key }) => key), "logits_tv", "probabilities_tv"];
-  return { used, traced: trace(model, source, target, used), keys };
+const passOf = ({ source, target, text, switches }) => {
+  const used = switchesOf(switches);
+  const traced = text ? computeText(model, text).traced : trace(model, source, target, used);
+  return { used, traced, keys: keysOf(model, traced) };
 };
 // What is wrong with the origin of a number, or null.
 const faultOf = ({ traced, used }, cell) => {
@@ -156,10 +161,6 @@ const faultOf = ({ traced, used }, cell) => {
   const isRight = isClose(value) && asked.length === 1 && isClose(asked[0].value) &&
     terms.every(({ place, a, b, factor }) => isOf(place, a) && isOf(factor, b));
   return isRight ? null : { cell, number: String(number), value: String(value), asked };
-};
-const stepsBack = ({ traced, used }, cell, steps = 0) => {
-  const next = originOf(model, traced, cell, used).terms.find(({ place }) => place);
-  return next && steps < 200 ? stepsBack({ traced, used }, next.place, steps + 1) : steps;
 };
 const fs = require("node:fs");
 const [packed, questions, other] = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));

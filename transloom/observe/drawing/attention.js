@@ -28,15 +28,16 @@ export function smallMaps({ name }, { shape, data }, labels, full, choose) {
       type: "button", onclick: choose, "aria-label": `${name}, head ${h + 1}: show its numbers`,
     }, drawn, element("small", {}, `head ${h + 1}`));
   };
-  const caption = element("figcaption", {}, name);
   const panel = (h) => ({
-    ...labels, title: `head ${h + 1}`, signed: false, full,
+    ...labels, title: `head ${h + 1}`,
     values: labels.rows.map((_, t) =>
       data.subarray((h * length + t) * keys, (h * length + t + 1) * keys)),
   });
   const each = (one) => Array.from({ length: heads }, (_, h) => one(h));
-  savableMatrices(caption, name, () => each(panel));
-  return element("figure", {}, caption, element("div", { class: "small-maps" }, each(map)));
+  const figure = element("figure", {}, element("figcaption", {}, name),
+    element("div", { class: "small-maps" }, each(map)));
+  savableMatrices(figure, name, () => each(panel));
+  return figure;
 }
 
 // Fills an SVG element: rows at the left, what they look at at the right, an arc for each weight,

@@ -1,6 +1,7 @@
 // The number of a cell: under the pointer, and for the keyboard and screen readers, to whom each
 // map is a grid. Its rows are made when they are visited: of thousands, one is needed at a time.
 
+import { element } from "./elements.js";
 import { formatNumber } from "./numbers.js";
 
 const DECIMALS = 4;
@@ -61,25 +62,15 @@ function frameOf(figure, row, column) {
   return frame;
 }
 
-function part(role, text, attributes = {}) {
-  const made = document.createElement("span");
-  made.setAttribute("role", role);
-  made.textContent = text;
-  Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
-  return made;
-}
-
 // Puts the visited cell where assistive technology finds it, and a frame around it.
 function visit(grid, row, column) {
   const figure = grid.closest("figure");
   const map = figure.map;
   const id = `cell-${++visited}`; // a new one each time: it is announced because it is another
-  const made = part("row", "", { "aria-rowindex": row + 1 });
   const head = map.columns ? ` → ${map.columns[column]}` : `, dimension ${column}`;
-  made.append(
-    part("rowheader", map.rows[row]),
-    part("gridcell", `${head}: ${numberIn(map, row, column)}`, { id, "aria-colindex": column + 1 }));
-  grid.querySelector(".visited").replaceChildren(made);
+  grid.querySelector(".visited").replaceChildren(element("span", { role: "row", "aria-rowindex": row + 1 },
+    element("span", { role: "rowheader" }, map.rows[row]),
+    element("span", { role: "gridcell", id, "aria-colindex": column + 1 }, `${head}: ${numberIn(map, row, column)}`)));
   grid.setAttribute("aria-activedescendant", id);
   const frame = frameOf(figure, row, column);
   frame.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -87,9 +78,9 @@ function visit(grid, row, column) {
   tell(map, row, column, box.right - 10, box.top);
 }
 
-// The grid of a map if an element is one: the document listens for all, as maps come and go.
+// The grid of a map that is laid out, if an element is one: the document listens for all, as maps come and go.
 function gridOfMap(target) {
-  return target.closest?.("figure.map") && target.closest(".grid");
+  return target.closest?.("figure.map")?.layout && target.closest(".grid");
 }
 
 function pressed(event) {

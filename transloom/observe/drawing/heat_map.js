@@ -1,20 +1,25 @@
 // Heat maps: each figure has its numbers as `map`, and a canvas, on which they are painted.
 
 import { element } from "./elements.js";
+import { whenInView } from "./in_view.js";
 import { formatNumber, formatPrecise, shortNumber } from "./numbers.js";
+import { hex } from "./svg.js";
 import { isRightToLeft } from "./text.js";
 
-export const FONT = "13px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
+const FONT = "13px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 const SMALL_FONT = FONT.replace("13px", "11px");
 const LONGEST_LABEL = 150;
 const NARROWEST_WITH_NUMBER = 30; // in pixels: digits of narrower cells would run into each other
+const NARROWEST = 3; // of a column of a vector: wider maps scroll
+const DEEPEST = 0.5; // how much of a colour a ground of text takes: it keeps a contrast of 4.5
 const INKS = [[0, 0, 0], [255, 255, 255]]; // one of them has a contrast of 4.58 on any ground
 
 // A matrix by colours, which `paint` paints and cells.js reads out: `values` are rows of numbers
 // with −∞ at masked places, `columns` labels or null for dimensions, `shape` that of the whole matrix.
-// `isMasked`: whether later columns than the row are masked, whatever their numbers.
+// `isMasked`: whether later columns than the row are masked, whatever their numbers. `greatest`: the number
+// of the full colour, unless it is the map's own greatest number.
 export function heatMap({ title, values, rows, columns = null, isShare = false, isMasked = false,
-  shape, cuts = [] }) {
+  shape = [values.length, values[0].length], cuts = [], greatest }) {
   const small = [shape.join(" × "), cuts.filter(Boolean).join(", ")].filter(Boolean).join(" · ");
   const grid = element("div", {
     class: "grid", role: "grid", tabindex: 0, "aria-rowcount": values.length,
@@ -27,6 +32,7 @@ export function heatMap({ title, values, rows, columns = null, isShare = false, 
   const figure = element("figure", { class: "map", "data-colours": isShare ? "share" : "signed" },
     element("figcaption", {}, title, " ", element("small", {}, small),
       element("small", { class: "scale" })), grid);
+  figure.greatest = greatest;
   figure.map = {
     rows, columns, lines: values, // by the given rows, a page finds where a number comes from
     values: values.map((line, row) => Array.from(line, (value, column) =>
@@ -35,13 +41,12 @@ export function heatMap({ title, values, rows, columns = null, isShare = false, 
   return figure;
 }
 
-export function colour(name) {
+function colour(name) {
   const style = getComputedStyle(document.documentElement);
   return style.getPropertyValue("--" + name).trim().split(/\s+/).map(Number);
 }
 
-const css = (rgb) => `rgb(${rgb.map(Math.round).join(" ")})`;
-export const between = (from, to, share) => from.map((part, i) => part + (to[i] - part) * share);
+const between = (from, to, share) => from.map((part, i) => part + (to[i] - part) * share);
 
 // Relative luminance and contrast as WCAG 2.2 defines them.
 function luminance(rgb) {
@@ -60,9 +65,16 @@ export function readableOn(ground) {
   return contrast(INKS[0]) >= contrast(INKS[1]) ? INKS[0] : INKS[1];
 }
 
-function greatestOf(figure) {
-  figure.greatest ??= Math.max(1e-9, ...figure.map.values.flat().map(Math.abs));
-  return figure.greatest;
+export function greatestIn(lines) {
+  return lines.reduce((most, line) => line.reduce((greatest, value) =>
+    (Number.isFinite(value) ? Math.max(greatest, Math.abs(value)) : greatest), most), 1e-9);
+}
+
+// Give an element with a number the number's colour; `greatest` has the full one.
+export function shade(cell, value, greatest) {
+  const share = (DEEPEST * Math.min(1, Math.abs(value) / greatest)).toFixed(3);
+  cell.style.background = `rgb(var(--${value < 0 ? "negative" : "positive"}) / ${share})`;
+  return cell;
 }
 
 // The number that has the full colour, and what is said of it. Shares go from 0 to 1.
@@ -71,7 +83,7 @@ export function scaleOf(figure) {
   const own = document.documentElement.dataset.scale !== "shared";
   const maps = own ? [figure]
     : [...figure.closest("section").querySelectorAll('figure.map[data-colours="signed"]')];
-  const full = Math.max(...maps.map(greatestOf));
+  const full = Math.max(...maps.map((map) => (map.greatest ??= greatestIn(map.map.values))));
   const whose = own ? "of this map alone" : "of all such maps in this section";
   return { full, said: `colours: ±${full < 0.01 ? formatPrecise(full) : formatNumber(full)}, ${whose}` };
 }
@@ -85,37 +97,36 @@ function shortened(context, text, longest) {
   return characters.join("") + "…";
 }
 
-// The width that a figure may take, in CSS pixels; what is folded has none yet.
-function roomFor(figure) {
+// The width of the page's text, in CSS pixels, which a map may take; what is folded has none yet.
+function roomOfPage() {
   const main = document.querySelector("main");
   const { paddingLeft, paddingRight } = getComputedStyle(main);
-  const room = main.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
-  return Math.floor(room) - (figure.closest("details") ? 28 : 2);
+  return Math.floor(main.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight));
 }
 
 // Where everything stands, in CSS pixels.
-function layoutOf(context, figure) {
+export function layoutOf(context, figure, page) {
   const { values, rows, columns } = figure.map;
   const signed = figure.dataset.colours === "signed";
-  const room = roomFor(figure);
+  const room = page - (figure.closest("details") ? 28 : 2);
   context.font = FONT;
-  const width = (texts) => Math.max(0, ...texts.map((t) => context.measureText(t).width));
   const longest = Math.min(LONGEST_LABEL, room * 0.36);
   const rowLabels = rows.map((text) => shortened(context, text, longest));
   const columnLabels = (columns ?? []).map((text) => shortened(context, text, longest));
+  const widths = columnLabels.map((label) => context.measureText(label).width);
   const count = Math.max(1, values[0].length);
-  const left = width(rowLabels) + 8;
+  const left = Math.max(0, ...rowLabels.map((label) => context.measureText(label).width)) + 8;
   const usual = count <= 10 ? 36 : count <= 20 ? NARROWEST_WITH_NUMBER : 17;
   const fitting = (room - left - 4) / count;
   const square = Math.max(7, Math.min(usual, Math.floor(fitting)));
   const cell = columns
     ? { width: square, height: Math.min(Math.max(square, 15), 30) }
-    : { width: Math.min(7, fitting), height: 20 };
+    : { width: Math.max(NARROWEST, Math.min(7, fitting)), height: 20 };
   // Slanted labels need 13 pixels each: of narrower columns only some have one.
   const every = Math.ceil(13 / cell.width);
-  const slant = width(columnLabels) * Math.SQRT1_2;
-  const over = Math.max(0, ...columnLabels.map((label, column) => column % every ? 0
-    : width([label]) * Math.SQRT1_2 + 8 - (count - column - 0.5) * cell.width));
+  const slant = Math.max(0, ...widths) * Math.SQRT1_2;
+  const over = Math.max(0, ...widths.map((width, column) => column % every ? 0
+    : width * Math.SQRT1_2 + 8 - (count - column - 0.5) * cell.width));
   return {
     rowLabels, columnLabels, cell, left, every,
     top: columns ? slant + 14 : 2,
@@ -125,17 +136,16 @@ function layoutOf(context, figure) {
   };
 }
 
-// A cell's colour, and that of the number on it.
-export function coloursOf(figure, value, full) {
-  const ground = value === null ? colour("line") : between(
-    colour("page"), colour(value < 0 ? "negative" : "positive"), Math.min(1, Math.abs(value) / full));
-  return { ground, ink: readableOn(ground) };
+// A cell's colour: `palette` has those of the page by name.
+export function groundOf(palette, value, full) {
+  return value === null || value === -Infinity ? palette.line : between(
+    palette.page, palette[value < 0 ? "negative" : "positive"], Math.min(1, Math.abs(value) / full));
 }
 
-function paintLabels(context, { rowLabels, columnLabels, cell, left, top, every }) {
+function paintLabels(context, { rowLabels, columnLabels, cell, left, top, every }, palette) {
   context.font = FONT;
   context.textBaseline = "middle";
-  context.fillStyle = css(colour("text"));
+  context.fillStyle = hex(palette.text);
   const put = (label, x, y) => {
     context.direction = isRightToLeft(label) ? "rtl" : "ltr";
     context.fillText(label, x, y);
@@ -153,46 +163,70 @@ function paintLabels(context, { rowLabels, columnLabels, cell, left, top, every 
   });
 }
 
-function paintCells(context, figure, full) {
+function paintCells(context, figure, full, palette) {
   const { cell, left, top, writesNumbers } = figure.layout;
   const { values, columns } = figure.map;
   const signed = figure.dataset.colours === "signed";
   context.textAlign = "center";
   context.font = SMALL_FONT;
   values.forEach((numbers, row) => numbers.forEach((value, column) => {
-    const { ground, ink } = coloursOf(figure, value, full);
+    const ground = groundOf(palette, value, full);
     // Narrow cells begin and end at whole pixels, so that no seam shows between them.
     const x = Math.round(left + column * cell.width);
     const wide = Math.round(left + (column + 1) * cell.width) - x;
     const y = top + row * cell.height;
-    context.fillStyle = css(ground);
+    context.fillStyle = hex(ground);
     // A pixel is left free between labelled cells, and between the rows of vectors.
     context.fillRect(x, y, wide - (columns ? 1 : 0), cell.height - 1);
     if (!writesNumbers || value === null) return;
-    context.fillStyle = css(ink);
+    context.fillStyle = hex(readableOn(ground));
     context.fillText(shortNumber(value, signed ? 1 : 2), x + cell.width / 2, y + cell.height / 2);
   }));
-  context.strokeStyle = css(colour("line"));
+  context.strokeStyle = hex(palette.line);
   context.strokeRect(left - 0.5, top - 0.5, values[0].length * cell.width + 1,
     values.length * cell.height + 1);
+  context.strokeStyle = hex(palette.text);
+  context.setLineDash([3, 2]);
+  figure.lit?.forEach(({ row, column }) => context.strokeRect(left + column * cell.width + 0.5,
+    top + row * cell.height + 0.5, Math.max(1, cell.width - 2), cell.height - 2));
 }
+
+export const paletteHere = () => Object.fromEntries(
+  ["page", "text", "line", "positive", "negative"].map((name) => [name, colour(name)]));
 
 export function paint(figure) {
   const canvas = figure.querySelector("canvas");
   const context = canvas.getContext("2d");
-  const layout = (figure.layout = layoutOf(context, figure));
-  const { full, said } = scaleOf(figure);
+  lay(figure, roomOfPage());
+  const { width, height } = figure.layout;
   const density = window.devicePixelRatio || 1;
-  canvas.width = Math.ceil(layout.width * density);
-  canvas.height = Math.ceil(layout.height * density);
-  canvas.style.width = layout.width + "px";
-  canvas.style.height = layout.height + "px";
+  canvas.width = Math.ceil(width * density);
+  canvas.height = Math.ceil(height * density);
   context.scale(density, density);
-  paintLabels(context, layout);
-  paintCells(context, figure, full);
-  figure.querySelector(".scale").textContent = said;
+  paintOn(context, figure);
 }
 
+// Paint a map that has its layout on a canvas' context, or one of svg.js.
+export function paintOn(context, figure) {
+  const palette = paletteHere();
+  paintLabels(context, figure.layout, palette);
+  paintCells(context, figure, scaleOf(figure).full, palette);
+}
+
+// Give a map its layout, and its canvas the size that it has before it is painted.
+function lay(figure, room) {
+  const canvas = figure.querySelector("canvas");
+  figure.layout = layoutOf(canvas.getContext("2d"), figure, room);
+  canvas.style.width = figure.layout.width + "px";
+  canvas.style.height = figure.layout.height + "px";
+  figure.querySelector(".scale").textContent = scaleOf(figure).said;
+}
+
+// Paint the maps in an element, each when it comes into view. What is folded has no layout until then.
 export function paintAll(within) {
-  within.querySelectorAll("figure.map").forEach(paint);
+  const room = roomOfPage();
+  within.querySelectorAll("figure.map").forEach((figure) => {
+    if (!figure.closest("details:not([open])")) lay(figure, room);
+    whenInView(figure, () => paint(figure));
+  });
 }

@@ -40,10 +40,8 @@ export function tokens(label, texts, { newest = false, follows = null } = {}) {
 }
 
 export function table(header, rows, marked = null) {
-  return element("table", {},
-    element("thead", {}, element("tr", {}, header.map((cell) => element("th", {}, cell)))),
-    element("tbody", {}, rows.map((cells, n) => element("tr", { class: n === marked ? "marked" : null },
-      cells.map((cell) => element("td", {}, element("bdi", {}, cell)))))));
+  return stepsTable(header, rows.map((cells, n) => element("tr", { class: n === marked ? "marked" : null },
+    cells.map((cell) => element("td", {}, element("bdi", {}, cell))))), null, null);
 }
 
 // A table whose rows are elements, under titles. `kind`: classes of it.

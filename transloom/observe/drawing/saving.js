@@ -7,8 +7,9 @@
 
 import { csvOf, tableOfPanels } from "./csv.js";
 import { element } from "./elements.js";
-import { colour, FONT, scaleOf } from "./heat_map.js";
-import { hex, svgFile, svgOfPanels, textShape } from "./matrices.js";
+import { paintOn, paletteHere } from "./heat_map.js";
+import { whenInView } from "./in_view.js";
+import { hex, rectShape, SvgContext, svgFile, textShape } from "./svg.js";
 
 const COPIED = {
   text: ["fill", "font-size", "font-weight", "text-anchor"],
@@ -31,20 +32,15 @@ export function savable(holder, { title, table, svg }) {
       element("button", { type: "button", onclick: save }, kind))));
 }
 
-// Matrices: `panels` gives those of the figure, as svgOfPanels takes them.
-export function savableMatrices(holder, title, panels) {
-  savable(holder, {
-    title: () => title, table: () => tableOfPanels(panels()),
-    svg: () => svgOfPanels(title, panels(), paletteHere(), textWidth()),
-  });
+// A figure of matrices, with the button in its caption. `panels` gives them: [{title, rows, columns, values}].
+export function savableMatrices(figure, title, panels) {
+  savable(figure.querySelector("figcaption"), {
+    title: () => title, table: () => tableOfPanels(panels()), svg: () => svgOfElement(figure) });
 }
 
 function savableHeatMap(figure) {
-  const { rows, columns, values } = figure.map;
-  const signed = figure.dataset.colours === "signed";
   const title = figure.querySelector("figcaption").firstChild.textContent.trim();
-  savableMatrices(figure.querySelector("figcaption"), `${headingOf(figure)}: ${title}`, () =>
-    [{ title: scaleOf(figure).said, rows, columns, values, signed, full: scaleOf(figure).full }]);
+  savableMatrices(figure, `${headingOf(figure)}: ${title}`, () => [figure.map]);
 }
 
 // The candidates of a step.
@@ -73,13 +69,13 @@ function savableBlueprint(holder) {
   });
 }
 
-// All figures of a section.
+// All figures of a section that are not yet, each when it comes into view.
 export function makeSavable(section) {
-  if (section.savable) return;
-  section.savable = true;
-  section.querySelectorAll("figure.map").forEach(savableHeatMap);
-  section.querySelectorAll("table.bars").forEach(savableBars);
-  section.querySelectorAll("[data-boxes]").forEach(savableBlueprint);
+  const kinds = { "figure.map": savableHeatMap, "table.bars": savableBars, "[data-boxes]": savableBlueprint };
+  Object.entries(kinds).forEach(([kind, make]) => section.querySelectorAll(kind).forEach((figure) => {
+    if (!figure.isSavable) whenInView(figure.querySelector("figcaption") ?? figure, () => make(figure));
+    figure.isSavable = true;
+  }));
 }
 
 // An SVG of the page as a file of its own: what the page's style gives it becomes attributes.
@@ -128,26 +124,32 @@ function fileName(title) {
   return title.replace(/[^\p{L}\p{M}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 100) || "figure";
 }
 
-// An element of the page as it is drawn now: grounds, borders, lines of text, and canvases as pictures.
+// An element of the page as it is drawn now, with what is scrolled away: grounds, borders, lines of text, maps.
 export function svgOfElement(root) {
-  const { left, top, width, height } = root.getBoundingClientRect();
-  const frame = { left: left - MARGIN, top: top - MARGIN, width: width + 2 * MARGIN, height: height + 2 * MARGIN };
-  const inside = [root, ...root.querySelectorAll("*")]
-    .filter((one) => one.checkVisibility({ visibilityProperty: true }) && !one.closest(".save, .controls, .visited"))
-    .map((one) => shapeOf(one, frame) + [...one.childNodes]
+  const drawn = [root, ...root.querySelectorAll("*")].filter((one) =>
+    one.checkVisibility({ visibilityProperty: true }) && !one.closest(".save, .controls, .visited, .origin"));
+  const boxes = drawn.map((one) => one.getBoundingClientRect()).filter(({ width, height }) => width && height);
+  const [left, top] = ["left", "top"].map((side) => Math.min(...boxes.map((box) => box[side])) - MARGIN);
+  const [right, bottom] = ["right", "bottom"].map((side) => Math.max(...boxes.map((box) => box[side])) + MARGIN);
+  const frame = { left, top, width: right - left, height: bottom - top };
+  const inside = drawn.map((one) => shapeOf(one, frame) + [...one.childNodes]
       .filter(({ nodeType }) => nodeType === Node.TEXT_NODE).map((text) => linesOf(text, frame)).join(""));
   return svgFile(frame, paletteHere(), inside.join(""));
 }
 
 function shapeOf(one, frame) {
   const { left, top, width, height } = one.getBoundingClientRect();
-  const place = `x="${left - frame.left}" y="${top - frame.top}" width="${width}" height="${height}"`;
-  if (one.localName === "canvas") return `<image ${place} href="${one.toDataURL()}"/>`;
+  const [x, y] = [left - frame.left, top - frame.top];
+  if (one.localName === "canvas") {
+    const context = new SvgContext();
+    paintOn(context, one.closest("figure"));
+    return `<g transform="translate(${x} ${y})">${context.shapes.join("")}</g>`;
+  }
   const { backgroundColor, borderTopWidth, borderTopColor, borderTopLeftRadius } = getComputedStyle(one);
   const [border, ground] = [parseFloat(borderTopWidth), paintOf(backgroundColor)];
   if (!border && !ground.opacity) return "";
-  return `<rect ${place} rx="${parseFloat(borderTopLeftRadius)}" ${painted("fill", ground)} ` +
-    `${painted("stroke", paintOf(borderTopColor))} stroke-width="${border}"/>`;
+  return rectShape([x, y, width, height], { rx: parseFloat(borderTopLeftRadius), ...painted("fill", ground),
+    ...painted("stroke", paintOf(borderTopColor)), "stroke-width": border });
 }
 
 // A text node, of which each line is a text.
@@ -170,7 +172,7 @@ function linesOf(node, frame) {
   const size = parseFloat(fontSize);
   return lines.map(({ text, left, right, top, bottom }) => textShape(text,
     (direction === "rtl" ? right : left) - frame.left, (top + bottom) / 2 - frame.top + 0.35 * size,
-    paintOf(color).rgb, { "font-size": size, "font-weight": fontWeight, direction })).join("");
+    hex(paintOf(color).rgb), { "font-size": size, "font-weight": fontWeight, direction })).join("");
 }
 
 function paintOf(colour) {
@@ -179,20 +181,9 @@ function paintOf(colour) {
 }
 
 function painted(name, { rgb, opacity }) {
-  return `${name}="${hex(rgb)}" ${name}-opacity="${opacity}"`;
+  return { [name]: hex(rgb), [`${name}-opacity`]: opacity };
 }
 
 function headingOf(part) {
   return part.closest("section, .first-screen").querySelector("h1").textContent;
-}
-
-function paletteHere() {
-  const names = ["page", "text", "line", "positive", "negative"];
-  return Object.fromEntries(names.map((name) => [name, colour(name)]));
-}
-
-function textWidth() {
-  const context = document.createElement("canvas").getContext("2d");
-  context.font = FONT;
-  return (text) => context.measureText(text).width;
 }

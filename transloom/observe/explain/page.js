@@ -5,7 +5,7 @@
 // model's figure. A section may have a method `draw`, which is called before it is shown.
 
 import { element, optionGroups } from "../drawing/elements.js";
-import { paintAll } from "../drawing/heat_map.js";
+import { paint, paintAll } from "../drawing/heat_map.js";
 import { makeSavable } from "../drawing/saving.js";
 
 const list = document.querySelector("nav");
@@ -148,7 +148,7 @@ window.addEventListener("beforeprint", () => {
   if (!root.dataset.printed) sections().forEach((section) => section.draw?.());
   opened = [...document.querySelectorAll("details:not([open])")];
   opened.forEach((fold) => { fold.open = true; });
-  paintAll(document);
+  document.querySelectorAll("figure.map").forEach(paint);
 });
 window.addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
 document.getElementById("print").addEventListener("click", () => {

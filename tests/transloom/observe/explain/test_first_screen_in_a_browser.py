@@ -222,6 +222,16 @@ def test_the_map_is_that_of_the_chosen_head_and_follows_what_is_typed(
     expected = explain(translators[0], OTHER)
     with closing(Watched(browser)) as watched:
         page = opened(watched, page_of_kind("live"), 800)
+        traced = explain(translators[0], SENTENCE).trace
+        sharpness = {
+            f"{stack}.layers.{n}.{name}_attention {head}": weights[1:].amax(1).mean().item()
+            for stack, names in (("encoder", ["self"]), ("decoder", ["self", "cross"]))
+            for n, layer in enumerate(getattr(traced, stack).layers)
+            for name in names
+            for head, weights in enumerate(getattr(layer, f"{name}_attention").weights_bhts[0])
+        }
+        first = page.locator("[data-first=head]").input_value()
+        assert sharpness[first] == pytest.approx(max(sharpness.values()), abs=1e-5)
         page.locator("[data-first=head]").select_option(
             label="Encoder layer 1, self-attention, head 2"
         )
@@ -272,8 +282,8 @@ def test_sections_are_reached_from_the_menu_and_past_the_figure(browser, page_of
     with closing(Watched(browser, 360)) as watched:
         page = opened(watched, page_of_kind("live"), 800)
         page.keyboard.press("Tab")
-        assert page.locator(".skip").evaluate("link => link === document.activeElement")
-        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "first-sentence"
+        page.locator(".skip").press("Enter")
         assert page.locator("#section-1").evaluate("section => section === document.activeElement")
         menu = page.get_by_label("Section", exact=True)
         sections = page.locator("nav a:not(nav ol ol a)")  # their parts are in the list alone

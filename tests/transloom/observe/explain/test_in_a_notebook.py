@@ -48,7 +48,7 @@ def test_the_page_runs_in_a_cell_and_stays_in_it(explanation, tmp_path):
         place = frame.locator("#place")
         frame.get_by_role("button", name="Next").click()
         frame.locator("#live.here").wait_for()
-        frame.locator("[data-live=matrices] table").first.wait_for()
+        frame.locator("[data-live=matrices] figure").first.wait_for()
         frame.locator("#first-sentence").fill("elle est là")
         frame.locator("[data-live=pieces] b", has_text="elle").first.wait_for()
         frame.locator("nav a:not(nav ol ol a)").nth(4).click()

@@ -86,6 +86,7 @@ def test_counts_and_shapes_are_those_of_the_model(model_and_answers):
     assert f"each layer of the encoder has {one:,} parameters" in answer(answers, "share weights")
     s = len(explained.source.ids)
     assert f"K is 8 × {s}, and Q·Kᵀ is {s} × {s}" in answer(answers, "K transposed")
+    assert f"Each of the {s} rows has 32 numbers" in answer(answers, "size change")
     steps = len(explained.chosen.ids)
     assert f"it takes {steps} steps here" in answer(answers, "decoding parallel")
     own = explained.trace.decoder.layers[0].self_attention.weights_bhts

@@ -57,21 +57,19 @@ function choose() {
 // Words as the alignment counts them: the text between spaces.
 const words = (text) => text.trim().split(/\s+/u).filter((word) => word !== "");
 
+function made(tag, properties, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
 // A line of words; pointing at word n calls `mark(n)`, which marks it and its aligned words.
 function line(text, language, className, mark) {
-  const paragraph = document.createElement("p");
-  paragraph.className = `line ${className}`;
-  paragraph.lang = language;
-  paragraph.dir = direction(language);
-  const found = words(text).map((word, number) => {
-    const span = document.createElement("span");
-    span.className = "word";
-    span.textContent = word;
-    span.addEventListener("pointerenter", () => mark(number));
-    span.addEventListener("pointerleave", () => mark(null));
-    return span;
-  });
-  found.forEach((span, number) => paragraph.append(number ? " " : "", span));
+  const found = words(text).map((word, number) => made("span", {
+    className: "word", onpointerenter: () => mark(number), onpointerleave: () => mark(null),
+  }, word));
+  const paragraph = made("p", {className: `line ${className}`, lang: language, dir: direction(language)},
+    ...found.flatMap((span, number) => [number ? " " : "", span]));
   return {paragraph, words: found};
 }
 
@@ -99,9 +97,7 @@ function walk(item, label, sides, mark) {
 }
 
 function shownPair(sentence, translations, run) {
-  const entry = document.createElement("li");
-  const item = document.createElement("div");
-  entry.append(item);
+  const item = made("div", {});
   const [best, ...others] = translations;
   const pairs = best.alignment ?? [];
   const sides = {};
@@ -119,27 +115,13 @@ function shownPair(sentence, translations, run) {
   sides.target = line(best.text, run.target_language, "best", (n) => mark("target", n));
   item.dataset.direction = direction(run.target_language);
   walk(item, `${best.text}, from ${sentence}`, sides, mark);
-  item.append(sides.source.paragraph, sides.target.paragraph);
-  const score = document.createElement("span");
-  score.className = "score";
-  score.textContent = best.score.toFixed(3);
-  item.append(score);
+  const score = (of) => made("span", {className: "score"}, of.score.toFixed(3));
+  item.append(sides.source.paragraph, sides.target.paragraph, score(best));
   if (others.length) {
-    const list = document.createElement("ol");
-    list.className = "others";
-    for (const other of others) {
-      const another = document.createElement("li");
-      const text = document.createElement("bdi");
-      text.lang = run.target_language;
-      text.textContent = other.text;
-      const value = score.cloneNode();
-      value.textContent = ` ${other.score.toFixed(3)}`;
-      another.append(text, value);
-      list.append(another);
-    }
-    item.append(list);
+    item.append(made("ol", {className: "others"}, ...others.map((other) =>
+      made("li", {}, made("bdi", {lang: run.target_language}, other.text), " ", score(other)))));
   }
-  return entry;
+  return made("li", {}, item);
 }
 
 async function translate() {

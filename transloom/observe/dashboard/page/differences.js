@@ -1,7 +1,7 @@
 // The settings in which runs differ, side by side.
 
 import { element } from "./drawing/elements.js";
-import { fill } from "./dom.js";
+import { fill, quiet } from "./dom.js";
 import { differences } from "./filters.js";
 import { settingText } from "./words.js";
 
@@ -30,8 +30,4 @@ export class Differences {
         element("th", { scope: "row" }, key),
         ...values.map((value) => element("td", { class: "text" }, settingText(value)))))));
   }
-}
-
-function quiet(text) {
-  return element("p", { class: "quiet" }, text);
 }

@@ -9,6 +9,8 @@ export function fill(parent, ...children) {
   return parent;
 }
 
+export const quiet = (text) => element("p", { class: "quiet" }, text);
+
 // Sets an element's text if it differs, so that a screen reader announces changes only.
 export function setText(node, text) {
   const shown = visible(text);
@@ -16,13 +18,13 @@ export function setText(node, text) {
 }
 
 // A table with a caption. A cell is a text or an element; numbers are aligned right. `texts` has
-// the indexes of columns that hold texts of any length, even if they look like numbers.
-export function table(caption, header, rows, { quiet = false, texts = [] } = {}) {
+// the indexes of columns that hold texts of any length, even if they look like numbers. A `tall` table scrolls.
+export function table(caption, header, rows, { quiet = false, texts = [], tall = false } = {}) {
   const cell = (value, column) => {
     const isNumber = typeof value === "string" && /^[−-]?[\d.,]+(e[−\d]+)?$/.test(value);
     return element("td", { class: texts.includes(column) ? "text" : isNumber || isTime(value) ? "number" : null }, value ?? "");
   };
-  return element("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": caption },
+  return element("div", { class: tall ? "scrolls tall" : "scrolls", tabindex: "0", role: "region", "aria-label": caption },
     element("table", { class: "plain" },
       element("caption", { class: quiet ? "unseen" : null }, caption),
       element("thead", {}, element("tr", {},

@@ -1,7 +1,7 @@
 // Events of a run. They are shown as marks on the curves, and as a list.
 
 import { element } from "./drawing/elements.js";
-import { fill } from "./dom.js";
+import { fill, quiet } from "./dom.js";
 import { whole } from "./words.js";
 
 const MOST = 500; // rows of the list; a run may skip thousands of steps
@@ -26,7 +26,7 @@ export class EventList {
     const all = groups.flatMap((group) => group.events.map((event) => ({ ...group, event })));
     all.sort((a, b) => b.event.step - a.event.step);
     if (!all.length) {
-      fill(this.root, element("p", { class: "quiet" }, `No events: no ${this.#store.facts.kinds.map(({ title }) => title).join(", ")}.`));
+      fill(this.root, quiet(`No events: no ${this.#store.facts.kinds.map(({ title }) => title).join(", ")}.`));
       return;
     }
     const rest = all.length > MOST ? `, the newest ${whole(MOST)} of ${whole(all.length)}` : "";
@@ -35,7 +35,7 @@ export class EventList {
       element("thead", {}, element("tr", {}, ...["step", "run", "event", "description"].map(
         (name) => element("th", { scope: "col" }, name)))),
       element("tbody", {}, ...all.slice(0, MOST).map((row) => this.#row(row)))),
-    rest && element("p", { class: "quiet" }, `Showing${rest.slice(1)}.`));
+    rest && quiet(`Showing${rest.slice(1)}.`));
   }
 
   #row({ id, name, colour, event }) {

@@ -63,9 +63,8 @@ function examplesTable(step) {
       `${example.shard} · ${whole(example.example)}${example.start ? ` from token ${whole(example.start)}` : ""}`),
   ]);
   const header = ["nats/token", "share of loss", ...roles, "tokens", "slot", "rank", "corpus", "shard · example"];
-  const made = table(`Sentences of step ${step.step}`, header, rows, { quiet: true, texts: roles.map((_, n) => n + 2) });
-  made.classList.add("tall");
-  return made;
+  return table(`Sentences of step ${step.step}`, header, rows,
+    { quiet: true, texts: roles.map((_, n) => n + 2), tall: true });
 }
 
 function share(value) {

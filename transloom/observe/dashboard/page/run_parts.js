@@ -1,7 +1,7 @@
 // The textual parts of a run's page: each function makes elements of the response of /api/runs/ID.
 
 import { element } from "./drawing/elements.js";
-import { table } from "./dom.js";
+import { quiet, table } from "./dom.js";
 import { currentText, titleOf } from "./facts.js";
 import { counted } from "./drawing/numbers.js";
 import { bytes, moment, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
@@ -42,7 +42,7 @@ export function validations({ validations: all }) {
   const names = Object.keys(newest);
   const rows = all.toReversed().map(({ step, scores }) => (
     [whole(step), ...names.map((name) => scoreValue(name, scores[name]?.value))]));
-  return [tall(table("Scores of each validation", ["step", ...names.map((name) => scoreTitle(name, newest[name]))], rows, { quiet: true }))];
+  return [table("Scores of each validation", ["step", ...names.map((name) => scoreTitle(name, newest[name]))], rows, { quiet: true, tall: true })];
 }
 
 // Scores on test sets, each with the signature of its computation; only reports have them.
@@ -68,13 +68,13 @@ export function checkpoints({ standing: run, standing: { checkpoints: all } }) {
     whole(step), element("span", { class: `state ${state}` }, state), bytes(size), time ? moment(time) : "",
     Object.entries(scores ?? {}).map(([name, score]) => `${scoreTitle(name, score)} ${scoreValue(name, score.value)}`).join(", "),
   ]);
-  return [memory, tall(table("All checkpoints", ["step", "state", "size", "time", "scores"], rows, { quiet: true }))];
+  return [memory, table("All checkpoints", ["step", "state", "size", "time", "scores"], rows, { quiet: true, tall: true })];
 }
 
 export function samples({ samples: all }) {
   if (!all.length) return [quiet("No samples yet: a validation records them.")];
-  return [tall(table("Samples of the newest validation", ["source", "reference", "translation"],
-    all.map((sample) => [sample.source, sample.reference, sample.translation]), { quiet: true, texts: [0, 1, 2] }))];
+  return [table("Samples of the newest validation", ["source", "reference", "translation"],
+    all.map((sample) => [sample.source, sample.reference, sample.translation]), { quiet: true, texts: [0, 1, 2], tall: true })];
 }
 
 // State of ranks and data workers by node.
@@ -89,9 +89,9 @@ export function vitals({ standing: run, standing: { vitals: found } }) {
   const unfit = found.unfit_nodes ?? [];
   return [
     element("p", { class: "quiet" }, `${isOld ? "Last state, at" : "State at"} ${moment(found.time)}, start ${whole(found.attempt)} of the ranks.`),
-    ranks.length ? tall(table("Ranks by node", ["node", "rank", "phase", "step", "silent for"], ranks)) : null,
+    ranks.length ? table("Ranks by node", ["node", "rank", "phase", "step", "silent for"], ranks, { tall: true }) : null,
     unfit.length ? table("Nodes that are left out", ["reason"], unfit.map((text) => [text]), { texts: [0] }) : null,
-    workers.length ? tall(table("Data workers", ["node", "worker", "state", "windows read", "silent for"], workers)) : null,
+    workers.length ? table("Data workers", ["node", "worker", "state", "windows read", "silent for"], workers, { tall: true }) : null,
     found.restarts.length ? table("Restarts", ["time", "cause"],
       found.restarts.toReversed().map(({ time, cause }) => [moment(time), cause]), { texts: [1] }) : null,
   ];
@@ -108,19 +108,19 @@ export function cleaning({ cleaning: report }) {
       ...reasons.map(([reason, count]) => ["", `dropped: ${reason.replaceAll("_", " ")}`, whole(count), share(count)]),
     ];
   });
-  return [tall(table("Examples that the dataset cleaning read, kept and dropped", ["corpus", "result", "examples", "share"],
-    rows, { quiet: true, texts: [0] }))];
+  return [table("Examples that the dataset cleaning read, kept and dropped", ["corpus", "result", "examples", "share"],
+    rows, { quiet: true, texts: [0], tall: true })];
 }
 
 export function recipe({ standing: { settings } }) {
-  return [tall(table("The recipe", ["setting", "value"],
-    Object.entries(settings).map(([key, value]) => [key, settingText(value)]), { quiet: true, texts: [1] }))];
+  return [table("The recipe", ["setting", "value"],
+    Object.entries(settings).map(([key, value]) => [key, settingText(value)]), { quiet: true, texts: [1], tall: true })];
 }
 
 export function environment({ environment: known }) {
   const rows = flat(known ?? {});
   if (!rows.length) return [quiet("Not recorded.")];
-  return [tall(table("Versions and numerics", ["name", "value"], rows, { quiet: true, texts: [1] }))];
+  return [table("Versions and numerics", ["name", "value"], rows, { quiet: true, texts: [1], tall: true })];
 }
 
 function flat(values, before = "") {
@@ -147,20 +147,11 @@ function copyButton(text) {
 
 export function log({ log: entries }) {
   if (!entries.length) return [quiet("Empty.")];
-  return [tall(table("The run's log, newest first", ["time", "message"],
-    entries.toReversed().map(({ time, text }) => [moment(time), text]), { quiet: true, texts: [1] }))];
+  return [table("The run's log, newest first", ["time", "message"],
+    entries.toReversed().map(({ time, text }) => [moment(time), text]), { quiet: true, texts: [1], tall: true })];
 }
 
 function pairs(rows) {
   return [element("dl", { class: "facts" }, ...rows.filter(([, value]) => value)
     .map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))))];
-}
-
-function quiet(text) {
-  return element("p", { class: "quiet" }, text);
-}
-
-function tall(made) {
-  made.classList.add("tall");
-  return made;
 }

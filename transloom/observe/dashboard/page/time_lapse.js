@@ -49,9 +49,8 @@ export class TimeLapse {
     this.#slider.max = this.#moments.length - 1;
     if (wasLast) this.#slider.value = this.#slider.max;
     const rows = this.#moments.toReversed().map(({ step, output }) => [whole(step), output || "(nothing)"]);
-    const drawn = table("The translation after each step", ["step", "translation"], rows, { quiet: true, texts: [1] });
-    drawn.classList.add("tall");
-    fill(this.#all, drawn);
+    fill(this.#all, table("The translation after each step", ["step", "translation"], rows,
+      { quiet: true, texts: [1], tall: true }));
     this.#draw();
   }
 

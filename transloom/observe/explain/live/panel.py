@@ -4,6 +4,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.config.pair import SOURCE
+from data_pipeline.dataset.manifest import Manifest
+from data_pipeline.storage.store import open_store
 from data_pipeline.tasks.masked_text import SHOWN_MASK
 from trainer.errors import TrainerError
 from trainer.record.metrics_file import read_backwards
@@ -58,6 +61,7 @@ def live_text(reader: TextGenerator | MaskFiller, text: str) -> PageSection | st
     data = json_in_html({**model, "text": text, "examples": examples})
     return PageSection(
         html=f'<script type="application/json" id="live-model">{data}</script>',
+        style=page_file(LIVE_STYLE),
         module="explain/live/page/text_panel.js",
     )
 
@@ -74,7 +78,16 @@ def training_settings(translator: Translator) -> dict[str, Any]:
         "dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
         "pairs": validation_pairs(translator.checkpoint.path),
+        "longest": longest_in_training(translator.checkpoint.path),
     }
+
+
+def longest_in_training(checkpoint: Path) -> int | None:
+    """Return the pieces of the longest source sentence of the training, or None if unknown."""
+    with suppress(OSError, TrainerError):
+        dataset = open_store(RunFolder(checkpoint.parents[1]).dataset)
+        return Manifest.load(dataset).longest()[SOURCE]
+    return None
 
 
 def validation_pairs(checkpoint: Path) -> list[tuple[str, str]]:

@@ -3,12 +3,13 @@
 // section that is shown, to which each box leads.
 
 import { element, optionGroups } from "../../drawing/elements.js";
-import { shade } from "../../drawing/grid.js";
-import { paintAll } from "../../drawing/heat_map.js";
+import { paint, shade } from "../../drawing/heat_map.js";
+import { whenStill } from "../../drawing/in_view.js";
 import { counted, formatNumber, formatPercent } from "../../drawing/numbers.js";
 import { savable, svgOfElement } from "../../drawing/saving.js";
 import { areRightToLeft, visible, written } from "../../drawing/text.js";
 import { labelsOf, nameOfAttention, tensorAt } from "../live/page/places.js";
+import { meanOf } from "../live/page/tensors.js";
 import { headNames, weightsOfHead } from "./maps.js";
 import { rowsOf } from "./trace.js";
 
@@ -149,7 +150,7 @@ function showHead(trace) {
     const names = places.map((key) => nameOfAttention(key).replace("Stack layer", "Layer"));
     choice.append(...optionGroups(places.map((key, n) => [names[n], headNames(trace)
       .map((head, h) => [`${key} ${h}`, `${names[n]}, ${head}`])])));
-    choice.value = `${places.at(-1)} 0`;
+    choice.value = sharpestHead(trace, places);
     part("head-of").hidden = false;
   }
   choice.onchange = () => showHead(trace);
@@ -159,11 +160,22 @@ function showHead(trace) {
     { source: source?.texts, target: target.texts });
   const causal = model.family === "continuation" || key.startsWith("decoder") && !key.includes("cross");
   const attended = Math.min(model.limits.attended, MOST_OF_MAP);
-  part("head-map").replaceChildren(weightsOfHead(
+  const figure = weightsOfHead(
     { model: { ...model, limits: { ...model.limits, attended } } },
     `${choice.selectedOptions[0].textContent}: which columns each row looks at`,
-    tensorAt(trace, key).weights_hts, Number(head), rows, columns, causal));
-  paintAll(part("head-map"));
+    tensorAt(trace, key).weights_hts, Number(head), rows, columns, causal);
+  part("head-map").replaceChildren(figure);
+  paint(figure);
+}
+
+// The head whose rows have the largest weights on one column, in the mean; the first row of a decoder has only
+// one column to look at.
+function sharpestHead(trace, places) {
+  const heads = places.flatMap((key) => headNames(trace).map((_, head) => {
+    const rows = rowsOf(tensorAt(trace, key).weights_hts, head, MOST_OF_MAP);
+    return { value: `${key} ${head}`, sharpness: meanOf(rows.slice(1).map((row) => Math.max(...row))) };
+  }));
+  return heads.reduce((best, one) => (one.sharpness > best.sharpness ? one : best)).value;
 }
 
 // The places of all weights that the page shows.
@@ -189,7 +201,26 @@ export function typingBox([own, ...others], changed) {
     element("button", { type: "button", dir: "auto", onclick: () => take(sentence) }, sentence)));
   part("given").hidden = true;
   part("typing").hidden = false;
-  return { box, take, say: (...message) => part("state").replaceChildren(...message) };
+  beginKeysAt(document.querySelector(".first-screen h1"));
+  const say = (...message) => part("state").replaceChildren(...message);
+  let newest = null;
+  // Say how long it took since `started`, once all that is on the screen is drawn.
+  const sayComputed = async (started, does, note) => {
+    newest = started;
+    await whenStill();
+    if (newest !== started) return;
+    const took = Math.max(1, Math.round(performance.now() - started));
+    say(`The model is in this page: ${does}. Computed in ${took} ms.`, note || "");
+  };
+  return { box, take, say, sayComputed };
+}
+
+// Let the first press of Tab lead to what follows an element, unless the reader is elsewhere already.
+function beginKeysAt(node) {
+  if (document.activeElement !== document.body || location.hash) return;
+  node.tabIndex = -1;
+  node.focus({ preventScroll: true });
+  node.blur();
 }
 
 // Say why a page that contains a model cannot compute.

@@ -195,6 +195,11 @@ function ofLayers({ trace, stack, pieces, key, output, outputBox }) {
       `${added} is added to the output of the sub-layer, number by number. For “${piece}”, dimension ` +
       `0: ${at(residual.input_tm)} + ${at(first.self_attention.output_tm)} ≈ ${at(residual.sum_tm)}. ` +
       `The two numbers cannot be recovered from their sum. ${then}`, `${key}.1.self_attention.sum`],
+    ["Does the size change from layer to layer?",
+      `No. Each of the ${counted(pieces.ids.length, "row")} has ${form.width} numbers after the embedding, after ` +
+      `each sub-layer of all ${counted(layers ?? encoder_layers, "layer")}, and at the end: an input can only be ` +
+      `added to an output of the same size. Inside, sizes differ: ${form.head_width} numbers in each head, and ` +
+      `${form.inner_width} in the feed-forward network.`, outputBox],
     ["Does a residual connection skip the sub-layer? Is it dropout?",
       "Neither. The model always computes the sub-layer, and adds its output to its input. Dropout " +
       `sets a random share of the numbers to zero (${dropout} in this model) and enlarges the others, ` +

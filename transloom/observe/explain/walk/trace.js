@@ -45,7 +45,7 @@ function liveText(facts, model, result) {
     draws: draws.map((draw) => ({ ...draw, kept: draw.kept.map((one) =>
       ({ ...one, text: model.target.pieces[one.id] })) })),
     pieces: { ids, texts: result.shown }, chosen: withTexts(model, chosen),
-    predictions: predictionsOf(facts, model, result, follow, special),
+    predictions: predictionsOf(facts, model, result.traced, follow, special),
   };
 }
 

@@ -24,10 +24,12 @@ export function walkShown() {
   return [...resultsShown(), partOf("before"), partOf("after"), ...drawnSections()];
 }
 
-export function showTrace(trace) {
+export function* showTraceSlices(trace) {
   const [first, ...others] = sectionsOf[trace.model.family](trace);
   showFirstScreen(trace);
+  yield;
   showOverview(first);
+  yield;
   const places = placesOf(others);
   const made = others.map((section, n) => sectionElement(section, n + 2));
   drawnSections().forEach((section) => section.remove());
@@ -46,7 +48,7 @@ export function showBeam(trace, beam) {
 }
 
 if (facts?.recorded) {
-  recordedTrace(facts, facts.recorded).then(showTrace, (error) => {
+  recordedTrace(facts, facts.recorded).then((trace) => [...showTraceSlices(trace)], (error) => {
     partOf("before").replaceChildren(element("p", { role: "note" },
       `This browser cannot unpack the numbers of this page (${error.message}).`));
   });

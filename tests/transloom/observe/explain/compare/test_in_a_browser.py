@@ -41,7 +41,7 @@ def address(request, translators, tmp_path_factory):
 
 def opened(watched, address):
     watched.page.goto(f"{address}#compare")
-    watched.page.locator("[data-compare=maps] table").nth(2).wait_for()
+    watched.page.locator("[data-compare=maps] figure").nth(2).wait_for()
     if "live.html" in address:
         watched.page.locator("#first-sentence").wait_for()
     return watched.page
@@ -61,24 +61,20 @@ def test_two_models_stand_beside_each_other(browser, address, translators, width
         assert page.inner_text("[data-compare=parting]").startswith(
             f"The translations diverge {said}"
         )
-        distances = page.locator("[data-compare=distances] td[data-row]")
-        distances.nth(2).focus()
-        page.keyboard.press("ArrowRight")
-        page.keyboard.press("Enter")
+        page.locator("[data-compare=distances] .grid").focus()
+        for key in ("ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
+            page.keyboard.press(key)
         assert page.locator("[data-compare=head]").input_value() == "2"
         key = "encoder.layers.0.self_attention"
         assert page.locator("[data-compare=place]").input_value() == key
-        scales = page.locator("[data-compare=maps] figcaption small").all_inner_texts()
-        assert [scale.split(": ")[-1] for scale in scales] == ["0 to 1", "0 to 1", "±1.00"]
+        scales = page.locator("[data-compare=maps] .scale").all_inner_texts()
+        assert [scale.split(": ")[1][:6] for scale in scales] == ["0 to 1", "0 to 1", "±1.00,"]
         ours, theirs, less = (
-            [
-                float(text.replace("−", "-"))
-                for text in one.locator("td[data-row]").all_inner_texts()
-            ]
-            for one in page.locator("[data-compare=maps] table").all()
+            one.evaluate("figure => figure.map.values.flat()")
+            for one in page.locator("[data-compare=maps] figure").all()
         )
         for a, b, difference in zip(ours, theirs, less, strict=True):
-            assert difference == pytest.approx(b - a, abs=0.0151)
+            assert difference == pytest.approx(b - a, abs=1e-6)
         assert not watched.is_wider_than_the_screen()
         assert watched.violations() == []
         assert watched.complaints == []
@@ -98,8 +94,8 @@ def test_a_sentence_is_typed_to_both(browser, address, translators):
         shown = page.locator("[data-compare=translations] output").all_inner_texts()
         assert shown == [side.translation or "(nothing)" for side in expected.sides]
         assert page.inner_text("[data-compare=read]") == OTHER
-        heads = page.locator("[data-compare=maps] table").first.locator("thead th")
-        assert heads.all_inner_texts() == expected.sides[0].source
+        shown = page.locator("[data-compare=maps] figure").first.evaluate("figure => figure.map")
+        assert shown["columns"] == expected.sides[0].source
         typed.fill("je " * 200)
         page.locator("[data-compare=state]", has_text="the page takes 128").wait_for()
         page.evaluate("location.hash = 'section-2'")

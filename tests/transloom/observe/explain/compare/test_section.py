@@ -82,9 +82,9 @@ def test_a_page_without_a_live_section_has_the_scripts_of_its_figures(translator
     beside, _ = compare_section(both, ["one", "other"], "je", None, live)
     explained = explain(both[0], "je")
     pages = [translation_page(explained, "x", *both) for both in ((None, alone), (live, beside))]
-    for needed in ("function gridOf(", "function formatPrecise(", "function fullNameOf("):
+    for needed in ("function heatMap(", "function formatPrecise(", "function fullNameOf("):
         assert [page.count(needed) for page in pages] == [1, 1]
-    assert ".live .numbers" in alone.style
+    assert ".live .candidate" in alone.style
     assert "the first model cannot run" in alone.html
 
 

@@ -233,7 +233,7 @@ CHANGED = {
 @pytest.mark.parametrize("switches", [{}, CHANGED], ids=["as trained", "switched"])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_number_of_a_sentence_is_a_row_of_its_own_origin(form, switches, tmp_path):
-    """Its terms give it, to 1e-5, and are the numbers at their places; the way back ends."""
+    """Its terms give it, to 1e-5, and are the numbers at their places."""
     made = translator(**{"share_embeddings": "none", **FORMS[form]})
     source, target = [*range(60, 79), made.model.vocabulary.eos_id], [2, *range(40, 59)]
     stride = 5 if switches else 1
@@ -241,7 +241,6 @@ def test_every_number_of_a_sentence_is_a_row_of_its_own_origin(form, switches, t
     (found,) = ask(packed(made), tmp_path, ("origins", asked))
     assert found["faults"] == []
     assert found["count"] > 40_000 / stride
-    assert 8 < found["steps"] < 200
 
 
 @pytest.mark.parametrize("form", ["post", "pre", "Marian", "as T5's and Llama's"])

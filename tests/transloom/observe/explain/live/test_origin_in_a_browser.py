@@ -1,4 +1,4 @@
-"""Origins of numbers in a browser: below the matrix, with the asked term; effects of switches."""
+"""Origins of numbers in a browser: beside the map, with the asked term; effects of switches."""
 
 import random
 import re
@@ -16,6 +16,10 @@ pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
 SENTENCE = "est-ce que les enfants habitaient près de cette école ?"
 CROSSED = "decoder.layers.0.cross_attention"
+PAINT = "modules['drawing/heat_map.js'].paint"
+# The cells of all matrices that are marked: the place of the matrix, row and column.
+LIT = """[...document.querySelector("[data-live=matrices]").children].flatMap((figure, n) =>
+    (figure.lit ?? []).map(({ row, column }) => [n, row, column]))"""
 # The distance of the title from what covers the top of the screen.
 BELOW_HEADER = """() => {
     const header = document.querySelector("header");
@@ -38,51 +42,59 @@ def address(translator_of, tmp_path):
 def watched(request, browser, address):
     with closing(Watched(browser, request.param)) as watched:
         watched.page.goto(address)
-        watched.page.locator("[data-live=matrices] table").first.wait_for()
+        watched.page.locator("[data-live=matrices] figure").first.wait_for()
         watched.settle()
         yield watched
         assert watched.complaints == []
 
 
-def cell_of(page, head, row, column):
-    figure = page.locator("[data-live=matrices] figure").nth(head)
-    return figure.locator(f"td[data-row='{row}'][data-column='{column}']")
+# The middle of a cell of a map, on the canvas, which is scrolled into view; and its number.
+CELL_OF_MAP = """([figure, row, column]) => {
+    const { left, top, cell } = figure.layout;
+    const grid = figure.querySelector(".grid");
+    const [x, y] = [left + (column + 0.5) * cell.width, top + (row + 0.5) * cell.height];
+    figure.scrollIntoView({ block: "center" });
+    [grid, figure].forEach((one) => { one.scrollLeft = Math.max(0, x - 100); });
+    const box = figure.querySelector("canvas").getBoundingClientRect();
+    window.scrollBy(0, Math.max(0, box.top + y - innerHeight + 150));
+    return { x, y, number: figure.map.values[row][column] };
+}"""
+
+
+def choose_cell(page, figure, row, column):
+    """Click a cell of a map, and return its number, or None if it is masked."""
+    figure.evaluate("one => one.closest('details')?.setAttribute('open', '')")
+    figure.scroll_into_view_if_needed()
+    page.wait_for_function("one => one.layout", arg=figure)
+    place = figure.evaluate(f"(one, at) => ({CELL_OF_MAP})([one, ...at])", [row, column])
+    if place["number"] is not None:
+        figure.query_selector("canvas").click(position={name: place[name] for name in "xy"})
+    return place["number"]
+
+
+def matrix(page, head):
+    return page.locator("[data-live=matrices] figure").nth(head).element_handle()
 
 
 @pytest.mark.parametrize("watched", [360, 768, 1280], indirect=True)
-def test_an_origin_opens_below_the_matrix_of_its_number(watched):
+def test_an_origin_opens_below_the_candidates_of_its_number(watched):
     page = watched.page
-    origin = page.locator("[data-live=origin]")
-    assert not origin.is_visible()
-    for head in (1, 0):
-        cell_of(page, head, 1, 2).click()
-        assert page.evaluate(
-            "n => document.querySelectorAll('[data-live=matrices] figure')[n].nextElementSibling"
-            " === document.querySelector('[data-live=origin]')",
-            head,
-        )
-        assert page.evaluate("document.activeElement.dataset.live") == "origin"
-        assert cell_of(page, head, 1, 2).get_attribute("aria-current") == "true"
-        assert page.locator("[data-live=matrices] td[aria-current]").count() == 1
-        assert f"head {head + 1}" in origin.locator("h3").inner_text()
-        assert 0 <= page.evaluate(BELOW_HEADER) < 900
-    assert not watched.is_wider_than_the_screen()
-    assert watched.violations() == []
+    assert not page.locator("[data-live=origin]").is_visible()
     page.locator("[data-live=steps] button").first.click()
     holder = page.locator("[data-live=steps] + [data-live=origin]")
     assert "probabilities" in holder.locator("h3").inner_text()
     assert 0 <= page.evaluate(BELOW_HEADER) < 900
+    assert not watched.is_wider_than_the_screen()
+    assert watched.violations() == []
 
 
 def test_the_asked_term_is_marked_and_so_is_the_one_that_was_shown_before(watched):
     page = watched.page
     origin = page.locator("[data-live=origin]")
     marked = origin.locator("tr[aria-current]")
-    columns = (
-        page.locator("[data-live=matrices] figure").first.locator("thead th").all_inner_texts()
-    )
+    columns = matrix(page, 0).evaluate("figure => figure.map.columns")
     for column, piece in enumerate(columns):  # whatever its share
-        cell_of(page, 0, 0, column).click()
+        choose_cell(page, matrix(page, 0), 0, column)
         assert marked.locator("th").all_inner_texts() == [f"{piece} (asked)"]
     asked = marked.locator("button.number")
     term = asked.inner_text()
@@ -133,45 +145,23 @@ def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):
     choose = page.locator("[data-live=places]").select_option
     choose(f"{CROSSED}.scores_hts")
     watched.settle()
-    cell_of(page, 2, 1, 3).click()
+    choose_cell(page, matrix(page, 2), 1, 3)
     for name, row in (("queries_htd", 1), ("keys_hsd", 3)):
         choose(f"{CROSSED}.{name}")
         watched.settle()
-        lit = page.locator("[data-live=matrices] td[aria-selected]")
-        width = page.locator("[data-live=matrices] figure").first.locator("thead th").count()
-        assert lit.count() == width
-        assert (
-            page.locator("[data-live=matrices] figure")
-            .nth(2)
-            .locator(f"td[data-row='{row}'][aria-selected]")
-            .count()
-            == width
-        )
+        plain = matrix(page, 2).query_selector("canvas").screenshot()
+        lit = page.evaluate(LIT)
+        width = matrix(page, 2).evaluate("figure => figure.map.values[0].length")
+        assert lit == [[2, row, column] for column in range(width)]
+        matrix(page, 2).evaluate(f"figure => {{ figure.lit = []; ({PAINT})(figure); }}")
+        assert matrix(page, 2).query_selector("canvas").screenshot() != plain
         assert page.locator("[data-live=matrices] + [data-live=origin] h3").is_visible()
-    choose(f"{CROSSED}.scores_hts")
-    watched.settle()
-    assert page.locator(
-        "[data-live=matrices] figure:nth-child(3) + [data-live=origin]"
-    ).is_visible()
     page.locator("#first-sentence").fill("je suis")
     page.locator("[data-live=origin]").wait_for(state="hidden")
     watched.settle()
-    assert page.locator("[data-live=matrices] [aria-selected]").count() == 0
+    assert page.evaluate(LIT) == []
 
 
-# The middle of a cell of a map, on the canvas, which is scrolled into view; and its number.
-CELL_OF_MAP = """([figure, row, column]) => {
-    const fold = figure.closest("details");
-    if (fold) fold.open = true;
-    const { left, top, cell } = figure.layout;
-    const grid = figure.querySelector(".grid");
-    const [x, y] = [left + (column + 0.5) * cell.width, top + (row + 0.5) * cell.height];
-    figure.scrollIntoView({ block: "center" });
-    [grid, figure].forEach((one) => { one.scrollLeft = Math.max(0, x - 100); });
-    const box = figure.querySelector("canvas").getBoundingClientRect();
-    window.scrollBy(0, Math.max(0, box.top + y - innerHeight + 150));
-    return { x, y, number: figure.map.values[row][column] };
-}"""
 # What is wrong with the origin that a click on a figure's cell has opened: "" for nothing.
 FAULT = """([figure, number]) => {
     const origin = document.querySelector("[data-live=origin]");
@@ -214,27 +204,27 @@ def test_a_click_on_any_cell_of_any_map_opens_its_origin_beside_it(watched, size
     page, seed = watched.page, random.randrange(10**6)
     page.set_viewport_size({"width": size[0], "height": size[1]})
     chosen = random.Random(seed)
-    sections = page.locator("main > section.drawn")
+    sections = page.locator("main > section.drawn, #live")
     faults = []
     for _ in range(12):
         section = sections.nth(chosen.randrange(sections.count())).get_attribute("id")
         page.evaluate("id => { location.hash = id; }", section)
         watched.settle()
-        figures = page.query_selector_all(f"#{section} figure.map, .first-screen figure.map")
+        inside = "[data-live=matrices]" if section == "live" else ""
+        maps = f"#{section} {inside} figure.map, .first-screen figure.map"
+        figures = page.query_selector_all(maps)
         for figure in chosen.choices(figures, k=5):
             rows, columns = figure.evaluate(
                 "one => [one.map.values.length, one.map.values[0].length]"
             )
-            at = [figure, chosen.randrange(rows), chosen.randrange(columns)]
-            place = page.evaluate(CELL_OF_MAP, at)
-            if place["number"] is None:  # masked
+            at = [chosen.randrange(rows), chosen.randrange(columns)]
+            number = choose_cell(page, figure, *at)
+            if number is None:
                 continue
-            canvas = figure.query_selector("canvas")
-            canvas.click(position={name: place[name] for name in "xy"})
             if pace == "slow":
                 watched.settle()
-            if fault := page.evaluate(FAULT, [figure, place["number"]]):
-                faults.append((section, at[1:], fault))
+            if fault := page.evaluate(FAULT, [figure, number]):
+                faults.append((section, at, fault))
     assert faults == [], f"seed {seed}"
     assert not watched.is_wider_than_the_screen()
     assert watched.violations() == []

@@ -70,8 +70,8 @@ def test_a_language_model_computes_and_writes_the_same(case, generator_of, tmp_p
     ((live,), greedy, *drawn) = ask(packed_generator(generator), tmp_path, *asked)
     traced = trace_decoder_only(generator.network, live["ids"])
     compare_stack(live, traced)
-    compare("logits", live["logits_tv"], traced.logits_btv)
-    compare("probabilities", live["probabilities_tv"], traced.probabilities_btv)
+    compare("logits", live["traced"]["logits_tv"], traced.logits_btv)
+    compare("probabilities", live["traced"]["probabilities_tv"], traced.probabilities_btv)
     for text, one in zip(TEXTS, greedy, strict=True):
         explained = explain_continuing(generator, text)
         assert one["ids"] == list(explained.pieces.ids)

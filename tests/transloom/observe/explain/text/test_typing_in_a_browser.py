@@ -56,6 +56,7 @@ def test_a_continuation_follows_what_is_typed(browser, continued, width):
         assert page.locator("[data-flow=tokens] .pieces").get_attribute("dir") == "rtl"
         names = page.locator("nav a").all_text_contents()
         page.locator("nav a", has_text="Step by step").click()
+        page.locator("section.here h1", has_text="The continuation").wait_for()
         steps = page.locator("section.here summary", has_text="→").all_text_contents()
         assert [step.split("→")[1].strip(" “”") for step in steps] == [
             piece.strip() for piece in expected.chosen.texts

@@ -2,9 +2,10 @@
 // A share has its full colour at 1 and a difference at ±1 wherever it stands: one scale for both.
 
 import { element } from "../../../drawing/elements.js";
-import { gridOf } from "../../../drawing/grid.js";
+import { heatMap, paintAll } from "../../../drawing/heat_map.js";
 import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
 import { cell, labelled, lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
+import { makeSavable } from "../../../drawing/saving.js";
 import { visible, written } from "../../../drawing/text.js";
 import { comparisonSlices } from "./comparing.js";
 import { modelInPage } from "../../live/page/loading.js";
@@ -136,13 +137,12 @@ function showDistances() {
   const choices = choicesOf(heads);
   const numbers = keys.map((key) => choices.map((head) =>
     distanceOf(...attentionsAt(key).map((attention) => weightsOf(attention, head)))));
-  const matrix = { key: "weights", head: null, rows: keys.map(nameOfAttention),
-    columns: choices.map(nameOfHead), columnsArePieces: false, numbers };
-  part("distances").replaceChildren(gridOf("distance of the attentions", matrix, 1,
-    ({ row: r, column }) => {
-      choose(keys[r], choices[column]);
-      part("place").focus();
-    }));
+  part("distances").replaceChildren(heatMap({ title: "distance of the attentions", values: numbers, isShare: true,
+    rows: keys.map(nameOfAttention), columns: choices.map(nameOfHead) }));
+  part("distances").firstChild.addEventListener("numberchosen", ({ detail: { line, column } }) => {
+    choose(keys[numbers.indexOf(line)], choices[column]);
+    part("place").focus();
+  });
 }
 
 const choicesOf = (heads) => [MEAN, ...Array.from({ length: heads }, (_, h) => String(h))];
@@ -186,20 +186,22 @@ function showMaps() {
     const { source, target } = found.sides[n];
     const [, length, keys] = attention.shape;
     return {
-      key: "weights", head: null, columnsArePieces: true, numbers: weightsOf(attention, head),
+      values: weightsOf(attention, head),
       rows: (place.startsWith("encoder.") ? source : target).slice(0, length),
       columns: (/^encoder\.|cross_attention$/.test(place) ? source : target).slice(0, keys),
     };
   });
-  const drawn = maps.map((map, n) => (map ? gridOf(found.sides[n].name, map, 1, null)
+  const drawn = maps.map((map, n) => (map ? heatMap({ title: found.sides[n].name, isShare: true, ...map })
     : element("p", {}, `${found.sides[n].name} has no such head.`)));
   if (maps.every(Boolean) && canBeSubtracted(place)) {
-    const numbers = maps[1].numbers.map((line, t) =>
-      line.map((weight, s) => weight - maps[0].numbers[t][s]));
+    const values = maps[1].values.map((line, t) =>
+      line.map((weight, s) => weight - maps[0].values[t][s]));
     const title = `${found.sides[1].name} less ${found.sides[0].name}`;
-    drawn.push(gridOf(title, { ...maps[0], key: "difference", numbers }, 1, null));
+    drawn.push(heatMap({ ...maps[0], title, values, greatest: 1 }));
   }
   part("maps").replaceChildren(...drawn);
+  paintAll(section);
+  makeSavable(section);
 }
 
 const results = ["translations", "parting", "parting-table", "steps", "lens", "distances", "maps"];

@@ -1,7 +1,7 @@
 // Draws a mask of dropout, what it makes of some numbers, and what it does to the loss.
 
 import { element } from "../../../drawing/elements.js";
-import { greatestOfMatrix, gridOf } from "../../../drawing/grid.js";
+import { greatestIn, heatMap, paintAll } from "../../../drawing/heat_map.js";
 import { formatCount, formatNumber, formatPercent } from "../../../drawing/numbers.js";
 import { fullNameOf, labelsOf } from "./places.js";
 import { ATTENTION_WEIGHTS, dropping, nats, totalOf } from "./training.js";
@@ -69,24 +69,17 @@ export function dropoutPanel(model, settings, sentence, redraw) {
     const { rows, columns, columnsArePieces } = labelsOf(keyOf(state.place), state.forced.traced, {
       source: sentence().pieces.source, target: state.forced.input.map((id) => model.target.pieces[id]) });
     const shown = Math.min(width, NUMBERS_DROPPED);
-    const matrix = (numberAt) => ({
-      key: columnsArePieces ? "weights" : "", head: null, rows, columns: columns.slice(0, shown),
-      columnsArePieces,
-      numbers: Array.from({ length: height }, (_, r) =>
-        Float32Array.from({ length: shown }, (_, c) => numberAt(r * width + c))),
-    });
-    const first = matrix((i) => before.data[i]);
-    const second = matrix((i) => before.data[i] * kept[i] * scale);
-    const greatest = Math.max(greatestOfMatrix(first), greatestOfMatrix(second));
-    const cut = width > shown ? `, the first ${shown} of ${width} numbers` : "";
-    const after = gridOf(`after: 0, or × ${formatNumber(scale, 3)}${cut}`, second, greatest, null);
-    after.querySelectorAll("td[data-row]").forEach((cell) => {
-      if (kept[Number(cell.dataset.row) * width + Number(cell.dataset.column)]) return;
-      cell.style.background = "";
-      cell.classList.add("dropped");
-      cell.textContent = "0";
-    });
-    masked.replaceChildren(gridOf(`before${cut}`, first, greatest, null), after);
+    const numbers = (numberAt) => Array.from({ length: height }, (_, r) =>
+      Float32Array.from({ length: shown }, (_, c) => numberAt(r * width + c)));
+    const first = numbers((i) => before.data[i]);
+    const second = numbers((i) => (kept[i] ? before.data[i] * scale : -Infinity));
+    const greatest = Math.max(...[first, second].map(greatestIn));
+    const cuts = width > shown ? [`the first ${shown} of ${width} numbers`] : [];
+    const map = (title, values) => heatMap({ title, values, rows, columns: columns.slice(0, shown), greatest, cuts,
+      shape: [height, width], isShare: columnsArePieces });
+    masked.replaceChildren(map("before", first),
+      map(`after: 0 where it is grey, else × ${formatNumber(scale, 3)}`, second));
+    paintAll(masked);
   }
 
   return { root, show };

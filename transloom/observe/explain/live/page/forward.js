@@ -69,7 +69,8 @@ export function* readSlices(model, ids, { positions = null, segments = null, pas
   const normed_tm = weights[`${norm}.weight`] ? normalised(model, norm, sum_tm) : null;
   const found = yield* layersSlices(
     { model, switches: NOTHING_SWITCHED, stack, causal: stack === "decoder", past }, normed_tm ?? sum_tm);
-  return { ids, embedding: { tokens_tm, positions_tm, segments_tm, sum_tm, normed_tm }, ...found };
+  const embedding = { tokens_tm, positions_tm, segments_tm, sum_tm, normed_tm };
+  return { ids, positions: places, segments, embedding, ...found };
 }
 
 // {layers, output_tm}: a stack's layers, each with cross-attention if there are `memories`. Under

@@ -2,8 +2,9 @@
 
 import { smallMaps } from "../../../drawing/attention.js";
 import { element } from "../../../drawing/elements.js";
-import { greatestOfMatrix, gridOf } from "../../../drawing/grid.js";
+import { heatMap, paintAll } from "../../../drawing/heat_map.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
+import { makeSavable } from "../../../drawing/saving.js";
 import { attentionsOf, lengthsTaken, meanCrossAttention, occlusionSlices } from "./heads.js";
 import { lookAt } from "./matrices_view.js";
 import { labelsOf, tensorAt } from "./places.js";
@@ -48,20 +49,19 @@ function* neededSlices({ part, plain, changed, model }) {
     ? [element("p", {},
       `These are ${result.ids.length} pieces, but this table supports up to ${MOST_OCCLUDED}.`)]
     : yield* neededBesideLooked(model, result)));
+  paintAll(part("needed"));
+  makeSavable(part("needed"));
 }
 
-// What each chosen piece needed of the sentence, beside what was looked at, as two tables.
+// What each chosen piece needed of the sentence, beside what was looked at, as two maps.
 function* neededBesideLooked(model, result) {
   const { source } = result.pieces;
   const rows = result.chosen.map((id) => model.target.pieces[id]);
-  const table = (title, key, looked_ts, columns) => {
-    const matrix = { key, head: null, rows, columns, columnsArePieces: true, numbers: rowsOf(looked_ts, null) };
-    return gridOf(title, matrix, greatestOfMatrix(matrix), null);
-  };
+  const map = (title, isShare, looked_ts, columns) =>
+    heatMap({ title, isShare, rows, columns, values: rowsOf(looked_ts, null) });
   return [
-    table("needed: nats lost without the piece", "occlusion", yield* occlusionSlices(model, result),
+    map("needed: nats lost without the piece", false, yield* occlusionSlices(model, result),
       source.slice(0, -1)),
-    table("attention: mean of all heads", "weights", meanCrossAttention(model, result.traced),
-      source),
+    map("attention: mean of all heads", true, meanCrossAttention(model, result.traced), source),
   ];
 }

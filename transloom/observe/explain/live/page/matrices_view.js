@@ -2,11 +2,12 @@
 // what switches make of it.
 
 import { drawArcs, legendOf, tableOfArcs } from "../../../drawing/attention.js";
-import { greatestOfMatrix, gridOf } from "../../../drawing/grid.js";
-import { savable, standalone } from "../../../drawing/saving.js";
-import { openOrigin, placeOrigin } from "./origin_view.js";
-import { fullNameOf, hasHeads, labelsOf, matrixOf, nameOf, tensorAt } from "./places.js";
+import { greatestIn, paintAll } from "../../../drawing/heat_map.js";
+import { makeSavable, savable, standalone } from "../../../drawing/saving.js";
+import { placeOrigin } from "./origin_view.js";
+import { fullNameOf, hasHeads, labelsOf, mapOf, nameOf, tensorAt } from "./places.js";
 import { replaceOneByOne } from "./slices.js";
+import { rowsOf } from "../../walk/trace.js";
 
 export function showMatrices(panel) {
   return panel.inTurn.matrices.run(matricesSlices(panel));
@@ -18,20 +19,19 @@ function* matricesSlices(panel) {
   const heads = hasHeads(looksAt) ? [...Array(model.config.heads).keys()] : [null];
   const results = changed
     ? [["as trained", plain], ["with your changes", changed]] : [["", plain]];
-  const shared = document.documentElement.dataset.scale === "shared";
-  const all = heads.map((head) => results.map(([whose, result]) => {
-    const title = [head === null ? nameOf(looksAt) : `head ${head + 1}`, whose].filter(Boolean).join(", ");
-    return { title, result, matrix: matrixOf(looksAt, head, result.traced, result.pieces) };
-  }));
-  const grids = all.flatMap((some) => {
-    const scale = (shared ? all.flat() : some).map(({ matrix }) => greatestOfMatrix(matrix));
-    return some.map((grid) => ({ ...grid, greatest: Math.max(...scale) }));
+  // Both maps of a head have one scale.
+  const maps = heads.flatMap((head) => {
+    const greatest = Math.max(...results.map(([, { traced }]) => greatestIn(rowsOf(tensorAt(traced, looksAt), head))));
+    return results.map(([whose, result]) => {
+      const title = [head === null ? nameOf(looksAt) : `head ${head + 1}`, whose].filter(Boolean).join(", ");
+      return { title, greatest, result, key: looksAt, head };
+    });
   });
-  part("matrices").after(panel.origin);
-  yield* replaceOneByOne(part("matrices"), grids, ({ title, matrix, greatest, result }) =>
-    Object.assign(gridOf(title, matrix, greatest, (cell) => openOrigin(panel, cell, result)),
-      { matrix, result }));
+  if (!panel.map?.isConnected || part("matrices").contains(panel.map)) part("matrices").after(panel.origin);
+  yield* replaceOneByOne(part("matrices"), maps, mapOf);
   placeOrigin(panel);
+  paintAll(part("matrices"));
+  makeSavable(part("matrices"));
 }
 
 // Shows the matrices of another place.

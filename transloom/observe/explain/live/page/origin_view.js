@@ -2,15 +2,34 @@
 // which can be asked in turn. What went into it is lit in the matrices on the screen.
 
 import { element, nodes } from "../../../drawing/elements.js";
+import { paint } from "../../../drawing/heat_map.js";
+import { whenInView } from "../../../drawing/in_view.js";
 import { formatPrecise } from "../../../drawing/numbers.js";
 import { pictureOf } from "../../../drawing/product.js";
 import { rowsOfTerms, termsTable } from "../../../drawing/terms.js";
 import { visible } from "../../../drawing/text.js";
 import { originOf } from "./origins.js";
-import { fullNameOf, isSameCell, labelsOf, nameOf, numberAt } from "./places.js";
+import { cellOf, fullNameOf, isSameCell, labelsOf, nameOf, numberAt } from "./places.js";
+
+// The element of a panel of origins, which moves to the map or the matrix of its number.
+export const originElement = () => element("div", { class: "origin live", "data-live": "origin", tabindex: -1,
+  hidden: true, role: "region", "aria-label": "Where a number comes from" });
+
+// Open the origin of each number that is chosen in a map. A panel is {model, origin, plain, back, ahead, map,
+// part}: `plain` is the result whose numbers the maps have unless a map has another, and `back` and `ahead`
+// are the cells between which the reader goes.
+export function openFromMaps(panel) {
+  document.addEventListener("numberchosen", ({ target, detail: { line, column } }) => {
+    const result = target.result ?? panel.plain;
+    const cell = result && cellOf(panel.model, result.traced, line, column);
+    if (!cell) return;
+    panel.back = []; // what was asked before has led to another number
+    openOrigin(panel, cell, result, target);
+  });
+}
 
 // `result` is the one that has the number: of the model as it was trained, or with switches. `map` is
-// the figure of the map in which it was chosen, which keeps the origin; null for a matrix.
+// the figure of the map in which it was chosen, which keeps the origin; null for a candidate.
 export function openOrigin(panel, cell, result, map = null) {
   Object.assign(panel, { map, ahead: [], back: [...panel.back, { cell, result }] });
   goToOrigin(panel);
@@ -19,8 +38,6 @@ export function openOrigin(panel, cell, result, map = null) {
 // The origin takes the focus. Of a map, nothing moves unless the title of the origin is off the screen.
 function goToOrigin(panel, from = null) {
   showOrigin(panel, from);
-  const lit = panel.map ? null : panel.part("matrices").querySelector("[aria-current]");
-  lit?.scrollIntoView({ block: "nearest", inline: "nearest" });
   panel.origin.focus({ preventScroll: true });
   panel.origin.firstChild.scrollIntoView({ block: "nearest" }); // with its margins, see live.css
 }
@@ -34,7 +51,7 @@ export function showOrigin(panel, from = null) {
   const { cell, result } = back.at(-1);
   const found = originOf(model, result.traced, cell, result.switches);
   origin.replaceChildren(...nodes([
-    element("h3", { "aria-level": panel.map?.closest(".first-screen") ? 2 : null }, cellName(cell, result)),
+    element("h3", { "aria-level": panel.map ? 2 : null }, cellName(cell, result)),
     stepTo(panel, back.length > 1, "← previous number", back, ahead), " ",
     stepTo(panel, ahead.length > 0, "next number →", ahead, back),
     element("p", { class: "value" }, formatPrecise(numberAt(result.traced, cell))),
@@ -55,27 +72,21 @@ function stepTo(panel, isThere, name, from, to) {
   } }, name);
 }
 
-// Move the origin into the map, or below the matrix of its number; if neither is on the screen, leave it
-// where it is. Light the number and what went into it in the matrices that are there.
+// Move the origin into the map of its number, or below the candidates, and mark what went into the number in
+// the matrices that are there.
 export function placeOrigin({ part, model, back, origin, map }) {
   const shown = back.at(-1);
-  const figures = [...part("matrices").children].filter(({ matrix }) => matrix);
-  const has = (figure, place) => figure.result === shown?.result && place?.key === figure.matrix.key &&
-    place.head === figure.matrix.head;
-  const beside = !shown ? part("matrices") : shown.cell.key === "probabilities_tv" ? part("steps")
-    : figures.find((figure) => has(figure, shown.cell));
-  if (!shown || !map?.isConnected) beside?.after(origin);
-  else if (origin.parentElement !== map) map.append(origin);
+  if (map?.isConnected) {
+    if (origin.parentElement !== map) map.append(origin);
+  } else part(shown?.cell.key === "probabilities_tv" ? "steps" : "matrices")?.after(origin);
   const terms = shown ? originOf(model, shown.result.traced, shown.cell, shown.result.switches).terms : [];
-  const marks = [["aria-selected", terms.flatMap(({ place, factor }) => [place, factor])],
-    ["aria-current", [shown?.cell]]];
-  for (const [name, places] of marks) {
-    for (const figure of figures) {
-      figure.querySelectorAll(`[${name}]`).forEach((cell) => cell.removeAttribute(name));
-      const [table] = figure.getElementsByTagName("table");
-      places.filter((place) => has(figure, place)).forEach(({ row, column }) =>
-        table.rows[row + 1].cells[column + 1].setAttribute(name, "true"));
-    }
+  const places = terms.flatMap(({ place, factor }) => [place, factor]);
+  for (const figure of part("matrices")?.children ?? []) {
+    const lit = places.filter((place) => figure.result === shown.result && place?.key === figure.key &&
+      place.head === figure.head);
+    if (!lit.length && !figure.lit?.length) continue;
+    figure.lit = lit;
+    whenInView(figure, () => paint(figure));
   }
 }
 

@@ -12,13 +12,19 @@
 
 import { formatPrecise } from "../../../drawing/numbers.js";
 import { anglesOf, NOTHING_SWITCHED, outputEmbedding, sourceEmbedding } from "./forward.js";
-import { numberAt, tensorAt } from "./places.js";
+import { nameOf, numberAt, tensorAt } from "./places.js";
 import { ACTIVATIONS, logSumExp, moments, row } from "./tensors.js";
 
 const ACTIVATION_FORMULAS = {
   relu: "max(0, z) (ReLU)",
   gelu: "z · Φ(z), Φ the share of a normal distribution below z (GELU)",
+  gelu_tanh: "z / (1 + exp(−2√(2/π)(z + 0.044715z³))) (GELU by tanh)",
   silu: "z / (1 + exp(−z)) (SiLU)",
+};
+
+// Matrices of which rows are picked: the kind of each, and to what a row belongs.
+const PICKED = {
+  E: ["embedding", "piece"], P: ["position", "position"], S: ["segment", "side of the text"],
 };
 
 export function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
@@ -29,6 +35,7 @@ export function originOf(model, traced, cell, switches = NOTHING_SWITCHED) {
   const context = { model, traced, cell, switches, path, name, base, rows, columns };
   if (cell.key === "logits_tv") return ofLogit(context);
   if (cell.key === "probabilities_tv") return ofSoftmax(context, "logits_tv");
+  if (path.length === 1) return ofMaskedHead(context);
   if (path.length === 2) return ofStack(context);
   if (path[1] === "embedding") return ofEmbedding(context);
   if (path[3].endsWith("_residual")) return ofResidual(context);
@@ -50,11 +57,11 @@ function made({ rows, columns, cell: { row: t, column } }, name) {
   return matrix(name, rows, columns, { row: t, column });
 }
 
-// input · weights + b = output; a learned matrix has a bias for each column.
-function affine(context, input, inner, weights, output) {
+// input · weights + b = output; a learned matrix may have a bias for each column.
+function affine(context, input, inner, weights, output, bias) {
   const { rows, columns, cell: { row: t, column } } = context;
-  return [matrix(input, rows, inner, { row: t }), "·", matrix(weights, inner, columns, { column }), "+",
-    matrix("b", 1, columns, { column }), "=", made(context, output)];
+  return [matrix(input, rows, inner, { row: t }), "·", matrix(weights, inner, columns, { column }),
+    ...(bias ? ["+", matrix("b", 1, columns, { column })] : []), "=", made(context, output)];
 }
 
 function termAt({ traced }, place, b = null, factor = null) {
@@ -72,10 +79,12 @@ function same({ model, traced, cell, switches }, key) {
   return originOf(model, traced, { ...cell, key }, switches);
 }
 
-// Σ xᵢwᵢ + b: `from` gives the place of each xᵢ.
-function ofProduct(context, formula, product, from, weights, bias = null) {
+// Σ xᵢwᵢ + b: `from` gives the place of each xᵢ; of a matrix without biases, b is undefined, and not in
+// the formula.
+function ofProduct(context, formula, product, from, weights, bias) {
   const terms = Array.from(weights, (b, i) => termAt(context, from(i), b));
-  return result(formula, terms, { added: bias, product });
+  const said = bias === undefined ? formula.replace(/ \+ b₁?₂?/, "") : formula;
+  return result(said, terms, { added: bias, product });
 }
 
 // Σ xᵢyᵢ: `from` and `by` give the places of both, which have these names.
@@ -92,12 +101,13 @@ function ofLogit(context) {
   const { model, cell: { row: t, column }, rows, columns } = context;
   const { width } = model.config;
   const bias = model.weights["output_bias"];
-  const from = (i) => ({ key: "decoder.output_tm", head: null, row: t, column: i });
+  const [key, read] = model.config.stack === "encoder" ? ["normed_nm", "head"] : ["decoder.output_tm", "decoder"];
+  const from = (i) => ({ key, head: null, row: t, column: i });
   const product = [matrix("E", columns, width, { row: column }), "transposed: Eᵀ;",
     matrix("h", rows, width, { row: t }), "·", matrix("Eᵀ", width, columns, { column }),
     ...(bias ? ["+", matrix("b", 1, columns, { column })] : []), "=", made(context, "logits")];
-  return ofProduct(context, `Σ hᵢ · Eᵢ${bias ? " + b" : ""}: the decoder's output row times the piece's ` +
-    "row of the output matrix", product, from, row(outputEmbedding(model), column), bias?.data[column]);
+  return ofProduct(context, `Σ hᵢ · Eᵢ + b: the ${read}'s output row times the piece's row of the output ` +
+    "matrix", product, from, row(outputEmbedding(model), column), bias?.data[column]);
 }
 
 function ofSoftmax(context, key) {
@@ -121,35 +131,57 @@ function ofStack(context) {
 }
 
 function ofEmbedding(context) {
-  const { model, traced, cell: { row: t, column }, switches, path, name, base } = context;
-  const { width } = model.config;
-  if (name === "scaled_tm") {
+  const { model, traced, cell, switches, path, name, base } = context;
+  const { width, positions } = model.config;
+  const { ids, positions: places, segments, embedding } = traced[path[0]];
+  const { row: t, column } = cell;
+  const place = places?.[t] ?? t;
+  if (name === "scaled_tm" || name === "tokens_tm") {
     const matrix = path[0] === "encoder" ? sourceEmbedding(model)
       : model.weights["target_embedding.weight"];
-    const id = traced[path[0]].ids[t];
-    const [a, b] = [row(matrix, id)[column], Math.sqrt(width)];
-    return result(`E[${id}, ${column}] · √${width}: a learned number of the embedding matrix`,
-      [{ place: null, a, b, factor: null, value: a * b }],
-      { note: `Row ${id} of the matrix belongs to this piece. It is learned, not computed.` });
+    const scale = name === "scaled_tm" || positions === "sinusoidal" ? width : null;
+    return ofRow("E", matrix, ids[t], column, scale);
+  }
+  if (name === "segments_tm") {
+    return ofRow("S", model.weights["segments.weight"], segments[t], column);
   }
   if (name === "positions_tm") {
+    if (positions === "learned") {
+      return ofRow("P", model.weights["positions.weight"], place, column);
+    }
     const wave = column % 2 ? "cos" : "sin";
-    const angle = Math.fround(t * model.weights["positions.angles"].data[column >> 1]);
+    const angle = Math.fround(place * model.weights["positions.angles"].data[column >> 1]);
     const value = Math[wave](angle);
-    return result(`${wave}(${t} / 10000^(${column - (column % 2)}/${width})) = ${wave}(${angle})`,
+    return result(`${wave}(${place} / 10000^(${column - (column % 2)}/${width})) = ${wave}(${angle})`,
       [], { value, note: "This number is not learned." });
   }
-  if (!switches.positions || model.config.positions === "rotary") return same(context, `${base}.scaled_tm`);
-  return ofSum(context, "embedding × √width + positions", [`${base}.scaled_tm`, `${base}.positions_tm`]);
+  if (name === "normed_tm") {
+    return ofNorm(context, { ...cell, key: `${base}.sum_tm` }, `${path[0]}.embedding_norm`);
+  }
+  const isAdded = (one) => one !== "positions_tm" || (switches.positions && positions !== "rotary");
+  const summands = ["scaled_tm", "tokens_tm", "positions_tm", "segments_tm"]
+    .filter((one) => embedding[one] && isAdded(one)).map((one) => `${base}.${one}`);
+  return summands.length > 1 ? ofSum(context, summands.map(nameOf).join(" + "), summands)
+    : same(context, summands[0]);
+}
+
+// The number of a row that is picked from a learned matrix.
+function ofRow(letter, matrix, n, column, width = null) {
+  const [kind, owner] = PICKED[letter];
+  const [a, b] = [row(matrix, n)[column], width && Math.sqrt(width)];
+  return result(`${letter}[${n}, ${column}]${width ? ` · √${width}` : ""}: a learned number of the ${kind} matrix`,
+    [{ place: null, a, b, factor: null, value: width ? a * b : a }],
+    { note: `Row ${n} of the matrix belongs to this ${owner}. It is learned, not computed.` });
 }
 
 // The place that holds what goes into a sub-layer's residual connection.
-function keyOfInput([stack, , n, part]) {
+function keyOfInput({ traced, path: [stack, , n, part] }) {
+  const { embedding, layers } = traced[stack];
   if (part.startsWith("self")) {
     return Number(n) ? `${stack}.layers.${n - 1}.feed_forward_residual.output_tm`
-      : `${stack}.embedding.sum_tm`;
+      : `${stack}.embedding.${embedding.normed_tm ? "normed_tm" : "sum_tm"}`;
   }
-  const before = part.startsWith("cross") || stack === "encoder" ? "self" : "cross";
+  const before = part.startsWith("cross") || !layers[n].cross_attention ? "self" : "cross";
   return `${stack}.layers.${n}.${before}_attention_residual.output_tm`;
 }
 
@@ -162,7 +194,7 @@ function ofResidual(context) {
   const { model, cell, switches, path, name, base } = context;
   const pre = model.config.norm === "pre";
   const sublayer = base.replace("_residual", "");
-  if (name === "input_tm") return same(context, keyOfInput(path));
+  if (name === "input_tm") return same(context, keyOfInput(context));
   if (name === "output_tm") return same(context, `${base}.${pre ? "sum_tm" : "normed_tm"}`);
   if (name === "sum_tm") {
     const off = switches.residualsOff.has(sublayer.replace(".layers", ""));
@@ -188,33 +220,50 @@ function ofNorm({ model, traced }, place, path) {
       `${bias ? " and b are" : " is"} learned.` });
 }
 
+// A row at `key` times a column of the learned matrix at `path`; `names` are those of both and the result.
+function ofColumn(context, path, key, formula, names, output = context.cell.column) {
+  const { weight, bias } = learned(context.model, path);
+  const from = (column) => ({ key, head: null, row: context.cell.row, column });
+  const parts = affine(context, names[0], weight.shape[1], names[1], names[2], bias);
+  return ofProduct(context, formula, parts, from, row(weight, output), bias?.data[output]);
+}
+
+// The same through the activation.
+function ofActivated(context, path, key, names) {
+  const { activation } = context.model.config;
+  const found = ofColumn(context, path, key, `${ACTIVATION_FORMULAS[activation]}, z = Σ xᵢ · ${names[1]}ᵢ + b₁: ` +
+    `a column of ${names[1]}, then the activation`, names);
+  return { ...found, product: [...found.product, "then the activation"],
+    value: ACTIVATIONS[activation](found.value) };
+}
+
+// The numbers of a masked model between the encoder and the output matrix.
+function ofMaskedHead(context) {
+  const { cell, name, traced: { places } } = context;
+  if (name === "normed_nm") return ofNorm(context, { ...cell, key: "inner_nm" }, "head.norm");
+  if (name === "inner_nm") return ofActivated(context, "head.dense", "states_nm", ["state", "W", "sum"]);
+  return same({ ...context, cell: { ...cell, row: places[cell.row] } }, "encoder.output_tm");
+}
+
 function ofFeedForward(context) {
   const { model, cell, name, base } = context;
   const { activation } = model.config;
-  const product = (part, key, formula, output, drawn) => {
-    const { weight, bias } = learned(model, `${base}.${part}`);
-    const from = (column) => ({ key, head: null, row: cell.row, column });
-    const parts = affine(context, drawn[0], weight.shape[1], ...drawn.slice(1));
-    return ofProduct(context, formula, parts, from, row(weight, output), bias.data[output]);
-  };
   if (name === "output_tm") {
-    return product("outer", `${base}.inner_tf`, "Σ innerᵢ · W₂ᵢ + b₂", cell.column, ["inner", "W₂", "output"]);
+    return ofColumn(context, `${base}.outer`, `${base}.inner_tf`, "Σ innerᵢ · W₂ᵢ + b₂", ["inner", "W₂", "output"]);
   }
   if (activation !== "swiglu") {
-    const formula = `${ACTIVATION_FORMULAS[activation]}, z = Σ xᵢ · W₁ᵢ + b₁: ` +
-      "a column of W₁ and its bias, then the activation";
-    const found = product("inner", keyRead(model, base), formula, cell.column, ["input", "W₁", "sum"]);
-    return { ...found, product: [...found.product, "then the activation"],
-      value: ACTIVATIONS[activation](found.value) };
+    return ofActivated(context, `${base}.inner`, keyRead(model, base), ["input", "W₁", "sum"]);
   }
-  const inner = (output) => product("gate_and_inner", keyRead(model, base), "", output, ["input", "V", "sum"]);
+  const inner = (output) =>
+    ofColumn(context, `${base}.gate_and_inner`, keyRead(model, base), "", ["input", "V", "sum"], output);
   const z = Math.fround(inner(cell.column).value);
   const found = inner(tensorAt(context.traced, cell.key).shape[1] + cell.column);
   const share = Math.fround(ACTIVATIONS.silu(z));
   return { ...found, product: [...found.product, "then times the gate"],
     value: share * Math.fround(found.value),
-    formula: `silu(z) · (Σ xᵢ · Vᵢ + b), with z ${formatPrecise(z)}, silu(z) ${formatPrecise(share)} (SwiGLU)`,
-    note: "The gate z is the same row times a column of another matrix: Σ xᵢ · Wᵢ + b." };
+    formula: `silu(z) · (Σ xᵢ · Vᵢ${found.added === null ? "" : " + b"}), with z ${formatPrecise(z)}, ` +
+      `silu(z) ${formatPrecise(share)} (SwiGLU)`,
+    note: "The gate z is the same row times a column of another matrix, W." };
 }
 
 function ofAttention(context) {
@@ -255,7 +304,8 @@ function ofAttention(context) {
     const { weight, bias } = learned(model, `${base}.output`);
     const from = (i) => ({ key: `${base}.mix_htd`, head: Math.floor(i / d), row: t, column: i % d });
     return ofProduct(context, "Σ mixᵢ · Wᴼᵢ + b: the joined mixes of all heads times a column of Wᴼ",
-      affine(context, `mixes of ${heads} heads`, width, "Wᴼ", "output"), from, row(weight, column), bias.data[column]);
+      affine(context, `mixes of ${heads} heads`, width, "Wᴼ", "output", bias), from, row(weight, column),
+      bias?.data[column]);
   }
   return ofHead(context, path[3] === "cross_attention", d);
 }
@@ -276,9 +326,9 @@ function ofHead(context, cross, d) {
   const letter = "QKV"[part];
   const read = memory ? "memory" : "input";
   const shared = part && groups < heads ? `group ${group + 1}` : `head ${head + 1}`;
-  const drawn = affine(context, read, width, `W${letter} of ${shared}`, `${letter} of head ${head + 1}`);
+  const drawn = affine(context, read, width, `W${letter} of ${shared}`, `${letter} of head ${head + 1}`, bias);
   const product = (at) => ofProduct(context, `Σ xᵢ · W${letter}ᵢ + b: a row of the ${read} times a column ` +
-    `of W${letter}`, drawn, from, row(weight, first * d + at), bias.data[first * d + at]);
+    `of W${letter}`, drawn, from, row(weight, first * d + at), bias?.data[first * d + at]);
   if (positions !== "rotary" || !switches.positions || cross || part === 2) return product(column);
   // Two columns are rotated by the angle of the row's position.
   const other = (column + d / 2) % d;
@@ -289,7 +339,7 @@ function ofHead(context, cross, d) {
     const b = turned(term.b, two.terms[i].b);
     return { ...term, b, value: term.a * b };
   });
-  return { ...one, terms, added: turned(one.added, two.added),
+  return { ...one, terms, added: one.added === null ? null : turned(one.added, two.added),
     product: [...drawn, "then rotated by the row's position"],
     value: turned(Math.fround(one.value), Math.fround(two.value)),
     note: `Rotated by position ${t}: column ${column} times ${formatPrecise(cosine)} ` +

@@ -2,16 +2,18 @@
 //
 //   sentence, tag, switches ─computeSentence─▶ plain, changed ─▶ the views, each a file beside this one
 //
-// Each computes in slices, and dims what it has drawn as long as that belongs to a former sentence.
+// Each computes in slices once the section is shown, and dims what it has drawn as long as that belongs to a
+// former sentence.
 
 import { element, optionGroups } from "../../../drawing/elements.js";
+import { counted } from "../../../drawing/numbers.js";
 import { computeSentenceSlices } from "./computing.js";
 import { NOTHING_SWITCHED } from "./forward.js";
 import { showHeads, showNeeded } from "./heads_view.js";
 import { modelInPage } from "./loading.js";
 import { lookAt, showMatrices } from "./matrices_view.js";
-import { openOrigin, showOrigin } from "./origin_view.js";
-import { allPlaces, cellOf, fullNameOf } from "./places.js";
+import { openFromMaps, originElement, showOrigin } from "./origin_view.js";
+import { allPlaces, fullNameOf } from "./places.js";
 import { searchSlices } from "./search.js";
 import { slicesInTurn, whenTyped } from "./slices.js";
 import { showLens, showSteps } from "./steps_view.js";
@@ -21,7 +23,7 @@ import { showPieces } from "./translation_view.js";
 import { treePanel } from "./tree_panel.js";
 import { showFailure, showOthers, staleNote, typingBox } from "../../walk/first_screen.js";
 import { liveTrace } from "../../walk/trace.js";
-import { facts, showBeam, showTrace, walkShown } from "../../walk/walk.js";
+import { facts, showBeam, showTraceSlices, walkShown } from "../../walk/walk.js";
 
 const section = document.getElementById("live");
 const part = (name) => section.querySelector(`[data-live="${name}"]`);
@@ -31,12 +33,13 @@ const state = {
   switches: freshSwitches(),
   plain: null, // the sentence by the model as it was trained
   changed: null, // and with switches, or null
+  drawn: null, // the `plain` that this section shows
+  drawing: null, // resolves once it is drawn
   looksAt: "decoder.layers.0.cross_attention.weights_hts",
-  arcsOf: "decoder.layers.0.cross_attention.weights_hts",
-  origin: part("origin"), // it moves to the matrix of its number
-  back: [], // cells that were opened, the last one shown
-  ahead: [], // cells from which the reader went back
-  map: null, // the map in which a number was chosen, or null
+  origin: originElement(), // with back, ahead and map, see origin_view.js
+  back: [],
+  ahead: [],
+  map: null,
   own: null, // the sentence and tag for which the page was made
   first: null, // the box of the first screen
   tree: null, // the panel of the beam tree
@@ -56,40 +59,41 @@ async function compute() {
   const tag = part("tag").value || null;
   const started = performance.now();
   state.first.say("Computing …");
-  const found = await state.inTurn.body.run(resultsSlices(sentence, tag));
-  if (!found) return;
-  Object.assign(state, found, { back: [], ahead: [], map: null });
-  const took = Math.max(1, Math.round(performance.now() - started));
-  state.first.say(`The model is in this page: type any sentence. Computed in ${took} ms.`);
-  part("body").hidden = false;
-  showWalk();
+  const trace = await state.inTurn.body.run(resultsSlices(sentence, tag));
+  if (!trace) return;
+  const found = await state.inTurn.beam.run(searchSlices(state.model, state.plain.ids));
+  if (found?.length) showBeam(trace, state.model.target.decode(found[0].ids));
+  await state.drawing;
+  const { length } = state.plain.ids;
+  const { longest } = state.model.training;
+  await state.first.sayComputed(started, "type any sentence", longest && length > longest
+    && ` It has ${counted(length, "piece")}, more than any sentence of the training (${longest}).`);
+}
+
+// Draw the newest results, when the section is shown.
+function showSection() {
+  if (!state.plain || state.drawn === state.plain) return;
+  state.drawn = state.plain;
   showPieces(state);
   showEffect(state);
   showSteps(state);
-  showOrigin(state);
-  showLens(state);
-  showHeads(state);
-  showMatrices(state);
-  state.training.show();
-  state.tree.show();
+  state.drawing = Promise.all([showLens(state), showHeads(state), showMatrices(state), state.training.show(),
+    state.tree.show()]);
 }
 
 // The sections of the page follow the model as it was trained; what beam search finds comes later.
-async function showWalk() {
-  const { model, plain, own } = state;
-  const trace = liveTrace(facts, model, plain);
-  showTrace(trace);
-  showOthers(own.sentence === plain.sentence && own.tag === plain.tag);
-  const found = await state.inTurn.beam.run(searchSlices(model, plain.ids));
-  if (found?.length) showBeam(trace, model.target.decode(found[0].ids));
-}
-
 function* resultsSlices(sentence, tag) {
-  const { model, switches } = state;
+  const { model, switches, own } = state;
   const plain = yield* computeSentenceSlices(model, sentence, tag, NOTHING_SWITCHED);
   const changed = isSwitched(switches)
     ? yield* computeSentenceSlices(model, sentence, tag, switches, plain) : null;
-  return { plain, changed };
+  Object.assign(state, { plain, changed, back: [], ahead: [], map: null });
+  part("body").hidden = false;
+  showOrigin(state);
+  const trace = liveTrace(facts, model, plain);
+  yield* showTraceSlices(trace); // also this section, if it is the one that the reader has chosen
+  showOthers(own.sentence === sentence && own.tag === tag);
+  return trace;
 }
 
 // Say why nothing new was computed, and whose the results are that stay, dimmed.
@@ -116,19 +120,15 @@ function listen() {
   part("places").addEventListener("change", (event) => lookAt(state, event.target.value));
   part("measure").addEventListener("change", () => showHeads(state));
   part("needed-fold").addEventListener("toggle", ({ target }) => target.open && showNeeded(state));
-  document.getElementById("scale").addEventListener("change", () => showMatrices(state));
-  document.addEventListener("numberchosen", ({ target, detail: { line, column } }) => {
-    const cell = cellOf(state.model, state.plain.traced, line, column);
-    if (!cell) return;
-    state.back = []; // what was asked before has led to another number
-    openOrigin(state, cell, state.plain, target);
-  });
+  openFromMaps(state);
   part("reset").addEventListener("click", () => {
     state.switches = freshSwitches();
     showSwitches(state, compute);
     compute();
   });
 }
+
+section.draw = showSection;
 
 async function start() {
   state.model = await modelInPage("live-model");

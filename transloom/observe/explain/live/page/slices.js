@@ -3,8 +3,9 @@
 // A sliced computation is a generator that yields where it can pause, and returns its result. Its
 // name ends in "Slices".
 
+import { nextTask, SLICE_MS } from "../../../drawing/in_view.js";
+
 const WAIT_MS = 150; // after the last key: a pause in typing
-const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task as long
 
 // Sliced computations of which one runs at a time:
 //
@@ -75,16 +76,4 @@ export function* replaceOneByOne(parent, items, make) {
     yield;
   }
   former.slice(items.length).forEach((child) => child.remove());
-}
-
-// A message, unlike a timer, is not delayed in a tab that is in the background.
-function nextTask() {
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
-  });
 }

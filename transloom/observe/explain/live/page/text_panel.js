@@ -3,11 +3,12 @@
 
 import { element } from "../../../drawing/elements.js";
 import { modelInPage } from "./loading.js";
+import { openFromMaps, originElement, showOrigin } from "./origin_view.js";
 import { slicesInTurn, whenTyped } from "./slices.js";
 import { computeTextSlices } from "./texts.js";
 import { showFailure, staleNote, typingBox } from "../../walk/first_screen.js";
 import { liveTrace } from "../../walk/trace.js";
-import { facts, showTrace, walkShown } from "../../walk/walk.js";
+import { facts, showTraceSlices, walkShown } from "../../walk/walk.js";
 
 const FIELDS = {
   temperature: ["Temperature", { min: 0, max: 10, step: "any" }],
@@ -37,18 +38,25 @@ function samplingControls(model, changed) {
 
 async function start() {
   const model = await modelInPage("live-model");
-  let shown = null;
-  const inTurn = slicesInTurn(walkShown, (message) => first.say(message, ...staleNote(shown)));
+  const panel = { model, origin: originElement(), plain: null, part: () => null };
+  const inTurn = slicesInTurn(walkShown, (message) => first.say(message, ...staleNote(panel.plain?.text)));
+  function* shownSlices(sampling, controls) {
+    const plain = yield* computeTextSlices(model, first.box.value, sampling);
+    Object.assign(panel, { plain, back: [], ahead: [], map: null });
+    showOrigin(panel);
+    yield* showTraceSlices({ ...liveTrace(facts, model, plain), controls });
+    return plain;
+  }
   const compute = async () => {
     const { sampling, node } = controls ?? {};
-    const found = await inTurn.run(computeTextSlices(model, first.box.value, sampling?.()));
-    if (!found) return;
-    shown = found.text;
+    const started = performance.now();
     const active = document.activeElement; // it may be one of the controls, which move
-    showTrace({ ...liveTrace(facts, model, found), controls: node });
+    const found = await inTurn.run(shownSlices(sampling?.(), node));
+    if (!found) return;
     if (node?.contains(active)) active.focus();
-    first.say(`The model is in this page: type any text${found.places ? " with [MASK]" : ""}.`);
+    await first.sayComputed(started, `type any text${found.places ? " with [MASK]" : ""}`);
   };
+  openFromMaps(panel);
   const soon = whenTyped(inTurn, compute);
   const controls = model.draws ? samplingControls(model, soon) : null;
   const first = typingBox([model.text, ...model.examples], soon);

@@ -32,15 +32,17 @@ function* continuedSlices(model, text, sampling) {
   const stack = yield* readSlices(model, ids);
   const logits_tv = yield* logitsSlices(model, stack.output_tm);
   const cut = whole.length - prompt.length;
+  const shown = ids.map((id, n) => {
+    const part = n < prompt.length && parts[n + cut - 1];
+    const own = part && tokenizer.types[id] === "u" ? text.slice(part.start, part.end) : "";
+    return own ? `${own} (${tokenizer.pieces[id]})` : tokenizer.pieces[id];
+  });
   return {
-    text, ids, stack, chosen, draws, sampling, logits_tv, given: prompt.length,
-    is_cut: cut > 0, probabilities_tv: softmax(logits_tv), positions: [...ids.keys()],
-    made: tokenizer.decode(chosen), states_nm: rowAsMatrix(stack.output_tm, prompt.length - 1),
-    shown: ids.map((id, n) => {
-      const part = n < prompt.length && parts[n + cut - 1];
-      const own = part && tokenizer.types[id] === "u" ? text.slice(part.start, part.end) : "";
-      return own ? `${own} (${tokenizer.pieces[id]})` : tokenizer.pieces[id];
-    }),
+    text, ids, stack, chosen, draws, sampling, given: prompt.length, is_cut: cut > 0,
+    traced: { decoder: stack, logits_tv, probabilities_tv: softmax(logits_tv) },
+    positions: stack.positions, made: tokenizer.decode(chosen), shown,
+    pieces: { source: shown, target: shown, vocabulary: tokenizer.pieces },
+    states_nm: rowAsMatrix(stack.output_tm, prompt.length - 1),
   };
 }
 
@@ -73,9 +75,11 @@ function* filledSlices(model, text) {
   if (filled.includes(-1)) throw new RangeError(NOT_A_NUMBER);
   const textOf = (some) => (keepsSpaces(tokenizer) ? tokenizer.decode(some) : tokenizer.decode(some).trim());
   const begins = filled.flatMap((id, n) => (id === bos_id ? [n] : []));
+  const shown = ids.map((id) => tokenizer.pieces[id]);
   return {
-    text, ids, stack, positions, places, special, ...head,
-    is_pair: new Set(segments).size > 1, shown: ids.map((id) => tokenizer.pieces[id]),
+    text, ids, stack, positions, places, special, ...head, is_pair: new Set(segments).size > 1, shown,
+    traced: { encoder: stack, places, ...head },
+    pieces: { source: shown, hidden: places.map((place) => shown[place]), vocabulary: tokenizer.pieces },
     made: begins.map((begin, n) => textOf(filled.slice(begin, begins[n + 1])))
       .join(` ${BETWEEN_SIDES} `),
   };

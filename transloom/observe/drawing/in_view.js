@@ -1,0 +1,58 @@
+// Drawing of what is on the screen, in slices, between which the page answers keys, clicks and the scroll
+// bar. What is elsewhere waits until it comes near the screen.
+
+export const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task as long
+const NEAR = "200px"; // so that what is scrolled to is there
+
+const waiting = new Map(); // what each element that is not in view waits for
+const queue = [];
+let observer = null;
+let running = null;
+
+// Call `draw` once an element comes into view; a later call for the same element replaces an earlier one.
+export function whenInView(node, draw) {
+  observer ??= new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting || !waiting.has(target)) continue;
+      queue.push(waiting.get(target));
+      waiting.delete(target);
+      observer.unobserve(target);
+    }
+    running ??= run().finally(() => { running = null; });
+  }, { rootMargin: NEAR });
+  observer.unobserve(node); // the observer reports where an element is when it begins to observe it
+  waiting.set(node, draw);
+  observer.observe(node);
+}
+
+async function run() {
+  for (let until = performance.now() + SLICE_MS; queue.length;) {
+    queue.shift()();
+    if (performance.now() < until) continue;
+    await nextTask();
+    until = performance.now() + SLICE_MS;
+  }
+}
+
+// Resolves once all that is on the screen has been drawn.
+export async function whenStill() {
+  do {
+    await nextFrame(); // of what was changed, the observer reports after the next frame
+    await nextFrame();
+    await running;
+  } while (queue.length);
+}
+
+const nextFrame = () => new Promise(requestAnimationFrame);
+
+// A message, unlike a timer, is not delayed in a tab that is in the background.
+export function nextTask() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}
