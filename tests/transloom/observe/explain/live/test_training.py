@@ -139,4 +139,5 @@ def test_the_settings_are_those_of_the_checkpoint(untrained_run):
         "dropout": 0.1,
         "attention_dropout": 0.0,
         "pairs": [],
+        "longest": 25,
     }
