@@ -54,6 +54,7 @@ def opened(browser, file):
 
 def saved(page, holder, kind):
     """The bytes of a file, by the buttons of the figure that `holder` has."""
+    holder.evaluate("holder => holder.scrollIntoView()")  # a figure in view has the buttons
     menu = holder.locator("details.save").first
     if menu.get_attribute("open") is None:
         menu.locator("summary").press("Enter")
