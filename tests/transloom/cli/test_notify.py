@@ -47,7 +47,7 @@ def test_each_target_gets_a_test_message(notify, monkeypatch, tmp_path):
         (message,) = program.messages
         assert (message["event"], message["run"]) == ("test", "tiny,seed=9")
         assert "Test message for run tiny,seed=9" in message["text"]
-        assert "finished, failed, restarts" in message["text"]
+        assert "finished, failed, stopped, restarts" in message["text"]
 
 
 def test_a_target_that_does_not_accept_it_is_named_with_the_reason(notify, monkeypatch, tmp_path):

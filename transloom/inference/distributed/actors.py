@@ -6,7 +6,7 @@ node, and repeats its calls.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def translate_chunks(
     chunks: Iterable[int],
     read: Callable[[int], list[str]],
     tell: Callable[[str], None],
-) -> Iterator[tuple[int, list[str]]]:
+) -> Generator[tuple[int, list[str]], None, None]:
     """Yield each chunk's number and output lines, as soon as an actor has translated it.
 
     Args:

@@ -9,6 +9,7 @@ a few lines are in memory at any time.
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def translate_on_cluster(
         if chunks:
             with ray_session(address, EmbeddedRay(cpus=resources.cpus)):
                 results = translate_chunks(origin, wanted, resources, chunks, given.chunk, warn)
-                _keep_results(work, given, results, chunks, console)
+                with closing(results):  # the actors end before the session, after an error, too
+                    _keep_results(work, given, results, chunks, console)
         work.finish()
 
 

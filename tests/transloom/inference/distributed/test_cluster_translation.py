@@ -80,15 +80,15 @@ def expected(untrained_run, file):
     return invoke("translate", run, run, file, "--processes", 1).stdout
 
 
-def running_actors():
-    """Return the process of each actor that translates."""
-    actors = list_actors(filters=[("class_name", "=", "LineTranslator"), ("state", "=", "ALIVE")])
-    return [actor.pid for actor in actors]
+def running_actors(address):
+    """Return the process of each actor of a cluster that translates."""
+    wanted = [("class_name", "=", "LineTranslator"), ("state", "=", "ALIVE")]
+    return [actor.pid for actor in list_actors(address, filters=wanted)]
 
 
 @pytest.mark.proof
 def test_the_output_is_the_local_commands_though_an_actor_is_killed(
-    command, expected, tmp_path, monkeypatch
+    command, expected, tmp_path, ray_head, monkeypatch
 ):
     killed = []
     keep = ChunkStore.keep
@@ -96,7 +96,7 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
     def keep_and_kill(self, number, lines):
         keep(self, number, lines)
         if not killed:  # both actors have further chunks
-            killed.extend(running_actors())
+            killed.extend(running_actors(ray_head.address))
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(ChunkStore, "keep", keep_and_kill)

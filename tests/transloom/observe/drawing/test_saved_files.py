@@ -26,7 +26,8 @@ for (const panel of panels) {
   panel.values = panel.values.map((line) => line.includes(null) ? line
     : Float32Array.from(line, Number));
 }
-globalThis.getComputedStyle = () => ({ getPropertyValue: (name) => palette[name.slice(2)].join(" ") });
+const colour = (name) => palette[name.slice(2)].join(" ");
+globalThis.getComputedStyle = () => ({ getPropertyValue: colour });
 globalThis.document = { documentElement: { dataset: {} } };
 const svgOfMap = ({ full, ...map }) => {
   const figure = { map, dataset: { colours: "signed" }, closest: () => null, greatest: full };
