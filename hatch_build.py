@@ -1,4 +1,4 @@
-"""What a build adds to the sources: recipes/ goes into the wheel as cluster/recipes.
+"""Put the folder recipes/ into the wheel, as cluster/recipes.
 
 The installed command finds them there. An editable installation reads recipes/ itself: a copy of it
 would grow old.

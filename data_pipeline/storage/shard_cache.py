@@ -112,6 +112,7 @@ class ShardCache:
     def _add_locked(self, partial: Path, sha256: str, size: int, lock: int) -> None:
         path, before = self.folder / sha256, os.pread(lock, TOTAL_DIGITS, 0)
         os.ftruncate(lock, 0)
+        # An unknown total counts as a full cache, so that the folder is listed.
         total = int(before) if before.isdigit() else self.max_bytes
         new = 0 if path.exists() else size
         if new and total + new > self.max_bytes:

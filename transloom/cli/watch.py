@@ -70,7 +70,7 @@ def watch(
 
 
 def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
-    from cluster.launchers.ray_job.job_summary import has_jobs, newest_job_of
+    from cluster.launchers.ray_job.job_summary import is_run_or_submitted, newest_job_of
     from transloom.observe.terminal.job_poller import ClusterJobPoller
     from transloom.observe.terminal.run_feed import FolderFeed, RunFeed
 
@@ -87,7 +87,7 @@ def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
         path / "job.json"
     ).is_file():  # `path` is the folder of a job, which is inside the run's folder
         path = path.parent.parent
-    if has_jobs(path):
+    if is_run_or_submitted(path):
         return RunFeed(path, lambda: newest_job_of(path))
     return FolderFeed(path, newest_job_of)
 

@@ -113,10 +113,8 @@ class JobShare:
         me = self._listed.get(self._id)
         if me is None:
             return self._last
-        computed, receivers = (
-            targets[me.id],
-            [job for job in jobs if job.id != me.id and job.held < targets[job.id]],
-        )
+        computed = targets[me.id]
+        receivers = [job for job in jobs if job.id != me.id and job.held < targets[job.id]]
         waiting = [job for job in receivers if not job.begun] or [
             job for job in receivers if job.held < job.needs.ranks
         ]

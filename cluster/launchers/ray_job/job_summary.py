@@ -156,8 +156,8 @@ def status_with_job(path: Path) -> RunStatus:
     return status.model_copy(update={"state": "waiting", **update})
 
 
-def has_jobs(path: Path) -> bool:
-    """Return whether a folder has jobs of a run, which may have begun or not."""
+def is_run_or_submitted(path: Path) -> bool:
+    """Return whether a folder is a run, or one that a job is to begin."""
     return is_run(path) or any((path / "jobs").glob("*/job.json"))
 
 

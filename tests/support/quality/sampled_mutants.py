@@ -166,8 +166,8 @@ def _javascript(text: str) -> list[Edit]:
 def _python(text: str) -> list[Edit]:
     return [
         Edit(node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0, new)
-        for node in _mutable(ast.parse(text))
-        for node, new in _replacements(node)
+        for found in _mutable(ast.parse(text))
+        for node, new in _replacements(found)
     ]
 
 

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from cluster.launchers.ray_job.job_summary import has_jobs
+from cluster.launchers.ray_job.job_summary import is_run_or_submitted
 from foundation.shown_urls import problem_of
 from trainer.checkpoints.format import HEADER
 from trainer.record.run_status import no_runs_in
@@ -48,7 +48,7 @@ class RunsFolder:
         """Return the runs by id, in the order of their names, and messages about problems."""
         outdated = problem_of(self.path)
         problems = [outdated] if outdated else []
-        if has_jobs(self.path):
+        if is_run_or_submitted(self.path):
             return {run_id(self.path.name): self.path}, problems + self._links_out(self.path)[:1]
         found: dict[str, Path] = {}
         try:
@@ -59,9 +59,9 @@ class RunsFolder:
             if not _is_text(path.name):
                 problems.append(f"{_in_text(path)} is not shown: its name is not UTF-8. Rename it")
                 continue
-            links = self._links_out(path) if path.is_symlink() or has_jobs(path) else []
+            links = self._links_out(path) if path.is_symlink() or is_run_or_submitted(path) else []
             problems += links[:1]
-            if not links and has_jobs(path):
+            if not links and is_run_or_submitted(path):
                 found[run_id(path.name)] = path
         if len(paths) > MAX_RUNS:
             problems.append(

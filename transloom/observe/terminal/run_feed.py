@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
 
-from cluster.launchers.ray_job.job_summary import JobSummary, has_jobs
+from cluster.launchers.ray_job.job_summary import JobSummary, is_run_or_submitted
 from cluster.terminal import shown
 from foundation.shown_urls import problem_of, url_of
 from foundation.untrusted_text import visible_line
@@ -236,7 +236,7 @@ class FolderFeed:
         return run.state == "training" or bool(job and not job.finished)
 
     def _list_runs(self) -> list[Path]:
-        return run_paths(self._folder, ", a run, or the id of a job", has_jobs)
+        return run_paths(self._folder, ", a run, or the id of a job", is_run_or_submitted)
 
     def _read(self, path: Path, signatures: tuple[Signature | None, ...]) -> RunStatus:
         times = [signature[2] for signature in signatures if signature]

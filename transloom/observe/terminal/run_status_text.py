@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.launchers.ray_job.job_summary import JobSummary, has_jobs, status_with_job
+from cluster.launchers.ray_job.job_summary import JobSummary, is_run_or_submitted, status_with_job
 from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
@@ -31,7 +31,7 @@ def runs_in(folder: Path) -> list[RunStatus]:
     Raises:
         RunMismatchError: the folder does not exist, or is itself a run.
     """
-    paths = run_paths(folder, is_listed=has_jobs)
+    paths = run_paths(folder, is_listed=is_run_or_submitted)
     if is_run(folder):
         raise RunMismatchError(
             f"{folder} is itself a run, but a folder that contains runs was expected. To see this "
