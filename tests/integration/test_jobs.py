@@ -28,6 +28,7 @@ import transloom as api
 from cluster.errors import ClusterError
 from cluster.launchers.ray_job.job_record import JobFolder, JobRecord
 from cluster.launchers.ray_job.submit_checks import check_jobs
+from cluster.supervision.invocation import current_user
 from foundation.extensions import FOLDER_VARIABLE
 from trainer.record.metrics_file import train_lines
 
@@ -291,7 +292,7 @@ def use_a_cluster(client: Client, place: Place, orders: Orders, whole: bool) -> 
         said, noted = refused.communicate(timeout=HANG_SECONDS)
         assert (refused.returncode, said) == (1, "")
         assert noted.startswith("connecting to")
-        assert f"in use by the job {first['job']}, process" in noted
+        assert f"in use by the job {first['job']} of {current_user()}, process" in noted
         assert f"transloom jobs stop {place.runs / 'first'}" in noted
         if not whole:  # where the folder is not visible, the cluster's jobs tell
             check_jobs(client.head.dashboard, str(place.runs / "second"))
