@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.quality.idle_tests import asserting_functions, idle_tests
 from support.quality.measured_durations import asserted_durations
 
 from cluster.packages import PACKAGES
@@ -240,10 +241,10 @@ def is_recorded(name):
 
 @pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "SECURITY.md"])
 def test_files_that_a_page_names_exist(page):
-    text = (ROOT / page).read_text()
-    for package in (*PACKAGES, "tests"):
-        for name in re.findall(rf"`({package}/[\w/]+\.py)`", text):
-            assert (ROOT / name).is_file(), name
+    packages = "|".join((*PACKAGES, "tests"))
+    names = re.findall(rf"`((?:{packages})/[\w/]+\.py)`", (ROOT / page).read_text())
+    assert names
+    assert [name for name in names if not (ROOT / name).is_file()] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/reference/features.md"])
@@ -374,6 +375,45 @@ def test_no_test_asserts_how_long_something_takes():
 )
 def test_the_rule_finds_asserted_durations(body, is_found):
     assert bool(asserted_durations(f"def test():\n    {body}")) is is_found
+
+
+# Their only statement is that nothing is raised. Tests beside them say when something is.
+RAISE_NOTHING = {
+    "test_a_file_that_the_user_names_and_owns_is_used",
+    "test_damage_never_raises_anything_else",
+    "test_hostile_texts_are_cleaned_in_linear_time",
+}
+
+
+def test_every_test_can_fail():
+    sources = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    known = asserting_functions(sources.values())
+    idle = [
+        name
+        for path, source in sources.items()
+        if path.name.startswith("test_")
+        for name in idle_tests(source, known)
+    ]
+    assert sorted(idle) == sorted(RAISE_NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_idle"),
+    [
+        ("call()", True),
+        ("for one in found(): assert one", True),
+        ("if found(): assert one", True),
+        ("def inner(): assert one", True),
+        ("for one in 1, 2: assert one", False),
+        ("for one in given: assert one", False),
+        ("wanted = [1, 2]\n    for a, b in zip(found(), wanted, strict=True): assert a == b", False),
+        ("checked(1)", False),
+        ("with pytest.raises(ValueError): call()", False),
+    ],
+)
+def test_the_rule_finds_tests_that_cannot_fail(body, is_idle):
+    source = f"def checked(x): assert x\ndef test(given):\n    {body}"
+    assert bool(idle_tests(source, asserting_functions([source]))) is is_idle
 
 
 def test_the_citation_is_of_this_version():

@@ -128,6 +128,7 @@ def test_a_job_runs_in_the_folder_that_it_is_submitted_from(slurm, runs):
         folder.mkdir()
         command = [TRANSLOOM, "deploy", "slurm", runs.recipe, "cluster.slurm.setup=[pwd, exit]"]
         jobs[name] = slurm("env", f"--chdir={folder}", *command, "--submit")
+    assert len(jobs) == len(ODD_FOLDERS)
     for name, job in jobs.items():
         until_in_state(slurm, job, "COMPLETED")
         (log,) = (runs.folder / name).iterdir()

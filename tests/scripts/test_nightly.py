@@ -98,6 +98,7 @@ def test_a_target_has_the_code_that_it_checks(nightly, tmp_path, monkeypatch):
 
 
 def test_contributing_names_places_that_are_there(nightly):
+    assert nightly.NAMED
     for target in nightly.NAMED:
         places = nightly.named_places(target)
         assert len(places) > len(nightly.SHARED) + 1

@@ -304,16 +304,18 @@ def test_another_server_is_no_dashboard(
 def test_the_address_counts_and_not_rays_variables(
     ray_head: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    jobs = list_jobs(ray_head.dashboard)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
-    list_jobs(ray_head.dashboard)
+    assert list_jobs(ray_head.dashboard) == jobs
 
 
 def test_the_token_is_shown_and_not_a_password_for_the_same_host(
     ray_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """requests takes the password of ~/.netrc, unless it is told otherwise."""
+    jobs = list_jobs(ray_head.dashboard)
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password wrong\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    list_jobs(ray_head.dashboard)
+    assert list_jobs(ray_head.dashboard) == jobs

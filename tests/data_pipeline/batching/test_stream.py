@@ -76,7 +76,9 @@ def flatten(spans: tuple[Span, ...]) -> list[Coordinate]:
 @given(layouts, slot_counts)
 def test_steps_are_the_stream_in_pieces(layout: Layouts, slots: int) -> None:
     stream = layout.endless()
-    for step in islice(iterate_steps(layout, Cursor(), slots), 12):
+    steps = list(islice(iterate_steps(layout, Cursor(), slots), 12))
+    assert len(steps) == 12
+    for step in steps:
         expected = list(islice(stream, slots))
         assert flatten(step.spans) == expected
         assert step.slot_units == tuple(1 + 100 * window + number for _, window, number in expected)
@@ -97,9 +99,10 @@ def test_resuming_from_any_cursor_goes_on_with_the_same_steps(layout: Layouts, s
 @given(layouts, slot_counts)
 def test_cursors_are_normalised(layout: Layouts, slots: int) -> None:
     """One position has one cursor: what follows lies in its window, or the window is empty."""
-    for step in islice(iterate_steps(layout, Cursor(), slots), 12):
-        cursor = step.next_cursor
-        count = len(layout(cursor.epoch, cursor.window).units)
+    cursors = [step.next_cursor for step in islice(iterate_steps(layout, Cursor(), slots), 12)]
+    counts = [len(layout(cursor.epoch, cursor.window).units) for cursor in cursors]
+    assert len(counts) == 12
+    for cursor, count in zip(cursors, counts, strict=True):
         assert cursor.offset < count or cursor.offset == count == 0
 
 
@@ -137,7 +140,9 @@ def test_slots_find_their_spans() -> None:
 @reproducible
 @given(layouts, slot_counts)
 def test_ranks_share_each_step_whatever_their_number(layout: Layouts, slots: int) -> None:
-    for step in islice(iterate_steps(layout, Cursor(), slots), 4):
+    steps = list(islice(iterate_steps(layout, Cursor(), slots), 4))
+    assert len(steps) == 4
+    for step in steps:
         for ranks in range(1, slots + 1):
             dealt = [slots_of_rank(rank, ranks, slots) for rank in range(ranks)]
             parts = [flatten(spans_of_slots(step, mine)) for mine in dealt]
@@ -184,7 +189,8 @@ def test_any_number_of_ranks_reads_the_same_stream(reader: WindowReader) -> None
 
 def test_a_rank_can_request_the_slots_of_others(reader: WindowReader) -> None:
     """Also those of a step that spans two windows."""
-    everything = islice(local_rank_steps(reader, Cursor(), 0, 1, 7), 10)
+    everything = list(islice(local_rank_steps(reader, Cursor(), 0, 1, 7), 10))
+    assert len(everything) == 10
     of_one_rank = islice(local_rank_steps(reader, Cursor(), 2, 3, 7), 10)
     for whole, mine in zip(everything, of_one_rank, strict=True):
         requested = [mine.request(slot) for slot in range(7)]

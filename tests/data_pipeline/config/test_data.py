@@ -30,6 +30,7 @@ MakeData = Callable[..., PairDataConfig]
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_field_has_a_class_and_a_description(model: type[BaseModel]) -> None:
+    assert model.model_fields
     for name, field in model.model_fields.items():
         is_model = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         classed = change_class(field)

@@ -24,7 +24,9 @@ from data_pipeline.tokenizers.tokenizer import load_tokenizers
 
 @given(st.lists(st.sampled_from(["a b", "c.", "", "  "]), max_size=12), st.integers(0, 4))
 def test_a_sentence_has_those_before_it_up_to_an_empty_line(lines, count):
-    for number, found in enumerate(in_context(lines, count)):
+    results = list(in_context(lines, count))
+    assert len(results) == len(lines)
+    for number, found in enumerate(results):
         before = lines[max(0, number - count) : number]
         for place in range(len(before)):
             if not before[-1 - place].strip():

@@ -80,6 +80,7 @@ def test_lengths_are_those_of_the_shards(dataset: Path, manifest: Manifest) -> N
         for block in unpack_shard((dataset / shard.name).read_bytes(), shard):
             for field, arrays in block.fields.items():
                 found[field] += arrays.lengths.tolist()
+    assert all(found.values())
     for field, lengths in found.items():
         assert manifest.lengths[field] == tuple(np.bincount(lengths).tolist())
         assert manifest.longest()[field] == max(lengths)

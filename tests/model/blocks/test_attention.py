@@ -75,8 +75,10 @@ def test_backends_agree_in_results_and_gradients(kind, dtype, tolerance):
         result = attention(*leaves, **options, backend=backend)
         (result.float() ** 2).sum().backward()
         outcomes.append([result, *(leaf.grad for leaf in leaves)])
-    for first, *others in zip(*outcomes, strict=True):
-        for other in others:
+    first_outcome, *others = outcomes
+    assert others
+    for first, *found in zip(first_outcome, *others, strict=True):
+        for other in found:
             torch.testing.assert_close(first, other, rtol=tolerance, atol=tolerance)
 
 

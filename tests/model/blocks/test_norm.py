@@ -21,6 +21,7 @@ def test_rms_norm_is_llamas(epsilon, dtype, tolerance):
         [norm(x), *torch.autograd.grad(norm(x), [x, norm.weight], towards)]
         for norm in (ours, theirs)
     ]
+    assert len(outcomes[0]) == 3
     for mine, other in zip(*outcomes, strict=True):
         assert mine.dtype == dtype
         torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)

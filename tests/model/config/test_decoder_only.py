@@ -11,6 +11,7 @@ from model.config.decoder_only import PRESETS, DecoderOnlyConfig, SamplingConfig
 
 @pytest.mark.parametrize("config", [DecoderOnlyConfig, SamplingConfig])
 def test_every_field_has_a_change_class_and_a_description(config):
+    assert config.model_fields
     for name, field in config.model_fields.items():
         assert change_class(field) == ("identity" if config is DecoderOnlyConfig else "continuable")
         assert field.description, name

@@ -7,6 +7,7 @@ from model.config.transformer import DecodingConfig, ModelConfig
 
 @pytest.mark.parametrize("config", [ModelConfig, DecodingConfig])
 def test_every_field_has_a_change_class_and_a_description(config):
+    assert config.model_fields
     for name, field in config.model_fields.items():
         assert change_class(field), name
         assert field.description, name

@@ -128,4 +128,9 @@ def test_the_variables_of_each_rank_are_in_one_file(rank_pools, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path):
-    record_network(tmp_path / "missing" / "network.json", Placement())
+    file = tmp_path / "missing" / "network.json"
+    record_network(file, Placement())
+    assert not file.exists()
+    file.parent.mkdir()
+    record_network(file, Placement())
+    assert json.loads(file.read_text())["groups"][0]["ranks"] == [0]

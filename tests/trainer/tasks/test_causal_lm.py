@@ -167,6 +167,7 @@ def test_the_ranks_agree_whatever_their_number(rank_pools, phrasebook_documents)
 def test_the_loss_of_an_example_is_that_of_its_part_alone(untrained):
     task, network, heldout = untrained
     batches = task.data.heldout_micro_batches(heldout, task.tokenizers, task.recipe.data_settings)
+    assert len(batches) >= 3
     for batch in batches[:3]:
         found = task.example_losses(network, batch, CPU)
         ids = np.split(batch.fields["text"].ids, np.cumsum(batch.fields["text"].lengths)[:-1])

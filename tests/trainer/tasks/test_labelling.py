@@ -256,9 +256,10 @@ def test_a_network_that_tells_something_else_is_refused(tmp_path, values_of):
 
 def test_a_heldout_set_without_words_is_refused(opened):
     *_, task, _ = opened
-    if task.recipe.task == "token_classification":
-        with pytest.raises(BatchingError, match=r"of 2 texts has no word"):
-            task.scoring(HeldOut({"text": ["", ""], "tags": ["", ""]}, {}))
+    if task.recipe.task != "token_classification":
+        pytest.skip("a text without words has a label, too")
+    with pytest.raises(BatchingError, match=r"of 2 texts has no word"):
+        task.scoring(HeldOut({"text": ["", ""], "tags": ["", ""]}, {}))
 
 
 def test_a_dataset_of_other_labels_is_refused(opened):

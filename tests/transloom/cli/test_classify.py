@@ -105,6 +105,7 @@ def test_other_texts_do_not_matter(request, run, monkeypatch):
     label = labeller.tag if labeller.of_words else labeller.label
     together = label(texts)
     monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 1)
+    assert len(together) == len(texts)
     for one, alone in zip(together, label(texts), strict=True):
         if labeller.of_words:
             assert [w.label for w in one.words] == [w.label for w in alone.words]

@@ -124,6 +124,7 @@ def test_at_the_limit_our_search_decides(searchers, batches_of, extra):
     """Ours makes EOS follow, and scores it; CTranslate2 would cut."""
     decoding = DecodingConfig(beam_size=3, max_length_factor=0, max_extra_length=extra)
     ours, theirs = (searched(one, decoding, batches_of(SENTENCES)) for one in searchers)
+    assert len(ours) == len(SENTENCES)
     for expected, found in zip(ours, theirs, strict=True):
         assert [h.ids for h in found] == [h.ids for h in expected]
         assert [h.score for h in found] == pytest.approx([h.score for h in expected], rel=1e-4)

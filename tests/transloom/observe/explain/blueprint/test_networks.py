@@ -141,7 +141,10 @@ KINDS = ("attention", "feed-forward", "norm", "sum")
 def test_norms_stand_where_the_network_has_them(config):
     """post: operation, sum, norm; pre: norm, operation, sum, and a last norm above the layers."""
     pre = getattr(config, "norm", "") == "pre" or isinstance(config, DecoderOnlyConfig)
-    for column in blueprint_of_settings(config, sizes(config)).columns:
+    columns = blueprint_of_settings(config, sizes(config)).columns
+    assert columns
+    assert all(column.layers for column in columns)
+    for column in columns:
         for layer in column.layers:
             kinds = [box.kind for box in layer.boxes]
             triples = {tuple(kinds[i : i + 3]) for i in range(0, len(kinds), 3)}
