@@ -406,7 +406,7 @@ def test_every_test_can_fail():
         ("def inner(): assert one", True),
         ("for one in 1, 2: assert one", False),
         ("for one in given: assert one", False),
-        ("wanted = [1, 2]\n    for a, b in zip(found(), wanted, strict=True): assert a == b", False),
+        ("wanted = [1, 2]\n    for a, b in zip(found(), wanted): assert a == b", False),
         ("checked(1)", False),
         ("with pytest.raises(ValueError): call()", False),
     ],

@@ -75,7 +75,7 @@ class ReductionCheck:
         ranks do not cancel out.
         """
         ranks = range(self._placement.world_size)
-        weights = [1 for rank in ranks]
+        weights = [pow(_FACTOR, rank, _MODULUS) if replicated else 1 for rank in ranks]
         slots_weight = sum(weights) if replicated else 1
         own_weight = weights[self._placement.rank]
         for local, total in zip(self._local.values(), self._reduced.values(), strict=True):

@@ -1,4 +1,4 @@
-"""Find tests that cannot fail: without an assertion, or with all of them in loops that may be empty."""
+"""Find tests that cannot fail: none of their assertions is sure to run."""
 
 import ast
 from collections.abc import Iterable, Iterator
