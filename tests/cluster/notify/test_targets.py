@@ -41,6 +41,9 @@ def test_the_message_has_the_event_and_the_run():
     assert message["folder"] == str(Path("runs/tiny").absolute())
     assert message["command"] == f"transloom status {Path('runs/tiny').absolute()}"
     assert message["host"] == socket.gethostname()
+    assert message["time"].endswith("+00:00")
+    minute = f"{message['time'][:16].replace('T', ' ')} UTC"
+    assert minute in Notification.model_validate(message).to_text().decode()
 
 
 def test_a_text_of_others_is_one_short_paragraph_without_credentials():

@@ -128,6 +128,7 @@ def test_a_command_is_told_as_it_can_be_typed_again_without_its_secrets(
     assert found.command.startswith("transloom train 'a recipe.yaml' ")
     assert found.project == code_of(project)
     assert SECRET not in current_start().model_dump_json()
+    assert current_start().since.endswith("+00:00")
 
 
 def test_a_job_tells_what_was_typed_where_it_was_submitted(

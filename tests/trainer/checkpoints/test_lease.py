@@ -340,6 +340,7 @@ def test_what_is_known_of_an_owner(tmp_path):
         mine = ownership(tmp_path)
         assert (mine.card.process, mine.released, mine.is_dead) == (os.getpid(), False, False)
         assert abs(mine.renewed - time.time()) < 3600
+        assert mine.card.since.endswith("+00:00")
         assert was_owned_by(tmp_path, os.getpid())
         assert not was_owned_by(tmp_path, os.getppid())
     assert ownership(tmp_path).released
