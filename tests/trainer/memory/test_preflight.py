@@ -66,6 +66,25 @@ def test_a_small_built_in_network_is_not_tried(rank_pools, phrasebook, stage):
     assert all(passes > 0 for passes in run(values, [ample, scarce])), "together"
 
 
+def test_the_two_passes_of_r_drop_need_memory_for_both(rank_pools, phrasebook):
+    """Of a network whose activations take far more than its weights."""
+    values = tiny_values(phrasebook)
+    values["batching"]["max_tokens_per_micro_batch"] = 2048
+    twice = values | {"trainer": values["trainer"] | {"r_drop": 1.0}}
+    with_one, with_two = (ample_bytes(rank_pools(1), each) for each in (values, twice))
+    assert with_two == pytest.approx(2 * with_one, rel=0.4)
+
+
+def ample_bytes(pool, values):
+    """About the least memory of a host in which a run is not tried."""
+    low, high = 10 * MEGABYTE, 10_000 * MEGABYTE
+    while high > 1.2 * low:
+        middle = int((low * high) ** 0.5)
+        (passes,) = pool.run(preflight_jobs.passes_before_step_one, values, [middle])
+        low, high = (middle, high) if passes else (low, middle)
+    return high
+
+
 def test_a_network_with_extensions_is_tried(rank_pools, phrasebook):
     extensions = {"extensions": ["z_loss"], "extension_folder": str(EXTENSIONS)}
     values = tiny_values(phrasebook) | extensions

@@ -57,7 +57,7 @@ export function span(seconds) {
 
 // A time by this machine's clock: from seconds since the epoch, or a text with a zone.
 export function moment(time) {
-  const date = typeof time === "number" ? new Date(time * 1000) : new Date(time);
+  const date = typeof time === "number" ? new Date(time * 1000) : new Date(time ?? NaN);
   if (Number.isNaN(date.getTime())) return String(time ?? "");
   const two = (part) => String(part).padStart(2, "0");
   const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
@@ -101,5 +101,5 @@ export function settingText(value) {
 }
 
 function minus(text) {
-  return String(text).replace("-", "−");
+  return String(text).replaceAll("-", "−");
 }
