@@ -170,11 +170,7 @@ def try_faults(
     engine, wire, results = make_engine(placement, shape), Wire(), []
     with wire.tapped():
         for step, planted in enumerate([None, None, *faults], start=1):
-            wire.begin_passes()
-            report, _ = accumulate(engine, step)
-            while engine.refit(report.amax) is not None:
-                wire.begin_passes()
-                report, _ = accumulate(engine, step)
+            amax = _make_sums(engine, wire, step)
             right = _parts(engine)
             if planted:
                 if planted.rank == placement.rank:
@@ -184,10 +180,38 @@ def try_faults(
                 results.append((changed, wrong))
                 assert _equal(_repeated(engine, wire, step), right)
             assert engine.wrong_reductions() == []
-            engine.step(LEARNING_RATE, report.amax)
+            engine.step(LEARNING_RATE, amax)
             wire.end_step()
     engine.destroy()
     return results
+
+
+def wrong_by_opposite_errors(placement: Placement, shape: Shape) -> list[str]:
+    """What is found if one of two ranks gets twice an element of a sum, and the other gets 0."""
+
+    def opposite(found: Reduction, _: random.Random) -> None:
+        assert found.earlier is not None
+        found.result[int(found.earlier.abs().argmax())] *= 2 * placement.rank
+
+    engine, wire = make_engine(placement, shape), Wire()
+    with wire.tapped():
+        _make_sums(engine, wire, 1)
+        right = _parts(engine)
+        wire.end_step()
+        wire.plant(opposite, random.Random(0))
+        assert not _equal(_repeated(engine, wire, 1), right)
+        wrong = engine.wrong_reductions()
+    engine.destroy()
+    return wrong
+
+
+def _make_sums(engine: TrainingEngine, wire: Wire, step: int) -> torch.Tensor:
+    """Accumulate the sums of a step on grids that fit; return `PassResult.amax`."""
+    while True:
+        wire.begin_passes()
+        report, _ = accumulate(engine, step)
+        if engine.refit(report.amax) is None:
+            return report.amax
 
 
 def _repeated(engine: TrainingEngine, wire: Wire, step: int) -> list[torch.Tensor]:

@@ -62,6 +62,11 @@ def test_every_fault_that_changes_a_sum_is_found_and_no_other(rank_pools, ranks,
     assert len(changes) >= min(rounds, len(FAULTS))
 
 
+def test_errors_of_two_ranks_that_cancel_out_are_found(rank_pools):
+    one, other = rank_pools(2).run(reduction_jobs.wrong_by_opposite_errors, shape(0))
+    assert one == other != []
+
+
 # Ten minutes each on two idle cores.
 CHAOS = (pytest.mark.chaos, pytest.mark.timeout(3600))
 ODD_STEPS = [(2, shape(0), 5), (3, shape(1, "bf16"), 3), (2, shape(2), 4), (3, shape(3), 4)]

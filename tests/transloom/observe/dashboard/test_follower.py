@@ -108,6 +108,27 @@ def test_pages_that_leave_and_return_do_not_get_lines_twice(record):
     assert followed(record, script) == [11, 21]
 
 
+def test_lines_appended_while_nobody_looks_are_not_sent_to_the_next_page(record, monkeypatch):
+    """It has them from the answer to its request."""
+    monkeypatch.setattr("transloom.observe.dashboard.follower.ROWS_SECONDS", 0.05)
+
+    async def script(follower, pages):
+        for step in (1, 2):
+            pages.number = 1
+            follower.wake()
+            while "run" not in follower._tails or not follower._tails["run"].due:
+                await asyncio.sleep(0.01)
+            append(record, 10 * step)
+            await asyncio.wait_for(pages.received.wait(), HANG_SECONDS)
+            pages.number = 0
+            pages.received.clear()
+            while follower._wakes.is_set():
+                await asyncio.sleep(0.01)
+            append(record, 10 * step + 1)
+
+    assert followed(record, script) == [10, 20]
+
+
 def test_lines_appended_before_the_end_is_read_reach_a_page_that_has_the_earlier_ones(record):
     async def script(follower, pages):
         position, may_read = append(record, 1), threading.Event()
