@@ -14,7 +14,7 @@ from support.quality.mutants import (
     read_mutant,
     read_mutants,
 )
-from support.quality.sampled_mutants import related_tests, sample
+from support.quality.sampled_mutants import _texts, related_tests, sample
 
 from cluster.packages import PACKAGES
 
@@ -217,6 +217,11 @@ def test_the_seed_decides_and_changed_lines_come_more_often(sums):
 def test_a_bug_is_shown_to_the_tests_beside_it_and_those_that_import_it(sums):
     assert related_tests(sums, "trainer/sums.py") == ["tests/trainer/test_sums.py"]
     assert related_tests(sums, "trainer/page.js") == []
+    (sums / "trainer" / "users.js").write_text('import { a } from "./page.js";\n')
+    (sums / "tests" / "trainer" / "test_users.py").write_text('run_node("users.mjs")\n')
+    (sums / "tests" / "trainer" / "users.mjs").write_text('import { b } from "../users.js";\n')
+    _texts.cache_clear()
+    assert related_tests(sums, "trainer/page.js") == ["tests/trainer/test_users.py"]
 
 
 @pytest.mark.long

@@ -11,7 +11,6 @@ from typing import NoReturn
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-NODE = ("node", "nodejs")
 COMPILERS = ("cc", "gcc", "clang")
 SLURM = ("slurmctld", "slurmd", "slurmstepd", "sbatch", "scancel", "scontrol")
 # Debian keeps some programs where only root's shell looks.
@@ -38,8 +37,6 @@ def lacks(part: str) -> str | None:
             return _without(*SLURM)
         case "prometheus":
             return _without("prometheus", "promtool")
-        case "node":
-            return None if program(*NODE) else "no Node here"
         case "browser":
             return None if program(*BROWSERS) else "no Chromium here"
     raise AssertionError(f"the tests know no part {part!r} of a machine")

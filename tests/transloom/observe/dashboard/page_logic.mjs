@@ -106,6 +106,7 @@ test("a filter asks for fields, scores, settings and words", () => {
   assert.deepEqual(found('"long name"'), ["long name"]);
   assert.deepEqual(found("PRE"), ["long name"]);
   assert.deepEqual(found("bleu>"), []);
+  assert.deepEqual(found('"state:train"'), []);
   assert.deepEqual(filters.unknownFields(rows, filters.parseFilter("widht=1 seed=1")), ["widht"]);
 });
 
@@ -143,13 +144,25 @@ test("a fragment that somebody made up is no error", () => {
 
 test("numbers read well", () => {
   const cases = [[null, "–"], [0, "0"], [1234567, "1,234,567"], [0.00001234, "1.23e−5"], [-2.34567, "−2.346"],
-    [0.123456, "0.1235"], [1234.5, "1,235"], [2.5e12, "2.5e12"], [3e-5, "3e−5"], [0.00075, "0.00075"], [Infinity, "∞"]];
+    [0.123456, "0.1235"], [1234.5, "1,235"], [2.5e12, "2.5e12"], [3e-5, "3e−5"], [0.00075, "0.00075"], [Infinity, "∞"],
+    [-0.00001, "−1e−5"], [-Infinity, "−∞"], [NaN, "–"], [12345, "12,345"], [1e9, "1e9"]];
   for (const [value, text] of cases) assert.equal(words.number(value), text);
   assert.deepEqual([0, 59, 3600, 3725, 90061, null].map(words.span), ["0 s", "59 s", "1 h", "1 h 2 min", "1 d 1 h", ""]);
   assert.deepEqual([[7, 20], [40, 20], [7, null]].map(([step, of]) => words.stepsOf(step, of)), ["7 of 20", "40 (max_steps is 20)", "7"]);
   assert.deepEqual([0, 999, 10_800_000, 2.5e12].map(words.bytes), ["0 B", "999 B", "10.8 MB", "2.5 TB"]);
   assert.deepEqual([9999, 10_000, 100_000, 1_250_000, -20_000, 0.5].map(words.short), ["9,999", "10k", "100k", "1.25M", "−20k", "0.5"]);
   assert.equal(words.scoreValue("bleu", 30.126), "30.13");
+  assert.equal(words.scoreValue("loss", 1), "1.0000");
+  const beams = [1, 4].map((beam_size) => words.searchLabel({ beam_size, length_penalty: 0.6 }));
+  assert.deepEqual(beams, ["greedy", "beam 4, α 0.6"]);
+  assert.deepEqual([words.scoreTitle("bleu", { decoding: "greedy" }), words.scoreTitle("a_b")], ["BLEU (greedy)", "a b"]);
+  assert.deepEqual(["a", [1], null].map(words.settingText), ["a", "[1]", "–"]);
+});
+
+test("times are those of this machine's zone", () => {
+  process.env.TZ = "Asia/Kathmandu";
+  const times = [1767291299, "2026-01-01T18:15:00+00:00", "soon", null];
+  assert.deepEqual(times.map(words.moment), ["2026-01-01 23:59:59", "2026-01-02 00:00:00", "soon", ""]);
 });
 
 const placesOf = (ids) => {

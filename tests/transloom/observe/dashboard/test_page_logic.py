@@ -2,18 +2,14 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
-from support.machine_parts import NODE, program
+from support.node_program import run_node
 
 from foundation.untrusted_text import visible
 from transloom.observe.dashboard.api_models import FactsResponse
 from transloom.observe.drawing.modules import DRAWING
 from transloom.observe.report import report as reports
-
-pytestmark = pytest.mark.needs("node")
 
 ODD = [
     "plain é 漢字 🙂",
@@ -26,15 +22,6 @@ ODD = [
 ]
 
 
-def node(*arguments):
-    """Run Node, and return what it prints."""
-    result = subprocess.run(
-        [str(program(*NODE)), *map(str, arguments)], capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 def test_the_pages_logic(tmp_path):
     page = tmp_path / "page"
     shutil.copytree(str(reports.PAGE), page)
@@ -44,4 +31,4 @@ def test_the_pages_logic(tmp_path):
     odd.write_text(json.dumps([[text, visible(text)] for text in ODD]))
     facts = tmp_path / "facts.json"
     facts.write_text(FactsResponse().model_dump_json())
-    node(Path(__file__).with_name("page_logic.mjs"), page, odd, facts)
+    run_node(Path(__file__).with_name("page_logic.mjs"), page, odd, facts)
