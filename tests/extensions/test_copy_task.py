@@ -8,7 +8,7 @@ from copy_task.data import CopyData
 from copy_task.network import CopyNetwork
 from copy_task.training import CopyTask
 from support.runs import Runs
-from support.tasks import copy_values
+from support.tasks import copy_values, opened_task
 
 from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays
@@ -19,7 +19,7 @@ from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from foundation.errors import ExtensionError
 from model.errors import ModelError
-from trainer.tasks.task import TrainingTask, training_task
+from trainer.tasks.task import TrainingTask
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,7 @@ def test_another_pass_or_seed_hides_others(dataset, epoch, changed):
 
 def test_its_validation_hides_nothing_and_counts_right_tokens(dataset):
     recipe = Recipe.of(small(dataset)).training()
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    task, (store, manifest) = opened_task(recipe)
     from data_pipeline.batching.heldout import load_heldout
     from trainer.process.placement import Placement
     from trainer.training.validation import Validator
@@ -107,8 +106,7 @@ def test_its_validation_hides_nothing_and_counts_right_tokens(dataset):
 
 def task_of(dataset):
     recipe = Recipe.of(small(dataset)).training()
-    store, manifest = open_dataset(recipe.data)
-    return training_task(recipe, manifest, load_tokenizers(store, manifest))
+    return opened_task(recipe)[0]
 
 
 class NoWidth(CopyNetwork):

@@ -6,15 +6,12 @@ import pytest
 import torch
 import yaml
 from support.runs import Runs
-from support.tasks import EXTENSIONS, language_model_values
+from support.tasks import EXTENSIONS, language_model_values, opened_task
 from torch.nn import functional as F
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
-from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.recipe import identity_of
-from trainer.tasks.task import training_task
 
 WEIGHT = 0.05
 
@@ -41,8 +38,7 @@ def recipe_file(values, tmp_path):
 
 def test_it_is_torchs_cross_entropy_and_the_square_of_log_z(values):
     recipe = Recipe.of(values).training()
-    store, manifest = open_dataset(recipe.data)
-    loss = training_task(recipe, manifest, load_tokenizers(store, manifest)).loss
+    loss = opened_task(recipe)[0].loss
     generator = torch.Generator().manual_seed(1)
     hidden, weight = (
         torch.randn(size, 8, generator=generator, requires_grad=True) for size in (20, 30)

@@ -4,14 +4,12 @@ import pytest
 import yaml
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.runs import Runs
+from support.tasks import opened_task
 
 from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
-from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.process.placement import Placement
-from trainer.tasks.task import training_task
 from trainer.training.validation import Validator
 from trainer.zero.fragment import MASTER
 from transloom.inference.translator import Translator
@@ -29,8 +27,7 @@ def test_validation_scores_the_average(tmp_path, phrasebook, stage):
     loss = line["scores"]["loss"]["value"]
 
     recipe = Recipe.of(values).training()
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    task, (store, manifest) = opened_task(recipe)
     validator = Validator(task.scoring(load_heldout(store, manifest, "validation")), Placement())
     translator = Translator.load(result.run)
     found = validator.run(translator.model).scores["loss"].value

@@ -32,9 +32,8 @@ def build() -> Callable[..., Transformer]:
     return build_model
 
 
-@pytest.fixture(scope="session")
-def build_decoder_only() -> Callable[..., DecoderOnly]:
-    """The same for a decoder-only network; its weights are large, so that mistakes are, too."""
+def builder(make: Callable[..., nn.Module]) -> Callable[..., Any]:
+    """Builds a small seeded network with large weights, so that mistakes are large, too."""
 
     def build_network(
         seed: int = 0,
@@ -43,36 +42,34 @@ def build_decoder_only() -> Callable[..., DecoderOnly]:
         backend: AttentionBackend | None = None,
         spread: float = 8.0,
         **settings: Any,
-    ) -> DecoderOnly:
-        config = DecoderOnlyConfig(**{"layers": 2, "width": 32, "heads": 4, **settings})
+    ) -> nn.Module:
         torch.manual_seed(seed)
-        network = DecoderOnly(config, pieces, PAD, context_length, backend)
+        small = {"layers": 2, "width": 32, "heads": 4, **settings}
+        network = make(small, pieces, context_length, backend)
         make_weights_large(network, spread)
         return network
 
     return build_network
+
+
+@pytest.fixture(scope="session")
+def build_decoder_only() -> Callable[..., DecoderOnly]:
+    return builder(
+        lambda settings, pieces, *rest: DecoderOnly(
+            DecoderOnlyConfig(**settings), pieces, PAD, *rest
+        )
+    )
 
 
 @pytest.fixture(scope="session")
 def build_masked() -> Callable[..., MaskedLanguageModel]:
-    """The same for a network that tells masked tokens, without dropout."""
-
-    def build_network(
-        seed: int = 0,
-        pieces: int = 30,
-        context_length: int = 24,
-        backend: AttentionBackend | None = None,
-        spread: float = 8.0,
-        **settings: Any,
-    ) -> MaskedLanguageModel:
-        small = {"layers": 2, "width": 32, "heads": 4, "feed_forward_width": 48, "dropout": 0.0}
-        config = EncoderOnlyConfig.model_validate({**small, **settings})
-        torch.manual_seed(seed)
-        network = MaskedLanguageModel(config, pieces, context_length, backend)
-        make_weights_large(network, spread)
-        return network
-
-    return build_network
+    """Builds a network that tells masked tokens, without dropout."""
+    small = {"feed_forward_width": 48, "dropout": 0.0}
+    return builder(
+        lambda settings, *rest: MaskedLanguageModel(
+            EncoderOnlyConfig.model_validate(small | settings), *rest
+        )
+    )
 
 
 def make_weights_large(network: nn.Module, spread: float) -> None:

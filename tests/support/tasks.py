@@ -5,11 +5,31 @@ from typing import Any
 
 import yaml
 
+from cluster.recipe import Recipe
+from data_pipeline.dataset.manifest import Manifest, open_dataset
+from data_pipeline.preparation.prepare import prepare
+from data_pipeline.storage.store import DatasetStore
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from foundation.tasks import BUILT_IN_TASKS
 from support.recipes import tiny_values
+from trainer.recipe import TrainingRecipe
+from trainer.tasks.task import TrainingTask, training_task
 
 BUILT_IN = tuple(BUILT_IN_TASKS)
 EXTENSIONS = Path(__file__).resolve().parents[2] / "docs" / "extensions"
+
+
+def opened_task(recipe: TrainingRecipe) -> tuple[TrainingTask, tuple[DatasetStore, Manifest]]:
+    """The task of a recipe, and its dataset."""
+    store, manifest = open_dataset(recipe.data)
+    return training_task(recipe, manifest, load_tokenizers(store, manifest)), (store, manifest)
+
+
+def prepared_task(values: dict[str, Any]) -> tuple[TrainingTask, tuple[DatasetStore, Manifest]]:
+    """The same of a recipe's values, whose dataset is prepared first."""
+    recipe = Recipe.of(values).training()
+    prepare(recipe.data_settings, lambda progress: None)
+    return opened_task(recipe)
 
 
 def copy_values(dataset: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.gradients import assert_close_passes, loss_and_gradients
 from support.host_reads import host_reads
 from torch import nn
 from torch.nn import functional as F
@@ -52,34 +53,13 @@ def parts_alone(ids, target, part):
             yield *piece, torch.zeros_like(piece[0])
 
 
-def loss_and_gradients(network, *batches):
-    network.zero_grad()
-    sums = [network(*each, CrossEntropy(0.1)) for each in batches]
-    smoothed = torch.stack([each.smoothed for each in sums]).sum()
-    (smoothed / TARGETS).backward()
-    nll = torch.stack([each.nll for each in sums]).sum()
-    gradients = {name: p.grad.clone() for name, p in network.named_parameters()}
-    return [smoothed.detach(), nll], gradients
-
-
-def close(found, expected):
-    for one, two in zip(found[0], expected[0], strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
-    for name, gradient in found[1].items():
-        other = expected[1][name]
-        tolerance = 1e-5 * max(1.0, other.abs().max().item())
-        torch.testing.assert_close(
-            gradient, other, rtol=0, atol=tolerance, msg=lambda m, n=name: n + m
-        )
-
-
 @every_form
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_row_of_parts_is_its_parts_alone(build_decoder_only, form, backend):
     network = build_decoder_only(backend=backend, **FORMS[form])
     alone = build_decoder_only(**FORMS[form])
     found = loss_and_gradients(network, batch())
-    close(found, loss_and_gradients(alone, *parts_alone(*batch())))
+    assert_close_passes(found, loss_and_gradients(alone, *parts_alone(*batch())))
     assert all(gradient.any() for gradient in found[1].values())
 
 
@@ -113,9 +93,9 @@ def test_padding_changes_nothing(build_decoder_only, form, backend, rows):
     network = build_decoder_only(backend=backend, **FORMS[form])
     expected = loss_and_gradients(network, batch(rows))
     ids, target, part = batch(rows, width=30)  # more than there are learned positions
-    close(loss_and_gradients(network, (ids, target, part)), expected)
+    assert_close_passes(loss_and_gradients(network, (ids, target, part)), expected)
     ids[part < 0], target[part < 0] = 17, 23
-    close(loss_and_gradients(network, (ids, target, part)), expected)
+    assert_close_passes(loss_and_gradients(network, (ids, target, part)), expected)
 
 
 @every_form

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.gradients import assert_close_passes, loss_and_gradients
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM
@@ -59,27 +60,6 @@ def parts_alone(ids, segment, position, part, place, target):
             where = (mine >= 0).nonzero().squeeze(1)
             if len(where):
                 yield *piece, torch.zeros_like(piece[0]), where, mine[where]
-
-
-def loss_and_gradients(network, *batches):
-    network.zero_grad()
-    sums = [network(*each, CrossEntropy(0.1)) for each in batches]
-    smoothed = torch.stack([each.smoothed for each in sums]).sum()
-    (smoothed / 20).backward()
-    nll = torch.stack([each.nll for each in sums]).sum()
-    gradients = {name: p.grad.clone() for name, p in network.named_parameters()}
-    return [smoothed.detach(), nll], gradients
-
-
-def close(found, expected):
-    for one, two in zip(found[0], expected[0], strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
-    for name, gradient in found[1].items():
-        other = expected[1][name]
-        tolerance = 1e-5 * max(1.0, other.abs().max().item())
-        torch.testing.assert_close(
-            gradient, other, rtol=0, atol=tolerance, msg=lambda m, n=name: n + m
-        )
 
 
 def theirs_of(ours):
@@ -223,7 +203,9 @@ def test_pre_norm_layers_are_torchs(build_masked, form):
 def test_a_row_of_parts_is_its_parts_alone(build_masked, form, backend):
     network = build_masked(backend=backend, **FORMS[form])
     found = loss_and_gradients(network, batch())
-    close(found, loss_and_gradients(build_masked(**FORMS[form]), *parts_alone(*batch())))
+    assert_close_passes(
+        found, loss_and_gradients(build_masked(**FORMS[form]), *parts_alone(*batch()))
+    )
     assert all(gradient.any() for gradient in found[1].values())
 
 
@@ -235,9 +217,13 @@ def test_padding_changes_nothing(build_masked, form, backend, rows):
     network = build_masked(backend=backend, **FORMS[form])
     expected = loss_and_gradients(network, batch(rows))
     ids, segment, position, part, place, target = batch(rows, width=30)  # wider than the context
-    close(loss_and_gradients(network, (ids, segment, position, part, place, target)), expected)
+    assert_close_passes(
+        loss_and_gradients(network, (ids, segment, position, part, place, target)), expected
+    )
     ids[part < 0], position[part < 0] = 17, 3
-    close(loss_and_gradients(network, (ids, segment, position, part, place, target)), expected)
+    assert_close_passes(
+        loss_and_gradients(network, (ids, segment, position, part, place, target)), expected
+    )
 
 
 @every_backend

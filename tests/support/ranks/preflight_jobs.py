@@ -11,9 +11,7 @@ import torch
 
 from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
-from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tasks.translation import TASK, PairShape
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.networks.transformer import Transformer
 from support.ranks.engine_jobs import (
     SPECIAL,
@@ -23,6 +21,7 @@ from support.ranks.engine_jobs import (
     make_engine,
     train_steps,
 )
+from support.tasks import opened_task
 from trainer.assembly.engine import build_engine
 from trainer.errors import MemoryPreflightError
 from trainer.memory import device_memory
@@ -30,7 +29,6 @@ from trainer.memory.preflight import preflight, run_preflight
 from trainer.process import host_memory
 from trainer.process.placement import Placement
 from trainer.tasks.batch import PairBatch, to_device
-from trainer.tasks.task import training_task
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine
 
@@ -70,8 +68,7 @@ def passes_before_step_one(
 ) -> int:
     """Number of forward passes of a run's preflight, when each rank's host has so many bytes."""
     recipe = Recipe.of(values)
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe.training(), manifest, load_tokenizers(store, manifest))
+    task, (store, manifest) = opened_task(recipe.training())
     engine = build_engine(recipe.training(), task, placement)
     fragments.create_moments(engine, 0)
     scoring = task.scoring(load_heldout(store, manifest, "validation"))

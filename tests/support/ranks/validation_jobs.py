@@ -9,7 +9,7 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from support.recipes import tiny_values
-from support.tasks import language_model_values
+from support.tasks import language_model_values, opened_task
 from trainer.process.placement import Placement
 from trainer.tasks.task import ValidationResult, training_task
 from trainer.training.validation import Validator
@@ -39,8 +39,7 @@ def interrupted_validation(
 def validate_language_model(placement: Placement, dataset: Path) -> ValidationResult:
     """Scores the whole held-out set."""
     recipe = Recipe.of(language_model_values(dataset))
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe.training(), manifest, load_tokenizers(store, manifest))
+    task, (store, manifest) = opened_task(recipe.training())
     validator = Validator(task.scoring(load_heldout(store, manifest, "validation")), placement)
     result = validator.run(task.build_network().eval())
     assert result is not None

@@ -8,15 +8,13 @@ import pytest
 import torch
 from support.ranks.validation_jobs import SENTENCES
 from support.recipes import tiny_recipe
-from support.tasks import language_model_values
+from support.tasks import language_model_values, opened_task
 
 from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.blocks.positions import sinusoidal_table
 from model.networks.transformer import Transformer
 from trainer.errors import MemoryPreflightError
@@ -24,7 +22,7 @@ from trainer.memory import device_memory
 from trainer.memory.heldout_preflight import preflight_heldout, smaller_batch, widest
 from trainer.process import host_memory
 from trainer.process.placement import Placement
-from trainer.tasks.task import Scoring, training_task
+from trainer.tasks.task import Scoring
 
 LONG_LINE = 17
 
@@ -33,8 +31,7 @@ class Prepared:
     """A task with its network, and the scoring of some lines of which one may be long."""
 
     def __init__(self, recipe, long=""):
-        store, manifest = open_dataset(recipe.data)
-        self.task = training_task(recipe.training(), manifest, load_tokenizers(store, manifest))
+        self.task, (store, manifest) = opened_task(recipe.training())
         whole = load_heldout(store, manifest, "validation")
         texts = {field: texts[:SENTENCES] for field, texts in whole.texts.items()}
         for of_field in texts.values():

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.ranks.validation_jobs import validate_language_model
-from support.tasks import language_model_values
+from support.tasks import language_model_values, opened_task
 from torch.testing import assert_close
 
 from cluster.recipe import Recipe
@@ -18,14 +18,11 @@ from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
-from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.blocks.packing import packing_of_parts
 from model.config.decoder_only import SamplingConfig
 from model.generation.sampling import generate
 from trainer.process.placement import Placement
 from trainer.tasks.causal_lm import SAMPLES, CausalLanguageModel
-from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
 PAD = 9
@@ -123,8 +120,7 @@ def test_the_digest_is_of_what_is_no_padding():
 def untrained(phrasebook_documents):
     """The task with an untrained network, and the validation set."""
     recipe = Recipe.of(language_model_values(phrasebook_documents)).training()
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    task, (store, manifest) = opened_task(recipe)
     heldout = load_heldout(store, manifest, "validation")
     return task, task.build_network().eval(), heldout
 

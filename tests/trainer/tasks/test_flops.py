@@ -12,6 +12,7 @@ from support.tasks import (
     language_model_values,
     language_values,
     masked_values,
+    opened_task,
     pair_masked_values,
 )
 from torch.utils.flop_counter import FlopCounterMode
@@ -140,6 +141,5 @@ def test_frozen_weights_have_no_products_of_their_gradients(task_of):
 def test_a_task_that_counts_nothing_has_none(phrasebook_documents, monkeypatch):
     monkeypatch.syspath_prepend(EXTENSIONS)
     recipe = Recipe.of(copy_values(phrasebook_documents)).training()
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    task, _ = opened_task(recipe)
     assert task.dummy(CPU).flops is None

@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from support.tasks import case_values, language_values, masked_values
+from support.tasks import case_values, language_values, masked_values, prepared_task
 
 from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.dataset.shards import unpack_shard
 from data_pipeline.errors import BatchingError, CorpusError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.labelled import encode_words
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.errors import RunMismatchError
 from trainer.tasks.network import build_network
-from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
 VALUES = {"text_classification": language_values, "token_classification": case_values}
@@ -39,14 +36,11 @@ def opened(request, tmp_path_factory):
     if request.param == "token_classification":
         (folder / "heldout.txt").write_text(f"{LONG}\n\nI am a student\n")
         values["data"]["validation"] = {"files": [str(folder / "heldout.txt")], "derived": "case"}
-    recipe = Recipe.of(values).training()
-    prepare(recipe.data_settings, lambda progress: None)
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    task, dataset = prepared_task(values)
     network = task.build_network().eval()
     with torch.no_grad():  # so that some are told right and some wrong
         network.classifier.weight.normal_(generator=torch.Generator().manual_seed(0))
-    return recipe.data_settings, (store, manifest), task, network
+    return task.recipe.data_settings, dataset, task, network
 
 
 def parts_of(batch):
@@ -215,10 +209,7 @@ def test_spans_of_conll_are_scored(tmp_path):
     }
     values["tokenizer"] = {"type": "bpe", "vocabulary_size": 40}
     values["checkpoints"]["best_by"] = "span_f1"
-    recipe = Recipe.of(values).training()
-    prepare(recipe.data_settings, lambda progress: None)
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    task, (store, manifest) = prepared_task(values)
     scoring = task.scoring(load_heldout(store, manifest, "validation"))
     assert scoring.rows == 40
     right = [task.labels.index(line.split()[1]) for line in (SENTENCES * 5).split("\n") if line]

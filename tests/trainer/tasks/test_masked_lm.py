@@ -9,22 +9,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tasks import masked_values
+from support.tasks import masked_values, prepared_task
 from torch.testing import assert_close
 
-from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.window import WindowReader
-from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.masked_text import masked_ids, masked_text
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, MASK
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.blocks.packing import packing_of_parts
 from trainer.tasks.masked_lm import MaskedLanguageModelling
-from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
 PAD = 9
@@ -113,11 +108,8 @@ def opened(tmp_path_factory):
         {**corpus, "part": part}
         for corpus, part in zip(values["data"]["train"], ([0, 0.005], [0, 0.02]), strict=True)
     ]
-    recipe = Recipe.of(values).training()
-    prepare(recipe.data_settings, lambda progress: None)
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
-    return recipe.data_settings, (store, manifest), task, task.build_network().eval()
+    task, dataset = prepared_task(values)
+    return task.recipe.data_settings, dataset, task, task.build_network().eval()
 
 
 def windows(opened, epochs=1):

@@ -8,18 +8,15 @@ import torch
 import yaml
 from support.recipes import tiny_values
 from support.runs import Runs
-from support.tasks import language_model_values
+from support.tasks import language_model_values, opened_task
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
 from cluster.terminal import Terminal
-from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.config.transformer import AttentionBackend
 from trainer.recipe import identity_of
 from trainer.runs.folder import StepRange
 from trainer.tasks.randomness import seed_torch
-from trainer.tasks.task import training_task
 from transloom.cli.replay_run import ReplayRequest, replay
 
 CPU = torch.device("cpu")
@@ -40,8 +37,7 @@ def recipe_file(phrasebook, tmp_path):
 @pytest.mark.parametrize("backend", AttentionBackend)
 def test_rows_of_both_passes_stand_for_the_same_tokens(phrasebook, recipe_file, backend):
     recipe = load_recipe(recipe_file, [f"engine.attention={backend}"]).training()
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
+    task, (_, manifest) = opened_task(recipe)
     (shape, *_) = task.data.widest(manifest, recipe.data_settings)
     micro_batch = task.data.synthetic(shape, manifest.special_ids)
     once, twice = task.collate(micro_batch, CPU), task.collate_for_training(micro_batch, CPU)

@@ -8,22 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tasks import embedding_values
+from support.tasks import embedding_values, prepared_task
 
-from cluster.recipe import Recipe
 from data_pipeline.arrays import FieldArrays
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.config.pair import SOURCE, TARGET
-from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import BatchingError
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.sentence_embedding import GROUP, cut_to, with_ends
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.tasks.sentence_embedding import SentenceEmbedding
-from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
 PAD = 9
@@ -92,11 +87,8 @@ def test_the_digest_sees_another(changed):
 def opened(tmp_path_factory):
     """The settings, the dataset, and the task with an untrained network."""
     values = embedding_values(tmp_path_factory.mktemp("embedding") / "dataset")
-    recipe = Recipe.of(values).training()
-    prepare(recipe.data_settings, lambda progress: None)
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
-    return recipe.data_settings, (store, manifest), task, task.build_network().eval()
+    task, dataset = prepared_task(values)
+    return task.recipe.data_settings, dataset, task, task.build_network().eval()
 
 
 def test_every_micro_batch_has_its_number_of_pairs_each_with_bos_and_eos(opened):

@@ -7,23 +7,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from support.tasks import pair_masked_values
+from support.tasks import pair_masked_values, prepared_task
 
-from cluster.recipe import Recipe
 from data_pipeline.arrays import concatenate
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.config.text import TEXT
-from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.errors import BatchingError
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.random_keys import MASKED_TOKENS, example_seeds, uniform_at_positions
 from data_pipeline.tasks import masked_lm
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD, MASK, SEGMENTS
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
 
@@ -34,11 +29,8 @@ def opened(tmp_path_factory):
     values = pair_masked_values(tmp_path_factory.mktemp("tlm") / "dataset")
     # No held-out pair is cut either.
     values["batching"] |= {"context_length": 160, "max_tokens_per_micro_batch": 320}
-    recipe = Recipe.of(values).training()
-    prepare(recipe.data_settings, lambda progress: None)
-    store, manifest = open_dataset(recipe.data)
-    task = training_task(recipe, manifest, load_tokenizers(store, manifest))
-    return recipe, (store, manifest), task, task.build_network().eval()
+    task, dataset = prepared_task(values)
+    return task.recipe, dataset, task, task.build_network().eval()
 
 
 def settings_with(recipe, **batching):

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 from support.recipes import tiny_recipe
+from support.tasks import opened_task
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
-from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.generation.search import greedy_search
-from trainer.tasks.task import training_task
 
 CPU = torch.device("cpu")
 
@@ -18,8 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def task(phrasebook):
     recipe = tiny_recipe(phrasebook).training()
-    store, manifest = open_dataset(recipe.data)
-    return training_task(recipe, manifest, load_tokenizers(store, manifest))
+    return opened_task(recipe)[0]
 
 
 def test_the_loss_of_an_example_is_that_of_its_pair_alone(task):
