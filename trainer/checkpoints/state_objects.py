@@ -20,9 +20,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
@@ -31,6 +32,8 @@ from foundation.file_model import FileModel, JsonLimits, error_summary
 from foundation.location import Location
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
+    HEADER_LIMITS,
+    LENGTH_BYTES,
     FileRecord,
     StoredFragment,
     read_layout,
@@ -243,17 +246,50 @@ class StateObjects:
             digest.update(chunk)
         return digest.hexdigest()
 
-    def copy_file(self, name: str, target: BinaryIO) -> None:
-        """Write a whole file to `target`.
+    def download(
+        self,
+        record: FileRecord,
+        path: Path,
+        report: Callable[[int], object] = lambda size: None,
+    ) -> None:
+        """Write a whole file to `path`, where it appears complete, verified, and on the disk.
+
+        Args:
+            report: receives the number of bytes of each chunk.
+
+        Raises:
+            CheckpointError: the file is damaged, or cannot be read.
+            OSError: the file cannot be written.
+        """
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        unfinished.unlink(missing_ok=True)
+        digest = hashlib.sha256()
+        with unfinished.open("xb") as file:
+            for chunk in self._all_chunks(record.name):
+                digest.update(chunk)
+                file.write(chunk)
+                report(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != record.sha256:
+            raise DamagedCheckpointError(
+                f"{self.url}/{record.name} has sha256 {digest.hexdigest()}, but checkpoint.json "
+                f"says {record.sha256}: it is damaged"
+            )
+        unfinished.replace(path)
+
+    def beginning(self, name: str, size: int) -> bytes:
+        """Return the first `size` bytes of a file, or all of a smaller one.
 
         Raises:
             CheckpointError: the file is damaged, or cannot be read.
         """
-        for chunk in self._all_chunks(name):
-            target.write(chunk)
+        data = bytearray(min(size, self.size(name)))
+        self.read_into(name, 0, memoryview(data), stop=len(data))
+        return bytes(data)
 
     def _all_chunks(self, name: str) -> Iterator[bytes]:
-        count = len(self._files[name].chunks)
+        count = -(-self.size(name) // CHUNK_BYTES)
         for number in range(count):
             for ahead in range(number, min(number + CHUNKS_IN_FLIGHT, count)):
                 self._chunk(name, ahead)
@@ -322,8 +358,9 @@ class ObjectStateFile:
         self._objects = objects
         self._name = name
         try:
-            head = cast("BinaryIO", _Sequential(objects, name))
-            self._fragments, self._positions = read_layout(head, objects.size(name))
+            length = int.from_bytes(objects.beginning(name, LENGTH_BYTES), "little")
+            header = objects.beginning(name, LENGTH_BYTES + min(length, HEADER_LIMITS.bytes))
+            self._fragments, self._positions = read_layout(BytesIO(header), objects.size(name))
         except ValueError as error:
             raise DamagedCheckpointError(f"{self.label} is damaged: {error}") from error
         self._ends = {
@@ -341,23 +378,6 @@ class ObjectStateFile:
         position = self._positions[key] + start * BYTES_PER_ELEMENT
         view = target.view(torch.uint8).numpy().data
         self._objects.read_into(self._name, position, view, stop=self._ends[key])
-
-
-class _Sequential:
-    """Sequential reader of a file's beginning."""
-
-    def __init__(self, objects: StateObjects, name: str) -> None:
-        self._objects = objects
-        self._name = name
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        size = min(size, self._objects.size(self._name) - self._position)
-        data = bytearray(size)
-        end = self._position + size
-        self._objects.read_into(self._name, self._position, memoryview(data), stop=end)
-        self._position = end
-        return bytes(data)
 
 
 @cache

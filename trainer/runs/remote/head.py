@@ -11,7 +11,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -22,7 +22,7 @@ from data_pipeline.storage.object_errors import (
     ObjectMissingError,
     ObjectStoreError,
 )
-from data_pipeline.storage.object_store import ObjectStore
+from data_pipeline.storage.object_store import ObjectInfo, ObjectStore
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from foundation.location import path_escape
 from foundation.wording import counted
@@ -38,6 +38,7 @@ from trainer.runs.remote.files import (
     objects_of,
     too_many_files,
 )
+from trainer.runs.remote.probe import PROBES
 from trainer.runs.run_url import run_url
 
 FORMAT = "transloom-head/3"
@@ -47,6 +48,8 @@ MAX_CHECKPOINTS = 20_000
 # Limits on the list of all objects of a run that this process may write.
 MAX_OBJECTS = 5_000_000
 MAX_SWEEP_SECONDS = 3600.0
+# Age at which the object of a probe was left by a killed process.
+PROBE_SECONDS = 600.0
 MAX_CONFLICTS = 30
 CONFLICT_PAUSE_SECONDS = 0.1
 _CHUNK = re.compile(r"[0-9]{5,}-([0-9]{1,8})-[0-9a-f]{32}")
@@ -247,27 +250,46 @@ def owner_of(name: str) -> int | None:
     return None
 
 
-def unnamed_objects(
-    objects: Iterable[str], files: Files, prefixes: Collection[str], number: int
-) -> list[str]:
-    """Return those of some objects that a head does not name, without those of later owners.
+def delete_unnamed(
+    store: ObjectStore,
+    files: Files,
+    prefixes: Collection[str],
+    number: int,
+    is_kept: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Delete objects that the head does not name, without those of later owners.
 
     Args:
-        objects: their names.
         files: the files that the head names.
         prefixes: the names under which the objects of its checkpoints are stored.
-        number: the number of the last owner whose objects are returned.
+        number: the number of the last owner whose objects are deleted.
+        is_kept: returns whether to keep an object that the head does not name.
+
+    Raises:
+        ObjectStoreError: the object store does not answer, or has too many objects.
     """
-    named = objects_of(files)
-    checkpoints = tuple(f"{prefix}/" for prefix in prefixes)
-    return [
-        name
-        for name in objects
-        if (owner := owner_of(name)) is not None
-        and owner <= number
-        and name not in named
-        and not name.startswith(checkpoints)
-    ]
+    named, checkpoints = objects_of(files), tuple(f"{prefix}/" for prefix in prefixes)
+    objects = list(store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS))
+    now = max((found.modified for found in objects), default=0.0)  # by the store's clock
+
+    def is_garbage(found: ObjectInfo) -> bool:
+        if found.name.startswith(f"{PROBES}/"):
+            return found.modified < now - PROBE_SECONDS
+        owner = owner_of(found.name)
+        is_named = found.name in named or found.name.startswith(checkpoints)
+        return owner is not None and owner <= number and not is_named and not is_kept(found.name)
+
+    store.delete([found.name for found in objects if is_garbage(found)])
+
+
+def delete_below(store: ObjectStore, prefixes: Collection[str]) -> None:
+    """Delete all objects below some prefixes.
+
+    Raises:
+        ObjectStoreError: the object store does not answer.
+    """
+    for prefix in prefixes:
+        store.delete([found.name for found in store.list(f"{prefix}/")])
 
 
 def _parse(data: bytes, label: str) -> RunHead:

@@ -13,7 +13,6 @@ from trainer.checkpoints.lease import (
     LEASE_SECONDS,
     RENEW_SECONDS,
     OwnerMetadata,
-    is_dead,
     this_process,
 )
 from trainer.errors import LeaseLostError, RunInUseError
@@ -36,7 +35,7 @@ def acquire(
         RunInUseError: another process owns the run.
         ObjectStoreError: the object store does not answer.
     """
-    seen = wait_until_abandoned(head, announce)
+    seen = wait_until_abandoned(head, announce).owner
     me = RunOwner(
         number=seen.number + 1,
         process=owner or _process_with(seen.process.token if seen.process else None),
@@ -72,6 +71,12 @@ def renewed(head: HeadObject, now: RunHead, number: int) -> RunHead:
     return now.model_copy(update={"owner": now.owner.model_copy(update=update)})
 
 
+def released(head: HeadObject, now: RunHead, number: int) -> RunHead:
+    """Return a head without an owner; see `renewed` for the arguments and errors."""
+    mine = renewed(head, now, number)
+    return mine.model_copy(update={"owner": mine.owner.model_copy(update={"released": True})})
+
+
 def owner_text(owner: RunOwner) -> str:
     """Return an owner's process, host and time for messages."""
     known = owner.process
@@ -80,34 +85,32 @@ def owner_text(owner: RunOwner) -> str:
     return f"process {known.process} on {known.host} (since {known.since})"
 
 
-def wait_until_abandoned(head: HeadObject, announce: Callable[[str], None]) -> RunOwner:
-    """Wait until the owner has left, is dead, or has let its lease expire; return that owner.
+def wait_until_abandoned(head: HeadObject, announce: Callable[[str], None]) -> RunHead:
+    """Wait until the owner has left, is dead, or has let its lease expire; return the head then.
 
     Raises:
         RunInUseError: the owner renewed its lease.
     """
-    now = head.read()
-    if now is None:
-        return RunOwner(number=0, released=True)
-    owner = now.owner
+    seen = head.read() or RunHead()
     since, told = time.monotonic(), False
-    while time.monotonic() - since < LEASE_SECONDS:
-        if owner.released or (owner.process and is_dead(owner.process.model_dump())):
-            return owner
+    while not (seen.owner.released or seen.owner.is_known_dead):
+        waited = time.monotonic() - since
+        if waited >= LEASE_SECONDS:
+            break
+        if not told and waited > 2 * RENEW_SECONDS:
+            told = True
+            announce(
+                f"{owner_text(seen.owner)} owns this run, but does not renew its lease; waiting "
+                f"until the lease of {LEASE_SECONDS:.0f} s has expired"
+            )
         time.sleep(WATCH_SECONDS)
         now = head.read()
         if now is None:
-            return RunOwner(number=owner.number, released=True)
-        if now.owner != owner and not now.owner.released:
+            return RunHead(owner=RunOwner(number=seen.owner.number, released=True))
+        if now.owner != seen.owner and not now.owner.released:
             raise _in_use(head, now.owner)
-        owner = now.owner
-        if not told and time.monotonic() - since > 2 * RENEW_SECONDS:
-            told = True
-            announce(
-                f"{owner_text(owner)} owns this run, but does not renew its lease; waiting until "
-                f"the lease of {LEASE_SECONDS:.0f} s has expired"
-            )
-    return owner
+        seen = now
+    return seen
 
 
 def _in_use(head: HeadObject, owner: RunOwner) -> RunInUseError:

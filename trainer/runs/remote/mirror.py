@@ -27,7 +27,6 @@ from trainer.checkpoints.state_objects import PARTS, PartList
 from trainer.errors import LeaseLostError, RunMismatchError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
-from trainer.runs.remote.changes import delete_below
 from trainer.runs.remote.files import (
     MAX_FILES,
     WARNING_SHARE,
@@ -42,21 +41,17 @@ from trainer.runs.remote.files import (
 )
 from trainer.runs.remote.head import (
     MAX_CHECKPOINTS,
-    MAX_OBJECTS,
-    MAX_SWEEP_SECONDS,
     HeadObject,
-    RunHead,
-    unnamed_objects,
+    delete_below,
+    delete_unnamed,
 )
 from trainer.runs.remote.head_update import CheckpointRequests, HeadUpdate, Publication
-from trainer.runs.remote.probe import PROBES, probe_store
+from trainer.runs.remote.probe import probe_store
 from trainer.runs.remote.pull import RunPuller
 from trainer.runs.remote.validation_archive import archive_validations
 from trainer.runs.run_url import run_url
 from trainer.runs.start import StopOrder
 
-# Age at which the object of a probe was left by a killed process.
-PROBE_SECONDS = 600.0
 GIVE_UP_POLL_SECONDS = 0.5
 
 
@@ -203,20 +198,10 @@ class RunMirror:
         What ranks of the current attempt upload is kept.
         """
         self._sweep_requested = False
-        prefixes = list(self.current.checkpoints.values())
+        prefixes = [*self.current.checkpoints.values()]
         if publication := self._checkpoints.pending[0]:
             prefixes.append(publication.prefix)
-        objects = list(self._store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS))
-        names = (found.name for found in objects)
-        unnamed = unnamed_objects(names, self.current.files, prefixes, self.number)
-        garbage = [name for name in unnamed if not self._is_of_attempt(name)]
-        now = max((found.modified for found in objects), default=0.0)  # by the store's clock
-        garbage += [
-            found.name
-            for found in objects
-            if found.name.startswith(f"{PROBES}/") and found.modified < now - PROBE_SECONDS
-        ]
-        self._store.delete(garbage)
+        delete_unnamed(self._store, self.current.files, prefixes, self.number, self._is_of_attempt)
 
     def _is_of_attempt(self, name: str) -> bool:
         """Return whether ranks of the current attempt have uploaded an object."""
@@ -422,10 +407,7 @@ class RunMirror:
             return
 
     def _release(self) -> None:
-        def release(now: RunHead) -> RunHead:
-            mine = lease.renewed(self._head, now, self.number)
-            owner = mine.owner.model_copy(update={"released": True})
-            return mine.model_copy(update={"owner": owner})
-
         with suppress(LeaseLostError):
-            self.current = self._head.change(release)
+            self.current = self._head.change(
+                lambda now: lease.released(self._head, now, self.number)
+            )

@@ -26,12 +26,18 @@ from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import Files, KnownFiles, is_kept, local_files, read_object
+from trainer.runs.remote.files import (
+    FILES_AT_ONCE,
+    Files,
+    KnownFiles,
+    is_kept,
+    local_files,
+    read_object,
+)
 from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
 from trainer.runs.remote.view_cache import MAX_CACHE_BYTES, ViewCache, locked
 from trainer.runs.run_url import MAX_RUN_BYTES, run_url
 
-FILES_AT_ONCE = 8
 MAX_TRIES = 5  # while the run's owner replaces objects
 
 

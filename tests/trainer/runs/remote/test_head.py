@@ -8,6 +8,7 @@ import pytest
 from data_pipeline.storage.object_errors import ObjectConflictError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.errors import LeaseLostError, RunInUseError, RunMismatchError
+from trainer.runs.remote import head as head_module
 from trainer.runs.remote import lease
 from trainer.runs.remote.files import MAX_FILES, FileObjects
 from trainer.runs.remote.head import HEAD, HEAD_LIMITS, HeadObject, RunHead, RunOwner, owner_of
@@ -117,7 +118,7 @@ class TestLease:
         monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
         monkeypatch.setattr(lease, "WATCH_SECONDS", 0.1)
         # This process owns both leases of a test, so its life must not decide.
-        monkeypatch.setattr(lease, "is_dead", lambda known: False)
+        monkeypatch.setattr(head_module, "is_dead", lambda known: False)
 
     def test_contenders_have_one_winner(self, store):
         def contend(_):
@@ -156,7 +157,7 @@ class TestLease:
 @pytest.mark.parametrize("renewals", [0, 1, 3])
 def test_an_owner_that_renews_its_lease_before_the_swap_keeps_the_run(store, monkeypatch, renewals):
     """The lease seemed to have expired, as after a pause of the owner."""
-    monkeypatch.setattr(lease, "is_dead", lambda owner: False)
+    monkeypatch.setattr(head_module, "is_dead", lambda owner: False)
     head = HeadObject(store)
     number = lease.acquire(head, print).owner.number
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)

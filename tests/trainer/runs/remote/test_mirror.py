@@ -31,6 +31,7 @@ from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.state_objects import PARTS
 from trainer.errors import LeaseLostError, RunInUseError, TrainerError
 from trainer.runs.remote import files, lease, mirror, validation_archive
+from trainer.runs.remote import head as head_module
 from trainer.runs.remote.changes import add_files
 from trainer.runs.remote.files import FileObjects, KnownFiles, objects_of
 from trainer.runs.remote.head import (
@@ -118,7 +119,7 @@ def killed_at(url, tmp_path, proxy, request, applied):
 @pytest.fixture(autouse=True)
 def old_probes(monkeypatch):
     """Those of killed drivers count as old at once."""
-    monkeypatch.setattr(mirror, "PROBE_SECONDS", -1.0)
+    monkeypatch.setattr(head_module, "PROBE_SECONDS", -1.0)
 
 
 def check_kills(url, tmp_path, proxy, requests, applied):
@@ -163,7 +164,7 @@ def test_a_driver_that_wakes_up_after_a_takeover_changes_nothing_that_readers_se
 ):
     """It was stopped at one of its requests, and makes the others after another driver's."""
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
-    monkeypatch.setattr(lease, "is_dead", lambda known: False)
+    monkeypatch.setattr(head_module, "is_dead", lambda known: False)
     begin(url, tmp_path)
     hold = Hold()
     proxy.fail(hold, on={request_number})
@@ -241,7 +242,7 @@ def test_an_outage_delays_a_checkpoint_and_is_announced_once(
 
 def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
-    monkeypatch.setattr(lease, "is_dead", lambda known: False)
+    monkeypatch.setattr(head_module, "is_dead", lambda known: False)
     with driving(url, tmp_path / "former") as former:
         former.save(10)
         former.mirror._thread.stop()  # as if the process were paused
@@ -255,7 +256,9 @@ def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch
 
 def test_a_run_has_one_driver(url, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(mirror, "PROBE_SECONDS", 600.0)  # the first leaves the second's probe alone
+    monkeypatch.setattr(
+        head_module, "PROBE_SECONDS", 600.0
+    )  # the first leaves the second's probe alone
     with (
         driving(url, tmp_path / "first"),
         pytest.raises(RunInUseError, match=f"{url} is in use by process"),
