@@ -16,11 +16,12 @@ another process. A local folder that stands for such a checkpoint has `checkpoin
 import hashlib
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
@@ -160,26 +161,20 @@ def upload_state_file(
     Raises:
         OSError: the file cannot be read, or an upload has failed.
     """
-    chunks: list[str] = []
-    with path.open("rb") as file, ThreadPoolExecutor(PARTS_IN_FLIGHT, "upload") as pool:
-        uploads: deque[Future[None]] = deque()
 
-        def upload(name: str, part: bytes) -> None:
-            if there.get(name) != len(part):
-                store.put(name, part)
-            report(len(part))
+    def upload(number: int) -> list[str]:
+        name = part_name(record.name, number)
+        with path.open("rb") as file:
+            file.seek(number * PART_BYTES)
+            part = memoryview(file.read(PART_BYTES))
+        if there.get(name) != len(part):
+            store.put(name, part)
+        report(len(part))
+        starts = range(0, len(part), CHUNK_BYTES)
+        return [hashlib.sha256(part[start : start + CHUNK_BYTES]).hexdigest() for start in starts]
 
-        for number, part in enumerate(iter(lambda: file.read(PART_BYTES), b"")):
-            view = memoryview(part)
-            chunks += [
-                hashlib.sha256(view[start : start + CHUNK_BYTES]).hexdigest()
-                for start in range(0, len(view), CHUNK_BYTES)
-            ]
-            if len(uploads) == PARTS_IN_FLIGHT:
-                uploads.popleft().result()
-            uploads.append(pool.submit(upload, part_name(record.name, number), part))
-        for started in uploads:
-            started.result()
+    with ThreadPoolExecutor(PARTS_IN_FLIGHT, "upload") as pool:
+        chunks = [*chain.from_iterable(pool.map(upload, range(-(-record.bytes // PART_BYTES))))]
     return UploadedFile(name=record.name, bytes=record.bytes, sha256=record.sha256, chunks=chunks)
 
 
@@ -227,12 +222,10 @@ class StateObjects:
         for file in self._files.values():
             for number, start in enumerate(range(0, file.bytes, PART_BYTES)):
                 part, size = part_name(file.name, number), min(PART_BYTES, file.bytes - start)
-                if part not in there:
-                    raise DamagedCheckpointError(f"{self.url}/{part} is missing")
-                if there[part] != size:
+                if there.get(part) != size:
+                    found = f"has {there[part]:,} bytes" if part in there else "is missing"
                     raise DamagedCheckpointError(
-                        f"{self.url}/{part} has {there[part]:,} bytes, but {PARTS} says {size:,}: "
-                        "it is damaged"
+                        f"{self.url}/{part} {found}, but {PARTS} says {size:,}: it is damaged"
                     )
 
     def sha256(self, name: str) -> str:
@@ -302,18 +295,16 @@ class StateObjects:
             stop: the end of the range that will be read next; its chunks are fetched ahead.
         """
         end = start + len(target)
-        ahead = self._numbers(start, max(stop, end))[:CHUNKS_IN_FLIGHT]
-        for number in ahead:
+        first = start // CHUNK_BYTES
+        for number in range(
+            first, min(first + CHUNKS_IN_FLIGHT, -(-max(stop, end) // CHUNK_BYTES))
+        ):
             self._chunk(name, number)
-        for number in self._numbers(start, end):
-            begin = max(start, number * CHUNK_BYTES)
-            until = min(end, (number + 1) * CHUNK_BYTES)
-            chunk = self._chunk(name, number).result()
-            piece = memoryview(chunk)[begin - number * CHUNK_BYTES : until - number * CHUNK_BYTES]
-            target[begin - start : until - start] = piece
-
-    def _numbers(self, start: int, stop: int) -> range:
-        return range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES))
+        for number in range(first, -(-end // CHUNK_BYTES)):
+            at = number * CHUNK_BYTES
+            piece = self._chunk(name, number).result()[max(0, start - at) : end - at]
+            begin = max(0, at - start)
+            target[begin : begin + len(piece)] = piece
 
     def _chunk(self, name: str, number: int) -> Future[bytes]:
         key = (name, number)

@@ -28,10 +28,9 @@ from trainer.runs.remote.files import (
     is_kept,
     local_files,
     name_problem,
-    objects_of,
     storable_files,
 )
-from trainer.runs.remote.head import HeadObject, RunHead, RunOwner, delete_below, owner_folder
+from trainer.runs.remote.head import HeadObject, RunHead, RunOwner, owner_folder
 from trainer.runs.run_url import run_url
 
 
@@ -121,28 +120,25 @@ class Addition:
                 the new objects.
             ObjectStoreError: the object store does not answer, or cannot be written.
         """
-        replaced: set[str] = set()
-        prefixes: list[str] = []
 
         def change(now: RunHead) -> RunHead:
-            nonlocal replaced, prefixes
             seen = self._seen.owner
             if not (now.owner in (seen, owner) if owner else now.owner.number == seen.number):
                 raise RunMismatchError(
                     f"{self._store.url} was changed meanwhile by {lease.owner_text(now.owner)}, and"
                     " nothing was written. Start the same command again"
                 )
-            files, checkpoints = now.files | self.files, now.checkpoints | self.checkpoints
-            replaced = objects_of(now.files) - objects_of(files)
-            prefixes = [at for at in now.checkpoints.values() if at not in checkpoints.values()]
-            update = {"files": files, "checkpoints": checkpoints, "owner": owner or now.owner}
+            update = {
+                "files": now.files | self.files,
+                "checkpoints": now.checkpoints | self.checkpoints,
+                "owner": owner or now.owner,
+            }
             return now.model_copy(update=update)
 
         head = self._head.change(change)
         with suppress(ObjectStoreError):  # the next owner deletes what is left
-            delete_below(self._store, prefixes)
-            if head.owner.released:  # otherwise the owner deletes them
-                self._store.delete(replaced)
+            # A driver that owns the run deletes objects of files when no reader needs them.
+            self._head.delete_replaced(with_files=head.owner.released)
         return head
 
 
@@ -213,13 +209,11 @@ def remove_checkpoints(
     head = HeadObject(ObjectStore(run_url(url)))
     head.read_existing()
     number = lease.acquire(head, announce).owner.number
-    removed: list[str] = []
 
     def change(now: RunHead) -> RunHead:
-        removed[:] = [at for name, at in now.checkpoints.items() if name in names]
         kept = {name: at for name, at in now.checkpoints.items() if name not in names}
         return lease.released(head, now, number).model_copy(update={"checkpoints": kept})
 
     head.change(change)
     with suppress(ObjectStoreError):  # the next owner deletes what is left
-        delete_below(head.store, removed)
+        head.delete_replaced()

@@ -15,7 +15,6 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, NamedTuple, Self
@@ -23,7 +22,7 @@ from typing import Annotated, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from data_pipeline.storage.budget import TooManyBytesError
-from data_pipeline.storage.object_store import ObjectStore
+from data_pipeline.storage.object_store import ObjectStore, StoredObject
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import Count, FileModel
 from foundation.location import path_escape
@@ -105,7 +104,7 @@ def read_chunk(store: ObjectStore, name: str, file: FileObjects, number: int) ->
     """
     at, size = file.objects(name)[number], file.chunk_bytes(number)
     with _READS:
-        data = read_object(store, at, size)
+        data = read_object(store, at, size).data
     if len(data) != size or not _is_content(file.chunks[number], data):
         raise RunMismatchError(
             f"{store.url}/{at} has {len(data):,} bytes with sha256 "
@@ -115,8 +114,8 @@ def read_chunk(store: ObjectStore, name: str, file: FileObjects, number: int) ->
     return data
 
 
-def read_object(store: ObjectStore, name: str, most: int) -> bytes:
-    """Return the content of an object of at most `most` bytes.
+def read_object(store: ObjectStore, name: str, most: int) -> StoredObject:
+    """Return an object of at most `most` bytes.
 
     Raises:
         ObjectMissingError: there is no such object.
@@ -124,7 +123,7 @@ def read_object(store: ObjectStore, name: str, most: int) -> bytes:
         RunMismatchError: the object is larger.
     """
     try:
-        return store.get(name, most).data
+        return store.get(name, most)
     except TooManyBytesError as error:
         raise RunMismatchError(
             f"{store.url}/{name} has {error.found}, expected at most {most:,}: it is damaged. "
@@ -160,21 +159,12 @@ class KnownFiles:
     files: Files = field(default_factory=dict)
     _stamps: dict[str, FileStamp] = field(default_factory=dict)
 
-    def remember(self, name: str, file: FileObjects) -> None:
-        """Record that a local file is equal to its objects now."""
-        self.files[name] = file
-        if stamp := self._stamp(name):
-            self._stamps[name] = stamp
-
     def is_unchanged(self, name: str) -> bool:
-        """Return whether a local file is as it was when it was recorded."""
-        stamp = self._stamp(name)
-        return stamp is not None and stamp == self._stamps.get(name)
-
-    def _stamp(self, name: str) -> FileStamp | None:
-        with suppress(OSError):
-            return FileStamp.of((self.folder / name).stat())
-        return None
+        """Return whether a local file is as it was when it was uploaded or fetched."""
+        try:
+            return FileStamp.of((self.folder / name).stat()) == self._stamps.get(name)
+        except OSError:
+            return False
 
     def upload(self, store: ObjectStore, name: str, owner: int) -> None:
         """Upload the parts of a file that no object of its earlier version has.
@@ -246,7 +236,7 @@ class KnownFiles:
             )
         target.replace(path)
         os.utime(path, (stored.modified, stored.modified))
-        self.remember(name, stored)
+        self.files[name], self._stamps[name] = stored, FileStamp.of(path.stat())
 
 
 def _equal_chunks(path: Path, stored: FileObjects, first: int) -> int:

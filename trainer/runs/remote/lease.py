@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from trainer.checkpoints.lease import (
     LEASE_SECONDS,
-    RENEW_SECONDS,
     OwnerMetadata,
+    in_use_error,
     this_process,
+    wait_for_expiry,
 )
-from trainer.errors import LeaseLostError, RunInUseError
+from trainer.errors import LeaseLostError
 from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
 
 WATCH_SECONDS = 1.0
@@ -36,24 +37,21 @@ def acquire(
         ObjectStoreError: the object store does not answer.
     """
     seen = wait_until_abandoned(head, announce).owner
+    token = seen.process.token if seen.process else None
     me = RunOwner(
         number=seen.number + 1,
-        process=owner or _process_with(seen.process.token if seen.process else None),
+        process=owner or OwnerMetadata.model_validate(this_process() | {"token": token}),
         renewals=1,
         renewed=time.time(),
     )
 
     def take(now: RunHead) -> RunHead:
         if now.owner not in (seen, me):
-            raise _in_use(head, now.owner)
+            raise in_use_error(head.store.url, owner_text(now.owner))
         update = {"owner": me, "stop_request": None, "data_workers_request": None}
         return now.model_copy(update=update)
 
     return head.change(take)
-
-
-def _process_with(token: str | None) -> OwnerMetadata:
-    return OwnerMetadata.model_validate(this_process() | {"token": token})
 
 
 def renewed(head: HeadObject, now: RunHead, number: int) -> RunHead:
@@ -91,30 +89,15 @@ def wait_until_abandoned(head: HeadObject, announce: Callable[[str], None]) -> R
     Raises:
         RunInUseError: the owner renewed its lease.
     """
-    seen = head.read() or RunHead()
-    since, told = time.monotonic(), False
-    while not (seen.owner.released or seen.owner.is_known_dead):
-        waited = time.monotonic() - since
-        if waited >= LEASE_SECONDS:
-            break
-        if not told and waited > 2 * RENEW_SECONDS:
-            told = True
-            announce(
-                f"{owner_text(seen.owner)} owns this run, but does not renew its lease; waiting "
-                f"until the lease of {LEASE_SECONDS:.0f} s has expired"
-            )
-        time.sleep(WATCH_SECONDS)
-        now = head.read()
-        if now is None:
-            return RunHead(owner=RunOwner(number=seen.owner.number, released=True))
-        if now.owner != seen.owner and not now.owner.released:
-            raise _in_use(head, now.owner)
-        seen = now
-    return seen
+    seen = RunHead()
 
+    def renewal() -> RunOwner | None:
+        nonlocal seen
+        gone = RunHead(owner=RunOwner(number=seen.owner.number, released=True))
+        seen = head.read() or gone
+        return None if seen.owner.released or seen.owner.is_known_dead else seen.owner
 
-def _in_use(head: HeadObject, owner: RunOwner) -> RunInUseError:
-    return RunInUseError(
-        f"{head.store.url} is in use by {owner_text(owner)}. Stop that process (on SIGTERM, a "
-        "training saves a checkpoint and ends), or train another run with --run URL"
+    wait_for_expiry(
+        renewal, head.store.url, lambda: owner_text(seen.owner), announce, WATCH_SECONDS
     )
+    return seen

@@ -13,32 +13,31 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.storage.object_store import ObjectStore
-from data_pipeline.storage.regular_files import sync_to_disk
-from foundation.file_model import SMALL, error_summary
-from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
+from data_pipeline.storage.regular_files import publish_folder
+from foundation.file_model import SMALL
+from foundation.shown_urls import show_as_url
+from trainer.checkpoints.checkpoint import Checkpoint, compare_hash
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
 from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.state_objects import PARTS
-from trainer.errors import DamagedCheckpointError, RunMismatchError
-from trainer.runs.folder import RunFolder, RunMetadata
+from trainer.errors import CheckpointError, DamagedCheckpointError, RunMismatchError
+from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.changes import Addition
 from trainer.runs.remote.files import (
     MAX_FILES,
     UNFINISHED,
     WARNING_SHARE,
-    Files,
     KnownFiles,
     local_files,
-    read_chunk,
     storable_files,
     too_many_files,
 )
@@ -131,12 +130,17 @@ def _require_same_run(store: ObjectStore, seen: RunHead, run: RunFolder) -> None
     """Check that the URL has no other run, and none that is ahead of the folder."""
     if not seen.files and not seen.checkpoints:
         return
-    url, card, stored = store.url, run.card(), _card_of(store, seen.files)
-    if stored is None or stored.id != card.id:
-        other = f"the run {stored.name} with id {stored.id}" if stored else "a run without run.json"
+    url, card = store.url, run.card()
+    with tempfile.TemporaryDirectory() as folder:
+        known = KnownFiles(Path(folder))
+        is_card, limit = "run.json".__eq__, SMALL.bytes
+        RunPuller(store, known, wants=is_card, with_checkpoints=False, max_bytes=limit).pull(seen)
+        show_as_url(known.folder, url)
+        stored = RunFolder(known.folder).card()
+    if stored.id != card.id:
         raise RunMismatchError(
-            f"{url} has {other}, but {run.path} has the run {card.name} with id {card.id}. Name a "
-            "URL at which there is no run"
+            f"{url} has the run {stored.name} with id {stored.id}, but {run.path} has the run "
+            f"{card.name} with id {card.id}. Name a URL at which there is no run"
         )
     steps = [step_of(Path(name)) for name in seen.checkpoints if name.startswith("step-")]
     newest = max(steps, default=0)
@@ -177,9 +181,8 @@ def pull_run(
     digest = hashlib.sha256(store.url.encode()).hexdigest()[:16]
     unfinished = target.with_name(f".{target.name}.{digest}{UNFINISHED}")
     _require_own_folder(unfinished)
-    remedy = " If this is the run that you want, allow more with --max-bytes"
     known = KnownFiles(unfinished)
-    puller = RunPuller(store, known, max_bytes=max_bytes, remedy=remedy)
+    puller = RunPuller(store, known, max_bytes=max_bytes)
     for left in reversed(range(MAX_TRIES)):
         head = puller.pull()
         try:
@@ -189,13 +192,9 @@ def pull_run(
             # A run that trains may have removed the checkpoint meanwhile.
             if not left or (HeadObject(store).read() or head).checkpoints == head.checkpoints:
                 raise
-    size = 0
     files = list(local_files(unfinished))
-    for name in files:
-        sync_to_disk(unfinished / name)
-        size += (unfinished / name).stat().st_size
-    unfinished.replace(target)  # also replaces an existing empty folder
-    sync_to_disk(target.parent)
+    size = sum((unfinished / name).stat().st_size for name in files)
+    publish_folder(unfinished, target)  # also replaces an existing empty folder
     return TransferSummary(summary.checkpoints, len(files), summary.bytes + size)
 
 
@@ -230,36 +229,14 @@ def _pull_checkpoints(
     puller.require_size(progress.total)
     for checkpoint in checkpoints:
         for record in checkpoint.header.files:
-            path = checkpoint.path / record.name
-            if _is_intact(path, record):
+            try:  # an interrupted copy may have left the file
+                compare_hash(checkpoint.path, record, None)
                 progress.advance(record.bytes)
-            else:
+            except CheckpointError:
                 assert checkpoint.objects is not None
+                path = checkpoint.path / record.name
                 checkpoint.objects.download(record, path, progress.advance)
     for checkpoint in checkpoints:
         (checkpoint.path / PARTS).unlink()
         Checkpoint(checkpoint.path).verify_sizes()
-        sync_to_disk(checkpoint.path)
     return TransferSummary(len(checkpoints), 0, progress.total)
-
-
-def _card_of(store: ObjectStore, files: Files) -> RunMetadata | None:
-    """Return the content of run.json of a run in an object store, or None without the file."""
-    name = "run.json"
-    file = files.get(name)
-    if file is None or file.bytes > SMALL.bytes:
-        return None
-    data = b"".join(read_chunk(store, name, file, n) for n in range(len(file.chunks)))
-    try:
-        return RunMetadata.from_json(data)
-    except ValueError as error:
-        raise RunMismatchError(
-            f"{store.url}/run.json is damaged: {error_summary(error)}"
-        ) from error
-
-
-def _is_intact(path: Path, record: FileRecord) -> bool:
-    try:
-        return path.stat().st_size == record.bytes and sha256_of(path) == record.sha256
-    except OSError:
-        return False
