@@ -195,9 +195,8 @@ def compare_restores(checkpoint: Path, folder: Path, rounds: int) -> None:
     assert stored.objects
     (local / "checkpoint.json").write_bytes((checkpoint / "checkpoint.json").read_bytes())
     for record in stored.header.files:
-        with (local / record.name).open("wb") as file:
-            stored.objects.copy_file(record.name, file)
-    size = sum(record.bytes for record in stored.header.files)
+        stored.objects.download(record, local / record.name)
+    size = stored.bytes
     found: dict[str, list[float]] = {"disk": [], "disk with its hash": [], "object store": []}
     for _ in range(rounds):
         for name, times in found.items():

@@ -21,7 +21,7 @@ from ray.exceptions import RayTaskError
 
 from cluster.ranks.agent_client import NodeAgents, wait
 from cluster.ray.environment_file import read_environment
-from data_pipeline.storage.regular_files import open_regular
+from data_pipeline.storage.regular_files import open_regular, write_atomically
 from trainer.checkpoints.run_copies import mirror_folder
 from trainer.runs.remote.files import FileStamp, KnownFiles, local_files
 
@@ -81,9 +81,7 @@ class FileChange:
         path = folder / self.name
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.offset == 0:
-            unfinished = path.with_name(f".{path.name}.unfinished")
-            unfinished.write_bytes(self.data)
-            unfinished.replace(path)
+            write_atomically(path, self.data)
             return
         with path.open("r+b") as file:
             if file.seek(0, os.SEEK_END) < self.offset:
@@ -124,8 +122,8 @@ class NodeMirror:
         from data_pipeline.storage.object_store import ObjectStore  # imports obstore
         from trainer.runs.remote.pull import RunPuller
 
-        puller = RunPuller(ObjectStore(self._url), KnownFiles(self.folder))
-        puller.pull(with_files=with_files)
+        store, known = ObjectStore(self._url), KnownFiles(self.folder)
+        RunPuller(store, known, wants=lambda name: with_files).pull()
         checkpoints = self.folder / "checkpoints"
         for former in checkpoints.glob(".work-*"):
             shutil.rmtree(former, ignore_errors=True)
@@ -142,33 +140,26 @@ class NodeMirror:
             names: the files and directories to consider.
         """
         changes: list[FileChange] = []
-        size = 0
+        left = MAX_ANSWER_BYTES
         for name in self._names(names):
-            if size >= MAX_ANSWER_BYTES:
-                return changes, False
             with suppress(OSError):  # the file was removed meanwhile
-                change, is_whole = _change(
-                    self.folder / name, name, known.get(name), MAX_ANSWER_BYTES - size
-                )
-                if change:
+                if change := _change(self.folder / name, name, known.get(name), left):
                     changes.append(change)
-                    size += len(change.data)
-                if not is_whole:
-                    return changes, False
-        return changes, True
+                    left -= len(change.data)
+            if not left:
+                break
+        return changes, bool(left)
 
     def _names(self, wanted: Collection[str]) -> Iterable[str]:
         return [name for name in local_files(self.folder) if name.split("/")[0] in wanted]
 
 
-def _change(
-    path: Path, name: str, known: SentFile | None, most: int
-) -> tuple[FileChange | None, bool]:
-    """Return the change of a file, at most `most` bytes of it, and whether that is all of it."""
+def _change(path: Path, name: str, known: SentFile | None, most: int) -> FileChange | None:
+    """Return the change of a file, at most `most` bytes of it, or None without a change."""
     with open_regular(path) as file:
         now = FileStamp.of(os.fstat(file.fileno()))
         if known and now == known.stamp:
-            return None, True
+            return None
         offset, before = 0, b""
         if known and known.stamp.inode == now.inode and known.stamp.bytes < now.bytes:
             before = _bytes_before(file, known.stamp.bytes)
@@ -177,9 +168,10 @@ def _change(
                 offset, before = 0, b""
         file.seek(offset)
         data = file.read(min(most, now.bytes - offset))
-    end = offset + len(data)
-    sent = SentFile(now._replace(bytes=end), zlib.crc32((before + data)[-COMPARED_BYTES:]))
-    return FileChange(name, offset, data, sent), end == now.bytes
+    checksum = zlib.crc32((before + data)[-COMPARED_BYTES:])
+    return FileChange(
+        name, offset, data, SentFile(now._replace(bytes=offset + len(data)), checksum)
+    )
 
 
 def _bytes_before(file: BinaryIO, position: int) -> bytes:

@@ -112,6 +112,11 @@ class Checkpoint:
         return self.header.step
 
     @property
+    def bytes(self) -> int:
+        """Size of all state files."""
+        return sum(record.bytes for record in self.header.files)
+
+    @property
     def label(self) -> str:
         return str(self.path)
 

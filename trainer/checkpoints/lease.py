@@ -227,23 +227,13 @@ class Lease:
         """
         if newest.file.suffix == RELEASED or is_dead(_read(newest)):
             return
-        seen, since, told = _last_renewed(newest), time.monotonic(), False
-        while time.monotonic() - since < LEASE_SECONDS:
-            time.sleep(POLL_SECONDS)
-            now = _last_renewed(newest)
-            if now is None:
-                return  # released
-            if now != seen:
-                raise RunInUseError(
-                    f"{self._run} is in use by {_name(newest)}. Stop that process (on SIGTERM, a "
-                    "training saves a checkpoint and ends), or train another run with --run PATH"
-                )
-            if not told and time.monotonic() - since > 2 * RENEW_SECONDS:
-                told = True
-                self._announce(
-                    f"{_name(newest)} owns this run, but does not renew its lease; waiting until "
-                    f"the lease of {LEASE_SECONDS:.0f} s has expired"
-                )
+        wait_for_expiry(
+            lambda: _last_renewed(newest),
+            str(self._run),
+            lambda: _name(newest),
+            self._announce,
+            POLL_SECONDS,
+        )
 
     def _fence_former_owners(self) -> None:
         """Remove the work folders of former owners.
@@ -268,6 +258,49 @@ class Lease:
     def _renew(self) -> None:
         with suppress(OSError):  # `check` detects whether another process took over meanwhile
             os.utime(self._owner.file)
+
+
+def wait_for_expiry(
+    renewal: Callable[[], object | None],
+    run: str,
+    owner: Callable[[], str],
+    announce: Callable[[str], None],
+    poll_seconds: float,
+) -> None:
+    """Wait until the owner of a run has left, or has let its lease expire.
+
+    Args:
+        renewal: returns a value that changes whenever the owner renews its lease; None if it has
+            left.
+        run: its path or URL, for messages.
+        owner: returns the owner's process and host, for messages.
+        announce: receives a message if the owner does not renew its lease.
+        poll_seconds: time between two calls of `renewal`.
+
+    Raises:
+        RunInUseError: the owner has renewed its lease.
+    """
+    seen, since, told = renewal(), time.monotonic(), False
+    while seen is not None and time.monotonic() - since < LEASE_SECONDS:
+        time.sleep(poll_seconds)
+        now = renewal()
+        if now not in (None, seen):
+            raise in_use_error(run, owner())
+        seen = now
+        if seen is not None and not told and time.monotonic() - since > 2 * RENEW_SECONDS:
+            told = True
+            announce(
+                f"{owner()} owns this run, but does not renew its lease; waiting until the "
+                f"lease of {LEASE_SECONDS:.0f} s has expired"
+            )
+
+
+def in_use_error(run: str, owner: str) -> RunInUseError:
+    """Return the error of a run at a path or URL that another process owns."""
+    return RunInUseError(
+        f"{run} is in use by {owner}. Stop that process (on SIGTERM, a training saves a checkpoint "
+        "and ends), or train another run with --run PATH"
+    )
 
 
 def ownership(run: Path) -> Ownership | None:

@@ -16,13 +16,15 @@ another process. A local folder that stands for such a checkpoint has `checkpoin
 import hashlib
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
@@ -31,6 +33,8 @@ from foundation.file_model import FileModel, JsonLimits, error_summary
 from foundation.location import Location
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
+    HEADER_LIMITS,
+    LENGTH_BYTES,
     FileRecord,
     StoredFragment,
     read_layout,
@@ -157,26 +161,20 @@ def upload_state_file(
     Raises:
         OSError: the file cannot be read, or an upload has failed.
     """
-    chunks: list[str] = []
-    with path.open("rb") as file, ThreadPoolExecutor(PARTS_IN_FLIGHT, "upload") as pool:
-        uploads: deque[Future[None]] = deque()
 
-        def upload(name: str, part: bytes) -> None:
-            if there.get(name) != len(part):
-                store.put(name, part)
-            report(len(part))
+    def upload(number: int) -> list[str]:
+        name = part_name(record.name, number)
+        with path.open("rb") as file:
+            file.seek(number * PART_BYTES)
+            part = memoryview(file.read(PART_BYTES))
+        if there.get(name) != len(part):
+            store.put(name, part)
+        report(len(part))
+        starts = range(0, len(part), CHUNK_BYTES)
+        return [hashlib.sha256(part[start : start + CHUNK_BYTES]).hexdigest() for start in starts]
 
-        for number, part in enumerate(iter(lambda: file.read(PART_BYTES), b"")):
-            view = memoryview(part)
-            chunks += [
-                hashlib.sha256(view[start : start + CHUNK_BYTES]).hexdigest()
-                for start in range(0, len(view), CHUNK_BYTES)
-            ]
-            if len(uploads) == PARTS_IN_FLIGHT:
-                uploads.popleft().result()
-            uploads.append(pool.submit(upload, part_name(record.name, number), part))
-        for started in uploads:
-            started.result()
+    with ThreadPoolExecutor(PARTS_IN_FLIGHT, "upload") as pool:
+        chunks = [*chain.from_iterable(pool.map(upload, range(-(-record.bytes // PART_BYTES))))]
     return UploadedFile(name=record.name, bytes=record.bytes, sha256=record.sha256, chunks=chunks)
 
 
@@ -224,12 +222,10 @@ class StateObjects:
         for file in self._files.values():
             for number, start in enumerate(range(0, file.bytes, PART_BYTES)):
                 part, size = part_name(file.name, number), min(PART_BYTES, file.bytes - start)
-                if part not in there:
-                    raise DamagedCheckpointError(f"{self.url}/{part} is missing")
-                if there[part] != size:
+                if there.get(part) != size:
+                    found = f"has {there[part]:,} bytes" if part in there else "is missing"
                     raise DamagedCheckpointError(
-                        f"{self.url}/{part} has {there[part]:,} bytes, but {PARTS} says {size:,}: "
-                        "it is damaged"
+                        f"{self.url}/{part} {found}, but {PARTS} says {size:,}: it is damaged"
                     )
 
     def sha256(self, name: str) -> str:
@@ -243,17 +239,50 @@ class StateObjects:
             digest.update(chunk)
         return digest.hexdigest()
 
-    def copy_file(self, name: str, target: BinaryIO) -> None:
-        """Write a whole file to `target`.
+    def download(
+        self,
+        record: FileRecord,
+        path: Path,
+        report: Callable[[int], object] = lambda size: None,
+    ) -> None:
+        """Write a whole file to `path`, where it appears complete, verified, and on the disk.
+
+        Args:
+            report: receives the number of bytes of each chunk.
+
+        Raises:
+            CheckpointError: the file is damaged, or cannot be read.
+            OSError: the file cannot be written.
+        """
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        unfinished.unlink(missing_ok=True)
+        digest = hashlib.sha256()
+        with unfinished.open("xb") as file:
+            for chunk in self._all_chunks(record.name):
+                digest.update(chunk)
+                file.write(chunk)
+                report(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != record.sha256:
+            raise DamagedCheckpointError(
+                f"{self.url}/{record.name} has sha256 {digest.hexdigest()}, but checkpoint.json "
+                f"says {record.sha256}: it is damaged"
+            )
+        unfinished.replace(path)
+
+    def beginning(self, name: str, size: int) -> bytes:
+        """Return the first `size` bytes of a file, or all of a smaller one.
 
         Raises:
             CheckpointError: the file is damaged, or cannot be read.
         """
-        for chunk in self._all_chunks(name):
-            target.write(chunk)
+        data = bytearray(min(size, self.size(name)))
+        self.read_into(name, 0, memoryview(data), stop=len(data))
+        return bytes(data)
 
     def _all_chunks(self, name: str) -> Iterator[bytes]:
-        count = len(self._files[name].chunks)
+        count = -(-self.size(name) // CHUNK_BYTES)
         for number in range(count):
             for ahead in range(number, min(number + CHUNKS_IN_FLIGHT, count)):
                 self._chunk(name, ahead)
@@ -266,18 +295,16 @@ class StateObjects:
             stop: the end of the range that will be read next; its chunks are fetched ahead.
         """
         end = start + len(target)
-        ahead = self._numbers(start, max(stop, end))[:CHUNKS_IN_FLIGHT]
-        for number in ahead:
+        first = start // CHUNK_BYTES
+        for number in range(
+            first, min(first + CHUNKS_IN_FLIGHT, -(-max(stop, end) // CHUNK_BYTES))
+        ):
             self._chunk(name, number)
-        for number in self._numbers(start, end):
-            begin = max(start, number * CHUNK_BYTES)
-            until = min(end, (number + 1) * CHUNK_BYTES)
-            chunk = self._chunk(name, number).result()
-            piece = memoryview(chunk)[begin - number * CHUNK_BYTES : until - number * CHUNK_BYTES]
-            target[begin - start : until - start] = piece
-
-    def _numbers(self, start: int, stop: int) -> range:
-        return range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES))
+        for number in range(first, -(-end // CHUNK_BYTES)):
+            at = number * CHUNK_BYTES
+            piece = self._chunk(name, number).result()[max(0, start - at) : end - at]
+            begin = max(0, at - start)
+            target[begin : begin + len(piece)] = piece
 
     def _chunk(self, name: str, number: int) -> Future[bytes]:
         key = (name, number)
@@ -322,8 +349,9 @@ class ObjectStateFile:
         self._objects = objects
         self._name = name
         try:
-            head = cast("BinaryIO", _Sequential(objects, name))
-            self._fragments, self._positions = read_layout(head, objects.size(name))
+            length = int.from_bytes(objects.beginning(name, LENGTH_BYTES), "little")
+            header = objects.beginning(name, LENGTH_BYTES + min(length, HEADER_LIMITS.bytes))
+            self._fragments, self._positions = read_layout(BytesIO(header), objects.size(name))
         except ValueError as error:
             raise DamagedCheckpointError(f"{self.label} is damaged: {error}") from error
         self._ends = {
@@ -341,23 +369,6 @@ class ObjectStateFile:
         position = self._positions[key] + start * BYTES_PER_ELEMENT
         view = target.view(torch.uint8).numpy().data
         self._objects.read_into(self._name, position, view, stop=self._ends[key])
-
-
-class _Sequential:
-    """Sequential reader of a file's beginning."""
-
-    def __init__(self, objects: StateObjects, name: str) -> None:
-        self._objects = objects
-        self._name = name
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        size = min(size, self._objects.size(self._name) - self._position)
-        data = bytearray(size)
-        end = self._position + size
-        self._objects.read_into(self._name, self._position, memoryview(data), stop=end)
-        self._position = end
-        return bytes(data)
 
 
 @cache

@@ -57,18 +57,16 @@ class StateUploader:
         self._url = url
         self._supervision = supervision
         self._thread = ThreadPoolExecutor(1, "state-upload")
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._waiting: WrittenState | None = None
-        self._is_working = False
-        self._working: Future[None] | None = None
+        self._uploads: list[Future[None]] = []
 
     def enqueue(self, state: WrittenState) -> None:
         """Upload a file as soon as the upload in flight has ended; never blocks."""
-        with self._changed:
+        with self._lock:
             superseded, self._waiting = self._waiting, state
-            if not self._is_working:
-                self._is_working = True
-                self._working = self._thread.submit(self._work)
+        self._uploads = [upload for upload in self._uploads if not _has_succeeded(upload)]
+        self._uploads.append(self._thread.submit(self._upload_waiting))
         if superseded:
             self._give_up(
                 superseded,
@@ -103,11 +101,9 @@ class StateUploader:
 
     def finish(self) -> None:
         """Wait until no file waits and no upload is in flight; re-raise the thread's exception."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_working)
-        working, self._working = self._working, None
-        if working:
-            working.result()
+        uploads, self._uploads = self._uploads, []
+        for upload in uploads:
+            upload.result()
 
     def close(self) -> None:
         """Finish the uploads and stop the thread."""
@@ -116,30 +112,19 @@ class StateUploader:
         finally:
             self._thread.shutdown()
 
-    def _work(self) -> None:
-        try:
-            self._upload_waiting()
-        finally:
-            with self._changed:
-                self._is_working = False
-                self._changed.notify_all()
-
     def _upload_waiting(self) -> None:
-        while True:
-            with self._changed:
-                state, self._waiting = self._waiting, None
-                if state is None:
-                    self._is_working = False
-                    self._changed.notify_all()
-                    return
-            try:
-                self._upload(state)
-            except OSError as error:
-                self._give_up(
-                    state,
-                    f"{_cause(state, error)}. Training goes on, and the previous checkpoint "
-                    "remains valid",
-                )
+        with self._lock:
+            state, self._waiting = self._waiting, None
+        if state is None:
+            return  # an earlier call has uploaded the newer file
+        try:
+            self._upload(state)
+        except OSError as error:
+            self._give_up(
+                state,
+                f"{_cause(state, error)}. Training goes on, and the previous checkpoint remains "
+                "valid",
+            )
 
     def _upload(self, state: WrittenState) -> None:
         from data_pipeline.storage.object_store import ObjectStore  # imports obstore
@@ -153,6 +138,10 @@ class StateUploader:
         with suppress(OSError):
             state.path.unlink()
         self._supervision.state_failed(state.step, reason)
+
+
+def _has_succeeded(upload: "Future[None]") -> bool:
+    return upload.done() and upload.exception() is None
 
 
 def _cause(state: WrittenState, error: OSError) -> str:

@@ -27,10 +27,8 @@ def run_url(text: str | os.PathLike[str]) -> Location:
         RunMismatchError: the URL names no bucket or no run.
         LocationError: the URL carries a credential.
     """
-    scheme, _, rest = os.fspath(text).partition(":")
-    url = Location(f"{scheme}://{rest.strip('/')}")
-    parts = urlsplit(url)
-    if scheme not in RUN_SCHEMES or not parts.netloc or not parts.path.strip("/"):
+    url = prefix_url(text)
+    if not urlsplit(url).path.strip("/"):
         raise RunMismatchError(
             f"{url} is not the URL of a run, expected {'|'.join(RUN_SCHEMES)}://BUCKET/PREFIX/NAME"
         )

@@ -5,63 +5,191 @@ unnamed objects of no later number, so it leaves them alone. The next owner dele
 head names them by then. Therefore the head is changed only if the run still has the same owner.
 """
 
-import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import hashlib
+import tempfile
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-from data_pipeline.storage.object_errors import ObjectStoreError
+from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.format import HEADER
+from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
 from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.files import (
+    FILES_AT_ONCE,
+    Files,
+    KnownFiles,
     is_kept,
     local_files,
     name_problem,
-    objects_of,
-    put_file,
     storable_files,
 )
-from trainer.runs.remote.head import HeadObject, RunHead, owner_folder
+from trainer.runs.remote.head import HeadObject, RunHead, RunOwner, owner_folder
 from trainer.runs.run_url import run_url
+
+
+class Addition:
+    """Files and checkpoints that one change of the head adds to a run.
+
+    A driver may train the run at the same time; it takes the files over.
+    """
+
+    def __init__(self, head: HeadObject, seen: RunHead) -> None:
+        """Prepare an addition without any request.
+
+        Args:
+            seen: the head as it was read; its owner must still be that of the run at the end.
+        """
+        self._head = head
+        self._store = head.store
+        self._seen = seen
+        self.number = seen.owner.number + 1
+        self.files: Files = {}
+        self.checkpoints: dict[str, str] = {}
+
+    def put_files(self, folder: Path, names: Iterable[str]) -> None:
+        """Upload files of a folder, under their paths in it.
+
+        Raises:
+            OSError: a file cannot be read, or an upload has failed.
+        """
+        known = KnownFiles(folder, dict(self._seen.files))
+
+        def put(name: str) -> None:
+            known.upload(self._store, name, self.number)
+            self.files[name] = known.files[name]
+
+        with ThreadPoolExecutor(FILES_AT_ONCE, "put") as pool:
+            for _ in pool.map(put, names):
+                pass
+
+    def put_checkpoint(
+        self, checkpoint: Checkpoint, report: Callable[[int], object] = lambda size: None
+    ) -> None:
+        """Upload a checkpoint unless the run has it, verified by its hashes.
+
+        An interrupted upload is continued. One of the same name is replaced.
+
+        Args:
+            report: receives numbers of bytes of state files that the run has.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+            OSError: a file cannot be read, or an upload has failed.
+        """
+        name, header = checkpoint.path.name, (checkpoint.path / HEADER).read_bytes()
+        with suppress(KeyError, ObjectMissingError):
+            before = self._seen.checkpoints[name]
+            if self._store.get(f"{before}/{HEADER}", HEADER_LIMITS.bytes).data == header:
+                report(checkpoint.bytes)
+                self.checkpoints[name] = before
+                return
+        # The parts that an interrupted upload has left are of verified files with these hashes.
+        digest = hashlib.sha256(header).hexdigest()[:16]
+        prefix = f"{owner_folder(self.number)}/{name}-{digest}"
+        objects = ObjectStore(f"{self._store.url}/{prefix}")
+        there = {object.name: object.bytes for object in objects.list()}
+        files = []
+        for record in checkpoint.header.files:
+            path = checkpoint.path / record.name
+            with tempfile.TemporaryDirectory() as folder:
+                if checkpoint.objects:  # a copy of a run in an object store
+                    path = Path(folder) / record.name
+                    checkpoint.objects.download(record, path)
+                else:
+                    checkpoint.verify_file(record)
+                files.append(upload_state_file(objects, path, record, there, report))
+        objects.put(PARTS, PartList(files=files).to_json())
+        objects.put(HEADER, header)
+        self.checkpoints[name] = prefix
+
+    def commit(self, owner: RunOwner | None = None) -> RunHead:
+        """Name everything in the head, delete what it has replaced, and return the head.
+
+        Args:
+            owner: the owner that replaces an owner who has left; None to keep the present one.
+
+        Raises:
+            RunMismatchError: another process has become the owner meanwhile, and may have deleted
+                the new objects.
+            ObjectStoreError: the object store does not answer, or cannot be written.
+        """
+
+        def change(now: RunHead) -> RunHead:
+            seen = self._seen.owner
+            if not (now.owner in (seen, owner) if owner else now.owner.number == seen.number):
+                raise RunMismatchError(
+                    f"{self._store.url} was changed meanwhile by {lease.owner_text(now.owner)}, and"
+                    " nothing was written. Start the same command again"
+                )
+            update = {
+                "files": now.files | self.files,
+                "checkpoints": now.checkpoints | self.checkpoints,
+                "owner": owner or now.owner,
+            }
+            return now.model_copy(update=update)
+
+        head = self._head.change(change)
+        with suppress(ObjectStoreError):  # the next owner deletes what is left
+            # A driver that owns the run deletes objects of files when no reader needs them.
+            self._head.delete_replaced(with_files=head.owner.released)
+        return head
 
 
 def add_checkpoint(url: str, checkpoint: Checkpoint) -> None:
     """Upload a checkpoint from a local folder into a run, replacing one of the same name.
 
-    A driver may train the run at the same time.
-
     Raises:
+        CheckpointError: the checkpoint is damaged.
         RunMismatchError: there is no such run, or another process has become its owner meanwhile.
         ObjectStoreError: the object store does not answer, or cannot be written.
     """
-    store = ObjectStore(run_url(url))
-    head = HeadObject(store)
-    seen = head.read_existing()
-    name = checkpoint.path.name
-    prefix = f"{next_folder(seen)}/{name}-{secrets.token_hex(8)}"
-    replaced: list[str] = []
-    with _removed_on_failure(store, prefix):
-        objects = ObjectStore(f"{store.url}/{prefix}")
-        files = [
-            upload_state_file(objects, checkpoint.path / record.name, record)
-            for record in checkpoint.header.files
-        ]
-        objects.put(PARTS, PartList(files=files).to_json())
-        objects.put(HEADER, (checkpoint.path / HEADER).read_bytes())
+    head = HeadObject(ObjectStore(run_url(url)))
+    addition = Addition(head, head.read_existing())
+    addition.put_checkpoint(checkpoint)
+    addition.commit()
 
-        def change(now: RunHead) -> RunHead:
-            require_same_owner(store, seen, now)
-            replaced[:] = [now.checkpoints[name]] if name in now.checkpoints else []
-            return now.model_copy(update={"checkpoints": {**now.checkpoints, name: prefix}})
 
-        head.change(change)
-    with suppress(ObjectStoreError):
-        delete_below(store, [at for at in replaced if at != prefix])
+def add_files(url: str, folder: Path) -> None:
+    """Add the files in a local folder to a run, under their paths in that folder.
+
+    Raises:
+        RunMismatchError: there is no such run, another process has become its owner meanwhile, or
+            a file cannot be stored.
+        ObjectStoreError: the object store does not answer, or cannot be written.
+        OSError: a file cannot be read.
+    """
+    head = HeadObject(ObjectStore(run_url(url)))
+    _add_files(head, head.read_existing(), folder, storable_files(folder))
+
+
+def add_job_files(run: RunFolder) -> None:
+    """Add the files of jobs in a run folder, unless a driver owns the run and uploads them.
+
+    Raises:
+        RunMismatchError: the run is damaged, or a driver has become its owner meanwhile.
+        ObjectStoreError: the object store does not answer.
+        OSError: a file cannot be read.
+    """
+    assert run.url is not None
+    head = HeadObject(ObjectStore(run.url))
+    seen = head.read() or RunHead()
+    if seen.owner.released:
+        names = [name for name in local_files(run.path) if is_kept(name) and not name_problem(name)]
+        _add_files(head, seen, run.path, names)
+
+
+def _add_files(head: HeadObject, seen: RunHead, folder: Path, names: Collection[str]) -> None:
+    if names:
+        addition = Addition(head, seen)
+        addition.put_files(folder, names)
+        addition.commit()
 
 
 def remove_checkpoints(
@@ -81,99 +209,11 @@ def remove_checkpoints(
     head = HeadObject(ObjectStore(run_url(url)))
     head.read_existing()
     number = lease.acquire(head, announce).owner.number
-    removed: list[str] = []
 
     def change(now: RunHead) -> RunHead:
-        mine = lease.renewed(head, now, number)
-        removed[:] = [at for name, at in now.checkpoints.items() if name in names]
         kept = {name: at for name, at in now.checkpoints.items() if name not in names}
-        owner = mine.owner.model_copy(update={"released": True})
-        return mine.model_copy(update={"checkpoints": kept, "owner": owner})
+        return lease.released(head, now, number).model_copy(update={"checkpoints": kept})
 
     head.change(change)
     with suppress(ObjectStoreError):  # the next owner deletes what is left
-        delete_below(head.store, removed)
-
-
-def add_files(url: str, folder: Path) -> None:
-    """Add the files in a local folder to a run, under their paths in that folder.
-
-    A driver may train the run at the same time; it takes the files over.
-
-    Raises:
-        RunMismatchError: there is no such run, another process has become its owner meanwhile, or
-            a file cannot be stored.
-        ObjectStoreError: the object store does not answer, or cannot be written.
-        OSError: a file cannot be read.
-    """
-    head = HeadObject(ObjectStore(run_url(url)))
-    _add(head, head.read_existing(), folder, storable_files(folder))
-
-
-def add_job_files(run: RunFolder) -> None:
-    """Add the files of jobs in a run folder, unless a driver owns the run and uploads them.
-
-    Raises:
-        RunMismatchError: the run is damaged, or a driver has become its owner meanwhile.
-        ObjectStoreError: the object store does not answer.
-        OSError: a file cannot be read.
-    """
-    assert run.url is not None
-    head = HeadObject(ObjectStore(run.url))
-    seen = head.read() or RunHead()
-    if seen.owner.released:
-        names = [name for name in local_files(run.path) if is_kept(name) and not name_problem(name)]
-        _add(head, seen, run.path, names)
-
-
-def _add(head: HeadObject, seen: RunHead, folder: Path, names: Sequence[str]) -> None:
-    if not names:
-        return
-    store, number = head.store, seen.owner.number + 1
-    added = {name: put_file(store, name, folder / name, number) for name in names}
-    replaced: set[str] = set()
-
-    def change(now: RunHead) -> RunHead:
-        nonlocal replaced
-        require_same_owner(store, seen, now)
-        replaced = objects_of(now.files) - objects_of(now.files | added)
-        return now.model_copy(update={"files": now.files | added})
-
-    released = head.change(change).owner.released
-    if released:  # otherwise the owner deletes them
-        with suppress(ObjectStoreError):
-            store.delete(replaced)
-
-
-def next_folder(head: RunHead) -> str:
-    """Return the name under which processes that do not own the run store their objects."""
-    return owner_folder(head.owner.number + 1)
-
-
-def require_same_owner(store: ObjectStore, seen: RunHead, now: RunHead) -> None:
-    """Check that no other process became the owner of a run since its head was read.
-
-    Raises:
-        RunMismatchError: another process did, and may have deleted the new objects.
-    """
-    if now.owner.number != seen.owner.number:
-        raise RunMismatchError(
-            f"Nothing was written to {store.url}, because another command began to train or change "
-            f"the run meanwhile: {lease.owner_text(now.owner)}. Start the same command again"
-        )
-
-
-def delete_below(store: ObjectStore, prefixes: Collection[str]) -> None:
-    """Delete all objects below some prefixes."""
-    for prefix in prefixes:
-        store.delete([object.name for object in store.list(f"{prefix}/")])
-
-
-@contextmanager
-def _removed_on_failure(store: ObjectStore, prefix: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        with suppress(ObjectStoreError):
-            delete_below(store, [prefix])
-        raise
+        head.delete_replaced()

@@ -12,17 +12,17 @@ its last bytes only. The limits bound the memory and disk of a reader, who may n
 import hashlib
 import os
 import re
+import shutil
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, BinaryIO, NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from data_pipeline.storage.budget import TooManyBytesError
-from data_pipeline.storage.object_store import ObjectStore
+from data_pipeline.storage.object_store import ObjectStore, StoredObject
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import Count, FileModel
 from foundation.location import path_escape
@@ -46,6 +46,7 @@ JOBS = "jobs"
 SWEEP_OUTPUT = "output.txt"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+FILES_AT_ONCE = 8
 # Objects are read whole, so this bounds the memory of all readers in a process.
 _READS = threading.BoundedSemaphore(32)
 
@@ -103,7 +104,7 @@ def read_chunk(store: ObjectStore, name: str, file: FileObjects, number: int) ->
     """
     at, size = file.objects(name)[number], file.chunk_bytes(number)
     with _READS:
-        data = read_object(store, at, size)
+        data = read_object(store, at, size).data
     if len(data) != size or not _is_content(file.chunks[number], data):
         raise RunMismatchError(
             f"{store.url}/{at} has {len(data):,} bytes with sha256 "
@@ -113,8 +114,8 @@ def read_chunk(store: ObjectStore, name: str, file: FileObjects, number: int) ->
     return data
 
 
-def read_object(store: ObjectStore, name: str, most: int) -> bytes:
-    """Return the content of an object of at most `most` bytes.
+def read_object(store: ObjectStore, name: str, most: int) -> StoredObject:
+    """Return an object of at most `most` bytes.
 
     Raises:
         ObjectMissingError: there is no such object.
@@ -122,73 +123,12 @@ def read_object(store: ObjectStore, name: str, most: int) -> bytes:
         RunMismatchError: the object is larger.
     """
     try:
-        return store.get(name, most).data
+        return store.get(name, most)
     except TooManyBytesError as error:
         raise RunMismatchError(
             f"{store.url}/{name} has {error.found}, expected at most {most:,}: it is damaged. "
             "Restore the object from a copy or from an earlier version"
         ) from error
-
-
-def put_file(
-    store: ObjectStore, name: str, path: Path, owner: int, known: Iterable[str] = ()
-) -> FileObjects:
-    """Upload a file, and return its objects.
-
-    Args:
-        name: its path in the run folder.
-        owner: the number of the owner who writes it.
-        known: objects of the beginning of the file, which need no upload.
-
-    Raises:
-        OSError: the file cannot be read, or an upload has failed.
-    """
-    chunks = list(known)
-    with open_regular(path) as file:
-        status = os.fstat(file.fileno())
-        left = status.st_size - file.seek(len(chunks) * CHUNK_BYTES)
-        size = min(file.tell(), status.st_size)
-        while left > 0 and (data := file.read(min(left, CHUNK_BYTES))):
-            chunk = f"{owner}-{_digest(data)}"
-            store.put(f"{name}/{len(chunks):05d}-{chunk}", data)
-            chunks.append(chunk)
-            size, left = size + len(data), left - len(data)
-    modified = min(max(0.0, status.st_mtime), LATEST_TIME)
-    return FileObjects(bytes=size, modified=modified, chunks=chunks)
-
-
-def equal_chunks(path: Path, stored: FileObjects, first: int = 0) -> int:
-    """Return how many objects a local file begins with.
-
-    Args:
-        first: the number of objects that need no comparison.
-    """
-    try:
-        with open_regular(path) as file:
-            file.seek(first * CHUNK_BYTES)
-            for number, chunk in enumerate(stored.chunks[first:], start=first):
-                if not _is_content(chunk, file.read(stored.chunk_bytes(number))):
-                    return number
-    except OSError:
-        return 0
-    return len(stored.chunks)
-
-
-def reusable_chunks(path: Path, stored: FileObjects, first: int = 0) -> list[str]:
-    """Return the objects of an earlier version of a file that its present version begins with.
-
-    The last one, if it is not full, is among them only if the file has the same size.
-
-    Args:
-        first: the number of objects that need no comparison.
-
-    Raises:
-        OSError: the file is gone.
-    """
-    equal = equal_chunks(path, stored, first)
-    full = stored.bytes // CHUNK_BYTES
-    is_same_size = path.stat().st_size == stored.bytes
-    return stored.chunks[: equal if is_same_size else min(equal, full)]
 
 
 def _digest(data: bytes) -> str:
@@ -219,36 +159,46 @@ class KnownFiles:
     files: Files = field(default_factory=dict)
     _stamps: dict[str, FileStamp] = field(default_factory=dict)
 
-    def remember(self, name: str, file: FileObjects) -> None:
-        """Record that a local file is equal to its objects now."""
-        self.files[name] = file
-        if stamp := self._stamp(name):
-            self._stamps[name] = stamp
-
     def is_unchanged(self, name: str) -> bool:
-        """Return whether a local file is as it was when it was recorded."""
-        stamp = self._stamp(name)
-        return stamp is not None and stamp == self._stamps.get(name)
-
-    def _stamp(self, name: str) -> FileStamp | None:
-        with suppress(OSError):
-            return FileStamp.of((self.folder / name).stat())
-        return None
+        """Return whether a local file is as it was when it was uploaded or fetched."""
+        try:
+            return FileStamp.of((self.folder / name).stat()) == self._stamps.get(name)
+        except OSError:
+            return False
 
     def upload(self, store: ObjectStore, name: str, owner: int) -> None:
-        """Upload the changes of a file; see `put_file` for the errors."""
-        path, stored = self.folder / name, self.files.get(name)
-        stamp = FileStamp.of(path.stat())
-        known: list[str] = []
-        if stored:
-            before = self._stamps.get(name)
-            has_grown = before and before.inode == stamp.inode and before.bytes < stamp.bytes
-            # Of a file that has grown in place, such as the record, only the end is read.
-            first = max(0, len(stored.chunks) - 2) if has_grown else 0
-            known = reusable_chunks(path, stored, first)
-            if first and len(known) <= first:  # it was cut, and has grown since
-                known = reusable_chunks(path, stored)
-        self.files[name] = put_file(store, name, path, owner, known)
+        """Upload the parts of a file that no object of its earlier version has.
+
+        Args:
+            owner: the number of the owner who writes the new objects.
+
+        Raises:
+            OSError: the file cannot be read, or an upload has failed.
+        """
+        before, stored = self._stamps.get(name), self.files.get(name)
+        known = stored.chunks if stored else []
+        with open_regular(self.folder / name) as file:
+            status = os.fstat(file.fileno())
+            stamp = FileStamp.of(status)
+            chunks: list[str] = []
+            if before and before.inode == stamp.inode and before.bytes < stamp.bytes:
+                # Of a file that has grown in place, such as the record, only the end is read.
+                number = max(0, len(known) - 2)
+                file.seek(number * CHUNK_BYTES)
+                if number and _is_content(known[number], file.read(CHUNK_BYTES)):
+                    chunks = known[:number]  # otherwise it was cut, and has grown since
+            size = file.seek(len(chunks) * CHUNK_BYTES)
+            while data := file.read(max(0, min(CHUNK_BYTES, stamp.bytes - size))):
+                number = len(chunks)
+                if number < len(known) and _is_content(known[number], data):
+                    chunk = known[number]
+                else:
+                    chunk = f"{owner}-{_digest(data)}"
+                    store.put(f"{name}/{number:05d}-{chunk}", data)
+                chunks.append(chunk)
+                size += len(data)
+        modified = min(max(0.0, status.st_mtime), LATEST_TIME)
+        self.files[name] = FileObjects(bytes=size, modified=modified, chunks=chunks)
         self._stamps[name] = stamp
 
     def fetch(self, store: ObjectStore, name: str, stored: FileObjects) -> None:
@@ -267,39 +217,39 @@ class KnownFiles:
         if is_known and before == stored:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        first = _common(before.chunks, stored.chunks) if is_known and before else 0
-        kept = equal_chunks(path, stored, first)
-        there = min(kept * CHUNK_BYTES, stored.bytes)
-        new = (read_chunk(store, name, stored, n) for n in range(kept, len(stored.chunks)))
-        if kept and path.stat().st_size == there and not path.is_symlink():
-            _write_all(path.open("ab"), new)
-        else:
-            unfinished = path.with_name(f".{path.name}{UNFINISHED}")
-            _write_all(new_file(unfinished), _beginning(path, there), new)
-            unfinished.replace(path)
+        known = before.chunks[:-1] if is_known and before else []
+        first = len(known) if stored.chunks[: len(known)] == known else 0
+        kept = _equal_chunks(path, stored, first)
+        size = min(kept * CHUNK_BYTES, stored.bytes)
+        has_grown = kept and path.stat().st_size == size and not path.is_symlink()
+        target = path if has_grown else path.with_name(f".{path.name}{UNFINISHED}")
+        if not has_grown:
+            target.unlink(missing_ok=True)  # may be a link
+            target.touch(exist_ok=False)
+            if kept:
+                shutil.copyfile(path, target)
+        with target.open("ab") as file:
+            file.truncate(size)
+            file.writelines(
+                read_chunk(store, name, stored, number)
+                for number in range(kept, len(stored.chunks))
+            )
+        target.replace(path)
         os.utime(path, (stored.modified, stored.modified))
-        self.remember(name, stored)
+        self.files[name], self._stamps[name] = stored, FileStamp.of(path.stat())
 
 
-def _common(first: list[str], second: list[str]) -> int:
-    """Return the length of the common beginning of two lists."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
-
-
-def _beginning(path: Path, size: int) -> Iterator[bytes]:
-    if size:
+def _equal_chunks(path: Path, stored: FileObjects, first: int) -> int:
+    """Return how many objects a local file begins with; the first ones need no comparison."""
+    try:
         with open_regular(path) as file:
-            while size > 0 and (data := file.read(min(size, CHUNK_BYTES))):
-                size -= len(data)
-                yield data
-
-
-def _write_all(file: BinaryIO, *contents: Iterable[bytes]) -> None:
-    with file:
-        for content in contents:
-            for data in content:
-                file.write(data)
+            file.seek(first * CHUNK_BYTES)
+            for number, chunk in enumerate(stored.chunks[first:], start=first):
+                if not _is_content(chunk, file.read(stored.chunk_bytes(number))):
+                    return number
+    except OSError:
+        return 0
+    return len(stored.chunks)
 
 
 def is_kept(name: str) -> bool:
@@ -378,9 +328,3 @@ def too_many_files(count: int) -> RunMismatchError:
         f"a run in an object store has at most {MAX_FILES:,} small files, and here are {count:,}. "
         "Remove some, or pack them into an archive"
     )
-
-
-def new_file(path: Path) -> BinaryIO:
-    """Create a file for writing; one that exists is removed, and a link is not followed."""
-    path.unlink(missing_ok=True)
-    return path.open("xb")

@@ -11,33 +11,31 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated
 
 from pydantic import Field
 
-from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.object_errors import (
     ObjectConflictError,
     ObjectMissingError,
     ObjectStoreError,
 )
-from data_pipeline.storage.object_store import ObjectStore
+from data_pipeline.storage.object_store import ObjectInfo, ObjectStore
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
-from foundation.location import path_escape
 from foundation.wording import counted
 from trainer.checkpoints.lease import OwnerMetadata, is_dead
 from trainer.errors import NoRunError, RunMismatchError
 from trainer.runs.remote.files import (
-    MAX_COMPONENT_BYTES,
     MAX_FILES,
-    FileObjects,
     Files,
     Time,
     name_problem,
     objects_of,
+    read_object,
     too_many_files,
 )
+from trainer.runs.remote.probe import PROBES
 from trainer.runs.run_url import run_url
 
 FORMAT = "transloom-head/3"
@@ -47,6 +45,8 @@ MAX_CHECKPOINTS = 20_000
 # Limits on the list of all objects of a run that this process may write.
 MAX_OBJECTS = 5_000_000
 MAX_SWEEP_SECONDS = 3600.0
+# Age at which the object of a probe was left by a killed process.
+PROBE_SECONDS = 600.0
 MAX_CONFLICTS = 30
 CONFLICT_PAUSE_SECONDS = 0.1
 _CHUNK = re.compile(r"[0-9]{5,}-([0-9]{1,8})-[0-9a-f]{32}")
@@ -68,11 +68,6 @@ class RunOwner(FileModel):
     renewals: Count = 0
     renewed: Time = 0.0
     released: bool = False
-
-    @property
-    def folder(self) -> str:
-        """Name under which the owner's objects are stored."""
-        return owner_folder(self.number)
 
     @property
     def is_known_dead(self) -> bool:
@@ -131,14 +126,9 @@ class HeadObject:
         """
         self._head, self._etag = None, None
         try:
-            found = self.store.get(HEAD, HEAD_LIMITS.bytes)
+            found = read_object(self.store, HEAD, HEAD_LIMITS.bytes)
         except ObjectMissingError:
             return None
-        except TooManyBytesError as error:
-            raise RunMismatchError(
-                f"{self.store.url}/{HEAD} has {error.found}, expected at most "
-                f"{HEAD_LIMITS.bytes:,}: it is damaged"
-            ) from error
         self._head, self._etag = _parse(found.data, f"{self.store.url}/{HEAD}"), found.etag
         return self._head
 
@@ -201,6 +191,21 @@ class HeadObject:
             f"{self.store.url}/{HEAD} was changed by other processes {MAX_CONFLICTS} times in a row"
         )
 
+    def delete_replaced(self, *, with_files: bool = True) -> None:
+        """Delete the objects of checkpoints and files that the last change has replaced or removed.
+
+        Args:
+            with_files: whether to delete those of files, too.
+
+        Raises:
+            ObjectStoreError: the object store does not answer.
+        """
+        before, now = self.changed[-1], self._head or RunHead()
+        for prefix in {*before.checkpoints.values()} - {*now.checkpoints.values()}:
+            self.store.delete([found.name for found in self.store.list(f"{prefix}/")])
+        if with_files:
+            self.store.delete(objects_of(before.files) - objects_of(now.files))
+
     def _require_readable(self, head: RunHead, data: bytes) -> None:
         if len(head.files) > MAX_FILES:
             raise too_many_files(len(head.files))
@@ -213,23 +218,44 @@ class HeadObject:
             )
 
 
-def merged_files(
-    now: Files, before: Mapping[str, FileObjects], mine: Files, removed: Collection[str]
-) -> Files:
-    """Return the files of the next head: those of a head with the changes of this process.
+def owners_change(
+    now: RunHead,
+    *,
+    before: Files,
+    files: Files,
+    gone: Collection[str],
+    published: Mapping[str, str],
+    removed: Collection[str],
+    moved_aside: Mapping[str, str],
+) -> RunHead:
+    """Return a head with the changes that its owner makes, which may be applied to several heads.
 
     Args:
-        now: the files of the head that is replaced.
-        before: those of the head that this process has seen; a file of `now` that differs was
-            added by another process, and stays unless this process has changed it, too.
-        mine: the files as this process has them.
-        removed: the files that this process has removed.
+        now: the head that is replaced.
+        before: the files of the head that the owner has seen. A file of `now` that differs was
+            added by another process, and stays unless the owner has changed it, too.
+        files: the owner's files.
+        gone: the names of the files that the owner has removed.
+        published: where the objects of new checkpoints are, by the names of the checkpoints.
+        removed: the names of the checkpoints to remove.
+        moved_aside: the present names of damaged checkpoints, by their former names.
     """
-    files = dict(now)
-    for name in removed:
-        if files.get(name) == before.get(name):
-            files.pop(name, None)
-    return files | {name: file for name, file in mine.items() if file != before.get(name)}
+    present = {moved_aside.get(name, name): prefix for name, prefix in now.checkpoints.items()}
+    kept = {name: prefix for name, prefix in present.items() if name not in removed}
+    others = {
+        name: file
+        for name, file in now.files.items()
+        if name not in gone or file != before.get(name)
+    }
+    changed = {name: file for name, file in files.items() if file != before.get(name)}
+    return now.model_copy(
+        update={
+            "files": others | changed,
+            "checkpoints": kept | dict(published),
+            "stop_request": None,
+            "data_workers_request": None,
+        }
+    )
 
 
 def owner_folder(number: int) -> str:
@@ -247,27 +273,36 @@ def owner_of(name: str) -> int | None:
     return None
 
 
-def unnamed_objects(
-    objects: Iterable[str], files: Files, prefixes: Collection[str], number: int
-) -> list[str]:
-    """Return those of some objects that a head does not name, without those of later owners.
+def delete_unnamed(
+    store: ObjectStore,
+    files: Files,
+    prefixes: Collection[str],
+    number: int,
+    is_kept: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Delete objects that the head does not name, without those of later owners.
 
     Args:
-        objects: their names.
         files: the files that the head names.
         prefixes: the names under which the objects of its checkpoints are stored.
-        number: the number of the last owner whose objects are returned.
+        number: the number of the last owner whose objects are deleted.
+        is_kept: returns whether to keep an object that the head does not name.
+
+    Raises:
+        ObjectStoreError: the object store does not answer, or has too many objects.
     """
-    named = objects_of(files)
-    checkpoints = tuple(f"{prefix}/" for prefix in prefixes)
-    return [
-        name
-        for name in objects
-        if (owner := owner_of(name)) is not None
-        and owner <= number
-        and name not in named
-        and not name.startswith(checkpoints)
-    ]
+    named, checkpoints = objects_of(files), tuple(f"{prefix}/" for prefix in prefixes)
+    objects = list(store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS))
+    now = max((found.modified for found in objects), default=0.0)  # by the store's clock
+
+    def is_garbage(found: ObjectInfo) -> bool:
+        if found.name.startswith(f"{PROBES}/"):
+            return found.modified < now - PROBE_SECONDS
+        owner = owner_of(found.name)
+        is_named = found.name in named or found.name.startswith(checkpoints)
+        return owner is not None and owner <= number and not is_named and not is_kept(found.name)
+
+    store.delete([found.name for found in objects if is_garbage(found)])
 
 
 def _parse(data: bytes, label: str) -> RunHead:
@@ -275,21 +310,13 @@ def _parse(data: bytes, label: str) -> RunHead:
         head = RunHead.from_json(data, HEAD_LIMITS)
     except ValueError as error:
         raise RunMismatchError(f"{label} is damaged: {error_summary(error)}") from error
-    for name in head.files:
-        if problem := name_problem(name):
-            raise RunMismatchError(f"{label} is damaged: it names {name[:200]!r}, which {problem}")
+    problems = {name: name_problem(name) for name in head.files}
     for name, prefix in head.checkpoints.items():
-        for path in (name, prefix):
-            if path_escape(path) or any(part in ("", ".", "..") for part in path.split("/")):
-                raise RunMismatchError(
-                    f"{label} is damaged: it names {path[:200]!r}, which leads out of the run's "
-                    "folder"
-                )
-        if "/" in name or len(name.encode()) > MAX_COMPONENT_BYTES:
-            raise RunMismatchError(
-                f"{label} is damaged: it names the checkpoint {name[:200]!r}, expected the name of "
-                f"a folder of at most {MAX_COMPONENT_BYTES} bytes"
-            )
+        problems[name] = name_problem(name) or ("is no folder's name" if "/" in name else None)
+        problems[prefix] = name_problem(prefix.removeprefix("owners/"))
+    for path, problem in problems.items():
+        if problem:
+            raise RunMismatchError(f"{label} is damaged: it names {path[:200]!r}, which {problem}")
     return head
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from trainer.checkpoints.lease import (
     LEASE_SECONDS,
-    RENEW_SECONDS,
     OwnerMetadata,
-    is_dead,
+    in_use_error,
     this_process,
+    wait_for_expiry,
 )
-from trainer.errors import LeaseLostError, RunInUseError
+from trainer.errors import LeaseLostError
 from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
 
 WATCH_SECONDS = 1.0
@@ -36,25 +36,22 @@ def acquire(
         RunInUseError: another process owns the run.
         ObjectStoreError: the object store does not answer.
     """
-    seen = wait_until_abandoned(head, announce)
+    seen = wait_until_abandoned(head, announce).owner
+    token = seen.process.token if seen.process else None
     me = RunOwner(
         number=seen.number + 1,
-        process=owner or _process_with(seen.process.token if seen.process else None),
+        process=owner or OwnerMetadata.model_validate(this_process() | {"token": token}),
         renewals=1,
         renewed=time.time(),
     )
 
     def take(now: RunHead) -> RunHead:
         if now.owner not in (seen, me):
-            raise _in_use(head, now.owner)
+            raise in_use_error(head.store.url, owner_text(now.owner))
         update = {"owner": me, "stop_request": None, "data_workers_request": None}
         return now.model_copy(update=update)
 
     return head.change(take)
-
-
-def _process_with(token: str | None) -> OwnerMetadata:
-    return OwnerMetadata.model_validate(this_process() | {"token": token})
 
 
 def renewed(head: HeadObject, now: RunHead, number: int) -> RunHead:
@@ -72,6 +69,12 @@ def renewed(head: HeadObject, now: RunHead, number: int) -> RunHead:
     return now.model_copy(update={"owner": now.owner.model_copy(update=update)})
 
 
+def released(head: HeadObject, now: RunHead, number: int) -> RunHead:
+    """Return a head without an owner; see `renewed` for the arguments and errors."""
+    mine = renewed(head, now, number)
+    return mine.model_copy(update={"owner": mine.owner.model_copy(update={"released": True})})
+
+
 def owner_text(owner: RunOwner) -> str:
     """Return an owner's process, host and time for messages."""
     known = owner.process
@@ -80,38 +83,21 @@ def owner_text(owner: RunOwner) -> str:
     return f"process {known.process} on {known.host} (since {known.since})"
 
 
-def wait_until_abandoned(head: HeadObject, announce: Callable[[str], None]) -> RunOwner:
-    """Wait until the owner has left, is dead, or has let its lease expire; return that owner.
+def wait_until_abandoned(head: HeadObject, announce: Callable[[str], None]) -> RunHead:
+    """Wait until the owner has left, is dead, or has let its lease expire; return the head then.
 
     Raises:
         RunInUseError: the owner renewed its lease.
     """
-    now = head.read()
-    if now is None:
-        return RunOwner(number=0, released=True)
-    owner = now.owner
-    since, told = time.monotonic(), False
-    while time.monotonic() - since < LEASE_SECONDS:
-        if owner.released or (owner.process and is_dead(owner.process.model_dump())):
-            return owner
-        time.sleep(WATCH_SECONDS)
-        now = head.read()
-        if now is None:
-            return RunOwner(number=owner.number, released=True)
-        if now.owner != owner and not now.owner.released:
-            raise _in_use(head, now.owner)
-        owner = now.owner
-        if not told and time.monotonic() - since > 2 * RENEW_SECONDS:
-            told = True
-            announce(
-                f"{owner_text(owner)} owns this run, but does not renew its lease; waiting until "
-                f"the lease of {LEASE_SECONDS:.0f} s has expired"
-            )
-    return owner
+    seen = RunHead()
 
+    def renewal() -> RunOwner | None:
+        nonlocal seen
+        gone = RunHead(owner=RunOwner(number=seen.owner.number, released=True))
+        seen = head.read() or gone
+        return None if seen.owner.released or seen.owner.is_known_dead else seen.owner
 
-def _in_use(head: HeadObject, owner: RunOwner) -> RunInUseError:
-    return RunInUseError(
-        f"{head.store.url} is in use by {owner_text(owner)}. Stop that process (on SIGTERM, a "
-        "training saves a checkpoint and ends), or train another run with --run URL"
+    wait_for_expiry(
+        renewal, head.store.url, lambda: owner_text(seen.owner), announce, WATCH_SECONDS
     )
+    return seen

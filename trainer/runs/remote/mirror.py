@@ -14,20 +14,21 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Self
+from functools import partial
+from typing import NamedTuple, Self
 
 from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.periodic_thread import MAX_FAILURES_IN_A_ROW, PeriodicThread
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.final_save import final_save_attempts
+from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, CheckpointHeader
 from trainer.checkpoints.lease import RENEW_SECONDS, OwnerMetadata
 from trainer.checkpoints.state_objects import PARTS, PartList
 from trainer.errors import LeaseLostError, RunMismatchError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
-from trainer.runs.remote.changes import delete_below
 from trainer.runs.remote.files import (
     MAX_FILES,
     WARNING_SHARE,
@@ -42,22 +43,30 @@ from trainer.runs.remote.files import (
 )
 from trainer.runs.remote.head import (
     MAX_CHECKPOINTS,
-    MAX_OBJECTS,
-    MAX_SWEEP_SECONDS,
     HeadObject,
-    RunHead,
-    unnamed_objects,
+    delete_unnamed,
+    owner_folder,
+    owners_change,
 )
-from trainer.runs.remote.head_update import CheckpointRequests, HeadUpdate, Publication
-from trainer.runs.remote.probe import PROBES, probe_store
+from trainer.runs.remote.probe import probe_store
 from trainer.runs.remote.pull import RunPuller
 from trainer.runs.remote.validation_archive import archive_validations
 from trainer.runs.run_url import run_url
 from trainer.runs.start import StopOrder
 
-# Age at which the object of a probe was left by a killed process.
-PROBE_SECONDS = 600.0
 GIVE_UP_POLL_SECONDS = 0.5
+
+
+class Publication(NamedTuple):
+    """Checkpoint that all ranks have uploaded, to be named by the head.
+
+    Attributes:
+        prefix: the name under which its objects are stored.
+    """
+
+    header: CheckpointHeader
+    parts: PartList
+    prefix: str
 
 
 class RunMirror:
@@ -97,14 +106,16 @@ class RunMirror:
         self._removed: set[str] = set()  # files that the head still names
         self._left_out: Files = {}  # files of other processes that cannot be taken
         self._told: set[str] = set()  # subjects of which a message was announced
-        self._checkpoints = CheckpointRequests()
+        self._publication: Publication | None = None  # of the next round
+        self._removals: set[str] = set()  # names of checkpoints to remove in the next round
+        self._published: list[str] = []
         self._garbage: list[str] = []  # objects that the head named before its last change
         self._requests: set[str | int] = set()  # of other processes, not yet passed on
         self._sweep_requested = False
         self._attempt: str | None = None
         self._lost: TrainerError | None = None
         self._problem: str | None = None
-        self._flushed = threading.Condition()
+        self._flushed = threading.Condition()  # locks what other threads ask for, too
         self._rounds = 0
         self._thread = PeriodicThread(
             "mirror", RENEW_SECONDS, self._round, at_once=True, give_up=self._give_up
@@ -135,7 +146,7 @@ class RunMirror:
     @property
     def states_url(self) -> str:
         """Location under which the ranks upload the state files of this owner's checkpoints."""
-        return f"{self.url}/{self.current.owner.folder}"
+        return f"{self.url}/{owner_folder(self.number)}"
 
     def check(self) -> None:
         """Check that this process still owns the run, as far as it knows.
@@ -154,21 +165,27 @@ class RunMirror:
             folder: the name under which the ranks have uploaded its state files.
             header: its header, with all files.
         """
-        prefix = f"{self.current.owner.folder}/{folder}"
-        self._checkpoints.publish(Publication(header, parts, prefix))
+        prefix = f"{owner_folder(self.number)}/{folder}"
+        with self._flushed:
+            self._publication = Publication(header, parts, prefix)
         self._thread.wake()
 
     def retract(self, step: int) -> None:
         """Withdraw a checkpoint that is not published yet."""
-        self._checkpoints.retract(step)
+        with self._flushed:
+            if self._publication and self._publication.header.step == step:
+                self._publication = None
 
     def take_published(self) -> list[str]:
         """Return the names of checkpoints that were published since the last call."""
-        return self._checkpoints.take_published()
+        with self._flushed:
+            names, self._published = self._published, []
+        return names
 
     def remove(self, names: Collection[str]) -> None:
         """Remove checkpoints, by their folder names, from the head and then from the store."""
-        self._checkpoints.remove(names)
+        with self._flushed:
+            self._removals |= set(names)
         self._thread.wake()
 
     def flush(self, seconds: float, give_up: Callable[[], bool] = lambda: False) -> bool:
@@ -203,27 +220,14 @@ class RunMirror:
         What ranks of the current attempt upload is kept.
         """
         self._sweep_requested = False
-        prefixes = list(self.current.checkpoints.values())
-        if publication := self._checkpoints.pending[0]:
+        prefixes = [*self.current.checkpoints.values()]
+        if publication := self._publication:
             prefixes.append(publication.prefix)
-        objects = list(self._store.list(most=MAX_OBJECTS, seconds=MAX_SWEEP_SECONDS))
-        names = (found.name for found in objects)
-        unnamed = unnamed_objects(names, self.current.files, prefixes, self.number)
-        garbage = [name for name in unnamed if not self._is_of_attempt(name)]
-        now = max((found.modified for found in objects), default=0.0)  # by the store's clock
-        garbage += [
-            found.name
-            for found in objects
-            if found.name.startswith(f"{PROBES}/") and found.modified < now - PROBE_SECONDS
-        ]
-        self._store.delete(garbage)
+        delete_unnamed(self._store, self.current.files, prefixes, self.number, self._is_of_attempt)
 
     def _is_of_attempt(self, name: str) -> bool:
         """Return whether ranks of the current attempt have uploaded an object."""
-        match name.split("/"):
-            case ["owners", _, folder, _, *_]:
-                return self._attempt is not None and folder.endswith(f"-{self._attempt}")
-        return False
+        return self._attempt is not None and f"-{self._attempt}/" in name
 
     def _round(self) -> None:
         """Upload what has changed, change the head, and delete what the former head named."""
@@ -264,31 +268,39 @@ class RunMirror:
             self._flushed.notify_all()
 
     def _upload_and_swap(self) -> None:
-        publication, removed = self._checkpoints.pending
+        with self._flushed:
+            publication, removals = self._publication, set(self._removals)
+        published = {}
         if publication:
-            folder = publication.prefix
-            self._store.put(f"{folder}/{PARTS}", publication.parts.to_json())
-            self._store.put(f"{folder}/{HEADER}", publication.header.to_json().encode())
+            prefix = publication.prefix
+            self._store.put(f"{prefix}/{PARTS}", publication.parts.to_json())
+            self._store.put(f"{prefix}/{HEADER}", publication.header.to_json().encode())
+            published[folder_name(publication.header.step)] = prefix
         before = objects_of(self.current.files, self._files.files)
         self._upload_changes()
-        update = HeadUpdate(
-            self.current.files,
-            dict(self._files.files),
-            frozenset(self._removed),
-            publication,
-            removed,
-            self._moved_aside(),
+        change = partial(
+            owners_change,
+            before=self.current.files,
+            files=dict(self._files.files),
+            gone=set(self._removed),
+            published=published,
+            removed=removals,
+            moved_aside=self._moved_aside(),
         )
         try:
             self.current = self._head.change(
-                lambda now: update.apply(lease.renewed(self._head, now, self.number))
+                lambda now: change(lease.renewed(self._head, now, self.number))
             )
         finally:
             self._pass_on_requests()
         self._removed.clear()
-        self._checkpoints.complete(update)
+        with self._flushed:
+            self._removals -= removals
+            self._published += published
+            if self._publication is publication:
+                self._publication = None
         self._warn_at_limit(len(self.current.checkpoints) / MAX_CHECKPOINTS, "checkpoints")
-        self._delete_garbage(before, update.removed_prefixes(self._head.changed[-1]))
+        self._delete_garbage(before)
         self._take_additions()
         if self._sweep_requested:
             self._sweep()
@@ -339,17 +351,17 @@ class RunMirror:
 
     def _may_add(self, name: str) -> bool:
         """Return whether a new file can be stored; announce once if not."""
+        share = usage(self._files.files)
+        self._warn_at_limit(share, "files")
         if problem := name_problem(name):
             text = f"the file {name!r} is not in {self.url}, since its name {problem}"
             self._tell_once(name, text)
-            return False
-        share = usage(self._files.files)
-        self._warn_at_limit(share, "files")
-        if share > 1.0 - 0.5 / MAX_FILES:
+        elif share > 1.0 - 0.5 / MAX_FILES:
             error = too_many_files(len(self._files.files))
             self._tell_once("limit", f"{self.url} receives no further files: {error}")
-            return False
-        return True
+        else:
+            return True
+        return False
 
     def _warn_at_limit(self, share: float, what: str) -> None:
         """Announce once that little is left of a limit."""
@@ -375,27 +387,26 @@ class RunMirror:
                 continue
             try:
                 self._files.fetch(self._store, name, file)
-            except (ObjectMissingError, RunMismatchError) as error:
+                continue
+            except ObjectMissingError as error:
                 problem: Exception = error
             except ObjectStoreError:
                 return  # next time
-            except OSError as error:  # such as a directory here
+            except (RunMismatchError, OSError) as error:  # such as a directory here
                 problem = error
-            else:
-                continue
             self._left_out[name] = file
             self._removed.add(name)
             self._tell_once(name, f"the file {name!r}, which was added, is left out: {problem}")
 
-    def _delete_garbage(self, before: set[str], prefixes: list[str]) -> None:
-        """Delete the objects that only heads before the last two named.
+    def _delete_garbage(self, before: set[str]) -> None:
+        """Delete the objects that only heads before the last two named, and removed checkpoints.
 
         Readers of the last head may still fetch the others.
         """
         named = objects_of(self.current.files)
         deleted, self._garbage = set(self._garbage) - named, sorted(before - named)
         self._store.delete(deleted)
-        delete_below(self._store, prefixes)
+        self._head.delete_replaced(with_files=False)
 
     def _finish(self) -> None:
         """Upload the rest, delete the garbage, and release the run."""
@@ -405,8 +416,6 @@ class RunMirror:
                 self._garbage, self._attempt = [], None
                 self._sweep()
                 self._release()
-            except LeaseLostError as error:
-                self._announce(str(error))
             except TrainerError as error:
                 self._announce(str(error))
                 with suppress(TrainerError, OSError):
@@ -422,10 +431,7 @@ class RunMirror:
             return
 
     def _release(self) -> None:
-        def release(now: RunHead) -> RunHead:
-            mine = lease.renewed(self._head, now, self.number)
-            owner = mine.owner.model_copy(update={"released": True})
-            return mine.model_copy(update={"owner": owner})
-
         with suppress(LeaseLostError):
-            self.current = self._head.change(release)
+            self.current = self._head.change(
+                lambda now: lease.released(self._head, now, self.number)
+            )

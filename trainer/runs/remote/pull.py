@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -24,14 +25,19 @@ from trainer.checkpoints.lease import RELEASED
 from trainer.checkpoints.run_copies import register_copy, view_folder
 from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
-from trainer.errors import CheckpointError, RunMismatchError
+from trainer.errors import CheckpointError, NoRunError, RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import Files, KnownFiles, is_kept, local_files, read_object
+from trainer.runs.remote.files import (
+    FILES_AT_ONCE,
+    KnownFiles,
+    is_kept,
+    local_files,
+    read_object,
+)
 from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
-from trainer.runs.remote.view_cache import MAX_CACHE_BYTES, ViewCache, locked
+from trainer.runs.remote.view_cache import ViewCache, locked
 from trainer.runs.run_url import MAX_RUN_BYTES, run_url
 
-FILES_AT_ONCE = 8
 MAX_TRIES = 5  # while the run's owner replaces objects
 
 
@@ -44,42 +50,35 @@ class RunPuller:
         files: KnownFiles,
         *,
         keeps_jobs: bool = False,
+        wants: Callable[[str], bool] = lambda name: True,
+        with_checkpoints: bool = True,
         max_bytes: int = MAX_RUN_BYTES,
-        remedy: str = "",
     ) -> None:
         """Prepare to pull into a folder.
 
         Args:
             files: the files of the folder.
             keeps_jobs: whether files of jobs that are in the folder stay as they are.
+            wants: returns whether a file is needed, by its path in the run folder.
+            with_checkpoints: whether checkpoints are needed.
             max_bytes: maximum size of all files in the folder.
-            remedy: a sentence for the error of a run that is larger.
         """
         self.folder = files.folder
         self._files = files
         self._keeps_jobs = keeps_jobs
+        self._wants = wants
+        self._with_checkpoints = with_checkpoints
         self._max_bytes = max_bytes
-        self._remedy = remedy
         self._store = store
         self._head = HeadObject(store)
         register_copy(self.folder, store.url)
 
-    def pull(
-        self,
-        head: RunHead | None = None,
-        *,
-        with_files: bool = True,
-        without: tuple[str, ...] = (),
-        only: tuple[str, ...] | None = None,
-    ) -> RunHead:
+    def pull(self, head: RunHead | None = None) -> RunHead:
         """Make the folder equal to the run, and return the head that it is equal to.
 
         Args:
             head: the run's head if the caller owns the run, so that it cannot change; otherwise it
                 is read.
-            with_files: whether to pull more than the checkpoints.
-            without: directories of the run whose files are not needed.
-            only: the only files that are needed, and no checkpoints; None for all.
 
         Raises:
             RunMismatchError: there is no run, or it is damaged or too large.
@@ -89,10 +88,7 @@ class RunPuller:
         for left in reversed(range(MAX_TRIES)):
             now = head or self._head.read_existing()
             try:
-                if only is not None:
-                    self._pull_files({name: now.files[name] for name in only if name in now.files})
-                else:
-                    self._pull(now, now.files if with_files else None, without)
+                self._pull(now)
             except ObjectMissingError:
                 if not left or head:
                     raise
@@ -100,36 +96,30 @@ class RunPuller:
                 return now
         raise AssertionError
 
-    def _pull(self, head: RunHead, files: Files | None, without: tuple[str, ...]) -> None:
+    def _pull(self, head: RunHead) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        size = 0
-        if files is not None:
-            there = set(local_files(self.folder))
-            kept = {name for name in there if self._keeps_jobs and is_kept(name)}
-            wanted = [
-                name for name in files if name not in kept and name.partition("/")[0] not in without
-            ]
-            size = self._pull_files({name: files[name] for name in wanted})
-            for name in there - files.keys() - kept:
-                (self.folder / name).unlink(missing_ok=True)
-                self._files.files.pop(name, None)
+        there = set(local_files(self.folder))
+        kept = {name for name in there if self._keeps_jobs and is_kept(name)}
+        wanted = {n: f for n, f in head.files.items() if n not in kept and self._wants(n)}
+        size = sum(file.bytes for file in wanted.values())
+        self.require_size(size)
+        with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
+            for _ in pool.map(lambda file: self._files.fetch(self._store, *file), wanted.items()):
+                pass
+        for name in there - head.files.keys() - kept:
+            (self.folder / name).unlink(missing_ok=True)
+            self._files.files.pop(name, None)
+        if not self._with_checkpoints:
+            return
         checkpoints = self.folder / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
         for name, prefix in head.checkpoints.items():
-            size += pull_checkpoint(self._store, prefix, checkpoints / name)
+            pull_checkpoint(self._store, prefix, checkpoints / name)
+            size += sum((checkpoints / name / file).stat().st_size for file in (PARTS, HEADER))
             self.require_size(size)
         for path in checkpoints.iterdir():
             if not path.name.startswith(".") and path.name not in head.checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
-
-    def _pull_files(self, files: Files) -> int:
-        """Fetch some files, and return their size."""
-        size = sum(file.bytes for file in files.values())
-        self.require_size(size)
-        with ThreadPoolExecutor(FILES_AT_ONCE, "pull") as pool:
-            for _ in pool.map(lambda file: self._files.fetch(self._store, *file), files.items()):
-                pass
-        return size
 
     def require_size(self, size: int) -> None:
         """Check that a run of some size may be copied.
@@ -140,15 +130,13 @@ class RunPuller:
         if size > self._max_bytes:
             raise RunMismatchError(
                 f"{self._store.url} has at least {size:,} bytes to copy, expected at most "
-                f"{self._max_bytes:,}.{self._remedy}"
+                f"{self._max_bytes:,}. If this is the run that you want, copy it with `transloom "
+                "runs pull`, allow more with --max-bytes, and name the folder instead of the URL"
             )
 
 
-def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> int:
+def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> None:
     """Write a checkpoint's `checkpoint.json` and its part list to a local folder, if they differ.
-
-    Returns:
-        The size of both files in bytes.
 
     Raises:
         ObjectMissingError: the checkpoint has been removed meanwhile.
@@ -160,11 +148,10 @@ def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> int:
     with suppress(CheckpointError):
         there = read_parts(folder)
         if there and there.url == url and (folder / HEADER).exists():
-            return _size_of(folder)
-    parts = PartList.parse(
-        read_object(store, f"{prefix}/{PARTS}", PART_LIMITS.bytes), f"{url}/{PARTS}"
-    ).model_copy(update={"url": url})
-    header = read_object(store, f"{prefix}/{HEADER}", HEADER_LIMITS.bytes)
+            return
+    data = read_object(store, f"{prefix}/{PARTS}", PART_LIMITS.bytes).data
+    parts = PartList.parse(data, f"{url}/{PARTS}").model_copy(update={"url": url})
+    header = read_object(store, f"{prefix}/{HEADER}", HEADER_LIMITS.bytes).data
     unfinished = folder.with_name(f".unfinished-{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -172,11 +159,6 @@ def pull_checkpoint(store: ObjectStore, prefix: str, folder: Path) -> int:
     (unfinished / HEADER).write_bytes(header)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
-    return _size_of(folder)
-
-
-def _size_of(checkpoint: Path) -> int:
-    return sum((checkpoint / name).stat().st_size for name in (PARTS, HEADER))
 
 
 class RunView(RunPuller):
@@ -190,20 +172,19 @@ class RunView(RunPuller):
     """
 
     def __init__(
-        self, url: str, without: tuple[str, ...] = (), only: tuple[str, ...] | None = None
+        self,
+        url: str,
+        wants: Callable[[str], bool] = lambda name: True,
+        *,
+        with_checkpoints: bool = True,
     ) -> None:
-        """Prepare a view without any request; see `pull` for the arguments."""
+        """Prepare a view without any request; see `RunPuller` for the arguments."""
         self.url = run_url(url)
-        remedy = (
-            f" Copy it with `transloom runs pull {self.url} FOLDER`, and name the folder instead "
-            "of the URL"
-        )
         folder = view_folder(self.url)
-        known = KnownFiles(folder)
-        super().__init__(ObjectStore(self.url), known, max_bytes=MAX_CACHE_BYTES, remedy=remedy)
-        show_as_url(self.folder, self.url)
-        self._cache = _view_cache(self.folder.parents[1])
-        self._without, self._only = without, only
+        store, known = ObjectStore(self.url), KnownFiles(folder)
+        super().__init__(store, known, wants=wants, with_checkpoints=with_checkpoints)
+        show_as_url(folder, self.url)
+        self._cache = _view_cache(folder.parents[1])
         self._seen: RunHead | None = None
         self._seen_at = 0.0
 
@@ -211,14 +192,13 @@ class RunView(RunPuller):
         """Bring the copy up to date; see `pull` for the errors."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
-            head = self.pull(without=self._without, only=self._only)
+            head = self.pull()
             if self._seen is None or self._seen.owner != head.owner:
                 _write_owner(self.folder / "owners", head.owner)
         self._seen, self._seen_at = head, time.time()
         return head
 
     def require_size(self, size: int) -> None:
-        super().require_size(size)
         self._cache.reserve(self.folder, size)
 
     def preserve(self) -> None:
@@ -248,10 +228,10 @@ def stored_run(run: RunFolder) -> RunFolder:
     if run.url is None:
         return run
     view = RunView(run.url)
-    if HeadObject(ObjectStore(view.url)).read() is None:
-        shutil.rmtree(view.folder, ignore_errors=True)
-    else:
+    try:
         view.refresh()
+    except NoRunError:
+        shutil.rmtree(view.folder, ignore_errors=True)
     return RunFolder(view.folder, run.url)
 
 

@@ -12,8 +12,8 @@ URL instead of the folder, see `foundation.shown_urls`.
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
-from data_pipeline.storage.budget import TooManyBytesError
 from data_pipeline.storage.folder_listing import list_folders
 from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
@@ -22,8 +22,8 @@ from foundation.location import path_escape
 from foundation.periodic_thread import PeriodicThread
 from foundation.shown_urls import set_problem, show_as_url
 from trainer.checkpoints.run_copies import views_folder
-from trainer.errors import NoRunError, TrainerError
-from trainer.runs.remote.head import HEAD, HEAD_LIMITS
+from trainer.errors import NoRunError, RunMismatchError, TrainerError
+from trainer.runs.remote.head import HeadObject
 from trainer.runs.remote.pull import RunView
 from trainer.runs.run_url import prefix_url
 
@@ -50,6 +50,7 @@ class PrefixView:
         """
         self.url = prefix_url(url)
         self._only = only
+        self._wants = is_listed if only is None else only.__contains__
         self.folder = views_folder(self.url)
         self.problems: list[str] = []
         self._views: dict[str, RunView] = {}
@@ -73,17 +74,16 @@ class PrefixView:
             self._list()
         self._listings_left = (self._listings_left or REFRESHES_PER_LISTING) - 1
         with ThreadPoolExecutor(RUNS_AT_ONCE, "views") as pool:
-            errors = dict(zip(self._views, pool.map(_refresh, self._views.values()), strict=True))
-        for name, error in errors.items():
+            errors = [*zip([*self._views], pool.map(_refresh, self._views.values()), strict=True)]
+        failures = {}
+        for name, error in errors:
             if isinstance(error, NoRunError):
                 shutil.rmtree(self._views.pop(name).folder, ignore_errors=True)
-        failures = {name: error for name in self._views if (error := errors[name])}
-        if (
-            failures
-            and len(failures) == len(self._views)
-            and all(map(_is_of_store, failures.values()))
-        ):
-            raise next(iter(failures.values()))
+            elif error:
+                failures[name] = error
+        if failures.keys() == self._views.keys() and all(map(_is_of_store, failures.values())):
+            for error in failures.values():
+                raise error
         problems = [_problem_of(self._views[name], error) for name, error in failures.items()]
         self.problems = [*problems, *self._unusable.values()]
 
@@ -101,7 +101,9 @@ class PrefixView:
         self._unusable = {}
         for name in runs - self._views.keys():
             try:
-                self._views[name] = RunView(f"{self.url}/{name}", UNLISTED, self._only)
+                self._views[name] = RunView(
+                    f"{self.url}/{name}", self._wants, with_checkpoints=self._only is None
+                )
             except (LocationError, TrainerError) as error:  # such as a name with a question mark
                 self._unusable[name] = str(error)
         for name in self._views.keys() - runs:
@@ -109,6 +111,11 @@ class PrefixView:
         for path in self.folder.iterdir():
             if path.name not in runs:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def is_listed(name: str) -> bool:
+    """Return whether a list of runs or a dashboard reads a file of a run."""
+    return name.partition("/")[0] not in UNLISTED
 
 
 def view_of(url: str, only: tuple[str, ...] | None = None) -> RunView | PrefixView:
@@ -122,12 +129,9 @@ def view_of(url: str, only: tuple[str, ...] | None = None) -> RunView | PrefixVi
         ObjectStoreError: the object store does not answer.
     """
     prefix = prefix_url(url)
-    try:
-        ObjectStore(prefix).get(HEAD, HEAD_LIMITS.bytes)
-    except ObjectMissingError:
-        return PrefixView(prefix, only)
-    except TooManyBytesError:
-        pass  # its error is that of the run
+    with suppress(RunMismatchError):  # the run is damaged, which its refresh reports
+        if HeadObject(ObjectStore(prefix)).read() is None:
+            return PrefixView(prefix, only)
     return RunView(prefix)
 
 

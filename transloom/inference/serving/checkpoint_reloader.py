@@ -23,7 +23,7 @@ from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.pull import RunView
-from trainer.runs.remote.views import UNLISTED
+from trainer.runs.remote.views import is_listed
 from transloom.inference.chosen_checkpoint import checkpoint_path, readable_headers
 from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.translator import Translator
@@ -82,7 +82,7 @@ class CheckpointReloader:
             CheckpointError: no checkpoint can be loaded.
         """
         self._settings, self._load = settings, load
-        self._view = RunView(settings.url, UNLISTED) if settings.url else None
+        self._view = RunView(settings.url, is_listed) if settings.url else None
         self._refused: dict[Path, tuple[Signature, str]] = {}
         self.changes = 0
         self.damaged: list[str] = []

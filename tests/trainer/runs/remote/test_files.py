@@ -22,7 +22,6 @@ from trainer.runs.remote.files import (
     local_files,
     name_problem,
     objects_of,
-    put_file,
     storable_files,
     usage,
 )
@@ -163,12 +162,13 @@ def test_a_damaged_object_is_named_and_changes_nothing(tmp_path, data):
 
 def test_an_object_has_the_number_of_its_owner_in_its_name(tmp_path):
     (tmp_path / NAME).write_bytes(b"a" * CHUNK)
-    objects = Objects()
-    file = put_file(objects, NAME, tmp_path / NAME, 7)
+    objects, known = Objects(), KnownFiles(tmp_path)
+    known.upload(objects, NAME, 7)
     assert [name.split("-")[0] for name in objects.objects] == [f"{NAME}/00000"]
     with (tmp_path / NAME).open("ab") as more:
         more.write(b"b")
-    later = put_file(objects, NAME, tmp_path / NAME, 9, file.chunks)
+    known.upload(objects, NAME, 9)
+    later = known.files[NAME]
     assert [chunk.partition("-")[0] for chunk in later.chunks] == ["7", "9"]
     assert objects_of({NAME: later}) == set(objects.objects)
 

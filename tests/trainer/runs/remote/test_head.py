@@ -2,15 +2,26 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from data_pipeline.storage.object_errors import ObjectConflictError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
+from trainer.checkpoints import lease as folder_lease
 from trainer.errors import LeaseLostError, RunInUseError, RunMismatchError
+from trainer.runs.remote import head as head_module
 from trainer.runs.remote import lease
 from trainer.runs.remote.files import MAX_FILES, FileObjects
-from trainer.runs.remote.head import HEAD, HEAD_LIMITS, HeadObject, RunHead, RunOwner, owner_of
+from trainer.runs.remote.head import (
+    HEAD,
+    HEAD_LIMITS,
+    HeadObject,
+    RunHead,
+    RunOwner,
+    owner_of,
+    owners_change,
+)
 
 FILE = {"bytes": 1, "chunks": ["1-" + "0" * 32]}
 CHANGES = 8
@@ -114,10 +125,10 @@ def test_the_owner_of_an_object_is_in_its_name():
 class TestLease:
     @pytest.fixture(autouse=True)
     def short(self, monkeypatch):
-        monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
+        monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 1.0)
         monkeypatch.setattr(lease, "WATCH_SECONDS", 0.1)
         # This process owns both leases of a test, so its life must not decide.
-        monkeypatch.setattr(lease, "is_dead", lambda known: False)
+        monkeypatch.setattr(head_module, "is_dead", lambda known: False)
 
     def test_contenders_have_one_winner(self, store):
         def contend(_):
@@ -156,10 +167,10 @@ class TestLease:
 @pytest.mark.parametrize("renewals", [0, 1, 3])
 def test_an_owner_that_renews_its_lease_before_the_swap_keeps_the_run(store, monkeypatch, renewals):
     """The lease seemed to have expired, as after a pause of the owner."""
-    monkeypatch.setattr(lease, "is_dead", lambda owner: False)
+    monkeypatch.setattr(head_module, "is_dead", lambda owner: False)
     head = HeadObject(store)
     number = lease.acquire(head, print).owner.number
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 0.0)
     wait = lease.wait_until_abandoned
 
     def overtaken(*arguments):
@@ -226,3 +237,50 @@ def test_a_writer_refuses_a_head_that_no_reader_would_accept(store):
     with pytest.raises(RunMismatchError, match=r"20,001 checkpoints .* at most 20,000 .* Remove"):
         HeadObject(store).change(lambda now: now.model_copy(update={"checkpoints": many}))
     assert HeadObject(store).read() is None
+
+
+def files(**digits):
+    """Files of one object each."""
+    return {
+        name: FileObjects(bytes=1, chunks=[f"1-{digit * 32}"]) for name, digit in digits.items()
+    }
+
+
+def change_of(before, **changes):
+    values = {
+        "before": before,
+        "files": before | files(mine="1"),
+        "gone": {"gone"},
+        "published": {"step-00000030": "owners/00000001/step-30"},
+        "removed": {"step-00000010"},
+        "moved_aside": {"step-00000020": "damaged-step-00000020"},
+    }
+    return partial(owners_change, **values | changes)
+
+
+def test_a_change_that_is_applied_again_changes_nothing_more():
+    """The answer to the first swap may be lost, so the change meets a head that has it already."""
+    head = RunHead(
+        files=files(kept="2", gone="3"),
+        checkpoints={"step-00000010": "p/10", "step-00000020": "p/20"},
+        stop_request="user",
+    )
+    before = head.model_copy(deep=True)
+    change = change_of(head.files, files=files(kept="2", mine="1"))
+    after = change(head)
+    assert after.checkpoints == {
+        "damaged-step-00000020": "p/20",
+        "step-00000030": "owners/00000001/step-30",
+    }
+    assert after.files == files(kept="2", mine="1")
+    assert (after.stop_request, after.data_workers_request) == (None, None)
+    assert change(after) == after
+    assert head == before
+
+
+def test_what_another_process_adds_before_the_swap_stays():
+    before = files(note="2", gone="3", changed="4")
+    change = change_of(before, files=files(note="2", mine="1", changed="5"))
+    now = RunHead(files=files(note="6", gone="7", changed="8", new="9"))
+    expected = files(note="6", gone="7", changed="5", new="9", mine="1")
+    assert change(now).files == expected

@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 from support.ranks.rank_pool import preloaded_context
+from support.records.checkpoints import make_header
 from support.storage.commits import (
     check_no_orphans,
     check_run,
@@ -27,10 +28,12 @@ from support.storage.fault_proxy import (
 )
 
 from data_pipeline.storage.object_store import ObjectStore
+from trainer.checkpoints import lease as folder_lease
 from trainer.checkpoints.format import HEADER
-from trainer.checkpoints.state_objects import PARTS
+from trainer.checkpoints.state_objects import PARTS, PartList
 from trainer.errors import LeaseLostError, RunInUseError, TrainerError
-from trainer.runs.remote import files, lease, mirror, validation_archive
+from trainer.runs.remote import files, mirror, validation_archive
+from trainer.runs.remote import head as head_module
 from trainer.runs.remote.changes import add_files
 from trainer.runs.remote.files import FileObjects, KnownFiles, objects_of
 from trainer.runs.remote.head import (
@@ -118,7 +121,7 @@ def killed_at(url, tmp_path, proxy, request, applied):
 @pytest.fixture(autouse=True)
 def old_probes(monkeypatch):
     """Those of killed drivers count as old at once."""
-    monkeypatch.setattr(mirror, "PROBE_SECONDS", -1.0)
+    monkeypatch.setattr(head_module, "PROBE_SECONDS", -1.0)
 
 
 def check_kills(url, tmp_path, proxy, requests, applied):
@@ -162,8 +165,8 @@ def test_a_driver_that_wakes_up_after_a_takeover_changes_nothing_that_readers_se
     url, tmp_path, proxy, monkeypatch, request_number
 ):
     """It was stopped at one of its requests, and makes the others after another driver's."""
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
-    monkeypatch.setattr(lease, "is_dead", lambda known: False)
+    monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(head_module, "is_dead", lambda known: False)
     begin(url, tmp_path)
     hold = Hold()
     proxy.fail(hold, on={request_number})
@@ -240,8 +243,8 @@ def test_an_outage_delays_a_checkpoint_and_is_announced_once(
 
 
 def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
-    monkeypatch.setattr(lease, "is_dead", lambda known: False)
+    monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(head_module, "is_dead", lambda known: False)
     with driving(url, tmp_path / "former") as former:
         former.save(10)
         former.mirror._thread.stop()  # as if the process were paused
@@ -255,7 +258,9 @@ def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch
 
 def test_a_run_has_one_driver(url, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(mirror, "PROBE_SECONDS", 600.0)  # the first leaves the second's probe alone
+    monkeypatch.setattr(
+        head_module, "PROBE_SECONDS", 600.0
+    )  # the first leaves the second's probe alone
     with (
         driving(url, tmp_path / "first"),
         pytest.raises(RunInUseError, match=f"{url} is in use by process"),
@@ -395,6 +400,29 @@ def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path,
     RunPuller(ObjectStore(url), KnownFiles(tmp_path / "view")).pull()
     assert (tmp_path / "view" / "score.json").read_text() == "the second, which is longer"
     check_no_orphans(url, "after an addition that was replaced")
+
+
+def test_what_is_requested_during_a_round_is_done_in_the_next_one(url, tmp_path, monkeypatch):
+    put = ObjectStore.put
+    empty = PartList(files=[])
+
+    def put_and_request(self, name, data):
+        put(self, name, data)
+        if name.endswith(f"first/{PARTS}"):
+            driver.mirror.publish("second", make_header(50), empty)
+            driver.mirror.remove(["step-00000040"])
+            driver.mirror.retract(40)  # it is not the one that waits now
+
+    monkeypatch.setattr(ObjectStore, "put", put_and_request)
+    with driving(url, tmp_path / "first") as driver:
+        driver.mirror.publish("never", make_header(30), empty)
+        driver.mirror.retract(30)
+        driver.mirror.publish("first", make_header(40), empty)
+        assert driver.mirror.flush(SECONDS)
+        assert driver.mirror.flush(SECONDS)
+        assert driver.mirror.take_published() == ["step-00000040", "step-00000050"]
+        assert driver.mirror.take_published() == []
+        assert list(HeadObject(ObjectStore(url)).read().checkpoints) == ["step-00000050"]
 
 
 def test_state_files_of_a_checkpoint_that_was_not_completed_do_not_stay(url, tmp_path):
