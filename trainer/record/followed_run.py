@@ -22,13 +22,13 @@ class FollowedRuns(Generic[T]):
 
     def __init__(
         self,
-        summarize: Callable[[Path, tuple[Signature | None, ...]], T],
+        summarize: Callable[[Path], T],
         is_active: Callable[[T], bool],
     ) -> None:
         """Start without summaries.
 
         Args:
-            summarize: computes a summary from the folder of a run and the signatures of its files.
+            summarize: computes a summary from the folder of a run.
             is_active: returns True for a run whose state may change while its files stay the same,
                 such as a run that is being trained.
         """
@@ -47,7 +47,7 @@ class FollowedRuns(Generic[T]):
             if known is not None and is_same and not self._is_active(known):
                 summaries[path] = known
                 continue
-            summaries[path] = self._summarize(path, signatures[path])
+            summaries[path] = self._summarize(path)
             if summaries[path] != known:
                 changed.append(summaries[path])
         self.summaries, self._signatures = summaries, signatures

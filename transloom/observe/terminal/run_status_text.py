@@ -2,11 +2,16 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.launchers.ray_job.job_summary import JobSummary, is_run_or_submitted, status_with_job
+from cluster.launchers.ray_job.job_summary import (
+    JobSummary,
+    is_run_or_submitted,
+    newest_job_of,
+    status_with_job,
+)
 from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
@@ -37,7 +42,7 @@ def runs_in(folder: Path) -> list[RunStatus]:
             f"{folder} is itself a run, but a folder that contains runs was expected. To see this "
             f"run, use `transloom status {folder}`"
         )
-    return [status_with_job(path) for path in paths]
+    return [status_with_job(path, newest_job_of(path)) for path in paths]
 
 
 def status_of(run: Path) -> RunStatus:
@@ -51,7 +56,7 @@ def status_of(run: Path) -> RunStatus:
             f"{run} is no run: it has neither run.json nor metrics.jsonl, checkpoints or an owner. "
             "Name the folder of a run, such as runs/phrasebook"
         )
-    return run_status_of(run)
+    return status_with_job(run, newest_job_of(run))
 
 
 def state_text(run: Path) -> str:
@@ -62,21 +67,16 @@ def state_text(run: Path) -> str:
     return f"{run_status.state}, step {_progress_text(run_status)}"
 
 
-def runs_table(
-    run_statuses: Sequence[RunStatus],
-    job_of: Callable[[Path], JobSummary | None] = lambda run: None,
-    caption: str = "",
-) -> AnswerTable:
+def runs_table(run_statuses: Sequence[RunStatus], caption: str = "") -> AnswerTable:
     """Return a table of runs.
 
     Args:
-        job_of: returns the newest job of a run, whose state is shown while the run waits for it.
         caption: the text below the table.
     """
     facts = [
         fact
         for fact in facts_for("table")
-        if fact.thin or any(status.value(fact.name) is not None for status in run_statuses)
+        if any(status.value(fact.name) is not None for status in run_statuses)
     ]
     table = AnswerTable(
         *(Column("run", copied=True), "state", "step", BY_NAME["nll"].title, "newest scores"),
@@ -87,7 +87,7 @@ def runs_table(
     for run_status in run_statuses:
         table.add(
             run_status.name,
-            _state_text(run_status, job_of(Path(run_status.path))),
+            _state_text(run_status),
             steps_text(run_status),
             value_text(run_status, "nll"),
             scores_text(run_status),
@@ -107,12 +107,14 @@ class StatusRow(NamedTuple):
 
 
 def status_rows(run_status: RunStatus, job: JobSummary | None = None) -> list[StatusRow]:
-    """Return the complete status of a run, the most important properties first."""
-    state, style = state_with_job(run_status, job), STATE_STYLES.get(run_status.state, "")
-    reason = f": {run_status.reason}" if run_status.reason and state == run_status.state else ""
+    """Return the complete status of a run, the most important properties first.
+
+    Args:
+        job: the run's newest job, to show its state and restarts.
+    """
     vitals = run_status.vitals if run_status.state == "training" else None
     rows = [
-        StatusRow("state", state + reason, style),
+        StatusRow("state", state_and_reason(run_status), STATE_STYLES.get(run_status.state, "")),
         *(StatusRow("job", text) for text in job_texts(job)),
         StatusRow("step", _progress_text(run_status)),
         *(StatusRow(*pair) for pair in _fact_rows(run_status)),
@@ -152,11 +154,9 @@ def status_text(run_status: RunStatus) -> str:
     return "\n".join([run_status.path, *lines])
 
 
-def state_with_job(run_status: RunStatus, job: JobSummary | None) -> str:
-    """Return the state of a run, or its job's state while the run waits for the job."""
-    if run_status.state != "training" and job and not job.finished:
-        return job.status.lower()
-    return run_status.state
+def state_and_reason(run_status: RunStatus) -> str:
+    """Return the state of a run, with its reason if there is one."""
+    return ": ".join(filter(None, (run_status.state, run_status.reason)))
 
 
 def job_texts(job: JobSummary | None) -> Iterator[str]:
@@ -234,10 +234,10 @@ def steps_text(run_status: RunStatus) -> str:
     return steps_of(run_status.step, run_status.max_steps)
 
 
-def _state_text(run_status: RunStatus, job: JobSummary | None) -> str:
+def _state_text(run_status: RunStatus) -> str:
     """Return the state as text, with the age of the last step if that exceeds `QUIET_SECONDS`."""
     if (run_status.step_age_seconds or 0) <= QUIET_SECONDS:
-        return state_with_job(run_status, job)
+        return run_status.state
     return f"{run_status.state}, no step for {time_text(run_status.step_age_seconds)}"
 
 
