@@ -60,11 +60,11 @@ def _signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
     If no process trains the run, its status changes only if a signature changes.
     """
     jobs = (run.path / "jobs").glob("*")  # the folder of a job changes with its record
-    newest = max(jobs, key=lambda job: (_signature_of(job) or (0,))[-1], default=run.path / "jobs")
-    return tuple(map(_signature_of, (run.status, run.path / "owners", newest)))
+    newest = max(jobs, key=lambda job: (signature_of(job) or (0,))[-1], default=run.path / "jobs")
+    return tuple(map(signature_of, (run.status, run.path / "owners", newest)))
 
 
-def _signature_of(path: Path) -> Signature | None:
+def signature_of(path: Path) -> Signature | None:
     """Return the inode, size and modification time (ns) of a file, or None if there is no file.
 
     A file that was changed or replaced has another signature.

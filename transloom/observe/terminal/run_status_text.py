@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,20 +183,19 @@ def rank_rows(vitals: Vitals, now: float) -> Iterator[StatusRow]:
     nodes: dict[str, dict[str, list[RankVitals]]] = defaultdict(lambda: defaultdict(list))
     silent = set()
     for rank in vitals.ranks:
-        quiet = rank.silent_seconds + age
+        quiet, text = rank.silent_seconds + age, _at(rank)
         # A starting rank sends no heartbeat during its imports.
         if rank.phase != "start" and quiet > SILENT_SECONDS:
             silent.add(rank.node)
-            nodes[rank.node][f"silent for {span(quiet)}, in {_at(rank)}"].append(rank)
-        else:
-            nodes[rank.node][_at(rank)].append(rank)
+            text = f"silent for {span(quiet)}, in {text}"
+        nodes[rank.node][text].append(rank)
     for node in sorted(nodes, key=lambda node: (node not in silent, node)):
         texts = []
-        for state, ranks in sorted(nodes[node].items(), key=lambda group: -len(group[1])):
+        for text, ranks in sorted(nodes[node].items(), key=lambda group: -len(group[1])):
             heard = ago(max(rank.silent_seconds for rank in ranks) + age)
             named = f"{'ranks' if ranks[1:] else 'rank'} {numbers(rank.rank for rank in ranks)}"
-            is_silent = state.startswith("silent")
-            texts.append(f"{named} {state}" + ("" if is_silent else f", heartbeat {heard}"))
+            heartbeat = "" if text.startswith("silent") else f", heartbeat {heard}"
+            texts.append(f"{named} {text}{heartbeat}")
         yield StatusRow(f"  {node}", "; ".join(texts), "red" if node in silent else "")
     if workers := vitals.data_workers:
         read = sum(worker.windows_read or 0 for worker in workers)
@@ -312,10 +311,5 @@ def _owner_text(run_status: RunStatus) -> str:
 def _ranks_line(run_status: RunStatus) -> str:
     if run_status.ranks is None:
         return ""
-    at = nodes_text(run_status.nodes)
+    at = ", ".join(f"{count} on {node}" for node, count in run_status.nodes.items())
     return counted(run_status.ranks, "rank") + (f": {at}" if at else "")
-
-
-def nodes_text(ranks: Mapping[str, int]) -> str:
-    """Return the number of ranks on each node as text."""
-    return ", ".join(f"{count} on {node}" for node, count in ranks.items())
