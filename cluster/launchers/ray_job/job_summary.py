@@ -145,13 +145,14 @@ class JobSummary:
         return known
 
 
-def status_with_job(path: Path, job: JobSummary | None) -> RunStatus:
-    """Return the status of a run; its state is "waiting" while a job is to train it.
-
-    Args:
-        job: the run's newest job.
-    """
+def status_with_job(path: Path) -> RunStatus:
+    """Return the status of a run; its state is "waiting" while its newest job is to train it."""
     status = run_status_of(path)
+    return status if status.state == "training" else with_job(status, newest_job_of(path))
+
+
+def with_job(status: RunStatus, job: JobSummary | None) -> RunStatus:
+    """Return the status of a run with the state "waiting" while a job is to train the run."""
     if job is None or job.finished or status.state == "training":
         return status
     if status.state == "finished" and job.status == "RUNNING":  # the job is about to end

@@ -21,6 +21,7 @@ from support.records.run_folders import (
     with_status,
 )
 
+from cluster.launchers.ray_job import job_summary
 from cluster.launchers.ray_job.job_record import JobFolder
 from cluster.launchers.ray_job.job_summary import newest_job_of
 from cluster.terminal import Terminal
@@ -355,9 +356,9 @@ def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
     monkeypatch.setattr(run_feed, "FOLDER_SECONDS", 0.0)
     feed = FolderFeed(folder)
     read = []
-    newest_job_of = run_feed.newest_job_of
+    run_status_of = job_summary.run_status_of
     monkeypatch.setattr(
-        run_feed, "newest_job_of", lambda path: read.append(path.name) or newest_job_of(path)
+        job_summary, "run_status_of", lambda path: read.append(path.name) or run_status_of(path)
     )
     feed.poll()
     assert read == ["trains"]

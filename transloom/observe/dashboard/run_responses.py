@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.launchers.ray_job.job_summary import newest_job_of, status_with_job
+from cluster.launchers.ray_job.job_summary import status_with_job
 from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.file_model import FileModel, JsonLimits, parse_object
@@ -54,7 +54,7 @@ _OF_A_GPU = ("utilization_percent", "memory_used_bytes", "memory_bytes")
 
 def row_of(path: Path) -> RunRow:
     """Return the row of a run in the table."""
-    status = status_with_job(path, newest_job_of(path))
+    status = status_with_job(path)
     return RunRow(id=run_id(status.name), name=status.name, standing=status)
 
 

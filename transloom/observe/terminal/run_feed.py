@@ -25,8 +25,8 @@ from rich.text import Text
 from cluster.launchers.ray_job.job_summary import (
     JobSummary,
     is_run_or_submitted,
-    newest_job_of,
     status_with_job,
+    with_job,
 )
 from cluster.terminal import shown
 from foundation.shown_urls import problem_of, url_of
@@ -34,7 +34,7 @@ from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
 from trainer.record.followed_run import FollowedRuns
-from trainer.record.run_status import is_run, run_paths
+from trainer.record.run_status import is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import indented
@@ -92,7 +92,7 @@ class RunFeed:
     def poll(self) -> None:
         """Read the run again."""
         self.job = self._job_of()
-        self.run_status = status_with_job(self.run.path, self.job)
+        self.run_status = with_job(run_status_of(self.run.path), self.job)
         step = self.run_status.step
         # Another point of the curve has at least as many steps as those before.
         if step < self._drawn_step or step - self._drawn_step > self._drawn_step / CURVE_POINTS:
@@ -172,7 +172,7 @@ class FolderFeed:
             RunMismatchError: the folder does not exist.
         """
         self._folder = folder
-        self._followed = FollowedRuns(_status_of, _is_under_way)
+        self._followed = FollowedRuns(status_with_job, _is_under_way)
         self._told: dict[Path, str] | None = None  # states at the last call of `changes`
         self._followed.refresh(self._list_runs())
         self._next_look = time.monotonic() + FOLDER_SECONDS
@@ -224,10 +224,6 @@ class FolderFeed:
 
     def _list_runs(self) -> list[Path]:
         return run_paths(self._folder, ", a run, or the id of a job", is_run_or_submitted)
-
-
-def _status_of(path: Path) -> RunStatus:
-    return status_with_job(path, newest_job_of(path))
 
 
 def _is_under_way(run: RunStatus) -> bool:

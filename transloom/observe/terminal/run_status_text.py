@@ -6,12 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.launchers.ray_job.job_summary import (
-    JobSummary,
-    is_run_or_submitted,
-    newest_job_of,
-    status_with_job,
-)
+from cluster.launchers.ray_job.job_summary import JobSummary, is_run_or_submitted, status_with_job
 from foundation.wording import counted, span, steps_of
 from trainer.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
@@ -42,7 +37,7 @@ def runs_in(folder: Path) -> list[RunStatus]:
             f"{folder} is itself a run, but a folder that contains runs was expected. To see this "
             f"run, use `transloom status {folder}`"
         )
-    return [status_with_job(path, newest_job_of(path)) for path in paths]
+    return [status_with_job(path) for path in paths]
 
 
 def status_of(run: Path) -> RunStatus:
@@ -56,7 +51,7 @@ def status_of(run: Path) -> RunStatus:
             f"{run} is no run: it has neither run.json nor metrics.jsonl, checkpoints or an owner. "
             "Name the folder of a run, such as runs/phrasebook"
         )
-    return status_with_job(run, newest_job_of(run))
+    return status_with_job(run)
 
 
 def state_text(run: Path) -> str:

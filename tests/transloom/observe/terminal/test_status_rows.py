@@ -12,7 +12,7 @@ from support.records.lines import validation_line as validation
 from support.records.run_folders import made_run, with_checkpoint, with_owner, with_status
 
 from cluster.launchers.ray_job.job_record import Attempt
-from cluster.launchers.ray_job.job_summary import JobSummary, status_with_job
+from cluster.launchers.ray_job.job_summary import JobSummary, with_job
 from cluster.terminal import Terminal
 from trainer.record.run_status import run_status_of
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
@@ -41,7 +41,7 @@ def a_run(tmp_path, *lines, **fields):
 
 
 def texts(run, label, job=None):
-    rows = status_rows(status_with_job(run, job), job)
+    rows = status_rows(with_job(run_status_of(run), job), job)
     return [row.text for row in rows if row.label == label]
 
 
