@@ -20,7 +20,6 @@ import rich.console
 from rich.cells import cell_len
 from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
-from rich.text import Text
 
 from cluster.launchers.ray_job.job_summary import (
     JobSummary,
@@ -100,7 +99,7 @@ class RunFeed:
                 self._curve = read_curves(self.run, CURVE_POINTS).columns["loss"]
                 self._drawn_step = step
 
-    def changes(self) -> list[Text]:
+    def changes(self) -> list[rich.console.RenderableType]:
         """Return what has changed since the last call, a line each; at first, the summary."""
         before, now, texts = self._told, self.run_status, list[str]()
         if before and not now.time and not self.is_over:  # it cannot be read
@@ -208,7 +207,7 @@ class FolderFeed:
         title = url_of(self._folder) or self._folder
         return f"{title}: {counted(len(runs), 'run')}, {under_way:,} under way"
 
-    def changes(self) -> "list[FolderFeed]":
+    def changes(self) -> list[rich.console.RenderableType]:
         """Return this table if it is new, or if a run's state has changed since the last call."""
         before = self._told
         self._told = {path: run.state for path, run in self._followed.summaries.items()}
