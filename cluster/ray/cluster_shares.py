@@ -76,5 +76,5 @@ def sharing_job(job: Job, held: int, begun: bool) -> SharingJob | None:
         needs = Needs.from_json(job.metadata[NEEDS_KEY].encode())
     except (KeyError, ValueError):
         return None
-    run = job.metadata.get(RUN_KEY, job.id)
+    run = job.metadata.get(RUN_KEY, job.id).rstrip("/")
     return SharingJob(job.id, run, job.started or 0.0, claim, needs, begun, held)

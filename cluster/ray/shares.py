@@ -77,7 +77,7 @@ class SharingJob:
     """An unfinished job that takes part in shares.
 
     Attributes:
-        run: location of its run.
+        run: location of its run, without a slash at the end.
         submitted: time of its submission, in seconds since the epoch.
         begun: whether it trains, or is about to start ranks.
         held: number of ranks for which it has reserved resources.
@@ -215,7 +215,7 @@ def target_ranks(jobs: Sequence[SharingJob], nodes: Sequence[NodeCapacity]) -> d
 def one_per_run(jobs: Iterable[SharingJob]) -> list[SharingJob]:
     """Return one job of each run: the one that has begun, or else the one submitted first."""
     ordered = sorted(jobs, key=lambda job: (job.begun, -job.submitted, job.id))
-    return list({job.run.rstrip("/"): job for job in ordered}.values())
+    return list({job.run: job for job in ordered}.values())
 
 
 def _fill(

@@ -22,13 +22,13 @@ class FollowedRuns(Generic[T]):
 
     def __init__(
         self,
-        summarize: Callable[[Path, tuple[Signature | None, ...]], T],
+        summarize: Callable[[Path], T],
         is_active: Callable[[T], bool],
     ) -> None:
         """Start without summaries.
 
         Args:
-            summarize: computes a summary from the folder of a run and the signatures of its files.
+            summarize: computes a summary from the folder of a run.
             is_active: returns True for a run whose state may change while its files stay the same,
                 such as a run that is being trained.
         """
@@ -47,7 +47,7 @@ class FollowedRuns(Generic[T]):
             if known is not None and is_same and not self._is_active(known):
                 summaries[path] = known
                 continue
-            summaries[path] = self._summarize(path, signatures[path])
+            summaries[path] = self._summarize(path)
             if summaries[path] != known:
                 changed.append(summaries[path])
         self.summaries, self._signatures = summaries, signatures
@@ -60,11 +60,11 @@ def _signatures_of(run: RunFolder) -> tuple[Signature | None, ...]:
     If no process trains the run, its status changes only if a signature changes.
     """
     jobs = (run.path / "jobs").glob("*")  # the folder of a job changes with its record
-    newest = max(jobs, key=lambda job: (_signature_of(job) or (0,))[-1], default=run.path / "jobs")
-    return tuple(map(_signature_of, (run.status, run.path / "owners", newest)))
+    newest = max(jobs, key=lambda job: (signature_of(job) or (0,))[-1], default=run.path / "jobs")
+    return tuple(map(signature_of, (run.status, run.path / "owners", newest)))
 
 
-def _signature_of(path: Path) -> Signature | None:
+def signature_of(path: Path) -> Signature | None:
     """Return the inode, size and modification time (ns) of a file, or None if there is no file.
 
     A file that was changed or replaced has another signature.

@@ -14,7 +14,7 @@ from rich.live import Live
 
 from cluster.errors import ClusterError
 from cluster.terminal import Terminal, print_json_line, shown
-from foundation.untrusted_text import visible, visible_line
+from foundation.untrusted_text import visible_line
 from transloom.cli.completion import run_folders
 from transloom.cli.jobs import DEFAULT_ADDRESS, Address
 from transloom.cli.options import JsonOption
@@ -89,7 +89,7 @@ def _feed(what: str, address: str) -> "RunFeed | FolderFeed":
         path = path.parent.parent
     if is_run_or_submitted(path):
         return RunFeed(path, lambda: newest_job_of(path))
-    return FolderFeed(path, newest_job_of)
+    return FolderFeed(path)
 
 
 def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) -> None:
@@ -106,13 +106,16 @@ def show_feed(feed: "RunFeed | FolderFeed", console: Terminal, *, once: bool) ->
         elif supports_live_display(console):
             _draw(feed, console)
         else:
-            _print_lines(feed, console)
+            for _ in _polls(feed):
+                for change in feed.changes():
+                    console.print(change, soft_wrap=True)
     except KeyboardInterrupt:
         return
 
 
 def _polls(feed: "RunFeed | FolderFeed") -> Iterator[None]:
-    """Poll the feed periodically until its training ends."""
+    """Yield at once, and whenever the feed has been polled, until its training ends."""
+    yield
     while not feed.is_over:
         time.sleep(POLL_SECONDS)
         feed.poll()
@@ -126,33 +129,12 @@ def _draw(feed: "RunFeed | FolderFeed", console: Terminal) -> None:
             handled_signals(_exit, signal.SIGTERM, signal.SIGHUP),
             Live(feed, console=console, screen=True, auto_refresh=False) as live,
         ):
-            live.refresh()
             for _ in _polls(feed):
                 live.refresh()
     except KeyboardInterrupt:
         console.print(shown(visible_line(feed.summary())), soft_wrap=True)
     else:
         console.print(feed, crop=False)
-
-
-def _print_lines(feed: "RunFeed | FolderFeed", console: Terminal) -> None:
-    """Print a line for each change, and the state at the end."""
-    from trainer.runs.log import indented
-    from transloom.observe.terminal.run_feed import RunFeed
-
-    def tell(*texts: str) -> None:
-        for text in texts:
-            console.print(shown(indented(visible(text))), soft_wrap=True)
-
-    is_run = isinstance(feed, RunFeed)
-    if is_run:
-        tell(feed.summary())
-    else:
-        console.print(feed, crop=False)
-    for _ in _polls(feed):
-        tell(*feed.changes())
-    if is_run:
-        tell(feed.summary())
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -77,7 +77,7 @@ class JobShare:
         if me is None:
             return "Ray's list of jobs to contain it with a valid claim"
         self.has_turn = targets[me.id] > 0
-        user = next(job for job in one_per_run(jobs) if job.run.rstrip("/") == me.run.rstrip("/"))
+        user = next(job for job in one_per_run(jobs) if job.run == me.run)
         if user.id != me.id:
             return f"its run, which {user.label} uses"
         others = sorted((job for job in jobs if job.id != me.id), key=lambda job: job.precedence)

@@ -146,14 +146,25 @@ class JobSummary:
 
 
 def status_with_job(path: Path) -> RunStatus:
-    """Return the status of a run; its state is "waiting" while its newest job waits to train it."""
+    """Return the status of a run; its state is "waiting" while its newest job is to train it."""
     status = run_status_of(path)
-    job = newest_job_of(path) if status.state != "training" else None
-    if job is None or not job.waits:
+    return status if status.state == "training" else with_job(status, newest_job_of(path))
+
+
+def with_job(status: RunStatus, job: JobSummary | None) -> RunStatus:
+    """Return the status of a run with the state "waiting" while a job is to train the run."""
+    if job is None or job.finished or status.state == "training":
+        return status
+    if status.state == "finished" and job.status == "RUNNING":  # the job is about to end
         return status
     claim = job.claim or Claim()
-    update = {"job_owner": claim.owner, "priority": claim.priority, "reason": job.waits_for}
-    return status.model_copy(update={"state": "waiting", **update})
+    update = {
+        "state": "waiting",
+        "reason": job.waits_for or f"its job is {job.status.lower()}",
+        "job_owner": claim.owner,
+        "priority": claim.priority,
+    }
+    return status.model_copy(update=update)
 
 
 def is_run_or_submitted(path: Path) -> bool:
@@ -164,9 +175,17 @@ def is_run_or_submitted(path: Path) -> bool:
 def newest_job_of(run: Path) -> JobSummary | None:
     """Return the newest job of a run without waiting; None if it has no readable record."""
     try:
-        folder = JobFolder.newest_of(run)
-        record = folder.read()
+        return recorded_job(JobFolder.newest_of(run))
     except (ClusterError, OSError):
         return None
+
+
+def recorded_job(folder: JobFolder) -> JobSummary:
+    """Return the state of a job by its record.
+
+    Raises:
+        ClusterError, OSError: the record cannot be read.
+    """
+    record = folder.read()
     lost = record.state not in FINAL and folder.is_heartbeat_overdue(record)
     return JobSummary(None, record, lost, folder.path)

@@ -64,7 +64,7 @@ def nodes(*cpus: float, **labels: str) -> list[NodeCapacity]:
         ([job("a1", 2, 4, cpus=1.5), job("b2", 1)], (2.0, 2.0), [2, 0]),
         ([job("a1", 2, 4, workers=1.0)], (4.0,), [3]),
         ([job("a1", 4, workers=1.0)], (4.0,), [0]),
-        ([job("a1", 1, 4, run="r"), job("b2", 1, 4, run="r/")], (4.0,), [4, 0]),
+        ([job("a1", 1, 4, run="r"), job("b2", 1, 4, run="r")], (4.0,), [4, 0]),
         ([job("a1", 1, 4, run="r"), job("b2", 1, 4, run="r", begun=True)], (4.0,), [0, 4]),
         ([job("a1", 1, bundle={"GPU": 1.0})], (4.0,), [0]),
         ([job("a1", 1, labels={"pool": "train"})], (4.0,), [0]),
@@ -203,6 +203,8 @@ def listed(**metadata: str) -> Job:
 )
 def test_a_claim_that_is_invalid_takes_no_part(claim: str, needs: str | None) -> None:
     valid = Needs(ranks=1, bundle={"CPU": 1.0}, cpus_of_workers=0.0).model_dump_json()
-    assert sharing_job(listed(run="/r", claim="{}", needs=valid), 2, True)
+    job = sharing_job(listed(run="/r/", claim="{}", needs=valid), 2, True)
+    assert job is not None
+    assert job.run == "/r"
     assert sharing_job(listed(run="/r", claim=claim, needs=needs or valid), 2, True) is None
     assert sharing_job(listed(run="/r"), 0, False) is None

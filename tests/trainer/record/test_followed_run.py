@@ -10,7 +10,7 @@ def test_only_runs_that_are_active_or_have_changed_are_summarized_again(tmp_path
     still, active = (made_run(tmp_path / name, train_line(1)) for name in ("still", "active"))
     read = []
 
-    def summarize(path, signatures):
+    def summarize(path):
         read.append(path.name)
         return path.name, (path / "status.json").read_text()
 

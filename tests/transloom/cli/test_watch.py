@@ -21,6 +21,7 @@ from support.records.run_folders import (
     with_status,
 )
 
+from cluster.launchers.ray_job import job_summary
 from cluster.launchers.ray_job.job_record import JobFolder
 from cluster.launchers.ray_job.job_summary import newest_job_of
 from cluster.terminal import Terminal
@@ -268,7 +269,7 @@ def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens)
     feed = RunFeed(path, lambda: newest_job_of(path))
     assert not feed.is_over
     said = picture_of(feed)
-    assert said.split("\n")[1].split() == ["state", "waiting"]
+    assert said.split("\n")[1].split()[:3] == ["state", "waiting:", "capacity:"]
     assert "waits for capacity: it needs 8 CPU" in said
     assert "problem" not in said
 
@@ -283,8 +284,9 @@ def test_a_job_that_waits_is_watched_until_it_trains_and_ends(tmp_path, happens)
 
     happens(begin, end)
     lines = watched(feed).split("\n")
-    assert lines[0] == f"{path}: step 0, waiting, for capacity: it needs 8 CPU"
+    assert lines[0] == f"{path}: step 0, waiting: capacity: it needs 8 CPU"
     assert any(line.startswith("step 1 of 20  ") for line in lines)
+    assert any(line.startswith(f"{path}: step 1 of 20, training, by process") for line in lines)
     assert "finished" in lines[-2]
 
 
@@ -354,9 +356,9 @@ def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
     monkeypatch.setattr(run_feed, "FOLDER_SECONDS", 0.0)
     feed = FolderFeed(folder)
     read = []
-    run_status_of = run_feed.run_status_of
+    run_status_of = job_summary.run_status_of
     monkeypatch.setattr(
-        run_feed, "run_status_of", lambda path: read.append(path.name) or run_status_of(path)
+        job_summary, "run_status_of", lambda path: read.append(path.name) or run_status_of(path)
     )
     feed.poll()
     assert read == ["trains"]
@@ -365,16 +367,23 @@ def test_only_runs_that_train_or_change_are_read_again(folder, monkeypatch):
     assert read == ["trains", "done", "trains"]
 
 
-def test_a_folder_is_told_of_in_lines_until_nothing_trains(folder, happens):
+def test_a_folder_is_printed_again_when_a_state_changes_until_nothing_trains(folder, happens):
     happens(
         lambda: with_owner(made_run(folder / "new", train_line(1))),
+        lambda: append(folder / "new", train_line(2)),
         lambda: finish(folder / "trains"),
         lambda: leave(folder / "new"),
     )
-    lines = watched(FolderFeed(folder), width=120).rstrip("\n").split("\n")
-    assert lines[-3].startswith("new: training, step 1 of 20")
-    assert lines[-2].startswith("trains: finished: trained to step 20, step 20 of 20")
-    assert lines[-1].startswith("new: stopped, step 1 of 20")
+    tables = watched(FolderFeed(folder), width=200).split(f"{folder}: ")[1:]
+    assert [table.partition("\n")[0] for table in tables] == [
+        "3 runs, 1 under way",
+        "4 runs, 2 under way",
+        "4 runs, 1 under way",
+        "4 runs, 0 under way",
+    ]
+    states = [dict(line.split()[:2] for line in table.split("\n")[2:-1]) for table in tables]
+    assert states[1] == {**states[0], "new": "training"}
+    assert states[3] == {**states[0], "new": "stopped", "trains": "finished"}
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):

@@ -21,6 +21,7 @@ from trainer.checkpoints.folder_names import (
 from trainer.checkpoints.retention import best
 from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import TrainingRecipe
+from trainer.record.followed_run import Signature, signature_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.pull import RunView
 from trainer.runs.remote.views import is_listed
@@ -28,7 +29,8 @@ from transloom.inference.chosen_checkpoint import checkpoint_path, readable_head
 from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.translator import Translator
 
-Signature = tuple[tuple[str, int, int], ...]
+# Signatures of a checkpoint's files.
+Signatures = tuple[tuple[Path, Signature | None], ...]
 
 logger = logger_of(__name__)
 
@@ -83,7 +85,7 @@ class CheckpointReloader:
         """
         self._settings, self._load = settings, load
         self._view = RunView(settings.url, is_listed) if settings.url else None
-        self._refused: dict[Path, tuple[Signature, str]] = {}
+        self._refused: dict[Path, tuple[Signatures, str]] = {}
         self.changes = 0
         self.damaged: list[str] = []
         found = self._first_intact(None)
@@ -131,7 +133,7 @@ class CheckpointReloader:
         for path in candidates(self._settings):
             if path.name == present:
                 break
-            signature = _signature(path)
+            signature = tuple((file, signature_of(file)) for file in sorted(path.glob("*")))
             before = self._refused.get(path)
             if before and before[0] == signature:
                 damaged.append(before[1])
@@ -145,16 +147,3 @@ class CheckpointReloader:
                     damaged.append(str(error))
         self.damaged = damaged
         return found
-
-
-def _signature(checkpoint: Path) -> Signature:
-    """Return a value that changes when any file of the checkpoint changes."""
-    try:
-        return tuple(
-            sorted(
-                (file.name, (status := file.stat()).st_size, status.st_mtime_ns)
-                for file in checkpoint.iterdir()
-            )
-        )
-    except OSError:
-        return ()

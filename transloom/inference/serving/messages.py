@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from foundation.file_model import Count, FileModel
 from foundation.wording import counted
@@ -26,20 +26,25 @@ ProblemKind = Literal[
 ]
 
 
-class TranslateRequest(FileModel):
+class Message(FileModel):
+    """Message whose attributes have their descriptions in the API reference."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class TranslateRequest(Message):
     """Sentences to translate, and options."""
 
-    sentences: Annotated[list[str], Field(min_length=1, description="Sentences to translate.")]
-    n_best: Annotated[int, Field(ge=1, description="Number of translations of each sentence.")] = 1
-    tag: Annotated[
-        str | None,
-        Field(description="Tag to add before every sentence, like the tag of a training corpus."),
-    ] = None
-    prefixes: Annotated[
-        list[str] | None,
-        Field(description='The required beginning of each translation, or "".'),
-    ] = None
-    alignments: Annotated[bool, Field(description="True to also return word alignments.")] = False
+    sentences: Annotated[list[str], Field(min_length=1)]
+    """Sentences to translate."""
+    n_best: Annotated[int, Field(ge=1)] = 1
+    """Number of translations of each sentence."""
+    tag: str | None = None
+    """Tag to add before every sentence, like the tag of a training corpus."""
+    prefixes: list[str] | None = None
+    """The required beginning of each translation, or ""."""
+    alignments: bool = False
+    """True to also return word alignments."""
 
     @model_validator(mode="after")
     def _each_sentence_has_a_prefix(self) -> Self:
@@ -52,71 +57,65 @@ class TranslateRequest(FileModel):
         return self
 
 
-class OneTranslation(FileModel):
+class OneTranslation(Message):
     """A translation of a sentence."""
 
     text: str
-    score: Annotated[
-        float, Field(description="Log-probability (nats) divided by the length penalty.")
-    ]
-    alignment: Annotated[
-        list[tuple[Count, Count]] | None,
-        Field(description="Pairs of indices from 0: a word of the source and a word of `text`."),
-    ] = None
+    score: float
+    """Log-probability (nats) divided by the length penalty."""
+    alignment: list[tuple[Count, Count]] | None = None
+    """Pairs of indices from 0: a word of the source and a word of `text`."""
 
 
-class TranslateAnswer(FileModel):
+class TranslateAnswer(Message):
     """Translations of each sentence, in the order of the request; the best is first."""
 
     run: str
-    checkpoints: Annotated[
-        list[str], Field(description="Names of the checkpoints that made the translations.")
-    ]
+    checkpoints: list[str]
+    """Names of the checkpoints that made the translations."""
     translations: list[list[OneTranslation]]
 
 
-class Problem(FileModel):
+class Problem(Message):
     """Reason for an unsuccessful request."""
 
     kind: ProblemKind
-    problem: Annotated[str, Field(description="Human-readable message.")]
-    sentence: Annotated[
-        Count | None, Field(description="Index, from 0, of the sentence with the problem.")
-    ] = None
-    retry_after_seconds: Annotated[
-        Count | None,
-        Field(description="Seconds to wait before a retry, also in the header Retry-After."),
-    ] = None
+    problem: str
+    """Human-readable message."""
+    sentence: Count | None = None
+    """Index, from 0, of the sentence with the problem."""
+    retry_after_seconds: Count | None = None
+    """Seconds to wait before a retry, also in the header Retry-After."""
 
 
-class RunLimits(FileModel):
+class RunLimits(Message):
     """Limits of a request to a run."""
 
     sentences: Count
-    tokens: Annotated[Count, Field(description="Maximum tokens of a sentence, with tag and EOS.")]
+    tokens: Count
+    """Maximum tokens of a sentence, with tag and EOS."""
     n_best: Count
     request_bytes: Count
 
 
-class ServedRun(FileModel):
+class ServedRun(Message):
     """A served run and its status."""
 
     name: str
     source_language: str
     target_language: str
     ready: bool
-    replicas: Annotated[Count, Field(description="Number of replicas that are ready.")]
-    checkpoints: Annotated[
-        list[str], Field(description="Names of the checkpoints that the replicas use.")
-    ]
-    damaged: Annotated[
-        list[str], Field(description="Reasons why newer checkpoints could not be loaded.")
-    ]
+    replicas: Count
+    """Number of replicas that are ready."""
+    checkpoints: list[str]
+    """Names of the checkpoints that the replicas use."""
+    damaged: list[str]
+    """Reasons why newer checkpoints could not be loaded."""
     waiting_sentences: Count
     limits: RunLimits
 
 
-class Standing(FileModel):
+class Standing(Message):
     """Status of the server and of each run."""
 
     ready: bool

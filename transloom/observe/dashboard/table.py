@@ -18,7 +18,7 @@ class RunsTable:
 
     def __init__(self, folder: RunsFolder) -> None:
         self._folder = folder
-        self._rows = FollowedRuns(lambda path, _: row_of(path), _trains)
+        self._rows = FollowedRuns(row_of, _trains)
         self._problems: list[str] = []
         self._changed: dict[str, RunRow] = {}  # since `refresh` returned them last
         self._looking = threading.Lock()

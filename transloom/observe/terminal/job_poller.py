@@ -4,8 +4,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.launchers.ray_job.job_record import FINAL, JobFolder
-from cluster.launchers.ray_job.job_summary import JobSummary
+from cluster.launchers.ray_job.job_record import JobFolder
+from cluster.launchers.ray_job.job_summary import JobSummary, recorded_job
 
 
 class ClusterJobPoller:
@@ -32,11 +32,10 @@ class ClusterJobPoller:
 
     def poll(self) -> JobSummary:
         """Return the job's status from its job record; if that is not readable here, ask Ray."""
-        folder = JobFolder.of(self.run, self._id)
         with suppress(ClusterError):
-            record = folder.read()
-            if record.state in FINAL or not folder.is_heartbeat_overdue(record):
-                return JobSummary(None, record, folder=folder.path)
+            job = recorded_job(JobFolder.of(self.run, self._id))
+            if not job.lost:
+                return job
         with suppress(ClusterError):  # the head node may be unavailable for a moment
             self._known = self._ask()
         return self._known

@@ -21,26 +21,31 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
 
-from cluster.launchers.ray_job.job_summary import JobSummary, is_run_or_submitted
+from cluster.launchers.ray_job.job_summary import (
+    JobSummary,
+    is_run_or_submitted,
+    status_with_job,
+    with_job,
+)
 from cluster.terminal import shown
 from foundation.shown_urls import problem_of, url_of
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from trainer.errors import RunMismatchError
-from trainer.record.followed_run import FollowedRuns, Signature
+from trainer.record.followed_run import FollowedRuns
 from trainer.record.run_status import is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.folder import RunFolder
+from trainer.runs.log import indented
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.terminal.fact_text import step_summary
 from transloom.observe.terminal.run_status_text import (
     StatusRow,
     runs_table,
     scores_text,
-    state_with_job,
+    state_and_reason,
     status_rows,
     steps_text,
-    time_text,
 )
 
 FOLDER_SECONDS = 5.0
@@ -69,28 +74,24 @@ class RunFeed:
         self._drawn_step = -1  # the last step of the curve
         self._was_under_way = False
         self.poll()
-        self._told = self.run_status  # at the last call of `changes`
+        self._told: RunStatus | None = None  # at the last call of `changes`
         self._next_line = 0.0
         self._was_under_way = not self.is_over
-
-    @property
-    def state(self) -> str:
-        return state_with_job(self.run_status, self.job)
 
     @property
     def is_over(self) -> bool:
         """True if no process is training the run, and no job will train it."""
         if self.job and not self.job.finished:
             return False
-        is_known = self.state not in ("damaged", "unknown") or self.run_status.owner is not None
-        if self._was_under_way and not is_known:
+        state, owner = self.run_status.state, self.run_status.owner
+        if self._was_under_way and state in ("damaged", "unknown") and owner is None:
             return not self.run.path.exists()  # storage may be unavailable for a moment
-        return self.state != "training"
+        return state != "training"
 
     def poll(self) -> None:
         """Read the run again."""
-        self.run_status = run_status_of(self.run.path)
         self.job = self._job_of()
+        self.run_status = with_job(run_status_of(self.run.path), self.job)
         step = self.run_status.step
         # Another point of the curve has at least as many steps as those before.
         if step < self._drawn_step or step - self._drawn_step > self._drawn_step / CURVE_POINTS:
@@ -98,19 +99,24 @@ class RunFeed:
                 self._curve = read_curves(self.run, CURVE_POINTS).columns["loss"]
                 self._drawn_step = step
 
-    def changes(self) -> list[str]:
-        """Return what has changed since the last call: steps, scores and notices, a line each."""
+    def changes(self) -> list[rich.console.RenderableType]:
+        """Return what has changed since the last call, a line each; at first, the summary."""
         before, now, texts = self._told, self.run_status, list[str]()
-        if not now.time:  # it cannot be read
+        if before and not now.time and not self.is_over:  # it cannot be read
             return []
         self._told = now
+        if before is None:
+            return [shown(self.summary())]
         if now.step > before.step and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_LINE_SECONDS
             summary = step_summary(lambda fact: now.value(fact.name), now.loss_form)
             texts.append(f"step {steps_text(now)}  {summary}")
         if now.scores_step not in (None, before.scores_step):
             texts.append(f"step {now.scores_step:,}: validation {scores_text(now)}")
-        return texts + [entry.text for entry in now.notices if entry not in before.notices]
+        texts += [entry.text for entry in now.notices if entry not in before.notices]
+        if now.state != before.state:
+            texts.append(self.summary())
+        return [shown(indented(text)) for text in texts]
 
     def rows(self, width: int, *, has_notices: bool = True) -> list[StatusRow]:
         """Return the rows of the status and of the curve.
@@ -142,17 +148,15 @@ class RunFeed:
 
     def summary(self) -> str:
         """Return the state of the run in one line."""
-        waits = self.job.waits_for if self.job else None
-        known, is_own = self.run_status, self.state == self.run_status.state
-        why = f": {known.reason}" if known.reason and is_own else f", for {waits}" if waits else ""
+        known = self.run_status
         owner = known.owner if known.state == "training" else None
         who = f", by process {owner.process} on {owner.host}" if owner else ""
-        return f"{self.run.location}: step {steps_text(known)}, {self.state}{why}{who}"
+        return f"{self.run.location}: step {steps_text(known)}, {state_and_reason(known)}{who}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the complete status of the run as a dictionary for JSON."""
         return {
-            "standing": run_status_of(self.run.path).model_dump(mode="json"),
+            "standing": self.run_status.model_dump(mode="json"),
             "job": self.job.to_json() if self.job else None,
         }
 
@@ -160,27 +164,17 @@ class RunFeed:
 class FolderFeed:
     """Current status of the runs of a folder, the most recently changed one first."""
 
-    def __init__(
-        self, folder: Path, job_of: Callable[[Path], JobSummary | None] = lambda run: None
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         """List the runs and read each once.
-
-        Args:
-            job_of: returns the status of a run's job; None if the run has no job.
 
         Raises:
             RunMismatchError: the folder does not exist.
         """
         self._folder = folder
-        self._job_of = job_of
-        self._jobs: dict[Path, JobSummary | None] = {}
-        self._changed: dict[Path, float] = {}  # time of the last change to a run's files
-        self._followed = FollowedRuns(self._read, self._is_under_way)
-        self._told: dict[Path, str] = {}  # states at the last call of `changes`
-        self._next_look = 0.0
-        self._list_runs()
-        self.poll()
-        self.changes()
+        self._followed = FollowedRuns(status_with_job, _is_under_way)
+        self._told: dict[Path, str] | None = None  # states at the last call of `changes`
+        self._followed.refresh(self._list_runs())
+        self._next_look = time.monotonic() + FOLDER_SECONDS
 
     def poll(self) -> None:
         """Read the runs that are training or have changed, at most every `FOLDER_SECONDS`."""
@@ -193,7 +187,7 @@ class FolderFeed:
     @property
     def is_over(self) -> bool:
         """True if no run is training, and no run waits for its job to train it."""
-        return not any(map(self._is_under_way, self._followed.summaries.values()))
+        return not any(map(_is_under_way, self._followed.summaries.values()))
 
     def __rich_console__(
         self, console: rich.console.Console, options: ConsoleOptions
@@ -205,52 +199,34 @@ class FolderFeed:
             yield shown((problem, "red"))
         fit = runs if options.height is None else runs[: max(0, options.height - 4)]
         older = f"… {len(runs) - len(fit):,} older ones" if len(fit) < len(runs) else ""
-        yield runs_table(fit, self._jobs.get, older)
+        yield runs_table(fit, older)
 
     def summary(self) -> str:
         runs = self._followed.summaries
-        under_way = sum(map(self._is_under_way, runs.values()))
+        under_way = sum(map(_is_under_way, runs.values()))
         title = url_of(self._folder) or self._folder
         return f"{title}: {counted(len(runs), 'run')}, {under_way:,} under way"
 
-    def changes(self) -> list[str]:
-        """Return a line for each run whose state changed since the last call."""
-        runs = self._followed.summaries
-        states = {path: state_with_job(run, self._jobs[path]) for path, run in runs.items()}
-        changed = [path for path, state in states.items() if self._told.get(path) != state]
-        self._told = states
-        return [self._line(runs[path]) for path in changed]
+    def changes(self) -> list[rich.console.RenderableType]:
+        """Return this table if it is new, or if a run's state has changed since the last call."""
+        before = self._told
+        self._told = {path: run.state for path, run in self._followed.summaries.items()}
+        return [self] if self._told != before else []
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the status of each run as a dictionary for JSON."""
         return [run.model_dump(mode="json") for run in self._newest_first()]
 
     def _newest_first(self) -> list[RunStatus]:
-        def order(run: RunStatus) -> tuple[bool, float]:
-            return not self._is_under_way(run), -self._changed[Path(run.path)]
-
-        return sorted(self._followed.summaries.values(), key=order)
-
-    def _is_under_way(self, run: RunStatus) -> bool:
-        job = self._jobs[Path(run.path)]
-        return run.state == "training" or bool(job and not job.finished)
+        runs = self._followed.summaries.values()
+        return sorted(runs, key=lambda run: (not _is_under_way(run), -run.time))
 
     def _list_runs(self) -> list[Path]:
         return run_paths(self._folder, ", a run, or the id of a job", is_run_or_submitted)
 
-    def _read(self, path: Path, signatures: tuple[Signature | None, ...]) -> RunStatus:
-        times = [signature[2] for signature in signatures if signature]
-        self._changed[path] = max(times, default=0) / 1e9
-        self._jobs[path] = self._job_of(path) if (path / "jobs").is_dir() else None
-        return run_status_of(path)
 
-    def _line(self, run: RunStatus) -> str:
-        why = f": {run.reason}" if run.reason and not self._is_under_way(run) else ""
-        scores = scores_text(run)
-        left = f", {time_text(run.seconds_left)} left" if run.seconds_left else ""
-        behind = f", {scores}" if scores else ""
-        state = state_with_job(run, self._jobs[Path(run.path)])
-        return f"{run.name}: {state}{why}, step {steps_text(run)}{behind}{left}"
+def _is_under_way(run: RunStatus) -> bool:
+    return run.state in ("training", "waiting")
 
 
 def status_grid(

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ def status_of(run: Path) -> RunStatus:
             f"{run} is no run: it has neither run.json nor metrics.jsonl, checkpoints or an owner. "
             "Name the folder of a run, such as runs/phrasebook"
         )
-    return run_status_of(run)
+    return status_with_job(run)
 
 
 def state_text(run: Path) -> str:
@@ -62,21 +62,16 @@ def state_text(run: Path) -> str:
     return f"{run_status.state}, step {_progress_text(run_status)}"
 
 
-def runs_table(
-    run_statuses: Sequence[RunStatus],
-    job_of: Callable[[Path], JobSummary | None] = lambda run: None,
-    caption: str = "",
-) -> AnswerTable:
+def runs_table(run_statuses: Sequence[RunStatus], caption: str = "") -> AnswerTable:
     """Return a table of runs.
 
     Args:
-        job_of: returns the newest job of a run, whose state is shown while the run waits for it.
         caption: the text below the table.
     """
     facts = [
         fact
         for fact in facts_for("table")
-        if fact.thin or any(status.value(fact.name) is not None for status in run_statuses)
+        if any(status.value(fact.name) is not None for status in run_statuses)
     ]
     table = AnswerTable(
         *(Column("run", copied=True), "state", "step", BY_NAME["nll"].title, "newest scores"),
@@ -87,7 +82,7 @@ def runs_table(
     for run_status in run_statuses:
         table.add(
             run_status.name,
-            _state_text(run_status, job_of(Path(run_status.path))),
+            _state_text(run_status),
             steps_text(run_status),
             value_text(run_status, "nll"),
             scores_text(run_status),
@@ -107,12 +102,14 @@ class StatusRow(NamedTuple):
 
 
 def status_rows(run_status: RunStatus, job: JobSummary | None = None) -> list[StatusRow]:
-    """Return the complete status of a run, the most important properties first."""
-    state, style = state_with_job(run_status, job), STATE_STYLES.get(run_status.state, "")
-    reason = f": {run_status.reason}" if run_status.reason and state == run_status.state else ""
+    """Return the complete status of a run, the most important properties first.
+
+    Args:
+        job: the run's newest job, to show its state and restarts.
+    """
     vitals = run_status.vitals if run_status.state == "training" else None
     rows = [
-        StatusRow("state", state + reason, style),
+        StatusRow("state", state_and_reason(run_status), STATE_STYLES.get(run_status.state, "")),
         *(StatusRow("job", text) for text in job_texts(job)),
         StatusRow("step", _progress_text(run_status)),
         *(StatusRow(*pair) for pair in _fact_rows(run_status)),
@@ -152,11 +149,9 @@ def status_text(run_status: RunStatus) -> str:
     return "\n".join([run_status.path, *lines])
 
 
-def state_with_job(run_status: RunStatus, job: JobSummary | None) -> str:
-    """Return the state of a run, or its job's state while the run waits for the job."""
-    if run_status.state != "training" and job and not job.finished:
-        return job.status.lower()
-    return run_status.state
+def state_and_reason(run_status: RunStatus) -> str:
+    """Return the state of a run, with its reason if there is one."""
+    return ": ".join(filter(None, (run_status.state, run_status.reason)))
 
 
 def job_texts(job: JobSummary | None) -> Iterator[str]:
@@ -183,20 +178,19 @@ def rank_rows(vitals: Vitals, now: float) -> Iterator[StatusRow]:
     nodes: dict[str, dict[str, list[RankVitals]]] = defaultdict(lambda: defaultdict(list))
     silent = set()
     for rank in vitals.ranks:
-        quiet = rank.silent_seconds + age
+        quiet, text = rank.silent_seconds + age, _at(rank)
         # A starting rank sends no heartbeat during its imports.
         if rank.phase != "start" and quiet > SILENT_SECONDS:
             silent.add(rank.node)
-            nodes[rank.node][f"silent for {span(quiet)}, in {_at(rank)}"].append(rank)
-        else:
-            nodes[rank.node][_at(rank)].append(rank)
+            text = f"silent for {span(quiet)}, in {text}"
+        nodes[rank.node][text].append(rank)
     for node in sorted(nodes, key=lambda node: (node not in silent, node)):
         texts = []
-        for state, ranks in sorted(nodes[node].items(), key=lambda group: -len(group[1])):
+        for text, ranks in sorted(nodes[node].items(), key=lambda group: -len(group[1])):
             heard = ago(max(rank.silent_seconds for rank in ranks) + age)
             named = f"{'ranks' if ranks[1:] else 'rank'} {numbers(rank.rank for rank in ranks)}"
-            is_silent = state.startswith("silent")
-            texts.append(f"{named} {state}" + ("" if is_silent else f", heartbeat {heard}"))
+            heartbeat = "" if text.startswith("silent") else f", heartbeat {heard}"
+            texts.append(f"{named} {text}{heartbeat}")
         yield StatusRow(f"  {node}", "; ".join(texts), "red" if node in silent else "")
     if workers := vitals.data_workers:
         read = sum(worker.windows_read or 0 for worker in workers)
@@ -234,10 +228,10 @@ def steps_text(run_status: RunStatus) -> str:
     return steps_of(run_status.step, run_status.max_steps)
 
 
-def _state_text(run_status: RunStatus, job: JobSummary | None) -> str:
+def _state_text(run_status: RunStatus) -> str:
     """Return the state as text, with the age of the last step if that exceeds `QUIET_SECONDS`."""
     if (run_status.step_age_seconds or 0) <= QUIET_SECONDS:
-        return state_with_job(run_status, job)
+        return run_status.state
     return f"{run_status.state}, no step for {time_text(run_status.step_age_seconds)}"
 
 
@@ -312,10 +306,5 @@ def _owner_text(run_status: RunStatus) -> str:
 def _ranks_line(run_status: RunStatus) -> str:
     if run_status.ranks is None:
         return ""
-    at = nodes_text(run_status.nodes)
+    at = ", ".join(f"{count} on {node}" for node, count in run_status.nodes.items())
     return counted(run_status.ranks, "rank") + (f": {at}" if at else "")
-
-
-def nodes_text(ranks: Mapping[str, int]) -> str:
-    """Return the number of ranks on each node as text."""
-    return ", ".join(f"{count} on {node}" for node, count in ranks.items())

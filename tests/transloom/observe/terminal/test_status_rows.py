@@ -9,10 +9,10 @@ from rich.cells import cell_len
 from support.launchers.job_records import a_record
 from support.records.lines import COMPARED, corruption_found, skipped_line, train_line
 from support.records.lines import validation_line as validation
-from support.records.run_folders import made_run, with_owner, with_status
+from support.records.run_folders import made_run, with_checkpoint, with_owner, with_status
 
 from cluster.launchers.ray_job.job_record import Attempt
-from cluster.launchers.ray_job.job_summary import JobSummary
+from cluster.launchers.ray_job.job_summary import JobSummary, with_job
 from cluster.terminal import Terminal
 from trainer.record.run_status import run_status_of
 from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
@@ -41,7 +41,8 @@ def a_run(tmp_path, *lines, **fields):
 
 
 def texts(run, label, job=None):
-    return [row.text for row in status_rows(run_status_of(run), job) if row.label == label]
+    rows = status_rows(with_job(run_status_of(run), job), job)
+    return [row.text for row in rows if row.label == label]
 
 
 def rank_texts(*ranks, **fields):
@@ -112,11 +113,18 @@ def test_a_job_that_waits_says_what_for(tmp_path):
         run, id="tiny-1", state="WAITING", waits_for="room: it needs 8 CPU", attempts=(died, now)
     )
     job = JobSummary(None, record)
-    assert texts(run, "state", job) == ["waiting"]
+    assert texts(run, "state", job) == ["waiting: room: it needs 8 CPU"]
     told, restart = texts(run, "job", job)
     assert told == "tiny-1: waiting, waits for room: it needs 8 CPU"
     assert restart.endswith("restarted after exit code 1: again")
     assert texts(run, "state") == ["stopped"]
+    again = JobSummary(None, record.model_copy(update={"state": "RUNNING", "waits_for": None}))
+    assert texts(run, "state", again) == ["waiting: its job is running"]
+    ended = JobSummary(None, record.model_copy(update={"state": "STOPPED"}))
+    assert texts(run, "state", ended) == ["stopped"]
+    with_checkpoint(run, 20)
+    assert texts(run, "state", again) == ["finished: trained to step 20"]
+    assert texts(run, "state", job) == ["waiting: room: it needs 8 CPU"]
 
 
 def test_findings_have_rows(tmp_path):

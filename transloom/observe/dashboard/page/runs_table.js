@@ -175,7 +175,7 @@ function columnsOf(runs, view, facts) {
     { field: "state", name: "state", order: "" },
     { field: "step", name: "step", order: "-" },
     ...scores,
-    ...facts.filter(({ thin, name }) => thin || runs.some((row) => valueOf(row, name) != null)).map((fact) => ({ field: fact.name, name: fact.title, order: fact.format === "span" ? "" : "-", fact })),
+    ...facts.filter(({ name }) => runs.some((row) => valueOf(row, name) != null)).map((fact) => ({ field: fact.name, name: fact.title, order: fact.format === "span" ? "" : "-", fact })),
     ...view.columns.map((key) => ({ field: key, name: key.split(".").slice(-2).join("."), order: "", setting: key })),
   ];
 }
