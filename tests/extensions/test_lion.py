@@ -1,6 +1,7 @@
 """Lion is Lion, and as an extension it moves between shapes and is exact as AdamW is."""
 
-from functools import cache
+from functools import cache, partial
+from types import SimpleNamespace
 
 import lion
 import pytest
@@ -8,16 +9,12 @@ import torch
 import warm_up_stable_decay  # noqa: F401 (registers it)
 from lion.update import Lion
 from support.ranks import engine_jobs, lion_jobs
-from support.ranks.engine_jobs import MODEL, SLOTS, SMOOTHING, VOCABULARY, Shape, committed
+from support.ranks.engine_jobs import Shape, committed
 
-from model.losses.loss import CrossEntropy
-from model.networks.transformer import Transformer
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.errors import RunMismatchError
 from trainer.registries.optimizers import OptimizerConfig
-from trainer.tasks.batch import to_device
-from trainer.tasks.randomness import seed_torch
 from trainer.zero.settings import parameter_groups
 
 pytestmark = pytest.mark.long
@@ -133,24 +130,11 @@ def test_clipping_divides_the_gradient():
 
 def plain_losses(steps):
     """Losses of the same training without DeepSpeed."""
-    seed_torch(1, "weights")
-    model = Transformer(MODEL, VOCABULARY)
-    optimizer = PlainLion(parameter_groups(model, 0.01), (0.9, 0.98))
-    losses = []
-    for step in range(1, steps + 1):
-        batches = [engine_jobs.micro_batch(step, slot) for slot in range(SLOTS)]
-        tokens = sum(batch.tokens("tgt") for batch in batches)
-        total = 0.0
-        for slot, micro_batch in enumerate(batches):
-            batch = to_device(micro_batch, VOCABULARY, torch.device("cpu"))
-            seed_torch(1, "dropout", step, slot)
-            sums = model(*batch.inputs, CrossEntropy(SMOOTHING))
-            (sums.smoothed / tokens).backward()
-            total += float(sums.smoothed.detach())
-        optimizer.step(engine_jobs.LEARNING_RATE)
-        model.zero_grad()
-        losses.append(total / tokens)
-    return losses
+    model = engine_jobs.make_model()
+    lion = PlainLion(parameter_groups(model, 0.01), (0.9, 0.98))
+    step = partial(lion.step, engine_jobs.LEARNING_RATE)
+    optimizer = SimpleNamespace(step=step, zero_grad=model.zero_grad)
+    return engine_jobs.plain_loop(model, steps, optimizer=optimizer)[0]
 
 
 @pytest.mark.parametrize(

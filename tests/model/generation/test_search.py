@@ -123,16 +123,19 @@ def test_wide_beam_is_exact(network, sentences, alpha, seed):
         )
 
 
-def textbook_beam_search(model, source, k, alpha, limit):
-    """Beam search over plain lists, one sentence, nothing cached."""
+def textbook_beam_search(models, sources, k, alpha, limit):
+    """Beam search over plain lists, one sentence, nothing cached, by the mean of the softmaxes."""
     live, finished = [(0.0, ())], []
     for length in range(1, limit + 1):
         candidates = []
         for total, ids in live:
-            log_probabilities = uncached_log_probabilities(model, source, ids).tolist()
-            for token, log_probability in enumerate(log_probabilities):
+            each = [
+                uncached_log_probabilities(model, source, ids).double().exp()
+                for model, source in zip(models, sources, strict=True)
+            ]
+            for token, probability in enumerate((sum(each) / len(each)).tolist()):
                 if token not in FORBIDDEN and (length < limit or token == EOS):
-                    candidates.append((total + log_probability, (*ids, token)))
+                    candidates.append((total + math.log(probability), (*ids, token)))
         candidates.sort(reverse=True)
         for total, ids in candidates[:k]:
             if ids[-1] == EOS:
@@ -168,7 +171,7 @@ def test_beam_search_equals_the_textbook(network, sentences, form):
     for row, found in enumerate(beam_search(model, source, decoding)):
         length = LENGTHS[row]
         one = source[row : row + 1, :length]
-        expected = textbook_beam_search(model, one, 3, 0.6, length + 8)
+        expected = textbook_beam_search([model], [one], 3, 0.6, length + 8)
         assert [hypothesis.ids for hypothesis in found] == [ids for _, ids in expected]
         assert [hypothesis.score for hypothesis in found] == pytest.approx(
             [score for score, _ in expected], abs=1e-4
@@ -361,30 +364,6 @@ def test_the_limit_is_cut_to_a_whole_number(network, sentences):
     assert state.limits == [3, 5, 7, 10, 13, 20]
 
 
-@torch.no_grad()
-def textbook_ensemble(models, sources, k, alpha, limit):
-    """Beam search over plain lists, one sentence, by the mean of the networks' softmaxes."""
-    live, finished = [(0.0, ())], []
-    for length in range(1, limit + 1):
-        candidates = []
-        for total, ids in live:
-            each = [
-                uncached_log_probabilities(model, source, ids).double().exp()
-                for model, source in zip(models, sources, strict=True)
-            ]
-            for token, probability in enumerate((sum(each) / len(each)).tolist()):
-                if token not in FORBIDDEN and (length < limit or token == EOS):
-                    candidates.append((total + math.log(probability), (*ids, token)))
-        candidates.sort(reverse=True)
-        for total, ids in candidates[:k]:
-            if ids[-1] == EOS:
-                finished.append((total / length_penalty(length, alpha), ids[:-1]))
-        if len(finished) >= k:
-            break
-        live = [(total, ids) for total, ids in candidates if ids[-1] != EOS][:k]
-    return sorted(finished, reverse=True)[:k]
-
-
 def test_an_ensemble_averages_probabilities(network, sentences):
     """Networks of other shapes, of which one reads the sentences in other tokens."""
     models = [network(2), network(4, width=24, encoder_layers=1, norm="pre"), network(5)]
@@ -396,7 +375,7 @@ def test_an_ensemble_averages_probabilities(network, sentences):
         one = [
             source[row : row + 1, :length] for source, length in zip(sources, lengths, strict=True)
         ]
-        expected = textbook_ensemble(models, one, 3, 0.6, max(lengths) + 5)
+        expected = textbook_beam_search(models, one, 3, 0.6, max(lengths) + 5)
         assert [hypothesis.ids for hypothesis in found] == [ids for _, ids in expected]
         assert [hypothesis.score for hypothesis in found] == pytest.approx(
             [score for score, _ in expected], abs=1e-4

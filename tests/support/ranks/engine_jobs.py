@@ -65,11 +65,11 @@ def make_model(
 
 
 def plain_loop(
-    model: Transformer, steps: int, clipping: float = 0.0
+    model: Transformer, steps: int, clipping: float = 0.0, optimizer: Any = None
 ) -> tuple[list[float], list[float]]:
     """Losses and gradient norms of the same training without DeepSpeed: autograd, torch's
-    clipping, torch's AdamW."""
-    optimizer = torch.optim.AdamW(
+    clipping, torch's AdamW or another optimizer."""
+    optimizer = optimizer or torch.optim.AdamW(
         parameter_groups(model, 0.01), lr=0.01, betas=(0.9, 0.98), eps=1e-9
     )
     losses, norms = [], []

@@ -4,7 +4,7 @@
 export const SLICE_MS = 20; // well below the 50 ms after which a browser counts a task as long
 const NEAR = "200px"; // so that what is scrolled to is there
 
-const waiting = new Map(); // what each element that is not in view waits for
+const waiting = new WeakMap(); // what draws each element
 const queue = [];
 let observer = null;
 let running = null;
@@ -13,9 +13,8 @@ let running = null;
 export function whenInView(node, draw) {
   observer ??= new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
-      if (!isIntersecting || !waiting.has(target)) continue;
-      queue.push(waiting.get(target));
-      waiting.delete(target);
+      if (!isIntersecting) continue;
+      queue.push(target);
       observer.unobserve(target);
     }
     running ??= run().finally(() => { running = null; });
@@ -27,7 +26,8 @@ export function whenInView(node, draw) {
 
 async function run() {
   for (let until = performance.now() + SLICE_MS; queue.length;) {
-    queue.shift()();
+    const node = queue.shift();
+    if (node.isConnected) waiting.get(node)(); // it may have been replaced since it came into view
     if (performance.now() < until) continue;
     await nextTask();
     until = performance.now() + SLICE_MS;
