@@ -78,9 +78,10 @@ def test_every_section_fits_every_screen_and_axe_finds_nothing(browser, address,
             page = opened(watched, address, number)
             page.evaluate("document.querySelectorAll('details').forEach((f) => { f.open = true; })")
             assert not watched.is_wider_than_the_screen(), number
-            strips = page.evaluate(
+            strips = page.evaluate(  # only vectors whose columns are as narrow as can be clicked
                 "[...document.querySelectorAll('section.here figure.map')].filter((f) =>"
-                " f.map.columns === null && f.scrollWidth > f.clientWidth).length"
+                " f.map.columns === null && f.scrollWidth > f.clientWidth"
+                " && f.layout?.cell.width > 3).length"
             )
             assert strips == 0, number
             if number in (1, 5, sections - 2, sections):
