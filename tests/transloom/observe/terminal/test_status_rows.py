@@ -163,7 +163,7 @@ def test_a_terminal_shows_the_most_important_rows(tmp_path, monkeypatch, width, 
         ("speed", "10 target tokens/s"),
         ("newest scores", "BLEU 30.0"),
         ("  node-1", "ranks 2–3 step 7"),
-        ("at 2026-01-01 00:00:08", "event 8"),
+        ("at 2026-01-01 05:45:08", "event 8"),  # in this zone
     ):
         (row,) = (line for line in shown if line.startswith(f"{label}  "))
         assert part in row
