@@ -381,3 +381,14 @@ def test_a_waiting_owner_is_told_of_once_after_two_renewals(tmp_path, monkeypatc
     assert when == 11.0
     assert "process 12 on elsewhere" in text
     assert "lease of 30 s" in text
+
+
+def test_an_owner_whose_further_check_fails_has_lost_the_run(tmp_path):
+    def lost():
+        raise LeaseLostError("the store has another owner")
+
+    with Lease(tmp_path) as lease:
+        lease.check()
+        lease.require(lost)
+        with pytest.raises(LeaseLostError):
+            lease.check()
