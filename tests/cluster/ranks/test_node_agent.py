@@ -318,7 +318,7 @@ def test_nodes_are_not_awaited_by_a_run_that_must_stop(agents, node, tmp_path):
     silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
     agents.give_up = lambda: True
     assert folders.check(tmp_path, RunFolder(tmp_path)) == []
-    assert pull_run(agents, "work", [node], []) == ({}, [])
+    assert pull_run(agents, "work", [node], []) == (set(), [])
     assert (list(agents.unfit), agents.unresponsive([node])) == ([], set())
     assert list(tmp_path.iterdir()) == []
 
