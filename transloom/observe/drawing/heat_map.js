@@ -165,12 +165,12 @@ function paintLabels(context, { rowLabels, columnLabels, cell, left, top, every 
 
 function paintCells(context, figure, full, palette) {
   const { cell, left, top, writesNumbers } = figure.layout;
-  const { values, columns } = figure.map;
+  const { values, columns, full: own } = figure.map; // a row may have its own full colour
   const signed = figure.dataset.colours === "signed";
   context.textAlign = "center";
   context.font = SMALL_FONT;
   values.forEach((numbers, row) => numbers.forEach((value, column) => {
-    const ground = groundOf(palette, value, full);
+    const ground = groundOf(palette, value, own?.row === row ? own.greatest : full);
     // Narrow cells begin and end at whole pixels, so that no seam shows between them.
     const x = Math.round(left + column * cell.width);
     const wide = Math.round(left + (column + 1) * cell.width) - x;

@@ -12,16 +12,13 @@ from trainer.tasks.probe import Probe, sides_of
 from transloom.observe.explain.markup import escape, json_in_html
 
 Moments = dict[str, list[tuple[str, Probe]]]  # probes by sentence, each with the name of its step
+Models = list[dict[str, Any]] | str  # packed checkpoints, each with its `name`, or why there are none
 
 _CONTROLS = """\
 <div class="lapse">
-<p{one}><label>Sentence <select data-lapse="sentence">{sentences}</select></label></p>
-<p class="slider"><button type="button" data-lapse="before" aria-label="Step before">‹</button>
-<input type="range" data-lapse="moment" min="0" max="{last}" value="0"
-aria-label="Step of training">
-<button type="button" data-lapse="after" aria-label="Step after">›</button>
-<button type="button" data-lapse="play">▶ Play</button></p>
-<p class="said"><small data-lapse="step"></small> <output data-lapse="output" dir="auto"></output>
+<p><label>Sentence <select data-lapse="sentence">{sentences}</select></label> <small data-lapse="typed">{typed}</small></p>
+<div data-lapse="player"></div>
+<p class="said"><output data-lapse="output" dir="auto"></output>
 <small data-lapse="ended"></small></p>
 <h2 class="part">Predictions of the next piece</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Predictions of each step">
@@ -34,11 +31,16 @@ columns</small></p>
 <h2 class="part">All translations</h2>
 <div data-lapse="all">{tables}</div>
 <script type="application/json" data-lapse="data">{data}</script>
+{models}
 </div>"""
 
 
-def lapse_markup(lapse: Moments) -> str:
-    """Return the time-lapse as HTML."""
+def lapse_markup(lapse: Moments, models: Models) -> str:
+    """Return the time-lapse as HTML.
+
+    Args:
+        models: the checkpoints that translate a typed sentence, or the reason why there are none.
+    """
     sentences = list(lapse)
     first = lapse[sentences[0]]
     places = [one.place for one in first[0][1].attention]
@@ -46,9 +48,13 @@ def lapse_markup(lapse: Moments) -> str:
     data = json_in_html([_data_of(sentence, moments) for sentence, moments in lapse.items()])
     options = "".join(f'<option value="{n}">{escape(s)}</option>' for n, s in enumerate(sentences))
     return _CONTROLS.format(
-        one=" hidden" if len(sentences) == 1 else "",
         sentences=options,
-        last=len(first) - 1,
+        typed="Type a sentence at the top of the page to see what each checkpoint made of it."
+        if isinstance(models, list)
+        else escape(f"A typed sentence is not played: {models}."),
+        models=f'<script type="application/json" id="lapse-models">{json_in_html(models)}</script>'
+        if isinstance(models, list)
+        else "",
         places="".join(
             f'<option value="{escape(place)}"{" selected" if place == shown else ""}>'
             f"{escape(_name(place))}</option>"

@@ -10,7 +10,7 @@ import { visible, written } from "../../../drawing/text.js";
 import { comparisonSlices } from "./comparing.js";
 import { modelInPage } from "../../live/page/loading.js";
 import { nameOfAttention } from "../../live/page/places.js";
-import { slicesInTurn, whenTyped } from "../../live/page/slices.js";
+import { followTyped, slicesInTurn } from "../../live/page/slices.js";
 import { staleNote } from "../../walk/first_screen.js";
 import { meanOf } from "../../live/page/tensors.js";
 import { rowsOf } from "../../walk/trace.js";
@@ -230,11 +230,7 @@ async function awaken() {
   part("state").textContent = "The models are being unpacked.";
   state.models = await Promise.all([modelInPage("live-model"), modelInPage("compared-model")]);
   part("state").textContent = "Type another sentence at the top of the page to compare both models on it.";
-  const isShown = () => section.classList.contains("here");
-  const follow = whenTyped(inTurn, compute);
-  typed.addEventListener("input", () => isShown() && follow());
-  section.draw = () => { if (typed.value && typed.value !== state.found.sentence) compute(); };
-  if (isShown()) section.draw();
+  followTyped(section, inTurn, () => state.found.sentence, compute);
 }
 
 state.found = JSON.parse(document.getElementById("comparison").textContent,
