@@ -170,7 +170,8 @@ function paintCells(context, figure, full, palette) {
   context.textAlign = "center";
   context.font = SMALL_FONT;
   values.forEach((numbers, row) => numbers.forEach((value, column) => {
-    const ground = groundOf(palette, value, own?.row === row ? own.greatest : full);
+    const isOwn = own?.row === row;
+    const ground = groundOf(palette, value, isOwn ? own.greatest : full);
     // Narrow cells begin and end at whole pixels, so that no seam shows between them.
     const x = Math.round(left + column * cell.width);
     const wide = Math.round(left + (column + 1) * cell.width) - x;
@@ -180,7 +181,7 @@ function paintCells(context, figure, full, palette) {
     context.fillRect(x, y, wide - (columns ? 1 : 0), cell.height - 1);
     if (!writesNumbers || value === null) return;
     context.fillStyle = hex(readableOn(ground));
-    context.fillText(shortNumber(value, signed ? 1 : 2), x + cell.width / 2, y + cell.height / 2);
+    context.fillText(shortNumber(value, signed || isOwn ? 1 : 2), x + cell.width / 2, y + cell.height / 2);
   }));
   context.strokeStyle = hex(palette.line);
   context.strokeRect(left - 0.5, top - 0.5, values[0].length * cell.width + 1,

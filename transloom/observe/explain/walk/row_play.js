@@ -42,7 +42,8 @@ export function addRowPlay(trace, attention, head, figure) {
     return name;
   }
 
-  showRow(values[0].includes(null) ? recorded - 1 : 0); // the last row of a mask sees all others
+  choice.selectedIndex = Math.floor(recorded / 2); // a row of which a mask hides some columns
+  showRow(choice.selectedIndex);
 }
 
 // What is computed of row t, of which the map shows `weights`. A mask hides later columns, whose scores are
