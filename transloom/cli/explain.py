@@ -172,8 +172,8 @@ def explanation(
     for one in both:
         one.check_lengths([sentence], tag, max_tokens)
     explained = explain(translator, sentence, tag, max_tokens)
+    lapse, moments = time_lapse_section(translator)
     own = live_section(translator, sentence, tag) if live else "it was made without the model"
-    lapse, moments = time_lapse_section(translator, own if isinstance(own, str) else None)
     runs = own if isinstance(own, PageSection) else None
     names = names_of(both)
     compare, misfits = compare_section(both, names, sentence, tag, runs) if against else (None, [])

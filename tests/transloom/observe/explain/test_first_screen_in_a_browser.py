@@ -248,6 +248,73 @@ def test_the_map_is_that_of_the_chosen_head_and_follows_what_is_typed(
         assert watched.complaints == []
 
 
+def row_shown(page, row):
+    return page.locator("[data-first=head-map] figure").first.evaluate(
+        "(figure, row) => figure.map.values[row]", row
+    )
+
+
+def test_a_row_of_a_head_is_computed_in_stages_in_the_map(browser, page_of_kind, translators):
+    """The stages are the model's numbers, and after the last one the map is as it was."""
+    traced = explain(translators[0], SENTENCE).trace
+    attention = traced.decoder.layers[0].self_attention
+    row, head = 2, 1
+    scores = attention.queries_bhtd[0, head, row] @ attention.keys_bhsd[0, head].T
+    root = attention.queries_bhtd.shape[-1] ** 0.5
+    seen = torch.arange(len(scores)) <= row
+    masked = [(s / root).item() if n <= row else None for n, s in enumerate(scores)]
+    with closing(Watched(browser, 390)) as watched:
+        page = opened(watched, page_of_kind("live"), 844)
+        page.locator("[data-first=head]").select_option(
+            label="Decoder layer 1, self-attention, head 2"
+        )
+        page.get_by_label("One row, computed:").select_option(index=row)
+        before = row_shown(page, row)
+        slider = page.get_by_label("Stage", exact=True)
+        slider.press("Home")
+        assert row_shown(page, row) == pytest.approx(scores.tolist(), abs=1e-3)
+        slider.press("ArrowRight")
+        assert row_shown(page, row) == pytest.approx((scores / root).tolist(), abs=1e-3)
+        slider.press("ArrowRight")
+        for shown, expected in zip(row_shown(page, row), masked, strict=True):
+            assert shown == (None if expected is None else pytest.approx(expected, abs=1e-3))
+        slider.press("ArrowRight")
+        weights = torch.where(seen, scores / root, -torch.inf).softmax(0)
+        shares = [share or 0 for share in row_shown(page, row)]
+        assert shares == pytest.approx(weights.tolist(), abs=1e-4)
+        page.locator("[data-first=head-map]").get_by_text("Play").click()
+        page.get_by_text("5 of 5, mix").wait_for()
+        mix = page.locator("[data-first=head-map] figure").last.evaluate("f => f.map.values[0]")
+        expected = attention.mix_bhtd[0, head, row]
+        torch.testing.assert_close(torch.tensor(mix), expected, rtol=1e-3, atol=1e-4)
+        assert row_shown(page, row) == before
+        assert not watched.is_wider_than_the_screen()
+        assert watched.violations() == []
+        page.emulate_media(reduced_motion="reduce")
+        page.reload()
+        page.get_by_text("5 of 5, mix").wait_for(state="hidden")
+        assert page.locator("[data-first=head-map] figure").count() == 6
+        assert page.get_by_text("Play").filter(visible=True).count() == 0
+        assert watched.violations() == []
+        assert watched.complaints == []
+
+
+@pytest.mark.parametrize("kind", ["live", "continued"])
+def test_the_figure_follows_the_steps_of_the_decoder(browser, page_of_kind, translators, kind):
+    with closing(Watched(browser)) as watched:
+        page = opened(watched, page_of_kind(kind), 800)
+        assert page.locator(".flow-figure .loop").count() == 1
+        made = []
+        for _ in range(3):
+            made.append(page.locator("[data-flow=output] .token").inner_text())
+            page.get_by_label("Step of the decoder after").click()
+        read = "[data-flow=tokens]" if kind == "continued" else "[data-flow=decoder]"
+        texts = page.locator(f"{read} .token").all_inner_texts()
+        assert texts[-3:] == made
+        assert watched.violations() == []
+        assert watched.complaints == []
+
+
 def test_the_figure_is_saved_as_it_is_drawn(browser, page_of_kind, tmp_path):
     for width in (390, 1280):
         with closing(Watched(browser, width)) as watched:

@@ -4,6 +4,7 @@
 import { element } from "./drawing/elements.js";
 import { fill, setText, table } from "./dom.js";
 import { counted } from "./drawing/numbers.js";
+import { labelled, stepsTable } from "./drawing/parts.js";
 import { player } from "./drawing/player.js";
 import { whole } from "./words.js";
 
@@ -68,10 +69,7 @@ function mapOf({ source, target, weights, ended }) {
     return drawn;
   };
   return element("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Cross-attention" },
-    element("table", { class: "attention" },
-      element("caption", {}, "Cross-attention of each output piece: mean of all heads, percent"),
-      element("thead", {}, element("tr", {}, element("td", {}),
-        source.map((piece) => element("th", { scope: "col", dir: "auto" }, piece)))),
-      element("tbody", {}, weights.map((row, t) => element("tr", {},
-        element("th", { scope: "row", dir: "auto" }, pieces[t]), row.map(cell))))));
+    stepsTable(["piece", ...source.map((piece) => element("bdi", {}, piece))],
+      weights.map((row, t) => labelled(pieces[t], row.map(cell))),
+      "Cross-attention of each output piece: mean of all heads, percent", "attention"));
 }

@@ -1,21 +1,11 @@
-// The time-lapse: a sentence at moments of the training, each with its translation, predictions and
-// attention. If the page has the weights of several checkpoints, it also plays what is typed.
+// The time-lapse: a sentence's translation, predictions and attention at moments of the training.
 
-import { element } from "../../drawing/elements.js";
 import { heatMap, paintAll } from "../../drawing/heat_map.js";
-import { formatPercent } from "../../drawing/numbers.js";
-import { cell, labelled, table } from "../../drawing/parts.js";
+import { candidatesCell, cell, labelled } from "../../drawing/parts.js";
 import { player } from "../../drawing/player.js";
 import { written } from "../../drawing/text.js";
-import { candidatesAt, computeSentenceSlices } from "../live/page/computing.js";
-import { NOTHING_SWITCHED } from "../live/page/forward.js";
-import { attentionsOf } from "../live/page/heads.js";
-import { loadLiveModel, modelInPage } from "../live/page/loading.js";
-import { tensorAt } from "../live/page/places.js";
-import { followTyped, slicesInTurn } from "../live/page/slices.js";
 
 const FULL = 255; // the byte of a weight of 1
-const CANDIDATES = 5; // of a step of the typed sentence
 
 for (const lapse of document.querySelectorAll(".lapse")) {
   const part = (name) => lapse.querySelector(`[data-lapse="${name}"]`);
@@ -41,15 +31,9 @@ for (const lapse of document.querySelectorAll(".lapse")) {
   }
 
   function showPredictions({ predictions, target, ended }) {
-    const candidate = (chosen) => ([piece, probability], place) => {
-      const isChosen = chosen === null ? place === 0 && ended : piece === chosen && place === 0;
-      const shown = element("span", { class: isChosen ? "candidate chosen" : "candidate" },
-        element("bdi", {}, piece), ` ${formatPercent(probability)}`);
-      shown.style.setProperty("--share", `${100 * probability}%`);
-      return shown;
-    };
+    const follows = (t) => target[t + 1] ?? (ended ? predictions[t][0].piece : null);
     part("predictions").tBodies[0].replaceChildren(...predictions.map((best, t) => labelled(`${t + 1}`,
-      [cell(target[t]), cell(best.map(candidate(target[t + 1] ?? null)))])));
+      [cell(target[t]), candidatesCell(best, follows(t))])));
   }
 
   function showMaps({ maps, source, target }) {
@@ -64,13 +48,11 @@ for (const lapse of document.querySelectorAll(".lapse")) {
   }
 
   function markRow(here) {
-    [...part("all").children].forEach((list, n) => {
-      list.hidden = n !== Number(part("sentence").value);
-      list.querySelectorAll("tbody tr").forEach((line, place) => {
-        line.classList.toggle("marked", place === here);
-        if (place === here) line.setAttribute("aria-current", "step");
-        else line.removeAttribute("aria-current");
-      });
+    [...part("all").children].forEach((list, n) => { list.hidden = n !== Number(part("sentence").value); });
+    lapse.querySelectorAll("[data-at]").forEach((button) => {
+      const isHere = Number(button.dataset.at) === here;
+      button.closest("tr").classList.toggle("marked", isHere);
+      button.ariaCurrent = isHere ? "step" : null;
     });
   }
 
@@ -82,28 +64,6 @@ for (const lapse of document.querySelectorAll(".lapse")) {
     if (button) go(Number(button.dataset.at));
   });
   begin();
-
-  const [typed, packed] = ["first-sentence", "lapse-models"].map((id) => document.getElementById(id));
-  if (!typed || !packed) continue;
-  const recorded = histories.length;
-  const inTurn = slicesInTurn([root.parentElement], (message) => { part("typed").textContent = message; });
-  let models = null;
-
-  // The typed sentence comes after the recorded ones.
-  async function compute() {
-    const sentence = typed.value;
-    models ??= await Promise.all([...JSON.parse(packed.textContent).map(loadLiveModel), modelInPage("live-model")]);
-    const moments = await inTurn.run(momentsSlices(models, sentence));
-    if (!moments) return;
-    histories[recorded] = { sentence, moments };
-    part("sentence").options[recorded]?.remove();
-    part("sentence").append(element("option", { value: recorded, selected: true }, `typed: ${sentence}`));
-    part("all").children[recorded]?.remove();
-    part("all").append(table(["after", "translation"], moments.map(({ name, output }) => [name, written(output)])));
-    begin();
-  }
-
-  followTyped(lapse.closest("section"), inTurn, () => histories[recorded]?.sentence, compute);
 }
 
 // The first moment with half of the words of the last translation: before, little has been learned.
@@ -111,27 +71,4 @@ function startOf(moments) {
   const wordsOf = ({ output }) => new Set(output.split(" "));
   const last = wordsOf(moments.at(-1));
   return moments.findIndex((moment) => 2 * wordsOf(moment).intersection(last).size >= last.size);
-}
-
-function* momentsSlices(models, sentence) {
-  const moments = [];
-  for (const model of models) {
-    const result = yield* computeSentenceSlices(model, sentence, null, NOTHING_SWITCHED);
-    moments.push(momentOf(model, result));
-  }
-  return moments;
-}
-
-function momentOf(model, { translation, chosen, traced, pieces: { source, target } }) {
-  const predictions = chosen.map((_, t) => candidatesAt({ traced }, t, CANDIDATES)
-    .map(({ id, probability }) => [model.target.pieces[id], probability]));
-  return {
-    name: model.name ?? "this page's weights", output: translation, source, target, predictions,
-    ended: predictions.at(-1)[0][0] === model.target.pieces[chosen.at(-1)],
-    maps: attentionsOf(model).map(({ key }) => {
-      const { shape, data } = tensorAt(traced, key).weights_hts;
-      const reads = key.startsWith("encoder.") ? "source" : "target";
-      return { place: key, shape, weights: data, sides: [reads, key.endsWith("cross_attention") ? "source" : reads] };
-    }),
-  };
 }

@@ -12,11 +12,10 @@ from trainer.tasks.probe import Probe, sides_of
 from transloom.observe.explain.markup import escape, json_in_html
 
 Moments = dict[str, list[tuple[str, Probe]]]  # probes by sentence, each with the name of its step
-Models = list[dict[str, Any]] | str  # packed checkpoints, each with its `name`, or why there are none
 
 _CONTROLS = """\
 <div class="lapse">
-<p><label>Sentence <select data-lapse="sentence">{sentences}</select></label> <small data-lapse="typed">{typed}</small></p>
+<p><label>Sentence <select data-lapse="sentence">{sentences}</select></label> </p>
 <div data-lapse="player"></div>
 <p class="said"><output data-lapse="output" dir="auto"></output>
 <small data-lapse="ended"></small></p>
@@ -31,16 +30,11 @@ columns</small></p>
 <h2 class="part">All translations</h2>
 <div data-lapse="all">{tables}</div>
 <script type="application/json" data-lapse="data">{data}</script>
-{models}
 </div>"""
 
 
-def lapse_markup(lapse: Moments, models: Models) -> str:
-    """Return the time-lapse as HTML.
-
-    Args:
-        models: the checkpoints that translate a typed sentence, or the reason why there are none.
-    """
+def lapse_markup(lapse: Moments) -> str:
+    """Return the time-lapse as HTML."""
     sentences = list(lapse)
     first = lapse[sentences[0]]
     places = [one.place for one in first[0][1].attention]
@@ -49,12 +43,6 @@ def lapse_markup(lapse: Moments, models: Models) -> str:
     options = "".join(f'<option value="{n}">{escape(s)}</option>' for n, s in enumerate(sentences))
     return _CONTROLS.format(
         sentences=options,
-        typed="Type a sentence at the top of the page to see what each checkpoint made of it."
-        if isinstance(models, list)
-        else escape(f"A typed sentence is not played: {models}."),
-        models=f'<script type="application/json" id="lapse-models">{json_in_html(models)}</script>'
-        if isinstance(models, list)
-        else "",
         places="".join(
             f'<option value="{escape(place)}"{" selected" if place == shown else ""}>'
             f"{escape(_name(place))}</option>"
@@ -90,7 +78,7 @@ def _moment(name: str, probe: Probe) -> Mapping[str, Any]:
         "output": probe.output,
         "source": list(probe.source),
         "target": list(probe.target),
-        "predictions": [[(p.piece, p.probability) for p in step] for step in probe.predictions],
+        "predictions": [[p.model_dump() for p in step] for step in probe.predictions],
     }
     maps = [
         {

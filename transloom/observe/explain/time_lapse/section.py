@@ -4,29 +4,21 @@ from collections.abc import Iterable
 
 from foundation.wording import counted
 from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.errors import TrainerError
 from trainer.record.time_lapse import TimeLapseFrame, read_time_lapse
 from trainer.runs.folder import RunFolder
 from trainer.tasks.probing import probe
 from transloom.inference.translator import Translator
-from transloom.observe.explain.live.packing import MOST_WEIGHTS, packed
 from transloom.observe.explain.markup import escape
 from transloom.observe.explain.page import PageSection
-from transloom.observe.explain.time_lapse.markup import Models, Moments, lapse_markup
+from transloom.observe.explain.time_lapse.markup import Moments, lapse_markup
 
 TIME_LAPSE = "time-lapse"  # id of the section, for links to it
 
 
-def time_lapse_section(
-    translator: Translator, not_live: str | None = None
-) -> tuple[PageSection | None, int]:
+def time_lapse_section(translator: Translator) -> tuple[PageSection | None, int]:
     """Return the section for the run of a translator, and the number of steps on its slider.
 
     The section is None if the run has no time-lapse.
-
-    Args:
-        not_live: the reason why no sentence can be typed, or None.
 
     Raises:
         OSError: the time-lapse exists but cannot be read.
@@ -37,9 +29,7 @@ def time_lapse_section(
     moments = by_sentence(kept.moments)
     if _is_another_moment(checkpoint, kept.moments):
         _add_weights_of_the_page(moments, translator)
-    if not moments and not kept.problems:
-        return None, 0
-    section = section_of(moments, kept.problems, not_live or _packed_checkpoints(translator))
+    section = section_of(moments, kept.problems) if moments or kept.problems else None
     return section, count_moments(moments)
 
 
@@ -52,28 +42,29 @@ def by_sentence(kept: Iterable[TimeLapseFrame]) -> Moments:
     return moments
 
 
-def section_of(
-    moments: Moments, problems: Iterable[str] = (), models: Models = "it has no other weights"
-) -> PageSection:
+def section_of(moments: Moments, problems: Iterable[str] = ()) -> PageSection:
     """Return the section about the probes of at least one sentence, or only about problems."""
     texts = [
         *(f"This step is left out: {problem}." for problem in problems),
         "Early steps change the network most, so they were recorded more often: at powers of two, "
         "and at 1.5 times each power. Attention weights are rounded to multiples of 1/255. A "
         "translation is cut at twice the length of its sentence plus four pieces, because an "
-        "untrained network seldom ends a translation. The time-lapse takes "
+        "untrained network seldom ends a translation. A sentence that you type is not played here: "
+        "the page has the weights of one step, and not those of the others. The time-lapse takes "
         f"{_kilobytes(moments):,} kB of this page.",
     ]
     lead = (
         f"During its training, this model translated the same sentence "
-        f"{counted(count_moments(moments), 'time')}. Move the slider to see the translations. An "
+        f"{counted(count_moments(moments), 'time')}. The slider begins "
+        "where half of the words of its last translation are there; play on, or move it back to "
+        "the beginning. An "
         "untrained network repeats one piece, and its attention is uniform. Later it writes words, "
         "and each head attends to certain pieces."
     )
     html = (
         f'<section id="{TIME_LAPSE}" tabindex="-1" data-group="Training" data-name="Time-lapse">'
         f'<h1>Translations during training</h1><p class="lead">{escape(lead)}</p>'
-        f"{lapse_markup(moments, models) if moments else ''}"
+        f"{lapse_markup(moments) if moments else ''}"
         f"{''.join(f'<p>{escape(text)}</p>' for text in texts)}</section>"
     )
     return PageSection(html, "explain/time_lapse/lapse.js")
@@ -82,24 +73,6 @@ def section_of(
 def count_moments(moments: Moments) -> int:
     """Return the number of steps on the slider, for the sentence with the most steps."""
     return max((len(of_one) for of_one in moments.values()), default=0)
-
-
-def _packed_checkpoints(translator: Translator) -> Models:
-    """Return the checkpoints before the page's for lapse.js, or why the page does not have them."""
-    page, run = translator.checkpoint, translator.checkpoint.path.parents[1]
-    steps = [step for path in list_checkpoints(page.path.parent) if (step := step_of(path)) < page.step]
-    weights = (len(steps) + 1) * sum(one.numel() for one in translator.model.parameters())
-    if not steps:
-        return "the run has no earlier checkpoint"
-    if weights > MOST_WEIGHTS:
-        return (
-            f"{len(steps) + 1} checkpoints have {weights:,} weights, and this page takes up to "
-            f"{MOST_WEIGHTS:,}"
-        )
-    try:
-        return [{**packed(Translator.load(run, n)), "name": f"step {n:,}"} for n in steps]
-    except TrainerError as error:
-        return str(error)
 
 
 def _kilobytes(moments: Moments) -> int:

@@ -28,7 +28,7 @@ export const flowOf = {
 
 // Parts of the figure in the order of the forward pass: boxes, and rows of numbers that pass from one to
 // the next.
-function flowOfTranslation({ model, source, target, encoder, decoder, predictions }, step) {
+function flowOfTranslation({ model, source, target, encoder, decoder, predictions }, step = 0) {
   return [
     tokensBox(source.texts, "encoder.ids"),
     numbers(model, "embedding", "encoder.embedding", inputOf(encoder), source.texts[0]),
@@ -42,7 +42,7 @@ function flowOfTranslation({ model, source, target, encoder, decoder, prediction
   ];
 }
 
-function flowOfContinuation({ model, pieces, given, stack, states_nm, sampling, predictions, chosen }, step) {
+function flowOfContinuation({ model, pieces, given, stack, states_nm, sampling, predictions, chosen }, step = 0) {
   const read = given + step;
   return [
     tokensBox(pieces.texts.slice(0, read), "decoder.ids"),

@@ -4,13 +4,13 @@
 import { element } from "../../../drawing/elements.js";
 import { heatMap, paintAll } from "../../../drawing/heat_map.js";
 import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
-import { cell, labelled, lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
+import { candidatesCell, cell, labelled, lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
 import { makeSavable } from "../../../drawing/saving.js";
 import { visible, written } from "../../../drawing/text.js";
 import { comparisonSlices } from "./comparing.js";
 import { modelInPage } from "../../live/page/loading.js";
 import { nameOfAttention } from "../../live/page/places.js";
-import { followTyped, slicesInTurn } from "../../live/page/slices.js";
+import { slicesInTurn, whenTyped } from "../../live/page/slices.js";
 import { staleNote } from "../../walk/first_screen.js";
 import { meanOf } from "../../live/page/tensors.js";
 import { rowsOf } from "../../walk/trace.js";
@@ -71,11 +71,9 @@ function barOf(share) {
 }
 
 function stepsOf(sides) {
-  const candidates = ({ best }) => cell(best.map(({ piece, probability }) =>
-    element("span", { class: "said" }, pieceText(piece), ` ${formatPercent(probability)}`)));
   const { asked, target } = sides[0];
   const rows = asked.map((piece, t) => labelled(`${t + 1}`, [cell(pieceText(target[t])),
-    sides.map(({ steps }) => candidates(steps[t])), cell(pieceText(piece)),
+    sides.map(({ steps }) => candidatesCell(steps[t].best)), cell(pieceText(piece)),
     sides.map(({ steps }) => barOf(steps[t].asked))]));
   const mean = element("tr", { class: "sum" },
     element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats per piece"),
@@ -230,7 +228,11 @@ async function awaken() {
   part("state").textContent = "The models are being unpacked.";
   state.models = await Promise.all([modelInPage("live-model"), modelInPage("compared-model")]);
   part("state").textContent = "Type another sentence at the top of the page to compare both models on it.";
-  followTyped(section, inTurn, () => state.found.sentence, compute);
+  const isShown = () => section.classList.contains("here");
+  const follow = whenTyped(inTurn, compute);
+  typed.addEventListener("input", () => isShown() && follow());
+  section.draw = () => { if (typed.value && typed.value !== state.found.sentence) compute(); };
+  if (isShown()) section.draw();
 }
 
 state.found = JSON.parse(document.getElementById("comparison").textContent,

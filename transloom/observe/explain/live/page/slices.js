@@ -57,17 +57,6 @@ export function whenTyped({ outdate }, compute) {
   };
 }
 
-// Compute what is typed on the first screen while a section is shown, and when it is shown again. `newest`
-// returns the text of the newest result.
-export function followTyped(section, inTurn, newest, compute) {
-  const typed = document.getElementById("first-sentence");
-  const isShown = () => section.classList.contains("here");
-  const follow = whenTyped(inTurn, compute);
-  typed.addEventListener("input", () => isShown() && follow());
-  section.draw = () => { if (typed.value && typed.value !== newest()) compute(); };
-  if (isShown()) section.draw();
-}
-
 // Dim elements whose results belong to a former input.
 function mark(shown, areStale) {
   for (const node of shown) {
