@@ -113,20 +113,21 @@ export function layoutOf(context, figure, page) {
   const longest = Math.min(LONGEST_LABEL, room * 0.36);
   const rowLabels = rows.map((text) => shortened(context, text, longest));
   const columnLabels = (columns ?? []).map((text) => shortened(context, text, longest));
-  const widths = columnLabels.map((label) => context.measureText(label).width);
+  const reaches = columnLabels.map((label) => context.measureText(label).width * Math.SQRT1_2); // they slant
   const count = Math.max(1, values[0].length);
   const left = Math.max(0, ...rowLabels.map((label) => context.measureText(label).width)) + 8;
   const usual = count <= 10 ? 36 : count <= 20 ? NARROWEST_WITH_NUMBER : 17;
-  const fitting = (room - left - 4) / count;
+  const fitting = Math.min((room - left - 4) / count, // with the labels that reach past the last column
+    ...reaches.map((reach, column) => (room - left - 10 - reach) / (column + 0.5)));
   const square = Math.max(7, Math.min(usual, Math.floor(fitting)));
   const cell = columns
     ? { width: square, height: Math.min(Math.max(square, 15), 30) }
     : { width: Math.max(NARROWEST, Math.min(7, fitting)), height: 20 };
   // Slanted labels need 13 pixels each: of narrower columns only some have one.
   const every = Math.ceil(13 / cell.width);
-  const slant = Math.max(0, ...widths) * Math.SQRT1_2;
-  const over = Math.max(0, ...widths.map((width, column) => column % every ? 0
-    : width * Math.SQRT1_2 + 8 - (count - column - 0.5) * cell.width));
+  const slant = Math.max(0, ...reaches);
+  const over = Math.max(0, ...reaches.map((reach, column) => column % every ? 0
+    : reach + 8 - (count - column - 0.5) * cell.width));
   return {
     rowLabels, columnLabels, cell, left, every,
     top: columns ? slant + 14 : 2,

@@ -238,7 +238,7 @@ def test_the_map_is_that_of_the_chosen_head_and_follows_what_is_typed(
         page.locator("#first-sentence").fill(OTHER)
         page.locator("[data-flow=tokens]", has_text="漢字").wait_for()
         watched.settle()
-        figure = page.locator("[data-first=head-map] figure").first
+        figure = page.locator("[data-first=head-map] > figure")
         assert "Encoder layer 1, self-attention, head 2" in figure.inner_text()
         shown = figure.evaluate("figure => figure.map")
         weights = expected.trace.encoder.layers[0].self_attention.weights_bhts[0, 1]
@@ -249,7 +249,7 @@ def test_the_map_is_that_of_the_chosen_head_and_follows_what_is_typed(
 
 
 def row_shown(page, row):
-    return page.locator("[data-first=head-map] figure").first.evaluate(
+    return page.locator("[data-first=head-map] > figure").evaluate(
         "(figure, row) => figure.map.values[row]", row
     )
 
@@ -300,17 +300,36 @@ def test_a_row_of_a_head_is_computed_in_stages_in_the_map(browser, page_of_kind,
 
 
 @pytest.mark.parametrize("kind", ["live", "continued"])
-def test_the_figure_follows_the_steps_of_the_decoder(browser, page_of_kind, translators, kind):
+def test_the_figure_follows_the_steps_of_the_decoder(
+    browser, page_of_kind, translators, generator_of, kind
+):
+    if kind == "live":
+        found = explain(translators[0], SENTENCE)
+        box, given, read = "decoder", 1, found.target_input.texts
+        states = found.trace.decoder.output_btm[0]
+        allowed = found.trace.probabilities_btv[0].clone()
+        allowed[:, list(found.never_chosen)] = 0
+        best = [found.vocabulary[n] for n in allowed.argmax(-1).tolist()]
+    else:
+        found = explain_continuing(generator_of(), "the cat")
+        box, given, read = "tokens", found.given, found.pieces.texts
+        states = found.trace.stack.output_btm[0]
+        best = found.chosen.texts
     with closing(Watched(browser)) as watched:
         page = opened(watched, page_of_kind(kind), 800)
         assert page.locator(".flow-figure .loop").count() == 1
-        made = []
-        for _ in range(3):
-            made.append(page.locator("[data-flow=output] .token").inner_text())
-            page.get_by_label("Step of the decoder after").click()
-        read = "[data-flow=tokens]" if kind == "continued" else "[data-flow=decoder]"
-        texts = page.locator(f"{read} .token").all_inner_texts()
-        assert texts[-1] == made[-1]
+        for step, piece in enumerate(best):
+            if step:
+                page.get_by_label("Step of the decoder after").click()
+            so_far = list(read[: given + step])
+            pieces = page.locator(f"[data-flow={box}] .pieces > *").all_inner_texts()
+            assert pieces == (so_far if len(so_far) <= 8 else [*so_far[:5], "…", so_far[-1]])
+            _, of, *state = page.locator("[data-flow='hidden state']").evaluate("item => item.row")
+            assert of == so_far[-1]
+            state, expected = torch.tensor(state), states[len(so_far) - 1]
+            torch.testing.assert_close(state, expected, rtol=1e-3, atol=1e-4)
+            assert page.locator("[data-flow=output] .token").inner_text() == piece
+        assert page.get_by_label("Step of the decoder after").is_disabled()
         assert watched.violations() == []
         assert watched.complaints == []
 
@@ -335,7 +354,12 @@ def test_the_figure_is_saved_as_it_is_drawn(browser, page_of_kind, tmp_path):
             for text in page.locator(".flow-figure li :is(strong, .token, b, .row i)").all():
                 assert "".join(text.inner_text().split()) in texts
             assert float(svg.get("width")) < width
-            assert len(svg.findall(".//{*}image")) == 1
+            # The map is drawn as shapes: a cell for each weight, between labels.
+            head_map = page.locator("[data-first=head-map] > figure")
+            labels = head_map.evaluate("({layout}) => [...layout.rowLabels, ...layout.columnLabels]")
+            assert all("".join(label.split()) in texts for label in labels)
+            assert len(svg.findall(".//{*}rect")) > (len(labels) / 2) ** 2
+            assert svg.findall(".//{*}image") == []
             assert saved["PNG"].read_bytes().startswith(b"\x89PNG")
             rows = list(csv.reader(saved["CSV"].read_text(encoding="utf-8").splitlines()))
             cells = page.locator("[data-flow=memory] .row i").all_inner_texts()
