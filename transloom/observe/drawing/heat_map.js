@@ -82,7 +82,7 @@ export function scaleOf(figure) {
   if (figure.dataset.colours !== "signed") return { full: 1, said: "colours: 0 to 1" };
   const own = document.documentElement.dataset.scale !== "shared";
   const maps = own ? [figure]
-    : [...figure.closest("section").querySelectorAll('figure.map[data-colours="signed"]')];
+    : [...figure.closest("section, .first-screen").querySelectorAll('figure.map[data-colours="signed"]')];
   const full = Math.max(...maps.map((map) => (map.greatest ??= greatestIn(map.map.values))));
   const whose = own ? "of this map alone" : "of all such maps in this section";
   return { full, said: `colours: ±${full < 0.01 ? formatPrecise(full) : formatNumber(full)}, ${whose}` };
@@ -125,14 +125,13 @@ export function layoutOf(context, figure, page) {
     : { width: Math.max(NARROWEST, Math.min(7, fitting)), height: 20 };
   // Slanted labels need 13 pixels each: of narrower columns only some have one.
   const every = Math.ceil(13 / cell.width);
-  const slant = Math.max(0, ...reaches);
+  const top = columns ? Math.max(0, ...reaches) + 14 : 2;
   const over = Math.max(0, ...reaches.map((reach, column) => column % every ? 0
     : reach + 8 - (count - column - 0.5) * cell.width));
   return {
-    rowLabels, columnLabels, cell, left, every,
-    top: columns ? slant + 14 : 2,
+    rowLabels, columnLabels, cell, left, every, top,
     width: left + count * cell.width + over + 2,
-    height: (columns ? slant + 14 : 2) + values.length * cell.height + 2,
+    height: top + values.length * cell.height + 2,
     writesNumbers: columns !== null && square >= NARROWEST_WITH_NUMBER && (!signed || square >= 36),
   };
 }
