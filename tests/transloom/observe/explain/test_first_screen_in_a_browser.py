@@ -356,7 +356,7 @@ def test_the_figure_is_saved_as_it_is_drawn(browser, page_of_kind, tmp_path):
             assert float(svg.get("width")) < width
             # The map is drawn as shapes: a cell for each weight, between labels.
             head_map = page.locator("[data-first=head-map] > figure")
-            labels = head_map.evaluate("({layout}) => [...layout.rowLabels, ...layout.columnLabels]")
+            labels = head_map.evaluate("({layout: l}) => [...l.rowLabels, ...l.columnLabels]")
             assert all("".join(label.split()) in texts for label in labels)
             assert len(svg.findall(".//{*}rect")) > (len(labels) / 2) ** 2
             assert svg.findall(".//{*}image") == []

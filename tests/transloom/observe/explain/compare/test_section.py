@@ -84,7 +84,8 @@ def test_a_page_without_a_live_section_has_the_scripts_of_its_figures(translator
     pages = [translation_page(explained, "x", *both) for both in ((None, alone), (live, beside))]
     for needed in ("function heatMap(", "function formatPrecise(", "function fullNameOf("):
         assert [page.count(needed) for page in pages] == [1, 1]
-    assert ".live .candidate" in alone.style
+    assert ".live .steps td.agrees" in alone.style
+    assert [page.count(".candidate.chosen {") for page in pages] == [1, 1]
     assert "the first model cannot run" in alone.html
 
 
