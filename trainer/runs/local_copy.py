@@ -1,13 +1,17 @@
 """Folders of runs that are named by a folder or by a URL.
 
-The modules of the object store are imported only for URLs.
+The modules of the object store are imported only for URLs, and numpy is not, because the completion
+of commands waits for this module.
 """
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from trainer.runs.folder import RunFolder
 from trainer.runs.run_url import is_run_url
+
+if TYPE_CHECKING:
+    from trainer.runs.folder import RunFolder
 
 
 def local_copy(run: str | os.PathLike[str]) -> Path:
@@ -24,7 +28,7 @@ def local_copy(run: str | os.PathLike[str]) -> Path:
     return run_view(os.fspath(run))
 
 
-def stored_run(run: RunFolder) -> RunFolder:
+def stored_run(run: "RunFolder") -> "RunFolder":
     """Return a folder with the run as it is stored now, only to read.
 
     This is the folder itself, or a local copy of a run in an object store. If there is no such run
@@ -36,6 +40,7 @@ def stored_run(run: RunFolder) -> RunFolder:
     """
     if run.url is None:
         return run
+    from trainer.runs.folder import RunFolder
     from trainer.runs.remote.pull import run_view
 
     return RunFolder(run_view(run.url, may_be_missing=True), run.url)
