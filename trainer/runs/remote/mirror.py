@@ -372,7 +372,7 @@ class RunMirror:
                 self._leave_out(name, problem)
 
     def _fetch(self, name: str, file: FileObjects) -> Exception | None:
-        """Make a file of the folder equal to its objects, or return what is wrong with them.
+        """Write a file of the folder from its objects; return the error if that is impossible.
 
         Raises:
             ObjectStoreError: the object store does not answer.
