@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -22,8 +23,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.support.checkpoint_headers import bare_header
-from benchmarks.support.checkpoint_listener import Listener
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer, Vocabulary
@@ -32,6 +31,9 @@ from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
 from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragment import MASTER, Fragment
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from support.records.checkpoints import Listener, make_header
 
 GOAL_SECONDS = 0.2
 NETWORKS = {  # with the size of the vocabulary
@@ -74,9 +76,9 @@ def be_a_rank(pipe: Connection, work: Path, network: str, rank: int, world_size:
     pipe.send(sum(fragment.tensor.nbytes for fragment in owned))
     while (task := pipe.recv()) is not None:
         step, final = task
-        heard.written.clear()
-        stall = writer.save(bare_header(step), final=final)
-        heard.written.wait()
+        stall = writer.save(make_header(step), final=final)
+        writer.finish()
+        assert not heard.failed, heard.failed
         pipe.send(stall)
     writer.close()
 

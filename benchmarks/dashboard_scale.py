@@ -11,7 +11,7 @@ its own.
 
     .venv/bin/python benchmarks/dashboard_scale.py [--steps N] [--runs N] [--pairs N] [--json]
 
-A record of a million steps takes 700 MB in the temporary folder, and its curve file 90 MB.
+A record of a million steps takes 600 MB in the temporary folder, and its curve file 90 MB.
 """
 
 import http.client
@@ -29,20 +29,21 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.support.checkpoint_headers import bare_header
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from benchmarks.support.trainings import serving
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER
 from trainer.record.curve_file import CurveFile
-from trainer.record.metrics_lines import TrainLine, ValidationLine, parse_line
 from trainer.record.recorded_status import write_recorded_status
 from trainer.runs.folder import RunFolder, RunMetadata
+from transloom.cli.sweep_runs import TRANSLOOM
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from support.records.checkpoints import make_header
+from support.records.long_records import long_record
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "phrasebook.yaml"
-VALIDATED_EVERY = 1_000
-RESUMED_EVERY = 50_000
 PAIRS = 3
 # The limits of CPU seconds are for a record of a million steps.
 GOAL_BYTES, GOAL_RATIO, GOAL_MEMORY = 20_000_000, 20, 300_000_000
@@ -61,7 +62,6 @@ with open(sys.argv[1], "rb") as record:
         parse_line(line)
 print(time.monotonic() - started, time.process_time() - began)
 """
-DASHBOARD = (sys.executable, "-P", "-c", "from transloom.cli.app import main; main()", "dashboard")
 
 
 @dataclass
@@ -73,80 +73,6 @@ class Picture:
     bytes_read: int
 
 
-def write_record(path: Path, steps: int) -> None:
-    """A record as long runs have it: validations, restarts, and a loss with noise."""
-    line = TrainLine(
-        **dict.fromkeys(("step", "epoch", "window", "offset", "target_tokens"), 1),
-        **dict.fromkeys(("target_tokens_seen", "world_size", "restarts", "lost_steps"), 1),
-        data_digest="0" * 64,
-        time=1.0,
-        loss=1.0,
-        nll=1.0,
-        learning_rate=1.0,
-        grad_norm=1.0,
-        target_tokens_per_second=1.0,
-        padding_fraction=1.0,
-        step_seconds=1.0,
-        data_stall_seconds=1.0,
-        checkpoint_stall_seconds=1.0,
-        wall_seconds=1.0,
-        counted_seconds=1.0,
-        goodput=1.0,
-    )
-    form = re.sub(r'"(\w+)": 1(\.0)?(?=[,}])', r'"\1": %(\1)s', line.to_json())
-    form = form.replace("0" * 64, "%(data_digest)s")
-    with path.open("w") as record:
-        for step in range(1, steps + 1):
-            record.write(form % _values(step) + "\n")
-            if step % VALIDATED_EVERY == 0:
-                record.write(_validation(step) + "\n")
-            if step % RESUMED_EVERY == 0:
-                record.write(
-                    f'{{"version": 2, "step": {step}, "kind": "event", "event": "resumed", '
-                    f'"from_step": {step - 7}}}\n'
-                )
-    with path.open("rb") as record:
-        for text in (record.readline() for _ in range(3)):
-            assert isinstance(parse_line(text), TrainLine)
-
-
-def _values(step: int) -> dict[str, Any]:
-    noise = (step * 2654435761 % 2**32) / 2**32
-    loss = 2.0 + 8.0 / (1 + step / 1000) + 0.1 * noise
-    return {
-        "step": step,
-        "epoch": step // 500,
-        "window": step % 500 // 25,
-        "offset": step % 25 * 8,
-        "data_digest": f"{step * 2654435761 % 2**64:064x}",
-        "time": 1763800000.123 + 0.331 * step,
-        "loss": loss,
-        "nll": loss - 0.1 * noise,
-        "learning_rate": 0.0007 / (1 + step / 4000) ** 0.5,
-        "grad_norm": 0.4 + noise,
-        "target_tokens": 7_000 + step % 1_000,
-        "target_tokens_seen": 7_500 * step,
-        "target_tokens_per_second": 22_000 + 1_000 * noise,
-        "padding_fraction": 0.05 * noise,
-        "step_seconds": 0.31 + 0.01 * noise,
-        "data_stall_seconds": 0.001 * noise,
-        "checkpoint_stall_seconds": 0.0,
-        "world_size": 2,
-        "restarts": step // RESUMED_EVERY,
-        "lost_steps": 7 * (step // RESUMED_EVERY),
-        "wall_seconds": round(0.331 * step, 3),
-        "counted_seconds": round(0.31 * step, 3),
-        "goodput": 0.9366,
-    }
-
-
-def _validation(step: int) -> str:
-    samples = [dict.fromkeys(("source", "reference", "translation"), f"sentence {step} " * 8)] * 5
-    scores = {"bleu": {"value": 30.0 + step / 10**6, "more_is_better": True}}
-    values = {"step": step, "scores": scores, "seconds": 4.0, "samples": samples}
-    return ValidationLine.model_validate(values).to_json()
-
-
 def make_run(path: Path, record: Path, steps: int) -> None:
     """A run's folder around a record and its curve file, which are linked."""
     checkpoint = path / "checkpoints" / folder_name(steps)
@@ -156,7 +82,8 @@ def make_run(path: Path, record: Path, steps: int) -> None:
     card = RunMetadata(id="1", name=path.name, dataset_identity="d", identity={})
     (path / "run.json").write_text(card.model_dump_json())
     (path / "recipe.yaml").write_text(RECIPE.read_text())
-    header = bare_header(steps, {f"layer.{number}.weight": [512, 512] for number in range(100)})
+    shapes = {f"layer.{number}.weight": [512, 512] for number in range(100)}
+    header = make_header(steps, parameters=shapes)
     (checkpoint / HEADER).write_text(header.to_json())
     write_recorded_status(RunFolder(path))
 
@@ -206,7 +133,7 @@ class Dashboard:
 def dashboard(folder: Path, cache: Path) -> Iterator[Dashboard]:
     """Run the command on a folder while the context is open."""
     environment = {**os.environ, "TRANSLOOM_CACHE": str(cache)}
-    command, address = [*DASHBOARD, str(folder)], r":(\d+)/\?token=(\S+)"
+    command, address = [*TRANSLOOM, "dashboard", str(folder)], r":(\d+)/\?token=(\S+)"
     with (
         serving(command, address, environment) as (pid, found),
         closing(Dashboard(pid, found[1], found[2])) as running,
@@ -245,7 +172,7 @@ def openings(running: Dashboard, steps: int) -> list[float]:
 
 def measure(work: Path, steps: int, runs: int, pairs: int) -> dict[str, Any]:
     record = work / "metrics.jsonl"
-    write_record(record, steps)
+    long_record(record, steps, rarity=10)
     writing = write_curves(record) / steps
     make_run(work / "one" / "run", record, steps)
     for number in range(runs):

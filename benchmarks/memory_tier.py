@@ -15,7 +15,9 @@ repetitions, beside the bandwidth of a plain copy in the same process and a chec
 
 import json
 import statistics
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,8 +25,6 @@ from pathlib import Path
 import ray
 import torch
 
-from benchmarks.support.checkpoint_headers import bare_header
-from benchmarks.support.checkpoint_listener import Listener
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from cluster.health.watchdog import HeartbeatSender
 from cluster.ranks.node_agent import NodeAgent
@@ -41,10 +41,13 @@ from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
 from trainer.checkpoints.memory_writer import MemoryWriter
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.checkpoints.state_file import LocalStateFile, StateFile
+from trainer.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from support.records.checkpoints import Listener, make_header
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
 TENSORS = 16
@@ -53,16 +56,24 @@ GOAL_SHARE_OF_COPY = 0.5
 
 
 class Supervisor(Listener):
-    """Confirms every step as soon as it is written."""
+    """Confirms every step as soon as it is written.
+
+    Attributes:
+        is_written: set at each file that is complete.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.is_written = threading.Event()
         self.file: MemoryFile | None = None
         self._step = 0
 
     def memory_written(self, file: MemoryFile, header: CheckpointHeader) -> None:
         self.file, self._step = file, header.step
-        self.written.set()
+        self.is_written.set()
+
+    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
+        self.is_written.set()
 
     def memory_failed(self, step: int) -> None:
         raise AssertionError(f"step {step} was not written")
@@ -81,8 +92,8 @@ def make_state(megabytes: int) -> list[Fragment]:
     ]
 
 
-def make_header(step: int, state: Sequence[Fragment]) -> CheckpointHeader:
-    return bare_header(step, {part.parameter: [part.tensor.numel()] for part in state})
+def header_of(step: int, state: Sequence[Fragment]) -> CheckpointHeader:
+    return make_header(step, parameters={part.parameter: [part.tensor.numel()] for part in state})
 
 
 def median_seconds(action: Callable[[], object], repetitions: int) -> float:
@@ -103,11 +114,11 @@ def saves(
     """Return the medians of stall, CPU seconds and seconds until the file is complete."""
     found = []
     for step in range(1, repetitions + 2):
-        supervisor.written.clear()
+        supervisor.is_written.clear()
         time.sleep(0.05)  # for the thread of the save before
         cpu, started = time.process_time(), time.monotonic()
-        stall = save(make_header(step, state))
-        supervisor.written.wait()
+        stall = save(header_of(step, state))
+        supervisor.is_written.wait()
         found.append((stall, time.process_time() - cpu, time.monotonic() - started))
     stall, cpu, written = (statistics.median(column) for column in zip(*found[1:], strict=True))
     return stall, cpu, written
@@ -117,7 +128,7 @@ def load(files: list[StateFile], state: Sequence[Fragment], target: Sequence[tor
     """Read the whole state into existing tensors, as a rank does."""
 
     class Saved:
-        header = make_header(1, state)
+        header = header_of(1, state)
         step = 1
         label = "the benchmark's state"
 
@@ -166,7 +177,7 @@ def measure(megabytes: int, repetitions: int, agents: Sequence[object]) -> dict[
     row["to next node"] = median_seconds(copy_to_next_node, repetitions)
     seconds = median_seconds(lambda: load([stored.open()], state, target), repetitions)
     row["load GB/s"] = gigabytes / seconds
-    remote = MemoryCheckpoint(make_header(1, state), (StoredFile(file, "other", agents[0]),))
+    remote = MemoryCheckpoint(header_of(1, state), (StoredFile(file, "other", agents[0]),))
     seconds = median_seconds(lambda: load(remote.open_files(), state, target), repetitions)
     row["load from node GB/s"] = gigabytes / seconds
     writer.close()

@@ -31,10 +31,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.support.checkpoint_headers import bare_header
-from benchmarks.support.checkpoint_listener import Listener
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
-from benchmarks.support.environments import ROOT
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import Location
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -43,7 +40,6 @@ from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.run_copies import register_copy
-from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter
 from trainer.config import CheckpointsConfig
@@ -52,20 +48,13 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.remote.mirror import RunMirror
 from trainer.zero.fragment import MASTER, Fragment
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from support.records.checkpoints import Listener, make_header
+from support.storage.s3_server import S3Server
+
 METHODS = ("get", "get_range", "put", "put_new", "put_over", "list", "delete")
 PARAMETERS = 48
 RANKS = 2
-
-
-class CommittingListener(Listener):
-    """Receiver of a writer's reports, which passes files on to a committer."""
-
-    def __init__(self, committer: CheckpointCommitter) -> None:
-        super().__init__()
-        self._committer = committer
-
-    def state_written(self, file: FileRecord, header: CheckpointHeader) -> None:
-        self._committer.add(file, header)
 
 
 @contextmanager
@@ -88,9 +77,6 @@ def counted() -> Iterator[Counter[str]]:
 @contextmanager
 def moto() -> Iterator[str]:
     """Serve an object store on this machine; return the location in a new bucket."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from support.storage.s3_server import S3Server
-
     with S3Server.moto() as server:
         os.environ |= server.environment
         yield server.bucket("benchmark") + "/runs"
@@ -106,7 +92,8 @@ def share(gigabytes: float, rank: int, ranks: int) -> list[Fragment]:
 
 
 def header_of(step: int, fragments: list[Fragment], ranks: int) -> CheckpointHeader:
-    return bare_header(step, {f.parameter: [ranks * f.tensor.numel()] for f in fragments})
+    shapes = {f.parameter: [ranks * f.tensor.numel()] for f in fragments}
+    return make_header(step, parameters=shapes)
 
 
 def compare_stalls(url: str, folder: Path, gigabytes: float, rounds: int) -> None:
@@ -114,6 +101,7 @@ def compare_stalls(url: str, folder: Path, gigabytes: float, rounds: int) -> Non
     fragments = share(gigabytes, 0, 1)
     found: dict[str, list[float]] = {}
     writers: dict[str, CheckpointWriter] = {}
+    heard = Listener()
     for name in ("folder", "object store"):
         work = folder / name / ".work-1-1"
         work.mkdir(parents=True)
@@ -122,8 +110,8 @@ def compare_stalls(url: str, folder: Path, gigabytes: float, rounds: int) -> Non
             work=work,
             attempt="a",
             placement=Placement(),
-            supervision=Listener(),  # type: ignore[arg-type]
-            uploader=StateUploader(f"{url}/stalls", Listener()) if "store" in name else None,  # type: ignore[arg-type]
+            supervision=heard,  # type: ignore[arg-type]
+            uploader=StateUploader(f"{url}/stalls", heard) if "store" in name else None,  # type: ignore[arg-type]
         )
         found[name] = []
     for step in range(rounds + 1):
@@ -132,6 +120,7 @@ def compare_stalls(url: str, folder: Path, gigabytes: float, rounds: int) -> Non
             if step:  # after a warm-up
                 found[name].append(stall)
             writer.finish()
+            assert not heard.failed, heard.failed
     for writer in writers.values():
         writer.close()
     for name, stalls in found.items():
@@ -150,6 +139,7 @@ def run_driver(url: str, folder: Path, gigabytes: float, idle: float) -> Path:
     config = CheckpointsConfig(keep_last=1, keep_best=0)
     with counted() as calls, Lease(run.path) as lease, RunMirror(url, run, print) as mirror:
         committer = CheckpointCommitter(lease, run.checkpoints, config, RANKS, print, mirror)
+        heard = Listener(committer)
         print(f"requests of a start: {dict(calls)}")
         calls.clear()
         deadline = time.monotonic() + idle
@@ -168,12 +158,13 @@ def run_driver(url: str, folder: Path, gigabytes: float, idle: float) -> Path:
                     work=committer.work,
                     attempt=committer.attempt,
                     placement=Placement(rank=rank, world_size=RANKS),
-                    supervision=CommittingListener(committer),  # type: ignore[arg-type]
-                    uploader=StateUploader(mirror.states_url, CommittingListener(committer)),  # type: ignore[arg-type]
+                    supervision=heard,  # type: ignore[arg-type]
+                    uploader=StateUploader(mirror.states_url, heard),  # type: ignore[arg-type]
                 )
                 with closing(writer):
                     writer.save(header_of(step, fragments, RANKS), final=True)
             while committer.newest_step != step:
+                assert not heard.failed, heard.failed
                 committer.take_published()
                 time.sleep(0.05)
             print(f"requests until checkpoint {step} of {gigabytes:g} GB: {dict(calls)}")

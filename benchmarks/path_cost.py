@@ -19,11 +19,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
-from benchmarks.support.datasets import first_steps
+from benchmarks.support.datasets import first_steps, prepared_recipe
 from benchmarks.support.trainings import complete, train_command
-from cluster.recipe import Recipe, find_recipe, load_recipe
+from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import open_dataset
-from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.losses.loss import CrossEntropy
 from trainer.record.metrics_file import train_lines
@@ -89,11 +88,10 @@ def main() -> None:
         f"trainer.validate_every_steps={arguments.steps}",
         f"checkpoints.every_steps={arguments.steps}",
     ]
-    recipe = load_recipe(find_recipe(arguments.recipe), overrides)
+    recipe = prepared_recipe(arguments.recipe, overrides)
     if arguments.bare:
         print(bare_loop(recipe, arguments.steps))
         return
-    prepare(recipe.data_settings, lambda progress: None)
     ratios = []
     for pair in range(arguments.pairs):
         me = [sys.executable, __file__, "--bare", "--recipe", arguments.recipe]

@@ -30,8 +30,8 @@ import numpy as np
 import psutil
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
+from benchmarks.support.datasets import recipe_on_files
 from benchmarks.support.trainings import say
-from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.preparation.progress import PrepareProgress
 
@@ -83,22 +83,6 @@ def write_corpus(folder: Path, pairs: int, seed: int) -> None:
                 file.write(b"".join(parts[side][numbers].tolist()))
 
 
-def load(folder: Path, pieces: int) -> Recipe:
-    phrases = "builtin:phrasebook/validation"
-    return load_recipe(
-        find_recipe("multi30k-ende"),
-        [
-            f"data.train=[{{source: {folder}/corpus.src, target: {folder}/corpus.tgt}}]",
-            f"data.validation={{source: '{phrases}.fr', target: '{phrases}.en'}}",
-            "data.tests={}",
-            f"data.dataset={folder}/dataset",
-            "data.max_source_length=256",
-            "data.max_target_length=256",
-            f"tokenizer.vocabulary_size={pieces}",
-        ],
-    )
-
-
 def prepare_here(folder: Path, pieces: int, started: float) -> None:
     """Prepare, and print when each stage had done its first and its last part."""
     seen: set[tuple[str, bool]] = set()
@@ -109,7 +93,8 @@ def prepare_here(folder: Path, pieces: int, started: float) -> None:
             seen.add(mark)
             print(json.dumps([progress.stage, time.monotonic() - started]), flush=True)
 
-    recipe = load(folder, pieces)
+    lengths = [f"data.max_{side}_length=256" for side in ("source", "target")]
+    recipe = recipe_on_files(folder / "corpus", pieces, lengths)
     prepare(recipe.data_settings, report)
     print(json.dumps(["publish", time.monotonic() - started]))
 

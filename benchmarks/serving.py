@@ -11,7 +11,6 @@ not measured. A round is one of each; figures are the median of the rounds.
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +22,8 @@ from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.trainings import serving
 from foundation.process_pool import cores
 from transloom import ServedTranslator
+from transloom.cli.sweep_runs import TRANSLOOM
 from transloom.inference.translator import Translator
-
-PROGRAM = "from transloom.cli.app import main; main()"
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Served:
 @contextmanager
 def server(run: Path, replicas: int) -> Iterator[str]:
     """A server's address."""
-    command = [sys.executable, "-P", "-c", PROGRAM, "serve", str(run), "--replicas", str(replicas)]
+    command = [*TRANSLOOM, "serve", str(run), "--replicas", str(replicas)]
     with serving(command, r"Serving .*: (http://\S+)") as (_, found):
         yield found[1]
 

@@ -27,6 +27,7 @@ from cluster.recipe import find_recipe, load_recipe
 from cluster.terminal import Terminal
 from trainer.record.metrics_file import train_lines
 from transloom.cli.prepare import prepare_dataset
+from transloom.cli.sweep_runs import TRANSLOOM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.cluster.ray_head import RayHead
@@ -41,7 +42,6 @@ SETTINGS = [
     "cluster.ranks=1",
     "trainer.max_steps=2",
 ]
-PROGRAM = "from transloom.cli.app import main; main()"
 
 
 def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.CompletedProcess[str]]:
@@ -52,7 +52,7 @@ def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.Complet
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", PROGRAM, *map(str, words)],
+            [*TRANSLOOM, *map(str, words)],
             env=environment,
             capture_output=True,
             text=True,
@@ -77,7 +77,7 @@ def another_code(folder: Path) -> Path:
 def first_step(run: Path) -> float:
     """When the run has recorded its first step; waits for it."""
     while True:
-        if (run / "metrics.jsonl").exists() and (lines := train_lines(run / "metrics.jsonl")):
+        if lines := train_lines(run / "metrics.jsonl"):
             return lines[0].time
         time.sleep(POLL_SECONDS)
 

@@ -7,15 +7,12 @@ is less than the share: the watcher has a niceness of 10, and the run's speed va
     python benchmarks/watching_cost.py [--windows N] [--seconds S] [--inline] [KEY=VALUE …]
 """
 
-import fcntl
 import os
-import pty
 import statistics
-import struct
 import subprocess
+import sys
 import tempfile
 import termios
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +34,9 @@ from benchmarks.support.trainings import (
 )
 from trainer.record.metrics_file import train_lines
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from support.terminal import Terminal
+
 # A watcher that has just started reads what it will not read again.
 SETTLING_SECONDS = 8.0
 START_SECONDS = 300.0
@@ -45,34 +45,22 @@ ROWS, COLUMNS = 50, 200
 
 @contextmanager
 def watcher(run: Path) -> Iterator[psutil.Process]:
-    """`transloom watch` on a terminal of its own, whose screen is read and thrown away."""
-    screen, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    """Run `transloom watch` on a terminal."""
+    terminal = Terminal()
+    termios.tcsetwinsize(terminal.program_end, (ROWS, COLUMNS))
     process = subprocess.Popen(
         [TRANSLOOM, "watch", str(run)],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
+        stdin=terminal.program_end,
+        stdout=terminal.program_end,
+        stderr=terminal.program_end,
         env={**os.environ, "TERM": "xterm-256color"},
     )
-    os.close(terminal)
-    reader = threading.Thread(target=_throw_away, args=(screen,), daemon=True)
-    reader.start()
     try:
         yield psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
-        reader.join()
-        os.close(screen)
-
-
-def _throw_away(screen: int) -> None:
-    try:
-        while os.read(screen, 65536):
-            pass
-    except OSError:
-        return  # nobody has the terminal open any more
+        terminal.written()
 
 
 def window(run: Path, settling: float, seconds: float) -> tuple[float, float]:
@@ -86,8 +74,7 @@ def window(run: Path, settling: float, seconds: float) -> tuple[float, float]:
 
 def wait_for_steps(training: TransloomTraining, driver: psutil.Process) -> None:
     def has_steps() -> bool:
-        record = training.run / "metrics.jsonl"
-        return record.exists() and len(train_lines(record)) >= 10
+        return len(train_lines(training.run / "metrics.jsonl")) >= 10
 
     wait_for("10 steps", has_steps, training, driver, START_SECONDS)
 

@@ -1,9 +1,9 @@
 """A long target continues with the tests that have not passed."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
+
+from support.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = """\
@@ -31,10 +31,7 @@ def run(folder: Path, selection: str = "not lab") -> tuple[int, str]:
     (folder / "test_some.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", selection]
     command += ["-p", "support.quality.continued", f"--continued={folder / 'passed'}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_command(*command, cwd=folder, PYTHONPATH=str(ROOT / "tests"))
     return done.returncode, done.stdout
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command import run_command
 from support.quality.mutants import (
     ROOT,
     MutantError,
@@ -97,12 +98,7 @@ def checkout(tmp_path):
 
 
 def run(checkout, *arguments):
-    done = subprocess.run(
-        [sys.executable, "scripts/mutants", *arguments],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-    )
+    done = run_command(sys.executable, "scripts/mutants", *arguments, cwd=checkout)
     return done.returncode, done.stdout
 
 

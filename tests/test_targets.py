@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.command import run_command
 from support.quality.targets import TARGETS, check_targets, mark_long, targets_of
 from support.quality.tiers import FILE, differences, tiers_of
 
@@ -82,13 +83,7 @@ def test_the_paths_that_shell_scripts_give_to_pytest_are_in_git(names_in_git):
     text = "\n".join((ROOT / script).read_text(encoding="utf-8") for script in scripts)
     words = " ".join(re.findall(r"(?<![\w/.])tests/[^\s()\"]+", text))
     # bash expands braces and patterns
-    expanded = subprocess.run(
-        ["bash", "-c", f"printf '%s\\n' {words}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    expanded = run_command("bash", "-c", f"printf '%s\\n' {words}", cwd=ROOT)
     paths = expanded.stdout.splitlines()
     assert len(paths) > 40
     assert [path for path in paths if path not in present] == []

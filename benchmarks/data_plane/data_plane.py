@@ -35,7 +35,7 @@ from benchmarks.data_plane.peers import READERS as PEERS
 from benchmarks.data_plane.peers import WRITERS, timed
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
-from benchmarks.support.datasets import blocks_of
+from benchmarks.support.datasets import blocks_of, recipe_on_files
 from benchmarks.support.environments import PEERS as ENVIRONMENTS
 from benchmarks.support.environments import environment_with, peer_variables
 from benchmarks.support.trainings import say
@@ -146,19 +146,6 @@ OURS: dict[str, tuple[Callable[[Recipe], Measurement], list[str]]] = {
 }
 
 
-def load(folder: Path, pieces: int, overrides: list[str]) -> Recipe:
-    """Return the recipe of Multi30k on the repeated corpus, with the dataset in the folder."""
-    data = [
-        f"data.train=[{{source: {folder}/repeated.src, target: {folder}/repeated.tgt}}]",
-        "data.validation={source: 'builtin:phrasebook/validation.fr', "
-        "target: 'builtin:phrasebook/validation.en'}",  # not read here
-        "data.tests={}",
-        f"data.dataset={folder}/dataset",
-        f"tokenizer.vocabulary_size={pieces}",
-    ]
-    return load_recipe(find_recipe(RECIPE), [*data, *overrides])
-
-
 def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> None:
     """Repeat the corpus, prepare it, and write the prepared pairs once more for the peers."""
     data = load_recipe(find_recipe(RECIPE), corpus_overrides(RECIPE, mirror)).data
@@ -166,7 +153,7 @@ def make_dataset(folder: Path, mirror: str | None, pairs: int, pieces: int) -> N
     for field, sentences in zip(FIELDS, zip(*text.texts, strict=True), strict=True):
         lines = (sentence + "\n" for sentence in islice(cycle(sentences), pairs))
         (folder / f"repeated.{field}").write_text("".join(lines))
-    recipe = load(folder, pieces, [])
+    recipe = recipe_on_files(folder / "repeated", pieces, [])
     prepare(recipe.data_settings, lambda progress: None)
 
     blocks = list(blocks_of(recipe))
@@ -201,7 +188,8 @@ def measure_here(name: str, folder: Path, pieces: int, core: int) -> None:
     function, overrides = OURS[name]
     if function is not read_through_ray:
         os.sched_setaffinity(0, {core})
-    print(json.dumps(function(load(folder, pieces, overrides))))
+    recipe = recipe_on_files(folder / "repeated", pieces, overrides)
+    print(json.dumps(function(recipe)))
 
 
 def goals_of(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:

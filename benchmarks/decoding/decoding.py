@@ -42,9 +42,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.peers.contestants import HUGGING_FACE
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
-from benchmarks.support.environments import PEERS, environment_with, peer_variables
+from benchmarks.support.environments import hugging_face_python, peer_variables
 from benchmarks.support.trainings import say
 from cluster.recipe import load_recipe
 from data_pipeline.batching.heldout import load_heldout
@@ -260,9 +259,7 @@ def main() -> None:
         how = Arrangement(int(processes), int(threads))
         print(json.dumps(asdict(translate_here(run, count, beam, how, precision))))
         return
-    python = arguments.python or environment_with(
-        HUGGING_FACE, PEERS / "hugging-face", arguments.torch_index
-    )
+    python = arguments.python or hugging_face_python(arguments.torch_index)
     ways = [(1, 1)] if arguments.smoke else sorted({(1, 1), (1, cores()), (cores(), 1)})
     with tempfile.TemporaryDirectory() as temporary:
         write_input_of_hugging_face(run, count, beam, Path(temporary))

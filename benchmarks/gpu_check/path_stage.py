@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -27,11 +26,12 @@ from benchmarks.gpu_check.outcomes import (
     within,
 )
 from benchmarks.gpu_check.runner import MARK
-from benchmarks.serving import PROGRAM, server
+from benchmarks.serving import server
 from data_pipeline.storage.phrasebook import phrasebook_pairs
 from trainer.record.metrics_file import read_metrics, train_lines
 from trainer.record.metrics_lines import TrainLine, ValidationLine
 from transloom import ServedTranslator
+from transloom.cli.sweep_runs import TRANSLOOM
 from transloom.inference.translator import Translator
 
 STEPS = {"cuda": 120, "cpu": 40}
@@ -46,7 +46,7 @@ POLL_SECONDS = 0.05
 
 def command(*words: object) -> list[str]:
     """Return a transloom command that uses this Python."""
-    return [sys.executable, "-P", "-c", PROGRAM, *map(str, words)]
+    return [*TRANSLOOM, *map(str, words)]
 
 
 def work_of_path(work: Work) -> Work:
@@ -120,8 +120,7 @@ def run_of(work: Work) -> Path:
 
 
 def steps_of(run: Path) -> list[TrainLine]:
-    record = run / "metrics.jsonl"
-    return train_lines(record) if record.exists() else []
+    return train_lines(run / "metrics.jsonl")
 
 
 def train(work: Work) -> Measurement:

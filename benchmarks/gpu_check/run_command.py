@@ -13,18 +13,13 @@ from benchmarks.gpu_check.plan import RUN_BY_STAGES, STAGE_SECONDS, TOTAL_MINUTE
 from benchmarks.gpu_check.results import Results, ResultsError, read_results, replace_text
 from benchmarks.gpu_check.runner import Runner, work_folder
 from benchmarks.gpu_check.table import markdown
+from benchmarks.support.command_line import names_from
 
 
 def stages_named(text: str) -> list[Stage]:
     """Return the stages in a list of names that are separated by commas; an argparse type."""
     known = {stage.name: stage for stage in RUN_BY_STAGES}
-    names = [part.strip() for part in text.split(",")]
-    if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(
-            f"unknown stages: {', '.join(map(repr, unknown))}; expected one or more of "
-            f"{', '.join(known)}, separated by commas"
-        )
-    return [known[name] for name in dict.fromkeys(names)]
+    return [known[name] for name in names_from(known)(text)]
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

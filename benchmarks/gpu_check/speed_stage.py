@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from support.records.checkpoints import Listener, work_folder
+from support.records.checkpoints import Listener, make_header, work_folder
 from torch import Tensor
 
 import benchmarks.gpu_check.path_stage as commands
@@ -24,7 +24,6 @@ from benchmarks.gpu_check.engine_stage import placement
 from benchmarks.gpu_check.outcomes import CannotRunError, Measurement, Work, WrongResultError
 from benchmarks.launches.steps import SLOTS, Form, Row, steps_of
 from benchmarks.launches.table import load, total
-from benchmarks.support.checkpoint_headers import bare_header
 from model.blocks.attention import additive_mask
 from model.blocks.attention import attention as attend
 from model.blocks.packing import PackedMask, packings
@@ -246,7 +245,7 @@ def checkpoint_stall(work: Work) -> Measurement:
     with closing(writer):
         stalls = []
         for step in range(4):
-            stalls.append(writer.save(bare_header(step), final=False))
+            stalls.append(writer.save(make_header(step), final=False))
             writer.finish()
     if heard.failed:
         raise WrongResultError(heard.failed[0][1])

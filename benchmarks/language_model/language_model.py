@@ -28,14 +28,10 @@ of transloom's turns: engine.attention=sdpa.
 import tempfile
 from pathlib import Path
 
-from benchmarks.language_model.contestants import (
-    RECIPE,
-    export_text,
-    hugging_face,
-    plain_loop,
-)
+from benchmarks.language_model.contestants import RECIPE, hugging_face, plain_loop
 from benchmarks.support.command_line import parse_arguments
 from benchmarks.support.contestants import Transloom
+from benchmarks.support.packed_text import export_text
 from benchmarks.support.speed import Contestant
 from benchmarks.support.turns import parser_of_turns, print_speeds
 
@@ -49,7 +45,7 @@ def main() -> None:
         smoke="--data phrasebook --rounds 1 --seconds 1 --settling 0 --without-hugging-face",
     )
     with tempfile.TemporaryDirectory() as temporary:
-        text = export_text(Path(temporary), arguments.data)
+        text = export_text(RECIPE, Path(temporary), arguments.data)
         threads, overrides = arguments.threads, [*text.overrides, *arguments.overrides]
         whole = f"batching.max_tokens_per_micro_batch={text.rows * text.context}"
         one_pass = [*overrides, whole, "batching.micro_batches_per_step=1"]

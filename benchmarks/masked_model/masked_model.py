@@ -22,8 +22,9 @@ recipe.
 import tempfile
 from pathlib import Path
 
-from benchmarks.masked_model.contestants import export_captions, hugging_face, transloom
+from benchmarks.masked_model.contestants import RECIPE, hugging_face, transloom
 from benchmarks.support.command_line import parse_arguments
+from benchmarks.support.packed_text import export_text
 from benchmarks.support.speed import Contestant
 from benchmarks.support.turns import parser_of_turns, print_speeds
 
@@ -37,7 +38,7 @@ def main() -> None:
         "batching.max_tokens_per_micro_batch=128 batching.micro_batches_per_step=1",
     )
     with tempfile.TemporaryDirectory() as temporary:
-        captions = export_captions(Path(temporary), arguments.data)
+        captions = export_text(RECIPE, Path(temporary), arguments.data)
         contestants: dict[str, Contestant] = {
             "transloom": transloom(captions, arguments.threads, arguments.overrides)
         }

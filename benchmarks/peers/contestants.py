@@ -9,13 +9,6 @@ from benchmarks.support.environments import PEERS, environment_with
 
 HERE = Path(__file__).resolve().parent
 EOLE = ["torch==2.13.0", "eole==0.6.4", "aiohttp"]  # Eole does not name aiohttp itself
-HUGGING_FACE = [
-    "torch==2.13.0",
-    "numpy",
-    "transformers==5.23.0",
-    "accelerate==1.15.0",
-    "safetensors",
-]
 
 
 @dataclass(frozen=True)
@@ -168,7 +161,3 @@ class HuggingFace(Script):
             },
         }
         super().__init__(HERE / "hugging_face.py", settings, threads, python)
-
-    @staticmethod
-    def python(torch_index: str | None) -> Path:
-        return environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)

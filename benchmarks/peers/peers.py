@@ -32,6 +32,7 @@ from pathlib import Path
 from benchmarks.peers.contestants import SIZES, Eole, HuggingFace, transloom
 from benchmarks.peers.corpus import Corpus, export_corpus
 from benchmarks.support.command_line import benchmark_parser, names_from, parse_arguments
+from benchmarks.support.environments import hugging_face_python
 from benchmarks.support.record import SETTLING_SECONDS
 from benchmarks.support.speed import Contestant, Speed
 from benchmarks.support.turns import Speeds, take_turns
@@ -88,7 +89,7 @@ def contestants_of(
         modes = [mode for p in precisions for mode in (("bf16", "amp") if p == "bf16" else (p,))]
         found |= {f"Eole {mode}": Eole(corpus, size, mode, threads, python) for mode in modes}
     if "hf" in peers:
-        python = HuggingFace.python(arguments.torch_index)
+        python = hugging_face_python(arguments.torch_index)
         found |= {
             f"Hugging Face {p}": HuggingFace(corpus, size, p, threads, python) for p in precisions
         }

@@ -1,11 +1,12 @@
-"""Parse the command line of a benchmark: lists of names, and `--smoke` of every script."""
+"""Parse the command line of a benchmark: lists of names, and `--smoke` of every script.
+
+The module needs only Python.
+"""
 
 import argparse
 import shlex
 import sys
 from collections.abc import Callable, Collection
-
-from benchmarks.support.smoke import SmokeFiles
 
 
 def benchmark_parser(
@@ -46,6 +47,8 @@ def parse_arguments(parser: argparse.ArgumentParser, *, smoke: str) -> argparse.
     )
     words = sys.argv[1:]
     if "--smoke" in words:
+        from benchmarks.support.smoke import SmokeFiles  # needs more than Python
+
         files = SmokeFiles()
         words = [word.format_map(files) for word in shlex.split(smoke)] + words
     return parser.parse_args(words)

@@ -62,8 +62,7 @@ class Transloom:
         return train_command(self._recipe, self._arguments, self.folder / "run")
 
     def steps(self) -> list[Step]:
-        record = self.folder / "run" / "metrics.jsonl"
-        lines = train_lines(record) if record.exists() else []
+        lines = train_lines(self.folder / "run" / "metrics.jsonl")
         each = self._tokens_of_each
         return [Step(line.time, round(line.target_tokens * each)) for line in lines]
 

@@ -26,6 +26,24 @@ def prepared_recipe(name: str, overrides: Sequence[str]) -> Recipe:
     return recipe
 
 
+def recipe_on_files(files: Path, pieces: int, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe of Multi30k on two text files, with the dataset in their folder.
+
+    Args:
+        files: path of the files without their suffixes, `.src` and `.tgt`.
+        pieces: size of the vocabulary.
+    """
+    phrases = "builtin:phrasebook/validation"  # not read
+    settings = [
+        f"data.train=[{{source: {files}.src, target: {files}.tgt}}]",
+        f"data.validation={{source: '{phrases}.fr', target: '{phrases}.en'}}",
+        "data.tests={}",
+        f"data.dataset={files.parent}/dataset",
+        f"tokenizer.vocabulary_size={pieces}",
+    ]
+    return load_recipe(find_recipe("multi30k-ende"), [*settings, *overrides])
+
+
 def first_steps(recipe: Recipe, count: int) -> list[RankStep]:
     """Return the data of the first steps of a run with one rank."""
     store, manifest = open_dataset(recipe.data)

@@ -12,6 +12,13 @@ PEERS = ROOT / ".bench-peers"  # git ignores it
 # Packages that the scripts for peers import.
 SHARED_PACKAGES = ("benchmarks", "data_pipeline", "foundation", "model")
 MATPLOTLIB = ["matplotlib==3.11.2"]
+HUGGING_FACE = [
+    "torch==2.13.0",
+    "numpy",
+    "transformers==5.23.0",
+    "accelerate==1.15.0",
+    "safetensors",
+]
 
 
 def peer_variables() -> dict[str, str]:
@@ -41,6 +48,11 @@ def draw(script: Path, curves: str, picture: Path) -> None:
     environment = os.environ | peer_variables()
     subprocess.run(drawing, input=curves, text=True, check=True, env=environment)
     print(f"Wrote {picture}", file=sys.stderr)
+
+
+def hugging_face_python(torch_index: str | None) -> Path:
+    """Return the Python of the environment with transformers; see `environment_with`."""
+    return environment_with(HUGGING_FACE, PEERS / "hugging-face", torch_index)
 
 
 def environment_with(

@@ -3,10 +3,10 @@
 import ast
 import importlib.metadata
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
+
+from support.command import run_command
 
 from benchmarks.support.environments import ROOT, SHARED_PACKAGES, peer_variables
 
@@ -32,14 +32,8 @@ def test_a_script_for_a_peer_finds_our_shared_packages_and_nothing_beside_them(t
     names = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"__pycache__"}
     folders = [name for name in names if name.isidentifier()]
     assert {"docs", "tests", "trainer", *SHARED_PACKAGES} <= set(folders)
-    found = subprocess.run(
-        [sys.executable, "-S", tmp_path / "probe.py", "neighbour", *folders],
-        cwd=ROOT,
-        env=os.environ | peer_variables(),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    probe = (sys.executable, "-S", tmp_path / "probe.py")
+    found = run_command(*probe, "neighbour", *folders, cwd=ROOT, **peer_variables())
     assert sorted(json.loads(found.stdout)) == sorted(SHARED_PACKAGES)
 
 

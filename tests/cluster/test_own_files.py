@@ -3,11 +3,11 @@
 import base64
 import hashlib
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.command import run_command
 
 from cluster.own_files import overwritten_package
 from cluster.packages import INSTALLATION, PACKAGES
@@ -97,12 +97,7 @@ def test_nothing_of_the_other_project_is_executed(
         shutil.copytree(INSTALLATION / name, installation / name, dirs_exist_ok=True)
     install_over(installation, package, "print('executed')")
     program = f"import sys; sys.path.insert(0, {str(installation)!r}); {start}"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program, "recipes"],
-        cwd=installation,
-        capture_output=True,
-        text=True,
-    )
+    done = run_command(sys.executable, "-P", "-c", program, "recipes", cwd=installation)
     assert done.returncode == 1
     assert f"pip uninstall {package}_project" in done.stderr
     assert "executed" not in done.stdout + done.stderr

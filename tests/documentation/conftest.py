@@ -1,12 +1,12 @@
 """The built documentation site."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.command import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,13 +19,6 @@ def site(tmp_path_factory):
     alone = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") and not subprocess.run([*alone, "true"], check=False).returncode:
         build = alone + build
-    done = subprocess.run(
-        build,
-        cwd=ROOT,
-        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(*build, cwd=ROOT, NO_MKDOCS_2_WARNING="1")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

@@ -1,11 +1,9 @@
 """Threads of torch fall asleep soon where they wait, as libgomp itself says."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
+from support.command import run_python
 
 PROGRAM = """
 from transloom.cli import app
@@ -21,18 +19,11 @@ import torch
 
 def spins(**environment: str) -> str | None:
     """How often a thread looks whether it may go on, before it sleeps, in a command's process."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "--help"],
-        env={**inherited, "OMP_DISPLAY_ENV": "verbose", **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+            patch.delenv(name, raising=False)
+        done = run_python(PROGRAM, "--help", OMP_DISPLAY_ENV="verbose", **environment)
+    assert done.returncode == 0, done.stderr
     if "OPENMP DISPLAY ENVIRONMENT" not in done.stderr:
         pytest.skip("torch computes with another OpenMP than GNU's here")
     found = re.search(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)

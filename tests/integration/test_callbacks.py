@@ -3,12 +3,11 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support.command import transloom
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 from support.tasks import EXTENSIONS
 
@@ -49,14 +48,8 @@ class Commands:
 
     def run(self, *arguments):
         """Return the exit status of a command, and all that it printed."""
-        done = subprocess.run(
-            [Path(sys.executable).parent / "transloom", *arguments],
-            check=False,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        return done.returncode, done.stdout
+        done = transloom(*arguments, cwd=self.folder)
+        return done.returncode, done.stdout + done.stderr
 
     def lines(self, name):
         text = (self.folder / name / "metrics.jsonl").read_text()

@@ -6,16 +6,14 @@ How it is interrupted, and what it leaves then, is in test_private_places.py.
 import json
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.cluster.story import Story
 from support.cluster.strike import Strike
-from support.command import run_python
+from support.command import TRANSLOOM, run_python
 from support.faults.moments import MID_STEP
 from support.leaving import LAST, OUTCOME, RAY, Leaving
 
@@ -25,7 +23,6 @@ from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.record.metrics_file import read_metrics
 from trainer.runs.folder import RunFolder
 
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
 ENDLESS = "trainer.max_steps=100000"
 
@@ -188,7 +185,7 @@ sys.meta_path.insert(0, type("Finder", (), {"find_spec": find_spec})())
 sys.argv = ["transloom", "train", "phrasebook"]
 transloom.cli.app.main()
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    result = run_python(program)
     assert result.returncode == 75
     assert result.stderr == (
         "SIGTERM was received before the run began. Run the same command again to start it\n"

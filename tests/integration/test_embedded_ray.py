@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,11 @@ import psutil
 import pytest
 from support.cluster.processes import HANG_SECONDS, children, is_alive, wait_until
 from support.cluster.sabotage import kill
+from support.command import TRANSLOOM
 from support.faults.moments import MID_STEP
 
 from trainer.record.metrics_file import read_metrics
 
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPTIONS = ["trainer.max_steps=60", "checkpoints.every_steps=10"]
 
 

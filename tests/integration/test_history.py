@@ -7,7 +7,6 @@ by piece.
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import psutil
 import pytest
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.cluster.strike import standing_at
+from support.command import TRANSLOOM
 from support.records.wandb_history import flattened, history, wandb_files
 from support.records.wandb_server import WandbServer
 
@@ -25,7 +25,6 @@ from trainer.record.metrics_lines import Resumed, TrainLine, ValidationLine
 
 pytestmark = pytest.mark.chaos
 
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 STEPS = 200
 OPTIONS = [
     "cluster.ranks=2",

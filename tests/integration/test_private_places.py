@@ -9,7 +9,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import pytest
 import yaml
 from support.cluster.another_user import as_another_user
 from support.cluster.processes import children, command_of, wait_until
+from support.command import TRANSLOOM
 from support.leaving import LAST, OUTCOME, RAY, Leaving
 from support.recipes import tiny_values
 
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 OPERATIONS = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
 pytestmark = pytest.mark.proof
 BEGINNING = "| who listens |"

@@ -2,20 +2,17 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 from support.cluster.processes import is_alive, wait_until
 from support.cluster.sabotage import Saboteur, kill, remember
+from support.command import transloom
 
 from cluster.ranks import rank_pool
 from trainer.runs.folder import RunFolder
 
 OPTIONS = ["trainer.max_steps=100000", "checkpoints.every_steps=10"]
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def test_the_command_stop_is_obeyed_at_the_next_step(runs, folder):
     """That it is under Ray as well, the scaled data workers of test_data_workers.py show."""
 
     def stop():
-        subprocess.run([TRANSLOOM, "stop", folder.path], check=True, capture_output=True)
+        assert transloom("stop", folder.path, cwd=folder.path).returncode == 0
 
     with at_step(folder, 15, stop):
         result = runs.train("run", *OPTIONS, inline=True)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import urllib.parse
 import urllib.request
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.cluster.processes import children, command_of, wait_until
+from support.command import TRANSLOOM, transloom
 from support.machine_parts import program
 from support.ports import free_port
 from support.records.lines import train_line
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.needs("prometheus")
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = DEPLOYED / "transloom.rules.yml"
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 
 
 def promtool(*arguments, **options):
@@ -42,7 +41,7 @@ def test_what_is_printed_is_fit_for_the_node_exporter(tmp_path):
     """It reads the plain format, and so does promtool."""
     for name in ("plain", 'a "quoted" <b>'):
         with_owner(made_run(tmp_path / name, train_line(1), train_line(2)))
-    text = subprocess.run([TRANSLOOM, "metrics", tmp_path], capture_output=True, text=True).stdout
+    text = transloom("metrics", tmp_path, cwd=tmp_path).stdout
     assert text.count("transloom_run_step{") == 2
     assert promtool("check", "metrics", input=text) == ""
 

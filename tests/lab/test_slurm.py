@@ -2,13 +2,12 @@
 
 import os
 import stat
-import sys
-from pathlib import Path
 
 import pytest
 from support.cluster.hosts import Hosts, Names
 from support.cluster.processes import command_of
 from support.cluster.slurm import Slurm
+from support.command import TRANSLOOM
 from support.faults.moments import Moment, Orders
 
 pytestmark = [
@@ -17,7 +16,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 # The first rank stops at the first of these steps until Slurm's signal has come, which takes Slurm
 # up to half a minute; it waits no longer than a minute at each.
 HELD_STEPS = range(25, 45)

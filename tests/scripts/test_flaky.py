@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster.processes import is_alive, wait_until
+from support.command import run_command
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,9 +78,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def flaky(checkout, *arguments):
-    return subprocess.run(
-        [sys.executable, checkout / "scripts" / "flaky", *arguments], capture_output=True, text=True
-    )
+    return run_command(sys.executable, checkout / "scripts" / "flaky", *arguments)
 
 
 def test_it_lists_what_failed_in_some_round(checkout):

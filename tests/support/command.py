@@ -14,19 +14,20 @@ def transloom(
     *arguments: object, cwd: Path, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Runs it to its end, with more variables in its environment."""
-    return _run(TRANSLOOM, *arguments, cwd=cwd, environment=environment)
+    return run_command(TRANSLOOM, *arguments, cwd=cwd, **environment)
 
 
 def run_python(
     program: str, *arguments: object, cwd: Path | None = None, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run a program in another Python to its end, with more variables in its environment."""
-    return _run(sys.executable, "-c", program, *arguments, cwd=cwd, environment=environment)
+    return run_command(sys.executable, "-c", program, *arguments, cwd=cwd, **environment)
 
 
-def _run(
-    *command: object, cwd: Path | None, environment: dict[str, str]
+def run_command(
+    *command: object, cwd: Path | None = None, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
+    """Run a program to its end, with more variables in its environment."""
     return subprocess.run(
         list(map(str, command)),
         cwd=cwd,

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.command import run_command
 
 from benchmarks.gpu_check.plan import RUN_BY_STAGES
 from benchmarks.gpu_check.results import Results, Row, read_results
@@ -14,8 +15,8 @@ from benchmarks.support.environments import ROOT
 
 def gpu_check(*arguments, cwd):
     # -I: without site packages of a user, the folder of the script, or PYTHONPATH.
-    command = [sys.executable, "-I", "-S", ROOT / "scripts" / "gpu_check", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    script = ROOT / "scripts" / "gpu_check"
+    return run_command(sys.executable, "-I", "-S", script, *arguments, cwd=cwd)
 
 
 def write(path, device, result):

@@ -4,13 +4,12 @@ The real bindings load the library, which has the real one's name, in a process 
 """
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import support.files
+from support.command import run_python
 
 from cluster.node_check.figures import GpuFigures
 from cluster.node_check.gpu_counters import gpu_counters
@@ -38,16 +37,8 @@ def library(tmp_path_factory):
 
 
 def read(uuids, library):
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(library)}
-    program = [sys.executable, "-c", READ, json.dumps(uuids)]
-    done = subprocess.run(
-        program,
-        env=environment,
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    folder = Path(__file__).parents[3]
+    done = run_python(READ, json.dumps(uuids), cwd=folder, LD_LIBRARY_PATH=str(library))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from functools import partial
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.cluster.processes import wait_until
+from support.command import run_python
 
 from cluster.node_check import actor as node_check_actor
 from cluster.ranks import actor as actor_module
@@ -38,9 +38,7 @@ print(json.dumps([before, after, "torch._dynamo" in sys.modules]))
 @pytest.mark.long
 def test_a_spare_imports_what_a_rank_has_and_no_compiler():
     """One of the modules that an engine imports would import the compiler, which takes seconds."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_python(PROGRAM, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     before, after, compiler = json.loads(done.stdout.splitlines()[-1])
     assert before == [False, False, False]

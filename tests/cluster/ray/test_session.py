@@ -16,6 +16,7 @@ import ray
 from ray._private.node import Node
 from ray.job_submission import JobSubmissionClient
 from support.cluster.processes import children, is_alive, wait_until
+from support.command import run_command
 
 from cluster.errors import ClusterError, EmbeddedRayError
 from cluster.packages import INSTALLATION, PACKAGES
@@ -92,19 +93,14 @@ def decoys(tmp_path: Path) -> Path:
     return folder
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "driver.py", *arguments]
-
-
 @pytest.mark.long
 def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing_behind(
-    decoys: Path, tmp_path: Path
+    decoys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = {name: v for name, v in os.environ.items() if not name.startswith("RAY_")}
-    environment["HOME"] = str(tmp_path)  # of somebody who has no token yet
-    driver = subprocess.run(
-        command("embedded"), cwd=decoys, env=environment, capture_output=True, text=True
-    )
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    # The home is that of somebody who has no token yet.
+    driver = run_command(sys.executable, "driver.py", "embedded", cwd=decoys, HOME=str(tmp_path))
     assert driver.stderr == ""
     answer = json.loads(driver.stdout)  # and nothing else
     assert answer["driver"] == answer["worker"] == OWN
@@ -114,18 +110,12 @@ def test_embedded_ray_works_in_a_folder_with_foreign_packages_and_leaves_nothing
 
 
 def test_workers_of_a_cluster_import_our_packages(decoys: Path, ray_head: Any) -> None:
-    with_token = {**os.environ, "RAY_AUTH_MODE": "token"}
-    plain = subprocess.run(
-        command(ray_head.address, "plain"),
-        cwd=decoys,
-        env=with_token,
-        capture_output=True,
-        text=True,
-    )
+    driver = (sys.executable, "driver.py", ray_head.address)
+    plain = run_command(*driver, "plain", cwd=decoys, RAY_AUTH_MODE="token")
     assert "decoy" in plain.stderr  # what Ray does by itself
-    driver = subprocess.run(command(ray_head.address), cwd=decoys, capture_output=True, text=True)
-    assert driver.stderr == ""
-    answer = json.loads(driver.stdout)
+    done = run_command(*driver, cwd=decoys)
+    assert done.stderr == ""
+    answer = json.loads(done.stdout)
     assert answer["driver"] == answer["worker"] == OWN
 
 
@@ -144,7 +134,10 @@ def test_workers_of_a_ray_job_import_our_packages(decoys: Path, ray_head: Any) -
 @pytest.mark.long
 def test_the_ranks_of_a_killed_driver_are_gone_within_seconds(decoys: Path) -> None:
     driver = subprocess.Popen(
-        command("embedded", "wait"), cwd=decoys, stdout=subprocess.PIPE, text=True
+        [sys.executable, "driver.py", "embedded", "wait"],
+        cwd=decoys,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with driver:
         assert driver.stdout is not None

@@ -1,10 +1,9 @@
 """What signals do to a command before and after its run, in a process that signals may end."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
+from support.command import run_python
 
 from cluster.errors import EXIT_PREEMPTED
 from cluster.supervision.command_signals import SIGNALS, restore_signal_handlers
@@ -22,12 +21,7 @@ except KeyboardInterrupt:
 
 
 def after(handling, *numbers):
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, handling, *(str(int(number)) for number in numbers)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python(PROGRAM, handling, *map(int, numbers))
 
 
 @pytest.mark.parametrize("number", SIGNALS)

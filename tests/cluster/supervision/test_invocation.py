@@ -1,11 +1,11 @@
 """What the user has typed and which code runs: told without secrets, wherever it runs."""
 
 import os
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from support.command import run_command
 from support.recipes import tiny_values
 from typer.testing import CliRunner
 
@@ -33,13 +33,9 @@ def git(folder: Path, *arguments: str) -> str:
         for who in ("AUTHOR", "COMMITTER")
         for what in ("NAME", "EMAIL")
     }
-    done = subprocess.run(
-        ["git", "-C", folder, *arguments],
-        env={**os.environ, **names, "GIT_CONFIG_GLOBAL": os.devnull},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    names["GIT_CONFIG_GLOBAL"] = os.devnull
+    done = run_command("git", "-C", folder, *arguments, **names)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 

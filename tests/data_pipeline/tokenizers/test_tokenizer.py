@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from support.command import run_python
 
 from data_pipeline.arrays import UInt64Array
 from data_pipeline.config.data import TokenizerConfig
@@ -203,18 +202,13 @@ def test_sampling_depends_on_sentence_and_seed_alone(
     program = (
         "import json, pathlib, sys; import numpy as np\n"
         "from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer\n"
-        "path, lines, seeds = json.load(sys.stdin)\n"
+        "path, lines, seeds = json.loads(sys.argv[1])\n"
         "tokenizer = SentencePieceTokenizer.load(pathlib.Path(path))\n"
         "field = tokenizer.sample_field(lines, np.array(seeds, dtype=np.uint64), 0.1)\n"
         "json.dump([field.ids.tolist(), field.lengths.tolist()], sys.stdout)"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", program],
-        input=json.dumps([str(tmp_path / "m.model"), text[100:], seeds[100:].tolist()]),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    given = [str(tmp_path / "m.model"), text[100:], seeds[100:].tolist()]
+    answer = run_python(program, json.dumps(given))
     assert rows(*json.loads(answer.stdout)) == together[100:]
 
 

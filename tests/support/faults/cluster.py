@@ -91,11 +91,6 @@ class FaultCluster:
         return [p for p in self.processes() if _title(p).startswith(f"ray::{name}")]
 
 
-def raylet(node: RayNode) -> psutil.Process:
-    """The process through which a node is part of its cluster."""
-    return next(p for p in _tree(node.process_id) if p.name() == "raylet")
-
-
 def _tree(process_id: int) -> list[psutil.Process]:
     try:
         process = psutil.Process(process_id)

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 
 from support.cluster.processes import wait_until
-from support.faults.cluster import raylet
 from support.faults.moments import MID_STEP, Reached
 from support.faults.recipe import DATA_WORKERS
 from support.faults.trial import Trial
@@ -178,7 +177,7 @@ class KilledNode(Fault):
         trial.cluster.add_node()
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        raylet(trial.cluster.nodes[0]).kill()
+        trial.cluster.nodes[0].kill_raylet()
 
     def mend(self, trial: Trial) -> None:
         trial.cluster.add_node()

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import psutil
 
 from support.cluster.processes import HANG_SECONDS, command_of, wait_until
+from support.command import TRANSLOOM
 from support.faults.cluster import FaultCluster
 from support.faults.moments import Moment, Reached
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -20,7 +20,6 @@ from trainer.record.metrics_lines import StepLine, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder
 from trainer.scores import Scores
 
-TRANSLOOM = Path(sys.executable).parent / "transloom"
 LEFTOVER_SECONDS = 120.0
 
 

@@ -12,22 +12,30 @@ from trainer.record.metrics_lines import Resumed
 _TRAIN = json.loads(train_line(1).to_json())
 
 
-def long_record(path: Path, steps: int, first_step: int = 1, spikes: tuple[int, ...] = ()) -> Path:
+def long_record(
+    path: Path, steps: int, first_step: int = 1, spikes: tuple[int, ...] = (), rarity: int = 1
+) -> Path:
     """A record of so many steps after those that are there."""
     with path.open("a") as file:
-        file.writelines(f"{line}\n" for line in lines_of(first_step, steps, spikes))
+        file.writelines(f"{line}\n" for line in lines_of(first_step, steps, spikes, rarity))
     return path
 
 
-def lines_of(first_step: int, steps: int, spikes: tuple[int, ...] = ()) -> Iterator[str]:
-    """Every 100th step is validated, every 250th one is skipped, every 1000th one is a restart."""
+def lines_of(
+    first_step: int, steps: int, spikes: tuple[int, ...] = (), rarity: int = 1
+) -> Iterator[str]:
+    """Every 100th step is validated, every 250th one is skipped, every 1000th one is a restart.
+
+    Args:
+        rarity: by how much all of these are rarer.
+    """
     for step in range(first_step, first_step + steps):
-        if step % 1000 == 0:
-            restarts = step // 1000
+        if step % (1000 * rarity) == 0:
+            restarts = step // (1000 * rarity)
             yield Resumed(
                 step=step - 1, from_step=step - 10, restarts=restarts, lost_steps=9
             ).to_json()
-        if step % 250 == 0:
+        if step % (250 * rarity) == 0:
             yield skipped_line(step).to_json()
             continue
         noise = random.Random(step).random()
@@ -40,14 +48,14 @@ def lines_of(first_step: int, steps: int, spikes: tuple[int, ...] = ()) -> Itera
             "nll": loss - 0.1,
             "grad_norm": noise * 3,
             "target_tokens_seen": 10 * step,
-            "restarts": step // 1000,
+            "restarts": step // (1000 * rarity),
             "lost_steps": 0,
             "wall_seconds": step * 0.6,
             "counted_seconds": step * 0.5,
             "goodput": 0.83,
         }
         yield json.dumps(_TRAIN | changed)
-        if step % 100 == 0:
+        if step % (100 * rarity) == 0:
             text = "a <b>sentence</b> \u2028 as it is"
             yield validation_line(step, loss=loss, text=text).to_json()
 

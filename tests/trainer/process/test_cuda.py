@@ -1,13 +1,12 @@
 """The engine on a GPU. Run with `pytest -m gpu` on a machine that has one."""
 
 import json
-import os
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 import torch
+from support.command import run_python
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,14 +32,9 @@ print(json.dumps(answer))
 
 def answer_on(device: str, expression: str) -> Any:
     program = PROGRAM.format(path=sys.path, device=device, expression=expression)
-    output = subprocess.run(
-        [sys.executable, "-c", program],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "DS_ACCELERATOR": device},  # before the helpers import DeepSpeed
-    ).stdout
-    return json.loads(output.splitlines()[-1])
+    done = run_python(program, DS_ACCELERATOR=device)  # before the helpers import DeepSpeed
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def losses_on(device: str, stage: int, precision: str) -> list[float]:

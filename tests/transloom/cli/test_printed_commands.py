@@ -4,16 +4,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support.command import TRANSLOOM, run_command
 from support.ports import free_port
 from support.recipes import tiny_values
 from support.tasks import EXTENSIONS
 
-TRANSLOOM = Path(sys.executable).with_name("transloom")
 PATH = os.pathsep.join(
     folder
     for folder in os.environ["PATH"].split(os.pathsep)
@@ -33,14 +32,7 @@ class Shell:
 
     def run(self, command):
         """The output of a command, which succeeds."""
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = run_command("bash", "-c", command, cwd=self.folder, **self.environment)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
 

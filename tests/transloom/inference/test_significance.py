@@ -2,12 +2,11 @@
 
 import json
 import random
-import subprocess
-import sys
 
 import pytest
 import sacrebleu
 from sacrebleu.significance import PairedTest
+from support.command import run_python
 
 from transloom.inference.significance import OneMetric, Scorer
 
@@ -81,11 +80,10 @@ main()
 
 
 def by_sacrebleu(folder, test):
-    command = [sys.executable, "-c", SACREBLEU, "ref", "-i", "base", "better", "other"]
+    systems = ("-i", "base", "better", "other")
     metrics = ["-m", "bleu", "chrf", "ter", f"--paired-{test}", "--format", "json"]
-    done = subprocess.run(
-        [*command, *metrics], cwd=folder, capture_output=True, text=True, check=True
-    )
+    done = run_python(SACREBLEU, "ref", *systems, *metrics, cwd=folder)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
