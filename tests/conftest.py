@@ -16,7 +16,6 @@ from typing import Any
 
 import hypothesis
 import pytest
-import yaml
 from support.machine_parts import lacks, missing
 from support.quality import hangs
 from support.quality.targets import check_targets, mark_long
@@ -237,12 +236,9 @@ def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
     """A file with the recipe of a tiny run, whose dataset is not prepared."""
-    import yaml
-    from support.recipes import tiny_values
+    from support.recipes import tiny_values, write_yaml
 
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
-    return path
+    return write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
 
 
 @pytest.fixture(scope="session")
@@ -356,12 +352,11 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Any:
 
 
 def _runs(folder: Path, phrasebook: Path, address: str) -> Any:
-    from support.recipes import SHORT_TRANSLATIONS, tiny_values
+    from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
     from support.runs import Runs
 
-    recipe = folder / "tiny.yaml"
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "tiny.yaml", values)
     return Runs(recipe, folder, address)
 
 

@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-import yaml
 from support.quality import memory
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
@@ -60,8 +59,7 @@ def test_texts_are_refused_by_line_in_little_memory(
 
 @pytest.mark.parametrize("text", [f"[{'{' * 999}", "{a: 1, a: 2}", "[" * 600, "1" * 5_000])
 def test_so_are_the_values_of_overrides(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    file = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
     with pytest.raises(RecipeError, match=r"Override 'model=") as caught:
         load_recipe(file, [f"model={text}"])
     assert len(str(caught.value)) < 1000
@@ -84,8 +82,7 @@ HUGE = 10**25
     ],
 )
 def test_numbers_that_nothing_counts_are_refused_by_key(tmp_path: Path, key: str) -> None:
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    file = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
     if key == "trainer.optimizer.weight_decay":  # 10^25 is a number of the kind that it has
         load_recipe(file, [f"{key}={HUGE}"])
         return
@@ -94,8 +91,7 @@ def test_numbers_that_nothing_counts_are_refused_by_key(tmp_path: Path, key: str
 
 
 def test_a_field_with_a_bound_of_its_own_names_that_bound(tmp_path: Path) -> None:
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    file = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
     with pytest.raises(RecipeError, match=rf"model.width is {HUGE}: .* equal to 1000000"):
         load_recipe(file, [f"model.width={HUGE}"])
 

@@ -1,8 +1,7 @@
 """Places in lists that overrides name, and the names of runs that they make."""
 
 import pytest
-import yaml
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.tasks import language_values
 
 from cluster.errors import RecipeError
@@ -15,9 +14,7 @@ def recipe_file(tmp_path):
     values = tiny_values(tmp_path / "dataset")
     first = values["data"]["train"][0]
     values["data"]["train"] = [first | {"name": "a"}, first | {"name": "b"}]
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return write_yaml(tmp_path / "tiny.yaml", values)
 
 
 def test_every_place_of_a_list_can_be_overridden(recipe_file):
@@ -124,8 +121,7 @@ def test_a_field_of_two_forms_is_refused_in_the_words_of_recipes(recipe_file, va
 
 
 def test_columns_which_are_numbers_or_names_are_refused_in_the_words_of_recipes(tmp_path):
-    path = tmp_path / "labels.yaml"
-    path.write_text(yaml.safe_dump(language_values(tmp_path / "dataset")))
+    path = write_yaml(tmp_path / "labels.yaml", language_values(tmp_path / "dataset"))
     wrong = ["data.train=[{files: [a.csv], columns: {text: -2, label: label}}]"]
     with pytest.raises(RecipeError, match="a whole number of at least 0 or a text") as caught:
         load_recipe(path, wrong)

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 from typing import get_args, get_origin
 
 import pytest
-import yaml
 from pydantic import BaseModel, ValidationError
 from support.quality.attributes_read import Sources
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.tasks import BUILT_IN
 
 from cluster.errors import RecipeError
@@ -321,8 +320,7 @@ def test_text_that_yaml_reads_otherwise_must_be_quoted(
 ) -> None:
     values = tiny_values(tmp_path)
     values["data"]["train"] = [{"files": ["a.tsv"], "columns": {"source": 0, "target": 1}}]
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path = write_yaml(tmp_path / "r.yaml", values)
     with pytest.raises(
         RecipeError, match=f"{key} is .*Without quotes, YAML reads.*quote.*{quoted}"
     ):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-import yaml
+from support.recipes import write_yaml
 from support.runs import Runs
 from support.tasks import EXTENSIONS, language_model_values, opened_task
 from torch.nn import functional as F
@@ -31,9 +31,7 @@ def values(phrasebook_documents):
 
 @pytest.fixture
 def recipe_file(values, tmp_path):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return write_yaml(tmp_path / "recipe.yaml", values)
 
 
 def test_it_is_torchs_cross_entropy_and_the_square_of_log_z(values):

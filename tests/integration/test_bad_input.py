@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.records.checkpoints import header_of, rewrite_header
 from support.runs import Runs
 
@@ -46,19 +45,16 @@ def command(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def recipe(tmp_path, phrasebook):
     """The tiny recipe on the prepared phrase book, as a file."""
-    path = tmp_path / "tiny.yaml"
     values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return write_yaml(tmp_path / "tiny.yaml", values)
 
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory, phrasebook):
     """The tiny recipe's run of four steps."""
     folder = tmp_path_factory.mktemp("trained")
-    recipe = folder / "tiny.yaml"
     values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "tiny.yaml", values)
     Runs(recipe, folder, address="").train("run", inline=True)
     return folder / "run"
 
@@ -79,9 +75,7 @@ def corpus_recipe(tmp_path):
     corpus = {"source": str(tmp_path / "text.fr"), "target": str(tmp_path / "text.en")}
     values["data"] |= {"train": [corpus], "validation": corpus, "tests": {}}
     values["tokenizer"]["vocabulary_size"] = 60
-    path = tmp_path / "corpus.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return write_yaml(tmp_path / "corpus.yaml", values)
 
 
 def test_a_missing_corpus(command, corpus_recipe, tmp_path):

@@ -6,9 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-import yaml
 from support.command import transloom
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.tasks import EXTENSIONS
 
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -40,7 +39,7 @@ class Commands:
             "decoding": SHORT_TRANSLATIONS,
         }
         self.folder, self._recipe = folder, folder / "tiny.yaml"
-        self._recipe.write_text(yaml.safe_dump(values))
+        write_yaml(self._recipe, values)
 
     def train(self, name, *callbacks, how=("--inline",)):
         options = [f"callbacks={json.dumps([GUARD, *callbacks])}", "--run", self.folder / name]

@@ -22,6 +22,7 @@ from support.cluster.strike import standing_at
 from support.command import transloom
 from support.faults.moments import Orders
 from support.files.guarded_server import GuardedServer
+from support.recipes import write_yaml
 from support.wheel import unpacked_wheel
 
 import transloom as api
@@ -186,8 +187,7 @@ def place(runs, tmp_path, decoys) -> Place:
     values["cluster"] |= {"ranks": 2, "cpus_per_rank": 1.5}  # room for one job on four CPUs
     values["trainer"]["max_steps"] = 60
     values["checkpoints"] = {"every_steps": 10}
-    recipe = decoys / "spied.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(decoys / "spied.yaml", values)
     return Place(runs.folder, recipe, environment, spies, secret)
 
 

@@ -1,8 +1,7 @@
 """A run with a moving average is validated by what it will translate with."""
 
 import pytest
-import yaml
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.runs import Runs
 from support.tasks import opened_task
 
@@ -17,10 +16,9 @@ from transloom.inference.translator import Translator
 
 @pytest.mark.parametrize("stage", [0, 3])
 def test_validation_scores_the_average(tmp_path, phrasebook, stage):
-    recipe_file = tmp_path / "tiny.yaml"
     values = tiny_values(phrasebook, max_steps=4, ema_decay=0.9)
     values["decoding"] = SHORT_TRANSLATIONS
-    recipe_file.write_text(yaml.safe_dump(values | {"engine": {"zero_stage": stage}}))
+    recipe_file = write_yaml(tmp_path / "tiny.yaml", values | {"engine": {"zero_stage": stage}})
     runs = Runs(recipe_file, tmp_path, address="")
     result = runs.train("run", inline=True)
     (line,) = runs.lines("run", "validation")

@@ -5,8 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-import yaml
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.records.checkpoints import header_of
 from support.runs import Runs
 
@@ -27,9 +26,8 @@ def runs(inline_runs):
 def trained_once(tmp_path_factory, phrasebook):
     """Runs that several tests begin with: of 12 steps, and one that ends early."""
     folder = tmp_path_factory.mktemp("trained")
-    recipe = folder / "tiny.yaml"
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "tiny.yaml", values)
     runs = Runs(recipe, folder, address="")
     runs.train("old", *SHORT, inline=True)
     runs.train("whole", *EARLY, inline=True)
@@ -144,6 +142,5 @@ def test_a_recipe_names_its_parent(tmp_path, phrasebook):
     from cluster.recipe import load_recipe
 
     values = tiny_values(phrasebook, init_from="runs/old@6")
-    path = tmp_path / "child.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path = write_yaml(tmp_path / "child.yaml", values)
     assert load_recipe(path, []).trainer.init_from == "runs/old@6"

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.cluster.processes import HANG_SECONDS
 from support.quiet_server import InThread, QuietHandler, QuietServer
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from typer.testing import CliRunner
 
 from cluster.notify import delivery
@@ -185,8 +185,7 @@ def guided(tmp_path, monkeypatch):
         file.write(addresses)
     values = tiny_values(tmp_path / "dataset")
     values["tracking"] |= yaml.safe_load(block("yaml", "TRANSLOOM_SLACK"))["tracking"]
-    recipe = tmp_path / "my.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(tmp_path / "my.yaml", values)
     with tunnel, mail:
         yield recipe, tunnel, mail, arguments
 

@@ -5,9 +5,8 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 from support.cluster.processes import wait_until
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.planning.plan import PlanOptions, make_plan
 from transloom.cli.train_run import recipe_and_run
@@ -26,8 +25,7 @@ sys.stdin.read()
 @pytest.fixture
 def plan(ray_head, phrasebook, tmp_path):
     wait_until(ray_head.is_alone)
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    recipe = write_yaml(tmp_path / "tiny.yaml", tiny_values(phrasebook))
 
     def run(*overrides):
         loaded, folder = recipe_and_run(

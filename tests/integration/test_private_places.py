@@ -14,12 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from support.cluster.another_user import as_another_user
 from support.cluster.processes import children, command_of, wait_until
 from support.command import TRANSLOOM
 from support.leaving import LAST, OUTCOME, RAY, Leaving
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
 pytestmark = pytest.mark.proof
@@ -48,8 +47,7 @@ def leaving(tmp_path_factory):
 @pytest.fixture(scope="module")
 def driver(folder, temporary, leaving, phrasebook):
     """`transloom train` on two ranks, which train until they are stopped."""
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=1_000_000)))
+    recipe = write_yaml(folder / "tiny.yaml", tiny_values(phrasebook, max_steps=1_000_000))
     with subprocess.Popen(
         [TRANSLOOM, "train", recipe, "cluster.ranks=2", "--strict", "--run", folder / "run"],
         env={**leaving.environment, "RAY_TMPDIR": str(temporary)},

@@ -14,9 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import yaml
 from support.command import run_python
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 
 import transloom
 from transloom.inference.translator import Translator as InProcess
@@ -41,7 +40,7 @@ def project(phrasebook, tmp_path, monkeypatch):
         (tmp_path / name / "__init__.py").write_text(f"WHOSE = 'mine: {name}'\n")
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
     values["trainer"]["validate_every_steps"] = 4
-    (tmp_path / "phrasebook").write_text(yaml.safe_dump(values))  # found before the built-in one
+    write_yaml(tmp_path / "phrasebook", values)  # found before the built-in one
     return tmp_path
 
 
@@ -126,9 +125,8 @@ def test_an_interrupt_leaves_a_checkpoint(project):
 def trained(tmp_path_factory, phrasebook):
     """A run of four steps."""
     folder = tmp_path_factory.mktemp("trained")
-    recipe = folder / "tiny.yaml"
     values = tiny_values(phrasebook, max_steps=4) | {"decoding": SHORT_TRANSLATIONS}
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "tiny.yaml", values)
     return transloom.train(recipe, run=folder / "run", inline=True, quiet=True)
 
 

@@ -16,7 +16,7 @@ from support import canaries
 from support.canaries import NOTIFY_VARIABLE, PAGE_KEY, PASSWORD, USER, WANDB_KEY, leaks
 from support.command import transloom
 from support.files.guarded_server import GuardedServer
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from transloom.cli import app
 
@@ -67,8 +67,7 @@ def test_a_published_dataset_leaves_no_credential(tmp_path):
         values["data"] |= {"train": [corpus], "validation": corpus, "tests": {}}
         values["data"]["cache"] = str(tmp_path / "cache")
         values["tokenizer"]["vocabulary_size"] = 60
-        recipe = tmp_path / "recipe.yaml"
-        recipe.write_text(yaml.safe_dump(values))
+        recipe = write_yaml(tmp_path / "recipe.yaml", values)
         prepared = transloom("prepare", recipe, cwd=tmp_path, **environment)
         assert prepared.returncode == 0, prepared.stderr
         assert server.shown == [server.wanted] * 2
@@ -85,9 +84,7 @@ def test_a_published_dataset_leaves_no_credential(tmp_path):
 
 @pytest.fixture
 def recipe(tmp_path, phrasebook):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(phrasebook, max_steps=4)))
-    return path
+    return write_yaml(tmp_path / "tiny.yaml", tiny_values(phrasebook, max_steps=4))
 
 
 @pytest.fixture

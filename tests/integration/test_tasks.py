@@ -10,11 +10,11 @@ import math
 from contextlib import nullcontext
 
 import pytest
-import yaml
 from rich.console import Console
 from support.cluster.sabotage import kill
 from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP
+from support.recipes import write_yaml
 from support.runs import Runs
 from support.tasks import (
     EXTENSIONS,
@@ -58,8 +58,7 @@ KILLED = LOOKED_AT_BY_TWO = "copy"
 def task_runs(request, tmp_path_factory, ray_head):
     """Runs of a task, one of which was never disturbed: one rank, without Ray."""
     folder = tmp_path_factory.mktemp("task")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(VALUES[request.param](folder / "dataset")))
+    recipe = write_yaml(folder / "recipe.yaml", VALUES[request.param](folder / "dataset"))
     prepare(load_recipe(recipe).data_settings, lambda progress: None)
     runs = Runs(recipe, folder, ray_head.address)
     runs.train("whole", "cluster.ranks=1", inline=True)

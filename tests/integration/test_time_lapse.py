@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from support.cluster.processes import wait_until
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.runs import Runs
 
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -38,8 +37,7 @@ def runs_of(folder, dataset, **changes):
     values["model"]["attention_dropout"] = 0.1
     values["engine"] = changes.get("engine", values["engine"])
     values["trainer"]["ema_decay"] = changes.get("ema_decay", 0.0)
-    file = folder / "tiny.yaml"
-    file.write_text(yaml.safe_dump(values))
+    file = write_yaml(folder / "tiny.yaml", values)
     return Runs(file, folder, address="")
 
 

@@ -10,8 +10,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import yaml
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.terminal import Terminal, without_richs_own
 
 from cluster.terminal import print_result, warn
@@ -55,8 +54,7 @@ def stage(tmp_path_factory):
     }
     values["batching"]["max_tokens_per_micro_batch"] = 512
     values["tokenizer"]["vocabulary_size"] = 100
-    recipe = folder / f"recipe{NAME}.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / f"recipe{NAME}.yaml", values)
     return SimpleNamespace(
         folder=folder,
         corpus=corpus,

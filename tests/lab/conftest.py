@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from support.cluster.hosts import Hosts, Names
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.runs import Runs
 
 
@@ -47,6 +46,5 @@ def _on_one_host(tmp_path_factory, phrasebook, *more):
 
 
 def _runs(folder: Path, phrasebook: Path) -> Runs:
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    recipe = write_yaml(folder / "tiny.yaml", tiny_values(phrasebook))
     return Runs(recipe, folder, address="")

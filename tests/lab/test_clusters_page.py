@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from support.cluster.hosts import Hosts, Names
 from support.cluster.processes import command_of, wait_until
 from support.faults.moments import Moment, Orders
 from support.pages import block
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.launchers.kubernetes import TEMPLATE
 
@@ -46,7 +45,7 @@ def page(hosts, environment, runs):
     """The text of a block as it reads on these hosts."""
     values = tiny_values(Path("datasets/phrasebook"), max_steps=STEPS) | {"name": "phrasebook"}
     values["cluster"] |= {"cpus_per_rank": 1}
-    (runs.folder / "phrasebook").write_text(yaml.safe_dump(values))
+    write_yaml(runs.folder / "phrasebook", values)
 
     def text(kind):
         found = block("how-to/ssh-hosts.md", f"bash {kind}").replace("/shared", str(runs.folder))

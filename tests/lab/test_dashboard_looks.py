@@ -3,10 +3,9 @@
 from contextlib import closing
 
 import pytest
-import yaml
 from support.dashboard.browser import Watched, chromium
 from support.dashboard.command import dashboard
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.runs import Runs
 
 from cluster.recipe import Recipe
@@ -40,8 +39,7 @@ def run(tmp_path_factory):
     values["batching"] |= {"max_tokens_per_micro_batch": 128}
     values["checkpoints"] = {"every_steps": 20, "keep_last": 10}
     prepare(Recipe.of(values).data_settings, lambda progress: None)
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "tiny.yaml", values)
     runs = Runs(recipe, folder / "runs", address="")
     runs.train("poisoned", inline=True)
     return runs

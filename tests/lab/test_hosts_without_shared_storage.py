@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from support.cluster.hosts import Hosts, Names
 from support.cluster.lab_run import LabRun
 from support.cluster.processes import wait_until
 from support.cluster.ray_on_hosts import BIN, join, start_head
 from support.faults.moments import Orders
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.storage import moto_program
 from support.storage.s3_server import environment_of
 
@@ -88,8 +87,7 @@ def test_hosts_without_shared_storage_shrink_and_grow(
 ):
     """3 ranks, 2 when a host crashes, 3 when it is back; the bits are those of one host."""
     monkeypatch.setenv("TRANSLOOM_CACHE", str(CACHE))
-    recipe = runs.folder / "in-store.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    recipe = write_yaml(runs.folder / "in-store.yaml", tiny_values(phrasebook))
     with Hosts(4, Names.GOOD, shared=tmp_path_factory.getbasetemp()) as hosts:
         serve = [sys.executable, MOTO_PROGRAM, "-H", "0.0.0.0", "-p", "5000"]
         hosts.start(STORE, *serve, env=environment)

@@ -3,9 +3,8 @@
 from contextlib import closing
 
 import pytest
-import yaml
 from support.dashboard.browser import Watched
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.runs import Runs
 from support.serving.running import RunningServer
 
@@ -25,7 +24,7 @@ def served(folder, dataset, **languages):
     values["data"] |= languages
     if not dataset.exists():
         prepare(Recipe.of(values).data_settings, lambda progress: None)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    write_yaml(folder / "tiny.yaml", values)
     Runs(folder / "tiny.yaml", folder, "").train("phrases", "trainer.max_steps=200", inline=True)
     return folder / "phrases"
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from cluster.supervision import supervisor
 from support.cluster.sabotage import kill, process_ids, remember
 from support.cluster.strike import Strike
 from support.faults.moments import MID_STEP, Orders, Reached
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.runs import Runs
 
 STEPS = 90
@@ -39,8 +38,7 @@ def multi30k_runs(corpus: Path, folder: Path, address: str) -> Runs:
     values["trainer"] |= {"max_steps": STEPS, "validate_every_steps": 100_000}
     # The end of each part has a validation, whose translations nobody reads.
     values["decoding"] = {"max_length_factor": 0, "max_extra_length": 1}
-    recipe = folder / "multi30k-small.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "multi30k-small.yaml", values)
     return Runs(recipe, folder, address)
 
 

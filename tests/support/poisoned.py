@@ -4,11 +4,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cluster.recipe import load_recipe
 from cluster.terminal import Terminal
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from transloom.cli.prepare import prepare_dataset
 
 SOURCE = "le zèbre zézaie"
@@ -47,7 +45,6 @@ def poisoned_recipe(folder: Path, **trainer: Any) -> Path:
     }
     values["engine"] = {"numerics": "exact", "zero_stage": 1}
     values["checkpoints"] = {"every_steps": 10, "keep_last": 9}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "recipe.yaml", values)
     prepare_dataset(load_recipe(recipe), Terminal(stderr=True), overwrite=False)
     return recipe

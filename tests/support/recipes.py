@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cluster.recipe import Recipe
 
 # A network that has learnt little translates until it is stopped, and no better for it: with these
@@ -66,3 +68,9 @@ def tiny_values(dataset: Path, **trainer: Any) -> dict[str, Any]:
 
 def tiny_recipe(dataset: Path, **trainer: Any) -> Recipe:
     return Recipe.of(tiny_values(dataset, **trainer))
+
+
+def write_yaml(path: Path, values: Any) -> Path:
+    """Write values into a file, as those of a recipe; return its path."""
+    path.write_text(yaml.safe_dump(values))
+    return path

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
+from support.recipes import write_yaml
 from trainer.runs.folder import StepRange
 from transloom.cli.train_run import TrainOptions, TrainResult, train_run
 
@@ -60,8 +60,7 @@ class Runs:
 def trained_run(values: dict[str, Any], folder: Path, steps: int, name: str = "run") -> Path:
     """Prepare the dataset of a recipe's values, train a run of some steps; return its folder."""
     values["trainer"] |= {"max_steps": steps, "validate_every_steps": steps}
-    recipe = folder / f"{name}.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / f"{name}.yaml", values)
     prepare(load_recipe(recipe).data_settings, lambda progress: None)
     Runs(recipe, folder, address="").train(name, inline=True)
     return folder / name

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import Result
 
 from support.invocation import invoke
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 WORDS = ("le", "la", "chat", "maison", "petit", "grande", "voit", "aime", "rouge", "été")
 
@@ -43,9 +42,7 @@ def two_corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in pairs.items():
         lines = "".join(f"{source}\t{target}\n" for source, target in text)
         (folder / f"{name}.tsv").write_text(lines, encoding="utf-8")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(_values(folder)))
-    return recipe
+    return write_yaml(folder / "recipe.yaml", _values(folder))
 
 
 def _values(folder: Path) -> dict[str, Any]:

@@ -5,8 +5,7 @@ import sys
 
 import pytest
 import ray.cloudpickle
-import yaml
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.tasks import (
     EXTENSIONS,
     case_values,
@@ -47,8 +46,7 @@ def reading(tmp_path):
     """Reads a recipe of a task from a file, with overrides."""
 
     def read(task, *overrides):
-        path = tmp_path / f"{task}.yaml"
-        path.write_text(yaml.safe_dump(VALUES[task](tmp_path / "dataset")))
+        path = write_yaml(tmp_path / f"{task}.yaml", VALUES[task](tmp_path / "dataset"))
         return load_recipe(path, overrides)
 
     return read

@@ -1,8 +1,7 @@
 """A score that an extension registers is computed of a validation's texts, and tells the best."""
 
 import pytest
-import yaml
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.runs import Runs
 
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -34,8 +33,7 @@ def runs(tmp_path_factory, phrasebook):
     values["trainer"]["validation_scores"] = ["words_per_sentence", "not_a_number"]
     values["checkpoints"] = {"every_steps": 1, "best_by": "words_per_sentence"}
     values["decoding"] = {"max_extra_length": 1, "max_length_factor": 0.5, "beam_size": 1}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "recipe.yaml", values)
     runs = Runs(recipe, folder, address="")
     runs.train("run", inline=True)
     return runs

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from support.bare_machine import BareMachine, install_command, plant_package, python_with
 from support.command import transloom
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.wheel import write_wheel
 
 from benchmarks.gpu_check.collection import ROOTS
@@ -103,8 +102,7 @@ def test_the_environment_has_our_versions(environment: Path, parts: Path) -> Non
 def test_a_recipe_trains_there_as_it_does_here(
     machine: BareMachine, environment: Path, phrasebook: Path, tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    recipe = write_yaml(tmp_path / "tiny.yaml", tiny_values(phrasebook))
     command = ("train", recipe, "cluster.ranks=2", "trainer.max_steps=6", "--run")
     there = machine.run(environment / "bin" / "transloom", *command, "there", cwd=tmp_path)
     assert there.returncode == 0, there.stderr

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from support.pages import block
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.errors import RecipeError
 from cluster.launchers.kubernetes import TEMPLATE, fill, job_name
@@ -33,9 +33,7 @@ def recipe_file(tmp_path):
     values = tiny_values(Path("/shared/corpora/tiny"))
     values["cluster"] |= {"ranks": 5, "gpus_per_rank": 1, "kubernetes": KUBERNETES}
     values["cluster"] |= {"grace_seconds": 300, "cpus_per_rank": 3, "niceness": 1}
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return write_yaml(tmp_path / "tiny.yaml", values)
 
 
 def documents(transloom, recipe_file, *arguments):

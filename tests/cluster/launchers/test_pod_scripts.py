@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 from support.cluster.processes import wait_until
 from support.launchers import srun
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.launchers.kubernetes import placeholders
 
@@ -20,10 +19,9 @@ STAND_IN = Path(srun.__file__).with_name("transloom.sh")
 @pytest.fixture
 def pod(tmp_path):
     """Starts one of the scripts; what it starts says what happens in the file `story`."""
-    recipe = tmp_path / "recipe.yaml"
     values = tiny_values(Path("/shared/tiny"))
     values["cluster"]["kubernetes"] = {"image": "transloom:cpu"}
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(tmp_path / "recipe.yaml", values)
     files = placeholders(recipe, [], "/shared/run", "tiny")
     programs = tmp_path / "programs"
     programs.mkdir()

@@ -13,10 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 from support.cluster.processes import wait_until
 from support.launchers import srun
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.launchers import slurm
 from cluster.recipe import load_recipe
@@ -38,8 +37,7 @@ class Job:
         starts = f"#!/bin/bash\nexec {sys.executable} {srun.__file__} "
         self._program(programs / "srun", starts + '"$@"')
         self._program(programs / "scontrol", '#!/bin/bash\necho "scontrol $*" >>"$STORY"')
-        recipe = folder / "a recipe.yaml"
-        recipe.write_text(yaml.safe_dump(tiny_values(folder / "dataset")))
+        recipe = write_yaml(folder / "a recipe.yaml", tiny_values(folder / "dataset"))
         changes = ["cluster.ranks=2", f"cluster.slurm.nodes={nodes}", *overrides]
         runs = slurm.runs_of(recipe, changes, array, None, folder / "runs")
         script = slurm.slurm_script(

@@ -4,8 +4,7 @@ import json
 from itertools import takewhile
 
 import pytest
-import yaml
-from support.recipes import tiny_recipe, tiny_values
+from support.recipes import tiny_recipe, tiny_values, write_yaml
 
 from cluster.planning.plan import measure_epoch
 from data_pipeline.batching.plan import Cursor
@@ -19,9 +18,7 @@ from trainer.tasks.network import build_network
 
 @pytest.fixture
 def recipe_file(phrasebook, tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(phrasebook)))
-    return path
+    return write_yaml(tmp_path / "tiny.yaml", tiny_values(phrasebook))
 
 
 @pytest.fixture

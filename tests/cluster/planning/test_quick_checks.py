@@ -6,10 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from support.cluster.another_user import NOBODY
 from support.files.small_disk import run_on_small_disk
-from support.recipes import tiny_recipe, tiny_values
+from support.recipes import tiny_recipe, tiny_values, write_yaml
 from support.runs import Runs
 from support.storage.fault_proxy import Answer, FaultProxy
 
@@ -123,7 +122,7 @@ def test_a_run_in_an_object_store_is_compared_with_the_recipe(
     monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path / "cache"))
     url = f"{s3_server.bucket('quick')}/run"
     runs = Runs(tmp_path / "tiny.yaml", tmp_path, address="")
-    runs.recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    write_yaml(runs.recipe, tiny_values(phrasebook))
     runs.train_at(url, "trainer.max_steps=1", inline=True)
     shutil.rmtree(tmp_path / "cache")
     other = changed(phrasebook, model={"width": 64})

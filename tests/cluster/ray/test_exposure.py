@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import ray
-import yaml
 from click.testing import Result
 from support.cluster.ray_head import RayHead
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.errors import ClusterError
 from cluster.ray.exposure import ClusterExposure
@@ -43,9 +42,7 @@ def recipe(tmp_path: Path, phrasebook: Path, monkeypatch: pytest.MonkeyPatch) ->
     """In a folder of its own, for a user who has a token."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(phrasebook)))
-    return path
+    return write_yaml(tmp_path / "tiny.yaml", tiny_values(phrasebook))
 
 
 def test_joining_names_what_is_open_once(open_head: RayHead, recipe: Path) -> None:

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from support.quality.planting import plant
-from support.records.checkpoints import commit_state, make_header
+from support.records.checkpoints import KEEP_ONE, commit_state, make_header
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.retention import prune
 from trainer.checkpoints.state_file import FileRecord, state_file_name, write_state_file
-from trainer.config import CheckpointsConfig
-
-NOTHING_STAYS = CheckpointsConfig(keep_last=1, keep_best=0)
 
 
 class Contender:
@@ -88,7 +85,7 @@ class _Owner:
 
     def prune(self) -> None:
         assert self._lease
-        prune(self._run / "checkpoints", self._lease.work, NOTHING_STAYS)
+        prune(self._run / "checkpoints", self._lease.work, KEEP_ONE)
 
 
 def _serve(pipe: Connection, lease_seconds: float) -> None:

@@ -4,13 +4,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
 from support.faults.moments import CHECKPOINT_EVERY, STEPS, VALIDATE_EVERY
 from support.real_data import MULTI30K
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 TRAINING_PAIRS = 8000  # more than a run is fed
 VALIDATION_PAIRS = 40
@@ -39,8 +37,7 @@ def prepared_recipe(folder: Path) -> Path:
     values["trainer"] |= {"max_steps": STEPS, "validate_every_steps": VALIDATE_EVERY}
     values["checkpoints"] = {"every_steps": CHECKPOINT_EVERY}
     values["cluster"] |= {"ranks": 2, "data_workers": DATA_WORKERS}
-    path = folder / "struck.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path = write_yaml(folder / "struck.yaml", values)
     recipe = load_recipe(path)
     prepare(recipe.data_settings, lambda progress: None)
     return path

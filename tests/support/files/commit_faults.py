@@ -5,24 +5,22 @@ from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 
-import torch
-
 from support.files.file_faults import ENDED, Fault, struck_child
 from support.quality.planting import plant
-from support.records.checkpoints import Listener, make_header
+from support.records.checkpoints import (
+    KEEP_ONE,
+    Listener,
+    check_stepped,
+    make_header,
+    stepped_share,
+)
 from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.config import CheckpointsConfig
 from trainer.process.placement import Placement
-from trainer.zero.fragment import Fragment
 
 RANKS = 2
-KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)
 
 
 def strike_everywhere(folder: Path, fault: Fault) -> list[int]:
@@ -81,12 +79,7 @@ def check_and_go_on(run: Path, when: str) -> int:
     """A new owner finds whole checkpoints alone, saves another one, and leaves no rest."""
     checkpoints = run / "checkpoints"
     with Lease(run):
-        found = [Checkpoint(path) for path in list_checkpoints(checkpoints)]
-        assert found, when
-        for checkpoint in found:
-            checkpoint.verify()
-            weights = CheckpointReader(checkpoint).weights()["w"]
-            assert torch.equal(weights, torch.arange(4.0) + checkpoint.step), when
+        found = check_stepped(checkpoints, when)
     assert own_and_save(run, 40) == [40], when
     names = {path.name for path in checkpoints.iterdir()}
     assert names == {"step-00000040"}, f"{when}: {names}"
@@ -95,7 +88,7 @@ def check_and_go_on(run: Path, when: str) -> int:
 
 
 def _write_share(committer: CheckpointCommitter, rank: int, step: int) -> None:
-    share = [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
+    share = stepped_share(step, rank)
     writer = CheckpointWriter(
         lambda: share,
         work=committer.work,

@@ -43,14 +43,14 @@ def document_targets() -> list[Target]:
         Target(
             "manifest",
             "`manifest.json`: values, keys, lines, bytes",
-            _json_maker(json.loads((FIXTURE / "dataset" / MANIFEST_NAME).read_bytes())),
+            json_maker(json.loads((FIXTURE / "dataset" / MANIFEST_NAME).read_bytes())),
             _read_manifest,
             (DatasetError,),
         ),
         Target(
             "checkpoint-header",
             "`checkpoint.json`: values, keys, lines, bytes; its own sha256 mostly made right",
-            _json_maker(json.loads((CHECKPOINT / HEADER).read_bytes()), _signed),
+            json_maker(json.loads((CHECKPOINT / HEADER).read_bytes()), _signed),
             _read_checkpoint_header,
             REFUSED,
         ),
@@ -64,7 +64,7 @@ def document_targets() -> list[Target]:
         Target(
             "status",
             "`status.json`: values, keys, lines, bytes; those that are read are shown",
-            _json_maker(json.loads(STATUS.model_dump_json())),
+            json_maker(json.loads(STATUS.model_dump_json())),
             _read_status,
             (ValueError,),
         ),
@@ -85,7 +85,7 @@ def document_targets() -> list[Target]:
     ]
 
 
-def _json_maker(
+def json_maker(
     seed: Any, finish: Callable[[Random, Any], Any] = lambda random, values: values
 ) -> Callable[[Random], bytes]:
     def make(random: Random) -> bytes:

@@ -7,10 +7,10 @@ import pickle
 from functools import cache
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from sentencepiece import SentencePieceTrainer
 
 from data_pipeline.errors import TokenizerError
 from data_pipeline.tokenizers.marian import MarianTokenizer, pack
@@ -20,8 +20,10 @@ from model.hugging_face.files import CONFIG_FILE, read_json
 from model.hugging_face.marian import from_marian, to_marian
 from model.hugging_face.pytorch_file import most_bytes, read_pytorch
 from model.networks.transformer import Transformer, Vocabulary
-from support.fuzz.mutation import mutate_bytes, mutate_lines, mutate_tree, with_depth
+from support.fuzz.documents import json_maker
+from support.fuzz.mutation import mutate_bytes, mutate_tree, with_depth
 from support.fuzz.target import Target
+from support.marian import write_tokenizer
 
 SENTENCES = ["a cat sees the dog", "", "\u2581 x \0 \ud7ff </s> >>fra<<", "é" * 500]
 PIECES = 40
@@ -63,57 +65,39 @@ def marian_targets() -> list[Target]:
 
 
 @cache
-def _model() -> bytes:
-    """A SentencePiece model of few pieces."""
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(["a cat sees the dog", "the dog sees nobody"] * 5),
-        model_writer=model,
-        vocab_size=PIECES,
-        hard_vocab_limit=False,
-        num_threads=1,
-        minloglevel=2,
-    )
-    return model.getvalue()
-
-
-@cache
-def _vocabulary() -> dict[str, int]:
-    pieces = ["</s>", "<unk>", *"\u2581abcdefghijklmnopqrstuvwxyz", ">>fra<<", "<pad>"]
-    return {piece: number for number, piece in enumerate(pieces)}
+def _tokenizer() -> tuple[bytes, dict[str, int]]:
+    """A SentencePiece model of few pieces, and the ids of all pieces."""
+    lines = ["a cat sees the dog", "the dog sees nobody"] * 5
+    with TemporaryDirectory() as folder:
+        write_tokenizer(Path(folder), (lines, lines), PIECES, [">>fra<<"])
+        model = Path(folder, "source.spm").read_bytes()
+        return model, json.loads(Path(folder, "vocab.json").read_bytes())
 
 
 @cache
 def _packed() -> dict[str, Any]:
-    model = base64.b64encode(_model()).decode()
+    model, vocabulary = _tokenizer()
+    encoded = base64.b64encode(model).decode()
     return {
         "format": "transloom-marian-tokenizer/1",
-        "source": model,
-        "target": model,
-        "pieces": list(_vocabulary()),
+        "source": encoded,
+        "target": encoded,
+        "pieces": list(vocabulary),
     }
 
 
 def _make_packed(random: Random) -> bytes:
     values = _packed()
     if random.random() < 0.3:
-        model = mutate_bytes(random, _model(), _model())
-        values = values | {"source": base64.b64encode(model).decode()}
-    return _mutated(random, values)
+        model, _ = _tokenizer()
+        damaged = mutate_bytes(random, model, model)
+        values = values | {"source": base64.b64encode(damaged).decode()}
+    return json_maker(values)(random)
 
 
 def _make_vocabulary(random: Random) -> bytes:
-    return _mutated(random, _vocabulary())
-
-
-def _mutated(random: Random, values: Any) -> bytes:
-    kind = random.random()
-    if kind < 0.1:
-        return _text(values)
-    data = _text(mutate_tree(random, values) if kind < 0.8 else values)
-    if kind > 0.7:
-        data = mutate_lines(random, data.decode()).encode()
-    return mutate_bytes(random, data, data) if kind > 0.8 else data
+    _, vocabulary = _tokenizer()
+    return json_maker(vocabulary)(random)
 
 
 def _text(values: Any) -> bytes:
@@ -137,7 +121,7 @@ def _read_packed(data: bytes, folder: Path) -> None:
 def _read_vocabulary(data: bytes, folder: Path) -> None:
     (folder / "vocab.json").write_bytes(data)
     for side in ("source", "target"):
-        (folder / f"{side}.spm").write_bytes(_model())
+        (folder / f"{side}.spm").write_bytes(_tokenizer()[0])
     _read_packed(pack(folder), folder)
 
 

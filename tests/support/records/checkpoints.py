@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.commit import commit, partial_folder
-from trainer.checkpoints.folder_names import folder_name
+from trainer.checkpoints.folder_names import folder_name, list_checkpoints
 from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.checkpoints.state_file import FileRecord
+from trainer.config import CheckpointsConfig
+
+KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)
 
 if TYPE_CHECKING:
     from trainer.checkpoints.committer import CheckpointCommitter
@@ -107,6 +110,30 @@ def commit_state(
     """Make a checkpoint of the files that the ranks wrote."""
     partial = partial_folder(work, header.step, attempt)
     return commit(partial, work.parent / folder_name(header.step), header, files)
+
+
+def stepped_share(step: int, rank: int) -> list[Fragment]:
+    """What one of two ranks owns of the parameter, whose elements a step determines."""
+    import torch
+
+    from trainer.zero.fragment import Fragment
+
+    return [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
+
+
+def check_stepped(checkpoints: Path, when: str) -> list[Checkpoint]:
+    """Return all checkpoints of stepped shares; there is one, and each is whole."""
+    import torch
+
+    from trainer.checkpoints.reader import CheckpointReader
+
+    found = [Checkpoint(path) for path in list_checkpoints(checkpoints)]
+    assert found, when
+    for checkpoint in found:
+        checkpoint.verify()
+        weights = CheckpointReader(checkpoint).weights()["w"]
+        assert torch.equal(weights, torch.arange(4.0) + checkpoint.step), when
+    return found
 
 
 def save_checkpoint(

@@ -9,28 +9,26 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data_pipeline.storage.object_store import ObjectStore
-from support.records.checkpoints import Listener, make_header
-from trainer.checkpoints.checkpoint import Checkpoint
+from support.records.checkpoints import (
+    KEEP_ONE,
+    Listener,
+    check_stepped,
+    make_header,
+    stepped_share,
+)
 from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.config import CheckpointsConfig
 from trainer.process.placement import Placement
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.files import KnownFiles, objects_of
 from trainer.runs.remote.head import HEAD, HeadObject
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import RunPuller
-from trainer.zero.fragment import Fragment
 
 RANKS = 2
-KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)
 SECONDS = 120.0
 
 
@@ -49,7 +47,7 @@ class Driver:
             record.write(f"{step}\n")
         listener = Listener(self.committer)
         for rank in range(RANKS):
-            share = [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
+            share = stepped_share(step, rank)
             writer = CheckpointWriter(
                 lambda: share,  # noqa: B023 (called at once)
                 work=self.committer.work,
@@ -92,12 +90,7 @@ def check_run(url: str, folder: Path, when: str) -> int:
     """What any reader finds: whole checkpoints alone, and their record; returns the newest step."""
     shutil.rmtree(folder, ignore_errors=True)
     RunPuller(ObjectStore(url), KnownFiles(folder)).pull()
-    found = [Checkpoint(path) for path in list_checkpoints(folder / "checkpoints")]
-    assert found, when
-    for checkpoint in found:
-        checkpoint.verify()
-        weights = CheckpointReader(checkpoint).weights()["w"]
-        assert torch.equal(weights, torch.arange(4.0) + checkpoint.step), when
+    found = check_stepped(folder / "checkpoints", when)
     recorded = [int(line) for line in (folder / "metrics.jsonl").read_text().split()]
     assert max(recorded) >= found[-1].step, when
     return found[-1].step

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-import yaml
 from support.ranks import optimizer_jobs
 from support.ranks.engine_jobs import Shape
 from support.ranks.optimizer_jobs import FORGETFUL, RMSPROP, ROUNDING
-from support.recipes import tiny_recipe, tiny_values
+from support.recipes import tiny_recipe, tiny_values, write_yaml
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
@@ -22,9 +21,8 @@ def load(tmp_path):
     """Loads a recipe with an optimizer."""
 
     def loaded(engine=None, **optimizer):
-        path = tmp_path / "tiny.yaml"
         values = tiny_values(tmp_path / "dataset", optimizer=optimizer)
-        path.write_text(yaml.safe_dump(values | {"engine": engine or {}}))
+        path = write_yaml(tmp_path / "tiny.yaml", values | {"engine": engine or {}})
         return load_recipe(path).trainer.optimizer
 
     return loaded

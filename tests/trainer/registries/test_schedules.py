@@ -1,9 +1,8 @@
 """Schedules that an extension registers: what a recipe says of them, and what is refused."""
 
 import pytest
-import yaml
 from pydantic import ValidationError
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
@@ -39,9 +38,8 @@ def load(tmp_path):
     """Loads a recipe with a schedule."""
 
     def loaded(**schedule):
-        path = tmp_path / "tiny.yaml"
         values = tiny_values(tmp_path / "dataset", schedule=schedule)
-        path.write_text(yaml.safe_dump(values))
+        path = write_yaml(tmp_path / "tiny.yaml", values)
         return load_recipe(path).trainer.schedule
 
     return loaded

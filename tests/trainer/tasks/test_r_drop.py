@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-import yaml
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.runs import Runs
 from support.tasks import language_model_values, opened_task
 
@@ -29,9 +28,7 @@ def values_of(dataset, **trainer):
 
 @pytest.fixture
 def recipe_file(phrasebook, tmp_path):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values_of(phrasebook)))
-    return path
+    return write_yaml(tmp_path / "recipe.yaml", values_of(phrasebook))
 
 
 @pytest.mark.parametrize("backend", AttentionBackend)
@@ -103,7 +100,6 @@ def test_it_makes_another_run_and_is_refused_where_it_cannot_be(recipe_file):
 def test_tasks_that_cannot_feed_a_batch_twice_refuse_it(phrasebook_documents, tmp_path):
     values = language_model_values(phrasebook_documents)
     values["trainer"] |= {"r_drop": R_DROP}
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path = write_yaml(tmp_path / "recipe.yaml", values)
     with pytest.raises(RecipeError, match="the task causal_lm does not support R-Drop"):
         load_recipe(path, [])

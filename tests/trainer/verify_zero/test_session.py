@@ -1,9 +1,8 @@
 """Real ranks of DeepSpeed against plain torch, right and with planted faults."""
 
 import pytest
-import yaml
 from support import zero_faults
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.recipe import load_recipe
 from trainer.verify_zero.session import Session
@@ -16,8 +15,7 @@ STEPS = 2
 
 @pytest.fixture(scope="module")
 def work(phrasebook, tmp_path_factory):
-    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    path = write_yaml(tmp_path_factory.mktemp("recipe") / "tiny.yaml", tiny_values(phrasebook))
     recipe = load_recipe(path, ["engine.numerics=exact", "trainer.optimizer.weight_decay=0.01"])
     return Work(recipe.training(), STEPS, most_ranks=3)
 

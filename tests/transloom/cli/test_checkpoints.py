@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.records.checkpoints import rewrite_header
 from support.runs import Runs
 
@@ -32,8 +32,7 @@ def trained(tmp_path_factory, phrasebook):
     }
     values["trainer"]["validate_every_steps"] = 4
     values["decoding"] |= {"max_extra_length": 1, "beam_size": 1}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "recipe.yaml", values)
     result = Runs(recipe, folder, address="").train("run", inline=True)
     assert [int(path.name[-1]) for path in list_checkpoints(result.run / "checkpoints")] == STEPS
     return result.run

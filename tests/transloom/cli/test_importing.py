@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-import yaml
 from support.files.json_files import edited_json
+from support.recipes import write_yaml
 from support.runs import Runs
 from support.tasks import language_model_values
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
@@ -65,10 +65,9 @@ def given(form, tokenizer, phrasebook_documents, tmp_path):
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     network.save_pretrained(tmp_path / "theirs")
-    recipe = tmp_path / "recipe.yaml"
     values = language_model_values(phrasebook_documents, **ours)
     values["trainer"] |= {"max_steps": 1, "validate_every_steps": 1}
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(tmp_path / "recipe.yaml", values)
     return tmp_path / "theirs", recipe
 
 
@@ -185,7 +184,6 @@ def test_other_pieces_are_refused(imported, given, tokenizer):
 def test_only_language_models_are_imported(transloom, given, tmp_path, phrasebook):
     from support.recipes import tiny_values
 
-    recipe = tmp_path / "pairs.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(phrasebook)))
+    recipe = write_yaml(tmp_path / "pairs.yaml", tiny_values(phrasebook))
     with pytest.raises(RecipeError, match=r"task is translation and model\.network is transformer"):
         transloom("import", given[0], tmp_path / "run", "--recipe", recipe)

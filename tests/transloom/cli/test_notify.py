@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import yaml
 from support.invocation import invoke
 from support.receiving_program import SECRET, ReceivingProgram
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 
 from cluster.errors import RecipeError
 
@@ -18,8 +17,7 @@ def notify(tmp_path, monkeypatch):
     """The command on a tiny recipe that has never been prepared; its exit code and output."""
     for name in ("TRANSLOOM_MAIL", "TRANSLOOM_SLACK", "TRANSLOOM_PAGER"):
         monkeypatch.delenv(name, raising=False)
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_values(tmp_path / "dataset")))
+    recipe = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
 
     def run(*targets, words=()):
         override = f"tracking.notify.targets=[{', '.join(targets)}]"

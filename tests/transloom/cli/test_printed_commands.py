@@ -7,10 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 from support.command import TRANSLOOM, run_command
 from support.ports import free_port
-from support.recipes import tiny_values
+from support.recipes import tiny_values, write_yaml
 from support.tasks import EXTENSIONS
 
 PATH = os.pathsep.join(
@@ -61,7 +60,7 @@ def trained(phrasebook, tmp_path_factory):
     values |= {"extensions": ["loss_ceiling"], "extension_folder": str(EXTENSIONS)}
     values["callbacks"] = [{"type": "loss_ceiling", "options": {"factor": 1e9}}]
     values["checkpoints"] = {"every_steps": 2}
-    (folder / "mine.yaml").write_text(yaml.safe_dump(values))
+    write_yaml(folder / "mine.yaml", values)
     shell = Shell(folder)
     return shell, shell.run(f"{TRANSLOOM} train mine.yaml --inline")
 

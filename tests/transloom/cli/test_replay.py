@@ -9,9 +9,9 @@ import math
 import shutil
 
 import pytest
-import yaml
 from click import UsageError
 from support.poisoned import SOURCE, poisoned_recipe
+from support.recipes import write_yaml
 from support.records.checkpoints import rewrite_header
 from support.runs import Runs
 from support.tasks import language_model_values
@@ -241,8 +241,7 @@ def test_a_language_model_that_validates_after_it_was_resumed(
     values = language_model_values(phrasebook_documents)
     values["engine"]["zero_stage"] = 3
     values["trainer"]["validate_every_steps"] = 8
-    recipe = tmp_path / "lm.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(tmp_path / "lm.yaml", values)
     runs = Runs(recipe, tmp_path, "")
     runs.train("lm", "trainer.max_steps=6", inline=True)
     runs.train("lm", "trainer.max_steps=10", inline=True)

@@ -5,8 +5,8 @@ from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
-import yaml
 from support.invocation import json_lines_of, lines_of
+from support.recipes import write_yaml
 from support.runs import Runs
 from support.tasks import language_model_values
 from support.walk import page_in_file
@@ -29,8 +29,7 @@ def runs(tmp_path_factory, phrasebook_documents):
     for name, form in FORMS.items():
         values = language_model_values(phrasebook_documents, **form)
         values["trainer"] |= {"max_steps": 8, "validate_every_steps": 8}
-        recipe = folder / f"{name}.yaml"
-        recipe.write_text(yaml.safe_dump(values))
+        recipe = write_yaml(folder / f"{name}.yaml", values)
         found[name] = Runs(recipe, folder, address="")
         found[name].train(name, inline=True)
     return found

@@ -4,8 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import yaml
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.runs import Runs
 
 from cluster.recipe import load_recipe
@@ -29,8 +28,7 @@ def run(tmp_path_factory):
     held_out.write_text("".join(f"{line}\n" for line in LINES if line), encoding="utf-8")
     values["data"]["validation"] = {"source": str(held_out), "target": str(held_out)}
     values["decoding"] = SHORT_TRANSLATIONS
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "recipe.yaml", values)
     prepare(load_recipe(recipe).data_settings, lambda progress: None)
     Runs(recipe, folder, address="").train("run", inline=True)
     return folder / "run"

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.runs import Runs
 from support.serving.running import RunningServer
 from support.serving.spoiling import spoil
@@ -20,8 +19,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) -> Path:
     """A run with checkpoints of the steps above, the last two of them with a validation."""
     folder = tmp_path_factory.mktemp("served")
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(values))
+    recipe = write_yaml(folder / "tiny.yaml", values)
     every = ("checkpoints.every_steps=20", "trainer.validate_every_steps=40")
     keep = "checkpoints.keep_last=9"
     Runs(recipe, folder, "").train("run", "trainer.max_steps=60", *every, keep, inline=True)
