@@ -11,7 +11,6 @@ client has another one than the head. The goal: the median of `submit` is at mos
 """
 
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ from transloom.cli.sweep_runs import TRANSLOOM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.cluster.ray_head import RayHead
+from support.command import run_command
 
 GOAL = 1.5
 POLL_SECONDS = 0.2
@@ -46,17 +46,12 @@ SETTINGS = [
 
 def client(code: Path | None, head: RayHead) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command; `code` is that of another transloom than the head's, or None."""
-    environment = {**os.environ, "RAY_AUTH_TOKEN": head.token}
+    environment = {"RAY_AUTH_TOKEN": head.token}
     if code:
         environment["PYTHONPATH"] = str(code)
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*TRANSLOOM, *map(str, words)],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        done = run_command(*TRANSLOOM, *words, **environment)
         if done.returncode:
             raise SystemExit(f"transloom {words[0]} ended with {done.returncode}: {done.stderr}")
         return done

@@ -22,13 +22,10 @@ import json
 import os
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import ray
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
@@ -42,7 +39,6 @@ from benchmarks.support.trainings import (
     train_command,
     wait_for,
 )
-from cluster.ray.session import ray_session
 from trainer.record.metrics_file import train_lines
 from trainer.record.metrics_lines import TrainLine
 
@@ -95,7 +91,6 @@ def train_while_nodes_come_and_go(
             return node
 
         node = added_node()
-        wait_for_nodes(head.address, 2)
         settings = ["cluster.ranks={min: 1, max: 3}", f"trainer.max_steps={steps}"]
         settings.append(f"cluster.address={head.address}")
         training = TransloomTraining(folder, RECIPE, [*overrides, *settings])
@@ -123,12 +118,6 @@ def train_while_nodes_come_and_go(
         wait_for_steps(1, ranks=2)
         driver.wait(TIMEOUT_SECONDS)
     return train_lines(training.run / "metrics.jsonl")
-
-
-def wait_for_nodes(address: str, count: int) -> None:
-    with ray_session(address):
-        while len(ray.nodes()) < count:
-            time.sleep(0.2)
 
 
 def compare(reference: list[TrainLine], lines: list[TrainLine]) -> dict[str, Any]:

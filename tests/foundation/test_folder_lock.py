@@ -3,11 +3,10 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.command import started_python
 
 from foundation import folder_lock
 from foundation.folder_lock import work_folder
@@ -26,12 +25,7 @@ with work_folder(Path(sys.argv[1])) as folder:
 @pytest.fixture
 def holder(tmp_path):
     """A process that uses a folder for the target."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "a" / "target[1]")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = started_python(HOLD, tmp_path / "a" / "target[1]")
     process.folder = Path(process.stdout.readline().strip())
     assert process.folder.is_dir()
     yield process

@@ -1,7 +1,5 @@
 """A run takes as many ranks as the cluster offers: fewer when a node leaves, more if one comes."""
 
-import subprocess
-import sys
 import threading
 import time
 
@@ -13,6 +11,7 @@ from ray.core.generated import autoscaler_pb2
 from support.cluster.processes import wait_until
 from support.cluster.story import Story
 from support.cluster.strike import standing_at
+from support.command import started_python
 
 from cluster.errors import ClusterError
 from cluster.ray.session import ray_session
@@ -148,13 +147,7 @@ with ray_session(sys.argv[1]):
 @pytest.mark.chaos
 def test_room_for_the_least_number_of_ranks_is_waited_for(runs, folder):
     options = ["cluster.ranks=2", "cluster.cpus_per_rank=2", "trainer.max_steps=2"]
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, runs.address],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with holder:
+    with started_python(HOLDER, runs.address) as holder:
         assert holder.stdout.readline() == "holds\n"
         with pytest.raises(ClusterError):
             runs.train("run", *options, "cluster.wait_for_ranks_seconds=1")

@@ -1,11 +1,8 @@
 """`transloom plan --address`: what a real cluster has free, who holds the rest, what it lacks."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 from support.cluster.processes import wait_until
+from support.command import started_python
 from support.recipes import tiny_values, write_yaml
 
 from cluster.planning.plan import PlanOptions, make_plan
@@ -41,15 +38,8 @@ def plan(ray_head, phrasebook, tmp_path):
 
 def test_who_holds_what_is_told(plan, ray_head, tmp_path):
     """One head of 4 CPUs, of which another driver has taken 3."""
-    program = [sys.executable, "-c", HOLDS_THREE, ray_head.address]
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray_head.token}
-    driver = subprocess.Popen(
-        program,
-        env={**os.environ, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray_head.token}
+    driver = started_python(HOLDS_THREE, ray_head.address, **token)
     try:
         assert driver.stdout.readline() == "held\n"
         found = plan("cluster.ranks=2")

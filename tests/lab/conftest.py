@@ -1,11 +1,13 @@
 """All tests of this folder are long ones, for `make lab`."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
 import pytest
 from support.cluster.hosts import Hosts, Names
+from support.faults.moments import Orders
 from support.recipes import tiny_values, write_yaml
 from support.runs import Runs
 
@@ -20,6 +22,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def runs(tmp_path, phrasebook):
     """For the tiny recipe, to read what is trained on hosts."""
     return _runs(tmp_path, phrasebook)
+
+
+@pytest.fixture
+def orders(runs):
+    return Orders(runs.folder / "orders")
+
+
+@pytest.fixture
+def environment(orders):
+    """That of every program on the hosts: it names no network interface."""
+    kept = {n: v for n, v in os.environ.items() if not n.endswith("_SOCKET_IFNAME")}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    eager = {"RAY_worker_niceness": "0"}  # 15 by default, with which ranks starve on a busy machine
+    return {**kept, **token, **eager, **orders.environment, "WANDB_MODE": "disabled"}
 
 
 @pytest.fixture(scope="session")

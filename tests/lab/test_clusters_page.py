@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.cluster.hosts import Hosts, Names
 from support.cluster.processes import command_of, wait_until
-from support.faults.moments import Moment, Orders
+from support.faults.moments import Moment
 from support.pages import block
 from support.recipes import tiny_values, write_yaml
 
@@ -18,11 +18,6 @@ pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 BIN = Path(sys.executable).parent
 HOME = "/tmp/home"  # of each host: below /tmp, which is its own
 STEPS = 20
-
-
-@pytest.fixture
-def orders(tmp_path):
-    return Orders(tmp_path / "orders")
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ Dataset and run are in the store. Each host has its own cache, which is gone whe
 """
 
 import json
-import os
-import secrets
 import sys
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from support.cluster.hosts import Hosts, Names
 from support.cluster.lab_run import LabRun
 from support.cluster.processes import wait_until
 from support.cluster.ray_on_hosts import BIN, join, start_head
-from support.faults.moments import Orders
 from support.recipes import tiny_values, write_yaml
 from support.storage import moto_program
 from support.storage.s3_server import environment_of
@@ -62,24 +59,9 @@ print(json.dumps([compared.is_same, compared.steps, compared.checkpoint_step]))
 
 
 @pytest.fixture
-def orders(runs):
-    return Orders(runs.folder / "orders")
-
-
-@pytest.fixture
-def environment(orders):
-    kept = {n: v for n, v in os.environ.items() if not n.endswith("_SOCKET_IFNAME")}
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    return {
-        **kept,
-        **token,
-        **orders.environment,
-        **environment_of(f"http://10.77.0.{STORE + 1}:5000"),
-        "RAY_worker_niceness": "0",
-        "WANDB_MODE": "disabled",
-        "TRANSLOOM_CACHE": str(CACHE),
-        "no_proxy": "*",
-    }
+def environment(environment):
+    store = environment_of(f"http://10.77.0.{STORE + 1}:5000")
+    return {**environment, **store, "TRANSLOOM_CACHE": str(CACHE), "no_proxy": "*"}
 
 
 def test_hosts_without_shared_storage_shrink_and_grow(

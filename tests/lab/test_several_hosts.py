@@ -4,9 +4,7 @@ And it stays that while cables, raylets, agents and hosts are lost and come back
 make the number of ranks leave no trace in the bits.
 """
 
-import os
 import re
-import secrets
 import time
 
 import pytest
@@ -14,7 +12,6 @@ from support.cluster.hosts import Hosts, Names
 from support.cluster.lab_run import LabRun
 from support.cluster.processes import command_of, wait_until
 from support.cluster.ray_on_hosts import AGENTS, BIN, RAYLET, join, leave, named, start_head
-from support.faults.moments import Orders
 
 from trainer.record.run_status import run_status_of
 
@@ -30,20 +27,6 @@ TRAIN = [
     "engine.numerics=exact",
     "checkpoints.every_steps=5",
 ]
-
-
-@pytest.fixture
-def orders(runs):
-    return Orders(runs.folder / "orders")
-
-
-@pytest.fixture
-def environment(orders):
-    """That of every program on the hosts: it names no network interface."""
-    kept = {n: v for n, v in os.environ.items() if not n.endswith("_SOCKET_IFNAME")}
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    eager = {"RAY_worker_niceness": "0"}  # 15 by default, with which ranks starve on a busy machine
-    return {**kept, **token, **eager, **orders.environment, "WANDB_MODE": "disabled"}
 
 
 def check_bits(runs, exact_on_one_host, steps):

@@ -1,10 +1,12 @@
 """Small networks and batches for the tests of the model."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from support.large_weights import make_weights_large
 from torch import Tensor, nn
 
 from model.config.decoder_only import DecoderOnlyConfig
@@ -46,8 +48,7 @@ def builder(make: Callable[..., nn.Module]) -> Callable[..., Any]:
         torch.manual_seed(seed)
         small = {"layers": 2, "width": 32, "heads": 4, **settings}
         network = make(small, pieces, context_length, backend)
-        make_weights_large(network, spread)
-        return network
+        return make_weights_large(network, spread)
 
     return build_network
 
@@ -70,20 +71,6 @@ def build_masked() -> Callable[..., MaskedLanguageModel]:
             EncoderOnlyConfig.model_validate(small | settings), *rest
         )
     )
-
-
-def make_weights_large(network: nn.Module, spread: float) -> None:
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(moved(parameter))
-            else:
-                parameter.mul_(spread)
-
-
-def moved(vector: Tensor) -> Tensor:
-    """What moves a bias or a norm away from 0 and 1, where a mistake could hide."""
-    return 0.3 * torch.randn_like(vector)
 
 
 @pytest.fixture(scope="session")
@@ -115,13 +102,6 @@ def as_input() -> Callable[[Tensor], Tensor]:
 
 
 @pytest.fixture(scope="session")
-def randomise_vectors() -> Callable[[Transformer], None]:
-    """Moves biases and norms; see `moved`."""
-
-    def randomise(model: Transformer) -> None:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() == 1:
-                    parameter.add_(moved(parameter))
-
-    return randomise
+def randomise_vectors() -> Callable[[Transformer], object]:
+    """Moves biases and norms, and keeps matrices."""
+    return partial(make_weights_large, spread=1)

@@ -37,3 +37,14 @@ def run_command(
         timeout=HANG_SECONDS,
         check=False,
     )
+
+
+def started_python(program: str, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
+    """Start a program in another Python, whose input and output are pipes of text."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )

@@ -2,8 +2,11 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from click.testing import Result
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -25,6 +28,14 @@ def commands(page: str) -> list[list[str]]:
     """The arguments of all commands in a page's blocks `bash`, one command per line."""
     lines = [line for text in blocks(page, "bash") for line in text.splitlines()]
     return [shlex.split(line)[1:] for line in lines]
+
+
+def run_inline(transloom: Callable[..., Result], command: list[str]) -> Result:
+    """Run a command of a page, which must succeed; training without Ray."""
+    without_ray = ["--inline"] if command[0] == "train" else []
+    result = transloom(*command, *without_ray)
+    assert result.exit_code == 0, (command, result.output)
+    return result
 
 
 class Step(NamedTuple):

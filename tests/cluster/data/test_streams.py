@@ -11,7 +11,6 @@ import pytest
 import ray
 from support.cluster.sabotage import kill, process_ids
 from support.files.faulty_server import Fault, FaultyServer
-from support.recipes import tiny_recipe
 
 from cluster.data import worker_client
 from cluster.data.node_layouts import NodeLayouts, NodeSharing
@@ -31,13 +30,6 @@ STEPS = 200  # more than an epoch
 STEPS_OF_RANKS = 60
 SLOTS = 5
 MANY_BYTES = 100_000_000
-
-
-@pytest.fixture(scope="module")
-def settings(phrasebook):
-    settings = tiny_recipe(phrasebook).data_settings
-    batching = {"max_tokens_per_micro_batch": 512, "window_shards": 1}
-    return replace(settings, batching=settings.batching.model_copy(update=batching))
 
 
 @pytest.fixture(scope="module")

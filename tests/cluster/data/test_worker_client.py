@@ -1,6 +1,5 @@
 """Which data worker is asked, how often and for how long, without Ray; and every rank's stream."""
 
-from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 from ray.exceptions import RayTaskError
 from support.cluster.scripted_ray import DEAD, Answer, ScriptedActor, ScriptedRay, pending
-from support.recipes import tiny_recipe
 
 from cluster.data import worker_client
 from cluster.data.node_layouts import NodeSharing
@@ -245,17 +243,16 @@ def test_an_error_of_a_request_for_all_ranks_of_a_node_is_not_final(timed, error
     assert notices == []
 
 
-@pytest.fixture(scope="module")
-def settings(phrasebook):
-    settings = tiny_recipe(phrasebook).data_settings
-    batching = {"max_tokens_per_micro_batch": 512, "window_shards": 1}
-    return replace(settings, batching=settings.batching.model_copy(update=batching))
-
-
 @pytest.fixture
 def reader(settings):
     store, manifest = open_dataset(settings.data)
     return WindowReader(store, manifest, settings)
+
+
+def stream_of(client, rank=0, ranks=1, steps_ahead=4, bytes_ahead=100_000_000):
+    return WorkerStreams(
+        client, rank=rank, ranks=ranks, slots=5, steps_ahead=steps_ahead, bytes_ahead=bytes_ahead
+    )
 
 
 def reading(reader):
@@ -272,9 +269,7 @@ def test_every_rank_has_its_share_of_the_stream(timed, reader, rank, ranks, byte
     cursor, count = Cursor(0, 1, 0), 60
     workers = [reading(reader), reading(reader)]
     client, _ = client_of(*workers)
-    stream = WorkerStreams(
-        client, rank=rank, ranks=ranks, slots=5, steps_ahead=4, bytes_ahead=bytes_ahead
-    ).open(cursor)
+    stream = stream_of(client, rank, ranks, bytes_ahead=bytes_ahead).open(cursor)
     expected = local_rank_steps(reader, cursor, rank, ranks, 5)
     for ours, theirs in islice(zip(stream, expected, strict=False), count):
         assert (ours.slots, ours.units) == (theirs.slots, theirs.units)
@@ -288,9 +283,7 @@ def test_every_rank_has_its_share_of_the_stream(timed, reader, rank, ranks, byte
 def test_so_many_steps_are_asked_for_ahead_and_no_more(timed, reader, steps_ahead):
     worker = reading(reader)
     client, _ = client_of(worker)
-    stream = WorkerStreams(
-        client, rank=0, ranks=5, slots=5, steps_ahead=steps_ahead, bytes_ahead=100_000_000
-    ).open(Cursor())
+    stream = stream_of(client, ranks=5, steps_ahead=steps_ahead).open(Cursor())
     next(stream)
     assert len(worker.calls["fetch"]) == steps_ahead + 1
     next(stream)
@@ -300,9 +293,7 @@ def test_so_many_steps_are_asked_for_ahead_and_no_more(timed, reader, steps_ahea
 def test_each_window_s_layout_is_asked_for_once(timed, reader):
     worker = reading(reader)
     client, _ = client_of(worker)
-    stream = WorkerStreams(
-        client, rank=0, ranks=1, slots=5, steps_ahead=4, bytes_ahead=100_000_000
-    ).open(Cursor())
+    stream = stream_of(client).open(Cursor())
     list(islice(stream, 60))
     layouts = worker.calls["layout"]
     assert len(set(layouts)) == len(layouts) > 4

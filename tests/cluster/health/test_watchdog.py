@@ -1,10 +1,10 @@
 """A process ends itself when its supervisor has fallen silent."""
 
 import signal
-import subprocess
-import sys
 import threading
 from itertools import count
+
+from support.command import started_python
 
 from cluster.health import watchdog
 from cluster.health.watchdog import HeartbeatSender, Watchdog
@@ -28,10 +28,7 @@ threading.Event().wait()
 
 
 def test_it_lives_as_long_as_it_hears_of_the_supervisor_and_not_longer():
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with process:
+    with started_python(PROGRAM) as process:
         try:
             for news in ["heard"] * 10 + ["silent"] * 4 + ["heard"] + ["silent"] * 5:
                 assert process.stdout.readline() == "looks\n"

@@ -12,6 +12,7 @@ import pytest
 import ray
 from ray.exceptions import RayError
 from support.cluster.processes import HANG_SECONDS, wait_until
+from support.command import started_python
 
 from cluster.health.unfit_nodes import UnfitNodes
 from cluster.health.watchdog import HeartbeatSender
@@ -188,10 +189,8 @@ def waits_for_nobody():
 enable_stack_dumps()
 waits_for_nobody()
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout.readline() == b"here\n"
+    with started_python(program) as process:
+        assert process.stdout.readline() == "here\n"
         name = name_of(process, node)
         assert "in waits_for_nobody" in collect_stacks(agents, [name])[name]
         process.kill()

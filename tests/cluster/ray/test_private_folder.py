@@ -1,12 +1,11 @@
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.cluster.another_user import NOBODY, as_another_user
+from support.command import started_python
 
 from cluster.errors import ClusterError
 from cluster.ray.folder_access import access_by_others
@@ -54,15 +53,7 @@ def test_nobody_else_gets_in_whatever_ray_opens_and_nothing_is_left(parent: Path
 
 
 def test_a_start_removes_what_a_killed_one_has_left_and_nothing_else(parent: Path) -> None:
-    holders = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOLDER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    holders = [started_python(HOLDER) for _ in range(2)]
     killed, alive = (Path(holder.stdout.readline().strip()) for holder in holders if holder.stdout)
     (killed / "r" / "logs").mkdir(parents=True)
     holders[0].kill()

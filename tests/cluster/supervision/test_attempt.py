@@ -13,7 +13,6 @@ from support.cluster.scripted_cluster import (
     NOTHING,
     lost,
     node,
-    scripted_run,
     trained,
     write_part,
 )
@@ -55,11 +54,8 @@ def looks(monkeypatch):
 
 
 @pytest.fixture
-def scripted(phrasebook, tmp_path, monkeypatch, looks):
-    def start(scripts, **options):
-        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
-
-    return start
+def scripted(scripted, looks):
+    return scripted
 
 
 def test_room_for_more_ranks_before_the_first_step_ends_nobody(scripted):

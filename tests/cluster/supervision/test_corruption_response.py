@@ -2,19 +2,18 @@
 tries again, when it ends, and which checkpoints it no longer trusts."""
 
 import pickle
+from functools import partial
 
 import pytest
 from support.cluster.scripted_cluster import (
     FINISHED,
     save_step,
-    scripted_run,
     trained,
     write_memory,
 )
 
 from cluster.errors import ClusterError
 from cluster.ranks.group import Poll
-from cluster.supervision import restart_loop
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.corruption import CorruptionFinding, SilentCorruptionError
 from trainer.record.run_status import read_status
@@ -39,14 +38,8 @@ def found(*ranks, certain=True, reproducible=True, verified=0, places=THREE):
 
 
 @pytest.fixture
-def scripted(phrasebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(restart_loop, "WAIT_SECONDS", 0.001)
-
-    def start(scripts, **options):
-        options = {"places": THREE, "ranks": {"min": 2, "max": 3}} | options
-        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
-
-    return start
+def scripted(scripted):
+    return partial(scripted, places=THREE, ranks={"min": 2, "max": 3})
 
 
 def nodes(run):

@@ -1,13 +1,13 @@
 """A run whose ranks have summed gradients wrongly restarts them, and ends if no step succeeds."""
 
 import pickle
+from functools import partial
 
 import pytest
-from support.cluster.scripted_cluster import FINISHED, scripted_run, trained
+from support.cluster.scripted_cluster import FINISHED, trained
 
 from cluster.errors import RankLostError
 from cluster.ranks.group import Poll
-from cluster.supervision import restart_loop
 from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
 from trainer.corruption import ReductionError, ReductionFinding
 from trainer.record.run_status import read_status
@@ -19,14 +19,8 @@ WRONG = Poll([], failure=ReductionError(FINDING))
 
 
 @pytest.fixture
-def scripted(phrasebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(restart_loop, "WAIT_SECONDS", 0.001)
-
-    def start(scripts, **options):
-        options = {"places": ("a", "b", "c"), "ranks": {"min": 2, "max": 3}} | options
-        return scripted_run(phrasebook, tmp_path / "run", scripts, monkeypatch, **options)
-
-    return start
+def scripted(scripted):
+    return partial(scripted, places=("a", "b", "c"), ranks={"min": 2, "max": 3})
 
 
 def nodes(run):

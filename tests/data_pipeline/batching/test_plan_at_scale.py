@@ -5,7 +5,6 @@ Sentences are made up: a pair's lengths follow from its number, so that no text 
 
 import hashlib
 import sys
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.quality.memory import at_most
+from support.quality.memory import at_most, measured_peak
 
 from data_pipeline.arrays import Int64Array
 from data_pipeline.batching.mixture import Mixture
@@ -123,12 +122,9 @@ def lines_run(action: Callable[[], object]) -> int:
 
 
 def peak_bytes(action: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
+    with measured_peak() as peak:
         action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    return peak.bytes
 
 
 def first_step(corpora: Corpora, cursor: Cursor) -> None:

@@ -7,7 +7,6 @@ import itertools
 import json
 import lzma
 import tarfile
-import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 from support.files.faulty_server import FaultyServer
+from support.quality.memory import measured_peak
 
 from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.corpora import corpus as corpus_module
@@ -304,11 +304,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         (tmp_path / "a.gz").write_bytes(block * million_bytes)
         corpus = PairCorpusConfig(source=str(tmp_path / "a.gz"), target=str(tmp_path / "a.gz"))
         reader = reader_of(corpus)
-        tracemalloc.start()
-        try:
+        with measured_peak() as peak:
             pairs = sum(chunk.content.count for chunk in reader.chunks(5000))
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
+        peaks.append(peak.bytes)
         assert pairs == 40_000 * million_bytes
     assert peaks[1] < 1.1 * peaks[0] < 30_000_000

@@ -6,7 +6,6 @@ import io
 import json
 import sys
 import tarfile
-import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.quality.memory import measured_peak
 
 from data_pipeline.config.corpus import CorpusConfig
 from data_pipeline.config.text import TextCorpusConfig
@@ -304,12 +304,9 @@ def test_memory_does_not_grow_with_the_file(
     for million_bytes in (10, 40):
         corpus = corpus_of(tmp_path / name, gzip.compress(block, 1) * million_bytes, **settings)
         reader = CorpusReader(corpus, mirror=None, cache=Path("/none"))
-        tracemalloc.start()
-        try:
+        with measured_peak() as peak:
             count = sum(chunk.content.count for chunk in reader.chunks(5000))
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
+        peaks.append(peak.bytes)
         assert count >= 0.7 * 25_000 * million_bytes
     assert peaks[1] < 1.1 * peaks[0] < 30_000_000
 

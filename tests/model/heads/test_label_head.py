@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.large_weights import make_weights_large
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
@@ -26,13 +27,7 @@ def network_of(kind, backend=None, **settings):
     small = {"preset": "bert", "layers": 2, "width": 32, "heads": 4, "dropout": 0.0, **settings}
     torch.manual_seed(0)
     network = LabelModel(kind(**small), PIECES, CONTEXT, LABELS, backend)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(5)
-    return network
+    return make_weights_large(network, 5)
 
 
 def batch(lengths=(12, 3, 7)):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from support.large_weights import make_weights_large
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -47,13 +48,7 @@ def network_of(seed=0, backend=None, **settings):
     network = MaskedLanguageModel(
         EncoderOnlyConfig(**{**small, **settings}), PIECES, CONTEXT, backend
     )
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(5)
-    return network.eval()
+    return make_weights_large(network, 5).eval()
 
 
 def inputs(segments=2, lengths=(17, 9)):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.large_weights import make_weights_large
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -83,13 +84,7 @@ def theirs_of(form, seed=1):
     config = kind(vocab_size=PIECES, attn_implementation="eager", **SPECIAL, **settings)
     torch.manual_seed(seed)
     network = (GPT2LMHeadModel if kind is GPT2Config else LlamaForCausalLM)(config).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(8)
-    return network
+    return make_weights_large(network, 8, moved=0.1)
 
 
 def config_of(theirs):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from support.large_weights import make_weights_large
 from support.marian import write_model
 from transformers import MarianConfig, MarianMTModel
 from transformers.trainer_pt_utils import LabelSmoother
@@ -45,11 +46,7 @@ def network_of(seed=0, pieces=PIECES, backend=None, **settings):
     start = PAD if config.decoder_start == "pad" else BOS
     target = pieces if config.share_embeddings == "all" else pieces + 8
     network = Transformer(config, Vocabulary(pieces, target, PAD, start, EOS), backend)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return network
+    return make_weights_large(network, 1)
 
 
 def marian_of(ours):

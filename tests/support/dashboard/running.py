@@ -5,7 +5,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -63,6 +63,30 @@ class ServerInThread:
         assert not self._thread.is_alive()
         self._socket.close()
 
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.request("GET", path, headers)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] = {},
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send a request with this path as it is."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
+        try:
+            connection.putrequest(method, path, skip_host="Host" in headers)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
     async def _serve(self) -> None:
         """Serve with `_listen`."""
         raise NotImplementedError
@@ -101,9 +125,6 @@ class RunningDashboard(ServerInThread):
         self.cookie = entered.headers["Set-Cookie"].split(";")[0]
         return self
 
-    def get(self, path: str, **headers: str) -> Answer:
-        return self.request("GET", path, headers)
-
     def post(self, path: str, values: Any, **headers: str) -> Answer:
         body = json.dumps(values).encode()
         return self.request("POST", path, {"Origin": self.address} | headers, body)
@@ -112,26 +133,13 @@ class RunningDashboard(ServerInThread):
         self,
         method: str,
         path: str,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] = {},
         body: bytes | None = None,
         cookie: str | None = "",
     ) -> Answer:
-        """Send a request with this path as it is; with the cookie unless another one is given."""
-        given = dict(headers or {})
-        if cookie is not None:
-            given["Cookie"] = cookie or self.cookie
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
-        try:
-            connection.putrequest(method, path, skip_host="Host" in given)
-            if body is not None:
-                connection.putheader("Content-Length", str(len(body)))
-            for name, value in given.items():
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            response = connection.getresponse()
-            return Answer(response.status, dict(response.getheaders()), response.read())
-        finally:
-            connection.close()
+        """The same, with the cookie unless another one is given."""
+        own = {} if cookie is None else {"Cookie": cookie or self.cookie}
+        return super().request(method, path, {**headers, **own}, body)
 
     def publish(self, event: str, answer: BaseModel) -> None:
         """Send an event to all pages."""

@@ -1,7 +1,6 @@
 """A server in a thread of the test's process that translates there, and requests to it."""
 
 import asyncio
-import http.client
 import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -52,23 +51,9 @@ class RunningServer(ServerInThread):
         super().__exit__(*error)
         self._pool.shutdown()
 
-    def get(self, path: str, **headers: str) -> Answer:
-        return self.request("GET", path, headers)
-
     def translate(self, values: Any, path: str = "/translate", **headers: str) -> Answer:
         body = values if isinstance(values, bytes) else json.dumps(values).encode()
         return self.request("POST", path, {"Content-Type": "application/json"} | headers, body)
-
-    def request(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
-    ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_SECONDS)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return Answer(response.status, dict(response.getheaders()), response.read())
-        finally:
-            connection.close()
 
     def lose_replica(self) -> None:
         """Let the replica stop reporting, as if its process had been killed."""

@@ -7,6 +7,7 @@ from support.records.checkpoints import (
     make_header,
     rewrite_header,
     save_checkpoint,
+    stepped_share,
     work_folder,
     write_state,
 )
@@ -26,10 +27,7 @@ from trainer.zero.fragment import Fragment
 
 def save(folder, step):
     """A checkpoint of one parameter of four elements, written by two ranks."""
-    halves = [
-        [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
-        for rank in range(2)
-    ]
+    halves = [stepped_share(step, rank) for rank in range(2)]
     return save_checkpoint(folder, make_header(step), halves)
 
 

@@ -1,11 +1,10 @@
 """Private folders in a node's memory, and those that dead processes have left."""
 
 import os
-import subprocess
-import sys
 from contextlib import closing
 
 import pytest
+from support.command import started_python
 
 from trainer.checkpoints import memory_folder
 from trainer.checkpoints.memory_folder import (
@@ -42,12 +41,7 @@ def test_no_other_user_can_read_a_folder():
 
 
 def test_a_folder_of_a_living_process_stays_and_that_of_a_killed_one_goes(shared_memory):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(shared_memory)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = started_python(HOLD, shared_memory)
     try:
         assert process.stdout.readline() == "ready\n"
         file = user_folder() / "run" / "file"

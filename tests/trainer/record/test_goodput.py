@@ -13,6 +13,12 @@ def after_steps(goodput: Goodput, *steps: tuple[float, float]) -> Goodput:
     return goodput
 
 
+def recorded(restarts: int = 0, lost_steps: int = 0) -> TrainLine:
+    """The line of step 7, 20 s after the start."""
+    totals = {"restarts": restarts, "lost_steps": lost_steps}
+    return train_line(7, time=1020.0, wall_seconds=20.0, counted_seconds=14.0, **totals)
+
+
 def restart(last: TrainLine, resume_step: int, session_started: float, *events: Line) -> Goodput:
     """As a start finds it whose record ends with a train line and these events."""
     return goodput_at_start([*reversed(events), last], resume_step, session_started)
@@ -32,9 +38,7 @@ def test_an_undisturbed_run_loses_what_is_between_its_steps():
 
 
 def test_a_restart_in_the_session_costs_all_the_time_since_the_last_recorded_step():
-    last = train_line(
-        7, time=1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0
-    )
+    last = recorded()
     goodput = restart(last, 4, session_started=1000.0)
     assert (goodput.restarts, goodput.lost_steps) == (1, 3)
     # Steps 5 to 7 are repeated; step 8, of 2 s, ends 20 s after step 7 was recorded.
@@ -49,9 +53,7 @@ def test_a_restart_in_the_session_costs_all_the_time_since_the_last_recorded_ste
 
 
 def test_between_two_sessions_no_time_passes():
-    last = train_line(
-        7, time=1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0
-    )
+    last = recorded()
     # The next driver starts a day later, from a checkpoint of the last step.
     goodput = restart(last, 7, session_started=90000.0).after_step(90005.0, 2.0)
     assert goodput.fields["wall_seconds"] == 25.0
@@ -60,9 +62,7 @@ def test_between_two_sessions_no_time_passes():
 
 
 def test_restarts_that_got_no_further_count_too():
-    last = train_line(
-        7, time=1020.0, restarts=1, lost_steps=2, wall_seconds=20.0, counted_seconds=14.0
-    )
+    last = recorded(restarts=1, lost_steps=2)
     died = Resumed(step=7, from_step=4, restarts=2, lost_steps=5)
     other = Preempted(step=7)
     goodput = restart(last, 4, 1000.0, died, other)
@@ -71,9 +71,7 @@ def test_restarts_that_got_no_further_count_too():
 
 
 def test_skipped_steps_are_repeated_too_and_take_wall_time():
-    last = train_line(
-        7, time=1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0
-    )
+    last = recorded()
     skipped = skipped_line(8)
     goodput = restart(last, 4, 1000.0, skipped)
     assert (goodput.restarts, goodput.lost_steps) == (1, 4)
@@ -93,9 +91,7 @@ def test_the_totals_begin_with_the_first_start_that_counts():
 
 @pytest.mark.parametrize("session_started", [100.0, 1010.0])
 def test_a_clock_that_was_set_back_does_not_count_backwards(session_started):
-    last = train_line(
-        7, time=1020.0, restarts=0, lost_steps=0, wall_seconds=20.0, counted_seconds=14.0
-    )
+    last = recorded()
     goodput = restart(last, 7, session_started)
     goodput = after_steps(goodput, (200.0, 2.0), (203.0, 2.0))
     assert goodput.fields["wall_seconds"] == 25.0

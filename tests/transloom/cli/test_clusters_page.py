@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.pages import block
+from support.pages import block, run_inline
 from support.recipes import tiny_values
 from typer.testing import CliRunner
 
@@ -42,9 +42,7 @@ def test_on_a_laptop(transloom):
         ["transloom", "train"],
     ]
     for _, *command in found:
-        without_ray = ["--inline"] if command[0] == "train" else []
-        result = transloom(*command, *without_ray)
-        assert result.exit_code == 0, (command, result.output)
+        result = run_inline(transloom, command)
     assert "Finished at step 30" in result.output
     detail = "attention is computed by"
     assert detail in Path("runs/phrasebook/log.txt").read_text()

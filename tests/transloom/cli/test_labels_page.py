@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.pages import commands
+from support.pages import commands, run_inline
 from support.tasks import case_values, language_values
 
 pytestmark = pytest.mark.long
@@ -24,12 +24,7 @@ def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
         *("prepare", "train", "classify", "evaluate"),
         *("prepare", "train", "classify", "export"),
     ]
-    outputs = []
-    for command in found:
-        without_ray = ["--inline"] if command[0] == "train" else []
-        result = transloom(*command, *without_ray)
-        assert result.exit_code == 0, (command, result.output)
-        outputs.append(result.stdout)
+    outputs = [run_inline(transloom, command).stdout for command in found]
     assert set(outputs[2].split("\n")) <= {"en", "fr", ""}
     assert outputs[2].count("\n") == 2
     assert "macro_f1" in outputs[3]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.pages import commands
+from support.pages import commands, run_inline
 from support.tasks import language_model_values
 
 pytestmark = pytest.mark.long
@@ -24,9 +24,7 @@ def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
         *("import", "generate", "train"),
     ]
     for command in found:
-        without_ray = ["--inline"] if command[0] == "train" else []
-        result = transloom(*command, *without_ray)
-        assert result.exit_code == 0, (command, result.output)
+        run_inline(transloom, command)
     runs = sorted(path.name for path in Path("runs").iterdir())
     assert runs == ["again", "shakespeare-char", "shakespeare-char,trainer.init_from=runs_again"]
     assert (Path("exported") / "config.json").is_file()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.pages import commands
+from support.pages import commands, run_inline
 from support.tasks import embedding_values, masked_values
 from transformers import AutoTokenizer
 
@@ -55,10 +55,7 @@ def test_they_do_what_the_page_says(transloom, tmp_path, monkeypatch):
     for command in found:
         if command == ["prepare", "multi30k-embedding"]:
             write_embedding()
-        without_ray = ["--inline"] if command[0] == "train" else []
-        result = transloom(*command, *without_ray)
-        assert result.exit_code == 0, (command, result.output)
-        outputs.append(result.output)
+        outputs.append(run_inline(transloom, command).output)
     vectors = [json.loads(line)["vector"] for line in outputs[3].strip().split("\n")]
     assert [len(vector) for vector in vectors] == [32, 32]
     assert "retrieval_accuracy" in outputs[4]

@@ -15,7 +15,7 @@ from support.dashboard.running import RunningDashboard
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
 from support.records.run_folders import made_run, with_status
-from support.storage.fault_proxy import Answer, FaultProxy
+from support.storage.fault_proxy import Answer
 
 from cluster.terminal import Terminal
 from data_pipeline.storage.object_errors import ObjectStoreError
@@ -72,15 +72,6 @@ def trained(url, tmp_path):
         yield mirror
 
 
-@pytest.fixture
-def proxy(s3_server, monkeypatch):
-    """Readers that are made after this reach the store by a proxy."""
-    with FaultProxy(s3_server.url) as proxy:
-        for name, value in proxy.environment.items():
-            monkeypatch.setenv(name, value)
-        yield proxy
-
-
 def refreshed(url):
     view = view_of(url)
     view.refresh()
@@ -128,7 +119,7 @@ def test_several_processes_share_a_copy(url, trained, tmp_path):
 
 
 def test_a_follower_keeps_the_last_state_while_the_store_is_away(
-    url, trained, proxy, tmp_path, monkeypatch
+    url, trained, fault_proxy, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(views, "REFRESH_SECONDS", 0.05)
     view, told = refreshed(url), []
@@ -137,7 +128,7 @@ def test_a_follower_keeps_the_last_state_while_the_store_is_away(
         record(2, tmp_path / "node")
         assert trained.flush(SECONDS)
         wait_until(lambda: feed.poll() or feed.run_status.step == 2)
-        proxy.fail(Answer(403))
+        fault_proxy.fail(Answer(403))
         problem = wait_until(lambda: problem_of(view.folder))
         assert "not current" in problem
         assert url in problem
@@ -148,7 +139,7 @@ def test_a_follower_keeps_the_last_state_while_the_store_is_away(
         assert problem in [row.text for row in feed.rows(200) if row.label == "problem"]
         assert not feed.is_over
         assert feed.summary().startswith(f"{url}: step 2")
-        proxy.heal()
+        fault_proxy.heal()
         wait_until(lambda: not problem_of(view.folder))
     assert told == [problem]
 
@@ -173,18 +164,18 @@ def test_a_prefix_is_a_folder_of_its_runs(prefix, url, tmp_path, cache, monkeypa
     assert [path.name for path in view.folder.iterdir()] == ["two"]
 
 
-def test_a_list_of_runs_is_two_small_requests_for_each(prefix, url, tmp_path, proxy):
+def test_a_list_of_runs_is_two_small_requests_for_each(prefix, url, tmp_path, fault_proxy):
     push_run(made_run(tmp_path / "two", train_line(1), train_line(2)), f"{prefix}/two")
     view = PrefixView(prefix, only=("status.json",))
-    proxy.log.clear()
+    fault_proxy.log.clear()
     view.refresh()
     assert [run_status_of(view.folder / name).step for name in ("one", "two")] == [1, 2]
-    asked = sorted((request.kind, request.path.split("?")[0]) for request in proxy.log)
+    asked = sorted((request.kind, request.path.split("?")[0]) for request in fault_proxy.log)
     assert [kind for kind, _ in asked] == ["GET"] * 4 + ["LIST"]
     assert {path.split("/")[-2] for _, path in asked[:4]} == {"one", "two", "status.json"}
-    proxy.log.clear()
+    fault_proxy.log.clear()
     view.refresh()
-    assert [request.path.split("/")[-1] for request in proxy.log] == [HEAD] * 2
+    assert [request.path.split("/")[-1] for request in fault_proxy.log] == [HEAD] * 2
 
 
 def test_the_dashboard_shows_a_prefix(prefix, url, tmp_path, cache):

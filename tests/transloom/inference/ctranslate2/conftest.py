@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.large_weights import make_weights_large
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
@@ -60,13 +61,9 @@ def network_for():
             target.pad_id if with_padding else target.bos_id,
             target.eos_id,
         )
-        network = Transformer(ModelConfig(**small), vocabulary).eval()
+        network = make_weights_large(Transformer(ModelConfig(**small), vocabulary), 2, moved=0.2)
+        network.eval()
         with torch.no_grad():
-            for parameter in network.parameters():
-                if parameter.dim() == 1:  # biases and norms, away from 0 and 1
-                    parameter.add_(0.2 * torch.randn_like(parameter))
-                else:
-                    parameter.mul_(2)
             last = network.decoder.last_norm
             if not hasattr(last, "bias"):
                 last = network.decoder.layers[-1].feed_forward_norm

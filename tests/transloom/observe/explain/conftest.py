@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.large_weights import make_weights_large
 from support.tasks import masked_values
 
 from cluster.recipe import Recipe
@@ -63,14 +64,8 @@ def generator_of(tokenizer: Tokenizer) -> Callable[..., TextGenerator]:
 
 def _trained(network: Any, tokenizer: Tokenizer, decoding: Any) -> Any:
     """Weights so large that probabilities differ, biases and gains that are not 0 and 1."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(6)
     return TrainedNetwork(
-        network,
+        make_weights_large(network, 6),
         {TEXT: tokenizer},
         recipe=SimpleNamespace(decoding=decoding, task="", data=None),
         checkpoint=SimpleNamespace(path=Path("no-run/checkpoints/step-00000007")),
