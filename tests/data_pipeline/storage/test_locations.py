@@ -264,9 +264,9 @@ def test_memory_is_constant(suffix: str, tmp_path: Path) -> None:
     block = bytes(1_000_000)  # a thousandth of it when compressed
     content = COMPRESSORS[suffix](block) * 50
     (tmp_path / "zeros").write_bytes(content)
-    with open_location(str(tmp_path / "zeros"), mirror=None, cache=tmp_path) as stream:
-        with at_most(8_000_000):
-            size = sum(map(len, iter(lambda: stream.read(100_000), b"")))
+    opened = open_location(str(tmp_path / "zeros"), mirror=None, cache=tmp_path)
+    with opened as stream, at_most(8_000_000):
+        size = sum(map(len, iter(lambda: stream.read(100_000), b"")))
     assert size == 50_000_000
 
 
