@@ -1,64 +1,36 @@
-"""Curves of recorded Multi30k runs: perplexity and BLEU of the validation set.
+"""Recorded Multi30k runs: tokens, hours, and perplexity and BLEU of the last validation.
 
-A record is the metrics.jsonl of a run, as it is or gzipped (`gzip -k9 RUN/metrics.jsonl`). The
-picture has one line a record over the target tokens that it has trained on, so that runs with other
-steps can be compared. The picture is drawn in an environment of its own, where matplotlib is put
-when it is missing.
+A record is the metrics.jsonl of a run, as it is or gzipped (`gzip -k9 RUN/metrics.jsonl`).
 
-    .venv/bin/python benchmarks/multi30k/curves.py benchmarks/multi30k/records/*.jsonl.gz \
-        [--picture FILE.png]
+    .venv/bin/python benchmarks/multi30k/curves.py benchmarks/multi30k/records/*.jsonl.gz
 """
 
 import gzip
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
-from benchmarks.support.environments import draw
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
 
-HERE = Path(__file__).resolve().parent
 
-
-@dataclass(frozen=True)
-class Curve:
-    """The validations of a run.
-
-    Attributes:
-        tokens: target tokens seen before each validation, in millions.
-        seconds: what all steps and validations took together.
-    """
-
-    name: str
-    tokens: list[float]
-    perplexity: list[float]
-    bleu: list[float]
-    seconds: float
-
-
-def curve_of(record: Path) -> Curve:
-    """Reads a record.
+def row_of(record: Path) -> str:
+    """Return the row of a record in the table.
 
     Raises:
         TrainerError: a line is no line of a record.
     """
-    lines = _lines_of(record)
-    seen, seconds = 0, 0.0
-    curve = Curve(record.name.partition(".")[0], [], [], [], 0.0)
-    for line in lines:
+    seen, seconds, tokens, scores = 0, 0.0, 0.0, (0.0, 0.0)
+    for line in _lines_of(record):
         if isinstance(line, TrainLine):
             seen, seconds = line.target_tokens_seen, seconds + line.step_seconds
         elif isinstance(line, ValidationLine):
             seconds += line.seconds
             perplexity, bleu = (line.scores[name].value for name in ("perplexity", "bleu"))
             if perplexity is not None and bleu is not None:
-                curve.tokens.append(seen / 1e6)
-                curve.perplexity.append(perplexity)
-                curve.bleu.append(bleu)
-    return Curve(**{**asdict(curve), "seconds": seconds})
+                tokens, scores = seen / 1e6, (perplexity, bleu)
+    name = record.name.partition(".")[0]
+    return f"{name:24}{tokens:10.1f}{seconds / 3600:8.2f}{scores[0]:12.3f}{scores[1]:8.2f}"
 
 
 def _lines_of(record: Path) -> list[Line]:
@@ -73,16 +45,10 @@ def _lines_of(record: Path) -> list[Line]:
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("records", nargs="+", type=Path)
-    parser.add_argument("--picture", type=Path)
     arguments = parse_arguments(parser, smoke="{records}/enfr-seed-1.jsonl.gz")
-    curves = [curve_of(record) for record in arguments.records]
     print(f"{'record':24}{'M tokens':>10}{'hours':>8}{'perplexity':>12}{'BLEU':>8}")
-    for curve in curves:
-        last = f"{curve.tokens[-1]:10.1f}{curve.seconds / 3600:8.2f}"
-        print(f"{curve.name:24}{last}{curve.perplexity[-1]:12.3f}{curve.bleu[-1]:8.2f}")
-    if arguments.picture is not None:
-        text = json.dumps([asdict(curve) for curve in curves])
-        draw(HERE / "plot.py", text, arguments.picture)
+    for record in arguments.records:
+        print(row_of(record))
 
 
 if __name__ == "__main__":
