@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from support.berts import bert_config, copied_weights
 from support.large_weights import make_weights_large
 from torch.nn import functional as F
-from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from transformers import BertForSequenceClassification, BertForTokenClassification
 
 from model.blocks.dropout import Dropout
 from model.config.encoder_only import LabelTextsConfig, LabelTokensConfig
@@ -50,47 +51,9 @@ def places(kind, part):
 def theirs_of(ours, kind):
     """Hugging Face's network with our weights."""
     config = ours.encoder.config
-    theirs = KINDS[kind](
-        BertConfig(
-            vocab_size=PIECES,
-            hidden_size=config.width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            intermediate_size=config.inner_width,
-            hidden_act=config.activation,
-            max_position_embeddings=CONTEXT,
-            type_vocab_size=config.segments,
-            num_labels=LABELS,
-            attn_implementation="eager",
-        )
-    ).eval()
-    table = {
-        "encoder.embedding": ["bert.embeddings.word_embeddings"],
-        "encoder.positions": ["bert.embeddings.position_embeddings"],
-        "encoder.segments": ["bert.embeddings.token_type_embeddings"],
-        "encoder.embedding_norm": ["bert.embeddings.LayerNorm"],
-        "pooler": ["bert.pooler.dense"],
-        "classifier": ["classifier"],
-    }
-    for n in range(config.layers):
-        mine, other = f"encoder.layers.{n}.", f"bert.encoder.layer.{n}."
-        own = [f"{other}attention.self.{name}" for name in ("query", "key", "value")]
-        table |= {
-            mine + "self_attention.query_key_value": own,
-            mine + "self_attention.output": [other + "attention.output.dense"],
-            mine + "self_attention_norm": [other + "attention.output.LayerNorm"],
-            mine + "feed_forward.inner": [other + "intermediate.dense"],
-            mine + "feed_forward.outer": [other + "output.dense"],
-            mine + "feed_forward_norm": [other + "output.LayerNorm"],
-        }
-    named, copied = dict(theirs.named_parameters()), []
-    with torch.no_grad():
-        for name, parameter in ours.named_parameters():
-            module, _, vector = name.rpartition(".")
-            for part, piece in zip(table[module], parameter.chunk(len(table[module])), strict=True):
-                named[f"{part}.{vector}"].copy_(piece)
-                copied.append(f"{part}.{vector}")
-    assert sorted(copied) == sorted(named)
+    theirs = KINDS[kind](bert_config(config, PIECES, CONTEXT, num_labels=LABELS)).eval()
+    others = {"pooler": "bert.pooler.dense", "classifier": "classifier"}
+    copied_weights(ours, theirs, config.layers, others)
     return theirs
 
 

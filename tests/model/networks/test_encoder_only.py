@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.berts import bert_config, copied_weights
 from support.gradients import (
     assert_bf16_is_near_fp32,
     assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu,
@@ -13,7 +14,7 @@ from support.gradients import (
 )
 from torch import nn
 from torch.nn import functional as F
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertForMaskedLM
 
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
@@ -72,66 +73,17 @@ def parts_alone(ids, segment, position, part, place, target):
 def theirs_of(ours):
     """Hugging Face's network with our weights, and the same to read its gradients by our names."""
     config = ours.encoder.config
-    theirs = BertForMaskedLM(
-        BertConfig(
-            vocab_size=PIECES,
-            hidden_size=config.width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            intermediate_size=config.inner_width,
-            hidden_act=config.activation,
-            max_position_embeddings=CONTEXT,
-            type_vocab_size=config.segments,
-            layer_norm_eps=config.norm_epsilon,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            attn_implementation="eager",
-        )
-    )
+    theirs = BertForMaskedLM(bert_config(config, PIECES, CONTEXT))
+    others = {
+        "head.dense": "cls.predictions.transform.dense",
+        "head.norm": "cls.predictions.transform.LayerNorm",
+        "output_bias": "cls.predictions.bias",
+    }
+    places = copied_weights(ours, theirs, config.layers, others)
     named = dict(theirs.named_parameters())
-    places = places_of(config.layers)
-    assert sorted(name for names in places.values() for name in names) == sorted(named)
-    with torch.no_grad():
-        for name, parameter in ours.named_parameters():
-            for theirs_name, piece in zip(
-                places[name], parameter.chunk(len(places[name])), strict=True
-            ):
-                named[theirs_name].copy_(piece)
     return theirs, lambda: {
         name: torch.cat([named[each].grad for each in names]) for name, names in places.items()
     }
-
-
-def places_of(layers):
-    """Their names of each of our parameters; the fused matrix is three of theirs."""
-    table = {
-        "encoder.embedding": "bert.embeddings.word_embeddings",
-        "encoder.positions": "bert.embeddings.position_embeddings",
-        "encoder.segments": "bert.embeddings.token_type_embeddings",
-        "encoder.embedding_norm": "bert.embeddings.LayerNorm",
-        "head.dense": "cls.predictions.transform.dense",
-        "head.norm": "cls.predictions.transform.LayerNorm",
-    }
-    for n in range(layers):
-        ours, theirs = f"encoder.layers.{n}.", f"bert.encoder.layer.{n}."
-        table |= {
-            ours + "self_attention.output": theirs + "attention.output.dense",
-            ours + "self_attention_norm": theirs + "attention.output.LayerNorm",
-            ours + "feed_forward.inner": theirs + "intermediate.dense",
-            ours + "feed_forward.outer": theirs + "output.dense",
-            ours + "feed_forward_norm": theirs + "output.LayerNorm",
-        }
-    places = {"output_bias": ["cls.predictions.bias"]}
-    for mine, other in table.items():
-        vectors = ("weight",) if other.endswith("embeddings") else ("weight", "bias")
-        places |= {f"{mine}.{kind}": [f"{other}.{kind}"] for kind in vectors}
-    for n in range(layers):
-        for kind in ("weight", "bias"):
-            own = f"bert.encoder.layer.{n}.attention.self"
-            places[f"encoder.layers.{n}.self_attention.query_key_value.{kind}"] = [
-                f"{own}.{name}.{kind}" for name in ("query", "key", "value")
-            ]
-    return places
 
 
 @pytest.mark.matrix
@@ -325,8 +277,6 @@ def test_it_starts_from_berts_weights():
             assert abs(parameter.mean().item()) < 0.003
         else:
             assert set(parameter.tolist()) == {float("norm.weight" in name)}, name
-    names = {name for name, _ in network.named_parameters()}
-    assert names == set(places_of(2))
 
 
 def test_attention_dropout_is_refused_where_there_is_none(build_masked):

@@ -49,3 +49,15 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def marked(variable: str, value: str) -> list[psutil.Process]:
+    """Return the living processes with this variable in their environment, oldest first."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value and is_alive(process.pid):
+                found.append((process.create_time(), process.pid, process))
+        except (psutil.Error, OSError):
+            continue  # it has ended, or belongs to another user
+    return [process for *_, process in sorted(found, key=lambda one: one[:2])]

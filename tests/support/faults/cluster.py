@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from support.cluster.processes import command_of
+from support.cluster.processes import command_of, marked
 from support.cluster.ray_head import RayHead, RayNode
 from support.faults.moments import Orders
 
@@ -70,16 +70,7 @@ class FaultCluster:
 
     def processes(self) -> list[psutil.Process]:
         """All that the cluster and its drivers have started, and what those have, still alive."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                mark = process.environ().get("TRANSLOOM_FAULTS")
-                alive = process.status() != psutil.STATUS_ZOMBIE
-            except psutil.Error:
-                continue
-            if alive and mark == str(self.orders.folder):
-                found.append(process)
-        return found
+        return marked("TRANSLOOM_FAULTS", str(self.orders.folder))
 
     def processes_of_runs(self) -> list[psutil.Process]:
         """Those that are there for the sake of a run: drivers, actors, and what those started."""

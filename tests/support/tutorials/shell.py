@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import psutil
 
-from support.cluster.processes import is_alive
+from support.cluster.processes import marked
 from support.pages import Step
 
 MARK = "TRANSLOOM_TUTORIAL"
@@ -106,7 +106,7 @@ class TutorialShell:
         return found
 
     def processes(self) -> list[psutil.Process]:
-        return marked(self._mark)
+        return marked(MARK, self._mark)
 
     def clean(self) -> None:
         """Kill all that the commands started, and remove Ray's folder."""
@@ -115,18 +115,6 @@ class TutorialShell:
                 process.kill()
             psutil.wait_procs(left, timeout=1)
         shutil.rmtree(self._ray_folder, ignore_errors=True)
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Return the living processes with this mark, oldest first."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and is_alive(process.pid):
-                found.append((process.create_time(), process.pid, process))
-        except (psutil.Error, OSError):
-            continue  # it has ended, or belongs to another user
-    return [process for *_, process in sorted(found, key=lambda one: one[:2])]
 
 
 @contextmanager

@@ -21,10 +21,10 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from support.cluster.processes import command_of
+from support.cluster.processes import command_of, marked
 from support.cluster.ray_head import RayHead
 from support.ports import free_port
-from support.tutorials.shell import BIN, MARK, marked
+from support.tutorials.shell import BIN, MARK
 
 RAY_JOBS = "RAY_API_SERVER_ADDRESS"
 STEPS = 30  # that a run makes while it is watched
@@ -90,7 +90,7 @@ def ray_start(options: list[str]) -> int:
 def ray_stop() -> int:
     """Kill all processes of the tutorial but this one, its shell and their parents."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = [process for process in marked(os.environ[MARK]) if process.pid not in own]
+    found = [process for process in marked(MARK, os.environ[MARK]) if process.pid not in own]
     for process in found:
         process.kill()
     psutil.wait_procs(found)
@@ -102,7 +102,9 @@ def pgrep(arguments: list[str]) -> int:
     *options, pattern = arguments
     letters = "".join(option.removeprefix("-") for option in options)
     assert {"f"} <= set(letters) <= set("aof"), arguments
-    lines = [(process.pid, " ".join(command_of(process))) for process in marked(os.environ[MARK])]
+    lines = [
+        (process.pid, " ".join(command_of(process))) for process in marked(MARK, os.environ[MARK])
+    ]
     found = [
         (pid, line) for pid, line in lines if re.search(pattern, line) and __file__ not in line
     ]
