@@ -70,10 +70,10 @@ def parts_alone(ids, segment, position, part, place, target):
                 yield *piece, torch.zeros_like(piece[0]), where, mine[where]
 
 
-def theirs_of(ours):
+def theirs_of(ours, pieces=PIECES):
     """Hugging Face's network with our weights, and the same to read its gradients by our names."""
     config = ours.encoder.config
-    theirs = BertForMaskedLM(bert_config(config, PIECES, CONTEXT))
+    theirs = BertForMaskedLM(bert_config(config, pieces, CONTEXT))
     others = {
         "head.dense": "cls.predictions.transform.dense",
         "head.norm": "cls.predictions.transform.LayerNorm",
@@ -277,6 +277,7 @@ def test_it_starts_from_berts_weights():
             assert abs(parameter.mean().item()) < 0.003
         else:
             assert set(parameter.tolist()) == {float("norm.weight" in name)}, name
+    theirs_of(network, pieces=500)  # has all of these parameters, and no other
 
 
 def test_attention_dropout_is_refused_where_there_is_none(build_masked):
