@@ -13,6 +13,8 @@ Shape suffixes as in `model.blocks.attention`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -123,13 +125,24 @@ class Layer(nn.Module):
         return y_btm
 
 
+# Mask of self-attention in a whole sequence: none, one of the keys (b, 1, 1, t), or one of all pairs
+# of a query and a key (b, 1, t, t).
+MaskForm = Literal["none", "keys", "pairs"]
+# Compiled form of `Layer.forward`: takes the layer and its arguments.
+CompiledLayer = Callable[..., Tensor]
+
+
 class LayerStack(nn.Module):
     """Consecutive layers, followed by the last norm.
 
     Networks with a single stack inherit from this class, so that the names of their parameters
     begin with `layers.0.…`. Stored weights depend on these names.
+
+    Attributes:
+        mask_forms: the forms of masks that the network gives the layers, except when decoding.
     """
 
+    mask_forms: ClassVar[tuple[MaskForm, ...]] = ("none", "keys", "pairs")
     layers: nn.ModuleList
     last_norm: nn.Module
 
@@ -151,6 +164,35 @@ class LayerStack(nn.Module):
         self.last_norm = norm_of(config) if config.pre_norm else nn.Identity()
         self.recomputes_activations = False
         self.attention_backend = backend
+        self._compiled: tuple[CompiledLayer, bool] | None = None
+
+    def use_compiled(self, layer: CompiledLayer | None, *, one_row: bool) -> None:
+        """Use a compiled form of the layers in passes of training and validation.
+
+        A training pass is one with gradients in training mode. A pass of a validation is one in
+        evaluation mode and torch's inference mode. Decoding and everything else is not compiled.
+        Neither are batches of one token per row, because compilers treat sizes of 1 as constants.
+
+        Args:
+            layer: the compiled form, or None to use none.
+            one_row: whether it is for batches of one row only, instead of several rows.
+        """
+        self._compiled = layer and (layer, one_row)
+
+    def _compiled_for(
+        self,
+        x_btm: Tensor,
+        caches: Sequence[KeyValueCache] | None,
+        memories: Sequence[KeyValue] | None,
+    ) -> CompiledLayer | None:
+        if self._compiled is None or caches is not None:
+            return None
+        is_pass = torch.is_grad_enabled() if self.training else torch.is_inference_mode_enabled()
+        compiled, one_row = self._compiled
+        rows, *lengths = x_btm.shape[:2]
+        if memories is not None:
+            lengths.append(memories[0].keys_bgsd.shape[2])
+        return compiled if is_pass and min(lengths) > 1 and (rows == 1) == one_row else None
 
     def checkpoint_activations(self, on: bool) -> None:
         """Set whether the backward pass recomputes each layer instead of keeping activations.
@@ -174,23 +216,30 @@ class LayerStack(nn.Module):
 
         The arguments are those of `Layer`, with one cache and one memory per layer.
         """
+        compiled = self._compiled_for(x_btm, caches, memories)
         mask, memory_mask = (
-            mask_of_type(each, x_btm, self.attention_backend) for each in (mask, memory_mask)
+            mask_of_type(
+                each, x_btm, self.attention_backend, is_compiled=compiled is not None
+            )
+            for each in (mask, memory_mask)
         )
         for number, layer in enumerate(self.layers):
             cache = None if caches is None else caches[number]
             memory = None if memories is None else memories[number]
             inputs = x_btm, mask, rotation, cache, memory, memory_mask
+            run: Callable[..., Tensor] = partial(compiled, layer) if compiled else layer
             if self.recomputes_activations and torch.is_grad_enabled():
-                x_btm = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=True)
+                x_btm = checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=True)
             else:
-                x_btm = layer(*inputs)
+                x_btm = run(*inputs)
         hidden_btm: Tensor = self.last_norm(x_btm)
         return hidden_btm
 
 
 class Encoder(LayerStack):
     """The encoder of an encoder-decoder network."""
+
+    mask_forms = ("keys",)
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__()
@@ -203,6 +252,8 @@ class Encoder(LayerStack):
 
 class Decoder(LayerStack):
     """The decoder of an encoder-decoder network."""
+
+    mask_forms = ("none",)
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__()
