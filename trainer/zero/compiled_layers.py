@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config as shapes
 
-from model.blocks.attention import additive_mask
+from model.blocks.attention import additive_mask, mask_of_type
 from model.blocks.layers import Decoder, Layer, LayerStack, MaskForm
 from model.blocks.linear import ALIGNMENT, is_aligned
 from model.blocks.rotary import RotaryPositions, Rotation
@@ -159,7 +159,7 @@ def _compiled(task: TrainingTask, placement: Placement, one_row: bool) -> Compil
     torch._dynamo.reset()  # nothing that this process compiled for another recipe
     rows = 1 if one_row else max(2, recipe.batching.max_tokens_per_micro_batch // LENGTH)
     layers = CompiledLayers(
-        torch.compile(_run, fullgraph=True, dynamic=True, options=_OPTIONS), "", one_row
+        torch.compile(_run, fullgraph=True, options=_OPTIONS), "", one_row
     )
     layers.use_in(network)
     cuda = [placement.torch_device] if placement.device == "cuda" else []
@@ -169,6 +169,7 @@ def _compiled(task: TrainingTask, placement: Placement, one_row: bool) -> Compil
         # The compiler would take code from its cache that was generated for other sizes.
         torch.compiler.config.patch(cache_key_tag=f"transloom 1, {rows} rows"),
         shapes.patch(use_duck_shape=False),  # equal sizes may differ later
+        torch._dynamo.config.patch(automatic_dynamic_shapes=False),
         _generated_code() as texts,
     ):
         for training in (True, False):
@@ -203,43 +204,62 @@ def _pass(network: nn.Module, stack: LayerStack, form: MaskForm, rows: int) -> N
     layer = stack.layers[0]
     assert isinstance(layer, Layer)
     weight = layer.self_attention.output.weight
-    shape = rows, LENGTH, weight.shape[0]
-    rotation = _rotation(network, form, rows, weight.device)
-    visible = weight.new_ones(rows, LENGTH, dtype=torch.bool)
-    masks = {
-        "none": None,
-        "keys": additive_mask(visible)[:, None, None, :],
-        "pairs": additive_mask(visible.unsqueeze(2) & visible.unsqueeze(1)).unsqueeze(1),
-    }
+    zeros_btm = weight.new_zeros(rows, LENGTH, weight.shape[0])
+    mask = _mask(stack, zeros_btm, form)
+    rotation = _rotation(network, form, zeros_btm)
     # With frozen parameters, the inputs may have no gradients.
     needs = (True, False) if any(not p.requires_grad for p in network.parameters()) else (True,)
     for of_x, of_memory in product(needs, needs):
-        x_btm = weight.new_zeros(shape).requires_grad_(stack.training and of_x)
+        x_btm = _with_dynamic(zeros_btm.clone().requires_grad_(stack.training and of_x), 0, 1)
         memories, memory_mask = None, None
         if isinstance(stack, Decoder):
-            memory = weight.new_zeros(rows, MEMORY_LENGTH, shape[-1])
-            memories = stack.project_memory(memory.requires_grad_(stack.training and of_memory))
-            seen = visible.new_ones(rows, MEMORY_LENGTH)
-            memory_mask = additive_mask(seen)[:, None, None, :]
-        y_btm = stack.run_layers(x_btm, masks[form], rotation, None, memories, memory_mask)
+            memory_bsm = weight.new_zeros(rows, MEMORY_LENGTH, weight.shape[0])
+            memory_mask = _mask(stack, memory_bsm, "keys")
+            memories = stack.project_memory(
+                memory_bsm.requires_grad_(stack.training and of_memory)
+            )
+            for heads_bgsd in memories[0]:
+                _with_dynamic(heads_bgsd, 0, 2)
+        y_btm = stack.run_layers(x_btm, mask, rotation, None, memories, memory_mask)
         if y_btm.requires_grad:
             leaves = [p for p in (x_btm, *stack.parameters()) if p.requires_grad]
             torch.autograd.grad(y_btm, leaves, torch.ones_like(y_btm), allow_unused=True)
 
 
-def _rotation(
-    network: nn.Module, form: MaskForm, rows: int, device: torch.device
-) -> Rotation | None:
+def _mask(stack: LayerStack, x_btm: Tensor, form: MaskForm) -> Tensor | None:
+    if form == "none":
+        return None
+    visible_bt = x_btm.new_ones(x_btm.shape[:2], dtype=torch.bool)
+    if form == "keys":
+        mask = additive_mask(visible_bt)[:, None, None, :]
+    else:
+        mask = additive_mask(visible_bt.unsqueeze(2) & visible_bt.unsqueeze(1)).unsqueeze(1)
+    converted = mask_of_type(mask, x_btm, stack.attention_backend, is_compiled=True)
+    assert isinstance(converted, Tensor)
+    return _with_dynamic(converted, 0, *((3,) if form == "keys" else (2, 3)))
+
+
+def _rotation(network: nn.Module, form: MaskForm, x_btm: Tensor) -> Rotation | None:
     """Return the rotation with which a network calls its layers, if its positions are rotary."""
     tables = [module for module in network.modules() if isinstance(module, RotaryPositions)]
     if not tables:
         return None
+    position = torch.arange(LENGTH, device=x_btm.device)
     # Where a mask separates the parts of rows, positions differ between rows.
-    position = torch.arange(LENGTH, device=device)
     if form == "pairs":
-        position = position.repeat(rows, 1)
+        position = position.repeat(len(x_btm), 1)
     rotation: Rotation = tables[0](position, LENGTH)
+    for part in rotation:
+        _with_dynamic(part, *range(position.ndim))
     return rotation
+
+
+def _with_dynamic(tensor: Tensor, *axes: int) -> Tensor:
+    """Mark the axes of a tensor whose sizes vary; a size of 1 does not."""
+    for axis in axes:
+        if tensor.shape[axis] > 1:
+            torch._dynamo.mark_dynamic(tensor, axis)
+    return tensor
 
 
 @contextlib.contextmanager
