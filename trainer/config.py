@@ -342,13 +342,12 @@ class EngineConfig(Section):
         if self.zero_stage == 3:
             raise ValueError(
                 "compile is layers and zero_stage is 3, but stage 3 gathers parameters inside the "
-                "layers, where the compiler cannot follow: use zero_stage 0, 1 or 2, or start a "
-                "new run with compile none"
+                "layers, which cannot be compiled: use zero_stage 0, 1 or 2"
             )
         if self.attention == AttentionBackend.VARLEN:
             raise ValueError(
                 "compile is layers and attention is varlen, but attention over packed sentences "
-                "is not compiled: use attention sdpa, or start a new run with compile none"
+                "cannot be compiled: use attention sdpa"
             )
         return self
 

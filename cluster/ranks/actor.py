@@ -62,6 +62,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         enable_stack_dumps()
         super().__init__(Watchdog().heartbeat)
         self._client = WorkerClient([], self._mailbox.notice)
+        self._job: tuple[RankJob, Placement] | None = None
 
     @ray.method(concurrency_group="control")
     def process_id(self) -> int:
@@ -98,6 +99,11 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         """Return the modules that this process has imported, in import order."""
         return list(sys.modules)
 
+    @ray.method(concurrency_group="control")
+    def job(self) -> tuple[RankJob, Placement] | None:
+        """Return the job of this rank and its placement, or None before it trains."""
+        return self._job
+
     def import_trainer(self, device: str) -> None:
         """Import DeepSpeed for a device, and all modules that the trainer imports."""
         os.environ["DS_ACCELERATOR"] = device
@@ -117,6 +123,18 @@ class RankActor(ReportingMethods, NodeCheckMethods):
                     with suppress(Exception):  # not everything in sys.modules can be imported
                         importlib.import_module(name)
 
+    def compile_layers(self, job: tuple[RankJob, Placement] | None) -> None:
+        """Compile the layers of a rank's recipe, if it says so, before this process becomes a rank.
+
+        On GPUs, the process finds the code in the compiler's cache later, because it must not
+        initialize a GPU now.
+        """
+        if job is None or job[0].recipe.engine.compile == "none" or job[1].device == "cuda":
+            return
+        from trainer.assembly.engine import compile_ahead
+
+        compile_ahead(*job)
+
     def train(
         self,
         job: RankJob,
@@ -130,6 +148,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
             agent: the node's agent, if it requests layouts for the ranks of its node, or None.
         """
         job = job_on_this_node(job)
+        self._job = job, placement
         # Imported here because the supervisor imports this module, too, without torch.
         with without_garbage_collection():
             from trainer.process.distributed import process_group

@@ -135,26 +135,17 @@ def additive_mask(visible: Tensor) -> Tensor:
     return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
 
 
-def mask_of_type(
-    mask: Mask | None,
-    x_btm: Tensor,
-    backend: AttentionBackend | None,
-    *,
-    is_compiled: bool = False,
-) -> Mask | None:
+def mask_of_type(mask: Mask | None, x_btm: Tensor, backend: AttentionBackend | None) -> Mask | None:
     """Return the mask in the type in which `attention` adds it, converted once for all layers.
 
     Args:
         x_btm: the input of the layers, whose type queries have.
         backend: as in `attention`.
-        is_compiled: True if the layers are compiled, and take masks of one type.
     """
     if not isinstance(mask, Tensor):
         return mask
     uses_sdpa = _resolved(backend, mask.device) is AttentionBackend.SDPA
-    if uses_sdpa:
-        return mask.to(x_btm.dtype)
-    return mask.to(_dtype_of_softmax(mask, x_btm.dtype, is_compiled=is_compiled))
+    return mask.to(x_btm.dtype if uses_sdpa else _dtype_of_softmax(mask, x_btm.dtype))
 
 
 def _resolved(backend: AttentionBackend | None, device: torch.device) -> AttentionBackend:
@@ -217,23 +208,18 @@ def attention_weights(scores_bhts: Tensor) -> Tensor:
     """
     dtype = _dtype_of_softmax(scores_bhts, scores_bhts.dtype)
     keys = scores_bhts.shape[-1]
-    is_compiled = torch.compiler.is_compiling()
-    if scores_bhts.device.type != "cpu" or is_compiled or keys >= VECTOR_FLOATS:
+    # One compiled graph serves rows of all lengths.
+    if scores_bhts.device.type != "cpu" or torch.compiler.is_compiling() or keys >= VECTOR_FLOATS:
         return torch.softmax(scores_bhts, dim=-1, dtype=dtype)
     padded_bhts = F.pad(scores_bhts.to(dtype), (0, VECTOR_FLOATS - keys), value=float("-inf"))
     return torch.softmax(padded_bhts, dim=-1)[..., :keys]
 
 
-def _dtype_of_softmax(
-    rows: Tensor, dtype: torch.dtype, *, is_compiled: bool = False
-) -> torch.dtype:
+def _dtype_of_softmax(rows: Tensor, dtype: torch.dtype) -> torch.dtype:
     """Return the type in which scores of this type are computed; `rows` are scores or a mask."""
-    if rows.device.type != "cpu":
-        return dtype
-    # One compiled graph serves rows of all lengths.
-    is_compiled = is_compiled or torch.compiler.is_compiling()
-    is_short = is_compiled or rows.shape[-1] < LONG_ROW
-    return torch.float32 if is_short else dtype
+    short = torch.compiler.is_compiling() or rows.shape[-1] < LONG_ROW
+    short = short and rows.device.type == "cpu"
+    return torch.float32 if short else dtype
 
 
 _BACKENDS: dict[AttentionBackend, Callable[..., Tensor]] = {

@@ -42,8 +42,8 @@ def _draws(count: int) -> Tensor:
         # The compiler cannot trace `random_`. These are the same bits, except for one of 2⁶⁴
         # numbers: `randint` adds its lower bound, which is the highest bit.
         return torch.randint(int64.min, int64.max, (count,)) ^ int64.min
-    draws = torch.empty(count, dtype=torch.int64)
-    return draws.random_(int64.min, None)  # the whole range: all bits are random
+    # The whole range: all bits are random.
+    return torch.empty(count, dtype=torch.int64).random_(int64.min, None)
 
 
 class Dropout(nn.Module):

@@ -125,8 +125,8 @@ class Layer(nn.Module):
         return y_btm
 
 
-# Mask of self-attention in a whole sequence: none, one of the keys (b, 1, 1, t), or one of all pairs
-# of a query and a key (b, 1, t, t).
+# Mask of self-attention in a whole sequence: none, of keys (b, 1, 1, t), or of pairs of a query and
+# a key (b, 1, t, t).
 MaskForm = Literal["none", "keys", "pairs"]
 # Compiled form of `Layer.forward`: takes the layer and its arguments.
 CompiledLayer = Callable[..., Tensor]
@@ -140,9 +140,16 @@ class LayerStack(nn.Module):
 
     Attributes:
         mask_forms: the forms of masks that the network gives the layers, except when decoding.
+        compiled_layer: compiled form of the layers for training passes (with gradients, in training
+            mode) and validation (in evaluation mode and torch's inference mode); None for none.
+            Decoding is not compiled. Neither are batches of one token per row, because compilers
+            treat sizes of 1 as constants.
+        compiled_one_row: whether that form is for batches of one row only, or of several rows only.
     """
 
     mask_forms: ClassVar[tuple[MaskForm, ...]] = ("none", "keys", "pairs")
+    compiled_layer: CompiledLayer | None = None
+    compiled_one_row = False
     layers: nn.ModuleList
     last_norm: nn.Module
 
@@ -164,35 +171,15 @@ class LayerStack(nn.Module):
         self.last_norm = norm_of(config) if config.pre_norm else nn.Identity()
         self.recomputes_activations = False
         self.attention_backend = backend
-        self._compiled: tuple[CompiledLayer, bool] | None = None
-
-    def use_compiled(self, layer: CompiledLayer | None, *, one_row: bool) -> None:
-        """Use a compiled form of the layers in passes of training and validation.
-
-        A training pass is one with gradients in training mode. A pass of a validation is one in
-        evaluation mode and torch's inference mode. Decoding and everything else is not compiled.
-        Neither are batches of one token per row, because compilers treat sizes of 1 as constants.
-
-        Args:
-            layer: the compiled form, or None to use none.
-            one_row: whether it is for batches of one row only, instead of several rows.
-        """
-        self._compiled = layer and (layer, one_row)
 
     def _compiled_for(
-        self,
-        x_btm: Tensor,
-        caches: Sequence[KeyValueCache] | None,
-        memories: Sequence[KeyValue] | None,
+        self, x_btm: Tensor, memories: Sequence[KeyValue] | None
     ) -> CompiledLayer | None:
-        if self._compiled is None or caches is not None:
-            return None
         is_pass = torch.is_grad_enabled() if self.training else torch.is_inference_mode_enabled()
-        compiled, one_row = self._compiled
         rows, *lengths = x_btm.shape[:2]
-        if memories is not None:
-            lengths.append(memories[0].keys_bgsd.shape[2])
-        return compiled if is_pass and min(lengths) > 1 and (rows == 1) == one_row else None
+        lengths += [memories[0].keys_bgsd.shape[2]] if memories else []
+        fits = min(lengths) > 1 and (rows == 1) == self.compiled_one_row
+        return self.compiled_layer if is_pass and fits else None
 
     def checkpoint_activations(self, on: bool) -> None:
         """Set whether the backward pass recomputes each layer instead of keeping activations.
@@ -216,13 +203,11 @@ class LayerStack(nn.Module):
 
         The arguments are those of `Layer`, with one cache and one memory per layer.
         """
-        compiled = self._compiled_for(x_btm, caches, memories)
-        mask, memory_mask = (
-            mask_of_type(
-                each, x_btm, self.attention_backend, is_compiled=compiled is not None
+        compiled = self._compiled_for(x_btm, memories) if caches is None else None
+        if compiled is None:  # a compiled layer converts masks itself
+            mask, memory_mask = (
+                mask_of_type(each, x_btm, self.attention_backend) for each in (mask, memory_mask)
             )
-            for each in (mask, memory_mask)
-        )
         for number, layer in enumerate(self.layers):
             cache = None if caches is None else caches[number]
             memory = None if memories is None else memories[number]

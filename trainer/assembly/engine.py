@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 
-from trainer.job.rank_job import RankContext
+import torch
+
+from data_pipeline.dataset.manifest import open_dataset_store
+from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from trainer.job.rank_job import RankContext, RankJob
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
-from trainer.tasks.task import TrainingTask
-from trainer.zero.compiled_layers import CompiledLayers, compile_layers, require_equal_code
+from trainer.state.kernel_fingerprint import require_equal_kernels
+from trainer.tasks.task import TrainingTask, training_task
+from trainer.zero.compiled_layers import CompiledLayers, compile_layers
 from trainer.zero.engine import TrainingEngine
 
 
@@ -42,11 +47,23 @@ def with_compiled_layers(
 
     Raises:
         EngineError: the layers cannot be compiled here.
-        UnequalKernelsError: the compiler has generated other code on another rank.
+        UnequalKernelsError: another rank computes with other kernels or other generated code.
     """
     if task.recipe.engine.compile == "none":
         return context, None
     compiled = compile_layers(task, context.placement)
-    require_equal_code(compiled, context.placement)
     placement = replace(context.placement, generated_code=compiled.code)
+    require_equal_kernels(task.recipe.engine, placement)
     return replace(context, placement=placement), compiled
+
+
+def compile_ahead(job: RankJob, placement: Placement) -> None:
+    """Compile the layers of a job in a process that may become one of its ranks."""
+    torch.set_num_threads(placement.threads)
+    compile_layers(task_of(job), placement)
+
+
+def task_of(job: RankJob) -> TrainingTask:
+    """Return the torch side of a job's task."""
+    tokenizers = load_tokenizers(open_dataset_store(job.recipe.data), job.manifest)
+    return training_task(job.recipe, job.manifest, tokenizers)

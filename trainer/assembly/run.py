@@ -16,7 +16,7 @@ from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.storage.regular_files import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.assembly.callbacks import build_guards, build_observers
-from trainer.assembly.engine import build_engine, with_compiled_layers
+from trainer.assembly.engine import build_engine, task_of, with_compiled_layers
 from trainer.checkpoints.checkpoint import SavedState
 from trainer.checkpoints.run_copies import register_copy
 from trainer.config import EngineConfig
@@ -256,8 +256,7 @@ def build_replay(context: RankContext, steps: Callable[[Cursor], Iterator[RankSt
     recipe, order = job.recipe, job.replay
     assert order is not None
     checkpoint = job.saved_state
-    tokenizers = load_tokenizers(open_dataset_store(recipe.data), job.manifest)
-    task = training_task(recipe, job.manifest, tokenizers)
+    task = task_of(job)
     context, compiled = with_compiled_layers(context, task)
     placement = context.placement
     with ExitStack() as resources:

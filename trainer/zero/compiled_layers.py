@@ -13,9 +13,9 @@ This file has all private names of torch's compiler, as of version 2.13.
 
 import contextlib
 import hashlib
-import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,27 +28,23 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config as shapes
 
-from model.blocks.attention import additive_mask, mask_of_type
-from model.blocks.layers import Decoder, Layer, LayerStack, MaskForm
+from model.blocks.attention import additive_mask
+from model.blocks.layers import Decoder, LayerStack, MaskForm
 from model.blocks.linear import ALIGNMENT, is_aligned
 from model.blocks.rotary import RotaryPositions, Rotation
-from trainer.errors import EngineError, UnequalKernelsError
-from trainer.process.distributed import gather_texts
+from trainer.errors import EngineError
 from trainer.process.placement import Placement
-from trainer.recipe import TrainingRecipe
 from trainer.tasks.task import TrainingTask
 from trainer.zero.frozen import freeze
 from trainer.zero.process_wide import engine_process_settings
 
 # Lengths of the synthetic batch.
 LENGTH, MEMORY_LENGTH = 48, 56
-SUMMED_AT_ONCE = 4096  # elements, as in torch
-_OPTIONS = {
+_OPTIONS: dict[str, Any] = {
     "deterministic": True,  # choose no kernel by its time
     "fallback_random": True,  # draw torch's random numbers
     "max_autotune": False,
     "max_autotune_gemm": False,
-    "max_autotune_pointwise": False,
     "coordinate_descent_tuning": False,
     "compile_threads": 1,  # start no processes
 }
@@ -74,7 +70,7 @@ class CompiledLayers:
     def use_in(self, network: nn.Module) -> None:
         """Make a network use the compiled layers."""
         for stack in _stacks(network):
-            stack.use_compiled(self.run, one_row=self.one_row)
+            stack.compiled_layer, stack.compiled_one_row = self.run, self.one_row
 
     @contextlib.contextmanager
     def training(self, network: nn.Module) -> Iterator[None]:
@@ -87,11 +83,9 @@ class CompiledLayers:
             for name, parameter in stack.layers.named_parameters():
                 if not is_aligned(parameter):
                     raise EngineError(
-                        f"engine.compile is layers, but the parameter {name} of a "
-                        f"{type(stack).__name__} is not at a multiple of {ALIGNMENT} bytes, "
-                        "because a parameter before it has an odd size. Choose sizes of the model "
-                        "and of the vocabulary that are multiples of 8, or set engine.compile=none "
-                        "in a new run"
+                        f"engine.compile is layers, but {name} is not at a multiple of {ALIGNMENT} "
+                        "bytes, because a parameter before it has an odd size: choose sizes of the "
+                        "model that are multiples of 8, or set engine.compile=none in a new run"
                     )
         self.use_in(network)
         with torch.compiler.set_stance("fail_on_recompile"):
@@ -113,17 +107,7 @@ def compile_layers(task: TrainingTask, placement: Placement) -> CompiledLayers:
     recipe = task.recipe
     rows = max(shape.rows for shape in task.data.widest(task.manifest, recipe.data_settings))
     rows *= 2 if recipe.trainer.r_drop else 1
-    settings = json.dumps(
-        [
-            recipe.model.model_dump(mode="json"),
-            recipe.engine.model_dump(mode="json"),
-            recipe.trainer.frozen,
-            recipe.batching.max_tokens_per_micro_batch,
-            rows,
-            placement.device,
-            placement.threads,
-        ]
-    )
+    settings = f"{recipe.model_dump_json()} {rows} {placement.device} {placement.threads}"
     if _last is None or _last[0] != settings:
         _require_compiler()
         _require_private_cache()
@@ -131,45 +115,27 @@ def compile_layers(task: TrainingTask, placement: Placement) -> CompiledLayers:
     return _last[1]
 
 
-def require_equal_code(layers: CompiledLayers, placement: Placement) -> None:
-    """Require that the compiler has generated the same code on all ranks; a collective.
-
-    Raises:
-        UnequalKernelsError: a rank has other code; raised on all ranks.
-    """
-    codes = gather_texts(layers.code, placement)
-    names = placement.node_names or ("this node",) * len(codes)
-    for rank, code in enumerate(codes):
-        if code != codes[0]:
-            raise UnequalKernelsError(
-                f"engine.compile is layers, but torch's compiler has generated code {codes[0]} for "
-                f"rank 0 on node {names[0]} and code {code} for rank {rank} on node {names[rank]}, "
-                "so their bits may differ. Use nodes of one kind with the same packages "
-                "(cluster.node_labels), or set engine.compile=none in a new run"
-            )
-
-
 def _compiled(task: TrainingTask, placement: Placement, one_row: bool) -> CompiledLayers:
+    from torch._dynamo import config as dynamo
+
     recipe = task.recipe
-    network = freeze(task.build_network(), recipe.trainer.frozen)
+    network: Any = freeze(task.build_network(), recipe.trainer.frozen)
     network.checkpoint_activations(recipe.engine.activation_checkpointing)
     dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else None
     network.to(placement.torch_device, dtype)
     exact = recipe.engine.numerics == "exact"
     torch._dynamo.reset()  # nothing that this process compiled for another recipe
     rows = 1 if one_row else max(2, recipe.batching.max_tokens_per_micro_batch // LENGTH)
-    layers = CompiledLayers(
-        torch.compile(_run, fullgraph=True, options=_OPTIONS), "", one_row
-    )
+    layers = CompiledLayers(torch.compile(_run, fullgraph=True, options=_OPTIONS), "", one_row)
     layers.use_in(network)
     cuda = [placement.torch_device] if placement.device == "cuda" else []
     with (
         engine_process_settings(exact=exact, compiles=True),
         torch.random.fork_rng(cuda),
         # The compiler would take code from its cache that was generated for other sizes.
-        torch.compiler.config.patch(cache_key_tag=f"transloom 1, {rows} rows"),
+        mock.patch("torch.compiler.config.cache_key_tag", f"transloom 1, {rows} rows"),
         shapes.patch(use_duck_shape=False),  # equal sizes may differ later
-        torch._dynamo.config.patch(automatic_dynamic_shapes=False),
+        dynamo.patch(automatic_dynamic_shapes=False),  # type: ignore[attr-defined]
         _generated_code() as texts,
     ):
         for training in (True, False):
@@ -183,29 +149,25 @@ def _compiled(task: TrainingTask, placement: Placement, one_row: bool) -> Compil
     return replace(layers, code=code)
 
 
-def _run(layer: nn.Module, *inputs: Any) -> Tensor:
-    y_btm: Tensor = layer(*inputs)
-    return y_btm
+def _run(layer: nn.Module, *inputs: Any) -> Any:
+    return layer(*inputs)
 
 
 def _stacks(network: nn.Module) -> list[LayerStack]:
     stacks = [module for module in network.modules() if isinstance(module, LayerStack)]
     if not stacks:
         raise EngineError(
-            f"engine.compile is layers, but the network {type(network).__name__} has no LayerStack "
-            "(model/blocks/layers.py), whose layers are compiled. Build it from one, or set "
-            "engine.compile=none in a new run"
+            f"engine.compile is layers, but the network {type(network).__name__} has no "
+            "model.blocks.layers.LayerStack: build it from one, or set engine.compile=none"
         )
     return stacks
 
 
 def _pass(network: nn.Module, stack: LayerStack, form: MaskForm, rows: int) -> None:
     """Run the layers forward and, in training mode, backward."""
-    layer = stack.layers[0]
-    assert isinstance(layer, Layer)
-    weight = layer.self_attention.output.weight
-    zeros_btm = weight.new_zeros(rows, LENGTH, weight.shape[0])
-    mask = _mask(stack, zeros_btm, form)
+    weight = next(p for p in stack.layers.parameters() if p.ndim == 2)
+    zeros_btm = weight.new_zeros(rows, LENGTH, weight.shape[1])
+    mask = _mask(zeros_btm, form)
     rotation = _rotation(network, form, zeros_btm)
     # With frozen parameters, the inputs may have no gradients.
     needs = (True, False) if any(not p.requires_grad for p in network.parameters()) else (True,)
@@ -213,11 +175,9 @@ def _pass(network: nn.Module, stack: LayerStack, form: MaskForm, rows: int) -> N
         x_btm = _with_dynamic(zeros_btm.clone().requires_grad_(stack.training and of_x), 0, 1)
         memories, memory_mask = None, None
         if isinstance(stack, Decoder):
-            memory_bsm = weight.new_zeros(rows, MEMORY_LENGTH, weight.shape[0])
-            memory_mask = _mask(stack, memory_bsm, "keys")
-            memories = stack.project_memory(
-                memory_bsm.requires_grad_(stack.training and of_memory)
-            )
+            memory_bsm = weight.new_zeros(rows, MEMORY_LENGTH, weight.shape[1])
+            memory_mask = _mask(memory_bsm, "keys")
+            memories = stack.project_memory(memory_bsm.requires_grad_(stack.training and of_memory))
             for heads_bgsd in memories[0]:
                 _with_dynamic(heads_bgsd, 0, 2)
         y_btm = stack.run_layers(x_btm, mask, rotation, None, memories, memory_mask)
@@ -226,17 +186,14 @@ def _pass(network: nn.Module, stack: LayerStack, form: MaskForm, rows: int) -> N
             torch.autograd.grad(y_btm, leaves, torch.ones_like(y_btm), allow_unused=True)
 
 
-def _mask(stack: LayerStack, x_btm: Tensor, form: MaskForm) -> Tensor | None:
+def _mask(x_btm: Tensor, form: MaskForm) -> Tensor | None:
+    visible_bt = x_btm.new_ones(x_btm.shape[:2], dtype=torch.bool)
     if form == "none":
         return None
-    visible_bt = x_btm.new_ones(x_btm.shape[:2], dtype=torch.bool)
     if form == "keys":
-        mask = additive_mask(visible_bt)[:, None, None, :]
-    else:
-        mask = additive_mask(visible_bt.unsqueeze(2) & visible_bt.unsqueeze(1)).unsqueeze(1)
-    converted = mask_of_type(mask, x_btm, stack.attention_backend, is_compiled=True)
-    assert isinstance(converted, Tensor)
-    return _with_dynamic(converted, 0, *((3,) if form == "keys" else (2, 3)))
+        return _with_dynamic(additive_mask(visible_bt)[:, None, None, :], 0, 3)
+    visible_btt = visible_bt.unsqueeze(2) & visible_bt.unsqueeze(1)
+    return _with_dynamic(additive_mask(visible_btt).unsqueeze(1), 0, 2, 3)
 
 
 def _rotation(network: nn.Module, form: MaskForm, x_btm: Tensor) -> Rotation | None:
@@ -282,34 +239,21 @@ def _generated_code() -> Iterator[list[str]]:
         yield texts
 
 
-def _sums_in_chunks(kernel: Any, reduction_type: str, dtype: torch.dtype, _: bool) -> bool:
-    """Return whether to sum in chunks, by the size of the synthetic batch.
+def _sums_in_chunks(_: Any, reduction_type: str, *__: Any) -> bool:
+    """Return whether to sum in chunks.
 
-    Torch decides by the same limit, but its code then serves only sizes on that side of the limit.
+    Torch decides by the size, and its code then serves only sizes on the same side of its limit.
     """
-    from torch._inductor.virtualized import V
-
-    if reduction_type != "sum" or dtype is not torch.float:
-        return reduction_type == "welford_reduce"
-    sizes = [
-        V.graph.sizevars.optimization_hint(size)
-        for size in kernel.call_ranges[kernel.reduction_depth :]
-    ]
-    return int(torch.tensor(sizes).prod()) > SUMMED_AT_ONCE
+    return reduction_type == "welford_reduce"
 
 
 def _require_compiler() -> None:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
+    program = os.environ.get("CXX", "g++")
+    if shutil.which(program) is None:
         raise EngineError(
-            f"engine.compile is layers, but this node has no C++ compiler ({error}). Install g++, "
-            "name a compiler in the environment variable CXX, or set engine.compile=none in a new "
-            "run"
-        ) from error
+            f"engine.compile is layers, but this node has no C++ compiler {program}. Install it, "
+            "or name another one in the environment variable CXX"
+        )
 
 
 def _require_private_cache() -> None:
@@ -322,7 +266,6 @@ def _require_private_cache() -> None:
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
         raise EngineError(
             f"engine.compile is layers, but {folder}, where torch's compiler keeps code, is no "
-            "folder of this user. Name another folder in the environment variable "
-            "TORCHINDUCTOR_CACHE_DIR"
+            "folder of this user: name another one in the variable TORCHINDUCTOR_CACHE_DIR"
         )
     folder.chmod(0o700)

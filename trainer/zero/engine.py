@@ -150,11 +150,8 @@ class TrainingEngine:
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
         with contextlib.ExitStack() as process_wide:
-            process_wide.enter_context(
-                engine_process_settings(
-                    exact=self.grids is not None, compiles=compiled is not None
-                )
-            )
+            settings = engine_process_settings(exact=bool(self.grids), compiles=bool(compiled))
+            process_wide.enter_context(settings)
             groups = parameter_groups(model, optimizer.weight_decay)
             self.moments, self._torch_optimizer = build_optimizer(groups, optimizer, engine)
             self._initialise(model, engine)
