@@ -32,6 +32,7 @@ from model.blocks.attention import additive_mask
 from model.blocks.layers import Decoder, LayerStack, MaskForm
 from model.blocks.linear import ALIGNMENT, is_aligned
 from model.blocks.rotary import RotaryPositions, Rotation
+from trainer.config import EngineConfig
 from trainer.errors import EngineError
 from trainer.process.placement import Placement
 from trainer.tasks.task import TrainingTask
@@ -106,31 +107,40 @@ def compile_layers(task: TrainingTask, placement: Placement) -> CompiledLayers:
     global _last
     recipe = task.recipe
     rows = max(shape.rows for shape in task.data.widest(task.manifest, recipe.data_settings))
-    rows *= 2 if recipe.trainer.r_drop else 1
+    if rows > 1 or recipe.trainer.r_drop:
+        rows = max(2, recipe.batching.max_tokens_per_micro_batch // LENGTH)
     settings = f"{recipe.model_dump_json()} {rows} {placement.device} {placement.threads}"
     if _last is None or _last[0] != settings:
         _require_compiler()
         _require_private_cache()
-        _last = settings, _compiled(task, placement, rows == 1)
+        network = freeze(task.build_network(), recipe.trainer.frozen)
+        _last = settings, compile_network(network, recipe.engine, rows, placement)
     return _last[1]
 
 
-def _compiled(task: TrainingTask, placement: Placement, one_row: bool) -> CompiledLayers:
+def compile_network(
+    network: Any, engine: EngineConfig, rows: int, placement: Placement
+) -> CompiledLayers:
+    """Compile the layers of a network.
+
+    Args:
+        network: the network, which serves for nothing else.
+        engine: the settings of the engine.
+        rows: the rows of the synthetic batch; 1 if all micro-batches have one row.
+        placement: this rank and its device.
+    """
     from torch._dynamo import config as dynamo
 
-    recipe = task.recipe
-    network: Any = freeze(task.build_network(), recipe.trainer.frozen)
-    network.checkpoint_activations(recipe.engine.activation_checkpointing)
-    dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else None
+    network.checkpoint_activations(engine.activation_checkpointing)
+    dtype = torch.bfloat16 if engine.precision == "bf16" else None
     network.to(placement.torch_device, dtype)
-    exact = recipe.engine.numerics == "exact"
     torch._dynamo.reset()  # nothing that this process compiled for another recipe
-    rows = 1 if one_row else max(2, recipe.batching.max_tokens_per_micro_batch // LENGTH)
-    layers = CompiledLayers(torch.compile(_run, fullgraph=True, options=_OPTIONS), "", one_row)
+    run = torch.compile(_run, fullgraph=True, options=_OPTIONS)
+    layers = CompiledLayers(run, "", one_row=rows == 1)
     layers.use_in(network)
     cuda = [placement.torch_device] if placement.device == "cuda" else []
     with (
-        engine_process_settings(exact=exact, compiles=True),
+        engine_process_settings(exact=engine.numerics == "exact", compiles=True),
         torch.random.fork_rng(cuda),
         # The compiler would take code from its cache that was generated for other sizes.
         mock.patch("torch.compiler.config.cache_key_tag", f"transloom 1, {rows} rows"),
