@@ -134,7 +134,7 @@ CASES = [
     Case(
         "layers-compiled",
         "phrasebook",
-        ("engine.compile=layers", "engine.numerics=exact", "engine.zero_stage=2"),
+        ("engine.compile=layers", "engine.numerics=exact"),
         2,
     ),
     Case("slots-checked", "phrasebook", ("engine.numerics=exact", CHECKS), 2),
