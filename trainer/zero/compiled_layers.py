@@ -144,8 +144,9 @@ def compile_network(
         torch.random.fork_rng(cuda),
         # The compiler would take code from its cache that was generated for other sizes.
         mock.patch("torch.compiler.config.cache_key_tag", f"transloom 1, {rows} rows"),
-        shapes.patch(use_duck_shape=False),  # equal sizes may differ later
-        dynamo.patch(automatic_dynamic_shapes=False),  # type: ignore[attr-defined]
+        # Equal sizes may differ later.
+        shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
+        dynamo.patch(automatic_dynamic_shapes=False),
         _generated_code() as texts,
     ):
         for training in (True, False):
