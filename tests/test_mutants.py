@@ -128,6 +128,10 @@ def test_the_script_tells_what_survives(checkout):
     assert "The tests fail without a bug" in said
 
 
+def test_the_list_stays_short_because_samples_find_more():
+    assert len(MUTANTS) <= 60
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [("tests =", "test ="), ("old =", "before ="), ("[[change]]", "[change]"), ('"]', "]")],
@@ -222,6 +226,7 @@ def test_a_bug_is_shown_to_the_tests_beside_it_and_those_that_import_it(sums):
     (sums / "tests" / "trainer" / "users.mjs").write_text('import { b } from "../users.js";\n')
     _texts.cache_clear()
     assert related_tests(sums, "trainer/page.js") == ["tests/trainer/test_users.py"]
+    assert related_tests(ROOT, "trainer/state/ema.py")  # though this file names no real ones
 
 
 @pytest.mark.long

@@ -40,6 +40,7 @@ from trainer.checkpoints.memory_folder import SHARED_MEMORY
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError, TrainerError
 from trainer.process import host_memory
 from trainer.runs.folder import RunFolder
+from trainer.runs.local_copy import stored_run
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,6 @@ def _stored_run(run: RunFolder, url: str) -> RunFolder:
     """
     from data_pipeline.storage.object_store import ObjectStore  # imports obstore
     from trainer.runs.remote.probe import probe_store
-    from trainer.runs.remote.pull import stored_run
 
     probe_store(ObjectStore(url))
     return stored_run(run)

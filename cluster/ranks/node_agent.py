@@ -21,7 +21,7 @@ from cluster.health.watchdog import Watchdog
 from cluster.packages import digest_of_sources
 from cluster.ranks.node_memory import NodeMemory
 from cluster.ranks.node_meter import NodeMeter
-from cluster.ranks.node_mirror import FileChange, NodeMirror, SentFile
+from cluster.ranks.node_mirror import NodeMirror
 from cluster.ranks.node_processes import (
     ProcessName,
     await_deaths_here,
@@ -32,6 +32,7 @@ from cluster.ray.folder_access import answer_probe
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import remove_stale_folders
 from trainer.record.node_usage import Usage
+from trainer.runs.remote.files import Files
 
 
 @ray.remote(
@@ -119,16 +120,16 @@ class NodeAgent:
         return None
 
     @ray.method(concurrency_group="mirror")
-    def pull_run(self, work: str, *, with_files: bool) -> dict[str, SentFile]:
+    def pull_run(self, work: str, *, with_files: bool) -> None:
         """Run `NodeMirror.pull`."""
-        return self._mirror.pull(work, with_files=with_files)
+        self._mirror.pull(work, with_files=with_files)
 
     @ray.method(concurrency_group="mirror")
-    def changed_files(
-        self, known: dict[str, SentFile], names: Collection[str]
-    ) -> tuple[list[FileChange], bool]:
-        """Run `NodeMirror.changes`."""
-        return self._mirror.changes(known, names)
+    def upload_changes(
+        self, names: Collection[str], owner: int, again: Collection[str]
+    ) -> tuple[Files, dict[str, object]]:
+        """Run `NodeMirror.upload_changes`."""
+        return self._mirror.upload_changes(names, owner, again)
 
     @ray.method(concurrency_group="memory")
     def open_memory(self, name: str) -> str | None:

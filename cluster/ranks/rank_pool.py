@@ -27,7 +27,7 @@ from cluster.ranks.node_agent import start_agent
 from cluster.ranks.node_folder import NodeFolders
 from cluster.ranks.node_memory import NodeMemories, PendingCopy, StoredFile
 from cluster.ranks.node_meter import UsageRequests
-from cluster.ranks.node_mirror import SentFile, pull_run
+from cluster.ranks.node_mirror import pull_run
 from cluster.ranks.node_processes import collect_stacks, kill_processes
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.cluster_view import Node
@@ -145,15 +145,15 @@ class RankPool:
 
     def pull_run(
         self, work: str, nodes: Collection[str], first: Collection[str]
-    ) -> tuple[dict[str, dict[str, SentFile]], list[str]]:
+    ) -> tuple[set[str], list[str]]:
         """Run `node_mirror.pull_run`."""
         return pull_run(self._agents, work, nodes, first)
 
-    def changed_files(
-        self, node: str, known: Mapping[str, SentFile], names: Collection[str]
+    def upload_changes(
+        self, node: str, names: Collection[str], owner: int, again: Collection[str]
     ) -> Any:
-        """Request the files that ranks have changed on a node; return the pending answer."""
-        return self._agents.by_node[node].changed_files.remote(dict(known), names)
+        """Let a node upload the files that ranks have changed; return the pending answer."""
+        return self._agents.by_node[node].upload_changes.remote(names, owner, again)
 
     def check_hardware(self, folders: Mapping[str, Path]) -> NodeCheckReport | None:
         """Check the nodes of the group that have not been checked, and add unfit ones to the list.

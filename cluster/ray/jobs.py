@@ -10,12 +10,10 @@ command runs in another directory.
 
 import asyncio
 import logging
-import os
 import re
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +24,7 @@ from typing import Any
 from urllib.error import URLError
 
 import aiohttp
+import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient, JobType
 
@@ -60,10 +59,6 @@ _COMPARE = (
     "dashboard's port is 8265 by default; 6379 is the port for drivers. From another machine, "
     "forward the port first, for example with `ssh -L 8265:127.0.0.1:8265 HEAD`"
 )
-
-_CLIENT_IS_MADE = threading.Lock()  # held while the environment lacks the variables below
-# Variables that take precedence over the address that Ray's client is given.
-_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 @dataclass(frozen=True)
@@ -313,10 +308,21 @@ def check_address(address: str) -> None:
 
 
 class _Client(JobSubmissionClient):
-    """Client that sends the token even if ~/.netrc has a password for the dashboard's host.
+    """Client of the Jobs API that asks this address and sends the user's token.
 
-    Without an explicit `auth`, the package requests would send that password instead of the token.
+    Ray's own client asks the address of RAY_API_SERVER_ADDRESS or RAY_ADDRESS, if one is set; and
+    without an explicit `auth`, the package requests would send the password that ~/.netrc has for
+    the dashboard's host instead of the token.
     """
+
+    def __init__(self, address: str) -> None:
+        # The rest of JobSubmissionClient's constructor, as in Ray 2.60.0.
+        self._client_ray_version = ray.__version__
+        super(JobSubmissionClient, self).__init__(address)
+        self._check_connection_and_version(min_version="2.0")
+        # By default, when Ray follows a log, it passes aiohttp None for the verification of
+        # certificates, which is deprecated.
+        self._ssl_context = True
 
     # In Ray 2.60.0 all requests go through this method.
     def _do_request(self, *arguments: Any, **options: Any) -> Any:
@@ -331,23 +337,15 @@ def _client(address: str) -> JobSubmissionClient:
     enable_authentication(create_token=False)
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _CLIENT_IS_MADE:
-        hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
-        try:
-            client = _Client(address)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, OSError):  # some of requests' OSErrors are ValueErrors, too
-                raise
-            raise ClusterError(
-                f"The server at {address} is not a Ray dashboard, because it does not report Ray's "
-                f"version ({error}{proxy_hint(address)}). {_COMPARE}"
-            ) from error
-        finally:
-            os.environ.update(hidden)
-    # By default, when Ray follows a log, it passes aiohttp None for the verification of
-    # certificates, which is deprecated.
-    client._ssl_context = True
-    return client
+    try:
+        return _Client(address)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError):  # some of requests' OSErrors are ValueErrors, too
+            raise
+        raise ClusterError(
+            f"The server at {address} is not a Ray dashboard, because it does not report Ray's "
+            f"version ({error}{proxy_hint(address)}). {_COMPARE}"
+        ) from error
 
 
 @contextmanager

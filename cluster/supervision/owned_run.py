@@ -2,10 +2,10 @@
 
 For a run in an object store, this includes the mirror and the ranks' nodes. Nodes that share the
 driver's folder, such as the driver's node, need nothing. Each other node pulls the run before an
-attempt. During the attempt, the driver collects the files that the ranks write there, and the
-mirror uploads them:
+attempt. During the attempt, it uploads the files that the ranks write there. The driver collects
+the names of their objects, and the mirror names them in the run's head:
 
-    rank ──file──▶ node's folder ──agent──▶ driver's folder ──mirror──▶ object store
+    rank ──file──▶ node's folder ──agent──▶ object store ──mirror──▶ driver's folder
 
 A checkpoint is published only after a collection that began when all of its parts were complete. So
 the record in the object store has all steps up to the newest checkpoint.
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from cluster.errors import RankLostError
-from cluster.ranks.node_mirror import RANK_FILES, SHARED_RANK_FILES, FileChange, SentFile
+from cluster.ranks.node_mirror import RANK_FILES, SHARED_RANK_FILES
 from cluster.ranks.rank_pool import RankPool
 from cluster.recipe import Recipe
 from cluster.supervision.invocation import current_start
@@ -33,14 +33,14 @@ from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.lease import Lease
+from trainer.checkpoints.lease import RENEW_SECONDS, Lease
 from trainer.checkpoints.state_objects import PartList
 from trainer.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from trainer.runs.remote.mirror import RunMirror
 
-COLLECT_SECONDS = 1.0
+COLLECT_SECONDS = 1.0  # if a checkpoint waits for it
 # Longest wait for the object store and the nodes at the beginning and end of an attempt.
 FLUSH_SECONDS = 60.0
 LAST_COLLECTION_SECONDS = 15.0
@@ -50,15 +50,14 @@ POLL_SECONDS = 0.05
 class RemoteRun:
     """Publisher of a run's checkpoints, and collector of the files that its ranks write."""
 
-    def __init__(self, mirror: "RunMirror", run: RunFolder, supply: RankPool) -> None:
+    def __init__(self, mirror: "RunMirror", supply: RankPool) -> None:
         self.mirror = mirror
-        self._run = run
         self._supply = supply
-        self._known: dict[str, dict[str, SentFile]] = {}  # of each node with a separate folder
+        self._separate: set[str] = set()  # nodes with separate folders
         self._first_node = ""  # of rank 0
         self._answers: dict[str, Any] = {}
         self._began = 0.0  # when the current collection began
-        self._is_partial = False  # whether the current collection has left something out
+        self._is_partial = False  # whether a node has not answered the current collection
         self._waiting: list[tuple[float, str, CheckpointHeader, PartList]] = []
 
     @property
@@ -85,35 +84,37 @@ class RemoteRun:
                 " so the ranks on other nodes cannot start"
             )
         first = {nodes[0]} & separate
-        self._known, problems = self._supply.pull_run(work.name, separate - first, first)
+        self._separate, problems = self._supply.pull_run(work.name, separate - first, first)
         return problems
 
     def poll(self) -> None:
-        """Apply the changes that nodes have sent, and request the next ones."""
+        """Take the files that nodes have uploaded, and request the next ones."""
         for node, answer in list(self._answers.items()):
             if ray.wait([answer], timeout=0)[0]:
                 del self._answers[node]
-                self._apply(node, answer)
-        if self._known and not self._answers:
+                self._take(node, answer)
+        if self._separate and not self._answers:
             self._forward_publications()
-            if self._is_partial or time.monotonic() - self._began >= COLLECT_SECONDS:
+            seconds = COLLECT_SECONDS if self._waiting else RENEW_SECONDS
+            if time.monotonic() - self._began >= seconds:
                 self._begin_collection()
 
     def collect_finally(self) -> None:
         """Collect the last files of the ranks, for a limited time, after the ranks have ended."""
         now = time.monotonic()
-        while self._known and time.monotonic() < now + LAST_COLLECTION_SECONDS:
+        self._began = now - RENEW_SECONDS
+        while self._separate and time.monotonic() < now + LAST_COLLECTION_SECONDS:
             self.poll()
             if self._began > now and not self._answers and not self._is_partial:
                 break
             time.sleep(POLL_SECONDS)
         self._began = time.monotonic()
-        if not self._is_partial:
+        if self._first_node not in self._answers:
             self._forward_publications()
-        self._known = {}
+        self._separate = set()
 
     def publish(self, folder: str, header: CheckpointHeader, parts: PartList) -> None:
-        if self._known:
+        if self._separate:
             self._waiting.append((time.monotonic(), folder, header, parts))
         else:
             self.mirror.publish(folder, header, parts)
@@ -134,28 +135,22 @@ class RemoteRun:
 
     def _begin_collection(self) -> None:
         self._began, self._is_partial = time.monotonic(), False
-        for node, known in self._known.items():
+        options = (self.mirror.number, {*self.mirror.unavailable})
+        for node in self._separate:
             names = RANK_FILES if node == self._first_node else SHARED_RANK_FILES
-            self._answers[node] = self._supply.changed_files(node, known, names)
+            self._answers[node] = self._supply.upload_changes(node, names, *options)
 
-    def _apply(self, node: str, answer: Any) -> None:
-        changes: list[FileChange]
+    def _take(self, node: str, answer: Any) -> None:
         try:
-            changes, is_all = ray.get(answer, timeout=0)
+            self.mirror.add(*ray.get(answer, timeout=0))
+        except RayTaskError as error:  # such as an object store that does not answer
+            self._is_partial = True
+            text = f"the files of a node's ranks are not in {self.mirror.url} yet: {error.cause}"
+            self.mirror.tell_once(node, text)
         except RayError:  # the node is lost, which ends the attempt soon
-            del self._known[node]
+            self._separate.remove(node)
             if node == self._first_node:  # without its record, nothing may be published
                 self._waiting.clear()
-            return
-        self._is_partial |= not is_all
-        for change in changes:
-            try:
-                change.apply(self._run.path)
-            except OSError:  # begin again with the whole file
-                self._known[node].pop(change.name, None)
-                self._is_partial = True
-            else:
-                self._known[node][change.name] = change.stamp
 
     def _forward_publications(self) -> None:
         """Publish checkpoints that were complete when the finished collection began."""

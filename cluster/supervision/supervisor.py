@@ -128,7 +128,7 @@ def _train_in_session(owned: OwnedRun, options: SupervisionOptions) -> Outcome:
             clock=clock,
             unfit=owned.status.unfit,
             share=FollowedTarget(run.path, config),
-            remote=RemoteRun(owned.mirror, run, supply) if owned.mirror else None,
+            remote=RemoteRun(owned.mirror, supply) if owned.mirror else None,
         )
         profile, replay = options.profile, options.replay
         try:

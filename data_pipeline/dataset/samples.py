@@ -172,8 +172,9 @@ class _TorchIsMissing(MetaPathFinder):
 def _without_torch() -> Iterator[None]:
     """Hide torch from imports of this thread, so that webdataset is imported without it.
 
-    webdataset does not need torch for tar files. Importing torch would take seconds and 180 MB in
-    each data worker and each preparation process. Other threads can still import torch.
+    webdataset does not need torch for tar files, but imports it if it can, and has no option not
+    to. Each data worker and preparation process would take 2.2 s of CPU and 235 MB for the import
+    instead of 0.3 s and 36 MB. Other threads can still import torch.
     """
     finder = _TorchIsMissing()
     sys.meta_path.insert(0, finder)

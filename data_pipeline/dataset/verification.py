@@ -61,7 +61,7 @@ def problems_of(
     problems = []
     lengths = {field.name: add_lengths(field, []) for field in manifest.fields}
     with (
-        # With an empty cache, the files of a remote dataset are checked instead of their copies.
+        # An empty cache, so that the files of a remote dataset are checked and not local copies.
         TemporaryDirectory(prefix="transloom-verify-") as empty,
         process_pool(processes, "compared files", DatasetError) as pool,
     ):

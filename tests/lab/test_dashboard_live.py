@@ -8,7 +8,7 @@ import pytest
 from support.dashboard.browser import Watched
 from support.dashboard.command import dashboard
 from support.records.lines import skipped_line, train_line, validation_line
-from support.records.run_folders import made_run, with_owner
+from support.records.run_folders import made_run, with_owner, with_status
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 
@@ -29,8 +29,10 @@ def run(tmp_path):
 
 
 def add(run, *lines):
+    """Append lines to the record of a run, and update its status as its owner would."""
     with (run / "metrics.jsonl").open("a") as record:
         record.writelines(f"{line.to_json()}\n" for line in lines)
+    with_status(run)
 
 
 def wait_for_step(page, step):
@@ -44,6 +46,7 @@ def test_each_new_step_is_on_the_page_before_the_next_but_one(watched, run, tmp_
     with dashboard(run.parent, tmp_path / "cache") as address:
         page = watched.open(address)
         wait_for_step(page, 30)
+        assert "BLEU" not in page.locator("table.runs thead").inner_text()
         for step in range(31, 51):
             add(run, train_line(step, loss=5.0 / step))
             wait_for_step(page, step)
@@ -51,6 +54,8 @@ def test_each_new_step_is_on_the_page_before_the_next_but_one(watched, run, tmp_
         bleu = page.locator("figure.chart", has_text="BLEU")
         bleu.locator(".readout", has_text="61.25").wait_for()
         page.get_by_role("region", name="List of events").get_by_text("skip").first.wait_for()
+        # The table has no column for scores until a run has one.
+        page.locator("table.runs thead").get_by_text("BLEU").wait_for()
         page.locator("table.runs").get_by_text("61.25").wait_for()
         page.get_by_role("link", name="growing").click()
         page.get_by_role("region", name="Samples").get_by_text(HOSTILE).first.wait_for()

@@ -133,6 +133,5 @@ def test_a_trace_and_its_logits_are_those_of_the_padded_model(pair_of_models, ba
 def test_attention_dropout_is_refused(build):
     with pytest.raises(
         ModelError,
-        match=r"attention is varlen and model.attention_dropout is 0.1.*attention_dropout=0",
     ):
         build(backend=AttentionBackend.VARLEN, attention_dropout=0.1)

@@ -19,7 +19,7 @@ OUTPUTS = {
     "sampled": (
         "  1 of 3  model/a.py:7  SURVIVES\n    a < b  ⟶  (a <= b)\n    tests/model/test_a.py\n"
         "  2 of 3  model/b.py:9  caught by tests/model/test_b.py::test_c\n"
-        "seed 20261130, 3 drawn: 2 killed, 1 SURVIVES\n",
+        "seed 20261130, 4 drawn: 2 killed, 1 TAKES TOO LONG, 1 SURVIVES\n",
         (2, 1),
     ),
     "fuzz": (
@@ -59,6 +59,13 @@ def test_the_committed_page_keeps_its_text_and_gets_rows(nightly):
     assert nightly.read_rows(changed)["lab"] == row
     assert changed.partition(nightly.BEGIN)[0] == page.partition(nightly.BEGIN)[0]
     assert changed.partition(nightly.END)[2] == page.partition(nightly.END)[2]
+
+
+def test_each_sample_gets_a_row(nightly):
+    output, _ = OUTPUTS["sampled"]
+    page = nightly.with_sample(nightly.PAGE.read_text(), "0123456789", output)
+    assert "| 20261130 | 0123456789 | 4 | 2 | 1 | 1 | ? |\n" + nightly.SAMPLES_END in page
+    assert nightly.with_sample(page, "", "it was interrupted\n") == page
 
 
 def test_it_continues_with_what_is_missing_or_failed_or_of_other_code(nightly):

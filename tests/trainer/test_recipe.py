@@ -155,6 +155,7 @@ def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed
         ("sentence_embedding", "tokenizer.joint=false", r"tokenizer\.joint is false, but one enc"),
         ("sentence_embedding", "tokenizer.sampling.alpha=0.1", r"sampling\.alpha is 0\.1, but"),
         ("sentence_embedding", "data.validation.tag=<2de>", r"data\.validation\.tag is '<2de>'"),
+        ("translation", "tokenizer.joint=false", r"share_embeddings is 'all' and tok"),
         ("tlm", "model.segments=1", r"model\.segments is 1, but tlm .* set model\.segments to 2"),
         ("tlm", "tokenizer.joint=false", r"tokenizer\.joint is false, but tlm has both languages"),
         (

@@ -245,7 +245,7 @@ class StateObjects:
         path: Path,
         report: Callable[[int], object] = lambda size: None,
     ) -> None:
-        """Write a whole file to `path`, where it appears complete, verified, and on the disk.
+        """Write a whole file to `path`, where it appears complete and verified.
 
         Args:
             report: receives the number of bytes of each chunk.
@@ -262,8 +262,6 @@ class StateObjects:
                 digest.update(chunk)
                 file.write(chunk)
                 report(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
         if digest.hexdigest() != record.sha256:
             raise DamagedCheckpointError(
                 f"{self.url}/{record.name} has sha256 {digest.hexdigest()}, but checkpoint.json "

@@ -23,8 +23,8 @@ from trainer.record.run_status_model import LossForm, RunStatus
 
 # How a point of several steps represents their values: by the mean or by the value of the last one.
 Thinning = Literal["mean", "last"]
-# How the current value is found: in the last line, as the share of the recent steps' time, over the
-# recent steps, or by the code that reads the run.
+# The current value. last: that of the newest line; share: part of the time of recent steps; recent:
+# over recent steps; computed: by `RunStatus`.
 Current = Literal["last", "share", "recent", "computed"]
 _MEANINGS = {
     "last": "In the last applied step. ",

@@ -20,8 +20,8 @@ from trainer.checkpoints.format import HEADER, Parent
 from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
+from trainer.runs.local_copy import local_copy
 from trainer.runs.model_folder import is_model_folder, origin_of
-from trainer.runs.run_url import is_run_url
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class WarmStart:
         """Return the old run's checkpoint, also on a node without the driver's folders."""
         path = self.path
         if self.url:
-            path = _run_at(self.url).checkpoints / path.name
+            path = RunFolder(local_copy(self.url)).checkpoints / path.name
         return Checkpoint(path)
 
 
@@ -85,15 +85,6 @@ def warm_start_of(
     return WarmStart(parent=found, path=checkpoint.path.absolute(), url=old.url)
 
 
-def _run_at(location: str) -> RunFolder:
-    """Return a run by its folder, or as a local copy by its URL."""
-    if not is_run_url(location):
-        return RunFolder(Path(location))
-    from trainer.runs.remote.pull import run_view  # imports obstore
-
-    return RunFolder(run_view(location))
-
-
 def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: Path) -> None:
     if pinned and found != pinned:
         raise RunMismatchError(
@@ -106,8 +97,8 @@ def _require_pinned(run: RunFolder, pinned: Parent | None, found: Parent, path: 
 def _parse(reference: str) -> tuple[RunFolder, int | None]:
     path, at, step = reference.rpartition("@")
     if at and step.isdecimal() and not Path(reference).exists():
-        return _run_at(path), int(step)
-    return _run_at(reference), None
+        return RunFolder(local_copy(path)), int(step)
+    return RunFolder(local_copy(reference)), None
 
 
 def _find(run: RunFolder, step: int | None) -> Checkpoint:

@@ -13,8 +13,9 @@ import typer
 from cluster.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
+from trainer.runs.local_copy import local_copy
 from transloom.cli.options import JsonOption, RunArgument, answer
-from transloom.cli.run_urls import copy_of_run, existing_run
+from transloom.cli.run_urls import existing_run
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def average_run(
     with tempfile.TemporaryDirectory(prefix="transloom-average-") as directory:
         made = average(Path(directory), averaged)
         add_checkpoint(folder.url, made)
-    return Checkpoint(copy_of_run(folder.url) / folder.checkpoints.name / made.path.name)
+    return Checkpoint(local_copy(folder.url) / folder.checkpoints.name / made.path.name)
 
 
 def checkpoints_table(rows: list[dict[str, Any]]) -> AnswerTable:

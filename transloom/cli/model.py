@@ -9,9 +9,9 @@ import typer
 from cluster.errors import RecipeError
 from cluster.terminal import note
 from foundation.errors import DataError
+from trainer.runs.local_copy import local_copy
 from transloom.cli.completion import runs_and_recipes
 from transloom.cli.options import JsonOption, Overrides, answer
-from transloom.cli.run_urls import copy_of_run
 from transloom.observe.terminal.tables import AnswerTable
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def figure_of(name: str, overrides: Sequence[str]) -> "tuple[Blueprint, bool]":
     from trainer.runs.folder import RunFolder
     from transloom.observe.explain.blueprint.networks import Sizes, blueprint_of_settings
 
-    run = RunFolder(copy_of_run(name))
+    run = RunFolder(local_copy(name))
     if run.card_path.is_file():
         if overrides:
             raise RecipeError(

@@ -17,6 +17,7 @@ from cluster.errors import RecipeError
 from cluster.terminal import warn
 from foundation.shown_urls import show_as_url
 from trainer.errors import RunMismatchError, TrainerError
+from trainer.runs.local_copy import local_copy
 from trainer.runs.run_url import is_run_url, run_url
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def local_run(ctx: typer.Context, run: Path | None) -> Path | None:
     """
     if run is None or ctx.resilient_parsing:
         return run
-    return copy_of_run(run_location(run) or run)
+    return local_copy(run_location(run) or run)
 
 
 def local_runs(ctx: typer.Context, runs: list[Path]) -> list[Path]:
@@ -84,8 +85,8 @@ def name_with_copy(name: str) -> str:
         return name
     url, at, checkpoint = name.rpartition("@")
     if at and (checkpoint.isdecimal() or checkpoint.startswith("average-of-")):
-        return f"{copy_of_run(url)}@{checkpoint}"
-    return str(copy_of_run(name))
+        return f"{local_copy(url)}@{checkpoint}"
+    return str(local_copy(name))
 
 
 def named_run(name: str) -> tuple[Path, str | None]:
@@ -97,15 +98,6 @@ def named_run(name: str) -> tuple[Path, str | None]:
     if at and not Path(name).exists():
         return Path(path), checkpoint
     return Path(name), None
-
-
-def copy_of_run(run: Path | str) -> Path:
-    """Return the folder of a run, which is an up-to-date local copy if `run` is a URL."""
-    if not is_run_url(run):
-        return Path(run)
-    from trainer.runs.remote.pull import run_view  # imports obstore
-
-    return run_view(str(run))
 
 
 def existing_run(run: Path) -> "RunFolder":
@@ -180,6 +172,6 @@ def writable(run: "RunFolder") -> Iterator["RunFolder"]:
 
         try:
             add_files(run.url, folder)
-            copy_of_run(run.url)
+            local_copy(run.url)
         except (OSError, TrainerError) as error:
             warn(f"the results are not stored in {run.url}: {error}")

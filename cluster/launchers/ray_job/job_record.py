@@ -244,7 +244,7 @@ class JobFolder:
         return None
 
     def _has_refused(self, other: JobRecord | None, own: JobRecord) -> bool:
-        """Return whether this job kept, or keeps, another job from training the run.
+        """Return whether another job was or is refused because this job owned or owns the run.
 
         Args:
             other: the other job's record; None if it is damaged.

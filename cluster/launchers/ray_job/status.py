@@ -14,6 +14,7 @@ from cluster.ray import jobs
 from cluster.ray.jobs import Job
 from foundation.errors import DataError
 from trainer.errors import TrainerError
+from trainer.runs.local_copy import local_copy
 from trainer.runs.run_url import is_run_url
 
 READERS = 8
@@ -33,20 +34,11 @@ def job_summary_in(folder: str) -> JobSummary:
     Args:
         folder: the folder of the run, or of the job.
     """
-    path = _local_folder(folder)
+    path = local_copy(folder)
     job = JobFolder(path) if (path / "job.json").is_file() else JobFolder.newest_of(path)
     lost = job.is_lost()
     record = job.read()  # read after the check, during which the job may end
     return JobSummary(None, record, lost and record.state not in FINAL, job.path)
-
-
-def _local_folder(folder: str) -> Path:
-    """Return a folder, or a local copy of a run in an object store."""
-    if not is_run_url(folder):
-        return Path(folder)
-    from trainer.runs.remote.pull import run_view  # imports obstore
-
-    return run_view(folder)
 
 
 def job_summary_of(address: str, job_id: str) -> JobSummary:
@@ -113,7 +105,7 @@ def log_in(folder: str, *, follow: bool, lines: int | None) -> Iterator[str]:
             text = file.read()
             yield text if lines is None else _last(text, lines)
             while follow:
-                _local_folder(folder)  # refreshes a copy
+                local_copy(folder)  # refreshes a copy
                 ended = job_summary_in(str(summary.folder)).finished
                 while piece := file.read(FOLLOW_BYTES):
                     yield piece

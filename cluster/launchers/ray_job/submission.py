@@ -41,6 +41,7 @@ from cluster.supervision.invocation import claim_of, current_invocation, current
 from foundation.wording import byte_count, counted, join_items
 from trainer.runs import RUNS
 from trainer.runs.folder import RunFolder
+from trainer.runs.local_copy import stored_run
 from trainer.runs.start import DEFAULT_PRIORITY
 
 # After cluster.grace_seconds the driver kills the ranks and exits, which takes a moment.
@@ -301,11 +302,7 @@ def rebuild_request(request: JobRequest, folder: Path | None) -> tuple[Recipe, J
     theirs = request.overrides
     if folder and request.extensions:
         theirs = (*theirs, f"extension_folder={json.dumps(str(folder / 'extensions'))}")
-    run = request.run_folder
-    if run.url:
-        from trainer.runs.remote.pull import stored_run  # imports obstore
-
-        run = stored_run(run)
+    run = stored_run(request.run_folder)
     identity = run.card().identity if run.has_begun() else None
     with tempfile.TemporaryDirectory(prefix="transloom-job-") as here:
         path = Path(here) / request.name

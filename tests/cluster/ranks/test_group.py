@@ -241,6 +241,11 @@ def story(monkeypatch):
     return partial(GroupStory, monkeypatch)
 
 
+@pytest.fixture
+def told(story):
+    return story()
+
+
 @pytest.mark.parametrize(("nodes", "one_node"), [("aa", True), ("ab", False)])
 def test_the_first_rank_makes_the_rendezvous_once_all_have_started(story, nodes, one_node):
     told = story(nodes)
@@ -273,8 +278,7 @@ def test_a_rank_that_does_not_start_in_time_is_named(story, late):
     assert f"Rank {late} has not started within 50 s. If" in str(failure)
 
 
-def test_a_rank_that_dies_before_it_trains_is_named(story):
-    told = story()
+def test_a_rank_that_dies_before_it_trains_is_named(told):
     told.started[0].come("name")
     told.started[1].come(DEAD)
     failure = told.group.poll().failure
@@ -292,8 +296,7 @@ def test_ranks_compute_where_the_recipe_says(story, gpus):
         assert (placement.threads, config.gpus_per_rank) == (3, gpus)
 
 
-def test_waiting_ends_with_the_first_answer(story):
-    told = story()
+def test_waiting_ends_with_the_first_answer(told):
     told.started[1].come("name")
     told.group.wait(0.1)
     assert (told.ray.waits, told.pauses) == ([0.1], [])  # for rank 0 alone
@@ -302,8 +305,7 @@ def test_waiting_ends_with_the_first_answer(story):
     assert (told.ray.waits, told.pauses) == ([0.1], [])  # `poll` can start the next stage
 
 
-def test_ranks_that_all_failed_are_not_polled_without_a_pause(story):
-    told = story()
+def test_ranks_that_all_failed_are_not_polled_without_a_pause(told):
     told.begin()
     for result in told.results:
         result.come(DEAD)
@@ -311,8 +313,7 @@ def test_ranks_that_all_failed_are_not_polled_without_a_pause(story):
     assert told.pauses == [0.2]
 
 
-def test_waiting_ends_with_a_death_that_an_agent_reports(story):
-    told = story()
+def test_waiting_ends_with_a_death_that_an_agent_reports(told):
     told.begin()
     told.group.poll()
     for agent in told.agents.values():
@@ -328,8 +329,7 @@ def test_waiting_ends_with_a_death_that_an_agent_reports(story):
     assert told.ray.waits == [0.2, rank_group.DEATH_ACCOUNT_SECONDS]
 
 
-def test_the_cause_that_ray_reports_of_a_death_is_kept(story):
-    told = story()
+def test_the_cause_that_ray_reports_of_a_death_is_kept(told):
     told.begin()
     told.group.poll()
     told.group._death_watch.pending[1].come([told.processes[1].name])
@@ -340,8 +340,7 @@ def test_the_cause_that_ray_reports_of_a_death_is_kept(story):
     assert told.ray.waits == []
 
 
-def test_a_rank_that_has_returned_may_end(story):
-    told = story()
+def test_a_rank_that_has_returned_may_end(told):
     told.begin()
     told.group.poll()
     told.results[1].come("finished")
@@ -350,8 +349,7 @@ def test_a_rank_that_has_returned_may_end(story):
     assert told.ray.waits == []
 
 
-def test_reports_come_with_their_rank_and_each_rank_is_asked_again(story):
-    told = story()
+def test_reports_come_with_their_rank_and_each_rank_is_asked_again(told):
     told.begin()
     told.group.poll()
     first, second = Notice("one"), Notice("two")
@@ -362,9 +360,8 @@ def test_reports_come_with_their_rank_and_each_rank_is_asked_again(story):
     assert told.actors[1].calls["poll"] == [(0, 1.0), (2, 1.0)]
 
 
-def test_a_failed_request_for_reports_is_repeated_after_a_pause(story):
+def test_a_failed_request_for_reports_is_repeated_after_a_pause(told):
     """A rank's process may live on, for example if a connection was interrupted."""
-    told = story()
     told.begin()
     told.group.poll()
     told.group._polls[1].come(DEAD)
@@ -387,8 +384,7 @@ def test_ranks_answer_so_often_that_none_seems_hung_and_all_cost_little(
     assert rank_group.answer_interval(ranks, deadlines) == pytest.approx(expected)
 
 
-def test_a_request_for_reports_is_noted_as_a_heartbeat(story):
-    told = story()
+def test_a_request_for_reports_is_noted_as_a_heartbeat(told):
     told.begin()
     assert not hasattr(told.processes[0], "polled_at")
     told.group.poll()
@@ -453,8 +449,7 @@ def test_a_killed_rank_among_many_is_named(ray_head):
     assert poll.reports == [(0, SAID), (1, SAID), (3, SAID)]
 
 
-def test_signs_are_positions_and_seconds_of_silence(story):
-    told = story()
+def test_signs_are_positions_and_seconds_of_silence(told):
     told.begin()
     told.clock.now = 10.0
     told.group.poll()
@@ -489,8 +484,7 @@ def test_a_rank_that_has_returned_need_not_move(story):
     assert told.group.poll().failure is None
 
 
-def test_outcomes_are_those_of_all_ranks_with_their_last_reports(story):
-    told = story()
+def test_outcomes_are_those_of_all_ranks_with_their_last_reports(told):
     told.begin()
     told.group.poll()
     told.results[1].come("stopped")
@@ -508,8 +502,7 @@ def test_outcomes_are_those_of_all_ranks_with_their_last_reports(story):
     assert (poll.outcomes, poll.failure) == (["finished", "stopped"], None)
 
 
-def test_reports_under_way_are_kept_if_the_last_ones_do_not_come(story):
-    told = story()
+def test_reports_under_way_are_kept_if_the_last_ones_do_not_come(told):
     told.begin()
     told.group.poll()
     under_way = Notice("under way")
@@ -523,8 +516,7 @@ def test_reports_under_way_are_kept_if_the_last_ones_do_not_come(story):
     assert isinstance(poll.failure, RankLostError)
 
 
-def test_a_rank_that_dies_before_its_last_reports_is_a_failure(story):
-    told = story()
+def test_a_rank_that_dies_before_its_last_reports_is_a_failure(told):
     told.begin()
     told.group.poll()
     for rank, actor in enumerate(told.actors):
@@ -536,9 +528,8 @@ def test_a_rank_that_dies_before_its_last_reports_is_a_failure(story):
     assert "Rank 1 has died" in str(poll.failure)
 
 
-def test_of_two_failures_the_cause_is_waited_for(story):
+def test_of_two_failures_the_cause_is_waited_for(told):
     """A collective fails a moment before the death of its other rank is known."""
-    told = story()
     told.begin()
     told.clock.now = 20.0
     told.results[0].come(failed_with(RuntimeError("connection closed by peer")))
@@ -549,8 +540,7 @@ def test_of_two_failures_the_cause_is_waited_for(story):
     assert "Rank 1 has died" in str(told.group.poll().failure)
 
 
-def test_without_another_cause_the_first_failure_counts_after_a_while(story):
-    told = story()
+def test_without_another_cause_the_first_failure_counts_after_a_while(told):
     told.begin()
     told.clock.now = 20.0
     told.results[1].come(failed_with(RuntimeError("connection closed by peer")))
@@ -561,8 +551,7 @@ def test_without_another_cause_the_first_failure_counts_after_a_while(story):
     assert all(len(actor.calls["poll"]) <= 2 for actor in told.actors)  # nothing is awaited
 
 
-def test_every_rank_is_asked_to_leave_and_given_the_workers(story):
-    told = story()
+def test_every_rank_is_asked_to_leave_and_given_the_workers(told):
     told.group.request_stop()
     told.group.use_workers(["another"])
     for actor in told.actors:

@@ -39,15 +39,20 @@ def started(ray_head):
 
 
 @pytest.fixture
-def agents(started, monkeypatch):
-    """An agent that answers, though it may be slow on a busy machine; the node's id."""
+def node(started):
+    """The node's id."""
+    return started[1]
+
+
+@pytest.fixture
+def agents(started, node, monkeypatch):
+    """An agent that answers, though it may be slow on a busy machine."""
     monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 60.0)
-    agents, node = started
-    anew = NodeAgents(UnfitNodes())
-    anew.by_node, anew.names = dict(agents.by_node), {node: "here"}
-    anew.ping([node])
-    wait_until(lambda: not anew.unresponsive([node]))  # the test before may have killed it
-    return anew, node
+    agents = NodeAgents(UnfitNodes())
+    agents.by_node, agents.names = dict(started[0].by_node), {node: "here"}
+    agents.ping([node])
+    wait_until(lambda: not agents.unresponsive([node]))  # the test before may have killed it
+    return agents
 
 
 @pytest.fixture
@@ -62,8 +67,7 @@ def name_of(process: subprocess.Popen, node: str) -> ProcessName:
     return ProcessName(node, process.pid, start_tick(process.pid))
 
 
-def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
-    agents, node = agents
+def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, node, sleeper):
     name = name_of(sleeper, node)
     kill_processes(agents, [])
     ray.get(agents.by_node[node].heartbeat.remote())
@@ -74,8 +78,7 @@ def test_a_stopped_process_is_killed_at_once_and_waited_for(agents, sleeper):
     assert agents.unresponsive([node]) == set()
 
 
-def test_another_process_of_the_same_id_is_left_alone(agents, sleeper):
-    agents, node = agents
+def test_another_process_of_the_same_id_is_left_alone(agents, node, sleeper):
     former = ProcessName(node, sleeper.pid, start_tick(sleeper.pid) - 1)
     kill_processes(agents, [former])
     assert sleeper.poll() is None
@@ -91,8 +94,7 @@ def test_a_process_that_ends_by_itself_meanwhile_spares_no_other(sleeper, monkey
     assert sleeper.wait() == -signal.SIGKILL
 
 
-def test_the_files_where_killed_ranks_have_met_are_removed(agents, sleeper):
-    agents, node = agents
+def test_the_files_where_killed_ranks_have_met_are_removed(agents, node, sleeper):
     name = name_of(sleeper, node)
     other = ProcessName(node, os.getpid(), start_tick(os.getpid()))
     mine, another = name.new_rendezvous(), other.new_rendezvous()
@@ -108,9 +110,8 @@ def test_the_files_where_killed_ranks_have_met_are_removed(agents, sleeper):
 
 
 def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
-    agents, sleeper, ray_head, monkeypatch
+    agents, node, sleeper, ray_head, monkeypatch
 ):
-    agents, node = agents
     ray.get(agents.by_node[node].heartbeat.remote())
     wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
@@ -127,9 +128,8 @@ def test_a_node_whose_agent_is_silent_is_known_until_it_answers(
 
 
 def test_a_node_whose_agent_has_died_is_silent_until_the_next_one_answers(
-    agents, ray_head, monkeypatch
+    agents, node, ray_head, monkeypatch
 ):
-    agents, node = agents
     ray.get(agents.by_node[node].heartbeat.remote())
     wait_until(lambda: len(ray_head.actors("NodeAgent")) == 1)  # those of earlier tests end
     (agent,) = ray_head.actors("NodeAgent")
@@ -172,16 +172,14 @@ def test_an_agent_does_not_vouch_for_a_node_whose_raylet_has_died(call):
     assert raylet.communicate(timeout=HANG_SECONDS)[0] == ""
 
 
-def test_a_node_is_relied_on_again_when_its_agent_answers(agents, sleeper, monkeypatch):
+def test_a_node_is_relied_on_again_when_its_agent_answers(agents, node, sleeper, monkeypatch):
     monkeypatch.setattr("cluster.ranks.agent_client.ANSWER_SECONDS", 0.0)
-    agents, node = agents
     kill_processes(agents, [name_of(sleeper, node)])
     wait_until(lambda: not agents.unresponsive([node]))
     assert sleeper.wait() == -signal.SIGKILL
 
 
-def test_where_a_process_stands_is_asked_on_its_node(agents):
-    agents, node = agents
+def test_where_a_process_stands_is_asked_on_its_node(agents, node):
     program = """
 from cluster.health.stacks import enable_stack_dumps
 def waits_for_nobody():
@@ -199,8 +197,7 @@ waits_for_nobody()
         process.kill()
 
 
-def test_how_busy_a_node_is_comes_when_it_comes(agents, ray_head, monkeypatch):
-    agents, node = agents
+def test_how_busy_a_node_is_comes_when_it_comes(agents, node, ray_head, monkeypatch):
     usage = UsageRequests(agents)
     usage.ask([node, "a node that is not there"])
     found = {}
@@ -223,7 +220,6 @@ def test_how_busy_a_node_is_comes_when_it_comes(agents, ray_head, monkeypatch):
 
 
 def test_a_folder_that_both_see_is_fine(agents, tmp_path):
-    agents, _ = agents
     folders = NodeFolders(agents)
     assert folders.check(tmp_path, RunFolder(tmp_path)) == []
     assert list(agents.unfit) == []
@@ -241,8 +237,7 @@ class ElsewhereAgent:
         return self._agent.check_shared_folder.remote(self._folder, left, answer)
 
 
-def test_a_node_without_the_folder_is_named(agents, tmp_path):
-    agents, node = agents
+def test_a_node_without_the_folder_is_named(agents, node, tmp_path):
     folders = NodeFolders(agents)
     agents.by_node[node] = ElsewhereAgent(agents.by_node[node], tmp_path / "elsewhere")
     (problem,) = folders.check(tmp_path, RunFolder(tmp_path))
@@ -252,8 +247,7 @@ def test_a_node_without_the_folder_is_named(agents, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, tmp_path):
-    agents, node = agents
+def test_a_folder_of_the_same_name_that_is_not_shared_is_found_out(agents, node, tmp_path):
     folders = NodeFolders(agents)
 
     class Twin(ElsewhereAgent):
@@ -297,9 +291,8 @@ class SignalActor:
 
 @pytest.mark.parametrize("url", [None, "s3://bucket/run"])
 def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
-    agents, tmp_path, monkeypatch, url
+    agents, node, tmp_path, monkeypatch, url
 ):
-    agents, node = agents
     folders = NodeFolders(agents)
     monkeypatch.setattr("cluster.ranks.node_folder.START_SECONDS", 0.5)
     agent = agents.by_node[node]
@@ -319,20 +312,18 @@ def test_a_node_that_does_not_answer_is_asked_again_and_stays_fit(
     assert "does not have the run's folder" in problem
 
 
-def test_nodes_are_not_awaited_by_a_run_that_must_stop(agents, tmp_path):
-    agents, node = agents
+def test_nodes_are_not_awaited_by_a_run_that_must_stop(agents, node, tmp_path):
     folders = NodeFolders(agents)
     silent = agents.by_node[node] = SilentAgent(agents.by_node[node])
     silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
     agents.give_up = lambda: True
     assert folders.check(tmp_path, RunFolder(tmp_path)) == []
-    assert pull_run(agents, "work", [node], []) == ({}, [])
+    assert pull_run(agents, "work", [node], []) == (set(), [])
     assert (list(agents.unfit), agents.unresponsive([node])) == ([], set())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pull_without_an_answer_leaves_the_node_fit(agents, monkeypatch):
-    agents, node = agents
+def test_a_pull_without_an_answer_leaves_the_node_fit(agents, node, monkeypatch):
     monkeypatch.setattr("cluster.ranks.node_mirror.PULL_SECONDS", 0.5)
     silent = SilentAgent(agents.by_node[node])
     silent.pull_run = SimpleNamespace(remote=lambda work, *, with_files: silent.remote())
@@ -343,8 +334,7 @@ def test_a_pull_without_an_answer_leaves_the_node_fit(agents, monkeypatch):
 
 
 @pytest.mark.parametrize("is_changed", [False, True])
-def test_an_embedded_ray_is_not_asked(agents, tmp_path, monkeypatch, is_changed):
-    agents, node = agents
+def test_an_embedded_ray_is_not_asked(agents, node, tmp_path, monkeypatch, is_changed):
     folders = NodeFolders(agents)
     monkeypatch.setattr("cluster.ranks.node_folder.is_embedded", lambda: True)
     monkeypatch.setattr("cluster.ranks.node_folder.START_SECONDS", 0.0)
@@ -358,8 +348,7 @@ def test_an_embedded_ray_is_not_asked(agents, tmp_path, monkeypatch, is_changed)
     assert folders.check(tmp_path, RunFolder(tmp_path)) == []  # it is known
 
 
-def test_a_node_that_cannot_keep_a_copy_says_why(agents, tmp_path):
-    agents, node = agents
+def test_a_node_that_cannot_keep_a_copy_says_why(agents, node, tmp_path):
     folders = NodeFolders(agents)
 
     class Full(ElsewhereAgent):
@@ -376,9 +365,8 @@ def test_a_node_that_cannot_keep_a_copy_says_why(agents, tmp_path):
 
 
 @pytest.mark.parametrize("theirs", ["changed", "older"])
-def test_a_node_with_other_sources_is_named(agents, tmp_path, theirs):
+def test_a_node_with_other_sources_is_named(agents, node, tmp_path, theirs):
     """Sources were changed on the driver's host alone, or the node is too old to be asked."""
-    agents, node = agents
     folders = NodeFolders(agents)
     ours = folders._sources
     if theirs == "changed":

@@ -307,6 +307,7 @@ def test_the_address_counts_and_not_rays_variables(
     jobs = list_jobs(ray_head.dashboard)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    monkeypatch.delattr("os.unsetenv")  # other threads read the environment meanwhile
     assert list_jobs(ray_head.dashboard) == jobs
 
 

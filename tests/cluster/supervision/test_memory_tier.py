@@ -86,6 +86,12 @@ def test_a_step_is_held_when_all_ranks_have_written_and_all_copies_are_complete(
     assert run.tier.poll() is None
 
 
+@pytest.fixture
+def run():
+    """Two ranks on two nodes."""
+    return Tier("a", "b")
+
+
 def test_ranks_of_one_node_have_no_copies():
     run = Tier("a", "a")
     run.write(5)
@@ -109,16 +115,14 @@ def test_neighbours_that_are_lost_together_leave_nothing():
     assert run.newest("a", "c") == (5, ["b", "b", "d", "d"])
 
 
-def test_a_newer_step_without_copies_counts_while_its_nodes_live():
-    run = Tier("a", "b")
+def test_a_newer_step_without_copies_counts_while_its_nodes_live(run):
     run.hold(5)
     run.write(10)
     assert run.newest() == (10, ["a", "b"])
     assert run.newest("a") == (5, ["b", "b"])
 
 
-def test_a_step_that_some_rank_has_not_written_is_not_used():
-    run = Tier("a", "b")
+def test_a_step_that_some_rank_has_not_written_is_not_used(run):
     run.hold(5)
     run.write(10, 0)
     assert run.newest() == (5, ["a", "b"])
@@ -131,8 +135,7 @@ def test_an_older_step_than_that_on_disk_is_not_used():
     assert run.newest(after=5) is None
 
 
-def test_a_skipped_step_is_settled_and_its_late_files_are_ignored():
-    run = Tier("a", "b")
+def test_a_skipped_step_is_settled_and_its_late_files_are_ignored(run):
     run.tier.failed(5)
     run.write(5, 0)
     assert run.tier.poll() == MemorySteps(held=0, settled=5)
@@ -142,8 +145,7 @@ def test_a_skipped_step_is_settled_and_its_late_files_are_ignored():
     assert run.newest() is None
 
 
-def test_a_failed_step_does_not_settle_the_one_before_it():
-    run = Tier("a", "b")
+def test_a_failed_step_does_not_settle_the_one_before_it(run):
     run.write(5)
     run.tier.failed(10)
     assert run.tier.poll() is None
@@ -152,8 +154,7 @@ def test_a_failed_step_does_not_settle_the_one_before_it():
     assert run.tier.poll() == MemorySteps(held=5, settled=10)
 
 
-def test_a_copy_that_fails_is_reported_once():
-    run = Tier("a", "b")
+def test_a_copy_that_fails_is_reported_once(run):
     for step in (5, 10):
         run.write(step)
         for copy in run.supply.copies[-2:]:
@@ -163,8 +164,7 @@ def test_a_copy_that_fails_is_reported_once():
     assert run.newest() is None
 
 
-def test_the_restored_step_is_kept_until_a_newer_one_is_held():
-    run = Tier("a", "b")
+def test_the_restored_step_is_kept_until_a_newer_one_is_held(run):
     run.hold(5)
     assert run.newest("a", "b") is None
     restored = run.tier.newest(0, lambda nodes: nodes)

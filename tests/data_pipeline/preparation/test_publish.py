@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from support.files.disk_calls import by_name, record_disk_calls
 from support.records.run_folders import dead_process
 
 from data_pipeline.errors import DatasetError
-from data_pipeline.preparation import publish as publishing
 from data_pipeline.preparation.publish import (
     check_replaceable,
     clear_leftovers,
@@ -159,17 +159,13 @@ def test_names_are_synced_before_and_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = tmp_path / "dataset"
-    synced: list[tuple[str, bool]] = []  # folder, and whether the dataset was there
-
-    def sync(folder: Path) -> None:
-        synced.append((folder.name, dataset.exists()))
-
-    monkeypatch.setattr(publishing, "sync_to_disk", sync)
     with work_folder(dataset) as work:
         fill(work / "new", "one")
+        calls = record_disk_calls(monkeypatch)
         publish(work / "new", dataset, work / "old", None)
-    assert sorted(synced[:-1]) == [("new", False), ("shards", False)]
-    assert synced[-1] == (tmp_path.name, True)
+    at = calls.index(("rename", dataset))
+    assert sorted(by_name(calls[:at])) == [("sync", "new"), ("sync", "shards")]
+    assert calls[at + 1] == ("sync", tmp_path)
 
 
 def test_another_users_process_is_not_taken_for_dead(another_users_process: int) -> None:

@@ -204,7 +204,7 @@ def test_a_run_finds_its_manifest_after_a_quarantine(dataset: Path, tmp_path: Pa
     child = quarantine(copy, [before.shards[0].name], "a test")
     assert Manifest.load(open_store(copy), before.identity) == before
     assert Manifest.load(open_store(copy), child.identity) == child
-    with pytest.raises(DatasetFileError, match=r"manifest\.json"):
+    with pytest.raises(DatasetFileError):
         Manifest.load(open_store(copy, retry_delays_seconds=()), "0" * 64)
 
 

@@ -1,7 +1,6 @@
 """Files that are there whole or not at all."""
 
 import hashlib
-import os
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster.processes import wait_until
+from support.files.disk_calls import by_name, record_disk_calls
 
 from data_pipeline.storage.regular_files import sync_to_disk, write_atomically, write_durably
 
@@ -61,14 +61,6 @@ def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
 def test_content_is_synced_before_the_rename_and_the_name_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a"
-    path.write_text("old")
-    synced: list[tuple[str, str]] = []  # what was synced, and what a reader found then
-
-    def fsync(descriptor: int) -> None:
-        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
-        synced.append((name, path.read_text()))
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    write_atomically(path, "new")
-    assert synced == [("a.unfinished", "old"), (tmp_path.name, "new")]
+    calls = record_disk_calls(monkeypatch)
+    write_atomically(tmp_path / "a", "new")
+    assert by_name(calls) == [("sync", "a.unfinished"), ("rename", "a"), ("sync", tmp_path.name)]

@@ -94,5 +94,5 @@ def test_more_objects_than_allowed_are_not_listed(s3_server, s3_environment):
     assert len(list(store.list(most=3))) == 3
     with pytest.raises(ObjectStoreError, match=r"3 objects so far, expected at most 2"):
         list(store.list(most=2))
-    with pytest.raises(ObjectStoreError, match="within 0 s"):
+    with pytest.raises(ObjectStoreError):
         list(store.list(seconds=0.0))

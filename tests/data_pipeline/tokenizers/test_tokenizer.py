@@ -18,7 +18,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from data_pipeline.arrays import UInt64Array
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.dataset.manifest import Manifest
-from data_pipeline.errors import TokenizerError
+from data_pipeline.errors import DatasetFileError, TokenizerError
 from data_pipeline.random_keys import splitmix64
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
@@ -321,3 +321,6 @@ def test_joint_tokenizer_of_a_dataset_is_one_object(dataset: Path, manifest: Man
     tokenizers = load_tokenizers(open_store(dataset), manifest)
     assert tokenizers["src"] is tokenizers["tgt"]
     assert tokenizers["src"].special_ids == manifest.special_ids
+    ids = manifest.special_ids.model_copy(update={"pad": 3, "eos": 0})
+    with pytest.raises(DatasetFileError):
+        load_tokenizers(open_store(dataset), manifest.model_copy(update={"special_ids": ids}))

@@ -2,12 +2,19 @@
 
 import pytest
 import torch
-from support.gradients import assert_close_passes, loss_and_gradients
+from support.gradients import (
+    assert_bf16_is_near_fp32,
+    assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu,
+    assert_checkpointing_keeps_bits,
+    assert_close_passes,
+    assert_dropout_of_a_half,
+    loss_and_gradients,
+    on_a_gpu,
+)
 from support.host_reads import host_reads
 from torch import nn
 from torch.nn import functional as F
 
-from model.blocks.dropout import Dropout
 from model.blocks.packing import packing_of_parts
 from model.blocks.positions import sinusoidal_table
 from model.config.decoder_only import DecoderOnlyConfig
@@ -198,17 +205,7 @@ def test_no_module_computes_padding_when_packed(build_decoder_only):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_checkpointed_activations_are_the_same_bits(build_decoder_only, form, backend):
     network = build_decoder_only(backend=backend, dropout=0.3, **FORMS[form])
-    outcomes, calls = [], []
-    network.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
-    for on in (False, True):
-        network.checkpoint_activations(on)
-        torch.manual_seed(7)
-        outcomes.append(loss_and_gradients(network, batch()))
-    assert len(calls) == 3
-    (sums, gradients), (again, gradients_again) = outcomes
-    assert all(torch.equal(one, two) for one, two in zip(sums, again, strict=True))
-    for name, gradient in gradients.items():
-        assert torch.equal(gradient, gradients_again[name]), name
+    assert_checkpointing_keeps_bits(network, network.layers[0], batch())
 
 
 def test_seed_decides_the_dropout_which_acts_in_training_only(build_decoder_only):
@@ -227,26 +224,15 @@ def test_seed_decides_the_dropout_which_acts_in_training_only(build_decoder_only
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_dropout_acts_on_the_embeddings_and_on_every_sublayer(build_decoder_only, backend):
     network = build_decoder_only(backend=backend, dropout=0.5)
-    kept = []
-    for module in network.modules():
-        if isinstance(module, Dropout):
-            module.register_forward_hook(lambda _, x, y: kept.append((y != 0).float().mean()))
-    network(*batch(), CrossEntropy())
-    assert len(kept) == 1 + 2 * len(network.layers)
-    assert all(0.4 < share < 0.6 for share in kept)
+    assert_dropout_of_a_half(network, batch(), 1 + 2 * len(network.layers))
 
 
 @every_form
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_bf16_stays_near_fp32(build_decoder_only, form, backend):
-    network = build_decoder_only(backend=backend, spread=2.0, **FORMS[form])
-    expected = network(*batch(), CrossEntropy()).smoothed
-    found = network.bfloat16()(*batch(), CrossEntropy()).smoothed
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
-    found.backward()
-    assert all(p.grad.dtype == torch.bfloat16 for p in network.parameters())
-    state = set(network.state_dict())
-    assert state == {name for name, _ in network.named_parameters()}
+    assert_bf16_is_near_fp32(
+        build_decoder_only(backend=backend, spread=2.0, **FORMS[form]), batch()
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -284,26 +270,13 @@ def test_padding_must_be_a_token(pad):
         DecoderOnly(DecoderOnlyConfig(layers=1, width=8, heads=2), PIECES, pad, CONTEXT)
 
 
-def on_a_gpu(test):
-    needs_one = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
-    return pytest.mark.gpu(needs_one(test))
-
-
 @on_a_gpu
 @every_form
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_decoder_only, form, backend):
-    outcomes = []
-    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
-        network = build_decoder_only(backend=backend, spread=2.0, **FORMS[form])
-        network.to(device=device, dtype=dtype)
-        rows = tuple(each.to(device) for each in batch())
-        (loss, _), gradients = loss_and_gradients(network, rows)
-        outcomes.append((loss.cpu(), [each.float().cpu() for each in gradients.values()]))
-    (expected_loss, expected), (loss, gradients) = outcomes
-    torch.testing.assert_close(loss, expected_loss, rtol=2e-2, atol=0)
-    for ours, theirs in zip(gradients, expected, strict=True):
-        assert (ours - theirs).norm() <= 0.2 * theirs.norm()
+    assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu(
+        lambda: build_decoder_only(backend=backend, spread=2.0, **FORMS[form]), batch()
+    )
 
 
 @on_a_gpu

@@ -2,12 +2,19 @@
 
 import pytest
 import torch
-from support.gradients import assert_close_passes, loss_and_gradients
+from support.gradients import (
+    assert_bf16_is_near_fp32,
+    assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu,
+    assert_checkpointing_keeps_bits,
+    assert_close_passes,
+    assert_dropout_of_a_half,
+    loss_and_gradients,
+    on_a_gpu,
+)
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM
 
-from model.blocks.dropout import Dropout
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import AttentionBackend
 from model.errors import ModelError
@@ -294,40 +301,18 @@ def test_one_mask_serves_all_layers_and_full_rows_take_none(build_masked, rows):
 @every_backend
 def test_checkpointed_activations_are_the_same_bits(build_masked, form, backend):
     network = build_masked(backend=backend, **FORMS[form], dropout=0.3)
-    outcomes, calls = [], []
-    network.encoder.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
-    for on in (False, True):
-        network.checkpoint_activations(on)
-        torch.manual_seed(7)
-        outcomes.append(loss_and_gradients(network, batch()))
-    assert len(calls) == 3
-    (sums, gradients), (again, gradients_again) = outcomes
-    assert all(torch.equal(one, two) for one, two in zip(sums, again, strict=True))
-    for name, gradient in gradients.items():
-        assert torch.equal(gradient, gradients_again[name]), name
+    assert_checkpointing_keeps_bits(network, network.encoder.layers[0], batch())
 
 
 @every_backend
 def test_dropout_acts_on_the_embeddings_and_on_every_sublayer(build_masked, backend):
-    network, kept = build_masked(backend=backend, dropout=0.5), []
-    for module in network.modules():
-        if isinstance(module, Dropout):
-            module.register_forward_hook(lambda _, x, y: kept.append((y != 0).float().mean()))
-    network(*batch(), CrossEntropy())
-    assert len(kept) == 1 + 2 * 2
-    assert all(0.4 < share < 0.6 for share in kept)
+    assert_dropout_of_a_half(build_masked(backend=backend, dropout=0.5), batch(), 1 + 2 * 2)
 
 
 @every_form
 @every_backend
 def test_bf16_stays_near_fp32(build_masked, form, backend):
-    network = build_masked(backend=backend, spread=2.0, **FORMS[form])
-    expected = network(*batch(), CrossEntropy()).smoothed
-    found = network.bfloat16()(*batch(), CrossEntropy()).smoothed
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
-    found.backward()
-    assert all(p.grad.dtype == torch.bfloat16 for p in network.parameters())
-    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+    assert_bf16_is_near_fp32(build_masked(backend=backend, spread=2.0, **FORMS[form]), batch())
 
 
 def test_it_starts_from_berts_weights():
@@ -345,7 +330,7 @@ def test_it_starts_from_berts_weights():
 
 
 def test_attention_dropout_is_refused_where_there_is_none(build_masked):
-    with pytest.raises(ModelError, match=r"varlen and model.attention_dropout is 0.1"):
+    with pytest.raises(ModelError):
         build_masked(backend=AttentionBackend.VARLEN, attention_dropout=0.1)
 
 
@@ -363,25 +348,13 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         EncoderOnlyConfig(width=30, heads=4)
 
 
-def on_a_gpu(test):
-    needs_one = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
-    return pytest.mark.gpu(needs_one(test))
-
-
 @on_a_gpu
 @every_form
 @every_backend
 def test_a_network_on_a_gpu_is_near_the_same_in_fp32_on_a_cpu(build_masked, form, backend):
-    outcomes = []
-    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
-        network = build_masked(backend=backend, spread=2.0, **FORMS[form])
-        network.to(device=device, dtype=dtype)
-        (loss, _), gradients = loss_and_gradients(network, [each.to(device) for each in batch()])
-        outcomes.append((loss.cpu(), [each.float().cpu() for each in gradients.values()]))
-    (expected_loss, expected), (loss, gradients) = outcomes
-    torch.testing.assert_close(loss, expected_loss, rtol=2e-2, atol=0)
-    for ours, theirs in zip(gradients, expected, strict=True):
-        assert (ours - theirs).norm() <= 0.2 * theirs.norm()
+    assert_bf16_on_a_gpu_is_near_fp32_on_a_cpu(
+        lambda: build_masked(backend=backend, spread=2.0, **FORMS[form]), batch()
+    )
 
 
 def test_masked_tokens_are_told_alike_in_one_chunk_or_several():

@@ -293,4 +293,5 @@ def _texts(root: Path, *folders: str) -> dict[str, str]:
 
 
 def _programs_of(test: Path) -> list[Path]:
-    return [test.parent / name for name in re.findall(r'"(\w+\.mjs)"', test.read_text())]
+    named = set(re.findall(r'"(\w+\.mjs)"', test.read_text()))
+    return [path for path in sorted(test.parent.glob("*.mjs")) if path.name in named]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.files.disk_calls import by_name, record_disk_calls
 from support.records.checkpoints import (
     make_header,
     rewrite_header,
@@ -10,7 +11,6 @@ from support.records.checkpoints import (
     write_state,
 )
 
-from trainer.checkpoints import commit as commits
 from trainer.checkpoints.checkpoint import Checkpoint, newest_intact
 from trainer.checkpoints.commit import partial_folder, set_aside
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints
@@ -102,14 +102,19 @@ def test_all_damaged_ones_above_the_newest_intact_one_are_named(tmp_path):
     assert list(problems) == [kept[3].path, kept[2].path]
 
 
-def test_the_name_of_a_checkpoint_is_synced_after_the_rename(tmp_path, monkeypatch):
-    final = tmp_path / "step-00000010"
-    synced = []  # folder, and whether the checkpoint was there
-    monkeypatch.setattr(
-        commits, "sync_to_disk", lambda folder: synced.append((folder.name, final.exists()))
-    )
-    save(tmp_path, 10)
-    assert synced == [("step-00000010-a", False), (tmp_path.name, True)]
+def test_files_are_synced_before_their_folder_and_its_name_after_the_rename(tmp_path, monkeypatch):
+    calls = record_disk_calls(monkeypatch)
+    saved = save(tmp_path, 10)
+    assert by_name(calls) == [
+        *(("sync", path.name) for path in saved.file_paths()),
+        ("sync", HEADER),
+        ("sync", "step-00000010-a"),
+        ("rename", "step-00000010"),
+        ("sync", tmp_path.name),
+    ]
+    calls.clear()
+    aside = ("rename", set_aside(saved.path, work_folder(tmp_path)).name)
+    assert by_name(calls) == [aside, aside, ("sync", tmp_path.name)]
 
 
 def test_a_damaged_header_is_passed_over_too(tmp_path):

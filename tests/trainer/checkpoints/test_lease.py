@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.cluster.contender import Contender
+from support.files.disk_calls import by_name, record_disk_calls
 from support.files.small_disk import run_on_small_disk
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.run_folders import dead_process
@@ -53,6 +54,12 @@ def owner_file(run, number, **changes):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_of_an_owner_is_on_the_disk_before_it_owns_the_run(tmp_path, monkeypatch):
+    calls = record_disk_calls(monkeypatch)
+    with Lease(tmp_path):
+        assert by_name(calls) == [("sync", "00000001.json"), ("sync", "owners")]
 
 
 def test_an_owner_leaves_nothing_but_its_number(tmp_path):
@@ -381,3 +388,14 @@ def test_a_waiting_owner_is_told_of_once_after_two_renewals(tmp_path, monkeypatc
     assert when == 11.0
     assert "process 12 on elsewhere" in text
     assert "lease of 30 s" in text
+
+
+def test_an_owner_whose_further_check_fails_has_lost_the_run(tmp_path):
+    def lost():
+        raise LeaseLostError("the store has another owner")
+
+    with Lease(tmp_path) as lease:
+        lease.check()
+        lease.require(lost)
+        with pytest.raises(LeaseLostError):
+            lease.check()

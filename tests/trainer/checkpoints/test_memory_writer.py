@@ -167,7 +167,7 @@ def test_a_torn_file_is_found(writer, supervisor):
     with file.path.open("r+b") as opened:
         opened.seek(-1, os.SEEK_END)
         opened.write(b"\1")
-    with pytest.raises(DamagedCheckpointError, match=f"expected {file.bytes} bytes"):
+    with pytest.raises(DamagedCheckpointError):
         file.verify()
     file.path.unlink()
     with pytest.raises(DamagedCheckpointError, match="cannot be read: No such file"):

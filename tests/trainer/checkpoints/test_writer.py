@@ -62,8 +62,12 @@ def slow_disk(monkeypatch):
     return gate
 
 
-def test_a_save_is_written_and_reported(work, state):
-    heard = Listener()
+@pytest.fixture
+def heard():
+    return Listener()
+
+
+def test_a_save_is_written_and_reported(heard, work, state):
     with closing(make_writer(work, state, heard)) as writer:
         stall = writer.save(make_header(10), final=True)
         assert stall > 0
@@ -78,8 +82,7 @@ def test_a_save_is_written_and_reported(work, state):
     assert heard.notices == heard.failed == []
 
 
-def test_training_goes_on_while_the_copy_is_written(work, state, slow_disk):
-    heard = Listener()
+def test_training_goes_on_while_the_copy_is_written(heard, work, state, slow_disk):
     with closing(make_writer(work, state, heard)) as writer, slow_disk:
         writer.save(make_header(10), final=False)
         state[0].tensor.add_(100)
@@ -108,8 +111,7 @@ def test_a_save_waits_for_the_write_before_and_says_so(work, state, slow_disk, m
     assert [header.step for _, header in heard.written] == [10, 20]
 
 
-def test_a_rank_that_owns_nothing_writes_an_empty_file(work):
-    heard = Listener()
+def test_a_rank_that_owns_nothing_writes_an_empty_file(heard, work):
     with closing(make_writer(work, [], heard, Placement(rank=2, world_size=3))) as writer:
         writer.save(make_header(10), final=True)
     ((file, _),) = heard.written
@@ -117,8 +119,7 @@ def test_a_rank_that_owns_nothing_writes_an_empty_file(work):
     assert load_file(partial_folder(work, 10, "a") / file.name) == {}
 
 
-def test_what_cannot_be_written_is_reported_and_the_next_save_succeeds(work, state):
-    heard = Listener()
+def test_what_cannot_be_written_is_reported_and_the_next_save_succeeds(heard, work, state):
     obstacle = partial_folder(work, 10, "a")
     obstacle.write_text("")
     with closing(make_writer(work, state, heard)) as writer:
@@ -134,8 +135,7 @@ def test_what_cannot_be_written_is_reported_and_the_next_save_succeeds(work, sta
     assert [header.step for _, header in heard.written] == [20]
 
 
-def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(work, state):
-    heard = Listener()
+def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(heard, work, state):
     shutil.rmtree(work)
     with closing(make_writer(work, state, heard)) as writer:
         writer.save(make_header(10), final=False)
@@ -152,8 +152,7 @@ def pauses(monkeypatch):
     return pauses
 
 
-def test_a_final_save_is_tried_again(work, state, pauses, monkeypatch):
-    heard = Listener()
+def test_a_final_save_is_tried_again(heard, work, state, pauses, monkeypatch):
     obstacle = partial_folder(work, 10, "a")
     obstacle.write_text("")
     heard.notice = lambda text: (
@@ -168,8 +167,7 @@ def test_a_final_save_is_tried_again(work, state, pauses, monkeypatch):
     assert heard.failed == []
 
 
-def test_a_final_save_that_never_succeeds_is_an_error(work, state, pauses):
-    heard = Listener()
+def test_a_final_save_that_never_succeeds_is_an_error(heard, work, state, pauses):
     shutil.rmtree(work)
     with (
         closing(make_writer(work, state, heard)) as writer,

@@ -215,6 +215,11 @@ def test_the_bound_is_above_every_sum(micro_batches, seed):
     assert np.log2(bound).is_integer()
 
 
+def test_the_bound_has_room_for_rounding():
+    """A sum that is less than a spacing below a power of two may be rounded up to it."""
+    assert grids_for(1.0, 2).bound(np.array([[1.0], [1 - 1e-12]])) > 2.0
+
+
 def test_too_many_micro_batches_are_refused():
     GradientGrids(["weight"], 4096)
     with pytest.raises(EngineError, match=r"4097.* only 11 bits remain.*at most 4096"):

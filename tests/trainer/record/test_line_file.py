@@ -3,6 +3,7 @@
 import textwrap
 
 import pytest
+from support.files.disk_calls import record_disk_calls
 from support.files.small_disk import run_on_small_disk
 
 from trainer.errors import TrainerError
@@ -19,7 +20,9 @@ def test_a_torn_last_line_is_cut(tmp_path, monkeypatch, block_bytes, torn, whole
     monkeypatch.setattr(line_reader, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "lines"
     path.write_text(torn)
+    calls = record_disk_calls(monkeypatch)
     lines = LineFile(path)
+    assert calls[0] == ("sync", tmp_path)
     assert path.read_text() == whole
     lines.append("é")
     lines.close()

@@ -22,6 +22,18 @@ from trainer.record.metrics_lines import (
 )
 
 
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+def record_lines(path, resume_step, *lines):
+    record = MetricsFile(path, resume_step)
+    for line in lines:
+        record.append(line)
+    record.close()
+
+
 def record_steps(path, resume_step, steps):
     record = MetricsFile(path, resume_step)
     for step in steps:
@@ -29,8 +41,7 @@ def record_steps(path, resume_step, steps):
     record.close()
 
 
-def test_repeated_steps_are_not_written_twice(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_repeated_steps_are_not_written_twice(path):
     record_steps(path, 0, range(1, 8))
     before = path.read_text()
     record_steps(path, 5, range(6, 8))
@@ -39,8 +50,7 @@ def test_repeated_steps_are_not_written_twice(tmp_path):
     assert [line.step for line in read_metrics(path)] == list(range(1, 10))
 
 
-def test_a_torn_last_line_is_cut_and_written_again(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_a_torn_last_line_is_cut_and_written_again(path):
     record_steps(path, 0, range(1, 5))
     path.write_bytes(path.read_bytes()[:-7])
     assert [line.step for line in read_metrics(path)] == [1, 2, 3]
@@ -48,8 +58,7 @@ def test_a_torn_last_line_is_cut_and_written_again(tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5]
 
 
-def test_another_curve_in_a_repeated_step_is_an_event(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_another_curve_in_a_repeated_step_is_an_event(path):
     record_steps(path, 0, range(1, 4))
     record = MetricsFile(path, 1)
     assert record.append(train_line(2, loss=0.5 * (1 + 1e-7))) is None  # rounding
@@ -61,8 +70,7 @@ def test_another_curve_in_a_repeated_step_is_an_event(tmp_path):
 
 
 @pytest.mark.parametrize(("field", "other"), [("learning_rate", 0.1000001), ("target_tokens", 11)])
-def test_another_rate_or_other_tokens_in_a_repeated_step_are_an_event(tmp_path, field, other):
-    path = tmp_path / "metrics.jsonl"
+def test_another_rate_or_other_tokens_in_a_repeated_step_are_an_event(path, field, other):
     record_steps(path, 0, range(1, 4))
     record = MetricsFile(path, 2)
     event = record.append(train_line(3, **{field: other}))
@@ -70,14 +78,10 @@ def test_another_rate_or_other_tokens_in_a_repeated_step_are_an_event(tmp_path, 
     assert event.fields == {field: [getattr(train_line(3), field), other]}
 
 
-def test_a_step_is_skipped_again_when_it_is_repeated(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_a_step_is_skipped_again_when_it_is_repeated(path):
     skipped = skipped_line(4)
     record_steps(path, 0, range(1, 4))
-    record = MetricsFile(path, 3)
-    record.append(skipped)
-    record.append(train_line(5))
-    record.close()
+    record_lines(path, 3, skipped, train_line(5))
 
     record = MetricsFile(path, 4)  # of the checkpoint after the skipped step
     assert not record.has(skipped)
@@ -93,12 +97,9 @@ def test_a_step_is_skipped_again_when_it_is_repeated(tmp_path):
     assert event.fields["kind"] == ["train", "skipped"]
 
 
-def test_the_loss_of_a_repeated_spike_is_compared(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_the_loss_of_a_repeated_spike_is_compared(path):
     first, other = (skipped_line(1, **SPIKE_FIELDS | {"loss": loss}) for loss in (9.5, 9.75))
-    record = MetricsFile(path, 0)
-    record.append(first)
-    record.close()
+    record_lines(path, 0, first)
     for again, fields in ((first, None), (other, {"loss": [9.5, 9.75]})):
         record = MetricsFile(path, 0)
         event = record.append(again)
@@ -106,16 +107,14 @@ def test_the_loss_of_a_repeated_spike_is_compared(tmp_path):
         assert (event and event.fields) == fields
 
 
-def test_an_event_stands_at_the_last_recorded_step(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_an_event_stands_at_the_last_recorded_step(path):
     record_steps(path, 0, range(1, 8))
     record = MetricsFile(path, 5)
     assert record.last_step == 7
     record.close()
 
 
-def test_a_sentence_with_strange_line_ends_is_one_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_a_sentence_with_strange_line_ends_is_one_line(path):
     record = MetricsFile(path, 0)
     line = validation_line(1, text="a\u2028b\x85c\x0bd\re")
     record.append(line)
@@ -172,8 +171,7 @@ def test_a_record_is_followed_while_it_grows(tmp_path, monkeypatch, block_bytes)
 
 
 @pytest.mark.parametrize("renews", [False, True])
-def test_a_record_that_is_rewound_is_followed_after_the_last_step(tmp_path, renews):
-    path = tmp_path / "metrics.jsonl"
+def test_a_record_that_is_rewound_is_followed_after_the_last_step(path, renews):
     record_steps(path, 0, range(1, 6))
 
     def rewind() -> bool:
@@ -230,8 +228,7 @@ def test_readable_lines_leave_out_what_is_no_line():
     assert readable_lines(b"", parse_line) == ([], 0)
 
 
-def test_a_damaged_line_is_named(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_a_damaged_line_is_named(path):
     whole = train_line(1).to_json()
     for damaged, problem in [
         ('{"step": 1}x', "trailing characters"),
@@ -247,15 +244,13 @@ def test_a_damaged_line_is_named(tmp_path):
             read_metrics(path)
 
 
-def test_a_line_of_a_later_version_is_refused_as_such(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_a_line_of_a_later_version_is_refused_as_such(path):
     path.write_text(train_line(1).to_json().replace('"version": 2', '"version": 3') + "\n")
     with pytest.raises(TrainerError, match="version 3, but this version reads up to 2"):
         read_metrics(path)
 
 
-def test_scores_whose_decoding_was_not_recorded_are_read(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_scores_whose_decoding_was_not_recorded_are_read(path):
     text = validation_line(3, bleu=12.5).to_json()
     before = text.replace(', "decoding": "greedy"', "")
     assert before != text
@@ -280,27 +275,17 @@ def test_scores_whose_decoding_was_not_recorded_are_read(tmp_path):
         ReplayMismatch(step=3, replayed_step=2, fields={"loss": [1.0, None]}),
     ],
 )
-def test_what_is_written_is_read(tmp_path, line):
-    path = tmp_path / "metrics.jsonl"
-    record = MetricsFile(path, 0)
-    record.append(line)
-    record.close()
+def test_what_is_written_is_read(path, line):
+    record_lines(path, 0, line)
     assert read_metrics(path) == [line]
     assert json.loads(path.read_text())["version"] == 2
 
 
-def test_a_validation_that_was_made_up_for_is_recorded_once(tmp_path):
+def test_a_validation_that_was_made_up_for_is_recorded_once(path):
     """It gave way to a request to stop, so whatever goes on from that checkpoint makes it again."""
-    path = tmp_path / "metrics.jsonl"
     record_steps(path, 0, range(1, 4))
     validation = validation_line(3)
-    record = MetricsFile(path, 3)
-    record.append(validation)
-    record.append(train_line(4))
-    record.close()
+    record_lines(path, 3, validation, train_line(4))
     before = path.read_text()
-    record = MetricsFile(path, 3)
-    record.append(validation)
-    record.append(train_line(4))
-    record.close()
+    record_lines(path, 3, validation, train_line(4))
     assert path.read_text() == before

@@ -1,4 +1,4 @@
-"""A network with another head begins with the encoder of a checkpoint, whole, and no more."""
+"""A network with a different head loads the whole encoder of a checkpoint, and nothing else."""
 
 import pytest
 import torch

@@ -71,6 +71,7 @@ def test_the_digest_sees_where_one_sequence_ends_and_the_next_begins():
 def test_the_running_digest_sees_swapped_slots():
     slots = [to_device(example(n), VOCABULARY, CPU).digest for n in range(4)]
     swapped = [slots[0], slots[2], slots[1], slots[3]]
+    assert len(fold(START, slots)) == len(START)
     assert fold(START, slots) != fold(START, swapped)
     assert fold(fold(START, slots[:2]), slots[2:]) != fold(START, slots)  # steps count too
 

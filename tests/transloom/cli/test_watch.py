@@ -389,6 +389,5 @@ def test_a_folder_is_printed_again_when_a_state_changes_until_nothing_trains(fol
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(
         RunMismatchError,
-        match=r"No such file.*id of a job.*transloom train",
     ):
         FolderFeed(tmp_path / "nothing")

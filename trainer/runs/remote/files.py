@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, NamedTuple, Self
@@ -22,6 +22,7 @@ from typing import Annotated, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from data_pipeline.storage.budget import TooManyBytesError
+from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore, StoredObject
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import Count, FileModel
@@ -41,6 +42,7 @@ LATEST_TIME = 2.0**33  # in the year 2242; file systems and datetime accept it
 # Directories and files that every node or process has for itself, or that can be built again.
 LOCAL_NAMES = ("owners", "control", "checkpoints", "engines")
 UNFINISHED = ".unfinished"
+RECORD = "metrics.jsonl"
 # Files that the process around the driver writes: those of jobs, and the output of a sweep's run.
 JOBS = "jobs"
 SWEEP_OUTPUT = "output.txt"
@@ -165,6 +167,39 @@ class KnownFiles:
             return FileStamp.of((self.folder / name).stat()) == self._stamps.get(name)
         except OSError:
             return False
+
+    def upload_changes(
+        self,
+        store: ObjectStore,
+        names: Iterable[str],
+        owner: int,
+        leave_out: Callable[[str, object], None],
+    ) -> None:
+        """Upload those of some files that have changed.
+
+        Args:
+            owner: the number of the owner who writes the new objects.
+            leave_out: receives the name of a file that cannot be uploaded, and the reason.
+
+        Raises:
+            OSError: an upload has failed, or the record cannot be read.
+        """
+        for name in names:
+            if name in self.files and self.is_unchanged(name):
+                continue
+            if problem := name_problem(name):
+                leave_out(name, f"its name {problem}")
+                continue
+            try:
+                self.upload(store, name, owner)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except ObjectStoreError:
+                raise
+            except OSError as error:  # such as a FIFO, or a file of another user
+                if name == RECORD:
+                    raise  # no checkpoint is published without the record of its steps
+                leave_out(name, error)
 
     def upload(self, store: ObjectStore, name: str, owner: int) -> None:
         """Upload the parts of a file that no object of its earlier version has.

@@ -12,7 +12,7 @@ the run. If the object store does not answer, the next try includes everything t
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Self
@@ -32,11 +32,11 @@ from trainer.runs.remote import lease
 from trainer.runs.remote.files import (
     MAX_FILES,
     WARNING_SHARE,
+    FileObjects,
     Files,
     KnownFiles,
     is_kept,
     local_files,
-    name_problem,
     objects_of,
     too_many_files,
     usage,
@@ -108,6 +108,8 @@ class RunMirror:
         self._told: set[str] = set()  # subjects of which a message was announced
         self._publication: Publication | None = None  # of the next round
         self._removals: set[str] = set()  # names of checkpoints to remove in the next round
+        self._of_nodes: list[Files] = []  # files to fetch in the next round
+        self.unavailable: set[str] = set()  # names of such files that could not be fetched
         self._published: list[str] = []
         self._garbage: list[str] = []  # objects that the head named before its last change
         self._requests: set[str | int] = set()  # of other processes, not yet passed on
@@ -182,6 +184,19 @@ class RunMirror:
             names, self._published = self._published, []
         return names
 
+    def add(self, files: Files, problems: Mapping[str, object]) -> None:
+        """Add files that a node has uploaded, before any checkpoint that is published later.
+
+        Args:
+            problems: the reasons why other files of the node are left out, by their names.
+        """
+        for name, problem in problems.items():
+            self._leave_out(name, problem)
+        if files:
+            with self._flushed:
+                self._of_nodes.append(files)
+            self._thread.wake()
+
     def remove(self, names: Collection[str]) -> None:
         """Remove checkpoints, by their folder names, from the head and then from the store."""
         with self._flushed:
@@ -213,6 +228,7 @@ class RunMirror:
         """
         self._attempt = attempt
         self._sweep_requested = True
+        self.unavailable.clear()
 
     def _sweep(self) -> None:
         """Delete objects of this owner and of former owners that the head does not name.
@@ -226,8 +242,9 @@ class RunMirror:
         delete_unnamed(self._store, self.current.files, prefixes, self.number, self._is_of_attempt)
 
     def _is_of_attempt(self, name: str) -> bool:
-        """Return whether ranks of the current attempt have uploaded an object."""
-        return self._attempt is not None and f"-{self._attempt}/" in name
+        """Return whether ranks or nodes of the current attempt may have uploaded an object."""
+        is_of_file = not name.startswith("owners/")
+        return self._attempt is not None and (is_of_file or f"-{self._attempt}/" in name)
 
     def _round(self) -> None:
         """Upload what has changed, change the head, and delete what the former head named."""
@@ -270,19 +287,22 @@ class RunMirror:
     def _upload_and_swap(self) -> None:
         with self._flushed:
             publication, removals = self._publication, set(self._removals)
+            of_nodes = [*self._of_nodes]
+        before = objects_of(self.current.files, self._files.files, *of_nodes)
+        for files in of_nodes:
+            self._take(files)
         published = {}
-        if publication:
+        if publication and not self.unavailable:
             prefix = publication.prefix
             self._store.put(f"{prefix}/{PARTS}", publication.parts.to_json())
             self._store.put(f"{prefix}/{HEADER}", publication.header.to_json().encode())
             published[folder_name(publication.header.step)] = prefix
-        before = objects_of(self.current.files, self._files.files)
         self._upload_changes()
         change = partial(
             owners_change,
             before=self.current.files,
             files=dict(self._files.files),
-            gone=set(self._removed),
+            gone=self._removed - self._files.files.keys(),
             published=published,
             removed=removals,
             moved_aside=self._moved_aside(),
@@ -297,11 +317,13 @@ class RunMirror:
         with self._flushed:
             self._removals -= removals
             self._published += published
-            if self._publication is publication:
+            del self._of_nodes[: len(of_nodes)]
+            if published and self._publication is publication:
                 self._publication = None
         self._warn_at_limit(len(self.current.checkpoints) / MAX_CHECKPOINTS, "checkpoints")
         self._delete_garbage(before)
-        self._take_additions()
+        with suppress(ObjectStoreError):  # the others next time
+            self._take_additions()
         if self._sweep_requested:
             self._sweep()
 
@@ -334,45 +356,63 @@ class RunMirror:
         for name in gone:
             del known[name]
         self._removed |= gone
-        for name in local_files(self._folder.path):
-            if self._files.is_unchanged(name) or not (name in known or self._may_add(name)):
-                continue
-            try:
-                self._files.upload(self._store, name, self.number)
-            except FileNotFoundError:  # removed meanwhile
-                continue
-            except ObjectStoreError:
-                raise
-            except OSError as error:  # such as a FIFO, or a file of another user
-                if name == self._folder.metrics.name:
-                    raise  # no checkpoint is published without the record of its steps
-                self._tell_once(name, f"the file {name!r} is not in {self.url}: {error}")
-            self._removed.discard(name)
+        names = filter(self._may_have, local_files(self._folder.path))
+        self._files.upload_changes(self._store, names, self.number, self._leave_out)
 
-    def _may_add(self, name: str) -> bool:
-        """Return whether a new file can be stored; announce once if not."""
+    def _take(self, files: Files) -> None:
+        """Fetch files that a node has uploaded, so that they are the owner's files.
+
+        A file that cannot be fetched is uploaded again, and no checkpoint is published before. For
+        example, the node may have repeated an object just before the owner deleted the former one.
+        """
+        for name in filter(self._may_have, files):
+            self.unavailable.discard(name)
+            if problem := self._fetch(name, files[name]):
+                self.unavailable.add(name)
+                self._leave_out(name, problem)
+
+    def _fetch(self, name: str, file: FileObjects) -> Exception | None:
+        """Write a file of the folder from its objects; return the error if that is impossible.
+
+        Raises:
+            ObjectStoreError: the object store does not answer.
+        """
+        try:
+            self._files.fetch(self._store, name, file)
+        except ObjectMissingError as error:
+            return error
+        except ObjectStoreError:
+            raise
+        except (RunMismatchError, OSError) as error:  # such as a directory here
+            return error
+        return None
+
+    def _leave_out(self, name: str, problem: object) -> None:
+        self.tell_once(name, f"the file {name!r} is not in {self.url}: {problem}")
+
+    def _may_have(self, name: str) -> bool:
+        """Return whether the run has a file, or may have another one; announce once if not."""
+        if name in self._files.files:
+            return True
         share = usage(self._files.files)
         self._warn_at_limit(share, "files")
-        if problem := name_problem(name):
-            text = f"the file {name!r} is not in {self.url}, since its name {problem}"
-            self._tell_once(name, text)
-        elif share > 1.0 - 0.5 / MAX_FILES:
+        has_room = share <= 1.0 - 0.5 / MAX_FILES
+        if not has_room:
             error = too_many_files(len(self._files.files))
-            self._tell_once("limit", f"{self.url} receives no further files: {error}")
-        else:
-            return True
-        return False
+            self.tell_once("limit", f"{self.url} receives no further files: {error}")
+        return has_room
 
     def _warn_at_limit(self, share: float, what: str) -> None:
         """Announce once that little is left of a limit."""
         if share >= WARNING_SHARE:
-            self._tell_once(
+            self.tell_once(
                 f"most {what}",
                 f"{self.url} has {share:.0%} of the {what} that a run in an object store can have. "
                 f"Remove some in {self._folder.path}",
             )
 
-    def _tell_once(self, about: str, message: str) -> None:
+    def tell_once(self, about: str, message: str) -> None:
+        """Announce the first message about a subject."""
         if about not in self._told:
             self._told.add(about)
             self._announce(message)
@@ -385,18 +425,10 @@ class RunMirror:
         for name, file in self.current.files.items():
             if file in (self._files.files.get(name), self._left_out.get(name)) or is_kept(name):
                 continue
-            try:
-                self._files.fetch(self._store, name, file)
-                continue
-            except ObjectMissingError as error:
-                problem: Exception = error
-            except ObjectStoreError:
-                return  # next time
-            except (RunMismatchError, OSError) as error:  # such as a directory here
-                problem = error
-            self._left_out[name] = file
-            self._removed.add(name)
-            self._tell_once(name, f"the file {name!r}, which was added, is left out: {problem}")
+            if problem := self._fetch(name, file):
+                self._left_out[name] = file
+                self._removed.add(name)
+                self.tell_once(name, f"the file {name!r}, which was added, is left out: {problem}")
 
     def _delete_garbage(self, before: set[str]) -> None:
         """Delete the objects that only heads before the last two named, and removed checkpoints.

@@ -26,7 +26,6 @@ from trainer.checkpoints.run_copies import register_copy, view_folder
 from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
 from trainer.errors import CheckpointError, NoRunError, RunMismatchError
-from trainer.runs.folder import RunFolder
 from trainer.runs.remote.files import (
     FILES_AT_ONCE,
     KnownFiles,
@@ -215,30 +214,19 @@ class RunView(RunPuller):
 _view_cache = cache(ViewCache)  # one for each folder, which all views of this process share
 
 
-def stored_run(run: RunFolder) -> RunFolder:
-    """Return a folder with the run as it is stored now, only to read.
+def run_view(url: str, *, may_be_missing: bool = False) -> Path:
+    """Return a local copy of a run in an object store, as up to date as the store.
 
-    This is the folder itself, or a view of a run in an object store. If there is no such run yet,
-    the view is empty.
-
-    Raises:
-        ObjectStoreError: the object store does not answer.
-        RunMismatchError: the run is damaged.
+    Args:
+        may_be_missing: whether the copy of a run that does not exist is an empty folder, or none.
     """
-    if run.url is None:
-        return run
-    view = RunView(run.url)
+    view = RunView(url)
     try:
         view.refresh()
     except NoRunError:
+        if not may_be_missing:
+            raise
         shutil.rmtree(view.folder, ignore_errors=True)
-    return RunFolder(view.folder, run.url)
-
-
-def run_view(url: str) -> Path:
-    """Return a local copy of a run in an object store, as up to date as the store."""
-    view = RunView(url)
-    view.refresh()
     return view.folder
 
 

@@ -8,7 +8,6 @@ node, and repeats its calls.
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,7 +23,7 @@ from model.errors import ModelError
 from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import HEADER
 from trainer.errors import RunMismatchError, TrainerError
-from trainer.runs.run_url import is_run_url
+from trainer.runs.local_copy import local_copy
 from transloom.inference.engine_names import Precision
 from transloom.inference.searchers import prepare_process
 from transloom.inference.translate import LineOptions, lines_of_batch
@@ -62,7 +61,7 @@ class TranslatorOrigin:
             RunMismatchError: a run folder does not exist on this node, or has another checkpoint.
         """
         prepare_process(self.threads)
-        runs = [(_folder_of(run), checkpoint) for run, checkpoint, _ in self.runs]
+        runs = [(local_copy(run), checkpoint) for run, checkpoint, _ in self.runs]
         translator = Translator.load_ensemble(runs, self.decoding, self.device, self.precision)
         for (_, found), (run, checkpoint, expected) in zip(
             translator.members, self.runs, strict=True
@@ -74,15 +73,6 @@ class TranslatorOrigin:
                     "folder available on all nodes"
                 )
         return translator
-
-
-def _folder_of(run: str) -> Path:
-    """Return the folder of a run on this node, which is a copy if `run` is a URL."""
-    if not is_run_url(run):
-        return Path(run)
-    from trainer.runs.remote.pull import run_view  # imports obstore
-
-    return run_view(run)
 
 
 @ray.remote(max_restarts=-1, max_task_retries=MAX_CHUNK_FAILURES)

@@ -41,7 +41,7 @@ from transloom.inference.serving.settings import Limits, ServingSettings
 from transloom.web.auth import TOKEN, RequestGuard, is_loopback
 from transloom.web.connections import admitted, http_server
 from transloom.web.listening import address_of, listen, wait_for_stop_signal
-from transloom.web.page_files import page_routes
+from transloom.web.page_files import SHARED, page_routes
 
 logger = logger_of(__name__)
 
@@ -95,7 +95,7 @@ class ServingServer:
         )
         self.app.add_routes(
             [
-                *page_routes("transloom.inference.serving"),
+                *page_routes("transloom.inference.serving", {"shared": SHARED}),
                 web.post("/translate", self._translate),
                 web.post("/runs/{run}/translate", self._translate),
                 web.get("/runs", self._standing),

@@ -37,7 +37,7 @@ from transloom.observe.dashboard.run_responses import (
 from transloom.observe.dashboard.table import RunsTable
 from transloom.observe.drawing.modules import DRAWING
 from transloom.web.auth import PageGuard
-from transloom.web.page_files import page_routes
+from transloom.web.page_files import SHARED, page_routes
 
 THREADS = 4
 REQUEST_LIMITS = JsonLimits(bytes=1_000, values=10)
@@ -64,7 +64,7 @@ class Dashboard:
         self.app.on_shutdown.append(self._disconnect_all)
         self.app.add_routes(
             [
-                *page_routes("transloom.observe.dashboard", {"drawing": DRAWING}),
+                *page_routes("transloom.observe.dashboard", {"drawing": DRAWING, "shared": SHARED}),
                 web.get("/api/facts", self._facts),
                 web.get("/api/runs", self._runs),
                 web.get("/api/runs/{run}", self._run),

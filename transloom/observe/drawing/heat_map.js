@@ -82,7 +82,7 @@ export function scaleOf(figure) {
   if (figure.dataset.colours !== "signed") return { full: 1, said: "colours: 0 to 1" };
   const own = document.documentElement.dataset.scale !== "shared";
   const maps = own ? [figure]
-    : [...figure.closest("section").querySelectorAll('figure.map[data-colours="signed"]')];
+    : [...figure.closest("section, .first-screen").querySelectorAll('figure.map[data-colours="signed"]')];
   const full = Math.max(...maps.map((map) => (map.greatest ??= greatestIn(map.map.values))));
   const whose = own ? "of this map alone" : "of all such maps in this section";
   return { full, said: `colours: ±${full < 0.01 ? formatPrecise(full) : formatNumber(full)}, ${whose}` };
@@ -113,25 +113,25 @@ export function layoutOf(context, figure, page) {
   const longest = Math.min(LONGEST_LABEL, room * 0.36);
   const rowLabels = rows.map((text) => shortened(context, text, longest));
   const columnLabels = (columns ?? []).map((text) => shortened(context, text, longest));
-  const widths = columnLabels.map((label) => context.measureText(label).width);
+  const reaches = columnLabels.map((label) => context.measureText(label).width * Math.SQRT1_2); // they slant
   const count = Math.max(1, values[0].length);
   const left = Math.max(0, ...rowLabels.map((label) => context.measureText(label).width)) + 8;
   const usual = count <= 10 ? 36 : count <= 20 ? NARROWEST_WITH_NUMBER : 17;
-  const fitting = (room - left - 4) / count;
+  const fitting = Math.min((room - left - 4) / count, // with the labels that reach past the last column
+    ...reaches.map((reach, column) => (room - left - 10 - reach) / (column + 0.5)));
   const square = Math.max(7, Math.min(usual, Math.floor(fitting)));
   const cell = columns
     ? { width: square, height: Math.min(Math.max(square, 15), 30) }
     : { width: Math.max(NARROWEST, Math.min(7, fitting)), height: 20 };
   // Slanted labels need 13 pixels each: of narrower columns only some have one.
   const every = Math.ceil(13 / cell.width);
-  const slant = Math.max(0, ...widths) * Math.SQRT1_2;
-  const over = Math.max(0, ...widths.map((width, column) => column % every ? 0
-    : width * Math.SQRT1_2 + 8 - (count - column - 0.5) * cell.width));
+  const top = columns ? Math.max(0, ...reaches) + 14 : 2;
+  const over = Math.max(0, ...reaches.map((reach, column) => column % every ? 0
+    : reach + 8 - (count - column - 0.5) * cell.width));
   return {
-    rowLabels, columnLabels, cell, left, every,
-    top: columns ? slant + 14 : 2,
+    rowLabels, columnLabels, cell, left, every, top,
     width: left + count * cell.width + over + 2,
-    height: (columns ? slant + 14 : 2) + values.length * cell.height + 2,
+    height: top + values.length * cell.height + 2,
     writesNumbers: columns !== null && square >= NARROWEST_WITH_NUMBER && (!signed || square >= 36),
   };
 }
@@ -165,12 +165,13 @@ function paintLabels(context, { rowLabels, columnLabels, cell, left, top, every 
 
 function paintCells(context, figure, full, palette) {
   const { cell, left, top, writesNumbers } = figure.layout;
-  const { values, columns } = figure.map;
+  const { values, columns, full: own } = figure.map; // a row may have its own full colour
   const signed = figure.dataset.colours === "signed";
   context.textAlign = "center";
   context.font = SMALL_FONT;
   values.forEach((numbers, row) => numbers.forEach((value, column) => {
-    const ground = groundOf(palette, value, full);
+    const isOwn = own?.row === row;
+    const ground = groundOf(palette, value, isOwn ? own.greatest : full);
     // Narrow cells begin and end at whole pixels, so that no seam shows between them.
     const x = Math.round(left + column * cell.width);
     const wide = Math.round(left + (column + 1) * cell.width) - x;
@@ -180,7 +181,7 @@ function paintCells(context, figure, full, palette) {
     context.fillRect(x, y, wide - (columns ? 1 : 0), cell.height - 1);
     if (!writesNumbers || value === null) return;
     context.fillStyle = hex(readableOn(ground));
-    context.fillText(shortNumber(value, signed ? 1 : 2), x + cell.width / 2, y + cell.height / 2);
+    context.fillText(shortNumber(value, signed || isOwn ? 1 : 2), x + cell.width / 2, y + cell.height / 2);
   }));
   context.strokeStyle = hex(palette.line);
   context.strokeRect(left - 0.5, top - 0.5, values[0].length * cell.width + 1,

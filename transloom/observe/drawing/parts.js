@@ -44,9 +44,9 @@ export function table(header, rows, marked = null) {
     cells.map((cell) => element("td", {}, element("bdi", {}, cell))))), null, null);
 }
 
-// A table whose rows are elements, under titles. `kind`: classes of it.
-export function stepsTable(titles, rows, caption = null, kind = "steps") {
-  return element("table", { class: kind }, caption && element("caption", {}, caption),
+// A table whose rows are elements, under titles. `kind` and `captionKind`: classes of it and of its caption.
+export function stepsTable(titles, rows, caption = null, kind = "steps", captionKind = null) {
+  return element("table", { class: kind }, caption && element("caption", { class: captionKind }, caption),
     element("thead", {}, element("tr", {},
       titles.map((title) => element("th", { scope: "col" }, title)))),
     element("tbody", {}, rows));
@@ -59,6 +59,14 @@ export const labelled = (label, cells, kind = null) =>
 export const cell = (...content) => element("td", { dir: "auto" }, ...content);
 
 export const pieceText = (piece) => element("b", { dir: "auto" }, visible(piece));
+
+// Candidates of a step, each with its probability, of which at most one is the piece `chosen`.
+export const candidatesCell = (candidates, chosen = null) => cell(candidates.map(({ piece, probability }) => {
+  const shown = element("span", { class: piece === chosen ? "candidate chosen" : "candidate" },
+    pieceText(piece), ` ${formatPercent(probability)}`);
+  shown.style.setProperty("--share", `${100 * probability}%`);
+  return shown;
+}));
 
 // The most probable piece of a layer, and `other` if that is not the one that follows.
 export function lensCell(piece, probability, other) {
@@ -81,9 +89,9 @@ export function bars(candidates, chosen) {
       element("td", { class: "bar" }, bar), element("td", {}, formatNumber(logit)));
   };
   const titles = [["th", "piece"], ["th", "probability"], ["td", ""], ["th", "logit"]];
-  return element("table", { class: "bars" },
+  return Object.assign(element("table", { class: "bars" },
     element("thead", {}, element("tr", {}, titles.map(([tag, title]) => element(tag, {}, title)))),
-    element("tbody", {}, candidates.map(line)));
+    element("tbody", {}, candidates.map(line))), { candidates });
 }
 
 // What the pieces have that are no candidates.

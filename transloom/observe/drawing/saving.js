@@ -45,16 +45,12 @@ function savableHeatMap(figure) {
 
 // The candidates of a step.
 function savableBars(table) {
-  const lines = [...table.querySelectorAll("tr[data-probability]")].map((line) => ({
-    piece: line.cells[0].textContent, probability: Number(line.dataset.probability),
-    logit: Number(line.cells[3].textContent.replace("−", "-")),
-  }));
   const holder = element("div", { class: "saved" });
   table.after(holder);
   savable(holder, {
     title: () => headingOf(table),
     table: () => [["piece", "probability", "logit"],
-      ...lines.map(({ piece, probability, logit }) => [piece, probability, logit])],
+      ...table.candidates.map(({ text, probability, logit }) => [text, probability, logit])],
     svg: () => svgOfElement(table),
   });
 }

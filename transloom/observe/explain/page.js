@@ -7,6 +7,7 @@
 import { element, optionGroups } from "../drawing/elements.js";
 import { paint, paintAll } from "../drawing/heat_map.js";
 import { makeSavable } from "../drawing/saving.js";
+import { followTheme } from "../drawing/theme.js";
 
 const list = document.querySelector("nav");
 const menu = document.getElementById("menu");
@@ -123,15 +124,8 @@ if (location.protocol === "about:") {
   });
 }
 
-// Light or dark: as the system, until the button says otherwise.
-const systemDark = matchMedia("(prefers-color-scheme: dark)");
 const repaint = () => [first, state.here].forEach(paintAll);
-document.getElementById("theme").addEventListener("click", () => {
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches;
-  root.dataset.theme = dark ? "light" : "dark";
-  repaint();
-});
-systemDark.addEventListener("change", repaint);
+followTheme(repaint);
 document.getElementById("scale").addEventListener("change", (event) => {
   root.dataset.scale = event.target.value;
   repaint();

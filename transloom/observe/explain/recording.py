@@ -127,11 +127,11 @@ class RecordedTensors:
         last = stack.layers[-1].feed_forward_residual.output_btm
         return {**found, "last_tm": self.add(last, "last_btm")[1]}
 
-    def tree(self, part: Any, instead: dict[str, Any] | None = None) -> Any:
-        """Return a part of a trace with the index of each tensor instead of the tensor.
+    def tree(self, part: Any, overrides: dict[str, Any] | None = None) -> Any:
+        """Return a part of a trace in which the index of each tensor replaces the tensor.
 
         Args:
-            instead: values of some fields that replace those of the part.
+            overrides: other values of some fields of the part.
         """
         if part is None:
             return None
@@ -140,7 +140,7 @@ class RecordedTensors:
         assert is_dataclass(part)
         found = {}
         for field in fields(part):
-            value = (instead or {}).get(field.name, getattr(part, field.name))
+            value = (overrides or {}).get(field.name, getattr(part, field.name))
             if not isinstance(value, Tensor):
                 found[field.name] = self.tree(value)
             elif field.name != "ids_bt":

@@ -43,7 +43,7 @@ def translation_page(
         "recorded": None if is_computed else recorded(explained),
     }
     config = explained.config
-    caption = "Decoding step 1. Each new piece is the decoder's next input."
+    caption = "Each new piece is the decoder's next input."
     if runs:
         caption += " Choose a number of any map to see where it comes from."
     start = PageStart(

@@ -97,7 +97,7 @@ class RecordedSteps:
         return back
 
     def unknown_of(self, step: int) -> tuple[str, ...]:
-        """Return the names of the fields of a step whose valid value the metrics file lacks."""
+        """Return the names of the fields of a step that the metrics file lacks or has damaged."""
         return ("nll", "grad_norm", "other_sums") if step in self.partly_known else ()
 
     def promise(

@@ -39,6 +39,7 @@ from transloom.observe.dashboard.api_models import run_path
 from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.dashboard.runs_folder import run_id
 from transloom.observe.drawing.modules import DRAWING, hash_source, joined_modules
+from transloom.web.page_files import SHARED
 
 FROZEN = "/frozen"  # key of the report's metadata; all other keys are request paths
 DIGITS = 7  # significant digits of the numbers in curves
@@ -144,7 +145,8 @@ def one_file(answers: Mapping[str, Any]) -> str:
 
 
 def _read(name: str) -> str:
-    text = (PAGE / name).read_text(encoding="utf-8")
+    shared = name.removeprefix("shared/")
+    text = (PAGE / name if shared == name else SHARED / shared).read_text(encoding="utf-8")
     assert "</script" not in text or name.endswith(".html"), f"{name} would end its own script"
     return text
 

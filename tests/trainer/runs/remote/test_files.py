@@ -201,16 +201,36 @@ def test_bytes_that_are_appended_during_an_upload_are_a_change(tmp_path):
     assert stored(objects, known.files[NAME]) == b"one\ntwo\n"
 
 
-@pytest.mark.parametrize("in_place", [True, False])
-def test_a_rewrite_of_equal_size_and_tail_is_uploaded(tmp_path, in_place):
+@pytest.mark.parametrize(("in_place", "more"), [(True, b""), (False, b""), (False, b" and more")])
+def test_a_rewrite_with_an_equal_tail_is_uploaded(tmp_path, in_place, more):
     objects, known = Objects(), KnownFiles(tmp_path)
     path = tmp_path / NAME
-    path.write_bytes(b"first part, tail")
+    path.write_bytes(b"first part, and a long tail")
     known.upload(objects, NAME, 1)
-    content = b"other part, tail"
+    content = b"other part, and a long tail" + more
     path.write_bytes(content) if in_place else write(path, content)
     known.upload(objects, NAME, 1)
     assert stored(objects, known.files[NAME]) == content
+
+
+@pytest.mark.parametrize("data", [b"another", b"beginning that stays, and another tail"])
+def test_a_copy_is_replaced_as_a_whole(tmp_path, data):
+    """A reader sees the former content until the new one is complete, and nothing of a tail."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    objects, known, copy = Objects(), KnownFiles(source), KnownFiles(target)
+    for content in (b"beginning that stays", data):
+        write(source / NAME, content)
+        known.upload(objects, NAME, 1)
+        if content != data:
+            copy.fetch(objects, NAME, known.files[NAME])
+    with (target / NAME).open("rb") as opened, (target / NAME).open("ab") as other:
+        other.write(b"lost lines")
+        other.flush()
+        copy.fetch(objects, NAME, known.files[NAME])
+        assert opened.read() == b"beginning that stays" + b"lost lines"
+    assert (target / NAME).read_bytes() == data
+    assert [path.name for path in target.iterdir()] == [NAME]
 
 
 @pytest.mark.parametrize("size", [0, 5, 12, 14])

@@ -153,7 +153,7 @@ class TestLease:
             contender = pool.submit(lease.acquire, HeadObject(store), print)
             while not contender.done():
                 owner.change(renew)
-            with pytest.raises(RunInUseError, match=f"{store.url} is in use by process"):
+            with pytest.raises(RunInUseError):
                 contender.result()
 
     def test_an_expired_lease_is_taken_and_its_owner_notices(self, store):

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-import os
 import shutil
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+from support.files.disk_calls import record_disk_calls
 from support.records.checkpoints import make_header, rewrite_header, save_checkpoint
 from support.storage.commits import check_no_orphans
 
@@ -138,14 +140,11 @@ def test_the_pulled_run_can_be_owned_and_read(folder, url, tmp_path):
 def test_the_head_names_all_objects_and_only_those(large, url):
     push_run(large, url)
     head = HeadObject(ObjectStore(url)).read()
-    prefixes = tuple(head.checkpoints.values())
-    named = objects_of(head.files)
     assert head.owner.released
     assert head.owner.number == 1
     assert sorted(head.checkpoints) == ["average-of-10-20", "step-00000010", "step-00000020"]
-    rest = set(objects(url)) - named - {HEAD}
-    assert rest
-    assert all(name.startswith(prefixes) for name in rest)
+    assert objects(url).keys() - objects_of(head.files) - {HEAD}
+    check_no_orphans(url, "after a push")
 
 
 def test_a_driver_continues_the_pushed_run(large, url, tmp_path):
@@ -181,23 +180,28 @@ class BrokenError(ObjectStoreError):
     pass
 
 
+@contextmanager
+def failing_after(monkeypatch, method, requests):
+    """Let a method of object stores fail after so many calls."""
+    call, calls = getattr(ObjectStore, method), count(1)
+
+    def fail_later(self, *arguments):
+        if next(calls) > requests:
+            raise BrokenError("broken")
+        return call(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, method, fail_later)
+        yield
+
+
 @pytest.mark.parametrize("requests", [0, 2, 5])
 def test_an_interrupted_push_leaves_no_run_and_continues(
     folder, url, tmp_path, monkeypatch, requests
 ):
-    put, count = ObjectStore.put, 0
-
-    def fail_later(self, name, data):
-        nonlocal count
-        count += 1
-        if count > requests:
-            raise BrokenError("broken")
-        put(self, name, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "put", fail_later)
-        with pytest.raises(BrokenError):
-            push_run(folder, url)
+    put = ObjectStore.put
+    with pytest.raises(BrokenError), failing_after(monkeypatch, "put", requests):
+        push_run(folder, url)
     assert HeadObject(ObjectStore(url)).read() is None
     left = {name for name in objects(url) if "safetensors" in name}
     written = []
@@ -211,28 +215,15 @@ def test_an_interrupted_push_leaves_no_run_and_continues(
     assert not left & set(written)
     pull_run(url, tmp_path / "back")
     assert content(tmp_path / "back") == content(folder)
-    head = HeadObject(ObjectStore(url)).read()
-    named = objects_of(head.files)
-    rest = set(objects(url)) - named - {HEAD}
-    assert all(name.startswith(tuple(head.checkpoints.values())) for name in rest)
+    check_no_orphans(url, "after an interrupted push")
 
 
 def test_an_interrupted_pull_leaves_no_folder_and_continues(folder, url, tmp_path, monkeypatch):
     save(folder / "checkpoints", 20)
     push_run(folder, url)
-    fetch, count = ObjectStore.get_range, 0
-
-    def fail_later(self, *range_):
-        nonlocal count
-        count += 1
-        if count > 8:
-            raise BrokenError("broken")
-        return fetch(self, *range_)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ObjectStore, "get_range", fail_later)
-        with pytest.raises(BrokenError):
-            pull_run(url, tmp_path / "back")
+    fetch = ObjectStore.get_range
+    with pytest.raises(BrokenError), failing_after(monkeypatch, "get_range", 8):
+        pull_run(url, tmp_path / "back")
     assert not (tmp_path / "back").exists()
     again = []
     monkeypatch.setattr(
@@ -274,7 +265,7 @@ def test_an_owned_run_is_not_pushed(folder, url, tmp_path, monkeypatch):
     from trainer.checkpoints import lease
 
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
-    with Lease(folder), pytest.raises(RunInUseError, match="in use by process"):
+    with Lease(folder), pytest.raises(RunInUseError):
         push_run(folder, url)
     assert objects(url) == {}
 
@@ -285,7 +276,7 @@ def test_an_owned_run_in_the_store_is_not_overwritten(folder, url, tmp_path, mon
     with RunMirror(url, RunFolder(tmp_path / "node"), lambda text: None) as mirror:
         mirror._thread._interval_seconds = 0.2
         mirror._thread.wake()
-        with pytest.raises(RunInUseError, match="in use by process"):
+        with pytest.raises(RunInUseError):
             push_run(folder, url)
 
 
@@ -331,7 +322,7 @@ def test_a_damaged_checkpoint_is_not_pulled(folder, url, tmp_path):
         pull_run(url, tmp_path / "back")
     assert not (tmp_path / "back").exists()
     store.delete([name])
-    with pytest.raises(CheckpointError, match="missing"):
+    with pytest.raises(CheckpointError):
         pull_run(url, tmp_path / "back")
 
 
@@ -387,26 +378,22 @@ def test_links_are_not_followed(folder, url, tmp_path):
 
 
 def test_the_folder_is_a_run(url, tmp_path):
-    with pytest.raises(RunMismatchError, match=r"no run.json"):
+    with pytest.raises(RunMismatchError):
         push_run(tmp_path, url)
     assert not (tmp_path / "owners").exists()
     assert Path(tmp_path).exists()
 
 
-def test_pulled_state_files_and_headers_are_on_the_disk(large, url, tmp_path, monkeypatch):
+def test_a_pulled_run_is_on_the_disk_before_it_has_its_name(large, url, tmp_path, monkeypatch):
     """After a power failure, a checkpoint that seems complete is complete."""
     push_run(large, url)
-    synced, fsync = set(), os.fsync
-
-    def recorded(file):
-        synced.add(os.fstat(file if isinstance(file, int) else file.fileno()).st_ino)
-        fsync(file)
-
-    monkeypatch.setattr(os, "fsync", recorded)
+    calls = record_disk_calls(monkeypatch)
     pull_run(url, tmp_path / "pulled")
-    files = list((tmp_path / "pulled" / "checkpoints").rglob("state-*"))
-    assert len(files) >= 4
-    assert [path.name for path in files if path.stat().st_ino not in synced] == []
+    *_, last, end = [at for at, (call, _) in enumerate(calls) if call == "rename"]
+    synced = {path.relative_to(tmp_path).parts[1:] for _, path in calls[last + 1 : end]}
+    target = tmp_path / "pulled"
+    assert synced == {path.relative_to(target).parts for path in [target, *target.rglob("*")]}
+    assert calls[end:] == [("rename", target), ("sync", tmp_path)]
 
 
 def test_many_files_are_pushed_and_pulled(folder, url, tmp_path):
@@ -434,7 +421,7 @@ def test_a_push_of_too_many_files_is_refused_before_an_upload(folder, url, monke
     for number in range(4):
         (folder / f"{number}.txt").write_text("x")
     before = {found.name for found in ObjectStore(url).list()}
-    with pytest.raises(RunMismatchError, match="here are 6"):
+    with pytest.raises(RunMismatchError):
         push_run(folder, url)
     assert {found.name for found in ObjectStore(url).list()} == before
 
@@ -479,7 +466,7 @@ def test_a_checkpoint_of_a_foreign_folder_requests_nothing(folder, url, tmp_path
         pass
     shutil.copytree(tmp_path / "node", tmp_path / "foreign")
     [path] = list_checkpoints(tmp_path / "foreign" / "checkpoints")
-    with pytest.raises(CheckpointError, match=f"transloom checkpoints verify {url}"):
+    with pytest.raises(CheckpointError):
         Checkpoint(path).verify()
     [path] = list_checkpoints(tmp_path / "node" / "checkpoints")
     Checkpoint(path).verify()

@@ -104,7 +104,7 @@ def test_the_output_is_the_local_commands_though_an_actor_is_killed(
     assert len(killed) == 2
     assert (tmp_path / "out.txt").read_text() == expected
     assert not (tmp_path / "out.txt.work").exists()
-    with pytest.raises(ClusterError, match="already exists"):
+    with pytest.raises(ClusterError):
         invoke(*command)
 
 

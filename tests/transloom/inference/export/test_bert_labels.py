@@ -100,5 +100,5 @@ def test_what_bert_has_not_is_refused(trained, tmp_path):
     values = CLASSES[trained.recipe.task][0](tmp_path, norm="pre")
     recipe = Recipe.of(values).training()
     other = replace(trained, model=build_network(recipe, trained.tokenizers))
-    with pytest.raises(ModelError, match=r"model\.norm is pre"):
+    with pytest.raises(ModelError):
         write_bert_labels(other, tmp_path / "out")

@@ -114,7 +114,7 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(run_with, tmp_p
     assert facts_of(ReplicaSettings(run, max_tokens=7)).longest == 7
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 30\. .*\[20\]"):
         facts_of(ReplicaSettings(run, checkpoint="30"))
-    with pytest.raises(RunMismatchError, match="is no run"):
+    with pytest.raises(RunMismatchError):
         facts_of(ReplicaSettings(tmp_path))
 
 

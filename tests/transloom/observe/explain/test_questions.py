@@ -61,6 +61,11 @@ def test_numbers_are_those_of_the_model(model_and_answers):
     found = layer.self_attention(read, model.source_mask(torch.tensor([ids])))
     skip = [x[0, 0, 0].item(), found[0, 0, 0].item(), (x + found)[0, 0, 0].item()]
     assert numbers(answer(answers, "anything lost")) == pytest.approx(skip, abs=0.00051)
+    parts = [row[0].item(), table[0, 0].item(), x[0, 0, 0].item()]
+    assert numbers(answer(answers, "first residual")) == pytest.approx(parts, abs=0.00051)
+    joined = answer(answers, "forgotten permute")
+    assert f"4 × {len(ids)} × 8 numbers to {len(ids)} × 4 × 8" in joined
+    assert f"8 numbers of “{pieces[0]}”, then 8 of “{pieces[1]}”" in joined
     total = x + found
     normed = layer.feed_forward_norm(total) if pre else layer.self_attention_norm(total)
     above = int((layer.feed_forward.inner(normed)[0, 0] > 0).sum())

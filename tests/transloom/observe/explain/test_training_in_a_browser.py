@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.needs("browser")]
 
 SENTENCES = ["je suis étudiant", "أنا طالب"]
 STEPS = [0, 1, 2, 3, 4]
+CHOSEN = "choice => choice.selectedOptions[0].textContent"
 OUTPUT = "document.querySelector('[data-lapse=output]').textContent"
 
 
@@ -51,7 +52,12 @@ def watched(request, browser, moments, translator_of, tmp_path):
 def test_a_slider_goes_through_the_moments_and_its_maps_have_their_weights(watched, moments):
     page = watched.page
     page.goto(watched.lapse)
-    slider = page.locator("[data-lapse=moment]")
+    assert page.locator("[data-lapse=sentence]").evaluate(CHOSEN) == SENTENCES[0]
+    slider = page.get_by_label("Step of training", exact=True)
+    words = [set(found.output.split()) for _, found in moments[SENTENCES[0]]]
+    learned = [2 * len(some & words[-1]) >= len(words[-1]) for some in words]
+    assert int(slider.input_value()) == learned.index(True)
+    slider.press("Home")
     said = []
     for step in STEPS:
         said.append(page.evaluate(OUTPUT))
@@ -87,11 +93,10 @@ def test_another_sentence_another_attention_and_a_row_of_the_table(watched, mome
     grid.focus()
     page.keyboard.press("ArrowRight")
     assert f"{found.source[0]}" in grid.locator(".visited").inner_text()
-    page.locator("[data-lapse=play]").click()  # from here to the last one, and then it stops
-    page.wait_for_function(
-        "() => document.querySelector('[data-lapse=moment]').value === '4'"
-        " && document.querySelector('[data-lapse=play]').textContent.includes('Play')"
-    )
+    player = page.locator(".lapse .player")
+    player.get_by_text("Play").click()  # from here to the last one, and then it stops
+    player.get_by_text("after step 4").wait_for()
+    player.get_by_text("Play").wait_for()
     assert watched.violations() == []
 
 

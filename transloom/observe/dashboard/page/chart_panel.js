@@ -3,14 +3,14 @@
 //
 // Every change calls `show` again; charts are kept and receive new data.
 
-import { Chart } from "./chart.js";
+import { ChartGrid } from "./chart_grid.js";
 import { lineOf } from "./colours.js";
 import { element } from "./drawing/elements.js";
 import { fill, setText } from "./dom.js";
 import { taskOf } from "./filters.js";
 import { charts, measures, shown } from "./measures.js";
 import { AXES, extent, scorePoints, smoothed, stepAtX, widened, xAtStep, xs } from "./series.js";
-import { X_AXES } from "./view_state.js";
+import { toggled, X_AXES } from "./view_state.js";
 import { whole } from "./words.js";
 
 export class ChartPanel {
@@ -18,9 +18,8 @@ export class ChartPanel {
   #colours;
   #change;
   #open;
-  #charts = new Map(); // by title
   #measures = new Map(); // the measures of the charts, by title
-  #grid = element("div", { class: "charts" });
+  #grid = new ChartGrid();
   #note = element("p", { class: "quiet", role: "status" });
   #axis;
   #smooth;
@@ -49,7 +48,7 @@ export class ChartPanel {
         element("label", {}, "smooth ", this.#smooth, this.#smoothed),
         element("details", { class: "menu" }, element("summary", {}, "Charts"), this.#chosen),
         this.#whole, this.#note),
-      this.#grid);
+      this.#grid.root);
   }
 
   // `ids`: the runs, in the order of the table.
@@ -64,19 +63,12 @@ export class ChartPanel {
     const drawn = charts(wanted, this.#content.ready).filter((measure) => this.#hasData(measure));
     this.#choices(all, drawn);
     this.#measures = new Map(drawn.map((measure) => [measure.title, measure]));
-    for (const measure of drawn) {
-      const chart = this.#chart(measure);
-      chart.show(this.#chartOf(measure, view));
-    }
-    const roots = drawn.map((measure) => this.#chart(measure).root);
-    if (roots.length !== this.#grid.children.length || roots.some((root, n) => root !== this.#grid.children[n])) {
-      this.#grid.replaceChildren(...roots);
-    }
+    this.#grid.show(drawn.map((measure) => [this.#formOf(measure), this.#chartOf(measure, view)]));
     setText(this.#note, this.#noteOf(ids));
   }
 
   redraw() {
-    for (const chart of this.#charts.values()) if (chart.root.isConnected) chart.redraw();
+    this.#grid.redraw();
   }
 
   // Collects the data of each run: its columns, scores and events, as far as they have arrived.
@@ -125,40 +117,17 @@ export class ChartPanel {
       curves.columns[measure.key]?.some((value) => value !== null)));
   }
 
-  #chart(measure) {
-    const { title, unit } = measure;
-    const kept = this.#charts.get(title);
-    if (kept?.unit === unit) return kept;
-    this.#charts.set(title, this.#newChart(measure));
-    return this.#charts.get(title);
-  }
-
-  #newChart(measure) {
-    const chart = new Chart({
-      title: measure.title,
-      unit: measure.unit,
-      log: () => this.#toggleLog(measure.key),
+  #formOf({ title, unit, key }) {
+    return {
+      title, unit,
+      log: () => this.#change((view) => ({ log: toggled(view.log, key) })),
       zoom: (ends) => this.#change({ zoom: ends && inside(ends, this.#content.extent) }),
-      cursor: (x) => this.#pointOthers(chart, x),
-      pick: (line, x) => this.#pick(chart, line, x),
-    });
-    return chart;
+      pick: (line, x) => this.#pick(title, line, x),
+    };
   }
 
-  #toggleLog(key) {
-    this.#change((view) => ({
-      log: view.log.includes(key) ? view.log.filter((other) => other !== key) : [...view.log, key],
-    }));
-  }
-
-  #pointOthers(pointed, x) {
-    for (const chart of this.#charts.values()) {
-      if (chart !== pointed && chart.root.isConnected) chart.pointAt(x);
-    }
-  }
-
-  #pick(chart, line, x) {
-    const measure = this.#measures.get(chart.title);
+  #pick(title, line, x) {
+    const measure = this.#measures.get(title);
     const run = this.#linesOf(measure)[line];
     const step = stepAtX(run.curves.columns, this.#content.view.x, x);
     this.#open(run.id, step, measure.key);

@@ -1,6 +1,7 @@
 // The settings in which runs differ, side by side.
 
 import { element } from "./drawing/elements.js";
+import { labelled, stepsTable } from "./drawing/parts.js";
 import { fill, quiet } from "./dom.js";
 import { differences } from "./filters.js";
 import { settingText } from "./words.js";
@@ -21,13 +22,9 @@ export class Differences {
     if (rows.length < 2) return quiet("Select two or more runs to compare their recipes.");
     const found = differences(rows);
     if (!found.length) return quiet("The recipes are the same in all fields.");
-    return element("table", { class: "plain differences" },
-      element("caption", { class: "unseen" }, "Settings in which the selected runs differ"),
-      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "setting"),
-        ...rows.map(({ standing, colour }) => element("th", { scope: "col" },
-          element("span", { class: `swatch ${colour.slice(2)}` }), standing.name)))),
-      element("tbody", {}, ...found.map(({ key, values }) => element("tr", {},
-        element("th", { scope: "row" }, key),
-        ...values.map((value) => element("td", { class: "text" }, settingText(value)))))));
+    const titles = rows.map(({ standing, colour }) => [element("span", { class: `swatch ${colour.slice(2)}` }), standing.name]);
+    return stepsTable(["setting", ...titles], found.map(({ key, values }) => labelled(key, values.map((value) =>
+      element("td", { class: "text" }, settingText(value))))), "Settings in which the selected runs differ",
+    "plain differences", "unseen");
   }
 }

@@ -1,6 +1,7 @@
 // Events of a run. They are shown as marks on the curves, and as a list.
 
 import { element } from "./drawing/elements.js";
+import { stepsTable } from "./drawing/parts.js";
 import { fill, quiet } from "./dom.js";
 import { whole } from "./words.js";
 
@@ -30,11 +31,8 @@ export class EventList {
       return;
     }
     const rest = all.length > MOST ? `, the newest ${whole(MOST)} of ${whole(all.length)}` : "";
-    fill(this.root, element("table", { class: "plain" },
-      element("caption", { class: "unseen" }, `Events${rest}`),
-      element("thead", {}, element("tr", {}, ...["step", "run", "event", "description"].map(
-        (name) => element("th", { scope: "col" }, name)))),
-      element("tbody", {}, ...all.slice(0, MOST).map((row) => this.#row(row)))),
+    fill(this.root, stepsTable(["step", "run", "event", "description"],
+      all.slice(0, MOST).map((row) => this.#row(row)), `Events${rest}`, "plain", "unseen"),
     rest && quiet(`Showing${rest.slice(1)}.`));
   }
 

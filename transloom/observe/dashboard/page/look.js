@@ -1,7 +1,7 @@
 // The report of an inspection: sentences, gradient norms and activations of each step.
 
 import { element } from "./drawing/elements.js";
-import { table } from "./dom.js";
+import { barOf, table } from "./dom.js";
 import { counted } from "./drawing/numbers.js";
 import { number, whole } from "./words.js";
 
@@ -69,20 +69,15 @@ function examplesTable(step) {
 
 function share(value) {
   if (value === null || value === undefined) return "–";
-  const filled = element("i", {});
-  filled.style.width = `${Math.max(0, Math.min(100, 100 * value))}%`;
-  return element("span", { class: "share" }, element("span", { class: "done" }, filled), `${(100 * value).toFixed(1)} %`);
+  return element("span", { class: "share" }, barOf(value), `${(100 * value).toFixed(1)} %`);
 }
 
 function norms(byLayer, heading) {
   const all = Object.entries(byLayer);
   const most = Math.max(0, ...all.map(([, norm]) => norm ?? 0));
   return element("div", {}, element(heading, {}, "Gradient norm by layer"),
-    table("Gradient norm by layer", ["layer", "norm", "relative to the largest"], all.map(([layer, norm]) => {
-      const filled = element("i", {});
-      filled.style.width = most ? `${(100 * (norm ?? 0)) / most}%` : "0";
-      return [layer, number(norm), element("span", { class: "done wide" }, filled)];
-    }), { quiet: true }));
+    table("Gradient norm by layer", ["layer", "norm", "relative to the largest"], all.map(([layer, norm]) =>
+      [layer, number(norm), barOf(most && (norm ?? 0) / most, "done wide")]), { quiet: true }));
 }
 
 function ranges(byLayer, heading) {

@@ -18,6 +18,7 @@ import { StepPanel } from "./step_panel.js";
 import { Store } from "./store.js";
 import { newView, parseView, writeView } from "./view_state.js";
 import { counted } from "./drawing/numbers.js";
+import { followTheme } from "./drawing/theme.js";
 import { moment } from "./words.js";
 
 const SHOWN_AT_FIRST = 5;
@@ -55,7 +56,10 @@ class Page {
       element("section", { class: "part", "aria-label": "Recipe differences" }, element("h2", {}, "Recipe differences"), this.#differences.root),
       element("section", { class: "part", "aria-label": "Events" }, element("h2", {}, "Events"), this.#events.root));
     document.body.append(this.#step.root);
-    this.#followTheme();
+    followTheme(() => {
+      this.#panel.redraw();
+      this.#run.redraw();
+    });
     window.addEventListener("hashchange", () => this.#go(parseView(location.hash)));
     this.#store.onChange(() => this.#drawLater());
     this.#view = parseView(location.hash);
@@ -157,22 +161,6 @@ class Page {
     this.#link.className = frozen ? "frozen" : link;
     setText(this.#link, frozen ? `report of ${moment(frozen.time)}`
       : link === "lost" ? "connection lost: retrying" : "live");
-  }
-
-  // Follows the system's colour scheme until the button overrides it.
-  #followTheme() {
-    const systemDark = matchMedia("(prefers-color-scheme: dark)");
-    const root = document.documentElement;
-    const redraw = () => {
-      this.#panel.redraw();
-      this.#run.redraw();
-    };
-    document.getElementById("theme").addEventListener("click", () => {
-      const isDark = root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches;
-      root.dataset.theme = isDark ? "light" : "dark";
-      redraw();
-    });
-    systemDark.addEventListener("change", redraw);
   }
 }
 

@@ -1,7 +1,7 @@
 // The textual parts of a run's page: each function makes elements of the response of /api/runs/ID.
 
 import { element } from "./drawing/elements.js";
-import { quiet, table } from "./dom.js";
+import { factsList, quiet, table } from "./dom.js";
 import { currentText, titleOf } from "./facts.js";
 import { counted } from "./drawing/numbers.js";
 import { bytes, moment, scoreTitle, scoreValue, searchLabel, settingText, span, stepsOf, whole } from "./words.js";
@@ -10,7 +10,7 @@ export function standing({ standing: run, card, facts }) {
   const { loss, nll } = run.numbers ?? {};
   const shown = facts.at("status").filter(({ name }) => name !== "nll" || nll !== loss);
   const nodes = Object.entries(run.nodes ?? {}).map(([node, count]) => `${count} on ${node}`).join(", ");
-  return pairs([
+  return [factsList([
     ["state", run.state + (run.reason ? `: ${run.reason}` : "")],
     ["step", stepsOf(run.step, run.max_steps)],
     ...shown.map((fact) => [titleOf(fact, run), currentText(fact, run)]),
@@ -23,7 +23,7 @@ export function standing({ standing: run, card, facts }) {
     ["run id", card?.id],
     ["dataset", card?.dataset_identity],
     ["first weights", card?.parent && settingText(card.parent)],
-  ]).concat((run.problems ?? []).map((problem) => element("p", { class: "problem" }, problem)));
+  ]), ...(run.problems ?? []).map((problem) => element("p", { class: "problem" }, problem))];
 }
 
 function slowText({ rank, node, cause, factor }) {
@@ -149,9 +149,4 @@ export function log({ log: entries }) {
   if (!entries.length) return [quiet("Empty.")];
   return [table("The run's log, newest first", ["time", "message"],
     entries.toReversed().map(({ time, text }) => [moment(time), text]), { quiet: true, texts: [1], tall: true })];
-}
-
-function pairs(rows) {
-  return [element("dl", { class: "facts" }, ...rows.filter(([, value]) => value)
-    .map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))))];
 }

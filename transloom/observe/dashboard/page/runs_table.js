@@ -7,6 +7,7 @@ import { fill, setText } from "./dom.js";
 import { currentText } from "./facts.js";
 import { FIELDS, fits, parseFilter, sorted, unknownFields, valueOf } from "./filters.js";
 import { counted } from "./drawing/numbers.js";
+import { toggled } from "./view_state.js";
 import { scoreTitle, scoreValue, settingText, stepsOf, whole } from "./words.js";
 
 const WIDE_SETTING = 60; // shown characters of a setting
@@ -115,7 +116,8 @@ export class RunsTable {
     let kept = this.#rows.get(id);
     if (!kept) {
       const box = element("input", {
-        type: "checkbox", "aria-label": `curves of ${standing.name}`, change: () => this.#select(id, box.checked),
+        type: "checkbox", "aria-label": `curves of ${standing.name}`,
+        change: () => this.#change({ runs: toggled(this.#selected, id, box.checked) }),
       });
       const swatch = element("span", {});
       kept = { box, swatch, row: element("tr", {}, element("td", {}, element("label", { class: "tick" }, box, swatch))) };
@@ -134,11 +136,6 @@ export class RunsTable {
     return kept.row;
   }
 
-  #select(id, isOn) {
-    const others = this.#selected.filter((other) => other !== id);
-    this.#change({ runs: isOn ? [...others, id] : others });
-  }
-
   #showChoices(runs, view) {
     const settings = [...new Set(runs.flatMap((row) => Object.keys(row.standing.settings)))].sort();
     const various = settings.filter((key) => (
@@ -148,17 +145,11 @@ export class RunsTable {
     fill(this.#known, ...[...FIELDS, "owner", ...numbers, ...settings].map((key) => element("option", { value: `${key}=` })));
     const boxes = (keys) => keys.map((key) => element("label", {}, element("input", {
       type: "checkbox", value: key, checked: view.columns.includes(key),
-      change: (event) => this.#choose(key, event.target.checked),
+      change: (event) => this.#change((view) => ({ columns: toggled(view.columns, key, event.target.checked) })),
     }), key));
     fill(this.#choices,
       element("p", {}, various.length ? "Settings in which runs differ" : "All settings are the same"), ...boxes(various),
       element("p", {}, "Other settings"), ...boxes(rest));
-  }
-
-  #choose(key, isOn) {
-    this.#change((view) => ({
-      columns: isOn ? [...view.columns, key] : view.columns.filter((other) => other !== key),
-    }));
   }
 }
 

@@ -4,7 +4,7 @@
 //   ─▶ the server trains it again (progress) ─▶ sentences, gradient norms, activations
 
 import { element } from "./drawing/elements.js";
-import { fill, setText } from "./dom.js";
+import { factsList, fill, setText } from "./dom.js";
 import { stepText, titleOf } from "./facts.js";
 import { lookParts } from "./look.js";
 import { firstFrom } from "./series.js";
@@ -121,8 +121,8 @@ export class StepPanel {
       return;
     }
     const standing = this.#store.row(step.id)?.standing;
-    fill(this.#record, element("dl", { class: "facts" }, ...this.#store.facts.at("step").map((fact) => element("div", {},
-      element("dt", {}, titleOf(fact, standing)), element("dd", {}, stepText(fact, columns[fact.name]?.[n], standing))))), said);
+    fill(this.#record, factsList(this.#store.facts.at("step").map((fact) =>
+      [titleOf(fact, standing), stepText(fact, columns[fact.name]?.[n], standing)])), said);
   }
 
   // Shows an inspection immediately if this page knows of it.

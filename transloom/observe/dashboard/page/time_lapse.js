@@ -4,6 +4,8 @@
 import { element } from "./drawing/elements.js";
 import { fill, setText, table } from "./dom.js";
 import { counted } from "./drawing/numbers.js";
+import { labelled, stepsTable } from "./drawing/parts.js";
+import { player } from "./drawing/player.js";
 import { whole } from "./words.js";
 
 export class TimeLapse {
@@ -11,11 +13,9 @@ export class TimeLapse {
   isEmpty = true;
   #sentences = {};
   #said = element("output", { dir: "auto" });
-  #step = element("span", { class: "quiet" });
   #map = element("div", {});
   #choice = element("select", { "aria-label": "Sentence", change: () => this.#choose() });
-  #slider = element("input", {
-    type: "range", min: "0", value: "0", "aria-label": "Step", input: () => this.#draw() });
+  #player = player("Step", (place) => this.#draw(place));
   #all = element("div", {});
 
   // `answer`: of /api/runs/ID/time-lapse. The user's choice of sentence and step is kept.
@@ -32,8 +32,7 @@ export class TimeLapse {
     fill(this.#choice, ...names.map((name) => element("option", { value: name }, name)));
     if (names.includes(before)) this.#choice.value = before;
     if (!this.#said.isConnected) {
-      fill(this.root, element("p", {}, this.#choice), element("p", {}, this.#slider),
-        element("p", {}, this.#step, " ", this.#said),
+      fill(this.root, element("p", {}, this.#choice), this.#player.root, element("p", {}, this.#said),
         element("div", { class: "side-by-side" }, this.#map, this.#all), ...told);
     }
     this.#choose();
@@ -45,22 +44,19 @@ export class TimeLapse {
 
   // Shows the newest step, unless the user has moved the slider back.
   #choose() {
-    const wasLast = this.#slider.value === this.#slider.max || !this.#slider.hasAttribute("max");
-    this.#slider.max = this.#moments.length - 1;
-    if (wasLast) this.#slider.value = this.#slider.max;
+    const [place, count] = this.#player.here();
     const rows = this.#moments.toReversed().map(({ step, output }) => [whole(step), output || "(nothing)"]);
     fill(this.#all, table("The translation after each step", ["step", "translation"], rows,
       { quiet: true, texts: [1], tall: true }));
-    this.#draw();
+    this.#player.length(this.#moments.length, place === count - 1 ? this.#moments.length - 1 : place);
   }
 
-  #draw() {
-    const moment = this.#moments[Number(this.#slider.value)];
+  #draw(place) {
+    const moment = this.#moments[place];
     const { step, output, ended } = moment;
-    setText(this.#step, `after ${counted(step, "step")}:`);
     setText(this.#said, (output || "(nothing)") + (ended ? "" : " …"));
-    this.#slider.setAttribute("aria-valuetext", `after ${counted(step, "step")}`);
     fill(this.#map, mapOf(moment));
+    return `after ${counted(step, "step")}`;
   }
 }
 
@@ -73,10 +69,7 @@ function mapOf({ source, target, weights, ended }) {
     return drawn;
   };
   return element("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Cross-attention" },
-    element("table", { class: "attention" },
-      element("caption", {}, "Cross-attention of each output piece: mean of all heads, percent"),
-      element("thead", {}, element("tr", {}, element("td", {}),
-        source.map((piece) => element("th", { scope: "col", dir: "auto" }, piece)))),
-      element("tbody", {}, weights.map((row, t) => element("tr", {},
-        element("th", { scope: "row", dir: "auto" }, pieces[t]), row.map(cell))))));
+    stepsTable(["piece", ...source.map((piece) => element("bdi", {}, piece))],
+      weights.map((row, t) => labelled(pieces[t], row.map(cell))),
+      "Cross-attention of each output piece: mean of all heads, percent", "attention"));
 }

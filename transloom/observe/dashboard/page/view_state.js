@@ -62,3 +62,7 @@ export function writeView(view) {
   if (view.step) say("step", text(`${view.step.id}@${view.step.step}`));
   return parts.length ? "#" + parts.join("&") : "";
 }
+
+// A list with or without an item; by default, the one that it is not yet.
+export const toggled = (list, item, isOn = !list.includes(item)) =>
+  (isOn ? [...list, item] : list.filter((other) => other !== item));

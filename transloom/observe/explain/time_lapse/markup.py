@@ -15,13 +15,9 @@ Moments = dict[str, list[tuple[str, Probe]]]  # probes by sentence, each with th
 
 _CONTROLS = """\
 <div class="lapse">
-<p{one}><label>Sentence <select data-lapse="sentence">{sentences}</select></label></p>
-<p class="slider"><button type="button" data-lapse="before" aria-label="Step before">‹</button>
-<input type="range" data-lapse="moment" min="0" max="{last}" value="0"
-aria-label="Step of training">
-<button type="button" data-lapse="after" aria-label="Step after">›</button>
-<button type="button" data-lapse="play">▶ Play</button></p>
-<p class="said"><small data-lapse="step"></small> <output data-lapse="output" dir="auto"></output>
+<p><label>Sentence <select data-lapse="sentence">{sentences}</select></label> </p>
+<div data-lapse="player"></div>
+<p class="said"><output data-lapse="output" dir="auto"></output>
 <small data-lapse="ended"></small></p>
 <h2 class="part">Predictions of the next piece</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Predictions of each step">
@@ -46,9 +42,7 @@ def lapse_markup(lapse: Moments) -> str:
     data = json_in_html([_data_of(sentence, moments) for sentence, moments in lapse.items()])
     options = "".join(f'<option value="{n}">{escape(s)}</option>' for n, s in enumerate(sentences))
     return _CONTROLS.format(
-        one=" hidden" if len(sentences) == 1 else "",
         sentences=options,
-        last=len(first) - 1,
         places="".join(
             f'<option value="{escape(place)}"{" selected" if place == shown else ""}>'
             f"{escape(_name(place))}</option>"
@@ -84,7 +78,7 @@ def _moment(name: str, probe: Probe) -> Mapping[str, Any]:
         "output": probe.output,
         "source": list(probe.source),
         "target": list(probe.target),
-        "predictions": [[(p.piece, p.probability) for p in step] for step in probe.predictions],
+        "predictions": [[p.model_dump() for p in step] for step in probe.predictions],
     }
     maps = [
         {

@@ -49,12 +49,15 @@ def section_of(moments: Moments, problems: Iterable[str] = ()) -> PageSection:
         "Early steps change the network most, so they were recorded more often: at powers of two, "
         "and at 1.5 times each power. Attention weights are rounded to multiples of 1/255. A "
         "translation is cut at twice the length of its sentence plus four pieces, because an "
-        "untrained network seldom ends a translation. The time-lapse takes "
+        "untrained network seldom ends a translation. A sentence that you type is not played here: "
+        "the page has the weights of one step, and not those of the others. The time-lapse takes "
         f"{_kilobytes(moments):,} kB of this page.",
     ]
     lead = (
         f"During its training, this model translated the same sentence "
-        f"{counted(count_moments(moments), 'time')}. Move the slider to see the translations. An "
+        f"{counted(count_moments(moments), 'time')}. The slider begins "
+        "where half of the words of its last translation are there; play on, or move it back to "
+        "the beginning. An "
         "untrained network repeats one piece, and its attention is uniform. Later it writes words, "
         "and each head attends to certain pieces."
     )

@@ -6,11 +6,13 @@ import { element, optionGroups } from "../../drawing/elements.js";
 import { paint, shade } from "../../drawing/heat_map.js";
 import { whenStill } from "../../drawing/in_view.js";
 import { counted, formatNumber, formatPercent } from "../../drawing/numbers.js";
+import { player } from "../../drawing/player.js";
 import { savable, svgOfElement } from "../../drawing/saving.js";
 import { areRightToLeft, visible, written } from "../../drawing/text.js";
 import { labelsOf, nameOfAttention, tensorAt } from "../live/page/places.js";
 import { meanOf } from "../live/page/tensors.js";
 import { headNames, weightsOfHead } from "./maps.js";
+import { addRowPlay } from "./row_play.js";
 import { rowsOf } from "./trace.js";
 
 const PIECES_IN_BOX = 8;
@@ -26,29 +28,31 @@ export const flowOf = {
 
 // Parts of the figure in the order of the forward pass: boxes, and rows of numbers that pass from one to
 // the next.
-function flowOfTranslation({ model, source, target, encoder, decoder, predictions }) {
-  const [start] = target.texts;
+function flowOfTranslation({ model, source, target, encoder, decoder, predictions }, step = 0) {
   return [
     tokensBox(source.texts, "encoder.ids"),
     numbers(model, "embedding", "encoder.embedding", inputOf(encoder), source.texts[0]),
     box("Encoder", `${counted(model.encoder_layers, "layer")}; every piece attends to all`,
       "encoder.1.self_attention"),
     numbers(model, "memory", "encoder.memory", encoder.output_tm, source.texts[0]),
-    box("Decoder", `${counted(model.decoder_layers, "layer")}; reads the memory and`, "decoder.ids", [start]),
-    numbers(model, "hidden state", "decoder.softmax", decoder.output_tm, start, 1),
-    outputBox("most probable next piece:", "decoder.softmax", predictions[0].best),
+    box("Decoder", `${counted(model.decoder_layers, "layer")}; reads the memory and`, "decoder.ids",
+      excerptOf(target.texts.slice(0, step + 1))),
+    numbers(model, "hidden state", "decoder.softmax", decoder.output_tm, target.texts[step], 1, step),
+    outputBox("most probable next piece:", "decoder.softmax", predictions[step].best),
   ];
 }
 
-function flowOfContinuation({ model, pieces, given, stack, states_nm, sampling, predictions, chosen }) {
+function flowOfContinuation({ model, pieces, given, stack, states_nm, sampling, predictions, chosen }, step = 0) {
+  const read = given + step;
   return [
-    tokensBox(pieces.texts.slice(0, given), "decoder.ids"),
-    numbers(model, "embedding", "decoder.embedding", inputOf(stack), pieces.texts[0], given),
+    tokensBox(pieces.texts.slice(0, read), "decoder.ids"),
+    numbers(model, "embedding", "decoder.embedding", inputOf(stack), pieces.texts[0], read),
     box("Decoder", `${counted(model.layers, "layer")}; every piece attends to itself and earlier ones`,
       "decoder.1.self_attention"),
-    numbers(model, "hidden state", "decoder.softmax", states_nm, pieces.texts[given - 1]),
+    numbers(model, "hidden state", "decoder.softmax", step ? stack.output_tm : states_nm,
+      pieces.texts[read - 1], 1, step && read - 1),
     outputBox(`${sampling ? "drawn" : "most probable"} next piece:`, "decoder.softmax",
-      predictions[given - 1].candidates.find(({ id }) => id === chosen.ids[0])),
+      predictions[read - 1].candidates.find(({ id }) => id === chosen.ids[step])),
   ];
 }
 
@@ -88,15 +92,18 @@ function box(name, about, key, pieces = [], probability = null) {
       probability === null ? [] : element("b", {}, formatPercent(probability)))]);
 }
 
-// The first numbers of a tensor's first row, which is that of `piece`, on the arrow to the next box.
-function numbers({ limits }, name, key, tensor, piece, height = tensor.shape.at(-2)) {
-  const [row] = rowsOf(tensor, null, 1, limits.numbers);
+// The first numbers of a tensor's row `at`, which is that of `piece`, on the arrow to the next box. What is
+// written step by step goes back.
+function numbers({ limits, family }, name, key, tensor, piece, height = tensor.shape.at(-2), at = 0) {
+  const row = rowsOf(tensor, null, at + 1, limits.numbers)[at];
   const full = row.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
   const item = flowItem(name, key, [
     element("span", {}, `${height} × ${tensor.shape.at(-1)}, `, element("bdi", {}, piece), ": "),
     element("span", { class: "row", dir: "ltr" }, Array.from(row.subarray(0, NUMBERS_ON_ARROW), (value) =>
       [shade(element("i", {}, formatNumber(value)), value, full), " "]), "…"),
-    element("span", { class: "arrow", "aria-hidden": "true" }, "→")]);
+    element("span", { class: "arrow", "aria-hidden": "true" }, "→"),
+    name === "hidden state" && family !== "filling" && element("span", { class: "loop" },
+      element("b", { "aria-hidden": "true" }, "▲"), "next input")]);
   item.row = [name, piece, ...row];
   return item;
 }
@@ -122,16 +129,27 @@ const part = (name) => document.querySelector(`.first-screen [data-first="${name
 export const resultsShown = () => [part("flow"), part("made")];
 
 export function showFirstScreen(trace) {
+  const { chosen, given = 1, model: { limits } } = trace;
+  const steps = player("Step of the decoder", (step) => {
+    showFlow(trace, step);
+    return `step ${step + 1} of ${chosen?.ids.length}`;
+  });
+  steps.length(Math.max(1, Math.min(chosen?.ids.length ?? 1, limits.pieces + 1 - given)));
+  steps.root.hidden = !chosen?.ids.length;
+  part("steps").replaceChildren(steps.root);
+  part("made").textContent = written(trace.made);
+  showHead(trace);
+}
+
+function showFlow(trace, step) {
   const flow = part("flow").querySelector("ol");
-  const items = flowOf[trace.model.family](trace);
+  const items = flowOf[trace.model.family](trace, step);
   // A link that is being clicked must stay: of items that are there, only the content changes.
   if (!flow.children.length) flow.append(...items);
   else [...flow.children].forEach((item, n) => {
     item.querySelector(".about").replaceWith(items[n].querySelector(".about"));
     item.row = items[n].row;
   });
-  part("made").textContent = written(trace.made);
-  showHead(trace);
   savable(part("flow").querySelector(":scope > figcaption"), {
     title: () => document.querySelector(".first-screen h1").textContent,
     table: () => [["", "row", "numbers"], ...[...flow.children].flatMap(({ row }) => (row ? [row] : [])),
@@ -166,6 +184,7 @@ function showHead(trace) {
     tensorAt(trace, key).weights_hts, Number(head), rows, columns, causal);
   part("head-map").replaceChildren(figure);
   paint(figure);
+  addRowPlay(trace, tensorAt(trace, key), Number(head), figure);
 }
 
 // The head whose rows have the largest weights on one column, in the mean; the first row of a decoder has only

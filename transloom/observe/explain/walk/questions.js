@@ -152,6 +152,11 @@ function ofAttention(read) {
       `Head 1 gives numbers 0 to ${d - 1} of the joined row, head 2 the next ${d} numbers, and so on ` +
       `up to number ${width - 1}. Number i is multiplied by row i of Wo. Another order of the heads ` +
       "gives the same result if the rows of Wo are in that order, too.", box],
+    ["Which rows are joined, and what does a forgotten permute do?",
+      `The rows of one piece: “${pieces[0]}” gets ${d} numbers from each head. Code must permute ` +
+      `${heads} × ${s} × ${d} numbers to ${s} × ${heads} × ${d} before it joins them to ${s} × ${width}. Without ` +
+      `the permute the shape is the same, but the first row has ${d} numbers of “${pieces[0]}”, then ${d} of ` +
+      `${s > 1 ? `“${pieces[1]}”, of the same head` : "the next head"}. Training then learns little, without an error.`, box],
     ["How does a model know what “it” refers to?",
       "No part of the model looks this up. The row of a pronoun takes values from the rows of other " +
       "pieces, with weights like those shown here. Training has changed these weights so that they " +
@@ -187,6 +192,9 @@ function ofLayers({ trace, stack, pieces, key, output, outputBox }) {
     ? ["The row before the normalisation", "The sum is passed on unchanged."]
     : ["The input of the sub-layer",
       "The whole row is then normalised, so the input is not passed on unchanged."];
+  const { embedding } = stack;
+  const carried = [["embedding", embedding.scaled_tm ?? embedding.tokens_tm], ["position", embedding.positions_tm],
+    ["segment", embedding.segments_tm]].filter(([, rows]) => rows);
   const [before, after] = [residual.input_tm, lastLayer(stack)].map(firstRow);
   const cosine = before.reduce((sum, value, i) => sum + value * after[i], 0) /
     (lengthOf(before) * lengthOf(after));
@@ -195,6 +203,10 @@ function ofLayers({ trace, stack, pieces, key, output, outputBox }) {
       `${added} is added to the output of the sub-layer, number by number. For “${piece}”, dimension ` +
       `0: ${at(residual.input_tm)} + ${at(first.self_attention.output_tm)} ≈ ${at(residual.sum_tm)}. ` +
       `The two numbers cannot be recovered from their sum. ${then}`, `${key}.1.self_attention.sum`],
+    ["What does the first residual connection carry?",
+      `The input of layer 1. For “${piece}”, dimension 0: ${carried.map(([name, row]) => `${name} ${at(row)}`).join(" + ")} ` +
+      `≈ ${at(embedding.sum_tm)}${embedding.normed_tm ? ", then normalised" : ""}. Each sum adds the output of ` +
+      "a sub-layer to it, so later layers can still read which piece stands where.", `${key}.1.self_attention.sum`],
     ["Does the size change from layer to layer?",
       `No. Each of the ${counted(pieces.ids.length, "row")} has ${form.width} numbers after the embedding, after ` +
       `each sub-layer of all ${counted(layers ?? encoder_layers, "layer")}, and at the end: an input can only be ` +

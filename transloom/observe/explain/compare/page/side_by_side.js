@@ -4,7 +4,7 @@
 import { element } from "../../../drawing/elements.js";
 import { heatMap, paintAll } from "../../../drawing/heat_map.js";
 import { formatPercent, formatPrecise } from "../../../drawing/numbers.js";
-import { cell, labelled, lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
+import { candidatesCell, cell, labelled, lensCell, pieceText, stepsTable } from "../../../drawing/parts.js";
 import { makeSavable } from "../../../drawing/saving.js";
 import { visible, written } from "../../../drawing/text.js";
 import { comparisonSlices } from "./comparing.js";
@@ -71,11 +71,9 @@ function barOf(share) {
 }
 
 function stepsOf(sides) {
-  const candidates = ({ best }) => cell(best.map(({ piece, probability }) =>
-    element("span", { class: "said" }, pieceText(piece), ` ${formatPercent(probability)}`)));
   const { asked, target } = sides[0];
   const rows = asked.map((piece, t) => labelled(`${t + 1}`, [cell(pieceText(target[t])),
-    sides.map(({ steps }) => candidates(steps[t])), cell(pieceText(piece)),
+    sides.map(({ steps }) => candidatesCell(steps[t].best)), cell(pieceText(piece)),
     sides.map(({ steps }) => barOf(steps[t].asked))]));
   const mean = element("tr", { class: "sum" },
     element("th", { scope: "row", colspan: 3 + sides.length }, "mean loss, nats per piece"),

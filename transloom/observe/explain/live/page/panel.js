@@ -140,7 +140,7 @@ async function start() {
   showChoices();
   showSwitches(state, compute);
   listen();
-  state.training = trainingPanel(part("training"), state.model, state.model.training, () => state.plain,
+  state.training = trainingPanel(part, state.model, state.model.training, () => state.plain,
     state.first.take);
   if (facts.recorded) {
     state.first.say("The command's sentence is too long to be computed here: type another one.");

@@ -12,80 +12,29 @@ import { nats, targetBesideModel, teacherForcedSlices, totalOf } from "./trainin
 
 const OTHERS = 5; // pieces beside the right one
 
-// A table in a box that scrolls; `rows` are lists of cells, or such lists with a class.
-function scrollingTable(label) {
-  const box = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label });
-  const line = ({ cells: [first, ...others], kind = null }) =>
-    labelled(first, others.map((one) => cell(one)), kind);
-  const fill = (titles, rows) =>
-    box.replaceChildren(stepsTable(titles, rows.map(line), null, "steps losses"));
-  return { box, fill };
-}
-
-// Fills `root`. `settings` are the recipe's: {loss, label_smoothing, r_drop, dropout,
+// `part` gives the elements of the panel. `settings` are the recipe's: {loss, label_smoothing, r_drop, dropout,
 // attention_dropout, pairs}; `sentence` gives what the model makes of the present one, and `take`
 // puts another in its place. `show` draws everything anew.
-export function trainingPanel(root, model, settings, sentence, take) {
+export function trainingPanel(part, model, settings, sentence, take) {
   const smoothing = settings.label_smoothing;
   const state = { row: 0, forced: null, isTyped: false };
   const piece = (id) => element("bdi", {}, visible(model.target.pieces[id]));
-  const paragraph = (...parts) => element("p", {}, parts.join(" "));
+  const [reference, row, said] = ["reference", "row", "training-said"].map(part);
+  const dropout = dropoutPanel(part, model, settings, sentence, show);
+  // Rows are lists of cells, with a class or none.
+  const fill = (name, titles, rows) => part(name).replaceChildren(stepsTable(titles,
+    rows.map(({ cells: [first, ...others], kind = null }) => labelled(first, others.map((one) => cell(one)), kind)),
+    null, "steps losses"));
 
-  const reference = element("textarea", { id: "live-reference", rows: 1, maxlength: 1000,
-    dir: "auto", spellcheck: "false", oninput: () => {
-      state.isTyped = true;
-      soon();
-    } });
-  const own = element("button", { type: "button", onclick: () => {
-    state.isTyped = false;
-    show();
-  } }, "Take the model's own");
-  const said = element("p", { role: "status" });
-  const losses = scrollingTable("Loss of each piece");
-  const row = element("select", { onchange: () => {
-    state.row = Number(row.value);
-    showTarget();
-  } });
-  const target = scrollingTable("Target and model");
-  const dropout = dropoutPanel(model, settings, sentence, show);
+  Object.entries({ smoothing, vocabulary: formatCount(model.target.pieces.length),
+    "loss-name": visible(settings.loss), "r-drop-factor": settings.r_drop })
+    .forEach(([name, text]) => { part(name).textContent = text; });
+  part("other-loss").hidden = settings.loss === "cross_entropy";
+  part("r-drop").hidden = settings.r_drop === 0;
+  part("pairs-label").hidden = !settings.pairs.length;
+  part("pairs").append(...settings.pairs.map(([source], n) => element("option", { value: n }, visible(source))));
 
-  function pairs() {
-    if (!settings.pairs.length) return [];
-    const choice = element("select", { onchange: () => {
-      const pair = settings.pairs[Number(choice.value || NaN)];
-      if (!pair) return;
-      reference.value = pair[1];
-      state.isTyped = true;
-      take(pair[0]);
-    } }, element("option", { value: "" }, "choose …"),
-    settings.pairs.map(([source], n) => element("option", { value: n }, visible(source))));
-    return [" ", element("label", {}, "Or a pair of the validation set: ", choice)];
-  }
-
-  root.replaceChildren(
-    element("h2", { class: "part", id: "live-training" }, "In training"),
-    paragraph("In training, the decoder reads the correct translation, shifted by one position:",
-      "each row reads the correct pieces so far, and must predict the next piece, regardless of what",
-      "the model would have chosen (teacher forcing). The mask hides the next piece from each row,",
-      "so all rows are computed in one pass."),
-    element("p", {}, element("label", { for: "live-reference" }, "Reference translation"),
-      reference),
-    element("p", {}, own, ...pairs()), said, losses.box,
-    element("h3", {}, "Loss of one row"),
-    paragraph("loss = (1 − ε) · −log p(right) + ε/v · Σ −log p(each), with ε =", smoothing,
-      "(label smoothing) and v =", `${formatCount(model.target.pieces.length)} pieces:`,
-      "every piece gets a small share of the target. “Gradient” is p − q, the gradient of the loss by",
-      "the logit: training lowers logits with a gradient above zero, and raises the others."),
-    ...(settings.loss === "cross_entropy" ? [] : [
-      paragraph("This run minimised the loss of an extension instead:", visible(settings.loss))]),
-    ...(settings.r_drop === 0 ? [] : [
-      paragraph("In this run, each step computed every sentence twice with different dropout, and",
-        `added ${settings.r_drop}/4 times the sum of the Kullback–Leibler divergences between the`,
-        "two predictions (R-Drop). The table shows the loss of one of the two passes.")]),
-    element("p", {}, element("label", {}, "Row ", row)), target.box,
-    dropout.root);
-
-  const inTurn = slicesInTurn([losses.box, target.box, dropout.root], (message) => {
+  const inTurn = slicesInTurn(["losses", "target", "dropout"].map(part), (message) => {
     said.textContent = `${message} The dimmed results are those of the previous reference.`;
   });
 
@@ -93,6 +42,25 @@ export function trainingPanel(root, model, settings, sentence, take) {
     return inTurn.run(showSlices());
   }
   const soon = whenTyped(inTurn, show);
+  reference.addEventListener("input", () => {
+    state.isTyped = true;
+    soon();
+  });
+  part("own").addEventListener("click", () => {
+    state.isTyped = false;
+    show();
+  });
+  part("pairs").addEventListener("change", ({ target }) => {
+    const pair = settings.pairs[Number(target.value || NaN)];
+    if (!pair) return;
+    reference.value = pair[1];
+    state.isTyped = true;
+    take(pair[0]);
+  });
+  row.addEventListener("change", () => {
+    state.row = Number(row.value);
+    showTarget();
+  });
 
   function* showSlices() {
     const { ids, translation } = sentence();
@@ -122,7 +90,7 @@ export function trainingPanel(root, model, settings, sentence, take) {
     });
     const sums = (label, share) => ({ kind: "sum", cells: [label, "", "", "", "",
       ...columns.map(([some, name]) => nats(totalOf(some, name) / share))] });
-    losses.fill(["row", "input", "correct next", "its probability", "most probable next",
+    fill("losses", ["row", "input", "correct next", "its probability", "most probable next",
       "−log p, nats", `smoothed, ε = ${smoothing}`, ...(dropped ? ["with this dropout"] : [])],
     [...lines, sums("sum", 1), sums("mean", of.length)]);
     said.textContent = "Perplexity of this reference (exp of the mean of −log p): " +
@@ -138,7 +106,7 @@ export function trainingPanel(root, model, settings, sentence, take) {
     }));
     const sum = { kind: "sum", cells: ["sum", formatPrecise(totalOf(entries, "wanted")),
       formatPrecise(totalOf(entries, "said")), "", nats(totalOf(entries, "loss"))] };
-    target.fill(["piece", "target, q", "model, p", "gradient, p − q", "loss, −q · log p"],
+    fill("target", ["piece", "target, q", "model, p", "gradient, p − q", "loss, −q · log p"],
       [...lines, sum]);
   }
 
