@@ -336,15 +336,13 @@ class EngineConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _compiled_layers_have_whole_gradients(self) -> "EngineConfig":
+    def _compiled_layers_have_whole_parameters(self) -> "EngineConfig":
         if self.compile == "none":
             return self
-        # Stage 2 reduces gradients in the order in which backward computes them. A pass that is not
-        # compiled, such as a dummy, has another order than the passes of other ranks.
-        if self.zero_stage > 1:
+        if self.zero_stage == 3:
             raise ValueError(
-                f"compile is layers and zero_stage is {self.zero_stage}, but stages 2 and 3 handle "
-                "gradients or parameters inside the layers: use zero_stage 0 or 1"
+                "compile is layers and zero_stage is 3, but stage 3 gathers parameters inside the "
+                "layers: use zero_stage 0, 1 or 2"
             )
         if self.attention == AttentionBackend.VARLEN:
             raise ValueError(

@@ -186,6 +186,8 @@ class TrainingEngine:
         )
         round_ = self._round if self.grids else None
         self.stage.receive_gradients(self._indices, self._on_gradients, round_)
+        if self._compiled:
+            self.stage.reduce_in_order([*self._indices][::-1])
         # Losses or gradients are multiplied by this number to undo DeepSpeed's division by the
         # number of ranks; with grids, _on_gradients multiplies the gradients.
         self._divided_by = self.placement.world_size if self.stage.averages else 1
