@@ -339,7 +339,7 @@ class Partitioned(Stage):
         self._receive_in_buckets(receive, "reduce_ipg_grads", bucket)
 
     def reduce_in_order(self, parameters: Iterable[nn.Parameter]) -> None:
-        if not self._optimizer.partition_gradients:
+        if not self.reuses_memory:  # stage 1 reduces the sums of all passes
             return
         arrived: dict[nn.Parameter, int] = {}
         order = itertools.cycle(parameters)
