@@ -84,11 +84,10 @@ class SpareProcesses:
             else:
                 superfluous.append(process)
         self._kill_spares(superfluous)
-        modules, job = rank.modules.remote(), rank.job.remote()
+        preparation = rank.preparation.remote()
         for rank_bundle in missing.elements():
             process = self._new(rank_bundle)
-            process.actor.import_modules.remote(modules)
-            process.actor.compile_layers.remote(job)
+            process.actor.prepare.remote(preparation)
             self.waiting.append(process)
 
     def take(self, rank_bundles: Sequence[RankBundle]) -> list[RankProcess]:

@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config as shapes
 
+from data_pipeline.storage.locations import private_cache
 from model.blocks.attention import additive_mask
 from model.blocks.layers import Decoder, LayerStack, MaskForm
 from model.blocks.linear import ALIGNMENT, is_aligned
@@ -101,8 +101,7 @@ def compile_layers(task: TrainingTask, placement: Placement) -> CompiledLayers:
     """Compile the layers of a recipe's network; do nothing if this process has done so before.
 
     Raises:
-        EngineError: this node has no C++ compiler, or other users can write to the cache of
-            compiled code.
+        EngineError: this node has no C++ compiler, or the cache cannot be used.
     """
     global _last
     recipe = task.recipe
@@ -112,7 +111,7 @@ def compile_layers(task: TrainingTask, placement: Placement) -> CompiledLayers:
     settings = f"{recipe.model_dump_json()} {rows} {placement.device} {placement.threads}"
     if _last is None or _last[0] != settings:
         _require_compiler()
-        _require_private_cache()
+        _use_private_cache()
         network = freeze(task.build_network(), recipe.trainer.frozen)
         _last = settings, compile_network(network, recipe.engine, rows, placement)
     return _last[1]
@@ -267,16 +266,11 @@ def _require_compiler() -> None:
         )
 
 
-def _require_private_cache() -> None:
-    """Create the compiler's cache, or require that no other user can write code to it."""
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir())
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
+def _use_private_cache() -> None:
+    """Make the compiler keep its code where no other user can change it."""
+    try:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_cache("compiled"))
+    except OSError as error:
         raise EngineError(
-            f"engine.compile is layers, but {folder}, where torch's compiler keeps code, is no "
-            "folder of this user: name another one in the variable TORCHINDUCTOR_CACHE_DIR"
-        )
-    folder.chmod(0o700)
+            f"engine.compile is layers, but the compiler's code cannot be stored: {error}"
+        ) from error

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -58,11 +59,5 @@ def train(
 
 def train_with_cache(placement: Placement, folder: str, *arguments: Any) -> dict[str, Any]:
     """`train` with another cache of the compiler."""
-    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-    try:
+    with mock.patch.dict(os.environ, TRANSLOOM_CACHE=folder):
         return train(placement, *arguments)
-    finally:
-        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-        if before:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = before

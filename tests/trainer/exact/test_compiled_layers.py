@@ -1,5 +1,6 @@
 """Compiled layers: the same bits on any number of ranks, and no graph but those of the recipe."""
 
+import os
 import shutil
 from itertools import pairwise
 
@@ -89,11 +90,11 @@ def test_they_compute_what_layers_compute_that_are_not_compiled(alone):
 @pytest.mark.long
 def test_an_empty_cache_of_the_compiler_changes_nothing(rank_pools, values_of, alone, tmp_path):
     expected = alone()
-    arguments = (str(tmp_path / "cache"), values_of("pairs"), STEPS)
+    arguments = (str(tmp_path), values_of("pairs"), STEPS)
     for _ in ("empty", "filled"):
         (found,) = rank_pools(1).run(compiled_jobs.train_with_cache, *arguments)
         assert found == expected
-    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "compiled").stat().st_mode & 0o777 == 0o700
 
 
 def test_stages_and_attention_that_cannot_be_compiled_are_refused():
@@ -135,16 +136,17 @@ def test_a_parameter_at_an_odd_address_is_refused():
 
 
 def test_a_node_without_a_compiler_and_a_cache_of_others_end_the_start(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # as it is later
     monkeypatch.setenv("CXX", str(tmp_path / "missing"))
     with pytest.raises(EngineError, match=r"no C\+\+ compiler .*missing.*CXX"):
         compiled_layers._require_compiler()
     monkeypatch.setenv("CXX", shutil.which("true"))
     compiled_layers._require_compiler()
-    cache = tmp_path / "cache"
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    cache.mkdir(mode=0o777)
-    compiled_layers._require_private_cache()
-    assert cache.stat().st_mode & 0o777 == 0o700
-    monkeypatch.setattr("os.getuid", lambda: cache.stat().st_uid + 1)
-    with pytest.raises(EngineError, match="TORCHINDUCTOR_CACHE_DIR"):
-        compiled_layers._require_private_cache()
+    monkeypatch.setenv("TRANSLOOM_CACHE", str(tmp_path))
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled").chmod(0o770)
+    with pytest.raises(EngineError, match=r"cannot be stored.*compiled is not your folder"):
+        compiled_layers._use_private_cache()
+    (tmp_path / "compiled").chmod(0o700)
+    compiled_layers._use_private_cache()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
