@@ -298,6 +298,11 @@ class EngineConfig(Section):
         "Summation of losses and gradients: with exact, losses and weights are bit-identical for "
         "any number of ranks and any ZeRO stage; see docs/explanation/exactness.md.",
     )
+    compile: Literal["none", "layers"] = identity(
+        "none",
+        "Network parts that torch's compiler fuses: with layers, each rank compiles the layers for "
+        "training and validation before step 1; see docs/how-to/compiled-layers.md.",
+    )
     attention: AttentionBackend | None = execution(
         None,
         "Backend that computes attention; null selects the backend that measured fastest on the "
@@ -327,6 +332,22 @@ class EngineConfig(Section):
             raise ValueError(
                 "precision is bf16 and zero_stage is 0, but DeepSpeed keeps no fp32 master weights "
                 "in stage 0: use zero_stage 1, 2 or 3, or precision fp32"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_layers_have_whole_parameters(self) -> "EngineConfig":
+        if self.compile == "none":
+            return self
+        if self.zero_stage == 3:
+            raise ValueError(
+                "compile is layers and zero_stage is 3, but stage 3 gathers parameters inside the "
+                "layers: use zero_stage 0, 1 or 2"
+            )
+        if self.attention == AttentionBackend.VARLEN:
+            raise ValueError(
+                "compile is layers and attention is varlen, but attention over packed sentences "
+                "cannot be compiled: use attention sdpa"
             )
         return self
 

@@ -12,11 +12,12 @@ from support.ranks.engine_jobs import Shape
 
 import benchmarks.gpu_check.path_stage as commands
 from benchmarks.gpu_check.engine_stage import LAST, SAVED, placement, resumed
-from benchmarks.gpu_check.outcomes import Measurement, Work, WrongResultError
+from benchmarks.gpu_check.outcomes import Measurement, Work, WrongResultError, require_gpu
 from benchmarks.gpu_check.two_ranks import STEPS, losses_of_ranks, without_dropout
 from model.config.transformer import AttentionBackend
 
 STAGES = {"fp32": (0, 1, 2, 3), "bf16": (1, 2, 3)}
+COMPILED_STAGES = {"fp32": (0, 1, 2), "bf16": (1, 2)}
 UNIT = "numbers differ"
 CLIPPING = 0.5  # below the norm of the gradients, so that the norm affects the weights
 
@@ -64,6 +65,19 @@ def stages(work: Work, precision: str) -> Measurement:
         found = engine_jobs.train(placement(work), _shape(stage, precision), LAST)[:2]
         _require_equal(found, expected, f"stage {stage} compared with stage {first}")
     return Measurement(0.0, UNIT)
+
+
+def compiled(work: Work, precision: str) -> Measurement:
+    """Compare ZeRO stages and interrupted runs with one another, with compiled layers."""
+    require_gpu(work)
+    expected = None
+    for stage in COMPILED_STAGES[precision]:
+        shape = replace(_shape(stage, precision), compile="layers")
+        losses, weights, _ = engine_jobs.train(placement(work), shape, LAST)
+        expected = expected or (losses, weights)
+        _require_equal((losses, weights), expected, f"stage {stage} compared with the first one")
+        _require_equal(resumed(work, shape)[:2], (losses[SAVED:], weights), f"stage {stage}")
+    return Measurement(0.0, UNIT, f"stages {', '.join(map(str, COMPILED_STAGES[precision]))}")
 
 
 def rms_norm(work: Work) -> Measurement:

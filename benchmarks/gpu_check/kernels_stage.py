@@ -28,6 +28,7 @@ from benchmarks.gpu_check.outcomes import (
     Measurement,
     Work,
     WrongResultError,
+    require_gpu,
     within,
 )
 from model.blocks.attention import SelfAttention, additive_mask, attention
@@ -39,7 +40,10 @@ from model.config.transformer import AttentionBackend, DecodingConfig, ModelConf
 from model.generation.search import greedy_search
 from model.losses.loss import label_smoothed_sums
 from model.losses.r_drop import r_drop_sums
+from trainer.config import EngineConfig
+from trainer.process.placement import Placement
 from trainer.tasks.randomness import seed_torch
+from trainer.zero.compiled_layers import compile_network
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BOUNDS = {"fp32": 1e-5, "bf16": 3e-2}
@@ -319,13 +323,20 @@ def relative_norm(found: Tensor, expected: Tensor) -> float:
     return figure if math.isfinite(figure) else math.inf
 
 
-def _network(work: Work, precision: str, build: networks.Build, packed: bool) -> Measurement:
+def _network(
+    work: Work, precision: str, build: networks.Build, packed: bool = False, compiled: bool = False
+) -> Measurement:
     backend = AttentionBackend.VARLEN if packed else AttentionBackend.SDPA
     network, batch = build(backend)
     network.to(DTYPES[precision])  # the reference uses the rounded weights
     reference, _ = build(AttentionBackend.MATMUL)
     reference.load_state_dict(network.state_dict())
     network.to(work.device)
+    if compiled:
+        require_gpu(work)
+        settings = EngineConfig(compile="layers", precision=precision)  # type: ignore[arg-type]
+        rows, here = len(batch[0]), Placement(device=work.device)
+        compile_network(copy.deepcopy(network), settings, rows, here).use_in(network)
     loss, gradients = loss_and_gradients(network, [x.to(work.device) for x in batch])
     expected_loss, expected = loss_and_gradients(reference.double(), batch)
     figure = max(relative_norm(gradients, expected), float((loss / expected_loss - 1).abs()))
@@ -333,23 +344,29 @@ def _network(work: Work, precision: str, build: networks.Build, packed: bool) ->
 
 
 def transformer(work: Work, precision: str) -> Measurement:
-    return _network(work, precision, networks.transformer, packed=False)
+    return _network(work, precision, networks.transformer)
 
 
 def decoder_only(work: Work, precision: str) -> Measurement:
-    return _network(work, precision, networks.decoder_only, packed=False)
+    return _network(work, precision, networks.decoder_only)
 
 
 def masked(work: Work, precision: str) -> Measurement:
-    return _network(work, precision, networks.masked, packed=False)
+    return _network(work, precision, networks.masked)
+
+
+def compiled(work: Work, name: str) -> Measurement:
+    """Compare a network with compiled layers; the name is of a kind and a precision."""
+    kind, _, precision = name.rpartition("-")
+    return _network(work, precision, networks.BUILDERS[kind], compiled=True)
 
 
 def labels(work: Work, precision: str) -> Measurement:
-    return _network(work, precision, networks.labels, packed=False)
+    return _network(work, precision, networks.labels)
 
 
 def embeddings(work: Work, precision: str) -> Measurement:
-    return _network(work, precision, networks.embeddings, packed=False)
+    return _network(work, precision, networks.embeddings)
 
 
 def packed(work: Work, name: str) -> Measurement:

@@ -55,6 +55,16 @@ class CannotRunError(Exception):
     """This machine cannot run the row; the message names what the machine lacks."""
 
 
+def require_gpu(work: Work) -> None:
+    """Skip a row that compiles, if the device is a CPU, whose compiler takes minutes.
+
+    Raises:
+        CannotRunError: the device is a CPU.
+    """
+    if not work.is_gpu:
+        raise CannotRunError("on CPUs, tests/trainer/exact/test_compiled_layers.py compiles")
+
+
 def within(figure: float, bound: float, unit: str, detail: str = "") -> Measurement:
     """Return a figure as a measurement if it is at most the bound.
 

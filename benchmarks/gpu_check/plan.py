@@ -118,6 +118,16 @@ KERNELS = Stage(
             "packed:decoder_only", "decoder-only network, packed", "model/networks/decoder_only.py"
         ),
         _both("masked", "encoder-only network with its masked head", "model/heads/masked_head.py"),
+        *(
+            PlannedRow(
+                f"compiled:{kind}-{precision}",
+                f"{kind} with compiled layers, {precision}",
+                "trainer/zero/compiled_layers.py",
+                120.0,
+            )
+            for kind in ("transformer", "decoder_only")
+            for precision in ("fp32", "bf16")
+        ),
         PlannedRow("packed:masked", "masked model, packed", "model/networks/encoder_only.py"),
         _both("labels", "encoder-only network with its label head", "model/heads/label_head.py"),
         _both("embeddings", "pooled sentences told apart", "model/heads/sentence_encoder.py"),
@@ -179,6 +189,12 @@ EXACT = Stage(
             "model/blocks/varlen.py",
         ),
         _both("stages", "same bits under every ZeRO stage", "trainer/exact/adamw.py"),
+        _both(
+            "compiled",
+            "compiled layers: same bits over restarts, ZeRO-0 to 2",
+            "trainer/zero/compiled_layers.py",
+            seconds=150.0,
+        ),
         PlannedRow("rms_norm", "same bits under every stage, RMSNorm", "model/blocks/norm.py"),
         PlannedRow("ranks", "same bits on two ranks, ZeRO-0 to 3", "trainer/exact/norm.py", 150.0),
         _both(
@@ -270,6 +286,15 @@ SPEED = Stage(
                 ("fp32", "exact beside fast, fp32", "trainer/exact/optimizer.py"),
                 ("verified", "with and without verified sums", "trainer/zero/reduction_check.py"),
             )
+        ),
+        *(
+            PlannedRow(
+                f"compiled:{network}",
+                f"{name}: time of a step with compiled layers",
+                "trainer/zero/compiled_layers.py",
+                150.0,
+            )
+            for network, name in (*_NETWORKS.items(), ("gpt-1b", "GPT of 1.3 billion weights"))
         ),
         *(
             PlannedRow(f"launches:{loop}", f"launches of a step of base, bf16, {loop}", ENGINE)

@@ -21,7 +21,13 @@ import benchmarks.gpu_check.path_stage as commands
 from benchmarks.checkpoint_stall import GOAL_SECONDS
 from benchmarks.exact_cost import clock
 from benchmarks.gpu_check.engine_stage import placement
-from benchmarks.gpu_check.outcomes import CannotRunError, Measurement, Work, WrongResultError
+from benchmarks.gpu_check.outcomes import (
+    CannotRunError,
+    Measurement,
+    Work,
+    WrongResultError,
+    require_gpu,
+)
 from benchmarks.launches.steps import SLOTS, Form, Row, steps_of
 from benchmarks.launches.table import load, total
 from model.blocks.attention import additive_mask
@@ -50,10 +56,12 @@ STARTS = re.compile(r"cu(da)?(LaunchKernel|Memcpy|Memset)\w*")  # functions of C
 
 BIG = ModelConfig(width=1024, feed_forward_width=4096, heads=16)
 GPT = DecoderOnlyConfig(preset="gpt2", layers=24, width=1024, heads=16, dropout=0.1)
+GPT_1B = DecoderOnlyConfig(preset="gpt2", layers=24, width=2048, heads=16, dropout=0.1)
 FORMS = {
     "base": Form(ModelConfig(), 37_000, 400, 32),
     "big": Form(BIG, 37_000, 400, 32),
     "gpt": Form(GPT, 50_304, 8, 1024),
+    "gpt-1b": Form(GPT_1B, 50_304, 8, 1024),
 }
 _TINY = {"width": 32, "heads": 2, "dropout": 0.1}
 TINY_FORMS = {
@@ -145,14 +153,29 @@ def mfu(work: Work, network: str) -> Measurement:
     engine, _ = _engine_and_plain(work, network)
     if not work.is_gpu:
         raise CannotRunError("the peak FLOP/s of a CPU is not known")
+    share = step_flops(work, network) / engine / _peak_flops()
+    return Measurement(
+        100 * share, "% of the peak", aim=share >= BIG_MFU if network == "big" else None
+    )
+
+
+def _peak_flops() -> float:
     name = torch.cuda.get_device_name(0)
     peak = peak_flops(name, "bf16")
     if peak is None:
         raise CannotRunError(f"the peak FLOP/s of {name} is not known")
-    share = step_flops(work, network) / engine / peak
-    return Measurement(
-        100 * share, "% of the peak", aim=share >= BIG_MFU if network == "big" else None
-    )
+    return peak
+
+
+def compiled(work: Work, network: str) -> Measurement:
+    """Measure steps with and without compiled layers in turn."""
+    require_gpu(work)
+    row = Row(network, "bf16", 1, "fast")
+    seconds, divisor = in_turn(work, row._replace(loop="compiled"), row)
+    share = step_flops(work, network) / seconds / _peak_flops()
+    targets = SLOTS * form_of(work, network).targets
+    detail = f"{100 * share:.1f} % of the peak, {targets / seconds:,.0f} target tokens/s"
+    return Measurement(seconds / divisor, "of the time of a step", detail, seconds <= divisor)
 
 
 def step_flops(work: Work, network: str) -> float:

@@ -39,6 +39,7 @@ from trainer.tasks.causal_lm import CausalLanguageModel
 from trainer.tasks.masked_lm import MaskedLanguageModelling
 from trainer.tasks.task import TrainingTask
 from trainer.tasks.translation import TranslationTask, vocabulary_of
+from trainer.zero.compiled_layers import LENGTH, compile_network
 from trainer.zero.disable_compiler import AdamW
 from trainer.zero.engine import TrainingEngine
 
@@ -129,7 +130,8 @@ class Row(NamedTuple):
     """Row of the ledger: the form of a network, and how it is trained.
 
     Attributes:
-        loop: "fast", "exact" or "verified" for the engine, or "plain" for a loop without it.
+        loop: "fast", "exact", "verified" or "compiled" (fast, with compiled layers) for the engine,
+            or "plain" for a loop without it.
     """
 
     form: str
@@ -194,19 +196,26 @@ def steps_of(row: Row, form: Form, placement: Placement) -> Iterator[Step]:
     if row.loop == "plain":
         yield _plain_step(row, form, placement)
         return
+    settings = EngineConfig(
+        precision=row.precision,
+        zero_stage=row.stage,
+        numerics="fast" if row.loop in ("fast", "compiled") else "exact",
+        verify_reductions=row.loop == "verified",
+        compile="layers" if row.loop == "compiled" else "none",
+    )
+    compiled = None
+    if row.loop == "compiled":
+        rows = max(2, form.rows * form.length // LENGTH)
+        compiled = compile_network(form.build(), settings, rows, placement)
     engine = TrainingEngine(
         form.build,
-        engine=EngineConfig(
-            precision=row.precision,
-            zero_stage=row.stage,
-            numerics="fast" if row.loop == "fast" else "exact",
-            verify_reductions=row.loop == "verified",
-        ),
+        engine=settings,
         optimizer=OptimizerConfig(),
         gradient_clipping=1.0,
         loss=LOSS,
         micro_batches_per_step=SLOTS,
         placement=placement,
+        compiled=compiled,
     )
 
     def step(part: Part, batch: DeviceBatch) -> None:

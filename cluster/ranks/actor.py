@@ -40,6 +40,9 @@ from trainer.process.placement import Placement
 # supervisor would consider the rank hung only later.
 SHARE_FOR_DATA = 0.8
 
+# Modules that a rank has imported, in import order, and its job; None before it trains.
+Preparation = tuple[list[str], tuple[RankJob, Placement] | None]
+
 
 @ray.remote(
     num_cpus=0, max_restarts=0, concurrency_groups={"control": 1, "record": 1, "reports": 1}
@@ -62,6 +65,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         enable_stack_dumps()
         super().__init__(Watchdog().heartbeat)
         self._client = WorkerClient([], self._mailbox.notice)
+        self._job: tuple[RankJob, Placement] | None = None
 
     @ray.method(concurrency_group="control")
     def process_id(self) -> int:
@@ -94,9 +98,9 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         self._client.workers = workers
 
     @ray.method(concurrency_group="control")
-    def modules(self) -> list[str]:
-        """Return the modules that this process has imported, in import order."""
-        return list(sys.modules)
+    def preparation(self) -> Preparation:
+        """Return what this process has done before its first step, for spares."""
+        return list(sys.modules), self._job
 
     def import_trainer(self, device: str) -> None:
         """Import DeepSpeed for a device, and all modules that the trainer imports."""
@@ -104,11 +108,17 @@ class RankActor(ReportingMethods, NodeCheckMethods):
         with without_garbage_collection():
             import trainer.assembly.run  # noqa: F401
 
-    def import_modules(self, names: list[str]) -> None:
-        """Import a rank's modules, many of which torch and DeepSpeed import only at first use."""
+    def prepare(self, preparation: Preparation) -> None:
+        """Do what a rank has done by its `preparation`, before this process becomes a rank.
+
+        Import the modules, many of which torch and DeepSpeed import only at first use, and compile
+        the layers of the rank's recipe, if it says so. On GPUs, this process finds their code in
+        the compiler's cache later, because it must not initialize a GPU now.
+        """
         # Imported here because it imports torch.
         from trainer.zero.disable_compiler import disable_compiler_imports
 
+        names, job = preparation
         # Keep these modules from importing torch's compiler; a rank's engine has the same
         # protection.
         with without_garbage_collection(), disable_compiler_imports():
@@ -116,6 +126,10 @@ class RankActor(ReportingMethods, NodeCheckMethods):
                 if name not in sys.modules:
                     with suppress(Exception):  # not everything in sys.modules can be imported
                         importlib.import_module(name)
+        if job and job[0].recipe.engine.compile == "layers" and job[1].device == "cpu":
+            from trainer.assembly.engine import compile_ahead
+
+            compile_ahead(*job)
 
     def train(
         self,
@@ -130,6 +144,7 @@ class RankActor(ReportingMethods, NodeCheckMethods):
             agent: the node's agent, if it requests layouts for the ranks of its node, or None.
         """
         job = job_on_this_node(job)
+        self._job = job, placement
         # Imported here because the supervisor imports this module, too, without torch.
         with without_garbage_collection():
             from trainer.process.distributed import process_group

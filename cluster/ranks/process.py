@@ -73,7 +73,8 @@ class SpareProcesses:
         """Start missing spares for these bundles, and kill the spares of other bundles.
 
         Args:
-            rank: actor of a rank. Spares import the modules that this rank has imported so far.
+            rank: actor of a rank. Spares import the modules that this rank has imported so far, and
+                compile the layers that it has compiled.
         """
         missing = Counter(rank_bundles)
         superfluous = []
@@ -83,10 +84,10 @@ class SpareProcesses:
             else:
                 superfluous.append(process)
         self._kill_spares(superfluous)
-        modules = rank.modules.remote()
+        preparation = rank.preparation.remote()
         for rank_bundle in missing.elements():
             process = self._new(rank_bundle)
-            process.actor.import_modules.remote(modules)
+            process.actor.prepare.remote(preparation)
             self.waiting.append(process)
 
     def take(self, rank_bundles: Sequence[RankBundle]) -> list[RankProcess]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -82,13 +81,8 @@ class RankPool:
         self._heartbeat.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._heartbeat.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self._heartbeat.__exit__(*error)
         self.end_group()
         self._memories.close()
         self._kill(self._spares.waiting)  # Ray releases the bundles when this process ends

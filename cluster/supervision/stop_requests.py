@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from cluster.supervision.command_signals import SIGNALS, exit_immediately
@@ -42,12 +42,7 @@ class StopRequests:
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.ignore_requests()
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if handler is exit_immediately else handler)

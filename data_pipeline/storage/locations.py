@@ -60,6 +60,22 @@ def cache_folder(cache: str | None) -> Path:
     return Path(cache or os.environ.get("TRANSLOOM_CACHE") or default).expanduser()
 
 
+def private_cache(name: str) -> Path:
+    """Return a subfolder of the default cache that no other user can access; create it if missing.
+
+    Raises:
+        OSError: it cannot be created, or other users can access it.
+    """
+    folder = cache_folder(None) / name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:  # as that of a link
+        raise PermissionError(
+            f"{folder} is not your folder of mode 700. Remove it, or run chmod 700 on it"
+        )
+    return folder
+
+
 def open_location(
     location: str, *, mirror: str | None, cache: Path, sha256: str | None = None
 ) -> "LocationStream":

@@ -208,7 +208,8 @@ def attention_weights(scores_bhts: Tensor) -> Tensor:
     """
     dtype = _dtype_of_softmax(scores_bhts, scores_bhts.dtype)
     keys = scores_bhts.shape[-1]
-    if scores_bhts.device.type != "cpu" or keys >= VECTOR_FLOATS:
+    # One compiled graph serves rows of all lengths.
+    if scores_bhts.device.type != "cpu" or torch.compiler.is_compiling() or keys >= VECTOR_FLOATS:
         return torch.softmax(scores_bhts, dim=-1, dtype=dtype)
     padded_bhts = F.pad(scores_bhts.to(dtype), (0, VECTOR_FLOATS - keys), value=float("-inf"))
     return torch.softmax(padded_bhts, dim=-1)[..., :keys]
@@ -216,7 +217,8 @@ def attention_weights(scores_bhts: Tensor) -> Tensor:
 
 def _dtype_of_softmax(rows: Tensor, dtype: torch.dtype) -> torch.dtype:
     """Return the type in which scores of this type are computed; `rows` are scores or a mask."""
-    short = rows.device.type == "cpu" and rows.shape[-1] < LONG_ROW
+    short = torch.compiler.is_compiling() or rows.shape[-1] < LONG_ROW
+    short = short and rows.device.type == "cpu"
     return torch.float32 if short else dtype
 
 

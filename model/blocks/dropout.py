@@ -28,12 +28,22 @@ def dropout(x: Tensor, share: float) -> Tensor:
     zeros = round(share * LEVELS)
     if zeros == 0:
         return x
-    draws = torch.empty(-(-x.numel() // _PER_DRAW), dtype=torch.int64)
-    draws.random_(torch.iinfo(torch.int64).min, None)  # the whole range: all bits are random
+    draws = _draws(-(-x.numel() // _PER_DRAW))
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
     scale = torch.empty(x.shape, dtype=x.dtype)
     torch.ge(bits, zeros - LEVELS // 2, out=scale)  # 1 if kept; booleans take twice as long
     return x * scale.mul_(LEVELS / (LEVELS - zeros))
+
+
+def _draws(count: int) -> Tensor:
+    """Return random 64-bit numbers (count,)."""
+    int64 = torch.iinfo(torch.int64)
+    if torch.compiler.is_compiling():
+        # The compiler cannot trace `random_`. These are the same bits, except for one of 2⁶⁴
+        # numbers: `randint` adds its lower bound, which is the highest bit.
+        return torch.randint(int64.min, int64.max, (count,)) ^ int64.min
+    # The whole range: all bits are random.
+    return torch.empty(count, dtype=torch.int64).random_(int64.min, None)
 
 
 class Dropout(nn.Module):

@@ -27,6 +27,8 @@ def gelu_tanh(x: Tensor) -> Tensor:
     768 × 512 elements on one thread of an AMD EPYC with AVX2, torch 2.13.0, 2026-11-22, with an
     allocator that keeps freed memory: 3.5 ms in torch, 1.3 ms here.
     """
+    if torch.compiler.is_compiling():  # the compiler fuses torch's formula
+        return F.gelu(x, approximate="tanh")
     if x.device.type == "cpu" and x.dtype is torch.float32:
         y: Tensor = _GeluTanh.apply(x)
         return y

@@ -13,6 +13,8 @@ Shape suffixes as in `model.blocks.attention`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -123,13 +125,31 @@ class Layer(nn.Module):
         return y_btm
 
 
+# Mask of self-attention in a whole sequence: none, of keys (b, 1, 1, t), or of pairs of a query and
+# a key (b, 1, t, t).
+MaskForm = Literal["none", "keys", "pairs"]
+# Compiled form of `Layer.forward`: takes the layer and its arguments.
+CompiledLayer = Callable[..., Tensor]
+
+
 class LayerStack(nn.Module):
     """Consecutive layers, followed by the last norm.
 
     Networks with a single stack inherit from this class, so that the names of their parameters
     begin with `layers.0.…`. Stored weights depend on these names.
+
+    Attributes:
+        mask_forms: the forms of masks that the network gives the layers, except when decoding.
+        compiled_layer: compiled form of the layers for training passes (with gradients, in training
+            mode) and validation (in evaluation mode and torch's inference mode); None for none.
+            Decoding is not compiled. Neither are batches of one token per row, because compilers
+            treat sizes of 1 as constants.
+        compiled_one_row: whether that form is for batches of one row only, or of several rows only.
     """
 
+    mask_forms: ClassVar[tuple[MaskForm, ...]] = ("none", "keys", "pairs")
+    compiled_layer: CompiledLayer | None = None
+    compiled_one_row = False
     layers: nn.ModuleList
     last_norm: nn.Module
 
@@ -151,6 +171,15 @@ class LayerStack(nn.Module):
         self.last_norm = norm_of(config) if config.pre_norm else nn.Identity()
         self.recomputes_activations = False
         self.attention_backend = backend
+
+    def _compiled_for(
+        self, x_btm: Tensor, memories: Sequence[KeyValue] | None
+    ) -> CompiledLayer | None:
+        is_pass = torch.is_grad_enabled() if self.training else torch.is_inference_mode_enabled()
+        rows, *lengths = x_btm.shape[:2]
+        lengths += [memories[0].keys_bgsd.shape[2]] if memories else []
+        fits = min(lengths) > 1 and (rows == 1) == self.compiled_one_row
+        return self.compiled_layer if is_pass and fits else None
 
     def checkpoint_activations(self, on: bool) -> None:
         """Set whether the backward pass recomputes each layer instead of keeping activations.
@@ -174,23 +203,28 @@ class LayerStack(nn.Module):
 
         The arguments are those of `Layer`, with one cache and one memory per layer.
         """
-        mask, memory_mask = (
-            mask_of_type(each, x_btm, self.attention_backend) for each in (mask, memory_mask)
-        )
+        compiled = self._compiled_for(x_btm, memories) if caches is None else None
+        if compiled is None:  # a compiled layer converts masks itself
+            mask, memory_mask = (
+                mask_of_type(each, x_btm, self.attention_backend) for each in (mask, memory_mask)
+            )
         for number, layer in enumerate(self.layers):
             cache = None if caches is None else caches[number]
             memory = None if memories is None else memories[number]
             inputs = x_btm, mask, rotation, cache, memory, memory_mask
+            run: Callable[..., Tensor] = partial(compiled, layer) if compiled else layer
             if self.recomputes_activations and torch.is_grad_enabled():
-                x_btm = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=True)
+                x_btm = checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=True)
             else:
-                x_btm = layer(*inputs)
+                x_btm = run(*inputs)
         hidden_btm: Tensor = self.last_norm(x_btm)
         return hidden_btm
 
 
 class Encoder(LayerStack):
     """The encoder of an encoder-decoder network."""
+
+    mask_forms = ("keys",)
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__()
@@ -203,6 +237,8 @@ class Encoder(LayerStack):
 
 class Decoder(LayerStack):
     """The decoder of an encoder-decoder network."""
+
+    mask_forms = ("none",)
 
     def __init__(self, config: ModelConfig, backend: AttentionBackend | None = None) -> None:
         super().__init__()

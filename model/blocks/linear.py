@@ -63,6 +63,8 @@ def uses_onednn(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _onednn_is_faster(x: Tensor, weight_oi: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # one graph serves all sizes
+        return False
     return uses_onednn(x.device, x.dtype) and x.numel() * weight_oi.size(0) >= ONEDNN_FROM
 
 
@@ -123,11 +125,17 @@ def aligned(parameter: Tensor | None) -> Tensor | None:
     The address decides which kernel computes a product or a norm on a GPU, and two kernels round in
     two ways. A parameter by itself is always aligned. But in ZeRO's flat buffers, parameters follow
     one another, and one of 34 elements moves all others. Without copies, the bits would depend on
-    the ZeRO stage. Only parameters behind such an odd one are copied.
+    the ZeRO stage. Only parameters behind such an odd one are copied. A compiled layer reads no
+    addresses; `trainer.zero.compiled_layers` has checked them.
     """
-    if parameter is None or parameter.data_ptr() % ALIGNMENT == 0:
+    if parameter is None or torch.compiler.is_compiling() or is_aligned(parameter):
         return parameter
     return parameter.clone()
+
+
+def is_aligned(parameter: Tensor) -> bool:
+    """Return True if the address of a parameter is a multiple of `ALIGNMENT` bytes."""
+    return parameter.data_ptr() % ALIGNMENT == 0
 
 
 class Linear(nn.Linear):

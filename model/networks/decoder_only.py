@@ -50,6 +50,8 @@ class DecoderOnly(LayerStack):
         pad_id: id at padding, whose embedding affects no result.
     """
 
+    mask_forms = ("none", "pairs")
+
     def __init__(
         self,
         config: DecoderOnlyConfig,

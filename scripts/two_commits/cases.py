@@ -131,6 +131,12 @@ CASES = [
     Case("bpe-dropout", "phrasebook", (SAMPLING,), 1, under_ray=False, is_quick=True),
     Case("two-corpora", "two-corpora", (SAMPLING,), 1, under_ray=False),
     Case("spikes-skipped-and-parts-frozen", "phrasebook", (*SPIKES, FROZEN), 2),
+    Case(
+        "layers-compiled",
+        "phrasebook",
+        ("engine.compile=layers", "engine.numerics=exact"),
+        2,
+    ),
     Case("slots-checked", "phrasebook", ("engine.numerics=exact", CHECKS), 2),
     _shape(1, 1, "fast", "fp32", "multi30k"),
     _shape(2, 2, "exact", "bf16", "multi30k"),

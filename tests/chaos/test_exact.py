@@ -90,3 +90,21 @@ def test_resized_and_killed(stage, one_rank):
     events = [event.event for event in trial.lines(Event)]
     assert "replay_mismatch" not in events
     assert events.count("resumed") == 5  # three of other shapes, two after kills
+
+
+def test_compiled_layers_are_resized_and_killed(stage):
+    """3 → 2 ranks in two stages, with a rank killed, have the bits of one rank in stage 1."""
+    compiled = "engine.compile=layers"
+    expected, folder = trained(stage.trial(*shaped(1, 1, 100, compiled))), None
+    for ranks, zero_stage, last, kill_at in [(3, 1, 60, 30), (2, 2, 100, None)]:
+        trial = stage.trial(*shaped(ranks, zero_stage, last, compiled), folder=folder)
+        folder = trial.run.path
+        trial.start()
+        if kill_at:
+            reached = trial.reach(replace(MID_STEP, step=kill_at), rank=ranks - 1)
+            os.kill(reached.process_id, signal.SIGKILL)
+            reached.release()
+        assert trial.end() == 0, trial.story()
+    comparison = compare_runs(expected, folder)
+    assert comparison.is_same, comparison
+    assert comparison.steps == 100

@@ -55,7 +55,7 @@ TABLE = {
             type warmup_steps scale peak_learning_rate initial_learning_rate decay_until_step
             final_learning_rate options
         """,
-        "engine": "precision numerics",
+        "engine": "precision numerics compile",
     },
     "continuable": {
         "trainer": """

@@ -79,7 +79,7 @@ def test_warm_spares_take_the_place_of_a_group_that_has_lost_a_rank(runs, groups
 
 
 def modules(spare) -> list[str]:
-    return ray.get(spare.actor.modules.remote())
+    return ray.get(spare.actor.preparation.remote())[0]
 
 
 @pytest.mark.chaos  # the short form is among the faults

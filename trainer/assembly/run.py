@@ -16,7 +16,7 @@ from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.storage.regular_files import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from trainer.assembly.callbacks import build_guards, build_observers
-from trainer.assembly.engine import build_engine
+from trainer.assembly.engine import build_engine, task_of, with_compiled_layers
 from trainer.checkpoints.checkpoint import SavedState
 from trainer.checkpoints.run_copies import register_copy
 from trainer.config import EngineConfig
@@ -63,6 +63,9 @@ def build_trainer(context: RankContext, steps: Callable[[Cursor], Iterator[RankS
     tokenizers = load_tokenizers(store, manifest)
     task = training_task(recipe, manifest, tokenizers)
     times.end("tokenizers")
+    context, compiled = with_compiled_layers(context, task)
+    placement = context.placement
+    times.end("compiled layers")
     with ExitStack() as resources:
         verification = None
         if checkpoint and job.verify_checkpoint:
@@ -70,7 +73,7 @@ def build_trainer(context: RankContext, steps: Callable[[Cursor], Iterator[RankS
             resources.callback(verification.close)
         if recipe.engine.verify_every_steps:
             require_equal_kernels(recipe.engine, placement)
-        engine = build_engine(recipe, task, placement)
+        engine = build_engine(recipe, task, placement, compiled)
         resources.callback(engine.destroy)
         times.end("engine")
         heldout = load_heldout(store, manifest, "validation")
@@ -253,10 +256,11 @@ def build_replay(context: RankContext, steps: Callable[[Cursor], Iterator[RankSt
     recipe, order = job.recipe, job.replay
     assert order is not None
     checkpoint = job.saved_state
-    tokenizers = load_tokenizers(open_dataset_store(recipe.data), job.manifest)
-    task = training_task(recipe, job.manifest, tokenizers)
+    task = task_of(job)
+    context, compiled = with_compiled_layers(context, task)
+    placement = context.placement
     with ExitStack() as resources:
-        engine = build_engine(recipe, task, placement)
+        engine = build_engine(recipe, task, placement, compiled)
         resources.callback(engine.destroy)
         state = restore(engine, job, checkpoint) if checkpoint else begin(engine, context)
         recorder = None

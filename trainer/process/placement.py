@@ -30,6 +30,7 @@ class Placement:
         memory_neighbor_ranks: the number of ranks whose memory files this node copies.
         node_ids: the id of each rank's node; empty if all ranks are on one node.
         node_names: the name of each rank's node in messages; may be empty, too.
+        generated_code: the hash of the code that the compiler has generated for this rank, or None.
     """
 
     rank: int = 0
@@ -44,6 +45,7 @@ class Placement:
     memory_neighbor_ranks: int = 0
     node_ids: tuple[str, ...] = ()
     node_names: tuple[str, ...] = ()
+    generated_code: str | None = None
 
     @property
     def on_one_node(self) -> bool:

@@ -70,11 +70,12 @@ def require_equal_kernels(engine: EngineConfig, placement: Placement) -> None:
                 f"{name} {before!r} and {now!r}" for name, (before, now) in different.items()
             )
             raise UnequalKernelsError(
-                f"engine.verify_every_steps is {engine.verify_every_steps}, but rank 0 on node "
+                f"engine.verify_every_steps is {engine.verify_every_steps} and engine.compile is "
+                f"{engine.compile}, but rank 0 on node "
                 f"{names[0]} and rank {rank} on node {names[rank]} compute with different kernels, "
                 f"so their bits may differ although both are healthy: {found}. Use nodes of one "
                 "kind with the same environment (cluster.node_labels), or set "
-                "engine.verify_every_steps to 0"
+                "engine.verify_every_steps to 0 and, in a new run, engine.compile to none"
             )
 
 

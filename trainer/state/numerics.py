@@ -45,6 +45,8 @@ def fingerprint(engine: EngineConfig, placement: Placement) -> dict[str, Any]:
     }
     if cuda and placement.world_size > 1:  # gloo's sums depend on torch and ranks alone
         entries["summation"] = summation(placement)
+    if placement.generated_code:
+        entries["compiled"] = placement.generated_code
     if engine.numerics == "exact":
         entries["exact_sums"] = EXACT_SUMS
     dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32

@@ -35,6 +35,7 @@ from trainer.process.step_timer import StepTimer
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.network import Network, sum_names
+from trainer.zero.compiled_layers import CompiledLayers
 from trainer.zero.frozen import FrozenWeights, freeze
 from trainer.zero.process_wide import engine_process_settings, timed_collectives
 from trainer.zero.reduction_check import ReductionCheck
@@ -99,6 +100,7 @@ class TrainingEngine:
         micro_batches_per_step: int,
         placement: Placement,
         frozen: Sequence[str] = (),
+        compiled: CompiledLayers | None = None,
     ) -> None:
         """Build the network and initialize DeepSpeed; the process group must exist.
 
@@ -111,11 +113,13 @@ class TrainingEngine:
             micro_batches_per_step: the number of slots of a step over all ranks.
             placement: this rank and its device.
             frozen: patterns of the parameters that are not trained.
+            compiled: the compiled layers, or None if the engine compiles none.
 
         Raises:
             EngineError: a pattern matches nothing, or the settings are incompatible.
         """
         self._build = lambda: freeze(build(), frozen)
+        self._compiled = compiled
         model = self._build()
         self.sum_names: tuple[str, ...] = ()
         self.placement = placement
@@ -146,11 +150,14 @@ class TrainingEngine:
         # DeepSpeed casts parameters but not buffers, such as the table of positions.
         model.to(placement.torch_device, torch.bfloat16 if engine.precision == "bf16" else None)
         with contextlib.ExitStack() as process_wide:
-            process_wide.enter_context(engine_process_settings(exact=self.grids is not None))
+            settings = engine_process_settings(exact=bool(self.grids), compiles=bool(compiled))
+            process_wide.enter_context(settings)
             groups = parameter_groups(model, optimizer.weight_decay)
             self.moments, self._torch_optimizer = build_optimizer(groups, optimizer, engine)
             self._initialise(model, engine)
             process_wide.enter_context(timed_collectives(self.timer))
+            if compiled:
+                process_wide.enter_context(compiled.training(model))
             self._process_wide = process_wide.pop_all()
 
     def _initialise(self, model: nn.Module, engine: EngineConfig) -> None:
@@ -179,6 +186,8 @@ class TrainingEngine:
         )
         round_ = self._round if self.grids else None
         self.stage.receive_gradients(self._indices, self._on_gradients, round_)
+        if self._compiled:
+            self.stage.reduce_in_order([*self._indices][::-1])
         # Losses or gradients are multiplied by this number to undo DeepSpeed's division by the
         # number of ranks; with grids, _on_gradients multiplies the gradients.
         self._divided_by = self.placement.world_size if self.stage.averages else 1
@@ -375,6 +384,8 @@ class TrainingEngine:
         """Return a new model with the engine's device and precision, and with initial weights."""
         replica = self._build()
         _checkpoint_activations(replica, self.checkpoints_activations)
+        if self._compiled:
+            self._compiled.use_in(replica)
         dtype = next(self.module.parameters()).dtype
         return replica.to(device=self.placement.torch_device, dtype=dtype)
 

@@ -25,17 +25,19 @@ _COLLECTIVES = (
 
 
 @contextlib.contextmanager
-def engine_process_settings(*, exact: bool) -> Iterator[None]:
+def engine_process_settings(*, exact: bool, compiles: bool = False) -> Iterator[None]:
     """Apply all changes of this file within the context.
 
     Args:
         exact: whether to compute the same bits in every ZeRO stage. This needs deterministic
             kernels. All stages also have to use DeepSpeed's linear function of stage 3, because it
             rounds differently from torch's.
+        compiles: whether layers are compiled. Stage 3 is then refused, so all stages use torch's
+            linear function, which the compiler can trace.
     """
     kernels = _deterministic_kernels() if exact else contextlib.nullcontext()
     with disable_compiler_imports(), _process_groups_released(), _torch_linear_kept(), kernels:
-        if exact:
+        if exact and not compiles:
             F.linear = zero3_linear_wrap
         yield
 

@@ -9,6 +9,7 @@ All private names of DeepSpeed's optimizers are in this file, as of version 0.19
 """
 
 import functools
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from trainer.errors import EngineError
 from trainer.exact.grids import as_fp32
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
@@ -210,6 +212,13 @@ class Stage(ABC):
     def _capacity(self) -> int:
         return CAPACITY[self._placement.torch_device.type]
 
+    def reduce_in_order(self, parameters: Iterable[nn.Parameter]) -> None:  # noqa: B027
+        """Reduce gradients in the order of `parameters`, if a pass reduces them before it ends.
+
+        Passes compute gradients in different orders if some are compiled and others are not. Ranks
+        would then add gradients of different parameters.
+        """
+
     def sum_gradients(self) -> None:  # noqa: B027
         """Sum over the ranks what this class has added instead of DeepSpeed; a collective."""
 
@@ -328,6 +337,31 @@ class Partitioned(Stage):
                     yield optimizer.bit16_groups[group][place]
 
         self._receive_in_buckets(receive, "reduce_ipg_grads", bucket)
+
+    def reduce_in_order(self, parameters: Iterable[nn.Parameter]) -> None:
+        if not self.reuses_memory:  # stage 1 reduces the sums of all passes
+            return
+        arrived: dict[nn.Parameter, int] = {}
+        order = itertools.cycle(parameters)
+        expected = next(order)
+
+        def process(parameter: nn.Parameter, group: int) -> None:
+            nonlocal expected
+            arrived[parameter] = group
+            while expected in arrived:
+                original(expected, arrived.pop(expected))
+                expected = next(order)
+
+        def require_all() -> None:
+            if arrived:
+                raise EngineError(
+                    "engine.compile is layers and zero_stage is 2, but a pass computes no gradient "
+                    "of some parameters: use zero_stage 1 in a new run"
+                )
+
+        original = self._optimizer.process_gradients
+        self._optimizer.process_gradients = process
+        self.end_pass = require_all
 
     def _norm_of_group(self, gradients: Gradients, parameters: object) -> torch.Tensor:
         parts = [part for part in gradients if not getattr(part, "_zero_padding", False)]

@@ -29,7 +29,7 @@ spare = object.__new__(RankActor.__ray_metadata__.modified_class)
 spare.import_trainer("cpu")
 names = ["deepspeed.runtime.zero.muon.muon_optimizer", "wave", "there.is.none"]
 before = [name in sys.modules for name in names]
-spare.import_modules(names)
+spare.prepare((names, None))
 after = [name in sys.modules for name in names]
 print(json.dumps([before, after, "torch._dynamo" in sys.modules]))
 """
@@ -84,7 +84,7 @@ def test_calls_of_the_supervisor_reach_the_rank(actor):
     rank.request_stop()
     assert rank._mailbox.stop_requested()
     assert rank.process_id() == os.getpid()
-    assert rank.modules() == list(sys.modules)
+    assert rank.preparation() == (list(sys.modules), None)
     rank._client._notice("worker 3 is slow")
     assert reports_of(rank.poll(1, 0.0)) == [Notice("worker 3 is slow")]
 
@@ -136,6 +136,6 @@ def test_modules_are_imported_as_far_as_they_can_be(actor, tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / f"{names[0]}.py").write_text("raise RuntimeError('not here')\n")
     (tmp_path / f"{names[1]}.py").write_text("")
-    actor().import_modules(names)
+    actor().prepare((names, None))
     assert [name in sys.modules for name in names] == [False, True, False]
     del sys.modules[names[1]]

@@ -61,13 +61,13 @@ A, B = RankBundle("a"), RankBundle("b")
 
 
 def test_a_spare_waits_for_each_seat_and_imports_what_ranks_have(processes):
-    rank = ScriptedActor(modules=lambda: ["torch"])
+    rank = ScriptedActor(preparation=lambda: (["torch"], None))
     processes.spares.refill([A, A, B], rank)
     assert [one.rank_bundle for one in processes.started] == [A, A, B]
     assert processes.spares.waiting == processes.started
     for one in processes.started:
-        ((modules,),) = one.actor.calls["import_modules"]
-        assert modules.value == ["torch"]
+        ((preparation,),) = one.actor.calls["prepare"]
+        assert preparation.value == (["torch"], None)
     processes.spares.refill([A, A, B], rank)
     assert len(processes.started) == 3
 

@@ -29,6 +29,7 @@ from trainer.tasks.batch import DeviceBatch, to_device
 from trainer.tasks.randomness import seed_torch
 from trainer.training.step_exchange import StepReport, exchange
 from trainer.zero import fragments, gradient_buckets, stages
+from trainer.zero.compiled_layers import compile_network
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.settings import parameter_groups
 
@@ -40,7 +41,9 @@ MODEL = ModelConfig(
 )
 # Heads of 16, because the flash kernel needs a multiple of 8.
 PACKED_MODEL = MODEL.model_copy(update={"width": 32})
-SLOTS = 5
+# Sizes that are multiples of 8, so that ZeRO moves no parameter to an odd address.
+COMPILED_MODEL = PACKED_MODEL.model_copy(update={"feed_forward_width": 64})
+SLOTS, ROWS = 5, 4
 SMOOTHING = 0.1
 LEARNING_RATE = 0.01
 
@@ -55,6 +58,7 @@ class Shape:
     numerics: str = "fast"
     verify_reductions: bool = False
     attention: AttentionBackend | None = None
+    compile: str = "none"
 
 
 def make_model(
@@ -101,16 +105,22 @@ def make_engine(
 ) -> TrainingEngine:
     given = [model] if model else []
     packed = shape.attention is AttentionBackend.VARLEN
-    config = model.config if model else PACKED_MODEL if packed else MODEL
+    config = PACKED_MODEL if packed else COMPILED_MODEL if shape.compile == "layers" else MODEL
+    config = model.config if model else config
+    settings, compiled = EngineConfig(**asdict(shape)), None
+    if shape.compile == "layers":
+        network = make_model(config, shape.attention)
+        compiled = compile_network(network, settings, ROWS, placement)
     return TrainingEngine(
         lambda: given.pop() if given else make_model(config, shape.attention),
-        engine=EngineConfig(**asdict(shape)),
+        engine=settings,
         optimizer=OptimizerConfig(type=optimizer, weight_decay=0.01),
         gradient_clipping=clipping,
         loss=CrossEntropy(SMOOTHING),
         micro_batches_per_step=SLOTS,
         placement=placement,
         frozen=frozen,
+        compiled=compiled,
     )
 
 
@@ -119,11 +129,11 @@ def micro_batch(step: int, slot: int) -> MicroBatch:
     random = np.random.default_rng([step, slot])
     fields = {}
     for name in ("src", "tgt"):
-        lengths = random.integers(2, 9, size=4).astype(np.int32)
+        lengths = random.integers(2, 9, size=ROWS).astype(np.int32)
         ids = random.integers(4, 37, size=lengths.sum()).astype(np.int32)
         ids[np.cumsum(lengths) - 1] = VOCABULARY.eos_id
         fields[name] = FieldArrays(ids=ids, lengths=lengths)
-    return MicroBatch(pair_ids=np.arange(4) + 100 * slot, fields=fields)
+    return MicroBatch(pair_ids=np.arange(ROWS) + 100 * slot, fields=fields)
 
 
 def accumulate(

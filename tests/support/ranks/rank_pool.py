@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from support.quality.activity import IdleClock
+from support.quality.activity import IdleClock, family
 from trainer.process.placement import Placement
 
 # A job that hangs is ended by then, so that one deadlock does not become a timeout of pytest in
@@ -94,7 +94,8 @@ class RankPool:
             with suppress(BrokenPipeError):  # reading finds that the process has ended
                 pipe.send((job, arguments))
         answers: dict[int, _Answer] = {}
-        clock = IdleClock(lambda: [process.pid for process in self._processes])
+        # A rank may wait for the compiler.
+        clock = IdleClock(lambda: [one for rank in self._processes for one in family(rank.pid)])
         deadline = float("inf")  # once a rank has failed
         failures: dict[int, str] = {}
         hangs = ""

@@ -15,12 +15,11 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, InstanceOf
 
-from data_pipeline.storage.locations import cache_folder
+from data_pipeline.storage.locations import private_cache
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel
 from trainer.errors import TrainerError
@@ -131,7 +130,8 @@ def _curve_file(run: RunFolder) -> tuple[CurveFile, list[str]]:
                 f"{run.curves} is damaged {curves.problem}. Remove the file, or resume the run."
             )
         try:
-            path = _path_of_copy(run.metrics)
+            name = hashlib.sha256(os.fsencode(run.metrics.resolve())).hexdigest()[:32]
+            path = private_cache("curves") / f"{name}.bin"
             curves = CurveFile(path, run.metrics)
             if _is_behind(curves, run):
                 with path.open("ab") as lock:
@@ -145,20 +145,3 @@ def _curve_file(run: RunFolder) -> tuple[CurveFile, list[str]]:
 
 def _is_behind(curves: CurveFile, run: RunFolder) -> bool:
     return run.metrics.stat().st_size - curves.record_end > TAIL_BYTES
-
-
-def _path_of_copy(record: Path) -> Path:
-    """Return the path of a record's curve file in the cache, whose directory is created.
-
-    Raises:
-        OSError: the directory cannot be created.
-        TrainerError: other users can change the directory.
-    """
-    cache = cache_folder(None) / "curves"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = cache.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:  # as that of a link
-        raise TrainerError(
-            f"{cache} is not your folder of mode 700. Remove it, or run chmod 700 on it"
-        )
-    return cache / f"{hashlib.sha256(os.fsencode(record.resolve())).hexdigest()[:32]}.bin"
