@@ -339,15 +339,12 @@ class EngineConfig(Section):
     def _compiled_layers_have_whole_parameters(self) -> "EngineConfig":
         if self.compile == "none":
             return self
-        if self.zero_stage == 3:
+        if self.zero_stage == 3 or self.attention == AttentionBackend.VARLEN:
             raise ValueError(
-                "compile is layers and zero_stage is 3, but stage 3 gathers parameters inside the "
-                "layers: use zero_stage 0, 1 or 2"
-            )
-        if self.attention == AttentionBackend.VARLEN:
-            raise ValueError(
-                "compile is layers and attention is varlen, but attention over packed sentences "
-                "cannot be compiled: use attention sdpa"
+                f"compile is layers, zero_stage is {self.zero_stage} and attention is "
+                f"{self.attention}. Stage 3, which gathers parameters inside the layers, and "
+                "attention over packed sentences cannot be compiled: use zero_stage 0, 1 or 2 and "
+                "attention sdpa"
             )
         return self
 

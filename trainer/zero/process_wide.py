@@ -9,6 +9,8 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
+from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses
+from torch import Tensor
 from torch.nn import attention
 from torch.nn import functional as F
 
@@ -30,16 +32,25 @@ def engine_process_settings(*, exact: bool, compiles: bool = False) -> Iterator[
 
     Args:
         exact: whether to compute the same bits in every ZeRO stage. This needs deterministic
-            kernels. All stages also have to use DeepSpeed's linear function of stage 3, because it
-            rounds differently from torch's.
+            kernels. All stages also have to use the linear function of stage 3, because it rounds
+            differently from torch's.
         compiles: whether layers are compiled. Stage 3 is then refused, so all stages use torch's
             linear function, which the compiler can trace.
     """
     kernels = _deterministic_kernels() if exact else contextlib.nullcontext()
     with disable_compiler_imports(), _process_groups_released(), _torch_linear_kept(), kernels:
         if exact and not compiles:
-            F.linear = zero3_linear_wrap
+            F.linear = _linear  # which DeepSpeed keeps in stage 3, too
         yield
+
+
+def _linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
+    """Compute a linear layer, and release gathered weights between passes, as DeepSpeed does.
+
+    DeepSpeed's function adds the bias to rows by the kernel of their product.
+    """
+    rows: Tensor = zero3_linear_wrap(x.reshape(-1, x.shape[-1]), weight_oi, bias_o)
+    return rows.view(*x.shape[:-1], rows.shape[-1])
 
 
 @contextlib.contextmanager
@@ -92,6 +103,7 @@ def _torch_linear_kept() -> Iterator[None]:
     ZeRO stage 3 replaces torch's function by one that releases gathered weights between passes.
     """
     before = F.linear
+    InsertPostInitMethodToModuleSubClasses.linear_bk = before  # the one that stage 3 replaces
     try:
         yield
     finally:

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from deepspeed.runtime.zero import partition_parameters
+from deepspeed.runtime.zero.partition_parameters import Init, InsertPostInitMethodToModuleSubClasses
 from torch.nn import attention
+from torch.nn import functional as F
 from torch.nn.attention import _registry
 
 from trainer.zero.process_wide import engine_process_settings
@@ -30,6 +33,20 @@ def test_exact_numerics_use_the_flash_attention_of_torch(activated):
     assert attention.current_flash_attention_impl() == activated
     with engine_process_settings(exact=False):
         assert attention.current_flash_attention_impl() == activated
+
+
+def test_stage_3_replaces_torchs_linear_function_and_not_that_of_exact_numerics(monkeypatch):
+    torchs = F.linear
+    # It would ask the process group for the rank.
+    monkeypatch.setattr(partition_parameters, "print_rank_0", lambda *_, **__: None)
+    for exact in (True, False):
+        # In a new process, DeepSpeed replaces the first function that it finds.
+        monkeypatch.delattr(InsertPostInitMethodToModuleSubClasses, "linear_bk", raising=False)
+        with engine_process_settings(exact=exact):
+            before = F.linear
+            Init._enable_mem_efficient_linear(None)
+            assert (F.linear is before) == exact
+        assert F.linear is torchs
 
 
 def test_no_flash_attention_is_activated_by_importing_transloom():
