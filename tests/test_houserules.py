@@ -58,7 +58,7 @@ def test_ruff_skips_no_source():
     assert [path for path in SOURCES if path not in checked] == []
 
 
-PRINTER = "cluster/terminal.py"  # shows strangers' text visibly and never as markup
+PRINTER = "foundation/terminal.py"  # shows strangers' text visibly and never as markup
 # Runs by itself on another machine, into the log of a job, and what is read there is shown visibly.
 SENT_ELSEWHERE = "cluster/ray/head_probe.py"
 # What would reach a terminal, a log or a page beside it: what is imported, and what is called.

@@ -18,7 +18,6 @@ from rich.table import Table
 
 from cluster.data.data_record import DataRecord, StreamStart
 from cluster.recipe import load_run_recipe
-from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep, local_rank_steps
 from data_pipeline.batching.window import WindowReader
@@ -27,6 +26,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.quarantine import cursor_after
 from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from foundation.terminal import Terminal, shown, step_counts
 from foundation.wording import counted
 from trainer.runs.folder import RunFolder
 from trainer.state.digest import fold

@@ -28,8 +28,8 @@ from cluster.notify.notification import Notification, NotifiedScore, RunEvent
 from cluster.notify.targets import CommandTarget, TargetError, open_target
 from cluster.recipe import Recipe
 from cluster.supervision.run_listener import NODE_EXCLUDED, RunListener
-from cluster.terminal import full_message
 from foundation.periodic_thread import PeriodicThread
+from foundation.terminal import full_message
 from foundation.wording import counted, span, steps_of
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import read_header

@@ -28,9 +28,9 @@ from support.tasks import (
 
 from cluster.data.trace import trace
 from cluster.recipe import load_recipe
-from cluster.terminal import Terminal
 from data_pipeline.preparation.prepare import prepare
 from foundation.extensions import FOLDER_VARIABLE
+from foundation.terminal import Terminal
 from trainer.runs.folder import StepRange
 from transloom.cli.replay_run import ReplayRequest, replay
 from transloom.observe.comparison.comparison import compare_runs

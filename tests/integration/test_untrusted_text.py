@@ -13,7 +13,7 @@ import pytest
 from support.recipes import tiny_values, write_yaml
 from support.terminal import Terminal, without_richs_own
 
-from cluster.terminal import print_result, warn
+from foundation.terminal import print_result, warn
 from foundation.untrusted_text import visible
 from transloom.cli import app
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.recipe import load_recipe
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from support.recipes import tiny_values, write_yaml
 from transloom.cli.prepare import prepare_dataset
 

@@ -12,8 +12,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cluster.terminal import full_message, print_json_line
 from foundation.errors import DataError
+from foundation.terminal import full_message, print_json_line
 from model.errors import ModelError
 from trainer.errors import TrainerError
 from transloom.cli.options import (

@@ -21,17 +21,17 @@ from cluster.errors import (
     RecipeError,
 )
 from cluster.ray.orphaned_driver import outlive_raylet
-from cluster.terminal import (
+from foundation.errors import DataError
+from foundation.openmp import limit_openmp_spin
+from foundation.proxies import LOOPBACK, bypass_proxies
+from foundation.tasks import tasks_of_command
+from foundation.terminal import (
     full_message,
     print_error,
     print_in_any_locale,
     print_line,
     show_tracebacks_visibly,
 )
-from foundation.errors import DataError
-from foundation.openmp import limit_openmp_spin
-from foundation.proxies import LOOPBACK, bypass_proxies
-from foundation.tasks import tasks_of_command
 from foundation.wording import join_items
 from model.errors import ModelError
 from trainer.errors import TrainerError

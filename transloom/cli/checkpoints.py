@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.terminal import Terminal, percentage_bars
+from foundation.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
 from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
 from trainer.runs.local_copy import local_copy

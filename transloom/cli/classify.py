@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cluster.terminal import Terminal, percentage_bars, warn
+from foundation.terminal import Terminal, percentage_bars, warn
 from foundation.wording import counted
 from transloom.cli.options import (
     CheckpointOption,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.terminal import Terminal, print_result
+from foundation.terminal import Terminal, print_result
 from foundation.wording import counted, format_value
 from transloom.cli.options import (
     JsonOption,

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cluster.terminal import Terminal, bars_by_name, note, percentage_bars, warn
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
+from foundation.terminal import Terminal, bars_by_name, note, percentage_bars, warn
 from foundation.wording import counted, join_items
 from model.config.transformer import DecodingConfig
 from trainer.checkpoints.checkpoint import Checkpoint, sha256_of

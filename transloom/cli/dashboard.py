@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.terminal import print_line, warn
+from foundation.terminal import print_line, warn
 from transloom.cli.run_urls import followed_copy
 
 COMMAND_LINE = "transloom.cli.app"

@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 
-from cluster.terminal import Terminal, shown
 from foundation.errors import ExtensionError
+from foundation.terminal import Terminal, shown
 from foundation.untrusted_text import visible
 from foundation.wording import counted, join_first
 from transloom.cli.options import (

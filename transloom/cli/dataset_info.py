@@ -8,12 +8,12 @@ from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cluster.terminal import shown
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.dataset.manifest_header import DocumentLengths, FieldInfo
 from data_pipeline.errors import DatasetFileError
 from data_pipeline.storage.store import DatasetStore, open_store
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary, parse_object
+from foundation.terminal import shown
 from foundation.untrusted_text import visible, visible_line
 from foundation.wording import counted, join_items
 from transloom.observe.terminal.histogram import histogram, histogram_of_powers, quantile

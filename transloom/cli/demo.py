@@ -11,7 +11,7 @@ from cluster.supervision.command_signals import (
     ignore_signals,
     restore_signal_handlers,
 )
-from cluster.terminal import Terminal, shown
+from foundation.terminal import Terminal, shown
 from foundation.wording import counted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import note, print_json_line, print_line, print_result
+from foundation.terminal import note, print_json_line, print_line, print_result
 from trainer.runs.run_url import run_url
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, SharedRunOption
 

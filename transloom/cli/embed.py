@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, percentage_bars, print_result, warn
+from foundation.terminal import Terminal, percentage_bars, print_result, warn
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
 from transloom.cli.options import (

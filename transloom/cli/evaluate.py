@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, percentage_bars, warn
+from foundation.terminal import Terminal, percentage_bars, warn
 from model.config.transformer import search_label
 from trainer.errors import RunMismatchError
 from transloom.cli.options import (

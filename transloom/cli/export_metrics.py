@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cluster.terminal import Terminal, bars_by_name, percentage_bars
+from foundation.terminal import Terminal, bars_by_name, percentage_bars
 from foundation.wording import counted, join_items
 from transloom.cli.options import JsonOption, RunArgument, answer
 

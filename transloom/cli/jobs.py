@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import note, print_json_line, print_line, print_result, warn
 from foundation.location import without_credentials
+from foundation.terminal import note, print_json_line, print_line, print_result, warn
 from foundation.wording import join_items
 from trainer.runs import RUNS
 from trainer.runs.run_url import is_run_url

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.terminal import warn
 from foundation.tasks import DEFAULT_TASK
+from foundation.terminal import warn
 from foundation.wording import join_items
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.errors import EngineError, RunMismatchError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import note, print_line, warn
+from foundation.terminal import note, print_line, warn
 from transloom.cli.completion import run_folders
 from transloom.cli.run_urls import followed_copy
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import RecipeError
-from cluster.terminal import note
 from foundation.errors import DataError
+from foundation.terminal import note
 from trainer.runs.local_copy import local_copy
 from transloom.cli.completion import runs_and_recipes
 from transloom.cli.options import JsonOption, Overrides, answer

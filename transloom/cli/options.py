@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.errors import EXIT_FAILED
-from cluster.terminal import Terminal, print_json_line, print_line, print_result
+from foundation.terminal import Terminal, print_json_line, print_line, print_result
 from foundation.untrusted_text import visible_in_json
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY
 from transloom.cli.completion import override_keys, recipe_names, run_folders

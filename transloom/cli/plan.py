@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import note
+from foundation.terminal import note
 from foundation.wording import byte_count, counted, span
 from transloom.cli.options import (
     JsonOption,

@@ -7,7 +7,7 @@ import typer
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-from cluster.terminal import Terminal, VisibleTextColumn, warn
+from foundation.terminal import Terminal, VisibleTextColumn, warn
 from foundation.wording import counted
 from transloom.cli.options import JsonOption, Overrides, ProcessesOption, RecipeArgument, answer
 from transloom.cli.watch import handled_signals

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from transloom.cli.options import (
     JsonOption,
     MovedDatasetOption,

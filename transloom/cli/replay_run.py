@@ -17,11 +17,11 @@ from pathlib import Path
 from cluster.data.trace import walk
 from cluster.errors import ClusterError
 from cluster.recipe import Recipe
-from cluster.terminal import Terminal, shown, step_counts
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetFileError
 from foundation.file_model import JsonLimits, parse_object
 from foundation.location import Location, without_credentials
+from foundation.terminal import Terminal, shown, step_counts
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_objects import PARTS

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from cluster.errors import RecipeError
-from cluster.terminal import warn
 from foundation.shown_urls import show_as_url
+from foundation.terminal import warn
 from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.local_copy import local_copy
 from trainer.runs.run_url import is_run_url, run_url

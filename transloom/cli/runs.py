@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.terminal import Terminal, bars_by_name, percentage_bars, print_result
+from foundation.terminal import Terminal, bars_by_name, percentage_bars, print_result
 from foundation.wording import counted
 from trainer.runs.run_url import MAX_RUN_BYTES
 from transloom.cli.completion import run_folders

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cluster.errors import ClusterError
-from cluster.terminal import print_line, warn
 from foundation.shown_urls import url_of
+from foundation.terminal import print_line, warn
 from transloom.cli.options import (
     BeamOption,
     CheckpointOption,

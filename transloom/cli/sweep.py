@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cluster.supervision.command_signals import exit_on_signal_before_run
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from transloom.cli.options import JsonOption, RecipeArgument, answer
 
 

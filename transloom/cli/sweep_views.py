@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from rich.live import Live
 
-from cluster.terminal import Terminal, shown
+from foundation.terminal import Terminal, shown
 from transloom.cli.sweep_runs import SweepRun
 from transloom.observe.terminal.run_status_text import best_text, steps_text, time_text
 from transloom.observe.terminal.scores import score_heading

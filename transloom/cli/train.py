@@ -6,7 +6,7 @@ import typer
 
 from cluster.errors import EXIT_PREEMPTED
 from cluster.supervision.command_signals import exit_on_signal_before_run, ignore_signals
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from transloom.cli.options import (
     JsonOption,
     Overrides,

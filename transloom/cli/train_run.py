@@ -12,7 +12,7 @@ from cluster.planning.quick_checks import newest_step, quick_check
 from cluster.recipe import Recipe, find_recipe, load_recipe, run_name, with_absolute_paths
 from cluster.supervision.run_listener import RunListener
 from cluster.supervision.supervisor import SupervisionOptions, supervise
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from foundation.wording import counted
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.job.rank_job import Outcome

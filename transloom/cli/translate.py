@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cluster.terminal import Terminal, print_result
+from foundation.terminal import Terminal, print_result
 from transloom.cli.options import (
     BeamOption,
     CheckpointOption,

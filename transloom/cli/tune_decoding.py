@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Group
 
-from cluster.terminal import Terminal, bars_by_name, percentage_bars, shown
+from foundation.terminal import Terminal, bars_by_name, percentage_bars, shown
 from foundation.wording import counted, join_items
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY, search_label
 from trainer.errors import CheckpointError, RunMismatchError

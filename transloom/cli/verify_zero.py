@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.terminal import note
+from foundation.terminal import note
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, answer
 
 

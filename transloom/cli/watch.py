@@ -13,7 +13,7 @@ import typer
 from rich.live import Live
 
 from cluster.errors import ClusterError
-from cluster.terminal import Terminal, print_json_line, shown
+from foundation.terminal import Terminal, print_json_line, shown
 from foundation.untrusted_text import visible_line
 from transloom.cli.completion import run_folders
 from transloom.cli.jobs import DEFAULT_ADDRESS, Address

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
-from cluster.terminal import note, warn
 from data_pipeline.corpora.context import Context, in_context
 from data_pipeline.errors import CorpusError
+from foundation.terminal import note, warn
 from foundation.wording import counted, join_first
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment

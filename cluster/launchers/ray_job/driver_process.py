@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from cluster.terminal import forward_output
+from foundation.terminal import forward_output
 
 CHUNK_BYTES = 65_536
 LAST_LINE_BYTES = 2_000

@@ -41,9 +41,9 @@ from cluster.supervision.invocation import CLAIM_VARIABLE, JOB_VARIABLE, as_vari
 from cluster.supervision.retry_budget import RetryBudget
 from cluster.supervision.share_target import ShareTarget, share_file
 from cluster.supervision.stop_requests import JobStopRequest
-from cluster.terminal import print_error
 from data_pipeline.storage.regular_files import write_atomically
 from foundation.periodic_thread import PeriodicThread
+from foundation.terminal import print_error
 from foundation.wording import counted
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import was_owned_by

@@ -6,8 +6,8 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 from cluster.errors import RankLostError
 from cluster.health.failures import cause_of, failure_of, is_certain
 from cluster.health.hang_detector import Position
-from cluster.terminal import full_message
 from data_pipeline.errors import DatasetFileError
+from foundation.terminal import full_message
 from trainer.errors import NonFiniteLossError, RecordInUseError
 
 HERE = Position("step", 25, "epoch 0, window 3")

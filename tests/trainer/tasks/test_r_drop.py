@@ -11,7 +11,7 @@ from support.tasks import language_model_values, opened_task
 
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from model.config.transformer import AttentionBackend
 from trainer.recipe import identity_of
 from trainer.runs.folder import StepRange

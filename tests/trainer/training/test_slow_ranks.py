@@ -10,9 +10,9 @@ from support.ranks.slow_jobs import Delay
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
 
 from cluster.recipe import Recipe
-from cluster.terminal import Terminal
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.dataset.manifest import open_dataset
+from foundation.terminal import Terminal
 from trainer.process.placement import Placement
 from trainer.record.metrics_file import read_metrics, train_lines
 from trainer.record.metrics_lines import (

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from support.recipes import tiny_recipe
 
-from cluster.terminal import Terminal
 from data_pipeline.dataset.manifest import open_dataset
+from foundation.terminal import Terminal
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.lease import Lease
 from trainer.errors import LeaseLostError, RunInUseError

@@ -24,7 +24,7 @@ from support.records.run_folders import (
 from cluster.launchers.ray_job import job_summary
 from cluster.launchers.ray_job.job_record import JobFolder
 from cluster.launchers.ray_job.job_summary import newest_job_of
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from trainer.errors import RunMismatchError
 from trainer.record.metrics_lines import Preempted
 from trainer.runs.vitals import RankVitals, Vitals

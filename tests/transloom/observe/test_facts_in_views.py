@@ -9,7 +9,7 @@ import pytest
 from support.records.lines import COMPARED, train_line
 from support.records.run_folders import made_run, with_owner
 
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from trainer.record.run_metrics import run_values
 from trainer.record.run_status_model import DEFAULT_FORM
 from trainer.record.wandb_tracker import LastLoggedRow, rows

@@ -16,8 +16,8 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.session import ray_session
-from cluster.terminal import Terminal, percentage_bars, warn
 from foundation.shown_urls import url_of
+from foundation.terminal import Terminal, percentage_bars, warn
 from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import HEADER
 from transloom.inference.distributed.actors import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Group
 
-from cluster.terminal import shown
+from foundation.terminal import shown
 from foundation.untrusted_text import visible
 from foundation.wording import counted, join_items
 from model.config.transformer import search_label

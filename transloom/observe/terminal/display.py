@@ -17,8 +17,8 @@ from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 
 from cluster.errors import RankLostError
-from cluster.terminal import Terminal, full_message, shown
 from foundation.location import without_credentials
+from foundation.terminal import Terminal, full_message, shown
 from foundation.untrusted_text import visible, visible_line
 from trainer.checkpoints.checkpoint import newest_intact
 from trainer.errors import GuardError, LeaseLostError, NonFiniteLossError

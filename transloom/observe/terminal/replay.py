@@ -4,7 +4,7 @@ import shlex
 
 from rich.console import Group, RenderableType
 
-from cluster.terminal import shown
+from foundation.terminal import shown
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted, join_items
 from trainer.replay.replay_report import (

@@ -27,8 +27,8 @@ from cluster.launchers.ray_job.job_summary import (
     status_with_job,
     with_job,
 )
-from cluster.terminal import shown
 from foundation.shown_urls import problem_of, url_of
+from foundation.terminal import shown
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from trainer.errors import RunMismatchError

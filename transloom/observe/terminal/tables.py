@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import ConsoleOptions, RenderResult
 from rich.table import Table
 
-from cluster.terminal import presentable, shown
+from foundation.terminal import presentable, shown
 
 # Upper limit of the minimum width of a column that may fold, in cells. The minimum is otherwise the
 # width of the column's longest word.

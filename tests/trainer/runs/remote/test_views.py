@@ -17,10 +17,10 @@ from support.records.lines import train_line
 from support.records.run_folders import made_run, with_status
 from support.storage.fault_proxy import Answer
 
-from cluster.terminal import Terminal
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.shown_urls import problem_of, url_of, with_urls
+from foundation.terminal import Terminal
 from trainer.checkpoints.averaging import average
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints

@@ -7,7 +7,7 @@ import pytest
 from support.records.lines import COUNTED, rank_hung, train_line
 from support.records.run_folders import made_run
 
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from trainer.record.metrics_lines import Resized, Resumed, Sample, ValidationLine
 from trainer.record.run_status_model import LossForm
 from trainer.runs.folder import RunFolder

@@ -2,7 +2,7 @@
 
 import io
 
-from cluster.terminal import Terminal
+from foundation.terminal import Terminal
 from trainer.replay.replay_report import Difference, InspectedStep, ReplayReport, Verdict
 from transloom.observe.terminal.replay import replay_report_text
 

@@ -35,7 +35,6 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
-from cluster.errors import ClusterError
 from foundation.location import without_credentials
 from foundation.shown_urls import with_urls
 from foundation.untrusted_text import visible, visible_in_json
@@ -176,10 +175,10 @@ def print_result(text: str, end: str = "\n") -> None:
     a line ends with LF only.
 
     Raises:
-        ClusterError: standard output is closed.
+        OSError: standard output is closed.
     """
     if sys.stdout is None:
-        raise ClusterError(
+        raise OSError(
             "Standard output is closed, so the result cannot be printed. Redirect standard output "
             "to a file"
         )

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.live import Live
 
-from cluster.terminal import Terminal, shown, step_counts
+from foundation.terminal import Terminal, shown, step_counts
 
 
 @pytest.mark.parametrize("terminal", [True, False])
