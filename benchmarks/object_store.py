@@ -34,6 +34,7 @@ import torch
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import Location
+from run_store.config import CheckpointsConfig
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.format import CheckpointHeader
@@ -42,7 +43,6 @@ from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.config import CheckpointsConfig
 from trainer.process.placement import Placement
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.mirror import RunMirror

@@ -26,8 +26,8 @@ from foundation.extensions import FOLDER_VARIABLE
 from foundation.location import check_all
 from foundation.strict_yaml import MAX_BYTES, YamlError, parse_yaml
 from foundation.wording import counted, format_value
-from trainer.config import CheckpointsConfig
-from trainer.errors import RunMismatchError
+from run_store.config import CheckpointsConfig
+from run_store.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, class_of, identity_of, recipe_class
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from foundation.section import (
 )
 from foundation.wording import join_items
 from model.config.transformer import AttentionBackend
+from run_store.config import LONGEST_PROBE, MAX_PROBES, MAX_WINDOW
 from trainer.notify_config import NotifyConfig
 from trainer.registries.callbacks import CALLBACKS, GuardKind, ObserverKind
 from trainer.registries.losses import LOSSES
@@ -22,7 +23,6 @@ from trainer.registries.optimizers import OptimizerConfig
 from trainer.registries.schedules import SCHEDULES
 from trainer.registries.validators import known_in, options_for
 
-MAX_WINDOW = 1000  # steps of a spike guard's window, which every checkpoint stores
 # The median absolute deviation of normally distributed values, times this factor, is their standard
 # deviation.
 DEVIATION_PER_MAD = 1.4826
@@ -31,10 +31,6 @@ MAX_CALLBACKS = 16
 # W&B refuses longer tags (0.31.0).
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
-# Maximum number of probe sentences. A long run saves the attention of each sentence at about forty
-# steps.
-MAX_PROBES = 4
-LONGEST_PROBE = 300  # number of characters
 ProbeSentence = Annotated[str, Field(min_length=1, max_length=LONGEST_PROBE)]
 
 
@@ -363,30 +359,6 @@ class EngineConfig(Section):
                 "exact"
             )
         return self
-
-
-class CheckpointsConfig(Section):
-    """Interval and retention of checkpoints."""
-
-    every_steps: int = continuable(
-        500, "Steps between checkpoints; the last step is always saved.", gt=0
-    )
-    memory_every_steps: int = execution(
-        0,
-        "Steps between copies of the state in the memory of the nodes, from which a run restarts "
-        "after a failure; 0 for none. `transloom plan` recommends a value.",
-        ge=0,
-    )
-    keep_last: int = continuable(3, "Number of newest complete checkpoints to keep.", gt=0)
-    keep_best: int = continuable(
-        1, "Number of checkpoints with the best scores to keep in addition to keep_last.", ge=0
-    )
-    best_by: str = continuable(
-        "loss", "Validation score by which keep_best ranks checkpoints, such as loss or bleu."
-    )
-    keep_every_steps: int | None = continuable(
-        None, "Interval in steps of the checkpoints that are always kept; null for none.", gt=0
-    )
 
 
 class TrackingConfig(Section):

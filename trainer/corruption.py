@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from foundation.file_model import Count, FileModel
 from foundation.wording import counted, join_first, join_items
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 
 MAX_PARAMETERS = 8  # of a finding; one flipped bit can change the gradients of all parameters
 SHOWN_PARAMETERS = 2  # in a text
@@ -96,7 +96,7 @@ class ReductionFinding(Finding):
         )
 
 
-class SilentCorruptionError(TrainerError):
+class SilentCorruptionError(RunError):
     """A rank has computed wrong bits; the step in which this was found is not applied."""
 
     def __init__(self, finding: CorruptionFinding) -> None:
@@ -107,7 +107,7 @@ class SilentCorruptionError(TrainerError):
         return self.finding.text
 
 
-class ReductionError(TrainerError):
+class ReductionError(RunError):
     """Summed gradients of a step were wrong twice; the step is not applied."""
 
     def __init__(self, finding: ReductionFinding) -> None:

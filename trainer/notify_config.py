@@ -6,27 +6,14 @@ environment variables that have the commands; see docs/decisions/0101-notificati
 """
 
 import re
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
 from foundation.section import REQUIRED, Section, execution
 from foundation.wording import counted
+from run_store.record.notify_event import EVENTS, NotifyEvent
 
-NotifyEvent = Literal[
-    "finished",
-    "failed",
-    "stopped",
-    "restarts",
-    "stalled",
-    "loss_spike",
-    "skipped_steps",
-    "bad_node",
-    "slow_rank",
-    "hang",
-    "best_score",
-]
-EVENTS: tuple[NotifyEvent, ...] = get_args(NotifyEvent)
 # An improving run has a new best score at each validation.
 DEFAULT_EVENTS = tuple(event for event in EVENTS if event != "best_score")
 MAX_TARGETS = 8  # each has a thread

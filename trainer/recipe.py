@@ -27,15 +27,15 @@ from foundation.section import REQUIRED, ChangeClass, Section, change_class, exe
 from foundation.tasks import BUILT_IN_TASKS, DEFAULT_TASK, TASKS, TaskKind
 from foundation.wording import join_items
 from model.config.transformer import NetworkConfig
+from run_store.config import CheckpointsConfig
+from run_store.errors import RunMismatchError
 from trainer.config import (
     MAX_CALLBACKS,
     CallbackConfig,
-    CheckpointsConfig,
     EngineConfig,
     TrackingConfig,
     TrainerConfig,
 )
-from trainer.errors import RunMismatchError
 from trainer.registries.callbacks import GuardKind
 from trainer.registries.optimizers import OPTIMIZERS
 from trainer.scores import SCORES

@@ -1,7 +1,6 @@
-"""Scores of a model on a held-out set by name, and whether more or less of each is better.
+"""Registry of scores of texts, which validations compute in addition to those of a task.
 
-An extension can register scores in addition to those of a task. A recipe selects registered scores
-in `trainer.validation_scores`:
+An extension registers them. A recipe selects them in `trainer.validation_scores`:
 
     def exact_matches(made, expected):
         return 100 * sum(map(eq, made, expected)) / len(made)
@@ -9,75 +8,10 @@ in `trainer.validation_scores`:
     SCORES.register("exact_matches", ScoreKind(exact_matches, more_is_better=True))
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from foundation.file_model import FileModel
 from foundation.registry import Registry
-from foundation.tasks import DEFAULT_TASK, TASKS
-
-# Measures of a translation; True if a greater value is better.
-MORE_IS_BETTER = TASKS[DEFAULT_TASK].scores
-
-
-class Score(FileModel):
-    """Value of one measure in a validation.
-
-    Attributes:
-        value: the measure's value; None if it is not finite.
-        more_is_better: whether a greater value is better.
-        decoding: the search that generated the scored texts, such as "greedy". None if no texts
-            were generated, or if an early version of transloom recorded the score without the
-            search.
-    """
-
-    value: float | None = None
-    more_is_better: bool
-    decoding: str | None = None
-
-    @property
-    def cost(self) -> float | None:
-        """Value for which less is always better: negated if more is better; None if not finite."""
-        return -self.value if self.more_is_better and self.value is not None else self.value
-
-    def is_better_than(self, best: float | None) -> bool:
-        """Return whether the score is better than `best`, an earlier value of the same measure.
-
-        If `best` is None, there is no earlier value, so any finite score is better. A score that is
-        not finite is never better.
-        """
-        if self.value is None:
-            return False
-        return best is None or (self.value > best if self.more_is_better else self.value < best)
-
-
-Scores = dict[str, Score]
-
-
-class BestScore(FileModel):
-    """Best value of a measure, the step of its validation, and the decoding of its texts."""
-
-    value: float
-    step: int
-    decoding: str | None = None
-
-
-def keep_best(best: dict[str, BestScore], scores: Scores, step: int) -> None:
-    """Replace the best score of each measure that a validation has improved."""
-    for name, score in scores.items():
-        before = best[name].value if name in best else None
-        if score.value is not None and score.is_better_than(before):
-            best[name] = BestScore(value=score.value, step=step, decoding=score.decoding)
-
-
-def scores_of(
-    values: Mapping[str, float | None], more_is_better: Mapping[str, bool] = MORE_IS_BETTER
-) -> Scores:
-    """Return the scores with these values, by the measure's name; by default of a translation."""
-    return {
-        name: Score(value=value, more_is_better=more_is_better[name])
-        for name, value in values.items()
-    }
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from benchmarks.gpu_check.results import Results, Row
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0  # time to import torch and DeepSpeed from a cold disk
-OURS = ("cluster", "data_pipeline", "foundation", "model", "trainer", "transloom")
+OURS = ("cluster", "data_pipeline", "foundation", "model", "run_store", "trainer", "transloom")
 MARK = "TRANSLOOM_GPU_CHECK"  # environment variable that identifies the processes of a child
 LOG_TAIL = 400
 POLL_SECONDS = 1.0

@@ -18,7 +18,7 @@ def row_of(record: Path) -> str:
     """Return the row of a record in the table.
 
     Raises:
-        TrainerError: a line is no line of a record.
+        RunError: a line is no line of a record.
     """
     seen, seconds, tokens, scores = 0, 0.0, 0.0, (0.0, 0.0)
     for line in _lines_of(record):

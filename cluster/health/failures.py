@@ -16,9 +16,9 @@ from cluster.errors import ClusterError, RankLostError
 from cluster.health.hang_detector import Position
 from foundation.errors import DataError
 from model.errors import ModelError
-from trainer.errors import RecordInUseError, TrainerError
+from run_store.errors import RecordInUseError, RunError
 
-OWN_ERRORS = (ClusterError, DataError, ModelError, TrainerError)
+OWN_ERRORS = (ClusterError, DataError, ModelError, RunError)
 MAX_REASON_CHARACTERS = 500
 
 

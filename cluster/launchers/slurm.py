@@ -23,7 +23,7 @@ from cluster.errors import EXIT_PREEMPTED, ClusterError, RecipeError
 from cluster.launchers.registry import Launch, Launcher, check_encodable
 from cluster.recipe import Recipe, load_recipe, run_name
 from foundation.wording import counted
-from trainer.runs import RUNS
+from run_store import RUNS
 from trainer.runs.folder import RunFolder
 
 # Time reserved for the requeue, after cluster.grace_seconds and before the job's time limit. (Slurm

@@ -12,7 +12,7 @@ from cluster.supervision.invocation import current_claim
 from foundation.file_model import Count, FileModel
 from foundation.location import without_credentials
 from foundation.untrusted_text import visible_in_json, visible_line
-from trainer.notify_config import NotifyEvent
+from run_store.record.notify_event import NotifyEvent
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import DEFAULT_PRIORITY
 

@@ -31,10 +31,11 @@ from cluster.supervision.run_listener import NODE_EXCLUDED, RunListener
 from foundation.periodic_thread import PeriodicThread
 from foundation.terminal import full_message
 from foundation.wording import counted, span, steps_of
+from run_store.errors import LeaseLostError, RunError
+from run_store.record.notify_event import NotifyEvent
+from run_store.scores import BestScore, keep_best
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import read_header
-from trainer.errors import LeaseLostError, TrainerError
-from trainer.notify_config import NotifyEvent
 from trainer.record.event_text import event_text
 from trainer.record.facts import kind_of
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
@@ -43,7 +44,6 @@ from trainer.record.recorded_status import MANY_BYTES, end_reason
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import STOPPED_AT
 from trainer.runs.vitals import Vitals
-from trainer.scores import BestScore, keep_best
 
 # As in deploy/prometheus/transloom.rules.yml.
 RESTARTS = 3
@@ -169,7 +169,7 @@ class RunEvents:
         if not self._lines:
             return  # it was complete before this driver started
         reason = None
-        with suppress(TrainerError, OSError):
+        with suppress(RunError, OSError):
             for newest in list_checkpoints(self._run.checkpoints)[-1:]:
                 reason = end_reason(read_header(newest), self._recipe.trainer.max_steps)
         if reason is None:

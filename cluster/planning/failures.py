@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 from cluster.planning.size import COPY_BYTES_PER_SECOND, background_seconds
-from trainer.config import CheckpointsConfig
+from run_store.config import CheckpointsConfig
 from trainer.memory.state_size import StateSize
 
 DAY = 86_400.0

@@ -31,7 +31,7 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import byte_count, counted
 from model.errors import ModelError
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.memory.state_size import StateSize
 from trainer.process import host_memory
 from trainer.runs.folder import RunFolder
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # Maximum bytes of shards to read: about one second of work.
 BYTES_READ = 64_000_000
-_EXPECTED = (ClusterError, DataError, ModelError, TrainerError, OSError)
+_EXPECTED = (ClusterError, DataError, ModelError, RunError, OSError)
 
 
 @dataclass(frozen=True)

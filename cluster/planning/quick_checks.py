@@ -34,10 +34,10 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import byte_count, counted
 from model.errors import ModelError
+from run_store.errors import CheckpointError, CheckpointFormatError, RunError, RunMismatchError
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.checkpoints.format import read_header
 from trainer.checkpoints.memory_folder import SHARED_MEMORY
-from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError, TrainerError
 from trainer.process import host_memory
 from trainer.runs.folder import RunFolder
 from trainer.runs.local_copy import stored_run
@@ -63,7 +63,7 @@ class QuickCheck:
         """Raise the first problem that refuses the run, if there is one.
 
         Raises:
-            ClusterError, DataError, ModelError, TrainerError: the error that training would raise.
+            ClusterError, DataError, ModelError, RunError: the error that training would raise.
         """
         for problem in self.problems:
             if problem.refuses:
@@ -73,7 +73,7 @@ class QuickCheck:
         """Raise the first refusal, or return the dataset for a run that trains on this machine.
 
         Raises:
-            ClusterError, DataError, ModelError, TrainerError: see `raise_refusal`.
+            ClusterError, DataError, ModelError, RunError: see `raise_refusal`.
         """
         self.raise_refusal()
         assert self.dataset is not None, "a missing dataset is a problem that refuses the run"
@@ -98,8 +98,8 @@ def quick_check(recipe: Recipe, run: RunFolder, *, trains_here: bool = True) -> 
     if run.url and trains_here:
         try:
             run = _stored_run(run, run.url)
-        except (OSError, TrainerError) as error:
-            refusal = error if isinstance(error, TrainerError) else None
+        except (OSError, RunError) as error:
+            refusal = error if isinstance(error, RunError) else None
             return QuickCheck((PlanProblem("run", str(error), error=refusal),), None, run)
     dataset, problems = _dataset(recipe, run, trains_here)
     sees_run = trains_here or (run.url is None and run.path.exists())
@@ -120,7 +120,7 @@ def _stored_run(run: RunFolder, url: str) -> RunFolder:
     """Return the run in an object store.
 
     Raises:
-        OSError, TrainerError: the store cannot hold runs, or the run cannot be read.
+        OSError, RunError: the store cannot hold runs, or the run cannot be read.
     """
     from data_pipeline.storage.object_store import ObjectStore  # imports obstore
     from trainer.runs.remote.probe import probe_store
@@ -138,7 +138,7 @@ def _dataset(
     try:
         found = check_run(recipe, run)
         return found, [PlanProblem("dataset", text, refuses=False) for text in found[1].leaks]
-    except (ClusterError, DataError, ModelError, TrainerError) as error:
+    except (ClusterError, DataError, ModelError, RunError) as error:
         of_run = isinstance(error, (RunMismatchError, CheckpointError, CheckpointFormatError))
         return None, [PlanProblem("run" if of_run else "dataset", str(error), error=error)]
 

@@ -70,7 +70,7 @@ def recorded_speed(metrics: Path, origin: str) -> Speed | None:
     """Return the speed of the last steps in a metrics file, or None without plausible steps.
 
     Raises:
-        TrainerError: the metrics file cannot be read.
+        RunError: the metrics file cannot be read.
     """
     lines = (line for line in read_backwards(metrics) if isinstance(line, TrainLine))
     return speed_of(islice(lines, STEPS_READ), origin)

@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 
 from cluster.ranks.agent_client import ANSWER_SECONDS, NodeAgents, wait
 from cluster.ray.embedded import embedded_ray_is_lost
+from run_store.errors import CheckpointError, DamagedCheckpointError
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile
 from trainer.checkpoints.memory_folder import MemoryFolder, user_folders
@@ -32,7 +33,6 @@ from trainer.checkpoints.state_file import (
     StoredFragment,
     read_layout,
 )
-from trainer.errors import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -52,7 +52,7 @@ class NodeMirror:
             with_files: whether to copy the record and other small files, too, for rank 0.
 
         Raises:
-            TrainerError: the run is damaged.
+            RunError: the run is damaged.
             OSError: the object store does not answer, or the folder cannot be written.
         """
         from trainer.runs.remote.pull import RunPuller  # imports the view of a run

@@ -146,7 +146,7 @@ class RankAttempt:
         Raises:
             RankLostError: the group cannot continue, but another one may.
             LeaseLostError: another process owns the run now.
-            ClusterError, DataError, ModelError, TrainerError: the run cannot continue.
+            ClusterError, DataError, ModelError, RunError: the run cannot continue.
         """
         while True:
             self._group.wait(POLL_SECONDS)

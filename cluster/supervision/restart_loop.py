@@ -43,9 +43,9 @@ from data_pipeline.config.corpus import is_remote
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.locations import cache_folder
 from foundation.wording import counted, join_items
+from run_store.errors import DamagedCheckpointError
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.corruption import ReductionError, SilentCorruptionError
-from trainer.errors import DamagedCheckpointError
 from trainer.hang import HangFinding
 from trainer.job.rank_job import Outcome, ReplayOptions
 from trainer.runs.folder import RunFolder, StepRange
@@ -84,7 +84,7 @@ class RestartLoop:
             RankLostError: ranks were lost repeatedly, without any progress in between.
             ClusterError: the cluster lacks capacity for the ranks, or the head is lost.
             LeaseLostError: another process owns the run now.
-            DataError, ModelError, TrainerError: the run cannot continue.
+            DataError, ModelError, RunError: the run cannot continue.
         """
         state: RunState | Ended = WaitForCapacity()
         self._context.supply.give_up = self._should_stop

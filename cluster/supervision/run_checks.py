@@ -11,11 +11,11 @@ from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.quarantine import cursor_after
 from data_pipeline.storage.store import DatasetStore
+from run_store.errors import CheckpointError, RunMismatchError
 from trainer.checkpoints.checkpoint import Checkpoint, SavedState, newest_intact
 from trainer.checkpoints.commit import set_aside
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import CheckpointHeader, Parent, read_header
-from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import identity_differences
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.warm_start import warm_start_of

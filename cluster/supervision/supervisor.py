@@ -65,7 +65,7 @@ def supervise(
 
     Raises:
         RunInUseError: another process trains the run.
-        ClusterError, DataError, ModelError, TrainerError: the run cannot continue.
+        ClusterError, DataError, ModelError, RunError: the run cannot continue.
     """
     try:
         with own_run(recipe, run, store, manifest, listener) as owned:

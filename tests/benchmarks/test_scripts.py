@@ -19,7 +19,7 @@ from benchmarks.support.environments import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 FILES = sorted(BENCHMARKS.rglob("*.py"))
-OURS = ("cluster", "data_pipeline", "model", "trainer", "transloom")
+OURS = ("cluster", "data_pipeline", "model", "run_store", "trainer", "transloom")
 QUICK = ("multi30k/curves.py", "subword_sampling.py")
 NEEDS = {"two_hosts.py": "namespaces"}
 

@@ -12,9 +12,11 @@ from support.receiving_program import HANG, SECRET, TARGET, VARIABLE, ReceivingP
 
 from cluster.notify import delivery
 from cluster.supervision.inline import InlineSupervision
+from run_store.errors import RunInUseError
+from run_store.record.notify_event import EVENTS
 from trainer.checkpoints.lease import Lease
-from trainer.errors import NonFiniteLossError, RunInUseError
-from trainer.notify_config import EVENTS, MAX_TARGETS
+from trainer.errors import NonFiniteLossError
+from trainer.notify_config import MAX_TARGETS
 
 ALL = f"tracking.notify.events=[{', '.join(EVENTS)}]"
 SHORT = ["trainer.max_steps=6"]  # which is validated and saved at its end

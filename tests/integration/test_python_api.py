@@ -35,7 +35,7 @@ def example():
 def project(phrasebook, tmp_path, monkeypatch):
     """A folder whose own packages have the names of transloom's, and a tiny `phrasebook`."""
     monkeypatch.chdir(tmp_path)
-    for name in ("cluster", "trainer", "model", "data_pipeline"):
+    for name in ("cluster", "trainer", "run_store", "model", "data_pipeline"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"WHOSE = 'mine: {name}'\n")
     values = tiny_values(phrasebook) | {"decoding": SHORT_TRANSLATIONS}

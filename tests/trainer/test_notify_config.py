@@ -5,7 +5,8 @@ import yaml
 
 from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
-from trainer.notify_config import DEFAULT_EVENTS, EVENTS, MAX_TARGETS, NotifyConfig
+from run_store.record.notify_event import EVENTS
+from trainer.notify_config import DEFAULT_EVENTS, MAX_TARGETS, NotifyConfig
 from trainer.recipe import identity_of
 
 SECRET = "s3cr3tCANARY"

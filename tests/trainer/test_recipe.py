@@ -21,7 +21,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load_recipe
 from foundation import extensions
 from foundation.extensions import FOLDER_VARIABLE
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 
 VALUES = {

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 
 from foundation.folder_lock import new_locked_folder, remove_unlocked
+from run_store.errors import CheckpointError
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.commit import commit, remove
 from trainer.checkpoints.folder_names import average_name
 from trainer.checkpoints.lease import WORK, discard
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_file import fragment_key, state_file_name, write_state_file
-from trainer.errors import CheckpointError
 from trainer.zero.fragment import MASTER
 
 

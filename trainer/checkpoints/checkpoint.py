@@ -9,12 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints.folder_names import folder_name, list_averages, list_checkpoints
 from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.checkpoints.run_copies import require_named_url
 from trainer.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
 from trainer.checkpoints.state_objects import StateObjects, read_parts
-from trainer.errors import CheckpointError
 
 
 def sha256_of(path: Path) -> str:

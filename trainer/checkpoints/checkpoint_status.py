@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import Field
 
 from foundation.file_model import Count, FileModel
+from run_store.errors import CheckpointError, CheckpointFormatError
+from run_store.scores import Scores
 from trainer.checkpoints.folder_names import folder_name, step_of
 from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
-from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.scores import Scores
 
 # Number of the newest checkpoints whose headers are read. For older checkpoints, only step and time
 # are known.

@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 
 from data_pipeline.storage.regular_files import write_durably
 from foundation.location import Location
+from run_store.config import CheckpointsConfig
+from run_store.errors import CheckpointError
 from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.final_save import FINAL_RETRY_SECONDS, final_save_attempts
 from trainer.checkpoints.folder_names import folder_name
@@ -23,8 +25,6 @@ from trainer.checkpoints.lease import Lease, discard
 from trainer.checkpoints.retention import prune
 from trainer.checkpoints.state_file import FileRecord
 from trainer.checkpoints.state_objects import PARTS, PartList, UploadedFile
-from trainer.config import CheckpointsConfig
-from trainer.errors import CheckpointError
 
 PUBLICATION_POLL_SECONDS = 0.05
 

@@ -25,10 +25,10 @@ from pydantic import AfterValidator, Field, model_validator
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel, error_summary, parse_object
 from foundation.wording import counted
+from run_store.config import MAX_WINDOW
+from run_store.errors import CheckpointError, CheckpointFormatError
+from run_store.scores import Scores
 from trainer.checkpoints.state_file import HEADER_LIMITS, FileRecord
-from trainer.config import MAX_WINDOW
-from trainer.errors import CheckpointError, CheckpointFormatError
-from trainer.scores import Scores
 
 FORMAT = "transloom-checkpoint/2"
 HEADER = "checkpoint.json"

@@ -42,8 +42,8 @@ from data_pipeline.storage.regular_files import (
 )
 from foundation.file_model import FileModel
 from foundation.periodic_thread import PeriodicThread
+from run_store.errors import LeaseLostError, RunInUseError
 from trainer.checkpoints.process_identity import host_identity, start_tick
-from trainer.errors import LeaseLostError, RunInUseError
 
 WORK = ".work-"  # beginning of a work folder's name
 RENEW_SECONDS = 5.0

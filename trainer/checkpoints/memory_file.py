@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipeline.storage.regular_files import open_regular
+from run_store.errors import DamagedCheckpointError
 from trainer.checkpoints.state_file import CHUNK_BYTES
-from trainer.errors import DamagedCheckpointError
 
 SLOTS = 2  # memory files of each rank
 

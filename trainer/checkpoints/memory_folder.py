@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from foundation.folder_lock import open_folder, remove_unlocked
-from trainer.errors import CheckpointError
+from run_store.errors import CheckpointError
 
 SHARED_MEMORY = Path("/dev/shm")
 _PRIVATE = 0o700

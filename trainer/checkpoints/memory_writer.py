@@ -20,6 +20,7 @@ from typing import Protocol
 
 import torch
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import SLOTS, MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import SHARED_MEMORY, free_bytes, used_bytes
@@ -32,7 +33,6 @@ from trainer.checkpoints.writer import (
     share_bytes,
     unpin,
 )
-from trainer.errors import CheckpointError
 from trainer.process.host_memory import available_bytes
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints.checkpoint import SavedState
 from trainer.checkpoints.state_file import StateFile
-from trainer.errors import CheckpointError
 from trainer.zero.fragment import EMA, MASTER
 
 ELEMENTS_AT_ONCE = 1_000_000

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from run_store.config import CheckpointsConfig
+from run_store.errors import CheckpointError, CheckpointFormatError
 from trainer.checkpoints.commit import remove
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.checkpoints.format import CheckpointHeader, read_header
-from trainer.config import CheckpointsConfig
-from trainer.errors import CheckpointError, CheckpointFormatError
 
 
 def prune(checkpoints: Path, work: Path, config: CheckpointsConfig) -> list[Path]:

@@ -13,7 +13,7 @@ in the cache under the URL's hash, or was made by this process.
 import hashlib
 from pathlib import Path
 
-from trainer.errors import CheckpointError
+from run_store.errors import CheckpointError
 
 # URLs of runs, by the folders that this process makes copies of them.
 _copies: dict[Path, str] = {}

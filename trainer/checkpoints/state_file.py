@@ -22,7 +22,7 @@ from pydantic import Field
 
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel, JsonLimits, parse_object
-from trainer.errors import CheckpointError
+from run_store.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch

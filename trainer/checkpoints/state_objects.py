@@ -31,6 +31,7 @@ from pydantic import Field, model_validator
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import FileModel, JsonLimits, error_summary
 from foundation.location import Location
+from run_store.errors import CheckpointError, DamagedCheckpointError
 from trainer.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     HEADER_LIMITS,
@@ -39,7 +40,6 @@ from trainer.checkpoints.state_file import (
     StoredFragment,
     read_layout,
 )
-from trainer.errors import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.state_objects import upload_state_file
-from trainer.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trainer.checkpoints.format import CheckpointHeader

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.format import CheckpointHeader
@@ -24,7 +25,6 @@ from trainer.checkpoints.state_file import (
     write_state_file,
 )
 from trainer.checkpoints.state_upload import StateListener, StateUploader, WrittenState
-from trainer.errors import CheckpointError
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.host_memory import available_bytes
 from trainer.process.placement import Placement

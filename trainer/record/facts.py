@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from foundation.file_model import FileModel
-from trainer.notify_config import NotifyEvent
+from run_store.record.notify_event import NotifyEvent
 from trainer.record.metrics_lines import Event, SkippedLine, TrainLine, ValidationLine
 from trainer.record.run_status_model import LossForm, RunStatus
 

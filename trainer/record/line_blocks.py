@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from foundation.file_model import Count, FileModel, error_summary
+from run_store.scores import Scores
 from trainer.record.line_reader import LONGEST_LINE_BYTES, LineTail, readable_lines
 from trainer.record.metrics_lines import (
     Event,
@@ -26,7 +27,6 @@ from trainer.record.metrics_lines import (
     ValidationLine,
     parse_line,
 )
-from trainer.scores import Scores
 
 BLOCK_STEPS = 1024
 # A block also ends when its validations and events have this number of bytes.

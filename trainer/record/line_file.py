@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from data_pipeline.storage.regular_files import sync_to_disk
 from foundation.wording import counted
-from trainer.errors import CheckpointError, RecordInUseError, TrainerError
+from run_store.errors import CheckpointError, RecordInUseError, RunError
 from trainer.record.line_reader import last_line_end, ranges_of
 
 LOCK_TIMEOUT_SECONDS = 15.0
@@ -29,7 +29,7 @@ class LineFile:
     """Writer that appends lines to a file.
 
     Raises:
-        TrainerError: another process writes the file, or the disk fails.
+        RunError: another process writes the file, or the disk fails.
     """
 
     def __init__(self, path: Path, notice: Callable[[str], None] = lambda text: None) -> None:
@@ -70,12 +70,12 @@ class LineFile:
         """Write the lines that wait for space, and release the file to other writers.
 
         Raises:
-            TrainerError: the last lines could not be written and are lost.
+            RunError: the last lines could not be written and are lost.
         """
         problem = self._write_through()
         self._file.close()
         if problem:
-            raise TrainerError(
+            raise RunError(
                 f"{problem}, and its last lines are lost. Free some disk space, then start the "
                 "same command again, which repeats the steps since the newest checkpoint"
             )
@@ -102,7 +102,7 @@ class LineFile:
                 self._size += len(self._waiting.popleft())
         except OSError as error:
             if error.errno not in _DISK_FULL:
-                raise TrainerError(
+                raise RunError(
                     f"{self._path} cannot be written: {error.strerror}. Check the disk, then "
                     "start the same command again"
                 ) from error

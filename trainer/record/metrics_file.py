@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.curve_file import CurveFile
 from trainer.record.line_file import LineFile
 from trainer.record.line_reader import LineTail, TailRead, lines_backwards, ranges_of
@@ -104,7 +104,7 @@ class MetricsFile:
         """Write the lines that wait for disk space, and release the file.
 
         Raises:
-            TrainerError: the last lines could not be written and are lost.
+            RunError: the last lines could not be written and are lost.
         """
         self._file.close()
 
@@ -154,7 +154,7 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
 
     Raises:
         FileNotFoundError: there is no metrics file at the start.
-        TrainerError: a line is invalid or too long.
+        RunError: a line is invalid or too long.
     """
     tail: LineTail | None = LineTail(path, _position_after(path, step))
     is_complete = False
@@ -165,7 +165,7 @@ def follow(path: Path, step: int, wait: Callable[[], bool]) -> Iterator[Line]:
             tail = None
             continue
         if new.has_long_line:
-            raise TrainerError(
+            raise RunError(
                 f"{path} has a line at byte {new.position:,} that is too long. Restore the file "
                 "from a copy"
             )
@@ -213,7 +213,7 @@ def recorded_step(path: Path) -> int:
     """
     try:
         return next((line.step for line in read_backwards(path)), 0)
-    except (OSError, TrainerError):
+    except (OSError, RunError):
         return 0
 
 
@@ -237,19 +237,19 @@ def parsed(path: Path, line: bytes) -> Line:
     """Parse a line of a metrics file.
 
     Raises:
-        TrainerError: the line is invalid; the message names the metrics file.
+        RunError: the line is invalid; the message names the metrics file.
     """
     try:
         return parse_line(line)
     except ValidationError as error:
         problem = error.errors()[0]
         if problem["loc"][-1:] == ("version",):
-            raise TrainerError(
+            raise RunError(
                 f"{path} has a line of version {problem['input']!r}, but this version reads up to "
                 f"{VERSION}: use the version of transloom that wrote the line"
             ) from error
         where = ".".join(map(str, problem["loc"]))
-        raise TrainerError(
+        raise RunError(
             f"{path} has the line {line[:60]!r}, which is invalid "
             f"({where + ': ' if where else ''}{problem['msg']}). Restore the file from a copy, or "
             "remove the line; a resumed run repeats the steps after the newest checkpoint"

@@ -19,9 +19,9 @@ from data_pipeline.batching.plan import Cursor
 from foundation.file_model import Count, FileModel
 from foundation.untrusted_text import visible_in_json
 from foundation.wording import counted
+from run_store.scores import Scores
 from trainer.corruption import CorruptionFinding, Finding, ReductionFinding
 from trainer.hang import HangFinding, RankOnNode
-from trainer.scores import Scores
 
 VERSION: Literal[2] = 2
 

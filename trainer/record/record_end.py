@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.facts import Fact
 from trainer.record.line_reader import ranges_of, whole_lines
 from trainer.record.metrics_file import parsed
@@ -201,7 +201,7 @@ def read_record_end(path: Path, most_bytes: int) -> RecordEnd:
             corruption=_last(path, lines, _CORRUPTION, CorruptionEvent),
             hang=_last(path, lines, _HANG, RankHung),
         )
-    except TrainerError as error:
+    except RunError as error:
         return RecordEnd(step=_last_step(path, steps), problem=str(error))
 
 
@@ -219,7 +219,7 @@ def _ratio(amount: float, per: float, most: float = MAX_COUNT) -> float | None:
 def _step(path: Path, line: bytes) -> int:
     step = parsed(path, line).step
     if not 0 <= step <= MAX_COUNT:
-        raise TrainerError(f"{path} has a line of step {step}: the file is damaged")
+        raise RunError(f"{path} has a line of step {step}: the file is damaged")
     return step
 
 
@@ -228,7 +228,7 @@ def _last_step(path: Path, steps: list[bytes]) -> int:
     for line in reversed(steps[-RECENT_STEPS:]):
         try:
             return _step(path, line)
-        except TrainerError:
+        except RunError:
             continue
     return 0
 

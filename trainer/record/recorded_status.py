@@ -20,11 +20,12 @@ from data_pipeline.storage.regular_files import sync_to_disk, write_durably
 from foundation.file_model import MAX_COUNT
 from foundation.tasks import DEFAULT_TASK, TASKS
 from foundation.wording import counted
+from run_store.errors import RunInUseError
+from run_store.scores import BestScore, Scores, keep_best
 from trainer.checkpoints.checkpoint_status import checkpoint_rows, modified_seconds
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.checkpoints.lease import OwnerMetadata, ownership
-from trainer.errors import RunInUseError
 from trainer.record.facts import FACTS
 from trainer.record.record_end import RecordEnd, read_record_end
 from trainer.record.run_settings import flat_settings, settings_of
@@ -38,7 +39,6 @@ from trainer.record.run_status import (
 from trainer.record.run_status_model import Owner, RunStatus, State
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, LogEntry, last_entries
-from trainer.scores import BestScore, Scores, keep_best
 
 # Bytes to read from the end of a metrics file: about 300 steps, and 100,000 to find best scores.
 LAST_BYTES = 2**18

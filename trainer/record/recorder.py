@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.recipe import TrainingRecipe
 from trainer.record.goodput import goodput_at_start
 from trainer.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_backwards
@@ -29,7 +29,7 @@ class Recorder:
     """Recorder that sends each line once to all its destinations.
 
     Raises:
-        TrainerError: another process trains this run, or W&B does not start.
+        RunError: another process trains this run, or W&B does not start.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Recorder:
         self._supervision = supervision
         try:
             self._tracker = _tracker(run, recipe, supervision.notice, wandb_facts)
-        except TrainerError:
+        except RunError:
             self._record.close()
             raise
 
@@ -112,7 +112,7 @@ class Recorder:
         """Close the metrics file and finish W&B.
 
         Raises:
-            TrainerError: the last lines could not be written and are lost.
+            RunError: the last lines could not be written and are lost.
         """
         try:
             self._record.close()

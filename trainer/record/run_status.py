@@ -21,9 +21,9 @@ from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import JsonLimits, error_summary
 from foundation.periodic_thread import ExceptionLog
 from foundation.wording import span
+from run_store.errors import RunError, RunMismatchError
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.lease import LEASE_SECONDS, Ownership, ownership
-from trainer.errors import RunMismatchError, TrainerError
 from trainer.record.run_status_model import Owner, RunStatus
 from trainer.runs.folder import RunFolder
 
@@ -47,7 +47,7 @@ class ProblemCollector(list[str]):
         """Return the result of `read`; if it fails, add a problem of `what`, return `default`."""
         try:
             return read()
-        except TrainerError as error:
+        except RunError as error:
             self.append(str(error))
         except OSError as error:
             self.append(f"{what} cannot be read: {error.strerror or error}")

@@ -9,13 +9,13 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import ConfigDict, Field
 
 from foundation.file_model import FileModel
+from run_store.scores import BestScore, Scores
 from trainer.checkpoints.checkpoint_status import CheckpointRow
 from trainer.checkpoints.lease import OwnerMetadata
 from trainer.record.metrics_lines import SlowRankState
 from trainer.runs.log import LogEntry
 from trainer.runs.start import Start
 from trainer.runs.vitals import SupervisorState, Vitals
-from trainer.scores import BestScore, Scores
 
 State = Literal[
     "training", "waiting", "finished", "stopped", "failed", "abandoned", "damaged", "unknown"

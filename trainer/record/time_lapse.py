@@ -20,7 +20,7 @@ from pydantic import Field
 from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from foundation.untrusted_text import visible_in_json
-from trainer.config import MAX_PROBES
+from run_store.config import MAX_PROBES
 from trainer.tasks.probe import FULL, Probe
 
 # A probe has at most 64 kB of attention weights, and at most 64 kB of texts.

@@ -30,7 +30,7 @@ import wandb
 from wandb.proto import wandb_internal_pb2
 
 from foundation.untrusted_text import visible, visible_in
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.recipe import TrainingRecipe
 from trainer.record.leveldb_log import BLOCK_BYTES, whole_records
 from trainer.record.metrics_file import follow, read_backwards
@@ -54,7 +54,7 @@ class WandbTracker:
     """View of a run's metrics file in W&B.
 
     Raises:
-        TrainerError: W&B does not start, and the run has no W&B files of an earlier start.
+        RunError: W&B does not start, and the run has no W&B files of an earlier start.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class WandbTracker:
             try:
                 self._run = self._begin_or_stay_offline()
             except Exception as error:
-                raise TrainerError(
+                raise RunError(
                     f"W&B does not start in mode {self._mode!r}: {error}. Set "
                     "tracking.wandb=offline, or run `wandb login` to use the mode online"
                 ) from error

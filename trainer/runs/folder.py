@@ -36,10 +36,10 @@ from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from foundation.file_model import SMALL, FileModel, error_summary
 from foundation.shown_urls import url_of
 from foundation.strict_yaml import dump_yaml
+from run_store.errors import CheckpointError, RunMismatchError
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import Parent, read_header
 from trainer.checkpoints.run_copies import mirror_folder
-from trainer.errors import CheckpointError, RunMismatchError
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 from trainer.runs.run_url import is_run_url, run_url
 from trainer.runs.start import StopOrder

@@ -4,7 +4,7 @@ import os
 from urllib.parse import urlsplit
 
 from foundation.location import Location
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 
 RUN_SCHEMES = ("s3", "gs", "az")
 # Size of a run that is copied without being asked for.

@@ -26,7 +26,7 @@ from model.hugging_face.language_model import from_hugging_face
 from model.hugging_face.marian import from_marian
 from model.networks.decoder_only import DecoderOnly
 from model.networks.transformer import Transformer
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import MASTER, FragmentReader
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from foundation.wording import counted, join_items
+from run_store.errors import CheckpointError
 from trainer.checkpoints.checkpoint import Checkpoint, SavedState
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
-from trainer.errors import CheckpointError
 from trainer.job.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.record.metrics_lines import RankHung, Resized, Resumed

@@ -19,8 +19,8 @@ from model.config.decoder_only import DecoderOnlyConfig, SamplingConfig
 from model.generation.sampling import generate
 from model.losses.loss import CrossEntropy
 from model.networks.decoder_only import DecoderOnly
+from run_store.scores import scores_of
 from trainer.recipe import TrainingRecipe
-from trainer.scores import scores_of
 from trainer.tasks.batch import DeviceBatch, device_batch
 from trainer.tasks.batch_scoring import BatchScoring
 from trainer.tasks.flops import PaddedSizes, row_sizes

@@ -20,9 +20,9 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 from foundation.tasks import TASKS
 from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.label_head import LabelModel, label_predictions
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
+from run_store.scores import scores_of
 from trainer.recipe import TrainingRecipe
-from trainer.scores import scores_of
 from trainer.tasks.batch_scoring import BatchScoring
 from trainer.tasks.label_scores import accuracy, macro_f1, span_f1
 from trainer.tasks.masked_lm import MaskedLanguageModelling

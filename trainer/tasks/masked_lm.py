@@ -19,8 +19,8 @@ from foundation.tasks import TASKS
 from model.blocks.packing import packing_of_parts
 from model.config.encoder_only import EncoderOnlyConfig
 from model.heads.masked_head import MaskedLanguageModel
+from run_store.scores import scores_of
 from trainer.recipe import TrainingRecipe
-from trainer.scores import scores_of
 from trainer.tasks.batch import DeviceBatch, device_batch
 from trainer.tasks.batch_scoring import AccuracyScoring
 from trainer.tasks.flops import PaddedSizes, row_sizes

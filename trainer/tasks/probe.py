@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from foundation.file_model import FileModel
 from foundation.wording import counted
-from trainer.config import LONGEST_PROBE
+from run_store.config import LONGEST_PROBE
 
 MAX_PIECES = 32  # maximum for a sentence and for its translation, EOS included
 MAX_PREDICTIONS = 3  # maximum per decoding step

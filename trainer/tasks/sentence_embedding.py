@@ -16,8 +16,8 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer, shared_tokenizer
 from foundation.tasks import TASKS
 from model.config.sentence_encoder import SentenceEncoderConfig
 from model.heads.sentence_encoder import SentenceEncoder
+from run_store.scores import scores_of
 from trainer.recipe import TrainingRecipe
-from trainer.scores import scores_of
 from trainer.tasks.batch import DeviceBatch, device_batch
 from trainer.tasks.batch_scoring import AccuracyScoring
 from trainer.tasks.flops import PaddedSizes, embedding_sizes

@@ -14,7 +14,7 @@ from data_pipeline.batching.task import HeldOut
 from data_pipeline.tasks.masked_lm import TranslationLanguageModelData
 from data_pipeline.tasks.masked_text import masked_pair_text
 from foundation.tasks import TASKS
-from trainer.scores import scores_of
+from run_store.scores import scores_of
 from trainer.tasks.masked_lm import MaskedLanguageModelling, MaskedScoring
 from trainer.tasks.task import ValidationResult, loss_scores
 

@@ -29,7 +29,8 @@ from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.batching.stream import RankStep
 from foundation.wording import counted, join_items
 from model.flops import Flops
-from trainer.errors import GuardError, NonFiniteLossError, SpikeError, TrainerError
+from run_store.errors import RunError
+from trainer.errors import GuardError, NonFiniteLossError, SpikeError
 from trainer.exact.grids import LARGEST
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
@@ -279,7 +280,7 @@ def refusal_notice(line: SkippedLine, run: Path) -> str:
     )
 
 
-def ending_error(line: SkippedLine, decision: Skip | None = None) -> TrainerError:
+def ending_error(line: SkippedLine, decision: Skip | None = None) -> RunError:
     """Return the error of a run that ends after this skipped step; equal on all ranks.
 
     Args:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from run_store.scores import Score
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
-from trainer.scores import SCORES, Score
+from trainer.scores import SCORES
 from trainer.tasks.task import Scoring, ValidationResult
 
 

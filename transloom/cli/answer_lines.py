@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from foundation.errors import DataError
 from foundation.terminal import full_message, print_json_line
 from model.errors import ModelError
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from transloom.cli.options import (
     BeamOption,
     CheckpointOption,
@@ -62,7 +62,7 @@ def answer_until_the_end(translator: "Translator") -> None:
                 continue
             translator.decoding = DecodingOptions(n_best=request["n_best"]).applied_to(decoding)
             print_json_line({"translations": _translated(translator, request)})
-        except (DataError, ModelError, TrainerError) as error:
+        except (DataError, ModelError, RunError) as error:
             print_json_line({"error": full_message(error)})
         finally:
             translator.decoding = decoding

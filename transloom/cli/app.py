@@ -34,7 +34,7 @@ from foundation.terminal import (
 )
 from foundation.wording import join_items
 from model.errors import ModelError
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from transloom.cli.answer_lines import answer_lines
 from transloom.cli.checkpoints import checkpoints_app
 from transloom.cli.classify import classify
@@ -136,7 +136,7 @@ def main() -> None:
     outlive_raylet()
     try:
         app()
-    except (ClusterError, DataError, ModelError, TrainerError) as error:
+    except (ClusterError, DataError, ModelError, RunError) as error:
         print_error(full_message(error))
         if isinstance(error, HeadLostError):
             os._exit(EXIT_FAILED)  # Ray would otherwise search for the head for another minute

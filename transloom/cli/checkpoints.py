@@ -12,7 +12,7 @@ import typer
 
 from foundation.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
-from trainer.errors import CheckpointError, CheckpointFormatError, RunMismatchError
+from run_store.errors import CheckpointError, CheckpointFormatError, RunMismatchError
 from trainer.runs.local_copy import local_copy
 from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.cli.run_urls import existing_run

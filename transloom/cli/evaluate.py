@@ -8,7 +8,7 @@ import typer
 
 from foundation.terminal import Terminal, percentage_bars, warn
 from model.config.transformer import search_label
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from transloom.cli.options import (
     BeamOption,
     CheckpointOption,

@@ -8,7 +8,8 @@ import typer
 
 from foundation.shown_urls import url_of
 from foundation.tasks import TASKS
-from trainer.errors import RunMismatchError, TranslationError
+from run_store.errors import RunMismatchError
+from trainer.errors import TranslationError
 from transloom.cli.options import (
     CheckpointOption,
     JsonOption,

@@ -15,7 +15,7 @@ from data_pipeline.storage.regular_files import publish_folder
 from foundation.folder_lock import work_folder
 from foundation.wording import join_items
 from model.errors import ModelError
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from transloom.cli.options import CheckpointOption, JsonOption, RunArgument, answer
 from transloom.inference.engine_names import ComputeType
 
@@ -85,16 +85,16 @@ def export_run(
         quantization: data type of the weights in a CTranslate2 model; None for float32.
 
     Raises:
-        TrainerError: the folder has files, or runs of this task cannot be exported to the target.
+        RunError: the folder has files, or runs of this task cannot be exported to the target.
         ModelError: the target does not support the network; the message names the feature.
     """
     from transloom.inference.trained_network import load_network
 
     named, folder = folder, folder.absolute()  # "." has no name, but its absolute path has one
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TrainerError(f"{folder} is a file or a folder with files: name a new folder")
+        raise RunError(f"{folder} is a file or a folder with files: name a new folder")
     if quantization is not None and target is not Target.CTRANSLATE2:
-        raise TrainerError(
+        raise RunError(
             f"--quantization is {quantization} and --to is {target}, but only --to ctranslate2 "
             "stores quantized weights: leave out --quantization, or use --to ctranslate2"
         )
@@ -133,7 +133,7 @@ def _fits_ctranslate2(trained: "TrainedNetwork") -> bool:
     try:
         require_plain(trained.tokenizers.values())
         require_supported(trained.model, trained.tokenizers)
-    except (ModelError, TrainerError):
+    except (ModelError, RunError):
         return False
     return True
 
@@ -148,7 +148,7 @@ def _writer(trained: "TrainedNetwork", target: Target) -> Write:
         if writers:
             remedy = f"export it with --to {' or '.join(writers)}"
         tasks = [name for name in TASKS if target in TASKS[name].exporters]
-        raise TrainerError(
+        raise RunError(
             f"{trained.weights.run} was trained for {trained.recipe.task}, but the export for "
             f"{target} supports only runs of {join_items(tasks)}: {remedy}"
         )

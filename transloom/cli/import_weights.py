@@ -12,7 +12,7 @@ import typer
 
 from cluster.errors import RecipeError
 from foundation.wording import counted
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from transloom.cli.options import (
     JsonOption,
     Overrides,

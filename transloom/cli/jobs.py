@@ -12,7 +12,7 @@ from cluster.errors import ClusterError
 from foundation.location import without_credentials
 from foundation.terminal import note, print_json_line, print_line, print_result, warn
 from foundation.wording import join_items
-from trainer.runs import RUNS
+from run_store import RUNS
 from trainer.runs.run_url import is_run_url
 from trainer.runs.start import DEFAULT_PRIORITY, StopOrder
 from transloom.cli.options import (

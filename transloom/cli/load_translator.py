@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from foundation.tasks import DEFAULT_TASK
 from foundation.terminal import warn
 from foundation.wording import join_items
+from run_store.errors import RunMismatchError
 from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.errors import EngineError, RunMismatchError
+from trainer.errors import EngineError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.cli.run_urls import named_run

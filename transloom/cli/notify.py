@@ -36,7 +36,7 @@ def notify(
       transloom notify my.yaml
     """
     from cluster.recipe import find_recipe, load_recipe, run_name
-    from trainer.runs import RUNS
+    from run_store import RUNS
     from trainer.runs.folder import RunFolder
 
     path = find_recipe(recipe)

@@ -75,7 +75,7 @@ def replay(run: Path, request: ReplayRequest, console: Terminal) -> ReplayReport
     """Train the steps again and compare them with the record.
 
     Raises:
-        RunMismatchError, TrainerError, RecipeError: these steps cannot be replayed.
+        RunMismatchError, RunError, RecipeError: these steps cannot be replayed.
         ClusterError: the cluster lacks capacity for the ranks, or the replay was stopped.
     """
     folder = existing_run(run)

@@ -16,7 +16,7 @@ import typer
 from cluster.errors import RecipeError
 from foundation.shown_urls import show_as_url
 from foundation.terminal import warn
-from trainer.errors import RunMismatchError, TrainerError
+from run_store.errors import RunError, RunMismatchError
 from trainer.runs.local_copy import local_copy
 from trainer.runs.run_url import is_run_url, run_url
 
@@ -173,5 +173,5 @@ def writable(run: "RunFolder") -> Iterator["RunFolder"]:
         try:
             add_files(run.url, folder)
             local_copy(run.url)
-        except (OSError, TrainerError) as error:
+        except (OSError, RunError) as error:
             warn(f"the results are not stored in {run.url}: {error}")

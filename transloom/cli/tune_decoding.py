@@ -15,7 +15,7 @@ from rich.console import Group
 from foundation.terminal import Terminal, bars_by_name, percentage_bars, shown
 from foundation.wording import counted, join_items
 from model.config.transformer import MAX_BEAM_SIZE, MAX_LENGTH_PENALTY, search_label
-from trainer.errors import CheckpointError, RunMismatchError
+from run_store.errors import CheckpointError, RunMismatchError
 from transloom.cli.options import (
     JsonOption,
     MovedDatasetOption,

@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints.checkpoint import Checkpoint, newest_intact, newest_intact_average
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
 from trainer.checkpoints.format import CheckpointHeader, read_header
-from trainer.errors import CheckpointError
 from trainer.runs.folder import RunFolder
 
 

@@ -18,9 +18,9 @@ from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer
+from run_store.errors import RunMismatchError
 from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
-from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 from transloom.inference.searchers import OwnSearcher, Searcher, SearchOrigin, search_together
 from transloom.inference.trained_network import TrainedNetwork, Weights

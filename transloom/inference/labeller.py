@@ -16,7 +16,7 @@ from data_pipeline.arrays import flattened
 from data_pipeline.config.label import LabelsDataConfig, TaggedDataConfig
 from data_pipeline.tasks.labelled import encode_words
 from model.heads.label_head import LabelModel
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.tasks.rows import sentence_rows
 from transloom.inference.batch_size import max_texts_per_batch
 from transloom.inference.trained_network import TextReader, TrainedNetwork

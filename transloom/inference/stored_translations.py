@@ -56,7 +56,7 @@ def stored_scores(run: RunFolder) -> list[StoredScore]:
     """Return the scores of a run's stored translations, ordered by test set, then by file name.
 
     Raises:
-        TrainerError, DatasetError, OSError: the run's checkpoint or its dataset cannot be read.
+        RunError, DatasetError, OSError: the run's checkpoint or its dataset cannot be read.
     """
     paths = list_checkpoints(run.checkpoints)
     if not paths or not run.translations.is_dir():

@@ -16,7 +16,7 @@ from foundation.terminal import note, warn
 from foundation.wording import counted, join_first
 from model.errors import PrefixError
 from model.inspection.alignment import Alignment
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.process.host_memory import retain_freed_memory
 from transloom.inference.sentence_memory import LongSentenceError, SentenceLimit
 from transloom.inference.text_input import STANDARD_INPUT, file_label, read_lines, typed_lines

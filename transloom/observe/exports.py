@@ -30,7 +30,7 @@ from data_pipeline.storage.regular_files import publish_folder
 from foundation.folder_lock import work_folder
 from foundation.optional_packages import install_command
 from foundation.untrusted_text import visible
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.metrics_file import parsed
 from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder
@@ -84,12 +84,12 @@ def export_metrics(
 
     Raises:
         RunMismatchError: the run's folder has no run.
-        TrainerError: the folder exists, a line of the record is damaged, or a package is missing.
+        RunError: the folder exists, a line of the record is damaged, or a package is missing.
     """
     name, record, last_step = RunFolder(run).card().name, RunFolder(run).metrics, None
     _check_free(folder, replace)
     if not record.is_file():
-        raise TrainerError(f"{run} has no {record.name} yet: train the run before you export it")
+        raise RunError(f"{run} has no {record.name} yet: train the run before you export it")
     with work_folder(folder) as work:
         new = work / "new"
         new.mkdir()
@@ -108,7 +108,7 @@ def _check_free(folder: Path, replace: bool) -> None:
     is_export = bool(names) and all(map(_EXPORTED.fullmatch, names))
     if os.path.lexists(folder) and not (is_export and replace):
         what = "already has an export" if is_export else "exists and is not an export of metrics"
-        raise TrainerError(
+        raise RunError(
             f"{folder} {what}. Name another folder with -o; --force replaces nothing but an export"
         )
 
@@ -173,14 +173,14 @@ class TensorBoardEvents:
     Lines before the first training line have its time, because only training lines have one.
 
     Raises:
-        TrainerError: tensorboard is not installed.
+        RunError: tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, record: Path) -> None:
         try:
             from torch.utils.tensorboard import FileWriter
         except ImportError as error:
-            raise TrainerError(
+            raise RunError(
                 "--to tensorboard needs tensorboard, which is not installed. Install it with "
                 f"`{install_command('tensorboard')}`, or choose --to csv"
             ) from error

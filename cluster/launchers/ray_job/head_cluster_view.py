@@ -12,7 +12,7 @@ from cluster.ray.cluster_shares import query_shares
 from cluster.ray.jobs import Job, dashboard_of, newest_stop_order
 from cluster.ray.shares import RUN_KEY, ClusterSnapshot
 from foundation.errors import DataError
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import StopOrder
 
@@ -51,5 +51,5 @@ def has_begun(job: Job) -> bool:
     try:
         folder = RunFolder.of(job.metadata[RUN_KEY]).path
         return JobFolder.of(folder, job.id).read().state not in WAITING_STATES
-    except (ClusterError, DataError, TrainerError, KeyError):
+    except (ClusterError, DataError, RunError, KeyError):
         return False

@@ -45,9 +45,9 @@ from data_pipeline.storage.regular_files import write_atomically
 from foundation.periodic_thread import PeriodicThread
 from foundation.terminal import print_error
 from foundation.wording import counted
+from run_store.errors import RunError
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import was_owned_by
-from trainer.errors import TrainerError
 from trainer.record.metrics_file import recorded_step
 from trainer.runs.start import StopOrder
 
@@ -332,7 +332,7 @@ class JobRunner:
 
         try:
             add_job_files(self._run)
-        except (OSError, TrainerError) as error:
+        except (OSError, RunError) as error:
             self._log.write_line(f"warning: the job's files are not in {self._run.url}: {error}")
 
     def _write(self, **changes: Any) -> None:

@@ -13,7 +13,7 @@ from cluster.launchers.ray_job.job_unpacking import record_link
 from cluster.ray import jobs
 from cluster.ray.jobs import Job
 from foundation.errors import DataError
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.runs.local_copy import local_copy
 from trainer.runs.run_url import is_run_url
 
@@ -63,7 +63,7 @@ def _with_record(address: str, job: Job) -> JobSummary:
     data = None
     with suppress(ClusterError):
         data = jobs.file_next_to_logs(address, job.node, record_link(job.id))
-    with suppress(ClusterError, TrainerError, DataError):  # damaged, or with the URL of no run
+    with suppress(ClusterError, RunError, DataError):  # damaged, or with the URL of no run
         if data:
             record = parse_record(data, record_link(job.id))
             return JobSummary(

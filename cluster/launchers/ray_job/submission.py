@@ -39,7 +39,7 @@ from cluster.recipe import (
 )
 from cluster.supervision.invocation import claim_of, current_invocation, current_user
 from foundation.wording import byte_count, counted, join_items
-from trainer.runs import RUNS
+from run_store import RUNS
 from trainer.runs.folder import RunFolder
 from trainer.runs.local_copy import stored_run
 from trainer.runs.start import DEFAULT_PRIORITY
@@ -124,7 +124,7 @@ def submit(
         entry_point: the module whose `main` the job calls, see `job_code`.
 
     Raises:
-        ClusterError, DataError, ModelError, TrainerError: the recipe is invalid, the dataset or the
+        ClusterError, DataError, ModelError, RunError: the recipe is invalid, the dataset or the
             run folder is unusable as far as visible from here, or the cluster refuses the job.
     """
     recipe, request = build_request(wanted)

@@ -14,7 +14,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.config.text import TEXT
 from model.losses.loss import CrossEntropy
-from trainer.scores import Score
+from run_store.scores import Score
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.task import Scoring, TrainingTask, ValidationResult
 

@@ -8,7 +8,8 @@ from cluster.health.failures import cause_of, failure_of, is_certain
 from cluster.health.hang_detector import Position
 from data_pipeline.errors import DatasetFileError
 from foundation.terminal import full_message
-from trainer.errors import NonFiniteLossError, RecordInUseError
+from run_store.errors import RecordInUseError
+from trainer.errors import NonFiniteLossError
 
 HERE = Position("step", 25, "epoch 0, window 3")
 

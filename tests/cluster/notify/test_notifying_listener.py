@@ -10,7 +10,7 @@ from cluster.notify import run_events
 from cluster.notify.run_events import NotifyingListener, RunEvents
 from cluster.notify.targets import TargetError
 from cluster.recipe import Recipe
-from trainer.errors import LeaseLostError, TrainerError
+from run_store.errors import LeaseLostError, RunError
 from trainer.runs.folder import RunFolder
 
 
@@ -72,12 +72,12 @@ def test_a_driver_that_lost_its_run_or_is_interrupted_sends_nothing(run, target,
 
 
 def test_an_error_is_sent_and_raised(run, target):
-    end(make_listener(run), TrainerError("no space"))
+    end(make_listener(run), RunError("no space"))
     assert target.events == ["failed"]
 
 
 def test_events_that_the_recipe_does_not_select_are_not_sent(run, target):
-    end(make_listener(run, events=["finished"]), TrainerError("no space"))
+    end(make_listener(run, events=["finished"]), RunError("no space"))
     assert target.events == []
 
 
@@ -127,7 +127,7 @@ def test_all_targets_receive_an_event_and_one_that_is_not_configured_is_named(
 
     monkeypatch.setattr(run_events, "open_target", open_target)
     listener = make_listener(run, targets=3)
-    end(listener, TrainerError("no space"))
+    end(listener, RunError("no space"))
     assert [sent.events for sent in opened] == [["failed"], ["failed"]]
     (notice,) = listener._listener.notices
     assert "TRANSLOOM_1 is not set" in notice
@@ -140,14 +140,14 @@ def test_an_error_in_a_detector_does_not_reach_the_run(run, target, monkeypatch,
 
     monkeypatch.setattr(RunEvents, method, fail)
     listener = make_listener(run)
-    error = TrainerError("no space")
+    error = RunError("no space")
 
     def log_and_fail():
         listener.line(train_line(1))
         listener.notice("a notice")
         raise error
 
-    with pytest.raises(TrainerError) as caught, listener.logging():
+    with pytest.raises(RunError) as caught, listener.logging():
         log_and_fail()
     assert caught.value is error
     assert "a notice" in listener._listener.notices

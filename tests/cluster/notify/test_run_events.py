@@ -21,7 +21,7 @@ from cluster.notify import run_events
 from cluster.notify.run_events import RunEvents
 from cluster.recipe import Recipe
 from cluster.supervision.restart_loop import excluded_nodes_text
-from trainer.notify_config import EVENTS
+from run_store.record.notify_event import EVENTS
 from trainer.record.metrics_lines import RankRecovered, SlowRankFound
 from trainer.runs.folder import RunFolder
 from trainer.runs.start import StopOrder

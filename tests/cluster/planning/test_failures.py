@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cluster.planning.failures import DAY, best_interval, effective_share, failure_cost
-from trainer.config import CheckpointsConfig
+from run_store.config import CheckpointsConfig
 from trainer.memory.state_size import StateSize
 
 

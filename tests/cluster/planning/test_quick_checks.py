@@ -33,7 +33,7 @@ from model.heads.masked_head import MaskedLanguageModel
 from model.heads.sentence_encoder import SentenceEncoder
 from model.networks.decoder_only import DecoderOnly
 from model.networks.transformer import Transformer, Vocabulary
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 
 

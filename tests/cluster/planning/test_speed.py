@@ -8,7 +8,7 @@ from support.recipes import tiny_values
 from cluster.planning.plan import Epoch, Plan
 from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.memory.state_size import StateSize
 from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import RunFolder
@@ -60,7 +60,7 @@ def test_a_record_with_endless_numbers_is_named(tmp_path, field):
     file = tmp_path / "metrics.jsonl"
     values = line(1, 1.0).model_dump() | {field: 10**400}
     file.write_text(json.dumps(values) + "\n")
-    with pytest.raises(TrainerError, match=f"{field}: .* less than or equal to"):
+    with pytest.raises(RunError, match=f"{field}: .* less than or equal to"):
         recorded_speed(file, "here")
 
 

@@ -24,12 +24,12 @@ from cluster.ranks.node_memory import (
     next_nodes,
 )
 from cluster.ray.session import ray_session
+from run_store.errors import CheckpointError, DamagedCheckpointError
 from trainer.checkpoints import memory_folder
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
 from trainer.checkpoints.memory_writer import MemoryWriter
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import CheckpointError, DamagedCheckpointError
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 

@@ -26,7 +26,8 @@ from cluster.supervision.run_states import (
     TrainRanks,
     WaitForCapacity,
 )
-from trainer.errors import DamagedCheckpointError, NonFiniteLossError
+from run_store.errors import DamagedCheckpointError
+from trainer.errors import NonFiniteLossError
 from trainer.record.run_status import read_status
 
 WAIT, CHECK, START = "waiting_for_capacity", "checking_nodes", "starting_ranks"

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from run_store.scores import Scores
 from support.cluster.processes import HANG_SECONDS, command_of, wait_until
 from support.command import TRANSLOOM
 from support.faults.cluster import FaultCluster
@@ -18,7 +19,6 @@ from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import StepLine, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder
-from trainer.scores import Scores
 
 LEFTOVER_SECONDS = 120.0
 

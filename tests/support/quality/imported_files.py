@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("transloom", "cluster", "trainer", "model", "data_pipeline", "foundation")
+PACKAGES = ("transloom", "cluster", "trainer", "run_store", "model", "data_pipeline", "foundation")
 
 
 def pytest_sessionfinish() -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from run_store.config import CheckpointsConfig
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.commit import commit, partial_folder
 from trainer.checkpoints.folder_names import folder_name, list_checkpoints
 from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
 from trainer.checkpoints.state_file import FileRecord
-from trainer.config import CheckpointsConfig
 
 KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)
 

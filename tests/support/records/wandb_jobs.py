@@ -18,13 +18,13 @@ import psutil
 
 import trainer.record.wandb_tracker
 from cluster.recipe import Recipe
+from run_store.errors import RunError
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.quality.planting import plant
 from support.ranks.rank_pool import preloaded_context
 from support.recipes import tiny_values
 from support.records.lines import train_line
 from support.records.wandb_history import history
-from trainer.errors import TrainerError
 from trainer.record.metrics_file import MetricsFile, read_metrics
 from trainer.record.metrics_lines import Line, Resumed
 from trainer.record.wandb_tracker import WandbTracker, last_logged_step
@@ -224,7 +224,7 @@ def _train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
 def _end_without_room(start: Start) -> None:
     try:
         start.record.close()
-    except TrainerError:
+    except RunError:
         start.tracker.finish()
     else:
         raise AssertionError("the record had room")

@@ -7,12 +7,12 @@ import pytest
 import torch
 from support.records.checkpoints import make_header, save_checkpoint
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints.averaging import average
 from trainer.checkpoints.checkpoint import Checkpoint, newest_intact
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import CheckpointError
 from trainer.runs.folder import RunFolder
 from trainer.tasks.translation import translation_scores
 from trainer.zero.fragment import Fragment

@@ -12,6 +12,8 @@ from support.records.checkpoints import (
     write_state,
 )
 
+from run_store.config import CheckpointsConfig
+from run_store.errors import CheckpointError, CheckpointFormatError
 from trainer.checkpoints.checkpoint import Checkpoint, newest_intact
 from trainer.checkpoints.commit import partial_folder, set_aside
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints
@@ -19,8 +21,6 @@ from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.lease import discard
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.retention import prune
-from trainer.config import CheckpointsConfig
-from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 

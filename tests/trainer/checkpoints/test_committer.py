@@ -6,6 +6,8 @@ import threading
 import pytest
 from support.records.checkpoints import make_header
 
+from run_store.config import CheckpointsConfig
+from run_store.errors import CheckpointError, LeaseLostError
 from trainer.checkpoints import final_save
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.committer import CheckpointCommitter
@@ -13,8 +15,6 @@ from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import read_header
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.state_file import FileRecord, state_file_name, write_state_file
-from trainer.config import CheckpointsConfig
-from trainer.errors import CheckpointError, LeaseLostError
 
 
 @pytest.fixture

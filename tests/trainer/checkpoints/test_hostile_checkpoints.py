@@ -14,10 +14,10 @@ import torch
 from support.quality import memory
 from support.records.checkpoints import make_header, save_checkpoint
 
+from run_store.errors import CheckpointError, CheckpointFormatError
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.format import HEADER, sha256_of_header
 from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
-from trainer.errors import CheckpointError, CheckpointFormatError
 from trainer.zero.fragment import Fragment
 
 FILE = "state-00000-of-00001.safetensors"

@@ -16,10 +16,10 @@ from support.files.small_disk import run_on_small_disk
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.run_folders import dead_process
 
+from run_store.errors import LeaseLostError, RunInUseError
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease, ownership, was_owned_by
-from trainer.errors import LeaseLostError, RunInUseError
 
 
 @pytest.fixture(autouse=True)
@@ -246,7 +246,7 @@ FULL_DISK = """
 import json, time
 from pathlib import Path
 from trainer.checkpoints import lease as lease_module
-from trainer.errors import RunInUseError
+from run_store.errors import RunInUseError
 lease_module.LEASE_SECONDS, lease_module.RENEW_SECONDS, lease_module.POLL_SECONDS = 20.0, 0.05, 0.01
 disk = Path({disk!r})
 with lease_module.Lease(disk / "run") as lease:

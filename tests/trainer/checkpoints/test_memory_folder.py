@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 from support.command import started_python
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints import memory_folder
 from trainer.checkpoints.memory_folder import (
     MemoryFolder,
@@ -14,7 +15,6 @@ from trainer.checkpoints.memory_folder import (
     used_bytes,
     user_folder,
 )
-from trainer.errors import CheckpointError
 
 HOLD = """
 import sys

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 from support.records.checkpoints import make_header
 
+from run_store.errors import CheckpointError, DamagedCheckpointError
 from trainer.checkpoints import memory_writer
 from trainer.checkpoints.memory_file import SLOTS, MemorySteps
 from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.checkpoints.state_file import LocalStateFile
 from trainer.checkpoints.writer import share_bytes
-from trainer.errors import CheckpointError, DamagedCheckpointError
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 

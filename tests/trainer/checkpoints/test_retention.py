@@ -4,11 +4,11 @@ import pytest
 import torch
 from support.records.checkpoints import make_header, save_checkpoint, work_folder
 
+from run_store.config import CheckpointsConfig
 from trainer.checkpoints import commit as commits
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.retention import prune, superfluous
-from trainer.config import CheckpointsConfig
 from trainer.tasks.translation import translation_scores
 from trainer.zero.fragment import Fragment
 

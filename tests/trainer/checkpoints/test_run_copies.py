@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
+from run_store.errors import CheckpointError
 from trainer.checkpoints.run_copies import (
     mirror_folder,
     register_copy,
     require_named_url,
     view_folder,
 )
-from trainer.errors import CheckpointError
 
 URL = "s3://bucket/our/runs/one"
 STATES = f"{URL}/owners/00000001/step-00000001-ab"

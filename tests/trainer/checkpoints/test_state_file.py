@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from foundation.file_model import MAX_COUNT
+from run_store.errors import CheckpointError
 from trainer.checkpoints import state_file
 from trainer.checkpoints.state_file import LocalStateFile, state_file_name, write_state_file
-from trainer.errors import CheckpointError
 
 
 def as_bytes(tensor):

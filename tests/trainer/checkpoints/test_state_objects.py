@@ -17,6 +17,7 @@ from support.records.checkpoints import make_header, save_checkpoint
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import Location
+from run_store.errors import CheckpointError, DamagedCheckpointError
 from trainer.checkpoints import state_objects
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.format import HEADER
@@ -32,7 +33,6 @@ from trainer.checkpoints.state_objects import (
     read_parts,
     upload_state_file,
 )
-from trainer.errors import CheckpointError, DamagedCheckpointError
 from trainer.zero.fragment import Fragment
 
 SIZES = {"v": 5000, "w": 12_000, "x": 3}

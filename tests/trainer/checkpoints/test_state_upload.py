@@ -9,11 +9,11 @@ from support.records.checkpoints import Listener, make_header, work_folder
 
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
+from run_store.errors import CheckpointError, LeaseLostError
 from trainer.checkpoints import final_save
 from trainer.checkpoints.state_objects import UploadedFile
 from trainer.checkpoints.state_upload import StateUploader
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.errors import CheckpointError, LeaseLostError
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 

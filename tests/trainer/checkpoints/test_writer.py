@@ -11,11 +11,11 @@ from support.files.small_disk import run_on_small_disk
 from support.gate import Gate
 from support.records.checkpoints import Listener, commit_state, make_header, work_folder
 
+from run_store.errors import CheckpointError, LeaseLostError
 from trainer.checkpoints import final_save
 from trainer.checkpoints import writer as writer_module
 from trainer.checkpoints.commit import partial_folder
 from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
-from trainer.errors import CheckpointError, LeaseLostError
 from trainer.process import host_memory
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
@@ -220,7 +220,7 @@ from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.checkpoint import newest_intact
 from trainer.checkpoints.writer import CheckpointWriter
-from trainer.config import CheckpointsConfig
+from run_store.config import CheckpointsConfig
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 from trainer.checkpoints.committer import CheckpointCommitter

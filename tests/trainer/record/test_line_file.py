@@ -6,7 +6,7 @@ import pytest
 from support.files.disk_calls import record_disk_calls
 from support.files.small_disk import run_on_small_disk
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record import line_file, line_reader
 from trainer.record.line_file import LineFile
 
@@ -33,7 +33,7 @@ def test_two_processes_do_not_write_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(line_file, "LOCK_TIMEOUT_SECONDS", 0.2)
     path = tmp_path / "lines"
     first = LineFile(path)
-    with pytest.raises(TrainerError, match="another process is training this run"):
+    with pytest.raises(RunError, match="another process is training this run"):
         LineFile(path)
     first.close()
     LineFile(path).close()
@@ -45,7 +45,7 @@ def test_lines_wait_for_room_on_a_full_disk(tmp_path):
         f"""
         import errno, json
         from pathlib import Path
-        from trainer.errors import CheckpointError, TrainerError
+        from run_store.errors import CheckpointError, RunError
         from trainer.record.line_file import LineFile
 
         disk = Path({str(tmp_path / "disk")!r})
@@ -93,7 +93,7 @@ def test_lines_wait_for_room_on_a_full_disk(tmp_path):
         append(100)
         try:
             lines.close()
-        except TrainerError as error:
+        except RunError as error:
             loss = str(error)
         assert path.read_text().endswith("\\n")
         LineFile(path).close()  # unlocked

@@ -8,7 +8,7 @@ from math import nan
 import pytest
 from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record import line_reader, metrics_file
 from trainer.record.line_reader import LineTail, readable_lines
 from trainer.record.metrics_file import MetricsFile, lines_after, read_metrics
@@ -216,7 +216,7 @@ def test_a_line_that_is_too_long_ends_following(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics_file, "LineTail", partial(LineTail, longest_line_bytes=2**18))
     path = tmp_path / "metrics.jsonl"
     path.write_text(train_line(1).to_json() + "\n" + "x" * 2**18)
-    with pytest.raises(TrainerError, match=r"metrics\.jsonl has a line at byte .* too long"):
+    with pytest.raises(RunError, match=r"metrics\.jsonl has a line at byte .* too long"):
         list(metrics_file.follow(path, 0, lambda: True))
 
 
@@ -240,13 +240,13 @@ def test_a_damaged_line_is_named(path):
         (whole.replace('"kind": "train"', '"kind": "brain"'), "kind"),
     ]:
         path.write_text(f"{whole}\n{damaged}\n")
-        with pytest.raises(TrainerError, match=f"which is invalid.*{problem}"):
+        with pytest.raises(RunError, match=f"which is invalid.*{problem}"):
             read_metrics(path)
 
 
 def test_a_line_of_a_later_version_is_refused_as_such(path):
     path.write_text(train_line(1).to_json().replace('"version": 2', '"version": 3') + "\n")
-    with pytest.raises(TrainerError, match="version 3, but this version reads up to 2"):
+    with pytest.raises(RunError, match="version 3, but this version reads up to 2"):
         read_metrics(path)
 
 

@@ -7,7 +7,7 @@ from support.files.counted_reads import count_reads
 from support.recipes import tiny_recipe
 from support.records.lines import train_line
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record import recorder as recorder_module
 from trainer.record.line_reader import BLOCK_BYTES
 from trainer.record.metrics_file import read_metrics
@@ -97,7 +97,7 @@ def test_a_long_record_is_read_from_its_end(run, monkeypatch):
 
 def test_a_wandb_that_does_not_start_refuses_a_new_run(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "no-such-mode")
-    with pytest.raises(TrainerError, match="no-such-mode"):
+    with pytest.raises(RunError, match="no-such-mode"):
         record(run, 0, 1000.0, range(1, 2))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     record(run, 0, 1000.0, range(1, 2))  # the record was left unlocked

@@ -16,8 +16,8 @@ from support.records.run_folders import (
 )
 
 from cluster.supervision.invocation import current_start
+from run_store.errors import RunInUseError
 from trainer.checkpoints.lease import LEASE_SECONDS
-from trainer.errors import RunInUseError
 from trainer.record import record_end, run_status
 from trainer.record.metrics_lines import Preempted
 from trainer.record.recorded_status import recorded_status, write_recorded_status

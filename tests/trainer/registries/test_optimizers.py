@@ -10,8 +10,8 @@ from support.recipes import tiny_recipe, tiny_values, write_yaml
 from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
 from data_pipeline.dataset.manifest import open_dataset
+from run_store.errors import RunMismatchError
 from trainer.config import EngineConfig
-from trainer.errors import RunMismatchError
 from trainer.recipe import identity_differences, identity_of
 from trainer.zero.settings import build_optimizer
 

@@ -5,7 +5,7 @@ import torch
 from support.records.lines import skipped_line, train_line
 from torch import nn
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.process.placement import Placement
 from trainer.replay.rank_reports import RankActivationReport, RankStepReport
 from trainer.replay.step_inspector import GradientSums, activations_of
@@ -99,7 +99,7 @@ def test_the_worst_of_some_steps():
     lines = record(loss={30: 9.0, 50: 4.0})
     assert largest_jump(lines, StepRange(1, 60)).step == 30
     assert largest_jump(lines, StepRange(40, 60)).step == 50
-    with pytest.raises(TrainerError):
+    with pytest.raises(RunError):
         largest_jump(lines, StepRange(1, 5))
 
 

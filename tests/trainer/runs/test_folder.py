@@ -13,9 +13,9 @@ from support.records.run_folders import made_run, with_checkpoint
 from data_pipeline.dataset import manifest as manifest_module
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
+from run_store.errors import RunMismatchError
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, Parent
-from trainer.errors import RunMismatchError
 from trainer.recipe import identity_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, SHOWN_CHARACTERS, TAIL_BYTES, last_entries, log_entry

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from run_store.errors import RunInUseError, RunMismatchError
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.lease import Lease
-from trainer.errors import RunInUseError, RunMismatchError
 from trainer.runs.folder import RunFolder
 
 DEEP = b"[" * 50_000 + b"]" * 50_000

@@ -10,7 +10,7 @@ from support.recipes import tiny_recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.marian import pack
 from model.errors import ModelError
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.model_folder import is_model_folder, origin_of
 from trainer.runs.warm_start import warm_start_of

@@ -7,11 +7,11 @@ from support.recipes import tiny_recipe
 from support.records.checkpoints import rewrite_header
 
 from data_pipeline.dataset.manifest import open_dataset
+from run_store.errors import CheckpointError, RunMismatchError
 from trainer.checkpoints.averaging import average
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import HEADER
-from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs import warm_start
 from trainer.runs.folder import RunFolder
 from trainer.runs.warm_start import warm_start_of

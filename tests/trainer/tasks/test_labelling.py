@@ -17,7 +17,7 @@ from data_pipeline.errors import BatchingError, CorpusError
 from data_pipeline.preparation.prepare import prepare
 from data_pipeline.tasks.labelled import encode_words
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.tasks.network import build_network
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from support.tasks import case_values, language_values, masked_values
 
 import transloom as transloom_module
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from transloom.cli import classify
 from transloom.inference.labeller import Labeller
 from transloom.inference.mask_filler import MaskFiller

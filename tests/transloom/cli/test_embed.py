@@ -10,7 +10,7 @@ from support.runs import trained_run
 from support.tasks import embedding_values
 
 import transloom as transloom_module
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from transloom.inference import sentence_embedder
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.sentence_embedder import SentenceEmbedder

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, MarianMTModel
 
 from foundation.tasks import TASKS
 from model.errors import ModelError
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from transloom.cli.export import Target, export_run
 from transloom.inference.engine_names import ComputeType
 from transloom.inference.hypotheses import sha256_of
@@ -73,7 +73,7 @@ def test_nothing_is_written_over_and_nothing_by_halves(transloom, run, inline_ru
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "mine").touch()
-    with pytest.raises(TrainerError, match="folder with files: name a new folder"):
+    with pytest.raises(RunError, match="folder with files: name a new folder"):
         transloom("export", run, folder)
     inline_runs.train("pre", "trainer.max_steps=4", "model.norm=pre", inline=True)
     pre = inline_runs.folder / "pre"
@@ -105,10 +105,10 @@ def test_a_target_that_takes_other_tasks_is_named_with_the_remedy(
     told = (
         r"trained for translation, .* only runs of causal_lm, .*: export it with --to ctranslate2$"
     )
-    with pytest.raises(TrainerError, match=told):
+    with pytest.raises(RunError, match=told):
         export_run(untrained_run.path, tmp_path / "exported", None)
     monkeypatch.setitem(TASKS._entries, "translation", replace(translation, exporters={}))
-    with pytest.raises(TrainerError):
+    with pytest.raises(RunError):
         export_run(untrained_run.path, tmp_path / "exported", None)
 
 
@@ -132,7 +132,7 @@ def test_an_empty_folder_is_filled_and_a_file_is_left_alone(untrained_run, tmp_p
     assert (empty / "model.safetensors").is_file()
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(TrainerError, match="file is a file or a folder with files"):
+    with pytest.raises(RunError, match="file is a file or a folder with files"):
         export_run(untrained_run.path, file, None)
     assert file.read_text() == "mine"
     deeper = tmp_path / "not" / "there" / "yet"

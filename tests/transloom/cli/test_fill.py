@@ -10,7 +10,8 @@ from support.tasks import masked_values, pair_masked_values
 from support.walk import page_in_file
 
 from data_pipeline.tasks.masked_text import masked_ids
-from trainer.errors import RunMismatchError, TextError
+from run_store.errors import RunMismatchError
+from trainer.errors import TextError
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.text_input import read_texts

@@ -33,7 +33,7 @@ from support.records.run_folders import (
 )
 
 from cluster.errors import ClusterError
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.record.metrics_lines import Resumed
 from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
 from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS, SLOW_RANK_FACTOR

@@ -19,7 +19,7 @@ from support.tasks import language_model_values
 from cluster.errors import RecipeError
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.metrics_file import train_lines
 from trainer.record.metrics_lines import Resumed
 
@@ -267,7 +267,7 @@ def test_a_language_model_that_validates_after_it_was_resumed(
     ],
 )
 def test_what_cannot_be_replayed_is_refused(poisoned, transloom, options, message):
-    with pytest.raises((TrainerError, RecipeError), match=message):
+    with pytest.raises((RunError, RecipeError), match=message):
         transloom("replay", poisoned / "run", *options)
 
 
@@ -277,7 +277,7 @@ def test_a_record_sets_back_only_what_may_change_in_a_run(copied, transloom, key
     changed = Resumed(step=40, from_step=40, settings_changed={key: ["ext_theirs", None]})
     with (copied / "run" / "metrics.jsonl").open("a") as record:
         record.write(f"{changed.to_json()}\n")
-    with pytest.raises(TrainerError, match=rf"the run changed {key}, .* continuable fields"):
+    with pytest.raises(RunError, match=rf"the run changed {key}, .* continuable fields"):
         transloom("replay", copied / "run", "--steps", "1:2")
 
 

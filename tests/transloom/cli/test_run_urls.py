@@ -24,9 +24,9 @@ from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.store import open_store
 from foundation import shown_urls
 from foundation.location import Location
+from run_store.errors import DamagedCheckpointError, RunInUseError, RunMismatchError
 from trainer.checkpoints import lease as folder_lease
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import DamagedCheckpointError, RunInUseError, RunMismatchError
 from trainer.record.recorded_status import write_recorded_status
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.head import HeadObject

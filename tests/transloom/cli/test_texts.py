@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from cluster.errors import RecipeError
 from model.errors import ModelError
-from trainer.errors import RunMismatchError, TrainerError
+from run_store.errors import RunError, RunMismatchError
 from transloom.inference.batch_size import max_texts_per_batch
 from transloom.inference.text_generator import TextGenerator
 
@@ -206,7 +206,7 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
     )  # fmt: skip
     assert greedy["text"] == ours.tokenizer.decode([ids])[0]
     assert (tmp_path / "exported" / "tokenizer.model").read_bytes() == ours.tokenizer.model
-    with pytest.raises(TrainerError):
+    with pytest.raises(RunError):
         transloom("export", run, tmp_path / "exported")
 
 

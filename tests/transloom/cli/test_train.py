@@ -8,9 +8,9 @@ from support.recipes import tiny_recipe
 
 from data_pipeline.dataset.manifest import open_dataset
 from foundation.terminal import Terminal
+from run_store.errors import LeaseLostError, RunInUseError
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.lease import Lease
-from trainer.errors import LeaseLostError, RunInUseError
 from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import ENDED, INTERRUPTED, last_entries

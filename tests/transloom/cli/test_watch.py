@@ -25,7 +25,7 @@ from cluster.launchers.ray_job import job_summary
 from cluster.launchers.ray_job.job_record import JobFolder
 from cluster.launchers.ray_job.job_summary import newest_job_of
 from foundation.terminal import Terminal
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.record.metrics_lines import Preempted
 from trainer.runs.vitals import RankVitals, Vitals
 from transloom.cli import watch as watch_module

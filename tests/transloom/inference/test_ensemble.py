@@ -12,7 +12,8 @@ import torch
 from support.invocation import invoke
 
 from model.generation.search import ensemble_search
-from trainer.errors import RunMismatchError, TranslationError
+from run_store.errors import RunMismatchError
+from trainer.errors import TranslationError
 from transloom.inference.ensemble import join
 from transloom.inference.searchers import OwnSearcher, SearchOrigin
 from transloom.inference.trained_network import load_network

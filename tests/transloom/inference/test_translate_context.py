@@ -10,7 +10,7 @@ from support.runs import Runs
 from cluster.recipe import load_recipe
 from data_pipeline.corpora.context import in_context
 from data_pipeline.preparation.prepare import prepare
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from transloom.inference import translate
 from transloom.inference.translate import LineOptions, translated_lines
 from transloom.inference.translator import Translator

@@ -9,10 +9,10 @@ from support.serving.spoiling import spoil
 
 from model.errors import ModelError
 from model.generation.search import beam_search
+from run_store.errors import CheckpointError, RunMismatchError
 from trainer.checkpoints.averaging import average
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from transloom.cli.load_translator import load_translator
 from transloom.inference.chosen_checkpoint import find_checkpoint

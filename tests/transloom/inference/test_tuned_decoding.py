@@ -10,7 +10,7 @@ from support.recipes import tiny_recipe
 
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.errors import CheckpointError, RunMismatchError
+from run_store.errors import CheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from transloom.inference import tuned_decoding
 from transloom.inference.translator import Translator

@@ -19,7 +19,7 @@ from support.records.lines import (
 )
 from typer.testing import CliRunner
 
-from trainer.errors import RunMismatchError, TrainerError
+from run_store.errors import RunError, RunMismatchError
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Preempted, Resized, Resumed, TrainLine, ValidationLine
 from trainer.runs.folder import RunFolder, RunMetadata
@@ -162,7 +162,7 @@ def test_an_export_is_not_overwritten_unless_forced(run, tmp_path, to):
     folder = tmp_path / "out"
     first = export_metrics(run, to, folder)
     before = {path.name for path in folder.iterdir()}
-    with pytest.raises(TrainerError, match=r"already has an export\. .* --force"):
+    with pytest.raises(RunError, match=r"already has an export\. .* --force"):
         export_metrics(run, to, folder)
     with (run / "metrics.jsonl").open("a") as record:
         record.write(train_line(5).to_json() + "\n")
@@ -198,7 +198,7 @@ def test_what_is_no_export_is_never_replaced(run, tmp_path, there):
     else:
         export_metrics(run, "csv", folder)
         (folder / "thesis.tex").write_text("mine")
-    with pytest.raises(TrainerError, match="is not an export of metrics"):
+    with pytest.raises(RunError, match="is not an export of metrics"):
         export_metrics(run, "csv", folder, replace=True)
     if there == "export with something else":
         assert (folder / "thesis.tex").read_text() == "mine"
@@ -207,7 +207,7 @@ def test_what_is_no_export_is_never_replaced(run, tmp_path, there):
 def test_a_damaged_record_leaves_nothing_behind(run, tmp_path):
     with (run / "metrics.jsonl").open("a") as record:
         record.write('{"version": 2, "kind": "strange"}\n')
-    with pytest.raises(TrainerError):
+    with pytest.raises(RunError):
         export_metrics(run, "csv", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
@@ -265,7 +265,7 @@ def test_what_a_run_records_meanwhile_is_left_out(run, tmp_path):
 
 def test_a_run_without_a_record_is_named(run, tmp_path):
     (run / "metrics.jsonl").unlink()
-    with pytest.raises(TrainerError, match=r"has no metrics\.jsonl yet"):
+    with pytest.raises(RunError, match=r"has no metrics\.jsonl yet"):
         export_metrics(run, "csv", tmp_path / "out")
     with pytest.raises(RunMismatchError):
         export_metrics(tmp_path, "csv", tmp_path / "out")
@@ -285,7 +285,7 @@ def test_a_missing_package_is_named_with_the_remedy(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
-    with pytest.raises(TrainerError, match=r"pip install 'tensorboard[^ ]+'"):
+    with pytest.raises(RunError, match=r"pip install 'tensorboard[^ ]+'"):
         export_metrics(run, "tensorboard", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

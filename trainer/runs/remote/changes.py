@@ -14,11 +14,11 @@ from pathlib import Path
 
 from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
+from run_store.errors import RunMismatchError
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PARTS, PartList, upload_state_file
-from trainer.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.files import (

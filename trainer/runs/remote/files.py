@@ -27,7 +27,7 @@ from data_pipeline.storage.object_store import ObjectStore, StoredObject
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import Count, FileModel
 from foundation.location import path_escape
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 
 CHUNK_BYTES = 256 * 1024
 MAX_FILES = 20_000

@@ -24,8 +24,8 @@ from data_pipeline.storage.object_errors import (
 from data_pipeline.storage.object_store import ObjectInfo, ObjectStore
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
 from foundation.wording import counted
+from run_store.errors import NoRunError, RunMismatchError
 from trainer.checkpoints.lease import OwnerMetadata, is_dead
-from trainer.errors import NoRunError, RunMismatchError
 from trainer.runs.remote.files import (
     MAX_FILES,
     Files,

@@ -9,6 +9,7 @@ A former owner notices its loss when it changes the head the next time, which th
 import time
 from collections.abc import Callable
 
+from run_store.errors import LeaseLostError
 from trainer.checkpoints.lease import (
     LEASE_SECONDS,
     OwnerMetadata,
@@ -16,7 +17,6 @@ from trainer.checkpoints.lease import (
     this_process,
     wait_for_expiry,
 )
-from trainer.errors import LeaseLostError
 from trainer.runs.remote.head import HeadObject, RunHead, RunOwner
 
 WATCH_SECONDS = 1.0

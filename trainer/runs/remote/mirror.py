@@ -20,13 +20,13 @@ from typing import NamedTuple, Self
 from data_pipeline.storage.object_errors import ObjectMissingError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.periodic_thread import MAX_FAILURES_IN_A_ROW, PeriodicThread
+from run_store.errors import LeaseLostError, RunError, RunMismatchError
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.final_save import final_save_attempts
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER, CheckpointHeader
 from trainer.checkpoints.lease import RENEW_SECONDS, OwnerMetadata
 from trainer.checkpoints.state_objects import PARTS, PartList
-from trainer.errors import LeaseLostError, RunMismatchError, TrainerError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.files import (
@@ -115,7 +115,7 @@ class RunMirror:
         self._requests: set[str | int] = set()  # of other processes, not yet passed on
         self._sweep_requested = False
         self._attempt: str | None = None
-        self._lost: TrainerError | None = None
+        self._lost: RunError | None = None
         self._problem: str | None = None
         self._flushed = threading.Condition()  # locks what other threads ask for, too
         self._rounds = 0
@@ -142,7 +142,7 @@ class RunMirror:
         if self._lost is None:
             self._finish()
         elif not isinstance(self._lost, LeaseLostError):
-            with suppress(TrainerError, OSError):
+            with suppress(RunError, OSError):
                 self._release()
 
     @property
@@ -155,7 +155,7 @@ class RunMirror:
 
         Raises:
             LeaseLostError: another process owns the run now.
-            TrainerError: the run's head is damaged, or the mirror keeps failing.
+            RunError: the run's head is damaged, or the mirror keeps failing.
         """
         if self._lost:
             raise self._lost
@@ -252,7 +252,7 @@ class RunMirror:
             return
         try:
             self._upload_and_swap()
-        except TrainerError as error:
+        except RunError as error:
             self._lose(error)
         except OSError as error:
             if self._problem is None:
@@ -271,14 +271,14 @@ class RunMirror:
 
     def _give_up(self, error: Exception) -> None:
         self._lose(
-            TrainerError(
+            RunError(
                 f"The mirror of {self.url} has failed {MAX_FAILURES_IN_A_ROW} times in a row: "
                 f"{error!r}. Nothing is lost: checkpoints and record are in {self._folder.path}; "
                 "start the same command again on this machine"
             )
         )
 
-    def _lose(self, error: TrainerError) -> None:
+    def _lose(self, error: RunError) -> None:
         """Stop uploading; `check` raises the error from now on."""
         with self._flushed:
             self._lost = error
@@ -448,9 +448,9 @@ class RunMirror:
                 self._garbage, self._attempt = [], None
                 self._sweep()
                 self._release()
-            except TrainerError as error:
+            except RunError as error:
                 self._announce(str(error))
-                with suppress(TrainerError, OSError):
+                with suppress(RunError, OSError):
                     self._release()
             except OSError as error:
                 if left:

@@ -10,7 +10,7 @@ from data_pipeline.storage.object_errors import (
     ObjectStoreError,
 )
 from data_pipeline.storage.object_store import ObjectStore
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 
 PROBES = ".probe"
 

@@ -20,12 +20,12 @@ from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.regular_files import write_atomically
 from foundation.location import Location
 from foundation.shown_urls import show_as_url
+from run_store.errors import CheckpointError, NoRunError, RunMismatchError
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.lease import RELEASED
 from trainer.checkpoints.run_copies import register_copy, view_folder
 from trainer.checkpoints.state_file import HEADER_LIMITS
 from trainer.checkpoints.state_objects import PART_LIMITS, PARTS, PartList, read_parts
-from trainer.errors import CheckpointError, NoRunError, RunMismatchError
 from trainer.runs.remote.files import (
     FILES_AT_ONCE,
     KnownFiles,

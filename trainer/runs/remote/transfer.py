@@ -23,12 +23,12 @@ from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.regular_files import publish_folder
 from foundation.file_model import SMALL
 from foundation.shown_urls import show_as_url
+from run_store.errors import CheckpointError, DamagedCheckpointError, RunMismatchError
 from trainer.checkpoints.checkpoint import Checkpoint, compare_hash
 from trainer.checkpoints.commit import DAMAGED
 from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.state_objects import PARTS
-from trainer.errors import CheckpointError, DamagedCheckpointError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import lease
 from trainer.runs.remote.changes import Addition

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 
 MAX_CACHE_BYTES = 5 * 10**9
 LOCK = ".lock"

@@ -21,8 +21,8 @@ from foundation.errors import LocationError
 from foundation.location import path_escape
 from foundation.periodic_thread import PeriodicThread
 from foundation.shown_urls import set_problem, show_as_url
+from run_store.errors import NoRunError, RunError, RunMismatchError
 from trainer.checkpoints.run_copies import views_folder
-from trainer.errors import NoRunError, RunMismatchError, TrainerError
 from trainer.runs.remote.head import HeadObject
 from trainer.runs.remote.pull import RunView
 from trainer.runs.run_url import prefix_url
@@ -66,7 +66,7 @@ class PrefixView:
         """List the runs periodically, and bring their copies up to date.
 
         Raises:
-            TrainerError: there is no run, or it is damaged.
+            RunError: there is no run, or it is damaged.
             OSError: the object store does not answer, or the folder cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class PrefixView:
                 self._views[name] = RunView(
                     f"{self.url}/{name}", self._wants, with_checkpoints=self._only is None
                 )
-            except (LocationError, TrainerError) as error:  # such as a name with a question mark
+            except (LocationError, RunError) as error:  # such as a name with a question mark
                 self._unusable[name] = str(error)
         for name in self._views.keys() - runs:
             del self._views[name]
@@ -160,7 +160,7 @@ class ViewFollower(PeriodicThread):
         try:
             self._view.refresh()
         except Exception as error:
-            is_known = isinstance(error, (OSError, TrainerError))
+            is_known = isinstance(error, (OSError, RunError))
             problem = f"the state shown is not current: {error if is_known else repr(error)}"
             if not self._has_problem:
                 self._announce(problem)
@@ -194,7 +194,7 @@ def _problem_of(view: RunView, error: Exception) -> str:
     match error:
         case ObjectMissingError():
             return f"{view.url} changes too fast, or has lost objects"
-        case TrainerError() | ObjectStoreError():
+        case RunError() | ObjectStoreError():
             return str(error)
         case OSError():  # such as a name that is too long for a folder
             return f"{view.url} cannot be copied here: {error.strerror}"

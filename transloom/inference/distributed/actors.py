@@ -20,9 +20,9 @@ from foundation.errors import DataError
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError
+from run_store.errors import RunError, RunMismatchError
 from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.format import HEADER
-from trainer.errors import RunMismatchError, TrainerError
 from trainer.runs.local_copy import local_copy
 from transloom.inference.engine_names import Precision
 from transloom.inference.searchers import prepare_process
@@ -130,7 +130,7 @@ def translate_chunks(
         ClusterError: the free resources do not suffice for one actor, actors died several times
             with one chunk or while they loaded the weights, or an actor raised an unexpected error.
         EmbeddedRayError: the Ray that this process started has ended.
-        TrainerError, DataError, ModelError: raised by an actor.
+        RunError, DataError, ModelError: raised by an actor.
     """
     waiting = deque(chunks)
     count = min(resources.actors or _free_slots(resources), len(waiting))
@@ -193,7 +193,7 @@ def _result_of(answer: Any, chunk: int | None) -> list[str]:
     try:
         return ray.get(answer) or []
     except RayTaskError as error:
-        if isinstance(error.cause, (TrainerError, DataError, ModelError)):
+        if isinstance(error.cause, (RunError, DataError, ModelError)):
             raise error.cause from error
         raise ClusterError(f"An actor could not translate: {error}") from error
     except RayError as error:  # it died repeatedly, or memory ran out

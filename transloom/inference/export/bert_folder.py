@@ -30,7 +30,7 @@ def write_bert_folder(
         more: contents of other files, by name; None if there are none.
 
     Raises:
-        TrainerError: tokenizer.json cannot represent the tokenizer.
+        RunError: tokenizer.json cannot represent the tokenizer.
     """
     longest: int = found.config["max_position_embeddings"]
     mask = _mask_of(tokenizer)

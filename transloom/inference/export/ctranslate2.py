@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from transloom.inference.ctranslate2.conversion import positions_of, write_model
 from transloom.inference.engine_names import ComputeType
 from transloom.inference.export.model_card import CARD_FILE, LAST_SECTIONS, model_card
@@ -73,7 +73,7 @@ def write_ctranslate2(
 
     Raises:
         ModelError: CTranslate2 does not support the network or a tokenizer; the message says why.
-        TrainerError: a tokenizer rewrites text before its SentencePiece model reads it.
+        RunError: a tokenizer rewrites text before its SentencePiece model reads it.
         EngineError: CTranslate2 is not installed.
     """
     require_plain(trained.tokenizers.values())
@@ -88,11 +88,11 @@ def require_plain(tokenizers: Iterable[Tokenizer]) -> None:
     """Check that the SentencePiece models alone are enough to compute a run's token ids.
 
     Raises:
-        TrainerError: a tokenizer rewrites text before its SentencePiece model reads it.
+        RunError: a tokenizer rewrites text before its SentencePiece model reads it.
     """
     for tokenizer in tokenizers:
         if isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.is_verbatim:
-            raise TrainerError(
+            raise RunError(
                 f"{tokenizer.name} was trained with tokenizer.verbatim, which escapes line ends "
                 "and some characters before segmentation. A program that has only the "
                 "SentencePiece model does not escape them. Translate with --engine ctranslate2, or "

@@ -27,7 +27,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from data_pipeline.tokenizers.sentence_piece import ESCAPES, SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 
 SPACE = "▁"
 NEVER = -1e9  # a score too low for any segmentation
@@ -45,7 +45,7 @@ def tokenizer_files(
         second_begins: True if the second text of a pair begins with BOS, too.
 
     Raises:
-        TrainerError: tokenizer.json cannot represent the tokenizer.
+        RunError: tokenizer.json cannot represent the tokenizer.
     """
     model, verbatim = _model_of(tokenizer)
     joins = any(p.piece.startswith(SPACE) and len(p.piece) > 1 for p in model.pieces)
@@ -83,10 +83,10 @@ def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
     """Return the SentencePiece model, and True if it was trained with tokenizer.verbatim.
 
     Raises:
-        TrainerError: the library `tokenizers` cannot reproduce the model's segmentation.
+        RunError: the library `tokenizers` cannot reproduce the model's segmentation.
     """
     if not isinstance(tokenizer, SentencePieceTokenizer):
-        raise TrainerError(
+        raise RunError(
             f"{tokenizer.name} is of the kind {tokenizer.kind}, but tokenizer.json is written "
             "only for SentencePiece models. Export a run with a SentencePiece tokenizer."
         )
@@ -103,7 +103,7 @@ def _model_of(tokenizer: Tokenizer) -> tuple[ModelProto, bool]:
         "user-defined pieces": not any(p.type == _KINDS.USER_DEFINED for p in model.pieces),
     }
     if lacks := [what for what, fit in fits.items() if not fit]:
-        raise TrainerError(
+        raise RunError(
             f"{tokenizer.name} has {', '.join(lacks)}, which the export to tokenizer.json does not "
             "support. Export a run whose tokenizer was trained with transloom's defaults."
         )

@@ -87,7 +87,7 @@ def write_bert(trained: TrainedNetwork, folder: Path, *, pairs: bool = False) ->
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
-        TrainerError: tokenizer.json cannot represent the tokenizer.
+        RunError: tokenizer.json cannot represent the tokenizer.
     """
     network = exported_network(trained, MaskedLanguageModel, "encoder_only", "BERT's format")
     tokenizer = shared_tokenizer(trained.tokenizers)
@@ -114,7 +114,7 @@ def write_bert_labels(trained: TrainedNetwork, folder: Path) -> str:
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
-        TrainerError: tokenizer.json cannot represent the tokenizer.
+        RunError: tokenizer.json cannot represent the tokenizer.
     """
     names = "label_texts and label_tokens"
     network = exported_network(trained, LabelModel, names, "BERT's format")
@@ -152,7 +152,7 @@ def write_sentence_transformer(trained: TrainedNetwork, folder: Path) -> str:
 
     Raises:
         ModelError: BERT does not support the network; the message names the setting.
-        TrainerError: tokenizer.json cannot represent the tokenizer.
+        RunError: tokenizer.json cannot represent the tokenizer.
     """
     target = "the format of sentence-transformers"
     network = exported_network(trained, SentenceEncoder, "sentence_encoder", target)
@@ -196,7 +196,7 @@ def write_marian(trained: TrainedNetwork, folder: Path) -> str:
 
     Raises:
         ModelError: Marian does not support the network; the message names the setting.
-        TrainerError: MarianTokenizer does not support the kind of a tokenizer.
+        RunError: MarianTokenizer does not support the kind of a tokenizer.
     """
     network = exported_network(trained, Transformer, "transformer", "Marian's format")
     data, decoding = trained.recipe.data, trained.recipe.decoding

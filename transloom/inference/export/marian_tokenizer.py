@@ -21,7 +21,7 @@ from data_pipeline.config.pair import SOURCE, TARGET
 from data_pipeline.tokenizers.marian import MarianTokenizer
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from transloom.inference.export.fast_tokenizer import json_file
 
 TOKENIZER_CLASS = "MarianTokenizer"
@@ -44,7 +44,7 @@ def tokenizer_files(
         max_length: maximum tokens of a source, EOS included.
 
     Raises:
-        TrainerError: MarianTokenizer does not support the kind of a tokenizer.
+        RunError: MarianTokenizer does not support the kind of a tokenizer.
     """
     source, target = tokenizers[SOURCE], tokenizers[TARGET]
     models = {SOURCE: _sentence_piece_model(source), TARGET: _sentence_piece_model(target)}
@@ -92,12 +92,12 @@ def _sentence_piece_model(tokenizer: Tokenizer) -> bytes:
     if isinstance(tokenizer, MarianTokenizer):
         return tokenizer.sentence_piece_model
     if not isinstance(tokenizer, SentencePieceTokenizer):
-        raise TrainerError(
+        raise RunError(
             f"{tokenizer.name} is of the kind {tokenizer.kind}, but {TOKENIZER_CLASS} reads "
             "only SentencePiece models. Export a run with SentencePiece tokenizers."
         )
     if tokenizer.is_verbatim:
-        raise TrainerError(
+        raise RunError(
             f"{tokenizer.name} was trained with tokenizer.verbatim, which escapes line ends and "
             f"some characters before segmentation, but {TOKENIZER_CLASS} does not. Export a run "
             "with tokenizer.verbatim=false."

@@ -15,9 +15,9 @@ from foundation.file_model import SMALL
 from foundation.strict_yaml import dump_yaml
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
+from run_store.errors import RunError
 from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER
-from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from transloom.inference.evaluation import dataset_of
 from transloom.inference.export.marian_tokenizer import called
@@ -165,7 +165,7 @@ def _scores(trained: TrainedNetwork, data: PairDataConfig) -> list[str]:
     for path in sorted(translations.glob("*.json")):
         try:
             line = _test_score(path, trained.checkpoint, data)
-        except (OSError, ValueError, DataError, TrainerError):
+        except (OSError, ValueError, DataError, RunError):
             continue  # not metadata of hypotheses, or the dataset is missing
         if line:
             lines.append(line)

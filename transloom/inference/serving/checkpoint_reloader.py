@@ -12,6 +12,7 @@ from pathlib import Path
 from foundation.errors import DataError
 from foundation.untrusted_text import logger_of
 from model.errors import ModelError
+from run_store.errors import CheckpointError, RunError
 from trainer.checkpoints.folder_names import (
     checkpoint_name,
     list_averages,
@@ -19,7 +20,6 @@ from trainer.checkpoints.folder_names import (
     step_of,
 )
 from trainer.checkpoints.retention import best
-from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import TrainingRecipe
 from trainer.record.followed_run import Signature, signature_of
 from trainer.runs.folder import RunFolder
@@ -35,7 +35,7 @@ Signatures = tuple[tuple[Path, Signature | None], ...]
 logger = logger_of(__name__)
 
 # Errors when loading a checkpoint. After each of these, the current checkpoint stays in use.
-REASONS = (TrainerError, DataError, ModelError, OSError)
+REASONS = (RunError, DataError, ModelError, OSError)
 
 
 def candidates(settings: ReplicaSettings) -> list[Path]:

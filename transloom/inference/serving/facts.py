@@ -6,7 +6,7 @@ from data_pipeline.config.pair import SOURCE, PairDataConfig
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from transloom.inference.chosen_checkpoint import find_checkpoint

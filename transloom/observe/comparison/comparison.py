@@ -11,11 +11,11 @@ from cluster.errors import ClusterError
 from cluster.recipe import Recipe, walk_fields
 from foundation.section import change_class
 from foundation.tasks import DEFAULT_TASK, TASKS
+from run_store.errors import RunError
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.checkpoints.format import CheckpointHeader, Parent, read_header
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import TrainerError
 from trainer.recipe import differing_identity, recipe_class
 from trainer.record.metrics_file import step_lines
 from trainer.record.metrics_lines import StepLine
@@ -86,7 +86,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
 
     Raises:
         RunMismatchError: one of the folders has no run.
-        TrainerError: the runs have no step in common.
+        RunError: the runs have no step in common.
         CheckpointError: a checkpoint is damaged.
     """
     for folder in (first, second):
@@ -94,7 +94,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     ours, theirs = (step_lines(RunFolder(folder).metrics) for folder in (first, second))
     steps = sorted(ours.keys() & theirs.keys())
     if not steps:
-        raise TrainerError(
+        raise RunError(
             f"{first} has recorded {_span(ours)}, and {second} has recorded {_span(theirs)}: no "
             "step can be compared. Name two runs that have recorded some of the same steps"
         )

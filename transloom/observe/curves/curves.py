@@ -22,7 +22,7 @@ from pydantic import Field, InstanceOf
 from data_pipeline.storage.locations import private_cache
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.curve_file import POINT_STEPS, CurveFile
 from trainer.record.curve_points import Points
 from trainer.record.line_blocks import BLOCK_STEPS, LineBlock, read_blocks
@@ -138,7 +138,7 @@ def _curve_file(run: RunFolder) -> tuple[CurveFile, list[str]]:
                     fcntl.flock(lock, fcntl.LOCK_EX)  # other readers wait
                     CurveFile(path, run.metrics).extend()
                 curves = CurveFile(path, run.metrics)
-        except (OSError, TrainerError) as error:
+        except (OSError, RunError) as error:
             problems.append(f"No curve file can be built: {error}.")
     return curves, problems
 

@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from foundation.periodic_thread import ExceptionLog
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.curve_points import Points
 from trainer.record.line_blocks import LineBlock, scored_steps
 from trainer.record.line_reader import LineTail
@@ -118,7 +118,7 @@ class Follower:
         """Do some work; no error ends the following of all runs."""
         try:
             await work
-        except (OSError, ValueError, TrainerError):
+        except (OSError, ValueError, RunError):
             pass  # `RunsTable.answer` and the run's row report these errors
         except Exception as error:
             self._exceptions.add(error)

@@ -16,7 +16,7 @@ from data_pipeline.storage.regular_files import read_regular
 from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.file_model import FileModel, JsonLimits, parse_object
 from foundation.shown_urls import with_urls
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.record.event_text import event_text
 from trainer.record.facts import kind_of
 from trainer.record.line_blocks import scored_steps

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from foundation.file_model import MAX_COUNT, JsonLimits, error_summary, parse_object
 from foundation.shown_urls import with_urls
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.runs.folder import RunFolder
 from transloom.observe.curves.curves import MAX_POINTS, read_curves
 from transloom.observe.dashboard.api_models import FactsResponse, InspectionRequest, Problem
@@ -183,7 +183,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return _answer(Problem(problem=error.text or error.reason), error.status)
     except OSError as error:
         return _answer(Problem(problem=f"{error.filename}: {error.strerror or error}"), 500)
-    except (TrainerError, ValueError) as error:
+    except (RunError, ValueError) as error:
         return _answer(Problem(problem=str(error)), 500)
 
 

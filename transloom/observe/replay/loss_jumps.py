@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.metrics_lines import TrainLine
 from trainer.runs.folder import StepRange
 
@@ -55,7 +55,7 @@ def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
         steps: range of steps to search.
 
     Raises:
-        TrainerError: all of these steps have too few preceding steps to determine a usual value.
+        RunError: all of these steps have too few preceding steps to determine a usual value.
     """
     jumps = [
         jump
@@ -64,7 +64,7 @@ def largest_jump(lines: Sequence[TrainLine], steps: StepRange) -> Jump:
         if jump.step in steps
     ]
     if not jumps:
-        raise TrainerError(
+        raise RunError(
             f"No jump can be found in steps {steps}: none of them has {STEPS_BEFORE} recorded "
             "steps before it. Name the step to replay with --steps"
         )

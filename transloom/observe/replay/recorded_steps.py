@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from run_store.errors import RunError
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.errors import TrainerError
 from trainer.record.metrics_lines import (
     Line,
     ReplayMismatch,
@@ -78,7 +78,7 @@ class RecordedSteps:
             last: the last step that is trained again.
 
         Raises:
-            TrainerError: a setting that may affect a step was changed between these steps.
+            RunError: a setting that may affect a step was changed between these steps.
         """
         back: dict[str, Any] = {}
         for start in reversed(self.starts):
@@ -88,7 +88,7 @@ class RecordedSteps:
                 if start.from_step >= last:
                     back[name] = then
                 elif start.from_step >= first:
-                    raise TrainerError(
+                    raise RunError(
                         f"Steps {first} to {last} were not all trained with the same settings: "
                         f"{name} was {then!r} up to step {start.from_step}, and {now!r} later. "
                         f"Replay only steps up to {start.from_step}, or only later steps, which "

@@ -18,10 +18,10 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, join_items, span
+from run_store.errors import CheckpointError, RunError
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints, step_of
 from trainer.checkpoints.format import CheckpointHeader
-from trainer.errors import CheckpointError, TrainerError
 from trainer.recipe import leaves
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import TrainLine
@@ -158,7 +158,7 @@ def plan_replay(
 
     Raises:
         RunMismatchError: the folder has no run, or the dataset is not the run's.
-        TrainerError: the metrics file lacks the steps, or a setting was changed between them.
+        RunError: the metrics file lacks the steps, or a setting was changed between them.
     """
     run.card()
     store, manifest = open_dataset(recipe.data)
@@ -167,7 +167,7 @@ def plan_replay(
     reached = max((step for step in recorded.lines if step in data.digests), default=0)
     steps = steps or StepRange(1, reached)
     if steps.last > reached or not reached:
-        raise TrainerError(
+        raise RunError(
             f"Step {steps.last} of {run.path} cannot be replayed: the run has recorded "
             f"{counted(reached, 'step')} that can be replayed. Name steps from 1 to {reached}"
         )
@@ -239,12 +239,12 @@ def _with_former_settings(recipe: Recipe, values: dict[str, object]) -> Recipe:
         values: the former values by dotted name, from `RecordedSteps.require_settings`.
 
     Raises:
-        TrainerError: the metrics file names a field that cannot change in a run.
+        RunError: the metrics file names a field that cannot change in a run.
     """
     # The metrics file is untrusted: it must not set any other field, such as extension_folder.
     may_change = {name for name, _, change in leaves(recipe) if change == "continuable"}
     if others := [name for name in values if name not in may_change]:
-        raise TrainerError(
+        raise RunError(
             f"The metrics file says that the run changed {join_items(others)}, but only the "
             "continuable fields in recipe.yaml can change in a run. Restore metrics.jsonl and "
             "recipe.yaml from a copy, or replay later steps"

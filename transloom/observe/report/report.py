@@ -29,10 +29,10 @@ from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.errors import DataError
 from foundation.shown_urls import with_urls
 from model.errors import ModelError
+from run_store.errors import RunError
 from trainer.checkpoints.checkpoint import sha256_of
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import HEADER
-from trainer.errors import TrainerError
 from trainer.runs.folder import RunFolder
 from transloom.inference.stored_translations import stored_scores
 from transloom.observe.dashboard.api_models import run_path
@@ -94,7 +94,7 @@ def _test_scores(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
     """
     try:
         return [asdict(score) for score in stored_scores(run)], None
-    except (TrainerError, DataError, ModelError, OSError) as error:
+    except (RunError, DataError, ModelError, OSError) as error:
         return [], str(error)
 
 

@@ -20,8 +20,9 @@ from cluster.errors import RankLostError
 from foundation.location import without_credentials
 from foundation.terminal import Terminal, full_message, shown
 from foundation.untrusted_text import visible, visible_line
+from run_store.errors import LeaseLostError
 from trainer.checkpoints.checkpoint import newest_intact
-from trainer.errors import GuardError, LeaseLostError, NonFiniteLossError
+from trainer.errors import GuardError, NonFiniteLossError
 from trainer.record.event_text import event_text
 from trainer.record.metrics_lines import Event, Line, RankHung, Resized, TrainLine, ValidationLine
 from trainer.record.run_status import is_run

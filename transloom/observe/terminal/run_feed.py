@@ -31,7 +31,7 @@ from foundation.shown_urls import problem_of, url_of
 from foundation.terminal import shown
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.record.followed_run import FollowedRuns
 from trainer.record.run_status import is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cluster.launchers.ray_job.job_summary import JobSummary, is_run_or_submitted, status_with_job
 from foundation.wording import counted, span, steps_of
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.record.facts import BY_NAME, facts_for
 from trainer.record.run_status import is_run, run_paths, run_status_of
 from trainer.record.run_status_model import RunStatus

@@ -1,6 +1,6 @@
 """Format scores of a validation as text."""
 
-from trainer.scores import Score
+from run_store.scores import Score
 
 _NAMES = {"bleu": "BLEU"}
 _DECIMALS = {"loss": 3, "perplexity": 2, "bleu": 1}

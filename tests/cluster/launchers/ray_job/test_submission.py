@@ -17,7 +17,7 @@ from cluster.launchers.ray_job.submission import (
 )
 from cluster.ray.environment_file import VARIABLE
 from foundation.extensions import FOLDER_VARIABLE
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 
 
 def pointed(recipe: Path, mode: str, **wanted: Any) -> tuple[Any, list[str]]:

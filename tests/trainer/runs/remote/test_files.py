@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.storage.object_errors import ObjectMissingError
 from data_pipeline.storage.object_store import StoredObject
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.runs.remote import files as files_module
 from trainer.runs.remote.files import (
     BYTES_PER_FILE,

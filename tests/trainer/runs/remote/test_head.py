@@ -8,8 +8,8 @@ import pytest
 
 from data_pipeline.storage.object_errors import ObjectConflictError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
+from run_store.errors import LeaseLostError, RunInUseError, RunMismatchError
 from trainer.checkpoints import lease as folder_lease
-from trainer.errors import LeaseLostError, RunInUseError, RunMismatchError
 from trainer.runs.remote import head as head_module
 from trainer.runs.remote import lease
 from trainer.runs.remote.files import MAX_FILES, FileObjects

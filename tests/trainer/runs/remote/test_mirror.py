@@ -29,10 +29,10 @@ from support.storage.fault_proxy import (
 )
 
 from data_pipeline.storage.object_store import ObjectStore
+from run_store.errors import LeaseLostError, RunError, RunInUseError
 from trainer.checkpoints import lease as folder_lease
 from trainer.checkpoints.format import HEADER
 from trainer.checkpoints.state_objects import PARTS, PartList
-from trainer.errors import LeaseLostError, RunInUseError, TrainerError
 from trainer.runs.remote import files, mirror, validation_archive
 from trainer.runs.remote import head as head_module
 from trainer.runs.remote.changes import add_files
@@ -530,7 +530,7 @@ def test_more_files_than_a_reader_accepts_are_not_added(url, tmp_path, monkeypat
 def test_a_mirror_that_keeps_failing_ends_the_run_and_releases_it(url, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "RENEW_SECONDS", 0.01)
     begin(url, tmp_path)
-    failing = pytest.raises(TrainerError, match="failed 10 times in a row: ZeroDivisionError")
+    failing = pytest.raises(RunError, match="failed 10 times in a row: ZeroDivisionError")
     with failing, driving(url, tmp_path / "driver", print) as driver:
         driver.mirror._upload_and_swap = lambda: 1 // 0
         assert not driver.mirror.flush(SECONDS)

@@ -6,7 +6,7 @@ from support.storage.fault_proxy import Answer
 from data_pipeline.storage import object_store
 from data_pipeline.storage.object_errors import ObjectAccessError, ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.runs.remote.probe import probe_store
 
 

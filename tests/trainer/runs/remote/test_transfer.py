@@ -15,6 +15,7 @@ from support.storage.commits import check_no_orphans
 
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
+from run_store.errors import CheckpointError, RunInUseError, RunMismatchError
 from trainer.checkpoints import state_objects
 from trainer.checkpoints.averaging import average
 from trainer.checkpoints.checkpoint import Checkpoint
@@ -22,7 +23,6 @@ from trainer.checkpoints.folder_names import list_averages, list_checkpoints
 from trainer.checkpoints.format import read_header
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
-from trainer.errors import CheckpointError, RunInUseError, RunMismatchError
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import files, transfer
 from trainer.runs.remote import lease as remote_lease

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.runs.remote import view_cache
 from trainer.runs.remote.view_cache import LOCK, ViewCache, locked
 

@@ -21,13 +21,13 @@ from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.shown_urls import problem_of, url_of, with_urls
 from foundation.terminal import Terminal
+from run_store.errors import RunMismatchError
 from trainer.checkpoints.averaging import average
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import OwnerMetadata, this_process
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.run_copies import view_folder
-from trainer.errors import RunMismatchError
 from trainer.record.run_status import run_status_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote import view_cache, views

@@ -9,8 +9,9 @@ from support.invocation import invoke
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
+from run_store.errors import RunError
 from trainer.checkpoints.checkpoint import sha256_of
-from trainer.errors import EngineError, TrainerError
+from trainer.errors import EngineError
 from transloom.cli.export import Target, export_run
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.inference.export.ctranslate2 import require_plain
@@ -55,12 +56,12 @@ def test_a_tokenizer_that_rewrites_text_is_refused_by_name():
     rewriting = train_tokenizer(["ab"] * 9, config, "words.model")
     plain = train_tokenizer(["ab"] * 9, config.model_copy(update={"verbatim": False}), "plain")
     require_plain([plain])
-    with pytest.raises(TrainerError, match=r"words\.model was trained with tokenizer\.verbatim"):
+    with pytest.raises(RunError, match=r"words\.model was trained with tokenizer\.verbatim"):
         require_plain([plain, rewriting])
 
 
 def test_only_this_target_rounds_weights(untrained_run, tmp_path):
-    with pytest.raises(TrainerError, match=r"--quantization is int8 .* only --to ctranslate2"):
+    with pytest.raises(RunError, match=r"--quantization is int8 .* only --to ctranslate2"):
         export_run(untrained_run.path, tmp_path / "out", None, Target.HUGGINGFACE, ComputeType.INT8)
 
 

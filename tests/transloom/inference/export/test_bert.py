@@ -22,7 +22,7 @@ from model.heads.masked_head import MaskedLanguageModel
 from model.heads.sentence_encoder import SentenceEncoder
 from model.hugging_face.bert import to_bert_labels
 from model.hugging_face.files import write_model
-from trainer.errors import RunMismatchError, TrainerError
+from run_store.errors import RunError, RunMismatchError
 from trainer.runs.model_folder import origin_of, weights_files
 from trainer.state.model_folder import folder_weights
 from trainer.zero.fragment import MASTER
@@ -92,7 +92,7 @@ def test_ids_are_sentence_pieces_on_thousands_of_lines(multi30k, kind, settings)
 
 
 def test_a_tokenizer_of_another_kind_is_refused_by_name():
-    with pytest.raises(TrainerError, match=r"bytes\.model is of the kind bytes"):
+    with pytest.raises(RunError, match=r"bytes\.model is of the kind bytes"):
         tokenizer_files(SimpleNamespace(name="bytes.model", kind="bytes"), MASK, 64)
 
 

@@ -16,7 +16,7 @@ from model.generation.search import greedy_search
 from model.hugging_face.files import write_json, write_model
 from model.hugging_face.marian import MAX_POSITIONS, to_marian
 from model.networks.transformer import Transformer
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.tasks.translation import vocabulary_of
 from transloom.inference.export.hugging_face import generation_config, max_positions, write_marian
 from transloom.inference.export.marian_tokenizer import tokenizer_files
@@ -182,7 +182,7 @@ def test_a_tag_in_marians_form_keeps_its_name():
 def test_what_the_tokenizer_cannot_do_is_refused_by_name():
     config = TokenizerConfig(type="bpe", vocabulary_size=90, verbatim=True)
     tokenizer = train_tokenizer(TEXTS, config, "words.model")
-    with pytest.raises(TrainerError, match=r"words\.model was trained with tokenizer\.verbatim"):
+    with pytest.raises(RunError, match=r"words\.model was trained with tokenizer\.verbatim"):
         tokenizer_files(
             {SOURCE: tokenizer, TARGET: tokenizer}, tags=(), languages=LANGUAGES, max_length=512
         )

@@ -11,7 +11,7 @@ from support.records.lines import skipped_line, train_line
 from typer.testing import CliRunner
 
 from cluster.errors import ClusterError
-from trainer.errors import RunMismatchError, TrainerError
+from run_store.errors import RunError, RunMismatchError
 from trainer.record.metrics_lines import Preempted
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.zero.fragment import Fragment
@@ -142,9 +142,9 @@ def test_a_step_that_only_one_run_applied_is_a_difference_of_kind(one, tmp_path)
 
 
 def test_without_a_common_step_there_is_nothing_to_compare(one, tmp_path):
-    with pytest.raises(TrainerError, match=r"steps 1 to 3.*steps 7 to 9: no step can be"):
+    with pytest.raises(RunError, match=r"steps 1 to 3.*steps 7 to 9: no step can be"):
         compare_runs(one, make_run(tmp_path / "other", first=7))
-    with pytest.raises(TrainerError, match=r"steps 1 to 3, .*begun has recorded no step: no"):
+    with pytest.raises(RunError, match=r"steps 1 to 3, .*begun has recorded no step: no"):
         compare_runs(one, make_run(tmp_path / "begun", losses=(), digests=""))
 
 

@@ -8,7 +8,7 @@ from support.records.lines import train_line
 from support.records.run_folders import made_run, with_checkpoint, with_status
 
 from cluster.errors import ClusterError
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.task_kinds import TASKS, TaskKind
 from transloom.observe.dashboard import page_subscribers
 from transloom.observe.dashboard.follower import FASTEST_SECONDS, Tail

@@ -11,7 +11,8 @@ from support.explained_page import PageReader
 from support.invocation import invoke
 
 from data_pipeline.errors import CorpusError, TokenizerError
-from trainer.errors import CheckpointError, TranslationError
+from run_store.errors import CheckpointError
+from trainer.errors import TranslationError
 from transloom.inference.translator import Translator
 from transloom.observe.explain.explanation import explain
 from transloom.observe.explain.translation_page import section_count

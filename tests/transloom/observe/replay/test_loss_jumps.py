@@ -3,7 +3,7 @@
 import pytest
 from support.records.lines import train_line
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.runs.folder import StepRange
 from transloom.observe.replay.loss_jumps import STEPS_BEFORE, largest_jump
 
@@ -42,5 +42,5 @@ def test_only_the_wanted_steps_count():
 
 
 def test_without_enough_steps_before_them_the_remedy_is_named():
-    with pytest.raises(TrainerError, match="--steps"):
+    with pytest.raises(RunError, match="--steps"):
         largest_jump(lines([1.0] * STEPS_BEFORE), StepRange(1, STEPS_BEFORE))

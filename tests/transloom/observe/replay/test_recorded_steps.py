@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.metrics_lines import Resumed
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
@@ -28,5 +28,5 @@ def test_only_the_starts_after_the_steps_set_back():
 
 def test_steps_across_a_change_are_refused_with_the_step_to_stop_at():
     record = [resumed(10, trainer__x=[1, 2])]
-    with pytest.raises(TrainerError, match=r"trainer.x was 1 up to step 10, and 2 later"):
+    with pytest.raises(RunError, match=r"trainer.x was 1 up to step 10, and 2 later"):
         RecordedSteps.of(record).require_settings(5, 15)

@@ -5,7 +5,7 @@ from support.records.checkpoints import make_header
 from support.records.lines import skipped_line, train_line
 
 from cluster.recipe import Recipe
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.recipe import TrainingRecipe, leaves
 from trainer.record.metrics_file import REPLAY_TOLERANCE
 from trainer.record.metrics_lines import ReplayMismatch, Resumed
@@ -167,7 +167,7 @@ def starts(*events):
 def test_a_setting_that_a_step_may_depend_on_must_not_change_among_the_steps():
     changed = {"trainer.new_setting": [1, 2], "trainer.max_steps": [10, 20]}
     recorded = starts(Resumed(step=5, from_step=4, settings_changed=changed))
-    with pytest.raises(TrainerError):
+    with pytest.raises(RunError):
         recorded.require_settings(3, 6)
     assert recorded.require_settings(5, 9) == {}  # the last start's are those
     assert recorded.require_settings(1, 4) == {"trainer.new_setting": 1}

@@ -11,7 +11,7 @@ from support.records.lines import skipped_line, train_line, validation_line
 from support.records.run_folders import made_run
 from typer.testing import CliRunner
 
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from transloom.cli.app import app
 from transloom.observe.report.report import write_report
 

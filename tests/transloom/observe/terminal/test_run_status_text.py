@@ -23,7 +23,7 @@ from support.records.run_folders import (
     with_status,
 )
 
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.record.run_status_model import RunStatus
 from trainer.runs.vitals import Vitals
 

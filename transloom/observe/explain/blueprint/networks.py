@@ -14,7 +14,7 @@ from model.heads.masked_head import MaskedLanguageModel
 from model.heads.sentence_encoder import SentenceEncoder
 from model.networks.decoder_only import DecoderOnly
 from model.networks.transformer import Transformer, Vocabulary
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from transloom.observe.explain.blueprint.boxes import Blueprint
 from transloom.observe.explain.blueprint.decoder_only import decoder_only
 from transloom.observe.explain.blueprint.encoder_decoder import encoder_decoder

@@ -26,7 +26,7 @@ from model.blocks.rotary import rotary_table
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.layers import LayersConfig
 from model.generation.sampling import uniform_numbers
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator
@@ -37,7 +37,7 @@ MOST_WEIGHTS = 5_000_000  # the page has about 21 MB, and computing a sentence t
 SEEDS = 32  # for which a page has the random numbers of sampling
 
 
-class NotLiveError(TrainerError):
+class NotLiveError(RunError):
     """Error of a model that cannot run in a page; its message is the reason, without a period."""
 
 

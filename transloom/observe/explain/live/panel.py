@@ -8,7 +8,7 @@ from data_pipeline.config.pair import SOURCE
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from data_pipeline.tasks.masked_text import SHOWN_MASK
-from trainer.errors import TrainerError
+from run_store.errors import RunError
 from trainer.record.metrics_file import read_backwards
 from trainer.record.metrics_lines import ValidationLine
 from trainer.runs.folder import RunFolder
@@ -84,7 +84,7 @@ def training_settings(translator: Translator) -> dict[str, Any]:
 
 def longest_in_training(checkpoint: Path) -> int | None:
     """Return the pieces of the longest source sentence of the training, or None if unknown."""
-    with suppress(OSError, TrainerError):
+    with suppress(OSError, RunError):
         dataset = open_store(RunFolder(checkpoint.parents[1]).dataset)
         return Manifest.load(dataset).longest()[SOURCE]
     return None
@@ -93,7 +93,7 @@ def longest_in_training(checkpoint: Path) -> int | None:
 def validation_pairs(checkpoint: Path) -> list[tuple[str, str]]:
     """Return the newest validation's texts with their references; empty if they cannot be read."""
     run = RunFolder(checkpoint.parents[1])
-    with suppress(OSError, TrainerError):
+    with suppress(OSError, RunError):
         for _, line in zip(range(LINES_READ), read_backwards(run.metrics), strict=False):
             if isinstance(line, ValidationLine):
                 return [(sample.source, sample.reference) for sample in line.samples]

@@ -12,7 +12,7 @@ from model.heads.masked_head import MaskedLanguageModel
 from model.heads.sentence_encoder import SentenceEncoder
 from model.networks.decoder_only import DecoderOnly
 from model.networks.transformer import Transformer, Vocabulary
-from trainer.errors import RunMismatchError
+from run_store.errors import RunMismatchError
 from transloom.observe.explain.blueprint.networks import (
     Sizes,
     blueprint_of_network,

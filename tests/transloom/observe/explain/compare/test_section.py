@@ -8,7 +8,7 @@ import pytest
 from support.explained_page import PageReader
 from support.invocation import invoke
 
-from trainer.errors import CheckpointError, RunMismatchError
+from run_store.errors import CheckpointError, RunMismatchError
 from transloom.inference.translator import Translator
 from transloom.observe.explain.compare.comparison import compare
 from transloom.observe.explain.compare.section import compare_section, names_of

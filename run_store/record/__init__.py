@@ -1,0 +1,1 @@
+"""Metrics file, status and other records of a run."""
