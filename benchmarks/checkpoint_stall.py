@@ -27,8 +27,8 @@ from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer, Vocabulary
 from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
+from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.zero.adamw import AdamWKind
 from trainer.zero.fragment import MASTER, Fragment
 

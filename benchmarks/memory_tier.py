@@ -39,11 +39,11 @@ from cluster.ray.session import ray_session
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
-from trainer.checkpoints.memory_writer import MemoryWriter
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
-from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
+from trainer.state.checkpoint_writer import CheckpointWriter
+from trainer.state.memory_writer import MemoryWriter
 from trainer.zero.fragment import Fragment
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))

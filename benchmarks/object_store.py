@@ -42,10 +42,10 @@ from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.checkpoints.run_copies import register_copy
 from trainer.checkpoints.state_upload import StateUploader
-from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.mirror import RunMirror
+from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.zero.fragment import MASTER, Fragment
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))

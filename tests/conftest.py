@@ -22,6 +22,7 @@ from support.quality.targets import check_targets, mark_long
 from support.real_data import MULTI30K
 
 from cluster.supervision.command_signals import restore_signal_handlers
+from trainer.start.opening import open_folder
 from transloom.cli.exit_code import keep_exit_code
 
 keep_exit_code()  # this process is a driver of Ray again and again
@@ -285,7 +286,7 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) ->
     recipe = tiny_recipe(phrasebook)
     store, manifest = open_dataset(recipe.data)
     run = RunFolder(folder / "tiny")
-    run.open(recipe, store, manifest)
+    open_folder(run, recipe, store, manifest)
     tokenizers = load_tokenizers(store, manifest)
     for step in (1, 2):
         training = recipe.training().model_copy(update={"seed": step})

@@ -26,7 +26,7 @@ SOURCES = [
     ("library", "owner"),
     [
         ("deepspeed", ("trainer/zero/", "trainer/verify_zero/zero_cell.py")),
-        ("wandb", "trainer/record/wandb_tracker.py"),
+        ("wandb", "trainer/tracking/wandb_tracker.py"),
         ("webdataset", "data_pipeline/dataset/samples.py"),
         (
             "prometheus_client",

@@ -160,7 +160,7 @@ ENGINE_STAGE = Stage(
         PlannedRow(
             "pinned_checkpoint",
             "a checkpoint through pinned memory (`cudaHostRegister`)",
-            "trainer/checkpoints/writer.py",
+            "trainer/state/checkpoint_writer.py",
         ),
         *(
             PlannedRow(f"resume:{stage}", f"resume, ZeRO-{stage}", "trainer/zero/fragments.py")
@@ -310,7 +310,9 @@ SPEED = Stage(
         ),
         PlannedRow("data_stall", "waiting for data", "cluster/data/streams.py", 120.0),
         PlannedRow(
-            "checkpoint_stall", "stall by a checkpoint of 1 GB", "trainer/checkpoints/writer.py"
+            "checkpoint_stall",
+            "stall by a checkpoint of 1 GB",
+            "trainer/state/checkpoint_writer.py",
         ),
         *(
             PlannedRow(

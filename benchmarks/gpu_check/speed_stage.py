@@ -39,8 +39,8 @@ from model.config.transformer import AttentionBackend, DecodingConfig, ModelConf
 from model.flops import decoder_only_flops, encoder_decoder_flops
 from model.generation.search import beam_search
 from model.networks.transformer import Transformer
-from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.device_peaks import peak_flops
+from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
 from trainer.zero.fragment import Fragment

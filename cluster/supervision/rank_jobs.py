@@ -12,7 +12,7 @@ from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.hang import HangFinding
 from trainer.job.rank_job import RankJob, ReplayOptions
 from trainer.runs.folder import RunFolder, StepRange
-from trainer.runs.warm_start import warm_start_of
+from trainer.start.warm_start import warm_start_of
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import CheckpointHeader, Parent, read_header
 from trainer.recipe import identity_differences
 from trainer.runs.folder import RunFolder, RunMetadata
-from trainer.runs.warm_start import warm_start_of
+from trainer.start.opening import check_folder, open_folder
+from trainer.start.warm_start import warm_start_of
 from trainer.state.progress import Progress
 
 
@@ -41,7 +42,7 @@ def check_run(recipe: Recipe, run: RunFolder) -> tuple[DatasetStore, Manifest]:
             "another folder"
         )
     open_mixture(manifest, recipe.data_settings)
-    run.check(recipe, manifest)
+    check_folder(run, recipe, manifest)
     _parent(recipe, run, manifest)
     return store, manifest
 
@@ -52,7 +53,7 @@ def open_run(recipe: Recipe, run: RunFolder, store: DatasetStore, manifest: Mani
     Raises:
         RunMismatchError, CheckpointError: another process has changed the run since the check.
     """
-    run.open(recipe, store, manifest, _parent(recipe, run, manifest))
+    open_folder(run, recipe, store, manifest, _parent(recipe, run, manifest))
 
 
 def _parent(recipe: Recipe, run: RunFolder, manifest: Manifest) -> Parent | None:

@@ -1,7 +1,7 @@
 """Faults at exact moments, the most telling ones: each run's curve is the undisturbed one.
 
 The short form of tests/chaos/test_fault_matrix.py, test_preemptions.py and test_data_matrix.py; for
-a full disk see tests/trainer/checkpoints/test_writer.py.
+a full disk see tests/trainer/state/test_checkpoint_writer.py.
 """
 
 import os

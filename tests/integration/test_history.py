@@ -1,6 +1,6 @@
 """One history over restarts: in the record, in W&B's files, and as W&B itself reads them.
 
-`make chaos` runs it; tests/trainer/record/test_wandb_tracker.py has what a kill leaves, piece
+`make chaos` runs it; tests/trainer/tracking/test_wandb_tracker.py has what a kill leaves, piece
 by piece.
 """
 

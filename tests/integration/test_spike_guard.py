@@ -4,15 +4,14 @@ import pytest
 from support.poisoned import poisoned_recipe
 from support.ranks import spike_jobs
 from support.records.checkpoints import commit_state, work_folder
+from support.records.run_folders import opened_run
 
 from cluster.recipe import load_recipe
-from data_pipeline.dataset.manifest import open_dataset
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import folder_name
 from trainer.record.facts import MEASURED
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import ReplayMismatch, SkippedLine, StepLine, TrainLine
-from trainer.runs.folder import RunFolder
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 40
@@ -39,8 +38,7 @@ class Run:
         recipe = load_recipe(
             poisoned / "recipe.yaml", [*SAVING, f"trainer.spike_guard={GUARD}", *overrides]
         )
-        self.folder = RunFolder(path)
-        self.folder.open(recipe, *open_dataset(recipe.data))
+        self.folder = opened_run(path, recipe)
         self.recipe = recipe
         self.notices = []
         self._pools = rank_pools

@@ -28,15 +28,15 @@ from trainer.process.network import record_network
 from trainer.process.placement import Placement
 from trainer.record.metrics_file import MetricsFile
 from trainer.record.metrics_lines import Line
-from trainer.record.recorder import Recorder
-from trainer.record.recorder_protocol import NoRecorder
-from trainer.record.wandb_config import facts_for_wandb
 from trainer.state import numerics
 from trainer.state.kernel_fingerprint import require_equal_kernels
 from trainer.state.restore import begin, record_resumption, restore
 from trainer.state.saving import NoSaver, Saver
 from trainer.state.verification import SharedVerification
 from trainer.tasks.task import ValidationResult, training_task
+from trainer.tracking.recorder import Recorder
+from trainer.tracking.recorder_protocol import NoRecorder
+from trainer.tracking.wandb_config import facts_for_wandb
 from trainer.training.callbacks import Callbacks
 from trainer.training.loop import Trainer
 from trainer.training.prober import Prober

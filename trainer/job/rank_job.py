@@ -11,7 +11,7 @@ from trainer.hang import HangFinding
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder, StepRange
-from trainer.runs.warm_start import WarmStart
+from trainer.start.warm_start import WarmStart
 
 if TYPE_CHECKING:
     from trainer.checkpoints.format import CheckpointHeader

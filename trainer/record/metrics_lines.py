@@ -92,7 +92,7 @@ class TrainLine(_StepLine):
 
     A field is None if its value is unknown, as in lines of versions that did not record it.
     `restarts` and the four totals after it are None if the step was repeated, see
-    `trainer.record.recorder`. Fields that compare ranks are None with one rank.
+    `trainer.tracking.recorder`. Fields that compare ranks are None with one rank.
     """
 
     kind: Literal["train"] = "train"
@@ -274,8 +274,8 @@ class Resumed(_Event):
         quarantined: shards that have been quarantined since the checkpoint.
         window_left_at: the checkpoint's cursor if the run continues at another cursor, otherwise
             None.
-        restarts: the number of restarts of the run so far, see `trainer.record.recorder`.
-        lost_steps: the number of lost steps of the run so far, see `trainer.record.recorder`.
+        restarts: the number of restarts of the run so far, see `trainer.tracking.recorder`.
+        lost_steps: the number of lost steps of the run so far, see `trainer.tracking.recorder`.
     """
 
     event: Literal["resumed"] = "resumed"

@@ -1,4 +1,4 @@
-"""Layout of a run folder, and the check that a recipe belongs to it.
+"""Layout of a run folder, and requests to its run.
 
 ::
 
@@ -24,23 +24,18 @@
       wandb/           files of W&B
 """
 
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.regular_files import read_regular, write_atomically
-from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from foundation.file_model import SMALL, FileModel, error_summary
 from foundation.shown_urls import url_of
-from foundation.strict_yaml import dump_yaml
-from run_store.errors import CheckpointError, RunMismatchError
+from run_store.errors import RunMismatchError
 from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.format import Parent, read_header
+from trainer.checkpoints.format import Parent
 from trainer.checkpoints.run_copies import mirror_folder
-from trainer.recipe import TrainingRecipe, identity_differences, identity_of
 from trainer.runs.run_url import is_run_url, run_url
 from trainer.runs.start import StopOrder
 
@@ -218,84 +213,6 @@ class RunFolder:
         recorded = self.metrics.exists() and self.metrics.stat().st_size > 0
         trained = recorded or bool(list_checkpoints(self.checkpoints))
         return trained and self.card_path.exists()
-
-    def check(self, recipe: TrainingRecipe, manifest: Manifest) -> None:
-        """Check that the folder has no started run, or that its run has this recipe and dataset.
-
-        Raises:
-            RunMismatchError: the folder's run was started with another identity or dataset, or
-                holds imported weights.
-        """
-        if self.has_begun():
-            self._check_origin()
-            self._check(self.card(), recipe, manifest)
-
-    def open(
-        self,
-        recipe: TrainingRecipe,
-        store: DatasetStore,
-        manifest: Manifest,
-        parent: Parent | None = None,
-    ) -> None:
-        """Start a run in this folder, or continue its run; only the run's owner may call it.
-
-        Args:
-            recipe: the resolved recipe.
-            store: the dataset's files, from which the tokenizers are copied.
-            manifest: the manifest of the dataset.
-            parent: the origin of a new run's first weights, or None without a warm start.
-
-        Raises:
-            RunMismatchError: the folder's run was started with another identity or dataset, or
-                holds imported weights.
-        """
-        self.check(recipe, manifest)
-        self.stop_request.parent.mkdir(parents=True, exist_ok=True)
-        if not self.has_begun():
-            card = RunMetadata(
-                id=secrets.token_hex(4),
-                name=self.path.name,
-                dataset_identity=manifest.identity,
-                identity=identity_of(recipe),
-                parent=parent,
-            )
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._keep_tokenizers(store, manifest)
-            write_atomically(self.card_path, card.model_dump_json(indent=1) + "\n")
-        write_atomically(self.recipe, dump_yaml(recipe.model_dump(mode="json")))
-
-    def _keep_tokenizers(self, store: DatasetStore, manifest: Manifest) -> None:
-        self.dataset.mkdir(exist_ok=True)
-        write_atomically(self.dataset / MANIFEST_NAME, store.read_manifest())
-        for info in [*manifest.columns_files(), *manifest.tokenizers.values()]:
-            write_atomically(self.dataset / info.file, store.read(info.file, info.sha256))
-
-    def _check_origin(self) -> None:
-        with suppress(CheckpointError):  # a damaged checkpoint is reported when training resumes
-            for newest in list_checkpoints(self.checkpoints)[-1:]:
-                if source := read_header(newest).imported_from:
-                    raise RunMismatchError(
-                        f"{self.path} holds weights that were imported from {source} without an "
-                        "optimizer's state, so training cannot resume from them. Start another run "
-                        f"from these weights with trainer.init_from={self.path}"
-                    )
-
-    def _check(self, card: RunMetadata, recipe: TrainingRecipe, manifest: Manifest) -> None:
-        differences = identity_differences(card.identity, identity_of(recipe))
-        if differences:
-            raise RunMismatchError(
-                f"The run in {self.path} was started with other settings (there) than those of the "
-                f"recipe (here): {'; '.join(differences)}. Restore the settings to continue the "
-                "run. To start another run, add --run PATH, or give the changes as KEY=VALUE "
-                "without --run"
-            )
-        if not manifest.descends_from(card.dataset_identity):
-            raise RunMismatchError(
-                f"The run in {self.path} was started with a dataset of identity "
-                f"{card.dataset_identity[:16]}…, but the dataset at {recipe.data.dataset} has "
-                f"identity {manifest.identity[:16]}…. Set data.dataset to the run's dataset, or "
-                "start another run with --run PATH"
-            )
 
 
 def _changed_at(file: Path) -> int | None:

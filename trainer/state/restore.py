@@ -15,12 +15,12 @@ from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
 from trainer.job.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
 from trainer.record.metrics_lines import RankHung, Resized, Resumed
-from trainer.record.recorder import Recorder
-from trainer.runs.model_folder import is_model_folder
+from trainer.start.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
 from trainer.state.model_folder import folder_weights
 from trainer.state.progress import Progress
+from trainer.tracking.recorder import Recorder
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine
 from trainer.zero.fragment import MASTER

@@ -5,12 +5,12 @@ from typing import Protocol
 
 from trainer.checkpoints.format import CheckpointHeader, guard_fields
 from trainer.checkpoints.memory_file import SLOTS
-from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.checkpoints.state_upload import StateUploader
-from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.job.rank_job import RankContext
 from trainer.recipe import identity_of
 from trainer.state import numerics
+from trainer.state.checkpoint_writer import CheckpointWriter, require_host_memory
+from trainer.state.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.state.restore import TrainingState
 from trainer.zero import fragments
 from trainer.zero.fragment import Fragment

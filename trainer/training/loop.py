@@ -33,13 +33,13 @@ from trainer.record.metrics_lines import (
     ValidationLine,
     WrongReduction,
 )
-from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.registries.callbacks import ObservedStep, Skip, StepView, Stop
 from trainer.state import early_stopping
 from trainer.state.digest import fold
 from trainer.state.restore import TrainingState
 from trainer.state.saving import SaverProtocol
 from trainer.tasks.task import TrainingTask
+from trainer.tracking.recorder_protocol import RecorderProtocol
 from trainer.training.callbacks import Callbacks
 from trainer.training.check_plan import SlotCheck
 from trainer.training.schedule import learning_rate

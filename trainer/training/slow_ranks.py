@@ -31,8 +31,8 @@ from trainer.record.metrics_lines import (
     SlowRankFound,
     SlowRankState,
 )
-from trainer.record.recorder_protocol import RecorderProtocol
 from trainer.registries.callbacks import ObservedStep, RankTimes, StepObserver
+from trainer.tracking.recorder_protocol import RecorderProtocol
 
 WINDOW = 50  # even
 SLOW_FACTOR = 1.3

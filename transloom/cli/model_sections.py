@@ -11,7 +11,7 @@ from cluster.errors import RecipeError
 from data_pipeline.tokenizers.marian import MarianTokenizer
 from foundation.strict_yaml import inline_yaml
 from foundation.wording import counted, join_items
-from trainer.runs.model_folder import weights_files
+from trainer.start.model_folder import weights_files
 from transloom.cli.recipe_scales import Scale
 from transloom.cli.recipe_template import (
     OWN_MODEL,

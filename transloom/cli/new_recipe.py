@@ -19,7 +19,7 @@ from cluster.recipe import Recipe, load_recipe
 from data_pipeline.storage.regular_files import publish_folder, sync_to_disk
 from foundation.folder_lock import leftovers, work_folder
 from foundation.wording import counted, join_items
-from trainer.runs.model_folder import WITH_SENTENCE_PIECE, is_model_folder, model_type
+from trainer.start.model_folder import WITH_SENTENCE_PIECE, is_model_folder, model_type
 from transloom.cli.corpus_files import Files, TextFiles, require_readable
 from transloom.cli.held_out import files_of_folder, read_pairs, read_texts
 from transloom.cli.model_sections import ModelSections, own_sections, sections_of

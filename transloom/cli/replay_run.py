@@ -31,9 +31,9 @@ from trainer.record.metrics_lines import Line, StepLine
 from trainer.replay.rank_reports import RankStateReport, RankStepReport
 from trainer.replay.replay_report import ReplayReport
 from trainer.runs.folder import RunFolder, StepRange
-from trainer.runs.model_folder import is_model_folder
 from trainer.runs.vitals import Vitals
-from trainer.runs.warm_start import warm_start_of
+from trainer.start.model_folder import is_model_folder
+from trainer.start.warm_start import warm_start_of
 from transloom.cli.run_urls import existing_run
 from transloom.observe.replay.inspected_steps import ExampleLocations, inspected_step
 from transloom.observe.replay.replay_plan import Leg, ReplayPlan, plan_replay, recipe_of

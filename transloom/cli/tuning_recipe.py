@@ -25,7 +25,7 @@ from foundation.strict_yaml import dump_yaml
 from foundation.tasks import BUILT_IN_TASKS, TASKS
 from foundation.untrusted_text import visible_line
 from foundation.wording import join_items
-from trainer.runs.model_folder import TOKENIZER, model_type, weights_files
+from trainer.start.model_folder import TOKENIZER, model_type, weights_files
 from transloom.cli.recipe_scales import Scale
 
 HELD_OUT_PART = 0.95  # start of the validation set, as a share of a file of texts

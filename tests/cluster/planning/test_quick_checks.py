@@ -9,6 +9,7 @@ import torch
 from support.cluster.another_user import NOBODY
 from support.files.small_disk import run_on_small_disk
 from support.recipes import tiny_recipe, tiny_values, write_yaml
+from support.records.run_folders import opened_run
 from support.runs import Runs
 from support.storage.fault_proxy import Answer, FaultProxy
 
@@ -88,8 +89,7 @@ def test_a_client_tells_what_it_does_see(phrasebook, tmp_path):
 
 def test_another_runs_folder_is_refused(phrasebook, tmp_path):
     recipe = tiny_recipe(phrasebook)
-    run = RunFolder(tmp_path / "run")
-    run.open(recipe, *open_dataset(recipe.data))
+    run = opened_run(tmp_path / "run", recipe)
     run.metrics.write_text("{}\n")
     other = recipe.model_copy(update={"seed": 4})
     checked = quick_check(other, run)

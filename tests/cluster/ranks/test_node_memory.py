@@ -28,9 +28,9 @@ from run_store.errors import CheckpointError, DamagedCheckpointError
 from trainer.checkpoints import memory_folder
 from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import MemoryFolder
-from trainer.checkpoints.memory_writer import MemoryWriter
 from trainer.checkpoints.reader import CheckpointReader
 from trainer.process.placement import Placement
+from trainer.state.memory_writer import MemoryWriter
 from trainer.zero.fragment import Fragment
 
 STATE = [Fragment("master", "w", 0, torch.arange(4.0)), Fragment("exp_avg", "w", 0, torch.ones(4))]

@@ -17,8 +17,8 @@ from support.records.checkpoints import (
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
+from trainer.state.checkpoint_writer import CheckpointWriter
 
 RANKS = 2
 

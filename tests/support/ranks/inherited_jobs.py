@@ -18,7 +18,7 @@ from support.ranks.engine_jobs import Shape, full_weights
 from trainer.config import EngineConfig
 from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig
-from trainer.runs.warm_start import WarmStart
+from trainer.start.warm_start import WarmStart
 from trainer.state.restore import begin
 from trainer.tasks.randomness import seed_torch
 from trainer.zero import fragments

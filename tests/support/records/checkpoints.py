@@ -89,7 +89,7 @@ def write_state(
     attempt: str = "a",
 ) -> FileRecord:
     """Write what a rank owns, and wait for it."""
-    from trainer.checkpoints.writer import CheckpointWriter
+    from trainer.state.checkpoint_writer import CheckpointWriter
 
     owned, heard = list(fragments), Listener()
     writer = CheckpointWriter(

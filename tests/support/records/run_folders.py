@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.dataset.manifest import open_dataset
 from support.records.checkpoints import make_header
 from trainer.checkpoints import lease as lease_module
 from trainer.checkpoints.folder_names import folder_name
 from trainer.checkpoints.format import HEADER
+from trainer.recipe import TrainingRecipe
 from trainer.record.metrics_lines import Line
 from trainer.record.recorded_status import (
     MANY_BYTES,
@@ -20,8 +22,16 @@ from trainer.record.recorded_status import (
     write_status,
 )
 from trainer.runs.folder import RunFolder, RunMetadata
+from trainer.start.opening import open_folder
 
 LONG_AGO = 1000.0
+
+
+def opened_run(path: Path, recipe: TrainingRecipe) -> RunFolder:
+    """Start the run of a recipe, without training."""
+    run = RunFolder(path)
+    open_folder(run, recipe, *open_dataset(recipe.data))
+    return run
 
 
 def made_run(path: Path, *lines: Line, max_steps: int = 20, label_smoothing: float = 0.0) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 from wandb.proto.wandb_internal_pb2 import Record
 
-from trainer.record.leveldb_log import whole_records
+from trainer.tracking.leveldb_log import whole_records
 
 
 def history(run: Path) -> list[dict[str, Any]]:

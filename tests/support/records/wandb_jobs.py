@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-import trainer.record.wandb_tracker
+import trainer.tracking.wandb_tracker
 from cluster.recipe import Recipe
 from run_store.errors import RunError
 from support.cluster.processes import HANG_SECONDS, wait_until
@@ -27,8 +27,8 @@ from support.records.lines import train_line
 from support.records.wandb_history import history
 from trainer.record.metrics_file import MetricsFile, read_metrics
 from trainer.record.metrics_lines import Line, Resumed
-from trainer.record.wandb_tracker import WandbTracker, last_logged_step
 from trainer.runs.folder import RunFolder, RunMetadata
+from trainer.tracking.wandb_tracker import WandbTracker, last_logged_step
 
 
 def make_run(path: Path) -> RunFolder:
@@ -39,7 +39,7 @@ def make_run(path: Path) -> RunFolder:
     return run
 
 
-trainer.record.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
+trainer.tracking.wandb_tracker.FLUSH_SECONDS = 0.5  # jobs wait for it
 
 
 class Start:
@@ -160,7 +160,7 @@ def train_while_wandb_dies(run: RunFolder) -> None:
 
 
 def train_while_wandb_hangs(run: RunFolder) -> None:
-    plant(trainer.record.wandb_tracker, FINISH_SECONDS=1.0)
+    plant(trainer.tracking.wandb_tracker, FINISH_SECONDS=1.0)
     start = Start(run)
     start.train(1, 2)
     core = _wandb_core(run)
@@ -184,7 +184,7 @@ def train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
 
 
 def _train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
-    plant(trainer.record.wandb_tracker, FLUSH_SECONDS=0.5)
+    plant(trainer.tracking.wandb_tracker, FLUSH_SECONDS=0.5)
     run, ballast = make_run(disk / "run"), disk / "ballast"
     found: dict[str, Any] = {}
 
@@ -193,7 +193,7 @@ def _train_on_a_disk_that_gets_full(disk: Path) -> dict[str, Any]:
     wait_until(lambda: last_logged_step(run.path / "wandb") == 99)
     _fill_disk(ballast)
     start.train(101, 1000)
-    time.sleep(2 * trainer.record.wandb_tracker.FLUSH_SECONDS)
+    time.sleep(2 * trainer.tracking.wandb_tracker.FLUSH_SECONDS)
     ballast.unlink()
     start.train(1001, 1100)
     start.end()

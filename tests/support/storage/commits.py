@@ -20,13 +20,13 @@ from support.records.checkpoints import (
 from trainer.checkpoints.committer import CheckpointCommitter
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.state_upload import StateUploader
-from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
 from trainer.runs.folder import RunFolder
 from trainer.runs.remote.files import KnownFiles, objects_of
 from trainer.runs.remote.head import HEAD, HeadObject
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import RunPuller
+from trainer.state.checkpoint_writer import CheckpointWriter
 
 RANKS = 2
 SECONDS = 120.0

@@ -15,6 +15,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from trainer.assembly.run import build_rank
 from trainer.job.rank_job import ReplayOptions
 from trainer.runs.folder import RunFolder
+from trainer.start.opening import open_folder
 
 START = Cursor(epoch=1, window=2)
 
@@ -53,7 +54,7 @@ def test_a_rank_starts_without_the_manifest_file(rank_pools, phrasebook, tmp_pat
     copy = Path(shutil.copytree(phrasebook, tmp_path / "copy"))
     recipe, run = tiny_recipe(copy), RunFolder(tmp_path / "run")
     store, manifest = open_dataset(recipe.data)
-    run.open(recipe, store, manifest)
+    open_folder(run, recipe, store, manifest)
     (copy / "manifest.json").unlink()
     shutil.rmtree(copy / "shards")
     job = make_job(

@@ -13,8 +13,8 @@ from run_store.errors import CheckpointError, LeaseLostError
 from trainer.checkpoints import final_save
 from trainer.checkpoints.state_objects import UploadedFile
 from trainer.checkpoints.state_upload import StateUploader
-from trainer.checkpoints.writer import CheckpointWriter
 from trainer.process.placement import Placement
+from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.zero.fragment import Fragment
 
 

@@ -13,6 +13,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from run_store.errors import RunMismatchError
 from trainer.config import EngineConfig
 from trainer.recipe import identity_differences, identity_of
+from trainer.start.opening import check_folder
 from trainer.zero.settings import build_optimizer
 
 
@@ -79,11 +80,11 @@ def test_a_run_of_before_had_adamw(tmp_path):
 def test_a_run_does_not_go_on_with_another_optimizer(untrained_run, phrasebook):
     recipe = tiny_recipe(phrasebook)
     _, manifest = open_dataset(recipe.data)
-    untrained_run.check(recipe, manifest)
+    check_folder(untrained_run, recipe, manifest)
     other = tiny_recipe(phrasebook, optimizer={"type": RMSPROP})
     differences = r"options: \{\} there, \{'alpha': 0\.9\} here; .*'adamw' there, 'test_rmsprop'"
     with pytest.raises(RunMismatchError, match=differences):
-        untrained_run.check(other, manifest)
+        check_folder(untrained_run, other, manifest)
 
 
 @pytest.mark.parametrize("stage", range(4))

@@ -19,6 +19,7 @@ from trainer.checkpoints.format import HEADER, Parent
 from trainer.recipe import identity_of
 from trainer.runs.folder import RunFolder
 from trainer.runs.log import DETAIL, SHOWN_CHARACTERS, TAIL_BYTES, last_entries, log_entry
+from trainer.start.opening import check_folder, open_folder
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def opened(phrasebook, tmp_path):
     """A new run of a recipe, with the recipe, the dataset and its manifest."""
     recipe, run = tiny_recipe(phrasebook), RunFolder(tmp_path / "name of run")
     store, manifest = open_dataset(recipe.data)
-    run.open(recipe, store, manifest)
+    open_folder(run, recipe, store, manifest)
     return run, recipe, store, manifest
 
 
@@ -42,7 +43,7 @@ def test_a_run_keeps_the_columns_of_its_datasets_shards(phrasebook, tmp_path, mo
     Manifest.load(open_store(dataset)).save_new(dataset)
     recipe, run = tiny_recipe(dataset), RunFolder(tmp_path / "run")
     store, manifest = open_dataset(recipe.data)
-    run.open(recipe, store, manifest)
+    open_folder(run, recipe, store, manifest)
     kept = Manifest.load(open_store(run.dataset))
     plain = open_dataset(tiny_recipe(phrasebook).data)[1]
     assert kept.identity == manifest.identity == plain.identity
@@ -106,12 +107,12 @@ def test_a_run_that_has_begun_keeps_its_card_and_gets_the_recipe_of_each_start(o
     run, recipe, store, manifest = opened
     first = run.card()
     parent = Parent(run_id="p", step=3, sha256="0")
-    run.open(recipe, store, manifest, parent)
+    open_folder(run, recipe, store, manifest, parent)
     second = run.card()
     assert (second.id != first.id, second.parent) == (True, parent)  # it had not trained
     run.metrics.write_text("{}\n")
     more = tiny_recipe(phrasebook, max_steps=99)
-    run.open(more, store, manifest)
+    open_folder(run, more, store, manifest)
     assert run.card() == second
     assert yaml.safe_load(run.recipe.read_text())["trainer"]["max_steps"] == 99
 
@@ -134,11 +135,11 @@ def test_a_run_has_begun_when_it_has_trained(opened, what):
 def test_a_run_of_another_dataset_is_refused_with_both_identities(opened):
     run, recipe, _, manifest = opened
     run.metrics.write_text("{}\n")
-    run.check(recipe, manifest)
+    check_folder(run, recipe, manifest)
     card = run.card().model_copy(update={"dataset_identity": "f" * 64})
     run.card_path.write_text(card.model_dump_json())
     with pytest.raises(RunMismatchError) as error:
-        run.check(recipe, manifest)
+        check_folder(run, recipe, manifest)
     assert f"identity {'f' * 16}…" in str(error.value)
     assert f"has identity {manifest.identity[:16]}…. Set data.dataset" in str(error.value)
 
@@ -147,11 +148,11 @@ def test_imported_weights_are_no_run_to_continue(opened):
     run, recipe, _, manifest = opened
     with_checkpoint(run.path, 0, imported_from="hub/model")
     with pytest.raises(RunMismatchError, match=rf"hub/model.*trainer\.init_from={run.path}"):
-        run.check(recipe, manifest)
+        check_folder(run, recipe, manifest)
     (run.checkpoints / folder_name(0) / HEADER).write_text("{")
-    run.check(recipe, manifest)  # that it is damaged is said when it is looked for
+    check_folder(run, recipe, manifest)  # that it is damaged is said when it is looked for
     with_checkpoint(run.path, 1)
-    run.check(recipe, manifest)
+    check_folder(run, recipe, manifest)
 
 
 def test_what_is_no_run_is_told_apart_from_a_damaged_one(run):

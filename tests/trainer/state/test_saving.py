@@ -16,11 +16,11 @@ from data_pipeline.batching.plan import Cursor
 from trainer.checkpoints.format import CheckpointHeader
 from trainer.job.rank_job import RankContext
 from trainer.record.metrics_file import read_metrics
-from trainer.record.recorder import Recorder
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.state.progress import Progress
 from trainer.state.restore import TrainingState
 from trainer.state.saving import Saver
+from trainer.tracking.recorder import Recorder
 from trainer.zero import fragments
 
 

@@ -8,10 +8,10 @@ import pytest
 from support.ranks import slow_jobs
 from support.ranks.slow_jobs import Delay
 from support.recipes import SHORT_TRANSLATIONS, tiny_values
+from support.records.run_folders import opened_run
 
 from cluster.recipe import Recipe
 from data_pipeline.batching.plan import slots_of_rank
-from data_pipeline.dataset.manifest import open_dataset
 from foundation.terminal import Terminal
 from trainer.process.placement import Placement
 from trainer.record.metrics_file import read_metrics, train_lines
@@ -22,7 +22,6 @@ from trainer.record.metrics_lines import (
     parse_line,
 )
 from trainer.registries.callbacks import RankTimes
-from trainer.runs.folder import RunFolder
 from trainer.training import step_exchange
 from trainer.training.slow_ranks import (
     MAX_NAMED,
@@ -266,8 +265,7 @@ def runs(rank_pools, tmp_path_factory):
     recipe = Recipe.of(values)
     prepare_dataset(recipe, Terminal(stderr=True), overwrite=False)
     for ranks, delays in ((1, ()), (2, DELAYS)):
-        run = RunFolder(folder / str(ranks))
-        run.open(recipe, *open_dataset(recipe.data))
+        run = opened_run(folder / str(ranks), recipe)
         rank_pools(ranks).run(slow_jobs.train_run, recipe.training(), run.path, delays, RUN_WINDOW)
     return folder
 

@@ -33,7 +33,7 @@ from trainer.runs.remote.head import HeadObject
 from trainer.runs.remote.mirror import RunMirror
 from trainer.runs.remote.pull import run_view
 from trainer.runs.remote.transfer import pull_run, push_run
-from trainer.runs.warm_start import warm_start_of
+from trainer.start.warm_start import warm_start_of
 from transloom.cli.run_urls import writable
 
 SENTENCE = "elle est là"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from support.recipes import tiny_recipe
+from support.records.run_folders import opened_run
 
-from data_pipeline.dataset.manifest import open_dataset
 from foundation.terminal import Terminal
 from run_store.errors import LeaseLostError, RunInUseError
 from trainer.checkpoints import lease as lease_module
@@ -27,7 +27,7 @@ def test_a_driver_that_is_refused_writes_nothing(inline_runs, phrasebook, monkey
     run = RunFolder(inline_runs.folder / "used")
     recipe = tiny_recipe(phrasebook)
     with Lease(run.path):
-        run.open(recipe, *open_dataset(recipe.data))
+        opened_run(run.path, recipe)
         before = contents(run.path)
         with pytest.raises(RunInUseError):
             inline_runs.train("used", inline=inline)

@@ -17,6 +17,7 @@ from data_pipeline.preparation.prepare import prepare
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.format import HEADER
 from trainer.runs.folder import RunFolder
+from trainer.start.opening import open_folder
 from transloom.cli.app import app
 
 WIDTH = 250
@@ -150,7 +151,7 @@ def test_other_references_are_refused_with_both_hashes(runs, tmp_path, phraseboo
     prepare(recipe.data_settings, lambda progress: None)
     store, manifest = open_dataset(recipe.data)
     run = RunFolder(tmp_path / "elsewhere")
-    run.open(recipe, store, manifest)
+    open_folder(run, recipe, store, manifest)
     newest = RunFolder(runs / "seed-2").checkpoints / "step-00000002"
     shutil.copytree(newest, run.checkpoints / newest.name)
     header = Checkpoint(newest).header.model_copy(

@@ -12,8 +12,8 @@ from support.records.run_folders import made_run, with_owner
 from foundation.terminal import Terminal
 from trainer.record.run_metrics import run_values
 from trainer.record.run_status_model import DEFAULT_FORM
-from trainer.record.wandb_tracker import LastLoggedRow, rows
 from trainer.runs.folder import RunFolder
+from trainer.tracking.wandb_tracker import LastLoggedRow, rows
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.run_responses import frozen_responses
 from transloom.observe.exports import export_metrics, values_of

@@ -8,7 +8,7 @@ from data_pipeline.tasks.masking import MASK
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.hugging_face.files import write_model
 from model.hugging_face.weight_mapping import HuggingFaceModel
-from trainer.runs.model_folder import TOKENIZER
+from trainer.start.model_folder import TOKENIZER
 from transloom.inference.export.fast_tokenizer import tokenizer_files
 
 

@@ -321,7 +321,7 @@ HOOKS = {
     "trainer.tasks.translation": {"greedy_search": validation},
     "trainer.zero.fragments": {"owned_fragments": copy},
     "trainer.checkpoints.state_file": {"write_state_file": write},
-    "trainer.checkpoints.memory_writer": {"MemoryWriter._copy": memory_copy},
+    "trainer.state.memory_writer": {"MemoryWriter._copy": memory_copy},
     "cluster.ranks.node_memory": {"NodeMemory.copy": pull},
     "trainer.checkpoints.commit": {"sync_to_disk": commit},
     "data_pipeline.batching.window": {"WindowReader.fetch": fetch},

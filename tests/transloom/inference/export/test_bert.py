@@ -23,7 +23,7 @@ from model.heads.sentence_encoder import SentenceEncoder
 from model.hugging_face.bert import to_bert_labels
 from model.hugging_face.files import write_model
 from run_store.errors import RunError, RunMismatchError
-from trainer.runs.model_folder import origin_of, weights_files
+from trainer.start.model_folder import origin_of, weights_files
 from trainer.state.model_folder import folder_weights
 from trainer.zero.fragment import MASTER
 from transloom.inference.export.fast_tokenizer import tokenizer_files

@@ -12,9 +12,10 @@ from trainer.checkpoints.averaging import average
 from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.format import HEADER
-from trainer.runs import warm_start
 from trainer.runs.folder import RunFolder
-from trainer.runs.warm_start import warm_start_of
+from trainer.start import warm_start
+from trainer.start.opening import open_folder
+from trainer.start.warm_start import warm_start_of
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def inherit(phrasebook, tmp_path):
         pinned = new.card().parent if new.card_path.exists() else None
         found = warm_start_of(wanted, new, manifest, pinned)
         if start:
-            new.open(wanted, store, manifest, found.parent)
+            open_folder(new, wanted, store, manifest, found.parent)
         return found
 
     ask.manifest = manifest

@@ -3,8 +3,8 @@
 import pytest
 from support.records.lines import skipped_line, train_line
 
-from trainer.record.goodput import Goodput, goodput_at_start
 from trainer.record.metrics_lines import Line, Preempted, Resumed, TrainLine
+from trainer.tracking.goodput import Goodput, goodput_at_start
 
 
 def after_steps(goodput: Goodput, *steps: tuple[float, float]) -> Goodput:

@@ -11,9 +11,9 @@ from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
 from trainer.checkpoints.format import HEADER, Parent
 from trainer.process.placement import Placement
 from trainer.record.run_status_model import RunStatus
-from trainer.record.wandb_config import facts_for_wandb
 from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.runs.start import Claim, Code, Invocation, Start
+from trainer.tracking.wandb_config import facts_for_wandb
 
 
 def made_run(run, recipe, **card):

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from support.records.checkpoints import make_header
 
 from run_store.errors import CheckpointError, DamagedCheckpointError
-from trainer.checkpoints import memory_writer
 from trainer.checkpoints.memory_file import SLOTS, MemorySteps
-from trainer.checkpoints.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.checkpoints.state_file import LocalStateFile
-from trainer.checkpoints.writer import share_bytes
 from trainer.process.placement import Placement
+from trainer.state import memory_writer
+from trainer.state.checkpoint_writer import share_bytes
+from trainer.state.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.zero.fragment import Fragment
 
 

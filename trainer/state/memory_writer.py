@@ -25,7 +25,9 @@ from trainer.checkpoints.format import CheckpointHeader
 from trainer.checkpoints.memory_file import SLOTS, MemoryFile, MemorySteps
 from trainer.checkpoints.memory_folder import SHARED_MEMORY, free_bytes, used_bytes
 from trainer.checkpoints.state_file import BYTES_PER_ELEMENT, state_file_name, state_header
-from trainer.checkpoints.writer import (
+from trainer.process.host_memory import available_bytes
+from trainer.process.placement import Placement
+from trainer.state.checkpoint_writer import (
     copy_fragments,
     first_shortage,
     fragment_sizes,
@@ -33,8 +35,6 @@ from trainer.checkpoints.writer import (
     share_bytes,
     unpin,
 )
-from trainer.process.host_memory import available_bytes
-from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment
 
 
@@ -98,7 +98,7 @@ class MemoryWriter:
             folder: the attempt's folder in the node's memory, which exists.
             placement: this rank and its device.
             supervision: receives notices and finished files.
-            sync_record: as in `trainer.checkpoints.writer.CheckpointWriter`.
+            sync_record: as in `trainer.state.checkpoint_writer.CheckpointWriter`.
             slots_at_start: 1 if the node still keeps the state from which this attempt restored.
                 The second slot is then allocated when the first step is confirmed, so that the
                 node never keeps three states.

@@ -12,8 +12,8 @@ from data_pipeline.tokenizers.marian import pack
 from model.errors import ModelError
 from run_store.errors import RunMismatchError
 from trainer.runs.folder import RunFolder
-from trainer.runs.model_folder import is_model_folder, origin_of
-from trainer.runs.warm_start import warm_start_of
+from trainer.start.model_folder import is_model_folder, origin_of
+from trainer.start.warm_start import warm_start_of
 
 WORDS = [f"{first}{second} word" for first in "abcdefgh" for second in "ijklmnop"]
 

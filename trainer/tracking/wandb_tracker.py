@@ -32,11 +32,11 @@ from wandb.proto import wandb_internal_pb2
 from foundation.untrusted_text import visible, visible_in
 from run_store.errors import RunError
 from trainer.recipe import TrainingRecipe
-from trainer.record.leveldb_log import BLOCK_BYTES, whole_records
 from trainer.record.metrics_file import follow, read_backwards
 from trainer.record.metrics_lines import Event, Line, StepLine, ValidationLine
 from trainer.record.time_lapse import TABLE_COLUMNS, is_probed, path_of, read_time_lapse, table_of
 from trainer.runs.folder import RunFolder
+from trainer.tracking.leveldb_log import BLOCK_BYTES, whole_records
 
 # Time between W&B's writes to its file. A kill loses at most the rows since the last write.
 FLUSH_SECONDS = 2.0
@@ -73,7 +73,7 @@ class WandbTracker:
             mode: W&B's mode, such as offline or online.
             notice: receives a message if W&B fails; called from another thread.
             facts: entries of W&B's config in addition to the recipe; see
-                `trainer.record.wandb_config`.
+                `trainer.tracking.wandb_config`.
         """
         logging.getLogger("wandb").setLevel(logging.ERROR)
         self._recipe = recipe

@@ -3,7 +3,7 @@
 The new run takes only the weights, or their moving average if the old run keeps one. It has its own
 data, schedule, moments and step numbers. The new run stores the hash of the checkpoint, and later
 starts require the same hash. The same applies to the files of a model's folder
-(`trainer.runs.model_folder`). `trainer.state.restore` defines which weights a network of
+(`trainer.start.model_folder`). `trainer.state.restore` defines which weights a network of
 another kind takes.
 """
 
@@ -21,7 +21,7 @@ from trainer.checkpoints.format import HEADER, Parent
 from trainer.recipe import TrainingRecipe
 from trainer.runs.folder import RunFolder
 from trainer.runs.local_copy import local_copy
-from trainer.runs.model_folder import is_model_folder, origin_of
+from trainer.start.model_folder import is_model_folder, origin_of
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from run_store.errors import RunError
 from trainer.recipe import TrainingRecipe
-from trainer.record.goodput import goodput_at_start
 from trainer.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_backwards
 from trainer.record.metrics_lines import Line, RankHung, TrainLine
 from trainer.runs.folder import RunFolder
 from trainer.tasks.task import save_texts
+from trainer.tracking.goodput import goodput_at_start
 
 if TYPE_CHECKING:
-    from trainer.record.wandb_tracker import WandbTracker
+    from trainer.tracking.wandb_tracker import WandbTracker
 
 
 class RecorderListener(Protocol):
@@ -48,7 +48,7 @@ class Recorder:
             resume_step: the step of the checkpoint to resume from; 0 without one.
             session_started: when the run's owner started, in seconds since the epoch.
             supervision: receives lines and notices.
-            wandb_facts: returns additions to W&B's config, see `trainer.record.wandb_config`.
+            wandb_facts: returns additions to W&B's config, see `trainer.tracking.wandb_config`.
         """
         exact = recipe.engine.numerics == "exact"
         self._record = MetricsFile(
@@ -77,7 +77,7 @@ class Recorder:
         """Send a line to all destinations; the line of a repeated step is not written again.
 
         If the line is a train line of a new step, it also gets the run's totals, see
-        `trainer.record.goodput`.
+        `trainer.tracking.goodput`.
         """
         if isinstance(line, TrainLine) and not self._record.has(line):
             jump = time.time() - time.monotonic() - self._clock_offset  # since this start
@@ -134,6 +134,6 @@ def _tracker(
     mode = os.environ.get("WANDB_MODE", recipe.tracking.wandb)
     if mode == "disabled":
         return None
-    from trainer.record.wandb_tracker import WandbTracker  # imports wandb
+    from trainer.tracking.wandb_tracker import WandbTracker  # imports wandb
 
     return WandbTracker(recipe, run, mode, notice, facts())

@@ -8,12 +8,12 @@ from support.recipes import tiny_recipe
 from support.records.lines import train_line
 
 from run_store.errors import RunError
-from trainer.record import recorder as recorder_module
 from trainer.record.line_reader import BLOCK_BYTES
 from trainer.record.metrics_file import read_metrics
 from trainer.record.metrics_lines import Event, Line, Preempted, TrainLine
-from trainer.record.recorder import Recorder
 from trainer.runs.folder import RunFolder, RunMetadata
+from trainer.tracking import recorder as recorder_module
+from trainer.tracking.recorder import Recorder
 
 
 class Heard:

@@ -13,11 +13,11 @@ from support.records.checkpoints import Listener, commit_state, make_header, wor
 
 from run_store.errors import CheckpointError, LeaseLostError
 from trainer.checkpoints import final_save
-from trainer.checkpoints import writer as writer_module
 from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.writer import CheckpointWriter, require_host_memory
 from trainer.process import host_memory
 from trainer.process.placement import Placement
+from trainer.state import checkpoint_writer as writer_module
+from trainer.state.checkpoint_writer import CheckpointWriter, require_host_memory
 from trainer.zero.fragment import Fragment
 
 
@@ -219,7 +219,7 @@ from support.records.checkpoints import Listener, make_header
 from trainer.checkpoints.folder_names import list_checkpoints
 from trainer.checkpoints.lease import Lease
 from trainer.checkpoints.checkpoint import newest_intact
-from trainer.checkpoints.writer import CheckpointWriter
+from trainer.state.checkpoint_writer import CheckpointWriter
 from run_store.config import CheckpointsConfig
 from trainer.process.placement import Placement
 from trainer.zero.fragment import Fragment

@@ -1,0 +1,1 @@
+"""Start of a run: its folder, and the origin of its first weights."""
