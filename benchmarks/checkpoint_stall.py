@@ -26,11 +26,11 @@ import torch
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer, Vocabulary
-from trainer.checkpoints.commit import partial_folder
+from run_store.checkpoints.commit import partial_folder
+from run_store.checkpoints.fragment import MASTER, Fragment
 from trainer.process.placement import Placement
 from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.zero.adamw import AdamWKind
-from trainer.zero.fragment import MASTER, Fragment
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.records.checkpoints import Listener, make_header

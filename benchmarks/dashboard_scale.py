@@ -32,11 +32,11 @@ from typing import Any
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.cpu import cpu_seconds
 from benchmarks.support.trainings import serving
-from trainer.checkpoints.folder_names import folder_name
-from trainer.checkpoints.format import HEADER
-from trainer.record.curve_file import CurveFile
-from trainer.record.recorded_status import write_recorded_status
-from trainer.runs.folder import RunFolder, RunMetadata
+from run_store.checkpoints.folder_names import folder_name
+from run_store.checkpoints.format import HEADER
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.curve_file import CurveFile
+from run_store.record.recorded_status import write_recorded_status
 from transloom.cli.sweep_runs import TRANSLOOM
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
@@ -54,7 +54,7 @@ FEW_POINTS = 100  # of each of many runs
 PARSE = """
 import os, sys, time
 from transloom.observe.dashboard.serving import NICENESS
-from trainer.record.metrics_lines import parse_line
+from run_store.record.metrics_lines import parse_line
 os.nice(NICENESS)
 started, began = time.monotonic(), time.process_time()
 with open(sys.argv[1], "rb") as record:

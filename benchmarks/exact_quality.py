@@ -18,8 +18,8 @@ from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.corpora import corpus_overrides
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import complete, say, train_command
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import ValidationLine
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import ValidationLine
 
 RECIPE = "multi30k-ende"
 RUNS = {

@@ -36,15 +36,15 @@ from cluster.ranks.node_memory import (
 )
 from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.session import ray_session
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
-from trainer.checkpoints.memory_folder import MemoryFolder
-from trainer.checkpoints.reader import CheckpointReader
-from trainer.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
+from run_store.checkpoints.memory_folder import MemoryFolder
+from run_store.checkpoints.reader import CheckpointReader
+from run_store.checkpoints.state_file import FileRecord, LocalStateFile, StateFile
 from trainer.process.placement import Placement
 from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.state.memory_writer import MemoryWriter
-from trainer.zero.fragment import Fragment
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.records.checkpoints import Listener, make_header

@@ -34,19 +34,19 @@ import torch
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from data_pipeline.storage.object_store import ObjectStore
 from foundation.location import Location
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.committer import CheckpointCommitter
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.fragment import MASTER, Fragment
+from run_store.checkpoints.reader import CheckpointReader
+from run_store.checkpoints.state_upload import StateUploader
 from run_store.config import CheckpointsConfig
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.reader import CheckpointReader
-from trainer.checkpoints.run_copies import register_copy
-from trainer.checkpoints.state_upload import StateUploader
+from run_store.folder import RunFolder
+from run_store.lease import Lease
+from run_store.remote.mirror import RunMirror
+from run_store.run_copies import register_copy
 from trainer.process.placement import Placement
-from trainer.runs.folder import RunFolder
-from trainer.runs.remote.mirror import RunMirror
 from trainer.state.checkpoint_writer import CheckpointWriter
-from trainer.zero.fragment import MASTER, Fragment
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.records.checkpoints import Listener, make_header

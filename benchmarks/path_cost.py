@@ -25,7 +25,7 @@ from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.losses.loss import CrossEntropy
-from trainer.record.metrics_file import train_lines
+from run_store.record.metrics_file import train_lines
 from trainer.tasks.batch import to_device
 from trainer.tasks.network import build_network
 from trainer.training.schedule import learning_rate

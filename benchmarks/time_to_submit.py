@@ -24,7 +24,7 @@ from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from cluster.launchers.ray_job.job_package import installed_sources
 from cluster.recipe import find_recipe, load_recipe
 from foundation.terminal import Terminal
-from trainer.record.metrics_file import train_lines
+from run_store.record.metrics_file import train_lines
 from transloom.cli.prepare import prepare_dataset
 from transloom.cli.sweep_runs import TRANSLOOM
 

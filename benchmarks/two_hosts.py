@@ -30,8 +30,8 @@ from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.record import SETTLING_SECONDS, Step, tokens_per_second
 from benchmarks.support.trainings import say, train_command
-from trainer.record.metrics_file import train_lines
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import train_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 # The cores of each host.

@@ -32,7 +32,7 @@ from benchmarks.support.trainings import (
     say,
     wait_for,
 )
-from trainer.record.metrics_file import train_lines
+from run_store.record.metrics_file import train_lines
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.terminal import Terminal

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.launcher_config import KubernetesConfig, SlurmConfig
 from foundation.location import Location
 from foundation.section import Section, execution
-from trainer.runs.start import MAX_WEIGHT
+from run_store.start import MAX_WEIGHT
 
 RankCount = Annotated[int, Field(gt=0)]
 ExitCode = Annotated[int, Field(gt=0, le=255)]

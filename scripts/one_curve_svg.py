@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from trainer.record.metrics_lines import Line, ReplayMismatch, Resumed, TrainLine
+from run_store.record.metrics_lines import Line, ReplayMismatch, Resumed, TrainLine
 
 WIDTH, HEIGHT = 860, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 838, 50, 262  # edges of the plot

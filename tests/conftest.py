@@ -276,11 +276,11 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory, phrasebook: Path) ->
 
     from data_pipeline.dataset.manifest import open_dataset
     from data_pipeline.tokenizers.tokenizer import load_tokenizers
-    from trainer.checkpoints.format import CheckpointHeader
+    from run_store.checkpoints.format import CheckpointHeader
+    from run_store.checkpoints.fragment import Fragment
+    from run_store.folder import RunFolder
     from trainer.recipe import identity_of
-    from trainer.runs.folder import RunFolder
     from trainer.tasks.network import build_network
-    from trainer.zero.fragment import Fragment
 
     folder = tmp_path_factory.mktemp("run")
     recipe = tiny_recipe(phrasebook)

@@ -7,7 +7,7 @@ import pytest
 from support.faults.moments import SITE
 from support.quality.planting import plant, require
 
-from trainer.checkpoints import lease
+from run_store import lease
 
 HOOKS = runpy.run_path(str(SITE / "sitecustomize.py"))["HOOKS"]
 

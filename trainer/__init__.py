@@ -1,1 +1,1 @@
-"""Training of a run's ranks: loop, ZeRO engine, checkpoints, metrics."""
+"""Training of a run's ranks: loop, ZeRO engine, tasks, state."""

@@ -55,8 +55,8 @@ from data_pipeline.tasks.translation import heldout_pairs, pair_micro_batches
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from foundation.process_pool import cores
 from model.hugging_face.marian import to_marian
+from run_store.folder import RunFolder
 from trainer.process.host_memory import retain_freed_memory
-from trainer.runs.folder import RunFolder
 from trainer.tasks.batch import to_device
 from transloom.inference.engine_names import ComputeType, Engine
 from transloom.inference.translator import Translator

@@ -39,8 +39,8 @@ from benchmarks.support.trainings import (
     train_command,
     wait_for,
 )
-from trainer.record.metrics_file import train_lines
-from trainer.record.metrics_lines import TrainLine
+from run_store.record.metrics_file import train_lines
+from run_store.record.metrics_lines import TrainLine
 
 HERE = Path(__file__).resolve().parent
 RECIPE = "multi30k-ende"

@@ -24,12 +24,12 @@ from benchmarks.gpu_check.outcomes import (
 )
 from benchmarks.gpu_check.two_ranks import STEPS, losses_of_ranks, without_dropout
 from data_pipeline.tasks.translation import PairShape
-from trainer.checkpoints.commit import partial_folder
+from run_store.checkpoints.commit import partial_folder
+from run_store.checkpoints.fragment import Fragment
 from trainer.process.distributed import process_group
 from trainer.process.placement import Placement
 from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.zero import fragments
-from trainer.zero.fragment import Fragment
 from trainer.zero.fragments import STEP
 
 BOUNDS = {"fp32": 1e-4, "bf16": 5e-2}

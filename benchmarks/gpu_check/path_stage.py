@@ -28,8 +28,8 @@ from benchmarks.gpu_check.outcomes import (
 from benchmarks.gpu_check.runner import MARK
 from benchmarks.serving import server
 from data_pipeline.storage.phrasebook import phrasebook_pairs
-from trainer.record.metrics_file import read_metrics, train_lines
-from trainer.record.metrics_lines import TrainLine, ValidationLine
+from run_store.record.metrics_file import read_metrics, train_lines
+from run_store.record.metrics_lines import TrainLine, ValidationLine
 from transloom import ServedTranslator
 from transloom.cli.sweep_runs import TRANSLOOM
 from transloom.inference.translator import Translator

@@ -39,11 +39,11 @@ from model.config.transformer import AttentionBackend, DecodingConfig, ModelConf
 from model.flops import decoder_only_flops, encoder_decoder_flops
 from model.generation.search import beam_search
 from model.networks.transformer import Transformer
+from run_store.checkpoints.fragment import Fragment
 from trainer.process.device_peaks import peak_flops
 from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.randomness import seed_torch
-from trainer.zero.fragment import Fragment
 
 MOST_BELOW_PLAIN = 0.05
 BIG_TOKENS_PER_SECOND = 101_000

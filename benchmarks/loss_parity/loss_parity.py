@@ -31,7 +31,7 @@ from cluster.recipe import Recipe, find_recipe, load_recipe
 from data_pipeline.arrays import concatenate
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.record.metrics_file import train_lines
+from run_store.record.metrics_file import train_lines
 from trainer.tasks.translation import vocabulary_of
 
 HERE = Path(__file__).resolve().parent

@@ -18,9 +18,9 @@ from data_pipeline.batching.task import DATA_TASKS
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tasks.masking import IGNORE_INDEX, LABELS_FIELD
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import ValidationLine
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import ValidationLine
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import Line, TrainLine, ValidationLine
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import Line, TrainLine, ValidationLine
 
 
 def row_of(record: Path) -> str:

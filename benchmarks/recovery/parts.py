@@ -31,12 +31,12 @@ from benchmarks.recovery.recovery import RANKS, Transloom
 from benchmarks.support.command_line import benchmark_parser, parse_arguments
 from benchmarks.support.datasets import prepared_recipe
 from benchmarks.support.trainings import running, say, wait_for
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.format import read_header
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import Resumed, TrainLine
-from trainer.record.run_status import run_status_of
-from trainer.runs.folder import RunFolder
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.format import read_header
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import Resumed, TrainLine
+from run_store.record.run_status import run_status_of
 
 SETTINGS = [
     f"cluster.ranks={RANKS}",

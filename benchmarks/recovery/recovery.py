@@ -46,8 +46,8 @@ from cluster.recipe import Recipe
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import Resumed, TrainLine
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import Resumed, TrainLine
 from trainer.tasks.translation import vocabulary_of
 
 HERE = Path(__file__).resolve().parent

@@ -9,7 +9,7 @@ from benchmarks.support.environments import peer_variables
 from benchmarks.support.record import Step, read_steps
 from benchmarks.support.trainings import train_command
 from cluster.recipe import Recipe
-from trainer.record.metrics_file import train_lines
+from run_store.record.metrics_file import train_lines
 
 ENDLESS = 10_000_000  # steps, more than any run gets to
 

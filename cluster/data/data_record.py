@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.format import CheckpointHeader
 from run_store.errors import CheckpointError, RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import ReplayMismatch, Resumed, StepLine
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import ReplayMismatch, Resumed, StepLine
 from trainer.state.digest import START
 
 

@@ -28,7 +28,7 @@ from data_pipeline.storage.store import DatasetStore
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from foundation.terminal import Terminal, shown, step_counts
 from foundation.wording import counted
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from trainer.state.digest import fold
 from trainer.tasks.task import TrainingTask, training_task
 

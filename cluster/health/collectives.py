@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cluster.health.hang_detector import Position
 from foundation.file_model import Count, JsonLimits, parse_object
-from trainer.hang import (
+from run_store.record.hang import (
     MAX_CHARACTERS,
     MAX_DIMENSIONS,
     MAX_RANKS,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from cluster.config import DeadlinesConfig
 from cluster.errors import RankHungError
-from trainer.runs.vitals import Phase
+from run_store.record.vitals import Phase
 
 # Phases of a step, in order; `start` comes before all steps.
 _ORDER: tuple[Phase, ...] = ("start", "data", "step", "validation", "save", "done")

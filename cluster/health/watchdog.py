@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster.health.suspend_aware_clock import SuspendAwareClock
 from foundation.periodic_thread import PeriodicThread
-from trainer.checkpoints.lease import LEASE_SECONDS
+from run_store.lease import LEASE_SECONDS
 
 HEARTBEAT_TIMEOUT_SECONDS = LEASE_SECONDS - 10.0
 HEARTBEAT_SECONDS = 2.0

@@ -25,7 +25,7 @@ from cluster.ray.embedded import EMBEDDED_OBJECT_STORE_BYTES
 from cluster.recipe import load_recipe, run_name
 from data_pipeline.config.corpus import is_remote
 from foundation.wording import join_items
-from trainer.runs.run_url import is_run_url, run_url
+from run_store.run_url import is_run_url, run_url
 
 TEMPLATE = Path(__file__).with_name("rayjob.yaml")
 RUNS = Path("/shared/runs")  # on the volume of the template

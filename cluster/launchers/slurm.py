@@ -24,7 +24,7 @@ from cluster.launchers.registry import Launch, Launcher, check_encodable
 from cluster.recipe import Recipe, load_recipe, run_name
 from foundation.wording import counted
 from run_store import RUNS
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 # Time reserved for the requeue, after cluster.grace_seconds and before the job's time limit. (Slurm
 # may send the signal up to a minute early.)

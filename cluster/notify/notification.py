@@ -12,9 +12,9 @@ from cluster.supervision.invocation import current_claim
 from foundation.file_model import Count, FileModel
 from foundation.location import without_credentials
 from foundation.untrusted_text import visible_in_json, visible_line
+from run_store.folder import RunFolder
 from run_store.record.notify_event import NotifyEvent
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import DEFAULT_PRIORITY
+from run_store.start import DEFAULT_PRIORITY
 
 MAX_CHARACTERS = 1_000  # of a text, which may quote a library's message
 

@@ -31,19 +31,19 @@ from cluster.supervision.run_listener import NODE_EXCLUDED, RunListener
 from foundation.periodic_thread import PeriodicThread
 from foundation.terminal import full_message
 from foundation.wording import counted, span, steps_of
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.format import read_header
 from run_store.errors import LeaseLostError, RunError
+from run_store.folder import RunFolder
+from run_store.record.event_text import event_text
+from run_store.record.facts import kind_of
+from run_store.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 from run_store.record.notify_event import NotifyEvent
+from run_store.record.record_end import read_record_end
+from run_store.record.recorded_status import MANY_BYTES, end_reason
+from run_store.record.vitals import Vitals
 from run_store.scores import BestScore, keep_best
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.format import read_header
-from trainer.record.event_text import event_text
-from trainer.record.facts import kind_of
-from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
-from trainer.record.record_end import read_record_end
-from trainer.record.recorded_status import MANY_BYTES, end_reason
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import STOPPED_AT
-from trainer.runs.vitals import Vitals
+from run_store.start import STOPPED_AT
 
 # As in deploy/prometheus/transloom.rules.yml.
 RESTARTS = 3

@@ -32,8 +32,8 @@ from cluster.recipe import Recipe
 from cluster.supervision.invocation import claim_of, current_user
 from cluster.supervision.restart_loop import hardware_check_folders
 from foundation.wording import counted, join_items
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import DEFAULT_PRIORITY
+from run_store.folder import RunFolder
+from run_store.start import DEFAULT_PRIORITY
 
 THIS_MACHINE = "this machine"
 

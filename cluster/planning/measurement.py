@@ -19,13 +19,13 @@ from cluster.recipe import Recipe
 from cluster.supervision.inline import train_inline
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
+from run_store.folder import RunFolder
+from run_store.record.metrics_lines import Line, TrainLine
+from run_store.record.vitals import Vitals
 from trainer.errors import MemoryPreflightError
 from trainer.job.rank_job import ReplayOptions
 from trainer.memory.device_memory import is_out_of_memory
 from trainer.process import host_memory
-from trainer.record.metrics_lines import Line, TrainLine
-from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import Vitals
 
 WARM_UP_STEPS = 2
 LEAST_STEPS, MOST_STEPS = 3, 30  # measured steps

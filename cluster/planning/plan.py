@@ -32,9 +32,9 @@ from foundation.errors import DataError
 from foundation.wording import byte_count, counted
 from model.errors import ModelError
 from run_store.errors import RunError
+from run_store.folder import RunFolder
 from trainer.memory.state_size import StateSize
 from trainer.process import host_memory
-from trainer.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from cluster.planning.measurement import Measurement

@@ -34,13 +34,13 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.errors import DataError
 from foundation.wording import byte_count, counted
 from model.errors import ModelError
+from run_store.checkpoints.folder_names import list_checkpoints, step_of
+from run_store.checkpoints.format import read_header
+from run_store.checkpoints.memory_folder import SHARED_MEMORY
 from run_store.errors import CheckpointError, CheckpointFormatError, RunError, RunMismatchError
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.checkpoints.format import read_header
-from trainer.checkpoints.memory_folder import SHARED_MEMORY
+from run_store.folder import RunFolder
+from run_store.remote.local_copy import stored_run
 from trainer.process import host_memory
-from trainer.runs.folder import RunFolder
-from trainer.runs.local_copy import stored_run
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _stored_run(run: RunFolder, url: str) -> RunFolder:
         OSError, RunError: the store cannot hold runs, or the run cannot be read.
     """
     from data_pipeline.storage.object_store import ObjectStore  # imports obstore
-    from trainer.runs.remote.probe import probe_store
+    from run_store.remote.probe import probe_store
 
     probe_store(ObjectStore(url))
     return stored_run(run)

@@ -13,7 +13,7 @@ from data_pipeline.storage.store import DatasetStore
 from model.config.decoder_only import DecoderOnlyConfig
 from model.config.encoder_only import EncoderOnlyConfig
 from model.config.transformer import ModelConfig
-from trainer.checkpoints.memory_file import SLOTS
+from run_store.checkpoints.memory_file import SLOTS
 from trainer.memory.state_size import StateSize, checkpoint_bytes, state_size
 from trainer.recipe import TrainingRecipe
 from trainer.registries.optimizers import OPTIMIZERS

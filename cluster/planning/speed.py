@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cluster.recipe import Recipe
 from foundation.file_model import MAX_COUNT
-from trainer.record.metrics_file import read_backwards
-from trainer.record.metrics_lines import TrainLine
+from run_store.record.metrics_file import read_backwards
+from run_store.record.metrics_lines import TrainLine
 
 STEPS_READ = 100
 MIN_SECONDS = MIN_SHARE = 1e-9  # plausible steps and shares exceed this

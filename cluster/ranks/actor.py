@@ -30,8 +30,8 @@ from cluster.ranks.reporting import ReportingMethods
 from cluster.ray.environment_file import read_environment
 from foundation.garbage_collection import without_garbage_collection
 from foundation.openmp import limit_openmp_spin
-from trainer.checkpoints.memory_file import MemorySteps
-from trainer.checkpoints.memory_folder import MemoryFolder
+from run_store.checkpoints.memory_file import MemorySteps
+from run_store.checkpoints.memory_folder import MemoryFolder
 from trainer.job.rank_job import Outcome, RankJob
 from trainer.process.flight_recorder import collectives_record
 from trainer.process.placement import Placement

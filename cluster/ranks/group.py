@@ -32,7 +32,7 @@ from cluster.ranks.death_watch import DeathWatch
 from cluster.ranks.node_memory import next_nodes
 from cluster.ranks.process import RankProcess
 from cluster.ranks.reports import ReceivedReports, Report, ReportBatch
-from trainer.checkpoints.memory_file import MemorySteps
+from run_store.checkpoints.memory_file import MemorySteps
 from trainer.job.rank_job import Outcome, RankJob
 from trainer.process.placement import Placement
 

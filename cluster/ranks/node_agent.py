@@ -29,10 +29,10 @@ from cluster.ranks.node_processes import (
     kill_here,
 )
 from cluster.ray.folder_access import answer_probe
-from trainer.checkpoints.memory_file import MemoryFile
-from trainer.checkpoints.memory_folder import remove_stale_folders
-from trainer.record.node_usage import Usage
-from trainer.runs.remote.files import Files
+from run_store.checkpoints.memory_file import MemoryFile
+from run_store.checkpoints.memory_folder import remove_stale_folders
+from run_store.record.node_usage import Usage
+from run_store.remote.files import Files
 
 
 @ray.remote(

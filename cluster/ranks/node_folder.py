@@ -13,7 +13,7 @@ from ray.exceptions import RayTaskError
 from cluster.packages import digest_of_sources, other_sources
 from cluster.ranks.agent_client import NodeAgents, wait
 from cluster.ray.embedded import is_embedded
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 START_SECONDS = 60.0
 

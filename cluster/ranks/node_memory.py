@@ -21,11 +21,10 @@ from ray.exceptions import RayError
 
 from cluster.ranks.agent_client import ANSWER_SECONDS, NodeAgents, wait
 from cluster.ray.embedded import embedded_ray_is_lost
-from run_store.errors import CheckpointError, DamagedCheckpointError
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.memory_file import MemoryFile
-from trainer.checkpoints.memory_folder import MemoryFolder, user_folders
-from trainer.checkpoints.state_file import (
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.memory_file import MemoryFile
+from run_store.checkpoints.memory_folder import MemoryFolder, user_folders
+from run_store.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     LENGTH_BYTES,
     LocalStateFile,
@@ -33,6 +32,7 @@ from trainer.checkpoints.state_file import (
     StoredFragment,
     read_layout,
 )
+from run_store.errors import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -315,7 +315,7 @@ class RemoteStateFile:
 
 @dataclass(frozen=True)
 class MemoryCheckpoint:
-    """State of a step in the memory of nodes, implementing `trainer.checkpoints.SavedState`.
+    """State of a step in the memory of nodes, implementing `run_store.checkpoints.SavedState`.
 
     Attributes:
         header: the header of the checkpoint; its list of files is empty.

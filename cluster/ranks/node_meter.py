@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from cluster.health.cgroup import CoreLimit, core_limit, memory_limit
 from cluster.ranks.agent_client import NodeAgents
-from trainer.record.node_usage import MAX_GPUS, GpuUsage, Usage
+from run_store.record.node_usage import MAX_GPUS, GpuUsage, Usage
 
 # Device file of NVIDIA's driver. If it does not exist, no NVIDIA library is loaded.
 NVIDIA_CONTROL = Path("/dev/nvidiactl")

@@ -17,8 +17,8 @@ from ray.exceptions import RayTaskError
 from cluster.ranks.agent_client import NodeAgents, wait
 from cluster.ray.environment_file import read_environment
 from data_pipeline.storage.object_store import ObjectStore
-from trainer.checkpoints.run_copies import mirror_folder
-from trainer.runs.remote.files import RECORD, Files, KnownFiles, local_files
+from run_store.remote.files import RECORD, Files, KnownFiles, local_files
+from run_store.run_copies import mirror_folder
 
 if TYPE_CHECKING:
     from trainer.job.rank_job import RankJob  # agents do not need recipes
@@ -55,7 +55,7 @@ class NodeMirror:
             RunError: the run is damaged.
             OSError: the object store does not answer, or the folder cannot be written.
         """
-        from trainer.runs.remote.pull import RunPuller  # imports the view of a run
+        from run_store.remote.pull import RunPuller  # imports the view of a run
 
         if not with_files:  # those of a former attempt would seem to be new
             for name in local_files(self.folder):

@@ -19,7 +19,7 @@ import ray
 from cluster.health.stacks import COLLECT_SECONDS
 from cluster.ranks.agent_client import NodeAgents, wait
 from cluster.ray.embedded import embedded_ray_is_lost
-from trainer.checkpoints.process_identity import start_tick
+from run_store.process_identity import start_tick
 
 # Time for a killed process to end. With a CUDA context, freeing memory takes a second or two.
 DEATH_SECONDS = 30.0

@@ -31,9 +31,9 @@ from cluster.ranks.node_processes import collect_stacks, kill_processes
 from cluster.ranks.process import RankProcess, SpareProcesses
 from cluster.ray.cluster_view import Node
 from cluster.ray.reservation import Reservation
-from trainer.checkpoints.memory_file import MemoryFile
-from trainer.record.node_usage import Usage
-from trainer.runs.folder import RunFolder
+from run_store.checkpoints.memory_file import MemoryFile
+from run_store.folder import RunFolder
+from run_store.record.node_usage import Usage
 
 RECORD_SECONDS = 5.0  # for the records of collectives of all ranks
 # Time since its last poll after which a rank needs other heartbeats, because the driver is busy or

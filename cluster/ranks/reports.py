@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from math import inf
 
 from cluster.health.hang_detector import Position
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
-from trainer.checkpoints.state_file import FileRecord
-from trainer.record.metrics_lines import Line
-from trainer.runs.vitals import Phase
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
+from run_store.checkpoints.state_file import FileRecord
+from run_store.record.metrics_lines import Line
+from run_store.record.vitals import Phase
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cluster.ray.shares import (
     NodeCapacity,
     SharingJob,
 )
-from trainer.runs.start import Claim
+from run_store.start import Claim
 
 
 def query_shares(dashboard: str, has_begun: Callable[[Job], bool]) -> ClusterSnapshot:

@@ -35,7 +35,7 @@ from cluster.ray.job_command import Attachment, Word, readable, shell_command
 from cluster.ray.private import NOISY_LOGGERS
 from foundation.location import credential_in, without_credentials
 from foundation.proxies import bypass_proxies, proxy_hint
-from trainer.runs.start import StopOrder
+from run_store.start import StopOrder
 
 POLL_SECONDS = 0.1
 COMMAND_KEY = "command"  # in a job's metadata: the submitted command, without the shell around it

@@ -26,7 +26,7 @@ from pydantic import Field
 from cluster.config import ClusterConfig
 from cluster.ray.reservation import has_labels, room
 from foundation.file_model import FileModel
-from trainer.runs.start import Claim
+from run_store.start import Claim
 
 # Keys in a job's metadata: the run's folder or URL, `Claim` and `Needs` as JSON.
 RUN_KEY, CLAIM_KEY, NEEDS_KEY = "run", "claim", "needs"

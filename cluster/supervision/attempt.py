@@ -51,14 +51,14 @@ from cluster.supervision.share_target import FollowedTarget
 from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.stop_requests import StopRequests
 from foundation.wording import counted
-from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.lease import Lease
-from trainer.hang import HangFinding
+from run_store.checkpoints.committer import CheckpointCommitter
+from run_store.folder import RunFolder
+from run_store.lease import Lease
+from run_store.record.hang import HangFinding
+from run_store.record.log import DETAIL
+from run_store.record.metrics_lines import RankHung, TrainLine
+from run_store.record.vitals import SupervisorState
 from trainer.job.rank_job import Outcome
-from trainer.record.metrics_lines import RankHung, TrainLine
-from trainer.runs.folder import RunFolder
-from trainer.runs.log import DETAIL
-from trainer.runs.vitals import SupervisorState
 
 POLL_SECONDS = 0.1
 LEASE_CHECK_SECONDS = 5.0

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from cluster.errors import ClusterError
 from cluster.supervision.attempt import RunContext
 from foundation.wording import join_items
-from trainer.checkpoints.commit import set_aside
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.corruption import CorruptionFinding
+from run_store.checkpoints.commit import set_aside
+from run_store.checkpoints.folder_names import list_checkpoints, step_of
+from run_store.record.corruption import CorruptionFinding
 
 
 class CorruptionResponse:

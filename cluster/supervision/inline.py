@@ -21,18 +21,18 @@ from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
-from trainer.checkpoints.state_file import FileRecord
+from run_store.checkpoints.committer import CheckpointCommitter
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
+from run_store.checkpoints.state_file import FileRecord
+from run_store.folder import RunFolder, StepRange
+from run_store.record.log import DETAIL, INTERRUPTED
+from run_store.record.metrics_lines import Line
+from run_store.record.vitals import Phase
 from trainer.job.rank_job import Outcome, RankJob, ReplayOptions
 from trainer.process.distributed import process_group
 from trainer.process.host_memory import retain_freed_memory
 from trainer.process.placement import Placement
-from trainer.record.metrics_lines import Line
-from trainer.runs.folder import RunFolder, StepRange
-from trainer.runs.log import DETAIL, INTERRUPTED
-from trainer.runs.vitals import Phase
 
 if TYPE_CHECKING:
     from trainer.training.loop import Trainer

@@ -21,7 +21,7 @@ from cluster.packages import INSTALLATION
 from cluster.recipe import Recipe
 from foundation.file_model import error_summary
 from foundation.location import without_credentials
-from trainer.runs.start import MAX_CHARACTERS, MAX_PRIORITY, Claim, Code, Invocation, Start
+from run_store.start import MAX_CHARACTERS, MAX_PRIORITY, Claim, Code, Invocation, Start
 
 # In the environment of a job's driver: an `Invocation` as JSON.
 VARIABLE = "TRANSLOOM_INVOCATION"

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from cluster.ranks.node_memory import MemoryCheckpoint, PendingCopy, StoredFile, next_nodes
 from cluster.ranks.rank_pool import RankPool
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
 from run_store.errors import CheckpointError
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 
 # Starts from a memory checkpoint after which the ranks were lost before they trained a step. Then
 # the run restarts from the disk.

@@ -11,9 +11,9 @@ from typing import Protocol
 from cluster.ranks.node_meter import NodeMeter
 from cluster.supervision.interval import Interval
 from foundation.periodic_thread import PeriodicThread
-from trainer.record.metrics_file import recorded_step
-from trainer.record.node_usage import NodeLine, Usage, append_usage
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import recorded_step
+from run_store.record.node_usage import NodeLine, Usage, append_usage
 
 
 class NodeUsageSource(Protocol):

@@ -32,13 +32,13 @@ from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.stop_requests import StopRequests
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.lease import RENEW_SECONDS, Lease
-from trainer.checkpoints.state_objects import PartList
-from trainer.runs.folder import RunFolder
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.state_objects import PartList
+from run_store.folder import RunFolder
+from run_store.lease import RENEW_SECONDS, Lease
 
 if TYPE_CHECKING:
-    from trainer.runs.remote.mirror import RunMirror
+    from run_store.remote.mirror import RunMirror
 
 COLLECT_SECONDS = 1.0  # if a checkpoint waits for it
 # Longest wait for the object store and the nodes at the beginning and end of an attempt.
@@ -180,7 +180,7 @@ def mirror_of(
     if run.url is None:
         yield None
         return
-    from trainer.runs.remote.mirror import RunMirror  # imports obstore
+    from run_store.remote.mirror import RunMirror  # imports obstore
 
     with RunMirror(run.url, run, announce, lease.owner) as mirror:
         lease.require(mirror.check)

@@ -7,11 +7,11 @@ from cluster.ranks.node_memory import MemoryCheckpoint
 from cluster.recipe import Recipe
 from cluster.supervision.run_checks import start_cursor
 from data_pipeline.dataset.manifest import Manifest
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.hang import HangFinding
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.committer import CheckpointCommitter
+from run_store.folder import RunFolder, StepRange
+from run_store.record.hang import HangFinding
 from trainer.job.rank_job import RankJob, ReplayOptions
-from trainer.runs.folder import RunFolder, StepRange
 from trainer.start.warm_start import warm_start_of
 
 

@@ -1,4 +1,4 @@
-"""Export the numbers of a run to Ray's metrics endpoint, named as in `trainer.record.run_metrics`.
+"""Export a run's numbers to Ray's metrics endpoint, named as in `run_store.record.run_metrics`.
 
 A thread of the driver reads the numbers from the run folder, as often as Ray collects them, so that
 training never waits for the export. An embedded Ray has no such endpoint.
@@ -11,7 +11,7 @@ from typing import Any
 from ray.util.metrics import Gauge
 
 from foundation.periodic_thread import PeriodicThread
-from trainer.record.run_metrics import RUN_METRICS, SLOW_RANK_FACTOR, run_values
+from run_store.record.run_metrics import RUN_METRICS, SLOW_RANK_FACTOR, run_values
 
 EXPORT_SECONDS = 10.0  # Ray's own interval (metrics_report_interval_ms)
 END_SECONDS = 2.0

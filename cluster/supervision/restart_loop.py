@@ -43,13 +43,13 @@ from data_pipeline.config.corpus import is_remote
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.locations import cache_folder
 from foundation.wording import counted, join_items
+from run_store.checkpoints.committer import CheckpointCommitter
 from run_store.errors import DamagedCheckpointError
-from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.corruption import ReductionError, SilentCorruptionError
-from trainer.hang import HangFinding
+from run_store.folder import RunFolder, StepRange
+from run_store.record.corruption import ReductionError, SilentCorruptionError
+from run_store.record.hang import HangFinding
+from run_store.record.log import DETAIL
 from trainer.job.rank_job import Outcome, ReplayOptions
-from trainer.runs.folder import RunFolder, StepRange
-from trainer.runs.log import DETAIL
 
 WAIT_SECONDS = 0.5
 # Seconds to wait for data workers that reserve CPUs, which they must do before the ranks.

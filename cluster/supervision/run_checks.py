@@ -11,13 +11,13 @@ from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.errors import DatasetError
 from data_pipeline.preparation.quarantine import cursor_after
 from data_pipeline.storage.store import DatasetStore
+from run_store.checkpoints.checkpoint import Checkpoint, SavedState, newest_intact
+from run_store.checkpoints.commit import set_aside
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.format import CheckpointHeader, Parent, read_header
 from run_store.errors import CheckpointError, RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint, SavedState, newest_intact
-from trainer.checkpoints.commit import set_aside
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.format import CheckpointHeader, Parent, read_header
+from run_store.folder import RunFolder, RunMetadata
 from trainer.recipe import identity_differences
-from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.start.opening import check_folder, open_folder
 from trainer.start.warm_start import warm_start_of
 from trainer.state.progress import Progress

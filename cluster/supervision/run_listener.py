@@ -3,8 +3,8 @@
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from trainer.record.metrics_lines import Line
-from trainer.runs.vitals import Vitals
+from run_store.record.metrics_lines import Line
+from run_store.record.vitals import Vitals
 
 # End of the notice about a node that the run does not use, which listeners recognize.
 NODE_EXCLUDED = "The run does not use this node in this session"

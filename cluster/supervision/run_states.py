@@ -16,8 +16,8 @@ from typing import ClassVar
 from cluster.ranks.group import RankGroup
 from cluster.supervision.attempt import RankAttempt
 from cluster.supervision.rank_jobs import RankStart
+from run_store.record.vitals import SupervisorState
 from trainer.job.rank_job import Outcome
-from trainer.runs.vitals import SupervisorState
 
 
 @dataclass(frozen=True)

@@ -24,19 +24,18 @@ from cluster.health.unfit_nodes import UnfitNodes
 from cluster.supervision.run_listener import RunListener
 from foundation.location import without_credentials
 from foundation.periodic_thread import PeriodicThread
-from trainer.checkpoints.lease import Lease
-from trainer.record.recorded_status import (
+from run_store.folder import RunFolder
+from run_store.lease import Lease
+from run_store.record.recorded_status import (
     LAST_BYTES,
     MANY_BYTES,
     lasting_status,
     recorded_status,
     write_status,
 )
-from trainer.record.run_settings import flat_settings
-from trainer.record.run_status_model import RunStatus
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import Start
-from trainer.runs.vitals import (
+from run_store.record.run_settings import flat_settings
+from run_store.record.run_status_model import RunStatus
+from run_store.record.vitals import (
     MAX_CHARACTERS,
     MAX_PROCESSES,
     MAX_RESTARTS,
@@ -47,6 +46,7 @@ from trainer.runs.vitals import (
     SupervisorState,
     Vitals,
 )
+from run_store.start import Start
 
 WRITE_SECONDS = 2.0
 # Seconds to wait for the last write, because the file system may hang.

@@ -18,8 +18,8 @@ from typing import Self
 from cluster.supervision.command_signals import SIGNALS, exit_immediately
 from cluster.supervision.interval import Interval
 from cluster.supervision.invocation import JOB_VARIABLE
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import StopOrder
+from run_store.folder import RunFolder
+from run_store.start import StopOrder
 
 POLL_SECONDS = 0.5
 ORDER_SECONDS, ORDER_POLL_SECONDS = 15.0, 0.1

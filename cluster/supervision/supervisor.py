@@ -31,11 +31,11 @@ from cluster.supervision.share_target import FollowedTarget
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, format_value
+from run_store.folder import RunFolder, StepRange
+from run_store.record.log import INTERRUPTED
+from run_store.record.metrics_file import recorded_step
 from trainer.job.rank_job import Outcome, ReplayOptions
 from trainer.process.host_memory import allocator_environment
-from trainer.record.metrics_file import recorded_step
-from trainer.runs.folder import RunFolder, StepRange
-from trainer.runs.log import INTERRUPTED
 
 
 @dataclass(frozen=True)

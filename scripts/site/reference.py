@@ -19,8 +19,8 @@ import typer
 from rich.text import Text
 
 from foundation.tasks import BUILT_IN_TASKS, DEFAULT_TASK
-from trainer.record.facts import FACTS, LINES
-from trainer.record.run_metrics import RUN_METRICS
+from run_store.record.facts import FACTS, LINES
+from run_store.record.run_metrics import RUN_METRICS
 from transloom.cli.app import app
 from transloom.cli.fields import field_rows
 
@@ -162,7 +162,7 @@ def record_page() -> str:
     return (
         "# Record format\n\nEach line of a run's `metrics.jsonl` is a JSON object of one of these "
         "kinds. [The run folder](run-folder.md) lists the other files.\n\n"
-        "::: trainer.record.metrics_lines\n"
+        "::: run_store.record.metrics_lines\n"
     )
 
 
@@ -194,11 +194,11 @@ def with_tables(page: str) -> str:
 def formats_page() -> str:
     """Return the other formats, from the classes that read and write them."""
     names = (
-        "trainer.runs.folder.RunMetadata",
-        "trainer.checkpoints.format",
-        "trainer.record.run_status_model",
-        "trainer.runs.vitals",
-        "trainer.runs.start",
+        "run_store.folder.RunMetadata",
+        "run_store.checkpoints.format",
+        "run_store.record.run_status_model",
+        "run_store.record.vitals",
+        "run_store.start",
         "data_pipeline.dataset.manifest_header.ManifestHeader",
         "data_pipeline.dataset.manifest.Manifest",
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from trainer.record.facts import MEASURED
+from run_store.record.facts import MEASURED
 
 Line = dict[str, Any]
 

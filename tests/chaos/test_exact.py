@@ -8,7 +8,7 @@ import pytest
 from support.faults.moments import MID_STEP
 from support.faults.stage import opened_stage
 
-from trainer.record.metrics_lines import Event
+from run_store.record.metrics_lines import Event
 from transloom.observe.comparison.comparison import compare_runs
 
 pytestmark = pytest.mark.chaos

@@ -15,7 +15,7 @@ from support.faults.table import Table
 from support.storage.commits import check_no_orphans
 
 from data_pipeline.storage.object_store import ObjectStore
-from trainer.runs.remote.head import HEAD
+from run_store.remote.head import HEAD
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 

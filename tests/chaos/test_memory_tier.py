@@ -20,9 +20,9 @@ from support.faults.moments import MEMORY_COPY, MID_STEP, PULL, RECOVERY
 from support.faults.stage import opened_stage
 from support.recipes import tiny_values
 
-from trainer.checkpoints.memory_folder import user_folder
-from trainer.record.metrics_lines import Resumed
-from trainer.record.run_status import run_status_of
+from run_store.checkpoints.memory_folder import user_folder
+from run_store.record.metrics_lines import Resumed
+from run_store.record.run_status import run_status_of
 
 pytestmark = pytest.mark.chaos
 

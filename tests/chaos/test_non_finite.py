@@ -3,9 +3,9 @@
 import pytest
 from support.faults.stage import opened_stage
 
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import folder_name
-from trainer.record.metrics_lines import SkippedLine
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import folder_name
+from run_store.record.metrics_lines import SkippedLine
 
 pytestmark = pytest.mark.chaos
 

@@ -16,8 +16,8 @@ from support.cluster.processes import HANG_SECONDS, wait_until
 from support.cluster.ray_head import RayHead
 from support.recipes import tiny_values
 
-from trainer.record.metrics_file import read_metrics
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
 
 pytestmark = pytest.mark.chaos
 

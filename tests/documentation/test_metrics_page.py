@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.scripts import imported_script
 
-from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS
+from run_store.record.run_metrics import NODE_METRICS, RUN_METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = (ROOT / "deploy/prometheus/transloom.rules.yml").read_text()

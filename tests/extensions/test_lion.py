@@ -11,9 +11,9 @@ from lion.update import Lion
 from support.ranks import engine_jobs, lion_jobs
 from support.ranks.engine_jobs import Shape, committed
 
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.reader import CheckpointReader
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.reader import CheckpointReader
 from trainer.registries.optimizers import OptimizerConfig
 from trainer.zero.settings import parameter_groups
 

@@ -10,8 +10,8 @@ from support.command import transloom
 from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.tasks import EXTENSIONS
 
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import folder_name
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import folder_name
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS, STRUCK_AFTER = 16, 13  # checkpoints at 5, 10, 15

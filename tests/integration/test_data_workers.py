@@ -8,8 +8,8 @@ from support.cluster.strike import Strike
 from support.faults.moments import FETCH
 
 from cluster.supervision import supervisor
-from trainer.record.metrics_file import read_metrics
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
 
 STEPS = "trainer.max_steps=60"
 

@@ -18,10 +18,10 @@ from support.faults.moments import MID_STEP
 from support.leaving import LAST, OUTCOME, RAY, Leaving
 
 from cluster.ray import cluster_view
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.record.metrics_file import read_metrics
-from trainer.runs.folder import RunFolder
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
 
 OPTIONS = ["cluster.ranks=2", "trainer.max_steps=60", "checkpoints.every_steps=10"]
 ENDLESS = "trainer.max_steps=100000"
@@ -127,7 +127,7 @@ def test_a_head_that_is_away_for_a_while_is_waited_for(runs, one_rank, ray_head,
     assert not runs.lines("run", "event")[1:]  # preempted, and nothing else
 
 
-@pytest.mark.chaos  # the short form is in tests/trainer/checkpoints/test_lease.py
+@pytest.mark.chaos  # the short form is in tests/run_store/test_lease.py
 def test_a_second_driver_is_refused_by_the_name_of_the_first(runs, train):
     endless = ["--address", runs.address, ENDLESS]
     first = train("shared", *endless)

@@ -16,8 +16,8 @@ from support.command import started_python
 from cluster.errors import ClusterError
 from cluster.ray.session import ray_session
 from cluster.supervision import attempt_end, retry_budget
-from trainer.record.metrics_file import read_metrics
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
 
 # Of the head's four CPUs, so that it has room for one rank, and another node too.
 OPTIONS = [

@@ -14,7 +14,7 @@ from support.cluster.sabotage import kill
 from support.command import TRANSLOOM
 from support.faults.moments import MID_STEP
 
-from trainer.record.metrics_file import read_metrics
+from run_store.record.metrics_file import read_metrics
 
 OPTIONS = ["trainer.max_steps=60", "checkpoints.every_steps=10"]
 

@@ -17,7 +17,7 @@ from support.faults.preemptions import preempt_at
 from support.faults.stage import opened_stage
 from support.faults.trial import Trial
 
-from trainer.record.metrics_lines import Resumed
+from run_store.record.metrics_lines import Resumed
 
 
 @pytest.fixture(scope="module")

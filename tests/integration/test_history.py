@@ -20,8 +20,8 @@ from support.command import TRANSLOOM
 from support.records.wandb_history import flattened, history, wandb_files
 from support.records.wandb_server import WandbServer
 
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import Resumed, TrainLine, ValidationLine
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import Resumed, TrainLine, ValidationLine
 
 pytestmark = pytest.mark.chaos
 

@@ -31,7 +31,7 @@ from cluster.launchers.ray_job.job_record import JobFolder, JobRecord
 from cluster.launchers.ray_job.submit_checks import check_jobs
 from cluster.supervision.invocation import current_user
 from foundation.extensions import FOLDER_VARIABLE
-from trainer.record.metrics_file import train_lines
+from run_store.record.metrics_file import train_lines
 
 
 @pytest.fixture

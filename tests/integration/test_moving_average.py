@@ -7,10 +7,10 @@ from support.tasks import opened_task
 
 from cluster.recipe import Recipe
 from data_pipeline.batching.heldout import load_heldout
-from trainer.checkpoints.reader import CheckpointReader
+from run_store.checkpoints.fragment import MASTER
+from run_store.checkpoints.reader import CheckpointReader
 from trainer.process.placement import Placement
 from trainer.training.validation import Validator
-from trainer.zero.fragment import MASTER
 from transloom.inference.translator import Translator
 
 

@@ -10,9 +10,9 @@ from support.records.checkpoints import header_of
 from support.runs import Runs
 
 from cluster.supervision import supervisor
+from run_store.checkpoints.folder_names import list_checkpoints
 from run_store.errors import CheckpointError, RunMismatchError
 from trainer.assembly import run as assembly
-from trainer.checkpoints.folder_names import list_checkpoints
 
 SHORT = ["trainer.max_steps=12", "checkpoints.every_steps=6"]
 

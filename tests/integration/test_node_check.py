@@ -11,7 +11,7 @@ from support.cluster.processes import wait_until
 
 from cluster.errors import ClusterError
 from cluster.planning.plan import PlanOptions, make_plan
-from trainer.record.run_status import run_status_of
+from run_store.record.run_status import run_status_of
 from transloom.cli.plan import plan_text
 from transloom.cli.train_run import recipe_and_run
 

@@ -7,9 +7,9 @@ from support.cluster.processes import wait_until
 
 from cluster.supervision import ray_metrics
 from cluster.supervision.ray_metrics import RayMetrics
-from trainer.record.node_usage import read_usage
-from trainer.record.run_status import run_status_of
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.node_usage import read_usage
+from run_store.record.run_status import run_status_of
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from support.receiving_program import HANG, SECRET, TARGET, VARIABLE, ReceivingP
 from cluster.notify import delivery
 from cluster.supervision.inline import InlineSupervision
 from run_store.errors import RunInUseError
+from run_store.lease import Lease
 from run_store.record.notify_event import EVENTS
-from trainer.checkpoints.lease import Lease
 from trainer.errors import NonFiniteLossError
 from trainer.notify_config import MAX_TARGETS
 

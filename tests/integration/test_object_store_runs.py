@@ -12,8 +12,8 @@ from support.runs import Runs
 from support.serving.asking import ask
 from support.serving.served import served
 
-from trainer.runs.remote.pull import run_view
-from trainer.runs.remote.transfer import push_run
+from run_store.remote.pull import run_view
+from run_store.remote.transfer import push_run
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 16

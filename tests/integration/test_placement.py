@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import ClusterError
-from trainer.record.run_status import run_status_of
+from run_store.record.run_status import run_status_of
 
 OPTIONS = ["cluster.cpus_per_rank=1"]
 

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from cluster.errors import RecipeError
-from trainer.runs.folder import StepRange
+from run_store.folder import StepRange
 from transloom.cli.options import step_range
 
 

@@ -15,10 +15,10 @@ from support.faults.moments import MID_STEP
 from cluster.errors import ClusterError, RankLostError
 from cluster.ranks import process, rank_pool
 from cluster.supervision import retry_budget, supervisor
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import TrainLine
-from trainer.runs.folder import RunFolder
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import TrainLine
 
 IMPORTED_BY_AN_ENGINE = "deepspeed.runtime.zero.muon.muon_optimizer"
 COMPILER = "torch._dynamo"

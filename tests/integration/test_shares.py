@@ -9,8 +9,8 @@ from support.cluster.processes import wait_until
 from support.command import transloom
 
 from cluster.launchers.ray_job.job_record import JobFolder, JobRecord
-from trainer.record.metrics_file import train_lines
-from trainer.record.run_status import run_status_of
+from run_store.record.metrics_file import train_lines
+from run_store.record.run_status import run_status_of
 
 EXACT = "engine.numerics=exact"
 ENDLESS = "trainer.max_steps=100000"

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import CorruptionFound, ReplayMismatch, Resumed
-from trainer.record.run_status import run_status_of
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import CorruptionFound, ReplayMismatch, Resumed
+from run_store.record.run_status import run_status_of
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 12

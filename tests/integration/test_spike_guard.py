@@ -7,11 +7,11 @@ from support.records.checkpoints import commit_state, work_folder
 from support.records.run_folders import opened_run
 
 from cluster.recipe import load_recipe
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import folder_name
-from trainer.record.facts import MEASURED
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import ReplayMismatch, SkippedLine, StepLine, TrainLine
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import folder_name
+from run_store.record.facts import MEASURED
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import ReplayMismatch, SkippedLine, StepLine, TrainLine
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 40

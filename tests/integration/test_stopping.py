@@ -10,7 +10,7 @@ from support.cluster.sabotage import Saboteur, kill, remember
 from support.command import transloom
 
 from cluster.ranks import rank_pool
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 OPTIONS = ["trainer.max_steps=100000", "checkpoints.every_steps=10"]
 

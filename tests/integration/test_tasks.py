@@ -31,7 +31,7 @@ from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
 from foundation.extensions import FOLDER_VARIABLE
 from foundation.terminal import Terminal
-from trainer.runs.folder import StepRange
+from run_store.folder import StepRange
 from transloom.cli.replay_run import ReplayRequest, replay
 from transloom.observe.comparison.comparison import compare_runs
 

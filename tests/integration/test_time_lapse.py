@@ -10,10 +10,10 @@ from support.cluster.processes import wait_until
 from support.recipes import SHORT_TRANSLATIONS, tiny_values, write_yaml
 from support.runs import Runs
 
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.record.time_lapse import path_of, read_time_lapse
-from trainer.runs.folder import RunFolder
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.folder import RunFolder
+from run_store.record.time_lapse import path_of, read_time_lapse
 from trainer.tasks.probing import probe
 from trainer.training.prober import Prober
 from transloom.inference.translator import Translator

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 from support.command import TRANSLOOM
 
-from trainer.record.metrics_lines import TrainLine
-from trainer.record.run_status import run_status_of
+from run_store.record.metrics_lines import TrainLine
+from run_store.record.run_status import run_status_of
 from transloom.cli import train_run
 from transloom.observe.terminal.display import PlainLines
 

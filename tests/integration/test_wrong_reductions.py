@@ -3,9 +3,9 @@ repeated or the ranks restart, and the curve is that of an undisturbed run."""
 
 import pytest
 
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import ReplayMismatch, Resumed, WrongReduction
-from trainer.record.run_status import run_status_of
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import ReplayMismatch, Resumed, WrongReduction
+from run_store.record.run_status import run_status_of
 from transloom.observe.comparison.comparison import compare_runs
 
 STEPS = 10

@@ -8,7 +8,7 @@ import pytest
 from support.cluster.hosts import PROJECT, Hosts, Names
 from support.cluster.ray_on_hosts import BIN, join, start_head
 
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 

@@ -16,7 +16,7 @@ from support.recipes import tiny_values, write_yaml
 from support.storage import moto_program
 from support.storage.s3_server import environment_of
 
-from trainer.checkpoints.run_copies import mirror_folder
+from run_store.run_copies import mirror_folder
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 
@@ -51,7 +51,7 @@ DIGEST = """
 import json
 import sys
 from pathlib import Path
-from trainer.runs.remote.pull import run_view
+from run_store.remote.pull import run_view
 from transloom.observe.comparison.comparison import compare_runs
 compared = compare_runs(Path(sys.argv[1]), run_view(sys.argv[2]))
 print(json.dumps([compared.is_same, compared.steps, compared.checkpoint_step]))

@@ -13,7 +13,7 @@ from support.cluster.lab_run import LabRun
 from support.cluster.processes import command_of, wait_until
 from support.cluster.ray_on_hosts import AGENTS, BIN, RAYLET, join, leave, named, start_head
 
-from trainer.record.run_status import run_status_of
+from run_store.record.run_status import run_status_of
 
 pytestmark = [pytest.mark.needs("namespaces"), pytest.mark.timeout(1800)]
 

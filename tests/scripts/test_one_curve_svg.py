@@ -8,7 +8,7 @@ import pytest
 from support.records.lines import train_line, validation_line
 from support.scripts import imported_script
 
-from trainer.record.metrics_lines import ReplayMismatch, Resumed
+from run_store.record.metrics_lines import ReplayMismatch, Resumed
 
 MODULE = Path(__file__).resolve().parents[2] / "scripts/one_curve_svg.py"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -34,8 +34,8 @@ from two_commits.comparison import (
 from two_commits.speed import interval_of_median, measure_in_turn
 
 from cluster.recipe import find_recipe, load_recipe
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.record import metrics_lines
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.record import metrics_lines
 
 WEIGHTS = np.array([0.0, 1.5, -2.0, 3.25], np.float32)
 

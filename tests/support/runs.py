@@ -8,8 +8,8 @@ from rich.console import Console
 
 from cluster.recipe import load_recipe
 from data_pipeline.preparation.prepare import prepare
+from run_store.folder import StepRange
 from support.recipes import write_yaml
-from trainer.runs.folder import StepRange
 from transloom.cli.train_run import TrainOptions, TrainResult, train_run
 
 

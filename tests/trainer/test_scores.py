@@ -4,9 +4,9 @@ import pytest
 from support.recipes import tiny_values, write_yaml
 from support.runs import Runs
 
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
 from run_store.scores import Score
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
 from transloom.inference.evaluation import score_heldout
 from transloom.inference.trained_network import load_network
 

@@ -1,6 +1,6 @@
 """Construction of a rank's callbacks from the recipe, for training and for a replay."""
 
-from trainer.checkpoints.format import SPIKE_GUARD
+from run_store.checkpoints.format import SPIKE_GUARD
 from trainer.job.rank_job import RankContext
 from trainer.recipe import TrainingRecipe
 from trainer.registries.callbacks import GuardKind, ObserverKind, StepGuard, StepObserver

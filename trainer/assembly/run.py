@@ -15,10 +15,12 @@ from data_pipeline.batching.stream import RankStep
 from data_pipeline.dataset.manifest import open_dataset_store
 from data_pipeline.storage.regular_files import write_atomically
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
+from run_store.checkpoints.checkpoint import SavedState
+from run_store.record.metrics_file import MetricsFile
+from run_store.record.metrics_lines import Line
+from run_store.run_copies import register_copy
 from trainer.assembly.callbacks import build_guards, build_observers
 from trainer.assembly.engine import build_engine, task_of, with_compiled_layers
-from trainer.checkpoints.checkpoint import SavedState
-from trainer.checkpoints.run_copies import register_copy
 from trainer.config import EngineConfig
 from trainer.job.rank_job import RankContext, RankJob, Supervision
 from trainer.memory.preflight import run_preflight
@@ -26,8 +28,6 @@ from trainer.process.device_peaks import peak_of_rank
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.network import record_network
 from trainer.process.placement import Placement
-from trainer.record.metrics_file import MetricsFile
-from trainer.record.metrics_lines import Line
 from trainer.state import numerics
 from trainer.state.kernel_fingerprint import require_equal_kernels
 from trainer.state.restore import begin, record_resumption, restore

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest_header import ManifestHeader
-from trainer.checkpoints.checkpoint import Checkpoint, SavedState
-from trainer.hang import HangFinding
+from run_store.checkpoints.checkpoint import Checkpoint, SavedState
+from run_store.folder import RunFolder, StepRange
+from run_store.record.hang import HangFinding
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder, StepRange
 from trainer.start.warm_start import WarmStart
 
 if TYPE_CHECKING:
-    from trainer.checkpoints.format import CheckpointHeader
-    from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
-    from trainer.checkpoints.state_file import FileRecord
-    from trainer.record.metrics_lines import Line
-    from trainer.runs.vitals import Phase
+    from run_store.checkpoints.format import CheckpointHeader
+    from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
+    from run_store.checkpoints.state_file import FileRecord
+    from run_store.record.metrics_lines import Line
+    from run_store.record.vitals import Phase
 
 Outcome = Literal["finished", "stopped"]
 
@@ -119,7 +119,7 @@ class RankJob:
         url: the run's location in an object store; None for a run in a folder. The paths of this
             job are then those of the driver's node.
         states_url: the location to which the ranks upload their state files, or None.
-        work: the owner's work folder, see `trainer.checkpoints.lease`.
+        work: the owner's work folder, see `run_store.lease`.
         attempt: the supervisor's name for this start of the ranks.
         session_started: when the run's owner started, in seconds since the epoch.
         warm_start: the weights of step 0; None for random ones.

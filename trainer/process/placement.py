@@ -26,7 +26,7 @@ class Placement:
         node_address: the address that other nodes use to reach this node; may be None if all ranks
             are on one node.
         memory_folder: the attempt's folder in the node's memory, for the memory tier of checkpoints
-            (`trainer.checkpoints.memory_folder`); None without that tier.
+            (`run_store.checkpoints.memory_folder`); None without that tier.
         memory_neighbor_ranks: the number of ranks whose memory files this node copies.
         node_ids: the id of each rank's node; empty if all ranks are on one node.
         node_names: the name of each rank's node in messages; may be empty, too.

@@ -22,9 +22,9 @@ from torch import nn
 from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.reader import CheckpointReader
 from run_store.errors import CheckpointError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.reader import CheckpointReader
 from trainer.job.rank_job import RankContext, ReplayOptions
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement

@@ -16,9 +16,9 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.tokenizers.marian import pack
 from foundation.file_model import parse_object
 from model.errors import ModelError
+from run_store.checkpoints.checkpoint import sha256_of
+from run_store.checkpoints.format import Parent
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import sha256_of
-from trainer.checkpoints.format import Parent
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -7,11 +7,11 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.regular_files import write_atomically
 from data_pipeline.storage.store import MANIFEST_NAME, DatasetStore
 from foundation.strict_yaml import dump_yaml
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.format import Parent, read_header
 from run_store.errors import CheckpointError, RunMismatchError
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.format import Parent, read_header
+from run_store.folder import RunFolder, RunMetadata
 from trainer.recipe import TrainingRecipe, identity_differences, identity_of
-from trainer.runs.folder import RunFolder, RunMetadata
 
 
 def check_folder(run: RunFolder, recipe: TrainingRecipe, manifest: Manifest) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from foundation.wording import join_items
+from run_store.checkpoints.checkpoint import Checkpoint, newest_intact
+from run_store.checkpoints.folder_names import list_averages, list_checkpoints, step_of
+from run_store.checkpoints.format import HEADER, Parent
 from run_store.errors import CheckpointError, RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint, newest_intact
-from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
-from trainer.checkpoints.format import HEADER, Parent
+from run_store.folder import RunFolder
+from run_store.remote.local_copy import local_copy
 from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder
-from trainer.runs.local_copy import local_copy
 from trainer.start.model_folder import is_model_folder, origin_of
 
 

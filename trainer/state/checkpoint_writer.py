@@ -13,22 +13,22 @@ from pathlib import Path
 
 import torch
 
-from run_store.errors import CheckpointError
-from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.final_save import final_save_attempts
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.state_file import (
+from run_store.checkpoints.commit import partial_folder
+from run_store.checkpoints.final_save import final_save_attempts
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.state_file import (
     BYTES_PER_ELEMENT,
     FileRecord,
     fragment_key,
     state_file_name,
     write_state_file,
 )
-from trainer.checkpoints.state_upload import StateListener, StateUploader, WrittenState
+from run_store.checkpoints.state_upload import StateListener, StateUploader, WrittenState
+from run_store.errors import CheckpointError
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.host_memory import available_bytes
 from trainer.process.placement import Placement
-from trainer.zero.fragment import Fragment
 
 REPORTED_WAIT_SECONDS = 0.1
 
@@ -51,7 +51,7 @@ class CheckpointWriter:
 
         Args:
             owned: returns the fragments that this rank owns; every call returns the same fragments.
-            work: the work folder of the run's owner, see `trainer.checkpoints.lease`.
+            work: the work folder of the run's owner, see `run_store.lease`.
             attempt: the name of this start of the ranks.
             placement: this rank and its device.
             supervision: receives notices, finished files and failures.
@@ -83,7 +83,7 @@ class CheckpointWriter:
         Args:
             header: the header of the checkpoint.
             final: whether to wait until the file is written, and to retry for some time if writing
-                fails (`trainer.checkpoints.final_save`). If False, a failure is only reported to
+                fails (`run_store.checkpoints.final_save`). If False, a failure is only reported to
                 `supervision`.
 
         Returns:

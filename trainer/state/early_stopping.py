@@ -3,8 +3,8 @@
 The state is part of the checkpoint, so restarts do not change the step at which a run stops.
 """
 
+from run_store.checkpoints.format import EarlyStoppingState
 from run_store.scores import Scores
-from trainer.checkpoints.format import EarlyStoppingState
 from trainer.config import EarlyStoppingConfig
 
 

@@ -19,9 +19,9 @@ from itertools import chain
 import torch
 from torch import nn
 
+from run_store.checkpoints.fragment import EMA, MASTER, Fragment, FragmentReader
 from trainer.process.distributed import sum_over_ranks
 from trainer.zero.engine import TrainingEngine
-from trainer.zero.fragment import EMA, MASTER, Fragment, FragmentReader
 from trainer.zero.fragments import owned_fragments
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.commit import commit
-from trainer.checkpoints.folder_names import folder_name
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.state_file import fragment_key, state_file_name, write_state_file
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.commit import commit
+from run_store.checkpoints.folder_names import folder_name
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.fragment import MASTER
+from run_store.checkpoints.state_file import fragment_key, state_file_name, write_state_file
+from run_store.folder import RunFolder
 from trainer.recipe import TrainingRecipe, identity_of
-from trainer.runs.folder import RunFolder
 from trainer.state.progress import Progress
-from trainer.zero.fragment import MASTER
 
 
 def commit_imported(

@@ -20,11 +20,12 @@ from typing import Protocol
 
 import torch
 
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.memory_file import SLOTS, MemoryFile, MemorySteps
+from run_store.checkpoints.memory_folder import SHARED_MEMORY, free_bytes, used_bytes
+from run_store.checkpoints.state_file import BYTES_PER_ELEMENT, state_file_name, state_header
 from run_store.errors import CheckpointError
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.checkpoints.memory_file import SLOTS, MemoryFile, MemorySteps
-from trainer.checkpoints.memory_folder import SHARED_MEMORY, free_bytes, used_bytes
-from trainer.checkpoints.state_file import BYTES_PER_ELEMENT, state_file_name, state_header
 from trainer.process.host_memory import available_bytes
 from trainer.process.placement import Placement
 from trainer.state.checkpoint_writer import (
@@ -35,7 +36,6 @@ from trainer.state.checkpoint_writer import (
     share_bytes,
     unpin,
 )
-from trainer.zero.fragment import Fragment
 
 
 class MemoryListener(Protocol):

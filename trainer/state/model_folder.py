@@ -26,9 +26,9 @@ from model.hugging_face.language_model import from_hugging_face
 from model.hugging_face.marian import from_marian
 from model.networks.decoder_only import DecoderOnly
 from model.networks.transformer import Transformer
+from run_store.checkpoints.fragment import MASTER, FragmentReader
 from run_store.errors import RunMismatchError
 from trainer.zero.engine import TrainingEngine
-from trainer.zero.fragment import MASTER, FragmentReader
 
 # Fields of `model` that may differ between the recipe and the folder.
 _FREE = ("network", "preset", "dropout", "attention_dropout", "pooling", "temperature")

@@ -16,10 +16,10 @@ from model.blocks.attention import default_backend
 from model.blocks.linear import ONEDNN_FROM, uses_onednn
 from model.config.transformer import AttentionBackend
 from model.losses.loss import GPU_CHUNK_LOGITS
+from run_store.record.metrics_lines import EVERY_BIT
 from trainer.config import EngineConfig
 from trainer.process.network import summation
 from trainer.process.placement import Placement
-from trainer.record.metrics_lines import EVERY_BIT
 
 # Version of the sums in trainer/exact and of the linear function; another one rounds differently.
 EXACT_SUMS = 3

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_pipeline.batching.plan import Cursor
+from run_store.checkpoints.format import CheckpointHeader, EarlyStoppingState, Parent
 from run_store.scores import Scores
-from trainer.checkpoints.format import CheckpointHeader, EarlyStoppingState, Parent
 from trainer.config import TrainerConfig
 from trainer.state import early_stopping
 from trainer.state.digest import START

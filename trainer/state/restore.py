@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from foundation.wording import counted, join_items
+from run_store.checkpoints.checkpoint import Checkpoint, SavedState
+from run_store.checkpoints.fragment import MASTER
+from run_store.checkpoints.reader import CheckpointReader, require_same_shapes
 from run_store.errors import CheckpointError
-from trainer.checkpoints.checkpoint import Checkpoint, SavedState
-from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
+from run_store.record.metrics_lines import RankHung, Resized, Resumed
 from trainer.job.rank_job import RankContext, RankJob
 from trainer.recipe import TrainingRecipe, continuable_differences
-from trainer.record.metrics_lines import RankHung, Resized, Resumed
 from trainer.start.model_folder import is_model_folder
 from trainer.state import numerics
 from trainer.state.ema import Ema
@@ -23,7 +24,6 @@ from trainer.state.progress import Progress
 from trainer.tracking.recorder import Recorder
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine
-from trainer.zero.fragment import MASTER
 
 ENCODER = "encoder."  # prefix of the names of an encoder's parameters
 

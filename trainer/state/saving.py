@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from trainer.checkpoints.format import CheckpointHeader, guard_fields
-from trainer.checkpoints.memory_file import SLOTS
-from trainer.checkpoints.state_upload import StateUploader
+from run_store.checkpoints.format import CheckpointHeader, guard_fields
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.memory_file import SLOTS
+from run_store.checkpoints.state_upload import StateUploader
 from trainer.job.rank_job import RankContext
 from trainer.recipe import identity_of
 from trainer.state import numerics
@@ -13,7 +14,6 @@ from trainer.state.checkpoint_writer import CheckpointWriter, require_host_memor
 from trainer.state.memory_writer import MemoryWriter, memory_tier_problem
 from trainer.state.restore import TrainingState
 from trainer.zero import fragments
-from trainer.zero.fragment import Fragment
 
 
 class SaverProtocol(Protocol):

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from run_store.checkpoints.checkpoint import SavedState
 from run_store.errors import CheckpointError, DamagedCheckpointError
-from trainer.checkpoints.checkpoint import SavedState
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
 

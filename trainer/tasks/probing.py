@@ -15,7 +15,7 @@ from model.generation.search import greedy_search
 from model.inspection.layer_traces import AttentionTrace
 from model.inspection.trace import Trace, trace
 from model.networks.transformer import Transformer
-from trainer.tasks.probe import (
+from run_store.record.probe import (
     MAX_LAYERS,
     MAX_PIECES,
     MAX_PREDICTIONS,

@@ -30,13 +30,13 @@ from foundation.wording import join_items
 from model.flops import Flops, NetworkFlops
 from model.losses.loss import CrossEntropy, token_losses
 from model.losses.r_drop import RDrop
+from run_store.record.probe import Probe
 from run_store.scores import Scores
 from trainer.recipe import TrainingRecipe
 from trainer.registries.losses import LOSSES
 from trainer.tasks.batch import DeviceBatch
 from trainer.tasks.flops import PaddedSizes, network_flops
 from trainer.tasks.network import build_network
-from trainer.tasks.probe import Probe
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from model.config.transformer import GREEDY, DecodingConfig, ModelConfig, Networ
 from model.generation.search import greedy_search
 from model.losses.loss import CrossEntropy
 from model.networks.transformer import Transformer, Vocabulary
+from run_store.record.probe import Probe
 from run_store.scores import Scores, scores_of
 from trainer.recipe import TrainingRecipe
 from trainer.tasks.batch import PairBatch, to_device
 from trainer.tasks.batch_scoring import BatchScoring
 from trainer.tasks.flops import PaddedSizes, pair_sizes
-from trainer.tasks.probe import Probe
 from trainer.tasks.probing import probe
 from trainer.tasks.task import ShownExample, TrainingTask, ValidationResult, loss_scores
 

@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainer.record.metrics_lines import Line, Resumed, StepLine, TrainLine
+from run_store.record.metrics_lines import Line, Resumed, StepLine, TrainLine
 
 
 @dataclass(frozen=True)

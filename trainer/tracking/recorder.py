@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from run_store.errors import RunError
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_backwards
+from run_store.record.metrics_lines import Line, RankHung, TrainLine
 from trainer.recipe import TrainingRecipe
-from trainer.record.metrics_file import REPLAY_TOLERANCE, MetricsFile, read_backwards
-from trainer.record.metrics_lines import Line, RankHung, TrainLine
-from trainer.runs.folder import RunFolder
 from trainer.tasks.task import save_texts
 from trainer.tracking.goodput import goodput_at_start
 

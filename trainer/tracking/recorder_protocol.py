@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from trainer.record.metrics_lines import Line
+from run_store.record.metrics_lines import Line
 
 
 class RecorderProtocol(Protocol):

@@ -11,11 +11,11 @@ import hashlib
 from typing import Any
 
 from data_pipeline.dataset.manifest_header import ManifestHeader
-from trainer.checkpoints.checkpoint import Checkpoint, SavedState
-from trainer.checkpoints.format import HEADER
+from run_store.checkpoints.checkpoint import Checkpoint, SavedState
+from run_store.checkpoints.format import HEADER
+from run_store.folder import RunFolder
+from run_store.record.run_status import run_status_of
 from trainer.process.placement import Placement
-from trainer.record.run_status import run_status_of
-from trainer.runs.folder import RunFolder
 
 
 def facts_for_wandb(

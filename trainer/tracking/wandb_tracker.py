@@ -31,11 +31,11 @@ from wandb.proto import wandb_internal_pb2
 
 from foundation.untrusted_text import visible, visible_in
 from run_store.errors import RunError
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import follow, read_backwards
+from run_store.record.metrics_lines import Event, Line, StepLine, ValidationLine
+from run_store.record.time_lapse import TABLE_COLUMNS, is_probed, path_of, read_time_lapse, table_of
 from trainer.recipe import TrainingRecipe
-from trainer.record.metrics_file import follow, read_backwards
-from trainer.record.metrics_lines import Event, Line, StepLine, ValidationLine
-from trainer.record.time_lapse import TABLE_COLUMNS, is_probed, path_of, read_time_lapse, table_of
-from trainer.runs.folder import RunFolder
 from trainer.tracking.leveldb_log import BLOCK_BYTES, whole_records
 
 # Time between W&B's writes to its file. A kill loses at most the rows since the last write.

@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from trainer.checkpoints.format import guard_state
+from run_store.checkpoints.format import guard_state
 from trainer.errors import CallbackError
 from trainer.registries.callbacks import ObservedStep, Skip, StepGuard, StepObserver, StepView
 

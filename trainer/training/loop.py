@@ -22,9 +22,8 @@ import torch
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
-from trainer.corruption import MAX_PARAMETERS, ReductionError, ReductionFinding
-from trainer.job.rank_job import Outcome, RankContext
-from trainer.record.metrics_lines import (
+from run_store.record.corruption import MAX_PARAMETERS, ReductionError, ReductionFinding
+from run_store.record.metrics_lines import (
     CorruptionFound,
     Preempted,
     Repeated,
@@ -33,6 +32,7 @@ from trainer.record.metrics_lines import (
     ValidationLine,
     WrongReduction,
 )
+from trainer.job.rank_job import Outcome, RankContext
 from trainer.registries.callbacks import ObservedStep, Skip, StepView, Stop
 from trainer.state import early_stopping
 from trainer.state.digest import fold

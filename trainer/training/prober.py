@@ -12,8 +12,8 @@ from pathlib import Path
 from torch import nn
 
 from model.errors import ModelError
+from run_store.record.time_lapse import TimeLapseFrame, is_probed, write_frame
 from trainer.job.rank_job import Supervision
-from trainer.record.time_lapse import TimeLapseFrame, is_probed, write_frame
 from trainer.registries.callbacks import StepObserver
 from trainer.state.restore import TrainingState
 from trainer.tasks.task import TrainingTask

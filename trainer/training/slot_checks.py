@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from foundation.wording import counted
-from trainer.corruption import MAX_PARAMETERS, CorruptionFinding, SilentCorruptionError
+from run_store.record.corruption import MAX_PARAMETERS, CorruptionFinding, SilentCorruptionError
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
 from trainer.training.check_plan import (

@@ -25,12 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from run_store.record.metrics_lines import RankRecovered, SlowRankFound, SlowRankState
 from trainer.process.placement import Placement
-from trainer.record.metrics_lines import (
-    RankRecovered,
-    SlowRankFound,
-    SlowRankState,
-)
 from trainer.registries.callbacks import ObservedStep, RankTimes, StepObserver
 from trainer.tracking.recorder_protocol import RecorderProtocol
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from trainer.checkpoints.format import RecentSteps
+from run_store.checkpoints.format import RecentSteps
 from trainer.config import DEVIATION_PER_MAD, SpikeGuardConfig
 from trainer.registries.callbacks import Skip, StepGuard, StepView
 

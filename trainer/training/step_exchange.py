@@ -30,12 +30,12 @@ from data_pipeline.batching.stream import RankStep
 from foundation.wording import counted, join_items
 from model.flops import Flops
 from run_store.errors import RunError
+from run_store.record.metrics_lines import SkippedLine
 from trainer.errors import GuardError, NonFiniteLossError, SpikeError
 from trainer.exact.grids import LARGEST
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
 from trainer.process.step_timer import StepTimer
-from trainer.record.metrics_lines import SkippedLine
 from trainer.registries.callbacks import RankTimes, Skip, StepView, Stop
 from trainer.state.progress import Progress
 from trainer.tasks.batch import DeviceBatch

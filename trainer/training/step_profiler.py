@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from run_store.folder import RunFolder, StepRange, profile_folder
 from trainer.registries.callbacks import StepObserver
-from trainer.runs.folder import RunFolder, StepRange, profile_folder
 
 
 class StepProfiler(StepObserver):

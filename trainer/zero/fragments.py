@@ -12,9 +12,9 @@ from collections.abc import Container, Iterator, Sequence
 
 import torch
 
+from run_store.checkpoints.fragment import EMA, MASTER, STEP, Fragment, FragmentReader
 from trainer.errors import EngineError
 from trainer.zero.engine import TrainingEngine
-from trainer.zero.fragment import EMA, MASTER, STEP, Fragment, FragmentReader
 
 
 def owned_fragments(

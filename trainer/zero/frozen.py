@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from foundation.wording import counted
+from run_store.checkpoints.fragment import MASTER, Fragment, FragmentReader
 from trainer.process.placement import Placement
 from trainer.tasks.frozen import frozen_names
-from trainer.zero.fragment import MASTER, Fragment, FragmentReader
 from trainer.zero.stages import Stage
 
 

@@ -21,11 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from run_store.checkpoints.fragment import MASTER
 from trainer.errors import EngineError
 from trainer.exact.grids import as_fp32
 from trainer.process.distributed import sum_over_ranks
 from trainer.process.placement import Placement
-from trainer.zero.fragment import MASTER
 from trainer.zero.gradient_buckets import CAPACITY, GradientBuckets
 
 Gradients = list[torch.Tensor]

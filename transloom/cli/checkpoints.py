@@ -13,13 +13,13 @@ import typer
 from foundation.terminal import Terminal, percentage_bars
 from foundation.wording import counted, join_items
 from run_store.errors import CheckpointError, CheckpointFormatError, RunMismatchError
-from trainer.runs.local_copy import local_copy
+from run_store.remote.local_copy import local_copy
 from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.cli.run_urls import existing_run
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
-    from trainer.checkpoints.checkpoint import Checkpoint
+    from run_store.checkpoints.checkpoint import Checkpoint
 
 checkpoints_app = typer.Typer(
     no_args_is_help=True, help="List, verify, prune and average a run's checkpoints."
@@ -86,10 +86,10 @@ def prune_checkpoints(
       transloom checkpoints prune runs/phrasebook --keep-last 1 --dry-run
     """
     from cluster.recipe import checkpoints_of_run
-    from trainer.checkpoints.checkpoint import newest_intact
-    from trainer.checkpoints.lease import Lease
-    from trainer.checkpoints.retention import prune, superfluous
-    from trainer.record.recorded_status import write_recorded_status
+    from run_store.checkpoints.checkpoint import newest_intact
+    from run_store.checkpoints.retention import prune, superfluous
+    from run_store.lease import Lease
+    from run_store.record.recorded_status import write_recorded_status
 
     folder = existing_run(run)
     given = {"keep_last": keep_last, "keep_best": keep_best, "keep_every_steps": keep_every}
@@ -110,7 +110,7 @@ def prune_checkpoints(
             removed = prune(folder.checkpoints, lease.work, config)
             write_recorded_status(folder, lease.owner)
     if folder.url and not dry_run:
-        from trainer.runs.remote.changes import remove_checkpoints  # imports obstore
+        from run_store.remote.changes import remove_checkpoints  # imports obstore
 
         remove_checkpoints(folder.url, [path.name for path in removed], announce)
     paths = [str(path) for path in removed]
@@ -172,7 +172,7 @@ def _numbers(text: str) -> list[int]:
 
 def checkpoint_rows(run: Path) -> list[dict[str, Any]]:
     """Return a row for each complete checkpoint of a run, and for each average."""
-    from trainer.checkpoints.checkpoint import Checkpoint
+    from run_store.checkpoints.checkpoint import Checkpoint
 
     rows: list[dict[str, Any]] = []
     for path in _all_of(run):
@@ -204,7 +204,7 @@ def verified_rows(run: Path, console: Terminal) -> list[dict[str, Any]]:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from trainer.checkpoints.checkpoint import Checkpoint
+    from run_store.checkpoints.checkpoint import Checkpoint
 
     problems: dict[Path, str | None] = dict.fromkeys(_all_of(run))
     checkpoints = []
@@ -245,11 +245,11 @@ def average_run(
         CheckpointError: the run has fewer checkpoints than requested, or one of them is damaged.
     """
     from cluster.recipe import checkpoints_of_run
-    from trainer.checkpoints.averaging import average  # imports torch
-    from trainer.checkpoints.checkpoint import Checkpoint
-    from trainer.checkpoints.folder_names import list_checkpoints, step_of
-    from trainer.checkpoints.format import read_header
-    from trainer.checkpoints.retention import best
+    from run_store.checkpoints.averaging import average  # imports torch
+    from run_store.checkpoints.checkpoint import Checkpoint
+    from run_store.checkpoints.folder_names import list_checkpoints, step_of
+    from run_store.checkpoints.format import read_header
+    from run_store.checkpoints.retention import best
 
     folder = existing_run(run)
     paths = {step_of(path): path for path in list_checkpoints(folder.checkpoints)}
@@ -272,7 +272,7 @@ def average_run(
     averaged = [Checkpoint(paths[step]) for step in chosen]
     if folder.url is None:
         return average(folder.checkpoints, averaged)
-    from trainer.runs.remote.changes import add_checkpoint  # imports obstore
+    from run_store.remote.changes import add_checkpoint  # imports obstore
 
     with tempfile.TemporaryDirectory(prefix="transloom-average-") as directory:
         made = average(Path(directory), averaged)
@@ -346,7 +346,7 @@ def _score_text(scores: dict[str, dict[str, Any]], measure: str) -> str:
 
 
 def _all_of(run: Path) -> list[Path]:
-    from trainer.checkpoints.folder_names import list_averages, list_checkpoints
+    from run_store.checkpoints.folder_names import list_averages, list_checkpoints
 
     checkpoints = existing_run(run).checkpoints
     return list_checkpoints(checkpoints) + list_averages(checkpoints)
@@ -368,8 +368,8 @@ def _check_contents(checkpoint: "Checkpoint", run: Path) -> None:
         CheckpointError, RunMismatchError: the contents do not fit the run, or are not finite.
     """
     # Imported late, because `reader` and `trained_network` import torch.
-    from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
-    from trainer.runs.folder import RunFolder
+    from run_store.checkpoints.reader import CheckpointReader, require_same_shapes
+    from run_store.folder import RunFolder
     from transloom.inference.trained_network import shapes_of_run
 
     if checkpoint.header.files:

@@ -13,11 +13,11 @@ from data_pipeline.storage.store import DatasetStore
 from foundation.terminal import Terminal, bars_by_name, note, percentage_bars, warn
 from foundation.wording import counted, join_items
 from model.config.transformer import DecodingConfig
+from run_store.checkpoints.checkpoint import Checkpoint, sha256_of
+from run_store.checkpoints.folder_names import STEP, checkpoint_name
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
-from trainer.checkpoints.folder_names import STEP, checkpoint_name
+from run_store.folder import RunFolder
 from trainer.recipe import identity_differences
-from trainer.runs.folder import RunFolder
 from transloom.cli.load_translator import load_translator, trained_recipe
 from transloom.cli.run_urls import existing_run, named_run, writable
 from transloom.inference.breakdowns import frequencies_of

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foundation.wording import counted
-from trainer.runs.start import StopOrder
+from run_store.start import StopOrder
 from transloom.cli.options import JsonOption, RunLocationArgument, answer
 
 if TYPE_CHECKING:
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
 
 
 def stop(run: RunLocationArgument, as_json: JsonOption = False) -> None:
@@ -26,7 +26,7 @@ def stop(run: RunLocationArgument, as_json: JsonOption = False) -> None:
     folder, log = _run_and_log(run)
     order = StopOrder(by=current_user())
     if folder.url:
-        from trainer.runs.remote.head import request_stop  # imports obstore
+        from run_store.remote.head import request_stop  # imports obstore
 
         request_stop(folder.url, order.by)
         told = f"Requested that {folder.url} write a checkpoint and stop. Its log.txt"
@@ -51,7 +51,7 @@ def workers(
     folder, log = _run_and_log(run)
     told = f"Requested {counted(count, 'data worker')} for {folder.location}"
     if folder.url:
-        from trainer.runs.remote.head import request_data_workers  # imports obstore
+        from run_store.remote.head import request_data_workers  # imports obstore
 
         request_data_workers(folder.url, count)
         told += ". Its log.txt"
@@ -64,7 +64,7 @@ def workers(
 
 def _run_and_log(run: Path) -> "tuple[RunFolder, str]":
     """Return a run that exists, unless it is in an object store, and the location of its log."""
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
 
     folder = RunFolder.of(run)
     if folder.url:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foundation.terminal import note, print_json_line, print_line, print_result
-from trainer.runs.run_url import run_url
+from run_store.run_url import run_url
 from transloom.cli.options import JsonOption, Overrides, RecipeArgument, SharedRunOption
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _show(
 @deploy_app.command("mirror-folder", hidden=True)
 def mirror_folder_of(url: str) -> None:
     """Print the folder on this node in which a run in an object store is trained."""
-    from trainer.checkpoints.run_copies import mirror_folder
+    from run_store.run_copies import mirror_folder
 
     print_line(str(mirror_folder(run_url(url))))
 

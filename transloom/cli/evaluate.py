@@ -97,7 +97,7 @@ def evaluate_sets(
     processes: int | None = None,
 ) -> "list[Evaluation]":
     """Score a translation run on the named test sets, or on all test sets if `names` is empty."""
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
     from transloom.cli.load_translator import trained_recipe
     from transloom.inference.evaluation import evaluate
 

@@ -77,10 +77,10 @@ def import_run(folder: Path, run: Path, recipe: str, overrides: Sequence[str]) -
     from cluster.supervision.run_checks import check_run, open_run
     from model.config.decoder_only import DecoderOnlyConfig
     from model.hugging_face.language_model import load_hugging_face
-    from trainer.checkpoints.folder_names import list_checkpoints
-    from trainer.checkpoints.lease import Lease
-    from trainer.record.recorded_status import write_recorded_status
-    from trainer.runs.folder import RunFolder
+    from run_store.checkpoints.folder_names import list_checkpoints
+    from run_store.folder import RunFolder
+    from run_store.lease import Lease
+    from run_store.record.recorded_status import write_recorded_status
     from trainer.state.imported_weights import commit_imported
 
     loaded = load_recipe(find_recipe(recipe), [*overrides, "trainer.init_from=null"])

@@ -13,8 +13,8 @@ from foundation.location import without_credentials
 from foundation.terminal import note, print_json_line, print_line, print_result, warn
 from foundation.wording import join_items
 from run_store import RUNS
-from trainer.runs.run_url import is_run_url
-from trainer.runs.start import DEFAULT_PRIORITY, StopOrder
+from run_store.run_url import is_run_url
+from run_store.start import DEFAULT_PRIORITY, StopOrder
 from transloom.cli.options import (
     JsonOption,
     Overrides,
@@ -391,10 +391,10 @@ def _require_owner(summary: "JobSummary", named: str | None, me: str) -> None:
 
 def _ask_to_stop(folder: str, summary: "JobSummary", order: StopOrder) -> None:
     """Ask the latest job of a run to stop, by a file in the run's folder."""
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
 
     if is_run_url(folder):
-        from trainer.runs.remote.head import request_stop  # imports obstore
+        from run_store.remote.head import request_stop  # imports obstore
 
         request_stop(folder, order.by)
     else:

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 from foundation.tasks import DEFAULT_TASK
 from foundation.terminal import warn
 from foundation.wording import join_items
+from run_store.checkpoints.checkpoint import Checkpoint
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint
+from run_store.folder import RunFolder
 from trainer.errors import EngineError
 from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder
 from transloom.cli.run_urls import named_run
 from transloom.inference.decoding_options import OF_THE_RECIPE, DecodingOptions
 from transloom.inference.engine_names import Engine, Precision

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import GaugeMetricFamily
 
-    from trainer.record.run_metrics import MetricValue
+    from run_store.record.run_metrics import MetricValue
 
 LOOPBACK = "127.0.0.1"
 
@@ -97,7 +97,7 @@ def runs_at(folder: Path) -> list[Path]:
     Raises:
         RunMismatchError: there is no such folder.
     """
-    from trainer.record.run_status import is_run, run_paths
+    from run_store.record.run_status import is_run, run_paths
 
     if is_run(folder):
         return [folder.absolute()]  # absolute, because the path "." has no name
@@ -124,7 +124,7 @@ class _Runs:
         return []
 
     def collect(self) -> "Iterator[GaugeMetricFamily]":
-        from trainer.record.run_metrics import node_values, run_values
+        from run_store.record.run_metrics import node_values, run_values
 
         with self._serve_lock:
             values = [
@@ -142,7 +142,7 @@ def _families(values: "Iterable[MetricValue]") -> "Iterator[GaugeMetricFamily]":
     """
     from prometheus_client.metrics_core import GaugeMetricFamily
 
-    from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS
+    from run_store.record.run_metrics import NODE_METRICS, RUN_METRICS
 
     of_name: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for name, labels, value in values:

@@ -9,7 +9,7 @@ import typer
 from cluster.errors import RecipeError
 from foundation.errors import DataError
 from foundation.terminal import note
-from trainer.runs.local_copy import local_copy
+from run_store.remote.local_copy import local_copy
 from transloom.cli.completion import runs_and_recipes
 from transloom.cli.options import JsonOption, Overrides, answer
 from transloom.observe.terminal.tables import AnswerTable
@@ -94,7 +94,7 @@ def figure_of(name: str, overrides: Sequence[str]) -> "tuple[Blueprint, bool]":
         RunMismatchError: the network belongs to an extension.
     """
     from cluster.recipe import find_recipe, load_recipe, load_run_recipe
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
     from transloom.observe.explain.blueprint.networks import Sizes, blueprint_of_settings
 
     run = RunFolder(local_copy(name))

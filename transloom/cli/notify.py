@@ -10,8 +10,8 @@ from transloom.cli.options import JsonOption, Overrides, RecipeArgument, RunOpti
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
+    from run_store.folder import RunFolder
     from trainer.notify_config import NotifyTarget
-    from trainer.runs.folder import RunFolder
 
 
 def notify(
@@ -37,7 +37,7 @@ def notify(
     """
     from cluster.recipe import find_recipe, load_recipe, run_name
     from run_store import RUNS
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
 
     path = find_recipe(recipe)
     loaded = load_recipe(path, overrides or [])

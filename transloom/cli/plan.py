@@ -94,7 +94,7 @@ def plan(
       transloom plan vaswani-base --nodes 128
     """
     from cluster.planning.plan import PlanOptions, make_plan
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
     from transloom.cli.train_run import recipe_and_run
 
     loaded, folder = recipe_and_run(recipe, overrides or [], run, address)

@@ -83,7 +83,7 @@ def replay(
         raise typer.BadParameter(
             "no steps are given: name them with --steps A:B, or let --worst choose a step"
         )
-    from trainer.runs.folder import StepRange
+    from run_store.folder import StepRange
     from transloom.cli.replay_run import ReplayRequest
     from transloom.cli.replay_run import replay as replay_run
     from transloom.observe.terminal.replay import replay_report_text

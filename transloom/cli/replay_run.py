@@ -22,16 +22,16 @@ from data_pipeline.errors import DatasetFileError
 from foundation.file_model import JsonLimits, parse_object
 from foundation.location import Location, without_credentials
 from foundation.terminal import Terminal, shown, step_counts
-from trainer.checkpoints.format import HEADER
-from trainer.checkpoints.run_copies import register_copy
-from trainer.checkpoints.state_objects import PARTS
+from run_store.checkpoints.format import HEADER
+from run_store.checkpoints.state_objects import PARTS
+from run_store.folder import RunFolder, StepRange
+from run_store.record.metrics_file import step_lines
+from run_store.record.metrics_lines import Line, StepLine
+from run_store.record.vitals import Vitals
+from run_store.run_copies import register_copy
 from trainer.job.rank_job import ReplayOptions
-from trainer.record.metrics_file import step_lines
-from trainer.record.metrics_lines import Line, StepLine
 from trainer.replay.rank_reports import RankStateReport, RankStepReport
 from trainer.replay.replay_report import ReplayReport
-from trainer.runs.folder import RunFolder, StepRange
-from trainer.runs.vitals import Vitals
 from trainer.start.model_folder import is_model_folder
 from trainer.start.warm_start import warm_start_of
 from transloom.cli.run_urls import existing_run

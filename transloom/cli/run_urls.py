@@ -17,11 +17,11 @@ from cluster.errors import RecipeError
 from foundation.shown_urls import show_as_url
 from foundation.terminal import warn
 from run_store.errors import RunError, RunMismatchError
-from trainer.runs.local_copy import local_copy
-from trainer.runs.run_url import is_run_url, run_url
+from run_store.remote.local_copy import local_copy
+from run_store.run_url import is_run_url, run_url
 
 if TYPE_CHECKING:
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
 
 
 def run_location(run: Path | None) -> Path | None:
@@ -106,7 +106,7 @@ def existing_run(run: Path) -> "RunFolder":
     Raises:
         RunMismatchError: the run does not exist.
     """
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
 
     folder = RunFolder(run)
     folder.card()
@@ -136,7 +136,7 @@ def followed_copy(
     if not is_run_url(what):
         yield Path(what)
         return
-    from trainer.runs.remote.views import PrefixView, ViewFollower, view_of  # imports obstore
+    from run_store.remote.views import PrefixView, ViewFollower, view_of  # imports obstore
 
     view = view_of(str(what), only)
     view.refresh()
@@ -162,13 +162,13 @@ def writable(run: "RunFolder") -> Iterator["RunFolder"]:
     if run.url is None:
         yield run
         return
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
 
     with tempfile.TemporaryDirectory(prefix="transloom-") as name:
         folder = Path(name)
         show_as_url(folder, run.url)
         yield RunFolder(folder, run.url)
-        from trainer.runs.remote.changes import add_files  # imports obstore
+        from run_store.remote.changes import add_files  # imports obstore
 
         try:
             add_files(run.url, folder)

@@ -11,13 +11,13 @@ import typer
 
 from foundation.terminal import Terminal, bars_by_name, percentage_bars, print_result
 from foundation.wording import counted
-from trainer.runs.run_url import MAX_RUN_BYTES
+from run_store.run_url import MAX_RUN_BYTES
 from transloom.cli.completion import run_folders
 from transloom.cli.options import JsonOption, RunArgument, answer
 from transloom.cli.run_urls import existing_run, followed_copy, run_url_argument
 
 if TYPE_CHECKING:
-    from trainer.runs.remote.transfer import TransferSummary
+    from run_store.remote.transfer import TransferSummary
 
 runs_app = typer.Typer(
     help="List runs, and copy runs to and from an object store. `transloom runs FOLDER` is short "
@@ -77,7 +77,7 @@ def push(
 
       transloom runs push runs/phrasebook s3://bucket/runs/phrasebook
     """
-    from trainer.runs.remote.transfer import push_run
+    from run_store.remote.transfer import push_run
 
     with _transfer_display() as receivers:
         copied = push_run(folder, url, *receivers)
@@ -102,7 +102,7 @@ def pull(
 
       transloom runs pull s3://bucket/runs/phrasebook runs/phrasebook
     """
-    from trainer.runs.remote.transfer import pull_run
+    from run_store.remote.transfer import pull_run
 
     with _transfer_display() as receivers:
         copied = pull_run(url, folder, *receivers, max_bytes=max_bytes)

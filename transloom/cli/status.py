@@ -29,8 +29,8 @@ def status(
     from transloom.observe.terminal.run_status_text import status_of, status_text
 
     if from_record:
-        from trainer.record.recorded_status import write_recorded_status
-        from trainer.runs.folder import RunFolder
+        from run_store.folder import RunFolder
+        from run_store.record.recorded_status import write_recorded_status
 
         status_of(run)
         write_recorded_status(RunFolder(run))

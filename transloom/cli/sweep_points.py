@@ -16,7 +16,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import load_recipe, run_name
 from foundation.strict_yaml import YamlError, parse_yaml
 from foundation.wording import counted
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 MAX_RUNS = 1_000
 

@@ -23,9 +23,9 @@ from cluster.errors import EXIT_FAILED, EXIT_PREEMPTED
 from cluster.supervision.command_signals import SIGNALS, ignore_signals
 from cluster.supervision.interval import Interval
 from foundation.wording import counted
-from trainer.record.run_status import run_status_of
-from trainer.record.run_status_model import RunStatus
-from trainer.runs.remote.files import SWEEP_OUTPUT
+from run_store.record.run_status import run_status_of
+from run_store.record.run_status_model import RunStatus
+from run_store.remote.files import SWEEP_OUTPUT
 from transloom.cli.sweep_points import SweepPoint
 
 POLL_SECONDS = 0.2

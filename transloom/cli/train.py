@@ -52,7 +52,7 @@ def train(
     """
     exit_on_signal_before_run()
     first_and_last = step_range(profile) if profile else None
-    from trainer.runs.folder import StepRange
+    from run_store.folder import StepRange
     from transloom.cli.train_run import TrainOptions, train_run
 
     steps = StepRange(*first_and_last) if first_and_last else None

@@ -15,12 +15,12 @@ from cluster.supervision.supervisor import SupervisionOptions, supervise
 from foundation.terminal import Terminal
 from foundation.wording import counted
 from run_store import RUNS
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
+from run_store.checkpoints.folder_names import list_checkpoints, step_of
+from run_store.folder import RunFolder, StepRange, profile_folder
+from run_store.record.metrics_file import read_backwards
+from run_store.record.metrics_lines import ValidationLine
+from run_store.record.run_status_model import LossForm
 from trainer.job.rank_job import Outcome
-from trainer.record.metrics_file import read_backwards
-from trainer.record.metrics_lines import ValidationLine
-from trainer.record.run_status_model import LossForm
-from trainer.runs.folder import RunFolder, StepRange, profile_folder
 from transloom.cli.next_steps import next_commands
 from transloom.observe.terminal.display import LoggingListener, listener_for
 

@@ -29,7 +29,7 @@ from transloom.inference.decoding_options import DecodingOptions
 from transloom.observe.terminal.tables import AnswerTable, Column
 
 if TYPE_CHECKING:
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
     from transloom.inference.engine_names import Precision
     from transloom.inference.significance import Metric
     from transloom.inference.tuned_decoding import DecodingPoint, Grid, TunedDecoding
@@ -101,7 +101,7 @@ def tune_decoding(
             f"--set is {on!r}, expected validation: if you chose decoding options on a test set, "
             "the reported scores of that set would be too good"
         )
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
     from transloom.inference.tuned_decoding import Grid
 
     grid = Grid()
@@ -166,7 +166,7 @@ def tune_run(run: Path, options: TuningOptions, console: Terminal) -> "TunedDeco
         RunMismatchError: the run does not exist or does not translate, or the dataset differs.
         CheckpointError: a checkpoint does not exist, or is damaged.
     """
-    from trainer.runs.folder import RunFolder
+    from run_store.folder import RunFolder
     from transloom.cli.load_translator import load_translator, task_of, trained_recipe
     from transloom.inference.chosen_checkpoint import find_checkpoint
     from transloom.inference.tuned_decoding import DecodingTuner, write_tuned_decoding
@@ -201,9 +201,9 @@ def _found(run: "RunFolder", name: str) -> str:
         CheckpointError: there is no such checkpoint.
     """
     from cluster.recipe import checkpoints_of_run
-    from trainer.checkpoints.folder_names import checkpoint_name, list_checkpoints, step_of
-    from trainer.checkpoints.format import read_header
-    from trainer.checkpoints.retention import best
+    from run_store.checkpoints.folder_names import checkpoint_name, list_checkpoints, step_of
+    from run_store.checkpoints.format import read_header
+    from run_store.checkpoints.retention import best
     from transloom.cli.checkpoints import average_run
     from transloom.inference.chosen_checkpoint import find_checkpoint
 
@@ -256,7 +256,7 @@ def _table(tuned: "TunedDecoding") -> AnswerTable:
 
 
 def _advice(run: Path, tuned: "TunedDecoding", file: str) -> list[str]:
-    from trainer.checkpoints.folder_names import checkpoint_name
+    from run_store.checkpoints.folder_names import checkpoint_name
     from transloom.inference.evaluation import MOSES_BLEU
     from transloom.inference.tuned_decoding import VALIDATION
 

@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
+from run_store.checkpoints.checkpoint import Checkpoint, newest_intact, newest_intact_average
+from run_store.checkpoints.folder_names import list_averages, list_checkpoints, step_of
+from run_store.checkpoints.format import CheckpointHeader, read_header
 from run_store.errors import CheckpointError
-from trainer.checkpoints.checkpoint import Checkpoint, newest_intact, newest_intact_average
-from trainer.checkpoints.folder_names import list_averages, list_checkpoints, step_of
-from trainer.checkpoints.format import CheckpointHeader, read_header
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 
 def find_checkpoint(

@@ -7,8 +7,8 @@ requires an optional dependency.
 from functools import partial
 
 from model.networks.transformer import Transformer
+from run_store.folder import RunFolder
 from trainer.errors import EngineError
-from trainer.runs.folder import RunFolder
 from transloom.inference.ctranslate2.conversion import positions_of, require_supported, write_model
 from transloom.inference.ctranslate2.export_cache import cached_files, origin_of
 from transloom.inference.ctranslate2.library import require_compute_type

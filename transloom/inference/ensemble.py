@@ -18,10 +18,10 @@ from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 from model.config.transformer import ModelConfig
 from model.networks.transformer import Transformer
+from run_store.checkpoints.checkpoint import Checkpoint, sha256_of
+from run_store.checkpoints.format import HEADER
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
-from trainer.checkpoints.format import HEADER
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from transloom.inference.searchers import OwnSearcher, Searcher, SearchOrigin, search_together
 from transloom.inference.trained_network import TrainedNetwork, Weights
 

@@ -18,9 +18,9 @@ from data_pipeline.config.data import DataConfig
 from data_pipeline.config.pair import TARGET
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
+from run_store.checkpoints.checkpoint import Checkpoint
 from run_store.errors import RunMismatchError
 from run_store.scores import Scores
-from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.process.placement import Placement
 from trainer.tasks.task import training_task
 from trainer.training.validation import Validator

@@ -19,9 +19,9 @@ from data_pipeline.config.pair import SOURCE
 from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import SMALL, Count, FileModel, parse_object
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
-from trainer.checkpoints.folder_names import STEP
-from trainer.checkpoints.format import HEADER
+from run_store.checkpoints.checkpoint import Checkpoint, sha256_of
+from run_store.checkpoints.folder_names import STEP
+from run_store.checkpoints.format import HEADER
 from trainer.errors import TranslationError
 from trainer.tasks.task import save_texts
 from transloom.inference.engine_names import Precision

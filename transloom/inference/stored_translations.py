@@ -16,10 +16,10 @@ import sacrebleu
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.pair import TARGET
 from data_pipeline.storage.regular_files import read_regular
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.folder import RunFolder
 from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder
 from transloom.inference.evaluation import dataset_of
 
 NEWEST = 6  # maximum number of files to score per test set

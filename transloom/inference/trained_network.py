@@ -13,12 +13,12 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers, share
 from foundation.errors import DataError, ExtensionError
 from foundation.tasks import tasks_of_command
 from model.errors import ModelError
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import checkpoint_name
+from run_store.checkpoints.reader import CheckpointReader, require_same_shapes
 from run_store.errors import DamagedCheckpointError, RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import checkpoint_name
-from trainer.checkpoints.reader import CheckpointReader, require_same_shapes
+from run_store.folder import RunFolder
 from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder
 from trainer.tasks.network import build_network, parameter_shapes
 from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.engine_names import Precision

@@ -17,7 +17,7 @@ from model.config.transformer import DecodingConfig
 from model.generation.search import Hypothesis, best_by_penalty
 from model.inspection.alignment import Alignment, align
 from model.networks.transformer import Transformer
-from trainer.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.checkpoint import Checkpoint
 from trainer.errors import TranslationError
 from trainer.process.host_memory import available_bytes
 from trainer.tasks.batch import to_device

@@ -21,11 +21,11 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.regular_files import write_atomically
 from foundation.file_model import Count, FileModel
 from foundation.wording import join_items
+from run_store.checkpoints.checkpoint import Checkpoint, sha256_of
+from run_store.checkpoints.format import HEADER
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
-from trainer.checkpoints.format import HEADER
+from run_store.folder import RunFolder
 from trainer.errors import TranslationError
-from trainer.runs.folder import RunFolder
 from transloom.inference.engine_names import Precision
 from transloom.inference.evaluation import MOSES_SIGNATURE, dataset_of, moses
 from transloom.inference.sentence_memory import LongSentenceError

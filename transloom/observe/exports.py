@@ -8,7 +8,7 @@
     events        one per event, with its details as JSON     event/NAME, as text
 
 The columns of `train` and `skipped` are all fields of their lines in
-`trainer.record.metrics_lines`, except `version` and `kind`.
+`run_store.record.metrics_lines`, except `version` and `kind`.
 
 The record is read line by line, so memory use does not grow with the record. The export is written
 to a hidden folder next to the requested one, and renamed when it is complete. An incomplete export
@@ -31,9 +31,9 @@ from foundation.folder_lock import work_folder
 from foundation.optional_packages import install_command
 from foundation.untrusted_text import visible
 from run_store.errors import RunError
-from trainer.record.metrics_file import parsed
-from trainer.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import parsed
+from run_store.record.metrics_lines import Line, SkippedLine, TrainLine, ValidationLine
 
 Format = Literal["tensorboard", "csv"]
 Report = Callable[[int, int], None]

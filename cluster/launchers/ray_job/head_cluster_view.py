@@ -13,8 +13,8 @@ from cluster.ray.jobs import Job, dashboard_of, newest_stop_order
 from cluster.ray.shares import RUN_KEY, ClusterSnapshot
 from foundation.errors import DataError
 from run_store.errors import RunError
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import StopOrder
+from run_store.folder import RunFolder
+from run_store.start import StopOrder
 
 # A request of Ray's own client to a lost head would block for a minute and then end this process.
 HEAD_SECONDS = 10.0

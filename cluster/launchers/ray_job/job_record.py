@@ -27,10 +27,10 @@ from cluster.ray.shares import Needs
 from cluster.supervision.share_target import ShareTarget
 from data_pipeline.storage.regular_files import read_regular, write_atomically
 from foundation.file_model import Count, FileModel, JsonLimits, error_summary
-from trainer.checkpoints.process_identity import host_identity, start_tick
-from trainer.runs.folder import RunFolder
-from trainer.runs.run_url import is_run_url
-from trainer.runs.start import Claim, Invocation
+from run_store.folder import RunFolder
+from run_store.process_identity import host_identity, start_tick
+from run_store.run_url import is_run_url
+from run_store.start import Claim, Invocation
 
 LIMITS = JsonLimits(bytes=8_000_000, values=200_000)
 RENEW_SECONDS = 5.0

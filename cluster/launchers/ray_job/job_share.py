@@ -25,7 +25,7 @@ from typing import Protocol
 from cluster.ray.shares import ClusterSnapshot, SharingJob, Space, one_per_run, target_ranks
 from cluster.supervision.share_target import MAX_CHARACTERS, ShareTarget
 from foundation.wording import counted, join_first
-from trainer.runs.start import StopOrder
+from run_store.start import StopOrder
 
 GIVE_SECONDS = 600.0
 # Seconds for which a new node must last before ranks start on it, without losses meanwhile.

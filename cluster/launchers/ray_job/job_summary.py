@@ -20,9 +20,9 @@ from cluster.launchers.ray_job.job_record import (
 )
 from cluster.ray.shares import CLAIM_KEY, RUN_KEY
 from cluster.supervision.share_target import ShareTarget
-from trainer.record.run_status import is_run, run_status_of
-from trainer.record.run_status_model import RunStatus
-from trainer.runs.start import Claim
+from run_store.record.run_status import is_run, run_status_of
+from run_store.record.run_status_model import RunStatus
+from run_store.start import Claim
 
 if TYPE_CHECKING:
     from cluster.ray.jobs import Job

@@ -45,11 +45,11 @@ from data_pipeline.storage.regular_files import write_atomically
 from foundation.periodic_thread import PeriodicThread
 from foundation.terminal import print_error
 from foundation.wording import counted
+from run_store.checkpoints.folder_names import list_checkpoints
 from run_store.errors import RunError
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.lease import was_owned_by
-from trainer.record.metrics_file import recorded_step
-from trainer.runs.start import StopOrder
+from run_store.lease import was_owned_by
+from run_store.record.metrics_file import recorded_step
+from run_store.start import StopOrder
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
@@ -328,7 +328,7 @@ class JobRunner:
         """Upload the job's files if its run is in an object store and no driver does it."""
         if self._run.url is None:
             return
-        from trainer.runs.remote.changes import add_job_files  # imports obstore
+        from run_store.remote.changes import add_job_files  # imports obstore
 
         try:
             add_job_files(self._run)

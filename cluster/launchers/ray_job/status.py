@@ -14,8 +14,8 @@ from cluster.ray import jobs
 from cluster.ray.jobs import Job
 from foundation.errors import DataError
 from run_store.errors import RunError
-from trainer.runs.local_copy import local_copy
-from trainer.runs.run_url import is_run_url
+from run_store.remote.local_copy import local_copy
+from run_store.run_url import is_run_url
 
 READERS = 8
 POLL_SECONDS = 0.5

@@ -40,9 +40,9 @@ from cluster.recipe import (
 from cluster.supervision.invocation import claim_of, current_invocation, current_user
 from foundation.wording import byte_count, counted, join_items
 from run_store import RUNS
-from trainer.runs.folder import RunFolder
-from trainer.runs.local_copy import stored_run
-from trainer.runs.start import DEFAULT_PRIORITY
+from run_store.folder import RunFolder
+from run_store.remote.local_copy import stored_run
+from run_store.start import DEFAULT_PRIORITY
 
 # After cluster.grace_seconds the driver kills the ranks and exits, which takes a moment.
 STOP_MARGIN_SECONDS = 30

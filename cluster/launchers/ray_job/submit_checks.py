@@ -20,7 +20,7 @@ from cluster.planning.versions import CHECKED_PACKAGES, version_of
 from cluster.ray import jobs
 from cluster.ray.exposure import HeadProbe
 from cluster.ray.shares import RUN_KEY
-from trainer.record.run_status import is_run, run_status_of
+from run_store.record.run_status import is_run, run_status_of
 
 PYTHONS = ((3, 11), (3, 13))  # the first and the last supported version
 _OTHERWISE = "Then the same command continues the run. To train another run, use --run PATH"

@@ -14,12 +14,12 @@ from data_pipeline.batching.stream import local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import open_store
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.record.metrics_file import read_metrics, train_lines
-from trainer.record.metrics_lines import Resumed
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics, train_lines
+from run_store.record.metrics_lines import Resumed
 from transloom.cli.prepare import prepare_dataset
 from transloom.inference.translator import Translator
 

@@ -8,7 +8,7 @@ import pytest
 from cluster.health import collectives
 from cluster.health.collectives import find_absent_ranks
 from cluster.health.hang_detector import Position
-from trainer.hang import MAX_RANKS
+from run_store.record.hang import MAX_RANKS
 
 GRADIENTS = ("gloo:all_reduce", [53376], "Float")
 WEIGHTS = ("gloo:all_gather", [26240], "Float")

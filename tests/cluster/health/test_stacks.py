@@ -13,7 +13,7 @@ from support.cluster.processes import wait_until
 from cluster.errors import RankHungError, RankLostError
 from cluster.health import stacks
 from cluster.health.stacks import attach_stacks, save_stacks, stacks_of
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 HANGS = """
 import ctypes

@@ -12,8 +12,8 @@ from cluster.notify import delivery
 from cluster.notify.delivery import MAX_WAITING, PAUSES_SECONDS, Deliveries, DeliveryThread
 from cluster.notify.notification import Notification, RunEvent
 from cluster.notify.targets import DeliveryProblem, open_target
+from run_store.folder import RunFolder
 from trainer.notify_config import NotifyTarget
-from trainer.runs.folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from cluster.notify.run_events import NotifyingListener, RunEvents
 from cluster.notify.targets import TargetError
 from cluster.recipe import Recipe
 from run_store.errors import LeaseLostError, RunError
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 
 class Target:
@@ -103,7 +103,7 @@ def finish(listener, run, tensors):
 def test_a_finished_run_is_sent_after_its_events_in_each_session(run, target):
     import torch
 
-    from trainer.zero.fragment import Fragment
+    from run_store.checkpoints.fragment import Fragment
 
     listener = make_listener(run)
     finish(listener, run, [Fragment("master", "w", 0, torch.ones(4))])

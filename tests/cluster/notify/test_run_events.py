@@ -21,12 +21,12 @@ from cluster.notify import run_events
 from cluster.notify.run_events import RunEvents
 from cluster.recipe import Recipe
 from cluster.supervision.restart_loop import excluded_nodes_text
+from run_store.checkpoints.fragment import Fragment
+from run_store.folder import RunFolder
+from run_store.record.metrics_lines import RankRecovered, SlowRankFound
 from run_store.record.notify_event import EVENTS
-from trainer.record.metrics_lines import RankRecovered, SlowRankFound
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import StopOrder
-from trainer.runs.vitals import RankVitals, Restart, Vitals
-from trainer.zero.fragment import Fragment
+from run_store.record.vitals import RankVitals, Restart, Vitals
+from run_store.start import StopOrder
 
 
 class Clock:

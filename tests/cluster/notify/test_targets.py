@@ -13,8 +13,8 @@ from support.cluster.processes import HANG_SECONDS, is_alive, wait_until
 
 from cluster.notify.notification import Notification, NotifiedScore, RunEvent
 from cluster.notify.targets import DeliveryProblem, TargetError, open_target
+from run_store.folder import RunFolder
 from trainer.notify_config import NotifyTarget
-from trainer.runs.folder import RunFolder
 
 COMMAND = "TRANSLOOM_NOTIFY"
 LONG = 5.0

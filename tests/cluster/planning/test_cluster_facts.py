@@ -11,7 +11,7 @@ from cluster.planning.plan import Plan
 from cluster.ray.cluster_view import Node
 from cluster.ray.private import Holder
 from cluster.recipe import Recipe
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from transloom.cli.plan import plan_text
 
 HOLDER = Holder("01000000", "raysubmit_x", "/runs/a", "transloom train", "10.0.0.2, process 7",

@@ -35,7 +35,7 @@ from model.heads.sentence_encoder import SentenceEncoder
 from model.networks.decoder_only import DecoderOnly
 from model.networks.transformer import Transformer, Vocabulary
 from run_store.errors import RunMismatchError
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 
 def changed(dataset, **sections):
@@ -165,7 +165,7 @@ def test_a_file_system_that_is_mounted_read_only_is_named(tmp_path):
 import json, subprocess
 from pathlib import Path
 from cluster.planning.quick_checks import run_folder_problems
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 disk = Path({str(tmp_path / "disk")!r})
 before = list(run_folder_problems(RunFolder(disk / "new")))
 subprocess.run(["mount", "-o", "remount,ro", disk], check=True)

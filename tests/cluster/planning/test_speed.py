@@ -9,9 +9,9 @@ from cluster.planning.plan import Epoch, Plan
 from cluster.planning.speed import Speed, duration, recorded_speed, speed_of
 from cluster.recipe import Recipe
 from run_store.errors import RunError
+from run_store.folder import RunFolder
+from run_store.record.metrics_lines import TrainLine
 from trainer.memory.state_size import StateSize
-from trainer.record.metrics_lines import TrainLine
-from trainer.runs.folder import RunFolder
 from transloom.cli.plan import plan_text
 
 

@@ -17,7 +17,7 @@ from cluster.ranks import actor as actor_module
 from cluster.ranks.actor import RankActor
 from cluster.ranks.node_processes import ProcessName
 from cluster.ranks.reports import Notice
-from trainer.checkpoints.process_identity import start_tick
+from run_store.process_identity import start_tick
 
 ROOT = Path(__file__).resolve().parents[3]
 # In a process of its own, in which nothing else has been imported.

@@ -19,7 +19,7 @@ from cluster.ranks.death_watch import ANSWER_SECONDS, RETRY_SECONDS, DeathWatch
 from cluster.ranks.node_agent import start_agent
 from cluster.ranks.node_processes import ProcessName, dead_processes_here
 from cluster.ray.session import ray_session
-from trainer.checkpoints.process_identity import start_tick
+from run_store.process_identity import start_tick
 
 A1, A2, B1 = ProcessName("a", 1, 7), ProcessName("a", 2, 7), ProcessName("b", 1, 7)
 

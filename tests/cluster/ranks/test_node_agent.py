@@ -23,8 +23,8 @@ from cluster.ranks.node_meter import UsageRequests
 from cluster.ranks.node_mirror import pull_run
 from cluster.ranks.node_processes import ProcessName, collect_stacks, kill_processes
 from cluster.ray.session import ray_session
-from trainer.checkpoints.process_identity import start_tick
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.process_identity import start_tick
 
 
 @pytest.fixture(scope="module")

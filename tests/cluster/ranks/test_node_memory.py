@@ -24,14 +24,14 @@ from cluster.ranks.node_memory import (
     next_nodes,
 )
 from cluster.ray.session import ray_session
+from run_store.checkpoints import memory_folder
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
+from run_store.checkpoints.memory_folder import MemoryFolder
+from run_store.checkpoints.reader import CheckpointReader
 from run_store.errors import CheckpointError, DamagedCheckpointError
-from trainer.checkpoints import memory_folder
-from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
-from trainer.checkpoints.memory_folder import MemoryFolder
-from trainer.checkpoints.reader import CheckpointReader
 from trainer.process.placement import Placement
 from trainer.state.memory_writer import MemoryWriter
-from trainer.zero.fragment import Fragment
 
 STATE = [Fragment("master", "w", 0, torch.arange(4.0)), Fragment("exp_avg", "w", 0, torch.ones(4))]
 

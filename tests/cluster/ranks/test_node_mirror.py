@@ -8,8 +8,8 @@ from support.storage.fault_proxy import Answer, FaultProxy
 from cluster.ranks.node_mirror import RANK_FILES, SHARED_RANK_FILES, NodeMirror
 from data_pipeline.storage.object_errors import ObjectStoreError
 from data_pipeline.storage.object_store import ObjectStore
-from trainer.checkpoints.state_objects import PartList
-from trainer.runs.remote.head import HeadObject
+from run_store.checkpoints.state_objects import PartList
+from run_store.remote.head import HeadObject
 
 SECONDS = 60.0
 RECORD = "metrics.jsonl"

@@ -20,8 +20,8 @@ from cluster.ranks.reports import (
     StateWritten,
 )
 from cluster.supervision.inline import InlineSupervision
-from trainer.checkpoints.state_file import FileRecord
-from trainer.runs.log import DETAIL
+from run_store.checkpoints.state_file import FileRecord
+from run_store.record.log import DETAIL
 
 FILE = FileRecord(name="state-00000-of-00001.safetensors", bytes=1, sha256="a")
 HEADER = make_header(7)

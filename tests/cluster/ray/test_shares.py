@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.ray.cluster_shares import sharing_job
 from cluster.ray.jobs import Job
 from cluster.ray.shares import Needs, NodeCapacity, SharingJob, target_ranks
-from trainer.runs.start import Claim
+from run_store.start import Claim
 
 
 def job(

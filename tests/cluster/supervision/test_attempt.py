@@ -28,12 +28,12 @@ from cluster.supervision.attempt_end import DRAIN_MARGIN_SECONDS, SCALE_UP_AFTER
 from cluster.supervision.interval import Interval
 from cluster.supervision.invocation import JOB_VARIABLE
 from cluster.supervision.share_target import ShareTarget, share_file
+from run_store.checkpoints.folder_names import list_checkpoints
 from run_store.errors import CheckpointError, LeaseLostError
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.record.metrics_lines import RankHung
-from trainer.record.node_usage import Usage
-from trainer.record.run_status import read_status
-from trainer.runs.log import DETAIL
+from run_store.record.log import DETAIL
+from run_store.record.metrics_lines import RankHung
+from run_store.record.node_usage import Usage
+from run_store.record.run_status import read_status
 
 GROWABLE = {"min": 1, "max": 2}
 NO_ERROR = nullcontext()

@@ -14,9 +14,9 @@ from support.cluster.scripted_cluster import (
 
 from cluster.errors import ClusterError
 from cluster.ranks.group import Poll
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.corruption import CorruptionFinding, SilentCorruptionError
-from trainer.record.run_status import read_status
+from run_store.checkpoints.folder_names import list_checkpoints, step_of
+from run_store.record.corruption import CorruptionFinding, SilentCorruptionError
+from run_store.record.run_status import read_status
 
 THREE = ("a", "b", "c")
 

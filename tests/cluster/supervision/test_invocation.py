@@ -21,7 +21,7 @@ from cluster.supervision.invocation import (
     current_start,
     current_user,
 )
-from trainer.runs.start import Claim, Code, Invocation
+from run_store.start import Claim, Code, Invocation
 from transloom.cli.app import app
 
 SECRET = "hunter2secret"

@@ -7,8 +7,8 @@ from support.records.checkpoints import make_header
 
 from cluster.ranks.node_memory import StoredFile
 from cluster.supervision.memory_tier import MAX_FAILED_STARTS, MemoryTier
+from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
 from run_store.errors import CheckpointError
-from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
 
 
 class Copy:

@@ -8,8 +8,8 @@ from support.records.lines import train_line
 from support.records.run_folders import made_run
 
 from cluster.supervision.node_samples import LocalNodeSampler, NodeSampler
-from trainer.record.node_usage import Usage
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.node_usage import Usage
 
 USAGE = Usage(cpu_percent=1, memory_used_bytes=2, memory_bytes=3)
 

@@ -12,8 +12,8 @@ from support.records.run_folders import made_run, with_checkpoint, with_owner
 from cluster.ray.session import ray_session
 from cluster.supervision import ray_metrics
 from cluster.supervision.ray_metrics import RayMetrics
-from trainer.record.run_metrics import RUN_METRICS, SLOW_RANK_FACTOR, run_values
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.run_metrics import RUN_METRICS, SLOW_RANK_FACTOR, run_values
 
 
 @pytest.fixture

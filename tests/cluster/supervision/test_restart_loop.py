@@ -35,13 +35,13 @@ from cluster.supervision.restart_loop import (
 from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
 from cluster.supervision.run_listener import NODE_EXCLUDED
 from data_pipeline.batching.plan import Cursor
+from run_store.checkpoints.memory_file import MemorySteps
 from run_store.errors import CheckpointError, DamagedCheckpointError, LeaseLostError
-from trainer.checkpoints.memory_file import MemorySteps
+from run_store.folder import StepRange
+from run_store.record.log import DETAIL
+from run_store.record.run_status import run_status_of
 from trainer.errors import NonFiniteLossError
 from trainer.job.rank_job import ReplayOptions
-from trainer.record.run_status import run_status_of
-from trainer.runs.folder import StepRange
-from trainer.runs.log import DETAIL
 
 LACKS = "Node b does not have the run's folder /runs/x. Share it, with --run PATH"
 

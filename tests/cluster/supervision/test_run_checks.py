@@ -20,12 +20,12 @@ from data_pipeline.batching.stream import next_window
 from data_pipeline.batching.window import open_mixture
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.quarantine import quarantine
+from run_store.checkpoints.commit import commit, partial_folder
+from run_store.checkpoints.folder_names import folder_name
+from run_store.checkpoints.format import HEADER, EarlyStoppingState
+from run_store.checkpoints.state_file import FileRecord
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.commit import commit, partial_folder
-from trainer.checkpoints.folder_names import folder_name
-from trainer.checkpoints.format import HEADER, EarlyStoppingState
-from trainer.checkpoints.state_file import FileRecord
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 STATE = "state-00000-of-00001.safetensors"
 

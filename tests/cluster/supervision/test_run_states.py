@@ -27,8 +27,8 @@ from cluster.supervision.run_states import (
     WaitForCapacity,
 )
 from run_store.errors import DamagedCheckpointError
+from run_store.record.run_status import read_status
 from trainer.errors import NonFiniteLossError
-from trainer.record.run_status import read_status
 
 WAIT, CHECK, START = "waiting_for_capacity", "checking_nodes", "starting_ranks"
 TRAIN, END = "training", "ending"

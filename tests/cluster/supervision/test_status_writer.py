@@ -18,12 +18,12 @@ from cluster.data.workers import HEARTBEAT_TIMEOUT_SECONDS, WorkerHeartbeat, Wor
 from cluster.health.hang_detector import Position
 from cluster.supervision import status_writer
 from cluster.supervision.status_writer import STARTED_AGAIN, StatusWriter
-from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.lease import Lease
-from trainer.record.run_status import read_status, run_status_of
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import Claim, Invocation, Start
-from trainer.runs.vitals import MAX_CHARACTERS, MAX_RESTARTS
+from run_store import lease as lease_module
+from run_store.folder import RunFolder
+from run_store.lease import Lease
+from run_store.record.run_status import read_status, run_status_of
+from run_store.record.vitals import MAX_CHARACTERS, MAX_RESTARTS
+from run_store.start import Claim, Invocation, Start
 
 
 class Audience:
@@ -203,9 +203,9 @@ import itertools, sys
 from pathlib import Path
 from types import SimpleNamespace
 from cluster.supervision.status_writer import StatusWriter
-from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.lease import Lease
-from trainer.runs.folder import RunFolder
+from run_store import lease as lease_module
+from run_store.lease import Lease
+from run_store.folder import RunFolder
 
 run = RunFolder(Path(sys.argv[1]))
 listener = SimpleNamespace(vitals=lambda vitals: None)

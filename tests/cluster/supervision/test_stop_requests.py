@@ -10,8 +10,8 @@ import pytest
 
 from cluster.supervision.invocation import JOB_VARIABLE
 from cluster.supervision.stop_requests import POLL_SECONDS, StopRequests
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import StopOrder
+from run_store.folder import RunFolder
+from run_store.start import StopOrder
 
 
 @pytest.fixture

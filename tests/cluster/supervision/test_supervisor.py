@@ -16,10 +16,10 @@ from cluster.supervision.retry_budget import SESSIONS_WITHOUT_PROGRESS
 from cluster.supervision.run_checks import check_run
 from cluster.supervision.status_writer import StatusWriter
 from cluster.supervision.supervisor import SupervisionOptions, supervise
+from run_store.folder import RunFolder
+from run_store.record.log import INTERRUPTED
+from run_store.record.run_status import read_status
 from trainer.process.host_memory import allocator_environment
-from trainer.record.run_status import read_status
-from trainer.runs.folder import RunFolder
-from trainer.runs.log import INTERRUPTED
 
 
 class Heard:

@@ -9,8 +9,8 @@ from support.cluster.scripted_cluster import FINISHED, trained
 from cluster.errors import RankLostError
 from cluster.ranks.group import Poll
 from cluster.supervision.retry_budget import ATTEMPTS_WITHOUT_PROGRESS
-from trainer.corruption import ReductionError, ReductionFinding
-from trainer.record.run_status import read_status
+from run_store.record.corruption import ReductionError, ReductionFinding
+from run_store.record.run_status import read_status
 
 FINDING = ReductionFinding(
     checked_step=9, parameters=("x.weight",), parameter_count=1, is_repeated=True

@@ -6,13 +6,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from run_store import lease as lease_module
+from run_store.checkpoints.commit import partial_folder
+from run_store.checkpoints.retention import prune
+from run_store.checkpoints.state_file import FileRecord, state_file_name, write_state_file
+from run_store.lease import Lease
 from support.quality.planting import plant
 from support.records.checkpoints import KEEP_ONE, commit_state, make_header
-from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.retention import prune
-from trainer.checkpoints.state_file import FileRecord, state_file_name, write_state_file
 
 
 class Contender:

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_backwards
+from run_store.record.metrics_lines import StepLine, TrainLine
 from support.cluster.hosts import Hosts
 from support.cluster.processes import wait_until
 from support.faults.moments import MID_STEP, Orders
-from trainer.record.metrics_file import read_backwards
-from trainer.record.metrics_lines import StepLine, TrainLine
-from trainer.runs.folder import RunFolder
 
 
 class LabRun:

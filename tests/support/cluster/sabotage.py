@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from cluster.data.workers import DataWorkers
-from trainer.record.metrics_file import read_metrics
+from run_store.record.metrics_file import read_metrics
 
 
 class Saboteur:

@@ -28,15 +28,15 @@ from cluster.supervision.restart_loop import RestartLoop
 from cluster.supervision.run_checks import check_run, open_run
 from cluster.supervision.share_target import FollowedTarget
 from cluster.supervision.status_writer import StatusWriter
+from run_store.checkpoints.commit import partial_folder
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.memory_file import MemoryFile, MemorySteps
+from run_store.checkpoints.state_file import state_file_name, write_state_file
+from run_store.folder import RunFolder
+from run_store.lease import Lease
 from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
-from trainer.checkpoints.commit import partial_folder
-from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.memory_file import MemoryFile, MemorySteps
-from trainer.checkpoints.state_file import state_file_name, write_state_file
-from trainer.runs.folder import RunFolder
-from trainer.zero.fragment import Fragment
 
 NOTHING = Poll([])
 FINISHED = Poll([], outcomes=["finished"])

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 
 
 class Story(threading.Thread):

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from trainer.record.curve_points import COLUMNS
+from run_store.record.curve_points import COLUMNS
 from transloom.observe.dashboard.api_models import FactsResponse
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"

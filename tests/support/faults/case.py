@@ -9,12 +9,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from run_store.record.metrics_lines import Event, Preempted, RankHung, Resumed, TrainLine
 from support.cluster.processes import wait_until
 from support.faults.cluster import FaultCluster
 from support.faults.faults import Fault
 from support.faults.moments import LOSS, RECOVERY, Moment, Reached
 from support.faults.trial import Curve, Trial
-from trainer.record.metrics_lines import Event, Preempted, RankHung, Resumed, TrainLine
 
 NOTICED = "of this session"  # the end of the line with which the driver starts ranks again
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psutil
 
+from run_store.checkpoints.folder_names import list_checkpoints
 from support.cluster.processes import wait_until
 from support.faults.moments import MID_STEP, Reached
 from support.faults.recipe import DATA_WORKERS
 from support.faults.trial import Trial
 from support.machine_parts import missing
-from trainer.checkpoints.folder_names import list_checkpoints
 
 ROOM_BYTES = 200_000_000  # of the small disk
 FULL_SECONDS = 3.0

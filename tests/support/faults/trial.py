@@ -9,16 +9,16 @@ from typing import Any
 
 import psutil
 
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import StepLine, TrainLine, ValidationLine
 from run_store.scores import Scores
 from support.cluster.processes import HANG_SECONDS, command_of, wait_until
 from support.command import TRANSLOOM
 from support.faults.cluster import FaultCluster
 from support.faults.moments import Moment, Reached
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import StepLine, TrainLine, ValidationLine
-from trainer.runs.folder import RunFolder
 
 LEFTOVER_SECONDS = 120.0
 

@@ -10,12 +10,12 @@ import torch
 
 from cluster.recipe import load_recipe
 from foundation.folder_lock import leftovers
+from run_store.checkpoints.averaging import average
+from run_store.checkpoints.fragment import Fragment
+from run_store.folder import RunFolder, RunMetadata
 from support.files.file_faults import ENDED, Fault, struck_child
 from support.records.checkpoints import make_header, save_checkpoint
 from support.records.lines import train_line
-from trainer.checkpoints.averaging import average
-from trainer.runs.folder import RunFolder, RunMetadata
-from trainer.zero.fragment import Fragment
 from transloom.cli.corpus_files import files_named
 from transloom.cli.new_recipe import write_recipe
 from transloom.observe.exports import Format, export_metrics

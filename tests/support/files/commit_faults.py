@@ -5,6 +5,9 @@ from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 
+from run_store import lease as lease_module
+from run_store.checkpoints.committer import CheckpointCommitter
+from run_store.lease import Lease
 from support.files.file_faults import ENDED, Fault, struck_child
 from support.quality.planting import plant
 from support.records.checkpoints import (
@@ -14,9 +17,6 @@ from support.records.checkpoints import (
     make_header,
     stepped_share,
 )
-from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.lease import Lease
 from trainer.process.placement import Placement
 from trainer.state.checkpoint_writer import CheckpointWriter
 

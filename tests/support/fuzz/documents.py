@@ -16,17 +16,17 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.errors import DatasetError, TokenizerError
 from data_pipeline.storage.store import MANIFEST_NAME, open_store
 from data_pipeline.tokenizers.sentence_piece import SentencePieceTokenizer
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.format import HEADER, read_header, sha256_of_header
+from run_store.checkpoints.reader import CheckpointReader
+from run_store.checkpoints.state_file import FileRecord
 from run_store.errors import CheckpointError, CheckpointFormatError
+from run_store.folder import RunFolder
+from run_store.record.recorded_status import LAST_BYTES, lasting_status, recorded_status
+from run_store.record.run_status import read_status, run_status_of
 from support.fuzz.mutation import mutate_bytes, mutate_lines, mutate_tree, with_depth
 from support.fuzz.target import Target
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.format import HEADER, read_header, sha256_of_header
-from trainer.checkpoints.reader import CheckpointReader
-from trainer.checkpoints.state_file import FileRecord
 from trainer.recipe import identity_of
-from trainer.record.recorded_status import LAST_BYTES, lasting_status, recorded_status
-from trainer.record.run_status import read_status, run_status_of
-from trainer.runs.folder import RunFolder
 from transloom.observe.terminal.run_status_text import status_text
 
 FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "checkpoint-2"

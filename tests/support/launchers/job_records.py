@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.launchers.ray_job.job_record import JobRecord, JobRequest, Runner
 from cluster.ray.shares import Needs
-from trainer.runs.start import Claim
+from run_store.start import Claim
 
 
 def a_record(run: Path, **changes: Any) -> JobRecord:

@@ -19,9 +19,9 @@ from model.config.transformer import AttentionBackend, ModelConfig
 from model.losses.loss import CrossEntropy
 from model.losses.r_drop import RDrop
 from model.networks.transformer import Transformer, Vocabulary
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.reader import CheckpointReader
 from support.records.checkpoints import commit_state, make_header, work_folder, write_state
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.reader import CheckpointReader
 from trainer.config import EngineConfig
 from trainer.process.placement import Placement
 from trainer.registries.optimizers import OptimizerConfig

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from run_store.checkpoints.fragment import EMA, MASTER
 from support.ranks.engine_jobs import (
     Shape,
     full_weights,
@@ -16,7 +17,6 @@ from support.ranks.shape_jobs import DECAY
 from trainer.process.placement import Placement
 from trainer.state.ema import Ema
 from trainer.zero import fragments
-from trainer.zero.fragment import EMA, MASTER
 
 
 def train(

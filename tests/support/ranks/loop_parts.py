@@ -18,6 +18,7 @@ from data_pipeline.batching.batch import MicroBatch
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from data_pipeline.tasks.translation import TASK
+from run_store.record.metrics_lines import Event, Line
 from support.ranks.engine_jobs import SPECIAL, VOCABULARY, micro_batch
 from support.ranks.rank_jobs import make_job
 from support.recipes import tiny_values
@@ -26,7 +27,6 @@ from trainer.job.rank_job import RankContext
 from trainer.process.placement import Placement
 from trainer.process.step_timer import StepTimer
 from trainer.recipe import TrainingRecipe
-from trainer.record.metrics_lines import Event, Line
 from trainer.registries.callbacks import StepGuard, StepObserver
 from trainer.state.progress import Progress
 from trainer.state.restore import TrainingState

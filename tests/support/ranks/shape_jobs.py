@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from model.losses.r_drop import RDrop
+from run_store.checkpoints.fragment import Fragment
 from support.ranks.engine_jobs import (
     MODEL,
     SMOOTHING,
@@ -22,7 +23,6 @@ from trainer.state.ema import Ema
 from trainer.zero import engine as engine_module
 from trainer.zero import fragments
 from trainer.zero.engine import TrainingEngine
-from trainer.zero.fragment import Fragment
 
 DECAY = 0.9
 FORMS: dict[str, dict[str, Any]] = {

@@ -10,6 +10,7 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep, local_rank_steps
 from data_pipeline.batching.window import WindowReader
 from data_pipeline.dataset.manifest import open_dataset
+from run_store.checkpoints.checkpoint import Checkpoint
 from support.ranks.engine_jobs import (
     LEARNING_RATE,
     Shape,
@@ -23,7 +24,6 @@ from support.ranks.engine_jobs import (
 from support.ranks.rank_jobs import make_job
 from support.records.checkpoints import Listener, work_folder
 from trainer.assembly.run import build_rank
-from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.process.placement import Placement
 from trainer.recipe import TrainingRecipe
 from trainer.replay.step_inspector import GradientSums

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from run_store.checkpoints.checkpoint import Checkpoint
 from run_store.errors import DamagedCheckpointError
-from trainer.checkpoints.checkpoint import Checkpoint
 from trainer.process.placement import Placement
 from trainer.state.verification import SharedVerification
 

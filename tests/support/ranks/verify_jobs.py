@@ -15,12 +15,12 @@ from torch import nn
 from data_pipeline.batching.plan import Cursor, slots_of_rank
 from data_pipeline.batching.stream import RankStep
 from model.losses.loss import CrossEntropy
+from run_store.record.corruption import SilentCorruptionError
 from support.ranks.engine_jobs import SMOOTHING, Shape, full_weights, make_model, micro_batch
 from support.ranks.loop_parts import Recorder, Saver, Story, Supervision, Task, Validator, recipe
 from support.ranks.rank_jobs import make_job
 from trainer.assembly.callbacks import build_guards
 from trainer.config import EngineConfig
-from trainer.corruption import SilentCorruptionError
 from trainer.errors import UnequalKernelsError
 from trainer.job.rank_job import RankContext
 from trainer.process.placement import Placement

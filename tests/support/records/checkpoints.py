@@ -6,19 +6,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.commit import commit, partial_folder
+from run_store.checkpoints.folder_names import folder_name, list_checkpoints
+from run_store.checkpoints.format import HEADER, CheckpointHeader, read_header
+from run_store.checkpoints.state_file import FileRecord
 from run_store.config import CheckpointsConfig
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.commit import commit, partial_folder
-from trainer.checkpoints.folder_names import folder_name, list_checkpoints
-from trainer.checkpoints.format import HEADER, CheckpointHeader, read_header
-from trainer.checkpoints.state_file import FileRecord
 
 KEEP_ONE = CheckpointsConfig(keep_last=1, keep_best=0)
 
 if TYPE_CHECKING:
-    from trainer.checkpoints.committer import CheckpointCommitter
+    from run_store.checkpoints.committer import CheckpointCommitter
+    from run_store.checkpoints.fragment import Fragment
     from trainer.process.placement import Placement
-    from trainer.zero.fragment import Fragment
 
 
 class Listener:
@@ -116,7 +116,7 @@ def stepped_share(step: int, rank: int) -> list[Fragment]:
     """What one of two ranks owns of the parameter, whose elements a step determines."""
     import torch
 
-    from trainer.zero.fragment import Fragment
+    from run_store.checkpoints.fragment import Fragment
 
     return [Fragment("master", "w", 2 * rank, torch.arange(2.0) + 2 * rank + step)]
 
@@ -125,7 +125,7 @@ def check_stepped(checkpoints: Path, when: str) -> list[Checkpoint]:
     """Return all checkpoints of stepped shares; there is one, and each is whole."""
     import torch
 
-    from trainer.checkpoints.reader import CheckpointReader
+    from run_store.checkpoints.reader import CheckpointReader
 
     found = [Checkpoint(path) for path in list_checkpoints(checkpoints)]
     assert found, when

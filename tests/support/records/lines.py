@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from trainer.hang import AbsentRank, Collective, HangFinding
-from trainer.record.metrics_lines import (
+from run_store.record.hang import AbsentRank, Collective, HangFinding
+from run_store.record.metrics_lines import (
     CorruptionFound,
     RankHung,
     Sample,

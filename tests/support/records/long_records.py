@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from run_store.record.metrics_lines import Resumed
 from support.records.lines import skipped_line, train_line, validation_line
-from trainer.record.metrics_lines import Resumed
 
 # Every field of a line; thousands of them are made of it without a class.
 _TRAIN = json.loads(train_line(1).to_json())

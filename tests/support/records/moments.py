@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.record.time_lapse import TimeLapseFrame, write_frame
-from trainer.tasks.probe import AttentionMap, Prediction, Probe
+from run_store.record.probe import AttentionMap, Prediction, Probe
+from run_store.record.time_lapse import TimeLapseFrame, write_frame
 
 SOURCE = ("▁je", "▁suis", "</s>")
 EVEN = np.full((2, 2, 3), 1 / 3)

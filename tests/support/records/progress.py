@@ -1,7 +1,7 @@
 """A progress in which every value differs from that of a beginning, and from the others."""
 
 from data_pipeline.batching.plan import Cursor
-from trainer.checkpoints.format import SPIKE_GUARD, EarlyStoppingState, Parent
+from run_store.checkpoints.format import SPIKE_GUARD, EarlyStoppingState, Parent
 from trainer.state.progress import Progress
 from trainer.tasks.translation import translation_scores
 

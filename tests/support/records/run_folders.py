@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.dataset.manifest import open_dataset
-from support.records.checkpoints import make_header
-from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.folder_names import folder_name
-from trainer.checkpoints.format import HEADER
-from trainer.recipe import TrainingRecipe
-from trainer.record.metrics_lines import Line
-from trainer.record.recorded_status import (
+from run_store import lease as lease_module
+from run_store.checkpoints.folder_names import folder_name
+from run_store.checkpoints.format import HEADER
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.metrics_lines import Line
+from run_store.record.recorded_status import (
     MANY_BYTES,
     lasting_status,
     recorded_status,
     write_status,
 )
-from trainer.runs.folder import RunFolder, RunMetadata
+from support.records.checkpoints import make_header
+from trainer.recipe import TrainingRecipe
 from trainer.start.opening import open_folder
 
 LONG_AGO = 1000.0

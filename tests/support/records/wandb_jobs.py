@@ -19,15 +19,15 @@ import psutil
 import trainer.tracking.wandb_tracker
 from cluster.recipe import Recipe
 from run_store.errors import RunError
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.metrics_file import MetricsFile, read_metrics
+from run_store.record.metrics_lines import Line, Resumed
 from support.cluster.processes import HANG_SECONDS, wait_until
 from support.quality.planting import plant
 from support.ranks.rank_pool import preloaded_context
 from support.recipes import tiny_values
 from support.records.lines import train_line
 from support.records.wandb_history import history
-from trainer.record.metrics_file import MetricsFile, read_metrics
-from trainer.record.metrics_lines import Line, Resumed
-from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.tracking.wandb_tracker import WandbTracker, last_logged_step
 
 

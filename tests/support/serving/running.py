@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from run_store.checkpoints.checkpoint import Checkpoint
 from support.dashboard.running import HANG_SECONDS, Answer, ServerInThread
-from trainer.checkpoints.checkpoint import Checkpoint
 from transloom.inference.serving.batches import Batch
 from transloom.inference.serving.dispatcher import Dispatcher
 from transloom.inference.serving.facts import facts_of

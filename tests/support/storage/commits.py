@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.storage.object_store import ObjectStore
+from run_store.checkpoints.committer import CheckpointCommitter
+from run_store.checkpoints.state_upload import StateUploader
+from run_store.folder import RunFolder
+from run_store.lease import Lease
+from run_store.remote.files import KnownFiles, objects_of
+from run_store.remote.head import HEAD, HeadObject
+from run_store.remote.mirror import RunMirror
+from run_store.remote.pull import RunPuller
 from support.records.checkpoints import (
     KEEP_ONE,
     Listener,
@@ -17,15 +25,7 @@ from support.records.checkpoints import (
     make_header,
     stepped_share,
 )
-from trainer.checkpoints.committer import CheckpointCommitter
-from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.state_upload import StateUploader
 from trainer.process.placement import Placement
-from trainer.runs.folder import RunFolder
-from trainer.runs.remote.files import KnownFiles, objects_of
-from trainer.runs.remote.head import HEAD, HeadObject
-from trainer.runs.remote.mirror import RunMirror
-from trainer.runs.remote.pull import RunPuller
 from trainer.state.checkpoint_writer import CheckpointWriter
 
 RANKS = 2

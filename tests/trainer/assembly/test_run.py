@@ -12,9 +12,9 @@ from support.records.checkpoints import Listener, work_folder
 
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import open_dataset
+from run_store.folder import RunFolder
 from trainer.assembly.run import build_rank
 from trainer.job.rank_job import ReplayOptions
-from trainer.runs.folder import RunFolder
 from trainer.start.opening import open_folder
 
 START = Cursor(epoch=1, window=2)

@@ -6,10 +6,10 @@ from support.records.lines import skipped_line, train_line
 from torch import nn
 
 from run_store.errors import RunError
+from run_store.folder import StepRange
 from trainer.process.placement import Placement
 from trainer.replay.rank_reports import RankActivationReport, RankStepReport
 from trainer.replay.step_inspector import GradientSums, activations_of
-from trainer.runs.folder import StepRange
 from transloom.observe.replay.inspected_steps import inspected_step
 from transloom.observe.replay.loss_jumps import largest_jump
 

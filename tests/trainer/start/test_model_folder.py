@@ -11,7 +11,7 @@ from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.marian import pack
 from model.errors import ModelError
 from run_store.errors import RunMismatchError
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from trainer.start.model_folder import is_model_folder, origin_of
 from trainer.start.warm_start import warm_start_of
 

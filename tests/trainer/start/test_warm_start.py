@@ -7,12 +7,12 @@ from support.recipes import tiny_recipe
 from support.records.checkpoints import rewrite_header
 
 from data_pipeline.dataset.manifest import open_dataset
+from run_store.checkpoints.averaging import average
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.format import HEADER
 from run_store.errors import CheckpointError, RunMismatchError
-from trainer.checkpoints.averaging import average
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.format import HEADER
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from trainer.start import warm_start
 from trainer.start.opening import open_folder
 from trainer.start.warm_start import warm_start_of

@@ -11,14 +11,14 @@ from support.files.small_disk import run_on_small_disk
 from support.gate import Gate
 from support.records.checkpoints import Listener, commit_state, make_header, work_folder
 
+from run_store.checkpoints import final_save
+from run_store.checkpoints.commit import partial_folder
+from run_store.checkpoints.fragment import Fragment
 from run_store.errors import CheckpointError, LeaseLostError
-from trainer.checkpoints import final_save
-from trainer.checkpoints.commit import partial_folder
 from trainer.process import host_memory
 from trainer.process.placement import Placement
 from trainer.state import checkpoint_writer as writer_module
 from trainer.state.checkpoint_writer import CheckpointWriter, require_host_memory
-from trainer.zero.fragment import Fragment
 
 
 @pytest.fixture
@@ -216,14 +216,14 @@ import json
 from pathlib import Path
 import torch
 from support.records.checkpoints import Listener, make_header
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.lease import Lease
-from trainer.checkpoints.checkpoint import newest_intact
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.lease import Lease
+from run_store.checkpoints.checkpoint import newest_intact
 from trainer.state.checkpoint_writer import CheckpointWriter
 from run_store.config import CheckpointsConfig
 from trainer.process.placement import Placement
-from trainer.zero.fragment import Fragment
-from trainer.checkpoints.committer import CheckpointCommitter
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.committer import CheckpointCommitter
 run = Path({run!r})
 with Lease(run) as lease:
     committer = CheckpointCommitter(lease, run / "checkpoints", CheckpointsConfig(), 1, print)

@@ -4,7 +4,7 @@ from math import nan
 
 import pytest
 
-from trainer.checkpoints.format import EarlyStoppingState
+from run_store.checkpoints.format import EarlyStoppingState
 from trainer.config import EarlyStoppingConfig
 from trainer.state.early_stopping import after_validation, is_over
 from trainer.tasks.translation import translation_scores

@@ -9,7 +9,7 @@ from support.ranks import shape_jobs
 from support.ranks.engine_jobs import Shape
 from support.ranks.shape_jobs import DECAY, Network
 
-from trainer.zero.fragment import EMA, MASTER
+from run_store.checkpoints.fragment import EMA, MASTER
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 from support.records.checkpoints import make_header
 
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.memory_file import SLOTS, MemorySteps
+from run_store.checkpoints.state_file import LocalStateFile
 from run_store.errors import CheckpointError, DamagedCheckpointError
-from trainer.checkpoints.memory_file import SLOTS, MemorySteps
-from trainer.checkpoints.state_file import LocalStateFile
 from trainer.process.placement import Placement
 from trainer.state import memory_writer
 from trainer.state.checkpoint_writer import share_bytes
 from trainer.state.memory_writer import MemoryWriter, memory_tier_problem
-from trainer.zero.fragment import Fragment
 
 
 class Supervisor:

@@ -7,7 +7,7 @@ from support.records.checkpoints import make_header
 from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
-from trainer.checkpoints.format import guard_fields
+from run_store.checkpoints.format import guard_fields
 from trainer.state.progress import Progress
 
 # The next step begins without scores.

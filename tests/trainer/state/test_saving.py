@@ -13,10 +13,10 @@ from support.records.lines import train_line
 from support.records.progress import FAR
 
 from data_pipeline.batching.plan import Cursor
-from trainer.checkpoints.format import CheckpointHeader
+from run_store.checkpoints.format import CheckpointHeader
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.metrics_file import read_metrics
 from trainer.job.rank_job import RankContext
-from trainer.record.metrics_file import read_metrics
-from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.state.progress import Progress
 from trainer.state.restore import TrainingState
 from trainer.state.saving import Saver

@@ -5,7 +5,7 @@ import torch
 from support.ranks.verification_jobs import verify
 from support.records.checkpoints import make_header, save_checkpoint
 
-from trainer.zero.fragment import Fragment
+from run_store.checkpoints.fragment import Fragment
 
 
 @pytest.fixture

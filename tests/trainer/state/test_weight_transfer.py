@@ -7,9 +7,9 @@ from support.ranks.engine_jobs import Shape
 from support.ranks.inherited_jobs import BEGUN_WITH, CONFIG, make_labelled, make_masked
 from support.records.checkpoints import make_header, save_checkpoint
 
+from run_store.checkpoints.fragment import EMA, MASTER, Fragment
 from run_store.errors import CheckpointError
 from trainer.state.restore import WeightTransfer, plan_weight_transfer
-from trainer.zero.fragment import EMA, MASTER, Fragment
 
 SHAPES = {name: tuple(p.shape) for name, p in make_labelled().named_parameters()}
 

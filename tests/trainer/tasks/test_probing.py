@@ -6,7 +6,7 @@ import torch
 from model.config.transformer import DecodingConfig
 from model.generation.search import greedy_search
 from model.inspection.trace import trace
-from trainer.tasks import probe as limits
+from run_store.record import probe as limits
 from trainer.tasks import probing
 from trainer.tasks.probing import probe
 

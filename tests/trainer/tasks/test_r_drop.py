@@ -13,8 +13,8 @@ from cluster.errors import RecipeError
 from cluster.recipe import load_recipe
 from foundation.terminal import Terminal
 from model.config.transformer import AttentionBackend
+from run_store.folder import StepRange
 from trainer.recipe import identity_of
-from trainer.runs.folder import StepRange
 from trainer.tasks.randomness import seed_torch
 from transloom.cli.replay_run import ReplayRequest, replay
 

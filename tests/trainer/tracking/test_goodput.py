@@ -3,7 +3,7 @@
 import pytest
 from support.records.lines import skipped_line, train_line
 
-from trainer.record.metrics_lines import Line, Preempted, Resumed, TrainLine
+from run_store.record.metrics_lines import Line, Preempted, Resumed, TrainLine
 from trainer.tracking.goodput import Goodput, goodput_at_start
 
 

@@ -8,10 +8,10 @@ from support.recipes import tiny_recipe
 from support.records.lines import train_line
 
 from run_store.errors import RunError
-from trainer.record.line_reader import BLOCK_BYTES
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import Event, Line, Preempted, TrainLine
-from trainer.runs.folder import RunFolder, RunMetadata
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.line_reader import BLOCK_BYTES
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import Event, Line, Preempted, TrainLine
 from trainer.tracking import recorder as recorder_module
 from trainer.tracking.recorder import Recorder
 

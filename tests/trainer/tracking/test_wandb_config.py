@@ -7,12 +7,12 @@ from support.recipes import tiny_recipe
 from support.records.checkpoints import make_header
 
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
-from trainer.checkpoints.format import HEADER, Parent
+from run_store.checkpoints.checkpoint import Checkpoint, sha256_of
+from run_store.checkpoints.format import HEADER, Parent
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.run_status_model import RunStatus
+from run_store.start import Claim, Code, Invocation, Start
 from trainer.process.placement import Placement
-from trainer.record.run_status_model import RunStatus
-from trainer.runs.folder import RunFolder, RunMetadata
-from trainer.runs.start import Claim, Code, Invocation, Start
 from trainer.tracking.wandb_config import facts_for_wandb
 
 

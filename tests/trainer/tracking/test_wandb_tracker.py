@@ -31,7 +31,7 @@ from support.records.wandb_jobs import (
 )
 from support.records.wandb_server import WandbServer
 
-from trainer.record.metrics_lines import Preempted, Resumed, Sample
+from run_store.record.metrics_lines import Preempted, Resumed, Sample
 from trainer.tracking.wandb_tracker import LastLoggedRow, last_logged_step, repair_file, rows
 
 

@@ -12,15 +12,15 @@ from support.ranks.loop_parts import SLOTS, Story, make_trainer, recipe
 from support.records.checkpoints import make_header
 
 from cluster.health.failures import is_permanent
-from trainer.checkpoints.format import (
+from run_store.checkpoints.format import (
     HEADER,
     MAX_GUARD_STATE_BYTES,
     SPIKE_GUARD,
     guard_fields,
     read_header,
 )
+from run_store.record.metrics_lines import SkippedLine, parse_line
 from trainer.errors import CallbackError, GuardError, SpikeError
-from trainer.record.metrics_lines import SkippedLine, parse_line
 from trainer.registries.callbacks import Skip, StepGuard, StepObserver, Stop
 from trainer.state.progress import Progress
 from trainer.training.callbacks import ExtensionGuard, ExtensionObserver

@@ -16,9 +16,9 @@ from support.ranks.loop_parts import (
 )
 
 from data_pipeline.batching.plan import Cursor
-from trainer.corruption import ReductionError
+from run_store.record.corruption import ReductionError
+from run_store.record.metrics_lines import StepLine
 from trainer.errors import NonFiniteLossError
-from trainer.record.metrics_lines import StepLine
 from trainer.registries.callbacks import StepObserver
 from trainer.state.digest import START, fold
 from trainer.state.progress import Progress

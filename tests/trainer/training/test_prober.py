@@ -6,7 +6,7 @@ import pytest
 from support.records.moments import made_probe
 
 from model.errors import ModelError
-from trainer.record.time_lapse import path_of, read_frame
+from run_store.record.time_lapse import path_of, read_frame
 from trainer.training.prober import Prober
 
 

@@ -14,9 +14,9 @@ from support.ranks import verify_jobs
 from support.ranks.engine_jobs import Shape
 from support.ranks.verify_jobs import KINDS, Flip, Setting
 
-from trainer.corruption import MAX_PARAMETERS, CorruptionFinding, SilentCorruptionError
+from run_store.record.corruption import MAX_PARAMETERS, CorruptionFinding, SilentCorruptionError
+from run_store.record.metrics_lines import CorruptionFound, parse_line
 from trainer.process.placement import Placement
-from trainer.record.metrics_lines import CorruptionFound, parse_line
 from trainer.training import slot_checks
 from trainer.training.check_plan import SlotCheck, planned_checks
 from trainer.training.slot_checks import SlotChecks, StepChecks

@@ -13,14 +13,9 @@ from support.records.run_folders import opened_run
 from cluster.recipe import Recipe
 from data_pipeline.batching.plan import slots_of_rank
 from foundation.terminal import Terminal
+from run_store.record.metrics_file import read_metrics, train_lines
+from run_store.record.metrics_lines import RankRecovered, SlowRankFound, SlowRankState, parse_line
 from trainer.process.placement import Placement
-from trainer.record.metrics_file import read_metrics, train_lines
-from trainer.record.metrics_lines import (
-    RankRecovered,
-    SlowRankFound,
-    SlowRankState,
-    parse_line,
-)
 from trainer.registries.callbacks import RankTimes
 from trainer.training import step_exchange
 from trainer.training.slow_ranks import (

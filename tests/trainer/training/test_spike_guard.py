@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from support.ranks.loop_parts import Story, make_trainer, recipe
 from support.records.lines import skipped_line
 
-from trainer.checkpoints.format import SPIKE_GUARD, RecentSteps
+from run_store.checkpoints.format import SPIKE_GUARD, RecentSteps
+from run_store.record.metrics_lines import SkippedLine, TrainLine, parse_line
 from trainer.config import SpikeGuardConfig
 from trainer.errors import NonFiniteLossError, SpikeError
-from trainer.record.metrics_lines import SkippedLine, TrainLine, parse_line
 from trainer.state.progress import Progress
 from trainer.training.spike_guard import (
     MIN_RELATIVE_DEVIATION,

@@ -11,8 +11,8 @@ from support.records.lines import train_line
 from data_pipeline.batching.plan import Cursor
 from data_pipeline.batching.stream import RankStep
 from model.flops import Flops
+from run_store.record.metrics_lines import parse_line
 from trainer.process.placement import Placement
-from trainer.record.metrics_lines import parse_line
 from trainer.state.progress import Progress
 from trainer.tasks.batch import DeviceBatch, to_device
 from trainer.training import step_exchange

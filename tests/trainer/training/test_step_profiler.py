@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from trainer.runs.folder import RunFolder, StepRange, profile_folder
+from run_store.folder import RunFolder, StepRange, profile_folder
 from trainer.training.step_profiler import StepProfiler
 
 

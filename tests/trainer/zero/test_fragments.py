@@ -12,9 +12,9 @@ from support.ranks import engine_jobs, shape_jobs
 from support.ranks.engine_jobs import LEARNING_RATE, Shape, committed
 from support.ranks.shape_jobs import Network
 
-from trainer.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.fragment import EMA, MASTER
 from trainer.zero.adamw import AdamWKind
-from trainer.zero.fragment import EMA, MASTER
 
 MOMENTS = AdamWKind.moments
 HALF, STEPS = 2, 4

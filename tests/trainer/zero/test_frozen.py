@@ -14,12 +14,12 @@ from support.ranks.engine_jobs import (
 )
 from support.ranks.shape_jobs import Network
 
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.reader import CheckpointReader
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.fragment import MASTER
+from run_store.checkpoints.reader import CheckpointReader
 from trainer.errors import EngineError
 from trainer.tasks.frozen import frozen_names
 from trainer.zero.adamw import AdamWKind
-from trainer.zero.fragment import MASTER
 
 STEPS = 3
 CLIPPING = 0.1

@@ -10,12 +10,12 @@ from support.recipes import tiny_values, write_yaml
 from support.records.checkpoints import rewrite_header
 from support.runs import Runs
 
+from run_store import lease as lease_module
+from run_store.checkpoints.checkpoint import sha256_of
+from run_store.checkpoints.folder_names import list_checkpoints, step_of
+from run_store.checkpoints.format import read_header
 from run_store.errors import CheckpointError, RunInUseError, RunMismatchError
-from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.checkpoint import sha256_of
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.checkpoints.format import read_header
-from trainer.checkpoints.lease import Lease
+from run_store.lease import Lease
 from trainer.tasks.translation import translation_scores
 from transloom.cli.checkpoints import average_run
 from transloom.inference.trained_network import load_network

@@ -39,7 +39,7 @@ def run_struck(folder: Path, module: str) -> "subprocess.CompletedProcess[str]":
         "pydantic",
         "transloom.cli.watch",
         "transloom.observe.terminal.run_status_text",  # by now the command runs
-        "trainer.record.run_status",
+        "run_store.record.run_status",
     ],
 )
 def test_an_interrupt_while_modules_are_imported_is_quiet(tmp_path: Path, module: str) -> None:

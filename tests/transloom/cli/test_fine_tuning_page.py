@@ -16,10 +16,10 @@ from model.config.transformer import DecodingConfig
 from model.generation.search import greedy_search
 from model.hugging_face.files import read_model
 from model.hugging_face.marian import from_marian
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.reader import CheckpointReader
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.reader import CheckpointReader
 from transloom.inference.translator import Translator
 
 pytestmark = pytest.mark.long

@@ -14,10 +14,10 @@ from cluster.errors import RecipeError
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.tokenizers.tokenizer import load_tokenizers
 from model.errors import ModelError
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.reader import CheckpointReader
 from run_store.errors import RunMismatchError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.reader import CheckpointReader
 from transloom.inference.text_generator import TextGenerator
 
 LLAMA = {

@@ -34,10 +34,10 @@ from support.records.run_folders import (
 
 from cluster.errors import ClusterError
 from run_store.errors import RunMismatchError
-from trainer.record.metrics_lines import Resumed
-from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
-from trainer.record.run_metrics import NODE_METRICS, RUN_METRICS, SLOW_RANK_FACTOR
-from trainer.runs.vitals import Vitals
+from run_store.record.metrics_lines import Resumed
+from run_store.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
+from run_store.record.run_metrics import NODE_METRICS, RUN_METRICS, SLOW_RANK_FACTOR
+from run_store.record.vitals import Vitals
 
 RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "transloom.rules.yml"
 GPU = GpuUsage(index=1, utilization_percent=75, memory_used_bytes=8, memory_bytes=10)

@@ -20,8 +20,8 @@ from cluster.errors import RecipeError
 from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from run_store.errors import RunError
-from trainer.record.metrics_file import train_lines
-from trainer.record.metrics_lines import Resumed
+from run_store.record.metrics_file import train_lines
+from run_store.record.metrics_lines import Resumed
 
 
 @pytest.fixture(scope="module")

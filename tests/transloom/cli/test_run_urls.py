@@ -24,15 +24,15 @@ from data_pipeline.storage.object_store import ObjectStore
 from data_pipeline.storage.store import open_store
 from foundation import shown_urls
 from foundation.location import Location
+from run_store import lease as folder_lease
+from run_store.checkpoints.reader import CheckpointReader
 from run_store.errors import DamagedCheckpointError, RunInUseError, RunMismatchError
-from trainer.checkpoints import lease as folder_lease
-from trainer.checkpoints.reader import CheckpointReader
-from trainer.record.recorded_status import write_recorded_status
-from trainer.runs.folder import RunFolder
-from trainer.runs.remote.head import HeadObject
-from trainer.runs.remote.mirror import RunMirror
-from trainer.runs.remote.pull import run_view
-from trainer.runs.remote.transfer import pull_run, push_run
+from run_store.folder import RunFolder
+from run_store.record.recorded_status import write_recorded_status
+from run_store.remote.head import HeadObject
+from run_store.remote.mirror import RunMirror
+from run_store.remote.pull import run_view
+from run_store.remote.transfer import pull_run, push_run
 from trainer.start.warm_start import warm_start_of
 from transloom.cli.run_urls import writable
 
@@ -262,7 +262,7 @@ def test_checkpoints_are_pruned_from_a_run_that_does_not_train(said, own, tmp_pa
 
 
 def test_checkpoints_of_a_run_that_trains_are_not_pruned(said, own, tmp_path, monkeypatch):
-    from trainer.runs.remote import lease
+    from run_store.remote import lease
 
     monkeypatch.setattr(lease, "WATCH_SECONDS", 0.05)
     with RunMirror(own, RunFolder(tmp_path / "node"), lambda text: None) as mirror:

@@ -11,7 +11,7 @@ from support.pages import commands, run_inline
 from support.tasks import embedding_values, masked_values
 from transformers import AutoTokenizer
 
-from trainer.checkpoints.checkpoint import newest_intact
+from run_store.checkpoints.checkpoint import newest_intact
 
 pytestmark = pytest.mark.long
 

@@ -8,12 +8,12 @@ from support.recipes import tiny_recipe
 from support.records.run_folders import opened_run
 
 from foundation.terminal import Terminal
+from run_store import lease as lease_module
 from run_store.errors import LeaseLostError, RunInUseError
-from trainer.checkpoints import lease as lease_module
-from trainer.checkpoints.lease import Lease
-from trainer.record.run_status import run_status_of
-from trainer.runs.folder import RunFolder
-from trainer.runs.log import ENDED, INTERRUPTED, last_entries
+from run_store.folder import RunFolder
+from run_store.lease import Lease
+from run_store.record.log import ENDED, INTERRUPTED, last_entries
+from run_store.record.run_status import run_status_of
 from transloom.observe.terminal.display import LoggingListener, PlainLines
 
 

@@ -26,8 +26,8 @@ from typer.testing import CliRunner
 from cluster.launchers.ray_job.job_record import JobFolder
 from foundation import extensions
 from foundation.extensions import FOLDER_VARIABLE, load_extensions
+from run_store.checkpoints.folder_names import list_checkpoints
 from run_store.scores import scores_of
-from trainer.checkpoints.folder_names import list_checkpoints
 from transloom.cli.app import app
 
 NAME = "ext_theirs"

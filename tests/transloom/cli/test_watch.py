@@ -26,8 +26,8 @@ from cluster.launchers.ray_job.job_record import JobFolder
 from cluster.launchers.ray_job.job_summary import newest_job_of
 from foundation.terminal import Terminal
 from run_store.errors import RunMismatchError
-from trainer.record.metrics_lines import Preempted
-from trainer.runs.vitals import RankVitals, Vitals
+from run_store.record.metrics_lines import Preempted
+from run_store.record.vitals import RankVitals, Vitals
 from transloom.cli import watch as watch_module
 from transloom.cli.watch import show_feed
 from transloom.observe.terminal import run_feed

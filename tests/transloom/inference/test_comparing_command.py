@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from cluster.recipe import Recipe
 from data_pipeline.dataset.manifest import open_dataset
 from data_pipeline.preparation.prepare import prepare
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.format import HEADER
-from trainer.runs.folder import RunFolder
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.format import HEADER
+from run_store.folder import RunFolder
 from trainer.start.opening import open_folder
 from transloom.cli.app import app
 

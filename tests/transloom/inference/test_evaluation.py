@@ -11,7 +11,7 @@ from support.recipes import tiny_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from model.config.transformer import DecodingConfig
-from trainer.checkpoints.format import HEADER
+from run_store.checkpoints.format import HEADER
 from trainer.errors import TranslationError
 from transloom.inference.evaluation import evaluate, moses
 from transloom.inference.translator import Translator

@@ -10,8 +10,8 @@ from support.recipes import tiny_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.batching.task import HeldOut
 from data_pipeline.dataset.manifest import open_dataset
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.format import HEADER, read_header
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.format import HEADER, read_header
 from transloom.inference.hypotheses import file_name, find_hypotheses, make_hypotheses, origin_of
 from transloom.inference.translator import Translator
 

@@ -7,7 +7,7 @@ import pytest
 import sacrebleu
 
 from data_pipeline.errors import DatasetError
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from transloom.inference.stored_translations import NEWEST, stored_scores
 
 

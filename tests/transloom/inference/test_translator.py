@@ -9,11 +9,11 @@ from support.serving.spoiling import spoil
 
 from model.errors import ModelError
 from model.generation.search import beam_search
+from run_store.checkpoints.averaging import average
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints
 from run_store.errors import CheckpointError, RunMismatchError
-from trainer.checkpoints.averaging import average
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from transloom.cli.load_translator import load_translator
 from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.translator import Translator

@@ -11,7 +11,7 @@ from support.recipes import tiny_recipe
 from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.dataset.manifest import open_dataset
 from run_store.errors import CheckpointError, RunMismatchError
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from transloom.inference import tuned_decoding
 from transloom.inference.translator import Translator
 from transloom.inference.tuned_decoding import DecodingPoint, TunedDecoding, recommended_point

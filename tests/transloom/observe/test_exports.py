@@ -20,9 +20,9 @@ from support.records.lines import (
 from typer.testing import CliRunner
 
 from run_store.errors import RunError, RunMismatchError
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import Preempted, Resized, Resumed, TrainLine, ValidationLine
-from trainer.runs.folder import RunFolder, RunMetadata
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import Preempted, Resized, Resumed, TrainLine, ValidationLine
 from transloom.cli.app import app
 from transloom.observe import exports
 from transloom.observe.exports import TABLES, export_metrics

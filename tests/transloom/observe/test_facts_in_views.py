@@ -10,9 +10,9 @@ from support.records.lines import COMPARED, train_line
 from support.records.run_folders import made_run, with_owner
 
 from foundation.terminal import Terminal
-from trainer.record.run_metrics import run_values
-from trainer.record.run_status_model import DEFAULT_FORM
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.run_metrics import run_values
+from run_store.record.run_status_model import DEFAULT_FORM
 from trainer.tracking.wandb_tracker import LastLoggedRow, rows
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.run_responses import frozen_responses

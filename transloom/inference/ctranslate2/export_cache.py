@@ -26,8 +26,8 @@ from typing import Literal
 from data_pipeline.storage.regular_files import read_regular
 from foundation.file_model import SMALL, Count, FileModel, parse_object
 from foundation.untrusted_text import logger_of
-from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
-from trainer.checkpoints.format import HEADER
+from run_store.checkpoints.checkpoint import Checkpoint, sha256_of
+from run_store.checkpoints.format import HEADER
 from transloom.inference.ctranslate2.library import library
 
 CARD = "export.json"

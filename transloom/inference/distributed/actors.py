@@ -20,10 +20,10 @@ from foundation.errors import DataError
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
 from model.errors import ModelError
+from run_store.checkpoints.checkpoint import sha256_of
+from run_store.checkpoints.format import HEADER
 from run_store.errors import RunError, RunMismatchError
-from trainer.checkpoints.checkpoint import sha256_of
-from trainer.checkpoints.format import HEADER
-from trainer.runs.local_copy import local_copy
+from run_store.remote.local_copy import local_copy
 from transloom.inference.engine_names import Precision
 from transloom.inference.searchers import prepare_process
 from transloom.inference.translate import LineOptions, lines_of_batch

@@ -18,8 +18,8 @@ from cluster.ray.embedded import EmbeddedRay
 from cluster.ray.session import ray_session
 from foundation.shown_urls import url_of
 from foundation.terminal import Terminal, percentage_bars, warn
-from trainer.checkpoints.checkpoint import sha256_of
-from trainer.checkpoints.format import HEADER
+from run_store.checkpoints.checkpoint import sha256_of
+from run_store.checkpoints.format import HEADER
 from transloom.inference.distributed.actors import (
     ActorResources,
     TranslatorOrigin,

@@ -15,10 +15,10 @@ from foundation.file_model import SMALL
 from foundation.strict_yaml import dump_yaml
 from foundation.wording import counted
 from model.config.transformer import DecodingConfig
+from run_store.checkpoints.checkpoint import Checkpoint, sha256_of
+from run_store.checkpoints.format import HEADER
 from run_store.errors import RunError
-from trainer.checkpoints.checkpoint import Checkpoint, sha256_of
-from trainer.checkpoints.format import HEADER
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from transloom.inference.evaluation import dataset_of
 from transloom.inference.export.marian_tokenizer import called
 from transloom.inference.hypotheses import HypothesesMetadata, find_hypotheses

@@ -12,19 +12,19 @@ from pathlib import Path
 from foundation.errors import DataError
 from foundation.untrusted_text import logger_of
 from model.errors import ModelError
-from run_store.errors import CheckpointError, RunError
-from trainer.checkpoints.folder_names import (
+from run_store.checkpoints.folder_names import (
     checkpoint_name,
     list_averages,
     list_checkpoints,
     step_of,
 )
-from trainer.checkpoints.retention import best
+from run_store.checkpoints.retention import best
+from run_store.errors import CheckpointError, RunError
+from run_store.folder import RunFolder
+from run_store.record.followed_run import Signature, signature_of
+from run_store.remote.pull import RunView
+from run_store.remote.views import is_listed
 from trainer.recipe import TrainingRecipe
-from trainer.record.followed_run import Signature, signature_of
-from trainer.runs.folder import RunFolder
-from trainer.runs.remote.pull import RunView
-from trainer.runs.remote.views import is_listed
 from transloom.inference.chosen_checkpoint import checkpoint_path, readable_headers
 from transloom.inference.serving.settings import ReplicaSettings
 from transloom.inference.translator import Translator

@@ -7,8 +7,8 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from data_pipeline.tokenizers.tokenizer import Tokenizer, load_tokenizers
 from run_store.errors import RunMismatchError
+from run_store.folder import RunFolder
 from trainer.recipe import TrainingRecipe
-from trainer.runs.folder import RunFolder
 from transloom.inference.chosen_checkpoint import find_checkpoint
 from transloom.inference.serving.settings import ReplicaSettings
 

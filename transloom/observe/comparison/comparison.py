@@ -11,16 +11,16 @@ from cluster.errors import ClusterError
 from cluster.recipe import Recipe, walk_fields
 from foundation.section import change_class
 from foundation.tasks import DEFAULT_TASK, TASKS
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints, step_of
+from run_store.checkpoints.format import CheckpointHeader, Parent, read_header
+from run_store.checkpoints.reader import CheckpointReader
 from run_store.errors import RunError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.checkpoints.format import CheckpointHeader, Parent, read_header
-from trainer.checkpoints.reader import CheckpointReader
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.metrics_file import step_lines
+from run_store.record.metrics_lines import StepLine
+from run_store.record.run_settings import settings_of
 from trainer.recipe import differing_identity, recipe_class
-from trainer.record.metrics_file import step_lines
-from trainer.record.metrics_lines import StepLine
-from trainer.record.run_settings import settings_of
-from trainer.runs.folder import RunFolder, RunMetadata
 from trainer.task_kinds import NETWORKS
 from transloom.observe.comparison.step_difference import loss_difference, step_difference
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from trainer.record.facts import BY_NAME
-from trainer.record.metrics_lines import SkippedLine, StepLine, TrainLine
+from run_store.record.facts import BY_NAME
+from run_store.record.metrics_lines import SkippedLine, StepLine, TrainLine
 
 # Compared fields in causal order: the data, the results computed from the data, the update.
 # Messages name some by their group, and the others by their title.

@@ -23,10 +23,10 @@ from data_pipeline.storage.locations import private_cache
 from data_pipeline.storage.regular_files import open_regular
 from foundation.file_model import MAX_COUNT, Count, FileModel
 from run_store.errors import RunError
-from trainer.record.curve_file import POINT_STEPS, CurveFile
-from trainer.record.curve_points import Points
-from trainer.record.line_blocks import BLOCK_STEPS, LineBlock, read_blocks
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.curve_file import POINT_STEPS, CurveFile
+from run_store.record.curve_points import Points
+from run_store.record.line_blocks import BLOCK_STEPS, LineBlock, read_blocks
 
 MAX_POINTS = 2_000
 # Number of bytes of a record that a reader parses for each request. If the record has more bytes

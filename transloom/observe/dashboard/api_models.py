@@ -23,12 +23,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from foundation.file_model import Count, FileModel
-from trainer.record.facts import EVENT_KINDS, FACTS, EventKind, Fact
-from trainer.record.line_blocks import ScoredStep
-from trainer.record.metrics_lines import Sample
-from trainer.record.run_status_model import RunStatus
-from trainer.runs.folder import RunMetadata
-from trainer.runs.log import LogEntry
+from run_store.folder import RunMetadata
+from run_store.record.facts import EVENT_KINDS, FACTS, EventKind, Fact
+from run_store.record.line_blocks import ScoredStep
+from run_store.record.log import LogEntry
+from run_store.record.metrics_lines import Sample
+from run_store.record.run_status_model import RunStatus
 
 FACTS_PATH = "/api/facts"
 RUNS = "/api/runs"
@@ -43,7 +43,7 @@ def run_path(run: str, *part: str) -> str:
 
 
 class FactsResponse(FileModel):
-    """Facts of runs and kinds of their events; see `trainer.record.facts`."""
+    """Facts of runs and kinds of their events; see `run_store.record.facts`."""
 
     facts: tuple[Fact, ...] = FACTS
     events: tuple[EventKind, ...] = tuple(EVENT_KINDS.values())
@@ -78,7 +78,7 @@ class Mark(FileModel):
     """Event at a step, shown as a mark on the curves.
 
     Attributes:
-        event: the name of its kind, see `trainer.record.facts`.
+        event: the name of its kind, see `run_store.record.facts`.
         words: description in a sentence.
         details: the other fields of the event's line in the record.
     """

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from foundation.periodic_thread import ExceptionLog
 from run_store.errors import RunError
-from trainer.record.curve_points import Points
-from trainer.record.line_blocks import LineBlock, scored_steps
-from trainer.record.line_reader import LineTail
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.curve_points import Points
+from run_store.record.line_blocks import LineBlock, scored_steps
+from run_store.record.line_reader import LineTail
 from transloom.observe.dashboard.api_models import CurvesChanged, NewRuns, NewSteps
 from transloom.observe.dashboard.page_subscribers import PageSubscribers
 from transloom.observe.dashboard.run_responses import marks_of

@@ -17,16 +17,16 @@ from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.file_model import FileModel, JsonLimits, parse_object
 from foundation.shown_urls import with_urls
 from run_store.errors import RunMismatchError
-from trainer.record.event_text import event_text
-from trainer.record.facts import kind_of
-from trainer.record.line_blocks import scored_steps
-from trainer.record.metrics_lines import Event, SkippedLine
-from trainer.record.node_usage import NodeLine, read_usage
-from trainer.record.run_status import ProblemCollector
-from trainer.record.run_status_model import RunStatus
-from trainer.record.time_lapse import mean_cross_attention, read_time_lapse
-from trainer.runs.folder import RunFolder
-from trainer.runs.log import LogEntry, last_entries
+from run_store.folder import RunFolder
+from run_store.record.event_text import event_text
+from run_store.record.facts import kind_of
+from run_store.record.line_blocks import scored_steps
+from run_store.record.log import LogEntry, last_entries
+from run_store.record.metrics_lines import Event, SkippedLine
+from run_store.record.node_usage import NodeLine, read_usage
+from run_store.record.run_status import ProblemCollector
+from run_store.record.run_status_model import RunStatus
+from run_store.record.time_lapse import mean_cross_attention, read_time_lapse
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.dashboard.api_models import (
     FACTS_PATH,

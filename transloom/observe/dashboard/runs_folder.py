@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cluster.launchers.ray_job.job_summary import is_run_or_submitted
 from foundation.shown_urls import problem_of
-from trainer.checkpoints.format import HEADER
-from trainer.record.run_status import no_runs_in
+from run_store.checkpoints.format import HEADER
+from run_store.record.run_status import no_runs_in
 
 MAX_RUNS = 10_000
 # Files and folders of a run that the dashboard reads, and folders whose entries it lists.

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from foundation.file_model import MAX_COUNT, JsonLimits, error_summary, parse_object
 from foundation.shown_urls import with_urls
 from run_store.errors import RunError
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from transloom.observe.curves.curves import MAX_POINTS, read_curves
 from transloom.observe.dashboard.api_models import FactsResponse, InspectionRequest, Problem
 from transloom.observe.dashboard.follower import Follower

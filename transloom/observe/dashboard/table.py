@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from trainer.record.followed_run import FollowedRuns
+from run_store.record.followed_run import FollowedRuns
 from transloom.observe.dashboard.api_models import RunRow, RunsResponse
 from transloom.observe.dashboard.run_responses import row_of
 from transloom.observe.dashboard.runs_folder import RunsFolder

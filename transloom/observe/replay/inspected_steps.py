@@ -8,7 +8,7 @@ from functools import reduce
 
 from data_pipeline.batching.plan import slots_of_rank
 from data_pipeline.dataset.manifest import Manifest
-from trainer.record.metrics_lines import StepLine, TrainLine
+from run_store.record.metrics_lines import StepLine, TrainLine
 from trainer.replay.rank_reports import RankActivationReport, RankExampleReport, RankStepReport
 from trainer.replay.replay_report import ActivationRange, InspectedExample, InspectedStep
 

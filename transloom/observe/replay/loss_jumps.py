@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from run_store.errors import RunError
-from trainer.record.metrics_lines import TrainLine
-from trainer.runs.folder import StepRange
+from run_store.folder import StepRange
+from run_store.record.metrics_lines import TrainLine
 
 # The usual value of a step is the median of this number of preceding steps. It is small, because a
 # loss falls during training.

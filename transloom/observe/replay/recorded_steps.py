@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from run_store.checkpoints.format import CheckpointHeader
 from run_store.errors import RunError
-from trainer.checkpoints.format import CheckpointHeader
-from trainer.record.metrics_lines import (
+from run_store.folder import StepRange
+from run_store.record.metrics_lines import (
     Line,
     ReplayMismatch,
     Resumed,
@@ -19,7 +20,6 @@ from trainer.record.metrics_lines import (
     StepLine,
     TrainLine,
 )
-from trainer.runs.folder import StepRange
 from trainer.state import numerics
 
 # Continuable settings, or sections of settings, that do not affect training steps. A replay may

@@ -18,14 +18,14 @@ from data_pipeline.batching.plan import Cursor
 from data_pipeline.dataset.manifest import Manifest, open_dataset
 from data_pipeline.storage.store import DatasetStore
 from foundation.wording import counted, join_items, span
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.folder_names import list_checkpoints, step_of
+from run_store.checkpoints.format import CheckpointHeader
 from run_store.errors import CheckpointError, RunError
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.folder_names import list_checkpoints, step_of
-from trainer.checkpoints.format import CheckpointHeader
+from run_store.folder import RunFolder, StepRange
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import TrainLine
 from trainer.recipe import leaves
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import TrainLine
-from trainer.runs.folder import RunFolder, StepRange
 from trainer.state.digest import START
 from transloom.inference.chosen_checkpoint import readable_headers
 from transloom.observe.replay.loss_jumps import largest_jump

@@ -9,8 +9,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trainer.record.metrics_file import REPLAY_TOLERANCE
-from trainer.record.metrics_lines import StepLine
+from run_store.record.metrics_file import REPLAY_TOLERANCE
+from run_store.record.metrics_lines import StepLine
 from trainer.replay.rank_reports import RankStateReport
 from trainer.replay.replay_report import Difference, Verdict
 from transloom.observe.comparison.step_difference import EVERY_BIT, loss_difference, step_difference

@@ -29,11 +29,11 @@ from data_pipeline.storage.store import MANIFEST_NAME
 from foundation.errors import DataError
 from foundation.shown_urls import with_urls
 from model.errors import ModelError
+from run_store.checkpoints.checkpoint import sha256_of
+from run_store.checkpoints.folder_names import list_checkpoints
+from run_store.checkpoints.format import HEADER
 from run_store.errors import RunError
-from trainer.checkpoints.checkpoint import sha256_of
-from trainer.checkpoints.folder_names import list_checkpoints
-from trainer.checkpoints.format import HEADER
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from transloom.inference.stored_translations import stored_scores
 from transloom.observe.dashboard.api_models import run_path
 from transloom.observe.dashboard.run_responses import frozen_responses

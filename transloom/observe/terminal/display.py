@@ -20,16 +20,16 @@ from cluster.errors import RankLostError
 from foundation.location import without_credentials
 from foundation.terminal import Terminal, full_message, shown
 from foundation.untrusted_text import visible, visible_line
+from run_store.checkpoints.checkpoint import newest_intact
 from run_store.errors import LeaseLostError
-from trainer.checkpoints.checkpoint import newest_intact
+from run_store.folder import RunFolder
+from run_store.record.event_text import event_text
+from run_store.record.log import ENDED, INTERRUPTED, indented, log_entry
+from run_store.record.metrics_lines import Event, Line, RankHung, Resized, TrainLine, ValidationLine
+from run_store.record.run_status import is_run
+from run_store.record.run_status_model import DEFAULT_FORM, LossForm
+from run_store.record.vitals import Vitals
 from trainer.errors import GuardError, NonFiniteLossError
-from trainer.record.event_text import event_text
-from trainer.record.metrics_lines import Event, Line, RankHung, Resized, TrainLine, ValidationLine
-from trainer.record.run_status import is_run
-from trainer.record.run_status_model import DEFAULT_FORM, LossForm
-from trainer.runs.folder import RunFolder
-from trainer.runs.log import ENDED, INTERRUPTED, indented, log_entry
-from trainer.runs.vitals import Vitals
 from transloom.observe.terminal.fact_text import step_summary
 from transloom.observe.terminal.run_feed import PLAIN_LINE_SECONDS, RunFeed, status_grid
 from transloom.observe.terminal.scores import score_text

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from foundation.wording import span
-from trainer.record.facts import Fact, Format, Place, facts_for
-from trainer.record.run_status_model import LossForm
+from run_store.record.facts import Fact, Format, Place, facts_for
+from run_store.record.run_status_model import LossForm
 
 _FORMATS: Mapping[Format, Callable[[Any], str]] = {
     "number": "{:.3g}".format,

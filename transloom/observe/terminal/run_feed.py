@@ -32,11 +32,11 @@ from foundation.terminal import shown
 from foundation.untrusted_text import visible_line
 from foundation.wording import counted
 from run_store.errors import RunMismatchError
-from trainer.record.followed_run import FollowedRuns
-from trainer.record.run_status import is_run, run_paths, run_status_of
-from trainer.record.run_status_model import RunStatus
-from trainer.runs.folder import RunFolder
-from trainer.runs.log import indented
+from run_store.folder import RunFolder
+from run_store.record.followed_run import FollowedRuns
+from run_store.record.log import indented
+from run_store.record.run_status import is_run, run_paths, run_status_of
+from run_store.record.run_status_model import RunStatus
 from transloom.observe.curves.curves import read_curves
 from transloom.observe.terminal.fact_text import step_summary
 from transloom.observe.terminal.run_status_text import (

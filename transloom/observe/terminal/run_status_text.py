@@ -9,10 +9,10 @@ from typing import NamedTuple
 from cluster.launchers.ray_job.job_summary import JobSummary, is_run_or_submitted, status_with_job
 from foundation.wording import counted, span, steps_of
 from run_store.errors import RunMismatchError
-from trainer.record.facts import BY_NAME, facts_for
-from trainer.record.run_status import is_run, run_paths, run_status_of
-from trainer.record.run_status_model import RunStatus
-from trainer.runs.vitals import RankVitals, Vitals
+from run_store.record.facts import BY_NAME, facts_for
+from run_store.record.run_status import is_run, run_paths, run_status_of
+from run_store.record.run_status_model import RunStatus
+from run_store.record.vitals import RankVitals, Vitals
 from transloom.observe.terminal.fact_text import current, plain, values_at
 from transloom.observe.terminal.scores import score_heading, score_text, score_value
 from transloom.observe.terminal.tables import STATE_STYLES, AnswerTable, Column

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.launchers.ray_job.job_share import GIVE_SECONDS, NODE_SECONDS, JobShare
 from cluster.ray.shares import ClusterSnapshot, Needs, NodeCapacity, SharingJob, target_ranks
-from trainer.runs.start import Claim
+from run_store.start import Claim
 
 
 def job(

@@ -25,9 +25,9 @@ from cluster.launchers.ray_job.runner import HEAD_TIMEOUT_SECONDS, JobRunner
 from cluster.ray.shares import ClusterSnapshot, Needs, NodeCapacity, SharingJob
 from cluster.recipe import Recipe
 from cluster.supervision.share_target import ShareTarget, share_file
-from trainer.checkpoints import lease
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import Claim, Invocation, StopOrder
+from run_store import lease
+from run_store.folder import RunFolder
+from run_store.start import Claim, Invocation, StopOrder
 
 NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 

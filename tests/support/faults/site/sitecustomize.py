@@ -320,10 +320,10 @@ HOOKS = {
     "trainer.training.slow_ranks": {"WINDOW": compared_steps},
     "trainer.tasks.translation": {"greedy_search": validation},
     "trainer.zero.fragments": {"owned_fragments": copy},
-    "trainer.checkpoints.state_file": {"write_state_file": write},
+    "run_store.checkpoints.state_file": {"write_state_file": write},
     "trainer.state.memory_writer": {"MemoryWriter._copy": memory_copy},
     "cluster.ranks.node_memory": {"NodeMemory.copy": pull},
-    "trainer.checkpoints.commit": {"sync_to_disk": commit},
+    "run_store.checkpoints.commit": {"sync_to_disk": commit},
     "data_pipeline.batching.window": {"WindowReader.fetch": fetch},
     "data_pipeline.storage.remote": {"wait_before_retry": pause},
 }

@@ -85,7 +85,7 @@ HOOKS = {
     "ray._private.node": {
         "Node.kill_all_processes": strikes("ends Ray's processes", "has ended Ray's processes")
     },
-    "trainer.checkpoints.lease": {"Lease.__exit__": strikes("gives the run back")},
+    "run_store.lease": {"Lease.__exit__": strikes("gives the run back")},
     "transloom.cli.train_run": {"train_run": strikes(after="has trained")},
     "transloom.cli.train": {"answer": strikes("answers", "has answered")},
 }

@@ -9,8 +9,8 @@ from support.invocation import invoke
 
 from data_pipeline.config.data import TokenizerConfig
 from data_pipeline.tokenizers.tokenizer import train_tokenizer
+from run_store.checkpoints.checkpoint import sha256_of
 from run_store.errors import RunError
-from trainer.checkpoints.checkpoint import sha256_of
 from trainer.errors import EngineError
 from transloom.cli.export import Target, export_run
 from transloom.inference.engine_names import ComputeType, Engine

@@ -22,10 +22,10 @@ from model.heads.masked_head import MaskedLanguageModel
 from model.heads.sentence_encoder import SentenceEncoder
 from model.hugging_face.bert import to_bert_labels
 from model.hugging_face.files import write_model
+from run_store.checkpoints.fragment import MASTER
 from run_store.errors import RunError, RunMismatchError
 from trainer.start.model_folder import origin_of, weights_files
 from trainer.state.model_folder import folder_weights
-from trainer.zero.fragment import MASTER
 from transloom.inference.export.fast_tokenizer import tokenizer_files
 from transloom.inference.export.hugging_face import write_bert, write_bert_of_pairs
 

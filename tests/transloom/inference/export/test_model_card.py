@@ -12,9 +12,9 @@ from data_pipeline.batching.heldout import load_heldout
 from data_pipeline.config.pair import PairCorpusConfig
 from data_pipeline.dataset.manifest import open_dataset
 from model.config.transformer import DecodingConfig
+from run_store.checkpoints.checkpoint import sha256_of
+from run_store.checkpoints.format import HEADER
 from run_store.scores import Score
-from trainer.checkpoints.checkpoint import sha256_of
-from trainer.checkpoints.format import HEADER
 from trainer.tasks.task import save_texts
 from transloom.inference.export.ctranslate2 import CARD as CTRANSLATE2_CARD
 from transloom.inference.export.model_card import CARD, model_card

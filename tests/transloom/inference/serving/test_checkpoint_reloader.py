@@ -5,10 +5,10 @@ import shutil
 import pytest
 from support.serving.spoiling import spoil
 
+from run_store.checkpoints.averaging import average
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.checkpoints.format import read_header
 from run_store.errors import CheckpointError, RunMismatchError
-from trainer.checkpoints.averaging import average
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.checkpoints.format import read_header
 from transloom.inference.serving.checkpoint_reloader import CheckpointReloader, candidates
 from transloom.inference.serving.facts import facts_of
 from transloom.inference.serving.replica_process import load

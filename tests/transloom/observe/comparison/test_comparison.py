@@ -11,10 +11,10 @@ from support.records.lines import skipped_line, train_line
 from typer.testing import CliRunner
 
 from cluster.errors import ClusterError
+from run_store.checkpoints.fragment import Fragment
 from run_store.errors import RunError, RunMismatchError
-from trainer.record.metrics_lines import Preempted
-from trainer.runs.folder import RunFolder, RunMetadata
-from trainer.zero.fragment import Fragment
+from run_store.folder import RunFolder, RunMetadata
+from run_store.record.metrics_lines import Preempted
 from transloom.cli.app import app
 from transloom.observe.comparison.comparison import compare_runs, recipe_differences
 

@@ -8,11 +8,11 @@ import pytest
 from support.records.lines import SPIKE_FIELDS, skipped_line, train_line, validation_line
 from support.records.long_records import damaged, long_record
 
-from trainer.record.curve_file import CurveFile
-from trainer.record.curve_points import COLUMNS, MEANS, OF_THE_LAST, Points
-from trainer.record.metrics_file import read_metrics
-from trainer.record.metrics_lines import TrainLine, ValidationLine
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.curve_file import CurveFile
+from run_store.record.curve_points import COLUMNS, MEANS, OF_THE_LAST, Points
+from run_store.record.metrics_file import read_metrics
+from run_store.record.metrics_lines import TrainLine, ValidationLine
 from transloom.observe.curves.curves import MAX_POINTS, read_curves
 
 STEPS = 9_000
@@ -219,8 +219,8 @@ def test_without_a_record_there_is_nothing(tmp_path):
 
 
 def test_a_line_that_is_too_long_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.record.line_blocks.LONGEST_LINE_BYTES", 4_000)
-    monkeypatch.setattr("trainer.record.line_blocks.CHUNK_BYTES", 1_000)
+    monkeypatch.setattr("run_store.record.line_blocks.LONGEST_LINE_BYTES", 4_000)
+    monkeypatch.setattr("run_store.record.line_blocks.CHUNK_BYTES", 1_000)
     run = RunFolder(tmp_path)
     long_one = validation_line(1, text="x" * 5_000)
     spike = skipped_line(3, **SPIKE_FIELDS)

@@ -8,10 +8,10 @@ from support.records.lines import SPIKE_FIELDS, skipped_line
 from support.records.run_folders import made_run, with_checkpoint, with_status
 
 from cluster.launchers.ray_job.job_record import JobFolder
-from trainer.checkpoints.format import read_header
-from trainer.record.run_status import run_status_of
-from trainer.runs.folder import RunFolder
-from trainer.runs.start import Code, Invocation, Start
+from run_store.checkpoints.format import read_header
+from run_store.folder import RunFolder
+from run_store.record.run_status import run_status_of
+from run_store.start import Code, Invocation, Start
 from transloom.observe.dashboard.run_responses import commands_of, environment_of, marks_of
 from transloom.observe.dashboard.runs_folder import RunsFolder
 from transloom.observe.dashboard.table import RunsTable

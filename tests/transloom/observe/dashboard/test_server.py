@@ -16,11 +16,11 @@ from support.records.long_records import long_record
 from support.records.moments import write_moments
 from support.records.run_folders import made_run, with_checkpoint, with_owner, with_status
 
-from trainer.record.curve_file import CurveFile
-from trainer.record.metrics_lines import Resumed
-from trainer.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
-from trainer.runs.folder import RunFolder
-from trainer.runs.vitals import Vitals
+from run_store.folder import RunFolder
+from run_store.record.curve_file import CurveFile
+from run_store.record.metrics_lines import Resumed
+from run_store.record.node_usage import GpuUsage, NodeLine, Usage, append_usage
+from run_store.record.vitals import Vitals
 from transloom.observe.curves.curves import Curves
 from transloom.observe.dashboard import page_subscribers
 from transloom.observe.dashboard.api_models import (

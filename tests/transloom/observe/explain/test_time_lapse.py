@@ -8,7 +8,7 @@ from support.explained_page import PageReader
 from support.records.moments import made_probe, write_moments
 from typer.testing import CliRunner
 
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
 from trainer.tasks.probing import probe
 from transloom.cli.app import app
 from transloom.inference.translator import Translator

@@ -4,7 +4,7 @@ import pytest
 from support.records.lines import train_line
 
 from run_store.errors import RunError
-from trainer.runs.folder import StepRange
+from run_store.folder import StepRange
 from transloom.observe.replay.loss_jumps import STEPS_BEFORE, largest_jump
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from run_store.errors import RunError
-from trainer.record.metrics_lines import Resumed
+from run_store.record.metrics_lines import Resumed
 from transloom.observe.replay.recorded_steps import RecordedSteps
 
 

@@ -6,11 +6,11 @@ from support.records.lines import skipped_line, train_line
 
 from cluster.recipe import Recipe
 from run_store.errors import RunError
+from run_store.folder import StepRange
+from run_store.record.metrics_file import REPLAY_TOLERANCE
+from run_store.record.metrics_lines import ReplayMismatch, Resumed
 from trainer.recipe import TrainingRecipe, leaves
-from trainer.record.metrics_file import REPLAY_TOLERANCE
-from trainer.record.metrics_lines import ReplayMismatch, Resumed
 from trainer.replay.rank_reports import RankStateReport
-from trainer.runs.folder import StepRange
 from transloom.observe.replay.recorded_steps import CHANGES_NO_STEP, RecordedSteps
 from transloom.observe.replay.replay_verdict import ComparedState, UnreadableData, compare_replay
 

@@ -8,9 +8,9 @@ from support.records.lines import COUNTED, rank_hung, train_line
 from support.records.run_folders import made_run
 
 from foundation.terminal import Terminal
-from trainer.record.metrics_lines import Resized, Resumed, Sample, ValidationLine
-from trainer.record.run_status_model import LossForm
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_lines import Resized, Resumed, Sample, ValidationLine
+from run_store.record.run_status_model import LossForm
 from trainer.tasks.translation import translation_scores
 from transloom.observe.terminal.display import (
     LiveStatus,

@@ -24,8 +24,8 @@ from support.records.run_folders import (
 )
 
 from run_store.errors import RunMismatchError
-from trainer.record.run_status_model import RunStatus
-from trainer.runs.vitals import Vitals
+from run_store.record.run_status_model import RunStatus
+from run_store.record.vitals import Vitals
 
 LINES = (train_line(1), train_line(2), validation_line(2))
 ATTACK = "\x1b]0;owned\x07[red]x"

@@ -14,8 +14,8 @@ from support.records.run_folders import made_run, with_checkpoint, with_owner, w
 from cluster.launchers.ray_job.job_record import Attempt
 from cluster.launchers.ray_job.job_summary import JobSummary, with_job
 from foundation.terminal import Terminal
-from trainer.record.run_status import run_status_of
-from trainer.runs.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
+from run_store.record.run_status import run_status_of
+from run_store.record.vitals import DataWorkerVitals, RankVitals, Restart, Vitals
 from transloom.observe.terminal.run_feed import RunFeed
 from transloom.observe.terminal.run_status_text import numbers, rank_rows, status_rows, status_text
 

@@ -9,9 +9,9 @@ from data_pipeline.dataset.manifest import Manifest
 from data_pipeline.storage.store import open_store
 from data_pipeline.tasks.masked_text import SHOWN_MASK
 from run_store.errors import RunError
-from trainer.record.metrics_file import read_backwards
-from trainer.record.metrics_lines import ValidationLine
-from trainer.runs.folder import RunFolder
+from run_store.folder import RunFolder
+from run_store.record.metrics_file import read_backwards
+from run_store.record.metrics_lines import ValidationLine
 from transloom.inference.mask_filler import MaskFiller
 from transloom.inference.text_generator import TextGenerator
 from transloom.inference.translator import Translator

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foundation.untrusted_text import visible_in
-from trainer.tasks.probe import Probe, sides_of
+from run_store.record.probe import Probe, sides_of
 from transloom.observe.explain.markup import escape, json_in_html
 
 Moments = dict[str, list[tuple[str, Probe]]]  # probes by sentence, each with the name of its step

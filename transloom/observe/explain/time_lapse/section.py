@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from foundation.wording import counted
-from trainer.checkpoints.checkpoint import Checkpoint
-from trainer.record.time_lapse import TimeLapseFrame, read_time_lapse
-from trainer.runs.folder import RunFolder
+from run_store.checkpoints.checkpoint import Checkpoint
+from run_store.folder import RunFolder
+from run_store.record.time_lapse import TimeLapseFrame, read_time_lapse
 from trainer.tasks.probing import probe
 from transloom.inference.translator import Translator
 from transloom.observe.explain.markup import escape

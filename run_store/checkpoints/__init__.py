@@ -1,0 +1,1 @@
+"""Format, commit, retention and reading of checkpoints."""

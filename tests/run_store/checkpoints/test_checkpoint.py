@@ -1,0 +1,215 @@
+"""Checkpoints on disk: complete or not there, verified when read."""
+
+import pytest
+import torch
+from support.files.disk_calls import by_name, record_disk_calls
+from support.records.checkpoints import (
+    make_header,
+    rewrite_header,
+    save_checkpoint,
+    stepped_share,
+    work_folder,
+    write_state,
+)
+
+from run_store.checkpoints.checkpoint import Checkpoint, newest_intact
+from run_store.checkpoints.commit import partial_folder, set_aside
+from run_store.checkpoints.folder_names import list_averages, list_checkpoints
+from run_store.checkpoints.format import HEADER
+from run_store.checkpoints.fragment import Fragment
+from run_store.checkpoints.reader import CheckpointReader
+from run_store.checkpoints.retention import prune
+from run_store.config import CheckpointsConfig
+from run_store.errors import CheckpointError, CheckpointFormatError
+from run_store.lease import discard
+from trainer.process.placement import Placement
+
+
+def save(folder, step):
+    """A checkpoint of one parameter of four elements, written by two ranks."""
+    halves = [stepped_share(step, rank) for rank in range(2)]
+    return save_checkpoint(folder, make_header(step), halves)
+
+
+def test_what_is_written_is_read_back_in_any_range(tmp_path):
+    reader = CheckpointReader(save(tmp_path, 10))
+    whole = torch.arange(4.0) + 10
+    for start in range(4):
+        for stop in range(start + 1, 5):
+            assert torch.equal(reader.read("master", "w", start, stop), whole[start:stop])
+    assert torch.equal(reader.weights()["w"], whole)
+
+
+def test_a_range_that_is_not_there_is_an_error(tmp_path):
+    reader = CheckpointReader(save(tmp_path, 10))
+    with pytest.raises(
+        CheckpointError, match=r"up to element 4, but elements up to 5 were requested"
+    ):
+        reader.read("master", "w", 0, 5)
+
+
+def test_before_the_commit_there_is_no_checkpoint(tmp_path):
+    work = work_folder(tmp_path)
+    fragments = [Fragment("master", "w", 0, torch.ones(2))]
+    write_state(work, make_header(5), fragments, Placement(rank=0, world_size=2))
+    partial = partial_folder(work, 5, "a")
+    assert partial.is_dir()
+    assert list_checkpoints(tmp_path) == []
+    discard(partial)
+    assert not partial.exists()
+
+
+def damage_by_flipping(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def damage_by_truncating(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_by_flipping, r"has sha256 \w+, but checkpoint.json says \w+"),
+        (damage_by_truncating, r"has \d+ bytes, but checkpoint.json says \d+"),
+        (lambda path: path.unlink(), r"is missing"),
+    ],
+)
+def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, message):
+    save(tmp_path, 10)
+    newest = save(tmp_path, 20)
+    damage(newest.file_paths()[1])
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint(newest.path).verify()
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 10
+    assert list(problems) == [newest.path]
+    assert "step-00000020" in problems[newest.path]
+
+
+def test_all_damaged_ones_above_the_newest_intact_one_are_named(tmp_path):
+    """One between two that were kept, and later the newest: neither hides the other."""
+    kept = [save(tmp_path, step) for step in (10, 20, 30, 40)]
+    damage_by_flipping(kept[2].file_paths()[0])
+    assert newest_intact(tmp_path)[0].step == 40
+    damage_by_truncating(kept[3].file_paths()[1])
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 20
+    assert list(problems) == [kept[3].path, kept[2].path]
+
+
+def test_files_are_synced_before_their_folder_and_its_name_after_the_rename(tmp_path, monkeypatch):
+    calls = record_disk_calls(monkeypatch)
+    saved = save(tmp_path, 10)
+    assert by_name(calls) == [
+        *(("sync", path.name) for path in saved.file_paths()),
+        ("sync", HEADER),
+        ("sync", "step-00000010-a"),
+        ("rename", "step-00000010"),
+        ("sync", tmp_path.name),
+    ]
+    calls.clear()
+    aside = ("rename", set_aside(saved.path, work_folder(tmp_path)).name)
+    assert by_name(calls) == [aside, aside, ("sync", tmp_path.name)]
+
+
+def test_a_damaged_header_is_passed_over_too(tmp_path):
+    save(tmp_path, 10)
+    damaged = save(tmp_path, 20).path
+    (damaged / HEADER).write_text("{")
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 10
+    assert "checkpoint.json is damaged" in problems[damaged]
+
+
+def test_one_that_stands_for_another_step_is_passed_over(tmp_path):
+    save(tmp_path, 10)
+    moved = save(tmp_path, 20).path.rename(tmp_path / "step-00000030")
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 10
+    assert "holds step 20" in problems[moved]
+
+
+def test_a_digit_of_the_header_that_was_flipped_is_damage(tmp_path):
+    path = save(tmp_path, 10).path / HEADER
+    path.write_text(path.read_text().replace('"optimizer_step": 10', '"optimizer_step": 12'))
+    with pytest.raises(CheckpointError, match="the sha256 of its fields is not the one in"):
+        Checkpoint(path.parent)
+
+
+def test_who_does_not_own_the_run_any_more_sets_nothing_aside(tmp_path):
+    damaged = save(tmp_path, 10).path
+    with pytest.raises(FileNotFoundError):
+        set_aside(damaged, tmp_path / ".work-00000001-gone")
+    assert damaged.is_dir()
+
+
+def test_a_damaged_one_that_was_set_aside_neither_counts_nor_is_lost(tmp_path):
+    save(tmp_path, 10)
+    damaged = save(tmp_path, 20)
+    damage_by_flipping(damaged.file_paths()[0])
+    aside = set_aside(damaged.path, work_folder(tmp_path))
+    assert aside.is_dir()
+    save(tmp_path, 15)
+    prune(tmp_path, work_folder(tmp_path), CheckpointsConfig(keep_last=1, keep_best=0))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000015"]
+    save(tmp_path, 20).verify()  # the run has passed the step again
+
+
+@pytest.mark.parametrize("name", ["../state-00000-of-00001.safetensors", "/etc/passwd", "x.pt"])
+def test_a_file_outside_the_checkpoint_is_refused(tmp_path, name):
+    path = save(tmp_path, 10).path / HEADER
+    path.write_text(path.read_text().replace("state-00000-of-00002.safetensors", name))
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoint(path.parent)
+
+
+def test_another_format_is_not_taken_for_damage(tmp_path):
+    """A newer version's checkpoint must not be passed over in silence."""
+    path = save(tmp_path, 10).path / HEADER
+    path.write_text(path.read_text().replace("checkpoint/2", "checkpoint/3"))
+    with pytest.raises(CheckpointFormatError, match=r"checkpoint/2.*use the version of transloom"):
+        newest_intact(tmp_path)
+
+
+def test_the_first_of_several_damages_is_named(tmp_path):
+    newest = save(tmp_path, 10)
+    for file in newest.file_paths():
+        damage_by_flipping(file)
+    with pytest.raises(CheckpointError, match="state-00000-of-00002"):
+        newest.verify()
+
+
+def test_what_cannot_be_read_is_damaged(tmp_path):
+    """As on a disk with bad sectors: reading the beginning of one's own memory fails."""
+    save(tmp_path, 10)
+    newest = save(tmp_path, 20)
+    file = newest.file_paths()[0]
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    records = newest.header.files
+    records[0] = records[0].model_copy(update={"bytes": 0})
+    rewrite_header(newest.path, files=records)
+    found, problems = newest_intact(tmp_path)
+    assert found.step == 10
+    assert "cannot be read: Input/output error" in problems[newest.path]
+
+
+def test_checkpoints_are_listed_by_step_and_nothing_else_is(tmp_path):
+    for name in ("step-100000000", "step-00000020", "step-copy", "damaged-x"):
+        (tmp_path / name).mkdir()
+    for name in ("average-of-10-20", "average-of-90-100", "average-of-20"):
+        (tmp_path / name).mkdir()
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000020", "step-100000000"]
+    averages = ["average-of-20", "average-of-10-20", "average-of-90-100"]
+    assert [p.name for p in list_averages(tmp_path)] == averages
+
+
+def test_the_moving_average_is_what_is_translated_with(tmp_path):
+    ones, twos = torch.ones(4), 2 * torch.ones(4)
+    fragments = [Fragment("master", "w", 0, ones), Fragment("ema", "w", 0, twos)]
+    reader = CheckpointReader(save_checkpoint(tmp_path, make_header(10), [fragments]))
+    assert torch.equal(reader.weights()["w"], twos)
+    assert torch.equal(reader.read("master", "w", 0, 4), ones)

@@ -1,0 +1,286 @@
+"""The head changes only by compare-and-swap, whoever else changes it at the same time."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from data_pipeline.storage.object_errors import ObjectConflictError, ObjectStoreError
+from data_pipeline.storage.object_store import ObjectStore
+from run_store import lease as folder_lease
+from run_store.errors import LeaseLostError, RunInUseError, RunMismatchError
+from run_store.remote import head as head_module
+from run_store.remote import lease
+from run_store.remote.files import MAX_FILES, FileObjects
+from run_store.remote.head import (
+    HEAD,
+    HEAD_LIMITS,
+    HeadObject,
+    RunHead,
+    RunOwner,
+    owner_of,
+    owners_change,
+)
+
+FILE = {"bytes": 1, "chunks": ["1-" + "0" * 32]}
+CHANGES = 8
+WRITERS = 4
+
+
+@pytest.fixture
+def store(s3_server, s3_environment):
+    return ObjectStore(f"{s3_server.bucket('heads')}/run")
+
+
+def test_concurrent_changes_are_all_made(store):
+    def work(writer):
+        head = HeadObject(store)
+        for number in range(CHANGES):
+            name = f"step-{writer}-{number}"
+            head.change(lambda now: with_checkpoint(now, name))  # noqa: B023 (called at once)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(work, range(WRITERS)))
+    found = HeadObject(store).read()
+    assert found.revision == WRITERS * CHANGES
+    assert len(found.checkpoints) == WRITERS * CHANGES
+
+
+def with_checkpoint(now, name):
+    return now.model_copy(update={"checkpoints": {**now.checkpoints, name: f"owners/{name}"}})
+
+
+@pytest.mark.parametrize("lost", ["put_new", "put_over"])
+def test_a_change_whose_answer_is_lost_is_made_once(store, lost, monkeypatch):
+    """The store repeats the request, which then fails the condition that it has itself broken."""
+    head = HeadObject(store)
+    if lost == "put_over":
+        head.change(lambda now: with_checkpoint(now, "first"))
+    put = getattr(store, lost)
+
+    def put_twice(*arguments):
+        put(*arguments)
+        raise ObjectConflictError("412")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, lost, put_twice)
+        head.change(lambda now: with_checkpoint(now, "second"))
+    found = HeadObject(store).read()
+    assert found.revision == (2 if lost == "put_over" else 1)
+    assert "second" in found.checkpoints
+
+
+def test_a_change_goes_on_after_an_answer_that_never_came(store, monkeypatch):
+    head = HeadObject(store)
+    head.change(lambda now: with_checkpoint(now, "first"))
+    put = store.put_over
+
+    def put_and_stall(*arguments):
+        put(*arguments)
+        raise ObjectStoreError("timeout")
+
+    monkeypatch.setattr(store, "put_over", put_and_stall)
+    with pytest.raises(ObjectStoreError):
+        head.change(lambda now: with_checkpoint(now, "second"))
+    monkeypatch.setattr(store, "put_over", put)
+    head.change(lambda now: with_checkpoint(now, "third"))
+    assert set(HeadObject(store).read().checkpoints) == {"first", "second", "third"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"format": "transloom-head/9"},
+        {"files": {"../../etc/passwd": FILE}},
+        {"files": {"/etc/passwd": FILE}},
+        {"files": {"a\\b": FILE}},
+        {"files": {"a": {}}},
+        {"files": {"a": FILE | {"chunks": ["../other"]}}},
+        {"files": {"control/stop": FILE}},
+        {"files": {"checkpoints/step-00000001/checkpoint.json": FILE}},
+        {"files": {"a/../../b": FILE}},
+        {"files": {"owners/00000009.json": FILE}},
+        {"checkpoints": {"..": "owners/1"}},
+        {"checkpoints": {"a/step-00000001": "owners/1"}},
+        {"checkpoints": {"step-1": "../other"}},
+        {"stop_request": 1},
+        {"more": 1},
+    ],
+)
+def test_a_hostile_head_is_refused(store, damage):
+    store.put(HEAD, json.dumps(RunHead().model_dump(mode="json") | damage).encode())
+    with pytest.raises(RunMismatchError, match=f"{store.url}/{HEAD} is damaged"):
+        HeadObject(store).read()
+
+
+def test_the_owner_of_an_object_is_in_its_name():
+    assert owner_of("owners/00000007/step-1/parts.json") == 7
+    assert owner_of("a/b.txt/00012-9-" + "0" * 32) == 9
+    assert owner_of("a/b.txt/00012-9-x") is None
+    assert owner_of("HEAD.json") is None
+    assert owner_of("owners/00000007") is None
+
+
+class TestLease:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch):
+        monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 1.0)
+        monkeypatch.setattr(lease, "WATCH_SECONDS", 0.1)
+        # This process owns both leases of a test, so its life must not decide.
+        monkeypatch.setattr(head_module, "is_dead", lambda known: False)
+
+    def test_contenders_have_one_winner(self, store):
+        def contend(_):
+            head = HeadObject(store)
+            try:
+                return lease.acquire(head, print).owner.number
+            except RunInUseError:
+                return None
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            numbers = list(pool.map(contend, range(WRITERS)))
+        assert sorted(numbers, key=str) == [1, None, None, None]
+
+    def test_a_lease_that_is_renewed_is_not_taken(self, store):
+        owner = HeadObject(store)
+        number = lease.acquire(owner, print).owner.number
+
+        def renew(now):
+            return lease.renewed(owner, now, number)
+
+        with ThreadPoolExecutor(1) as pool:
+            contender = pool.submit(lease.acquire, HeadObject(store), print)
+            while not contender.done():
+                owner.change(renew)
+            with pytest.raises(RunInUseError):
+                contender.result()
+
+    def test_an_expired_lease_is_taken_and_its_owner_notices(self, store):
+        former = HeadObject(store)
+        number = lease.acquire(former, print).owner.number
+        assert lease.acquire(HeadObject(store), print).owner.number == number + 1
+        with pytest.raises(LeaseLostError, match=f"{store.url} is now owned by process"):
+            former.change(lambda now: lease.renewed(former, now, number))
+
+
+@pytest.mark.parametrize("renewals", [0, 1, 3])
+def test_an_owner_that_renews_its_lease_before_the_swap_keeps_the_run(store, monkeypatch, renewals):
+    """The lease seemed to have expired, as after a pause of the owner."""
+    monkeypatch.setattr(head_module, "is_dead", lambda owner: False)
+    head = HeadObject(store)
+    number = lease.acquire(head, print).owner.number
+    monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 0.0)
+    wait = lease.wait_until_abandoned
+
+    def overtaken(*arguments):
+        seen = wait(*arguments)
+        for _ in range(renewals):
+            head.change(lambda now: lease.renewed(head, now, number))
+        return seen
+
+    monkeypatch.setattr(lease, "wait_until_abandoned", overtaken)
+    if renewals:
+        with pytest.raises(RunInUseError):
+            lease.acquire(HeadObject(store), print)
+        assert head.read().owner.number == number
+    else:
+        assert lease.acquire(HeadObject(store), print).owner.number == number + 1
+
+
+def test_an_owner_that_has_released_the_run_cannot_change_it(store):
+    head = HeadObject(store)
+    number = lease.acquire(head, print).owner.number
+
+    def release(now):
+        owner = now.owner.model_copy(update={"released": True})
+        return now.model_copy(update={"owner": owner})
+
+    head.change(lambda now: release(lease.renewed(head, now, number)))
+    for _ in range(2):
+        with pytest.raises(LeaseLostError):
+            head.change(lambda now: lease.renewed(head, now, number))
+    assert head.read().owner.released
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"owner": {"number": 1, "renewed": 1e308}},
+        {"owner": {"number": 1, "renewed": -1.0}},
+        {"files": {"/".join(2_000 * ["d"]): FILE}},
+        {"files": {"x": FILE | {"modified": 1e308}}},
+        {"files": {"x": FILE | {"bytes": 256 * 1024 + 1}}},
+        {"files": {f"{number}": FILE for number in range(MAX_FILES + 1)}},
+        {"format": "transloom-head/2"},
+        {"checkpoints": {"step-" + 300 * "1": "owners/00000001/c"}},
+        {"checkpoints": {"step-1": "owners//c"}},
+        {"checkpoints": {f"step-{number}": "owners/1/c" for number in range(20_001)}},
+    ],
+)
+def test_what_no_reader_can_hold_is_refused_by_all(store, damage):
+    files = {"metrics.jsonl": FileObjects.model_validate(FILE)}
+    head = RunHead(owner=RunOwner(number=1, released=True), files=files)
+    store.put(HEAD, json.dumps(head.model_dump(mode="json") | damage).encode())
+    with pytest.raises(RunMismatchError, match="is damaged"):
+        HeadObject(store).read()
+
+
+def test_a_head_above_its_limit_is_refused_without_reading_it(store):
+    store.put(HEAD, b" " * (HEAD_LIMITS.bytes + 1))
+    with pytest.raises(RunMismatchError, match="16,000,001 bytes, expected at most 16,000,000"):
+        HeadObject(store).read()
+
+
+def test_a_writer_refuses_a_head_that_no_reader_would_accept(store):
+    many = {f"step-{number:08d}": f"owners/00000001/{number}" for number in range(20_001)}
+    with pytest.raises(RunMismatchError, match=r"20,001 checkpoints .* at most 20,000 .* Remove"):
+        HeadObject(store).change(lambda now: now.model_copy(update={"checkpoints": many}))
+    assert HeadObject(store).read() is None
+
+
+def files(**digits):
+    """Files of one object each."""
+    return {
+        name: FileObjects(bytes=1, chunks=[f"1-{digit * 32}"]) for name, digit in digits.items()
+    }
+
+
+def change_of(before, **changes):
+    values = {
+        "before": before,
+        "files": before | files(mine="1"),
+        "gone": {"gone"},
+        "published": {"step-00000030": "owners/00000001/step-30"},
+        "removed": {"step-00000010"},
+        "moved_aside": {"step-00000020": "damaged-step-00000020"},
+    }
+    return partial(owners_change, **values | changes)
+
+
+def test_a_change_that_is_applied_again_changes_nothing_more():
+    """The answer to the first swap may be lost, so the change meets a head that has it already."""
+    head = RunHead(
+        files=files(kept="2", gone="3"),
+        checkpoints={"step-00000010": "p/10", "step-00000020": "p/20"},
+        stop_request="user",
+    )
+    before = head.model_copy(deep=True)
+    change = change_of(head.files, files=files(kept="2", mine="1"))
+    after = change(head)
+    assert after.checkpoints == {
+        "damaged-step-00000020": "p/20",
+        "step-00000030": "owners/00000001/step-30",
+    }
+    assert after.files == files(kept="2", mine="1")
+    assert (after.stop_request, after.data_workers_request) == (None, None)
+    assert change(after) == after
+    assert head == before
+
+
+def test_what_another_process_adds_before_the_swap_stays():
+    before = files(note="2", gone="3", changed="4")
+    change = change_of(before, files=files(note="2", mine="1", changed="5"))
+    now = RunHead(files=files(note="6", gone="7", changed="8", new="9"))
+    expected = files(note="6", gone="7", changed="5", new="9", mine="1")
+    assert change(now).files == expected

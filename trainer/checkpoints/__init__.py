@@ -1,1 +1,0 @@
-"""Format, writing, commit, retention and reading of checkpoints."""

@@ -1,1 +1,0 @@
-"""Metrics file of a run, its readers, and Weights & Biases as a view of it."""
