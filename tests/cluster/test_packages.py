@@ -15,7 +15,7 @@ print(*[__import__(name).__file__ for name in {PACKAGES}])
 
 
 def test_own_packages_come_before_those_of_the_current_folder(tmp_path: Path) -> None:
-    for name in ("trainer", "model", "data_pipeline"):
+    for name in ("trainer", "run_store", "model", "data_pipeline"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('decoy')")
     answer = run_python(IMPORT_ALL, cwd=tmp_path)  # the first folder on the path, with -c

@@ -86,7 +86,7 @@ for _ in range(10):  # on a busy machine Ray may time out
 def decoys(tmp_path: Path) -> Path:
     """A user's folder with a driver, and packages of our names which cannot be imported."""
     folder = tmp_path / "project"
-    for name in ("trainer", "model", "data_pipeline"):
+    for name in ("trainer", "run_store", "model", "data_pipeline"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text(f"raise ImportError('decoy {name}')")
     (folder / "driver.py").write_text(DRIVER)
