@@ -333,9 +333,8 @@ class EngineConfig(Section):
 
     @model_validator(mode="after")
     def _compiled_layers_have_whole_parameters(self) -> "EngineConfig":
-        if self.compile == "none":
-            return self
-        if self.zero_stage == 3 or self.attention == AttentionBackend.VARLEN:
+        varlen = self.attention == AttentionBackend.VARLEN
+        if self.compile == "layers" and (self.zero_stage == 3 or varlen):
             raise ValueError(
                 f"compile is layers, zero_stage is {self.zero_stage} and attention is "
                 f"{self.attention}. Stage 3, which gathers parameters inside the layers, and "
