@@ -142,7 +142,7 @@ def compile_network(
         engine_process_settings(exact=engine.numerics == "exact", compiles=True),
         torch.random.fork_rng(cuda),
         # The compiler would take code from its cache that was generated for other sizes.
-        mock.patch("torch.compiler.config.cache_key_tag", f"transloom 1, {rows} rows"),
+        mock.patch("torch.compiler.config.cache_key_tag", f"transloom 1, rows: {rows}"),
         # Equal sizes may differ later.
         shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
         dynamo.patch(automatic_dynamic_shapes=False),
