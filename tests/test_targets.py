@@ -76,7 +76,7 @@ def test_the_expression_is_that_of_the_file_that_runs_the_target(target):
 
 
 def test_the_paths_that_shell_scripts_give_to_pytest_are_in_git(names_in_git):
-    """An ignored or empty directory may still be on the disk of whoever moved its tests away."""
+    """An ignored or empty directory may still be on the disk of a user whose tests have moved."""
     files = map(Path, names_in_git)
     present = {str(path) for file in files for path in (file, *file.parents)}
     scripts = ("scripts/test", "scripts/lab", "scripts/oldest", "scripts/check")
@@ -109,7 +109,7 @@ def test_marks_that_no_target_or_several_select_are_refused(marks):
 
 
 class Item:
-    """A collected test, as far as the rules look at it."""
+    """A collected test, with the properties that the rules read."""
 
     def __init__(self, nodeid: str, *marks: str, fixtures: tuple[str, ...] = ()) -> None:
         self.nodeid = nodeid

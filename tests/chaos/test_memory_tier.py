@@ -1,4 +1,4 @@
-"""What becomes of the state in memory when ranks, agents, nodes or both copies of it are lost.
+"""The state in memory after ranks, agents, nodes or both copies of it are lost.
 
 Nodes are Ray nodes of this machine; each has its own folder in /dev/shm, which is removed with it.
 """

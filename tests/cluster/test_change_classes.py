@@ -1,6 +1,6 @@
-"""What a change of each field means, all of them in one table.
+"""Meaning of a change of each field, with all fields in one table.
 
-A field that is missing here is added on purpose, by whoever knows: is a run with another value
+A field that is missing here is added on purpose, by its author: is a run with another value
 another run (identity), may a run go on with another value (continuable), or does the value change
 no sample (execution)? A wrong class would let one run follow two curves, or refuse to continue one.
 """

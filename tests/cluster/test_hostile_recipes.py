@@ -1,4 +1,4 @@
-"""Recipes that somebody made to do harm, or that say two things: each is refused by line."""
+"""Recipes that were made to do harm, or that contradict themselves: each is refused by line."""
 
 import os
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_numbers_that_nothing_counts_are_refused_by_key(tmp_path: Path, key: str
         load_recipe(file, [f"{key}={HUGE}"])
 
 
-def test_a_field_with_a_bound_of_its_own_names_that_bound(tmp_path: Path) -> None:
+def test_a_field_with_a_special_bound_names_that_bound(tmp_path: Path) -> None:
     file = write_yaml(tmp_path / "tiny.yaml", tiny_values(tmp_path / "dataset"))
     with pytest.raises(RecipeError, match=rf"model.width is {HUGE}: .* equal to 1000000"):
         load_recipe(file, [f"model.width={HUGE}"])

@@ -227,7 +227,7 @@ def test_every_field_is_read_by_something_other_than_its_config():
     )
     presets = [f"{network}.preset" for network in networks]
     assert sorted(unread(sections, reads)) == presets
-    # It is told whose field is read.
+    # Reads are recorded with the class of the field.
     assert ("Recipe", "name") in reads
     assert not {("TrackingConfig", "name"), ("TokenizerConfig", "name")} & reads
 

@@ -102,7 +102,7 @@ def test_long_vectors_on_any_number_of_threads(threads):
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_it_is_the_papers_algorithm(weight_decay):
-    """Beside the reference in fp64, 50 steps long."""
+    """Compare with the reference in fp64 for 50 steps."""
     ours = torch.nn.Parameter(torch.linspace(-2, 2, LENGTH))
     theirs = torch.nn.Parameter(torch.linspace(-2, 2, LENGTH, dtype=torch.float64))
     optimizer = Lion([{"params": [ours], "weight_decay": weight_decay}], **SETTINGS)

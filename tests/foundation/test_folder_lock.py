@@ -33,7 +33,7 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_it_is_hidden_beside_the_target_and_removed(tmp_path):
+def test_the_lock_is_hidden_next_to_the_target_and_removed(tmp_path):
     target = tmp_path / "a" / "target"
 
     def fail():

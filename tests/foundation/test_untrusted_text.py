@@ -1,4 +1,4 @@
-"""What strangers wrote can be looked at: nothing in it steers, reorders or hides."""
+"""Untrusted text can be shown: nothing in it controls the terminal, reorders or hides text."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import pytest
 from foundation.untrusted_text import logger_of, visible, visible_in, visible_in_json, visible_line
 
 EVERY_CODE_POINT = [chr(number) for number in range(0x110000)]
-# Signs that have a shape of their own, or combine those around them in sight: the number signs of
+# Characters that have a visible shape, or combine those around them visibly: the number signs of
 # Arabic, Syriac and Kaithi, and what stacks Egyptian hieroglyphs.
 SIGNS = {
     chr(number)

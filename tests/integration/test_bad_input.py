@@ -1,4 +1,4 @@
-"""What a user's mistake says, and with which exit code; no run and no dataset is lost by it."""
+"""Messages and exit codes for mistakes of users; none of them damages a run or a dataset."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class Failure:
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    """Runs `transloom …` in this process and a folder of its own; returns how it failed."""
+    """Run `transloom …` in this process and a separate folder; return its failure."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> Failure:
@@ -207,7 +207,7 @@ def test_a_damaged_shard_stops_the_run_with_its_name(command, recipe, phrasebook
 def test_ids_beyond_the_vocabulary_end_a_run_before_its_first_step(
     command, recipe, phrasebook, tmp_path
 ):
-    """Whoever wrote the shard wrote its hash into the manifest, too."""
+    """The author of the shard wrote its hash into the manifest, too."""
     copy = Path(shutil.copytree(phrasebook, tmp_path / "copy"))
     manifest = Manifest.load(open_store(copy))
     for shard in manifest.shards:

@@ -21,7 +21,7 @@ KILLERS = Path(__file__).parents[1] / "support" / "extension" / "killer.py"
 
 
 class Commands:
-    """Trains runs by the command, each in a process of its own."""
+    """Train runs by the command, each in a separate process."""
 
     def __init__(self, folder, dataset):
         extensions = folder / "extensions"

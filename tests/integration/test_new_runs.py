@@ -36,13 +36,13 @@ def trained_once(tmp_path_factory, phrasebook):
 
 @pytest.fixture
 def old(runs, trained_once):
-    """That of 12 steps, of that name among the runs of the test."""
+    """Return the run of 12 steps with this name."""
     return shutil.copytree(trained_once.folder / "old", runs.folder / "old")
 
 
 @pytest.fixture
 def whole(runs, trained_once):
-    """That which ended early, likewise."""
+    """Return the run with this name that ended early."""
     return shutil.copytree(trained_once.folder / "whole", runs.folder / "whole")
 
 
@@ -93,7 +93,7 @@ def test_early_stopping_ends_at_the_same_step_however_often_the_run_was_restarte
     assert whole.step == best.best_step + 3 * 4 < 400
     for stop in (5, 10, 400):
         parts = runs.train("parts", *EARLY, f"trainer.max_steps={stop}", inline=True)
-    # The stops at 5 and 10 were ends of the run, so each had a validation of its own.
+    # The stops at 5 and 10 were ends of the run, so each of them had a validation.
     assert parts.outcome == "finished"
     assert header_of(parts.checkpoint).early_stopping.validations_since_best == 3
 

@@ -1,4 +1,4 @@
-"""`import transloom`: its page, in an event loop, in a project with a `model/` of its own.
+"""`import transloom`: its page, in an event loop, in a project that has another `model/`.
 
 A job is submitted by it in test_jobs.py.
 """

@@ -31,7 +31,7 @@ URLS = [
 
 
 def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
-    """W&B looks into the folder where the command is given, for the address of git's origin.
+    """W&B inspects the folder where the command is given, for the address of git's origin.
 
     The program for notifications fails, which the log has without its arguments.
     """

@@ -96,7 +96,7 @@ def test_a_new_run_appears(watched, run, tmp_path):
         assert watched.complaints == []
 
 
-def test_a_lost_connection_is_told_and_what_was_missed_is_fetched(watched, run, tmp_path):
+def test_a_lost_connection_is_reported_and_missed_lines_are_fetched(watched, run, tmp_path):
     with dashboard(run.parent, tmp_path / "cache") as address:
         page = watched.open(address)
         page.locator("#link.following").wait_for()

@@ -45,11 +45,11 @@ class Case:
         self.loss = loss or CrossEntropy(0.1)
 
     def counted(self, training=None):
-        """What the module counts for the batch."""
+        """Return the FLOPs that the module counts for the batch."""
         return self.count(training or Training()).of(self.sizes, self.sizes)
 
     def measured(self):
-        """What torch counts while the network computes."""
+        """Return the FLOPs that torch counts while the network computes."""
         with FlopCounterMode(display=False) as counter:
             self.network(*self.inputs, self.loss)[0].backward()
         return counter.get_total_flops()
@@ -263,7 +263,7 @@ def test_any_module_outside_the_layers_can_be_trained_alone(name):
     ("name", "norm"), [("pre-norm", "decoder.last_norm"), ("masked", "head.norm")]
 )
 def test_a_trained_norm_before_the_output_needs_the_gradient_of_its_result(name, norm):
-    """That is one more product with the output matrix; the loss always computes it."""
+    """The gradient is one more product with the output matrix; the loss always computes it."""
     case = CASES[name]()
     trained = {n for n, _ in case.network.named_parameters() if n.startswith(f"{norm}.")}
     assert trained

@@ -1,4 +1,4 @@
-"""A run has one owner; whoever was its owner can change its checkpoints no more."""
+"""A run has one owner; a former owner cannot change its checkpoints any more."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def contenders():
 
 
 def owner_file(run, number, **changes):
-    """As if somebody had taken the run."""
+    """Rewrite the lease as if another process had taken the run."""
     owners = run / "owners"
     owners.mkdir(parents=True, exist_ok=True)
     file = owners / f"{number:08d}.json"
@@ -72,7 +72,7 @@ def test_an_owner_leaves_nothing_but_its_number(tmp_path):
         assert names(tmp_path / "checkpoints") == []
 
 
-def test_somebody_who_comes_too_is_refused_by_name(tmp_path, monkeypatch):
+def test_a_second_process_is_refused_with_the_owners_name(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 20.0)  # an owner may be slow to renew
     with (
         Lease(tmp_path) as lease,
@@ -318,7 +318,7 @@ def test_another_users_process_is_not_taken_for_dead(another_users_process):
     assert not lease_module.is_dead(known)
 
 
-def test_a_run_that_is_released_while_somebody_waits_is_taken_at_once(tmp_path, monkeypatch):
+def test_a_released_run_is_taken_at_once_by_a_waiting_process(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 600.0)
     file = owner_file(tmp_path, 1, host="elsewhere", place="another")
     pauses = []
@@ -335,7 +335,7 @@ def test_a_run_that_is_released_while_somebody_waits_is_taken_at_once(tmp_path, 
     assert pauses == [lease_module.POLL_SECONDS]
 
 
-def test_of_a_run_that_nobody_owned_nothing_is_known(tmp_path):
+def test_a_run_that_was_never_owned_has_no_ownership(tmp_path):
     assert ownership(tmp_path) is None
     (tmp_path / "owners").mkdir()
     assert ownership(tmp_path) is None
@@ -370,7 +370,7 @@ def test_a_process_that_ends_is_not_kept_by_its_lease(tmp_path):
     assert names(tmp_path / "owners") == ["00000001.json"]
 
 
-def test_a_waiting_owner_is_told_of_once_after_two_renewals(tmp_path, monkeypatch):
+def test_the_owner_is_named_once_after_two_renewals(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "LEASE_SECONDS", 30.0)
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 5.0)
     owner_file(tmp_path, 1, host="elsewhere", place="another", process=12)

@@ -1,4 +1,4 @@
-"""What `scripts/same_bits` sees: each kind of difference, named, and nothing where there is none.
+"""Differences that `scripts/same_bits` reports: each kind by its name, and none between equal runs.
 
 The runs are written by hand in the form that `transloom train` gives them; that two real commits
 are run and compared is shown by running the script itself.
@@ -68,7 +68,7 @@ def write_run(
 
 @pytest.fixture
 def differences(tmp_path):
-    """What differs between a run and one that is written with these changes."""
+    """Return the differences between a run and one that is written with these changes."""
 
     def compare(*arguments: Any, **changes: Any) -> list[str]:
         base = write_run(tmp_path / "base")
@@ -307,7 +307,7 @@ def repository(tmp_path):
 
 
 def test_each_side_has_its_own_modules_wherever_they_lie(repository, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))  # must lead nobody astray
+    monkeypatch.setenv("PYTHONPATH", str(repository / "src"))  # must not mislead a reader
     base = check_out_commit(repository, "HEAD", tmp_path / "base")
     here = copy_working_tree(repository, tmp_path / "here")
     assert [side.transloom().strip() for side in (base, here)] == ["committed", "lies here"]

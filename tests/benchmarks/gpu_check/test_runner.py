@@ -166,7 +166,7 @@ def test_verify_zero_compares_one_stage_on_one_rank(check):
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_children_import_from_links_alone(tmp_path, installed):
-    """Where transloom is installed, its own packages come from there."""
+    """An installed transloom takes the project's packages from its own installation."""
     bare = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     variables = import_path(Path(sys.executable) if installed else bare, tmp_path)
     links = tmp_path / "imports"

@@ -253,7 +253,7 @@ def test_what_is_asked_for_ahead_is_bounded_in_bytes(workers, settings):
 
     handles = workers(1).handles
     next(steps_of(Listening(handles, print), bytes_ahead=MANY_BYTES))
-    # This step and 4 ahead, of which one may lie in two windows; then 2 windows ahead of these.
+    # This step and 4 ahead, of which one may be in two windows; then 2 windows ahead of these.
     assert [method for method, _ in asked].count("fetch") in (5, 6)
     assert [window for method, (_, window) in asked if method == "layout"] == [0, 1, 2, 3]
     asked.clear()

@@ -107,7 +107,7 @@ def test_of_too_many_the_newest_end_first_and_their_heartbeats_go_on(started):
     assert serving(workers) == [0]
     assert set(map(id, workers.actors)) == set(map(id, started.actors))
     assert workers.resize(2, []) == 2
-    assert len(started.actors) == 5  # none that has been told to end comes back
+    assert len(started.actors) == 5  # no worker that was asked to end comes back
 
 
 @pytest.mark.parametrize(

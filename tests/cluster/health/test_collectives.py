@@ -1,4 +1,4 @@
-"""Which collective a rank did not enter, from the records of all ranks."""
+"""Find the collective that a rank did not enter, from the records of all ranks."""
 
 import json
 from itertools import count
@@ -79,7 +79,7 @@ def test_of_three_ranks_the_one_that_differs_is_absent():
     assert finding.waiting == (0, 2)
 
 
-def test_a_rank_without_a_record_is_named_beside_the_collective_that_waits_for_it():
+def test_a_rank_without_a_record_is_named_with_the_collective_that_waits():
     for missing in (None, b"", b"[]", b"{", b'{"groups": {}, "torch": {"entries": 3}}'):
         finding = found(record(*STEP), missing)
         assert finding.text == (

@@ -1,4 +1,4 @@
-"""When a rank is taken for hung, and how that is said."""
+"""Decide when a rank hangs, and report it."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def detector_at(*positions: Position, now: float = 0.0) -> HangDetector:
 
 
 def hung(detector: HangDetector, now: float, ranks=(0, 1)) -> str | None:
-    """What is said when all ranks answer at a time."""
+    """Return the detector's messages when all ranks answer at the given time."""
     for rank in ranks:
         detector.on_answer(rank, now)
     error = detector.hung(ranks, now)

@@ -114,7 +114,7 @@ def test_the_check_finds_what_is_wrong(transloom, recipe_file, validator, place,
     assert list(validator.iter_errors(job))
 
 
-def test_what_kuberay_checks_beside_its_schema(transloom, recipe_file):
+def test_kuberays_checks_outside_its_schema_pass(transloom, recipe_file):
     """`ValidateRayJobSpec` and `ValidateRayClusterSpec` of KubeRay 1.7.0."""
     _, job = documents(transloom, recipe_file)
     spec = job["spec"]
@@ -124,7 +124,7 @@ def test_what_kuberay_checks_beside_its_schema(transloom, recipe_file):
     assert cluster["rayVersion"] == ray.__version__
     assert tuple(map(int, ray.__version__.split(".")[:2])) >= (2, 52)  # for the token
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        assert "resources" not in group  # not beside num-cpus
+        assert "resources" not in group  # not together with num-cpus
         assert "labels" not in group["rayStartParams"]
     # The operator puts it unquoted into a line of the shell.
     assert spec["entrypoint"] == "bash /etc/transloom/train.sh"

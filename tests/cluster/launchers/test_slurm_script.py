@@ -1,4 +1,4 @@
-"""What the script of a Slurm job asks for, and which recipes are refused."""
+"""Resources that the script of a Slurm job requests, and recipes that are refused."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""How busy a node is: its cores, memory and GPUs, as far as the run may use them."""
+"""Load of a node: its cores, memory and GPUs, as far as the run may use them."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""A head that does not answer: waited for, told of once, and at last given up."""
+"""A head that does not answer: waited for, reported once, and at last given up."""
 
 import threading
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ class Head:
         self._there.set()
 
     def leave(self):
-        """Returns when it is being asked in vain, so that no answer is under way."""
+        """Return while an unanswered request is being made, so that no answer is under way."""
         self._missed.clear()
         self._there.clear()
         assert self._missed.wait(60)
@@ -37,7 +37,7 @@ class Head:
 
 
 class Clock:
-    """Stands where it was put."""
+    """Clock that moves only when it is set."""
 
     def __init__(self):
         self.now = 0.0
@@ -149,7 +149,7 @@ def test_what_ray_says_of_nodes(monkeypatch, leaving, leaves_at):
     }
 
 
-def test_silence_of_the_head_is_told_after_a_while_and_not_before(view, clock, notices):
+def test_a_silent_head_is_reported_after_the_delay(view, clock, notices):
     clock.now = WARN_AFTER_SECONDS
     view.nodes()
     clock.now += 0.1

@@ -1,4 +1,4 @@
-"""Variables from a file on the node: by name, from a file that nobody else reads."""
+"""Variables from a file on the node: chosen by name, from a file that only its owner can read."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What Ray says of jobs, and what its errors mean, without a cluster."""
+"""Ray's answers about jobs, and the meaning of its errors, without a cluster."""
 
 from contextlib import suppress
 from http.client import BadStatusLine
@@ -139,7 +139,7 @@ def test_without_files_nothing_travels(client, tmp_path):
     ],
     ids=["token", "away", "no HTTP", "unknown job", "no job asked for", "traceback"],
 )
-def test_errors_are_told_in_one_paragraph_with_a_remedy(error, job_id, said):
+def test_errors_are_one_paragraph_with_a_remedy(error, job_id, said):
     with pytest.raises(ClusterError, match=said), jobs_api_errors(ADDRESS, job_id):
         raise error
 
@@ -176,7 +176,7 @@ def test_nodes_that_are_alive_are_counted(client, answer, count):
 
 
 @pytest.mark.parametrize(("status", "content"), [(200, b"text"), (404, None)])
-def test_a_file_beside_the_logs_may_be_missing(client, status, content):
+def test_a_file_next_to_the_logs_may_be_missing(client, status, content):
     asked = []
 
     def answer(*arguments, **options):

@@ -123,7 +123,7 @@ def test_what_holds_for_all_jobs_of_one_rank_size(
     for one in jobs:
         if targets[one.id] < one.largest:
             assert left < (1 if targets[one.id] else one.needs.ranks)
-    # Nobody can give a rank to a job with a higher priority, or to an owner with less.
+    # No job can give a rank to a job with a higher priority, or to an owner with less.
     held = {
         (priority, owner): sum(
             targets[one.id]

@@ -1,4 +1,4 @@
-"""A run belongs to its owner: whoever is only asking leaves it as it is."""
+"""A run belongs to its owner: a process that only checks the run leaves it unchanged."""
 
 import shutil
 from hashlib import sha256

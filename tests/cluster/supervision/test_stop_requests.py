@@ -1,4 +1,4 @@
-"""How a run is asked to stop."""
+"""Requests to stop a run."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_a_wish_the_second_an_order(run, number):
+def test_the_first_signal_requests_a_stop_the_second_forces_it(run, number):
     before = signal.getsignal(number)
     with StopRequests(run) as stop:
         assert stop.reason is None

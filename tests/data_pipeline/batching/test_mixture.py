@@ -27,7 +27,7 @@ Pair = tuple[int, int, int]  # shard in the manifest, pair in the shard, pass ov
 
 @dataclass(frozen=True)
 class Case:
-    """What a mixture is made of."""
+    """Sources of a mixture."""
 
     sizes: list[list[int]]  # by corpus and shard
     shares: list[float]
@@ -194,7 +194,7 @@ def test_answers_do_not_depend_on_what_was_asked_before(
         assert walked.slices(*where) == case.mixture().slices(*where)
 
 
-def test_every_pass_and_every_corpus_has_an_order_of_its_own() -> None:
+def test_every_pass_and_every_corpus_has_a_separate_order() -> None:
     mixture = Case([[1] * 30, [1] * 30], [0.5, 0.5], window_shards=60, seed=0).mixture()
     orders = [
         tuple(part.shard % 30 for part in mixture.slices(epoch, 0) if part.shard // 30 == corpus)

@@ -239,6 +239,6 @@ def test_a_heldout_document_is_cut_whatever_others_there_are():
     assert len(in_training.order) > len(lengths)
 
 
-def test_phases_tell_where_the_first_cut_is():
+def test_phases_determine_the_first_cut():
     parts = cut_documents(np.array([10, 3]), [1, 0], 4, np.array([1, 2]))
     assert parts == [Part(1, 0, 3), Part(0, 0, 3), Part(0, 3, 7), Part(0, 7, 10)]

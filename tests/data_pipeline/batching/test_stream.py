@@ -27,7 +27,7 @@ Coordinate = tuple[int, int, int]  # epoch, window, micro-batch
 
 @dataclass(frozen=True)
 class Layouts:
-    """How many micro-batches each window of each epoch has."""
+    """Return the number of micro-batches in each window of each epoch."""
 
     counts: list[list[int]]  # [epochs, windows], again from the first epoch after the last
 
@@ -98,7 +98,7 @@ def test_resuming_from_any_cursor_goes_on_with_the_same_steps(layout: Layouts, s
 @reproducible
 @given(layouts, slot_counts)
 def test_cursors_are_normalised(layout: Layouts, slots: int) -> None:
-    """One position has one cursor: what follows lies in its window, or the window is empty."""
+    """One position has one cursor: what follows is in its window, or the window is empty."""
     cursors = [step.next_cursor for step in islice(iterate_steps(layout, Cursor(), slots), 12)]
     counts = [len(layout(cursor.epoch, cursor.window).units) for cursor in cursors]
     assert len(counts) == 12

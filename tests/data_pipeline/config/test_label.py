@@ -1,4 +1,4 @@
-"""What a recipe may say about labels, and what is wrong with one said with its remedy."""
+"""Settings of labels in a recipe; a wrong setting is refused with its remedy."""
 
 import re
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_what_a_recipe_says_comes_back(tmp_path):
         (["O", "B-"], False),
     ],
 )
-def test_spans_are_told_by_the_names_of_tags(labels, there_are):
+def test_spans_are_recognised_by_the_names_of_tags(labels, there_are):
     assert tagged(labels=labels).has_spans == there_are
 
 

@@ -74,7 +74,7 @@ def test_a_decoder_that_crashes_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert "Remove the file" in str(failure.value)
 
 
-def test_the_decoder_ends_when_nobody_reads_on() -> None:
+def test_the_decoder_ends_when_its_reader_closes() -> None:
     before = set(psutil.Process().children())
     examples = parquet.read_parquet(
         io.BytesIO(repeated_rows(b"abc", 2_000_000_000)), TextCorpusConfig(files=("a.parquet",))

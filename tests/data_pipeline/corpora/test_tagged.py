@@ -115,7 +115,7 @@ def test_an_unknown_tag_is_said_where_it_stands(tmp_path):
     assert "2 words and 1 tag" in data.problem_of(("a b", "O"))
 
 
-def test_labels_stand_beside_texts_or_are_those_of_files(read):
+def test_labels_are_fields_of_texts_or_those_of_files(read):
     lines = '{"text": "a\\nb", "label": "x"}\n{"text": "c", "label": "y"}\n'
     assert read("a.jsonl", lines, kind=LabelledCorpusConfig) == [("a\nb", "x"), ("c", "y")]
     numbers = {"text": 1, "label": 0}

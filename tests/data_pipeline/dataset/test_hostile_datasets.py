@@ -1,6 +1,6 @@
-"""Datasets that somebody made to do harm: each is refused by file and line, before it is used.
+"""Datasets that were made to do harm: each is refused by file and line, before it is used.
 
-All sizes and hashes hold: whoever writes a dataset writes its manifest too.
+All sizes and hashes hold, because the author of a dataset writes its manifest, too.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Which settings make another dataset, and which do not."""
+"""Settings that change the dataset, and settings that do not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_subword_sampling_leaves_no_trace(
         ),
     ],
 )
-def test_what_decides_the_bytes_is_told(
+def test_a_setting_that_decides_the_bytes_is_reported(
     data_config: MakeData,
     tokenizer_config: TokenizerConfig,
     settings: dict[str, Any],

@@ -19,7 +19,7 @@ SUFFIXES = ["npz", "txt"]
 
 
 def imports_of(program: str) -> set[str]:
-    """Those of torch and webdataset that a program looks for, in a process of its own."""
+    """Return the modules of torch and webdataset that a separate process imports."""
     watched = f"""
 import atexit, sys
 seen = set()

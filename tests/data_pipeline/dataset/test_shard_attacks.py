@@ -1,4 +1,4 @@
-"""Shards that somebody made to do harm: each is refused by name, in little memory."""
+"""Shards that were made to do harm: each is refused by name, in little memory."""
 
 import gzip
 import hashlib

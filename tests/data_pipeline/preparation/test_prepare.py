@@ -256,7 +256,7 @@ def test_existing_model(
     assert other.tokenizers == manifest.tokenizers
 
 
-def test_wrong_existing_model_is_told_before_any_text_is_read(
+def test_a_wrong_model_is_reported_before_any_text_is_read(
     dataset: Path, data_config: MakeData, tmp_path: Path
 ) -> None:
     model = dataset / "tokenizer.model"

@@ -45,7 +45,7 @@ def test_what_may_pass_is_tried_again(
     assert caplog.text.count("a%20b.gz in 0.0 s: ") == 3
 
 
-def test_the_last_failure_is_told(server: FaultyServer, tmp_path: Path) -> None:
+def test_the_last_failure_is_reported(server: FaultyServer, tmp_path: Path) -> None:
     server.fail(Fault.INTERNAL_ERROR)
     with pytest.raises(CorpusError, match=r"cannot be downloaded \(ClientResponseError: 500.*mirr"):
         download(f"{server.url}/a%20b.gz", tmp_path / "new")
@@ -56,7 +56,7 @@ def test_the_last_failure_is_told(server: FaultyServer, tmp_path: Path) -> None:
     ("fault", "reason"),
     [(Fault.NOT_FOUND, "FileNotFoundError"), (Fault.FORBIDDEN, "ClientResponseError: 403")],
 )
-def test_what_will_not_pass_is_told_at_once(
+def test_a_permanent_failure_is_reported_at_once(
     fault: Fault, reason: str, server: FaultyServer, tmp_path: Path
 ) -> None:
     server.fail(fault)

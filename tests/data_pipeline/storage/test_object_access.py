@@ -1,4 +1,4 @@
-"""Where clients of object stores find endpoint, region and keys."""
+"""Sources of endpoint, region and keys for clients of object stores."""
 
 from pathlib import Path
 

@@ -206,7 +206,7 @@ def test_a_download_is_retried(
         (Answer(404, "NoSuchBucket"), "ObjectAccessError: .*NoSuchBucket"),
     ],
 )
-def test_what_will_not_pass_is_told_at_once(
+def test_a_permanent_failure_is_reported_at_once(
     fault: Fault, reason: str, fault_proxy: FaultProxy, location: str, tmp_path: Path
 ) -> None:
     fault_proxy.fail(fault)

@@ -149,7 +149,7 @@ def test_a_listing_is_complete(store: ObjectStore, bucket: str, s3_server: S3Ser
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: obstore.put(client, f"runs/a b/{name}", b""), names))
     store.put("one", b"12345")
-    obstore.put(client, "runs/a bc", b"")  # beside the prefix
+    obstore.put(client, "runs/a bc", b"")  # outside the prefix
 
     assert sorted(entry.name for entry in store.list("many")) == names
     assert sorted(entry.name for entry in store.list()) == [*names, "one"]

@@ -188,7 +188,7 @@ def test_a_home_that_this_user_cannot_enter_has_no_netrc_file(
 
 
 @pytest.mark.parametrize("query", ["", f"?{SIGNED}"])
-def test_a_url_with_a_credential_asks_nobody(
+def test_a_url_with_a_credential_sends_no_request(
     query: str, guarded: GuardedServer, tmp_path: Path
 ) -> None:
     user = "" if query else f"me:{PASSWORD}@"
@@ -210,7 +210,7 @@ def test_a_url_with_a_credential_asks_nobody(
     "name",
     ["..%2fa.txt", "%2e%2e/a.txt", "../a.txt", "..\\a.txt", "/a.txt", "//host/a.txt", "%2fa.txt"],
 )
-def test_a_name_that_leads_out_of_a_dataset_asks_nobody(
+def test_a_name_that_leads_out_of_a_dataset_sends_no_request(
     name: str, open_to_all: GuardedServer, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_bytes(TEXT)

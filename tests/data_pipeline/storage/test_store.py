@@ -146,7 +146,7 @@ def test_a_server_that_sends_more_than_the_manifest_tells(
 
 
 def test_an_encoding_is_not_asked_for(server: FaultyServer, store: RemoteStore) -> None:
-    """What a server sends is what it has."""
+    """A server sends the content that it has."""
     read(store)
     assert server.headers[SHARD]["Accept-Encoding"] == "identity"
 
@@ -243,7 +243,7 @@ def test_a_folder_that_is_away_for_a_moment(
     assert len(waits) == 2
 
 
-def test_a_folder_without_a_manifest_is_told_at_once(
+def test_a_folder_without_a_manifest_is_reported_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []

@@ -1,4 +1,4 @@
-"""Tar archives that somebody made to do harm: each is refused by name, in little memory."""
+"""Tar archives that were made to do harm: each is refused by name, in little memory."""
 
 from dataclasses import replace
 

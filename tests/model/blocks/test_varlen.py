@@ -94,7 +94,7 @@ def test_sentence_by_sentence_is_attention_under_a_block_diagonal_mask(
 
 
 def as_documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1)):
-    """What torch's documentation says of `varlen_attn`, and what its CUDA code demands."""
+    """Rules of torch's documentation of `varlen_attn`, and demands of its CUDA code."""
     for x, starts, longest in ((query, cu_seq_q, max_q), (key, cu_seq_k, max_k)):
         assert x.shape[1:] == (HEADS, HEAD_WIDTH)
         assert starts.dtype == torch.int32
@@ -148,7 +148,7 @@ def test_torchs_own_operator_takes_the_call_and_has_a_backward_pass(
     mixed = attention(query, keys, values, mask=sentences, causal=causal)
     assert mixed.shape == query.shape
     assert mixed.dtype == dtype
-    # What the output projection is given lies in memory as it takes it.
+    # The input of the output projection has the memory layout that it needs.
     assert mixed.transpose(1, 2).flatten(2).data_ptr() == mixed.data_ptr()
     assert mixed.transpose(1, 2).is_contiguous()
     gradients = torch.autograd.grad(mixed.sum(), leaves)
@@ -183,7 +183,7 @@ def test_the_kernel_agrees_with_the_reference(query_lengths, key_lengths, causal
 
 
 def waits_for_the_device(compute):
-    """What `compute` returns, and how often the host waited for the GPU meanwhile."""
+    """Return the result of `compute`, and how often the host waited for the GPU meanwhile."""
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")

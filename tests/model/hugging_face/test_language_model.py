@@ -201,7 +201,7 @@ def test_weights_are_copies(build_decoder_only):
 
 
 def test_names_of_older_files(build_decoder_only):
-    """Without the head's prefix and with constants beside the weights, as GPT-2 was published."""
+    """Omit the head's prefix and keep constants among the weights, as GPT-2 was published."""
     ours = build_decoder_only(preset="gpt2")
     described, weights = to_hugging_face(ours)
     old = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}

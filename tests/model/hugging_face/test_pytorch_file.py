@@ -19,7 +19,7 @@ PIECES = 60
 
 
 class Malicious:
-    """What makes a file when it is unpickled by Python's own means."""
+    """Object that creates a file when Python's `pickle` loads it."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -30,7 +30,7 @@ class Malicious:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A model whose weights lie in a PyTorch file alone, with all names of shared matrices."""
+    """A model whose weights are in a PyTorch file alone, with all names of shared matrices."""
     model = write_model(tmp_path / "opus", PIECES)
     (tmp_path / "opus" / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "opus" / "pytorch_model.bin")

@@ -153,7 +153,7 @@ def test_it_has_one_file_of_one_rank(tmp_path):
 
 
 def test_a_file_that_is_missing_is_named_as_long_as_the_run_is_left_alone(tmp_path, monkeypatch):
-    """Only a work folder that is gone means that somebody else has begun to train."""
+    """Only a work folder that is gone means that another process has begun to train."""
     averaged = [save(tmp_path, step) for step in (10, 20)]
 
     def lost(*arguments):

@@ -137,8 +137,8 @@ def test_the_rest_of_an_earlier_attempt_is_removed(run, lease, said):
 
 
 @pytest.mark.parametrize("what", ["add", "give_up"])
-def test_a_run_that_belongs_to_somebody_else_is_left_alone(run, committer, what):
-    """A former owner's ranks fail because their folder is gone; that is the reason to be told."""
+def test_a_run_of_another_owner_is_left_alone(run, committer, what):
+    """A former owner's ranks fail because their folder is gone; that reason is reported."""
     file = write(committer, 10, 0)
     committer.add(file, make_header(10))
     (run / "owners" / "00000099.json").write_text("{}")

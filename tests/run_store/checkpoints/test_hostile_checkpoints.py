@@ -1,4 +1,4 @@
-"""Checkpoints that somebody made to do harm: each is refused by file and tensor."""
+"""Checkpoints that were made to do harm: each is refused by file and tensor."""
 
 import hashlib
 import json
@@ -226,7 +226,7 @@ def test_another_format_of_any_length_is_shown_in_one_line(checkpoint: Path) -> 
 
 
 @pytest.mark.parametrize("name", [HEADER, FILE])
-def test_nobody_waits_for_a_fifo(checkpoint: Path, name: str) -> None:
+def test_a_fifo_is_not_waited_for(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
     os.mkfifo(checkpoint / name)
     with pytest.raises(CheckpointError, match=r"it is a FIFO, expected a regular|is missing"):

@@ -107,7 +107,7 @@ def test_the_loss_of_a_repeated_spike_is_compared(path):
         assert (event and event.fields) == fields
 
 
-def test_an_event_stands_at_the_last_recorded_step(path):
+def test_an_event_has_the_last_recorded_step(path):
     record_steps(path, 0, range(1, 8))
     record = MetricsFile(path, 5)
     assert record.last_step == 7

@@ -1,4 +1,4 @@
-"""nodes.jsonl: written beside the training, read from its end or thinned, whatever is in it."""
+"""nodes.jsonl: written during training, read from its end or thinned, whatever its content."""
 
 import json
 import resource
@@ -105,7 +105,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_line_is_told_and_passed_over(tmp_path: Path, text: str) -> None:
+def test_a_damaged_line_is_reported_and_skipped(tmp_path: Path, text: str) -> None:
     path = tmp_path / "nodes.jsonl"
     path.write_text(f"{line(1).to_json()}\n{text}\n{line(2).to_json()}\n{line(3).to_json()[:9]}")
     for read in (read_usage, newest_usage):
@@ -115,7 +115,7 @@ def test_a_damaged_line_is_told_and_passed_over(tmp_path: Path, text: str) -> No
         assert found.problem == f"{path} has 1 line that cannot be read"
 
 
-def test_a_long_file_of_something_else_is_told(tmp_path: Path) -> None:
+def test_a_long_file_of_another_kind_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "nodes.jsonl"
     path.write_bytes(b"x" * (WHOLE_BYTES + 7))
     assert read_usage(path).nodes == {}

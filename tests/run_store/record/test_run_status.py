@@ -1,4 +1,4 @@
-"""How a run stands, by its folder: who trains it, how far it is, and what is wrong with it."""
+"""Status of a run, from its folder: its owner, its progress, and its problems."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def test_a_run_without_a_readable_file_is_listed_with_the_command_that_writes_it
     assert run_status_of(run).problems == []
 
 
-def test_a_status_that_is_no_file_is_told_and_not_waited_for(run):
+def test_a_status_that_is_no_file_is_reported_without_waiting(run):
     (run / "status.json").unlink()
     os.mkfifo(run / "status.json")
     assert "it is a FIFO" in run_status_of(run).problems[0]
@@ -156,7 +156,7 @@ def test_operations_a_second_need_a_count_of_each_step(tmp_path):
 
 
 @pytest.mark.parametrize(("fact", "field"), [("tflops_per_second", "model_flops"), ("mfu", "mfu")])
-def test_operations_that_nobody_computed_are_not_shown(tmp_path, fact, field):
+def test_unknown_operations_are_not_shown(tmp_path, fact, field):
     for value, name in ((0, "zero"), (None, "none")):
         lines = [train_line(1, **COUNTED), train_line(2, **COUNTED | {field: value})]
         assert standing_of(made_run(tmp_path / name, *lines)).value(fact) is None
@@ -426,7 +426,7 @@ def test_files_that_hold_something_else_crash_nothing(run, content):
     assert "checkpoint.json" in "".join(standing.problems)
 
 
-def test_what_is_no_file_is_told_and_not_waited_for(run):
+def test_a_path_that_is_no_file_is_reported_without_waiting(run):
     for name in FILES:
         (run / name).unlink(missing_ok=True)
         os.mkfifo(run / name)

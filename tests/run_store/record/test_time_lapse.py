@@ -23,7 +23,7 @@ def test_steps_are_powers_of_two_and_half_as_much_again():
     found = [step for step in range(1000) if is_probed(step)]
     expected = {0, *(2**n for n in range(10)), *(3 * 2**n for n in range(9))}
     assert found == sorted(step for step in expected if step < 1000)
-    # However long a run is, a reader looks at so many files at most.
+    # The number of files that a reader opens is bounded, however long the run is.
     assert MAX_FRAMES > 1 + 63 + 62
     assert is_probed(2**62)
     assert not is_probed(2**62 + 3)

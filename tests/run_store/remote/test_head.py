@@ -1,4 +1,4 @@
-"""The head changes only by compare-and-swap, whoever else changes it at the same time."""
+"""The head changes only by compare-and-swap, even if other processes change it at the same time."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

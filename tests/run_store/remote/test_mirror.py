@@ -102,7 +102,7 @@ def test_what_a_driver_leaves_is_complete_and_nothing_else(url, tmp_path):
 
 
 def killed_at(url, tmp_path, proxy, request, applied):
-    """Kill a driver when it makes its n-th request; return whether it made so many."""
+    """Kill a driver at its n-th request; return whether it made that many."""
     hold = Hold(after=applied)
     proxy.heal()
     proxy.fail(hold, on={request})
@@ -150,7 +150,7 @@ def test_a_driver_killed_at_every_request_loses_no_checkpoint(url, tmp_path, pro
 
 
 def seen_at(url, folder):
-    """What a reader finds at a URL."""
+    """Return the run that a reader finds at a URL."""
     shutil.rmtree(folder, ignore_errors=True)
     RunPuller(ObjectStore(url), KnownFiles(folder)).pull()
     return {

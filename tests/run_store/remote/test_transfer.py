@@ -182,7 +182,7 @@ class BrokenError(ObjectStoreError):
 
 @contextmanager
 def failing_after(monkeypatch, method, requests):
-    """Let a method of object stores fail after so many calls."""
+    """Let a method of object stores fail after this number of calls."""
     call, calls = getattr(ObjectStore, method), count(1)
 
     def fail_later(self, *arguments):
@@ -444,7 +444,7 @@ def test_a_run_above_the_limit_is_pulled_only_if_it_is_allowed(folder, url, tmp_
     pull_run(url, tmp_path / "back", max_bytes=1_000_000)
 
 
-def test_a_pull_follows_no_link_that_somebody_else_has_made(folder, url, tmp_path):
+def test_a_pull_follows_no_link_of_another_user(folder, url, tmp_path):
     push_run(folder, url)
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     unfinished, elsewhere = tmp_path / f".back.{digest}.unfinished", tmp_path / "elsewhere"

@@ -63,7 +63,7 @@ class LabRun:
 
     @contextmanager
     def standing_at(self, step: int) -> Iterator[None]:
-        """While rank 0 stands in the middle of a step that is still to come."""
+        """Hold rank 0 in the middle of a step that is still to come."""
         order = self._orders.want(replace(MID_STEP, step=step))
         self.wait_until(lambda: self._orders.look(order))
         try:

@@ -18,7 +18,7 @@ def wait_until(
 ) -> Found:
     """Wait until a condition is met, and return what it returned.
 
-    explain: what the message of a test that has waited in vain shows.
+    explain: returns the text of the error of a test that has waited too long.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -44,7 +44,7 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
+    """Return whether a process runs; one that has ended and was not waited for does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -64,7 +64,7 @@ def process_ids(workers: DataWorkers) -> list[int]:
 
 
 def remember(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Any]:
-    """What a function of a module returns from now on; what it does stays as it is."""
+    """Replace the results of a module's function from now on; its effects stay."""
     made: list[Any] = []
     original = getattr(module, name)
 

@@ -1,6 +1,6 @@
-"""A Slurm on hosts of its own, with Debian's packages; nobody else can reach it.
+"""A Slurm on separate hosts, with Debian's packages, which no other process can reach.
 
-Each host is a node, and the first has the controller, too. It asks nobody who he is (auth/none): on
+Each host is a node, and the first has the controller, too. It authenticates no user (auth/none): on
 its hosts there is only the test.
 """
 
@@ -77,14 +77,14 @@ class Slurm:
         self._hosts.start(host, path, *options, env=self._environment)
 
     def __call__(self, name: str, *arguments: str | Path, check: bool = True) -> str:
-        """What one of Slurm's commands prints."""
+        """Return the output of one of Slurm's commands."""
         process = self._hosts.start(0, name, *arguments, env=self._environment)
         output, _ = process.communicate()
         assert not check or process.returncode == 0, f"{name}: {output}"
         return output.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What Slurm says of a job, such as JobState."""
+        """Return a field of Slurm's description of a job, such as JobState."""
         words = self("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 

@@ -1,4 +1,4 @@
-"""One run under test: its driver, which is a process of its own, its record, its processes."""
+"""One run under test: its driver, which is a separate process, its record, its processes."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ LEFTOVER_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Curve:
-    """What a run came to, in the order of its record. Equal shapes are equal to the last bit."""
+    """Result of a run, in the order of its record. Equal results are equal to the last bit."""
 
     steps: list[int]
     losses: list[float]
@@ -90,7 +90,7 @@ class Trial:
 
     @property
     def outcome(self) -> str:
-        """What the driver that has ended said of it."""
+        """Return the last output of the driver that has ended."""
         outcome: str = json.loads(self._output.read_text())["outcome"]
         return outcome
 
@@ -139,7 +139,7 @@ class Trial:
                 process.kill()
 
     def story(self) -> str:
-        """What the run says of itself, for a test that fails."""
+        """Return the run's log and states, for a test that fails."""
         parts = [self._output, self._errors, self.run.log]
         return "\n".join(f"== {p.name}\n{p.read_text()[-5000:]}" for p in parts if p.exists())
 

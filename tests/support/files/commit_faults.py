@@ -1,4 +1,4 @@
-"""Jobs for a `FaultServer`: a second checkpoint beside a first one, struck at every operation."""
+"""Jobs for a `FaultServer`: a second checkpoint after a first one, struck at every operation."""
 
 import shutil
 from contextlib import ExitStack, closing

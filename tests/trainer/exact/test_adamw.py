@@ -75,7 +75,7 @@ def test_torchs_own_depends_on_the_cut():
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_it_is_adamw(way, weight_decay):
-    """Beside torch's in fp64, from whose own fp32 it is no further away."""
+    """Compare with torch's in fp64: the error is at most that of torch's fp32."""
     whole = torch.linspace(-2, 2, LENGTH, dtype=torch.float64)
     exactly, theirs, ours = (
         updated([whole.to(dtype)], 50, weight_decay=weight_decay, optimizer_class=kind).double()

@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU"),
 ]
 
-# A process of its own: DeepSpeed chooses its accelerator when it is imported.
+# A separate process: DeepSpeed chooses its accelerator when it is imported.
 PROGRAM = """
 import json, sys
 sys.path[:0] = {path!r}

@@ -1,4 +1,4 @@
-"""What the host says of its memory."""
+"""The host's report of its memory."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What a rank computes, and what it waits for other ranks, in every ZeRO stage."""
+"""Time that a rank computes, and time that it waits for other ranks, in every ZeRO stage."""
 
 import time
 

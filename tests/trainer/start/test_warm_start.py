@@ -1,4 +1,4 @@
-"""Which checkpoint a new run takes its weights from, and what must fit for that."""
+"""Choice of the checkpoint from which a new run takes its weights, and checks that it fits."""
 
 import shutil
 

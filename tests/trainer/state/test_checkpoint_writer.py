@@ -1,4 +1,4 @@
-"""Saving behind the training: what is written, who is told, and what a full disk does."""
+"""Saving during training: the files written, the processes notified, and a full disk."""
 
 import shutil
 from contextlib import closing
@@ -145,7 +145,7 @@ def test_the_ranks_of_a_former_owner_do_not_make_its_work_folder_again(heard, wo
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """Those between the tries of a final save, which nobody has to wait for."""
+    """Return the pauses between the tries of a final save, without sleeping."""
     pauses = []
     clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
     monkeypatch.setattr(final_save, "time", clock)

@@ -52,7 +52,7 @@ def test_what_selects_no_kernel_does_not_count(tmp_path):
 
 
 @pytest.mark.long
-def test_a_capability_that_torch_was_told_is_seen():
+def test_a_capability_set_for_torch_is_in_the_fingerprint():
     code = (
         "import json; from trainer.state.kernel_fingerprint import kernel_fingerprint as f;"
         "from trainer.config import EngineConfig as E;"

@@ -39,7 +39,7 @@ def settings_with(recipe, **batching):
 
 
 def parts_of(batches):
-    """Of each part its example, where in it it begins, what is seen and told, and its segments."""
+    """Return each part's example, its offset there, its inputs, its targets, and its segments."""
     for batch in batches:
         arrays = (batch.fields[name].rows() for name in (TEXT, LABELS_FIELD, SEGMENTS))
         for number, start, *part in zip(batch.pair_ids, batch.starts, *arrays, strict=True):
@@ -135,7 +135,7 @@ def test_of_a_heldout_set_those_are_hidden_that_a_masked_model_tells(opened):
     theirs = masked_lm.TASK.heldout_micro_batches(lines, {TEXT: tokenizer}, settings)
 
     def texts(batches):
-        """What is seen and told, side by side."""
+        """Show inputs and targets side by side."""
         arrays = [concatenate([b.fields[name] for b in batches]) for name in (TEXT, LABELS_FIELD)]
         both = zip(*(array.rows() for array in arrays), strict=True)
         found = np.concatenate([np.stack(pair, axis=1) for pair in both])

@@ -1,4 +1,4 @@
-"""What a run's record says of its restarts, lost steps and goodput."""
+"""Restarts, lost steps and goodput in a run's record."""
 
 from pathlib import Path
 

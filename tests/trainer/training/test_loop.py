@@ -193,7 +193,7 @@ def test_those_that_were_skipped_before_a_restart_count_too(tmp_path):
         trainer.train()
 
 
-def test_the_average_takes_note_of_applied_steps_alone(tmp_path):
+def test_the_average_includes_applied_steps_alone(tmp_path):
     """Neither of one whose slot is not finite nor of one whose sum is not."""
     story = Story(bad={2}, overflows={4})
     make_trainer(story, recipe(max_steps=5), tmp_path, ema=True).train()
@@ -273,8 +273,8 @@ def test_a_request_to_stop_leaves_a_checkpoint_of_its_step(tmp_path):
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_validation_that_gives_way_comes_first_after_resuming(tmp_path, interrupted):
-    """Whether the request came before the validation or while it ran."""
+def test_an_interrupted_validation_comes_first_after_resuming(tmp_path, interrupted):
+    """Return whether the request came before the validation or while it ran."""
     training = recipe(max_steps=9, validate_every_steps=3)
     story = Story(scores={3: None}) if interrupted else Story(stops={3})
     assert make_trainer(story, training, tmp_path).train() == "stopped"

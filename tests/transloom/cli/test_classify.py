@@ -34,7 +34,7 @@ def language(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    """A run that tells how lower-cased words were written, a little."""
+    """A run that learns a little to label the spelling of lower-cased words."""
     folder = tmp_path_factory.mktemp("case")
     return trained(folder, case_values(folder / "dataset"))
 

@@ -69,7 +69,7 @@ def test_an_end_with_words_fails(end: str, said: str) -> None:
     assert said in done.stderr
 
 
-def test_output_that_nobody_takes_is_an_error() -> None:
+def test_output_that_cannot_be_written_is_an_error() -> None:
     program = KEPT + "print('lost')"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE)

@@ -85,7 +85,7 @@ def test_they_do_what_the_page_says(transloom, place):
 
 @torch.no_grad()
 def assert_transformers_have_the_same_model(weights):
-    """What was tuned goes back to transformers: its tokenizers, and its logits."""
+    """A tuned model goes back to transformers: its tokenizers, and its logits."""
     back = Path("tuned-en-fr")
     for name in ("source.spm", "target.spm"):
         assert (back / name).read_bytes() == (Path("opus-mt-en-fr") / name).read_bytes()

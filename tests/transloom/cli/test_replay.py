@@ -26,7 +26,7 @@ from run_store.record.metrics_lines import Resumed
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory):
-    """A run of 40 steps of short sentences, with one pair of garbage in a corpus of its own."""
+    """A run of 40 steps of short sentences, with one pair of garbage in a separate corpus."""
     folder = tmp_path_factory.mktemp("poisoned")
     recipe = poisoned_recipe(folder)
     runs = Runs(recipe, folder, "")
@@ -154,7 +154,7 @@ def test_one_byte_of_a_shard_changed_names_step_and_shard(copied, transloom):
 
 
 @pytest.mark.long
-def test_the_first_difference_from_the_record_is_told(copied, transloom):
+def test_the_first_difference_from_the_record_is_reported(copied, transloom):
     """A loss of step 23 and the checkpoint of step 30 are not those of the run any more."""
     record = copied / "run" / "metrics.jsonl"
     lines = [json.loads(line) for line in record.read_text().splitlines()]

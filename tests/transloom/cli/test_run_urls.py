@@ -84,7 +84,7 @@ def own(s3_server, folder):
 
 @pytest.fixture
 def said(cache):
-    """What a command prints, which never names the folder of a copy."""
+    """Return the output of a command, which never names the folder of a copy."""
 
     def run(*arguments, code=0):
         result = invoke(*arguments, code=code)

@@ -130,7 +130,7 @@ def names(children):
     return [child.point.run.name for child in children]
 
 
-def test_at_most_so_many_train_at_once_and_all_are_trained(stage):
+def test_the_number_of_concurrent_runs_is_limited(stage):
     def show():
         if len(stage.training) == 2 or len(stage.children) == 4:
             for child in stage.training:
@@ -143,7 +143,7 @@ def test_at_most_so_many_train_at_once_and_all_are_trained(stage):
     assert "best BLEU (greedy)" in sweep_table(sweep.runs).plain()
 
 
-def test_a_failure_ends_no_other_run_and_is_told_at_the_end(stage):
+def test_a_failure_ends_no_other_run_and_is_reported_at_the_end(stage):
     def show():
         for child in stage.training:
             if failed := child.point.run.name == "run-1":

@@ -165,7 +165,7 @@ def test_a_text_goes_on_from_its_last_half_where_learned_positions_end(transloom
         (["--stop", ""], r"stop\.0 is : .*at least 1"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_told(transloom, llama, options, message):
+def test_a_setting_that_makes_no_sense_is_reported(transloom, llama, options, message):
     with pytest.raises(RecipeError, match=message):
         transloom("generate", llama, "the", *options)
 

@@ -36,7 +36,7 @@ def runs(untrained_run, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _few_trials(monkeypatch):
-    """That the tests are sacreBLEU's is shown elsewhere, with all of its trials."""
+    """Another test shows, with all trials, that the results are sacreBLEU's."""
     monkeypatch.setattr(PairedTest, "_DEFAULT_SAMPLES", {"bs": 20, "ar": 20})
 
 

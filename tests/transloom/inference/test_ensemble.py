@@ -53,7 +53,7 @@ def test_a_run_with_itself_translates_as_it_does_alone(members):
 
 
 def test_other_source_tokenizers_read_the_same_sentences(together, members):
-    """As if the second run had a tokenizer of its own, with the same pieces."""
+    """Return the translator as if the second run had a separate tokenizer with the same pieces."""
     other = Translator.load_ensemble(members)
     other._tokenizers = {**together._tokenizers, "src.2": together._tokenizers["src"]}
     origin = SearchOrigin(together._searcher._origin.members, ("src", "src.2"))

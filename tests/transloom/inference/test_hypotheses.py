@@ -28,7 +28,7 @@ def few(phrasebook):
 
 @pytest.fixture(scope="module")
 def made(untrained_run, few, tmp_path_factory):
-    """The translator, and the hypotheses in a folder of their own."""
+    """The translator, and the hypotheses in a separate folder."""
     translator = Translator.load(untrained_run.path)
     folder = tmp_path_factory.mktemp("translations")
     reports = []

@@ -1,4 +1,4 @@
-"""How long sentences are cut, and what a sentence takes of memory."""
+"""Cutting of long sentences, and the memory that a sentence takes."""
 
 import copy
 import random
@@ -145,7 +145,7 @@ class OfCharacters:
         )
 
 
-def test_what_is_too_long_is_told_from_one_process_to_another():
+def test_the_error_about_long_sentences_can_be_pickled():
     error = LongSentenceError([(2, 700)], SentenceLimit(512, "memory"))
-    there = copy.copy(error)  # made anew in the way of pickle
+    there = copy.copy(error)  # built as pickle does
     assert (str(there), there.sentences, there.limit) == (str(error), ((2, 700),), error.limit)

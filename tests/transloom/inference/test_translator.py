@@ -89,7 +89,7 @@ def test_what_is_not_there_is_named(untrained_run, tmp_path):
         Translator.load(tmp_path)
 
 
-def test_the_resolved_recipe_lies_in_the_run(untrained_run):
+def test_the_resolved_recipe_is_in_the_run(untrained_run):
     resolved = yaml.safe_load(untrained_run.recipe.read_text())
     assert resolved["trainer"]["label_smoothing"] == 0.1  # a default
     assert resolved["cluster"]["ranks"] == 1

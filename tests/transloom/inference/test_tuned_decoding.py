@@ -98,7 +98,7 @@ def test_the_smallest_beam_is_recommended_with_the_penalty_nearest_to_the_recipe
     assert (chosen.beam_size, chosen.length_penalty, chosen.score) == expected
 
 
-def test_the_length_of_translations_is_told_beside_that_of_references(run, tuned, phrasebook):
+def test_the_length_of_translations_is_shown_with_that_of_references(run, tuned, phrasebook):
     store, manifest = open_dataset(tiny_recipe(phrasebook).data)
     texts = load_heldout(store, manifest, "validation").texts
     point = tuned["points"][0]
@@ -110,7 +110,7 @@ def test_the_length_of_translations_is_told_beside_that_of_references(run, tuned
     assert point["length_ratio"] == len(found) / len("".join(texts["tgt"]))
 
 
-def test_the_record_lies_in_the_run(run, tuned):
+def test_the_record_is_in_the_run(run, tuned):
     file = RunFolder(run).tuned_decoding
     assert tuned.pop("file") == str(file)
     record = TunedDecoding.model_validate_json(file.read_text())
@@ -137,7 +137,7 @@ def point(beam_size, length_penalty, p=1.0):
     )
 
 
-def test_the_edge_of_the_grid_is_told(tuned):
+def test_the_edge_of_the_grid_is_reported(tuned):
     tuned.pop("file", None)
     record = TunedDecoding.model_validate(tuned)
     points = [point(3, 0.0), point(3, 2.0)]

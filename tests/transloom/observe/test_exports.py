@@ -241,7 +241,7 @@ def test_lines_of_csv_end_as_those_of_other_texts(run, tmp_path):
     assert not any(b"\r" in file.read_bytes() for file in files)
 
 
-def test_it_tells_how_much_of_the_record_is_read(run, tmp_path, monkeypatch):
+def test_progress_of_the_export_is_reported_in_bytes(run, tmp_path, monkeypatch):
     monkeypatch.setattr(exports, "LINES_PER_REPORT", 3)
     reports = []
     export_metrics(run, "csv", tmp_path / "out", lambda *report: reports.append(report))
@@ -290,7 +290,7 @@ def test_a_missing_package_is_named_with_the_remedy(run, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_writes_beside_where_it_is_called(run, tmp_path, monkeypatch):
+def test_the_command_writes_into_the_working_directory(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["export-metrics", "run", "--to", "csv"])
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""What travels with a job, and what stays."""
+"""Files that are sent with a job, and files that are not."""
 
 import subprocess
 import sys

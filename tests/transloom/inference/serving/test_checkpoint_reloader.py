@@ -1,4 +1,4 @@
-"""Which checkpoint is translated with, as others are added, damaged and removed."""
+"""Choice of the served checkpoint, as others are added, damaged and removed."""
 
 import shutil
 

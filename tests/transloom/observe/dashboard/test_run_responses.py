@@ -1,4 +1,4 @@
-"""Where a run was computed, and what repeats it, as far as its folder tells."""
+"""Hosts that computed a run, and the command that repeats it, from the run's folder."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from transloom.observe.drawing.modules import joined_modules
 
 
 def test_joined_modules_do_what_the_modules_do(tmp_path):
-    """Names, renamed names and whole modules that are imported; what nobody imports stays out."""
+    """Imported names, renamed names and whole modules; modules without an importer stay out."""
     modules = {
         "a.js": "export const one = 1;\nconst own = 5;\n"
         "export function two() {\n  return own - 3;\n}\n",

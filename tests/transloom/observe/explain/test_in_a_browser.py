@@ -106,7 +106,7 @@ def test_the_page_opens_at_its_top_and_a_chosen_section_at_its_own(browser, addr
                 assert top == pytest.approx(max(0, header["y"] + header["height"]), abs=2), number
             else:
                 assert page.evaluate("scrollY") == 0
-        if width > 820:  # the list is beside the text, and scrolls by itself
+        if width > 820:  # the list is next to the text, and scrolls by itself
             current, nav = (
                 page.locator(css).bounding_box() for css in ("nav a[aria-current]", "nav")
             )

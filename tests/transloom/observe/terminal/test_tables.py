@@ -1,4 +1,4 @@
-"""What a person copies from a command's answer is whole, in a terminal and in a pipe."""
+"""Values that a person copies from a command's answer are whole, in a terminal and in a pipe."""
 
 import io
 

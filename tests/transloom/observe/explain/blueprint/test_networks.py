@@ -138,7 +138,7 @@ KINDS = ("attention", "feed-forward", "norm", "sum")
 
 
 @ALL
-def test_norms_stand_where_the_network_has_them(config):
+def test_norms_have_the_networks_order(config):
     """post: operation, sum, norm; pre: norm, operation, sum, and a last norm above the layers."""
     pre = getattr(config, "norm", "") == "pre" or isinstance(config, DecoderOnlyConfig)
     columns = blueprint_of_settings(config, sizes(config)).columns

@@ -1,4 +1,4 @@
-"""Two models beside each other: the page's numbers are the models', worked out here and there."""
+"""Two models side by side: the page's numbers equal the models', computed separately."""
 
 from dataclasses import asdict
 
@@ -115,7 +115,7 @@ def test_both_are_asked_for_the_first_ones_translation(model_of):
         assert found.parting.probabilities[n][1 - n] < own[n]
 
 
-def test_a_model_beside_itself_differs_in_nothing(model_of):
+def test_a_model_compared_with_itself_has_no_differences(model_of):
     found = compare([model_of(0)] * 2, NAMES, SENTENCE, None)
     assert found.parting is None
     first, second = (asdict(side) for side in found.sides)

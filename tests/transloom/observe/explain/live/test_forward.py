@@ -232,7 +232,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("switches", [{}, CHANGED], ids=["as trained", "switched"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_number_of_a_sentence_is_a_row_of_its_own_origin(form, switches, tmp_path):
+def test_every_number_of_a_sentence_is_a_row_of_its_origin(form, switches, tmp_path):
     """Its terms give it, to 1e-5, and are the numbers at their places."""
     made = translator(**{"share_embeddings": "none", **FORMS[form]})
     source, target = [*range(60, 79), made.model.vocabulary.eos_id], [2, *range(40, 59)]

@@ -1,4 +1,4 @@
-"""Origins of numbers in a browser: beside the map, with the asked term; effects of switches."""
+"""Origins of numbers in a browser: next to the map, with their term; effects of switches."""
 
 import random
 import re
@@ -200,7 +200,7 @@ def number(text):
 
 @pytest.mark.parametrize("pace", ["slow", "fast"])
 @pytest.mark.parametrize("size", [(1280, 720), (390, 844)], ids=str)
-def test_a_click_on_any_cell_of_any_map_opens_its_origin_beside_it(watched, size, pace):
+def test_a_click_on_any_cell_of_any_map_opens_its_origin(watched, size, pace):
     page, seed = watched.page, random.randrange(10**6)
     page.set_viewport_size({"width": size[0], "height": size[1]})
     chosen = random.Random(seed)
