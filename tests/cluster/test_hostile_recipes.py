@@ -96,7 +96,7 @@ def test_a_field_with_a_special_bound_names_that_bound(tmp_path: Path) -> None:
         load_recipe(file, [f"model.width={HUGE}"])
 
 
-def test_what_is_no_file_is_neither_opened_nor_waited_for(tmp_path: Path) -> None:
+def test_special_files_are_neither_opened_nor_waited_for(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.yaml"
     os.mkfifo(fifo)
     link = tmp_path / "link.yaml"

@@ -243,7 +243,7 @@ def test_a_run_goes_on_under_another_shape(rank_pools, trained, before, after):
             assert torch.equal(weight.flatten(), master.float())
 
 
-def test_what_lion_does_not_read_is_refused():
+def test_options_that_lion_does_not_read_are_refused():
     OptimizerConfig(type="lion", betas=(0.9, 0.99), weight_decay=0.1)
     message = "optimizer type 'lion' does not read epsilon, which is 1e-06: remove it"
     with pytest.raises(ValueError, match=message):

@@ -48,7 +48,7 @@ def test_the_lock_is_hidden_next_to_the_target_and_removed(tmp_path):
     assert list(target.parent.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, holder):
+def test_files_of_a_killed_process_are_removed_by_the_next(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     target = tmp_path / "a" / "target[1]"
@@ -58,7 +58,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, holder):
         assert list(target.parent.iterdir()) == [folder]
 
 
-def test_what_a_living_process_uses_stays(tmp_path, holder):
+def test_files_of_a_live_process_stay(tmp_path, holder):
     with work_folder(tmp_path / "a" / "target[1]") as folder:
         assert (holder.folder / "half").is_file()
         assert folder != holder.folder

@@ -263,7 +263,7 @@ def test_aliases_of_a_recipe_are_looked_at_once() -> None:
     check_all(circle)
 
 
-def test_what_earlier_versions_kept_loses_its_credentials() -> None:
+def test_credentials_are_removed_from_stored_urls() -> None:
     kept = {"files": ["https://u:p@host/x?sig=1", "https://host/y?raw=1", "a@b"], "n": 1, "m": None}
     assert strip_credentials(kept) == {
         "files": ["https://host/x", "https://host/y?raw=1", "a@b"],

@@ -40,5 +40,5 @@ def test_idle_threads_of_a_command_sleep_soon() -> None:
     ("environment", "expected"),
     [({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
 )
-def test_what_the_environment_says_counts_more(environment, expected) -> None:
+def test_environment_variables_take_precedence(environment, expected) -> None:
     assert spins(**environment) == expected

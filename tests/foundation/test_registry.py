@@ -15,7 +15,7 @@ def shapes():
     return registry
 
 
-def test_what_is_registered_is_found_in_its_order():
+def test_registered_entries_keep_their_order():
     registry = Registry[object]("thing", "things.type")
     first, second = object(), object()
     registry.register("b", first)

@@ -123,7 +123,7 @@ def test_ordinary_text_stays(text):
         ("🏴\U000e0067\U000e0062\U000e007f", r"🏴\U000e0067\U000e0062\U000e007f"),
     ],
 )
-def test_what_steers_or_hides_is_shown(text, shown):
+def test_control_characters_are_shown(text, shown):
     assert visible(text) == shown
     assert visible(shown) == shown
 

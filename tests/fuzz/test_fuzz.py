@@ -60,5 +60,5 @@ def fails_with(error: BaseException) -> Target:
         (Target("x", "x", no_case, called_for_ever, ()), "TooMuchWorkError in"),
     ],
 )
-def test_what_is_no_refusal_is_found(target: Target, told: str) -> None:
+def test_other_outcomes_than_refusals_are_findings(target: Target, told: str) -> None:
     assert outcome(target, b"x").startswith(told)

@@ -97,7 +97,7 @@ def listening(driver):
     return found
 
 
-def test_what_listens_is_what_the_table_says(driver):
+def test_open_sockets_are_those_of_the_table(driver):
     table = documented_sockets()
     found = listening(driver)
     assert found <= set(table.items())

@@ -83,7 +83,7 @@ def test_a_call_leaves_the_loop_to_others(project):
     assert recipe["data.train.0.source"] == "builtin:phrasebook/train.fr"
 
 
-def test_what_is_wrong_is_what_the_command_says(project, monkeypatch):
+def test_errors_have_the_commands_message(project, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
     with pytest.raises(transloom.TransloomError) as raised:
         transloom.load_recipe("phrasebook", {"trainer.max_step": 3})

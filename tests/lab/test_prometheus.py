@@ -37,7 +37,7 @@ def test_rules_and_example_are_as_prometheus_wants_them():
     assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
 
 
-def test_what_is_printed_is_fit_for_the_node_exporter(tmp_path):
+def test_the_output_is_valid_for_the_node_exporter(tmp_path):
     """It reads the plain format, and so does promtool."""
     for name in ("plain", 'a "quoted" <b>'):
         with_owner(made_run(tmp_path / name, train_line(1), train_line(2)))

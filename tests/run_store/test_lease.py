@@ -85,7 +85,7 @@ def test_a_second_process_is_refused_with_the_owners_name(tmp_path, monkeypatch)
 
 
 @pytest.mark.long
-def test_of_many_who_come_at_once_one_wins(tmp_path, contenders):
+def test_exactly_one_of_concurrent_owners_wins(tmp_path, contenders):
     """Over and over: the run is new, or was left, or its owner has died."""
     crowd = contenders(4, lease_seconds=10.0)
     dead = dead_process()
@@ -176,7 +176,7 @@ def test_an_owner_that_was_paused_can_neither_commit_nor_prune(tmp_path, contend
     assert [path.name[-2:] for path in list_checkpoints(checkpoints)] == ["10", "20"]
 
 
-def test_who_was_too_slow_withdraws(tmp_path):
+def test_a_process_that_was_too_slow_withdraws(tmp_path):
     """Between his looking and his taking, others have come, left, and cleaned up."""
     meanwhile = []
 
@@ -199,7 +199,7 @@ def test_who_was_too_slow_withdraws(tmp_path):
     owner.__exit__(None, None, None)
 
 
-def test_who_was_too_slow_to_enter_harms_no_successor(tmp_path):
+def test_a_process_that_enters_too_late_harms_no_successor(tmp_path):
     """He was paused for longer than a lease just after he had taken the run."""
     meanwhile = []
 
@@ -218,7 +218,7 @@ def test_who_was_too_slow_to_enter_harms_no_successor(tmp_path):
     owner.__exit__(None, None, None)
 
 
-def test_who_cannot_write_his_name_does_not_own_the_run(tmp_path, monkeypatch):
+def test_a_process_that_cannot_write_its_card_does_not_own_the_run(tmp_path, monkeypatch):
     """As on a full disk."""
 
     def no_space(path, data):
@@ -342,7 +342,7 @@ def test_a_run_that_was_never_owned_has_no_ownership(tmp_path):
     assert not was_owned_by(tmp_path, os.getpid())
 
 
-def test_what_is_known_of_an_owner(tmp_path):
+def test_the_owners_card_and_renewal_are_read(tmp_path):
     with Lease(tmp_path):
         mine = ownership(tmp_path)
         assert (mine.card.process, mine.released, mine.is_dead) == (os.getpid(), False, False)

@@ -161,7 +161,7 @@ def test_tensors_that_one_run_lacks_and_fragments_with_a_gap(tmp_path, differenc
         )
 
 
-def test_what_a_checkpoint_knows_besides_tensors(differences):
+def test_differences_of_a_checkpoints_header_are_reported(differences):
     (found,) = differences(header={"gradient_peaks": {"weight": 4.0}})
     assert found.endswith('checkpoint.json: gradient_peaks {"weight": 2.0} / {"weight": 4.0}')
 
@@ -221,7 +221,7 @@ def test_every_field_that_this_version_writes_is_known():
     assert events == {*EVENTS} | UNCOMPARED_EVENTS
 
 
-def test_nothing_is_not_equal_to_nothing(tmp_path):
+def test_empty_records_are_refused(tmp_path):
     for name in ("base", "here"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").touch()

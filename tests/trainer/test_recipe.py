@@ -60,7 +60,7 @@ def test_a_recipe_comes_back_equal(recipe, pickler):
         assert type(back) is type(sent)
 
 
-def test_what_a_checkpoint_holds_is_the_recipe(recipe, monkeypatch):
+def test_a_recipe_survives_a_checkpoint(recipe, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, str(EXTENSIONS))
     training = recipe.training()
     back = TrainingRecipe.of_checkpoint(training.model_dump(mode="json"), identity_of(training))

@@ -97,7 +97,7 @@ def test_a_stage_ends_at_its_limit(check):
 
 
 @pytest.mark.long
-def test_what_the_limit_of_all_stages_cuts_is_not_run(check):
+def test_a_stage_after_the_total_limit_is_not_run(check):
     check.run(stage("passes:first", "hangs"), AFTER, total=3.0)
     assert list(check.results.rows) == ["planted/passes:first"]
 

@@ -243,7 +243,7 @@ def test_a_killed_worker_is_replaced_for_all_ranks_of_a_node(workers, agent, exp
     assert any("was lost" in notice for notice in node.notices)
 
 
-def test_what_is_asked_for_ahead_is_bounded_in_bytes(workers, settings):
+def test_windows_requested_ahead_are_bounded_in_bytes(workers, settings):
     asked = []
 
     class Listening(WorkerClient):

@@ -42,7 +42,7 @@ def test_an_unexpected_error_carries_rank_phase_and_coordinates():
         RecordInUseError("Another process has been writing metrics.jsonl"),
     ],
 )
-def test_what_is_unexpected_is_worth_another_attempt(cause):
+def test_an_unexpected_error_is_retried(cause):
     assert isinstance(raised(cause), RankLostError)
     assert not is_certain([raised(cause)])
 

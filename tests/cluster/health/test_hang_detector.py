@@ -64,7 +64,7 @@ def test_ranks_that_are_equally_far_are_all_meant():
     assert "cluster.deadlines.step_seconds, which is 10" in text
 
 
-def test_of_equally_far_ranks_the_one_that_has_waited_longest_is_named():
+def test_the_longest_waiting_of_equally_far_ranks_is_named():
     detector = detector_at(Position("step", 25), Position("step", 25))
     detector.on_progress(0, Position("step", 25, "epoch 0, window 3"), 8.0)
     text = hung(detector, 11.0)

@@ -56,7 +56,7 @@ def test_a_process_that_holds_the_interpreter_lock_shows_its_stack(start):
     assert again.count("in holds_the_interpreter_lock") == 1  # not what it said before
 
 
-def test_of_a_process_that_is_stopped_the_state_is_known(start, monkeypatch):
+def test_a_stopped_process_is_reported_with_its_state(start, monkeypatch):
     monkeypatch.setattr(stacks, "DUMP_SECONDS", 0.2)
     process = start(HANGS)
     os.kill(process.pid, signal.SIGSTOP)

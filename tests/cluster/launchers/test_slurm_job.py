@@ -247,7 +247,7 @@ def test_nodes_that_do_not_come_up_end_the_job(job, plan, said):
     assert one.leftovers() == []
 
 
-def test_when_the_script_is_killed_its_nodes_leave(job):
+def test_nodes_leave_when_the_script_is_killed(job):
     one = job(2, "train on")
     one.until("train")
     one.process.kill()

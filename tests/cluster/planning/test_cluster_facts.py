@@ -39,7 +39,7 @@ def test_jobs_that_hold_the_room_are_named():
 
 
 @pytest.mark.parametrize("ranks", [5, {"min": 5, "max": 5}])
-def test_what_no_waiting_helps_against_is_refused(ranks):
+def test_a_run_beyond_the_clusters_capacity_is_refused(ranks):
     (problem,) = capacity_problems(recipe(ranks), FACTS)
     assert problem.refuses
     assert "needs 5 ranks of 1 CPU each, but the cluster has capacity for only 4" in problem.text

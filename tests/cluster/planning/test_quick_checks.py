@@ -49,7 +49,7 @@ def refusals(checked):
     return [problem.text for problem in checked.problems if problem.refuses]
 
 
-def test_nothing_is_wrong_with_a_run_that_can_be_trained(phrasebook, tmp_path):
+def test_a_trainable_run_has_no_problems(phrasebook, tmp_path):
     checked = quick_check(tiny_recipe(phrasebook), RunFolder(tmp_path / "run"))
     assert checked.problems == ()
     _, manifest = checked.require()

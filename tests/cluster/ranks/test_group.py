@@ -528,7 +528,7 @@ def test_a_rank_that_dies_before_its_last_reports_is_a_failure(told):
     assert "Rank 1 has died" in str(poll.failure)
 
 
-def test_of_two_failures_the_cause_is_waited_for(told):
+def test_the_cause_of_two_failures_is_waited_for(told):
     """A collective fails a moment before the death of its other rank is known."""
     told.begin()
     told.clock.now = 20.0

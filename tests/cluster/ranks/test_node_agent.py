@@ -180,7 +180,7 @@ def test_a_node_is_relied_on_again_when_its_agent_answers(agents, node, sleeper,
     assert sleeper.wait() == -signal.SIGKILL
 
 
-def test_where_a_process_stands_is_asked_on_its_node(agents, node):
+def test_stacks_of_a_process_are_read_on_its_node(agents, node):
     program = """
 from cluster.health.stacks import enable_stack_dumps
 def waits_for_nobody():

@@ -82,7 +82,7 @@ def test_the_nodes_that_were_seen_last_are_known_while_the_head_is_away(view, cl
     assert notices == []
 
 
-def test_that_the_head_is_away_and_that_it_is_back_is_said_once(view, clock, head, notices):
+def test_loss_and_return_of_the_head_are_reported_once(view, clock, head, notices):
     for _ in range(3):
         clock.now += WARN_AFTER_SECONDS + 1
         view.nodes()
@@ -133,7 +133,7 @@ def ray_node(name, alive=True, **fields):
     [({}, None), ({"a1b2c3d4e5": 1_500_250}, 1500.25), ({"a1b2c3d4e5": 0}, float("inf"))],
     ids=["stays", "leaves", "leaves at no time"],
 )
-def test_what_ray_says_of_nodes(monkeypatch, leaving, leaves_at):
+def test_nodes_are_read_from_rays_answer(monkeypatch, leaving, leaves_at):
     """Ray tells deadlines in milliseconds, and 0 for none."""
     nodes = [ray_node("a1b2c3d4e5"), ray_node("dead", alive=False), ray_node("new")]
     monkeypatch.setattr(cluster_view, "ray", SimpleNamespace(nodes=lambda: nodes))

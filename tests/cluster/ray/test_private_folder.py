@@ -97,7 +97,7 @@ def test_ray_tmpdir_must_be_short_and_writable_by_its_owner_only(
         PrivateFolder()
 
 
-def test_where_tmpdir_will_not_do_it_is_tmp(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tmp_replaces_an_unsuitable_tmpdir(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_TMPDIR")
     monkeypatch.setenv("TMPDIR", str(parent))
     for mode, expected in ((0o1777, parent), (0o777, Path("/tmp"))):

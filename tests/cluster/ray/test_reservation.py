@@ -62,7 +62,7 @@ def kept(way, held):
     free=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3), max_size=4),
     most=st.integers(1, 8),
 )
-def test_of_all_ways_to_place_ranks_a_best_one_is_chosen(held, free, most):
+def test_the_placement_is_optimal(held, free, most):
     """By brute force: pack on the fewest nodes besides the bundles held, or spread evenly."""
     held = Counter(held)
     seats = sorted(held.elements())

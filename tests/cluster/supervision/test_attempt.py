@@ -198,7 +198,7 @@ def test_a_part_that_was_given_up_is_said_once(scripted):
     ]
 
 
-def test_where_ranks_stood_is_kept_when_one_hangs(scripted):
+def test_stacks_of_ranks_are_kept_when_one_hangs(scripted):
     hung = Poll([], failure=RankHungError("Rank 0 hangs"))
     with scripted([[hung], [FINISHED]]) as run:
         run.supply.stacks = lambda: {0: "in all_reduce"}

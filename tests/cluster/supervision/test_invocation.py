@@ -83,7 +83,7 @@ def test_the_version_names_only_the_commit_of_its_checkout(
     assert version() == f"{number}\n"
 
 
-def test_what_is_no_checkout_has_no_commit(
+def test_a_folder_without_checkout_has_no_commit(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert code_of(tmp_path) is None

@@ -65,7 +65,7 @@ def test_unfit_nodes_are_named_when_the_wait_for_room_times_out():
     assert "Not used: Node b computes other products (digest 0f…, the others 1a…). Wait" in said
 
 
-def test_what_the_nodes_have_is_said_if_they_can_never_hold_the_ranks():
+def test_resources_of_nodes_that_can_never_hold_the_ranks_are_named():
     config = ClusterConfig(ranks=3, resources_per_rank={"rack_a": 1}, node_labels={"pool": "big"})
     nodes = {
         "a": Node("a", "a", {}, {"CPU": 4.0, "rack_a": 2.0}, labels={"pool": "big"}),

@@ -62,7 +62,7 @@ def test_lines_end_at_line_feeds_alone() -> None:
         ("é\néé".encode()[:-1], "line 8: the byte 0xc3, number 3 of the line"),
     ],
 )
-def test_what_is_not_utf8_is_named_with_its_place(data: bytes, place: str) -> None:
+def test_invalid_utf8_is_named_with_its_place(data: bytes, place: str) -> None:
     with pytest.raises(CorpusError, match=rf"a\.txt, {place}, is not UTF-8 .*iconv"):
         lines(data, first=7).decode()
 

@@ -24,7 +24,9 @@ def test_files_made_by_hand_are_read_while_they_ask_for_little() -> None:
     assert texts_of(compressed_value(b" " * 1000)) == [" " * 1000]
 
 
-def test_what_is_decoded_counts_not_what_the_footer_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_bytes_are_limited_whatever_the_footer_claims(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(parquet, "MEMORY_BYTES", 80_000_000)
     with pytest.raises(
         CorpusError, match=r"at most 80,000,000 bytes of memory .* Write the file ag"

@@ -94,7 +94,7 @@ def test_words_of_plain_text_are_tagged_with_their_case(read):
         ("a.jsonl", "a X", r"line 1: expected a JSON object"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(read, name, content, message):
+def test_a_wrong_line_is_named_by_its_number(read, name, content, message):
     with pytest.raises(CorpusError, match=message):
         read(name, content)
 

@@ -136,7 +136,7 @@ def test_sequences_are_refused_by_line_wherever_a_shard_is_read(
     assert (caught.value.expected, caught.value.found) == (problem.expected, problem.found)
 
 
-def test_what_preparing_has_written_keeps_the_rules(copy: Path) -> None:
+def test_a_prepared_dataset_passes_verification(copy: Path) -> None:
     spoil(copy, "src", with_id(0, VOCABULARY - 1))
     assert verify(copy) == []
 
@@ -263,7 +263,7 @@ def test_special_ids_that_the_tokenizer_has_not_are_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "character device", "folder"])
-def test_what_is_no_file_is_neither_opened_nor_waited_for(copy: Path, kind: str) -> None:
+def test_special_files_are_neither_opened_nor_waited_for(copy: Path, kind: str) -> None:
     def put(path: Path) -> Path:
         path.unlink(missing_ok=True)
         if kind == "FIFO":

@@ -120,7 +120,7 @@ A, B = ({"__key__": key, "npz": b"", "txt": b""} for key in TWO)
         ([A, ValueError("duplicate", object())], "webdataset reads, found ValueError: duplicate"),
     ],
 )
-def test_what_webdataset_reads_otherwise_is_refused(
+def test_shards_that_webdataset_reads_differently_are_refused(
     monkeypatch: pytest.MonkeyPatch, found: list[dict[str, object] | Exception], message: str
 ) -> None:
     library = Library(*found)

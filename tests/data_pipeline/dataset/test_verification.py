@@ -105,7 +105,7 @@ def test_histogram_that_the_shards_contradict(
     assert "lengths of tgt" in problem.expected
 
 
-def test_what_is_quarantined_is_not_read(copy: Path, manifest: Manifest) -> None:
+def test_quarantined_shards_are_not_read(copy: Path, manifest: Manifest) -> None:
     lost = manifest.shards[3].name
     (copy / lost).unlink()
     assert [problem.file for problem in verify(copy)] == [lost]

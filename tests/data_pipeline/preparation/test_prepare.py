@@ -224,7 +224,7 @@ def test_url_is_no_place_to_prepare(
         prepare(settings_of(data, tokenizer_config), silent)
 
 
-def test_nothing_left_is_an_error(
+def test_a_corpus_without_remaining_pairs_is_an_error(
     data_config: MakeData, tokenizer_config: TokenizerConfig, tmp_path: Path
 ) -> None:
     data = data_config(tmp_path / "d", max_source_length=2, max_target_length=2)

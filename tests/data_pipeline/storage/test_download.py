@@ -34,7 +34,7 @@ def test_a_file_comes_as_it_is(server: FaultyServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fault", [Fault.INTERNAL_ERROR, Fault.UNAVAILABLE, Fault.RESET, Fault.TRUNCATED]
 )
-def test_what_may_pass_is_tried_again(
+def test_a_transient_failure_is_retried(
     fault: Fault, server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fail(fault, on={1, 2, 3})

@@ -143,7 +143,7 @@ def test_a_lasting_fault_is_an_error(
     assert read(store) == FILES[SHARD]
 
 
-def test_what_is_too_large_is_not_read(
+def test_a_too_large_answer_is_not_read(
     fault_proxy: FaultProxy, store: RemoteStore, cache: ShardCache
 ) -> None:
     huge = bytes(100_000_000)

@@ -39,7 +39,7 @@ def wait_for(connect: float, stall: float, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(object_store, "STALL_TIMEOUT_SECONDS", stall)
 
 
-def test_what_is_put_is_read(store: ObjectStore) -> None:
+def test_a_put_object_is_read_back(store: ObjectStore) -> None:
     data = os.urandom(3_000_000)
     store.put("folder/ü+%41~ x", data)
     store.put("view", memoryview(data)[1:5])

@@ -106,7 +106,7 @@ def test_it_comes_back_with_a_redirect_to_its_own_server(
 @pytest.mark.parametrize(
     "address", ["{}/none.txt", "http://me:s3cr3tCANARY@127.0.0.1:1/a", "ftp://h/a", "http://[/a"]
 )
-def test_what_a_server_redirects_to_is_in_no_message(
+def test_the_target_of_a_redirect_is_in_no_message(
     address: str,
     open_to_all: GuardedServer,
     netrc: Callable[[str], Path],

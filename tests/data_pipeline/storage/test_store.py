@@ -189,7 +189,7 @@ def test_a_file_that_has_grown_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_what_is_no_file_is_not_read(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_special_files_are_not_read(make: Callable[[Path], None], tmp_path: Path) -> None:
     folder = write_files(tmp_path / "d")
     (folder / SHARD).unlink()
     make(folder / SHARD)

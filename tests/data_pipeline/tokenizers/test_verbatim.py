@@ -147,7 +147,7 @@ def test_equal_text_gives_equal_bytes() -> None:
     assert len(models) == 1
 
 
-def test_what_cannot_be_trained_is_said() -> None:
+def test_an_impossible_vocabulary_size_is_refused() -> None:
     config = TextTokenizerConfig(type="bpe", vocabulary_size=30_000)
     with pytest.raises(TokenizerError, match=r"vocabulary_size=30000: .*too high"):
         train_tokenizer([WORDS], config, "test")

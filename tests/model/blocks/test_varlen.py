@@ -163,7 +163,7 @@ def test_torchs_own_operator_takes_the_call_and_has_a_backward_pass(
         (torch.bfloat16, 264, r"heads 264 wide.*multiples of 8 up to 256"),
     ],
 )
-def test_what_the_kernel_cannot_do_is_refused(dtype, width, message):
+def test_inputs_that_the_kernel_cannot_compute_are_refused(dtype, width, message):
     query, keys, values = heads(*projections(SHORT, SHORT, dtype, "meta", width))
     with pytest.raises(ModelError, match=message):
         attention(query, keys, values, mask=same_sentence(SHORT, SHORT))

@@ -138,7 +138,7 @@ def test_sizes_that_are_none_are_named(folder, changes):
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.ones(2)])
-def test_what_is_no_table_of_tensors_is_refused(tmp_path, content):
+def test_files_without_named_tensors_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "file")
     with pytest.raises(ModelError, match="named tensors only"):
         read_pytorch(tmp_path / "file", 10**6)

@@ -264,7 +264,7 @@ def test_the_parameters_names_are_those_of_before_modules_were_made_for_hooks(mo
     }
 
 
-def test_what_cannot_be_traced_is_refused(model, pair):
+def test_pairs_of_other_shapes_are_refused(model, pair):
     source, target_input = pair
     with pytest.raises(ModelError, match=r"\(2, 7\) and \(1, 8\)"):
         trace(model, source, target_input[:1])

@@ -83,7 +83,7 @@ def test_if_one_rank_fails_there_is_no_checkpoint(run, committer):
     assert steps(run) == [20]
 
 
-def test_what_cannot_be_committed_is_said_and_training_goes_on(run, committer, said):
+def test_a_failed_commit_is_reported_and_training_goes_on(run, committer, said):
     (run / "checkpoints" / "step-00000010" / "in the way").mkdir(parents=True)
     assert not save(committer, 10)
     (text,) = said
@@ -118,7 +118,7 @@ def test_at_last_it_is_given_up(run, committer, monkeypatch):
     assert list(committer.work.iterdir()) == []
 
 
-def test_what_cannot_be_removed_is_said_and_training_goes_on(run, committer, said):
+def test_a_failed_removal_is_reported_and_training_goes_on(run, committer, said):
     assert save(committer, 10)
     (committer.work / "condemned-step-00000010" / "in the way").mkdir(parents=True)
     assert save(committer, 20)

@@ -87,7 +87,7 @@ def test_a_hundred_million_steps_come_after_those_before_them(tmp_path):
     assert [path.name for path in superfluous(tmp_path, config)] == ["step-99999999"]
 
 
-def test_what_goes_is_named_oldest_first_and_synced(checkpoints, monkeypatch):
+def test_removed_checkpoints_are_named_oldest_first_and_synced(checkpoints, monkeypatch):
     synced = []
     monkeypatch.setattr(commits, "sync_to_disk", lambda folder: synced.append(staying(folder)))
     config = CheckpointsConfig(keep_last=1, keep_best=0)

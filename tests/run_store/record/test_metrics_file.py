@@ -275,7 +275,7 @@ def test_scores_whose_decoding_was_not_recorded_are_read(path):
         ReplayMismatch(step=3, replayed_step=2, fields={"loss": [1.0, None]}),
     ],
 )
-def test_what_is_written_is_read(path, line):
+def test_written_content_is_read_back(path, line):
     record_lines(path, 0, line)
     assert read_metrics(path) == [line]
     assert json.loads(path.read_text())["version"] == 2

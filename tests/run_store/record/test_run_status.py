@@ -136,7 +136,7 @@ def test_a_run_whose_owner_was_killed_is_abandoned_with_what_its_record_says(run
     assert run_status_of(run).state == "finished"
 
 
-def test_what_the_record_does_not_say_is_kept(run):
+def test_facts_that_are_not_in_the_record_are_kept(run):
     nodes = {"10.0.0.1 (ab)": 2, "10.0.0.2 (cd)": 1}
     start = current_start()
     with_status(run, ranks=3, nodes=nodes, start=start)
@@ -288,7 +288,7 @@ def test_the_newest_notices_are_shown(run):
     assert found == [f"notice {number}" for number in range(3, 8)]
 
 
-def test_of_equal_scores_the_first_is_the_best_and_one_that_is_not_finite_is_none(tmp_path):
+def test_the_first_of_equal_finite_scores_is_the_best(tmp_path):
     lines = [
         validation_line(1, loss=float("inf"), bleu=20.0),
         validation_line(2, loss=2.0, bleu=20.0),

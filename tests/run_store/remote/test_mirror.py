@@ -83,7 +83,7 @@ def go_on(url, tmp_path, when):
 
 
 @pytest.mark.long
-def test_what_a_driver_leaves_is_complete_and_nothing_else(url, tmp_path):
+def test_a_driver_leaves_complete_files_only(url, tmp_path):
     with driving(url, tmp_path / "first") as driver:
         for step in (10, 20, 30):
             driver.save(step)
@@ -403,7 +403,7 @@ def test_a_file_that_is_added_again_between_read_and_swap_arrives(url, tmp_path,
     check_no_orphans(url, "after an addition that was replaced")
 
 
-def test_what_is_requested_during_a_round_is_done_in_the_next_one(url, tmp_path, monkeypatch):
+def test_requests_during_a_round_are_done_in_the_next_one(url, tmp_path, monkeypatch):
     put = ObjectStore.put
     empty = PartList(files=[])
 

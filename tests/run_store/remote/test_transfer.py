@@ -251,7 +251,7 @@ def test_a_newer_run_is_not_overwritten(large, url):
         push_run(large, url)
 
 
-def test_what_only_the_store_has_stays(large, url, tmp_path):
+def test_files_that_are_only_in_the_store_stay(large, url, tmp_path):
     push_run(large, url)
     shutil.rmtree(large / "checkpoints" / "average-of-10-20")
     (large / "translations" / "a b ü.txt").unlink()

@@ -380,7 +380,7 @@ def test_a_table_shows_the_problem(prefix, url):
         follower._refresh()
 
 
-def test_nothing_is_kept_of_a_run_that_is_gone(url):
+def test_a_removed_view_is_fetched_again(url):
     view = run_view(url)
     shutil.rmtree(view)
     assert (run_view(url) / "run.json").exists()

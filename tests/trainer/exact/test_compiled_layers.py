@@ -80,7 +80,7 @@ def test_exact_numerics_have_the_same_bits_on_any_ranks_in_stages_0_to_2(
 
 
 @pytest.mark.long
-def test_they_compute_what_layers_compute_that_are_not_compiled(alone):
+def test_compiled_layers_compute_what_plain_ones_do(alone):
     compiled, plain = alone(), alone(compile="none")
     assert compiled["losses"] == pytest.approx(plain["losses"], rel=1e-6)
     assert (plain["code"], plain["graphs"]) == (None, 0)

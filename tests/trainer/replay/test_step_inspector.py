@@ -42,7 +42,7 @@ def test_activations_are_those_of_every_call_of_every_module():
     assert seen["0"].maximum == 4
 
 
-def test_what_is_not_finite_stays_so():
+def test_activations_that_are_not_finite_are_reported():
     network = nn.Sequential(nn.Identity())
     with activations_of(network) as seen:
         network(torch.tensor([float("nan")]))

@@ -119,7 +119,7 @@ def test_a_rank_that_owns_nothing_writes_an_empty_file(heard, work):
     assert load_file(partial_folder(work, 10, "a") / file.name) == {}
 
 
-def test_what_cannot_be_written_is_reported_and_the_next_save_succeeds(heard, work, state):
+def test_a_failed_save_is_reported_and_the_next_one_succeeds(heard, work, state):
     obstacle = partial_folder(work, 10, "a")
     obstacle.write_text("")
     with closing(make_writer(work, state, heard)) as writer:

@@ -87,7 +87,7 @@ def measured(task, batch):
 @pytest.mark.matrix
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("name", VALUES)
-def test_what_a_batch_is_said_to_compute_is_what_its_network_computes(task_of, name, again):
+def test_flops_of_a_batch_equal_those_that_its_network_computes(task_of, name, again):
     task = task_of(name, activation_checkpointing=again)
     batch = task.collate_for_training(micro_batch_of(name), CPU)
     assert batch.flops.hardware == measured(task, batch)

@@ -125,7 +125,7 @@ def test_masks_follow_from_seed_pass_example_side_and_position(opened):
     assert checked > 2000
 
 
-def test_of_a_heldout_set_those_are_hidden_that_a_masked_model_tells(opened):
+def test_a_heldout_set_hides_the_tokens_that_a_masked_model_predicts(opened):
     recipe, (store, manifest), task, _ = opened
     heldout, settings = load_heldout(store, manifest, "validation"), recipe.data_settings
     together = task.data.heldout_micro_batches(heldout, task.tokenizers, settings)
@@ -204,7 +204,7 @@ def test_the_digest_sees_which_side_a_token_is_on(opened):
     assert task.collate(batch, CPU).digest != first
 
 
-def test_what_a_step_was_fed_is_shown_as_pairs(opened):
+def test_the_input_of_a_step_is_shown_as_pairs(opened):
     *_, task, _ = opened
     (batch, *_) = windows(opened, 1, alone=0.0)
     shown = task.example_texts(batch)

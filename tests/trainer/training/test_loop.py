@@ -103,7 +103,7 @@ def test_a_skipped_step_forgets_the_score_too(tmp_path):
     assert (progress.step, progress.scores) == (4, {})
 
 
-def test_what_a_step_adds_to_the_progress(story, tmp_path):
+def test_each_step_adds_to_the_progress(story, tmp_path):
     make_trainer(story, recipe(max_steps=4), tmp_path).train()
     seen = 0
     for step, line in enumerate(story.lines[:4], 1):

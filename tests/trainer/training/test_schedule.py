@@ -80,7 +80,7 @@ def test_warm_up_is_torchs(kind):
         ),
     ],
 )
-def test_what_follows_warm_up_is_torchs(kind, torchs):
+def test_rates_after_warm_up_equal_torchs(kind, torchs):
     expected = torchs_rates(torchs, PEAK, END - WARM_UP + 1)
     rates = [learning_rate(schedule_of(kind), step, 128) for step in range(WARM_UP, END + 1)]
     assert rates == pytest.approx(expected, rel=1e-9)

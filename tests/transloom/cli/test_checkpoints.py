@@ -246,7 +246,7 @@ def test_wrong_usage_of_average_is_refused(transloom, run, options):
     assert transloom("checkpoints", "average", run, *options).exit_code == 2
 
 
-def test_what_is_no_run_is_said(transloom, tmp_path):
+def test_a_folder_without_a_run_is_reported(transloom, tmp_path):
     for command in ("list", "verify", "prune", "average"):
         with pytest.raises(RunMismatchError):
             transloom("checkpoints", command, tmp_path)

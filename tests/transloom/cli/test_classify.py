@@ -169,7 +169,7 @@ def test_a_classifier_begins_with_the_encoder_of_a_masked_model(tmp_path):
     assert "Newly initialized: pooler.weight" in (run / "log.txt").read_text()
 
 
-def test_what_a_dataset_holds_names_the_labels(transloom, language, case):
+def test_info_names_the_labels_of_a_dataset(transloom, language, case):
     for run, told in (
         (language, "label, of 2 labels: fr, en"),
         (case, "tags, of 4 labels: lower, title, upper, mixed"),

@@ -41,7 +41,7 @@ def test_a_command_that_fails_ends_with_its_code(tmp_path: Path) -> None:
     assert "no-run" in done.stderr
 
 
-def test_what_python_does_at_the_end_is_done() -> None:
+def test_pythons_exit_handlers_run() -> None:
     before = "import atexit; atexit.register(print, 'a function of before')\n"
     late = """
 import atexit, threading, time

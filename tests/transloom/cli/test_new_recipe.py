@@ -187,7 +187,7 @@ def test_a_folder_that_is_not_there_is_not_called_empty(tmp_path):
         files_in(tmp_path / "nowhere", ("fr", "en"))
 
 
-def test_of_more_than_two_languages_two_are_chosen_by_options(corpus):
+def test_two_of_several_languages_are_chosen_by_options(corpus):
     folder = Path("folder")
     folder.mkdir()
     for language in ("de", "en", "fr"):

@@ -266,7 +266,7 @@ def test_a_language_model_that_validates_after_it_was_resumed(
         (("--steps", "1:3", "--worst"), "steps 1:3: none of them has 5"),
     ],
 )
-def test_what_cannot_be_replayed_is_refused(poisoned, transloom, options, message):
+def test_impossible_replays_are_refused(poisoned, transloom, options, message):
     with pytest.raises((RunError, RecipeError), match=message):
         transloom("replay", poisoned / "run", *options)
 

@@ -67,7 +67,7 @@ def test_values_are_yaml_and_a_comma_stands_between_two(recipe_file, given, valu
         (["sed=1,2"], "did you mean seed?"),
     ],
 )
-def test_what_makes_no_sweep_is_refused_before_any_run(recipe_file, given, told):
+def test_an_invalid_sweep_is_refused_before_any_run(recipe_file, given, told):
     with pytest.raises(RecipeError) as error:
         sweep_points(recipe_file, given, Path("runs"))
     assert told in str(error.value)

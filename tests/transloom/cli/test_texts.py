@@ -211,7 +211,7 @@ def test_an_exported_model_is_the_same_model(transloom, run, tmp_path):
 
 
 @pytest.mark.long
-def test_what_no_layout_holds_is_not_exported(transloom, runs, tmp_path):
+def test_a_network_without_a_layout_is_not_exported(transloom, runs, tmp_path):
     runs["llama"].train("sines", "model.positions=sinusoidal", "trainer.max_steps=1", inline=True)
     with pytest.raises(ModelError, match=r"GPT-2 has no positions=sinusoidal"):
         transloom("export", runs["llama"].folder / "sines", tmp_path / "exported")

@@ -8,7 +8,7 @@ from trainer.verify_zero.report import ZeroReport
 from transloom.cli.verify_zero import verify_zero
 
 
-def test_what_deepspeed_prints_is_not_in_the_answer(monkeypatch, capfd):
+def test_deepspeeds_output_is_not_in_the_answer(monkeypatch, capfd):
     """Some print lines when they are imported, here and in the processes of cells."""
 
     def computed(recipe, **options):

@@ -178,7 +178,7 @@ def test_other_references_are_refused_with_both_hashes(runs, tmp_path, phraseboo
         (["seed-2", "seed-2", "--test", "phrasebook"], "seed-2 is named more than once"),
     ],
 )
-def test_what_cannot_be_compared_is_named(runs, monkeypatch, arguments, complaint):
+def test_runs_that_cannot_be_compared_are_named(runs, monkeypatch, arguments, complaint):
     monkeypatch.chdir(runs)
     assert complaint in compare(runs, *arguments, code=1)
 

@@ -124,7 +124,7 @@ def test_runs_come_first_and_the_file_last(untrained_run, together, tmp_path):
     assert alone == Translator.load(run, 1).translate(SENTENCES) != expected
 
 
-def test_what_cannot_be_meant_is_said(untrained_run, tmp_path):
+def test_wrong_arguments_of_an_ensemble_are_refused(untrained_run, tmp_path):
     run = untrained_run.path
     wrong = invoke("translate", run, tmp_path / "typo", run, code=2).output
     words = " ".join(wrong.replace("│", " ").split())

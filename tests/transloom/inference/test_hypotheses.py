@@ -38,7 +38,7 @@ def made(untrained_run, few, tmp_path_factory):
     return translator, found
 
 
-def test_what_was_made_is_found_again(made, few):
+def test_saved_hypotheses_are_found_again(made, few):
     translator, hypotheses = made
     origin = origin_of(translator.checkpoint, "few", few, translator.decoding, "fp32")
     found = find_hypotheses(hypotheses.file.parent, origin)

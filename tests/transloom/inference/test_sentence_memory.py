@@ -27,7 +27,7 @@ def _tokens(word):
     return len(word) if len(word) > 7 or max(word) > "\u3000" else 1
 
 
-def test_what_fits_stays_whole():
+def test_a_sentence_that_fits_stays_whole():
     assert parts_of("One two. Three.", 4, words_and_eos) == ["One two. Three."]
     assert parts_of("", 2, words_and_eos) == [""]
 

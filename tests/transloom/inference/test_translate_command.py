@@ -184,7 +184,7 @@ def test_long_lines_are_refused_by_number_before_anything_is_translated(
         command(sentences, "--max-tokens", 3)
 
 
-def test_what_memory_has_no_room_for_is_refused(command, translator, lines, monkeypatch):
+def test_sentences_too_long_for_the_memory_are_refused(command, translator, lines, monkeypatch):
     sentences = lines("s.txt", ["non", LONG])
     (tokens,) = translator.count_tokens([LONG])
     room = translator.memory.bytes(tokens)

@@ -69,7 +69,7 @@ def test_each_point_is_the_score_of_what_translate_gives(run, tuned, phrasebook)
     assert tuned["sources_sha256"] == manifest.heldout["validation"].files["src"].sha256
 
 
-def test_of_what_chance_may_set_apart_one_is_recommended(tuned):
+def test_one_of_several_equally_good_points_is_recommended(tuned):
     points = [DecodingPoint.model_validate(point) for point in tuned["points"]]
     assert tuned["best"]["score"] == max(point.score for point in points)
     assert DecodingPoint.model_validate(tuned["best"]).as_good_as_best

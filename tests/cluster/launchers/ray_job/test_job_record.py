@@ -45,7 +45,7 @@ def elsewhere(runner: Runner) -> Runner:
     return runner.model_copy(update={"boot": "another machine", "host": "far"})
 
 
-def test_what_is_written_is_read(folder: JobFolder, tmp_path: Path) -> None:
+def test_written_content_is_read_back(folder: JobFolder, tmp_path: Path) -> None:
     attempt = Attempt(started=1.0, ended=2.0, exit_code=75, first_line=1, first_byte=0, last_line=3)
     written = a_record(tmp_path, attempts=(attempt,), exit_code=75)
     folder.write(written)

@@ -118,7 +118,7 @@ def log(run: Path) -> str:
         ("[ -e once ] || { touch once; exit 75; }", 0, "SUCCEEDED", 2),
     ],
 )
-def test_what_follows_from_an_exit_code(
+def test_an_exit_code_decides_state_and_attempts(
     script: str, code: int, state: str, attempts: int, run: Path
 ) -> None:
     assert job(run, script).run() == code

@@ -59,7 +59,7 @@ def test_a_complete_head_is_not_reported() -> None:
     assert told(SEEN) == []
 
 
-def test_nothing_is_judged_where_nothing_could_be_found_out() -> None:
+def test_an_empty_probe_is_not_judged() -> None:
     assert told(HeadProbe(("open",))) == []
 
 

@@ -148,7 +148,7 @@ def test_without_a_place_to_write_a_temporary_folder_serves(origin, caplog):
     assert not temporary.exists()
 
 
-def test_what_a_killed_process_has_left_is_removed_after_a_day(engines, origin):
+def test_files_of_a_killed_process_are_removed_after_a_day(engines, origin):
     old, young = (engines / "ctranslate2" / f".step-{age}.unfinished" for age in ("old", "young"))
     for folder, seconds in (
         (old, UNFINISHED_MAX_AGE_SECONDS + 60),

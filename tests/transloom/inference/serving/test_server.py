@@ -133,7 +133,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "status", "kind"), REFUSED)
-def test_what_cannot_be_done_is_said(server, values, status, kind):
+def test_impossible_requests_are_refused(server, values, status, kind):
     answer = server.translate(values)
     assert problem(answer) == (status, kind)
     if kind in ("too_long", "prefix"):
@@ -277,7 +277,7 @@ def test_a_request_that_is_being_translated_stays_while_others_hold_connections(
             assert server.get("/readyz").status == 200
 
 
-def test_who_has_the_token_gets_in_while_others_hold_connections(run):
+def test_a_token_gives_access_while_others_hold_connections(run):
     token = "a-token-of-more-than-sixteen-letters"
     bearer = f"Authorization: Bearer {token}"
     ask = f"GET /runs HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n\r\n".encode()

@@ -202,7 +202,7 @@ def test_a_damaged_line_is_reported_and_the_others_are_shown(copy):
     ],
     ids=["empty", "line end", "torn", "line ends", "zeros", "lines", "version", "nan", "nested"],
 )
-def test_what_is_no_record_has_no_points(copy, text):
+def test_an_invalid_record_has_no_points(copy, text):
     copy.metrics.write_bytes(text)
     for _ in range(2):
         found = read_curves(copy)

@@ -160,7 +160,7 @@ def test_a_time_lapse_has_its_moments_by_sentence(served, folder):
     assert (empty.sentences, empty.problems) == ({}, [])
 
 
-def test_what_cannot_be_read_is_a_problem_and_no_error(served, folder):
+def test_an_unreadable_file_is_a_problem_and_no_error(served, folder):
     run = made_run(folder / "odd", train_line(1))
     for name, text in (("recipe.yaml", "\0"), ("nodes.jsonl", "x\n")):
         (run / name).write_text(text)
@@ -190,7 +190,7 @@ def test_curves_of_a_range(served):
 
 
 @pytest.mark.parametrize("query", ["points=x", "from=-1", "to=1e9", "points=" + "9" * 30, "from=٣"])
-def test_what_is_no_number_is_refused(served, query):
+def test_an_invalid_number_is_refused(served, query):
     answer = served.get(f"/api/runs/long/curves?{query.replace('٣', '%D9%A3')}")
     assert answer.status == 400
     assert "expected a number" in answer.json["problem"]
@@ -327,7 +327,7 @@ def test_every_answer_lets_nothing_else_load(served, path):
         *("/api/runs/alpha/../../outside/curves", "/api/runs/record-linked/curves"),
     ],
 )
-def test_nothing_else_is_given(served, path):
+def test_other_paths_are_refused(served, path):
     answer = served.get(path)
     assert answer.status in (400, 404)
     assert b"root:" not in answer.body
@@ -422,7 +422,7 @@ def test_a_look_that_fails_says_why(served, first, why):
         *([1, 2], {"from": 1.5, "to": 2}, {"from": 1, "to": 10**30}),
     ],
 )
-def test_what_are_no_steps_is_refused(served, values):
+def test_invalid_steps_are_refused(served, values):
     assert served.post("/api/runs/alpha/looks", values).status == 400
 
 

@@ -41,7 +41,7 @@ def test_joined_modules_do_what_the_modules_do(tmp_path):
         ("// </script>\n", "would end its own script"),
     ],
 )
-def test_what_cannot_be_joined_is_refused(tmp_path, text, problem):
+def test_modules_that_cannot_be_joined_are_refused(tmp_path, text, problem):
     (tmp_path / "a.js").write_text(text)
     with pytest.raises(AssertionError, match=problem):
         joined_modules(tmp_path, "a.js")

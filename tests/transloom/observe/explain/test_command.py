@@ -59,7 +59,7 @@ def test_a_sentence_that_is_too_long_may_be_allowed(untrained_run, tmp_path):
     assert file.stat().st_size > 0
 
 
-def test_what_it_cannot_explain_is_said(untrained_run, tmp_path):
+def test_inputs_that_cannot_be_explained_are_refused(untrained_run, tmp_path):
     with pytest.raises(CheckpointError):
         command(untrained_run.path, SENTENCE, "--checkpoint", 7)
     with pytest.raises(TokenizerError, match="<2de> must be a control symbol"):

@@ -174,7 +174,7 @@ def test_all_maps_of_a_section_can_have_one_scale(watched, address):
     assert "of all such maps in this section" in said.first.inner_text()
 
 
-def test_what_is_folded_is_printed(watched, address):
+def test_folded_parts_are_printed(watched, address):
     page = opened(watched, address, 5)
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0

@@ -80,7 +80,7 @@ def test_a_silent_data_worker_is_reported():
     assert rank_texts(rank(0), data_workers=workers)[-1] == told
 
 
-def test_what_the_owner_says_is_shown_while_it_trains(tmp_path):
+def test_the_owners_messages_are_shown_while_it_trains(tmp_path):
     restarts = tuple(Restart(time=NOW, cause=f"cause {n}") for n in range(9))
     left_out = ("Node b is slow (3 GFLOP/s; the other: 90 GFLOP/s)",)
     run = a_run(
@@ -177,7 +177,7 @@ def test_rows_are_folded_in_a_pipe(tmp_path):
     assert console.file.getvalue().count("漢") == 400
 
 
-def test_nothing_in_it_steers_a_terminal(tmp_path):
+def test_control_characters_do_not_reach_the_terminal(tmp_path):
     run = a_run(
         tmp_path,
         ranks=(rank(0, ATTACK),),

@@ -199,7 +199,7 @@ def test_the_options_of_marians_networks_are_said():
     assert boxes["decoder.output"].lines[-2:] == ("biases: 70", "70 parameters")
 
 
-def test_what_came_after_the_paper_is_said():
+def test_parts_newer_than_the_paper_are_described():
     of_rotary, of_groups = (
         {box.key: box for box in blueprint_of_settings(config, sizes(config)).boxes()}
         for config in NEWER

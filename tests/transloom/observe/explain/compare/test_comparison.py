@@ -125,7 +125,7 @@ def test_a_model_compared_with_itself_has_no_differences(model_of):
     assert incompatibilities(found, [model_of(0)] * 2) == []
 
 
-def test_what_does_not_fit_is_named_with_what_can_be_compared(model_of, other_tokenizer, tmp_path):
+def test_incompatible_parts_are_named_with_comparable_ones(model_of, other_tokenizer, tmp_path):
     first = model_of(0)
     source, target = first._tokenizers[SOURCE], first._tokenizers[TARGET]
     reads_other = with_tokenizers(first, other_tokenizer, target)

@@ -46,7 +46,7 @@ def test_another_checkpoint_of_the_run_is_shown_next_to_it(untrained_run, tmp_pa
     assert f"the page compares tiny@2 and tiny@1, and has {size}" in spoken
 
 
-def test_what_cannot_be_opened_is_said(untrained_run, tmp_path):
+def test_a_model_that_cannot_be_opened_is_reported(untrained_run, tmp_path):
     with pytest.raises(CheckpointError):
         command(untrained_run.path, "je", "--against", "@7")
     with pytest.raises(RunMismatchError):

@@ -217,7 +217,7 @@ def test_every_switch_changes_a_probability(form, tmp_path):
         assert (one["before"], one["after"]) == (float(before[most]), float(after[most]))
 
 
-def test_what_the_page_cannot_compute_is_refused(monkeypatch):
+def test_models_that_the_page_cannot_compute_are_refused(monkeypatch):
     monkeypatch.setattr("transloom.observe.explain.live.packing.MOST_WEIGHTS", 1000)
     with pytest.raises(NotLiveError, match=r"has [\d,]+ weights, more than 1,000"):
         packed(translator())

@@ -139,7 +139,7 @@ def test_every_switch_shows_its_effect_where_it_is(watched):
     assert watched.violations() == []
 
 
-def test_what_went_in_is_lit_in_the_matrix_that_has_it(watched):
+def test_inputs_of_a_cell_are_highlighted_in_their_matrix(watched):
     """Of a score: a row of the queries and a row of the keys, whichever matrix is chosen then."""
     page = watched.page
     choose = page.locator("[data-live=places]").select_option
