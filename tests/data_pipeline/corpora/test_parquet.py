@@ -24,7 +24,7 @@ def test_files_made_by_hand_are_read_while_they_ask_for_little() -> None:
     assert texts_of(compressed_value(b" " * 1000)) == [" " * 1000]
 
 
-def test_decoded_bytes_are_limited_whatever_the_footer_claims(
+def test_decoded_bytes_count_not_those_of_the_footer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parquet, "MEMORY_BYTES", 80_000_000)

@@ -181,9 +181,7 @@ def block_with(**changes: object) -> ShardBlock:
         ([BLOCKS[0], ShardBlock("1", {}, {})], r"in block 1, found \['ids\.npz'\]"),
     ],
 )
-def test_a_shard_that_readers_would_refuse_is_not_written(
-    blocks: list[ShardBlock], message: str
-) -> None:
+def test_an_unreadable_shard_is_not_written(blocks: list[ShardBlock], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         pack_shard(blocks)
 

@@ -231,9 +231,7 @@ def test_answers_of_the_server_are_explained(
     assert type(raised.value) is error
 
 
-def test_secrets_in_a_servers_answer_are_not_shown(
-    store: ObjectStore, fault_proxy: FaultProxy
-) -> None:
+def test_secrets_in_answers_are_not_shown(store: ObjectStore, fault_proxy: FaultProxy) -> None:
     """S3 answers a wrong signature with the key's name and the signed text."""
     quoted = f"<AWSAccessKeyId>{KEY_ID}</AWSAccessKeyId><X>{SECRET_KEY}</X>"
     for answer in (

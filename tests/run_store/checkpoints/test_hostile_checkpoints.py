@@ -135,9 +135,7 @@ def test_a_header_longer_than_the_file_takes_no_memory(checkpoint: Path) -> None
 
 @pytest.mark.parametrize("kind", ["master", "exp_avg"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_values_that_are_not_finite_are_refused_by_element(
-    tmp_path: Path, kind: str, value: float
-) -> None:
+def test_nonfinite_values_are_refused_by_element(tmp_path: Path, kind: str, value: float) -> None:
     state = {name: torch.arange(6.0) for name in ("master", "exp_avg")}
     state[kind][4] = value
     fragments = [Fragment(name, "w", 0, tensor) for name, tensor in state.items()]

@@ -67,9 +67,7 @@ def test_recipe_and_extensions_are_unpacked_into_the_jobs_folder(sent: Path) -> 
         ({"environment": ("NOBODY_HAS_IT",)}, "NOBODY_HAS_IT: not in the environment of node"),
     ],
 )
-def test_missing_parts_of_a_node_are_named(
-    changes: dict[str, Any], complaint: str, sent: Path
-) -> None:
+def test_missing_parts_are_named(changes: dict[str, Any], complaint: str, sent: Path) -> None:
     with pytest.raises(ClusterError, match=complaint):
         unpack_job(envelope(sent, **changes))
     assert not (sent.parent / "run").exists()
