@@ -221,7 +221,7 @@ def test_no_test_undoes_the_patches_of_its_fixtures():
 
 
 def test_no_file_says_where_it_was_made():
-    """Neither what people write nor what was recorded, in text or not."""
+    """This holds for written and recorded files, in text or not."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
@@ -300,7 +300,7 @@ BY_NAME = re.compile(
 
 
 def test_nothing_installs_transloom_by_its_name():
-    """Until it is published; docs/release.md says what changes then."""
+    """This holds until it is published; docs/release.md says what changes then."""
     pages = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
     folders = ("docs", "scripts", "deploy", "recipes")
     pages += [path for folder in folders for path in (ROOT / folder).rglob("*")]

@@ -43,7 +43,7 @@ def has_tests(path: Path) -> bool:
 
 @pytest.fixture
 def names_in_git():
-    """All files of the checkout that git tracks."""
+    """Return all files of the checkout that git tracks."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no checkout of git")
@@ -163,7 +163,7 @@ def test_a_proof_has_no_other_target():
 
 
 def test_every_test_file_is_in_the_committed_tiers():
-    """Their numbers of tests are compared by scripts/test, which collects them anyway."""
+    """The numbers of tests are compared by scripts/test, which collects them anyway."""
     committed = json.loads(FILE.read_text(encoding="utf-8"))
     assert set(committed) == set(TARGETS)
     files = {file for counts in committed.values() for file in counts}

@@ -132,7 +132,7 @@ def test_a_run_whose_driver_is_on_a_drained_node_leaves_75(training):
 
 
 def test_a_lost_node_costs_its_ranks_and_no_more(training):
-    """Its processes are gone at once, but Ray needs a quarter of a minute to say so."""
+    """The node's processes are gone at once, but Ray needs a quarter of a minute to notice."""
     run = training("cluster.ranks={min: 1, max: 2}", "cluster.cpus_per_rank=3")
     run.reach(5)
     node = run.head.add_node(cpus=3)

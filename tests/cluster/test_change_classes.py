@@ -97,7 +97,7 @@ TABLE = {
 
 
 def table() -> Iterator[tuple[str, str]]:
-    """Each field's dotted name and its class, as the table has them."""
+    """Return the dotted name and the class of each field in the table."""
     for change, sections in TABLE.items():
         for section, names in sections.items():
             yield from ((f"{section}.{name}".lstrip("."), change) for name in names.split())

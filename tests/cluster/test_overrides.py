@@ -10,7 +10,7 @@ from cluster.recipe import load_recipe, run_name
 
 @pytest.fixture
 def recipe_file(tmp_path):
-    """Of two training corpora."""
+    """Return a recipe with two training corpora."""
     values = tiny_values(tmp_path / "dataset")
     first = values["data"]["train"][0]
     values["data"]["train"] = [first | {"name": "a"}, first | {"name": "b"}]

@@ -30,7 +30,7 @@ def dataset(tmp_path_factory):
 
 
 def small(dataset, **changed):
-    """Its recipe with shards so small that an epoch has several windows."""
+    """Return the task's recipe, with shards so small that an epoch has several windows."""
     values = copy_values(dataset)
     values["data"] |= {"pairs_per_block": 64, "blocks_per_shard": 8}
     values["data"]["train"][0]["part"] = [0, 0.25]

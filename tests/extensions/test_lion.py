@@ -116,7 +116,7 @@ def test_it_is_the_papers_algorithm(weight_decay):
 
 
 def test_clipping_divides_the_gradient():
-    """In the second step alone: Lion does not notice a divisor that never changes."""
+    """Clip in the second step alone: Lion does not notice a divisor that never changes."""
     divisors = [1.0, 30.0, 1.0]
     clipped, by_hand = (torch.nn.Parameter(torch.ones(LENGTH)) for _ in range(2))
     optimizers = [Lion([{"params": [p]}], **SETTINGS) for p in (clipped, by_hand)]

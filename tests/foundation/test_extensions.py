@@ -165,7 +165,7 @@ def test_a_run_gets_its_extension_from_a_folder_of_the_user(make):
 
 
 def test_an_import_gives_the_files_that_were_hashed(make):
-    """Not those of another module of the same name, which this process imports."""
+    """The import does not give another module of the same name, which this process imports."""
     sys.path.insert(0, make({"ext_twice.py": "value = 'first'"}, "first"))
     first = import_module("ext_twice")
     second = make({"ext_twice.py": "value = 'second'"}, "second")

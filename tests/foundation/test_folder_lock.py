@@ -67,7 +67,7 @@ def test_files_of_a_live_process_stay(tmp_path, holder):
 
 
 def test_a_file_system_without_locks_of_folders(tmp_path, monkeypatch):
-    """Nothing of others is removed there, because nothing shows whether it is used."""
+    """Files of other processes stay there, because nothing shows whether they are in use."""
 
     def refuse(descriptor, operation):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -235,7 +235,7 @@ def test_the_rest_of_a_text_stays() -> None:
     "part", ["://", "http://a", "://a:", "?a", "@", "authorization: ", "a:b@", "hooks.slack.com"]
 )
 def test_hostile_texts_are_cleaned_in_linear_time(part: str) -> None:
-    """Of a pattern that goes back and forth, this test would see no end: each step has a square."""
+    """A pattern that backtracks would need quadratic time, and this test would not end."""
     without_credentials(part * (2**18 // len(part)))
     without_credentials("http://" + part * (2**18 // len(part)))
 

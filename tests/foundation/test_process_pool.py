@@ -109,7 +109,7 @@ def test_a_killed_process_is_reported(job: object) -> None:
 
 
 def test_abandoned_jobs_are_not_waited_for(tmp_path: Path) -> None:
-    """They would sleep for an hour."""
+    """The abandoned jobs would sleep for an hour."""
     with pytest.raises(KeyboardInterrupt), new_pool(2) as pool:
         list(pool.map(pool_jobs.sleep, given_up(tmp_path)))
     assert len(list(tmp_path.iterdir())) >= 1

@@ -68,7 +68,7 @@ def test_each_of_them_is_shown_within_any_text(codes):
 
 
 def test_no_other_character_alone_is_changed():
-    """But those that have no shape: fillers, and selectors of variants of nothing."""
+    """The exceptions have no shape: fillers, and variation selectors without a base."""
     changed = {
         ord(c)
         for c in EVERY_CODE_POINT

@@ -17,7 +17,7 @@ TARGETS += ("marian-tokenizer", "marian-vocabulary", "marian-config", "marian-py
 
 @pytest.mark.long
 def test_no_file_does_harm() -> None:
-    """One process for all, since most of the time goes by until it has everything imported."""
+    """All cases share one process, since its imports take most of the time."""
     kept = Job.kept()
     assert len(kept) == len(list(CRASHES.glob("*-*")))
     outcomes = list(

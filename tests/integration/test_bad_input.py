@@ -106,7 +106,7 @@ def test_an_unaligned_corpus(command, corpus_recipe, tmp_path):
 
 
 def test_a_held_out_sentence_that_is_too_long(command, corpus_recipe, tmp_path, monkeypatch):
-    """It is refused when it is prepared, and a dataset that has it before the first step."""
+    """`prepare` refuses the sentence; a dataset that has it is refused before the first step."""
     for side in ("fr", "en"):
         text = (tmp_path / f"text.{side}").read_text().splitlines()
         text[11] = f"{side} mot " * (2000 if side == "fr" else 1)
@@ -275,7 +275,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(command, re
 
 
 def test_a_checkpoint_that_ranks_find_damaged_is_set_aside(command, recipe, tmp_path, runs):
-    """Its size is right, so that only the ranks, which hash it, can tell."""
+    """The file's size is right, so that only the ranks, which hash it, find the damage."""
     run = tmp_path / "run"
     options = ["--run", run, "cluster.ranks=2", "--address", runs.address]
     options.append("checkpoints.every_steps=2")

@@ -45,7 +45,7 @@ def train(runs):
 
 
 def test_the_driver_needs_no_torch(runs):
-    """Its import takes seconds, in which a driver would not answer to signals."""
+    """The import of torch takes seconds, in which a driver would not answer signals."""
     program = (
         "import sys; sys.modules['torch'] = None; "
         "from transloom.cli.entry import main; sys.argv[0] = 'transloom'; main()"
@@ -62,7 +62,7 @@ def test_the_driver_needs_no_torch(runs):
 
 
 def wait_for_steps(runs, name: str, process: subprocess.Popen[str]) -> None:
-    """Until the run has trained some, or has ended too early."""
+    """Wait until the run has trained some steps, or has ended too early."""
     record = runs.folder / name / "metrics.jsonl"
     wait_until(lambda: (record.exists() and record.stat().st_size) or process.poll() is not None)
     assert process.poll() is None, process.communicate()

@@ -65,7 +65,7 @@ def drain(address, node_id, seconds):
 def test_a_run_grows_when_a_node_comes_and_shrinks_when_it_is_drained(
     runs, folder, nodes, orders, one_rank, monkeypatch
 ):
-    """And its curve is that of one rank: up to rounding, since its ranks have three threads."""
+    """The curve is that of one rank up to rounding, since its ranks have three threads."""
     monkeypatch.setattr(attempt_end, "SCALE_UP_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(attempt_end, "CHECK_SECONDS", 0.2)
 

@@ -266,7 +266,7 @@ def no_secret_is_told(client: Client, place: Place) -> None:
 
 
 def no_secret_is_kept(head: RayHead, place: Place, whole: bool) -> None:
-    """In what the head and the runs have written."""
+    """Check that the files of the head and the runs contain no secret."""
     written = [head.folder, *(place.runs / name for name in ("first", *others(whole)))]
     assert leaks([place.secret], *written) == []
 

@@ -105,7 +105,7 @@ def test_a_run_that_ended_early_goes_on_with_more_patience(runs, whole):
 
 
 def test_a_finished_run_says_so_without_starting_anything(runs, monkeypatch):
-    """Not even a restart is recorded."""
+    """The run's record has not even a restart."""
     before = runs.train("finished", "trainer.max_steps=2", inline=True)
     record = (before.run / "metrics.jsonl").read_bytes()
 
@@ -138,7 +138,7 @@ def test_the_moving_average_comes_back_and_is_what_translates(runs, tmp_path):
 
 
 def test_a_recipe_names_its_parent(tmp_path, phrasebook):
-    """In YAML as on the command line."""
+    """The parent's name is in the YAML, as it can be on the command line."""
     from cluster.recipe import load_recipe
 
     values = tiny_values(phrasebook, init_from="runs/old@6")

@@ -150,7 +150,7 @@ def test_another_user_neither_reads_nor_writes_nor_swaps_anything_of_the_session
 def test_a_ctrl_c_reaches_all_processes_of_the_terminal_and_nothing_is_left(
     driver, temporary, leaving, folder
 ):
-    """And no signal that comes while the driver leaves takes its exit code away."""
+    """A signal that comes while the driver leaves does not change its exit code."""
     sockets = named_sockets(driver)
     os.killpg(driver.pid, signal.SIGINT)
     said, _ = driver.communicate()

@@ -96,7 +96,7 @@ def test_errors_have_the_commands_message(project, monkeypatch):
 
 
 def test_an_interrupt_leaves_a_checkpoint(project):
-    """It comes when the run is in its steps; the call returns, and the same call goes on."""
+    """The interrupt comes during the steps; the call returns, and the same call continues."""
     program = (
         "import transloom, sys\n"
         "changes = {'trainer.max_steps': 1_000_000, 'checkpoints.every_steps': 1_000_000}\n"

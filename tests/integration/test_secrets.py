@@ -52,7 +52,7 @@ def test_an_inline_run_leaves_no_credential(recipe, tmp_path):
 
 
 def test_a_published_dataset_leaves_no_credential(tmp_path):
-    """Its corpora lie behind a password; one that fails does so without showing it."""
+    """The dataset's corpora need a password; a failed download does not show it."""
     texts = {
         f"text.{side}": "".join(f"{side} phrase {n} mot {n % 7}\n" for n in range(200)).encode()
         for side in ("fr", "en")

@@ -84,7 +84,7 @@ def test_a_request_while_the_run_recovers_is_obeyed(runs, folder, monkeypatch):
 
 @pytest.mark.chaos
 def test_ranks_that_do_not_leave_in_time_are_killed(runs, folder, monkeypatch):
-    """One is stopped, the other waits for it: they never come to the step boundary."""
+    """One rank is stopped, and the other waits for it: they never reach the step boundary."""
     groups = remember(monkeypatch, rank_pool, "RankGroup")
 
     def strike():

@@ -97,7 +97,7 @@ def shown(monkeypatch, stage):
 
 
 def test_from_the_corpus_to_the_page(shown, stage):
-    """In one test, as each command needs what the one before has left."""
+    """All commands are in one test, as each needs the output of the one before it."""
     prepared = shown("prepare", stage.recipe, "--processes", 1)
     assert (prepared.code, prepared.odd) == (0, []), prepared.text
     assert visible(str(stage.dataset)) in without_richs_own(prepared.text)

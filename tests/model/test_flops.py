@@ -161,7 +161,7 @@ def test_activations_computed_again_are_hardwares(name):
 
 
 def test_a_layer_without_dropout_is_not_computed_to_its_end_again():
-    """Nothing needs the last product's result, so torch stops before it; the count does not."""
+    """The last product's result is not needed: torch stops before it, but the count does not."""
     case = decoder_only(dropout=0.0)
     case.network.checkpoint_activations(True)
     counted = case.counted(Training(checkpoints_activations=True)).hardware
@@ -176,7 +176,7 @@ def test_r_drop_computes_both_passes():
 
 
 def test_fused_attention_is_counted_by_its_products_alone():
-    """Its backward pass computes QKᵀ again, which torch counts and this module does not."""
+    """The backward pass computes QKᵀ again, which torch counts and this module does not."""
     ops = torch.ops.aten
     mapping = {
         ops._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(

@@ -200,7 +200,7 @@ def test_a_process_that_was_too_slow_withdraws(tmp_path):
 
 
 def test_a_process_that_enters_too_late_harms_no_successor(tmp_path):
-    """He was paused for longer than a lease just after he had taken the run."""
+    """The process was paused for longer than a lease just after it had taken the run."""
     meanwhile = []
 
     class Slow(Lease):

@@ -282,7 +282,7 @@ def main():
 
 @pytest.fixture
 def repository(tmp_path):
-    """One commit with a command, and a working tree in which it lies elsewhere."""
+    """A commit with a command, and a working tree in which the command is elsewhere."""
     root = tmp_path / "repository"
 
     def git(*arguments: str) -> None:

@@ -16,7 +16,7 @@ Pass = tuple[list[Tensor], dict[str, Tensor]]  # the losses, and the gradients b
 def assert_same_gradients(
     ours: Tensor, theirs: Tensor, tensors: Sequence[Tensor], *, rtol: float, atol: float
 ) -> None:
-    """Of both losses by these tensors, whose dtype ours have."""
+    """Compare the gradients of both losses by these tensors, whose dtype ours have."""
     gradients, expected = (torch.autograd.grad(loss, tensors) for loss in (ours, theirs))
     for found, wanted, tensor in zip(gradients, expected, tensors, strict=True):
         assert found.dtype == tensor.dtype

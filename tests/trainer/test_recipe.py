@@ -106,7 +106,7 @@ def test_a_run_of_another_task_is_recognised_by_its_task(tmp_path):
 
 @pytest.mark.parametrize("changed", [{"model.network": "gone"}, {"task": "gone"}])
 def test_a_run_with_what_is_not_registered_here_is_another_run(tmp_path, changed):
-    """Its extensions are not loaded for a message on how it differs."""
+    """The other run's extensions are not loaded to describe the difference."""
     now = identity_of(Recipe.of(tiny_values(tmp_path)))
     then = {name: value for name, value in now.items() if name != "model.heads"} | changed
     assert any("'gone' there" in line for line in identity_differences(then, now))

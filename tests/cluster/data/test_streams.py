@@ -89,7 +89,7 @@ def check_equal(steps, expected):
 # A stream of one worker is compared in the test of workers that join and leave.
 @pytest.mark.parametrize(("count", "bytes_ahead"), [(3, MANY_BYTES), (2, 1)])
 def test_the_stream_is_that_of_one_process(workers, expected, count, bytes_ahead):
-    """Also where memory has room for one window only."""
+    """The streams are equal also where memory has room for one window only."""
     handles = workers(count, cache_bytes=bytes_ahead).handles
     steps = islice(steps_of(WorkerClient(handles, print), bytes_ahead), STEPS)
     check_equal(list(steps), expected)
@@ -284,7 +284,7 @@ def test_killed_workers_are_asked_again_and_it_is_said(workers, expected):
 
 
 def test_workers_that_hang_are_started_again(workers, expected):
-    """One of two, while the other one answers; then the other one, while the first restarts."""
+    """One of two workers hangs while the other one answers; then the roles change."""
     started = workers(2)
     notices = []
 

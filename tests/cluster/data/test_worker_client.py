@@ -190,7 +190,7 @@ def test_without_any_answer_for_long_the_run_ends(timed):
 
 @pytest.mark.parametrize("early_seconds", [0.0, 0.5 * AGENT_SECONDS, 60.0])
 def test_a_layout_that_was_requested_early_is_awaited_from_when_it_is_needed(timed, early_seconds):
-    """Its answer comes through the agent, which may itself be waiting for the data worker."""
+    """The answer comes through the agent, which may itself be waiting for the data worker."""
     through_agent = pending()
     agent = ScriptedActor(layout=[Answer(through_agent)])
     client, notices = client_of(ScriptedActor(layout=[Answer("asked directly")]))

@@ -69,7 +69,7 @@ def notices():
 
 @pytest.fixture
 def view(head, clock, notices):
-    """Of a head that has just gone away."""
+    """Return the view of a head that has just gone away."""
     with ClusterView(WAIT_SECONDS, notices.append) as view:
         head.leave()
         view.nodes()

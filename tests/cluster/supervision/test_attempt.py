@@ -173,7 +173,7 @@ def test_a_checkpoint_is_announced_once_all_ranks_have_written(scripted):
 
 
 def test_a_part_that_comes_with_the_outcome_makes_a_checkpoint(scripted):
-    """And the run is at its end only after that."""
+    """The run is at its end only after the checkpoint."""
     events = []
 
     def polls():

@@ -42,7 +42,7 @@ class Case:
         return int(np.searchsorted(np.cumsum([len(s) for s in self.sizes]), shard, side="right"))
 
     def stream(self, corpus: int, first_pass: int = 0) -> Iterator[Pair]:
-        """All pairs of a corpus for ever."""
+        """Yield all pairs of a corpus for ever."""
         sizes = self.sizes[corpus]
         first_shard = sum(len(shards) for shards in self.sizes[:corpus])
         number = first_pass

@@ -157,7 +157,7 @@ def test_resuming_takes_the_same_work_at_any_step(corpora: Corpora) -> None:
 
 @every_mixture
 def test_resuming_takes_the_same_memory_at_any_step(corpora: Corpora) -> None:
-    """It is that of a window's 80,000 pairs, and some bytes for each shard of a pass."""
+    """The memory is that of a window's 80,000 pairs, and some bytes for each shard of a pass."""
     cursors = [Planner(corpora).cursor_at(step) for step in (NEAR_STEP, FAR_STEP)]
     near, far = (peak_bytes(partial(first_step, corpora, cursor)) for cursor in cursors)
     assert far < 1.2 * near

@@ -37,7 +37,7 @@ class Layouts:
         return WindowLayout(len(self.counts[0]), tokens, tokens * 8)
 
     def endless(self) -> Iterator[Coordinate]:
-        """All micro-batches, one by one."""
+        """Yield all micro-batches, one by one."""
         epoch = 0
         while True:
             for window, count in enumerate(self.counts[epoch % len(self.counts)]):
@@ -188,7 +188,7 @@ def test_any_number_of_ranks_reads_the_same_stream(reader: WindowReader) -> None
 
 
 def test_a_rank_can_request_the_slots_of_others(reader: WindowReader) -> None:
-    """Also those of a step that spans two windows."""
+    """This includes slots of a step that spans two windows."""
     everything = list(islice(local_rank_steps(reader, Cursor(), 0, 1, 7), 10))
     assert len(everything) == 10
     of_one_rank = islice(local_rank_steps(reader, Cursor(), 2, 3, 7), 10)

@@ -173,7 +173,7 @@ def test_values_are_counted_as_json_has_them(value: object, at_once: int) -> Non
 
 
 def test_a_long_line_has_few_values() -> None:
-    """Its text may have as many commas and brackets as it likes."""
+    """The text may have any number of commas and brackets."""
     text = json.dumps(',[{"' * 700_000)
     data = b'{"text": %b, "x": [%b]}\n'
     columns = PairColumns(source="text", target="text")

@@ -63,7 +63,7 @@ def verify(dataset: Path) -> list[FileProblem]:
 
 
 def with_id(place: int, number: int) -> Callable[[FieldArrays], FieldArrays]:
-    """One id is another."""
+    """Replace one id by another."""
 
     def change(field: FieldArrays) -> FieldArrays:
         ids = field.ids.astype(np.int64)
@@ -248,7 +248,7 @@ def test_held_out_text_is_refused_by_line(copy: Path, data: bytes, message: str)
 
 
 def test_a_vocabulary_that_the_tokenizer_has_not_is_refused(copy: Path) -> None:
-    """Else the ids of shards would be compared with a size that no embedding has."""
+    """Otherwise the ids of shards would be compared with a size that no embedding has."""
     edit_manifest(
         copy, lambda m: [info.update(vocabulary_size=9999) for info in m["tokenizers"].values()]
     )

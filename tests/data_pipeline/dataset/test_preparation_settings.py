@@ -191,7 +191,7 @@ def test_defaults_of_documents_are_a_promise() -> None:
 
 
 def defaults(model: type[BaseModel]) -> dict[str, Any]:
-    """Of the settings that decide a dataset's bytes."""
+    """Return the defaults of the settings that decide a dataset's bytes."""
     return {
         name: field.default.model_dump() if isinstance(field.default, BaseModel) else field.default
         for name, field in model.model_fields.items()

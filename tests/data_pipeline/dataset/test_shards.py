@@ -217,7 +217,7 @@ def test_a_cut_shard_is_refused_by_its_size_and_by_its_content() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, len(PACKED) - 1), st.integers(0, 255)), max_size=9))
 def test_damage_never_raises_anything_else(changes: list[tuple[int, int]]) -> None:
-    """Not even without a sha256, and checksums of headers made right again."""
+    """This includes shards without a sha256, and headers with corrected checksums."""
     damaged = bytearray(PACKED)
     for position, value in changes:
         damaged[position] = value

@@ -134,7 +134,7 @@ def test_changed_text_is_refused(
     tmp_path: Path,
     name: str,
 ) -> None:
-    """Also of a training corpus that has the name of a held-out set."""
+    """This includes a training corpus that has the name of a held-out set."""
     mirror = Path(shutil.copytree(corpus_folder, tmp_path / "mirror"))
     train = {"source": "train.src", "target": "train.tgt", "name": "validation"}
     data = data_config(tmp_path / "d", mirror=str(mirror), train=[train])

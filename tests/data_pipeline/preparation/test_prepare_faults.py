@@ -38,7 +38,7 @@ def silent(progress: PrepareProgress) -> None:
 
 
 def identity_of(dataset: Path) -> str:
-    """Of a dataset that must be whole."""
+    """Return the identity of a dataset that must be whole."""
     manifest = Manifest.load(open_store(dataset))
     assert (
         problems_of(str(dataset), manifest, rules_by_corpus(manifest), 1, lambda done, total: None)

@@ -82,7 +82,7 @@ def make_dirty(count: int, sentences: Sentences, seed: int) -> list[Pair]:
 
 @dataclass
 class ByHand:
-    """All rules, in their order, one pair after the other."""
+    """All rules of preparation, in their order, applied to one pair after the other."""
 
     model: Tokenizer
     tagged: bool

@@ -83,7 +83,7 @@ def test_files_of_a_killed_process_are_removed_those_of_a_live_one_kept(
 
 
 def test_old_dataset_of_a_killed_process_comes_back(tmp_path: Path, dead: int) -> None:
-    """It was killed after the first of the two renames."""
+    """The process was killed after the first of the two renames."""
     dataset = tmp_path / "dataset"
     fill(work_of(dataset, dead) / "old", "old")
     fill(work_of(dataset, dead) / "new", "new")
@@ -93,7 +93,7 @@ def test_old_dataset_of_a_killed_process_comes_back(tmp_path: Path, dead: int) -
 
 
 def test_replaced_dataset_of_a_killed_process_does_not_come_back(tmp_path: Path, dead: int) -> None:
-    """It was killed after the second."""
+    """The process was killed after the second rename."""
     dataset = tmp_path / "dataset"
     fill(work_of(dataset, dead) / "old", "old")
     fill(dataset, "new")

@@ -79,7 +79,7 @@ def test_a_download_without_an_end_does_not_fill_the_disk(
 
 
 def test_a_body_stays_as_it_is_sent(server: FaultyServer, tmp_path: Path) -> None:
-    """It is decompressed when it is read, and there with a budget."""
+    """The body is decompressed when it is read, within a budget."""
     server.fail(Fault.BOMB)
     download(f"{server.url}/a%20b.gz", tmp_path / "new")
     assert (tmp_path / "new").stat().st_size < 1_000_000

@@ -60,7 +60,7 @@ def test_content_tells_the_compression(suffix: str, tmp_path: Path) -> None:
 def test_many_small_frames_are_copied_a_few_times_each(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not once for each frame before them."""
+    """A frame is not copied once for each frame before it."""
     fed = []
 
     class Watched:

@@ -40,7 +40,7 @@ STALL_SECONDS = 0.5
 
 @pytest.fixture(scope="module")
 def location(s3_server: S3Server) -> str:
-    """Of a dataset and a corpus. Not to be changed."""
+    """Return the location of a dataset and a corpus, which a test must not change."""
     bucket = s3_server.bucket("datasets")
     client = s3_server.client(bucket)
     for name, data in FILES.items():

@@ -118,7 +118,7 @@ def test_an_object_is_replaced_only_with_its_etag(store: ObjectStore) -> None:
 
 
 def test_one_of_several_writers_wins(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each adds one to the number in an object; no addition is lost."""
+    """Each writer adds one to the number in an object; no addition is lost."""
     wait_for(10.0, 30.0, monkeypatch)  # with time for writes that wait for each other
     store.put_new("number", b"0")
     start = threading.Barrier(4)
@@ -143,7 +143,7 @@ def test_one_of_several_writers_wins(store: ObjectStore, monkeypatch: pytest.Mon
 
 
 def test_a_listing_is_complete(store: ObjectStore, bucket: str, s3_server: S3Server) -> None:
-    """There are more objects than the server lists at once."""
+    """The prefix has more objects than the server lists at once."""
     client = s3_server.client(bucket)
     names = [f"many/{number:04}" for number in range(2 * LISTED_AT_ONCE + 3)]
     with ThreadPoolExecutor(4) as pool:

@@ -49,7 +49,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed."""
+    """Return a folder, which a test must not change."""
     return write_files(tmp_path_factory.mktemp("datasets") / "d")
 
 
@@ -398,7 +398,7 @@ def test_a_forked_process_reads_too(server: FaultyServer, store: RemoteStore) ->
 
 @pytest.mark.long
 def test_processes_share_a_cache_that_is_too_small(server: FaultyServer, tmp_path: Path) -> None:
-    """It holds a quarter of the files, so that processes evict what others read."""
+    """The cache holds a quarter of the files, so that processes evict each other's files."""
     bound = 70_000
     store = open_store(server.url, cache=tmp_path, cache_bytes=bound)
     shards = [name for name in FILES if name.startswith("shards/")]

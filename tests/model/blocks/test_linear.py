@@ -11,7 +11,7 @@ has_onednn = pytest.mark.skipif(
 
 @pytest.fixture
 def large(monkeypatch):
-    """All products count as large, and come from oneDNN whatever the processor."""
+    """Treat all products as large, and use oneDNN on any processor."""
     monkeypatch.setattr("model.blocks.linear._ONEDNN", torch.ops.mkldnn._linear_pointwise)
     monkeypatch.setattr("model.blocks.linear.ONEDNN_FROM", 1)
 

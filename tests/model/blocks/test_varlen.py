@@ -120,7 +120,7 @@ def as_documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window
 
 @CASES
 def test_the_kernel_is_called_as_documented(monkeypatch, query_lengths, key_lengths, causal):
-    """In fp32, so that what surrounds the kernel can be compared closely."""
+    """Compute in fp32, so that the code around the kernel can be compared closely."""
     monkeypatch.setattr(torch_varlen, "varlen_attn", as_documented)
     monkeypatch.setattr(varlen, "HALF_PRECISIONS", (torch.float32,))
     leaves = projections(query_lengths, key_lengths)

@@ -18,7 +18,7 @@ def test_every_field_has_a_change_class_and_a_description(config):
 
 
 def test_every_field_is_read_elsewhere():
-    """But for the preset, which has given its values, and stop, which the caller looks for."""
+    """The exceptions are the preset, which has set its values, and stop, which the caller reads."""
     folder = Path(model.__file__).parent
     trees = [
         ast.parse(path.read_text())

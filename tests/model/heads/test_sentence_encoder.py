@@ -162,7 +162,7 @@ def test_a_smaller_temperature_makes_cosines_count_more(build_encoder):
 
 
 def test_a_single_pair_has_no_loss(build_encoder):
-    """So the dummy of a rank without a slot has a loss, of nothing."""
+    """Therefore, the dummy batch of a rank without a slot has a loss of 0."""
     network = build_encoder()
     sums = network(*batch([1, 1]), CrossEntropy())
     assert float(sums.nll.detach()) == 0.0

@@ -42,7 +42,7 @@ EACH = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 
 def network_of(seed=0, backend=None, **settings):
-    """One of our networks, with vectors that are neither 0 nor 1, and large weights."""
+    """Return one of our networks, with large weights and vectors that are neither 0 nor 1."""
     small = {"preset": "bert", "layers": 2, "width": 32, "heads": 4, "dropout": 0.0}
     torch.manual_seed(seed)
     network = MaskedLanguageModel(

@@ -79,7 +79,7 @@ OURS = {
 
 
 def theirs_of(form, seed=1):
-    """One of their networks with weights that are large, and vectors that are neither 0 nor 1."""
+    """Return one of their networks, with large weights and vectors that are neither 0 nor 1."""
     kind, settings = FORMS[form]
     config = kind(vocab_size=PIECES, attn_implementation="eager", **SPECIAL, **settings)
     torch.manual_seed(seed)

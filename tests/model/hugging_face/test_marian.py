@@ -39,7 +39,7 @@ SIZES = {
 
 
 def network_of(seed=0, pieces=PIECES, backend=None, **settings):
-    """One of our networks, with vectors that are neither 0 nor 1."""
+    """Return one of our networks, with vectors that are neither 0 nor 1."""
     small = {"encoder_layers": 3, "decoder_layers": 2, "width": 32, "heads": 4, "dropout": 0.0}
     config = ModelConfig(**small, feed_forward_width=48, **settings)
     torch.manual_seed(seed)

@@ -97,7 +97,7 @@ def test_an_archive_that_unfolds_is_not_read(folder):
 
 
 def test_a_tensor_that_shows_the_same_bytes_many_times_is_not_read(folder):
-    """Its file is small."""
+    """The file is small, but its tensor is large."""
     path, most = folder / "pytorch_model.bin", most_bytes(read_json(folder / "config.json"))
     torch.save({"model.decoder.embed_positions.weight": torch.zeros(1).expand(most, 32)}, path)
     assert path.stat().st_size < 10_000

@@ -36,7 +36,7 @@ def close(found, expected):
 
 
 def check_layers(stack, layers, pre_norm):
-    """Each layer is the sum of what it was given and what its sub-layers made of it."""
+    """Check that each layer is the sum of its input and the outputs of its sub-layers."""
     x_btm = stack.embedding.sum_btm
     x_btm = x_btm if stack.embedding.normed_btm is None else stack.embedding.normed_btm
     for traced, layer in zip(stack.layers, layers, strict=True):

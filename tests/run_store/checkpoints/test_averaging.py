@@ -55,7 +55,7 @@ def test_it_is_the_mean_of_the_weights(tmp_path, kinds):
 
 
 def test_the_average_of_equals_is_each_of_them(tmp_path):
-    """In fp32 the sum of three would be rounded."""
+    """The sum of three equal checkpoints would be rounded in fp32."""
     one = save(tmp_path, 10)
     result = average(tmp_path, [one] * 3)
     found, expected = CheckpointReader(result).weights(), CheckpointReader(one).weights()

@@ -90,7 +90,7 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, message):
 
 
 def test_all_damaged_ones_above_the_newest_intact_one_are_named(tmp_path):
-    """One between two that were kept, and later the newest: neither hides the other."""
+    """One damaged checkpoint is between two kept ones, another is the newest: both are named."""
     kept = [save(tmp_path, step) for step in (10, 20, 30, 40)]
     damage_by_flipping(kept[2].file_paths()[0])
     assert newest_intact(tmp_path)[0].step == 40

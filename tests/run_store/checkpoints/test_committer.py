@@ -70,7 +70,7 @@ def test_a_checkpoint_is_complete_when_all_ranks_have_written(run, committer):
 
 
 def test_if_one_rank_fails_there_is_no_checkpoint(run, committer):
-    """Also when another one is slower, and makes the folder again."""
+    """This holds also if another rank is slower, and creates the folder again."""
     committer.add(write(committer, 10, 0), make_header(10))
     assert committer.give_up(10)
     assert not committer.give_up(10)  # is no news

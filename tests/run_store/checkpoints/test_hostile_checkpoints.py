@@ -39,7 +39,7 @@ def read_all(path: Path) -> None:
 
 
 def change_header(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """As if checkpoint.json had been written so, with its own hash."""
+    """Rewrite checkpoint.json, with its correct hash."""
     values = json.loads((path / HEADER).read_bytes())
     change(values)
     values["sha256"] = sha256_of_header(values)

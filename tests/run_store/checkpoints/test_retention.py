@@ -73,7 +73,7 @@ def test_another_versions_stay(checkpoints):
 
 
 def test_a_damaged_one_between_two_that_stay_goes(checkpoints):
-    """It is of no use: a newer one stays, and one that can be read stays in its place."""
+    """A damaged checkpoint is of no use: a newer one stays, and an intact one replaces it."""
     (checkpoints / "step-00000040" / HEADER).write_text("{")
     prune(checkpoints, work_folder(checkpoints), CheckpointsConfig(keep_last=2, keep_best=0))
     assert staying(checkpoints) == [30, 50]

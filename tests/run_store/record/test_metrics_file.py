@@ -282,7 +282,7 @@ def test_written_content_is_read_back(path, line):
 
 
 def test_a_validation_that_was_made_up_for_is_recorded_once(path):
-    """It gave way to a request to stop, so whatever goes on from that checkpoint makes it again."""
+    """The validation was interrupted by a stop, so each run from that checkpoint repeats it."""
     record_steps(path, 0, range(1, 4))
     validation = validation_line(3)
     record_lines(path, 3, validation, train_line(4))

@@ -121,7 +121,7 @@ def killed_at(url, tmp_path, proxy, request, applied):
 
 @pytest.fixture(autouse=True)
 def old_probes(monkeypatch):
-    """Those of killed drivers count as old at once."""
+    """Treat probes of killed drivers as old at once."""
     monkeypatch.setattr(head_module, "PROBE_SECONDS", -1.0)
 
 
@@ -165,7 +165,7 @@ def seen_at(url, folder):
 def test_a_driver_that_wakes_up_after_a_takeover_changes_nothing_that_readers_see(
     url, tmp_path, proxy, monkeypatch, request_number
 ):
-    """It was stopped at one of its requests, and makes the others after another driver's."""
+    """The driver was stopped at a request; it continues after another driver's requests."""
     monkeypatch.setattr(folder_lease, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(head_module, "is_dead", lambda known: False)
     begin(url, tmp_path)
@@ -290,7 +290,7 @@ def write(driver, text, name="log.txt"):
 
 
 def test_a_file_that_changes_all_the_time_has_few_objects_while_the_run_lives(url, tmp_path):
-    """Those of the head, and at most those of the head before it."""
+    """The remaining objects are those of the head, and at most those of the head before it."""
     store = ObjectStore(url)
     with driving(url, tmp_path / "first") as driver:
         write(driver, "0")

@@ -281,7 +281,7 @@ def test_an_owned_run_in_the_store_is_not_overwritten(folder, url, tmp_path, mon
 
 
 def test_a_driver_that_comes_meanwhile_wins(folder, url, tmp_path, monkeypatch):
-    """It takes the run between the upload and the change of the head."""
+    """The driver takes the run between the upload and the change of the head."""
     push_run(folder, url)
     save(folder / "checkpoints", 30)
     change = HeadObject.change
@@ -358,7 +358,7 @@ def test_no_run_is_pulled_from_where_none_is(url, tmp_path):
 
 
 def test_the_copy_of_a_driver_can_be_pushed_elsewhere(large, url, tmp_path):
-    """Its checkpoints have no state files."""
+    """The checkpoints of the copy have no state files."""
     push_run(large, url)
     node = RunFolder(tmp_path / "node")
     with RunMirror(url, node, lambda text: None):

@@ -97,7 +97,7 @@ def test_a_copy_is_like_the_folder(url, trained, tmp_path):
 
 
 def test_several_processes_share_a_copy(url, trained, tmp_path):
-    """Here they are threads with their own views; files are locked for each opening alike."""
+    """The processes are threads with separate views; files are locked for each opening alike."""
     over = threading.Event()
 
     def follow(_):

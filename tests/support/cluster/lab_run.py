@@ -53,7 +53,7 @@ class LabRun:
 
     @property
     def world_sizes(self) -> list[int]:
-        """Of the recorded steps, each once in a row."""
+        """Return the world sizes of the recorded steps, each once in a row."""
         lines = [n for n in read_backwards(self.folder.metrics) if isinstance(n, TrainLine)]
         sizes: list[int] = []
         for line in reversed(lines):

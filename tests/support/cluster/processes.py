@@ -28,7 +28,7 @@ def wait_until(
 
 
 def children(pid: int | None = None) -> list[psutil.Process]:
-    """Of a process (default: this one), but multiprocessing's resource tracker, which stays."""
+    """Return the children of a process (default: this one), without the resource tracker."""
     return [
         child
         for child in psutil.Process(pid).children(recursive=True)

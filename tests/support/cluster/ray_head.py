@@ -93,7 +93,7 @@ class RayHead:
 
     @property
     def process_id(self) -> int:
-        """Of the process whose children are the head's."""
+        """Return the id of the process whose children are the head's."""
         return self._process.pid
 
     def stop(self) -> None:
@@ -179,11 +179,11 @@ class RayNode:
 
     @property
     def process_id(self) -> int:
-        """Of the process whose children are the node's."""
+        """Return the id of the process whose children are the node's."""
         return self._process.pid
 
     def kill(self) -> None:
-        """As if its machine had lost power: processes and objects are gone at once."""
+        """Kill all processes as if the machine had lost power; objects are gone at once."""
         _kill(self._process)
 
     def kill_raylet(self) -> None:

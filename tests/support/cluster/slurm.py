@@ -89,7 +89,7 @@ class Slurm:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def host_processes(self) -> list[psutil.Process]:
-        """All on its hosts: its own daemons, jobs, and what jobs have left."""
+        """Return all processes on its hosts: Slurm's daemons, jobs, and what jobs have left."""
         hosts = range(len(self._hosts.addresses))
         return [process for host in hosts for process in self._hosts.processes(host)]
 

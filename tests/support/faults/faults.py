@@ -115,7 +115,7 @@ class HungRank(Fault):
     holds = True
 
     def strike(self, trial: Trial, reached: Reached) -> None:
-        """It stands already."""
+        """Do nothing: the process waits already."""
 
     def check(self, trial: Trial, told: str) -> None:
         others, own = _stacks(trial, told)
@@ -133,7 +133,7 @@ def _stacks(trial: Trial, told: str) -> list[str]:
 
 
 class KilledWorkers(Fault):
-    """Some of the data workers, or all."""
+    """Kill some of the data workers, or all."""
 
     goes_on = True
 

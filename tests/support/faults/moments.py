@@ -69,7 +69,7 @@ class Orders:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of processes that shall stop at moments."""
+        """Return the environment of processes that shall stop at moments."""
         path = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {"PYTHONPATH": os.pathsep.join(path), "TRANSLOOM_FAULTS": str(self.folder)}
 

@@ -95,7 +95,7 @@ class Trial:
         return outcome
 
     def lines(self, kind: Any) -> list[Any]:
-        """Those of the record that are of a class, or of one of several."""
+        """Return the lines of the record that are of a class, or of one of several."""
         return [line for line in read_metrics(self.run.metrics) if isinstance(line, kind)]
 
     @property

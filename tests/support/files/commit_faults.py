@@ -49,7 +49,7 @@ def save_once(run: Path) -> None:
 
 
 def save_twice(run: Path) -> None:
-    """One operation fails. That ends a run which has not begun; of the others it costs one save."""
+    """Save while one operation fails, which ends a run that has not begun, or costs one save."""
     with ExitStack() as stack:
         try:
             lease = stack.enter_context(Lease(run))

@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 
 def run(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
-    """Each job with its outcome: `read`, `refused`, or what was found."""
+    """Yield each job with its outcome: `read`, `refused`, or the finding."""
     left = list(jobs)
     while left:
         done, died_of = _run_until_death(left)

@@ -219,7 +219,7 @@ class Supervision:
 
 
 def recipe(**trainer: Any) -> TrainingRecipe:
-    """Of steps of `SLOTS` micro-batches, with a checkpoint every second step."""
+    """Return a recipe with steps of `SLOTS` micro-batches, and a checkpoint every second step."""
     values = tiny_values(Path("/dataset"), **trainer)
     values["batching"]["micro_batches_per_step"] = SLOTS
     values["checkpoints"]["every_steps"] = 2

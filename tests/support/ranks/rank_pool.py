@@ -200,7 +200,7 @@ def _receive(pipe: Connection) -> _Answer:
 
 
 def _threads() -> int:
-    """Of this process, those that no Python knows of included."""
+    """Count the threads of this process, including those that Python does not know of."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 

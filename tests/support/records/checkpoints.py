@@ -69,7 +69,7 @@ def header_of(checkpoint: Path) -> CheckpointHeader:
 
 
 def rewrite_header(checkpoint: Path, **fields: Any) -> None:
-    """As if the checkpoint had been written with these values."""
+    """Rewrite a header, as if the checkpoint had been written with these values."""
     header = header_of(checkpoint).model_copy(update=fields)
     (checkpoint / HEADER).write_text(header.to_json())
 

@@ -90,7 +90,7 @@ def test_it_is_adamw(way, weight_decay):
 
 
 def test_clipping_divides_the_gradient(way):
-    """In the second step alone: Adam does not notice a divisor that never changes."""
+    """Clip in the second step alone: Adam does not notice a divisor that never changes."""
     divisors = [1.0, 3.0, 1.0]
     clipped, by_hand, unclipped = (torch.nn.Parameter(torch.ones(LENGTH)) for _ in range(3))
     optimizers = [

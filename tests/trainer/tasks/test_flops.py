@@ -105,7 +105,7 @@ def test_both_passes_of_r_drop_are_counted(task_of):
 # The loss of sentence embedding compares all pairs of a batch.
 @pytest.mark.parametrize("name", sorted(VALUES.keys() - {"sentence_embedding"}))
 def test_the_model_needs_what_its_sentences_need_one_by_one(task_of, name):
-    """So its operations depend on no batching, and packed rows compute them alone."""
+    """The model's operations do not depend on batching, and packed rows compute them alone."""
     task = task_of(name)
     whole = micro_batch_of(name)
     bounds = {n: np.cumsum([0, *f.lengths]) for n, f in whole.fields.items()}

@@ -113,7 +113,7 @@ def opened(tmp_path_factory):
 
 
 def windows(opened, epochs=1):
-    """All micro-batches of epochs."""
+    """Return all micro-batches of epochs."""
     settings, dataset, task, _ = opened
     reader = WindowReader(*dataset, settings)
     for epoch in range(epochs):
@@ -146,7 +146,7 @@ def test_an_example_that_recurs_within_an_epoch_has_another_mask(opened):
 
 
 def nll_and_right(task, network, seen, told):
-    """Of a text by itself."""
+    """Return the summed loss, right tokens and number of tokens of a text by itself."""
     ids = torch.tensor([seen])
     zeros = torch.zeros_like(ids)
     with torch.no_grad():

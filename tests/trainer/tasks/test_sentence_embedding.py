@@ -147,7 +147,7 @@ def encoded(tokenizer, texts, longest):
 
 
 def vectors_of(task, network, texts):
-    """Each sentence by itself, without padding."""
+    """Return the vector of each sentence by itself, without padding."""
     tokenizer = task.tokenizers[SOURCE]
     found = []
     for text in texts:

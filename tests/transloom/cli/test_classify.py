@@ -40,7 +40,7 @@ def case(tmp_path_factory):
 
 
 def probabilities(labeller, ids, places):
-    """Of all labels at places of a text by itself."""
+    """Return the probabilities of all labels at places of a text by itself."""
     ids = torch.tensor([ids])
     zeros = torch.zeros_like(ids)
     with torch.no_grad():

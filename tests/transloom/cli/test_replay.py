@@ -273,7 +273,7 @@ def test_impossible_replays_are_refused(poisoned, transloom, options, message):
 
 @pytest.mark.parametrize("key", ["extension_folder", "extensions", "seed", "trainer.no_setting"])
 def test_a_record_sets_back_only_what_may_change_in_a_run(copied, transloom, key):
-    """Else it could name code, which the replay would execute."""
+    """Otherwise a record could name code, which the replay would execute."""
     changed = Resumed(step=40, from_step=40, settings_changed={key: ["ext_theirs", None]})
     with (copied / "run" / "metrics.jsonl").open("a") as record:
         record.write(f"{changed.to_json()}\n")

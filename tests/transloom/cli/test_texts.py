@@ -54,7 +54,7 @@ def test_a_seed_is_a_text(transloom, run):
 
 
 def test_other_prompts_do_not_matter(transloom, llama, monkeypatch):
-    """Nor how many prompts are continued at once."""
+    """The number of prompts that are continued at once does not matter either."""
     prompts = ["the cat", "a", "the small house is", ""]
     together = json_lines_of(transloom("generate", llama, *prompts, "--json"))
     monkeypatch.setattr("transloom.inference.batch_size.TEXTS_AT_ONCE", 3)
@@ -115,7 +115,7 @@ def test_prompts_may_come_from_standard_input(transloom, llama, monkeypatch):
 
 
 def test_a_prompt_may_be_longer_than_the_context(transloom, runs):
-    """It goes on from its end, of 16 tokens."""
+    """The text continues from the end of the prompt, of 16 tokens."""
     prompt = "the cat sees the house and the house sees the cat"
     folders = {name: found.folder / name for name, found in runs.items()}
     for folder in folders.values():

@@ -73,7 +73,7 @@ def sha256(path):
 
 @pytest.mark.long
 def test_runs_are_compared_as_a_paper_needs_it(runs, phrasebook, monkeypatch):
-    """All of it in one test: translating is what takes time."""
+    """All checks are in one test, because translating takes the time."""
     monkeypatch.chdir(runs)
     names = ("seed-2", "seed-4", "other", "seed-2@1")
     found = json.loads(compare(runs, *names, "--test", "phrasebook", "--json").stdout)

@@ -82,7 +82,7 @@ def test_a_decoder_remembers_heads_of_keys_and_values():
 
 
 def test_memory_is_that_of_scores_and_of_what_each_hypothesis_remembers():
-    """In bytes, by hand: three copies of a layer's scores, a cache of twice its positions."""
+    """Bytes by hand: three copies of a layer's scores, a cache of twice its positions."""
     config = ModelConfig(decoder_layers=3, width=32, heads=4, key_value_heads=2)
     decoding = DecodingConfig(beam_size=5, max_length_factor=1.5, max_extra_length=7)
     memory = SentenceMemory(config, decoding, element_bytes=2)

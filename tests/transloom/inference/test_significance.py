@@ -88,7 +88,7 @@ def by_sacrebleu(folder, test):
 
 
 def test_scores_and_tests_are_those_of_the_command(files, ours):
-    """All systems at once there, one after the other here."""
+    """The command tests all systems at once, this test one after the other."""
     folder, _ = files
     results, signatures = ours.test(lambda what, done, total: None)
     for test, field in (("bs", "p_bootstrap"), ("ar", "p_randomisation")):

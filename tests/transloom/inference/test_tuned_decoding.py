@@ -81,7 +81,7 @@ def test_one_of_several_equally_good_points_is_recommended(tuned):
     ("usual", "expected"), [(1.0, (2, 1.0, 29.8)), (2.6, (2, 3.0, 29.9)), (0.0, (2, 1.0, 29.8))]
 )
 def test_the_smallest_beam_is_recommended_with_the_penalty_nearest_to_the_recipes(usual, expected):
-    """Not the highest score, where chance may have made it; nor what is worse for sure."""
+    """The highest score may be due to chance, and significantly worse points are excluded."""
     tried = [
         ("a", 1, 1.0, 25.0, 0.001),
         ("a", 2, 0.0, 28.0, 0.01),

@@ -33,7 +33,7 @@ NEEDS = Needs(ranks=2, bundle={"CPU": 1.0}, cpus_of_workers=0.0)
 
 
 class Cluster:
-    """Show `mine` alone; `free` has the free CPUs at each query, and its last value is repeated."""
+    """Cluster with `mine` alone; `free` has the free CPUs per query, the last one repeated."""
 
     def __init__(self, free: Sequence[float] = (2.0,)) -> None:
         self.free = list(free)
@@ -179,7 +179,7 @@ def test_codes_and_number_of_retries_are_the_requests(run: Path) -> None:
 
 
 def test_progress_of_the_record_resets_the_count(run: Path) -> None:
-    """It leaves with 75 six times: two times without progress, a step, and so on."""
+    """The job exits with 75 six times: two times without progress, a step, and so on."""
     script = """
     echo . >> count; n=$(wc -l < count)
     case $n in 2) cat line-1 >> run/metrics.jsonl;; 4) cat line-2 >> run/metrics.jsonl;; esac

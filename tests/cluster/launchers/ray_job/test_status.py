@@ -180,7 +180,7 @@ def no_answer() -> bytes:
 def test_a_job_without_a_readable_record_stands_as_ray_says(
     answer: Callable[[], bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It hides no other job from the list."""
+    """The unreadable record hides no other job from the list."""
     ours, other = standings(monkeypatch, "RUNNING", answer)
     assert [(one.id, one.status, one.run) for one in (ours, other)] == [
         ("mine", "RUNNING", "/shared/run"),

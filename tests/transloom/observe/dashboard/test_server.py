@@ -395,7 +395,7 @@ def test_steps_are_looked_at_in_a_process(served, folder):
 
 
 def test_a_replay_that_finds_a_difference_is_done(served):
-    """Its exit code is 1; the output contains what it has found."""
+    """The replay's exit code is 1; the output contains the difference."""
     with served.follow() as events:
         served.post("/api/runs/alpha/looks", {"from": 11, "to": 11})
         found = wait_for_look(served, events, 11, 11)

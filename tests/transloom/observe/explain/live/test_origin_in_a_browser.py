@@ -140,7 +140,7 @@ def test_every_switch_shows_its_effect_where_it_is(watched):
 
 
 def test_inputs_of_a_cell_are_highlighted_in_their_matrix(watched):
-    """Of a score: a row of the queries and a row of the keys, whichever matrix is chosen then."""
+    """A score's inputs are a row of the queries and a row of the keys, in any chosen matrix."""
     page = watched.page
     choose = page.locator("[data-live=places]").select_option
     choose(f"{CROSSED}.scores_hts")
