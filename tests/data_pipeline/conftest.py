@@ -112,7 +112,7 @@ def manifest(dataset: Path) -> Manifest:
 def data_settings(
     data_config: Callable[..., PairDataConfig], tokenizer_config: TokenizerConfig
 ) -> Callable[..., DataSettings]:
-    """Return the batches of a run on a dataset; `seed` and settings of batching are options."""
+    """Return the data settings of a run; `seed` and settings of batching are options."""
 
     def make(
         dataset: Path,

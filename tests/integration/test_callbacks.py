@@ -21,7 +21,7 @@ KILLERS = Path(__file__).parents[1] / "support" / "extension" / "killer.py"
 
 
 class Commands:
-    """Train runs by the command, each in a separate process."""
+    """Runs that the command trains, each in a separate process."""
 
     def __init__(self, folder, dataset):
         extensions = folder / "extensions"

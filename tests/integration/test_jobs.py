@@ -161,7 +161,7 @@ class Client:
 
 
 class Place(NamedTuple):
-    """Return the files and addresses that the jobs of the test below need."""
+    """Files and addresses that the jobs of the test below need."""
 
     runs: Path
     recipe: Path
@@ -246,7 +246,7 @@ def test_jobs_from_their_submission_to_the_loss_of_their_head(
 
 
 def changed_installation(folder: Path) -> Path:
-    """A job of another user, with other code than the head has installed."""
+    """Installation of another user, with code that differs from the head's."""
     installed = unpacked_wheel(folder)
     with (installed / "model" / "loss.py").open("a") as code:
         code.write("# not what the head has installed\n")

@@ -64,7 +64,7 @@ def assert_checkpointing_keeps_bits(
 
 
 def assert_dropout_of_a_half(network: nn.Module, batch: Sequence[Any], modules: int) -> None:
-    """A chain of this number of modules, each of which drops about half of its input."""
+    """Check that this number of modules drop about half of their input each."""
     kept: list[Tensor] = []
     for module in network.modules():
         if isinstance(module, Dropout):

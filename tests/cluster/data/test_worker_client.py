@@ -33,7 +33,7 @@ DAMAGED = DatasetFileError("shard", "found", "expected")
 
 
 class TimedRay(ScriptedRay):
-    """Let time pass while a client waits for answers that do not come."""
+    """Ray whose clock advances while a client waits for answers that do not come."""
 
     def __init__(self):
         super().__init__()

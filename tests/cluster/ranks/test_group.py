@@ -227,7 +227,7 @@ class GroupStory:
         assert self.group.is_training
 
     def reports(self, rank, *reports):
-        """Return the rank's answer to the pending call."""
+        """Answer the pending call with the rank's reports."""
         self.group._polls[rank].come(self.batch(rank, *reports))
 
     def batch(self, rank, *reports):

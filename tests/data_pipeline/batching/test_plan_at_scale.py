@@ -44,7 +44,7 @@ WINDOWS = 5
 
 @dataclass(frozen=True)
 class Corpora:
-    """Return the number of shards of each corpus, and its share of an epoch."""
+    """Number of shards of each corpus, and its share of an epoch."""
 
     shards: tuple[int, ...]
     shares: tuple[float, ...]
@@ -128,7 +128,7 @@ def peak_bytes(action: Callable[[], object]) -> int:
 
 
 def first_step(corpora: Corpora, cursor: Cursor) -> None:
-    """Return the work of a process that has just been started."""
+    """Do the work of a process that has just been started."""
     next(iterate_steps(Planner(corpora).layout, cursor, MICRO_BATCHES_PER_STEP))
 
 

@@ -27,7 +27,7 @@ Coordinate = tuple[int, int, int]  # epoch, window, micro-batch
 
 @dataclass(frozen=True)
 class Layouts:
-    """Return the number of micro-batches in each window of each epoch."""
+    """Number of micro-batches in each window of each epoch."""
 
     counts: list[list[int]]  # [epochs, windows], again from the first epoch after the last
 

@@ -150,7 +150,7 @@ def test_a_driver_killed_at_every_request_loses_no_checkpoint(url, tmp_path, pro
 
 
 def seen_at(url, folder):
-    """Return the run that a reader finds at a URL."""
+    """Return the files that a reader finds at a URL."""
     shutil.rmtree(folder, ignore_errors=True)
     RunPuller(ObjectStore(url), KnownFiles(folder)).pull()
     return {

@@ -45,7 +45,7 @@ NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
 class Names(Enum):
-    """Return the lines of /etc/hosts with the hosts' names."""
+    """Content of /etc/hosts about the hosts' names."""
 
     NONE = "nothing"
     DEBIAN = "the own name is 127.0.1.1"

@@ -84,7 +84,7 @@ class Slurm:
         return output.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """Return a field of Slurm's description of a job, such as JobState."""
+        """Return Slurm's fields of a job, such as JobState."""
         words = self("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 

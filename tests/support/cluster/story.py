@@ -7,7 +7,7 @@ from run_store.folder import RunFolder
 
 
 class Story(threading.Thread):
-    """Run an action during the training; its failure is the test's, and ends the run."""
+    """Action during the training; its failure is the test's, and ends the run."""
 
     def __init__(self, folder: RunFolder, tell: Callable[[], None]) -> None:
         super().__init__()

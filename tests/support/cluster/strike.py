@@ -11,7 +11,7 @@ from support.faults.moments import MID_STEP, Moment, Orders, Reached
 
 
 class Strike:
-    """Act on a run while one of its processes waits at a moment.
+    """Action on a run while one of its processes waits at a moment.
 
     The run is trained within the context, by processes that have `Orders.environment`, as those
     of the session's Ray head. The moment must come before the context ends.

@@ -78,7 +78,7 @@ class KilledRank(Fault):
 
 
 class KilledAfterNaN(KilledRank):
-    """All ranks agree that one rank's slot is not finite, again when the step is repeated."""
+    """Kill after a NaN in one rank's slot, on which all ranks agree, also on repetition."""
 
     poisons = (MID_STEP.step, 1)
 
@@ -126,14 +126,14 @@ class HungRank(Fault):
 
 
 def _stacks(trial: Trial, told: str) -> list[str]:
-    """The message names where each rank was when one was taken for hung."""
+    """Return each rank's stack when one was taken for hung; the message must name the folder."""
     newest = max(trial.run.stacks.iterdir(), key=lambda folder: folder.stat().st_mtime)
     assert f"The stacks of all ranks are in {newest}" in told
     return [file.read_text() for file in sorted(newest.glob("rank-*.txt"))]
 
 
 class KilledWorkers(Fault):
-    """Kill some of the data workers, or all."""
+    """Kill of some of the data workers, or of all."""
 
     goes_on = True
 

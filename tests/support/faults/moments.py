@@ -80,7 +80,7 @@ class Orders:
         return name
 
     def look(self, name: str) -> Reached | None:
-        """Process that waits at the moment that was ordered."""
+        """Return the process that waits at the ordered moment."""
         marker = next(self.folder.glob(f"reached.{name}.*"), None)
         return Reached(marker, int(marker.suffix[1:])) if marker else None
 

@@ -90,7 +90,7 @@ class Trial:
 
     @property
     def outcome(self) -> str:
-        """Return the last output of the driver that has ended."""
+        """Return the outcome that the ended driver reported."""
         outcome: str = json.loads(self._output.read_text())["outcome"]
         return outcome
 
@@ -139,7 +139,7 @@ class Trial:
                 process.kill()
 
     def story(self) -> str:
-        """Return the run's log and states, for a test that fails."""
+        """Return the driver's output and errors and the run's log, for a test that fails."""
         parts = [self._output, self._errors, self.run.log]
         return "\n".join(f"== {p.name}\n{p.read_text()[-5000:]}" for p in parts if p.exists())
 

@@ -66,7 +66,7 @@ def rows_tried(
 def passes_before_step_one(
     placement: Placement, values: dict[str, Any], available: Sequence[int]
 ) -> int:
-    """Count the forward passes of a run's preflight if each rank's host has these bytes."""
+    """Count the forward passes of a run's preflight, by the bytes of each rank's host."""
     recipe = Recipe.of(values)
     task, (store, manifest) = opened_task(recipe.training())
     engine = build_engine(recipe.training(), task, placement)

@@ -45,7 +45,7 @@ class Listener:
 
 
 def make_header(step: int, **fields: Any) -> CheckpointHeader:
-    """Header of a checkpoint of one parameter, ``w``, with four elements."""
+    """Return the header of a checkpoint of one parameter, ``w``, with four elements."""
     return CheckpointHeader.model_validate(
         {
             "step": step,
@@ -69,7 +69,7 @@ def header_of(checkpoint: Path) -> CheckpointHeader:
 
 
 def rewrite_header(checkpoint: Path, **fields: Any) -> None:
-    """Rewrite a header, as if the checkpoint had been written with these values."""
+    """Rewrite a header as if the checkpoint had been written with these values."""
     header = header_of(checkpoint).model_copy(update=fields)
     (checkpoint / HEADER).write_text(header.to_json())
 

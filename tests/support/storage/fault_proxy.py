@@ -140,7 +140,7 @@ class AppliedThen(Fault):
 
 @dataclass(frozen=True)
 class Skew(Fault):
-    """Shift the Date of the answer by this number of seconds, ahead or, if negative, behind."""
+    """Shift of the answer's Date by this number of seconds, ahead or, if negative, behind."""
 
     seconds: float
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 class Here:
-    """Return whether this is the process that leaves, and where it has been struck."""
+    """State of this process: whether it leaves, and the stages at which it has been struck."""
 
     leaves = False
     stages = ()
