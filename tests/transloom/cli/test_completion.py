@@ -22,7 +22,7 @@ main()
 
 
 def environment(words):
-    """Return what bash gives a command that is to complete the last of these words."""
+    """Return the variables that bash sets to complete the last of these words."""
     return {
         "_TRANSLOOM_COMPLETE": "complete_bash",
         "COMP_WORDS": f"transloom {words}",

@@ -46,7 +46,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def environment(cache, s3_environment, monkeypatch):
-    """Return an environment in which all tests share the copies of runs."""
+    """Let all tests share the copies of runs."""
     monkeypatch.setenv("TRANSLOOM_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "300")
 
